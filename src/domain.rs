@@ -1,0 +1,29 @@
+//! The vocabulary: readers, cards, records, requests, entries and outcomes.
+//!
+//! A value here exists only if it was parsed; what is stored or sent derives its one text form
+//! from here. This module knows no other module and does nothing.
+
+mod atr;
+mod audit;
+mod call;
+mod card;
+mod cm;
+mod entry;
+mod numbers;
+mod outcome;
+mod reader;
+mod snapshot;
+
+pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
+pub use audit::{AuditKind, AuditLine};
+pub use call::{AwayReason, CallError, Found, PutAnswer};
+pub use card::{
+    Candidate, CardId, CardIdError, CardKey, Family, IdRule, Identity, NotIdentified,
+    NotIdentifiedReason, Serial, UnknownName,
+};
+pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
+pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay};
+pub use numbers::{NumberMap, Numbers};
+pub use outcome::{Outcome, ParkReason};
+pub use reader::{Glob, InsertionId, Place, ReaderName, ReaderRule, ReaderRules};
+pub use snapshot::{CardView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot};

@@ -1,0 +1,191 @@
+//! The audit trail's line: who did what to which card, when, and on what grounds.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, NotIdentified, Outcome,
+    ReaderName, RecordId, RequestId, Serial, Settlement,
+};
+
+/// What an audit line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditKind {
+    /// An entry was settled.
+    Outcome,
+    /// A card was seen that could not be identified.
+    NotIdentified,
+    /// A person did something to an entry.
+    Act,
+}
+
+/// One line of the audit trail. Its JSON is the public form; times are RFC 3339 in UTC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditLine {
+    /// When it was settled, seen or done.
+    pub at: Timestamp,
+    /// The station's id.
+    pub station: String,
+    /// What the line is about.
+    pub kind: AuditKind,
+    /// The outcome, `not-identified`, or the act.
+    pub outcome: String,
+    /// Why, as one word, where the outcome alone does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why, in words.
+    pub detail: String,
+    /// The entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryId>,
+    /// The reader.
+    pub reader: ReaderName,
+    /// What people call the reader.
+    pub label: String,
+    /// When the card was seen.
+    pub seen_at: Timestamp,
+    /// The card's ATR, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub atr: Option<Atr>,
+    /// The card's family.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
+    /// The card's serial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
+    /// The id that CM knew, or else the likeliest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub card_id: Option<CardId>,
+    /// The rule that made that id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_rule: Option<IdRule>,
+    /// The rule of the configuration that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// CM's record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordId>,
+    /// CM's request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
+    /// The record's status before, as number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_status: Option<CardStatus>,
+    /// The status that the rule asks for, as number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_status: Option<CardStatus>,
+    /// The same, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_status_name: Option<String>,
+    /// The HTTP status that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// CM's id for its own log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// How often CM was asked.
+    pub attempts: u32,
+    /// Milliseconds from the insertion to the end.
+    pub duration_ms: u64,
+    /// The person, for an act and for an outcome that a person chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+impl AuditLine {
+    /// The line of a settled entry.
+    #[must_use]
+    pub fn settled(station: &str, entry: EntryId, draft: &Draft, end: &Settlement) -> Self {
+        let decision = end.decision.as_ref();
+        let candidate = decision.map_or_else(|| draft.identity.first(), |d| &d.candidate);
+        Self {
+            at: end.at,
+            station: station.to_owned(),
+            kind: AuditKind::Outcome,
+            outcome: end.outcome.as_str().to_owned(),
+            reason: end.outcome.park_reason().map(|reason| reason.as_str().to_owned()),
+            detail: end.detail.clone(),
+            entry: Some(entry),
+            reader: draft.reader.clone(),
+            label: draft.label.clone(),
+            seen_at: draft.seen_at,
+            atr: Some(draft.atr.clone()),
+            family: Some(draft.identity.family),
+            serial: Some(draft.identity.serial.clone()),
+            card_id: Some(candidate.card_id),
+            id_rule: Some(candidate.rule),
+            rule: decision.map(|d| d.rule.clone()),
+            record: decision.map(|d| d.record),
+            request: decision.map(|d| d.request),
+            old_status: decision.map(|d| d.from),
+            new_status: decision.map(|d| d.to),
+            new_status_name: decision.map(|d| d.to_name.clone()),
+            http_status: end.http_status,
+            correlation_id: end.correlation_id.clone(),
+            attempts: end.attempts,
+            duration_ms: u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX),
+            by: end.by.clone(),
+        }
+    }
+
+    /// The line of a card that could not be identified.
+    #[must_use]
+    pub fn not_identified(
+        station: &str,
+        (reader, label): (&ReaderName, &str),
+        atr: Option<Atr>,
+        at: Timestamp,
+        why: &NotIdentified,
+    ) -> Self {
+        Self {
+            at,
+            station: station.to_owned(),
+            kind: AuditKind::NotIdentified,
+            outcome: "not-identified".to_owned(),
+            reason: Some(why.reason.as_str().to_owned()),
+            detail: why.detail.clone(),
+            entry: None,
+            reader: reader.clone(),
+            label: label.to_owned(),
+            seen_at: at,
+            atr,
+            family: None,
+            serial: None,
+            card_id: None,
+            id_rule: None,
+            rule: None,
+            record: None,
+            request: None,
+            old_status: None,
+            new_status: None,
+            new_status_name: None,
+            http_status: None,
+            correlation_id: None,
+            attempts: 0,
+            duration_ms: 0,
+            by: None,
+        }
+    }
+
+    /// The line of a person's act on an entry, which does not end it.
+    #[must_use]
+    pub fn act(station: &str, entry: &Entry, act: &str, by: &str, at: Timestamp) -> Self {
+        let end = Settlement {
+            outcome: Outcome::Discarded,
+            at,
+            decision: None,
+            detail: format!("{act} by {by}"),
+            http_status: None,
+            correlation_id: None,
+            attempts: 0,
+            duration: std::time::Duration::ZERO,
+            by: Some(by.to_owned()),
+        };
+        Self {
+            kind: AuditKind::Act,
+            outcome: act.to_owned(),
+            ..Self::settled(station, entry.id, &entry.draft, &end)
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What identifies a card: its family, its serial, and the ids under which CM may know it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A text that names none of the values of an enumeration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is not one of {known}")]
+pub struct UnknownName {
+    /// The text.
+    pub name: String,
+    /// The names that would have done.
+    pub known: &'static str,
+}
+
+/// A family of cards: the protocol by which the id is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Microsoft's Generic Identity Device Specification, TPM virtual smart cards included.
+    Gids,
+    /// Thales (Gemalto) `IDPrime`.
+    Idprime,
+    /// NIST SP 800-73 Personal Identity Verification.
+    Piv,
+    /// The OpenPGP application.
+    Openpgp,
+    /// ISO 7816-15.
+    Pkcs15,
+}
+
+impl Family {
+    /// Every family that the configuration may name, in the contract's probing order.
+    pub const ALL: [Self; 5] = [Self::Gids, Self::Idprime, Self::Piv, Self::Openpgp, Self::Pkcs15];
+
+    /// The name in configuration and output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gids => "gids",
+            Self::Idprime => "idprime",
+            Self::Piv => "piv",
+            Self::Openpgp => "openpgp",
+            Self::Pkcs15 => "pkcs15",
+        }
+    }
+}
+
+impl FromStr for Family {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        Self::ALL.into_iter().find(|family| family.as_str() == name).ok_or_else(|| UnknownName {
+            name: name.to_owned(),
+            known: "gids, idprime, piv, openpgp, pkcs15",
+        })
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The rule by which a candidate id was made from what the card said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdRule {
+    /// The GIDS file `cardid` as a Windows GUID: the first three fields little-endian.
+    GidsCardid,
+    /// The same 16 bytes in file order, as a hand-made card may have them.
+    GidsCardidBe,
+}
+
+impl IdRule {
+    /// The name in output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::GidsCardid => "gids-cardid",
+            Self::GidsCardidBe => "gids-cardid-be",
+        }
+    }
+}
+
+impl fmt::Display for IdRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The id under which CM knows a card: its `SerialNumber` without braces.
+///
+/// All-zero and all-FF ids do not exist as a `CardId`: they would match foreign cards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Uuid", into = "Uuid")]
+pub struct CardId(Uuid);
+
+/// Why a value is no card id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CardIdError {
+    /// Not a GUID in any of its usual forms.
+    #[error("not a GUID")]
+    NotGuid,
+    /// All bits zero, or all set: the id of no particular card.
+    #[error("an id of all zeros or all ones belongs to no particular card")]
+    NotUnique,
+}
+
+impl CardId {
+    /// The id as 16 bytes in RFC 9562 order.
+    #[must_use]
+    pub const fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl TryFrom<Uuid> for CardId {
+    type Error = CardIdError;
+
+    fn try_from(uuid: Uuid) -> Result<Self, CardIdError> {
+        if uuid.is_nil() || uuid.is_max() { Err(CardIdError::NotUnique) } else { Ok(Self(uuid)) }
+    }
+}
+
+impl From<CardId> for Uuid {
+    fn from(id: CardId) -> Self {
+        id.0
+    }
+}
+
+impl FromStr for CardId {
+    type Err = CardIdError;
+
+    /// Reads any case, with or without braces and hyphens.
+    fn from_str(text: &str) -> Result<Self, CardIdError> {
+        let uuid = Uuid::try_parse(text.trim()).map_err(|_| CardIdError::NotGuid)?;
+        Self::try_from(uuid)
+    }
+}
+
+impl fmt::Display for CardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for CardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CardId({self})")
+    }
+}
+
+/// A card's serial as text: what a person compares with other tools.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Serial(String);
+
+impl Serial {
+    /// Bytes that the card gave, as lower-case hex in file order (OpenSC's form).
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(hex::encode(bytes))
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One id under which CM may know the card, and the rule that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The id to ask CM for.
+    pub card_id: CardId,
+    /// How it was made.
+    pub rule: IdRule,
+}
+
+/// Who a card is: its family, and at least one candidate id, the likeliest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The protocol that answered.
+    pub family: Family,
+    /// The serial for people.
+    pub serial: Serial,
+    /// The likeliest id.
+    first: Candidate,
+    /// The others, in falling likelihood.
+    rest: Vec<Candidate>,
+}
+
+impl Identity {
+    /// An identity of `first` and whatever else the card may be known as.
+    #[must_use]
+    pub const fn new(
+        family: Family,
+        serial: Serial,
+        first: Candidate,
+        rest: Vec<Candidate>,
+    ) -> Self {
+        Self { family, serial, first, rest }
+    }
+
+    /// Every candidate, the likeliest first.
+    pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+
+    /// The likeliest candidate.
+    #[must_use]
+    pub const fn first(&self) -> &Candidate {
+        &self.first
+    }
+
+    /// What makes two insertions the same card.
+    #[must_use]
+    pub const fn key(&self) -> CardKey {
+        CardKey(self.first.card_id)
+    }
+}
+
+/// What makes two insertions the same card: the likeliest candidate id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CardKey(CardId);
+
+impl fmt::Display for CardKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A card that was seen but whose identity is not known, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotIdentified {
+    /// The kind of reason.
+    pub reason: NotIdentifiedReason,
+    /// What happened, for people.
+    pub detail: String,
+}
+
+/// Why a card's identity is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotIdentifiedReason {
+    /// No family that is switched on recognised it.
+    UnknownFamily,
+    /// The family is known, but the card holds no usable id.
+    NoId,
+    /// It did not answer at power-up: upside down, dirty or dead.
+    Mute,
+    /// Another program holds it exclusively.
+    Busy,
+    /// It was taken out before it was read.
+    Removed,
+    /// It did not answer within the deadline.
+    Timeout,
+    /// The configuration says to leave it alone (`cards.skip_atr`).
+    Skipped,
+    /// Reader or card failed on the way.
+    Failed,
+}
+
+impl NotIdentifiedReason {
+    /// The name in output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownFamily => "unknown-family",
+            Self::NoId => "no-id",
+            Self::Mute => "mute",
+            Self::Busy => "busy",
+            Self::Removed => "removed",
+            Self::Timeout => "timeout",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for NotIdentifiedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_id_reads_every_usual_form_and_prints_one() {
+        let plain = "bc88f13f-83ba-4037-8262-46eba1291c6e";
+        for text in
+            [plain.to_owned(), format!("{{{plain}}}"), plain.to_uppercase(), plain.replace('-', "")]
+        {
+            assert_eq!(text.parse::<CardId>().unwrap().to_string(), plain);
+        }
+    }
+
+    #[test]
+    fn ids_of_no_particular_card_do_not_exist() {
+        for text in ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"]
+        {
+            assert_eq!(text.parse::<CardId>(), Err(CardIdError::NotUnique));
+        }
+        assert_eq!("SC 12".parse::<CardId>(), Err(CardIdError::NotGuid));
+    }
+
+    #[test]
+    fn every_family_is_found_by_its_name() {
+        for family in Family::ALL {
+            assert_eq!(family.as_str().parse(), Ok(family));
+        }
+    }
+}

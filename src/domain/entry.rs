@@ -1,0 +1,160 @@
+//! Entries: what the outbox keeps of an insertion until it is settled.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Atr, Candidate, CardKey, CardStatus, Identity, Outcome, ParkReason, ReaderName, RecordId,
+    RequestId,
+};
+
+/// An entry's number in the outbox; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EntryId(i64);
+
+impl EntryId {
+    /// The number that the outbox gave.
+    #[must_use]
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, std::num::ParseIntError> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An identified insertion on its way into the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draft {
+    /// When the card was seen.
+    pub seen_at: Timestamp,
+    /// Where.
+    pub reader: ReaderName,
+    /// What people call the reader.
+    pub label: String,
+    /// The reader's role, for the rules.
+    pub role: String,
+    /// The reader's PC/SC event counter at that moment.
+    pub event_count: u32,
+    /// The card's ATR.
+    pub atr: Atr,
+    /// Who the card is.
+    pub identity: Identity,
+}
+
+impl Draft {
+    /// What makes two insertions the same card.
+    #[must_use]
+    pub const fn card(&self) -> CardKey {
+        self.identity.key()
+    }
+}
+
+/// How far an entry has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "stage")]
+pub enum Stage {
+    /// On disk; CM was not asked to change anything.
+    Queued,
+    /// A status update was decided and may have been sent: read the record before sending again.
+    Sent(Decision),
+    /// Settled as parked: it waits for a person.
+    Parked {
+        /// Why.
+        reason: ParkReason,
+        /// In words.
+        detail: String,
+    },
+}
+
+/// An entry of the outbox that waits, for CM or for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number.
+    pub id: EntryId,
+    /// The insertion.
+    pub draft: Draft,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// What the rules decided to have CM set, and on what grounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The name of the rule.
+    pub rule: String,
+    /// The candidate that CM knew.
+    pub candidate: Candidate,
+    /// The record to change.
+    pub record: RecordId,
+    /// The request that asks for it.
+    pub request: RequestId,
+    /// The record's status before.
+    pub from: CardStatus,
+    /// The status to set, as number.
+    pub to: CardStatus,
+    /// The status to set, by the name that CM is told.
+    pub to_name: String,
+}
+
+/// The end of an entry, as it is audited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The one outcome.
+    pub outcome: Outcome,
+    /// When.
+    pub at: Timestamp,
+    /// What was decided, where it came so far.
+    pub decision: Option<Decision>,
+    /// Why, in words.
+    pub detail: String,
+    /// The HTTP status that ended it, where one did.
+    pub http_status: Option<u16>,
+    /// CM's id for its own log, where CM gave one.
+    pub correlation_id: Option<String>,
+    /// How often CM was asked.
+    pub attempts: u32,
+    /// From the insertion to the end.
+    pub duration: Duration,
+    /// The person who ended it, where one did.
+    pub by: Option<String>,
+}
+
+/// The card that was last seen in a reader, as the outbox remembers it over a restart.
+///
+/// It tells a card that never left from one that was put in again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stay {
+    /// The reader.
+    pub reader: ReaderName,
+    /// The reader's PC/SC event counter when the card was seen.
+    pub event_count: u32,
+    /// The card's ATR.
+    pub atr: Atr,
+    /// The card.
+    pub card: CardKey,
+    /// The entry that the stay made.
+    pub entry: EntryId,
+}

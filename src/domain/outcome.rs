@@ -1,0 +1,99 @@
+//! How an entry ends: exactly one of these, and one audit line.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How an entry ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// CM confirmed the new status.
+    Updated,
+    /// The record had that status already.
+    AlreadySet,
+    /// No open request names the card, or no rule matches.
+    NothingToDo,
+    /// CM has no record for any candidate.
+    UnknownCard,
+    /// A newer insertion of the same card took over.
+    Superseded,
+    /// It needs a person.
+    Parked(ParkReason),
+    /// A person removed it.
+    Discarded,
+}
+
+impl Outcome {
+    /// The name in output; why an entry is parked is told beside it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Updated => "updated",
+            Self::AlreadySet => "already-set",
+            Self::NothingToDo => "nothing-to-do",
+            Self::UnknownCard => "unknown-card",
+            Self::Superseded => "superseded",
+            Self::Parked(_) => "parked",
+            Self::Discarded => "discarded",
+        }
+    }
+
+    /// Why a person is needed, where one is.
+    #[must_use]
+    pub const fn park_reason(self) -> Option<ParkReason> {
+        match self {
+            Self::Parked(reason) => Some(reason),
+            Self::Updated
+            | Self::AlreadySet
+            | Self::NothingToDo
+            | Self::UnknownCard
+            | Self::Superseded
+            | Self::Discarded => None,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an entry needs a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ParkReason {
+    /// CM said no: 403 and the like.
+    Refused,
+    /// More than one record or request could be meant.
+    Ambiguous,
+    /// CM's ATR is not the card's, and the configuration says to refuse then.
+    AtrMismatch,
+    /// CM fails on this card again and again while others go through.
+    Rejected,
+    /// CM's answer is about something else than what was asked.
+    WrongAnswer,
+    /// It waited longer than `outbox.max_age`.
+    Expired,
+}
+
+impl ParkReason {
+    /// The name in output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Ambiguous => "ambiguous",
+            Self::AtrMismatch => "atr-mismatch",
+            Self::Rejected => "rejected",
+            Self::WrongAnswer => "wrong-answer",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for ParkReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

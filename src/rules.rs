@@ -1,0 +1,263 @@
+//! The rules: what an insertion sets in CM, or why it sets nothing.
+//!
+//! A verdict is a function of what the card said, what CM said and what the configuration says.
+//! Whatever could be meant in two ways is left alone: a wrong update revokes a person's badge.
+
+use crate::domain::{
+    Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record, Request,
+    RequestType,
+};
+
+mod explain;
+
+pub use explain::{Finding, explain};
+
+/// One `[[rule]]` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name, for the audit trail.
+    pub name: String,
+    /// The request types it acts on.
+    pub request_types: Vec<RequestType>,
+    /// The status to set: CM's name for it, and its number.
+    pub set_status: (String, CardStatus),
+    /// Only records with one of these; empty: any.
+    pub card_status: Vec<CardStatus>,
+    /// Only readers with one of these roles; empty: any.
+    pub reader_role: Vec<String>,
+}
+
+/// What to do when CM's ATR is not the card's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AtrMismatch {
+    /// Go on, and say so.
+    #[default]
+    Warn,
+    /// Leave the card alone: parked as `atr-mismatch`.
+    Refuse,
+}
+
+/// The rules of a station. The first that matches wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSet {
+    /// In file order.
+    pub rules: Vec<Rule>,
+    /// What to do when CM's ATR is not the card's.
+    pub atr_mismatch: AtrMismatch,
+    /// CM's numbers, for words.
+    pub numbers: Numbers,
+}
+
+/// What is known of a card when the rules are asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The role of the reader.
+    pub role: &'a str,
+    /// What the card says.
+    pub atr: &'a Atr,
+    /// Who the card is.
+    pub identity: &'a Identity,
+    /// What CM knows.
+    pub found: &'a Found,
+}
+
+/// What the rules say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Have CM set this.
+    Set {
+        /// What, and on what grounds.
+        decision: Decision,
+        /// What a person should know, though it stops nothing.
+        warning: Option<String>,
+    },
+    /// The record has the status that the rule asks for.
+    AlreadySet {
+        /// What would have been set.
+        decision: Decision,
+    },
+    /// No open request names the card, or no rule is about it.
+    NothingToDo {
+        /// Why, in words.
+        why: String,
+    },
+    /// CM has no record for any candidate.
+    UnknownCard {
+        /// Why, in words.
+        why: String,
+    },
+    /// A person has to look.
+    Park {
+        /// Which kind of doubt.
+        reason: ParkReason,
+        /// In words.
+        why: String,
+    },
+}
+
+/// Decides what an insertion sets.
+#[must_use]
+pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
+    let Some((candidate, records)) = &facts.found.records else {
+        return Verdict::UnknownCard { why: "CM has no record of this card".to_owned() };
+    };
+    let records = match trusted(facts, candidate, records) {
+        Ok(records) => records,
+        Err(why) => return Verdict::UnknownCard { why },
+    };
+    let record = match meant(rules, &records, facts.found) {
+        Ok(record) => record,
+        Err(why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
+    };
+    let Some((rule, request)) = first_match(rules, facts, record) else {
+        return Verdict::NothingToDo { why: why_nothing(rules, facts.found, record) };
+    };
+    let warning = match atr_agreement(facts.atr, record) {
+        Agreement::Differs(why) if rules.atr_mismatch == AtrMismatch::Refuse => {
+            return Verdict::Park { reason: ParkReason::AtrMismatch, why };
+        }
+        Agreement::Differs(why) => Some(why),
+        Agreement::Agrees | Agreement::Unknown => None,
+    };
+    let decision = Decision {
+        rule: rule.name.clone(),
+        candidate: candidate.clone(),
+        record: record.id,
+        request: request.id,
+        from: record.status,
+        to: rule.set_status.1,
+        to_name: rule.set_status.0.clone(),
+    };
+    if decision.from == decision.to {
+        Verdict::AlreadySet { decision }
+    } else {
+        Verdict::Set { decision, warning }
+    }
+}
+
+/// The records that may be believed: all of them for the likeliest candidate, else only those
+/// whose ATR is the card's.
+fn trusted<'a>(
+    facts: &Facts<'_>,
+    candidate: &Candidate,
+    records: &'a [Record],
+) -> Result<Vec<&'a Record>, String> {
+    if candidate == facts.identity.first() {
+        return Ok(records.iter().collect());
+    }
+    let agreeing: Vec<_> = records
+        .iter()
+        .filter(|record| matches!(atr_agreement(facts.atr, record), Agreement::Agrees))
+        .collect();
+    if agreeing.is_empty() {
+        return Err(format!(
+            "CM has a record only for the second-choice id {} ({}), and its ATR is not the card's",
+            candidate.card_id, candidate.rule
+        ));
+    }
+    Ok(agreeing)
+}
+
+/// Of several records of one card, the one that is meant: the one that an open request names;
+/// without one, not Retired before Retired.
+fn meant<'a>(rules: &RuleSet, records: &[&'a Record], found: &Found) -> Result<&'a Record, String> {
+    let named: Vec<_> = records
+        .iter()
+        .copied()
+        .filter(|record| found.requests.iter().any(|request| request.names(record.id)))
+        .collect();
+    match named.as_slice() {
+        [record] => Ok(record),
+        [] => unnamed(rules, records),
+        several => Err(format!(
+            "open requests name {} records of this card: {}",
+            several.len(),
+            ids(several)
+        )),
+    }
+}
+
+/// The one record of several that no open request names. Nothing is changed without a request,
+/// so this only chooses what is told.
+fn unnamed<'a>(rules: &RuleSet, records: &[&'a Record]) -> Result<&'a Record, String> {
+    let retired = rules.numbers.card_status.number("Retired").map(CardStatus::new);
+    let live: Vec<_> = records.iter().copied().filter(|r| Some(r.status) != retired).collect();
+    match (live.as_slice(), records) {
+        ([record], _) => Ok(record),
+        ([], [first, ..]) => Ok(first),
+        _ => Err(format!("CM has {} records of this card: {}", live.len(), ids(&live))),
+    }
+}
+
+fn ids(records: &[&Record]) -> String {
+    records.iter().map(|record| record.id.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The first rule that is about the oldest open request; the next oldest where none is.
+fn first_match<'r, 'f>(
+    rules: &'r RuleSet,
+    facts: &Facts<'f>,
+    record: &Record,
+) -> Option<(&'r Rule, &'f Request)> {
+    requests_of(facts.found, record).into_iter().find_map(|request| {
+        let rule =
+            rules.rules.iter().find(|rule| objection(rule, facts.role, record, request).is_none());
+        rule.map(|rule| (rule, request))
+    })
+}
+
+/// The open requests that name a record, the oldest first; those without a time last.
+fn requests_of<'f>(found: &'f Found, record: &Record) -> Vec<&'f Request> {
+    let mut requests: Vec<_> =
+        found.requests.iter().filter(|request| request.names(record.id)).collect();
+    requests.sort_by_key(|request| (request.submitted.is_none(), request.submitted, request.id));
+    requests
+}
+
+/// Why a rule is not about a request, or `None` if it is.
+fn objection(rule: &Rule, role: &str, record: &Record, request: &Request) -> Option<Objection> {
+    if !rule.request_types.contains(&request.request_type) {
+        Some(Objection::RequestType)
+    } else if !rule.card_status.is_empty() && !rule.card_status.contains(&record.status) {
+        Some(Objection::CardStatus)
+    } else if !rule.reader_role.is_empty() && !rule.reader_role.iter().any(|word| word == role) {
+        Some(Objection::ReaderRole)
+    } else {
+        None
+    }
+}
+
+/// Why a rule is not about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Objection {
+    RequestType,
+    CardStatus,
+    ReaderRole,
+}
+
+fn why_nothing(rules: &RuleSet, found: &Found, record: &Record) -> String {
+    let requests = requests_of(found, record);
+    if requests.is_empty() {
+        return format!("no open request names record {}", record.id);
+    }
+    let types: Vec<_> =
+        requests.iter().map(|r| rules.numbers.request_type_text(r.request_type)).collect();
+    format!("no rule is about the open request ({})", types.join(", "))
+}
+
+enum Agreement {
+    Agrees,
+    Differs(String),
+    Unknown,
+}
+
+fn atr_agreement(atr: &Atr, record: &Record) -> Agreement {
+    match &record.atr {
+        Some(known) if known == atr => Agreement::Agrees,
+        Some(known) => Agreement::Differs(format!("CM has ATR {known}, the card has {atr}")),
+        None => Agreement::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+use super::*;
+use crate::domain::{CardId, Family, IdRule, RecordId, RequestId, RequestStatus, Serial};
+
+const ATR: &str = "3b8d0180fba000000397425446590301c8";
+const CARD: &str = "bc88f13f-83ba-4037-8262-46eba1291c6e";
+const SWAPPED: &str = "3ff188bc-ba83-3740-8262-46eba1291c6e";
+
+fn candidate(text: &str, rule: IdRule) -> Candidate {
+    Candidate { card_id: text.parse::<CardId>().unwrap(), rule }
+}
+
+fn identity() -> Identity {
+    Identity::new(
+        Family::Gids,
+        Serial::from_bytes(&[1]),
+        candidate(CARD, IdRule::GidsCardid),
+        vec![candidate(SWAPPED, IdRule::GidsCardidBe)],
+    )
+}
+
+fn record(n: u8, status: i64) -> Record {
+    Record {
+        id: record_id(n),
+        status: CardStatus::new(status),
+        serial_number: format!("{{{CARD}}}"),
+        middleware: "MSBaseCSP".to_owned(),
+        atr: Some(ATR.parse().unwrap()),
+        raw: serde_json::Value::Null,
+    }
+}
+
+fn record_id(n: u8) -> RecordId {
+    format!("17cf063d-e337-4aa9-a822-3465540000{n:02x}").parse().unwrap()
+}
+
+fn request(n: u8, kind: i64, card: u8, submitted: &str) -> Request {
+    Request {
+        id: request_id(n),
+        request_type: RequestType::new(kind),
+        status: RequestStatus::new(3),
+        old_card: Some(record_id(card)),
+        new_card: None,
+        submitted: submitted.parse().ok(),
+    }
+}
+
+fn request_id(n: u8) -> RequestId {
+    format!("b105403d-d021-41ea-9f11-be3d670000{n:02x}").parse().unwrap()
+}
+
+fn rules() -> RuleSet {
+    let rule = |name: &str, kind, to: &str, number| Rule {
+        name: name.to_owned(),
+        request_types: vec![RequestType::new(kind)],
+        set_status: (to.to_owned(), CardStatus::new(number)),
+        card_status: vec![],
+        reader_role: vec![],
+    };
+    RuleSet {
+        rules: vec![rule("retire", 7, "Retired", 6), rule("disable", 4, "Disabled", 3)],
+        atr_mismatch: AtrMismatch::Warn,
+        numbers: Numbers::default(),
+    }
+}
+
+fn found(records: Vec<Record>, requests: Vec<Request>) -> Found {
+    Found { records: Some((candidate(CARD, IdRule::GidsCardid), records)), requests }
+}
+
+fn verdict(rules: &RuleSet, found: &Found) -> Verdict {
+    let (atr, identity) = (ATR.parse().unwrap(), identity());
+    decide(rules, &Facts { role: "desk", atr: &atr, identity: &identity, found })
+}
+
+#[track_caller]
+fn decision(verdict: Verdict) -> Decision {
+    match verdict {
+        Verdict::Set { decision, .. } | Verdict::AlreadySet { decision } => decision,
+        other => panic!("{other:?}"),
+    }
+}
+
+const DAY1: &str = "2026-01-01T00:00:00Z";
+const DAY2: &str = "2026-01-02T00:00:00Z";
+
+#[test]
+fn a_retire_request_retires_the_card() {
+    let found = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1)]);
+    let Verdict::Set { decision, warning } = verdict(&rules(), &found) else { panic!() };
+    assert_eq!(decision.record, record_id(1));
+    assert_eq!(decision.request, request_id(1));
+    assert_eq!((decision.from, decision.to), (CardStatus::new(2), CardStatus::new(6)));
+    assert_eq!(decision.to_name, "Retired");
+    assert_eq!(decision.rule, "retire");
+    assert_eq!(warning, None);
+}
+
+#[test]
+fn a_status_that_is_set_is_not_set_again() {
+    let found = found(vec![record(1, 6)], vec![request(1, 7, 1, DAY1)]);
+    assert!(matches!(verdict(&rules(), &found), Verdict::AlreadySet { .. }));
+}
+
+#[test]
+fn a_request_that_no_rule_is_about_changes_nothing() {
+    let found = found(vec![record(1, 2)], vec![request(1, 5, 1, DAY1)]);
+    let Verdict::NothingToDo { why } = verdict(&rules(), &found) else { panic!() };
+    assert!(why.contains("Unblock"), "{why}");
+}
+
+#[test]
+fn a_request_for_another_card_changes_nothing() {
+    let found = found(vec![record(1, 2)], vec![request(1, 7, 2, DAY1)]);
+    assert!(matches!(verdict(&rules(), &found), Verdict::NothingToDo { .. }));
+}
+
+#[test]
+fn of_several_requests_the_oldest_counts() {
+    let requests = vec![request(1, 4, 1, DAY2), request(2, 7, 1, DAY1)];
+    let found = found(vec![record(1, 2)], requests);
+    assert_eq!(decision(verdict(&rules(), &found)).request, request_id(2));
+}
+
+#[test]
+fn a_request_without_a_time_counts_as_the_youngest() {
+    let requests = vec![request(1, 4, 1, "-"), request(2, 7, 1, DAY2)];
+    let found = found(vec![record(1, 2)], requests);
+    assert_eq!(decision(verdict(&rules(), &found)).request, request_id(2));
+}
+
+#[test]
+fn of_several_records_the_one_that_a_request_names_is_meant() {
+    let found = found(vec![record(1, 2), record(2, 2)], vec![request(1, 7, 2, DAY1)]);
+    assert_eq!(decision(verdict(&rules(), &found)).record, record_id(2));
+}
+
+#[test]
+fn two_records_that_requests_name_are_left_alone() {
+    let requests = vec![request(1, 7, 1, DAY1), request(2, 7, 2, DAY1)];
+    let found = found(vec![record(1, 2), record(2, 2)], requests);
+    assert!(matches!(
+        verdict(&rules(), &found),
+        Verdict::Park { reason: ParkReason::Ambiguous, .. }
+    ));
+}
+
+#[test]
+fn without_a_request_a_live_record_is_meant_before_a_retired_one() {
+    let one = found(vec![record(1, 6), record(2, 2)], vec![]);
+    let Verdict::NothingToDo { why } = verdict(&rules(), &one) else { panic!() };
+    assert!(why.contains(&record_id(2).to_string()), "{why}");
+    let two = found(vec![record(1, 2), record(2, 2)], vec![]);
+    assert!(matches!(verdict(&rules(), &two), Verdict::Park { .. }));
+}
+
+#[test]
+fn a_second_choice_id_counts_only_with_the_cards_atr() {
+    let mut known = record(1, 2);
+    let second = |record: Record| Found {
+        records: Some((candidate(SWAPPED, IdRule::GidsCardidBe), vec![record])),
+        requests: vec![request(1, 7, 1, DAY1)],
+    };
+    assert!(matches!(verdict(&rules(), &second(known.clone())), Verdict::Set { .. }));
+    known.atr = Some("3b00".parse().unwrap());
+    assert!(matches!(verdict(&rules(), &second(known.clone())), Verdict::UnknownCard { .. }));
+    known.atr = None;
+    assert!(matches!(verdict(&rules(), &second(known)), Verdict::UnknownCard { .. }));
+}
+
+#[test]
+fn another_atr_warns_or_refuses_as_configured() {
+    let mut known = record(1, 2);
+    known.atr = Some("3b00".parse().unwrap());
+    let found = found(vec![known], vec![request(1, 7, 1, DAY1)]);
+    assert!(matches!(verdict(&rules(), &found), Verdict::Set { warning: Some(_), .. }));
+    let strict = RuleSet { atr_mismatch: AtrMismatch::Refuse, ..rules() };
+    assert!(matches!(
+        verdict(&strict, &found),
+        Verdict::Park { reason: ParkReason::AtrMismatch, .. }
+    ));
+}
+
+#[test]
+fn a_rule_can_be_for_some_statuses_and_some_readers() {
+    let mut rules = rules();
+    rules.rules[0].card_status = vec![CardStatus::new(3)];
+    rules.rules[0].reader_role = vec!["return".to_owned()];
+    let active = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1)]);
+    assert!(matches!(verdict(&rules, &active), Verdict::NothingToDo { .. }));
+    let disabled = found(vec![record(1, 3)], vec![request(1, 7, 1, DAY1)]);
+    let (atr, identity) = (ATR.parse().unwrap(), identity());
+    let at =
+        |role| decide(&rules, &Facts { role, atr: &atr, identity: &identity, found: &disabled });
+    assert!(matches!(at("return"), Verdict::Set { .. }));
+    assert!(matches!(at("desk"), Verdict::NothingToDo { .. }));
+}
+
+#[test]
+fn an_unknown_card_is_unknown() {
+    let none = Found { records: None, requests: vec![] };
+    assert!(matches!(verdict(&rules(), &none), Verdict::UnknownCard { .. }));
+}
+
+#[test]
+fn the_explanation_names_each_rules_objection() {
+    let found = found(vec![record(1, 2)], vec![request(1, 4, 1, DAY1)]);
+    let (atr, identity) = (ATR.parse().unwrap(), identity());
+    let facts = Facts { role: "desk", atr: &atr, identity: &identity, found: &found };
+    let (verdict, findings) = explain(&rules(), &facts);
+    assert!(matches!(verdict, Verdict::Set { .. }));
+    let objections: Vec<_> = findings.iter().map(|f| f.objection.as_deref()).collect();
+    assert_eq!(objections, [Some("it is about Retire, the request is Disable"), None]);
+}

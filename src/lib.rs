@@ -6,4 +6,5 @@
 //! that joins them ([`app`], [`cli`]). `docs/architecture.md` draws the picture.
 
 pub mod domain;
+pub mod engine;
 pub mod rules;

@@ -66,6 +66,19 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// What happened, without the kind in front.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Away { detail, .. }
+            | Self::Failed { detail, .. }
+            | Self::Refused { detail, .. }
+            | Self::WrongAnswer { detail } => detail,
+        }
+    }
+}
+
 /// The kinds of "CM is away".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AwayReason {

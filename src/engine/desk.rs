@@ -1,0 +1,358 @@
+//! Readers and the cards in them, up to an identity.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::{Effect, Engine, Now, Presence};
+use crate::domain::{
+    Atr, AuditLine, CardView, Draft, EntryId, Identity, InsertionId, NotIdentified,
+    NotIdentifiedReason, Place, ReaderName, ReaderRules, ReaderView, ServiceView, Stay,
+};
+
+/// What is known of the PC/SC service, the readers and the cards in them.
+#[derive(Debug)]
+pub(super) struct Desk {
+    service: ServiceView,
+    readers: BTreeMap<ReaderName, Slot>,
+    /// The card that each reader last held, as far as it was not seen to leave.
+    stays: BTreeMap<ReaderName, Stay>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    place: Place,
+    since: Timestamp,
+    card: Card,
+}
+
+#[derive(Debug)]
+enum Card {
+    None,
+    Mute { insertion: InsertionId },
+    Reading { presence: Presence, deadline: Instant },
+    Identified { presence: Presence, identity: Identity, entry: Option<EntryId> },
+    NotIdentified { presence: Presence, why: NotIdentified },
+}
+
+impl Card {
+    const fn insertion(&self) -> Option<InsertionId> {
+        match self {
+            Self::None => None,
+            Self::Mute { insertion } => Some(*insertion),
+            Self::Reading { presence, .. }
+            | Self::Identified { presence, .. }
+            | Self::NotIdentified { presence, .. } => Some(presence.insertion),
+        }
+    }
+
+    fn view(&self) -> CardView {
+        match self {
+            Self::None => CardView::Empty,
+            Self::Mute { .. } => CardView::Mute,
+            Self::Reading { presence, .. } => CardView::Reading { atr: presence.atr.clone() },
+            Self::Identified { presence, identity, entry } => CardView::Identified {
+                atr: presence.atr.clone(),
+                identity: identity.clone(),
+                entry: *entry,
+            },
+            Self::NotIdentified { presence, why } => {
+                CardView::NotIdentified { atr: presence.atr.clone(), why: why.clone() }
+            }
+        }
+    }
+}
+
+impl Desk {
+    pub(super) fn new(stays: Vec<Stay>, _now: Now) -> Self {
+        Self {
+            service: ServiceView::Connecting,
+            readers: BTreeMap::new(),
+            stays: stays.into_iter().map(|stay| (stay.reader.clone(), stay)).collect(),
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.readers
+            .values()
+            .filter_map(|slot| match slot.card {
+                Card::Reading { deadline, .. } => Some(deadline),
+                Card::None
+                | Card::Mute { .. }
+                | Card::Identified { .. }
+                | Card::NotIdentified { .. } => None,
+            })
+            .min()
+    }
+
+    pub(super) fn replace(&mut self, rules: &ReaderRules) {
+        for (reader, slot) in &mut self.readers {
+            slot.place = rules.place(reader);
+        }
+    }
+
+    pub(super) fn service_view(&self) -> ServiceView {
+        self.service.clone()
+    }
+
+    pub(super) fn reader_views(&self) -> Vec<ReaderView> {
+        let view = |(reader, slot): (&ReaderName, &Slot)| ReaderView {
+            reader: reader.clone(),
+            place: slot.place.clone(),
+            since: slot.since,
+            card: slot.card.view(),
+        };
+        self.readers.iter().map(view).collect()
+    }
+
+    /// Notes which entry an insertion made, and that the card is in the reader.
+    pub(super) fn entered(&mut self, insertion: InsertionId, draft: &Draft, entry: EntryId) {
+        let Some(slot) = self.readers.get_mut(&draft.reader) else { return };
+        if slot.card.insertion() != Some(insertion) {
+            return;
+        }
+        if let Card::Identified { entry: known, .. } = &mut slot.card {
+            *known = Some(entry);
+        }
+        let stay = Stay {
+            reader: draft.reader.clone(),
+            event_count: draft.event_count,
+            atr: draft.atr.clone(),
+            card: draft.card(),
+            entry,
+        };
+        self.stays.insert(draft.reader.clone(), stay);
+    }
+
+    /// The entry of the same stay, where the evidence says that the card never left the reader:
+    /// same reader, same ATR, same card, and an event counter that did not move, or that began
+    /// anew with the card in the reader (0: pcscd was started after the card was put in).
+    fn same_stay(&self, presence: &Presence, identity: &Identity) -> Option<EntryId> {
+        let stay = self.stays.get(&presence.reader).filter(|_| presence.at_start)?;
+        let counter_fits = presence.event_count == stay.event_count || presence.event_count == 0;
+        let same = stay.atr == presence.atr && stay.card == identity.key() && counter_fits;
+        same.then_some(stay.entry)
+    }
+}
+
+impl Engine {
+    pub(super) fn service_up(&mut self, now: Now) {
+        self.desk.service = ServiceView::Up { since: now.wall };
+    }
+
+    pub(super) fn service_down(&mut self, reason: String, now: Now) {
+        let since = match &self.desk.service {
+            ServiceView::Down { since, .. } => *since,
+            ServiceView::Connecting | ServiceView::Up { .. } => now.wall,
+        };
+        let why = || NotIdentified {
+            reason: NotIdentifiedReason::Failed,
+            detail: format!("the PC/SC service went away: {reason}"),
+        };
+        for (reader, slot) in std::mem::take(&mut self.desk.readers) {
+            if let Card::Reading { presence, .. } = slot.card {
+                self.note_not_identified(&reader, &slot.place, Some(presence.atr), &why(), now);
+            }
+        }
+        self.desk.service = ServiceView::Down { since, reason };
+    }
+
+    /// Ends the stays of cards that are not where they were.
+    pub(super) fn service_settled(&mut self) {
+        let empty: Vec<_> = self
+            .desk
+            .stays
+            .keys()
+            .filter(|reader| {
+                self.desk.readers.get(*reader).is_none_or(|slot| matches!(slot.card, Card::None))
+            })
+            .cloned()
+            .collect();
+        for reader in empty {
+            self.end_stay(&reader);
+        }
+    }
+
+    pub(super) fn attached(&mut self, reader: ReaderName, now: Now) {
+        let place = self.policy.readers.place(&reader);
+        self.desk.readers.insert(reader, Slot { place, since: now.wall, card: Card::None });
+    }
+
+    pub(super) fn detached(&mut self, reader: &ReaderName, now: Now) {
+        self.empty(reader, now);
+        self.desk.readers.remove(reader);
+    }
+
+    pub(super) fn card_present(&mut self, presence: Presence, now: Now) {
+        let skipped = self.policy.skip_atr.iter().any(|pattern| pattern.matches(&presence.atr));
+        let deadline = now.mono + self.policy.probe_deadline;
+        let reader = presence.reader.clone();
+        let Some(slot) = self.desk.readers.get_mut(&reader) else { return };
+        slot.since = now.wall;
+        if !slot.place.enabled || skipped {
+            let detail =
+                if skipped { "cards.skip_atr names its ATR" } else { "the reader is switched off" };
+            let why =
+                NotIdentified { reason: NotIdentifiedReason::Skipped, detail: detail.to_owned() };
+            slot.card = Card::NotIdentified { presence, why };
+            return;
+        }
+        self.effects.push_back(Effect::Probe {
+            reader,
+            insertion: presence.insertion,
+            atr: presence.atr.clone(),
+        });
+        slot.card = Card::Reading { presence, deadline };
+    }
+
+    pub(super) fn card_mute(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+        slot.since = now.wall;
+        slot.card = Card::Mute { insertion };
+        if !slot.place.enabled {
+            return;
+        }
+        let place = slot.place.clone();
+        let why = NotIdentified {
+            reason: NotIdentifiedReason::Mute,
+            detail: "the card does not answer: turn it round or clean it".to_owned(),
+        };
+        self.note_not_identified(reader, &place, None, &why, now);
+    }
+
+    pub(super) fn card_removed(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
+        let current = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
+        if current == Some(insertion) {
+            self.empty(reader, now);
+        }
+    }
+
+    /// The card is out of the reader, or the reader is.
+    fn empty(&mut self, reader: &ReaderName, now: Now) {
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+        let card = std::mem::replace(&mut slot.card, Card::None);
+        slot.since = now.wall;
+        let place = slot.place.clone();
+        if let Card::Reading { presence, .. } = card {
+            let why = NotIdentified {
+                reason: NotIdentifiedReason::Removed,
+                detail: "the card was taken out before it was read".to_owned(),
+            };
+            self.note_not_identified(reader, &place, Some(presence.atr), &why, now);
+        }
+        self.end_stay(reader);
+    }
+
+    fn end_stay(&mut self, reader: &ReaderName) {
+        if self.desk.stays.remove(reader).is_some() {
+            self.effects.push_back(Effect::EndStay { reader: reader.clone() });
+        }
+    }
+
+    pub(super) fn probed(
+        &mut self,
+        reader: &ReaderName,
+        insertion: InsertionId,
+        result: Result<Identity, NotIdentified>,
+        now: Now,
+    ) {
+        let Some(slot) = self.desk.readers.get_mut(reader) else {
+            self.stale += 1;
+            return;
+        };
+        let presence = match &slot.card {
+            Card::Reading { presence, .. } if presence.insertion == insertion => presence.clone(),
+            Card::None
+            | Card::Mute { .. }
+            | Card::Reading { .. }
+            | Card::Identified { .. }
+            | Card::NotIdentified { .. } => {
+                self.stale += 1;
+                return;
+            }
+        };
+        let place = slot.place.clone();
+        match result {
+            Ok(identity) => {
+                let seen_at = slot.since;
+                self.identified(presence, identity, (place, seen_at), now);
+            }
+            Err(why) => {
+                let atr = presence.atr.clone();
+                slot.card = Card::NotIdentified { presence, why: why.clone() };
+                self.note_not_identified(reader, &place, Some(atr), &why, now);
+            }
+        }
+    }
+
+    fn identified(
+        &mut self,
+        presence: Presence,
+        identity: Identity,
+        (place, seen_at): (Place, Timestamp),
+        now: Now,
+    ) {
+        let entry = self.desk.same_stay(&presence, &identity);
+        let draft = Draft {
+            seen_at,
+            reader: presence.reader.clone(),
+            label: place.label,
+            role: place.role,
+            event_count: presence.event_count,
+            atr: presence.atr.clone(),
+            identity: identity.clone(),
+        };
+        let insertion = presence.insertion;
+        if let Some(slot) = self.desk.readers.get_mut(&presence.reader) {
+            slot.card = Card::Identified { presence, identity, entry };
+        }
+        match entry {
+            Some(entry) => self.desk.entered(insertion, &draft, entry),
+            None => self.take_in(insertion, draft, now),
+        }
+    }
+
+    /// Gives up on cards that were not read in time.
+    pub(super) fn abandon_slow_probes(&mut self, now: Now) {
+        let slow: Vec<_> = self
+            .desk
+            .readers
+            .iter()
+            .filter_map(|(reader, slot)| match &slot.card {
+                Card::Reading { presence, deadline } if *deadline <= now.mono => {
+                    Some((reader.clone(), presence.insertion))
+                }
+                Card::Reading { .. }
+                | Card::None
+                | Card::Mute { .. }
+                | Card::Identified { .. }
+                | Card::NotIdentified { .. } => None,
+            })
+            .collect();
+        for (reader, insertion) in slow {
+            self.effects.push_back(Effect::AbandonProbe { reader: reader.clone() });
+            let why = NotIdentified {
+                reason: NotIdentifiedReason::Timeout,
+                detail: format!(
+                    "the card was not read within {} s: take it out and put it in again",
+                    self.policy.probe_deadline.as_secs()
+                ),
+            };
+            self.probed(&reader, insertion, Err(why), now);
+        }
+    }
+
+    fn note_not_identified(
+        &mut self,
+        reader: &ReaderName,
+        place: &Place,
+        atr: Option<Atr>,
+        why: &NotIdentified,
+        now: Now,
+    ) {
+        let at = (reader, place.label.as_str());
+        let line = AuditLine::not_identified(&self.policy.station, at, atr, now.wall, why);
+        self.effects.push_back(Effect::Note(line));
+    }
+}

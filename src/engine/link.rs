@@ -1,0 +1,183 @@
+//! Whether CM is away, and who may knock.
+//!
+//! While CM is away one entry at a time knocks for all of them, at moments that grow further
+//! apart. A new insertion makes the next knock come at once, though never within a second of
+//! the last, and never before the time that CM itself asked for.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Notice, Now, Retry};
+use crate::domain::{AwayReason, CallError, EntryId, LinkView};
+
+/// The least time between two knocks, whatever makes them.
+const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// The connection to CM.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    state: State,
+    /// How often CM answered something, good or bad: evidence that it is there.
+    answers: u64,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nobody knows yet; the first entry finds out.
+    #[default]
+    Untried,
+    Up {
+        since: Timestamp,
+    },
+    Away(Away),
+}
+
+#[derive(Debug)]
+struct Away {
+    since: Timestamp,
+    reason: AwayReason,
+    detail: String,
+    failures: u32,
+    last_try: Instant,
+    next_knock: Instant,
+    /// The time that CM asked for.
+    not_before: Instant,
+    knocker: Option<EntryId>,
+}
+
+/// How many entries may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// As many as the configuration says.
+    Open,
+    /// One, to find out.
+    One,
+    /// One, from this moment on.
+    OneAt(Instant),
+    /// None before somebody's answer.
+    Shut,
+}
+
+impl Link {
+    pub(super) const fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    /// Who may start, when `busy` entries are being worked on.
+    pub(super) fn door(&self, busy: usize) -> Door {
+        match &self.state {
+            State::Up { .. } => Door::Open,
+            State::Untried if busy == 0 => Door::One,
+            State::Away(away) if away.knocker.is_none() && busy == 0 => {
+                Door::OneAt(away.next_knock)
+            }
+            State::Untried | State::Away(_) => Door::Shut,
+        }
+    }
+
+    /// This entry is asking now.
+    pub(super) fn knocks(&mut self, entry: EntryId, now: Now) {
+        if let State::Away(away) = &mut self.state {
+            away.knocker = Some(entry);
+            away.last_try = now.mono;
+        }
+    }
+
+    /// A new insertion does not wait for the next knock.
+    pub(super) fn knock_soon(&mut self, now: Now) {
+        if let State::Away(away) = &mut self.state {
+            let soon = now.mono.max(away.last_try + KNOCK_EVERY).max(away.not_before);
+            away.next_knock = away.next_knock.min(soon);
+        }
+    }
+
+    /// CM answered.
+    pub(super) fn answered(&mut self, now: Now) -> Option<Notice> {
+        self.answers += 1;
+        match std::mem::replace(&mut self.state, State::Up { since: now.wall }) {
+            State::Away(_) => Some(Notice::CmBack),
+            State::Untried => None,
+            up @ State::Up { .. } => {
+                self.state = up;
+                None
+            }
+        }
+    }
+
+    /// CM did not answer this entry.
+    pub(super) fn away(
+        &mut self,
+        entry: EntryId,
+        error: &CallError,
+        retry: Retry,
+        random: &mut fastrand::Rng,
+        now: Now,
+    ) -> Option<Notice> {
+        let (reason, retry_after) = match error {
+            CallError::Away { reason, retry_after, .. } => (*reason, *retry_after),
+            CallError::Failed { .. }
+            | CallError::Refused { .. }
+            | CallError::WrongAnswer { .. } => (AwayReason::ServerError, None),
+        };
+        let asked = now.mono + retry_after.unwrap_or_default();
+        let detail = error.detail().to_owned();
+        if let State::Away(away) = &mut self.state {
+            if away.knocker == Some(entry) {
+                away.knocker = None;
+                away.failures = away.failures.saturating_add(1);
+                away.next_knock = now.mono + retry.delay(away.failures, random);
+            }
+            away.not_before = away.not_before.max(asked);
+            away.next_knock = away.next_knock.max(away.not_before);
+            (away.reason, away.detail) = (reason, detail);
+            return None;
+        }
+        self.state = State::Away(Away {
+            since: now.wall,
+            reason,
+            detail,
+            failures: 0,
+            last_try: now.mono,
+            next_knock: (now.mono + retry.delay(0, random)).max(asked),
+            not_before: asked,
+            knocker: None,
+        });
+        Some(Notice::CmAway(error.clone()))
+    }
+
+    /// Whether an entry that has begun may ask CM something more.
+    pub(super) fn may_go_on(&self, entry: EntryId) -> bool {
+        match &self.state {
+            State::Untried | State::Up { .. } => true,
+            State::Away(away) => away.knocker == Some(entry),
+        }
+    }
+
+    /// The knocker's call came back, but says nothing about CM.
+    pub(super) fn forget(&mut self, entry: EntryId) {
+        if let State::Away(away) = &mut self.state
+            && away.knocker == Some(entry)
+        {
+            away.knocker = None;
+        }
+    }
+
+    pub(super) fn view(&self, now: Now) -> LinkView {
+        match &self.state {
+            State::Untried => LinkView::Untried,
+            State::Up { since } => LinkView::Up { since: *since },
+            State::Away(away) => LinkView::Away {
+                since: away.since,
+                reason: away.reason.as_str().to_owned(),
+                detail: away.detail.clone(),
+                remedy: away.reason.remedy().to_owned(),
+                next_try_ms: millis(away.next_knock.saturating_duration_since(now.mono)),
+            },
+        }
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,274 @@
+//! Entries: from the disk to their outcome, a step at a time.
+//!
+//! ```text
+//! Idle → LookingUp → Saving → Pushing → Ending        (what the rules decide is sent)
+//!      → ReadingBack → Ending | LookingUp             (something may have been sent before)
+//! ```
+//!
+//! Whatever fails on the way goes back to Idle and is tried again later; what is known about a
+//! possible change in CM (`Stage::Sent`) is never forgotten on that way.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::Now;
+use super::link::millis;
+use crate::domain::{
+    CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId, OutboxView, Outcome,
+    ParkReason, Settlement, Stage,
+};
+
+mod steps;
+mod wishes;
+
+/// How often CM may fail on one entry while others go through, before a person is asked.
+const MAX_OWN_TROUBLE: u32 = 10;
+
+/// Every entry that is not settled, or settled as parked.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: BTreeMap<EntryId, Waiting>,
+    parked: BTreeMap<EntryId, Entry>,
+    /// The cards that are being worked on, each with the entry that does.
+    busy: BTreeMap<CardKey, EntryId>,
+}
+
+/// An entry that has no outcome on disk yet.
+#[derive(Debug)]
+struct Waiting {
+    draft: Draft,
+    /// What has been decided and may have been sent.
+    sent: Option<Decision>,
+    step: Step,
+    /// The newer insertion that is about to take over.
+    superseded_by: Option<InsertionId>,
+    /// The moment of the insertion, on the clock that never jumps.
+    seen: Instant,
+    not_before: Instant,
+    failures: u32,
+    attempts: u32,
+    own_trouble: u32,
+    /// The count of CM's answers when CM last failed on this entry.
+    answers_then: u64,
+    /// Whether CM answered anything since the entry was last started.
+    heard: bool,
+    last_error: Option<String>,
+}
+
+/// What an entry is doing.
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Idle,
+    LookingUp,
+    /// `after_yes`: CM said yes to the update, but not what the status is now.
+    ReadingBack {
+        decision: Decision,
+        after_yes: bool,
+    },
+    Saving {
+        decision: Decision,
+    },
+    Pushing {
+        decision: Decision,
+    },
+    /// The outcome is decided and on its way to the disk.
+    Ending {
+        end: Settlement,
+        offered: bool,
+    },
+}
+
+impl Waiting {
+    fn new(draft: Draft, sent: Option<Decision>, answers: u64, now: Now) -> Self {
+        let age = now.wall.duration_since(draft.seen_at);
+        let age = std::time::Duration::try_from(age).unwrap_or_default();
+        Self {
+            seen: now.mono.checked_sub(age).unwrap_or(now.mono),
+            draft,
+            sent,
+            step: Step::Idle,
+            superseded_by: None,
+            not_before: now.mono,
+            failures: 0,
+            attempts: 0,
+            own_trouble: 0,
+            answers_then: answers,
+            heard: false,
+            last_error: None,
+        }
+    }
+
+    fn settlement(&self, outcome: Outcome, detail: String, now: Now) -> Settlement {
+        Settlement {
+            outcome,
+            at: now.wall,
+            decision: self.sent.clone(),
+            detail,
+            http_status: None,
+            correlation_id: None,
+            attempts: self.attempts,
+            duration: now.mono.saturating_duration_since(self.seen),
+            by: None,
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        self.sent.clone().map_or(Stage::Queued, Stage::Sent)
+    }
+
+    /// Whether a newer insertion of the card can still take over: not once the outcome is decided.
+    const fn can_be_superseded(&self) -> bool {
+        !matches!(self.step, Step::Ending { .. })
+    }
+
+    /// Whether something of this entry may have reached CM that was not confirmed.
+    fn unconfirmed(&self) -> Option<Decision> {
+        match &self.step {
+            Step::Pushing { decision } | Step::ReadingBack { decision, .. } => {
+                Some(decision.clone())
+            }
+            Step::Idle | Step::LookingUp | Step::Saving { .. } | Step::Ending { .. } => {
+                self.sent.clone()
+            }
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new(entries: Vec<Entry>, now: Now) -> Self {
+        let mut queue =
+            Self { waiting: BTreeMap::new(), parked: BTreeMap::new(), busy: BTreeMap::new() };
+        for entry in entries {
+            let sent = match &entry.stage {
+                Stage::Queued => None,
+                Stage::Sent(decision) => Some(decision.clone()),
+                Stage::Parked { .. } => {
+                    queue.parked.insert(entry.id, entry);
+                    continue;
+                }
+            };
+            queue.waiting.insert(entry.id, Waiting::new(entry.draft, sent, 0, now));
+        }
+        queue
+    }
+
+    /// What a new entry of a card takes the place of, and what it inherits from it.
+    pub(super) fn supersede(
+        &mut self,
+        draft: &Draft,
+        insertion: InsertionId,
+        now: Now,
+    ) -> (Stage, Vec<(EntryId, Option<Settlement>)>) {
+        let card = draft.card();
+        let mut inherited = None;
+        let mut gone = Vec::new();
+        for (id, old) in &mut self.waiting {
+            if old.draft.card() == card && old.can_be_superseded() {
+                inherited = old.unconfirmed().or(inherited);
+                old.superseded_by = Some(insertion);
+                let why = "the card was put in again".to_owned();
+                gone.push((*id, Some(old.settlement(Outcome::Superseded, why, now))));
+            }
+        }
+        let parked = self.parked.iter().filter(|(_, old)| old.draft.card() == card);
+        gone.extend(parked.map(|(id, _)| (*id, None)));
+        (inherited.map_or(Stage::Queued, Stage::Sent), gone)
+    }
+
+    /// The new entry is on disk, and those whose place it takes are gone from there.
+    pub(super) fn superseded(
+        &mut self,
+        insertion: InsertionId,
+        entry: EntryId,
+        draft: Draft,
+        answers: u64,
+        now: Now,
+    ) {
+        let card = draft.card();
+        let mut sent = None;
+        self.waiting.retain(|_, old| {
+            if old.superseded_by != Some(insertion) {
+                return true;
+            }
+            sent = old.unconfirmed().or_else(|| sent.take());
+            false
+        });
+        self.parked.retain(|_, old| old.draft.card() != card);
+        self.waiting.insert(entry, Waiting::new(draft, sent, answers, now));
+    }
+
+    /// The new entry is not on disk: those whose place it would have taken go on.
+    pub(super) fn not_superseded(&mut self, insertion: InsertionId) {
+        for old in self.waiting.values_mut() {
+            if old.superseded_by == Some(insertion) {
+                old.superseded_by = None;
+            }
+        }
+    }
+
+    pub(super) fn view(&self, trouble: Option<String>) -> OutboxView {
+        OutboxView {
+            waiting: self.waiting.len(),
+            parked: self.parked.len(),
+            oldest: self.waiting.values().map(|entry| entry.draft.seen_at).min(),
+            trouble,
+        }
+    }
+
+    pub(super) fn entry_views(&self, now: Now) -> Vec<EntryView> {
+        let waiting = self.waiting.iter().map(|(id, entry)| EntryView {
+            entry: Entry { id: *id, draft: entry.draft.clone(), stage: entry.stage() },
+            attempts: entry.attempts,
+            last_error: entry.last_error.clone(),
+            next_try_ms: matches!(entry.step, Step::Idle)
+                .then(|| millis(entry.not_before.saturating_duration_since(now.mono))),
+        });
+        let parked = self.parked.values().map(|entry| EntryView {
+            entry: entry.clone(),
+            attempts: 0,
+            last_error: None,
+            next_try_ms: None,
+        });
+        let mut views: Vec<_> = waiting.chain(parked).collect();
+        views.sort_by_key(|view| view.entry.id);
+        views
+    }
+
+    /// CM is back: whoever only waited for that need not wait longer. An entry that CM answered
+    /// before it failed keeps its own distance, or two such entries would chase each other.
+    fn release(&mut self, now: Now) {
+        for entry in self.waiting.values_mut() {
+            if entry.step == Step::Idle && !entry.heard {
+                entry.not_before = entry.not_before.min(now.mono);
+            }
+        }
+    }
+
+    /// How many entries have a call under way, or one that nobody waits for any more.
+    fn talking(&self) -> usize {
+        let ending = |id: &EntryId| {
+            self.waiting.get(id).is_some_and(|entry| matches!(entry.step, Step::Ending { .. }))
+        };
+        self.busy.values().filter(|id| !ending(id)).count()
+    }
+
+    /// The entries that may start.
+    fn startable(&self) -> impl Iterator<Item = (EntryId, &Waiting)> {
+        self.waiting
+            .iter()
+            .filter(|(_, entry)| {
+                entry.step == Step::Idle
+                    && entry.superseded_by.is_none()
+                    && !self.busy.contains_key(&entry.draft.card())
+            })
+            .map(|(id, entry)| (*id, entry))
+    }
+}
+
+/// What an entry is parked with.
+struct Parking {
+    reason: ParkReason,
+    detail: String,
+    http_status: Option<u16>,
+    correlation_id: Option<String>,
+}

@@ -1,0 +1,58 @@
+//! What a person may wish of an entry.
+
+use super::{Step, Waiting};
+use crate::domain::{AuditLine, EntryId, Outcome};
+use crate::engine::{Effect, Engine, Now, Refusal, StoreFailure};
+
+impl Engine {
+    /// Tries an entry at once; a parked one goes back into the queue.
+    pub fn retry(&mut self, id: EntryId, by: &str, now: Now) -> Result<(), Refusal> {
+        if let Some(parked) = self.queue.parked.remove(&id) {
+            let act = AuditLine::act(&self.policy.station, &parked, "retried", by, now.wall);
+            self.effects.push_back(Effect::Unpark { entry: id, act });
+            let answers = self.link.answers();
+            self.queue.waiting.insert(id, Waiting::new(parked.draft, None, answers, now));
+        } else {
+            let entry = self.queue.waiting.get_mut(&id).ok_or(Refusal::NoSuchEntry)?;
+            entry.not_before = now.mono;
+        }
+        self.link.knock_soon(now);
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Removes an entry for good.
+    pub fn discard(&mut self, id: EntryId, by: &str, now: Now) -> Result<(), Refusal> {
+        let why = format!("discarded by {by}");
+        if let Some(parked) = self.queue.parked.get(&id) {
+            let waiting = Waiting::new(parked.draft.clone(), None, 0, now);
+            let mut end = waiting.settlement(Outcome::Discarded, why, now);
+            end.by = Some(by.to_owned());
+            self.effects.push_back(Effect::Settle { entry: id, end });
+            return Ok(());
+        }
+        let entry = self.queue.waiting.get(&id).ok_or(Refusal::NoSuchEntry)?;
+        if entry.step != Step::Idle
+            || entry.superseded_by.is_some()
+            || self.queue.busy.contains_key(&entry.draft.card())
+        {
+            return Err(Refusal::Busy);
+        }
+        let mut end = entry.settlement(Outcome::Discarded, why, now);
+        end.by = Some(by.to_owned());
+        self.settle(id, end);
+        Ok(())
+    }
+
+    /// A parked entry that a person discarded is gone from the disk, or not.
+    pub(super) fn ended_parked(&mut self, id: EntryId, result: Result<AuditLine, StoreFailure>) {
+        match result {
+            Ok(line) => {
+                self.queue.parked.remove(&id);
+                self.publish(line);
+                self.store_works();
+            }
+            Err(failure) => self.store_fails(failure),
+        }
+    }
+}

@@ -77,6 +77,15 @@ impl CallError {
             | Self::WrongAnswer { detail } => detail,
         }
     }
+
+    /// Which kind of away it is, where it is one.
+    #[must_use]
+    pub const fn away(&self) -> Option<AwayReason> {
+        match self {
+            Self::Away { reason, .. } => Some(*reason),
+            Self::Failed { .. } | Self::Refused { .. } | Self::WrongAnswer { .. } => None,
+        }
+    }
 }
 
 /// The kinds of "CM is away".

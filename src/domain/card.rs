@@ -185,15 +185,39 @@ pub struct Candidate {
 
 /// Who a card is: its family, and at least one candidate id, the likeliest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "IdentityForm", into = "IdentityForm")]
 pub struct Identity {
     /// The protocol that answered.
     pub family: Family,
     /// The serial for people.
     pub serial: Serial,
-    /// The likeliest id.
     first: Candidate,
-    /// The others, in falling likelihood.
     rest: Vec<Candidate>,
+}
+
+/// An identity as it is stored and shown.
+#[derive(Serialize, Deserialize)]
+struct IdentityForm {
+    family: Family,
+    serial: Serial,
+    candidates: Vec<Candidate>,
+}
+
+impl From<Identity> for IdentityForm {
+    fn from(identity: Identity) -> Self {
+        let candidates = identity.candidates().cloned().collect();
+        Self { family: identity.family, serial: identity.serial, candidates }
+    }
+}
+
+impl TryFrom<IdentityForm> for Identity {
+    type Error = &'static str;
+
+    fn try_from(form: IdentityForm) -> Result<Self, &'static str> {
+        let mut candidates = form.candidates.into_iter();
+        let first = candidates.next().ok_or("an identity without candidates")?;
+        Ok(Self::new(form.family, form.serial, first, candidates.collect()))
+    }
 }
 
 impl Identity {

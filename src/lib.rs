@@ -7,4 +7,5 @@
 
 pub mod domain;
 pub mod engine;
+pub mod outbox;
 pub mod rules;

@@ -1,0 +1,246 @@
+//! The outbox: the durable queue of insertions, and the audit trail, in one SQLite file.
+//!
+//! What is told as stored survives a crash and a power cut; what did not fit is refused, never
+//! dropped. This module decides nothing about an entry, sends nothing and reads no clock. It
+//! never changes an audit line. Why SQLite: `docs/decisions/0001-storage-engine.md`.
+//!
+//! # Limits
+//!
+//! | what | limit | beyond it |
+//! |---|---|---|
+//! | entries, waiting and parked | `max_entries` (default 100,000) | [`StoreError::Full`], nothing stored |
+//! | file, for what is new | `max_entries` × 2 KiB + 1 GiB | the same; settling goes on |
+//! | file, in all | that + `max_entries` × 2 KiB + 1 MiB | the same, for every command |
+//! | commands that wait | 1,024 | [`StoreError::Busy`] |
+//! | waiting for somebody else's lock | 1 s | [`StoreError::Busy`] |
+//! | a page of the audit trail | 1,000 lines | the next page |
+//! | SQLite's cache | 256 KiB | – |
+//! | processes | 1, and any number that only look | [`OpenError::InUse`] |
+//!
+//! An audit line takes about 1 KiB and is never removed. When the trail has used its 1 GiB (about
+//! a million cards), the outbox is full until a person archives the file.
+//!
+//! # Layout, version 1
+//!
+//! `outbox.db` (0600, `user_version` 1, `application_id` "cbrd"), `outbox.db-wal` and `-shm`
+//! while it is open, `outbox.db.lock` with the pid of the process that has it open.
+//!
+//! ```text
+//! entry  id       integer, never used twice      audit  seq      integer, in order of writing
+//!        seen_at  RFC 3339, UTC, 9 decimals             at       RFC 3339, UTC, 9 decimals
+//!        card     likeliest card id                     outcome  text
+//!        draft    JSON of Draft                         card     card id, or null
+//!        stage    JSON of Stage                         entry    entry's id, or null
+//!        seal                                           line     JSON of AuditLine
+//! stay   reader   PC/SC name                            seal
+//!        stay     JSON of Stay
+//!        seal
+//! ```
+//!
+//! `seal` is a SHA-256 over the row (`row.rs`): SQLite's file has no checksum of its own. Triggers
+//! refuse to change or delete a line of `audit`. A hash chain over the lines fits in a later
+//! version: `seq` is their order, and `seal` covers each.
+//!
+//! # Writing
+//!
+//! `journal_mode=WAL` and `synchronous=FULL`, read back on every opening: one sync a transaction.
+//!
+//! | command | one transaction |
+//! |---|---|
+//! | append | an audit line for each superseded entry that waits; the superseded ones deleted; the entry added; the reader's stay written |
+//! | save | the entry's stage |
+//! | settle | an audit line; the entry deleted, or its stage set to parked |
+//! | unpark | an audit line; the entry's stage set to queued |
+//! | note | an audit line |
+//! | end of a stay | the reader's stay deleted |
+//!
+//! # Recovery
+//!
+//! - Killed or powered off: nothing to do. A transaction whose answer nobody got may have
+//!   happened or not, never half.
+//! - A row whose seal does not fit is skipped and told ([`Restored::damaged`]), and left in the
+//!   file. It counts as an entry until somebody deletes it with `sqlite3`.
+//! - A file that SQLite cannot read is [`OpenError::Lost`]. It is not replaced by an empty one:
+//!   that would drop what waits. `sqlite3 outbox.db .recover` saves what can be saved.
+//! - A full disk refuses what is new with [`StoreError::Full`], and heals in the same process.
+//!   Where not even SQLite's log can grow, settling fails too, and is to be tried again.
+
+mod budget;
+mod error;
+mod file;
+mod read_only;
+mod row;
+mod schema;
+mod store;
+mod trail;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use error::{OpenError, Shortage, StoreError};
+pub use read_only::{Listing, ReadError, ReadOnly};
+pub use row::Damage;
+pub use trail::{AuditCursor, AuditFilter, AuditPage, PAGE_LINES};
+
+use crate::domain::{AuditLine, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay};
+use budget::Budget;
+use store::Store;
+use worker::{Worker, answer};
+
+/// How many of the newest audit lines are told on opening.
+const LATEST: usize = 20;
+
+/// Where the outbox is and how much it may hold.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The file; its directory is made if it is missing.
+    pub path: PathBuf,
+    /// How many entries may wait, for CM and for people together.
+    pub max_entries: usize,
+    /// The station's id, for audit lines.
+    pub station: String,
+}
+
+/// What an outbox holds when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The entries, waiting and parked, the oldest first.
+    pub entries: Vec<Entry>,
+    /// The card that was last seen in each reader, where it was not seen leaving.
+    pub stays: Vec<Stay>,
+    /// The newest 20 audit lines, the newest first.
+    pub latest: Vec<AuditLine>,
+    /// Rows that were skipped: to be told loudly, each may have been an entry.
+    pub damaged: Vec<Damage>,
+}
+
+/// An insertion to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// The insertion.
+    pub draft: Draft,
+    /// `Queued`, or `Sent` with what a superseded entry may have sent already; never `Parked`.
+    pub stage: Stage,
+    /// Older entries of the same card, each with its end; `None` where it was parked and has one.
+    pub supersedes: Vec<(EntryId, Option<Settlement>)>,
+}
+
+/// What an [`Append`] became.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The new entry.
+    pub entry: EntryId,
+    /// The audit lines of the superseded entries, in the order in which those were named.
+    pub lines: Vec<AuditLine>,
+}
+
+/// An open outbox. Clones share it.
+///
+/// Each command is submitted when its method is called, not when the future is polled first, and
+/// commands run in that order. A future that is dropped takes back nothing. An answer says that
+/// the command is on disk.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    worker: Arc<Worker>,
+}
+
+/// Opens the outbox, or makes it, and starts its thread. Blocks.
+pub fn open(options: Options) -> Result<(Outbox, Restored), OpenError> {
+    let budget = Budget::of(options.max_entries);
+    open_within(options, budget)
+}
+
+/// Looks into the outbox at this path, whether a daemon has it open or not. Blocks, as does
+/// everything that is asked of it.
+pub fn open_read_only(path: &Path) -> Result<ReadOnly, OpenError> {
+    ReadOnly::open(path)
+}
+
+fn open_within(options: Options, budget: Budget) -> Result<(Outbox, Restored), OpenError> {
+    let path = options.path.clone();
+    let (store, restored) = Store::open(options, budget)?;
+    let worker = Worker::start(store).map_err(|error| OpenError::Unusable(Box::new(error)))?;
+    tracing::info!(
+        path = %path.display(),
+        entries = restored.entries.len(),
+        damaged = restored.damaged.len(),
+        "Outbox opened"
+    );
+    Ok((Outbox { worker: Arc::new(worker) }, restored))
+}
+
+impl Outbox {
+    /// Stores an insertion in place of the older entries of its card, and the stay that made it.
+    ///
+    /// A superseded entry that is gone or damaged does not keep the new one out.
+    pub fn append(
+        &self,
+        append: Append,
+    ) -> impl Future<Output = Result<Appended, StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.append(&append)))
+    }
+
+    /// Stores how far a waiting entry has come: `Queued` or `Sent`.
+    pub fn save(
+        &self,
+        entry: EntryId,
+        stage: Stage,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.save(entry, stage)))
+    }
+
+    /// Ends an entry: audited and deleted, or audited and parked. A parked one can only be
+    /// discarded.
+    pub fn settle(
+        &self,
+        entry: EntryId,
+        end: Settlement,
+    ) -> impl Future<Output = Result<AuditLine, StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.settle(entry, &end)))
+    }
+
+    /// Has a parked entry wait again, and audits the act of the person who said so.
+    pub fn unpark(
+        &self,
+        entry: EntryId,
+        act: AuditLine,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.unpark(entry, &act)))
+    }
+
+    /// Audits what ends no entry: a card that could not be identified, a person's act.
+    pub fn note(
+        &self,
+        line: AuditLine,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.note(&line)))
+    }
+
+    /// Forgets the reader's stay: its card was taken out.
+    pub fn end_stay(
+        &self,
+        reader: ReaderName,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.end_stay(&reader)))
+    }
+
+    /// A page of the audit trail.
+    pub fn audit(
+        &self,
+        filter: AuditFilter,
+    ) -> impl Future<Output = Result<AuditPage, StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.audit(&filter)))
+    }
+
+    /// Finishes what was submitted, tidies up and lets the file go. Blocks for as long as the
+    /// disk does. Commands of other clones are then answered with [`StoreError::Closed`].
+    ///
+    /// The last clone to be dropped does the same.
+    pub fn close(self) {
+        self.worker.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

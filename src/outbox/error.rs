@@ -1,0 +1,154 @@
+//! What can go wrong, by what the caller does about it.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+
+use super::row::Damage;
+use crate::domain::EntryId;
+
+/// The cause that an error carries along for the log. What to do never depends on it.
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why there is no outbox to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Stop the other process, or ask it instead.
+    #[error("the outbox is in use by another process{}", named(*pid))]
+    InUse {
+        /// The other process, unless it has not told yet.
+        pid: Option<u32>,
+    },
+    /// Nothing was ever stored: start the daemon once.
+    #[error("there is no outbox at {path}", path = path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// Correct the path or its permissions.
+    #[error("the outbox's file {path} is not accessible", path = path.display())]
+    Inaccessible {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Correct the path: the file is another program's, and is left as it is.
+    #[error("{path} is a SQLite file, but not an outbox", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Install the newer cardbridge again: going back is not supported.
+    #[error(
+        "the outbox has version {found}, written by a newer cardbridge; this one knows {known}"
+    )]
+    Newer {
+        /// The file's version.
+        found: u32,
+        /// The newest version that this program knows.
+        known: u32,
+    },
+    /// Start the daemon once: only it brings a file up to date.
+    #[error("the outbox has version {found}; start the daemon once to bring it to {known}")]
+    Older {
+        /// The file's version.
+        found: u32,
+        /// The version that this program reads.
+        known: u32,
+    },
+    /// Move the file to a local file system: on this one, stored would not mean stored.
+    #[error("SQLite did not accept {setting}: the outbox needs a local file system")]
+    NotDurable {
+        /// The setting that did not hold.
+        setting: &'static str,
+    },
+    /// The outbox is lost: a person moves the file aside, saves what can be saved, starts anew.
+    #[error("the outbox's file is damaged; move it aside to start with an empty one")]
+    Lost(#[source] Cause),
+    /// Disk, memory or system do not let us: the cause tells.
+    #[error("the outbox could not be opened")]
+    Unusable(#[source] Cause),
+}
+
+fn named(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+/// Why a command was not carried out. Whatever the variant: nothing of the command was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Refuse the card loudly and go on settling: only that makes room.
+    #[error("the outbox is full: {0}")]
+    Full(Shortage),
+    /// Try again soon: somebody else holds the file, or more commands wait than a healthy disk
+    /// lets come together.
+    #[error("the outbox is busy")]
+    Busy,
+    /// Show it, keep the state, try again later: the disk does not take writes.
+    #[error("the outbox cannot be read or written")]
+    Unwritable(#[source] Cause),
+    /// Forget the entry: it was settled before.
+    #[error("there is no entry {0} in the outbox")]
+    Gone(EntryId),
+    /// Look again: the entry is parked where it should wait, or waits where it should be parked.
+    #[error("entry {0} is not at a stage for this")]
+    Conflict(EntryId),
+    /// Give the entry up and tell a person: its row is not what was written.
+    #[error("entry {0} is damaged")]
+    Damaged(EntryId, #[source] Damage),
+    /// Stop: the file as a whole is damaged.
+    #[error("the outbox's file is damaged")]
+    Lost(#[source] Cause),
+    /// Stop: the outbox was closed.
+    #[error("the outbox is closed")]
+    Closed,
+}
+
+/// What there is too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shortage {
+    /// As many entries wait as may (`outbox.max_entries`).
+    #[error("it has as many entries as it may have")]
+    Entries,
+    /// The file is as large as it may be. The audit trail never shrinks: once the outbox is
+    /// empty, the file can be archived.
+    #[error("its file is as large as it may be")]
+    Budget,
+    /// The disk is full.
+    #[error("the disk is full")]
+    Disk,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full(Shortage::Disk),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Lost(Box::new(error))
+            }
+            _ => Self::Unwritable(Box::new(error)),
+        }
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Unwritable(Box::new(error))
+    }
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Lost(Box::new(error))
+            }
+            _ => Self::Unusable(Box::new(error)),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Versions of the file: what a new one gets, and how an old one becomes a new one.
+//!
+//! `application_id` tells that the file is ours, `user_version` which version it has. A file of
+//! somebody else's or of a later version is refused and left as it is.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::error::OpenError;
+
+/// The version that this program reads and writes. Raising it takes a migration, and a fixture
+/// `tests/fixtures/outbox/v<VERSION>.db` (see `tests/fixture.rs`).
+pub(super) const VERSION: u32 = 1;
+
+/// What turns version n into n + 1, from n = 0, which is an empty file.
+const MIGRATIONS: [&str; VERSION as usize] = [include_str!("v1.sql")];
+
+/// `cbrd`, the mark of an outbox.
+const APPLICATION_ID: i32 = 0x6362_7264;
+
+/// The file's version; 0 for an empty file. Writes nothing.
+pub(super) fn identify(conn: &Connection, path: &Path) -> Result<u32, OpenError> {
+    let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let objects: i64 =
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let empty = application == 0 && found == 0 && objects == 0;
+    if !empty && application != APPLICATION_ID {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    if found > VERSION {
+        return Err(OpenError::Newer { found, known: VERSION });
+    }
+    Ok(found)
+}
+
+/// Brings the file from version `found` to [`VERSION`], wholly or not at all.
+pub(super) fn migrate(conn: &mut Connection, found: u32) -> Result<(), OpenError> {
+    if found == VERSION {
+        return Ok(());
+    }
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in MIGRATIONS.iter().skip(found as usize) {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "user_version", VERSION)?;
+    tx.commit()?;
+    tracing::info!(from = found, to = VERSION, "Outbox brought up to date");
+    Ok(())
+}

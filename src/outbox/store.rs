@@ -1,0 +1,294 @@
+//! The transactions. Each is wholly on disk when it returns, or did not happen.
+
+use std::error::Error;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::budget::Budget;
+use super::error::{OpenError, Shortage, StoreError};
+use super::file::{self, Lock};
+use super::row::{self, Damage};
+use super::trail::{self, AuditFilter, AuditPage};
+use super::{Append, Appended, LATEST, Options, Restored, schema};
+use crate::domain::{AuditLine, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay};
+
+/// The one connection that writes.
+#[derive(Debug)]
+pub(super) struct Store {
+    conn: Connection,
+    station: String,
+    budget: Budget,
+    /// How many rows `entry` has, so that nobody counts 100,000 of them for each card.
+    entries: usize,
+    /// The last field: let go only after the connection is.
+    _lock: Lock,
+}
+
+impl Store {
+    /// Opens or makes the file, and reads what is left from before.
+    pub(super) fn open(options: Options, budget: Budget) -> Result<(Self, Restored), OpenError> {
+        // Absolute, so that no path begins with "file:", which SQLite would take for a URI.
+        let path = std::path::absolute(&options.path)
+            .map_err(|source| OpenError::Inaccessible { path: options.path.clone(), source })?;
+        file::make_directory(&path)?;
+        let lock = Lock::take(&path)?;
+        file::make_file(&path)?;
+        let mut conn = file::connect(&path)?;
+        let found = schema::identify(&conn, &path)?;
+        file::make_durable(&conn)?;
+        budget.impose(&conn)?;
+        schema::migrate(&mut conn, found)?;
+
+        let restored = restore(&conn)?;
+        let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
+        let store =
+            Self { conn, station: options.station, budget, entries: entries as usize, _lock: lock };
+        Ok((store, restored))
+    }
+
+    /// Adds an entry in place of those that it supersedes, and remembers the stay that made it.
+    pub(super) fn append(&mut self, append: &Append) -> Result<Appended, StoreError> {
+        let tx = begin(&mut self.conn)?;
+        let mut left = self.entries;
+        let mut lines = Vec::new();
+        for (id, end) in &append.supersedes {
+            match supersede(&tx, &self.station, *id, end.as_ref())? {
+                Superseded::Audited(line) => {
+                    lines.push(*line);
+                    left = left.saturating_sub(1);
+                }
+                Superseded::Removed => left = left.saturating_sub(1),
+                Superseded::Stayed => {}
+            }
+        }
+        if left >= self.budget.max_entries {
+            return Err(StoreError::Full(Shortage::Entries));
+        }
+        self.budget.allow(&tx)?;
+
+        let id = EntryId::new(next_number(&tx, "entry", "id")?);
+        let Append { draft, stage, .. } = append;
+        row::insert_entry(&tx, &Entry { id, draft: draft.clone(), stage: stage.clone() })?;
+        row::upsert_stay(
+            &tx,
+            &Stay {
+                reader: draft.reader.clone(),
+                event_count: draft.event_count,
+                atr: draft.atr.clone(),
+                card: draft.card(),
+                entry: id,
+            },
+        )?;
+        tx.commit()?;
+        self.entries = left + 1;
+        Ok(Appended { entry: id, lines })
+    }
+
+    /// Stores how far a waiting entry has come.
+    pub(super) fn save(&mut self, id: EntryId, stage: Stage) -> Result<(), StoreError> {
+        let tx = begin(&mut self.conn)?;
+        let entry = find(&tx, id)?;
+        // Parking is an outcome: it comes with its line, by `settle`, or not at all.
+        if is_parked(&entry.stage) || is_parked(&stage) {
+            return Err(StoreError::Conflict(id));
+        }
+        row::update_entry(&tx, &Entry { stage, ..entry })?;
+        Ok(tx.commit()?)
+    }
+
+    /// Ends an entry with its one outcome, or parks it with that.
+    pub(super) fn settle(
+        &mut self,
+        id: EntryId,
+        end: &Settlement,
+    ) -> Result<AuditLine, StoreError> {
+        let tx = begin(&mut self.conn)?;
+        let entry = find(&tx, id)?;
+        if is_parked(&entry.stage) && end.outcome != Outcome::Discarded {
+            return Err(StoreError::Conflict(id));
+        }
+        let line = AuditLine::settled(&self.station, id, &entry.draft, end);
+        let left = if let Some(reason) = end.outcome.park_reason() {
+            let stage = Stage::Parked { reason, detail: end.detail.clone() };
+            row::update_entry(&tx, &Entry { stage, ..entry })?;
+            self.entries
+        } else {
+            delete(&tx, id)?;
+            self.entries.saturating_sub(1)
+        };
+        write_line(&tx, &line)?;
+        tx.commit()?;
+        self.entries = left;
+        Ok(line)
+    }
+
+    /// Has a parked entry wait again, because a person said so.
+    pub(super) fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<(), StoreError> {
+        let tx = begin(&mut self.conn)?;
+        let entry = find(&tx, id)?;
+        if !is_parked(&entry.stage) {
+            return Err(StoreError::Conflict(id));
+        }
+        self.budget.allow(&tx)?;
+        row::update_entry(&tx, &Entry { stage: Stage::Queued, ..entry })?;
+        write_line(&tx, act)?;
+        Ok(tx.commit()?)
+    }
+
+    /// Adds a line that ends no entry.
+    pub(super) fn note(&mut self, line: &AuditLine) -> Result<(), StoreError> {
+        let tx = begin(&mut self.conn)?;
+        self.budget.allow(&tx)?;
+        write_line(&tx, line)?;
+        Ok(tx.commit()?)
+    }
+
+    /// Forgets what was last seen in a reader.
+    pub(super) fn end_stay(&mut self, reader: &ReaderName) -> Result<(), StoreError> {
+        let tx = begin(&mut self.conn)?;
+        tx.prepare_cached("DELETE FROM stay WHERE reader = ?")?.execute([reader.as_str()])?;
+        Ok(tx.commit()?)
+    }
+
+    /// A page of the audit trail.
+    pub(super) fn audit(&self, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
+        trail::page(&self.conn, filter)
+    }
+
+    /// Leaves one file behind: without a `-wal`, unless somebody is reading.
+    pub(super) fn close(self) {
+        let closed = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .and_then(|()| self.conn.close().map_err(|(_, error)| error));
+        if let Err(error) = closed {
+            let error: &dyn Error = &error;
+            tracing::warn!(error, "Outbox was not tidied up; the next start will do it");
+        }
+    }
+}
+
+/// Every entry, the oldest first.
+pub(super) fn entries(conn: &Connection) -> Result<Vec<Result<Entry, Damage>>, rusqlite::Error> {
+    let sql = format!("SELECT {} FROM entry ORDER BY id", row::ENTRY);
+    conn.prepare(&sql)?.query_map([], |found| Ok(row::entry(found)))?.collect()
+}
+
+fn restore(conn: &Connection) -> Result<Restored, rusqlite::Error> {
+    let sql = format!("SELECT {} FROM stay ORDER BY reader", row::STAY);
+    let stays: Vec<_> = conn
+        .prepare(&sql)?
+        .query_map([], |found| Ok(row::stay(found)))?
+        .collect::<Result<_, _>>()?;
+    let mut damaged = Vec::new();
+    Ok(Restored {
+        entries: sift(entries(conn)?, &mut damaged),
+        stays: sift(stays, &mut damaged),
+        latest: sift(trail::latest(conn, LATEST)?, &mut damaged),
+        damaged,
+    })
+}
+
+/// What can be believed; the rest goes to `damaged`.
+pub(super) fn sift<T>(rows: Vec<Result<T, Damage>>, damaged: &mut Vec<Damage>) -> Vec<T> {
+    rows.into_iter().filter_map(|row| row.map_err(|damage| damaged.push(damage)).ok()).collect()
+}
+
+/// Takes the write lock at once: a transaction that read first could be refused it later.
+fn begin(conn: &mut Connection) -> Result<Transaction<'_>, StoreError> {
+    Ok(conn.transaction_with_behavior(TransactionBehavior::Immediate)?)
+}
+
+fn find(tx: &Transaction<'_>, id: EntryId) -> Result<Entry, StoreError> {
+    let sql = "SELECT id, seen_at, card, draft, stage, seal FROM entry WHERE id = ?";
+    let found = tx
+        .prepare_cached(sql)?
+        .query_row([id.number()], |found| Ok(row::entry(found)))
+        .optional()?;
+    match found {
+        Some(Ok(entry)) => Ok(entry),
+        Some(Err(damage)) => Err(StoreError::Damaged(id, damage)),
+        None => Err(StoreError::Gone(id)),
+    }
+}
+
+/// What became of an entry that a newer one takes over from.
+enum Superseded {
+    /// It waited: it ends here, with its line.
+    Audited(Box<AuditLine>),
+    /// It was parked: its line was written then.
+    Removed,
+    /// It could not be superseded.
+    Stayed,
+}
+
+/// Removes an entry that a newer one takes over from. The newer must not be lost for an older
+/// one's trouble: what cannot be superseded is told and stays.
+fn supersede(
+    tx: &Transaction<'_>,
+    station: &str,
+    id: EntryId,
+    end: Option<&Settlement>,
+) -> Result<Superseded, StoreError> {
+    let entry = match find(tx, id) {
+        Ok(entry) => entry,
+        Err(error @ (StoreError::Gone(_) | StoreError::Damaged(..))) => {
+            let error: &dyn Error = &error;
+            tracing::warn!(entry = id.number(), error, "Entry could not be superseded");
+            return Ok(Superseded::Stayed);
+        }
+        Err(error) => return Err(error),
+    };
+    match (is_parked(&entry.stage), end) {
+        (true, _) => {
+            delete(tx, id)?;
+            Ok(Superseded::Removed)
+        }
+        (false, Some(end)) => {
+            let line = AuditLine::settled(station, id, &entry.draft, end);
+            delete(tx, id)?;
+            write_line(tx, &line)?;
+            Ok(Superseded::Audited(Box::new(line)))
+        }
+        (false, None) => {
+            tracing::warn!(entry = id.number(), "Superseded entry has no outcome yet and stays");
+            Ok(Superseded::Stayed)
+        }
+    }
+}
+
+fn delete(tx: &Transaction<'_>, id: EntryId) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM entry WHERE id = ?")?.execute([id.number()])?;
+    Ok(())
+}
+
+fn write_line(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), StoreError> {
+    row::insert_line(tx, next_number(tx, "audit", "seq")?, line)
+}
+
+/// The number of the next row, known before the row is written because the seal covers it.
+/// `sqlite_sequence` remembers the largest number that ever was (AUTOINCREMENT).
+fn next_number(tx: &Transaction<'_>, table: &str, column: &str) -> Result<i64, StoreError> {
+    let sql = format!(
+        "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), \
+                    ifnull((SELECT max({column}) FROM {table}), 0)) + 1"
+    );
+    Ok(tx.prepare_cached(&sql)?.query_row(params![table], |row| row.get(0))?)
+}
+
+fn is_parked(stage: &Stage) -> bool {
+    match stage {
+        Stage::Parked { .. } => true,
+        Stage::Queued | Stage::Sent(_) => false,
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// `journal_mode` and `synchronous`, as SQLite has them.
+    pub(super) fn durability(&self) -> (String, i64) {
+        let get = |pragma| self.conn.pragma_query_value(None, pragma, |row| row.get(0));
+        let level = self.conn.pragma_query_value(None, "synchronous", |row| row.get(0));
+        (get("journal_mode").unwrap(), level.unwrap())
+    }
+}

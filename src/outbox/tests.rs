@@ -1,0 +1,144 @@
+//! The outbox by what it promises. Helpers here, promises in the files beside.
+
+mod damage;
+mod fixture;
+mod limits;
+mod looking;
+mod opening;
+mod queue;
+mod trail;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use super::budget::Budget;
+use super::*;
+use crate::domain::{
+    Candidate, CardId, CardStatus, Decision, Family, IdRule, Identity, NotIdentified,
+    NotIdentifiedReason, Outcome, ParkReason, Serial,
+};
+
+/// A directory, and the outbox in it.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: TempDir::new().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("outbox.db")
+    }
+
+    fn options(&self) -> Options {
+        Options { path: self.path(), max_entries: 1000, station: "desk-3".to_owned() }
+    }
+
+    fn open(&self) -> (Outbox, Restored) {
+        open(self.options()).unwrap()
+    }
+
+    /// What a process would find that starts now.
+    fn restored(&self) -> Restored {
+        let (outbox, restored) = self.open();
+        outbox.close();
+        restored
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let listing = open_read_only(&self.path()).unwrap().entries().unwrap();
+        assert_eq!(listing.damaged, []);
+        listing.entries
+    }
+
+    fn outcomes(&self) -> Vec<(Option<EntryId>, String)> {
+        let page = open_read_only(&self.path()).unwrap().audit(&AuditFilter::default()).unwrap();
+        assert_eq!(page.damaged, []);
+        page.lines.into_iter().map(|line| (line.entry, line.outcome)).collect()
+    }
+
+    /// A connection that is not the outbox's.
+    fn sqlite(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).unwrap()
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::new(1_700_000_000 + second, 0).unwrap()
+}
+
+fn card(number: u128) -> CardId {
+    CardId::try_from(uuid::Uuid::from_u128(number)).unwrap()
+}
+
+fn candidate(number: u128) -> Candidate {
+    Candidate { card_id: card(number), rule: IdRule::GidsCardid }
+}
+
+/// Card `number` as it is seen at second `number`.
+fn draft(number: u8) -> Draft {
+    let first = candidate(number.into());
+    let second = Candidate { card_id: card(u128::from(number) << 64), rule: IdRule::GidsCardidBe };
+    Draft {
+        seen_at: at(number.into()),
+        reader: "HID Omnikey 3121 [CCID Interface] (AB12) 00 00".into(),
+        label: "Desk 3, left".to_owned(),
+        role: "desk".to_owned(),
+        event_count: number.into(),
+        atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
+        identity: Identity::new(
+            Family::Gids,
+            Serial::from_bytes(&[number; 16]),
+            first,
+            vec![second],
+        ),
+    }
+}
+
+fn append(number: u8) -> Append {
+    Append { draft: draft(number), stage: Stage::Queued, supersedes: Vec::new() }
+}
+
+fn decision(number: u8) -> Decision {
+    Decision {
+        rule: "retire".to_owned(),
+        candidate: candidate(number.into()),
+        record: "3f2504e0-4f89-11d3-9a0c-0305e82c3301".parse().unwrap(),
+        request: "3f2504e0-4f89-11d3-9a0c-0305e82c3302".parse().unwrap(),
+        from: CardStatus::new(2),
+        to: CardStatus::new(5),
+        to_name: "Retired".to_owned(),
+    }
+}
+
+fn end(outcome: Outcome) -> Settlement {
+    Settlement {
+        outcome,
+        at: at(100),
+        decision: None,
+        detail: format!("the end: {outcome}"),
+        http_status: Some(200),
+        correlation_id: Some("c-1".to_owned()),
+        attempts: 3,
+        duration: Duration::from_millis(1500),
+        by: None,
+    }
+}
+
+fn parked() -> Settlement {
+    end(Outcome::Parked(ParkReason::Refused))
+}
+
+fn not_identified(second: i64) -> AuditLine {
+    let why = NotIdentified { reason: NotIdentifiedReason::Mute, detail: "no answer".to_owned() };
+    AuditLine::not_identified("desk-3", (&"Reader".into(), "Desk"), None, at(second), &why)
+}
+
+fn id(number: i64) -> EntryId {
+    EntryId::new(number)
+}

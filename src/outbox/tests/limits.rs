@@ -1,0 +1,174 @@
+//! Full, busy, closed: refused loudly, and over again.
+
+use std::sync::mpsc;
+
+use super::*;
+
+/// An entry of about 8 KiB whose audit line is short: settling it frees room.
+fn bulky(number: u8) -> Append {
+    let rest = (1..100).map(|i| candidate(u128::from(number) << 32 | i)).collect();
+    let Draft { identity, .. } = draft(number);
+    let identity =
+        Identity::new(Family::Gids, identity.serial.clone(), identity.first().clone(), rest);
+    Append { draft: Draft { identity, ..draft(number) }, ..append(number) }
+}
+
+#[tokio::test]
+async fn more_entries_than_allowed_are_refused_while_settling_goes_on() {
+    let place = Place::new();
+    let (outbox, _) = open(Options { max_entries: 2, ..place.options() }).unwrap();
+    outbox.append(append(1)).await.unwrap();
+    outbox.append(append(2)).await.unwrap();
+    let refused = outbox.append(append(3)).await;
+    assert!(matches!(refused, Err(StoreError::Full(Shortage::Entries))));
+    assert_eq!(place.entries().len(), 2);
+
+    // A card that comes again needs no more room than it has.
+    let supersedes = vec![(id(2), Some(end(Outcome::Superseded)))];
+    outbox.append(Append { supersedes, ..append(2) }).await.unwrap();
+    // A parked entry takes room, a settled one does not.
+    outbox.settle(id(1), parked()).await.unwrap();
+    assert!(outbox.append(append(3)).await.is_err());
+    outbox.settle(id(1), end(Outcome::Discarded)).await.unwrap();
+    outbox.append(append(3)).await.unwrap();
+    outbox.close();
+
+    // The count is the file's, not the process's.
+    let (outbox, _) = open(Options { max_entries: 2, ..place.options() }).unwrap();
+    assert!(outbox.append(append(4)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_file_of_its_full_size_refuses_what_is_new_and_settles_what_it_holds() {
+    let place = Place::new();
+    let budget = Budget { max_entries: 1000, soft: 50 * 4096, hard: 100 * 4096 };
+    let (outbox, _) = open_within(place.options(), budget).unwrap();
+    let mut taken = 0;
+    let refused = loop {
+        match outbox.append(bulky(taken + 1)).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::Full(Shortage::Budget)));
+    assert!(taken > 5, "{taken} entries");
+    let noted = outbox.note(not_identified(0)).await;
+    assert!(matches!(noted, Err(StoreError::Full(Shortage::Budget))));
+
+    for number in 1..=i64::from(taken) {
+        outbox.save(id(number), Stage::Sent(decision(1))).await.unwrap();
+        outbox.settle(id(number), end(Outcome::Updated)).await.unwrap();
+    }
+    outbox.append(bulky(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_is_new_and_heals_in_the_same_process() {
+    let place = Place::new();
+    // SQLite's own limit answers with the same code as a disk without room.
+    let budget = Budget { max_entries: 1000, soft: u64::MAX, hard: 50 * 4096 };
+    let (outbox, _) = open_within(place.options(), budget).unwrap();
+    let mut taken = 0;
+    let refused = loop {
+        match outbox.append(bulky(taken + 1)).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::Full(Shortage::Disk)));
+    assert_eq!(place.entries().len(), usize::from(taken), "acknowledged and there");
+
+    outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
+    outbox.settle(id(2), end(Outcome::Updated)).await.unwrap();
+    outbox.append(bulky(100)).await.unwrap();
+    outbox.close();
+    assert_eq!(place.restored().entries.len(), usize::from(taken) - 1);
+}
+
+#[tokio::test]
+async fn entries_and_lines_fit_the_room_that_the_budget_gives_them() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    let size = || std::fs::metadata(place.path()).unwrap().len();
+    let checkpoint = || {
+        place.sqlite().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    };
+    checkpoint();
+    let empty = size();
+    for number in 1..=200 {
+        let stage = Stage::Sent(decision(number));
+        outbox.append(Append { stage, ..append(number) }).await.unwrap();
+    }
+    checkpoint();
+    let full = size();
+    assert!((full - empty) / 200 < 2048, "{} bytes an entry", (full - empty) / 200);
+    for number in 1..=200 {
+        let end = Settlement { decision: Some(decision(number)), ..parked() };
+        outbox.settle(id(number.into()), end).await.unwrap();
+    }
+    checkpoint();
+    assert!((size() - full) / 200 < 2048, "{} bytes a line", (size() - full) / 200);
+}
+
+#[test]
+fn the_default_budget_is_as_documented() {
+    let budget = Budget::of(100_000);
+    assert_eq!(budget.soft, 100_000 * 2048 + (1 << 30));
+    assert_eq!(budget.hard, budget.soft + 100_000 * 2048 + (1 << 20));
+    assert_eq!(Budget::of(usize::MAX).hard, u64::MAX);
+}
+
+#[tokio::test]
+async fn an_outbox_of_any_size_opens() {
+    let place = Place::new();
+    let (outbox, _) = open(Options { max_entries: usize::MAX, ..place.options() }).unwrap();
+    outbox.append(append(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn somebody_elses_lock_makes_it_busy_not_broken() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    let other = place.sqlite();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(outbox.append(append(1)).await, Err(StoreError::Busy)));
+    other.execute_batch("ROLLBACK").unwrap();
+    outbox.append(append(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_commands_than_a_disk_may_owe_are_refused_without_blocking() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    let (running, is_running) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let stalled = outbox.worker.submit(move |_| {
+        running.send(()).unwrap();
+        released.recv().unwrap();
+        Ok(())
+    });
+    is_running.recv().unwrap();
+
+    let waiting: Vec<_> = (0..worker::COMMANDS).map(|_| outbox.end_stay("Reader".into())).collect();
+    assert!(matches!(outbox.append(append(1)).await, Err(StoreError::Busy)));
+    release.send(()).unwrap();
+    answer(stalled).await.unwrap();
+    for answer in waiting {
+        answer.await.unwrap();
+    }
+    outbox.append(append(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_finishes_what_was_submitted_and_refuses_the_rest() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    let clone = outbox.clone();
+    let pending: Vec<_> = (1..=20).map(|number| outbox.append(append(number))).collect();
+    outbox.close();
+    assert!(matches!(clone.append(append(21)).await, Err(StoreError::Closed)));
+    for appended in pending {
+        appended.await.unwrap();
+    }
+    assert_eq!(place.restored().entries.len(), 20);
+}

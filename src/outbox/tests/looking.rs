@@ -1,0 +1,82 @@
+//! Looking without touching.
+
+use super::*;
+
+fn names(place: &Place) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(place.dir.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_stopped_outbox_is_read_without_leaving_a_trace() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    outbox.note(not_identified(0)).await.unwrap();
+    outbox.close();
+    let before = (names(&place), std::fs::read(place.path()).unwrap());
+
+    assert_eq!(place.entries().len(), 1);
+    assert_eq!(place.outcomes().len(), 1);
+    assert_eq!((names(&place), std::fs::read(place.path()).unwrap()), before);
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_a_daemon_adds_that_started_later() {
+    let place = Place::new();
+    place.open().0.close();
+    let looking = open_read_only(&place.path()).unwrap();
+    assert_eq!(looking.entries().unwrap().entries, []);
+
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    assert_eq!(looking.entries().unwrap().entries.len(), 1);
+    outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
+    assert_eq!(looking.entries().unwrap().entries, []);
+    outbox.append(append(2)).await.unwrap();
+    outbox.close();
+    assert_eq!(looking.entries().unwrap().entries.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_killed_daemon_left_in_the_log_is_read() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    // What is on disk while the outbox is open is what a kill leaves behind.
+    let killed = Place::new();
+    for suffix in ["", "-wal"] {
+        std::fs::copy(file::beside(&place.path(), suffix), file::beside(&killed.path(), suffix))
+            .unwrap();
+    }
+    assert_eq!(killed.entries().len(), 1);
+    assert_eq!(killed.restored().entries.len(), 1);
+}
+
+#[test]
+fn nothing_is_made_where_nothing_is() {
+    let place = Place::new();
+    assert!(matches!(open_read_only(&place.path()), Err(OpenError::Missing { .. })));
+    assert_eq!(names(&place), [""; 0]);
+}
+
+#[test]
+fn nothing_is_migrated_by_looking() {
+    let place = Place::new();
+    std::fs::write(place.path(), "").unwrap();
+    let refused = open_read_only(&place.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::Older { found: 0, known: schema::VERSION }));
+    assert_eq!(std::fs::read(place.path()).unwrap(), b"");
+}
+
+#[test]
+fn a_path_that_would_mean_something_in_a_uri_is_read() {
+    let place = Place::new();
+    let path = place.dir.path().join("file:a?mode=rw#50%25 ü.db");
+    open(Options { path: path.clone(), ..place.options() }).unwrap().0.close();
+    assert_eq!(open_read_only(&path).unwrap().entries().unwrap().entries, []);
+}

@@ -1,0 +1,111 @@
+//! Whose file it is, who may have it open, and what it looks like on disk.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::*;
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn directory_and_files_are_made_for_their_owner_alone() {
+    let place = Place::new();
+    let directory = place.dir.path().join("lib/cardbridge");
+    let path = directory.join("outbox.db");
+    let (outbox, _) = open(Options { path: path.clone(), ..place.options() }).unwrap();
+    outbox.append(append(1)).await.unwrap();
+
+    assert_eq!(mode(&directory), 0o700);
+    assert_eq!(mode(directory.parent().unwrap()), 0o700);
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        assert_eq!(mode(&file::beside(&path, suffix)), 0o600, "{suffix}");
+    }
+}
+
+#[test]
+fn a_second_process_is_refused_and_told_the_pid_of_the_first() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    let refused = open(place.options()).unwrap_err();
+    assert!(matches!(refused, OpenError::InUse { pid: Some(pid) } if pid == std::process::id()));
+    outbox.close();
+    place.open();
+}
+
+#[test]
+fn the_lock_of_a_crashed_process_locks_nobody_out() {
+    let place = Place::new();
+    std::fs::write(file::beside(&place.path(), ".lock"), "4194304999\n").unwrap();
+    let (_outbox, _) = place.open();
+    let told = std::fs::read_to_string(file::beside(&place.path(), ".lock")).unwrap();
+    assert_eq!(told.trim(), std::process::id().to_string());
+}
+
+#[test]
+fn durability_is_set_on_every_opening() {
+    let place = Place::new();
+    for _ in 0..2 {
+        let (outbox, _) = place.open();
+        let (mode, level) = blocking(outbox.worker.submit(|store| Ok(store.durability())));
+        assert_eq!((mode.as_str(), level), ("wal", 2));
+        outbox.close();
+    }
+}
+
+fn blocking<T>(submitted: worker::Submitted<T>) -> T {
+    submitted.unwrap().blocking_recv().unwrap().unwrap()
+}
+
+#[test]
+fn another_programs_file_is_left_as_it_is() {
+    let place = Place::new();
+    place.sqlite().execute_batch("CREATE TABLE theirs (x); PRAGMA user_version = 1").unwrap();
+    let before = std::fs::read(place.path()).unwrap();
+    assert!(matches!(open(place.options()), Err(OpenError::Foreign { .. })));
+    assert_eq!(std::fs::read(place.path()).unwrap(), before);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_lost_and_left_as_it_is() {
+    let place = Place::new();
+    std::fs::write(place.path(), "x".repeat(5000)).unwrap();
+    assert!(matches!(open(place.options()), Err(OpenError::Lost(_))));
+    assert_eq!(std::fs::read(place.path()).unwrap(), "x".repeat(5000).as_bytes());
+}
+
+#[test]
+fn a_later_version_is_refused_and_left_as_it_is() {
+    let place = Place::new();
+    place.open().0.close();
+    place.sqlite().pragma_update(None, "user_version", schema::VERSION + 1).unwrap();
+    let refused = open(place.options()).unwrap_err();
+    let OpenError::Newer { found, known } = refused else { panic!("{refused}") };
+    assert_eq!((found, known), (schema::VERSION + 1, schema::VERSION));
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let place = Place::new();
+    std::fs::write(place.dir.path().join("file"), "").unwrap();
+    let path = place.dir.path().join("file/below/outbox.db");
+    let refused = open(Options { path, ..place.options() }).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::Inaccessible { path, .. } if path.ends_with("file/below"))
+    );
+}
+
+#[tokio::test]
+async fn a_closed_outbox_is_one_file_and_its_lock() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    outbox.close();
+    let mut names: Vec<_> = std::fs::read_dir(place.dir.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["outbox.db", "outbox.db.lock"]);
+}

@@ -1,0 +1,88 @@
+//! The thread `outbox`: SQLite blocks, the daemon's loop must not.
+//!
+//! Commands run one after the other in the order in which they were submitted. Each runs to its
+//! end even when nobody waits for its answer any more.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::oneshot;
+
+use super::error::StoreError;
+use super::store::Store;
+
+/// How many commands may wait. 16 readers with a card a second each fill it in a minute: a disk
+/// that holds its breath for longer is not coming back by waiting. About 2 MB.
+pub(super) const COMMANDS: usize = 1024;
+
+enum Command {
+    Run(Box<dyn FnOnce(&mut Store) + Send>),
+    Close,
+}
+
+/// What comes of a submitted command, or why it was not submitted.
+pub(super) type Submitted<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
+
+/// The thread and the way to it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    commands: SyncSender<Command>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Worker {
+    /// Starts the thread, which owns the store from then on.
+    pub(super) fn start(store: Store) -> io::Result<Self> {
+        let (commands, submitted) = sync_channel(COMMANDS);
+        let thread =
+            thread::Builder::new().name("outbox".into()).spawn(move || run(store, &submitted))?;
+        Ok(Self { commands, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Queues a command, now; never blocks.
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Submitted<T> {
+        let (reply, answer) = oneshot::channel();
+        let run = Command::Run(Box::new(move |store| {
+            // Whoever asked may be gone; the command is done all the same.
+            drop(reply.send(command(store)));
+        }));
+        match self.commands.try_send(run) {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Full(_)) => Err(StoreError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(StoreError::Closed),
+        }
+    }
+
+    /// Finishes what was submitted so far and ends the thread. Blocks; a second time does nothing.
+    pub(super) fn close(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // Either fails only where the thread has ended already, which is what is wanted.
+            drop(self.commands.send(Command::Close));
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Waits for what comes of a command.
+pub(super) async fn answer<T>(submitted: Submitted<T>) -> Result<T, StoreError> {
+    submitted?.await.unwrap_or(Err(StoreError::Closed))
+}
+
+fn run(mut store: Store, submitted: &Receiver<Command>) {
+    while let Ok(Command::Run(command)) = submitted.recv() {
+        command(&mut store);
+    }
+    store.close();
+}

@@ -1,0 +1,108 @@
+//! What an answer says when it is not what was asked for: words for a person, and the id under
+//! which the server logged it.
+//!
+//! The shape of CM's errors is not documented, and what stands in front of CM answers in HTML. So
+//! this looks for words wherever they usually are, and never hands on a body as it came.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+/// The longest text that is taken over from a server, in characters.
+const MAX_CHARS: usize = 200;
+
+/// The length of a GUID as text.
+const GUID_LEN: usize = 36;
+
+/// The properties of a JSON error that hold words, the likeliest first: ASP.NET's, then OAuth's
+/// and those of RFC 9457.
+const WORDS: [&str; 7] =
+    ["Message", "ExceptionMessage", "error_description", "error", "detail", "title", "Reason"];
+
+/// What a server says about its own failure.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Complaint {
+    /// Its words: one line of at most 200 characters, perhaps none.
+    pub words: String,
+    /// The id of the entry in the server's event log.
+    pub correlation_id: Option<String>,
+}
+
+/// Finds the words and the correlation id in the body of an answer, whatever its form.
+#[must_use]
+pub fn complaint(body: &[u8]) -> Complaint {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let words = match serde_json::from_str::<Value>(text) {
+        Ok(json) => words_of(&json),
+        Err(_) if text.starts_with('<') => title(text).unwrap_or_else(|| without_tags(text)),
+        Err(_) => text.to_owned(),
+    };
+    let correlation_id = correlation_id(&words).or_else(|| correlation_id(text));
+    Complaint { words: plain(&words), correlation_id }
+}
+
+/// One line of at most 200 characters, with runs of white space and control characters made one
+/// space.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => line.get(..end).map_or_else(String::new, |start| format!("{start}…")),
+        None => line,
+    }
+}
+
+fn words_of(json: &Value) -> String {
+    match json {
+        Value::String(text) => text.clone(),
+        Value::Object(properties) => WORDS
+            .iter()
+            .find_map(|wanted| {
+                let (_, value) =
+                    properties.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+                value.as_str().map(str::to_owned)
+            })
+            .unwrap_or_else(|| json.to_string()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => json.to_string(),
+    }
+}
+
+/// The title of an HTML page, unless it is empty.
+fn title(html: &str) -> Option<String> {
+    // Lowering ASCII only keeps every offset.
+    let lower = html.to_ascii_lowercase();
+    let open = lower.find("<title")?;
+    let start = open + lower.get(open..)?.find('>')? + 1;
+    let end = start + lower.get(start..)?.find('<')?;
+    html.get(start..end).map(str::trim).filter(|title| !title.is_empty()).map(str::to_owned)
+}
+
+fn without_tags(html: &str) -> String {
+    let mut text = String::new();
+    for piece in html.split('<') {
+        // A piece is the rest of a tag, then text; only the first may have no tag.
+        let (_, after) = piece.split_once('>').unwrap_or(("", ""));
+        text.push_str(after);
+        text.push(' ');
+        if text.len() > 8 * MAX_CHARS {
+            break;
+        }
+    }
+    text
+}
+
+/// The GUID that follows the word "correlation", else the first one. The stem is the same in the
+/// languages that CM speaks.
+fn correlation_id(text: &str) -> Option<String> {
+    let named = text.to_ascii_lowercase().find("correlat").and_then(|at| text.get(at..));
+    named.and_then(first_guid).or_else(|| first_guid(text))
+}
+
+/// The first hyphenated GUID that stands by itself.
+fn first_guid(text: &str) -> Option<String> {
+    text.split(|c: char| !c.is_ascii_hexdigit() && c != '-')
+        .filter(|word| word.len() == GUID_LEN)
+        .find_map(|word| Uuid::try_parse(word).ok())
+        .map(|guid| guid.to_string())
+}

@@ -1,0 +1,295 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// The answer of the documentation's own example of a status update.
+const CARD: &str = r#"{
+    "Uuid":"17cf063d-e337-4aa9-a822-346554ddd3c9", "Status":6, "Flags":1,
+    "ParentSmartcardUuid":"00000000-0000-0000-0000-000000000000",
+    "PrimarySmartcardUuid":"00000000-0000-0000-0000-000000000000",
+    "PermanentSmartcardUuid":"00000000-0000-0000-0000-000000000000",
+    "AssignedUserUuid":"8f1590dc-d932-4b66-8e68-2e91c5880780",
+    "ProfileTemplateUuid":"a039b4d0-5ce8-4eff-8651-181c6576fda3",
+    "ProfileTemplateVersion":46, "Comment":"",
+    "SerialNumber":"{bc88f13f-83ba-4037-8262-46eba1291c6e}", "Middleware":"MSBaseCSP",
+    "Atr":"3b8d0180fba000000397425446590301c8"
+}"#;
+
+/// A request as CM sent it, its security descriptor shortened.
+const REQUEST: &str = r#"{"Uuid":"0c96d73f-967b-420e-854a-43ad2a1504bc","RequestType":5,"Status":3,
+    "Flags":2,"DataCollection":[{"Name":"Sample Data Item","Value":null}],"DataCollectionFlags":32,
+    "OriginatorUserUuid":"8f1590dc-d932-4b66-8e68-2e91c5880780",
+    "TargetUserUuid":"8f1590dc-d932-4b66-8e68-2e91c5880780",
+    "Submitted":"2015-07-07T23:40:33.133Z","Completed":"0001-01-01T00:00:00",
+    "NewProfileUuid":"b99ff38c-6653-471f-ae3c-325bb351a6bc",
+    "OldProfileUuid":"b99ff38c-6653-471f-ae3c-325bb351a6bc",
+    "NewSmartcardUuid":"17cf063d-e337-4aa9-a822-346554ddd3c9",
+    "OldSmartcardUuid":"17cf063d-e337-4aa9-a822-346554ddd3c9","Priority":0,"Comment":"",
+    "ProfileTemplateUuid":"a039b4d0-5ce8-4eff-8651-181c6576fda3",
+    "SecurityDescriptor":"O:S-1-5-21-1\u0000\u0000","IsSmartcard":true,"IsEnrollmentAgent":false,
+    "IsDataCollectionComplete":false}"#;
+
+const RECORD_ID: &str = "17cf063d-e337-4aa9-a822-346554ddd3c9";
+
+fn record_id() -> RecordId {
+    RECORD_ID.parse().unwrap()
+}
+
+fn one_record(body: &str) -> Record {
+    let [record] = records(body.as_bytes()).unwrap().try_into().unwrap();
+    record
+}
+
+fn one_request(body: &str) -> Request {
+    let [request] = requests(body.as_bytes(), &[record_id()]).unwrap().try_into().unwrap();
+    request
+}
+
+#[track_caller]
+fn assert_wrong(body: &str) {
+    let read = records(body.as_bytes());
+    assert!(matches!(read, Err(ReadError::Wrong(_))), "{body}: {read:?}");
+}
+
+#[track_caller]
+fn assert_foreign(body: &str) {
+    let read = records(body.as_bytes());
+    assert!(matches!(read, Err(ReadError::Foreign(..))), "{body}: {read:?}");
+}
+
+#[track_caller]
+fn assert_not_json(body: &[u8]) {
+    let read = records(body);
+    assert!(matches!(read, Err(ReadError::NotJson(_))), "{read:?}");
+}
+
+#[test]
+fn the_documented_card_is_read_and_kept_whole() {
+    let record = one_record(CARD);
+    assert_eq!(record.id, record_id());
+    assert_eq!(record.status, CardStatus::new(6));
+    assert_eq!(record.serial_number, "{bc88f13f-83ba-4037-8262-46eba1291c6e}");
+    assert_eq!(record.middleware, "MSBaseCSP");
+    assert_eq!(record.atr.unwrap().to_string(), "3b8d0180fba000000397425446590301c8");
+    assert_eq!(record.raw, serde_json::from_str::<serde_json::Value>(CARD).unwrap());
+}
+
+#[test]
+fn a_real_request_is_read() {
+    let request = one_request(REQUEST);
+    assert_eq!(request.id, "0c96d73f-967b-420e-854a-43ad2a1504bc".parse().unwrap());
+    assert_eq!(request.request_type, RequestType::new(5));
+    assert_eq!(request.status, RequestStatus::new(3));
+    assert_eq!((request.old_card, request.new_card), (Some(record_id()), Some(record_id())));
+    assert_eq!(request.submitted, Some("2015-07-07T23:40:33.133Z".parse().unwrap()));
+}
+
+#[test]
+fn a_list_an_object_null_and_nothing_are_all_lists() {
+    for body in ["", " \r\n", "\u{feff}", "null", "[]", "[null]", "\u{feff}[ ]\n"] {
+        assert!(records(body.as_bytes()).unwrap().is_empty(), "{body:?}");
+    }
+    for body in [CARD.to_owned(), format!("\u{feff}{CARD}"), format!(" [{CARD}, null]\n")] {
+        assert_eq!(one_record(&body).id, record_id());
+    }
+    assert_eq!(records(format!("[{CARD},{CARD}]").as_bytes()).unwrap().len(), 2);
+}
+
+#[test]
+fn property_names_and_guids_are_read_in_any_case_and_form() {
+    let shouted = one_record(
+        r#"{"UUID":"{17CF063D-E337-4AA9-A822-346554DDD3C9}","STATUS":2,"serialnumber":"x",
+            "ATR":"3B8D0180FBA000000397425446590301C8"}"#,
+    );
+    assert_eq!(shouted.id, record_id());
+    assert_eq!(shouted.status, CardStatus::new(2));
+    assert_eq!(shouted.serial_number, "x");
+    assert_eq!(shouted.atr.unwrap().to_string(), "3b8d0180fba000000397425446590301c8");
+    let bare = one_record(r#"{"uuid":"17cf063de3374aa9a822346554ddd3c9","status":"2"}"#);
+    assert_eq!((bare.id, bare.status), (record_id(), CardStatus::new(2)));
+}
+
+#[test]
+fn what_is_optional_may_be_missing_null_or_unreadable() {
+    for rest in [
+        "",
+        r#","Atr":null,"SerialNumber":null,"Middleware":null"#,
+        r#","Atr":"","SerialNumber":7"#,
+        r#","Atr":"3b 8d""#,
+        r#","Atr":"3b8""#,
+    ] {
+        let record = one_record(&format!(r#"{{"Uuid":"{RECORD_ID}","Status":-1{rest}}}"#));
+        assert_eq!((record.atr, record.serial_number.as_str()), (None, ""));
+        assert_eq!(record.status, CardStatus::new(-1));
+    }
+}
+
+#[test]
+fn a_card_without_a_usable_id_or_status_is_wrong() {
+    for body in [
+        r#"{"Status":2}"#,
+        r#"{"Uuid":null,"Status":2}"#,
+        r#"{"Uuid":17,"Status":2}"#,
+        r#"{"Uuid":"card 17","Status":2}"#,
+        r#"{"Uuid":"00000000-0000-0000-0000-000000000000","Status":2}"#,
+        r#"{"Uuid":"17cf063d-e337-4aa9-a822-346554ddd3c9"}"#,
+        r#"{"Uuid":"17cf063d-e337-4aa9-a822-346554ddd3c9","Status":null}"#,
+        r#"{"Uuid":"17cf063d-e337-4aa9-a822-346554ddd3c9","Status":"Retired"}"#,
+        r#"{"Uuid":"17cf063d-e337-4aa9-a822-346554ddd3c9","Status":6.5}"#,
+        r#"{"Uuid":"17cf063d-e337-4aa9-a822-346554ddd3c9","Status":18446744073709551615}"#,
+        r#"{"Uuid":"17cf063d-e337-4aa9-a822-346554ddd3c9","Status":[6]}"#,
+    ] {
+        assert_wrong(body);
+        assert_wrong(&format!("[{CARD},{body}]"));
+    }
+}
+
+#[test]
+fn a_property_that_stands_twice_is_wrong_in_whatever_case() {
+    for (name, value) in [("Status", "2"), ("status", "2"), ("Comment", "1"), ("COMMENT", "1")] {
+        assert_wrong(
+            &CARD.replace(r#""Comment":"""#, &format!(r#""Comment":"","{name}":{value}"#)),
+        );
+    }
+    let twice = REQUEST.replace(r#""Priority":0"#, r#""Priority":0,"newsmartcarduuid":null"#);
+    assert!(matches!(requests(twice.as_bytes(), &[record_id()]), Err(ReadError::Wrong(_))));
+}
+
+#[test]
+fn json_of_something_else_is_told_from_a_card() {
+    for body in
+        [r#""ok""#, "true", "17", "-1", "1.5", "{}", r#"{"Message":"gone"}"#, "[[]]", "[17]"]
+    {
+        assert_foreign(body);
+    }
+}
+
+#[test]
+fn what_is_no_whole_json_is_told_as_such_even_after_a_wrong_card() {
+    for body in ["<html>", "Service Unavailable", "{", r#"{"Uuid"#, "[{},", "nul", "[] []", "{}x"] {
+        assert_not_json(body.as_bytes());
+    }
+    for cut in [1, 17, CARD.len() / 2, CARD.len() - 1] {
+        assert_not_json(&CARD.as_bytes()[..cut]);
+    }
+    assert_not_json(br#"[{"Status":2}, {"Uu"#);
+    assert_not_json(b"{\"Uuid\":\"\xff\xfe\"}");
+    assert_not_json(&[b'['; 100_000]);
+    assert_not_json("{\"a\":".repeat(100_000).as_bytes());
+}
+
+#[test]
+fn only_requests_about_a_wanted_record_are_kept() {
+    let other = REQUEST.replace(RECORD_ID, "99cf063d-e337-4aa9-a822-346554ddd3c9");
+    let unset = REQUEST.replace(RECORD_ID, "00000000-0000-0000-0000-000000000000");
+    let broken = r#"{"Uuid":null,"OldSmartcardUuid":"nonsense"}"#;
+    let old = REQUEST.replacen(RECORD_ID, "00000000-0000-0000-0000-000000000000", 1);
+    let body = format!("[{other},{unset},{broken},null,{old}]");
+    let request = one_request(&body);
+    assert_eq!((request.old_card, request.new_card), (Some(record_id()), None));
+    assert!(requests(body.as_bytes(), &[]).unwrap().is_empty());
+}
+
+#[test]
+fn a_request_about_the_card_that_lacks_its_id_or_type_is_wrong() {
+    for property in ["\"Uuid\":", "\"RequestType\":", "\"Status\":"] {
+        let body = REQUEST.replace(property, "\"Lost\":");
+        let read = requests(body.as_bytes(), &[record_id()]);
+        assert!(matches!(read, Err(ReadError::Wrong(_))), "{property} {read:?}");
+    }
+}
+
+#[test]
+fn a_long_list_keeps_only_what_is_wanted() {
+    let other = REQUEST.replace(RECORD_ID, "99cf063d-e337-4aa9-a822-346554ddd3c9");
+    let body = format!("[{}{REQUEST}]", format!("{other},").repeat(3000));
+    assert_eq!(one_request(&body).submitted, Some("2015-07-07T23:40:33.133Z".parse().unwrap()));
+}
+
+#[test]
+fn times_are_read_with_any_fraction_and_unset_ones_are_none() {
+    let submitted =
+        |text: &str| one_request(&REQUEST.replace("2015-07-07T23:40:33.133Z", text)).submitted;
+    for (text, instant) in [
+        ("2015-07-07T23:40:33Z", "2015-07-07T23:40:33Z"),
+        ("2015-07-07T23:40:33.1Z", "2015-07-07T23:40:33.100Z"),
+        ("2015-07-07T23:40:33.13Z", "2015-07-07T23:40:33.130Z"),
+        ("2015-07-08T01:40:33.133+02:00", "2015-07-07T23:40:33.133Z"),
+    ] {
+        assert_eq!(submitted(text), Some(instant.parse().unwrap()), "{text}");
+    }
+    for text in ["0001-01-01T00:00:00", "0001-01-01T00:00:00Z", "2015-07-07T23:40:33", "soon", ""] {
+        assert_eq!(submitted(text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_status_update_is_exact() {
+    assert_eq!(status_update("Retired"), r#"{"status":"Retired"}"#);
+    assert_eq!(status_update("a\"b"), r#"{"status":"a\"b"}"#);
+}
+
+#[test]
+fn words_and_correlation_id_are_found_in_every_form_of_complaint() {
+    let id = "6f1c1f8e-5a52-4dd6-9a62-1c5f3b7a9d10";
+    let text = format!("An error occurred. Correlation ID: {id}");
+    for body in [
+        format!(r#"{{"Message":"{text}"}}"#),
+        format!(r#"{{"message":"{text}","ExceptionMessage":"x"}}"#),
+        format!("\"{text}\""),
+        format!("\u{feff}{text}\r\n"),
+        format!("<html><head><title>{text}</title></head><body>y</body></html>"),
+        format!("<p>An error occurred.</p> <b>Correlation ID: {{{}}}</b>", id.to_uppercase()),
+    ] {
+        let found = complaint(body.as_bytes());
+        assert_eq!(found.correlation_id.as_deref(), Some(id), "{body}");
+        assert!(found.words.starts_with("An error occurred. Correlation ID: "), "{found:?}");
+    }
+}
+
+#[test]
+fn a_correlation_id_is_preferred_to_the_other_ids_of_a_message() {
+    let found = complaint(
+        br#"{"Message":"Card 17cf063d-e337-4aa9-a822-346554ddd3c9 failed, correlatie-id 6f1c1f8e-5a52-4dd6-9a62-1c5f3b7a9d10"}"#,
+    );
+    assert_eq!(found.correlation_id.as_deref(), Some("6f1c1f8e-5a52-4dd6-9a62-1c5f3b7a9d10"));
+    assert_eq!(complaint(b"no id, 17cf063d-e337-4aa9-a822-346554ddd3c9aa").correlation_id, None);
+}
+
+#[test]
+fn a_page_is_never_handed_on_whole() {
+    let page = format!(
+        "<!DOCTYPE html><html><head><title>\r\n 404 -\tFile\u{1b}[31m not found </title><style>b{{}}</style></head><body>{}</body>",
+        "<p>secret</p>".repeat(5000)
+    );
+    assert_eq!(complaint(page.as_bytes()).words, "404 - File [31m not found");
+    let long = complaint("é".repeat(5000).as_bytes()).words;
+    assert_eq!(long.chars().count(), 201);
+    assert_eq!(complaint(b"<html><title></title><b>Not</b>\0<i>here</i>").words, "Not here");
+    assert_eq!(complaint(b"").words, "");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_readers_panic(body in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = (records(&body), requests(&body, &[record_id()]), complaint(&body));
+    }
+
+    #[test]
+    fn no_damaged_answer_makes_the_readers_panic(
+        at in 0..REQUEST.len(), byte in any::<u8>(), cut in 0..REQUEST.len()
+    ) {
+        let mut body = REQUEST.as_bytes().to_vec();
+        body[at] = byte;
+        for body in [&body[..], &body[..cut]] {
+            let _ = (records(body), requests(body, &[record_id()]), complaint(body));
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_search_for_words_panic(text in ".*<?title>?.*</?.*") {
+        let found = complaint(text.as_bytes());
+        prop_assert!(found.words.chars().count() <= 201);
+        prop_assert!(!found.words.chars().any(char::is_control));
+    }
+}

@@ -8,5 +8,6 @@
 pub mod domain;
 pub mod engine;
 pub mod outbox;
+pub mod remote;
 pub mod rules;
 pub mod wire;

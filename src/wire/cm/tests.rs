@@ -45,6 +45,11 @@ fn one_request(body: &str) -> Request {
     request
 }
 
+/// Every reader, for its panics.
+fn read_all(body: &[u8]) {
+    drop((records(body), requests(body, &[record_id()]), complaint(body)));
+}
+
 #[track_caller]
 fn assert_wrong(body: &str) {
     let read = records(body.as_bytes());
@@ -174,7 +179,7 @@ fn what_is_no_whole_json_is_told_as_such_even_after_a_wrong_card() {
     }
     assert_not_json(br#"[{"Status":2}, {"Uu"#);
     assert_not_json(b"{\"Uuid\":\"\xff\xfe\"}");
-    assert_not_json(&[b'['; 100_000]);
+    assert_not_json("[".repeat(100_000).as_bytes());
     assert_not_json("{\"a\":".repeat(100_000).as_bytes());
 }
 
@@ -272,7 +277,7 @@ fn a_page_is_never_handed_on_whole() {
 proptest! {
     #[test]
     fn no_bytes_make_the_readers_panic(body in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = (records(&body), requests(&body, &[record_id()]), complaint(&body));
+        read_all(&body);
     }
 
     #[test]
@@ -282,7 +287,7 @@ proptest! {
         let mut body = REQUEST.as_bytes().to_vec();
         body[at] = byte;
         for body in [&body[..], &body[..cut]] {
-            let _ = (records(body), requests(body, &[record_id()]), complaint(body));
+            read_all(body);
         }
     }
 

@@ -1,0 +1,186 @@
+//! CM over HTTP(S): five questions, and every answer sorted into what can be done about it.
+//!
+//! ```text
+//! remote     what is asked: lookup, record, set_status
+//! ├ call     one call: method, URL, body, how much answer it may have
+//! ├ http     sends it within its deadline, and reads no more than that
+//! ├ classify HTTP status → CM is away, failed, refused, or talks
+//! ├ judge    whether what CM says is about what was asked
+//! └ setup    client, TLS roots, base URL;  credentials;  transport errors;  Retry-After
+//! ```
+//!
+//! Nothing is ever repeated here: waiting, trying again and reading back belong to the engine.
+//! Redirects are not followed, proxies of the environment are not used, bodies are not logged, and
+//! no URL is built from anything but typed ids. `docs/cm-protocol.md` has the tables.
+
+mod call;
+mod classify;
+mod credentials;
+mod http;
+mod judge;
+mod retry_after;
+mod setup;
+mod transport;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{
+    AwayReason, CallError, CardId, Decision, Found, Identity, Numbers, PutAnswer, Record, RecordId,
+    Request,
+};
+use call::Call;
+use http::Http;
+
+pub use setup::SetupError;
+
+/// Where CM is, how long to wait for it, and how to be let in.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `cm.url`: scheme, host, port, perhaps a path.
+    pub url: String,
+    /// `cm.api_path`: what comes after that.
+    pub api_path: String,
+    /// `cm.timeout`: for one call, from the first byte out to the last one in.
+    pub timeout: Duration,
+    /// `cm.connect_timeout`: for name, connection and TLS.
+    pub connect_timeout: Duration,
+    /// `cm.ca_file`: PEM certificates that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `[cm.auth]`.
+    pub auth: Auth,
+    /// `[cm.numbers]`: tells which requests are open.
+    pub numbers: Numbers,
+}
+
+/// How the agent says who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// It does not.
+    None,
+    /// With a token from a file, which is read again whenever it changes.
+    Bearer {
+        /// The file; an absolute path.
+        token_file: PathBuf,
+    },
+}
+
+/// What CM knows under one card id, for a person who names the id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// The records of that card.
+    pub records: Vec<Record>,
+    /// The open requests that name one of them.
+    pub requests: Vec<Request>,
+}
+
+/// CM, as it is reached from here. Clones share connections and credentials.
+#[derive(Clone)]
+pub struct Remote {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: Http,
+    numbers: Numbers,
+}
+
+/// The bodies of the two lists of open requests, not read until it is known what to look for.
+struct OpenRequests([Vec<u8>; 2]);
+
+impl Remote {
+    /// Prepares the client; nothing is sent. Reads `ca_file` and the system's roots, once.
+    pub fn new(options: Options) -> Result<Self, SetupError> {
+        let http = Http::new(&options)?;
+        Ok(Self { inner: Arc::new(Inner { http, numbers: options.numbers }) })
+    }
+
+    /// What CM knows about a card: the records of the first candidate that has any, and the open
+    /// requests that name one of them.
+    pub async fn lookup(&self, identity: &Identity) -> Result<Found, CallError> {
+        let mut candidate = identity.first();
+        let (mut records, open) = self.first_look(candidate.card_id).await?;
+        for next in identity.candidates().skip(1) {
+            if !records.is_empty() {
+                break;
+            }
+            candidate = next;
+            records = self.records(candidate.card_id).await?;
+        }
+        let requests = judge::requests_about(&records, &open.0, &self.inner.numbers)?;
+        let found = (!records.is_empty()).then(|| (candidate.clone(), records));
+        Ok(Found { records: found, requests })
+    }
+
+    /// The same for an id that no card gave.
+    pub async fn lookup_by_card_id(&self, id: CardId) -> Result<Known, CallError> {
+        let (records, open) = self.first_look(id).await?;
+        let requests = judge::requests_about(&records, &open.0, &self.inner.numbers)?;
+        Ok(Known { records, requests })
+    }
+
+    /// One record as it is at this moment.
+    pub async fn record(&self, id: RecordId) -> Result<Record, CallError> {
+        let body = self.inner.http.call(&Call::Record(id)).await?;
+        judge::the_record(id, &body)
+    }
+
+    /// Has CM set what was decided.
+    ///
+    /// An error does not mean that nothing was set: whoever calls this again reads the record
+    /// first.
+    pub async fn set_status(&self, decision: &Decision) -> Result<PutAnswer, CallError> {
+        let body = self.inner.http.call(&Call::SetStatus(decision)).await?;
+        judge::put_answer(decision, &body)
+    }
+
+    /// The records of the likeliest card id and the open requests, side by side: the requests are
+    /// the same whichever id has the records.
+    async fn first_look(&self, card: CardId) -> Result<(Vec<Record>, OpenRequests), CallError> {
+        let (records, approved, executing) = tokio::join!(
+            self.records(card),
+            self.inner.http.call(&Call::OpenRequests(judge::OPEN[0])),
+            self.inner.http.call(&Call::OpenRequests(judge::OPEN[1])),
+        );
+        match (records, approved, executing) {
+            (Ok(records), Ok(approved), Ok(executing)) => {
+                Ok((records, OpenRequests([approved, executing])))
+            }
+            (records, approved, executing) => {
+                Err(worst([records.err(), approved.err(), executing.err()]))
+            }
+        }
+    }
+
+    async fn records(&self, card: CardId) -> Result<Vec<Record>, CallError> {
+        let body = self.inner.http.call(&Call::RecordsOfCard(card)).await?;
+        judge::records_of(card, &body)
+    }
+}
+
+/// What three calls that were made side by side amount to, when at least one went wrong.
+///
+/// 404 on all of them is the API switched off. Away comes before a verdict on this card: what
+/// only waits is not lost, and what the other calls said can be asked again.
+fn worst(errors: [Option<CallError>; 3]) -> CallError {
+    let not_found = |error: &CallError| matches!(error, CallError::Failed { http_status: 404, .. });
+    let count = errors.len();
+    let errors: Vec<_> = errors.into_iter().flatten().collect();
+    if errors.len() == count && errors.iter().all(not_found) {
+        return away(AwayReason::ApiOff, "CM answers 404 on every route".to_owned());
+    }
+    let away_at = errors.iter().position(|error| matches!(error, CallError::Away { .. }));
+    errors
+        .into_iter()
+        .nth(away_at.unwrap_or_default())
+        .unwrap_or_else(|| away(AwayReason::NotCm, "no answer".to_owned()))
+}
+
+/// CM is away, and did not say for how long.
+const fn away(reason: AwayReason, detail: String) -> CallError {
+    CallError::Away { reason, detail, retry_after: None }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! What an HTTP answer means, before anybody looks into a good one.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use super::away;
+use crate::domain::{AwayReason, CallError};
+use crate::wire::cm;
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// How long the server asked to wait.
+    pub(super) retry_after: Option<Duration>,
+    /// The host that a redirect leads to.
+    pub(super) location: Option<String>,
+    /// Whether the server calls it HTML.
+    pub(super) html: bool,
+    /// The body, or as much of it as was read.
+    pub(super) body: Vec<u8>,
+    pub(super) end: End,
+}
+
+/// How the body ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// As announced.
+    Whole,
+    /// Not read further than this many bytes.
+    TooLarge(usize),
+    /// Before its end.
+    Broken(CallError),
+}
+
+/// The body of a good answer, or what a bad one means: the table of `docs/cm-protocol.md`.
+///
+/// A bad answer is judged by its status alone, however its body ended.
+pub(super) fn classify(answer: Answer) -> Result<Vec<u8>, CallError> {
+    use AwayReason::{Busy, MethodTaken, NotCm, NotLetIn, ServerError};
+    match answer.status {
+        200..=299 => good(answer),
+        300..=399 => Err(redirect(&answer)),
+        401 => Err(gone(NotLetIn, &answer)),
+        404 | 500 => Err(failed(&answer)),
+        405 => Err(gone(MethodTaken, &answer)),
+        // A proxy between here and CM wants a login: nothing was said about the card.
+        407 => Err(gone(NotCm, &answer)),
+        408 | 429 | 503 => Err(gone(Busy, &answer)),
+        400..=499 => Err(refused(&answer)),
+        501..=599 => Err(gone(ServerError, &answer)),
+        _ => Err(gone(NotCm, &answer)),
+    }
+}
+
+/// A body that is no JSON of CM's, although the status was good.
+pub(super) fn misread(error: &cm::ReadError, body: &[u8]) -> CallError {
+    match error {
+        cm::ReadError::Wrong(detail) => CallError::WrongAnswer { detail: detail.clone() },
+        cm::ReadError::NotJson(_) | cm::ReadError::Foreign(..) => {
+            let words = cm::complaint(body).words;
+            away(AwayReason::NotCm, format!("{error}: {words}"))
+        }
+    }
+}
+
+fn good(answer: Answer) -> Result<Vec<u8>, CallError> {
+    match answer.end {
+        End::Broken(error) => Err(error),
+        End::TooLarge(limit) => {
+            Err(away(AwayReason::NotCm, format!("the answer has more than {limit} bytes")))
+        }
+        // "None" is an answer of CM's; an empty page is not.
+        End::Whole if answer.html && answer.body.trim_ascii().is_empty() => {
+            Err(away(AwayReason::NotCm, "the answer is an empty page".to_owned()))
+        }
+        End::Whole => Ok(answer.body),
+    }
+}
+
+fn gone(reason: AwayReason, answer: &Answer) -> CallError {
+    let words = cm::complaint(&answer.body).words;
+    let status = name(answer.status);
+    let detail = if words.is_empty() { status } else { format!("{status}: {words}") };
+    CallError::Away { reason, detail, retry_after: answer.retry_after }
+}
+
+fn redirect(answer: &Answer) -> CallError {
+    let host = answer.location.as_deref().unwrap_or("nowhere");
+    let status = name(answer.status);
+    away(AwayReason::NotCm, cm::plain(&format!("{status}: the server redirects to {host}")))
+}
+
+fn failed(answer: &Answer) -> CallError {
+    let (detail, correlation_id) = told(answer);
+    CallError::Failed { http_status: answer.status, detail, correlation_id }
+}
+
+fn refused(answer: &Answer) -> CallError {
+    let (detail, correlation_id) = told(answer);
+    CallError::Refused { http_status: answer.status, detail, correlation_id }
+}
+
+/// CM's own words, or the status where it has none; and the id that they name.
+fn told(answer: &Answer) -> (String, Option<String>) {
+    let cm::Complaint { words, correlation_id } = cm::complaint(&answer.body);
+    (if words.is_empty() { name(answer.status) } else { words }, correlation_id)
+}
+
+/// `503 Service Unavailable`; only the number where it has no name.
+fn name(status: u16) -> String {
+    let name = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    name.map_or_else(|| status.to_string(), |name| format!("{status} {name}"))
+}
+
+#[cfg(test)]
+mod tests;

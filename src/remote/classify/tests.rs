@@ -1,0 +1,126 @@
+use super::*;
+
+/// A page as IIS writes them.
+const PAGE: &str = "<html><head><title>IIS Detailed Error</title></head><body>long</body></html>";
+
+const ID: &str = "6f1c1f8e-5a52-4dd6-9a62-1c5f3b7a9d10";
+
+fn answer(status: u16, body: &str) -> Answer {
+    Answer {
+        status,
+        retry_after: Some(Duration::from_secs(7)),
+        location: None,
+        html: body.starts_with('<'),
+        body: body.as_bytes().to_vec(),
+        end: End::Whole,
+    }
+}
+
+fn error(status: u16, body: &str) -> CallError {
+    classify(answer(status, body)).unwrap_err()
+}
+
+#[track_caller]
+fn assert_away(error: CallError, expected: AwayReason, words: &str) -> Option<Duration> {
+    let CallError::Away { reason, detail, retry_after } = error else { panic!("{error:?}") };
+    assert_eq!((reason, detail.as_str()), (expected, words));
+    retry_after
+}
+
+#[test]
+fn statuses_that_say_nothing_about_the_card_are_away() {
+    for (status, reason, words) in [
+        (401, AwayReason::NotLetIn, "401 Unauthorized: IIS Detailed Error"),
+        (405, AwayReason::MethodTaken, "405 Method Not Allowed: IIS Detailed Error"),
+        (407, AwayReason::NotCm, "407 Proxy Authentication Required: IIS Detailed Error"),
+        (408, AwayReason::Busy, "408 Request Timeout: IIS Detailed Error"),
+        (429, AwayReason::Busy, "429 Too Many Requests: IIS Detailed Error"),
+        (503, AwayReason::Busy, "503 Service Unavailable: IIS Detailed Error"),
+        (501, AwayReason::ServerError, "501 Not Implemented: IIS Detailed Error"),
+        (502, AwayReason::ServerError, "502 Bad Gateway: IIS Detailed Error"),
+        (504, AwayReason::ServerError, "504 Gateway Timeout: IIS Detailed Error"),
+        (599, AwayReason::ServerError, "599: IIS Detailed Error"),
+        (600, AwayReason::NotCm, "600: IIS Detailed Error"),
+        (100, AwayReason::NotCm, "100 Continue: IIS Detailed Error"),
+    ] {
+        let retry_after = assert_away(error(status, PAGE), reason, words);
+        assert_eq!(retry_after, Some(Duration::from_secs(7)), "{status}");
+    }
+    assert_away(error(503, ""), AwayReason::Busy, "503 Service Unavailable");
+}
+
+#[test]
+fn a_404_or_500_is_cm_failing_on_this_call() {
+    for status in [404, 500] {
+        let body = format!(r#"{{"Message":"An error has occurred, id {ID}."}}"#);
+        let failed = CallError::Failed {
+            http_status: status,
+            detail: format!("An error has occurred, id {ID}."),
+            correlation_id: Some(ID.to_owned()),
+        };
+        assert_eq!(error(status, &body), failed);
+    }
+    let bare = CallError::Failed {
+        http_status: 500,
+        detail: "500 Internal Server Error".to_owned(),
+        correlation_id: None,
+    };
+    assert_eq!(error(500, " "), bare);
+}
+
+#[test]
+fn every_other_4xx_is_a_refusal_with_cms_words() {
+    let special = [401, 404, 405, 407, 408, 429];
+    for status in (400..=499).filter(|status| !special.contains(status)) {
+        let refused = CallError::Refused {
+            http_status: status,
+            detail: "IIS Detailed Error".to_owned(),
+            correlation_id: None,
+        };
+        assert_eq!(error(status, PAGE), refused);
+    }
+}
+
+#[test]
+fn a_redirect_is_told_and_not_believed() {
+    for status in [301, 302, 303, 304, 307, 308] {
+        let mut answer = answer(status, "");
+        answer.location = Some("login.example.com".to_owned());
+        let CallError::Away { reason, detail, .. } = classify(answer).unwrap_err() else {
+            panic!()
+        };
+        assert_eq!(reason, AwayReason::NotCm);
+        assert!(detail.ends_with("the server redirects to login.example.com"), "{detail}");
+    }
+}
+
+#[test]
+fn a_good_answer_is_its_body() {
+    for status in [200, 201, 202, 204] {
+        assert_eq!(classify(answer(status, "[]")).unwrap(), b"[]");
+        assert_eq!(classify(answer(status, "")).unwrap(), b"");
+    }
+}
+
+#[test]
+fn a_good_status_without_a_whole_body_is_no_answer() {
+    let mut large = answer(200, "[");
+    large.end = End::TooLarge(17);
+    let words = "the answer has more than 17 bytes";
+    assert_away(classify(large).unwrap_err(), AwayReason::NotCm, words);
+    let mut broken = answer(200, "[");
+    broken.end = End::Broken(away(AwayReason::Timeout, "late".to_owned()));
+    assert_away(classify(broken).unwrap_err(), AwayReason::Timeout, "late");
+    let mut empty = answer(200, "\r\n");
+    empty.html = true;
+    assert_away(classify(empty).unwrap_err(), AwayReason::NotCm, "the answer is an empty page");
+}
+
+#[test]
+fn a_bad_status_counts_however_its_body_ended() {
+    for end in [End::TooLarge(1), End::Broken(away(AwayReason::Timeout, String::new()))] {
+        let mut forbidden = answer(403, "not you");
+        forbidden.end = end;
+        assert!(matches!(classify(forbidden), Err(CallError::Refused { http_status: 403, .. })));
+    }
+}

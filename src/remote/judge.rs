@@ -1,0 +1,109 @@
+//! Whether what CM says is about what was asked, and what it says.
+
+use super::classify::misread;
+use super::{AwayReason, away};
+use crate::domain::{
+    CallError, CardId, Decision, Numbers, PutAnswer, Record, RecordId, Request, RequestStatus,
+};
+use crate::wire::cm;
+
+/// The names of the statuses in which a request is open.
+pub(super) const OPEN: [&str; 2] = ["Approved", "Executing"];
+
+/// The records of a card. CM finds them by their serial number; one that has another is none.
+pub(super) fn records_of(card: CardId, body: &[u8]) -> Result<Vec<Record>, CallError> {
+    let answered = read(body)?;
+    let asked = |record: &Record| record.serial_number.parse() == Ok(card);
+    let (records, others): (Vec<_>, Vec<_>) = answered.into_iter().partition(asked);
+    if records.is_empty() && !others.is_empty() {
+        let detail = format!(
+            "asked about card {card}, CM answered with {} records of other cards, the first with serial number {:?}",
+            others.len(),
+            cm::plain(others.first().map_or("", |record| &record.serial_number)),
+        );
+        return Err(CallError::WrongAnswer { detail });
+    }
+    if !others.is_empty() {
+        let (kept, dropped) = (records.len(), others.len());
+        tracing::warn!(kept, dropped, "CM answered with records of other cards as well");
+    }
+    Ok(records)
+}
+
+/// The one record that was asked for by its id.
+pub(super) fn the_record(id: RecordId, body: &[u8]) -> Result<Record, CallError> {
+    let mut records = read(body)?;
+    match (records.pop(), records.as_slice()) {
+        (Some(record), []) if record.id == id => Ok(record),
+        (Some(record), []) => Err(another_record(id, record.id)),
+        (Some(_), _) => Err(several_records(id)),
+        (None, _) => {
+            Err(away(AwayReason::NotCm, "the answer is empty where a record must be".to_owned()))
+        }
+    }
+}
+
+/// Whether CM set what it was told to set.
+pub(super) fn put_answer(decision: &Decision, body: &[u8]) -> Result<PutAnswer, CallError> {
+    let mut records = read(body)?;
+    match (records.pop(), records.as_slice()) {
+        (Some(record), []) if record.id != decision.record => {
+            Err(another_record(decision.record, record.id))
+        }
+        (Some(record), []) if record.status == decision.to => {
+            Ok(PutAnswer::Confirmed(record.status))
+        }
+        (Some(_), []) | (None, _) => Ok(PutAnswer::Unconfirmed),
+        (Some(_), _) => Err(several_records(decision.record)),
+    }
+}
+
+/// The open requests that name one of the records.
+///
+/// A request that was approved in one list and is executing in the next is one request. A request
+/// in another status is none: a server that ignores the filter would have us act on a closed one.
+pub(super) fn requests_about(
+    records: &[Record],
+    lists: &[Vec<u8>],
+    numbers: &Numbers,
+) -> Result<Vec<Request>, CallError> {
+    let ids: Vec<_> = records.iter().map(|record| record.id).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let open = OPEN.map(|name| numbers.request_status.number(name).map(RequestStatus::new));
+    let mut requests: Vec<Request> = Vec::new();
+    let mut closed = 0_usize;
+    for body in lists {
+        for request in cm::requests(body, &ids).map_err(|error| misread(&error, body))? {
+            if !open.contains(&Some(request.status)) {
+                closed += 1;
+                continue;
+            }
+            requests.retain(|known| known.id != request.id);
+            requests.push(request);
+        }
+    }
+    if closed > 0 {
+        tracing::warn!(closed, "CM answered with requests that are not open");
+    }
+    Ok(requests)
+}
+
+fn read(body: &[u8]) -> Result<Vec<Record>, CallError> {
+    cm::records(body).map_err(|error| misread(&error, body))
+}
+
+fn another_record(asked: RecordId, answered: RecordId) -> CallError {
+    let detail = format!("asked about record {asked}, CM answered about record {answered}");
+    CallError::WrongAnswer { detail }
+}
+
+fn several_records(asked: RecordId) -> CallError {
+    CallError::WrongAnswer {
+        detail: format!("asked about record {asked}, CM answered with several"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! thing outside ([`readers`], [`outbox`], [`remote`], [`control`], [`telemetry`]), and the shell
 //! that joins them ([`app`], [`cli`]). `docs/architecture.md` draws the picture.
 
+pub mod card;
 pub mod domain;
 pub mod engine;
 pub mod outbox;

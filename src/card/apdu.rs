@@ -1,0 +1,294 @@
+//! Commands to a card and responses from it (ISO 7816-4:2005 section 5.1), in the short form only.
+//!
+//! A command is made by one of the constructors below and by nothing else, so what this program
+//! can say to a card is what they say: SELECT, GET DATA, READ BINARY, READ RECORD and GET RESPONSE.
+
+use std::fmt;
+
+/// The transmission protocol between reader and card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Byte by byte: a command with data carries no Le.
+    T0,
+    /// In blocks.
+    T1,
+}
+
+/// The instruction bytes (ISO 7816-4 section 5.1.2) that can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Instruction {
+    Select = 0xA4,
+    ReadBinary = 0xB0,
+    ReadRecord = 0xB2,
+    GetResponse = 0xC0,
+    GetData = 0xCA,
+    GetDataOdd = 0xCB,
+}
+
+/// The tag of a tag list, which names the object that GET DATA is to bring.
+const TAG_LIST: u8 = 0x5C;
+
+/// A command that reads. Every command expects an answer, so every command has an Le.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    instruction: Instruction,
+    p1: u8,
+    p2: u8,
+    /// The data field, at most 255 bytes.
+    data: Vec<u8>,
+    /// How many bytes the card asked to be asked for; whatever there is where it did not.
+    exact: Option<u8>,
+}
+
+impl Command {
+    /// SELECT by application identifier, or by the beginning of one (ISO 7816-4 section 7.1.1).
+    #[must_use]
+    pub fn select<const N: usize>(aid: &[u8; N]) -> Self {
+        const { assert!(N >= 5 && N <= 16, "an AID has 5 to 16 bytes") };
+        Self::new(Instruction::Select, [0x04, 0x00], aid.to_vec())
+    }
+
+    /// GET DATA of one object in a file, named by a tag list (ISO 7816-4 section 7.4.2, odd INS).
+    #[must_use]
+    pub fn get_data(file: u16, tag: u32) -> Self {
+        let tag: Vec<u8> = tag.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+        let length = tag.len().to_le_bytes()[0];
+        let data = [TAG_LIST, length].into_iter().chain(tag).collect();
+        Self::new(Instruction::GetDataOdd, file.to_be_bytes(), data)
+    }
+
+    /// GET DATA of one object of the selected application (ISO 7816-4 section 7.4.2, even INS).
+    #[must_use]
+    pub fn get_data_here(tag: u16) -> Self {
+        Self::new(Instruction::GetData, tag.to_be_bytes(), Vec::new())
+    }
+
+    /// READ BINARY of the selected file (ISO 7816-4 section 7.2.3); offsets have 15 bits.
+    #[must_use]
+    pub fn read_binary(offset: u16) -> Option<Self> {
+        (offset <= 0x7FFF)
+            .then(|| Self::new(Instruction::ReadBinary, offset.to_be_bytes(), Vec::new()))
+    }
+
+    /// READ RECORD by number in the selected file (ISO 7816-4 section 7.3.3).
+    #[must_use]
+    pub fn read_record(number: u8) -> Self {
+        Self::new(Instruction::ReadRecord, [number, 0x04], Vec::new())
+    }
+
+    /// GET RESPONSE: the rest of an answer (ISO 7816-4 section 7.6.1); 0 stands for 256 bytes.
+    #[must_use]
+    pub fn get_response(available: u8) -> Self {
+        Self::new(Instruction::GetResponse, [0, 0], Vec::new()).expecting(available)
+    }
+
+    /// The same command with the Le that the card asked for.
+    #[must_use]
+    pub fn expecting(mut self, exact: u8) -> Self {
+        self.exact = Some(exact);
+        self
+    }
+
+    fn new(instruction: Instruction, [p1, p2]: [u8; 2], data: Vec<u8>) -> Self {
+        Self { instruction, p1, p2, data, exact: None }
+    }
+
+    /// The bytes for the wire (ISO 7816-3 section 12.1.3, cases 2S and 4S).
+    ///
+    /// On T=0 a command with data goes without Le, because some reader drivers choke on it; it
+    /// gets one only after the card itself asked for it.
+    #[must_use]
+    pub fn to_bytes(&self, protocol: Protocol) -> Vec<u8> {
+        let mut bytes = vec![0x00, self.instruction as u8, self.p1, self.p2];
+        if !self.data.is_empty() {
+            bytes.push(self.data.len().to_le_bytes()[0]);
+            bytes.extend(&self.data);
+        }
+        if self.data.is_empty() || protocol == Protocol::T1 || self.exact.is_some() {
+            bytes.push(self.exact.unwrap_or(0x00));
+        }
+        bytes
+    }
+}
+
+/// What a card said: data, and a status word that tells what the data is worth.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Response {
+    data: Vec<u8>,
+    status: StatusWord,
+}
+
+impl Response {
+    /// Splits the last two bytes off; `None` where there are not even two.
+    pub(super) fn parse(mut bytes: Vec<u8>) -> Option<Self> {
+        let (_, status) = bytes.split_last_chunk::<2>()?;
+        let status = StatusWord::from(*status);
+        bytes.truncate(bytes.len() - 2);
+        Some(Self { data: bytes, status })
+    }
+
+    /// What the status word says.
+    pub(super) const fn status(&self) -> StatusWord {
+        self.status
+    }
+
+    /// The data together with what it is worth.
+    pub(super) fn into_parts(self) -> (Vec<u8>, StatusWord) {
+        (self.data, self.status)
+    }
+}
+
+/// The status word of a response (ISO 7816-4 section 5.1.3), by what it means for a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusWord {
+    /// Done.
+    Success,
+    /// Done, and more of the answer waits; 0 stands for 256 bytes or more.
+    More(u8),
+    /// Not done: ask again with this Le.
+    WrongLe(u8),
+    /// Done, with fewer bytes than asked for.
+    Shortened,
+    /// The card does not have it, or not in this way.
+    Absent(u16),
+    /// Not without a PIN or a key.
+    Protected,
+    /// The card or the application came to the end of its life.
+    Terminated(u16),
+    /// Anything else.
+    Unexpected(u16),
+}
+
+impl From<[u8; 2]> for StatusWord {
+    fn from(bytes: [u8; 2]) -> Self {
+        match (u16::from_be_bytes(bytes), bytes) {
+            (0x9000, _) => Self::Success,
+            (_, [0x61, available]) => Self::More(available),
+            (_, [0x6C, exact]) => Self::WrongLe(exact),
+            (0x6282, _) => Self::Shortened,
+            (0x6982, _) => Self::Protected,
+            (code @ (0x6283 | 0x6285), _) => Self::Terminated(code),
+            (
+                code @ (0x6700 | 0x6985 | 0x6999 | 0x6A81 | 0x6A82 | 0x6A86 | 0x6A88 | 0x6D00
+                | 0x6E00),
+                _,
+            ) => Self::Absent(code),
+            (code, _) => Self::Unexpected(code),
+        }
+    }
+}
+
+impl fmt::Display for StatusWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Success => f.write_str("9000 (success)"),
+            Self::More(available) => write!(f, "61{available:02X} (more to come)"),
+            Self::WrongLe(exact) => write!(f, "6C{exact:02X} (wrong length)"),
+            Self::Shortened => f.write_str("6282 (end reached early)"),
+            Self::Absent(code) => write!(f, "{code:04X} (absent)"),
+            Self::Protected => f.write_str("6982 (protected)"),
+            Self::Terminated(code) => write!(f, "{code:04X} (terminated)"),
+            Self::Unexpected(code) => write!(f, "{code:04X}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AID: [u8; 9] = [0xA0, 0, 0, 3, 0x97, 0x42, 0x54, 0x46, 0x59];
+
+    fn hex(command: &Command, protocol: Protocol) -> String {
+        hex::encode(command.to_bytes(protocol))
+    }
+
+    #[test]
+    fn nothing_but_reading_instructions_can_be_built() {
+        let mut commands = vec![Command::select(&AID), Command::select(&[0xFF; 16])];
+        for byte in 0..=u8::MAX {
+            let wide = u16::from_be_bytes([byte, !byte]);
+            commands.push(Command::get_data(wide, u32::from(wide) << 8));
+            commands.push(Command::get_data_here(wide));
+            commands.extend(Command::read_binary(wide));
+            commands.push(Command::read_record(byte));
+            commands.push(Command::get_response(byte));
+            commands.push(Command::select(&AID).expecting(byte));
+        }
+        for protocol in [Protocol::T0, Protocol::T1] {
+            for command in &commands {
+                let bytes = command.to_bytes(protocol);
+                assert_eq!(bytes[0], 0x00);
+                assert!([0xA4, 0xB0, 0xB2, 0xC0, 0xCA, 0xCB].contains(&bytes[1]), "{command:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn select_goes_by_name_so_that_no_file_can_become_the_current_one_by_accident() {
+        assert_eq!(hex(&Command::select(&AID), Protocol::T1), "00a4040009a0000003974254465900");
+    }
+
+    #[test]
+    fn on_t0_a_command_with_data_goes_without_le() {
+        assert_eq!(hex(&Command::select(&AID), Protocol::T0), "00a4040009a00000039742544659");
+        assert_eq!(hex(&Command::get_data(0xA000, 0xDF1F), Protocol::T0), "00cba000045c02df1f");
+        assert_eq!(hex(&Command::get_data(0xA000, 0xDF1F), Protocol::T1), "00cba000045c02df1f00");
+    }
+
+    #[test]
+    fn on_t0_an_le_goes_out_after_the_card_asked_for_it() {
+        let command = Command::get_data(0xA012, 0xDF20).expecting(0x13);
+        assert_eq!(hex(&command, Protocol::T0), "00cba012045c02df2013");
+    }
+
+    #[test]
+    fn commands_without_data_have_le_on_either_protocol() {
+        for protocol in [Protocol::T0, Protocol::T1] {
+            assert_eq!(hex(&Command::get_response(0), protocol), "00c0000000");
+            assert_eq!(hex(&Command::get_response(0x0B), protocol), "00c000000b");
+            assert_eq!(hex(&Command::read_record(1), protocol), "00b2010400");
+            assert_eq!(hex(&Command::get_data_here(0x9F7F), protocol), "00ca9f7f00");
+            let read = Command::read_binary(0x0102).unwrap();
+            assert_eq!(hex(&read, protocol), "00b0010200");
+        }
+    }
+
+    #[test]
+    fn an_offset_that_would_name_a_file_instead_is_no_offset() {
+        assert_eq!(Command::read_binary(0x8000), None);
+    }
+
+    #[test]
+    fn tags_of_one_to_three_bytes_are_named_in_full() {
+        let chuid = Command::get_data(0x3FFF, 0x005F_C102);
+        assert_eq!(hex(&chuid, Protocol::T1), "00cb3fff055c035fc10200");
+        let discovery = Command::get_data(0x3FFF, 0x7E);
+        assert_eq!(hex(&discovery, Protocol::T1), "00cb3fff035c017e00");
+    }
+
+    #[test]
+    fn a_response_is_split_before_its_last_two_bytes() {
+        let (data, status) = Response::parse(vec![1, 2, 0x61, 0x0B]).unwrap().into_parts();
+        assert_eq!((data, status), (vec![1, 2], StatusWord::More(0x0B)));
+        assert_eq!(Response::parse(vec![0x90]), None);
+        assert_eq!(Response::parse(vec![]), None);
+    }
+
+    #[test]
+    fn status_words_fall_into_their_classes() {
+        let class = |code: u16| StatusWord::from(code.to_be_bytes());
+        assert_eq!(class(0x9000), StatusWord::Success);
+        assert_eq!(class(0x6100), StatusWord::More(0));
+        assert_eq!(class(0x6C13), StatusWord::WrongLe(0x13));
+        assert_eq!(class(0x6282), StatusWord::Shortened);
+        assert_eq!(class(0x6982), StatusWord::Protected);
+        assert_eq!(class(0x6285), StatusWord::Terminated(0x6285));
+        for code in [0x6A82, 0x6A86, 0x6A88, 0x6A81, 0x6D00, 0x6E00, 0x6700, 0x6985, 0x6999] {
+            assert_eq!(class(code), StatusWord::Absent(code));
+        }
+        assert_eq!(class(0x9001), StatusWord::Unexpected(0x9001));
+        assert_eq!(class(0x6F00).to_string(), "6F00");
+    }
+}

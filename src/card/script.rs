@@ -1,0 +1,84 @@
+//! A card for tests: a table of commands and the responses to them.
+
+use std::collections::BTreeMap;
+
+use super::{Interrupted, Protocol, Transmit};
+use crate::domain::Atr;
+
+/// The ATR of a Microsoft virtual smart card.
+pub(super) fn atr() -> Atr {
+    "3b8d0180fba000000397425446590301c8".parse().unwrap()
+}
+
+/// The answer of a GIDS applet to its SELECT (GidsApplet's own recorded answer).
+pub(super) const GIDS_SELECTED: &str = "61124f0ba0000003974254465902017303 4001c09000";
+
+/// The factory's file table of a GIDS card, 141 bytes.
+pub(super) const GIDS_TABLE: &str = "01\
+    6d73637000 00000000 000000000000000000 0000 00000000 00a00000\
+    0000000000 00000000 636172646964000000 0000 20df0000 12a00000\
+    0000000000 00000000 636172646170707300 0000 21df0000 10a00000\
+    0000000000 00000000 636172646366000000 0000 22df0000 10a00000\
+    6d73637000 00000000 636d617066696c6500 0000 23df0000 10a00000";
+
+/// The id of the card that [`Script::gids`] is, in file order.
+pub(super) const CARDID: &str = "3ff188bcba833740826246eba1291c6e";
+
+/// What the card does: answers from its table, 6A82 to everything else.
+pub(super) struct Script {
+    protocol: Protocol,
+    responses: BTreeMap<Vec<u8>, Vec<u8>>,
+    sent: Vec<Vec<u8>>,
+    interruption: Option<(usize, Interrupted)>,
+}
+
+impl Script {
+    /// A card that knows nothing.
+    pub(super) fn new(protocol: Protocol) -> Self {
+        Self { protocol, responses: BTreeMap::new(), sent: Vec::new(), interruption: None }
+    }
+
+    /// An initialised GIDS card.
+    pub(super) fn gids(protocol: Protocol) -> Self {
+        let le = if protocol == Protocol::T1 { "00" } else { "" };
+        Self::new(protocol)
+            .on(&format!("00a4040009a00000039742544659{le}"), GIDS_SELECTED)
+            .on(&format!("00cba000045c02df1f{le}"), &format!("df1f818d{GIDS_TABLE}9000"))
+            .on(&format!("00cba012045c02df20{le}"), &format!("df2010{CARDID}9000"))
+    }
+
+    /// The card, with this response to this command.
+    pub(super) fn on(mut self, command: &str, response: &str) -> Self {
+        self.responses.insert(bytes(command), bytes(response));
+        self
+    }
+
+    /// The card, with the way to it cut after some commands.
+    pub(super) fn interrupted_after(mut self, commands: usize, why: Interrupted) -> Self {
+        self.interruption = Some((commands, why));
+        self
+    }
+
+    /// Every command that it got.
+    pub(super) fn sent(&self) -> Vec<String> {
+        self.sent.iter().map(hex::encode).collect()
+    }
+}
+
+impl Transmit for Script {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
+        self.sent.push(command.to_vec());
+        match &self.interruption {
+            Some((commands, why)) if self.sent.len() > *commands => Err(why.clone()),
+            _ => Ok(self.responses.get(command).cloned().unwrap_or_else(|| vec![0x6A, 0x82])),
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    hex::decode(text.replace(' ', "")).unwrap()
+}

@@ -1,0 +1,169 @@
+//! BER-TLV as cards speak it (ISO 7816-4:2005 section 5.2.2): tags of up to three bytes, lengths in the
+//! short form or after 81 or 82. Input that is left over is an error, never padding.
+
+/// A tag and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tlv<'a> {
+    /// The tag's bytes as a number.
+    pub(super) tag: u32,
+    /// The value.
+    pub(super) value: &'a [u8],
+}
+
+/// Why some bytes are not the data objects that were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TlvError {
+    /// The bytes end inside a data object.
+    #[error("data object is cut off")]
+    Truncated,
+    /// A tag of more than three bytes.
+    #[error("tag has more than three bytes")]
+    LongTag,
+    /// A length that is neither short nor after 81 or 82.
+    #[error("length begins with {0:02X}")]
+    LengthForm(u8),
+    /// Bytes after the data object.
+    #[error("{0} bytes follow the data object")]
+    Leftover(usize),
+    /// Another data object.
+    #[error("tag {found:X} where {wanted:X} was asked for")]
+    OtherTag {
+        /// The tag that was asked for.
+        wanted: u32,
+        /// The tag that is there.
+        found: u32,
+    },
+}
+
+/// The value of the one data object that the input is, which has this tag.
+pub(super) fn value(input: &[u8], wanted: u32) -> Result<&[u8], TlvError> {
+    let (Tlv { tag, value }, rest) = split(input)?;
+    if tag != wanted {
+        return Err(TlvError::OtherTag { wanted, found: tag });
+    }
+    if rest.is_empty() { Ok(value) } else { Err(TlvError::Leftover(rest.len())) }
+}
+
+/// Every data object of the input, in order.
+pub(super) fn all(mut input: &[u8]) -> Result<Vec<Tlv<'_>>, TlvError> {
+    let mut objects = Vec::new();
+    while !input.is_empty() {
+        let (object, rest) = split(input)?;
+        objects.push(object);
+        input = rest;
+    }
+    Ok(objects)
+}
+
+fn split(input: &[u8]) -> Result<(Tlv<'_>, &[u8]), TlvError> {
+    let (tag, rest) = split_tag(input)?;
+    let (length, rest) = split_length(rest)?;
+    let (value, rest) = rest.split_at_checked(length).ok_or(TlvError::Truncated)?;
+    Ok((Tlv { tag, value }, rest))
+}
+
+/// ISO 7816-4 section 5.2.2.1: five low bits set say that the tag goes on, and then each top bit.
+fn split_tag(input: &[u8]) -> Result<(u32, &[u8]), TlvError> {
+    let (&first, mut rest) = input.split_first().ok_or(TlvError::Truncated)?;
+    let mut tag = u32::from(first);
+    let mut goes_on = first & 0x1F == 0x1F;
+    while goes_on {
+        let (&next, after) = rest.split_first().ok_or(TlvError::Truncated)?;
+        if tag > 0xFFFF {
+            return Err(TlvError::LongTag);
+        }
+        tag = tag << 8 | u32::from(next);
+        goes_on = next & 0x80 != 0;
+        rest = after;
+    }
+    Ok((tag, rest))
+}
+
+/// ISO 7816-4 section 5.2.2.2.
+fn split_length(input: &[u8]) -> Result<(usize, &[u8]), TlvError> {
+    match *input {
+        [] | [0x81 | 0x82] | [0x82, _] => Err(TlvError::Truncated),
+        [length @ ..=0x7F, ref rest @ ..] | [0x81, length, ref rest @ ..] => {
+            Ok((usize::from(length), rest))
+        }
+        [0x82, high, low, ref rest @ ..] => {
+            Ok((usize::from(u16::from_be_bytes([high, low])), rest))
+        }
+        [form, ..] => Err(TlvError::LengthForm(form)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(text: &str) -> Vec<u8> {
+        hex::decode(text).unwrap()
+    }
+
+    #[test]
+    fn every_length_form_is_read() {
+        assert_eq!(value(&bytes("4f03010203"), 0x4F), Ok([1, 2, 3].as_slice()));
+        assert_eq!(value(&bytes("4f8103010203"), 0x4F), Ok([1, 2, 3].as_slice()));
+        assert_eq!(value(&bytes("4f820003010203"), 0x4F), Ok([1, 2, 3].as_slice()));
+        assert_eq!(value(&bytes("4f00"), 0x4F), Ok([].as_slice()));
+        let long = bytes(&format!("df1f820119{}", "00".repeat(281)));
+        assert_eq!(value(&long, 0xDF1F).unwrap().len(), 281);
+    }
+
+    #[test]
+    fn every_tag_form_is_read() {
+        assert_eq!(value(&bytes("5fc10201aa"), 0x005F_C102), Ok([0xAA].as_slice()));
+        assert_eq!(value(&bytes("df2001aa"), 0xDF20), Ok([0xAA].as_slice()));
+        assert_eq!(value(&bytes("dfffffff2000"), 0xDF20), Err(TlvError::LongTag));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_an_error() {
+        for text in ["", "df", "4f", "4f03", "4f030102", "4f81", "4f82", "4f8201", "4f82010001"] {
+            assert_eq!(value(&bytes(text), 0x4F), Err(TlvError::Truncated), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_over_is_an_error() {
+        assert_eq!(value(&bytes("4f010200"), 0x4F), Err(TlvError::Leftover(1)));
+        assert_eq!(all(&bytes("4f01024f")), Err(TlvError::Truncated));
+    }
+
+    #[test]
+    fn lengths_without_an_end_or_beyond_64_kib_are_an_error() {
+        for form in [0x80, 0x83, 0x84, 0xFF] {
+            let input = [0x4F, form, 0, 0, 0, 0];
+            assert_eq!(value(&input, 0x4F), Err(TlvError::LengthForm(form)));
+        }
+    }
+
+    #[test]
+    fn another_tag_is_an_error() {
+        let input = bytes("df2100");
+        assert_eq!(
+            value(&input, 0xDF20),
+            Err(TlvError::OtherTag { wanted: 0xDF20, found: 0xDF21 })
+        );
+    }
+
+    #[test]
+    fn objects_come_in_their_order() {
+        let input = bytes("4f0102730103");
+        let tags: Vec<u32> = all(&input).unwrap().iter().map(|object| object.tag).collect();
+        assert_eq!(tags, [0x4F, 0x73]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_is_too_strange(input in prop::collection::vec(any::<u8>(), 0..600)) {
+            if let Ok(objects) = all(&input) {
+                let inside: usize = objects.iter().map(|object| object.value.len()).sum();
+                prop_assert!(inside <= input.len());
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //! that joins them ([`app`], [`cli`]). `docs/architecture.md` draws the picture.
 
 pub mod card;
+pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod outbox;

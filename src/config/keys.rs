@@ -1,0 +1,292 @@
+//! The one table of all keys: it knows what may be set, and what holds where nobody sets it.
+//!
+//! What is checked, suggested, shown as example and documented is derived from here.
+
+use super::nearest::nearest;
+
+/// A key of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its path. `reader[].match` is the key of every `[[reader]]`; `NAME` at the end stands for
+    /// names that the site chooses.
+    pub path: &'static str,
+    /// The kind of its value.
+    pub form: Form,
+    /// What holds where nobody sets it.
+    pub fallback: Fallback,
+    /// A value that shows how it is set, as TOML; the default where that shows it.
+    pub example: &'static str,
+    /// What it does, in one line.
+    pub meaning: &'static str,
+    /// Whether this version obeys it.
+    pub support: Support,
+}
+
+/// The kind of a key's value, as far as it decides how an environment variable is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A string: the variable as it is.
+    Text,
+    /// Anything else: the variable as TOML; what it has to be in words.
+    Toml(&'static str),
+}
+
+/// What holds where nobody sets a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing: it has to be set.
+    Required,
+    /// Nothing: it may stay unset.
+    Unset,
+    /// The host name.
+    HostName,
+    /// This, as TOML.
+    Value(&'static str),
+}
+
+/// Whether this version obeys a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// It does.
+    Now,
+    /// It refuses a configuration that sets it.
+    NotYet,
+}
+
+use Fallback::{HostName, Required, Unset, Value};
+use Form::Text;
+
+const NUMBER: Form = Form::Toml("an integer, such as 4");
+const SWITCH: Form = Form::Toml("true or false");
+const LIST: Form = Form::Toml(r#"a list of strings, such as ["a", "b"]"#);
+
+impl Key {
+    const fn new(
+        path: &'static str,
+        form: Form,
+        fallback: Fallback,
+        meaning: &'static str,
+    ) -> Self {
+        let example = match fallback {
+            Value(value) => value,
+            Required | Unset | HostName => "",
+        };
+        Self { path, form, fallback, example, meaning, support: Support::Now }
+    }
+
+    const fn shown(mut self, example: &'static str) -> Self {
+        self.example = example;
+        self
+    }
+
+    const fn later(path: &'static str, meaning: &'static str) -> Self {
+        let mut key = Self::new(path, Text, Unset, meaning);
+        key.support = Support::NotYet;
+        key
+    }
+
+    /// The section that the key is in: `cm`, `cm.auth`, `rule[]`.
+    #[must_use]
+    pub fn section(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// The list of tables that the key is in: `rule[]`; empty for all other keys.
+    pub(super) fn list(&self) -> &'static str {
+        if self.path.contains('[') { self.section() } else { "" }
+    }
+
+    /// The line above the key in a file: `[cm.auth]`, `[[rule]]`.
+    pub(super) fn heading(&self) -> String {
+        heading(self.section())
+    }
+
+    /// The key's name within its section.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// The default in words or as TOML, for people.
+    #[must_use]
+    pub const fn default_text(&self) -> &'static str {
+        match (self.support, self.fallback) {
+            (Support::NotYet, _) => "not supported yet",
+            (Support::Now, Required) => "must be set",
+            (Support::Now, Unset) => "not set",
+            (Support::Now, HostName) => "the host name",
+            (Support::Now, Value(value)) => value,
+        }
+    }
+
+    /// The environment variable that sets the key; none for keys of a list of tables.
+    #[must_use]
+    pub fn variable(&self) -> Option<String> {
+        let name = self.path.strip_suffix(OPEN).map_or_else(
+            || self.path.to_ascii_uppercase(),
+            |section| format!("{}{OPEN}", section.to_ascii_uppercase()),
+        );
+        (!self.path.contains('[')).then(|| format!("{PREFIX}{}", name.replace('.', "__")))
+    }
+}
+
+/// How every environment variable that sets a key begins.
+pub(super) const PREFIX: &str = "CARDBRIDGE_";
+
+/// The end of a path that stands for names that the site chooses.
+pub(super) const OPEN: &str = "NAME";
+
+/// The rules that hold where no file has a `[[rule]]`.
+pub(super) const DEFAULT_RULES: &str = r#"[[rule]]
+name = "retire"
+request_type = ["Retire"]
+set_status = "Retired"
+
+[[rule]]
+name = "disable"
+request_type = ["Disable"]
+set_status = "Disabled"
+"#;
+
+/// Every key, section by section.
+#[rustfmt::skip]
+pub static KEYS: &[Key] = &[
+    Key::new("station.id", Text, HostName, "What the audit trail calls this station.").shown(r#""desk-3""#),
+
+    Key::new("cm.url", Text, Required, "Where CM is: `https://host` or `https://host:port`; `http` to this machine only.").shown(r#""https://cm.example.com""#),
+    Key::new("cm.api_path", Text, Value(r#""/CertificateManagement/api/v1.0""#), "Where CM's REST API begins on that server."),
+    Key::new("cm.timeout", Text, Value(r#""10s""#), "How long one call may take, from 10ms to 1h."),
+    Key::new("cm.connect_timeout", Text, Value(r#""3s""#), "How long connecting may take, within `cm.timeout`."),
+    Key::new("cm.concurrency", NUMBER, Value("4"), "How many cards are worked on at a time, from 1 to 64; one card never twice at a time."),
+    Key::new("cm.ca_file", Text, Unset, "PEM file of certificates to trust in addition to the system's.").shown(r#""/etc/cardbridge/cm-ca.pem""#),
+    Key::new("cm.proxy", Text, Value(r#""none""#), "The proxy on the way to CM. Only `none` is supported yet; the proxy variables of the environment are not looked at."),
+
+    Key::new("cm.auth.method", Text, Value(r#""none""#), "How CM lets the station in: `none` or `bearer`; `negotiate` and `oauth2` are not supported yet.").shown(r#""bearer""#),
+    Key::new("cm.auth.token_file", Text, Unset, "File with the bearer token; needed for `bearer`, refused otherwise.").shown(r#""/etc/cardbridge/cm-token""#),
+    Key::later("cm.auth.keytab", "Kerberos keytab of the station, for `negotiate`."),
+    Key::later("cm.auth.principal", "Kerberos principal of the station, for `negotiate`."),
+    Key::later("cm.auth.spn", "Kerberos name of CM's web server, for `negotiate`."),
+    Key::later("cm.auth.token_url", "Where tokens are issued, for `oauth2`."),
+    Key::later("cm.auth.client_id", "The station's name there, for `oauth2`."),
+    Key::later("cm.auth.client_secret_file", "File with the station's secret, for `oauth2`."),
+    Key::later("cm.auth.client_key_file", "Private key of the client certificate."),
+    Key::later("cm.auth.client_cert_file", "Client certificate, for TLS or for `oauth2`."),
+    Key::later("cm.auth.resource", "What the token is for, for `oauth2`."),
+    Key::later("cm.auth.scope", "What the token allows, for `oauth2`."),
+
+    Key::new("cm.numbers.request_type.NAME", NUMBER, Unset, "CM's number of the request type NAME: adds a name, or corrects a known one.").shown("12"),
+    Key::new("cm.numbers.card_status.NAME", NUMBER, Unset, "CM's number of the card status NAME, likewise.").shown("6"),
+    Key::new("cm.numbers.request_status.NAME", NUMBER, Unset, "CM's number of the request status NAME, likewise.").shown("18"),
+
+    Key::new("cards.families", LIST, Value(r#"["gids"]"#), "The card families that are looked for, in this order. Only `gids` is supported yet."),
+    Key::new("cards.skip_atr", LIST, Value("[]"), "Cards that are seen, but never touched: ATRs in hex, `?` for any one digit.").shown(r#"["3b8f8001804f0ca00000030603????00000000??"]"#),
+    Key::new("cards.atr_mismatch", Text, Value(r#""warn""#), "What to do when CM's ATR is not the card's: `warn` and go on, or `refuse` and park."),
+
+    Key::new("reader[].match", Text, Required, "Glob on the PC/SC name: `*` for any text, `?` for one character.").shown(r#""*Omnikey*""#),
+    Key::new("reader[].label", Text, Unset, "What people call the reader; its PC/SC name where not set.").shown(r#""Desk 3, left""#),
+    Key::new("reader[].role", Text, Value(r#""desk""#), "A free word, for the rules."),
+    Key::new("reader[].enabled", SWITCH, Value("true"), "Whether cards in it are looked at."),
+
+    Key::new("rule[].name", Text, Required, "What the audit trail calls the rule; no two the same.").shown(r#""retire-at-the-desk""#),
+    Key::new("rule[].on", Text, Value(r#""inserted""#), "What sets the rule off: `inserted`; `removed` is not supported yet."),
+    Key::new("rule[].request_type", LIST, Required, "The request types that it acts on, by name.").shown(r#"["Retire"]"#),
+    Key::new("rule[].set_status", Text, Required, "The card status to set, by name.").shown(r#""Retired""#),
+    Key::new("rule[].complete_request", SWITCH, Value("false"), "Whether the request is completed as well; `true` is not supported yet."),
+    Key::new("rule[].card_status", LIST, Unset, "Only records with one of these statuses; any where not set.").shown(r#"["Active"]"#),
+    Key::new("rule[].reader_role", LIST, Unset, "Only readers with one of these roles; any where not set.").shown(r#"["desk"]"#),
+
+    Key::new("outbox.path", Text, Value(r#""/var/lib/cardbridge/outbox.db""#), "The file of the outbox and the audit trail."),
+    Key::new("outbox.max_entries", NUMBER, Value("100000"), "How many entries it holds, up to 10000000; further ones are refused, and that is told."),
+    Key::new("outbox.max_age", Text, Value(r#""30d""#), "The age at which a waiting entry is parked as `expired`."),
+    Key::new("outbox.retry_min", Text, Value(r#""1s""#), "The shortest wait between two tries."),
+    Key::new("outbox.retry_max", Text, Value(r#""5m""#), "The longest wait between two tries."),
+
+    Key::new("control.socket", Text, Value(r#""/run/cardbridge/control.sock""#), "The Unix socket of `cardbridge status`, `outbox` and `audit`."),
+
+    Key::new("log.level", Text, Value(r#""info""#), "What is worth a line: `error`, `warn`, `info`, `debug` or `trace`."),
+    Key::new("log.format", Text, Value(r#""auto""#), "How a line looks: `auto`, `text` or `json`; `journald` is not supported yet."),
+    Key::new("log.show_ids", SWITCH, Value("true"), "`false` shortens card ids, serials and user ids in the log."),
+];
+
+/// What a path stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A key.
+    Key(&'static Key),
+    /// A table of keys.
+    Section,
+    /// A list of tables of keys.
+    Tables,
+    /// Nothing.
+    Nothing,
+}
+
+/// What `name` in `section` stands for.
+pub(super) fn find(section: &str, name: &str) -> Found {
+    let mut siblings = KEYS.iter().filter(|key| key.section() == section);
+    if let Some(key) = siblings.find(|key| key.name() == name || key.name() == OPEN) {
+        return Found::Key(key);
+    }
+    // The dot and the bracket are ours: a quoted name that has one is nobody's.
+    if name.is_empty() || name.contains(['.', '[']) {
+        return Found::Nothing;
+    }
+    let path = join(section, name);
+    if !within(&path).is_empty() {
+        Found::Section
+    } else if !within(&format!("{path}[]")).is_empty() {
+        Found::Tables
+    } else {
+        Found::Nothing
+    }
+}
+
+/// The path of `name` in `section`.
+pub(super) fn join(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+fn heading(section: &str) -> String {
+    match section.strip_suffix("[]") {
+        Some(list) => format!("[[{list}]]"),
+        None => format!("[{section}]"),
+    }
+}
+
+/// Names of keys and sections directly in a section, each once.
+fn within(section: &str) -> Vec<&'static str> {
+    let mut names: Vec<_> = KEYS
+        .iter()
+        .filter_map(|key| match section {
+            "" => Some(key.path),
+            _ => key.path.strip_prefix(section)?.strip_prefix('.'),
+        })
+        .filter_map(|rest| rest.split(['.', '[']).next())
+        .collect();
+    names.dedup();
+    names
+}
+
+/// What to do about a name that stands for nothing.
+pub(super) fn remedy_of_unknown(section: &str, name: &str) -> String {
+    let siblings = within(section);
+    let moved = KEYS.iter().find(|key| key.name().eq_ignore_ascii_case(name));
+    match (nearest(name, siblings.iter().copied()), moved) {
+        (Some(meant), _) => format!("did you mean {}?", join(section, meant)),
+        (None, Some(moved)) => format!("did you mean {}?", moved.path),
+        (None, None) if section.is_empty() => {
+            format!("remove it; a file has {}", siblings.join(", "))
+        }
+        (None, None) => {
+            format!("remove it; {} has {}", heading(section), siblings.join(", "))
+        }
+    }
+}
+
+/// What to do about a key that has to be set.
+pub(super) fn remedy_of_missing(path: &str) -> String {
+    KEYS.iter().find(|key| key.path == path).map_or_else(
+        || "set it".to_owned(),
+        |key| format!("write {} = {} in {}", key.name(), key.example, key.heading()),
+    )
+}

@@ -1,0 +1,151 @@
+//! What is wrong with a configuration, in lines that a person can act on.
+
+use std::fmt;
+
+use super::Source;
+
+/// Who says what a key's value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A file, by its path.
+    File(String),
+    /// An environment variable, by its name.
+    Variable(String),
+    /// Nobody: the default.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(name) | Self::Variable(name) => f.write_str(name),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// One thing that is wrong, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was found.
+    pub origin: Origin,
+    /// The key's path: `cm.timeout`, `rule[2].set_status`. Tables of a list are counted from 1
+    /// within their file. Empty where no key is to blame, as in a syntax error.
+    pub key: String,
+    /// What is wrong, as a fragment that follows the key.
+    pub what: String,
+    /// What to do, as a fragment.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// Everything that is wrong with a configuration: never empty, file by file, then the environment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", lines(.0))]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Every problem, in the order in which they are told.
+    #[must_use]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Problem> {
+        self.0.iter()
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What is wrong with a value, before it is known whose value it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    what: String,
+    remedy: String,
+}
+
+impl Fault {
+    pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// What belongs to the contract, but not to this version.
+    pub(super) fn not_yet(what: impl fmt::Display, remedy: impl Into<String>) -> Self {
+        Self::new(format!("{what} is not supported yet"), remedy)
+    }
+}
+
+/// The proof that a problem was reported: the only way to go on without a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reported(Box<Problem>);
+
+impl From<Reported> for Problems {
+    fn from(Reported(problem): Reported) -> Self {
+        Self(vec![*problem])
+    }
+}
+
+/// The problems found so far.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// The files, in order.
+    files: Vec<String>,
+    problems: Vec<Problem>,
+    /// The first file that is no TOML.
+    unread: Option<Reported>,
+}
+
+impl Report {
+    pub(super) fn new(sources: &[Source]) -> Self {
+        let files = sources.iter().map(|source| source.name.clone()).collect();
+        Self { files, problems: Vec::new(), unread: None }
+    }
+
+    pub(super) fn push(&mut self, origin: &Origin, key: &str, fault: Fault) -> Reported {
+        let Fault { what, remedy } = fault;
+        let problem = Problem { origin: origin.clone(), key: key.to_owned(), what, remedy };
+        self.problems.push(problem.clone());
+        Reported(Box::new(problem))
+    }
+
+    /// A file that is no TOML. What it sets is unknown from here on.
+    pub(super) fn push_unread(&mut self, origin: &Origin, fault: Fault) {
+        let reported = self.push(origin, "", fault);
+        self.unread.get_or_insert(reported);
+    }
+
+    /// A key that somebody has to set. Where an unread file may well set it, that file's problem
+    /// is the one to mend.
+    pub(super) fn push_missing(&mut self, origin: &Origin, key: &str, fault: Fault) -> Reported {
+        match &self.unread {
+            Some(reported) => reported.clone(),
+            None => self.push(origin, key, fault),
+        }
+    }
+
+    /// Where a key that nobody set would be looked for.
+    pub(super) fn main_file(&self) -> Origin {
+        self.files.first().map_or(Origin::Default, |name| Origin::File(name.clone()))
+    }
+
+    /// Everything found, or `None` where nothing is wrong.
+    pub(super) fn finish(self) -> Option<Problems> {
+        let Self { files, mut problems, unread: _ } = self;
+        problems.sort_by_key(|problem| {
+            match &problem.origin {
+                Origin::File(name) => files.iter().position(|file| file == name),
+                Origin::Variable(_) | Origin::Default => None,
+            }
+            .unwrap_or(files.len())
+        });
+        (!problems.is_empty()).then_some(Problems(problems))
+    }
+}

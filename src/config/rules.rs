@@ -1,0 +1,173 @@
+//! `[cm.numbers]`, `[[reader]]` and `[[rule]]`: the words of a site, checked against each other.
+
+use toml::Value;
+
+use super::nearest::nearest;
+use super::problem::{Fault, Report, Reported};
+use super::scope::Scope;
+use super::tree::{Item, Leaf, Tree};
+use super::value::{choice, integer, quote, switch, text, word};
+use crate::domain::{CardStatus, Glob, NumberMap, Numbers, ReaderRule, ReaderRules, RequestType};
+use crate::rules::Rule;
+
+/// An enumeration of CM's: where its numbers are set, and what one of its values is called.
+#[derive(Clone, Copy)]
+struct Kind {
+    section: &'static str,
+    noun: &'static str,
+}
+
+const REQUEST_TYPE: Kind = Kind { section: "cm.numbers.request_type", noun: "request type" };
+const CARD_STATUS: Kind = Kind { section: "cm.numbers.card_status", noun: "card status" };
+const REQUEST_STATUS: Kind = Kind { section: "cm.numbers.request_status", noun: "request status" };
+
+/// CM's numbers, as the site extends or corrects them. Those that are wrong are reported and left
+/// out, so that the rules can be checked against the rest.
+pub(super) fn numbers(tree: &Tree, report: &mut Report) -> Numbers {
+    let mut numbers = Numbers::default();
+    add_numbers(REQUEST_TYPE, &mut numbers.request_type, tree, report);
+    add_numbers(CARD_STATUS, &mut numbers.card_status, tree, report);
+    add_numbers(REQUEST_STATUS, &mut numbers.request_status, tree, report);
+    numbers
+}
+
+fn add_numbers(kind: Kind, map: &mut NumberMap, tree: &Tree, report: &mut Report) {
+    let mut given: Vec<(&str, i64)> = Vec::new();
+    for (path, Leaf { value, origin }) in &tree.fields {
+        let name = path.strip_prefix(kind.section).and_then(|rest| rest.strip_prefix('.'));
+        let Some(name) = name else { continue };
+        match number(name, value, &given) {
+            Ok(number) => given.push((name, number)),
+            Err(fault) => {
+                report.push(origin, &path.escape_debug().to_string(), fault);
+            }
+        }
+    }
+    for (name, number) in given {
+        let spelt = map.iter().map(|(known, _)| known).find(|k| k.eq_ignore_ascii_case(name));
+        let name = spelt.unwrap_or(name).to_owned();
+        map.set(&name, number);
+    }
+}
+
+fn number(name: &str, value: &Value, given: &[(&str, i64)]) -> Result<i64, Fault> {
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic())
+        || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    {
+        let what = "is not a name that CM could have";
+        return Err(Fault::new(what, "use letters, digits and _ only, a letter first"));
+    }
+    // CM's enumerations are .NET's: 32 bits with a sign.
+    let number = integer(i32::MIN..=i32::MAX)(value).map(i64::from)?;
+    let taken = given.iter().find(|(n, v)| n.eq_ignore_ascii_case(name) || *v == number);
+    taken.map_or(Ok(number), |(other, value)| {
+        Err(Fault::new(format!("contradicts {other} = {value}"), "remove one of the two"))
+    })
+}
+
+/// Every `[[reader]]`.
+pub(super) fn readers(tree: &Tree, report: &mut Report) -> Result<ReaderRules, Reported> {
+    let items = tree.items("reader[]");
+    let readers: Vec<_> = items.iter().map(|item| reader(item, report)).collect();
+    refuse_twins(items, "reader[].match", "only the first of them ever matches", report)?;
+    readers.into_iter().collect::<Result<_, _>>().map(ReaderRules)
+}
+
+fn reader(item: &Item, report: &mut Report) -> Result<ReaderRule, Reported> {
+    let mut scope = Scope::item(item, report);
+    let matches = scope.required("reader[].match", |value| word(value).map(|g| Glob::new(&g)));
+    let label = scope.optional("reader[].label", word);
+    let role = scope.required("reader[].role", word);
+    let enabled = scope.required("reader[].enabled", switch);
+    Ok(ReaderRule { matches: matches?, label: label?, role: role?, enabled: enabled? })
+}
+
+/// Every `[[rule]]`.
+pub(super) fn rules(
+    tree: &Tree,
+    numbers: &Numbers,
+    report: &mut Report,
+) -> Result<Vec<Rule>, Reported> {
+    let items = tree.items("rule[]");
+    let rules: Vec<_> = items.iter().map(|item| rule(item, numbers, report)).collect();
+    refuse_twins(items, "rule[].name", "the audit trail could not tell them apart", report)?;
+    rules.into_iter().collect()
+}
+
+fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Reported> {
+    let status = |value: &Value| named(value, CARD_STATUS, &numbers.card_status);
+    let request_type = |value: &Value| named(value, REQUEST_TYPE, &numbers.request_type);
+
+    let mut scope = Scope::item(item, report);
+    let name = scope.required("rule[].name", word);
+    let on = scope.required("rule[].on", choice(&[("inserted", ())], &["removed"]));
+    let request_types = scope.required_list("rule[].request_type", |value| {
+        request_type(value).map(|(_, number)| RequestType::new(number))
+    });
+    let set_status = scope.required("rule[].set_status", |value| {
+        status(value).map(|(name, number)| (name, CardStatus::new(number)))
+    });
+    let complete_request = scope.required("rule[].complete_request", no_completion);
+    let card_status = scope.list("rule[].card_status", |value| {
+        status(value).map(|(_, number)| CardStatus::new(number))
+    });
+    let reader_role = scope.list("rule[].reader_role", word);
+    on?;
+    complete_request?;
+    Ok(Rule {
+        name: name?,
+        request_types: request_types?,
+        set_status: set_status?,
+        card_status: card_status?.unwrap_or_default(),
+        reader_role: reader_role?.unwrap_or_default(),
+    })
+}
+
+fn no_completion(value: &Value) -> Result<(), Fault> {
+    if switch(value)? {
+        Err(Fault::not_yet("true", "write false, and complete requests in CM's portal"))
+    } else {
+        Ok(())
+    }
+}
+
+/// CM's spelling and number of a name.
+fn named(value: &Value, kind: Kind, map: &NumberMap) -> Result<(String, i64), Fault> {
+    let name = text(value)?;
+    let Kind { section, noun } = kind;
+    if let Some(number) = map.number(name) {
+        return Ok((map.name(number).unwrap_or(name).to_owned(), number));
+    }
+    let names = || map.iter().map(|(name, _)| name);
+    let meant = match nearest(name, names()) {
+        Some(meant) => format!("did you mean {meant:?}?"),
+        None => format!("use one of {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    Err(Fault::new(
+        format!("{} is not a known {noun}", quote(name)),
+        format!("{meant} If CM has it, add its number to [{section}]"),
+    ))
+}
+
+/// Reports every table whose value of `path` an earlier one has.
+fn refuse_twins(
+    items: &[Item],
+    path: &str,
+    why: &str,
+    report: &mut Report,
+) -> Result<(), Reported> {
+    let text =
+        |item: &Item| item.fields.get(path).and_then(|leaf| leaf.value.as_str()).map(str::to_owned);
+    let mut outcome = Ok(());
+    for (index, item) in items.iter().enumerate() {
+        let Some(value) = text(item) else { continue };
+        let twin = items.iter().take(index).find(|other| text(other).as_ref() == Some(&value));
+        if let Some(twin) = twin {
+            let what =
+                format!("{} is already {} in {}", quote(&value), twin.shown(path), twin.origin);
+            let fault = Fault::new(what, format!("change one, {why}"));
+            outcome = Err(Scope::item(item, report).refuse(path, fault));
+        }
+    }
+    outcome
+}

@@ -1,0 +1,201 @@
+//! From the merged text to the settings: one function a section, in the order of the file.
+
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use humantime::format_duration;
+use toml::Value;
+
+use super::address;
+use super::problem::{Fault, Report, Reported};
+use super::rules;
+use super::scope::Scope;
+use super::settings::{
+    Auth, CmSettings, ControlSettings, Level, LogFormat, LogSettings, OutboxSettings, Settings,
+};
+use super::tree::Tree;
+use super::value::{
+    choice, credential, duration, integer, path, quote, socket, switch, text, word,
+};
+use crate::domain::{AtrPattern, Family};
+use crate::rules::{AtrMismatch, RuleSet};
+
+/// The shortest wait or timeout that is not a busy loop.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// How long one call may take: a person at a desk waits for it.
+const CALL: RangeInclusive<Duration> = SHORTEST..=Duration::from_hours(1);
+
+/// How long two tries may be apart.
+const RETRY: RangeInclusive<Duration> = SHORTEST..=Duration::from_hours(24);
+
+/// How old an entry may get; ten years are more than CM has left.
+const AGE: RangeInclusive<Duration> = SHORTEST..=Duration::from_hours(10 * 8766);
+
+/// More cards at a time than any desk has, and not more than CM would take.
+const CONCURRENCY: RangeInclusive<usize> = 1..=64;
+
+/// An outbox of more entries than this is a slip of the keyboard.
+const ENTRIES: RangeInclusive<usize> = 1..=10_000_000;
+
+/// Reads every key, and reports everything that is wrong on the way.
+pub(super) fn read(tree: &Tree, report: &mut Report) -> Result<Settings, Reported> {
+    let mut scope = Scope::top(tree, report);
+    let station = station(&mut scope);
+    let cm = cm(&mut scope);
+    let families = scope.required_list("cards.families", family);
+    let skip_atr = scope.list_or_empty("cards.skip_atr", atr_pattern);
+    let atr_mismatch = scope.required(
+        "cards.atr_mismatch",
+        choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)], &[]),
+    );
+    let outbox = outbox(&mut scope);
+    let control = scope.required("control.socket", socket);
+    let log = log(&mut scope);
+
+    let numbers = rules::numbers(tree, report);
+    let readers = rules::readers(tree, report);
+    let rules = rules::rules(tree, &numbers, report);
+    Ok(Settings {
+        station: station?,
+        cm: cm?,
+        families: families?,
+        skip_atr: skip_atr?.unwrap_or_default(),
+        readers: readers?,
+        rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },
+        outbox: outbox?,
+        control: ControlSettings { socket: control? },
+        log: log?,
+    })
+}
+
+fn station(scope: &mut Scope<'_>) -> Result<String, Reported> {
+    let said = scope.is_said("station.id");
+    scope.required("station.id", |value| match word(value) {
+        Err(_) if !said => Err(Fault::new(
+            format!("the host name {} will not do", quote(text(value)?)),
+            "write id = \"desk-3\" in [station]",
+        )),
+        word => word,
+    })
+}
+
+fn cm(scope: &mut Scope<'_>) -> Result<CmSettings, Reported> {
+    let url = scope.required("cm.url", address::origin);
+    let api_path = scope.required("cm.api_path", address::api_path);
+    let timeout = scope.required("cm.timeout", duration(CALL));
+    let connect_timeout = scope.required("cm.connect_timeout", duration(CALL));
+    let concurrency = scope.required("cm.concurrency", integer(CONCURRENCY));
+    let ca_file = scope.optional("cm.ca_file", credential);
+    let proxy = scope.required("cm.proxy", no_proxy);
+    let auth = auth(scope);
+    proxy?;
+    Ok(CmSettings {
+        url: url?,
+        api_path: api_path?,
+        timeout: timeout?,
+        connect_timeout: connect_timeout?,
+        concurrency: NonZeroUsize::new(concurrency?).unwrap_or(NonZeroUsize::MIN),
+        ca_file: ca_file?,
+        auth: auth?,
+    })
+}
+
+/// The value is not told: a proxy's address may hold a password.
+fn no_proxy(value: &Value) -> Result<(), Fault> {
+    if text(value)? == "none" {
+        Ok(())
+    } else {
+        Err(Fault::not_yet("a proxy", r#"write "none", or remove the key"#))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    None,
+    Bearer,
+}
+
+fn auth(scope: &mut Scope<'_>) -> Result<Auth, Reported> {
+    const TOKEN_FILE: &str = "cm.auth.token_file";
+    let known = [("none", Method::None), ("bearer", Method::Bearer)];
+    let method = scope.required("cm.auth.method", choice(&known, &["negotiate", "oauth2"]));
+    let token_file = scope.optional(TOKEN_FILE, credential);
+    match (method?, token_file?) {
+        (Method::None, None) => Ok(Auth::None),
+        (Method::Bearer, Some(token_file)) => Ok(Auth::Bearer { token_file }),
+        (Method::Bearer, None) => Err(scope.refuse_missing(TOKEN_FILE)),
+        (Method::None, Some(_)) => {
+            let what = "is of no use while cm.auth.method is \"none\"";
+            Err(scope
+                .refuse(TOKEN_FILE, Fault::new(what, "write method = \"bearer\", or remove it")))
+        }
+    }
+}
+
+fn family(value: &Value) -> Result<Family, Fault> {
+    let later: Vec<_> =
+        Family::ALL.iter().filter(|f| **f != Family::Gids).map(|f| f.as_str()).collect();
+    choice(&[(Family::Gids.as_str(), Family::Gids)], &later)(value)
+}
+
+fn atr_pattern(value: &Value) -> Result<AtrPattern, Fault> {
+    let text = text(value)?;
+    text.parse().map_err(|error| {
+        let remedy = "write the ATR as hex digits without blanks, ? for any one digit";
+        Fault::new(format!("{} is no ATR: {error}", quote(text)), remedy)
+    })
+}
+
+fn outbox(scope: &mut Scope<'_>) -> Result<OutboxSettings, Reported> {
+    let path = scope.required("outbox.path", path);
+    let max_entries = scope.required("outbox.max_entries", integer(ENTRIES));
+    let max_age = scope.required("outbox.max_age", duration(AGE));
+    let retry_min = scope.required("outbox.retry_min", duration(RETRY));
+    let retry_max = scope.required("outbox.retry_max", duration(RETRY));
+    let retry = retry(scope, retry_min, retry_max);
+    let (retry_min, retry_max) = retry?;
+    Ok(OutboxSettings {
+        path: path?,
+        max_entries: max_entries?,
+        max_age: max_age?,
+        retry_min,
+        retry_max,
+    })
+}
+
+/// The two waits, the shorter one first; where they are not, the one that somebody set is wrong.
+fn retry(
+    scope: &mut Scope<'_>,
+    min: Result<Duration, Reported>,
+    max: Result<Duration, Reported>,
+) -> Result<(Duration, Duration), Reported> {
+    let (min, max) = (min?, max?);
+    if min <= max {
+        return Ok((min, max));
+    }
+    let (shown_min, shown_max) = (format_duration(min), format_duration(max));
+    Err(if scope.is_said("outbox.retry_min") {
+        let what = format!("{shown_min} is longer than outbox.retry_max, {shown_max}");
+        scope.refuse("outbox.retry_min", Fault::new(what, "lower it, or raise the other"))
+    } else {
+        let what = format!("{shown_max} is shorter than outbox.retry_min, {shown_min}");
+        scope.refuse("outbox.retry_max", Fault::new(what, "raise it, or lower the other"))
+    })
+}
+
+fn log(scope: &mut Scope<'_>) -> Result<LogSettings, Reported> {
+    let levels = [
+        ("error", Level::Error),
+        ("warn", Level::Warn),
+        ("info", Level::Info),
+        ("debug", Level::Debug),
+        ("trace", Level::Trace),
+    ];
+    let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let level = scope.required("log.level", choice(&levels, &[]));
+    let format = scope.required("log.format", choice(&formats, &["journald"]));
+    let show_ids = scope.required("log.show_ids", switch);
+    Ok(LogSettings { level: level?, format: format?, show_ids: show_ids? })
+}

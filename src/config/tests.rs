@@ -1,0 +1,580 @@
+//! What administrators get right and wrong.
+
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+
+use super::keys::{OPEN, Support};
+use super::*;
+use crate::domain::{AtrPattern, CardStatus, Family, ReaderName, RequestType};
+use crate::rules::AtrMismatch;
+
+const MAIN: &str = "/etc/cardbridge/cardbridge.toml";
+const MINIMAL: &str = "[cm]\nurl = \"https://cm.example.com\"\n";
+
+#[derive(Default)]
+struct World {
+    sources: Vec<Source>,
+    environment: Vec<(String, String)>,
+}
+
+impl World {
+    fn of(text: &str) -> Self {
+        Self::default().file(MAIN, text)
+    }
+
+    fn file(mut self, name: &str, text: &str) -> Self {
+        self.sources.push(Source { name: name.to_owned(), text: text.to_owned() });
+        self
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn parse(&self) -> Result<Loaded, Problems> {
+        let Self { sources, environment } = self;
+        parse(&Inputs { sources, environment, host_name: "desk-3" })
+    }
+
+    fn settings(&self) -> Settings {
+        self.parse().unwrap_or_else(|problems| panic!("{problems}")).settings
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let problems = self.parse().expect_err("a problem");
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    /// The one problem there is.
+    fn line(&self) -> String {
+        let lines = self.lines();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        lines.concat()
+    }
+}
+
+/// The one problem of a file that is good but for these lines.
+fn line(text: &str) -> String {
+    World::of(&format!("{MINIMAL}\n{text}")).line()
+}
+
+/// The settings of a file with these lines.
+fn settings(text: &str) -> Settings {
+    World::of(&format!("{MINIMAL}\n{text}")).settings()
+}
+
+fn effective(loaded: &Loaded, key: &str) -> (String, String) {
+    let line = loaded.effective.iter().find(|line| line.key == key);
+    let line = line.unwrap_or_else(|| panic!("no {key}"));
+    (line.value.clone(), line.origin.to_string())
+}
+
+#[test]
+fn the_address_of_cm_is_all_that_has_to_be_said() {
+    let settings = World::of(MINIMAL).settings();
+    assert_eq!(settings.station, "desk-3");
+    assert_eq!(settings.cm.url, "https://cm.example.com");
+    assert_eq!(settings.cm.api_path, "/CertificateManagement/api/v1.0");
+    assert_eq!(settings.cm.timeout, Duration::from_secs(10));
+    assert_eq!(settings.cm.connect_timeout, Duration::from_secs(3));
+    assert_eq!(settings.cm.concurrency.get(), 4);
+    assert_eq!(settings.cm.ca_file, None);
+    assert_eq!(settings.cm.auth, Auth::None);
+    assert_eq!(settings.families, [Family::Gids]);
+    assert_eq!(settings.skip_atr, []);
+    assert_eq!(settings.readers.0, []);
+    assert_eq!(settings.rules.atr_mismatch, AtrMismatch::Warn);
+    assert_eq!(settings.outbox.path.to_str(), Some("/var/lib/cardbridge/outbox.db"));
+    assert_eq!(settings.outbox.max_entries, 100_000);
+    assert_eq!(settings.outbox.max_age, Duration::from_hours(30 * 24));
+    assert_eq!(settings.outbox.retry_min, Duration::from_secs(1));
+    assert_eq!(settings.outbox.retry_max, Duration::from_mins(5));
+    assert_eq!(settings.control.socket.to_str(), Some("/run/cardbridge/control.sock"));
+    let log = LogSettings { level: Level::Info, format: LogFormat::Auto, show_ids: true };
+    assert_eq!(settings.log, log);
+}
+
+#[test]
+fn without_a_rule_retire_and_disable_are_in_force() {
+    let rules = World::of(MINIMAL).settings().rules.rules;
+    let [retire, disable] = rules.as_slice() else { panic!("{rules:?}") };
+    assert_eq!(retire.name, "retire");
+    assert_eq!(retire.request_types, [RequestType::new(7)]);
+    assert_eq!(retire.set_status, ("Retired".to_owned(), CardStatus::new(6)));
+    assert_eq!(retire.card_status, []);
+    assert!(retire.reader_role.is_empty());
+    assert_eq!(disable.name, "disable");
+    assert_eq!(disable.request_types, [RequestType::new(4)]);
+    assert_eq!(disable.set_status, ("Disabled".to_owned(), CardStatus::new(3)));
+}
+
+#[test]
+fn one_rule_of_the_site_replaces_both_default_ones() {
+    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"retire\", \"Disable\"]\n\
+                set_status = \"retired\"\ncard_status = [\"Active\"]\nreader_role = [\"out\"]\n\
+                on = \"inserted\"\ncomplete_request = false\n";
+    let rules = settings(rule).rules.rules;
+    let [rule] = rules.as_slice() else { panic!("{rules:?}") };
+    assert_eq!(rule.request_types, [RequestType::new(7), RequestType::new(4)]);
+    assert_eq!(rule.set_status.0, "Retired", "CM is told its own spelling");
+    assert_eq!(rule.card_status, [CardStatus::new(2)]);
+    assert_eq!(rule.reader_role, ["out"]);
+}
+
+#[test]
+fn five_faults_in_three_places_are_five_lines() {
+    let world = World::of(
+        "[cm]\nurl = \"http://cm.example.com\"\ntimeout = \"10 bananas\"\n\
+         [[rule]]\nname = \"retire\"\nrequest_type = [\"Retire\"]\nset_status = \"Retierd\"\n",
+    )
+    .file("/etc/cardbridge/conf.d/10-desk.toml", "[cm]\nconcurency = 8\n")
+    .variable("CARDBRIDGE_OUTBOX__MAX_ENTRIES", "lots");
+    assert_snapshot!(world.parse().expect_err("five problems"), @r#"
+    /etc/cardbridge/cardbridge.toml: cm.url: "http://cm.example.com" is not encrypted and leads to another machine; write https://
+    /etc/cardbridge/cardbridge.toml: cm.timeout: "10 bananas" is no duration; write a number and a unit, such as "10s", "5m" or "30d"
+    /etc/cardbridge/cardbridge.toml: rule[1].set_status: "Retierd" is not a known card status; did you mean "Retired"? If CM has it, add its number to [cm.numbers.card_status]
+    /etc/cardbridge/conf.d/10-desk.toml: cm.concurency: is not a known key; did you mean cm.concurrency?
+    CARDBRIDGE_OUTBOX__MAX_ENTRIES: outbox.max_entries: "lots" is not an integer, such as 4; correct the variable, or unset it
+    "#);
+}
+
+#[test]
+fn a_syntax_error_hides_no_problem_of_another_file() {
+    let lines = World::of("[cm]\nurl = \"https://cm.example.com\n[cm.auth]\n")
+        .file("b.toml", "[log]\nlevel = \"chatty\"\n[cm.auth]\nmethod = \"bearer\"\n")
+        .lines();
+    // Neither cm.url nor cm.auth.token_file is told to be missing: who knows.
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines[0].starts_with(&format!("{MAIN}: line 2, column ")), "{}", lines[0]);
+    assert!(lines[1].starts_with("b.toml: log.level: \"chatty\""), "{}", lines[1]);
+}
+
+#[test]
+fn a_syntax_error_does_not_tell_what_is_on_the_line() {
+    let line = World::of("[cm]\npassword = \"hunter2\n").line();
+    assert!(!line.contains("hunter2"), "{line}");
+    assert!(!line.contains('\n'), "{line}");
+}
+
+#[test]
+fn problems_come_file_by_file_and_the_environment_last() {
+    let lines = World::of("[cm]\nurl = 1\n")
+        .file("a.toml", "[log]\nlevel = 1\n")
+        .variable("CARDBRIDGE_STATION__ID", "")
+        .variable("CARDBRIDGE_NONE", "")
+        .lines();
+    let origins: Vec<_> = lines.iter().filter_map(|line| line.split(": ").next()).collect();
+    let mut want = [MAIN, "a.toml", "CARDBRIDGE_STATION__ID", "CARDBRIDGE_NONE"];
+    want[2..].reverse();
+    assert_eq!(origins, want);
+}
+
+#[test]
+fn a_key_that_has_to_be_set_is_missed_where_it_belongs() {
+    let line = World::of("").file("b.toml", "").line();
+    assert_snapshot!(line, @r#"/etc/cardbridge/cardbridge.toml: cm.url: is missing; write url = "https://cm.example.com" in [cm]"#);
+    let line = World::of(&format!("{MINIMAL}[[reader]]\nrole = \"in\"")).line();
+    assert_snapshot!(line, @r#"/etc/cardbridge/cardbridge.toml: reader[1].match: is missing; write match = "*Omnikey*" in [[reader]]"#);
+}
+
+#[test]
+fn unknown_names_come_with_the_one_that_was_meant() {
+    assert_snapshot!(line("[logs]\nlevel = \"info\""), @"/etc/cardbridge/cardbridge.toml: logs: is not a known section; did you mean log?");
+    assert_snapshot!(line("[log]\nlevle = \"info\""), @"/etc/cardbridge/cardbridge.toml: log.levle: is not a known key; did you mean log.level?");
+    assert_snapshot!(line("[outbox]\ntoken_file = \"x\""), @"/etc/cardbridge/cardbridge.toml: outbox.token_file: is not a known key; did you mean cm.auth.token_file?");
+    assert_snapshot!(line("[log]\nzebra = 1"), @"/etc/cardbridge/cardbridge.toml: log.zebra: is not a known key; remove it; [log] has level, format, show_ids");
+    assert_snapshot!(line("[zebra]\na = 1\nb = 2"), @"/etc/cardbridge/cardbridge.toml: zebra: is not a known section; remove it; a file has station, cm, cards, reader, rule, outbox, control, log");
+    assert_snapshot!(line("[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\nstatus = 1"), @"/etc/cardbridge/cardbridge.toml: rule[1].status: is not a known key; remove it; [[rule]] has name, on, request_type, set_status, complete_request, card_status, reader_role");
+    assert_snapshot!(line("[log]\nlevel = \"warning\""), @r#"/etc/cardbridge/cardbridge.toml: log.level: "warning" is not known here; did you mean "warn"?"#);
+    assert_snapshot!(line("[log]\nformat = \"xml\""), @r#"/etc/cardbridge/cardbridge.toml: log.format: "xml" is not known here; use one of auto, text, json"#);
+}
+
+#[test]
+fn quoted_names_cannot_pass_for_paths() {
+    assert!(World::of("\"cm.url\" = \"https://cm.example.com\"").lines().len() == 2);
+    assert!(line("[\"rule[]\"]\nname = \"r\"").contains("is not a known section"));
+    assert!(line("[cm.numbers.card_status]\n\"a.b\" = 3").contains("is not a name that CM"));
+    assert!(line("[log]\n\"a\\u001b[31m\\nb\" = 3").contains(r"log.a\u{1b}[31m\nb: is not a"));
+}
+
+#[test]
+fn secrets_in_the_wrong_place_are_not_told() {
+    for text in [
+        "[cm]\nurl = \"https://user:hunter2@cm.example.com\"",
+        "[cm]\nurl = \"user:hunter2@cm.example.com\"",
+        "[cm]\nurl = \"https://cm.example.com\"\nproxy = \"http://user:hunter2@proxy:3128\"",
+        "[cm]\nurl = \"https://cm.example.com\"\npassword = \"hunter2\"",
+        "[cm]\nurl = \"https://cm.example.com\"\n[cm.auth]\nmethod = \"bearer\"\n\
+         token_file = \"hunter2/and/more\"",
+    ] {
+        let line = World::of(text).line();
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+    let line = World::of(MINIMAL).variable("CARDBRIDGE_CM__PASSWORD", "hunter2").line();
+    assert!(!line.contains("hunter2"), "{line}");
+}
+
+#[test]
+fn what_comes_in_later_versions_is_refused_never_ignored() {
+    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
+    let mut texts = vec![
+        "[cm.auth]\nmethod = \"negotiate\"".to_owned(),
+        "[cm.auth]\nmethod = \"oauth2\"".to_owned(),
+        "[cards]\nfamilies = [\"gids\", \"piv\"]".to_owned(),
+        "[cards]\nfamilies = [\"pkcs15\"]".to_owned(),
+        format!("{rule}on = \"removed\""),
+        format!("{rule}complete_request = true"),
+        "[log]\nformat = \"journald\"".to_owned(),
+    ];
+    for key in KEYS.iter().filter(|key| key.support == Support::NotYet) {
+        texts.push(format!("{}\n{} = \"x\"", key.heading(), key.name()));
+    }
+    assert_eq!(texts.len(), 7 + 10);
+    for text in texts {
+        let line = line(&text);
+        assert!(line.contains("not supported yet"), "{line}");
+    }
+    let line = World::of(&format!("{MINIMAL}proxy = \"http://proxy:3128\"")).line();
+    assert!(line.contains("not supported yet"), "{line}");
+    World::of(&format!("{MINIMAL}proxy = \"none\"")).settings();
+}
+
+#[test]
+fn every_key_that_is_supported_is_really_read() {
+    // A date is of the wrong type for all of them.
+    for key in KEYS.iter().filter(|key| key.support == Support::Now) {
+        let name = key.name().replace(OPEN, "Some");
+        let text = format!("{}\n{name} = 1979-05-27", key.heading());
+        let lines = World::of(&text).lines();
+        let path = key.path.replace("[]", "[1]").replace(OPEN, "Some");
+        let told = format!("{MAIN}: {path}: is a date or time, not ");
+        assert!(lines.iter().any(|line| line.starts_with(&told)), "{told}: {lines:#?}");
+    }
+}
+
+#[test]
+fn every_key_says_enough_to_be_shown() {
+    for key in KEYS {
+        assert!(key.meaning.ends_with('.') && !key.meaning.contains('|'), "{}", key.path);
+        if key.support == Support::Now {
+            assert!(key.example.parse::<toml::Value>().is_ok(), "{}", key.path);
+        }
+        if let Fallback::Value(text) = key.fallback {
+            assert!(text.parse::<toml::Value>().is_ok(), "{}", key.path);
+        }
+        assert_eq!(KEYS.iter().filter(|other| other.path == key.path).count(), 1);
+    }
+}
+
+#[test]
+fn the_example_sets_nothing_but_the_address() {
+    let example = World::of(&example());
+    assert_eq!(example.settings(), World::of(MINIMAL).settings());
+}
+
+#[test]
+fn the_example_may_be_uncommented_as_a_whole() {
+    let text: String = example()
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with([' ', '#']) => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let loaded = World::of(&text).parse().unwrap_or_else(|problems| panic!("{problems}"));
+    for key in KEYS.iter().filter(|key| key.support == Support::Now && key.name() != OPEN) {
+        let (value, origin) = effective(&loaded, &key.path.replace("[]", "[1]"));
+        assert_eq!((value.as_str(), origin.as_str()), (key.example, MAIN), "{}", key.path);
+    }
+    assert_eq!(loaded.settings.rules.numbers.request_type.number("OfflineUnblock"), Some(12));
+}
+
+#[test]
+fn a_later_file_overrides_key_by_key_and_the_environment_overrides_all() {
+    let world = World::of(
+        "[cm]\nurl = \"https://a.example.com\"\ntimeout = \"1s\"\nconcurrency = 2\n\
+         [cards]\nskip_atr = [\"3b00\", \"3b01\"]\n",
+    )
+    .file("b.toml", "[cm]\ntimeout = \"2s\"\nconcurrency = 3\n[cards]\nskip_atr = [\"3b??\"]\n")
+    .variable("CARDBRIDGE_CM__CONCURRENCY", "9");
+    let loaded = world.parse().unwrap();
+    assert_eq!(effective(&loaded, "cm.url").1, MAIN);
+    assert_eq!(effective(&loaded, "cm.timeout"), ("\"2s\"".into(), "b.toml".into()));
+    let nine = ("9".into(), "CARDBRIDGE_CM__CONCURRENCY".into());
+    assert_eq!(effective(&loaded, "cm.concurrency"), nine);
+    assert_eq!(effective(&loaded, "log.level"), ("\"info\"".into(), "default".into()));
+    assert_eq!(effective(&loaded, "station.id"), ("\"desk-3\"".into(), "default".into()));
+    assert_eq!(effective(&loaded, "rule[2].name"), ("\"disable\"".into(), "default".into()));
+    let skip: Vec<_> = loaded.settings.skip_atr.iter().map(AtrPattern::as_str).collect();
+    assert_eq!(skip, ["3b??"], "lists are replaced, not merged");
+}
+
+#[test]
+fn readers_and_rules_of_all_files_stand_in_file_order() {
+    let rule = |name: &str| {
+        format!(
+            "[[rule]]\nname = \"{name}\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n"
+        )
+    };
+    let world = World::of(&format!("{MINIMAL}{}{}", rule("a"), rule("b")))
+        .file("b.toml", &format!("{}[[reader]]\nmatch = \"*\"\nenabled = false", rule("c")));
+    let loaded = world.parse().unwrap();
+    let names: Vec<_> = loaded.settings.rules.rules.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(effective(&loaded, "rule[3].name"), ("\"c\"".into(), "b.toml".into()));
+    let place = loaded.settings.readers.place(&ReaderName::from("X"));
+    assert_eq!((place.label.as_str(), place.role.as_str(), place.enabled), ("X", "desk", false));
+
+    let world = World::of(&format!("{MINIMAL}{}", rule("a"))).file("b.toml", &rule("a"));
+    assert_snapshot!(world.line(), @r#"b.toml: rule[1].name: "a" is already rule[1].name in /etc/cardbridge/cardbridge.toml; change one, the audit trail could not tell them apart"#);
+}
+
+#[test]
+fn what_a_later_file_mends_is_no_problem() {
+    World::of("[cm]\nurl = \"nonsense\"").file("b.toml", MINIMAL).settings();
+}
+
+#[test]
+fn every_kind_of_key_can_be_set_by_environment() {
+    let settings = World::of("")
+        .variable("CARDBRIDGE_CM__URL", "http://localhost:8080/")
+        .variable("CARDBRIDGE_CM__AUTH__METHOD", "bearer")
+        .variable("CARDBRIDGE_CM__AUTH__TOKEN_FILE", "cm-token")
+        .variable("CARDBRIDGE_CM__NUMBERS__CARD_STATUS__Suspended", "5")
+        .variable("CARDBRIDGE_CM__NUMBERS__CARD_STATUS__RETIRED", "7")
+        .variable("CARDBRIDGE_OUTBOX__RETRY_MIN", "20ms")
+        .variable("CARDBRIDGE_STATION__ID", "42")
+        .variable("CARDBRIDGE_CARDS__FAMILIES", "[\"gids\"]")
+        .variable("CARDBRIDGE_LOG__SHOW_IDS", "false")
+        .variable("CARDBRIDGE_CONFIG", "/elsewhere.toml")
+        .variable("PATH", "/bin")
+        .settings();
+    assert_eq!(settings.cm.url, "http://localhost:8080");
+    assert_eq!(settings.cm.auth, Auth::Bearer { token_file: "cm-token".into() });
+    assert_eq!(settings.rules.numbers.card_status.number("Suspended"), Some(5));
+    assert_eq!(settings.rules.numbers.card_status.name(7), Some("Retired"));
+    assert_eq!(settings.rules.rules[0].set_status, ("Retired".to_owned(), CardStatus::new(7)));
+    assert_eq!(settings.outbox.retry_min, Duration::from_millis(20));
+    assert_eq!(settings.station, "42", "what looks like a number is text where text is wanted");
+    assert!(!settings.log.show_ids);
+}
+
+#[test]
+fn variables_that_set_nothing_are_told() {
+    let told = |name: &str, value: &str| World::of(MINIMAL).variable(name, value).line();
+    assert_snapshot!(told("CARDBRIDGE_CM_URL", "x"), @"CARDBRIDGE_CM_URL: names no key of the configuration; did you mean CARDBRIDGE_CM__URL?");
+    assert_snapshot!(told("CARDBRIDGE_ZEBRA", "x"), @"CARDBRIDGE_ZEBRA: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
+    assert_snapshot!(told("CARDBRIDGE_RULE__NAME", "x"), @"CARDBRIDGE_RULE__NAME: no variable sets the keys of a rule; unset it, and write [[rule]] in a file");
+    assert_snapshot!(told("CARDBRIDGE_CM__KEYTAB", "x"), @"CARDBRIDGE_CM__KEYTAB: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
+    assert_snapshot!(told("CARDBRIDGE_CM__AUTH__KEYTAB", "x"), @"CARDBRIDGE_CM__AUTH__KEYTAB: cm.auth.keytab: is not supported yet; remove it");
+    assert_snapshot!(told("CARDBRIDGE_CARDS__FAMILIES", "gids"), @r#"CARDBRIDGE_CARDS__FAMILIES: cards.families: "gids" is not a list of strings, such as ["a", "b"]; correct the variable, or unset it"#);
+    assert_snapshot!(told("CARDBRIDGE_CM__CONCURRENCY", "\"4\""), @"CARDBRIDGE_CM__CONCURRENCY: cm.concurrency: is a string, not an integer; give a number from 1 to 64");
+    assert_snapshot!(told("CARDBRIDGE_CM__NUMBERS__CARD_STATUS__", "4"), @"CARDBRIDGE_CM__NUMBERS__CARD_STATUS__: names no key of the configuration; did you mean CARDBRIDGE_CM__NUMBERS__CARD_STATUS__NAME?");
+}
+
+#[test]
+fn an_override_by_environment_keeps_the_spelling_of_the_file() {
+    let world = World::of(&format!("{MINIMAL}[cm.numbers.request_type]\nOfflineUnblock = 12"))
+        .variable("CARDBRIDGE_CM__NUMBERS__REQUEST_TYPE__OFFLINEUNBLOCK", "13");
+    let loaded = world.parse().unwrap();
+    assert_eq!(loaded.settings.rules.numbers.request_type.name(13), Some("OfflineUnblock"));
+    assert_eq!(loaded.settings.rules.numbers.request_type.name(12), None);
+    let (value, origin) = effective(&loaded, "cm.numbers.request_type.OfflineUnblock");
+    assert_eq!(value, "13");
+    assert_eq!(origin, "CARDBRIDGE_CM__NUMBERS__REQUEST_TYPE__OFFLINEUNBLOCK");
+    let known = effective(&loaded, "cm.numbers.request_type.Enroll");
+    assert_eq!(known, ("1".into(), "default".into()));
+}
+
+#[test]
+fn numbers_that_contradict_each_other_are_refused() {
+    assert_snapshot!(line("[cm.numbers.card_status]\nSuspended = 4\nHeld = 4"), @"/etc/cardbridge/cardbridge.toml: cm.numbers.card_status.Suspended: contradicts Held = 4; remove one of the two");
+    assert_snapshot!(line("[cm.numbers.card_status]\nSuspended = 4\nsuspended = 5"), @"/etc/cardbridge/cardbridge.toml: cm.numbers.card_status.suspended: contradicts Suspended = 4; remove one of the two");
+    assert_snapshot!(line("[cm.numbers.card_status]\nSuspended = 4294967296"), @"/etc/cardbridge/cardbridge.toml: cm.numbers.card_status.Suspended: 4294967296 is out of range; give a number from -2147483648 to 2147483647");
+    assert_snapshot!(line("[cm.numbers.card_status]\n\"in use\" = 4"), @"/etc/cardbridge/cardbridge.toml: cm.numbers.card_status.in use: is not a name that CM could have; use letters, digits and _ only, a letter first");
+}
+
+#[test]
+fn numbers_may_be_swapped() {
+    let settings = settings("[cm.numbers.request_type]\nRetire = 4\nDisable = 7");
+    assert_eq!(settings.rules.rules[0].request_types, [RequestType::new(4)]);
+    assert_eq!(settings.rules.rules[1].request_types, [RequestType::new(7)]);
+}
+
+#[test]
+fn a_name_whose_number_was_taken_is_no_longer_known() {
+    // Without this the default rule would go on to set whatever 6 means there.
+    let line = line("[cm.numbers.card_status]\nSuspended = 6");
+    assert!(line.contains(r#"default: rule[1].set_status: "Retired" is not a known card status"#));
+}
+
+#[test]
+fn plain_http_leads_to_this_machine_only() {
+    let told = |url: &str| {
+        let parsed = World::of(&format!("[cm]\nurl = {url:?}")).parse();
+        parsed.map(|loaded| loaded.settings.cm.url).map_err(|problems| problems.to_string())
+    };
+    for (url, meant) in [
+        ("http://localhost", "http://localhost"),
+        ("HTTP://LocalHost:8080/", "http://LocalHost:8080"),
+        ("http://127.0.0.1:80", "http://127.0.0.1:80"),
+        ("http://127.255.0.9", "http://127.255.0.9"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://cm.example.com:8443", "https://cm.example.com:8443"),
+        ("https://[2001:db8::1]", "https://[2001:db8::1]"),
+        ("https://cm_1", "https://cm_1"),
+    ] {
+        assert_eq!(told(url).as_deref(), Ok(meant));
+    }
+    for url in [
+        "http://cm.example.com",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "http://127.1",
+        "http://10.0.0.1",
+        "http://[::2]",
+        "http://[::ffff:127.0.0.1]",
+        "http://localhost@cm.example.com",
+        "http://cm.example.com\\@localhost",
+        "http://localhost#@cm.example.com",
+        "ftp://localhost",
+        "cm.example.com",
+        "https://",
+        "https://:443",
+        "https://cm.example.com:0",
+        "https://cm.example.com:",
+        "https://cm.example.com:65536",
+        "https://cm.example.com:+443",
+        "https://cm..example.com",
+        "https://cm.example.com.",
+        "https://2001:db8::1",
+        "https://[::1",
+        "https://[::1]x",
+        "https://cm.example.com//",
+        "https://cm.example.com/path",
+        "https://cm.example.com?query",
+        "https://cm example.com",
+        "https://cm.example.com\n",
+        "https://c\u{fc}.example.com",
+        "",
+    ] {
+        assert!(told(url).is_err(), "{url} passed");
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_with_a_remedy() {
+    assert_snapshot!(World::of("[cm]\nurl = \"https://cm.example.com/api\"").line(), @r#"/etc/cardbridge/cardbridge.toml: cm.url: "https://cm.example.com/api" goes on after the host; end it there, and put the path into cm.api_path"#);
+    assert_snapshot!(line("[outbox]\nmax_age = 30"), @r#"/etc/cardbridge/cardbridge.toml: outbox.max_age: is an integer, not a duration; write a number and a unit, such as "10s", "5m" or "30d""#);
+    assert_snapshot!(line("[outbox]\nmax_age = \"0s\""), @r#"/etc/cardbridge/cardbridge.toml: outbox.max_age: "0s" is too short; give a duration from 10ms to 10years"#);
+    assert_snapshot!(line("[outbox]\nmax_age = \"11years\""), @r#"/etc/cardbridge/cardbridge.toml: outbox.max_age: "11years" is too long; give a duration from 10ms to 10years"#);
+    assert_snapshot!(line("[outbox]\nmax_entries = 0"), @"/etc/cardbridge/cardbridge.toml: outbox.max_entries: 0 is out of range; give a number from 1 to 10000000");
+    assert_snapshot!(line("[outbox]\nretry_min = \"10m\""), @"/etc/cardbridge/cardbridge.toml: outbox.retry_min: 10m is longer than outbox.retry_max, 5m; lower it, or raise the other");
+    assert_snapshot!(line("[outbox]\nretry_max = \"500ms\""), @"/etc/cardbridge/cardbridge.toml: outbox.retry_max: 500ms is shorter than outbox.retry_min, 1s; raise it, or lower the other");
+    assert_snapshot!(line("[outbox]\npath = \"outbox.db\""), @r#"/etc/cardbridge/cardbridge.toml: outbox.path: "outbox.db" is not an absolute path; write the whole path from / on"#);
+    assert_snapshot!(line("[control]\nsocket = \"/run/\""), @"/etc/cardbridge/cardbridge.toml: control.socket: is the path of a directory; write the path of a file");
+    assert_snapshot!(line("[cards]\nskip_atr = [\"3b 8d\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.skip_atr[1]: "3b 8d" is no ATR: ' ' is neither a hex digit nor ?; write the ATR as hex digits without blanks, ? for any one digit"#);
+    assert_snapshot!(line("[cards]\nskip_atr = \"3b8d\""), @"/etc/cardbridge/cardbridge.toml: cards.skip_atr: is a string, not a list; put it in [ ]");
+    assert_snapshot!(line("[cards]\nfamilies = []"), @"/etc/cardbridge/cardbridge.toml: cards.families: is an empty list; name at least one, or remove the key");
+    assert_snapshot!(line("[cards]\nfamilies = [\"gids\", \"gids\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.families[2]: "gids" is there twice; remove one"#);
+    assert_snapshot!(line("[cards]\nfamilies = [\"gid\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.families[1]: "gid" is not known here; did you mean "gids"?"#);
+    assert_snapshot!(line("[station]\nid = \" desk\""), @r#"/etc/cardbridge/cardbridge.toml: station.id: " desk" has blanks around it or control characters in it; remove them"#);
+    assert_snapshot!(line("[cm.auth]\nmethod = \"bearer\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is missing; write token_file = "/etc/cardbridge/cm-token" in [cm.auth]"#);
+    assert_snapshot!(line("[cm.auth]\ntoken_file = \"t\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is of no use while cm.auth.method is "none"; write method = "bearer", or remove it"#);
+    assert_snapshot!(line("[cm.auth]\nmethod = \"bearer\"\ntoken_file = \"../t\""), @"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is neither an absolute path nor the bare name of a credential; write the whole path from / on, or a name without / for a file in $CREDENTIALS_DIRECTORY");
+    assert_snapshot!(line("[[reader]]\nmatch = \"\""), @"/etc/cardbridge/cardbridge.toml: reader[1].match: is empty; write something there, or remove the key");
+    assert_snapshot!(line("[reader]\nmatch = \"*\""), @"/etc/cardbridge/cardbridge.toml: reader: is a table, not a list of tables; write [[reader]]");
+    assert_snapshot!(World::of("rule = []\nlog = 3\n[cm]\nurl = \"https://a\"").lines().join("\n"), @"
+    /etc/cardbridge/cardbridge.toml: log: is an integer, not a section; write [log]
+    /etc/cardbridge/cardbridge.toml: rule: is an empty list; remove it, or give at least one table
+    ");
+}
+
+#[test]
+fn every_bad_element_of_a_list_is_told() {
+    let text = format!("{MINIMAL}[cards]\nskip_atr = [\"3b00\", \"x\", 5, \"3b00\"]");
+    assert_snapshot!(World::of(&text).lines().join("\n"), @r#"
+    /etc/cardbridge/cardbridge.toml: cards.skip_atr[2]: "x" is no ATR: 'x' is neither a hex digit nor ?; write the ATR as hex digits without blanks, ? for any one digit
+    /etc/cardbridge/cardbridge.toml: cards.skip_atr[3]: is an integer, not a string; put it in quotes
+    /etc/cardbridge/cardbridge.toml: cards.skip_atr[4]: "3b00" is there twice; remove one
+    "#);
+}
+
+#[test]
+fn the_paths_of_sockets_end_where_the_kernel_ends_them() {
+    let socket = |length: usize| format!("[control]\nsocket = \"/{}\"", "s".repeat(length - 1));
+    assert_eq!(settings(&socket(107)).control.socket.as_os_str().len(), 107);
+    assert!(line(&socket(108)).contains("too long for a socket"));
+}
+
+#[test]
+fn a_connect_timeout_beyond_the_timeout_is_pointless_but_no_problem() {
+    World::of(&format!("{MINIMAL}timeout = \"1s\"")).settings();
+}
+
+#[test]
+fn a_host_name_that_will_not_do_is_told() {
+    let source = Source { name: MAIN.to_owned(), text: MINIMAL.to_owned() };
+    let inputs = Inputs { sources: &[source], environment: &[], host_name: "" };
+    assert_snapshot!(parse(&inputs).expect_err("no station"), @r#"default: station.id: the host name "" will not do; write id = "desk-3" in [station]"#);
+}
+
+#[test]
+fn a_file_of_another_system_is_read() {
+    let text = format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"));
+    World::of(&text).settings();
+}
+
+#[test]
+fn absurd_durations_are_refused_not_computed() {
+    for text in ["18446744073709551615s 1000ms", "9999999999y", "1e9s", "1.", "\u{b5}s", "-1s"] {
+        let line = line(&format!("[outbox]\nmax_age = {text:?}"));
+        assert!(line.contains("is no duration"), "{line}");
+    }
+}
+
+/// Text that is nearly a configuration.
+fn nearly_toml() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(
+        KEYS.iter().flat_map(|key| [key.name(), key.section()]).collect::<Vec<_>>(),
+    );
+    let value = prop_oneof![
+        prop::sample::select(KEYS.iter().map(|key| key.example.to_owned()).collect::<Vec<_>>()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        "[a-z0-9.]{0,4}[smhdy ]{0,3}".prop_map(|text| format!("{text:?}")),
+        "\\PC{0,12}".prop_map(|text| format!("[{text:?}]")),
+    ];
+    let line = prop_oneof![
+        prop::sample::select(KEYS.iter().map(Key::heading).collect::<Vec<_>>()),
+        (name, value).prop_map(|(name, value)| format!("{name} = {value}")),
+    ];
+    prop::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"))
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(
+        text in prop_oneof![any::<String>(), nearly_toml()],
+        more in nearly_toml(),
+        name in prop_oneof![
+            "CARDBRIDGE_\\PC{0,20}",
+            prop::sample::select(KEYS.iter().filter_map(Key::variable).collect::<Vec<_>>()),
+        ],
+        value in any::<String>(),
+        host_name in any::<String>(),
+    ) {
+        let World { sources, environment } =
+            World::of(&text).file("b.toml", &more).variable(&name, &value);
+        let inputs = Inputs { sources: &sources, environment: &environment, host_name: &host_name };
+        if let Err(problems) = parse(&inputs) {
+            prop_assert!(problems.iter().len() > 0);
+            for line in problems.to_string().lines() {
+                prop_assert!(line.contains("; "), "{line:?} has no remedy");
+                prop_assert!(!line.contains(char::is_control), "{line:?}");
+            }
+        }
+    }
+}

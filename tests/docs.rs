@@ -1,0 +1,135 @@
+//! The documents say what the code does.
+
+use cardbridge::config::{Fallback, Inputs, KEYS, Key, Source, Support, parse};
+use cardbridge::domain::{AwayReason, NotIdentifiedReason, Numbers, Outcome, ParkReason};
+
+const OPERATIONS: &str = include_str!("../docs/operations.md");
+
+/// A key's row in the table of all keys.
+fn row(key: &Key) -> String {
+    let default = match (key.support, key.fallback) {
+        (Support::Now, Fallback::Value(value)) => format!("`{value}`"),
+        _ => key.default_text().to_owned(),
+    };
+    format!("| `{}` | {default} | {} |", key.path, key.meaning)
+}
+
+/// The lines below a heading, up to the next one.
+fn below(heading: &str) -> impl Iterator<Item = &'static str> {
+    let lines = OPERATIONS.lines().skip_while(move |line| *line != heading).skip(1);
+    lines.take_while(|line| !line.starts_with('#'))
+}
+
+#[test]
+fn the_table_of_keys_is_the_one_in_the_code() {
+    let written: Vec<_> = below("### Every key").filter(|line| line.starts_with("| `")).collect();
+    let meant: Vec<_> = KEYS.iter().map(row).collect();
+    assert_eq!(written, meant, "the table should be:\n\n{}\n", meant.join("\n"));
+}
+
+#[test]
+fn every_outcome_and_every_reason_is_explained_where_a_person_looks_for_it() {
+    use {AwayReason as Away, NotIdentifiedReason as Not, ParkReason as Park};
+
+    let outcomes = [
+        Outcome::Updated,
+        Outcome::AlreadySet,
+        Outcome::NothingToDo,
+        Outcome::UnknownCard,
+        Outcome::Superseded,
+        Outcome::Parked(Park::Refused),
+        Outcome::Discarded,
+    ]
+    .map(Outcome::as_str);
+    let parked = [
+        Park::Refused,
+        Park::Ambiguous,
+        Park::AtrMismatch,
+        Park::Rejected,
+        Park::WrongAnswer,
+        Park::Expired,
+    ]
+    .map(ParkReason::as_str);
+    let away = [
+        Away::Unreachable,
+        Away::Timeout,
+        Away::Tls,
+        Away::Credentials,
+        Away::NotLetIn,
+        Away::ApiOff,
+        Away::MethodTaken,
+        Away::Busy,
+        Away::ServerError,
+        Away::NotCm,
+    ]
+    .map(AwayReason::as_str);
+    let not_identified = [
+        Not::UnknownFamily,
+        Not::NoId,
+        Not::Mute,
+        Not::Busy,
+        Not::Removed,
+        Not::Timeout,
+        Not::Skipped,
+        Not::Failed,
+    ]
+    .map(NotIdentifiedReason::as_str);
+
+    for (heading, words) in [
+        ("### Outcomes", outcomes.as_slice()),
+        ("### Parked: what to do", &parked),
+        ("### CM is away", &away),
+        ("### A card is not identified", &not_identified),
+    ] {
+        let rows: Vec<_> = below(heading).filter(|line| line.starts_with("| `")).collect();
+        let told = |word: &&str| rows.iter().any(|row| row.starts_with(&format!("| `{word}` |")));
+        let missing: Vec<_> = words.iter().filter(|word| !told(word)).collect();
+        assert!(missing.is_empty(), "{heading} says nothing about {missing:?}");
+        assert_eq!(rows.len(), words.len(), "{heading} explains what does not exist");
+    }
+}
+
+#[test]
+fn the_names_of_numbers_are_those_that_rules_may_use() {
+    let numbers = Numbers::default();
+    for (section, map) in [
+        ("request_type", &numbers.request_type),
+        ("card_status", &numbers.card_status),
+        ("request_status", &numbers.request_status),
+    ] {
+        let names: Vec<_> = map.iter().map(|(name, number)| format!("{name} {number}")).collect();
+        let row = format!("| `[cm.numbers.{section}]` | {} |", names.join(", "));
+        assert!(below("### CM's numbers").any(|line| line == row), "no row {row}");
+    }
+}
+
+#[test]
+fn the_messages_in_the_document_are_what_a_person_reads() {
+    let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
+    let sources = [
+        source(
+            "/etc/cardbridge/cardbridge.toml",
+            "[cm]\nurl = \"https://cm.example.com\"\ntimeout = \"10 bananas\"",
+        ),
+        source("/etc/cardbridge/conf.d/10-desk.toml", "[cm]\nconcurency = 8"),
+    ];
+    let variable = ("CARDBRIDGE_OUTBOX__MAX_ENTRIES".to_owned(), "lots".to_owned());
+    let inputs = Inputs { sources: &sources, environment: &[variable], host_name: "desk-3" };
+    let problems = parse(&inputs).expect_err("three problems").to_string();
+    assert!(OPERATIONS.contains(&format!("```text\n{problems}\n```")), "{problems}");
+}
+
+#[test]
+fn the_examples_in_the_document_are_configurations() {
+    let blocks = OPERATIONS.split("```toml\n").skip(1);
+    let mut seen = 0;
+    for text in blocks.filter_map(|block| block.split("```").next()) {
+        let source = Source { name: "docs/operations.md".to_owned(), text: text.to_owned() };
+        let inputs = Inputs { sources: &[source], environment: &[], host_name: "desk-3" };
+        if let Err(problems) = parse(&inputs) {
+            panic!("{problems}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 0);
+}

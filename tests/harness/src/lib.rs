@@ -5,6 +5,7 @@
 //! protocols, never the code that speaks them.
 
 pub mod cards;
+pub mod cm;
 pub mod netns;
 pub mod pcscd;
 pub mod process;

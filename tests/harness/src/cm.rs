@@ -1,0 +1,317 @@
+//! A simulator of MIM Certificate Management's REST API, with the manners of
+//! the web server in front of it.
+//!
+//! [`Cm`] runs on a thread of its own and is worked from synchronous tests:
+//! what CM knows ([`Store`]), what goes wrong ([`Fault`]), what has arrived
+//! ([`LogEntry`]). It answers by the documented codes only, unless a fault says
+//! otherwise.
+
+mod answer;
+mod control;
+mod desk;
+mod fault;
+mod http;
+mod log;
+mod model;
+mod routes;
+mod server;
+mod store;
+mod tls;
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
+use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use uuid::Uuid;
+
+use desk::Desk;
+use server::{Order, Shared};
+
+pub use control::HELP as CONTROL_HELP;
+pub use desk::{Held, Stage};
+pub use fault::{Fault, FaultRule};
+pub use log::LogEntry;
+pub use model::{
+    CARD_STATUS, Casing, DataItem, REQUEST_STATUS, REQUEST_TYPE, Record, Request, UNSET_TIME,
+    number,
+};
+pub use routes::BASE_PATH;
+pub use store::Store;
+pub use tls::Certificate;
+
+/// How a simulator is set up.
+#[derive(Clone, Debug)]
+pub struct CmOptions {
+    /// Where to listen; port 0 finds a free one.
+    pub listen: SocketAddr,
+    /// HTTPS with this certificate; plain HTTP where `None`.
+    pub tls: Option<Certificate>,
+    /// Where the CA's certificate goes; a temporary directory where `None`.
+    pub tls_dir: Option<PathBuf>,
+    /// The only token let in; everybody is where `None`.
+    pub bearer: Option<String>,
+    /// What CM knows at the start.
+    pub store: Store,
+    /// Whether `/_sim/` is offered.
+    pub control: bool,
+}
+
+impl Default for CmOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
+            tls_dir: None,
+            bearer: None,
+            store: Store::default(),
+            control: false,
+        }
+    }
+}
+
+/// A running simulator; dropping it ends it.
+#[derive(Debug)]
+pub struct Cm {
+    desk: Arc<Desk>,
+    orders: UnboundedSender<Order>,
+    thread: Option<JoinHandle<()>>,
+    address: SocketAddr,
+    ca_file: Option<PathBuf>,
+    _dir: TempDir,
+    /// Bound, never listening: while CM is away nobody else gets its port.
+    _port: OwnedFd,
+}
+
+impl Cm {
+    /// Starts a simulator.
+    pub fn start(options: CmOptions) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("cm-").tempdir()?;
+        let (port, address) =
+            reserve(options.listen).with_context(|| format!("cannot have {}", options.listen))?;
+        let listener = server::listen(address)?;
+        let tls_dir = options.tls_dir.unwrap_or_else(|| dir.path().to_owned());
+        let ca_file = options.tls.map(|_| tls_dir.join("ca.pem"));
+        let tls = match (options.tls, &ca_file) {
+            (Some(certificate), Some(file)) => Some(tls::acceptor(certificate, file)?),
+            _ => None,
+        };
+        let desk = Arc::new(Desk::default());
+        desk.lock().store = options.store;
+        desk.lock().bearer = options.bearer;
+        let (orders, inbox) = unbounded_channel();
+        let shared = Shared {
+            desk: Arc::clone(&desk),
+            tls,
+            control: options.control.then(|| orders.clone()),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = thread::Builder::new().name("cm-sim".to_owned());
+        let thread = thread.spawn(move || {
+            drop(runtime.block_on(server::run(listener, shared, inbox)));
+        })?;
+        Ok(Self {
+            desk,
+            orders,
+            thread: Some(thread),
+            address,
+            ca_file,
+            _dir: dir,
+            _port: port,
+        })
+    }
+
+    /// A simulator that knows the documentation's card and its Retire request.
+    pub fn seed() -> Result<Self> {
+        Self::start(CmOptions {
+            store: Store::seed(),
+            ..CmOptions::default()
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its base URL, without the API's path.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.ca_file.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The certificate of the CA behind its HTTPS.
+    #[must_use]
+    pub fn ca_pem_path(&self) -> Option<PathBuf> {
+        self.ca_file.clone()
+    }
+
+    /// The token it lets in, if it asks for one.
+    #[must_use]
+    pub fn bearer(&self) -> Option<String> {
+        self.desk.lock().bearer.clone()
+    }
+
+    /// Changes the only token let in.
+    pub fn set_bearer(&self, token: Option<&str>) {
+        self.desk.lock().bearer = token.map(str::to_owned);
+    }
+
+    /// What CM knows now.
+    #[must_use]
+    pub fn state(&self) -> Store {
+        self.desk.lock().store.clone()
+    }
+
+    /// Changes what CM knows.
+    pub fn change_state<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
+        self.desk.change(|inner| change(&mut inner.store))
+    }
+
+    /// The record with this id.
+    #[must_use]
+    pub fn record(&self, uuid: Uuid) -> Option<Record> {
+        self.desk.lock().store.record(uuid).cloned()
+    }
+
+    /// The request with this id.
+    #[must_use]
+    pub fn request(&self, uuid: Uuid) -> Option<Request> {
+        self.desk.lock().store.request(uuid).cloned()
+    }
+
+    /// Adds a record, or replaces the one with its id.
+    pub fn add_record(&self, record: Record) {
+        self.desk.add_record(record);
+    }
+
+    /// Adds a request, or replaces the one with its id.
+    pub fn add_request(&self, request: Request) {
+        self.desk.add_request(request);
+    }
+
+    /// Sets a fault, in addition to those that are set.
+    pub fn set_fault(&self, fault: impl Into<FaultRule>) {
+        self.desk.change(|inner| inner.rules.push(fault.into()));
+    }
+
+    /// Ends every fault; what is held stays held.
+    pub fn clear_faults(&self) {
+        self.desk.change(|inner| inner.rules.clear());
+    }
+
+    /// Refuses connections and cuts the open ones.
+    pub fn go_away(&self) -> Result<()> {
+        self.order(Order::Away)
+    }
+
+    /// Listens again, on the same port.
+    pub fn come_back(&self) -> Result<()> {
+        self.order(Order::Back)
+    }
+
+    /// Every call so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<LogEntry> {
+        self.desk.lock().log.clone()
+    }
+
+    /// The PUT calls so far.
+    #[must_use]
+    pub fn puts(&self) -> Vec<LogEntry> {
+        let mut log = self.log();
+        log.retain(|entry| entry.method == "PUT");
+        log
+    }
+
+    /// The log as text, a call a line.
+    #[must_use]
+    pub fn story(&self) -> String {
+        self.desk.lock().story()
+    }
+
+    /// Waits for a condition on the log, and returns the log.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        timeout: Duration,
+        condition: impl Fn(&[LogEntry]) -> bool,
+    ) -> Result<Vec<LogEntry>> {
+        self.desk.wait(what, timeout, |inner| {
+            condition(&inner.log).then(|| inner.log.clone())
+        })
+    }
+
+    /// Waits for a call to be held by [`Fault::HoldBefore`] or
+    /// [`Fault::HoldAfter`].
+    pub fn wait_held(&self, timeout: Duration) -> Result<Held> {
+        let take = |inner: &mut desk::Inner| inner.held.pop_front();
+        self.desk.wait("a call is held", timeout, take)
+    }
+
+    fn order(
+        &self,
+        order: impl FnOnce(std::sync::mpsc::Sender<std::io::Result<()>>) -> Order,
+    ) -> Result<()> {
+        let (done, result) = channel();
+        drop(self.orders.send(order(done)));
+        result.recv().context("the simulator has ended")??;
+        Ok(())
+    }
+}
+
+impl Drop for Cm {
+    fn drop(&mut self) {
+        drop(self.orders.send(Order::Stop));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Desk {
+    fn add_record(&self, record: Record) {
+        self.change(|inner| {
+            let records = &mut inner.store.records;
+            records.retain(|known| known.uuid != record.uuid);
+            records.push(record);
+        });
+    }
+
+    fn add_request(&self, request: Request) {
+        self.change(|inner| {
+            let requests = &mut inner.store.requests;
+            requests.retain(|known| known.uuid != request.uuid);
+            requests.push(request);
+        });
+    }
+}
+
+/// Binds a socket that keeps the port; with "reuse address" the listener can
+/// have it too.
+fn reserve(address: SocketAddr) -> Result<(OwnedFd, SocketAddr)> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    let address = SocketAddr::try_from(getsockname(&socket)?)?;
+    Ok((socket, address))
+}

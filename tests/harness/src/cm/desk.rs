@@ -1,0 +1,192 @@
+//! What the server's tasks and the tests share: state, log, faults and the
+//! calls that are held.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Result, bail};
+use tokio::sync::oneshot;
+
+use super::answer::Answer;
+use super::fault::{Fault, FaultRule, unauthorized};
+use super::http::Call;
+use super::log::LogEntry;
+use super::routes::perform;
+use super::store::Store;
+
+/// At which point a call is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// CM has not looked at it yet.
+    BeforeApply,
+    /// CM has done it; the answer is not sent.
+    AfterApply,
+}
+
+/// A call that waits for its release; dropping it releases it too.
+#[derive(Debug)]
+pub struct Held {
+    /// The call.
+    pub call: LogEntry,
+    /// Where it waits.
+    pub stage: Stage,
+    release: oneshot::Sender<()>,
+}
+
+impl Held {
+    /// Lets the call go on.
+    pub fn release(self) {
+        // The call may have been cut off meanwhile.
+        self.release.send(()).ok();
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub(super) store: Store,
+    pub(super) log: Vec<LogEntry>,
+    pub(super) rules: Vec<FaultRule>,
+    pub(super) held: VecDeque<Held>,
+    pub(super) bearer: Option<String>,
+}
+
+impl Desk {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until `take` finds what it wants.
+    pub(super) fn wait<T>(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut take: impl FnMut(&mut Inner) -> Option<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + timeout;
+        let mut inner = self.lock();
+        loop {
+            if let Some(found) = take(&mut inner) {
+                return Ok(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!(
+                    "waited {timeout:?} in vain: {what}; the simulator's log:\n{}",
+                    inner.story()
+                );
+            }
+            let result = self.changed.wait_timeout(inner, left);
+            inner = result.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Writes a call into the log and finds the faults it meets.
+    pub(super) fn arrive(&self, call: &Call) -> (Attendance<'_>, Vec<Fault>) {
+        let (id, faults) = self.change(|inner| {
+            let meets = |rule: &mut FaultRule| {
+                let met = rule.meets(&call.method, &call.target);
+                met.then(|| rule.fault.clone())
+            };
+            let faults: Vec<Fault> = inner.rules.iter_mut().filter_map(meets).collect();
+            inner.rules.retain(|rule| rule.times != Some(0));
+            let id = inner.log.len();
+            inner.log.push(LogEntry {
+                id,
+                at: SystemTime::now(),
+                method: call.method.clone(),
+                target: call.target.clone(),
+                headers: call.headers.clone(),
+                body: String::from_utf8_lossy(&call.body).into_owned(),
+                status: None,
+                applied: false,
+                finished: false,
+                faults: faults.iter().map(|fault| format!("{fault:?}")).collect(),
+            });
+            (id, faults)
+        });
+        let attendance = Attendance {
+            desk: self,
+            id,
+            status: None,
+        };
+        (attendance, faults)
+    }
+
+    /// A 401 for a caller without the expected token.
+    pub(super) fn refuse_stranger(&self, call: &Call) -> Option<Answer> {
+        let expected = format!("Bearer {}", self.lock().bearer.as_ref()?);
+        let known = call.header("authorization") == Some(&expected);
+        (!known).then(|| unauthorized("Bearer"))
+    }
+}
+
+impl Inner {
+    pub(super) fn story(&self) -> String {
+        let lines = self.log.iter().map(|entry| format!("  {entry}\n"));
+        lines.collect()
+    }
+}
+
+/// A call being answered. However it ends, and be it that its connection is cut
+/// from outside, the log says so.
+pub(super) struct Attendance<'a> {
+    desk: &'a Desk,
+    id: usize,
+    status: Option<u16>,
+}
+
+impl Attendance<'_> {
+    pub(super) async fn hold(&self, stage: Stage) {
+        let (release, released) = oneshot::channel();
+        self.desk.change(|inner| {
+            if let Some(call) = inner.log.get(self.id).cloned() {
+                inner.held.push_back(Held {
+                    call,
+                    stage,
+                    release,
+                });
+            }
+        });
+        drop(released.await);
+    }
+
+    pub(super) fn perform(&self, call: &Call) -> Answer {
+        self.desk.change(|inner| {
+            let done = perform(&mut inner.store, call);
+            if let Some(entry) = inner.log.get_mut(self.id) {
+                entry.applied = done.applied;
+            }
+            done.answer
+        })
+    }
+
+    /// The call ends with an answer, which is about to be sent.
+    pub(super) fn answer(mut self, answer: Answer) -> Answer {
+        self.status = Some(answer.status);
+        answer
+    }
+}
+
+impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        self.desk.change(|inner| {
+            if let Some(entry) = inner.log.get_mut(self.id) {
+                entry.status = self.status;
+                entry.finished = true;
+            }
+        });
+    }
+}

@@ -1,0 +1,197 @@
+//! The simulator's sockets: listening, going away, and the life of a
+//! connection.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::answer::Answer;
+use super::control;
+use super::desk::{Desk, Stage};
+use super::fault::Fault;
+use super::http::{Call, Wire, read_call, write_answer, write_chunked, write_half, write_huge};
+
+/// What the owner of the server tells it.
+pub(super) enum Order {
+    /// Close the listener and every connection.
+    Away(std::sync::mpsc::Sender<io::Result<()>>),
+    /// Listen again on the same port.
+    Back(std::sync::mpsc::Sender<io::Result<()>>),
+    /// End.
+    Stop,
+}
+
+/// What each connection needs.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) desk: Arc<Desk>,
+    pub(super) tls: Option<TlsAcceptor>,
+    /// Where `/_sim/` may send orders; `None` switches it off.
+    pub(super) control: Option<UnboundedSender<Order>>,
+}
+
+/// Serves until told to stop.
+pub(super) async fn run(
+    listener: StdListener,
+    shared: Shared,
+    mut orders: UnboundedReceiver<Order>,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let mut listener = Some(TcpListener::from_std(listener)?);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = accept(listener.as_ref()) => {
+                if let Ok(socket) = accepted {
+                    connections.spawn(connection(socket, shared.clone()));
+                }
+            }
+            order = orders.recv() => match order {
+                Some(Order::Away(done)) => {
+                    listener = None;
+                    connections.shutdown().await;
+                    drop(done.send(Ok(())));
+                }
+                Some(Order::Back(done)) => {
+                    let bound = listen(address).and_then(TcpListener::from_std);
+                    let result = bound.map(|bound| listener = Some(bound));
+                    drop(done.send(result));
+                }
+                Some(Order::Stop) | None => return Ok(()),
+            },
+            Some(_) = connections.join_next() => (),
+        }
+    }
+}
+
+/// A listener that tokio can take.
+pub(super) fn listen(address: SocketAddr) -> io::Result<StdListener> {
+    let listener = StdListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => Ok(listener.accept().await?.0),
+        None => std::future::pending().await,
+    }
+}
+
+async fn connection(socket: TcpStream, shared: Shared) {
+    drop(socket.set_nodelay(true));
+    let tls = shared.tls.clone();
+    // What a client does wrong ends its connection, nothing else.
+    drop(match tls {
+        None => converse(socket, &shared).await,
+        Some(tls) => match tls.accept(socket).await {
+            Ok(stream) => converse(stream, &shared).await,
+            Err(error) => Err(error),
+        },
+    });
+}
+
+/// A connection that can be reset instead of closed.
+trait Resettable: Wire {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Resettable for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Resettable for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+async fn converse(mut wire: impl Resettable, shared: &Shared) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    while let Some(call) = read_call(&mut wire, &mut buffer).await? {
+        let delivery = match &shared.control {
+            Some(orders) if call.target.starts_with("/_sim/") => {
+                Delivery::Answer(control::perform(&shared.desk, orders, &call))
+            }
+            _ => serve(&shared.desk, &call).await,
+        };
+        match delivery {
+            Delivery::Answer(answer) => write_answer(&mut wire, &answer).await?,
+            Delivery::Chunked(answer) => write_chunked(&mut wire, &answer).await?,
+            Delivery::Huge(bytes) => write_huge(&mut wire, bytes).await?,
+            Delivery::Half(answer) => return write_half(&mut wire, &answer).await,
+            Delivery::Cut => return Ok(()),
+            Delivery::Reset => {
+                // Closing a socket that lingers for no time resets it.
+                set_socket_linger(wire.socket(), Some(Duration::ZERO))?;
+                return Ok(());
+            }
+        }
+        if call.is_last() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// In what way an answer reaches the client, if at all.
+enum Delivery {
+    Answer(Answer),
+    Chunked(Answer),
+    Half(Answer),
+    Huge(u64),
+    Cut,
+    Reset,
+}
+
+async fn serve(desk: &Desk, call: &Call) -> Delivery {
+    let (attendance, faults) = desk.arrive(call);
+    for fault in &faults {
+        if let Fault::Slow { ms } = fault {
+            tokio::time::sleep(Duration::from_millis(*ms)).await;
+        } else if matches!(fault, Fault::HoldBefore) {
+            attendance.hold(Stage::BeforeApply).await;
+        }
+    }
+    if faults.contains(&Fault::Reset) {
+        return Delivery::Reset;
+    }
+    let refusal = faults.iter().find_map(Fault::instead);
+    if let Some(answer) = refusal.or_else(|| desk.refuse_stranger(call)) {
+        return Delivery::Answer(attendance.answer(answer));
+    }
+    let mut answer = attendance.perform(call);
+    if faults.contains(&Fault::HoldAfter) {
+        attendance.hold(Stage::AfterApply).await;
+    }
+    for fault in &faults {
+        answer = fault.bend(answer);
+    }
+    if faults.contains(&Fault::AnswerLost) {
+        return Delivery::Cut;
+    }
+    delivery(attendance.answer(answer), &faults)
+}
+
+fn delivery(answer: Answer, faults: &[Fault]) -> Delivery {
+    let huge = faults.iter().find_map(Fault::huge);
+    if let Some(bytes) = huge {
+        Delivery::Huge(bytes)
+    } else if faults.contains(&Fault::CutInBody) {
+        Delivery::Half(answer)
+    } else if faults.contains(&Fault::Chunked) {
+        Delivery::Chunked(answer)
+    } else {
+        Delivery::Answer(answer)
+    }
+}

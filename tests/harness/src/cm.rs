@@ -112,30 +112,17 @@ impl Cm {
             tls,
             control: options.control.then(|| orders.clone()),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("cm-sim".to_owned());
         let thread = thread.spawn(move || {
             drop(runtime.block_on(server::run(listener, shared, inbox)));
         })?;
-        Ok(Self {
-            desk,
-            orders,
-            thread: Some(thread),
-            address,
-            ca_file,
-            _dir: dir,
-            _port: port,
-        })
+        Ok(Self { desk, orders, thread: Some(thread), address, ca_file, _dir: dir, _port: port })
     }
 
     /// A simulator that knows the documentation's card and its Retire request.
     pub fn seed() -> Result<Self> {
-        Self::start(CmOptions {
-            store: Store::seed(),
-            ..CmOptions::default()
-        })
+        Self::start(CmOptions { store: Store::seed(), ..CmOptions::default() })
     }
 
     /// Where it listens.
@@ -147,11 +134,7 @@ impl Cm {
     /// Its base URL, without the API's path.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.ca_file.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = if self.ca_file.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
@@ -252,9 +235,7 @@ impl Cm {
         timeout: Duration,
         condition: impl Fn(&[LogEntry]) -> bool,
     ) -> Result<Vec<LogEntry>> {
-        self.desk.wait(what, timeout, |inner| {
-            condition(&inner.log).then(|| inner.log.clone())
-        })
+        self.desk.wait(what, timeout, |inner| condition(&inner.log).then(|| inner.log.clone()))
     }
 
     /// Waits for a call to be held by [`Fault::HoldBefore`] or

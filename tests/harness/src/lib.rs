@@ -9,6 +9,7 @@ pub mod cm;
 pub mod netns;
 pub mod pcscd;
 pub mod process;
+pub mod world;
 
 use std::io::Write as _;
 

@@ -19,13 +19,25 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::Process;
 
+/// A place to connect from.
+#[derive(Clone, Debug, Default)]
+enum Place {
+    /// None at the moment.
+    #[default]
+    Nowhere,
+    /// The network namespace of a process, to its own loopback.
+    Inside(u32),
+    /// This process's own network, to a host.
+    Here(String),
+}
+
 /// The network namespace of whatever process stands for it at the moment.
 ///
 /// Clones share the process, so a card finds its reader again after pcscd was
 /// restarted in a new namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Namespace {
-    owner: Arc<Mutex<Option<u32>>>,
+    place: Arc<Mutex<Place>>,
 }
 
 impl Namespace {
@@ -37,25 +49,32 @@ impl Namespace {
         namespace
     }
 
-    /// Names the process whose namespace it is; `None` while there is none.
-    pub fn set_owner(&self, pid: Option<u32>) {
-        *self.lock() = pid;
+    /// This process's own namespace, as the way to `host`.
+    #[must_use]
+    pub fn own(host: &str) -> Self {
+        let namespace = Self::default();
+        *namespace.lock() = Place::Here(host.to_owned());
+        namespace
     }
 
-    /// Connects to 127.0.0.1:`port` inside the namespace.
+    /// Names the process whose namespace it is; `None` while there is none.
+    pub fn set_owner(&self, pid: Option<u32>) {
+        *self.lock() = pid.map_or(Place::Nowhere, Place::Inside);
+    }
+
+    /// Connects to `port` inside the namespace.
     pub fn connect(&self, port: u16) -> Result<TcpStream> {
-        let Some(pid) = *self.lock() else {
-            bail!("no process owns the namespace")
-        };
-        if geteuid().is_root() {
-            connect_as_root(pid, port)
-        } else {
-            connect_through_bash(pid, port)
+        let place = self.lock().clone();
+        match place {
+            Place::Nowhere => bail!("no process owns the namespace"),
+            Place::Here(host) => Ok(TcpStream::connect((host, port))?),
+            Place::Inside(pid) if geteuid().is_root() => connect_as_root(pid, port),
+            Place::Inside(pid) => connect_through_bash(pid, port),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<u32>> {
-        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,10 +84,7 @@ fn connect_as_root(pid: u32, port: u16) -> Result<TcpStream> {
         move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(TcpStream::connect(("127.0.0.1", port))?)
     });
-    visitor
-        .join()
-        .ok()
-        .context("the visiting thread panicked")?
+    visitor.join().ok().context("the visiting thread panicked")?
 }
 
 fn connect_through_bash(pid: u32, port: u16) -> Result<TcpStream> {

@@ -57,12 +57,7 @@ impl Pcscd {
         let readers = options.readers.next_multiple_of(2);
         ensure!(readers <= MOST_READERS, "pcscd has room for 16 readers");
         let dir = tempfile::Builder::new().prefix("cb-").tempdir()?;
-        let mut pcscd = Self {
-            namespace: Namespace::default(),
-            process: None,
-            readers,
-            dir,
-        };
+        let mut pcscd = Self { namespace: Namespace::default(), process: None, readers, dir };
         // libpcsclite cuts a longer path silently and then finds nothing.
         let length = pcscd.socket_path().as_os_str().len();
         ensure!(length < 108, "the socket's path is too long; set TMPDIR");
@@ -174,20 +169,14 @@ impl Pcscd {
             // share its globals, and so each other's cards.
             let driver = dir.join(format!("vpcd{device}.so"));
             fs::copy(DRIVER, &driver).with_context(|| format!("no driver {DRIVER}"))?;
-            fs::write(
-                dir.join(format!("conf/device{device}")),
-                device_entry(device, &driver)?,
-            )?;
+            fs::write(dir.join(format!("conf/device{device}")), device_entry(device, &driver)?)?;
         }
         fs::write(dir.join("start"), start_script(dir))?;
         Ok(())
     }
 
     fn launch(&mut self) -> Result<()> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut command = unshare();
         command
             .args(["setpriv", "--pdeathsig", "KILL", "sh"])

@@ -1,15 +1,18 @@
 //! Child processes that do not outlive the harness, and bounded waiting.
 
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 type Job = (Command, Sender<io::Result<Child>>);
 
@@ -41,14 +44,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; a [`mortal`] one also dies with the harness.
-    pub fn spawn(command: Command) -> Result<Self> {
+    /// Starts `command` in a process group of its own, so that Ctrl-C reaches
+    /// the harness only. A [`mortal`] one also dies with the harness.
+    pub fn spawn(mut command: Command) -> Result<Self> {
+        command.process_group(0);
         let program = command.get_program().to_string_lossy().into_owned();
         let (reply, answer) = channel();
-        SPAWNER
-            .send((command, reply))
-            .ok()
-            .context("the spawning thread is gone")?;
+        SPAWNER.send((command, reply)).ok().context("the spawning thread is gone")?;
         let child = answer
             .recv()
             .context("the spawning thread is gone")?
@@ -107,6 +109,28 @@ impl Drop for Process {
     fn drop(&mut self) {
         drop(self.kill());
     }
+}
+
+/// Turns true on the first SIGINT or SIGTERM, which then no longer end this
+/// process: it can clean up.
+pub fn interrupted() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut term = signal(SignalKind::terminate())?;
+    drop(entered);
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = int.recv() => (),
+                _ = term.recv() => (),
+            }
+        });
+        seen.store(true, Ordering::SeqCst);
+    });
+    Ok(flag)
 }
 
 /// Sends a signal to a process id.

@@ -49,9 +49,7 @@ fn talk(mut wire: impl Read + Write, call: &str) -> io::Result<Reply> {
     let end = wire.read_to_end(&mut bytes);
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let Some((head, _)) = text.split_once("\r\n\r\n") else {
-        return Err(end
-            .err()
-            .unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+        return Err(end.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
     };
     let status = head.get(9..12).and_then(|code| code.parse().ok());
     Ok(Reply {
@@ -110,10 +108,7 @@ fn a_card_is_found_by_its_serial_number_whatever_the_case_of_the_path() {
     let wire = connect(&cm).unwrap();
     let path =
         "/certificatemanagement/API/V1.0/SmartCards?CardId=BC88F13F-83BA-4037-8262-46EBA1291C6E";
-    assert_eq!(
-        talk(wire, &call_text("GET", path, "", "")).unwrap().json(),
-        card
-    );
+    assert_eq!(talk(wire, &call_text("GET", path, "", "")).unwrap().json(), card);
     assert_eq!(get(&cm, &format!("/smartcards/{RECORD}")).json(), card);
     let operations = get(&cm, &format!("/smartcards/{RECORD}/operations"));
     assert_eq!(operations.body, br#"["renew","unblock","retire"]"#);
@@ -125,10 +120,7 @@ fn several_records_of_a_card_come_as_an_array_and_none_as_204() {
     let card = id("bc88f13f-83ba-4037-8262-46eba1291c6e");
     cm.add_record(Record::of_card(card));
     assert_eq!(get(&cm, CARD).json().as_array().unwrap().len(), 2);
-    let none = get(
-        &cm,
-        "/smartcards?cardid=00000000-0000-4000-8000-000000000001",
-    );
+    let none = get(&cm, "/smartcards?cardid=00000000-0000-4000-8000-000000000001");
     assert_eq!((none.status, none.body.len()), (204, 0));
     assert!(!none.head.contains("Content-Length"));
     assert_eq!(get(&cm, "/smartcards?cardid=nonsense").status, 500);
@@ -141,26 +133,11 @@ fn requests_are_filtered_by_the_name_of_their_status() {
     assert_eq!(approved[0]["Uuid"], REQUEST);
     assert_eq!(approved[0]["RequestType"], 7);
     assert_eq!(approved[0]["Completed"], "0001-01-01T00:00:00");
-    assert!(
-        approved[0]["SecurityDescriptor"]
-            .as_str()
-            .unwrap()
-            .ends_with('\0')
-    );
+    assert!(approved[0]["SecurityDescriptor"].as_str().unwrap().ends_with('\0'));
     assert_eq!(get(&cm, "/requests?status=Executing").body, b"[]");
     assert_eq!(get(&cm, "/requests?status=Sleeping").status, 500);
-    assert_eq!(
-        get(&cm, &format!("/requests/{REQUEST}")).json(),
-        approved[0]
-    );
-    assert_eq!(
-        get(&cm, "/profiletemplates")
-            .json()
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(get(&cm, &format!("/requests/{REQUEST}")).json(), approved[0]);
+    assert_eq!(get(&cm, "/profiletemplates").json().as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -170,26 +147,16 @@ fn a_put_takes_a_name_answers_a_number_and_makes_the_request_executing() {
     assert_eq!((answer.status, &answer.json()["Status"]), (200, &6.into()));
     assert_eq!(cm.record(id(RECORD)).unwrap().status, 6);
     assert_eq!(cm.request(id(REQUEST)).unwrap().status, 18);
-    assert_eq!(
-        get(&cm, "/requests?status=Executing").json()[0]["Uuid"],
-        REQUEST
-    );
+    assert_eq!(get(&cm, "/requests?status=Executing").json()[0]["Uuid"], REQUEST);
     let puts = cm.puts();
     assert_eq!(puts.len(), 1);
     assert!(puts[0].applied && puts[0].finished);
-    assert_eq!(
-        (puts[0].status, puts[0].body.as_str()),
-        (Some(200), RETIRED)
-    );
+    assert_eq!((puts[0].status, puts[0].body.as_str()), (Some(200), RETIRED));
 
     let path = format!("/requests/{REQUEST}");
     let answer = call(&cm, "PUT", &path, r#"{"status":"Completed"}"#);
     assert_eq!((answer.status, &answer.json()["Status"]), (200, &8.into()));
-    assert_eq!(
-        call(&cm, "PUT", &put_card(), RETIRED).status,
-        403,
-        "not open any more"
-    );
+    assert_eq!(call(&cm, "PUT", &put_card(), RETIRED).status, 403, "not open any more");
 }
 
 #[test]
@@ -200,16 +167,9 @@ fn a_put_that_the_request_does_not_cover_is_forbidden() {
     let path = format!("/requests/{REQUEST}/smartcards/{}", stranger.uuid);
     assert_eq!(call(&cm, "PUT", &path, RETIRED).status, 403);
     for status in [0, 4, 8, 9, 16, 17] {
-        let request = Request {
-            status,
-            ..Request::seed()
-        };
+        let request = Request { status, ..Request::seed() };
         cm.add_request(request);
-        assert_eq!(
-            call(&cm, "PUT", &put_card(), RETIRED).status,
-            403,
-            "status {status}"
-        );
+        assert_eq!(call(&cm, "PUT", &put_card(), RETIRED).status, 403, "status {status}");
     }
     assert_eq!(cm.record(id(RECORD)).unwrap().status, 2);
     assert!(cm.puts().iter().all(|put| !put.applied));
@@ -218,12 +178,7 @@ fn a_put_that_the_request_does_not_cover_is_forbidden() {
 #[test]
 fn a_put_that_cm_does_not_understand_is_an_error_with_a_correlation_id() {
     let cm = seed();
-    for body in [
-        r#"{"status":"Sleeping"}"#,
-        r#"{"status":6}"#,
-        "",
-        "nonsense",
-    ] {
+    for body in [r#"{"status":"Sleeping"}"#, r#"{"status":6}"#, "", "nonsense"] {
         let answer = call(&cm, "PUT", &put_card(), body);
         assert_eq!(answer.status, 500, "{body}");
         let message = answer.json()["Message"].as_str().unwrap().to_owned();
@@ -244,22 +199,11 @@ fn posts_answer_201_with_a_uri_as_a_json_string() {
     assert_eq!(answer.status, 201);
     let opened = cm.request(request).unwrap();
     assert_eq!(
-        (
-            opened.status,
-            opened.request_type,
-            opened.old_smartcard_uuid
-        ),
+        (opened.status, opened.request_type, opened.old_smartcard_uuid),
         (16, 4, id(RECORD))
     );
-    let bind = format!(
-        r#"{{"requestid":"{request}","cardid":"{}"}}"#,
-        Uuid::new_v4()
-    );
-    assert_eq!(
-        call(&cm, "POST", "/smartcards", &bind).status,
-        403,
-        "still pending"
-    );
+    let bind = format!(r#"{{"requestid":"{request}","cardid":"{}"}}"#, Uuid::new_v4());
+    assert_eq!(call(&cm, "POST", "/smartcards", &bind).status, 403, "still pending");
     cm.change_state(|store| store.approve(request));
     let answer = call(&cm, "POST", "/smartcards", &bind);
     let uri = answer.json().as_str().unwrap().to_owned();
@@ -271,10 +215,7 @@ fn posts_answer_201_with_a_uri_as_a_json_string() {
 fn upper_case_guids_and_unknown_routes() {
     let cm = Cm::start(CmOptions {
         store: Store {
-            records: vec![Record {
-                casing: Casing::Upper,
-                ..Record::seed()
-            }],
+            records: vec![Record { casing: Casing::Upper, ..Record::seed() }],
             requests: Vec::new(),
         },
         ..CmOptions::default()
@@ -294,12 +235,8 @@ fn a_bearer_token_is_asked_for() {
     assert!(stranger.status == 401 && stranger.is_html());
     assert!(stranger.head.contains("WWW-Authenticate: Bearer"));
     let wire = connect(&cm).unwrap();
-    let text = call_text(
-        "GET",
-        &format!("{BASE_PATH}{CARD}"),
-        "",
-        "Authorization: Bearer secret\r\n",
-    );
+    let text =
+        call_text("GET", &format!("{BASE_PATH}{CARD}"), "", "Authorization: Bearer secret\r\n");
     assert_eq!(talk(wire, &text).unwrap().status, 200);
     assert_eq!(cm.log()[1].header("authorization"), Some("Bearer secret"));
 }
@@ -317,10 +254,7 @@ fn get_over_tls(cm: &Cm) -> io::Result<Reply> {
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let session = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
     let wire = rustls::StreamOwned::new(session, connect(cm)?);
-    talk(
-        wire,
-        &call_text("GET", &format!("{BASE_PATH}{CARD}"), "", ""),
-    )
+    talk(wire, &call_text("GET", &format!("{BASE_PATH}{CARD}"), "", ""))
 }
 
 #[test]
@@ -328,12 +262,7 @@ fn https_with_a_good_and_with_bad_certificates() {
     let start = |certificate| {
         let store = Store::seed();
         let tls = Some(certificate);
-        Cm::start(CmOptions {
-            store,
-            tls,
-            ..CmOptions::default()
-        })
-        .unwrap()
+        Cm::start(CmOptions { store, tls, ..CmOptions::default() }).unwrap()
     };
     let good = start(Certificate::Good);
     assert!(good.url().starts_with("https://127.0.0.1:"));
@@ -352,11 +281,7 @@ fn away_refuses_connections_and_comes_back_on_the_same_port() {
     let open = connect(&cm).unwrap();
     assert_eq!(get(&cm, CARD).status, 200);
     cm.go_away().unwrap();
-    assert_eq!(
-        (&open).read(&mut [0]).unwrap(),
-        0,
-        "open connections are cut"
-    );
+    assert_eq!((&open).read(&mut [0]).unwrap(), 0, "open connections are cut");
     let error = try_call(&cm, "GET", CARD, "").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     cm.come_back().unwrap();
@@ -374,11 +299,7 @@ fn answers_that_come_instead_of_the_call() {
         (Fault::Forbidden, 403, "application/json"),
         (Fault::HtmlNotFound, 404, "text/html"),
         (Fault::HtmlMethodNotAllowed, 405, "Allow: GET"),
-        (
-            Fault::TooManyRequests { retry_after },
-            429,
-            "Retry-After: 7",
-        ),
+        (Fault::TooManyRequests { retry_after }, 429, "Retry-After: 7"),
         (Fault::Unavailable { retry_after }, 503, "Retry-After: 7"),
         (Fault::ServerError { correlation }, 500, "application/json"),
         (Fault::HtmlOk, 200, "text/html"),
@@ -393,11 +314,7 @@ fn answers_that_come_instead_of_the_call() {
         assert!(!entry.applied && entry.faults.len() == 1, "{entry:?}");
     }
     assert_eq!(cm.record(id(RECORD)).unwrap().status, 2);
-    assert_eq!(
-        call(&cm, "PUT", &put_card(), RETIRED).status,
-        200,
-        "faults are used up"
-    );
+    assert_eq!(call(&cm, "PUT", &put_card(), RETIRED).status, 200, "faults are used up");
 }
 
 #[test]
@@ -420,9 +337,7 @@ fn answers_that_are_bent_after_the_call() {
     assert!(chunked.body.ends_with(b"\r\n0\r\n\r\n"));
     let huge = bent(Fault::Huge { bytes: 3_000_000 });
     assert!(huge.body.len() == 3_000_000 && huge.json().is_string());
-    let after = Fault::ServerErrorAfter {
-        correlation: Uuid::new_v4(),
-    };
+    let after = Fault::ServerErrorAfter { correlation: Uuid::new_v4() };
     cm.set_fault(after.times(1));
     assert_eq!(call(&cm, "PUT", &put_card(), RETIRED).status, 500);
     assert!(cm.puts()[0].applied);
@@ -441,10 +356,7 @@ fn a_lost_answer_is_applied_and_a_reset_is_not() {
     assert!(try_call(&cm, "PUT", &put_card(), RETIRED).is_err());
     assert_eq!(cm.record(id(RECORD)).unwrap().status, 6);
     let puts = cm.puts();
-    let seen: Vec<_> = puts
-        .iter()
-        .map(|put| (put.applied, put.finished, put.status))
-        .collect();
+    let seen: Vec<_> = puts.iter().map(|put| (put.applied, put.finished, put.status)).collect();
     assert_eq!(seen, [(false, true, None), (true, true, None)]);
 }
 
@@ -456,10 +368,7 @@ fn a_held_call_goes_on_when_it_is_released() {
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| call(&cm, "PUT", &put_card(), RETIRED));
         let held = cm.wait_held(LONG).unwrap();
-        assert_eq!(
-            (held.stage, held.call.method.as_str()),
-            (Stage::BeforeApply, "PUT")
-        );
+        assert_eq!((held.stage, held.call.method.as_str()), (Stage::BeforeApply, "PUT"));
         assert_eq!(cm.record(id(RECORD)).unwrap().status, 2);
         assert_eq!(get(&cm, CARD).status, 200, "others are not held up");
         held.release();
@@ -480,9 +389,7 @@ fn a_slow_call_is_late_and_waiting_for_it_is_bounded() {
     assert_eq!(get(&cm, CARD).status, 200);
     assert!(start.elapsed() >= Duration::from_millis(200));
     let limit = Duration::from_millis(50);
-    let error = cm.wait_for("a PUT", limit, |log| {
-        log.iter().any(|entry| entry.method == "PUT")
-    });
+    let error = cm.wait_for("a PUT", limit, |log| log.iter().any(|entry| entry.method == "PUT"));
     let error = error.unwrap_err().to_string();
     assert!(error.contains("a PUT") && error.contains("GET "), "{error}");
     cm.wait_for("a GET", LONG, |log| log.len() == 1).unwrap();
@@ -490,28 +397,18 @@ fn a_slow_call_is_late_and_waiting_for_it_is_bounded() {
 
 #[test]
 fn the_control_api_sets_faults_and_shows_the_log() {
-    let cm = Cm::start(CmOptions {
-        store: Store::seed(),
-        control: true,
-        ..CmOptions::default()
-    })
-    .unwrap();
+    let cm = Cm::start(CmOptions { store: Store::seed(), control: true, ..CmOptions::default() })
+        .unwrap();
     let sim = |method: &str, path: &str, body: &str| {
         let wire = connect(&cm).unwrap();
         talk(wire, &call_text(method, path, body, "")).unwrap()
     };
     let fault = r#"{"fault":"unavailable","retry_after":3,"times":1,"path":"cardid"}"#;
     assert_eq!(sim("POST", "/_sim/faults", fault).status, 204);
-    assert_eq!(
-        sim("GET", "/_sim/faults", "").json()[0]["fault"],
-        "unavailable"
-    );
+    assert_eq!(sim("GET", "/_sim/faults", "").json()[0]["fault"], "unavailable");
     assert_eq!(get(&cm, CARD).status, 503);
     assert_eq!(sim("GET", "/_sim/log", "").json()[0]["status"], 503);
-    assert_eq!(
-        sim("GET", "/_sim/state", "").json()["Records"][0]["Uuid"],
-        RECORD
-    );
+    assert_eq!(sim("GET", "/_sim/state", "").json()["Records"][0]["Uuid"], RECORD);
     assert_eq!(sim("POST", "/_sim/records", r#"{"Uuid":"x"}"#).status, 500);
     assert_eq!(cm.log().len(), 1, "the control API is not logged");
     assert_eq!(sim("POST", "/_sim/away/300", "").status, 204);
@@ -520,10 +417,5 @@ fn the_control_api_sets_faults_and_shows_the_log() {
     cardbridge_harness::process::wait_until("back", LONG, || !refused()).unwrap();
     let off = seed();
     let wire = connect(&off).unwrap();
-    assert_eq!(
-        talk(wire, &call_text("GET", "/_sim/log", "", ""))
-            .unwrap()
-            .status,
-        404
-    );
+    assert_eq!(talk(wire, &call_text("GET", "/_sim/log", "", "")).unwrap().status, 404);
 }

@@ -87,18 +87,13 @@ fn two_pcscds_share_nothing() {
     for name in two.reader_names() {
         assert!(listed.contains(&name), "{name} is missing in:\n{listed}");
     }
-    assert_eq!(
-        text(&opensc_tool(&one, &["-l"])).matches("Virtual").count(),
-        2
-    );
+    assert_eq!(text(&opensc_tool(&one, &["-l"])).matches("Virtual").count(), 2);
 }
 
 #[test]
 fn sixteen_readers_each_have_their_own_card() {
     let Some(pcscd) = start(16) else { return };
-    let _cards: Vec<_> = [3, 15]
-        .map(|reader| insert(&pcscd, reader, GidsCard::seed()))
-        .into();
+    let _cards: Vec<_> = [3, 15].map(|reader| insert(&pcscd, reader, GidsCard::seed())).into();
     let listed = text(&opensc_tool(&pcscd, &["-l"]));
     assert_eq!(listed.matches("Yes").count(), 2, "{listed}");
     for name in pcscd.reader_names() {
@@ -133,13 +128,9 @@ fn dropping_leaves_nothing_running() {
 #[test]
 fn a_mute_card_is_present_and_cannot_be_read() {
     let Some(pcscd) = start(2) else { return };
-    let faults = Faults {
-        mute: true,
-        ..Faults::default()
-    };
+    let faults = Faults { mute: true, ..Faults::default() };
     let card = pcscd.insert_with(0, GidsCard::seed(), faults).unwrap();
-    card.wait_for("power-up", LONG, |state| state.power_ups > 0)
-        .unwrap();
+    card.wait_for("power-up", LONG, |state| state.power_ups > 0).unwrap();
     let serial = opensc_tool(&pcscd, &["--reader", "0", "--serial"]);
     assert!(!serial.status.success(), "{serial:?}");
     assert!(card.apdus().is_empty());
@@ -165,8 +156,7 @@ fn a_hanging_card_answers_once_it_is_released() {
     card.hang_at(1);
     std::thread::scope(|scope| {
         let read = scope.spawn(|| opensc_tool(&pcscd, &["--reader", "0", "--serial"]));
-        card.wait_for("an APDU hangs", LONG, |state| state.hanging)
-            .unwrap();
+        card.wait_for("an APDU hangs", LONG, |state| state.hanging).unwrap();
         assert!(!read.is_finished());
         card.release();
         assert!(text(&read.join().unwrap()).starts_with("3F F1"));

@@ -122,11 +122,7 @@ fn demand_exact_le(apdu: &[u8], card: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> 
     let answer = card(apdu);
     let data = answer.len().saturating_sub(2);
     let exact = data == 0 || data == 256 || expected.is_none() || expected == Some(data);
-    if exact {
-        answer
-    } else {
-        vec![0x6C, u8::try_from(data).unwrap_or(0)]
-    }
+    if exact { answer } else { vec![0x6C, u8::try_from(data).unwrap_or(0)] }
 }
 
 /// Le of a short APDU, 256 for 00; `None` where there is none.
@@ -145,10 +141,7 @@ mod tests {
 
     #[test]
     fn the_nth_apdu_is_counted_from_one() {
-        let mut faults = Faults {
-            hang_at: Some(2),
-            ..Faults::default()
-        };
+        let mut faults = Faults { hang_at: Some(2), ..Faults::default() };
         assert_eq!(faults.next_fate(), Fate::Answer);
         assert_eq!(faults.next_fate(), Fate::Hang);
         assert_eq!(faults.next_fate(), Fate::Answer);

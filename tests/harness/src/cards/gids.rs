@@ -17,9 +17,7 @@ pub const SEED_ATR: [u8; 17] = [
     0xC8,
 ];
 
-const AID: [u8; 11] = [
-    0xA0, 0x00, 0x00, 0x03, 0x97, 0x42, 0x54, 0x46, 0x59, 0x02, 0x01,
-];
+const AID: [u8; 11] = [0xA0, 0x00, 0x00, 0x03, 0x97, 0x42, 0x54, 0x46, 0x59, 0x02, 0x01];
 const MASTER_FILE: (u16, u16) = (0xA000, 0xDF1F);
 const CARDID_FILE: (u16, u16) = (0xA012, 0xDF20);
 const PIN_STATE: (u16, u16) = (0x3FFF, 0x7F71);
@@ -137,9 +135,8 @@ impl GidsCard {
     pub fn with_more_files(self, count: u8) -> Self {
         let names: Vec<String> = (0..count).map(|n| format!("kxc{n:02}")).collect();
         let more = names.iter().zip(0xDF40_u32..);
-        let mut rows: Vec<_> = more
-            .map(|(name, object)| row("mscp", name, object, 0xA010))
-            .collect();
+        let mut rows: Vec<_> =
+            more.map(|(name, object)| row("mscp", name, object, 0xA010)).collect();
         rows.extend(FACTORY_TABLE);
         self.with_rows(&rows)
     }
@@ -193,11 +190,7 @@ impl GidsCard {
         }
         let Some(content) = self.objects.get(&(file, tag)) else {
             let file_exists = self.objects.keys().any(|(known, _)| *known == file);
-            return Err(if file_exists {
-                DATA_NOT_FOUND
-            } else {
-                NOT_FOUND
-            });
+            return Err(if file_exists { DATA_NOT_FOUND } else { NOT_FOUND });
         };
         let mut answer = tag.to_be_bytes().to_vec();
         answer.extend(length(content.len()));
@@ -258,12 +251,7 @@ impl Card for GidsCard {
 }
 
 const fn row<'a>(directory: &'a str, name: &'a str, object: u32, file: u32) -> TableRow<'a> {
-    TableRow {
-        directory,
-        name,
-        object,
-        file,
-    }
+    TableRow { directory, name, object, file }
 }
 
 fn padded(name: &str) -> impl Iterator<Item = u8> {

@@ -83,24 +83,15 @@ impl InsertedCard {
             }
             socket.is_some()
         });
-        let Some(socket) = socket else {
-            bail!("{connected:?}: {failure:?}")
-        };
+        let Some(socket) = socket else { bail!("{connected:?}: {failure:?}") };
         let hand = Arc::new(Hand::default());
         hand.lock().faults = faults;
         hand.lock().socket = Some(socket.try_clone()?);
-        let session = Session {
-            hand: Arc::clone(&hand),
-            card,
-            bender: Bender::default(),
-        };
+        let session = Session { hand: Arc::clone(&hand), card, bender: Bender::default() };
         let thread = thread::Builder::new()
             .name(format!("card-{port}"))
             .spawn(move || session.run(socket, &namespace, port))?;
-        Ok(Self {
-            hand,
-            thread: Some(thread),
-        })
+        Ok(Self { hand, thread: Some(thread) })
     }
 
     /// Takes the card out. Ejecting twice is no harm.
@@ -141,10 +132,7 @@ impl InsertedCard {
         while !condition(&inner.state) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!(
-                    "waited {timeout:?} in vain: {what}; card: {:?}",
-                    inner.state
-                );
+                bail!("waited {timeout:?} in vain: {what}; card: {:?}", inner.state);
             }
             inner = self.hand.wait(inner, left);
         }
@@ -305,10 +293,7 @@ impl Session {
     /// The answer to an APDU; `None` where the card is torn out instead.
     fn apdu(&mut self, apdu: &[u8]) -> Option<Vec<u8>> {
         let (fate, slow, how) = self.hand.change(|inner| {
-            inner.state.exchanges.push(Exchange {
-                command: apdu.to_vec(),
-                answer: None,
-            });
+            inner.state.exchanges.push(Exchange { command: apdu.to_vec(), answer: None });
             let fate = inner.faults.next_fate();
             (fate, inner.faults.slow, inner.faults.answering)
         });

@@ -20,12 +20,7 @@ impl Answer {
     }
 
     pub(super) fn no_content() -> Self {
-        Self {
-            status: 204,
-            content_type: None,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self { status: 204, content_type: None, headers: Vec::new(), body: Vec::new() }
     }
 
     /// What the web server says by itself: a page, whatever was asked for.
@@ -36,10 +31,7 @@ impl Answer {
              <head><title>{status} - {reason}</title></head>\r\n\
              <body><h1>Server Error</h1><h2>{status} - {reason}</h2></body>\r\n</html>\r\n"
         );
-        Self {
-            content_type: Some("text/html"),
-            ..Self::json(status, page)
-        }
+        Self { content_type: Some("text/html"), ..Self::json(status, page) }
     }
 
     pub(super) fn forbidden() -> Self {

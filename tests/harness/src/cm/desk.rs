@@ -117,11 +117,7 @@ impl Desk {
             });
             (id, faults)
         });
-        let attendance = Attendance {
-            desk: self,
-            id,
-            status: None,
-        };
+        let attendance = Attendance { desk: self, id, status: None };
         (attendance, faults)
     }
 
@@ -153,11 +149,7 @@ impl Attendance<'_> {
         let (release, released) = oneshot::channel();
         self.desk.change(|inner| {
             if let Some(call) = inner.log.get(self.id).cloned() {
-                inner.held.push_back(Held {
-                    call,
-                    stage,
-                    release,
-                });
+                inner.held.push_back(Held { call, stage, release });
             }
         });
         drop(released.await);

@@ -145,11 +145,7 @@ impl Fault {
 
     /// The size of a huge answer.
     pub(super) fn huge(&self) -> Option<u64> {
-        if let Self::Huge { bytes } = self {
-            Some(*bytes)
-        } else {
-            None
-        }
+        if let Self::Huge { bytes } = self { Some(*bytes) } else { None }
     }
 
     /// Bends CM's own answer.
@@ -182,12 +178,7 @@ impl Fault {
 
 impl From<Fault> for FaultRule {
     fn from(fault: Fault) -> Self {
-        Self {
-            fault,
-            times: None,
-            method: None,
-            path: None,
-        }
+        Self { fault, times: None, method: None, path: None }
     }
 }
 

@@ -98,8 +98,7 @@ pub(super) async fn write_answer(wire: &mut impl Wire, answer: &Answer) -> io::R
 pub(super) async fn write_chunked(wire: &mut impl Wire, answer: &Answer) -> io::Result<()> {
     wire.write_all(&head(answer, None)).await?;
     for chunk in answer.body.chunks(61) {
-        wire.write_all(format!("{:x}\r\n", chunk.len()).as_bytes())
-            .await?;
+        wire.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await?;
         wire.write_all(chunk).await?;
         wire.write_all(b"\r\n").await?;
         wire.flush().await?;
@@ -118,15 +117,12 @@ pub(super) async fn write_half(wire: &mut impl Wire, answer: &Answer) -> io::Res
 
 /// Writes a JSON string of `size` bytes.
 pub(super) async fn write_huge(wire: &mut impl Wire, size: u64) -> io::Result<()> {
-    wire.write_all(&head(&Answer::json(200, ""), Some(size)))
-        .await?;
+    wire.write_all(&head(&Answer::json(200, ""), Some(size))).await?;
     wire.write_all(b"\"").await?;
     let block = vec![b'a'; 64 * 1024];
     let mut left = size.saturating_sub(2);
     while left > 0 {
-        let count = usize::try_from(left)
-            .unwrap_or(block.len())
-            .min(block.len());
+        let count = usize::try_from(left).unwrap_or(block.len()).min(block.len());
         wire.write_all(block.get(..count).unwrap_or(&block)).await?;
         left -= count as u64;
     }
@@ -136,11 +132,7 @@ pub(super) async fn write_huge(wire: &mut impl Wire, size: u64) -> io::Result<()
 
 /// Status line and header fields; `None` for a body in chunks.
 fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
-    let mut lines = vec![format!(
-        "HTTP/1.1 {} {}",
-        answer.status,
-        reason(answer.status)
-    )];
+    let mut lines = vec![format!("HTTP/1.1 {} {}", answer.status, reason(answer.status))];
     lines.push("Cache-Control: no-cache".to_owned());
     if let Some(content_type) = answer.content_type {
         lines.push(format!("Content-Type: {content_type}"));

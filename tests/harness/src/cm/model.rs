@@ -106,11 +106,7 @@ impl Record {
     /// GUID.
     #[must_use]
     pub fn of_card(card: Uuid) -> Self {
-        Self {
-            uuid: Uuid::new_v4(),
-            serial_number: card.braced().to_string(),
-            ..Self::seed()
-        }
+        Self { uuid: Uuid::new_v4(), serial_number: card.braced().to_string(), ..Self::seed() }
     }
 
     /// CM's JSON.
@@ -166,10 +162,7 @@ impl Default for Request {
             request_type: 0,
             status: 0,
             flags: 2,
-            data_collection: vec![DataItem {
-                name: "Sample Data Item".to_owned(),
-                value: None,
-            }],
+            data_collection: vec![DataItem { name: "Sample Data Item".to_owned(), value: None }],
             data_collection_flags: 32,
             originator_user_uuid: Uuid::nil(),
             target_user_uuid: Uuid::nil(),
@@ -289,10 +282,7 @@ mod tests {
 
     #[test]
     fn guids_can_be_upper_case_and_nothing_else_is() {
-        let record = Record {
-            casing: Casing::Upper,
-            ..Record::seed()
-        };
+        let record = Record { casing: Casing::Upper, ..Record::seed() };
         let json = record.json();
         assert!(json.contains(r#""Uuid":"17CF063D-E337-4AA9-A822-346554DDD3C9""#));
         assert!(json.contains(r#""{BC88F13F-83BA-4037-8262-46EBA1291C6E}""#));
@@ -302,10 +292,7 @@ mod tests {
     #[test]
     fn a_request_ends_its_descriptor_in_nulls_and_has_no_completion_time() {
         let json = Request::seed().json();
-        assert!(
-            json.contains(r"(A;;GA;;;SY)\u0000\u0000\u0000\u0000"),
-            "{json}"
-        );
+        assert!(json.contains(r"(A;;GA;;;SY)\u0000\u0000\u0000\u0000"), "{json}");
         assert!(json.contains(r#""Completed":"0001-01-01T00:00:00""#));
         assert!(json.contains(r#""RequestType":7,"Status":3"#));
     }

@@ -40,10 +40,7 @@ pub(super) fn perform(store: &mut Store, call: &Call) -> Done {
 
 impl Done {
     fn unchanged(answer: Answer) -> Self {
-        Self {
-            answer,
-            applied: false,
-        }
+        Self { answer, applied: false }
     }
 
     fn changed(result: Result<Answer, Refusal>) -> Self {
@@ -72,10 +69,7 @@ fn get(store: &Store, segments: &[&str], query: &str) -> Answer {
             Some(requests) => Answer::json(200, array(&requests, |request| request.json())),
             None => failure(),
         },
-        ["requests", uuid] => found(
-            guid(uuid).and_then(|uuid| store.request(uuid)),
-            Request::json,
-        ),
+        ["requests", uuid] => found(guid(uuid).and_then(|uuid| store.request(uuid)), Request::json),
         ["profiletemplates"] => Answer::json(200, templates(store)),
         _ => Answer::html(404),
     }
@@ -100,10 +94,7 @@ fn array<T>(objects: &[T], json: impl Fn(&T) -> String) -> String {
 }
 
 fn templates(store: &Store) -> String {
-    let ids = store
-        .records
-        .iter()
-        .map(|record| record.profile_template_uuid);
+    let ids = store.records.iter().map(|record| record.profile_template_uuid);
     let mut ids: Vec<Uuid> = ids.collect();
     ids.sort_unstable();
     ids.dedup();

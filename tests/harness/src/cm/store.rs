@@ -35,10 +35,7 @@ impl Store {
     /// to retire it.
     #[must_use]
     pub fn seed() -> Self {
-        Self {
-            records: vec![Record::seed()],
-            requests: vec![Request::seed()],
-        }
+        Self { records: vec![Record::seed()], requests: vec![Request::seed()] }
     }
 
     /// The record with this id.

@@ -29,8 +29,7 @@ pub(super) fn acceptor(certificate: Certificate, ca_file: &Path) -> Result<TlsAc
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    ca.distinguished_name
-        .push(DnType::CommonName, "CM simulator's CA");
+    ca.distinguished_name.push(DnType::CommonName, "CM simulator's CA");
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     fs::write(ca_file, ca_pem).with_context(|| format!("cannot write {}", ca_file.display()))?;
 
@@ -39,8 +38,7 @@ pub(super) fn acceptor(certificate: Certificate, ca_file: &Path) -> Result<TlsAc
         Certificate::WrongName => ["other.example.com", "192.0.2.1"],
     };
     let mut leaf = CertificateParams::new(names.map(str::to_owned))?;
-    leaf.distinguished_name
-        .push(DnType::CommonName, "CM simulator");
+    leaf.distinguished_name.push(DnType::CommonName, "CM simulator");
     if certificate == Certificate::Expired {
         leaf.not_before = date_time_ymd(2001, 1, 1);
         leaf.not_after = date_time_ymd(2002, 1, 1);

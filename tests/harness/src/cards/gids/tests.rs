@@ -11,10 +11,7 @@ fn ask(card: &mut GidsCard, apdu: &str) -> String {
 fn selected(mut card: GidsCard) -> GidsCard {
     card.power();
     let answer = ask(&mut card, SELECT);
-    assert_eq!(
-        answer,
-        "61124F0BA000000397425446590201730340 01C09000".replace(' ', "")
-    );
+    assert_eq!(answer, "61124F0BA000000397425446590201730340 01C09000".replace(' ', ""));
     card
 }
 
@@ -56,18 +53,10 @@ fn what_is_not_there_has_its_status_word() {
     assert_eq!(ask(&mut card, "00CBA013045C02DF2000"), "6982");
     assert_eq!(ask(&mut card, "00CBA0120000045C02DF200000"), "6700");
     assert_eq!(
-        ask(
-            &mut card,
-            "00A404000BA0000003974254465901 0100"
-                .replace(' ', "")
-                .as_str()
-        ),
+        ask(&mut card, "00A404000BA0000003974254465901 0100".replace(' ', "").as_str()),
         "6A82"
     );
-    assert_eq!(
-        ask(&mut card, "00CB3FFF045C027F7100"),
-        "7F71069701039301039000"
-    );
+    assert_eq!(ask(&mut card, "00CB3FFF045C027F7100"), "7F71069701039301039000");
 }
 
 #[test]

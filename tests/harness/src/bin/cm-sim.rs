@@ -1,0 +1,72 @@
+//! The CM simulator by hand: `cm-sim --help`.
+
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use cardbridge_harness::cm::{BASE_PATH, CONTROL_HELP, Certificate, Cm, CmOptions, Store};
+use cardbridge_harness::process::interrupted;
+use clap::Parser;
+
+/// A simulator of MIM Certificate Management's REST API.
+#[derive(Parser)]
+#[command(after_help = CONTROL_HELP)]
+struct Arguments {
+    /// Address and port; port 0 finds a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// HTTPS; the CA's certificate is written to DIR/ca.pem.
+    #[arg(long, value_name = "DIR")]
+    tls: Option<PathBuf>,
+    /// Lets in only who presents this token.
+    #[arg(long, value_name = "TOKEN")]
+    bearer: Option<String>,
+    /// Records and requests to start with, as `/_sim/state` shows them; the
+    /// documentation's card and its Retire request if not given.
+    #[arg(long, value_name = "FILE.json")]
+    state: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let store = match &arguments.state {
+        None => Store::seed(),
+        Some(file) => {
+            let text = std::fs::read(file);
+            let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+            serde_json::from_slice(&text)
+                .with_context(|| format!("{} is not a state", file.display()))?
+        }
+    };
+    let stop = interrupted()?;
+    let cm = Cm::start(CmOptions {
+        listen: arguments.listen,
+        tls: arguments.tls.as_ref().map(|_| Certificate::Good),
+        tls_dir: arguments.tls,
+        bearer: arguments.bearer,
+        store,
+        control: true,
+    })?;
+    println!("CM simulator on {}{BASE_PATH}", cm.url());
+    if let Some(file) = cm.ca_pem_path() {
+        println!("CA certificate: {}", file.display());
+    }
+    let mut seen = 0;
+    while !stop.load(Ordering::SeqCst) {
+        // In vain is as good: then nobody called meanwhile.
+        drop(cm.wait_for("a call", Duration::from_millis(100), |log| {
+            log.get(seen).is_some_and(|entry| entry.finished)
+        }));
+        let log = cm.log();
+        let done = log.iter().skip(seen).take_while(|entry| entry.finished);
+        for entry in done {
+            println!("{} {entry}", humantime::format_rfc3339_millis(entry.at));
+            seen += 1;
+        }
+    }
+    Ok(())
+}

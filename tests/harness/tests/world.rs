@@ -1,0 +1,148 @@
+//! Worlds and the demo, tried on a stand-in for the agent: they must see the
+//! difference between an agent that does its work and one that says so.
+
+#![expect(clippy::expect_used, reason = "a test's helpers may fail the test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::process::{Process, signal_pid, wait_until};
+use cardbridge_harness::skipped;
+use cardbridge_harness::world::World;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A stand-in of the given manner, and the directory it is in.
+fn agent(manner: &str) -> Option<(TempDir, PathBuf)> {
+    if let Some(reason) = cardbridge_harness::pcscd::unavailable() {
+        skipped(&reason);
+        return None;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join(manner);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-in/agent");
+    fs::copy(script, &path).expect("the stand-in is there");
+    Some((dir, path))
+}
+
+fn start(agent: &Path) -> World {
+    World::builder(agent).start().expect("the world starts")
+}
+
+fn demo(agent: &Path) -> Output {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
+    demo.arg("--agent").arg(agent).output().expect("the demo runs")
+}
+
+#[test]
+fn a_world_runs_an_agent_and_survives_its_death() {
+    let Some((_dir, agent)) = agent("honest") else { return };
+    let mut world = start(&agent);
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(world.cm.puts().len(), 1);
+    world.kill9_daemon().unwrap();
+    assert!(!world.daemon_running());
+    card.eject();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_error_that_nobody_announced_fails_the_scenario() {
+    let Some((_dir, agent)) = agent("loud") else { return };
+    let error = start(&agent).finish().unwrap_err().to_string();
+    assert!(error.contains("Something is wrong"), "{error}");
+    let mut world = start(&agent);
+    world.expect_error("Something is wrong");
+    world.finish().unwrap();
+    let dropped = std::panic::catch_unwind(|| drop(start(&agent)));
+    assert!(dropped.is_err(), "dropping has the same standard");
+}
+
+#[test]
+fn an_agent_that_ignores_sigterm_or_does_not_start_is_told() {
+    let Some((_dir, stubborn)) = agent("stubborn") else { return };
+    let mut world = start(&stubborn);
+    let pid = world.daemon_pid().unwrap();
+    let error = world.stop_daemon().unwrap_err().to_string();
+    assert!(error.contains("still runs"), "{error}");
+    assert!(world.finish().is_err());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it is gone all the same");
+    let Some((_dir, stillborn)) = agent("stillborn") else { return };
+    let error = World::builder(&stillborn).start().unwrap_err().to_string();
+    assert!(error.contains("did not start (exit status: 7)"), "{error}");
+}
+
+#[test]
+fn the_demo_believes_an_honest_agent_only() {
+    for (manner, complaint) in [
+        ("honest", None),
+        ("liar", Some("CM got 0 PUTs, not one")),
+        ("repeater", Some("CM got 2 PUTs, not one")),
+        ("loud", Some("unexpected errors")),
+        ("stillborn", Some("the agent did not start")),
+    ] {
+        let Some((_dir, agent)) = agent(manner) else { return };
+        let output = demo(&agent);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.success(), complaint.is_none(), "{manner}:\n{text}");
+        let Some(complaint) = complaint else { continue };
+        assert!(text.contains(complaint), "{manner}:\n{text}");
+    }
+}
+
+#[test]
+fn an_interrupted_live_demo_leaves_nothing_behind() {
+    let Some((dir, agent)) = agent("honest") else { return };
+    let temporary = dir.path().join("t");
+    fs::create_dir(&temporary).unwrap();
+    let output = dir.path().join("output");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+    command.arg("--live").arg("--agent").arg(&agent).env("TMPDIR", &temporary);
+    command.stdout(fs::File::create(&output).unwrap());
+    let mut demo = Process::spawn(command).unwrap();
+    let printed = || fs::read_to_string(&output).unwrap_or_default();
+    wait_until("instructions", LONG, || printed().contains("/_sim/away/")).unwrap();
+    let pid = printed().split("--netns-of ").nth(1).and_then(|rest| {
+        let pid = rest.split_whitespace().next()?;
+        pid.parse::<u32>().ok()
+    });
+    let pcscd = format!("/proc/{}", pid.expect("the instructions name pcscd"));
+    assert!(Path::new(&pcscd).exists());
+    signal_pid(demo.pid(), Signal::INT).unwrap();
+    let status = demo.wait_end(LONG).unwrap().expect("it ends");
+    assert!(status.success(), "{}", printed());
+    assert!(!Path::new(&pcscd).exists());
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_outlives_a_harness_that_is_killed() {
+    let Some((dir, agent)) = agent("honest") else { return };
+    let output = dir.path().join("output");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+    command.arg("--live").arg("--agent").arg(&agent).env("TMPDIR", dir.path());
+    command.stdout(fs::File::create(&output).unwrap());
+    let mut demo = Process::spawn(command).unwrap();
+    let printed = || fs::read_to_string(&output).unwrap_or_default();
+    wait_until("instructions", LONG, || printed().contains("/_sim/away/")).unwrap();
+    let marker = dir.path().display().to_string();
+    let running = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let arguments =
+            processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+        arguments.filter(|line| String::from_utf8_lossy(line).contains(&marker)).count()
+    };
+    assert!(running() >= 3, "demo, agent and pcscd");
+    demo.kill().unwrap();
+    wait_until("all are gone", LONG, || running() == 0).unwrap();
+}

@@ -182,8 +182,6 @@ impl World {
     /// `["strace", "-f", "-o", "trace"]`.
     pub fn start_daemon_under(&mut self, prefix: &[&str]) -> Result<()> {
         ensure!(!self.daemon_running(), "the agent runs already");
-        // Left behind by a killed agent it would look like a running one.
-        drop(std::fs::remove_file(self.control_path()));
         let mut process = Process::spawn(self.daemon_command(prefix)?)?;
         let socket = self.control_path();
         let mut ended = None;

@@ -7,8 +7,10 @@
     reason = "a test's helpers may fail the test"
 )]
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+#[path = "cm/client.rs"]
+mod client;
+
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,64 +22,13 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use uuid::Uuid;
 
+use client::{Reply, call_text, connect, talk, try_call};
+
 const LONG: Duration = Duration::from_secs(10);
 const CARD: &str = "/smartcards?cardid=bc88f13f-83ba-4037-8262-46eba1291c6e";
 const RECORD: &str = "17cf063d-e337-4aa9-a822-346554ddd3c9";
 const REQUEST: &str = "b105403d-d021-41ea-9f11-be3d677d229e";
 const RETIRED: &str = r#"{"status":"Retired"}"#;
-
-#[derive(Debug)]
-struct Reply {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Reply {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).expect("the body is JSON")
-    }
-
-    fn is_html(&self) -> bool {
-        self.head.contains("Content-Type: text/html") && self.body.starts_with(b"<!DOCTYPE")
-    }
-}
-
-fn talk(mut wire: impl Read + Write, call: &str) -> io::Result<Reply> {
-    wire.write_all(call.as_bytes())?;
-    let mut bytes = Vec::new();
-    let end = wire.read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let Some((head, _)) = text.split_once("\r\n\r\n") else {
-        return Err(end.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
-    };
-    let status = head.get(9..12).and_then(|code| code.parse().ok());
-    Ok(Reply {
-        status: status.expect("a status line"),
-        body: bytes.split_off(head.len() + 4),
-        head: head.to_owned(),
-    })
-}
-
-fn call_text(method: &str, path: &str, body: &str, more: &str) -> String {
-    format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n{more}\r\n{body}",
-        body.len()
-    )
-}
-
-fn connect(cm: &Cm) -> io::Result<TcpStream> {
-    let wire = TcpStream::connect(cm.address())?;
-    wire.set_read_timeout(Some(LONG))?;
-    Ok(wire)
-}
-
-fn try_call(cm: &Cm, method: &str, path: &str, body: &str) -> io::Result<Reply> {
-    let path = format!("{BASE_PATH}{path}");
-    let wire = connect(cm)?;
-    talk(wire, &call_text(method, &path, body, ""))
-}
 
 fn call(cm: &Cm, method: &str, path: &str, body: &str) -> Reply {
     try_call(cm, method, path, body).expect("an answer")

@@ -55,17 +55,21 @@ fn run(arguments: &Arguments, stop: Arc<AtomicBool>) -> Result<()> {
         .start()?;
     let demo = Demo { world, stop };
     let result = if arguments.live { demo.live(&agent) } else { demo.show() };
-    // The story is over either way; the errors in the log count only if it
-    // went well.
     match result {
-        Ok(()) => demo.world.finish(),
+        Ok(()) => demo.world.finish()?,
         Err(error) => {
-            let log = demo.world.daemon_log();
-            let calls = demo.world.cm.story();
+            println!("\nThe agent's log:\n{}", demo.world.daemon_log());
+            println!("Calls to CM:\n{}", demo.world.cm.story());
+            // The world's own verdict is of no use any more.
             drop(demo.world.finish());
-            Err(error.context(format!("agent's log:\n{log}\ncalls to CM:\n{calls}\n")))
+            return Err(error);
         }
     }
+    if !arguments.live {
+        println!("\nAll of this was checked against the simulator's state and log and the");
+        println!("agent's audit trail. Nothing is left running.");
+    }
+    Ok(())
 }
 
 struct Demo {
@@ -94,8 +98,6 @@ impl Demo {
         ensure!(puts.len() == 1, "CM got {} PUTs, not one", puts.len());
         println!("   outcome: already-set; CM still got exactly one PUT");
         self.check_record()?;
-        println!("\nAll of this was checked against the simulator's state and log and the");
-        println!("agent's audit trail. Nothing is left running.");
         Ok(())
     }
 

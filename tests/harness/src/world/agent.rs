@@ -66,7 +66,12 @@ impl World {
             .current_dir(self.dir())
             .env("PCSCLITE_CSOCK_NAME", self.pcscd.socket_path())
             .env("NO_COLOR", "1");
-        // What the machine is set up with must not reach the simulator's port.
+        // Neither may settings of the machine replace the scenario's, nor a
+        // proxy stand in front of the simulator.
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| name.to_string_lossy().starts_with("CARDBRIDGE_")) {
+            command.env_remove(name);
+        }
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }

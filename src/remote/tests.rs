@@ -1,11 +1,12 @@
+mod log;
 mod server;
 mod tls;
+mod trouble;
 
+use std::env;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::sync::Mutex;
-
-use tracing_subscriber::layer::SubscriberExt as _;
+use std::process::Command;
 
 use super::*;
 use crate::domain::{Candidate, CardStatus, Family, IdRule, Serial};
@@ -39,6 +40,24 @@ fn world(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (Server, Remote) 
     let server = Server::start(move |_| reply());
     let remote = remote(&server);
     (server, remote)
+}
+
+/// Whether this test has a process of its own. If not, it is run in one, and that is it.
+fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
+    const MARK: &str = "CARDBRIDGE_TEST_ALONE";
+    if env::var_os(MARK).is_some() {
+        return true;
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(MARK, "1")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{why}");
+    false
 }
 
 fn identity() -> Identity {
@@ -244,126 +263,6 @@ async fn what_cm_says_about_its_failure_is_handed_on() {
 }
 
 #[tokio::test]
-async fn a_request_to_come_back_later_is_obeyed() {
-    let (_server, remote) =
-        world(|| Reply::Answer(answer("503 Service Unavailable", "Retry-After: 90\r\n", "busy")));
-    match remote.record(record_id()).await {
-        Err(CallError::Away { reason: AwayReason::Busy, retry_after, .. }) => {
-            assert_eq!(retry_after, Some(Duration::from_secs(90)));
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn a_redirect_is_not_followed() {
-    let elsewhere = Server::start(cm(CARD));
-    let location = format!("Location: http://{}{BASE}/x\r\n", elsewhere.address);
-    let (server, remote) =
-        world(move || Reply::Answer(answer("307 Temporary Redirect", &location, "")));
-    let detail = assert_away(remote.set_status(&decision()).await, AwayReason::NotCm);
-    assert_eq!(detail, "307 Temporary Redirect: the server redirects to 127.0.0.1");
-    assert_eq!((server.seen().len(), elsewhere.seen().len()), (1, 0));
-}
-
-#[tokio::test]
-async fn an_endless_answer_is_read_no_further_than_its_bound() {
-    for status in [OK, "500 Internal Server Error"] {
-        let head = format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n");
-        let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
-        let (server, remote) =
-            world(move || Reply::Flood(head.clone().into_bytes(), chunk.clone().into_bytes()));
-        match remote.record(record_id()).await {
-            Err(CallError::Away { reason: AwayReason::NotCm, detail, .. }) => {
-                assert_eq!(detail, "the answer has more than 1048576 bytes");
-            }
-            Err(CallError::Failed { http_status: 500, .. }) => {}
-            other => panic!("{other:?}"),
-        }
-        // What was sent beyond the bound stood in the sockets' buffers.
-        assert!(server.flooded() < 24 << 20, "{} bytes", server.flooded());
-    }
-}
-
-#[tokio::test]
-async fn an_answer_that_announces_too_much_is_refused_at_once() {
-    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n";
-    let (_server, remote) = world(|| Reply::Hang(head.to_vec()));
-    let detail = assert_away(remote.record(record_id()).await, AwayReason::NotCm);
-    assert_eq!(detail, "the answer has more than 1048576 bytes");
-}
-
-#[tokio::test]
-async fn a_list_of_requests_may_be_longer_than_an_object() {
-    let padding = " ".repeat(3 << 20);
-    let server = Server::start(move |seen| match seen.target.strip_prefix(BASE).unwrap() {
-        "/requests?status=Approved" => {
-            Reply::Answer(answer(OK, "", &format!("{padding}{}", request_json())))
-        }
-        _ => cm(CARD)(seen),
-    });
-    assert_eq!(remote(&server).lookup(&identity()).await.unwrap().requests.len(), 1);
-}
-
-#[tokio::test]
-async fn an_answer_that_ends_too_early_is_not_cm() {
-    for head in ["Content-Length: 900\r\n", "Transfer-Encoding: chunked\r\n"] {
-        let cut = format!("HTTP/1.1 200 OK\r\n{head}\r\n5\r\n[{{\"Uu");
-        let (_server, remote) = world(move || Reply::Cut(cut.clone().into_bytes()));
-        let detail = assert_away(remote.record(record_id()).await, AwayReason::NotCm);
-        assert!(detail.starts_with("the answer was cut short"), "{detail}");
-    }
-}
-
-#[tokio::test]
-async fn an_answer_that_does_not_end_in_time_is_a_timeout() {
-    for start in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[{"] {
-        let server = Server::start(move |_| Reply::Hang(start.as_bytes().to_vec()));
-        let timeout = Duration::from_millis(150);
-        let options = Options { timeout, ..options(format!("http://{}", server.address)) };
-        let detail = assert_away(
-            Remote::new(options).unwrap().record(record_id()).await,
-            AwayReason::Timeout,
-        );
-        assert_eq!(detail, "no whole answer within 150ms");
-    }
-}
-
-#[tokio::test]
-async fn a_status_is_believed_though_its_page_never_ends() {
-    let head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 900\r\n\r\nnot you";
-    let server = Server::start(|_| Reply::Hang(head.to_vec()));
-    let timeout = Duration::from_millis(150);
-    let options = Options { timeout, ..options(format!("http://{}", server.address)) };
-    let refused = Remote::new(options).unwrap().record(record_id()).await.unwrap_err();
-    assert!(matches!(refused, CallError::Refused { ref detail, .. } if detail == "not you"));
-}
-
-#[tokio::test]
-async fn nobody_listening_is_unreachable_and_says_so() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let remote = Remote::new(options(format!("http://{closed}"))).unwrap();
-    let detail = assert_away(remote.lookup(&identity()).await, AwayReason::Unreachable);
-    assert_eq!(detail, format!("no connection to {closed}: Connection refused (os error 111)"));
-}
-
-#[tokio::test]
-async fn a_connection_that_ends_before_an_answer_is_unreachable() {
-    for start in ["", "HTTP/1.1 200"] {
-        let (_server, remote) = world(move || Reply::Cut(start.as_bytes().to_vec()));
-        let detail = assert_away(remote.record(record_id()).await, AwayReason::Unreachable);
-        assert!(detail.contains("broke: connection closed"), "{detail}");
-    }
-}
-
-#[tokio::test]
-async fn a_port_where_something_else_talks_is_not_cm() {
-    let (_server, remote) = world(|| Reply::Hang(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec()));
-    let detail = assert_away(remote.record(record_id()).await, AwayReason::NotCm);
-    assert!(detail.contains("does not speak HTTP"), "{detail}");
-}
-
-#[tokio::test]
 async fn a_token_goes_along_and_is_read_again_when_it_changes() {
     let server = Server::start(cm(CARD));
     let mut token_file = tempfile::NamedTempFile::new().unwrap();
@@ -393,32 +292,6 @@ async fn without_its_token_nothing_is_sent() {
     );
     assert!(detail.contains("/nonexistent/token"), "{detail}");
     assert!(server.seen().is_empty());
-}
-
-#[tokio::test]
-async fn a_call_is_logged_without_ids_bodies_or_tokens() {
-    let token_file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(token_file.path(), "s3cret").unwrap();
-    let auth = Auth::Bearer { token_file: token_file.path().to_owned() };
-    let server = Server::start(cm(CARD));
-    let options = Options { auth, ..options(format!("http://{}", server.address)) };
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let filter =
-        tracing_subscriber::filter::Targets::new().with_target("cardbridge", tracing::Level::TRACE);
-    let layer =
-        tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Tee(Arc::clone(&log)));
-    let guard =
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(filter).with(layer));
-    Remote::new(options).unwrap().set_status(&decision()).await.unwrap();
-    drop(guard);
-    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
-    for part in ["DEBUG", "PUT", "/requests/{reqid}/smartcards/{scid}", "status=200", "elapsed_ms"]
-    {
-        assert!(log.contains(part), "{log}");
-    }
-    for part in [RECORD, REQUEST, CARD, "s3cret", "Retired", "Uuid"] {
-        assert!(!log.contains(part), "{log}");
-    }
 }
 
 #[test]
@@ -456,28 +329,4 @@ async fn every_call_can_be_made_from_another_task() {
     assert_send(&remote.lookup_by_card_id(CARD.parse().unwrap()));
     assert_send(&remote.record(record_id()));
     assert_send(&remote.set_status(&decision));
-}
-
-/// Where a log goes that a test looks at.
-struct Tee(Arc<Mutex<Vec<u8>>>);
-
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Tee {
-    type Writer = TeeWriter;
-
-    fn make_writer(&'a self) -> TeeWriter {
-        TeeWriter(Arc::clone(&self.0))
-    }
-}
-
-struct TeeWriter(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for TeeWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut log = self.0.lock().map_err(|_| std::io::Error::other("a test failed"))?;
-        log.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

@@ -1,9 +1,7 @@
 //! TLS: whom the client believes, and what it says when it does not.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -11,9 +9,6 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 
 use super::*;
-
-/// Set in the process that has no system roots.
-const NO_ROOTS: &str = "CARDBRIDGE_TEST_NO_ROOTS";
 
 /// A CA with its certificate in a file.
 struct Ca {
@@ -143,17 +138,9 @@ fn a_ca_file_that_does_not_do_is_told_with_a_remedy() {
 /// The system's roots are found by the environment, so this runs in a process of its own.
 #[test]
 fn a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http() {
-    if env::var_os(NO_ROOTS).is_none() {
-        let name = "remote::tests::tls::a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http";
-        let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(NO_ROOTS, "1")
-            .env("SSL_CERT_FILE", "/nonexistent/roots.pem")
-            .env_remove("SSL_CERT_DIR")
-            .output()
-            .unwrap();
-        let output = String::from_utf8_lossy(&child.stdout);
-        assert!(child.status.success() && output.contains("1 passed"), "{output}");
+    let name =
+        "remote::tests::tls::a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http";
+    if !alone(name, &[("SSL_CERT_FILE", "/nonexistent/roots.pem"), ("SSL_CERT_DIR", "")]) {
         return;
     }
     let https = || options("https://127.0.0.1:1".to_owned());

@@ -1,1 +1,11 @@
+//! The contract, sentence by sentence, in simulated time.
 
+pub(super) mod world;
+
+mod crashes;
+mod outages;
+mod outcomes;
+mod people;
+mod readers;
+mod storage;
+mod superseding;

@@ -1,0 +1,164 @@
+//! Killed at every effect, with it done and not done: the next life goes on from the disk.
+
+use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
+use super::world::disk::Verb;
+use super::world::{Crash, HOUR, SECOND, World};
+
+/// Plays a scenario once whole and then with a crash at each of its effects, lifts every fault,
+/// lets time pass, and looks at what became of it.
+fn killed_everywhere(scenario: impl Fn(&mut World), look: impl Fn(&World)) {
+    let play = |crash| {
+        let mut world = World::new();
+        world.crash = crash;
+        scenario(&mut world);
+        world.cm.mood = Mood::Fine;
+        world.cm.script.clear();
+        world.disk.refuses.clear();
+        world.run(2 * HOUR);
+        world
+    };
+    let whole = play(None);
+    look(&whole);
+    assert!(whole.effects >= 4, "{}", whole.effects);
+    for at in 1..=whole.effects {
+        for applied in [false, true] {
+            let world = play(Some(Crash { at, applied }));
+            for id in world.disk.ever() {
+                assert_ne!(world.outcome(id.number()), "none", "{at} {applied} {}", world.story());
+            }
+            assert_eq!(world.engine.outbox_view().waiting, 0);
+            look(&world);
+        }
+    }
+}
+
+fn retired_once(world: &World) {
+    assert_eq!(world.cm.status(1), RETIRED, "{}", world.story());
+    assert_eq!(world.asked(Ask::Push), 1, "{}", world.story());
+}
+
+#[test]
+fn an_update_killed_anywhere_is_made_exactly_once() {
+    killed_everywhere(
+        |world| {
+            world.cm.request(1, RETIRE);
+            world.insert("Left", 1);
+            world.run(SECOND);
+        },
+        |world| {
+            // Killed before the call was made, the second life has to read back and make it.
+            assert_eq!(world.cm.status(1), RETIRED);
+            assert_eq!(world.asked(Ask::Push), 1, "{}", world.story());
+            assert!(["updated", "already-set"].contains(&world.outcome(world.entries()).as_str()));
+        },
+    );
+}
+
+#[test]
+fn a_lost_answer_killed_anywhere_is_read_back() {
+    killed_everywhere(
+        |world| {
+            world.cm.request(1, RETIRE);
+            world.cm.script.extend([Mood::Fine, Mood::AnswerLost, Mood::Away, Mood::Away]);
+            world.insert("Left", 1);
+            world.run(HOUR);
+        },
+        |world| assert_eq!(world.cm.status(1), RETIRED),
+    );
+}
+
+#[test]
+fn a_yes_without_a_status_killed_anywhere_is_made_once() {
+    killed_everywhere(
+        |world| {
+            world.cm.request(1, RETIRE);
+            world.cm.mood = Mood::NoContent;
+            world.insert("Left", 1);
+            world.run(SECOND);
+        },
+        retired_once,
+    );
+}
+
+#[test]
+fn a_card_put_in_again_killed_anywhere_ends_each_entry_once() {
+    for moment in [Ask::Lookup, Ask::Push] {
+        killed_everywhere(
+            |world| {
+                world.cm.request(1, RETIRE);
+                world.cm.latency = 2 * SECOND;
+                world.insert("Left", 1);
+                world.run_until(|world| world.asked(moment) > 0);
+                world.insert("Left", 1);
+                world.run(10 * SECOND);
+                world.insert("Left", 1);
+                world.run(HOUR);
+            },
+            retired_once,
+        );
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_killed_anywhere_loses_nothing_that_was_on_it() {
+    killed_everywhere(
+        |world| {
+            world.cm.request(1, RETIRE);
+            for verb in Verb::ALL {
+                world.disk.refuses.insert(verb);
+                world.insert("Left", 1);
+                world.run(20 * SECOND);
+                world.disk.refuses.clear();
+                world.run(60 * SECOND);
+            }
+        },
+        retired_once,
+    );
+}
+
+#[test]
+fn a_persons_wish_killed_anywhere_is_fulfilled_or_forgotten_whole() {
+    killed_everywhere(
+        |world| {
+            world.cm.request(1, RETIRE);
+            world.cm.mood = Mood::Refusing;
+            world.insert("Left", 1);
+            world.insert("Right", 2);
+            world.run(SECOND);
+            world.cm.mood = Mood::Fine;
+            for entry in 1..=world.entries() {
+                let wish = if world.card_of_entry(entry) == Some(1) {
+                    World::retry
+                } else {
+                    World::discard
+                };
+                // Which entries there are depends on when it was killed.
+                let _refused_if_gone = wish(world, entry);
+            }
+            world.run(SECOND);
+        },
+        |_| (),
+    );
+}
+
+#[test]
+fn an_outage_killed_anywhere_ends_with_every_card_done() {
+    killed_everywhere(
+        |world| {
+            for card in 1..=3 {
+                world.cm.request(card, RETIRE);
+            }
+            world.cm.mood = Mood::Away;
+            for (reader, card) in super::world::READERS.into_iter().zip(1..) {
+                world.insert(reader, card);
+                world.run(SECOND);
+            }
+            world.run(60 * SECOND);
+        },
+        |world| {
+            for card in 1..=3 {
+                assert_eq!(world.cm.status(card), RETIRED, "{}", world.story());
+            }
+        },
+    );
+}

@@ -1,0 +1,321 @@
+//! Waiting is not an outcome: CM away, back, slow, and failing on one card.
+
+use std::time::{Duration, Instant};
+
+use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
+use super::world::{DAY, HOUR, SECOND, World, policy};
+use crate::engine::Notice;
+
+/// A world in which CM is away and nine cards wait.
+fn nine_wait(mood: Mood) -> World {
+    let mut world = World::new();
+    world.cm.mood = mood;
+    for card in 1..=9 {
+        world.cm.request(card, RETIRE);
+        world.insert("Left", card);
+        world.run(SECOND / 2);
+    }
+    world.run(HOUR);
+    world
+}
+
+fn asked_since(world: &World, since: Instant) -> Vec<Instant> {
+    world.calls.iter().map(|call| call.at).filter(|at| *at > since).collect()
+}
+
+#[test]
+fn an_outage_keeps_every_card_waiting_and_loses_none() {
+    for mood in [Mood::Away, Mood::Busy(30), Mood::Failing, Mood::AnswerLost, Mood::PutTaken] {
+        let mut world = nine_wait(mood);
+        for entry in 1..=9 {
+            assert_eq!(world.outcome(entry), "none", "{mood:?}");
+        }
+        world.cm.mood = Mood::Fine;
+        world.run(HOUR);
+        for entry in 1..=9 {
+            assert_eq!(world.trail(entry), ["updated"], "{mood:?}");
+        }
+        assert!(!world.is_away());
+    }
+}
+
+#[test]
+fn the_others_are_released_when_cm_is_back() {
+    for mood in [Mood::Away, Mood::Failing] {
+        let mut world = nine_wait(mood);
+        world.cm.mood = Mood::Fine;
+        world.run_until(|world| !world.is_away());
+        world.run(SECOND);
+        for card in 1..=9 {
+            assert_eq!(world.cm.status(card), RETIRED, "{mood:?}");
+        }
+    }
+}
+
+#[test]
+fn an_outage_is_told_once_and_so_is_its_end() {
+    let mut world = nine_wait(Mood::Away);
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    assert!(matches!(world.told.as_slice(), [Notice::CmAway(_), Notice::CmBack]));
+}
+
+#[test]
+fn knocks_grow_apart_and_stay_within_bounds() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(DAY);
+    let gaps: Vec<_> = world.calls.windows(2).map(|two| two[1].at - two[0].at).collect();
+    assert!(gaps.iter().all(|gap| *gap >= SECOND && *gap <= 601 * SECOND), "{gaps:?}");
+    assert!(gaps[0] < 3 * SECOND, "{gaps:?}");
+    let late: Duration = gaps.iter().rev().take(50).sum();
+    assert!(late > 50 * 100 * SECOND, "{late:?}");
+}
+
+#[test]
+fn an_hour_of_outage_costs_few_calls_however_many_cards_wait() {
+    for mood in [Mood::Away, Mood::Failing, Mood::AnswerLost] {
+        let mut world = nine_wait(mood);
+        let since = world.now.mono;
+        world.run(HOUR);
+        let asked = asked_since(&world, since).len();
+        assert!(asked < 80, "{mood:?}: {asked}");
+    }
+}
+
+#[test]
+fn a_web_server_that_takes_every_put_is_not_worn_down() {
+    let mut world = nine_wait(Mood::PutTaken);
+    let since = world.now.mono;
+    world.run(HOUR);
+    let asked = asked_since(&world, since).len();
+    // Nine cards, every five minutes at the latest and half of that on average, three calls each.
+    assert!(asked < 9 * 3 * 60, "{asked}");
+    assert_eq!(world.trail(1).len(), 0);
+}
+
+#[test]
+fn cm_that_fails_on_every_call_is_away_and_wears_no_card_out() {
+    let mut world = World::new();
+    for card in 1..=9 {
+        world.insert("Left", card);
+        world.run(SECOND);
+    }
+    for _ in 0..5 {
+        world.cm.mood = Mood::Failing;
+        for card in 1..=9 {
+            world.insert("Left", card);
+            world.run(SECOND / 4);
+        }
+        let since = world.now.mono;
+        world.run(60 * SECOND);
+        let knocks = asked_since(&world, since);
+        for two in knocks.windows(2) {
+            assert!(two[1] - two[0] >= SECOND, "{}", world.story());
+        }
+        world.cm.mood = Mood::Fine;
+        world.run(HOUR);
+    }
+    for entry in 1..=world.entries() {
+        assert_ne!(world.outcome(entry), "parked: rejected");
+    }
+}
+
+#[test]
+fn a_new_card_knocks_at_once() {
+    let mut world = nine_wait(Mood::Away);
+    world.run_until(|world| world.is_quiet());
+    world.run(2 * SECOND);
+    world.run_until(|world| world.is_quiet());
+    let since = world.now.mono;
+    world.insert("Right", 20);
+    world.run(SECOND + SECOND / 2);
+    assert_eq!(asked_since(&world, since).len(), 1);
+}
+
+#[test]
+fn new_cards_knock_at_most_once_a_second() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    for card in (1..=9).cycle().take(200) {
+        world.insert("Left", card);
+        world.run(SECOND / 8);
+    }
+    for two in world.calls.windows(2) {
+        assert!(two[1].at - two[0].at >= SECOND, "{}", world.story());
+    }
+    assert!(world.calls.len() > 20, "{}", world.calls.len());
+}
+
+#[test]
+fn the_card_put_in_again_during_its_own_knock_keeps_the_distance_too() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Failing;
+    world.cm.latency = SECOND / 4;
+    for _ in 0..40 {
+        world.insert("Left", 1);
+        world.run(SECOND / 5);
+    }
+    for two in world.calls.windows(2) {
+        assert!(two[1].at - two[0].at >= SECOND, "{}", world.story());
+    }
+}
+
+#[test]
+fn a_card_put_in_during_a_knock_knocks_when_that_has_failed() {
+    let mut world = nine_wait(Mood::Away);
+    world.cm.latency = 10 * SECOND;
+    let before = world.calls.len();
+    world.run_until(|world| world.calls.len() > before);
+    world.insert("Right", 20);
+    world.run(9 * SECOND);
+    world.cm.mood = Mood::Fine;
+    world.run(4 * SECOND);
+    assert_eq!(world.calls.len(), before + 2, "{}", world.story());
+}
+
+#[test]
+fn nobody_knocks_before_the_time_that_cm_asked_for() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Busy(600);
+    world.insert("Left", 1);
+    world.run(SECOND);
+    world.cm.mood = Mood::Fine;
+    for card in 2..=9 {
+        world.insert("Left", card);
+        world.run(10 * SECOND);
+        world.engine.retry(crate::domain::EntryId::new(1), "alice", world.now).unwrap();
+    }
+    assert_eq!(world.calls.len(), 1);
+    world.run(530 * SECOND);
+    assert_eq!(world.outcome(9), "nothing-to-do");
+}
+
+#[test]
+fn an_answer_under_way_does_not_cut_short_the_time_that_cm_asked_for() {
+    let mut world = World::new();
+    world.cm.request(2, RETIRE);
+    world.insert("Left", 9);
+    world.run(SECOND);
+    // The first is told to wait while the answer to the second is still under way.
+    world.cm.script.extend([Mood::Busy(600)]);
+    world.insert("Left", 1);
+    world.run_until(|world| world.asked_for(1) == 1);
+    world.cm.latency = SECOND / 2;
+    world.insert("Right", 2);
+    world.run_until(|world| world.asked_for(2) == 1);
+    world.run(SECOND);
+    let since = world.now.mono;
+    world.insert("Third", 3);
+    world.run(590 * SECOND);
+    assert_eq!(asked_since(&world, since), [], "{}", world.story());
+    world.run(60 * SECOND);
+    assert_eq!((world.outcome(2), world.outcome(3)), ("nothing-to-do".into(), "updated".into()));
+    assert_eq!(world.outcome(4), "nothing-to-do");
+}
+
+#[test]
+fn one_cards_own_trouble_is_rejected_after_ten_tries_while_others_go_through() {
+    for mood in [Mood::Failing, Mood::PutFailing] {
+        let mut world = World::new();
+        world.cm.request(1, RETIRE);
+        world.cm.of_card.insert(1, mood);
+        world.insert("Left", 1);
+        for n in (0..7).cycle().take(400) {
+            world.insert("Right", 2 + n);
+            world.run(30 * SECOND);
+        }
+        assert_eq!(world.trail(1), ["parked: rejected"], "{mood:?}");
+        let line = world.disk.audit.iter().find(|line| line.outcome == "parked").unwrap();
+        assert_eq!((line.http_status, line.correlation_id.as_deref()), (Some(500), Some("c0ffee")));
+        assert!(line.attempts >= 10, "{line:?}");
+        for entry in 2..=401 {
+            assert_eq!(world.trail(entry), ["nothing-to-do"], "{mood:?}");
+        }
+    }
+}
+
+#[test]
+fn one_cards_own_trouble_does_not_hold_up_a_new_card() {
+    for wait in 0..30 {
+        let mut world = World::new();
+        world.cm.of_card.insert(1, Mood::Failing);
+        world.insert("Left", 1);
+        world.run(6 * HOUR + wait * 17 * SECOND);
+        world.insert("Right", 2);
+        world.run(3 * SECOND);
+        assert_eq!(world.outcome(2), "nothing-to-do", "{}", world.story());
+    }
+}
+
+#[test]
+fn cards_that_cm_answered_before_it_began_to_fail_knock_one_after_the_other_too() {
+    let mut world = nine_wait(Mood::PutTaken);
+    world.cm.mood = Mood::Failing;
+    world.run_until(World::is_away);
+    let since = world.now.mono;
+    world.run(6 * HOUR);
+    for two in asked_since(&world, since).windows(2) {
+        assert!(two[1] - two[0] >= SECOND, "{}", world.story());
+    }
+}
+
+#[test]
+fn no_more_cards_are_worked_on_than_the_configuration_says_and_all_get_their_turn() {
+    let mut world = World::with(crate::engine::Policy {
+        concurrency: std::num::NonZeroUsize::new(2).unwrap(),
+        ..policy()
+    });
+    world.cm.latency = 5 * SECOND;
+    for card in 1..=9 {
+        world.insert("Left", card);
+        world.run(SECOND / 2);
+    }
+    world.run(120 * SECOND);
+    for entry in 1..=9 {
+        assert_eq!(world.trail(entry), ["nothing-to-do"]);
+    }
+    assert_eq!(world.asked(Ask::Lookup), 9);
+}
+
+#[test]
+fn a_wall_clock_that_jumps_changes_nothing_while_the_daemon_runs() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(HOUR);
+    world.set_wall("2036-01-01T00:00:00Z");
+    world.run(HOUR);
+    world.set_wall("1970-01-01T00:00:00Z");
+    world.run(HOUR);
+    assert_eq!(world.outcome(1), "none");
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["nothing-to-do"]);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_while_a_card_is_being_kept_does_not_make_it_old() {
+    let mut world = World::new();
+    world.set_wall("1970-01-01T00:00:30Z");
+    world.disk_latency = SECOND;
+    world.insert("Left", 1);
+    world.run_until(|world| world.entries() == 1);
+    world.set_wall("2026-03-01T08:00:00Z");
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["nothing-to-do"]);
+}
+
+#[test]
+fn a_restart_does_not_make_a_waiting_card_younger() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(20 * DAY);
+    world.restart();
+    world.run(9 * DAY);
+    assert_eq!(world.outcome(1), "none");
+    world.run(2 * DAY);
+    assert_eq!(world.trail(1), ["parked: expired"]);
+}

@@ -1,0 +1,181 @@
+//! What a person wishes of an entry.
+
+use super::world::cm::{Mood, RETIRE, RETIRED};
+use super::world::disk::Verb;
+use super::world::{HOUR, SECOND, World};
+use crate::engine::Refusal;
+
+fn parked() -> World {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.cm.mood = Mood::Refusing;
+    world.insert("Left", 1);
+    world.run(SECOND);
+    assert_eq!(world.trail(1), ["parked: refused"]);
+    world.cm.mood = Mood::Fine;
+    world
+}
+
+#[test]
+fn a_parked_entry_that_is_retried_goes_on_and_gets_an_outcome_of_its_own() {
+    let mut world = parked();
+    world.retry(1).unwrap();
+    world.run(SECOND);
+    assert_eq!(world.trail(1), ["parked: refused", "retried", "updated"]);
+    assert_eq!(world.disk.audit[1].by.as_deref(), Some("alice"));
+    assert_eq!(world.engine.latest().len(), 3);
+}
+
+#[test]
+fn a_parked_entry_that_is_discarded_is_gone_and_the_person_is_named() {
+    let mut world = parked();
+    world.discard(1).unwrap();
+    world.run(SECOND);
+    assert_eq!(world.trail(1), ["parked: refused", "discarded"]);
+    assert_eq!(world.disk.audit[1].by.as_deref(), Some("alice"));
+    assert_eq!(world.engine.outbox_view().parked, 0);
+    assert_eq!(world.retry(1), Err(Refusal::NoSuchEntry));
+}
+
+#[test]
+fn a_waiting_entry_is_discarded_or_tried_at_once() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.insert("Right", 2);
+    world.run(HOUR);
+    world.discard(1).unwrap();
+    world.run(SECOND);
+    assert_eq!(world.trail(1), ["discarded"]);
+    world.cm.mood = Mood::Fine;
+    world.run_until(World::is_quiet);
+    world.retry(2).unwrap();
+    world.run(SECOND);
+    assert_eq!(world.trail(2), ["nothing-to-do"]);
+    assert_eq!(world.trail(1), ["discarded"]);
+}
+
+#[test]
+fn an_entry_that_is_being_worked_on_cannot_be_discarded() {
+    let mut world = World::new();
+    world.cm.latency = 5 * SECOND;
+    world.insert("Left", 1);
+    world.run(SECOND);
+    assert_eq!(world.discard(1), Err(Refusal::Busy));
+    assert_eq!(world.discard(7), Err(Refusal::NoSuchEntry));
+    assert_eq!(world.retry(7), Err(Refusal::NoSuchEntry));
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["nothing-to-do"]);
+}
+
+#[test]
+fn an_expired_entry_that_is_retried_waits_anew() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(world.policy.max_age + HOUR);
+    assert_eq!(world.trail(1), ["parked: expired"]);
+    world.retry(1).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["parked: expired", "retried"]);
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["parked: expired", "retried", "nothing-to-do"]);
+}
+
+#[test]
+fn an_expired_entry_that_may_have_sent_something_never_sends_it_again() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.cm.script.extend([Mood::Fine, Mood::AnswerLost]);
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(world.policy.max_age + HOUR);
+    assert_eq!(world.trail(1), ["parked: expired"]);
+    assert_eq!(world.cm.status(1), RETIRED);
+    world.cm.mood = Mood::Fine;
+    world.retry(1).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.outcome(1), "already-set");
+}
+
+#[test]
+fn a_retry_that_the_disk_refuses_leaves_the_entry_parked() {
+    let mut world = parked();
+    world.disk.refuses.insert(Verb::Unpark);
+    world.retry(1).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["parked: refused"]);
+    assert_eq!(world.asked_for(1), 1);
+    assert_eq!(world.engine.outbox_view().parked, 1);
+    assert!(world.engine.outbox_view().trouble.is_some());
+    world.disk.refuses.clear();
+    world.retry(1).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["parked: refused", "retried", "updated"]);
+    assert!(world.engine.outbox_view().trouble.is_none());
+}
+
+#[test]
+fn a_wish_while_another_is_on_its_way_to_the_disk_has_to_wait() {
+    type Wish = fn(&mut World, i64) -> Result<(), Refusal>;
+    let wishes: [Wish; 2] = [World::retry, World::discard];
+    for first in wishes {
+        for second in wishes {
+            let mut world = parked();
+            world.disk_latency = 2 * SECOND;
+            first(&mut world, 1).unwrap();
+            assert_eq!(second(&mut world, 1), Err(Refusal::Busy));
+            world.run(HOUR);
+            assert_eq!(world.disk.entries.len(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_parked_entry_that_is_about_to_give_way_is_left_alone() {
+    let mut world = parked();
+    world.disk_latency = 2 * SECOND;
+    world.insert("Left", 1);
+    world.run_until(|world| world.entries() == 2);
+    assert_eq!(world.retry(1), Err(Refusal::Busy));
+    assert_eq!(world.discard(1), Err(Refusal::Busy));
+    world.run(HOUR);
+    assert_eq!(world.trail(2), ["updated"]);
+    assert_eq!(world.engine.entry_views(world.now).len(), 0);
+}
+
+#[test]
+fn a_parked_entry_whose_successor_the_disk_refuses_can_be_retried() {
+    let mut world = parked();
+    world.disk.refuses.insert(Verb::Append);
+    world.insert("Left", 1);
+    world.run(SECOND / 2);
+    world.retry(1).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.outcome(1), "updated");
+}
+
+#[test]
+fn a_discard_that_the_disk_refuses_can_be_wished_again() {
+    let mut world = parked();
+    world.disk.refuses.insert(Verb::Settle);
+    world.discard(1).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.engine.outbox_view().parked, 1);
+    world.disk.refuses.clear();
+    world.discard(1).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["parked: refused", "discarded"]);
+}
+
+#[test]
+fn a_retried_entry_gives_way_to_a_newer_insertion_like_any_other() {
+    let mut world = parked();
+    world.cm.mood = Mood::Away;
+    world.retry(1).unwrap();
+    world.run(HOUR);
+    world.insert("Left", 1);
+    world.run(SECOND);
+    assert_eq!(world.trail(1), ["parked: refused", "retried", "superseded"]);
+}

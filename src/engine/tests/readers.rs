@@ -1,0 +1,223 @@
+//! Stays: which insertions are new, and what is told of cards that are not identified.
+
+use std::time::Duration;
+
+use super::world::cm::ATR;
+use super::world::disk::Verb;
+use super::world::{HOUR, SECOND, World, policy};
+use crate::domain::{CardView, InsertionId, NotIdentified, NotIdentifiedReason, ServiceView};
+use crate::engine::Event;
+
+fn seen() -> World {
+    let mut world = World::new();
+    world.insert("Left", 1);
+    world.run(SECOND);
+    assert_eq!(world.entries(), 1);
+    world
+}
+
+#[test]
+fn a_card_that_stayed_is_not_seen_anew_after_a_restart_of_the_daemon() {
+    let mut world = seen();
+    world.restart();
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+}
+
+#[test]
+fn a_card_that_stayed_is_not_seen_anew_after_a_restart_of_the_service() {
+    let mut world = seen();
+    world.restart_service();
+    world.run(HOUR);
+    world.restart_service();
+    world.restart();
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+    let views = world.engine.reader_views();
+    let CardView::Identified { entry, .. } = &views[0].card else { panic!("{views:?}") };
+    assert_eq!(entry.map(|id| id.number()), Some(1));
+}
+
+#[test]
+fn a_card_that_was_put_in_again_while_nobody_looked_is_seen_anew() {
+    let mut world = seen();
+    world.restart_after(|world| world.insert_unseen("Left", 1));
+    world.run(SECOND);
+    assert_eq!(world.entries(), 2);
+}
+
+#[test]
+fn another_card_in_the_same_reader_is_seen_after_a_restart() {
+    let mut world = seen();
+    world.restart_after(|world| {
+        world.insert_unseen("Left", 2);
+        world.reset_counters();
+    });
+    world.run(SECOND);
+    assert_eq!(world.entries(), 2);
+}
+
+#[test]
+fn a_card_that_left_while_nobody_looked_is_seen_anew_when_it_comes_back() {
+    let mut world = seen();
+    world.restart_after(|world| world.remove_unseen("Left"));
+    world.run(SECOND);
+    world.restart_after(|world| {
+        world.insert_unseen("Left", 1);
+        world.reset_counters();
+    });
+    world.run(SECOND);
+    assert_eq!(world.entries(), 2);
+}
+
+#[test]
+fn a_card_that_left_before_its_entry_was_on_disk_is_seen_anew_after_a_restart() {
+    for refused in [false, true] {
+        let mut world = World::new();
+        world.disk_latency = SECOND;
+        world.insert("Left", 1);
+        world.run_until(|world| world.disk.asked.contains_key(&Verb::Append));
+        if refused {
+            world.disk.refuses.insert(Verb::Append);
+            world.insert("Right", 2);
+            world.run_until(|world| world.disk.asked[&Verb::Append] == 2);
+            world.remove("Right");
+            world.run(5 * SECOND);
+            world.disk.refuses.clear();
+        }
+        world.remove("Left");
+        world.run(HOUR);
+        assert!(world.disk.stays.is_empty(), "{:?}", world.disk.stays);
+        let entries = world.entries();
+        world.restart_after(|world| {
+            world.insert_unseen("Left", 1);
+            world.reset_counters();
+        });
+        world.run(HOUR);
+        assert_eq!(world.entries(), entries + 1);
+    }
+}
+
+#[test]
+fn a_card_whose_entry_was_under_way_when_the_service_went_is_not_seen_anew() {
+    let mut world = World::new();
+    world.disk_latency = SECOND;
+    world.insert("Left", 1);
+    world.run_until(|world| world.entries() == 1);
+    world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
+    world.run(2 * SECOND);
+    world.restart_service();
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+}
+
+#[test]
+fn a_swap_between_two_looks_is_two_insertions() {
+    let mut world = World::new();
+    world.probe = Some(Duration::from_millis(500));
+    world.insert("Left", 1);
+    world.run(SECOND / 4);
+    world.swap_in_one_look("Left", 2);
+    world.run(SECOND);
+    world.swap_in_one_look("Left", 2);
+    world.run(SECOND);
+    assert_eq!(world.entries(), 2);
+    let told: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();
+    assert!(told.contains(&Some("removed")), "{told:?}");
+}
+
+#[test]
+fn an_identity_that_comes_after_the_card_left_is_not_believed() {
+    let mut world = World::new();
+    world.insert("Left", 1);
+    world.remove("Left");
+    world.run(HOUR);
+    assert_eq!(world.entries(), 0);
+    assert_eq!(world.engine.stale_answers(), 1);
+    assert!(world.engine.reader_views().iter().all(|view| view.card == CardView::Empty));
+    assert_eq!(world.disk.audit.len(), 1);
+    assert_eq!(world.disk.audit[0].reason.as_deref(), Some("removed"));
+}
+
+#[test]
+fn a_card_that_is_not_read_in_time_is_told_and_makes_no_entry() {
+    let mut world = World::new();
+    world.probe = None;
+    world.insert("Left", 1);
+    world.run(HOUR);
+    assert_eq!(world.entries(), 0);
+    let line = &world.disk.audit[0];
+    assert_eq!(
+        (line.outcome.as_str(), line.reason.as_deref()),
+        ("not-identified", Some("timeout"))
+    );
+    assert_eq!(line.atr, ATR.parse().ok());
+    assert!(world.is_quiet());
+}
+
+#[test]
+fn a_stuck_card_holds_up_no_other_reader() {
+    let mut world = World::new();
+    world.probe = None;
+    world.insert("Left", 1);
+    world.probe = Some(SECOND);
+    world.insert("Right", 2);
+    world.run(2 * SECOND);
+    assert_eq!(world.outcome(1), "nothing-to-do");
+}
+
+#[test]
+fn a_mute_or_unknown_card_is_told_and_makes_no_entry() {
+    let mut world = World::new();
+    let insertion = InsertionId::ZERO.next();
+    world.tell(Event::CardMute { reader: "Left".into(), insertion });
+    assert_eq!(world.engine.reader_views()[0].card, CardView::Mute);
+    world.probe = None;
+    world.insert("Right", 2);
+    let insertion = InsertionId::ZERO.next();
+    let why = NotIdentified {
+        reason: NotIdentifiedReason::UnknownFamily,
+        detail: "no family knows it".to_owned(),
+    };
+    world.tell(Event::Probed { reader: "Right".into(), insertion, result: Err(why) });
+    world.run(HOUR);
+    let told: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();
+    assert_eq!(told, [Some("mute"), Some("unknown-family")]);
+    assert_eq!(world.entries(), 0);
+}
+
+#[test]
+fn a_card_whose_atr_is_skipped_is_shown_and_never_touched() {
+    let mut policy = policy();
+    policy.skip_atr = vec!["3b8d0180fba000000397425446590301??".parse().unwrap()];
+    let mut world = World::with(policy);
+    world.insert("Left", 1);
+    world.run(HOUR);
+    assert_eq!((world.entries(), world.effects), (0, 0));
+    assert!(matches!(world.engine.reader_views()[0].card, CardView::NotIdentified { .. }));
+}
+
+#[test]
+fn the_service_and_its_readers_come_and_go_in_the_snapshot() {
+    let mut world = seen();
+    assert_eq!(world.engine.reader_views().len(), 3);
+    world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
+    assert!(matches!(world.engine.service_view(), ServiceView::Down { .. }));
+    assert!(world.engine.reader_views().is_empty());
+    world.restart_service();
+    world.run(SECOND);
+    assert!(matches!(world.engine.service_view(), ServiceView::Up { .. }));
+    assert_eq!(world.engine.reader_views().len(), 3);
+}
+
+#[test]
+fn a_reader_that_is_pulled_ends_the_stay_of_its_card() {
+    let mut world = seen();
+    world.tell(Event::Detached { reader: "Left".into() });
+    world.run(SECOND);
+    assert!(world.disk.stays.is_empty());
+    world.tell(Event::Attached { reader: "Left".into() });
+    world.swap_in_one_look("Left", 1);
+    world.run(SECOND);
+    assert_eq!(world.entries(), 2);
+}

@@ -1,0 +1,129 @@
+//! A disk that refuses: nothing is lost, nothing is sent that is not on it.
+
+use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
+use super::world::disk::Verb;
+use super::world::{HOUR, SECOND, World};
+use crate::engine::Notice;
+
+#[test]
+fn a_card_that_the_disk_does_not_take_is_offered_again_until_it_does() {
+    let mut world = World::new();
+    world.disk.refuses.insert(Verb::Append);
+    world.insert("Left", 1);
+    world.insert("Right", 2);
+    world.run(HOUR);
+    assert_eq!(world.calls.len(), 0);
+    assert!(world.engine.outbox_view().trouble.is_some());
+    let asked = world.disk.asked[&Verb::Append];
+    assert!((10..120).contains(&asked), "{asked}");
+    world.disk.refuses.clear();
+    world.run(HOUR);
+    assert_eq!(
+        (world.outcome(1), world.outcome(2)),
+        ("nothing-to-do".into(), "nothing-to-do".into())
+    );
+    assert!(world.engine.outbox_view().trouble.is_none());
+    let told = world.told.as_slice();
+    assert!(matches!(told, [Notice::StoreTrouble(_), Notice::StoreBack]), "{told:?}");
+}
+
+#[test]
+fn a_decision_that_the_disk_does_not_take_is_not_sent() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.disk.refuses.insert(Verb::Save);
+    world.insert("Left", 1);
+    world.run(HOUR);
+    assert_eq!(world.asked(Ask::Push), 0);
+    assert!(world.asked(Ask::Lookup) < 80, "{}", world.asked(Ask::Lookup));
+    world.disk.refuses.clear();
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["updated"]);
+}
+
+#[test]
+fn an_outcome_that_the_disk_does_not_take_is_offered_again_without_asking_cm() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.disk.refuses.insert(Verb::Settle);
+    world.insert("Left", 1);
+    world.run(HOUR);
+    assert_eq!(world.calls.len(), 2);
+    let asked = world.disk.asked[&Verb::Settle];
+    assert!((10..120).contains(&asked), "{asked}");
+    world.disk.refuses.clear();
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["updated"]);
+    assert_eq!(world.calls.len(), 2);
+}
+
+#[test]
+fn an_outcome_that_the_disk_does_not_take_keeps_no_other_card_waiting() {
+    let mut world = World::new();
+    world.disk.refuses.insert(Verb::Settle);
+    for card in 1..=9 {
+        world.insert("Left", card);
+        world.run(SECOND);
+    }
+    assert_eq!(world.asked(Ask::Lookup), 9);
+}
+
+#[test]
+fn a_disk_that_refuses_everything_costs_few_calls() {
+    let mut world = World::new();
+    for card in 1..=9 {
+        world.cm.request(card, RETIRE);
+    }
+    world.cm.mood = Mood::Away;
+    for card in 1..=9 {
+        world.insert("Left", card);
+        world.run(SECOND);
+    }
+    world.cm.mood = Mood::Fine;
+    world.disk.refuses.extend(Verb::ALL);
+    world.run(HOUR);
+    let asked = world.calls.len();
+    world.run(HOUR);
+    let asked = world.calls.len() - asked;
+    assert!(asked < 9 * 60, "{asked}");
+    assert_eq!(world.asked(Ask::Push), 0);
+    world.disk.refuses.clear();
+    world.run(HOUR);
+    for entry in 1..=9 {
+        assert_eq!(world.trail(entry), ["updated"]);
+    }
+}
+
+#[test]
+fn cards_beyond_what_memory_keeps_are_told_as_lost() {
+    let mut world = World::new();
+    world.disk.refuses.insert(Verb::Append);
+    for _ in 0..300 {
+        world.insert("Left", 1);
+        world.run(SECOND);
+    }
+    let lost = world.told.iter().filter(|told| matches!(told, Notice::Lost(_))).count();
+    assert_eq!(lost, 300 - 256);
+    world.disk.refuses.clear();
+    world.run(HOUR);
+    assert_eq!(world.entries(), 256);
+    assert_eq!(world.outcome(256), "nothing-to-do");
+}
+
+#[test]
+fn an_entry_that_was_sent_reads_back_first_after_every_restart() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.cm.script.extend([Mood::Fine, Mood::AnswerLost]);
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(HOUR);
+    world.restart();
+    world.run(HOUR);
+    world.cm.mood = Mood::Fine;
+    world.restart();
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["updated"]);
+    assert_eq!((world.asked(Ask::Lookup), world.asked(Ask::Push)), (1, 1));
+    assert_eq!(world.cm.status(1), RETIRED);
+}

@@ -1,0 +1,211 @@
+//! CM in memory: records, requests, and faults as verbs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::domain::{
+    AwayReason, CallError, Candidate, CardId, CardStatus, Decision, Found, IdRule, Identity,
+    PutAnswer, Record, RecordId, Request, RequestId, RequestStatus, RequestType,
+};
+
+pub(in crate::engine) const ACTIVE: CardStatus = CardStatus::new(2);
+pub(in crate::engine) const DISABLED: CardStatus = CardStatus::new(3);
+pub(in crate::engine) const RETIRED: CardStatus = CardStatus::new(6);
+pub(in crate::engine) const RETIRE: RequestType = RequestType::new(7);
+pub(in crate::engine) const DISABLE: RequestType = RequestType::new(4);
+pub(in crate::engine) const ATR: &str = "3b8d0180fba000000397425446590301c8";
+
+/// How CM takes a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Mood {
+    Fine,
+    /// Nobody there; the call changes nothing.
+    Away,
+    /// 503 with Retry-After, in seconds.
+    Busy(u64),
+    /// 500.
+    Failing,
+    /// 403.
+    Refusing,
+    /// An answer about something else.
+    Wrong,
+    /// 405 on every PUT; reads are fine.
+    PutTaken,
+    /// 500 on every PUT; reads are fine.
+    PutFailing,
+    /// 403 on every PUT; reads are fine.
+    PutRefused,
+    /// What is asked for is done, but the answer is lost.
+    AnswerLost,
+    /// 204 on a PUT that was applied; reads are fine.
+    NoContent,
+    /// 204 on a PUT that was not applied; reads are fine.
+    NoContentNoChange,
+}
+
+/// What CM is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::engine) enum Ask {
+    Lookup,
+    ReadBack,
+    Push,
+}
+
+/// Survives a crash of the engine.
+#[derive(Debug)]
+pub(in crate::engine) struct Cm {
+    pub(in crate::engine) records: BTreeMap<RecordId, (CardId, Record)>,
+    pub(in crate::engine) requests: Vec<Request>,
+    /// For one call each, before everything else.
+    pub(in crate::engine) script: VecDeque<Mood>,
+    /// For single cards.
+    pub(in crate::engine) of_card: BTreeMap<u8, Mood>,
+    pub(in crate::engine) mood: Mood,
+    pub(in crate::engine) latency: Duration,
+}
+
+impl Cm {
+    pub(super) fn new() -> Self {
+        Self {
+            records: BTreeMap::new(),
+            requests: Vec::new(),
+            script: VecDeque::new(),
+            of_card: BTreeMap::new(),
+            mood: Mood::Fine,
+            latency: Duration::from_millis(20),
+        }
+    }
+
+    /// CM knows a card, by record `record`, with this status.
+    pub(in crate::engine) fn know(&mut self, card: u8, record: u8, status: CardStatus) {
+        let id = record_id(record);
+        let known = Record {
+            id,
+            status,
+            serial_number: format!("{{{}}}", card_id(card)),
+            middleware: "MSBaseCSP".to_owned(),
+            atr: Some(ATR.parse().unwrap()),
+            raw: serde_json::Value::Null,
+        };
+        self.records.insert(id, (card_id(card), known));
+    }
+
+    /// Somebody opens a request about a record.
+    pub(in crate::engine) fn request(&mut self, record: u8, kind: RequestType) {
+        let n = u8::try_from(self.requests.len()).unwrap();
+        self.requests.push(Request {
+            id: format!("b105403d-d021-41ea-9f11-be3d670000{n:02x}").parse().unwrap(),
+            request_type: kind,
+            status: RequestStatus::new(3),
+            old_card: Some(record_id(record)),
+            new_card: None,
+            submitted: "2026-01-01T00:00:00Z".parse().ok(),
+        });
+    }
+
+    pub(in crate::engine) fn status(&self, record: u8) -> CardStatus {
+        self.records[&record_id(record)].1.status
+    }
+
+    pub(super) fn mood(&mut self, card: u8) -> Mood {
+        self.script.pop_front().or_else(|| self.of_card.get(&card).copied()).unwrap_or(self.mood)
+    }
+
+    pub(super) fn look_up(&self, identity: &Identity, mood: Mood) -> Result<Found, CallError> {
+        fault(Ask::Lookup, mood)?;
+        let known = |candidate: &Candidate| {
+            let of_card = self.records.values().filter(|(card, _)| *card == candidate.card_id);
+            let records: Vec<_> = of_card.map(|(_, record)| record.clone()).collect();
+            (!records.is_empty()).then(|| (candidate.clone(), records))
+        };
+        let records = identity.candidates().find_map(known);
+        let named = |request: &&Request| {
+            let found = records.as_ref().map_or(&[][..], |(_, records)| records);
+            found.iter().any(|record| request.names(record.id))
+        };
+        let requests = self.requests.iter().filter(named).cloned().collect();
+        Ok(Found { records, requests })
+    }
+
+    pub(super) fn read(&self, record: RecordId, mood: Mood) -> Result<Record, CallError> {
+        fault(Ask::ReadBack, mood)?;
+        Ok(self.records[&record].1.clone())
+    }
+
+    pub(super) fn put(&mut self, decision: &Decision, mood: Mood) -> Result<PutAnswer, CallError> {
+        let answer = fault(Ask::Push, mood);
+        let applied = match mood {
+            Mood::Fine | Mood::NoContent | Mood::AnswerLost => true,
+            Mood::Away
+            | Mood::Busy(_)
+            | Mood::Failing
+            | Mood::Refusing
+            | Mood::Wrong
+            | Mood::PutTaken
+            | Mood::PutFailing
+            | Mood::PutRefused
+            | Mood::NoContentNoChange => false,
+        };
+        if applied {
+            self.records.get_mut(&decision.record).unwrap().1.status = decision.to;
+        }
+        answer?;
+        if matches!(mood, Mood::NoContent | Mood::NoContentNoChange) {
+            return Ok(PutAnswer::Unconfirmed);
+        }
+        Ok(PutAnswer::Confirmed(decision.to))
+    }
+}
+
+/// What goes wrong with such a call in such a mood.
+fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
+    let away = |reason, seconds: Option<u64>| CallError::Away {
+        reason,
+        detail: "the tests say so".to_owned(),
+        retry_after: seconds.map(Duration::from_secs),
+    };
+    let failed = CallError::Failed {
+        http_status: 500,
+        detail: "an error has occurred".to_owned(),
+        correlation_id: Some("c0ffee".to_owned()),
+    };
+    let refused = CallError::Refused {
+        http_status: 403,
+        detail: "not for you".to_owned(),
+        correlation_id: Some("beef".to_owned()),
+    };
+    let put = ask == Ask::Push;
+    match mood {
+        Mood::PutTaken if put => Err(away(AwayReason::MethodTaken, None)),
+        Mood::PutFailing if put => Err(failed),
+        Mood::PutRefused if put => Err(refused),
+        Mood::Fine
+        | Mood::NoContent
+        | Mood::NoContentNoChange
+        | Mood::PutTaken
+        | Mood::PutFailing
+        | Mood::PutRefused => Ok(()),
+        Mood::Away => Err(away(AwayReason::Unreachable, None)),
+        Mood::AnswerLost => Err(away(AwayReason::Timeout, None)),
+        Mood::Busy(seconds) => Err(away(AwayReason::Busy, Some(seconds))),
+        Mood::Failing => Err(failed),
+        Mood::Refusing => Err(refused),
+        Mood::Wrong => Err(CallError::WrongAnswer { detail: "another card's record".to_owned() }),
+    }
+}
+
+pub(in crate::engine) fn card_id(card: u8) -> CardId {
+    format!("bc88f13f-83ba-4037-8262-46eba12900{card:02x}").parse().unwrap()
+}
+
+pub(in crate::engine) fn candidate(card: u8, rule: IdRule) -> Candidate {
+    Candidate { card_id: card_id(card), rule }
+}
+
+pub(in crate::engine) fn record_id(record: u8) -> RecordId {
+    format!("17cf063d-e337-4aa9-a822-3465540000{record:02x}").parse().unwrap()
+}
+
+pub(in crate::engine) fn request_id(n: u8) -> RequestId {
+    format!("b105403d-d021-41ea-9f11-be3d670000{n:02x}").parse().unwrap()
+}

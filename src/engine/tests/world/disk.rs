@@ -1,0 +1,233 @@
+//! An outbox in memory, as strict as the real one: what does not fit its rows is a conflict.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::{
+    AuditKind, AuditLine, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
+};
+use crate::engine::{Effect, Event, NewEntry, Restored, StoreFailure};
+
+/// What the disk can be asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::engine) enum Verb {
+    Append,
+    Save,
+    Settle,
+    Unpark,
+}
+
+impl Verb {
+    pub(in crate::engine) const ALL: [Self; 4] =
+        [Self::Append, Self::Save, Self::Settle, Self::Unpark];
+}
+
+/// Survives a crash of the engine.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Disk {
+    pub(in crate::engine) entries: BTreeMap<EntryId, Entry>,
+    pub(in crate::engine) stays: BTreeMap<ReaderName, Stay>,
+    pub(in crate::engine) audit: Vec<AuditLine>,
+    /// What is refused at the moment.
+    pub(in crate::engine) refuses: BTreeSet<Verb>,
+    /// Commands that fit no row: the engine believed something that is not so.
+    pub(in crate::engine) conflicts: Vec<String>,
+    /// How often each thing was asked for, refused or not.
+    pub(in crate::engine) asked: BTreeMap<Verb, usize>,
+    /// Parked entries that gave way to a newer one.
+    pub(in crate::engine) gave_way: BTreeSet<EntryId>,
+    pub(in crate::engine) last: i64,
+}
+
+impl Disk {
+    pub(in crate::engine) fn restored(&self) -> Restored {
+        Restored {
+            entries: self.entries.values().cloned().collect(),
+            stays: self.stays.values().cloned().collect(),
+            latest: self.audit.iter().rev().take(20).cloned().collect(),
+        }
+    }
+
+    /// Every entry that was ever on disk.
+    pub(in crate::engine) fn ever(&self) -> impl Iterator<Item = EntryId> + use<> {
+        (1..=self.last).map(EntryId::new)
+    }
+
+    /// What the audit trail says of an entry, in order: outcomes and acts.
+    pub(in crate::engine) fn trail(&self, entry: EntryId) -> Vec<String> {
+        let of_entry = self.audit.iter().filter(|line| line.entry == Some(entry));
+        of_entry
+            .map(|line| match &line.reason {
+                Some(reason) => format!("{}: {reason}", line.outcome),
+                None => line.outcome.clone(),
+            })
+            .collect()
+    }
+
+    /// Does what an effect asks for; `None` if that is not the disk's work.
+    pub(in crate::engine) fn perform(&mut self, effect: &Effect) -> Option<Vec<Event>> {
+        let answer = match effect {
+            Effect::Append { insertion, entry } => {
+                let result = self.allow(Verb::Append).map(|()| self.append(entry));
+                Some(Event::Appended { insertion: *insertion, result })
+            }
+            Effect::Save { entry, stage } => {
+                let result = self.allow(Verb::Save).and_then(|()| self.save(*entry, stage));
+                Some(Event::Saved { entry: *entry, result })
+            }
+            Effect::Settle { entry, end } => {
+                let result = self.allow(Verb::Settle).and_then(|()| self.settle(*entry, end));
+                Some(Event::Settled { entry: *entry, result })
+            }
+            Effect::Unpark { entry, act } => self.unparked(*entry, act),
+            Effect::Note(line) => {
+                self.audit.push(line.clone());
+                Some(Event::Noted(line.clone()))
+            }
+            Effect::EndStay { reader } => {
+                self.stays.remove(reader);
+                None
+            }
+            Effect::Probe { .. }
+            | Effect::AbandonProbe { .. }
+            | Effect::Lookup { .. }
+            | Effect::ReadBack { .. }
+            | Effect::Push { .. }
+            | Effect::Tell(_) => return None,
+        };
+        Some(answer.into_iter().collect())
+    }
+
+    fn allow(&mut self, verb: Verb) -> Result<(), StoreFailure> {
+        *self.asked.entry(verb).or_default() += 1;
+        if self.refuses.contains(&verb) {
+            return Err(StoreFailure("the disk is full".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn conflict<T>(&mut self, what: String) -> Result<T, StoreFailure> {
+        self.conflicts.push(what.clone());
+        Err(StoreFailure(what))
+    }
+
+    fn append(&mut self, new: &NewEntry) -> (EntryId, Vec<AuditLine>) {
+        let mut lines = Vec::new();
+        for (id, end) in &new.supersedes {
+            let parked = self.entries.get(id).map(|row| is_parked(&row.stage));
+            match (parked, end) {
+                (Some(true), _) => {
+                    self.entries.remove(id);
+                    self.gave_way.insert(*id);
+                }
+                (Some(false), Some(end)) => {
+                    assert_eq!(end.outcome, Outcome::Superseded);
+                    lines.extend(self.settle(*id, end));
+                }
+                (Some(false), None) | (None, _) => {
+                    self.conflicts.push(format!("append supersedes {id}, {end:?}"));
+                }
+            }
+        }
+        self.last += 1;
+        let id = EntryId::new(self.last);
+        let draft = new.draft.clone();
+        let stay = Stay {
+            reader: draft.reader.clone(),
+            event_count: draft.event_count,
+            atr: draft.atr.clone(),
+            card: draft.card(),
+            entry: id,
+        };
+        self.stays.insert(draft.reader.clone(), stay);
+        self.entries.insert(id, Entry { id, draft, stage: new.stage.clone() });
+        (id, lines)
+    }
+
+    fn save(&mut self, id: EntryId, stage: &Stage) -> Result<(), StoreFailure> {
+        match self.entries.get_mut(&id) {
+            Some(row) if !is_parked(&row.stage) => {
+                row.stage = stage.clone();
+                Ok(())
+            }
+            row => {
+                let what = format!("save of {id}, which is {row:?}");
+                self.conflict(what)
+            }
+        }
+    }
+
+    fn settle(&mut self, id: EntryId, end: &Settlement) -> Result<AuditLine, StoreFailure> {
+        let Some(row) = self.entries.get_mut(&id) else {
+            return self.conflict(format!("settle of {id}, which is gone: {end:?}"));
+        };
+        if is_parked(&row.stage) && end.outcome != Outcome::Discarded {
+            return self.conflict(format!("settle of {id}, which is parked: {end:?}"));
+        }
+        let line = AuditLine::settled("desk-3", id, &row.draft, end);
+        if let Some(reason) = end.outcome.park_reason() {
+            row.stage = Stage::Parked { reason, detail: end.detail.clone() };
+        } else {
+            self.entries.remove(&id);
+        }
+        self.audit.push(line.clone());
+        Ok(line)
+    }
+
+    fn unparked(&mut self, id: EntryId, act: &AuditLine) -> Option<Event> {
+        self.allow(Verb::Unpark).and_then(|()| self.unpark(id, act)).ok()?;
+        Some(Event::Noted(act.clone()))
+    }
+
+    fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<AuditLine, StoreFailure> {
+        match self.entries.get_mut(&id) {
+            Some(row) if is_parked(&row.stage) => {
+                row.stage = Stage::Queued;
+                self.audit.push(act.clone());
+                Ok(act.clone())
+            }
+            row => {
+                let what = format!("unpark of {id}, which is {row:?}");
+                self.conflict(what)
+            }
+        }
+    }
+
+    /// Every entry has one outcome at most, but for parked ones that a person took up again, and
+    /// is on disk until it has one.
+    pub(in crate::engine) fn check(&self) {
+        assert!(self.conflicts.is_empty(), "{:#?}", self.conflicts);
+        let mut state = BTreeMap::new();
+        for line in self.audit.iter().filter(|line| line.entry.is_some()) {
+            let id = line.entry.unwrap();
+            let was = state.get(&id).copied().unwrap_or(Life::Waiting);
+            let is = match (was, line.kind, line.outcome.as_str()) {
+                (Life::Waiting, AuditKind::Outcome, "parked") => Life::Parked,
+                (Life::Waiting, AuditKind::Outcome, _)
+                | (Life::Parked, AuditKind::Outcome, "discarded") => Life::Over,
+                (Life::Parked, AuditKind::Act, "retried") => Life::Waiting,
+                other => panic!("entry {id}: {other:?} in {:?}", self.trail(id)),
+            };
+            state.insert(id, is);
+        }
+        for id in self.ever() {
+            let on_disk = self.entries.get(&id).map(|row| is_parked(&row.stage));
+            match state.get(&id).copied().unwrap_or(Life::Waiting) {
+                Life::Waiting => assert_eq!(on_disk, Some(false), "{id}"),
+                Life::Parked if self.gave_way.contains(&id) => assert_eq!(on_disk, None, "{id}"),
+                Life::Parked => assert_eq!(on_disk, Some(true), "{id}"),
+                Life::Over => assert_eq!(on_disk, None, "{id}"),
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Life {
+    Waiting,
+    Parked,
+    Over,
+}
+
+pub(in crate::engine) const fn is_parked(stage: &Stage) -> bool {
+    matches!(stage, Stage::Parked { .. })
+}

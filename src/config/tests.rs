@@ -204,6 +204,7 @@ fn quoted_names_cannot_pass_for_paths() {
 fn secrets_in_the_wrong_place_are_not_told() {
     for text in [
         "[cm]\nurl = \"https://user:hunter2@cm.example.com\"",
+        "[cm]\nurl = \"https://user:hunter2@cm.example.com/path\"",
         "[cm]\nurl = \"user:hunter2@cm.example.com\"",
         "[cm]\nurl = \"https://cm.example.com\"\nproxy = \"http://user:hunter2@proxy:3128\"",
         "[cm]\nurl = \"https://cm.example.com\"\npassword = \"hunter2\"",

@@ -7,9 +7,11 @@
 
 pub mod card;
 pub mod config;
+pub mod control;
 pub mod domain;
 pub mod engine;
 pub mod outbox;
 pub mod remote;
 pub mod rules;
+pub mod telemetry;
 pub mod wire;

@@ -81,7 +81,7 @@ use std::sync::Arc;
 pub use error::{OpenError, Shortage, StoreError};
 pub use read_only::{Listing, ReadError, ReadOnly};
 pub use row::Damage;
-pub use trail::{AuditCursor, AuditFilter, AuditPage, PAGE_LINES};
+pub use trail::{AuditCursor, AuditFilter, AuditPage, NoCursor, PAGE_LINES};
 
 use crate::domain::{AuditLine, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay};
 use budget::Budget;

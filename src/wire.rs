@@ -4,3 +4,4 @@
 //! read here came from outside, so every byte sequence ends in a value or in a typed error.
 
 pub mod cm;
+pub mod control;

@@ -1,5 +1,8 @@
 //! Reading the audit trail, page by page, so that a million lines cost the memory of one page.
 
+use std::fmt;
+use std::str::FromStr;
+
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, named_params};
@@ -39,6 +42,27 @@ pub struct AuditCursor {
     at: String,
     seq: i64,
 }
+
+impl fmt::Display for AuditCursor {
+    /// `seq@at`: what [`AuditCursor::from_str`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.seq, self.at)
+    }
+}
+
+impl FromStr for AuditCursor {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let (seq, at) = text.split_once('@').ok_or(NoCursor)?;
+        Ok(Self { at: at.to_owned(), seq: seq.parse().map_err(|_| NoCursor)? })
+    }
+}
+
+/// A text that is no [`AuditCursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the end of a page of the audit trail")]
+pub struct NoCursor;
 
 /// One page of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,75 @@
+//! The control interface: HTTP/1.1 with JSON on a Unix socket, and its client.
+//!
+//! The server knows no state: it hands each request to the daemon's loop and answers with what
+//! comes back. Who may connect is a matter of the socket's mode and group; who did is told with
+//! every act by the peer's user id.
+
+use tokio::sync::oneshot;
+
+use crate::domain::{AuditLine, EntryId, EntryView, Snapshot};
+use crate::wire::control::AuditQuery;
+
+mod client;
+mod server;
+
+pub use client::{Client, ClientError};
+pub use server::{BindError, Server};
+
+/// What somebody asks the daemon for, with the place for the answer.
+#[derive(Debug)]
+pub enum Request {
+    /// The state of the daemon.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// Every entry that waits.
+    Entries(oneshot::Sender<Vec<EntryView>>),
+    /// Something to be done to an entry.
+    Act {
+        /// Which entry.
+        entry: EntryId,
+        /// What.
+        act: Act,
+        /// Who asks.
+        by: String,
+        /// What came of it.
+        reply: oneshot::Sender<Result<(), ActError>>,
+    },
+    /// Some audit lines.
+    Audit(AuditQuery, oneshot::Sender<Result<Page, String>>),
+}
+
+/// Audit lines, and what the next page begins after.
+pub type Page = (Vec<AuditLine>, Option<String>);
+
+/// What a person can do to an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Try it now.
+    Retry,
+    /// Remove it for good.
+    Discard,
+}
+
+impl Act {
+    /// The act in the past tense, for people.
+    #[must_use]
+    pub const fn done(self) -> &'static str {
+        match self {
+            Self::Retry => "retried",
+            Self::Discard => "discarded",
+        }
+    }
+}
+
+/// Why an act was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ActError {
+    /// There is no such entry.
+    #[error("no such entry waits")]
+    NoSuchEntry,
+    /// Try again.
+    #[error("the entry is being worked on at this moment; try again")]
+    Busy,
+    /// The outbox could not do it.
+    #[error("the outbox cannot be written: {0}")]
+    Store(String),
+}

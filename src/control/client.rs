@@ -1,0 +1,141 @@
+//! The client's half, for the command line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::Act;
+use crate::domain::{EntryId, EntryView, Snapshot};
+use crate::wire::control::{AuditPage, AuditQuery, Done, Problem};
+
+/// The daemon answers from memory or from its disk: longer than this it does not answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// No answer is larger: 100,000 entries of half a KiB each.
+const MAX_BODY: usize = 64 << 20;
+
+/// A way to ask the running daemon.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// Why the daemon did not answer as wished.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No daemon runs, as far as this socket tells.
+    #[error("the daemon does not answer on {}", .0.display())]
+    NotRunning(PathBuf, #[source] io::Error),
+    /// The socket is there, but not for this user.
+    #[error("no permission for {}: be root or in its group", .0.display())]
+    NotAllowed(PathBuf),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The daemon said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon answered in a way that this program does not understand.
+    #[error("the daemon's answer cannot be read; is it another version?")]
+    Protocol(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It took too long.
+    #[error("the daemon did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Client {
+    /// A client of the daemon that answers on this socket.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// The state of the daemon.
+    pub async fn status(&self) -> Result<Snapshot, ClientError> {
+        self.call(Method::GET, "/v1/status").await
+    }
+
+    /// Every entry that waits, the oldest first.
+    pub async fn entries(&self) -> Result<Vec<EntryView>, ClientError> {
+        self.call(Method::GET, "/v1/outbox").await
+    }
+
+    /// One entry.
+    pub async fn entry(&self, id: EntryId) -> Result<EntryView, ClientError> {
+        self.call(Method::GET, &format!("/v1/outbox/{id}")).await
+    }
+
+    /// Has something done to an entry.
+    pub async fn act(&self, id: EntryId, act: Act) -> Result<Done, ClientError> {
+        let verb = match act {
+            Act::Retry => "retry",
+            Act::Discard => "discard",
+        };
+        self.call(Method::POST, &format!("/v1/outbox/{id}/{verb}")).await
+    }
+
+    /// Some audit lines.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ClientError> {
+        let mut pairs = Vec::new();
+        pairs.extend(query.since.map(|at| format!("since={at}")));
+        pairs.extend(query.until.map(|at| format!("until={at}")));
+        pairs.extend(query.card.map(|card| format!("card={card}")));
+        pairs.extend(query.after.as_ref().map(|cursor| format!("after={cursor}")));
+        pairs.extend(query.limit.map(|limit| format!("limit={limit}")));
+        self.call(Method::GET, &format!("/v1/audit?{}", pairs.join("&"))).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
+        let (status, body) = tokio::time::timeout(TIMEOUT, self.exchange(method, path))
+            .await
+            .map_err(|_| ClientError::Timeout)??;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(protocol);
+        }
+        let problem: Problem = serde_json::from_slice(&body).map_err(protocol)?;
+        if status == StatusCode::NOT_FOUND {
+            Err(ClientError::NotFound(problem.error))
+        } else {
+            Err(ClientError::Refused(problem.error))
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::NotAllowed(self.socket.clone())
+            } else {
+                ClientError::NotRunning(self.socket.clone(), error)
+            }
+        })?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
+        let connection = tokio::spawn(connection);
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "cardbridge")
+            .body(Empty::<Bytes>::new())
+            .map_err(protocol)?;
+        let response = sender.send_request(request).await.map_err(protocol)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+        connection.abort();
+        body.map(|body| (status, body.to_bytes())).map_err(ClientError::Protocol)
+    }
+}
+
+fn protocol(error: impl std::error::Error + Send + Sync + 'static) -> ClientError {
+    ClientError::Protocol(Box::new(error))
+}

@@ -1,0 +1,198 @@
+//! The server's half: routes, and the socket file.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use axum::Json;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{Path as Segment, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Act, ActError, Request};
+use crate::domain::{EntryId, EntryView, Snapshot};
+use crate::wire::control::{AuditPage, AuditQuery, Done, Problem};
+
+/// Requests that wait for the daemon's loop: people and monitors ask a few times a second at most.
+const QUEUE: usize = 32;
+
+/// The socket; whoever holds it answers on it.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// Why nobody can be answered on the socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process answers on it.
+    #[error("another process answers on {}", .0.display())]
+    InUse(PathBuf),
+    /// The file cannot be made.
+    #[error("cannot make the socket {}", .0.display())]
+    Socket(PathBuf, #[source] io::Error),
+}
+
+impl Server {
+    /// Makes the socket, group-accessible (0660), and answers on it. What people ask comes out of
+    /// the receiver.
+    pub fn bind(path: &Path) -> Result<(Self, mpsc::Receiver<Request>), BindError> {
+        let failed = |error| BindError::Socket(path.to_owned(), error);
+        remove_stale(path)?;
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(answer(listener, requests));
+        Ok((Self { path: path.to_owned(), task }, receiver))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, "Control socket was not removed");
+        }
+    }
+}
+
+/// Removes a socket that a killed daemon left, but never one that somebody answers on.
+fn remove_stale(path: &Path) -> Result<(), BindError> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(BindError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|error| BindError::Socket(path.to_owned(), error))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+async fn answer(listener: UnixListener, requests: mpsc::Sender<Request>) {
+    let routes = axum::Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/outbox", get(outbox))
+        .route("/v1/outbox/{id}", get(entry))
+        .route("/v1/outbox/{id}/retry", post(retry))
+        .route("/v1/outbox/{id}/discard", post(discard))
+        .route("/v1/audit", get(audit))
+        .fallback(async || Trouble::nothing("no such route"))
+        .with_state(Loop(requests));
+    let service = routes.into_make_service_with_connect_info::<Peer>();
+    if let Err(error) = axum::serve(listener, service).await {
+        tracing::error!(%error, "Control socket is lost");
+    }
+}
+
+/// Who is on the other end.
+#[derive(Debug, Clone)]
+struct Peer(String);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let peer = stream.io().peer_cred();
+        Self(peer.map_or_else(|_| "unknown user".to_owned(), |peer| format!("uid {}", peer.uid())))
+    }
+}
+
+/// The daemon's loop.
+#[derive(Debug, Clone)]
+struct Loop(mpsc::Sender<Request>);
+
+impl Loop {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Trouble> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || Trouble(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into());
+        self.0.send(request(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    async fn entries(&self) -> Result<Vec<EntryView>, Trouble> {
+        self.ask(Request::Entries).await
+    }
+
+    async fn act(self, entry: EntryId, act: Act, peer: Peer) -> Result<Json<Done>, Trouble> {
+        self.ask(|reply| Request::Act { entry, act, by: peer.0, reply }).await??;
+        Ok(Json(Done { done: act.done().to_owned() }))
+    }
+}
+
+async fn status(State(daemon): State<Loop>) -> Result<Json<Snapshot>, Trouble> {
+    Ok(Json(daemon.ask(Request::Snapshot).await?))
+}
+
+async fn outbox(State(daemon): State<Loop>) -> Result<Json<Vec<EntryView>>, Trouble> {
+    Ok(Json(daemon.entries().await?))
+}
+
+async fn entry(
+    State(daemon): State<Loop>,
+    Segment(id): Segment<i64>,
+) -> Result<Json<EntryView>, Trouble> {
+    let entries = daemon.entries().await?;
+    let found = entries.into_iter().find(|view| view.entry.id == EntryId::new(id));
+    found.map(Json).ok_or_else(|| Trouble::nothing("no such entry waits"))
+}
+
+async fn retry(
+    State(daemon): State<Loop>,
+    Segment(id): Segment<i64>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<Json<Done>, Trouble> {
+    daemon.act(EntryId::new(id), Act::Retry, peer).await
+}
+
+async fn discard(
+    State(daemon): State<Loop>,
+    Segment(id): Segment<i64>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<Json<Done>, Trouble> {
+    daemon.act(EntryId::new(id), Act::Discard, peer).await
+}
+
+async fn audit(
+    State(daemon): State<Loop>,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<AuditPage>, Trouble> {
+    let page = daemon.ask(|reply| Request::Audit(query, reply)).await?;
+    let (lines, next) =
+        page.map_err(|error| Trouble(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    Ok(Json(AuditPage { lines, next }))
+}
+
+/// An answer that is not a success.
+struct Trouble(StatusCode, String);
+
+impl Trouble {
+    fn nothing(what: &str) -> Self {
+        Self(StatusCode::NOT_FOUND, what.to_owned())
+    }
+}
+
+impl From<ActError> for Trouble {
+    fn from(error: ActError) -> Self {
+        let status = match error {
+            ActError::NoSuchEntry => StatusCode::NOT_FOUND,
+            ActError::Busy => StatusCode::CONFLICT,
+            ActError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        (self.0, Json(Problem { error: self.1 })).into_response()
+    }
+}

@@ -63,7 +63,8 @@
 //! - A file that SQLite cannot read is [`OpenError::Lost`]. It is not replaced by an empty one:
 //!   that would drop what waits. `sqlite3 outbox.db .recover` saves what can be saved.
 //! - A full disk refuses what is new with [`StoreError::Full`], and heals in the same process.
-//!   Where not even SQLite's log can grow, settling fails too, and is to be tried again.
+//!   Where other files took the room that the limits above count on, settling is refused too, and
+//!   is to be tried again: what was sent is stored as sent, and read back before it is repeated.
 
 mod budget;
 mod error;

@@ -109,3 +109,14 @@ async fn a_closed_outbox_is_one_file_and_its_lock() {
     names.sort();
     assert_eq!(names, ["outbox.db", "outbox.db.lock"]);
 }
+
+#[tokio::test]
+async fn closing_leaves_nothing_in_the_log_even_while_somebody_looks() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    let looking = place.sqlite();
+    looking.query_row("SELECT count(*) FROM entry", [], |_| Ok(())).unwrap();
+    outbox.close();
+    assert_eq!(std::fs::metadata(file::beside(&place.path(), "-wal")).unwrap().len(), 0);
+}

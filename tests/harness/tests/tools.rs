@@ -12,6 +12,7 @@ use std::time::Duration;
 use cardbridge_harness::pcscd::{Pcscd, PcscdOptions, unavailable};
 use cardbridge_harness::process::{Process, wait_until};
 use cardbridge_harness::skipped;
+use rustix::process::Signal;
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -69,7 +70,7 @@ fn cm_sim_prints_its_calls_and_starts_from_a_state() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cm-sim"));
     command.args(["--listen", "127.0.0.1:0", "--state"]).arg(&state);
     command.stdout(File::create(&output).unwrap());
-    let _sim = Process::spawn(command).unwrap();
+    let mut sim = Process::spawn(command).unwrap();
     wait_printed(&output, "/CertificateManagement/api/v1.0\n");
     let line = printed(&output);
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
@@ -80,4 +81,6 @@ fn cm_sim_prints_its_calls_and_starts_from_a_state() {
     wire.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     wait_printed(&output, &format!("GET {path} -> 200"));
+    sim.signal(Signal::TERM).unwrap();
+    assert!(sim.wait_end(LONG).unwrap().is_some_and(|status| status.success()));
 }

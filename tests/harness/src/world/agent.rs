@@ -100,3 +100,32 @@ pub(super) fn find(pid: u32, binary: &Path) -> Option<u32> {
     let mut children = children.split_whitespace();
     children.find_map(|child| find(child.parse().ok()?, binary))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::wait_until;
+
+    #[test]
+    fn the_agent_is_found_under_another_program() {
+        let mut command = mortal("strace");
+        command.args(["-f", "-o", "/dev/null", "setpriv", "--pdeathsig", "KILL", "sleep", "60"]);
+        command.stderr(Stdio::null());
+        let mut strace = Process::spawn(command).unwrap();
+        let sleep = fs::canonicalize("/usr/bin/sleep").unwrap();
+        let mut found = None;
+        let limit = Duration::from_secs(10);
+        wait_until("the traced program", limit, || {
+            found = find(strace.pid(), &sleep);
+            found.is_some() || strace.ended().unwrap().is_some()
+        })
+        .unwrap();
+        if strace.ended().unwrap().is_some() {
+            return crate::skipped("strace cannot trace here");
+        }
+        assert_ne!(found, Some(strace.pid()));
+        strace.kill().unwrap();
+        let gone = || !Path::new(&format!("/proc/{}", found.unwrap())).exists();
+        wait_until("the traced program dies with strace", limit, gone).unwrap();
+    }
+}

@@ -158,7 +158,14 @@ pub enum Event {
         /// Its audit line; or why not.
         result: Result<AuditLine, StoreFailure>,
     },
-    /// An audit line that belongs to no entry's end is on disk.
+    /// A parked entry is back in the queue on disk, or not.
+    Unparked {
+        /// Which.
+        entry: EntryId,
+        /// The line of the act; or why not.
+        result: Result<AuditLine, StoreFailure>,
+    },
+    /// An audit line that belongs to no entry is on disk.
     Noted(AuditLine),
     /// The configuration was read again.
     Reconfigured(Box<Policy>),
@@ -247,14 +254,15 @@ pub enum Effect {
         /// Which.
         end: Settlement,
     },
-    /// Put a parked entry back in the queue, on disk.
+    /// Put a parked entry back in the queue, on disk. It is worked on once that is
+    /// [`Event::Unparked`].
     Unpark {
         /// Which.
         entry: EntryId,
         /// The act, for the audit trail.
         act: AuditLine,
     },
-    /// Put an audit line on disk that belongs to no entry's end.
+    /// Put an audit line on disk that belongs to no entry.
     Note(AuditLine),
     /// Tell people.
     Tell(Notice),
@@ -371,6 +379,7 @@ impl Engine {
             Event::Saved { entry, result } => self.saved(entry, result, now),
             Event::Pushed { entry, result } => self.pushed(entry, result, now),
             Event::Settled { entry, result } => self.settled(entry, result, now),
+            Event::Unparked { entry, result } => self.unparked(entry, result, now),
             Event::Noted(line) => self.publish(line),
             Event::Reconfigured(policy) => self.reconfigured(*policy),
         }

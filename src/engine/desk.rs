@@ -1,6 +1,6 @@
 //! Readers and the cards in them, up to an identity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ struct Slot {
 enum Card {
     None,
     Mute { insertion: InsertionId },
-    Reading { presence: Presence, deadline: Instant },
+    Reading { presence: Presence, seen: Now, deadline: Instant },
     Identified { presence: Presence, identity: Identity, entry: Option<EntryId> },
     NotIdentified { presence: Presence, why: NotIdentified },
 }
@@ -108,11 +108,10 @@ impl Desk {
 
     /// Notes which entry an insertion made, and that the card is in the reader.
     pub(super) fn entered(&mut self, insertion: InsertionId, draft: &Draft, entry: EntryId) {
-        let Some(slot) = self.readers.get_mut(&draft.reader) else { return };
-        if slot.card.insertion() != Some(insertion) {
-            return;
-        }
-        if let Card::Identified { entry: known, .. } = &mut slot.card {
+        if let Some(slot) = self.readers.get_mut(&draft.reader)
+            && slot.card.insertion() == Some(insertion)
+            && let Card::Identified { entry: known, .. } = &mut slot.card
+        {
             *known = Some(entry);
         }
         let stay = Stay {
@@ -160,10 +159,11 @@ impl Engine {
 
     /// Ends the stays of cards that are not where they were.
     pub(super) fn service_settled(&mut self) {
-        let empty: Vec<_> = self
+        let empty: BTreeSet<_> = self
             .desk
             .stays
             .keys()
+            .chain(self.intake.readers())
             .filter(|reader| {
                 self.desk.readers.get(*reader).is_none_or(|slot| matches!(slot.card, Card::None))
             })
@@ -185,6 +185,7 @@ impl Engine {
     }
 
     pub(super) fn card_present(&mut self, presence: Presence, now: Now) {
+        self.make_room(&presence.reader, presence.insertion, now);
         let skipped = self.policy.skip_atr.iter().any(|pattern| pattern.matches(&presence.atr));
         let deadline = now.mono + self.policy.probe_deadline;
         let reader = presence.reader.clone();
@@ -203,10 +204,19 @@ impl Engine {
             insertion: presence.insertion,
             atr: presence.atr.clone(),
         });
-        slot.card = Card::Reading { presence, deadline };
+        slot.card = Card::Reading { presence, seen: now, deadline };
+    }
+
+    /// A card that comes where another is was swapped for that between two looks.
+    fn make_room(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
+        let held = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
+        if held.is_some_and(|held| held != insertion) {
+            self.empty(reader, now);
+        }
     }
 
     pub(super) fn card_mute(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
+        self.make_room(reader, insertion, now);
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         slot.since = now.wall;
         slot.card = Card::Mute { insertion };
@@ -245,7 +255,8 @@ impl Engine {
     }
 
     fn end_stay(&mut self, reader: &ReaderName) {
-        if self.desk.stays.remove(reader).is_some() {
+        let offered = self.intake.leave(reader);
+        if self.desk.stays.remove(reader).is_some() || offered {
             self.effects.push_back(Effect::EndStay { reader: reader.clone() });
         }
     }
@@ -261,8 +272,10 @@ impl Engine {
             self.stale += 1;
             return;
         };
-        let presence = match &slot.card {
-            Card::Reading { presence, .. } if presence.insertion == insertion => presence.clone(),
+        let (presence, seen) = match &slot.card {
+            Card::Reading { presence, seen, .. } if presence.insertion == insertion => {
+                (presence.clone(), *seen)
+            }
             Card::None
             | Card::Mute { .. }
             | Card::Reading { .. }
@@ -274,10 +287,7 @@ impl Engine {
         };
         let place = slot.place.clone();
         match result {
-            Ok(identity) => {
-                let seen_at = slot.since;
-                self.identified(presence, identity, (place, seen_at), now);
-            }
+            Ok(identity) => self.identified(presence, identity, (place, seen), now),
             Err(why) => {
                 let atr = presence.atr.clone();
                 slot.card = Card::NotIdentified { presence, why: why.clone() };
@@ -290,12 +300,12 @@ impl Engine {
         &mut self,
         presence: Presence,
         identity: Identity,
-        (place, seen_at): (Place, Timestamp),
+        (place, seen): (Place, Now),
         now: Now,
     ) {
         let entry = self.desk.same_stay(&presence, &identity);
         let draft = Draft {
-            seen_at,
+            seen_at: seen.wall,
             reader: presence.reader.clone(),
             label: place.label,
             role: place.role,
@@ -304,12 +314,15 @@ impl Engine {
             identity: identity.clone(),
         };
         let insertion = presence.insertion;
+        if entry.is_none() {
+            self.end_stay(&presence.reader);
+        }
         if let Some(slot) = self.desk.readers.get_mut(&presence.reader) {
             slot.card = Card::Identified { presence, identity, entry };
         }
         match entry {
             Some(entry) => self.desk.entered(insertion, &draft, entry),
-            None => self.take_in(insertion, draft, now),
+            None => self.take_in(insertion, draft, seen.mono, now),
         }
     }
 
@@ -320,7 +333,7 @@ impl Engine {
             .readers
             .iter()
             .filter_map(|(reader, slot)| match &slot.card {
-                Card::Reading { presence, deadline } if *deadline <= now.mono => {
+                Card::Reading { presence, deadline, .. } if *deadline <= now.mono => {
                     Some((reader.clone(), presence.insertion))
                 }
                 Card::Reading { .. }

@@ -3,11 +3,11 @@
 //! A card that the disk does not take is kept in memory and offered again, so that a full disk
 //! that gets room again loses nothing; the number kept so is bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{Effect, Engine, NewEntry, Notice, Now, StoreFailure};
-use crate::domain::{AuditLine, CardKey, Draft, EntryId, InsertionId};
+use crate::domain::{AuditLine, Draft, EntryId, InsertionId, ReaderName};
 
 /// Identified cards that the disk has not taken yet. More than a day's work of a desk is not
 /// kept in memory: what does not fit is told as lost, loudly.
@@ -23,6 +23,10 @@ pub(super) struct Intake {
 #[derive(Debug)]
 struct Pending {
     draft: Draft,
+    /// The moment of the insertion, on the clock that never jumps.
+    seen: Instant,
+    /// Whether the card is out of the reader: its stay is over before it is on disk.
+    left: bool,
     state: State,
     failures: u32,
 }
@@ -37,43 +41,62 @@ enum State {
 
 impl Intake {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.pending
-            .values()
-            .filter(|pending| !self.is_offered(pending.draft.card()))
-            .filter_map(|pending| match pending.state {
-                State::Due(at) => Some(at),
-                State::Offered => None,
-            })
-            .min()
+        self.to_offer().map(|(_, at)| at).min()
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.clone()
     }
 
-    fn is_offered(&self, card: CardKey) -> bool {
-        self.pending.values().any(|p| p.state == State::Offered && p.draft.card() == card)
+    /// What is to be offered to the disk, and when: of each card the oldest, and not while that
+    /// is being offered. One card's entries never overtake each other.
+    fn to_offer(&self) -> impl Iterator<Item = (InsertionId, Instant)> {
+        let mut cards = BTreeSet::new();
+        self.pending.iter().filter_map(move |(insertion, pending)| {
+            let oldest = cards.insert(pending.draft.card());
+            match pending.state {
+                State::Due(at) if oldest => Some((*insertion, at)),
+                State::Due(_) | State::Offered => None,
+            }
+        })
     }
 
-    /// The oldest card that may be offered now; one card's entries never overtake each other.
     fn next_due(&self, now: Instant) -> Option<InsertionId> {
-        self.pending
-            .iter()
-            .find(|(_, pending)| {
-                matches!(pending.state, State::Due(at) if at <= now)
-                    && !self.is_offered(pending.draft.card())
-            })
-            .map(|(insertion, _)| *insertion)
+        self.to_offer().find(|(_, at)| *at <= now).map(|(insertion, _)| insertion)
+    }
+
+    pub(super) fn readers(&self) -> impl Iterator<Item = &ReaderName> {
+        self.pending.values().map(|pending| &pending.draft.reader)
+    }
+
+    /// Whatever card is on its way to the disk from this reader is not in it any more. Tells
+    /// whether the disk is being offered one just now, and its stay with it.
+    pub(super) fn leave(&mut self, reader: &ReaderName) -> bool {
+        let mut offered = false;
+        for pending in self.pending.values_mut() {
+            if pending.draft.reader == *reader && !pending.left {
+                pending.left = true;
+                offered |= pending.state == State::Offered;
+            }
+        }
+        offered
     }
 }
 
 impl Engine {
-    pub(super) fn take_in(&mut self, insertion: InsertionId, draft: Draft, now: Now) {
+    pub(super) fn take_in(
+        &mut self,
+        insertion: InsertionId,
+        draft: Draft,
+        seen: Instant,
+        now: Now,
+    ) {
         if self.intake.pending.len() >= MAX_PENDING {
             self.tell(Notice::Lost(Box::new(draft)));
             return;
         }
-        let pending = Pending { draft, state: State::Due(now.mono), failures: 0 };
+        let state = State::Due(now.mono);
+        let pending = Pending { draft, seen, left: false, state, failures: 0 };
         self.intake.pending.insert(insertion, pending);
     }
 
@@ -82,9 +105,11 @@ impl Engine {
             let Some(pending) = self.intake.pending.get_mut(&insertion) else { return };
             pending.state = State::Offered;
             let draft = pending.draft.clone();
+            let over = pending.left.then(|| Effect::EndStay { reader: draft.reader.clone() });
             let (stage, supersedes) = self.queue.supersede(&draft, insertion, now);
             let entry = NewEntry { draft, stage, supersedes };
             self.effects.push_back(Effect::Append { insertion, entry });
+            self.effects.extend(over);
         }
     }
 
@@ -101,9 +126,12 @@ impl Engine {
                     self.publish(line);
                 }
                 self.store_works();
-                self.desk.entered(insertion, &pending.draft, entry);
+                if !pending.left {
+                    self.desk.entered(insertion, &pending.draft, entry);
+                }
                 let answers = self.link.answers();
-                self.queue.superseded(insertion, entry, pending.draft, answers, now);
+                let new = (pending.draft, pending.seen);
+                self.queue.superseded(insertion, entry, new, answers, now);
                 self.link.knock_soon(now);
             }
             Err(failure) => self.not_appended(insertion, failure, now),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Notice, Now, Retry};
 use crate::domain::{AwayReason, CallError, EntryId, LinkView};
 
-/// The least time between two knocks, whatever makes them.
+/// The least time between a knock and the next, where a new insertion makes that one.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
 
 /// The connection to CM.
@@ -44,6 +44,8 @@ struct Away {
     /// The time that CM asked for.
     not_before: Instant,
     knocker: Option<EntryId>,
+    /// Somebody came while the knocker waited for its answer, and does not wait long after it.
+    hurry: bool,
 }
 
 /// How many entries may start.
@@ -57,6 +59,13 @@ pub(super) enum Door {
     OneAt(Instant),
     /// None before somebody's answer.
     Shut,
+}
+
+impl Away {
+    /// The soonest moment for a knock that does not wait for its turn.
+    fn soonest(&self, now: Now) -> Instant {
+        now.mono.max(self.last_try + KNOCK_EVERY).max(self.not_before)
+    }
 }
 
 impl Link {
@@ -87,14 +96,18 @@ impl Link {
     /// A new insertion does not wait for the next knock.
     pub(super) fn knock_soon(&mut self, now: Now) {
         if let State::Away(away) = &mut self.state {
-            let soon = now.mono.max(away.last_try + KNOCK_EVERY).max(away.not_before);
-            away.next_knock = away.next_knock.min(soon);
+            away.next_knock = away.next_knock.min(away.soonest(now));
+            away.hurry = away.knocker.is_some();
         }
     }
 
-    /// CM answered.
+    /// CM answered. While it wants to be left alone that is an answer to something asked before,
+    /// for nobody knocks then: it ends no waiting.
     pub(super) fn answered(&mut self, now: Now) -> Option<Notice> {
         self.answers += 1;
+        if matches!(&self.state, State::Away(away) if now.mono < away.not_before) {
+            return None;
+        }
         match std::mem::replace(&mut self.state, State::Up { since: now.wall }) {
             State::Away(_) => Some(Notice::CmBack),
             State::Untried => None,
@@ -126,7 +139,11 @@ impl Link {
             if away.knocker == Some(entry) {
                 away.knocker = None;
                 away.failures = away.failures.saturating_add(1);
-                away.next_knock = now.mono + retry.delay(away.failures, random);
+                away.next_knock = if std::mem::take(&mut away.hurry) {
+                    away.soonest(now)
+                } else {
+                    now.mono + retry.delay(away.failures, random)
+                };
             }
             away.not_before = away.not_before.max(asked);
             away.next_knock = away.next_knock.max(away.not_before);
@@ -142,6 +159,7 @@ impl Link {
             next_knock: (now.mono + retry.delay(0, random)).max(asked),
             not_before: asked,
             knocker: None,
+            hurry: false,
         });
         Some(Notice::CmAway(error.clone()))
     }
@@ -154,13 +172,8 @@ impl Link {
         }
     }
 
-    /// The knocker's call came back, but says nothing about CM.
-    pub(super) fn forget(&mut self, entry: EntryId) {
-        if let State::Away(away) = &mut self.state
-            && away.knocker == Some(entry)
-        {
-            away.knocker = None;
-        }
+    pub(super) const fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
     }
 
     pub(super) fn view(&self, now: Now) -> LinkView {

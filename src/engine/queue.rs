@@ -9,7 +9,7 @@
 //! possible change in CM (`Stage::Sent`) is never forgotten on that way.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Now;
 use super::link::millis;
@@ -28,7 +28,7 @@ const MAX_OWN_TROUBLE: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: BTreeMap<EntryId, Waiting>,
-    parked: BTreeMap<EntryId, Entry>,
+    parked: BTreeMap<EntryId, Parked>,
     /// The cards that are being worked on, each with the entry that does.
     busy: BTreeMap<CardKey, EntryId>,
 }
@@ -39,11 +39,17 @@ struct Waiting {
     draft: Draft,
     /// What has been decided and may have been sent.
     sent: Option<Decision>,
+    /// CM said yes to that, but not what the status is now.
+    said_yes: bool,
     step: Step,
+    /// The older entry of the card, where that has to end first.
+    after: Option<EntryId>,
     /// The newer insertion that is about to take over.
     superseded_by: Option<InsertionId>,
     /// The moment of the insertion, on the clock that never jumps.
     seen: Instant,
+    /// From when on it waits: the insertion, or the moment at which a person took it up again.
+    since: Instant,
     not_before: Instant,
     failures: u32,
     attempts: u32,
@@ -55,15 +61,29 @@ struct Waiting {
     last_error: Option<String>,
 }
 
+/// An entry that waits for a person.
+#[derive(Debug)]
+struct Parked {
+    entry: Entry,
+    /// Who is about to take it away, once the disk says so.
+    claim: Option<Claim>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// A newer insertion of the card.
+    Insertion(InsertionId),
+    /// A person.
+    Wish,
+}
+
 /// What an entry is doing.
 #[derive(Debug, Clone, PartialEq)]
 enum Step {
     Idle,
     LookingUp,
-    /// `after_yes`: CM said yes to the update, but not what the status is now.
     ReadingBack {
         decision: Decision,
-        after_yes: bool,
     },
     Saving {
         decision: Decision,
@@ -79,23 +99,30 @@ enum Step {
 }
 
 impl Waiting {
-    fn new(draft: Draft, sent: Option<Decision>, answers: u64, now: Now) -> Self {
-        let age = now.wall.duration_since(draft.seen_at);
-        let age = std::time::Duration::try_from(age).unwrap_or_default();
+    fn new(draft: Draft, sent: Option<Decision>, seen: Instant, now: Now) -> Self {
         Self {
-            seen: now.mono.checked_sub(age).unwrap_or(now.mono),
+            seen,
+            since: seen,
             draft,
             sent,
+            said_yes: false,
             step: Step::Idle,
+            after: None,
             superseded_by: None,
             not_before: now.mono,
             failures: 0,
             attempts: 0,
             own_trouble: 0,
-            answers_then: answers,
+            answers_then: 0,
             heard: false,
             last_error: None,
         }
+    }
+
+    /// An entry that is known from the disk only: the clock on the wall says how old it is.
+    fn from_disk(draft: Draft, sent: Option<Decision>, now: Now) -> Self {
+        let age = Duration::try_from(now.wall.duration_since(draft.seen_at)).unwrap_or_default();
+        Self::new(draft, sent, now.mono.checked_sub(age).unwrap_or(now.mono), now)
     }
 
     fn settlement(&self, outcome: Outcome, detail: String, now: Now) -> Settlement {
@@ -124,9 +151,7 @@ impl Waiting {
     /// Whether something of this entry may have reached CM that was not confirmed.
     fn unconfirmed(&self) -> Option<Decision> {
         match &self.step {
-            Step::Pushing { decision } | Step::ReadingBack { decision, .. } => {
-                Some(decision.clone())
-            }
+            Step::Pushing { decision } | Step::ReadingBack { decision } => Some(decision.clone()),
             Step::Idle | Step::LookingUp | Step::Saving { .. } | Step::Ending { .. } => {
                 self.sent.clone()
             }
@@ -138,16 +163,19 @@ impl Queue {
     pub(super) fn new(entries: Vec<Entry>, now: Now) -> Self {
         let mut queue =
             Self { waiting: BTreeMap::new(), parked: BTreeMap::new(), busy: BTreeMap::new() };
+        let mut newest = BTreeMap::new();
         for entry in entries {
             let sent = match &entry.stage {
                 Stage::Queued => None,
                 Stage::Sent(decision) => Some(decision.clone()),
                 Stage::Parked { .. } => {
-                    queue.parked.insert(entry.id, entry);
+                    queue.parked.insert(entry.id, Parked { entry, claim: None });
                     continue;
                 }
             };
-            queue.waiting.insert(entry.id, Waiting::new(entry.draft, sent, 0, now));
+            let mut waiting = Waiting::from_disk(entry.draft, sent, now);
+            waiting.after = newest.insert(waiting.draft.card(), entry.id);
+            queue.waiting.insert(entry.id, waiting);
         }
         queue
     }
@@ -170,8 +198,12 @@ impl Queue {
                 gone.push((*id, Some(old.settlement(Outcome::Superseded, why, now))));
             }
         }
-        let parked = self.parked.iter().filter(|(_, old)| old.draft.card() == card);
-        gone.extend(parked.map(|(id, _)| (*id, None)));
+        for (id, old) in &mut self.parked {
+            if old.entry.draft.card() == card && old.claim.is_none() {
+                old.claim = Some(Claim::Insertion(insertion));
+                gone.push((*id, None));
+            }
+        }
         (inherited.map_or(Stage::Queued, Stage::Sent), gone)
     }
 
@@ -180,7 +212,7 @@ impl Queue {
         &mut self,
         insertion: InsertionId,
         entry: EntryId,
-        draft: Draft,
+        (draft, seen): (Draft, Instant),
         answers: u64,
         now: Now,
     ) {
@@ -193,8 +225,12 @@ impl Queue {
             sent = old.unconfirmed().or_else(|| sent.take());
             false
         });
-        self.parked.retain(|_, old| old.draft.card() != card);
-        self.waiting.insert(entry, Waiting::new(draft, sent, answers, now));
+        self.parked.retain(|_, old| old.claim != Some(Claim::Insertion(insertion)));
+        let mut new = Waiting::new(draft, sent, seen, now);
+        new.answers_then = answers;
+        let older = self.waiting.iter().rev().find(|(_, old)| old.draft.card() == card);
+        new.after = older.map(|(id, _)| *id);
+        self.waiting.insert(entry, new);
     }
 
     /// The new entry is not on disk: those whose place it would have taken go on.
@@ -202,6 +238,11 @@ impl Queue {
         for old in self.waiting.values_mut() {
             if old.superseded_by == Some(insertion) {
                 old.superseded_by = None;
+            }
+        }
+        for old in self.parked.values_mut() {
+            if old.claim == Some(Claim::Insertion(insertion)) {
+                old.claim = None;
             }
         }
     }
@@ -223,8 +264,8 @@ impl Queue {
             next_try_ms: matches!(entry.step, Step::Idle)
                 .then(|| millis(entry.not_before.saturating_duration_since(now.mono))),
         });
-        let parked = self.parked.values().map(|entry| EntryView {
-            entry: entry.clone(),
+        let parked = self.parked.values().map(|parked| EntryView {
+            entry: parked.entry.clone(),
             attempts: 0,
             last_error: None,
             next_try_ms: None,
@@ -259,6 +300,7 @@ impl Queue {
             .filter(|(_, entry)| {
                 entry.step == Step::Idle
                     && entry.superseded_by.is_none()
+                    && entry.after.is_none_or(|older| !self.waiting.contains_key(&older))
                     && !self.busy.contains_key(&entry.draft.card())
             })
             .map(|(id, entry)| (*id, entry))

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::{MAX_OWN_TROUBLE, Parking, Step};
+use super::{MAX_OWN_TROUBLE, Parked, Parking, Step, Waiting};
 use crate::domain::{
-    AuditLine, CallError, Entry, EntryId, Found, Outcome, ParkReason, PutAnswer, Record,
+    AuditLine, CallError, Decision, Entry, EntryId, Found, Outcome, ParkReason, PutAnswer, Record,
     Settlement, Stage,
 };
 use crate::engine::link::Door;
@@ -16,7 +16,7 @@ impl Engine {
     pub(in crate::engine) fn next_start(&self) -> Option<Instant> {
         let max_age = self.policy.max_age;
         let startable = || self.queue.startable();
-        let expiry = startable().filter_map(|(_, entry)| entry.seen.checked_add(max_age)).min();
+        let expiry = startable().filter_map(|(_, entry)| entry.since.checked_add(max_age)).min();
         let earliest = startable().map(|(_, entry)| entry.not_before).min();
         let start = match self.link.door(self.queue.talking()) {
             Door::Open if self.queue.talking() >= self.policy.concurrency.get() => None,
@@ -50,8 +50,14 @@ impl Engine {
         self.queue
             .startable()
             .filter(|(_, entry)| entry.not_before <= now.mono)
-            .min_by_key(|(id, entry)| (entry.not_before, *id))
+            .min_by_key(|(id, entry)| (self.turn(entry), entry.not_before, *id))
             .map(|(id, _)| id)
+    }
+
+    /// Of those who could knock, the one that failed least often does: a card that is itself the
+    /// trouble must not keep CM looking away for the others.
+    const fn turn(&self, entry: &Waiting) -> u32 {
+        if self.link.is_up() { 0 } else { entry.failures }
     }
 
     fn start(&mut self, id: EntryId) {
@@ -62,7 +68,7 @@ impl Engine {
         match entry.sent.clone() {
             Some(decision) => {
                 self.effects.push_back(Effect::ReadBack { entry: id, record: decision.record });
-                entry.step = Step::ReadingBack { decision, after_yes: false };
+                entry.step = Step::ReadingBack { decision };
             }
             None => self.look_up(id),
         }
@@ -116,20 +122,22 @@ impl Engine {
         self.effects.extend(notice.map(Effect::Tell));
     }
 
-    /// CM failed on one call: its own trouble where CM answered anything since it last failed,
-    /// else a sign that CM is away.
+    /// CM failed on one call: its own trouble where CM is there and answered anything since it
+    /// last failed, else a sign that CM is away.
     fn heard_failure(&mut self, id: EntryId, error: &CallError, now: Now) -> Option<Notice> {
         let answers = self.link.answers();
-        let Some(entry) = self.queue.waiting.get_mut(&id) else {
-            self.link.forget(id);
-            return None;
-        };
-        let others_go_through = answers > entry.answers_then;
-        entry.answers_then = answers;
-        if others_go_through {
-            entry.own_trouble += 1;
-            self.link.forget(id);
-            return None;
+        let is_up = self.link.is_up();
+        match self.queue.waiting.get_mut(&id) {
+            Some(entry) => {
+                let answers_then = std::mem::replace(&mut entry.answers_then, answers);
+                if is_up && answers > answers_then {
+                    entry.own_trouble += 1;
+                    return None;
+                }
+            }
+            // The newer entry of the card finds out.
+            None if is_up => return None,
+            None => {}
         }
         self.link.away(id, error, self.policy.retry, &mut self.random, now)
     }
@@ -191,7 +199,7 @@ impl Engine {
             Ok(()) => {
                 entry.sent = Some(decision.clone());
                 if !self.link.may_go_on(id) {
-                    self.rest(id, "CM went away", now);
+                    self.rest(id, WENT_AWAY, now);
                     return;
                 }
                 entry.step = Step::Pushing { decision: decision.clone() };
@@ -217,13 +225,21 @@ impl Engine {
             Ok(PutAnswer::Confirmed(_)) => {
                 self.end(id, Outcome::Updated, "CM confirmed the new status".to_owned(), now);
             }
-            Ok(PutAnswer::Unconfirmed) => {
-                let record = decision.record;
-                self.set_step(id, Step::ReadingBack { decision, after_yes: true });
-                self.effects.push_back(Effect::ReadBack { entry: id, record });
-            }
+            Ok(PutAnswer::Unconfirmed) => self.read_after_yes(id, decision, now),
             Err(error) => self.trouble(id, error, now),
         }
+    }
+
+    fn read_after_yes(&mut self, id: EntryId, decision: Decision, now: Now) {
+        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
+        entry.said_yes = true;
+        if !self.link.may_go_on(id) {
+            self.rest(id, WENT_AWAY, now);
+            return;
+        }
+        let record = decision.record;
+        entry.step = Step::ReadingBack { decision };
+        self.effects.push_back(Effect::ReadBack { entry: id, record });
     }
 
     pub(in crate::engine) fn read_back(
@@ -233,7 +249,8 @@ impl Engine {
         now: Now,
     ) {
         self.heard(id, &result, now);
-        let Some(Step::ReadingBack { decision, after_yes }) = self.take_step(id) else { return };
+        let Some(Step::ReadingBack { decision }) = self.take_step(id) else { return };
+        let after_yes = self.queue.waiting.get(&id).is_some_and(|entry| entry.said_yes);
         match result {
             Ok(record) if record.status == decision.to => {
                 self.end(id, Outcome::Updated, READ_BACK.to_owned(), now);
@@ -243,7 +260,8 @@ impl Engine {
                 let why = format!("CM said yes, but the record still has status {status}");
                 self.end(id, Outcome::Parked(ParkReason::WrongAnswer), why, now);
             }
-            Ok(_) => self.look_up(id),
+            Ok(_) if self.link.may_go_on(id) => self.look_up(id),
+            Ok(_) => self.rest(id, WENT_AWAY, now),
             Err(error) => self.trouble(id, error, now),
         }
     }
@@ -331,8 +349,8 @@ impl Engine {
             Ok(line) => {
                 if let Some(reason) = end.outcome.park_reason() {
                     let stage = Stage::Parked { reason, detail: end.detail.clone() };
-                    let parked = Entry { id, draft: entry.draft.clone(), stage };
-                    self.queue.parked.insert(id, parked);
+                    let entry = Entry { id, draft: entry.draft.clone(), stage };
+                    self.queue.parked.insert(id, Parked { entry, claim: None });
                 }
                 self.queue.waiting.remove(&id);
                 self.queue.busy.retain(|_, busy| *busy != id);
@@ -367,7 +385,7 @@ impl Engine {
         let expired: Vec<_> = self
             .queue
             .startable()
-            .filter(|(_, entry)| now.mono.saturating_duration_since(entry.seen) >= max_age)
+            .filter(|(_, entry)| now.mono.saturating_duration_since(entry.since) >= max_age)
             .map(|(id, entry)| (id, entry.last_error.clone()))
             .collect();
         for (id, last_error) in expired {
@@ -376,13 +394,9 @@ impl Engine {
             self.end(id, Outcome::Parked(ParkReason::Expired), detail, now);
         }
     }
-
-    fn set_step(&mut self, id: EntryId, step: Step) {
-        if let Some(entry) = self.queue.waiting.get_mut(&id) {
-            entry.step = step;
-        }
-    }
 }
+
+const WENT_AWAY: &str = "CM went away";
 
 const ALREADY_SET: &str = "the record has that status already";
 const READ_BACK: &str = "the record, read back, has the new status";

@@ -1,21 +1,23 @@
 //! What a person may wish of an entry.
 
-use super::{Step, Waiting};
+use super::{Claim, Step, Waiting};
 use crate::domain::{AuditLine, EntryId, Outcome};
 use crate::engine::{Effect, Engine, Now, Refusal, StoreFailure};
 
 impl Engine {
     /// Tries an entry at once; a parked one goes back into the queue.
     pub fn retry(&mut self, id: EntryId, by: &str, now: Now) -> Result<(), Refusal> {
-        if let Some(parked) = self.queue.parked.remove(&id) {
-            let act = AuditLine::act(&self.policy.station, &parked, "retried", by, now.wall);
+        if let Some(parked) = self.queue.parked.get_mut(&id) {
+            if parked.claim.is_some() {
+                return Err(Refusal::Busy);
+            }
+            parked.claim = Some(Claim::Wish);
+            let act = AuditLine::act(&self.policy.station, &parked.entry, "retried", by, now.wall);
             self.effects.push_back(Effect::Unpark { entry: id, act });
-            let answers = self.link.answers();
-            self.queue.waiting.insert(id, Waiting::new(parked.draft, None, answers, now));
-        } else {
-            let entry = self.queue.waiting.get_mut(&id).ok_or(Refusal::NoSuchEntry)?;
-            entry.not_before = now.mono;
+            return Ok(());
         }
+        let entry = self.queue.waiting.get_mut(&id).ok_or(Refusal::NoSuchEntry)?;
+        entry.not_before = now.mono;
         self.link.knock_soon(now);
         self.advance(now);
         Ok(())
@@ -24,8 +26,12 @@ impl Engine {
     /// Removes an entry for good.
     pub fn discard(&mut self, id: EntryId, by: &str, now: Now) -> Result<(), Refusal> {
         let why = format!("discarded by {by}");
-        if let Some(parked) = self.queue.parked.get(&id) {
-            let waiting = Waiting::new(parked.draft.clone(), None, 0, now);
+        if let Some(parked) = self.queue.parked.get_mut(&id) {
+            if parked.claim.is_some() {
+                return Err(Refusal::Busy);
+            }
+            parked.claim = Some(Claim::Wish);
+            let waiting = Waiting::from_disk(parked.entry.draft.clone(), None, now);
             let mut end = waiting.settlement(Outcome::Discarded, why, now);
             end.by = Some(by.to_owned());
             self.effects.push_back(Effect::Settle { entry: id, end });
@@ -52,7 +58,36 @@ impl Engine {
                 self.publish(line);
                 self.store_works();
             }
-            Err(failure) => self.store_fails(failure),
+            Err(failure) => self.leave_parked(id, failure),
         }
+    }
+
+    /// A parked entry that a person took up again waits on the disk too, or not.
+    pub(in crate::engine) fn unparked(
+        &mut self,
+        id: EntryId,
+        result: Result<AuditLine, StoreFailure>,
+        now: Now,
+    ) {
+        match result {
+            Ok(line) => {
+                let Some(parked) = self.queue.parked.remove(&id) else { return };
+                let mut entry = Waiting::from_disk(parked.entry.draft, None, now);
+                entry.since = now.mono;
+                entry.answers_then = self.link.answers();
+                self.queue.waiting.insert(id, entry);
+                self.publish(line);
+                self.store_works();
+                self.link.knock_soon(now);
+            }
+            Err(failure) => self.leave_parked(id, failure),
+        }
+    }
+
+    fn leave_parked(&mut self, id: EntryId, failure: StoreFailure) {
+        if let Some(parked) = self.queue.parked.get_mut(&id) {
+            parked.claim = None;
+        }
+        self.store_fails(failure);
     }
 }

@@ -78,7 +78,10 @@ impl Disk {
                 let result = self.allow(Verb::Settle).and_then(|()| self.settle(*entry, end));
                 Some(Event::Settled { entry: *entry, result })
             }
-            Effect::Unpark { entry, act } => self.unparked(*entry, act),
+            Effect::Unpark { entry, act } => {
+                let result = self.allow(Verb::Unpark).and_then(|()| self.unpark(*entry, act));
+                Some(Event::Unparked { entry: *entry, result })
+            }
             Effect::Note(line) => {
                 self.audit.push(line.clone());
                 Some(Event::Noted(line.clone()))
@@ -171,11 +174,6 @@ impl Disk {
         }
         self.audit.push(line.clone());
         Ok(line)
-    }
-
-    fn unparked(&mut self, id: EntryId, act: &AuditLine) -> Option<Event> {
-        self.allow(Verb::Unpark).and_then(|()| self.unpark(id, act)).ok()?;
-        Some(Event::Noted(act.clone()))
     }
 
     fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<AuditLine, StoreFailure> {

@@ -470,4 +470,6 @@ impl Engine {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use crate::domain::{
-    Decision, EntryId, Family, Found, IdRule, Identity, InsertionId, LinkView, NotIdentified,
-    NotIdentifiedReason, Numbers, ReaderName, ReaderRules, Serial, Stage,
+    CallError, Decision, Entry, EntryId, Family, Found, IdRule, Identity, InsertionId, LinkView,
+    NotIdentified, NotIdentifiedReason, Numbers, ReaderName, ReaderRules, Serial, Stage,
 };
 use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Presence, Restored, Retry};
 use crate::rules::{AtrMismatch, Rule, RuleSet};
@@ -18,13 +18,16 @@ pub(in crate::engine) mod cm;
 pub(in crate::engine) mod disk;
 
 use cm::{ACTIVE, ATR, Ask, Cm, DISABLE, DISABLED, RETIRE, RETIRED, candidate, card_id};
-use disk::Disk;
+use disk::{Disk, is_parked};
 
 pub(in crate::engine) const SECOND: Duration = Duration::from_secs(1);
 pub(in crate::engine) const HOUR: Duration = Duration::from_secs(3600);
 pub(in crate::engine) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A reader and what is in it, whether the daemon looks or not.
+///
+/// Its event counter never comes to the same number twice, but for the nought that it has for a
+/// card that was in it when the service was started.
 #[derive(Debug, Default, Clone)]
 struct Seat {
     card: Option<u8>,
@@ -74,12 +77,17 @@ pub(in crate::engine) struct World {
     pub(in crate::engine) started: Now,
     seats: BTreeMap<ReaderName, Seat>,
     last_insertion: InsertionId,
+    counted: u32,
     inbox: Vec<(Instant, u64, Event)>,
     posted: u64,
     in_flight: BTreeMap<EntryId, InFlight>,
     looked_up: BTreeMap<EntryId, Found>,
     /// Entries to whose update CM said yes.
     said_yes: BTreeSet<EntryId>,
+    last_knock: Option<Instant>,
+    /// The moment that CM asked for by Retry-After.
+    left_alone_until: Option<Instant>,
+    retried: BTreeSet<EntryId>,
     lives: u64,
 }
 
@@ -145,6 +153,10 @@ impl World {
             effects: 0,
             seats: READERS.into_iter().map(|name| (name.into(), Seat::default())).collect(),
             last_insertion: InsertionId::ZERO,
+            counted: 0,
+            last_knock: None,
+            left_alone_until: None,
+            retried: BTreeSet::new(),
             inbox: Vec::new(),
             posted: 0,
             in_flight: BTreeMap::new(),
@@ -178,18 +190,18 @@ impl World {
     /// Puts a card in while nobody looks.
     pub(in crate::engine) fn insert_unseen(&mut self, reader: &str, card: u8) {
         self.remove_unseen(reader);
+        self.counted += 1;
+        let count = self.counted;
         let seat = self.seat(reader);
         seat.card = Some(card);
-        seat.count += 1;
+        seat.count = count;
     }
 
     /// Takes a card out while nobody looks.
     pub(in crate::engine) fn remove_unseen(&mut self, reader: &str) {
         let seat = self.seat(reader);
-        if seat.card.take().is_some() {
-            seat.count += 1;
-            seat.insertion = None;
-        }
+        seat.card = None;
+        seat.insertion = None;
     }
 
     /// Tells a card that came without the one before it having been seen to go.
@@ -246,6 +258,7 @@ impl World {
         self.in_flight.clear();
         self.looked_up.clear();
         self.said_yes.clear();
+        (self.last_knock, self.left_alone_until) = (None, None);
         self.lives += 1;
         meanwhile(self);
         self.last_insertion = InsertionId::ZERO;
@@ -276,6 +289,7 @@ impl World {
 
     pub(in crate::engine) fn retry(&mut self, entry: i64) -> Result<(), super::super::Refusal> {
         self.said_yes.remove(&EntryId::new(entry));
+        self.retried.insert(EntryId::new(entry));
         let result = self.engine.retry(EntryId::new(entry), "alice", self.now);
         self.perform_all();
         result
@@ -334,6 +348,7 @@ impl World {
         let at = self.inbox.iter().position(|(_, is, _)| *is == seq).unwrap();
         let (_, _, event) = self.inbox.remove(at);
         let stale = self.engine.stale_answers();
+        self.note_wish_to_be_left_alone(&event);
         let pushed = match &event {
             Event::LookedUp { entry, result } => {
                 self.in_flight.remove(entry);
@@ -357,6 +372,18 @@ impl World {
             self.said_yes.extend(pushed);
         }
         self.perform_all();
+    }
+
+    fn note_wish_to_be_left_alone(&mut self, event: &Event) {
+        let error = match event {
+            Event::LookedUp { result, .. } => result.as_ref().err(),
+            Event::ReadBack { result, .. } => result.as_ref().err(),
+            Event::Pushed { result, .. } => result.as_ref().err(),
+            _ => None,
+        };
+        if let Some(CallError::Away { retry_after: Some(time), .. }) = error {
+            self.left_alone_until = self.left_alone_until.max(Some(self.now.mono + *time));
+        }
     }
 
     fn post(&mut self, after: Duration, event: Event) {
@@ -439,7 +466,18 @@ impl World {
     fn call(&mut self, ask: Ask, entry: EntryId, card: u8) {
         self.calls.push(Call { at: self.now.mono, ask, card, entry });
         let knock = matches!(self.engine.link_view(self.now), LinkView::Away { .. });
+        assert!(self.left_alone_until <= Some(self.now.mono), "too soon: {}", self.story());
+        let first = |(id, row): (&EntryId, &Entry)| {
+            number_of(&row.draft.identity) == card
+                && !is_parked(&row.stage)
+                && *id < entry
+                && !self.retried.contains(id)
+        };
+        assert!(!self.disk.entries.iter().any(first), "out of order: {}", self.story());
         if knock {
+            let last = self.last_knock.replace(self.now.mono);
+            let apart = last.is_none_or(|last| self.now.mono >= last + SECOND);
+            assert!(apart, "knocks too close: {}", self.story());
             assert!(
                 !self.in_flight.values().any(|call| call.knock),
                 "two knocks: {}",
@@ -481,6 +519,10 @@ impl World {
     }
 
     // Looking at it.
+
+    pub(in crate::engine) fn seated(&self) -> impl Iterator<Item = (&ReaderName, u8)> {
+        self.seats.iter().filter_map(|(reader, seat)| Some((reader, seat.card?)))
+    }
 
     pub(in crate::engine) fn trail(&self, entry: i64) -> Vec<String> {
         self.disk.trail(EntryId::new(entry))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
-    AuditKind, AuditLine, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
+    AuditKind, AuditLine, Draft, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
 };
 use crate::engine::{Effect, Event, NewEntry, Restored, StoreFailure};
 
@@ -35,6 +35,8 @@ pub(in crate::engine) struct Disk {
     pub(in crate::engine) asked: BTreeMap<Verb, usize>,
     /// Parked entries that gave way to a newer one.
     pub(in crate::engine) gave_way: BTreeSet<EntryId>,
+    /// Every entry that was ever on disk.
+    pub(in crate::engine) appended: BTreeMap<EntryId, Draft>,
     pub(in crate::engine) last: i64,
 }
 
@@ -142,6 +144,7 @@ impl Disk {
             entry: id,
         };
         self.stays.insert(draft.reader.clone(), stay);
+        self.appended.insert(id, draft.clone());
         self.entries.insert(id, Entry { id, draft, stage: new.stage.clone() });
         (id, lines)
     }

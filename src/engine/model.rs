@@ -1,0 +1,289 @@
+//! Generated histories of cards, outages, crashes and wishes, against what the contract says.
+//!
+//! The world (`tests/world.rs`) fails at the moment at which something happens that must never
+//! happen. Here is what must have happened in the end: the model knows which card was put in
+//! where, which request is open, and nothing of steps, queues or times.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::Policy;
+use super::tests::world::cm::{Mood, RETIRE, RETIRED, record_id};
+use super::tests::world::disk::{Verb, is_parked};
+use super::tests::world::{Crash, DAY, HOUR, READERS, SECOND, World, policy};
+
+const CARDS: u8 = 3;
+
+/// Something that happens to the daemon.
+#[derive(Debug, Clone)]
+enum Act {
+    Insert {
+        reader: usize,
+        card: u8,
+    },
+    Remove {
+        reader: usize,
+    },
+    /// Another card, or the same, between two looks.
+    Swap {
+        reader: usize,
+        card: u8,
+    },
+    Request {
+        card: u8,
+    },
+    Cm(Mood),
+    CmOnce(Mood),
+    CmOfCard {
+        card: u8,
+        mood: Mood,
+    },
+    CmLatency(u64),
+    DiskRefuses(Option<Verb>),
+    DiskLatency(u64),
+    Restart,
+    RestartMeanwhile {
+        reader: usize,
+        card: Option<u8>,
+    },
+    RestartService,
+    CrashSoon {
+        after: usize,
+        applied: bool,
+    },
+    WallJumps {
+        days: i64,
+    },
+    Retry {
+        back: i64,
+    },
+    Discard {
+        back: i64,
+    },
+    Pass {
+        millis: u64,
+    },
+}
+
+fn mood() -> impl Strategy<Value = Mood> {
+    prop_oneof![
+        3 => Just(Mood::Fine),
+        3 => Just(Mood::Away),
+        2 => Just(Mood::AnswerLost),
+        2 => Just(Mood::Failing),
+        1 => (1_u64..400).prop_map(Mood::Busy),
+        1 => Just(Mood::Refusing),
+        1 => Just(Mood::Wrong),
+        1 => Just(Mood::PutTaken),
+        1 => Just(Mood::PutFailing),
+        1 => Just(Mood::NoContent),
+        1 => Just(Mood::NoContentNoChange),
+    ]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let reader = || 0..READERS.len();
+    let card = || 1..=CARDS;
+    let verb = prop::sample::select(Verb::ALL.to_vec());
+    prop_oneof![
+        8 => (reader(), card()).prop_map(|(reader, card)| Act::Insert { reader, card }),
+        3 => reader().prop_map(|reader| Act::Remove { reader }),
+        1 => (reader(), card()).prop_map(|(reader, card)| Act::Swap { reader, card }),
+        3 => card().prop_map(|card| Act::Request { card }),
+        3 => mood().prop_map(Act::Cm),
+        3 => mood().prop_map(Act::CmOnce),
+        1 => (card(), mood()).prop_map(|(card, mood)| Act::CmOfCard { card, mood }),
+        1 => prop::sample::select(vec![0, 20, 3_000]).prop_map(Act::CmLatency),
+        2 => prop::option::of(verb).prop_map(Act::DiskRefuses),
+        1 => prop::sample::select(vec![0, 2_000]).prop_map(Act::DiskLatency),
+        1 => Just(Act::Restart),
+        1 => (reader(), prop::option::of(card()))
+            .prop_map(|(reader, card)| Act::RestartMeanwhile { reader, card }),
+        1 => Just(Act::RestartService),
+        2 => (1_usize..8, any::<bool>())
+            .prop_map(|(after, applied)| Act::CrashSoon { after, applied }),
+        1 => (-400_i64..400).prop_map(|days| Act::WallJumps { days }),
+        2 => (0_i64..4).prop_map(|back| Act::Retry { back }),
+        1 => (0_i64..4).prop_map(|back| Act::Discard { back }),
+        8 => prop::sample::select(vec![10, 90, 150, 1_100, 5_000, 60_000, 3_600_000])
+            .prop_map(|millis| Act::Pass { millis }),
+    ]
+}
+
+/// What must be true, from nothing but the acts.
+#[derive(Debug, Default)]
+struct Model {
+    /// How many entries there were when the card in this reader was put in, and which card.
+    put_in: BTreeMap<&'static str, (u8, i64)>,
+    requested: [bool; CARDS as usize + 1],
+}
+
+impl Model {
+    fn put_in(&mut self, world: &World, reader: usize, card: u8) {
+        self.put_in.retain(|_, (other, _)| *other != card);
+        self.put_in.insert(READERS[reader], (card, world.entries()));
+    }
+
+    /// Every card that is in a reader made an entry there, in this stay.
+    fn check_stays(&self, world: &World) {
+        for (reader, (card, before)) in &self.put_in {
+            let made = world.disk.appended.iter().any(|(id, draft)| {
+                id.number() > *before
+                    && draft.reader.as_str() == *reader
+                    && draft.identity == super::tests::world::identity(*card)
+            });
+            assert!(made, "card {card} in {reader} made no entry: {}", world.story());
+        }
+    }
+}
+
+fn play(acts: &[Act]) {
+    let mut policy: Policy = policy();
+    policy.concurrency = NonZeroUsize::new(2).unwrap();
+    let mut world = World::with(policy);
+    let mut model = Model::default();
+    for act in acts {
+        perform(&mut world, &mut model, act);
+        world.disk.check();
+        let view = world.engine.outbox_view();
+        assert!(view.waiting + view.parked <= 4 * usize::from(CARDS), "{}", world.story());
+    }
+    lift_every_fault(&mut world);
+    world.run(2 * HOUR);
+    check_quiet(&world);
+    model.check_stays(&world);
+    put_every_card_in_once_more(&mut world, &model);
+}
+
+fn perform(world: &mut World, model: &mut Model, act: &Act) {
+    match *act {
+        Act::Insert { reader, card } => {
+            take_away(world, card);
+            model.put_in(world, reader, card);
+            world.insert(READERS[reader], card);
+        }
+        Act::Remove { reader } => {
+            model.put_in.remove(READERS[reader]);
+            world.remove(READERS[reader]);
+        }
+        Act::Swap { reader, card } => {
+            take_away(world, card);
+            model.put_in(world, reader, card);
+            world.swap_in_one_look(READERS[reader], card);
+        }
+        Act::Request { card } => {
+            if !std::mem::replace(&mut model.requested[usize::from(card)], true) {
+                world.cm.request(card, RETIRE);
+            }
+        }
+        Act::Restart => world.restart(),
+        Act::RestartMeanwhile { reader, card } => restart_meanwhile(world, model, reader, card),
+        Act::RestartService => world.restart_service(),
+        Act::Retry { back } => {
+            let _refused = world.retry(world.entries() - back);
+        }
+        Act::Discard { back } => {
+            let _refused = world.discard(world.entries() - back);
+        }
+        Act::Pass { millis } => world.run(Duration::from_millis(millis)),
+        _ => disturb(world, act),
+    }
+}
+
+fn disturb(world: &mut World, act: &Act) {
+    match *act {
+        Act::Cm(mood) => world.cm.mood = mood,
+        Act::CmOnce(mood) => world.cm.script.push_back(mood),
+        Act::CmOfCard { card, mood } => {
+            world.cm.of_card.insert(card, mood);
+        }
+        Act::CmLatency(millis) => world.cm.latency = Duration::from_millis(millis),
+        Act::DiskRefuses(Some(verb)) => {
+            world.disk.refuses.insert(verb);
+        }
+        Act::DiskRefuses(None) => world.disk.refuses.clear(),
+        Act::DiskLatency(millis) => world.disk_latency = Duration::from_millis(millis),
+        Act::CrashSoon { after, applied } => {
+            world.crash = Some(Crash { at: world.effects + after, applied });
+        }
+        Act::WallJumps { days } => {
+            world.now.wall =
+                world.now.wall.saturating_add(jiff::SignedDuration::from_hours(24 * days)).unwrap();
+        }
+        _ => {}
+    }
+}
+
+fn take_away(world: &mut World, card: u8) {
+    let at = world.seated().find(|(_, seated)| *seated == card).map(|(reader, _)| reader.clone());
+    if let Some(reader) = at {
+        world.remove(reader.as_str());
+    }
+}
+
+fn restart_meanwhile(world: &mut World, model: &mut Model, reader: usize, card: Option<u8>) {
+    if let Some(card) = card {
+        take_away(world, card);
+        model.put_in(world, reader, card);
+    } else {
+        model.put_in.remove(READERS[reader]);
+    }
+    world.restart_after(|world| match card {
+        Some(card) => world.insert_unseen(READERS[reader], card),
+        None => world.remove_unseen(READERS[reader]),
+    });
+}
+
+fn lift_every_fault(world: &mut World) {
+    world.crash = None;
+    world.cm.mood = Mood::Fine;
+    world.cm.script.clear();
+    world.cm.of_card.clear();
+    world.cm.latency = Duration::from_millis(20);
+    world.disk.refuses.clear();
+    world.disk_latency = Duration::ZERO;
+}
+
+/// Nothing is under way; every entry has its outcome; memory and disk agree.
+fn check_quiet(world: &World) {
+    assert!(world.is_quiet(), "{}", world.story());
+    let parked = world.disk.entries.len();
+    assert!(world.disk.entries.values().all(|row| is_parked(&row.stage)), "{}", world.story());
+    let view = world.engine.outbox_view();
+    assert_eq!((view.waiting, view.parked), (0, parked), "{}", world.story());
+    assert_eq!(view.trouble, None, "{}", world.story());
+    let stays: BTreeMap<_, _> = world.seated().collect();
+    assert!(world.disk.stays.keys().all(|reader| stays.contains_key(reader)), "{}", world.story());
+}
+
+/// Without faults an insertion does what the rule says, and nothing else.
+fn put_every_card_in_once_more(world: &mut World, model: &Model) {
+    for card in 1..=CARDS {
+        let was = world.cm.status(card);
+        take_away(world, card);
+        world.insert(READERS[0], card);
+        world.run(10 * SECOND);
+        let expected = match (model.requested[usize::from(card)], was == RETIRED) {
+            (false, _) => "nothing-to-do",
+            (true, true) => "already-set",
+            (true, false) => "updated",
+        };
+        assert_eq!(world.outcome(world.entries()), expected, "{}", world.story());
+        let retired = world.cm.records[&record_id(card)].1.status == RETIRED;
+        assert_eq!(retired, model.requested[usize::from(card)]);
+    }
+    world.run(40 * DAY);
+    check_quiet(world);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_keeps_the_contract(acts in prop::collection::vec(act(), 1..50)) {
+        play(&acts);
+    }
+}

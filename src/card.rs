@@ -4,7 +4,7 @@
 //! [`Command`] has no way to say VERIFY, to authenticate or to write. This module opens no reader,
 //! reads no clock and never waits; how long a probe may take is the transport's business.
 //!
-//! To add a family: its file, and its line in [`probe_of`].
+//! To add a family: its file, and its line in `probe_of`.
 
 mod apdu;
 mod atr;

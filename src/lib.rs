@@ -11,6 +11,7 @@ pub mod control;
 pub mod domain;
 pub mod engine;
 pub mod outbox;
+pub mod readers;
 pub mod remote;
 pub mod rules;
 pub mod telemetry;

@@ -10,7 +10,7 @@ pub(super) fn atr() -> Atr {
     "3b8d0180fba000000397425446590301c8".parse().unwrap()
 }
 
-/// The answer of a GIDS applet to its SELECT (GidsApplet's own recorded answer).
+/// The answer of a GIDS applet to its SELECT (recorded from `GidsApplet`).
 pub(super) const GIDS_SELECTED: &str = "61124f0ba0000003974254465902017303 4001c09000";
 
 /// The factory's file table of a GIDS card, 141 bytes.

@@ -1,0 +1,311 @@
+//! The PC/SC readers: what is in them as it comes and goes, and who each card is.
+//!
+//! One monitor thread watches, and never talks to a card. Each probe has a thread of its own, at
+//! most one a reader, that may block for as long as pcscd and the card please; a thread that is
+//! stuck is given up, counted and capped, never waited for. Every thread has a PC/SC context of its
+//! own, and nobody calls anything but `cancel` on another's (`docs/decisions/0002-thread-model.md`).
+//!
+//! This is the only module that names `pcsc`. It decides nothing: whether a card is probed, how
+//! long for and what follows from it is the business of whoever takes the [`Observation`]s.
+
+mod board;
+mod diff;
+mod halt;
+mod monitor;
+mod probe;
+mod transport;
+mod trouble;
+mod wait;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{debug, warn};
+
+use crate::domain::{
+    Atr, Family, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+};
+
+use board::Board;
+use monitor::{Monitor, Published};
+use probe::Probe;
+use worker::Worker;
+
+/// How many stuck probe threads there may be. Each keeps a connection of the 200 that pcscd has for
+/// all its clients; with so many stuck, something is wrong that one more thread will not cure.
+pub const MAX_ABANDONED: usize = 16;
+
+/// How long [`Readers::stop`] waits. The whole daemon has two seconds to stop in.
+const STOP_WITHIN: Duration = Duration::from_millis(1500);
+
+/// How often a stopping monitor is rung: a `cancel` that comes just before the wait is lost.
+const CANCEL_EVERY: Duration = Duration::from_millis(50);
+
+/// How the readers are to be used.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The families that a card is asked for, in this order.
+    pub families: Vec<Family>,
+    /// How long a probe may take; looked at between commands and while waiting for the card.
+    pub probe_deadline: Duration,
+}
+
+/// Something seen at the readers.
+///
+/// For each reader, `Inserted` or `Mute` alternates strictly with `Removed`. Whatever changes in a
+/// reader ends the stay that was there: a card swapped between two looks, a mute card that
+/// another program got to answer, and a card whose ATR became another one are each a `Removed`
+/// followed by the new stay under a new insertion.
+#[derive(Debug)]
+pub enum Observation {
+    /// Readers can be watched.
+    ServiceUp,
+    /// They cannot; every reader is gone, and every card with it. Comes again when the reason
+    /// becomes another one.
+    ServiceDown {
+        /// Why, in words, with what to do about it.
+        reason: String,
+    },
+    /// A reader is there.
+    Attached {
+        /// The reader.
+        reader: ReaderName,
+    },
+    /// A reader is gone; its card went before it.
+    Detached {
+        /// The reader.
+        reader: ReaderName,
+    },
+    /// A card is in a reader and has answered.
+    Inserted {
+        /// The reader.
+        reader: ReaderName,
+        /// This stay of this card.
+        insertion: InsertionId,
+        /// The card's ATR.
+        atr: Atr,
+        /// pcscd's count of insertions and removals in this reader, modulo 65536.
+        event_count: u32,
+        /// The card was there when the reader was first looked at, after the reader or pcscd came.
+        at_start: bool,
+    },
+    /// A card is in a reader and does not answer.
+    Mute {
+        /// The reader.
+        reader: ReaderName,
+        /// This stay of this card.
+        insertion: InsertionId,
+    },
+    /// A card, mute or not, is out of its reader.
+    Removed {
+        /// The reader.
+        reader: ReaderName,
+        /// The stay that ended.
+        insertion: InsertionId,
+    },
+    /// Everything that was there when the service came up has been reported.
+    Settled,
+    /// A probe came to its end. Each probe is answered once, unless it was abandoned or a later
+    /// probe in the same reader took its place.
+    Probed {
+        /// The reader.
+        reader: ReaderName,
+        /// The stay that was probed.
+        insertion: InsertionId,
+        /// Who the card is.
+        result: Result<Identity, NotIdentified>,
+        /// What was said on the way.
+        exchanges: Vec<Exchange>,
+    },
+}
+
+/// One command to a card and the response to it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The command's bytes.
+    pub command: Vec<u8>,
+    /// The response's bytes; none where the exchange failed.
+    pub response: Vec<u8>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl fmt::Debug for Exchange {
+    /// Tells lengths, not bytes: those belong in no log above TRACE.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("command", &self.command.len())
+            .field("response", &self.response.len())
+            .field("took", &self.took)
+            .finish()
+    }
+}
+
+/// The handle on the reader threads.
+#[derive(Debug)]
+pub struct Readers {
+    options: Options,
+    observations: UnboundedSender<Observation>,
+    board: Board,
+    monitor: Worker,
+    published: Published,
+    probes: BTreeMap<ReaderName, Worker>,
+    given_up: Vec<Worker>,
+}
+
+impl Readers {
+    /// Starts to watch; an error means that the monitor thread could not be made.
+    ///
+    /// The channel is unbounded because the monitor must never wait for whoever listens. What fills
+    /// it are people and cables, a few observations a second, and at most one answer for each call
+    /// of [`Self::probe`].
+    pub fn start(options: Options) -> io::Result<(Self, UnboundedReceiver<Observation>)> {
+        let (observations, receiver) = unbounded_channel();
+        let board = Board::default();
+        let published = Published::default();
+        let monitor = Worker::spawn("pcsc-monitor", {
+            let (observations, board, published) =
+                (observations.clone(), board.clone(), published.clone());
+            move |halt| Monitor::new(observations, board, published, halt).run()
+        })?;
+        let readers = Self {
+            options,
+            observations,
+            board,
+            monitor,
+            published,
+            probes: BTreeMap::new(),
+            given_up: Vec::new(),
+        };
+        Ok((readers, receiver))
+    }
+
+    /// Asks who the card of an insertion is; the answer comes as [`Observation::Probed`].
+    ///
+    /// A probe that is still under way in the same reader is called off.
+    pub fn probe(&mut self, reader: &ReaderName, insertion: InsertionId, atr: &Atr) {
+        self.give_up(reader);
+        let refusal = match self.board.event_count(reader, insertion) {
+            None => NotIdentified {
+                reason: NotIdentifiedReason::Removed,
+                detail: "card was taken out before it was read".to_owned(),
+            },
+            Some(_) if self.abandoned() >= MAX_ABANDONED => NotIdentified {
+                reason: NotIdentifiedReason::Failed,
+                detail: format!(
+                    "{MAX_ABANDONED} cards or readers hang already; restart pcscd, then cardbridge"
+                ),
+            },
+            Some(event_count) => match self.spawn_probe(reader, insertion, atr, event_count) {
+                Ok(()) => return,
+                Err(error) => NotIdentified {
+                    reason: NotIdentifiedReason::Failed,
+                    detail: format!("no thread to read the card with: {error}"),
+                },
+            },
+        };
+        let refused = Observation::Probed {
+            reader: reader.clone(),
+            insertion,
+            result: Err(refusal),
+            exchanges: Vec::new(),
+        };
+        if self.observations.send(refused).is_err() {
+            debug!("Nobody listens to the readers");
+        }
+    }
+
+    /// Gives the reader's probe up: it will not be answered, and its thread, should a card or pcscd
+    /// hold it, is left behind.
+    pub fn abandon(&mut self, reader: &ReaderName) {
+        self.give_up(reader);
+        let abandoned = self.abandoned();
+        if abandoned > 0 {
+            warn!(%reader, abandoned, "Card reading hangs, its thread is left behind");
+        }
+    }
+
+    /// How many threads that were given up are still stuck.
+    #[must_use]
+    pub fn abandoned(&self) -> usize {
+        self.given_up.iter().filter(|worker| !worker.has_ended()).count()
+    }
+
+    /// Asks cards for these families from the next probe on.
+    pub fn set_families(&mut self, families: Vec<Family>) {
+        self.options.families = families;
+    }
+
+    /// Stops every thread, and gives up those that have not ended after a second and a half.
+    ///
+    /// Blocks for that long at worst, when pcscd hangs; a few milliseconds otherwise.
+    pub fn stop(mut self) {
+        let deadline = Instant::now() + STOP_WITHIN;
+        for probe in self.probes.values() {
+            probe.halt();
+        }
+        self.monitor.halt();
+        let mut ringing: Option<Worker> = None;
+        while !self.monitor.has_ended() && Instant::now() < deadline {
+            if ringing.as_ref().is_none_or(Worker::has_ended) {
+                ringing = self.published.cancel_from_elsewhere();
+            }
+            self.monitor.ends_within(CANCEL_EVERY);
+        }
+        let left_behind = std::mem::take(&mut self.probes)
+            .into_values()
+            .filter(|probe| !probe.ends_within(deadline.saturating_duration_since(Instant::now())))
+            .count();
+        if left_behind > 0 || !self.monitor.has_ended() {
+            warn!(probes = left_behind, "pcscd or a card hangs, threads are left behind");
+        }
+    }
+
+    fn spawn_probe(
+        &mut self,
+        reader: &ReaderName,
+        insertion: InsertionId,
+        atr: &Atr,
+        event_count: u32,
+    ) -> io::Result<()> {
+        let probe = Probe {
+            reader: reader.clone(),
+            insertion,
+            atr: atr.clone(),
+            event_count,
+            families: self.options.families.clone(),
+            deadline: Instant::now() + self.options.probe_deadline,
+            board: self.board.clone(),
+        };
+        let observations = self.observations.clone();
+        let work = move |halt| probe.run(&halt, &observations);
+        let worker = Worker::spawn(&format!("probe-{insertion}"), work)?;
+        self.probes.insert(reader.clone(), worker);
+        Ok(())
+    }
+
+    /// Calls the reader's probe off, and keeps count of it for as long as it does not listen.
+    fn give_up(&mut self, reader: &ReaderName) {
+        self.given_up.retain(|worker| !worker.has_ended());
+        if let Some(probe) = self.probes.remove(reader) {
+            probe.halt();
+            if !probe.has_ended() {
+                self.given_up.push(probe);
+            }
+        }
+    }
+}
+
+impl Drop for Readers {
+    /// Tells every thread to end, and waits for none.
+    fn drop(&mut self) {
+        self.monitor.halt();
+        for probe in self.probes.values() {
+            probe.halt();
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What changed between two looks at the readers: a function of plain data, ignorant of PC/SC.
+//!
+//! One rule decides: a stay goes on only while occupant and event count are both what they were.
+//! Whatever else happened, the stay that was there ended, and another began if there is a card.
+
+use std::collections::BTreeMap;
+
+use tracing::debug;
+
+use crate::domain::{Atr, InsertionId, ReaderName};
+
+use super::Observation;
+
+/// What a reader looks like at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Look {
+    /// The reader.
+    pub(super) reader: ReaderName,
+    /// What is in it.
+    pub(super) occupant: Occupant,
+    /// pcscd's count of insertions and removals, modulo 65536. It stays 0 for a card that was in
+    /// the reader before pcscd looked.
+    pub(super) event_count: u32,
+}
+
+/// What is in a reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Occupant {
+    /// Nothing.
+    Nothing,
+    /// A card that does not answer.
+    Mute,
+    /// A card with this ATR.
+    Card(Atr),
+    /// Nobody can tell: the driver reports an error for the reader.
+    Unknown,
+}
+
+/// Every reader as it was last looked at.
+#[derive(Debug)]
+pub(super) struct Table {
+    readers: BTreeMap<ReaderName, Known>,
+    newest: InsertionId,
+}
+
+/// One reader as it was last looked at.
+#[derive(Debug)]
+struct Known {
+    occupant: Occupant,
+    event_count: u32,
+    /// The stay of the mute or answering card that is in it.
+    stay: Option<InsertionId>,
+}
+
+impl Table {
+    /// No reader, and no insertion yet.
+    pub(super) const fn new() -> Self {
+        Self { readers: BTreeMap::new(), newest: InsertionId::ZERO }
+    }
+
+    /// Forgets every reader; insertions go on being numbered from where they are.
+    pub(super) fn clear(&mut self) {
+        self.readers.clear();
+    }
+
+    /// Whether there was a mute card in the reader at the last look.
+    pub(super) fn is_mute(&self, reader: &ReaderName) -> bool {
+        self.readers.get(reader).is_some_and(|known| known.occupant == Occupant::Mute)
+    }
+
+    /// Whether something can happen that pcscd will not ring for: it compares no event count that
+    /// is 0, mute readers are not listened at, and a driver in trouble promises nothing.
+    pub(super) fn has_blind_spot(&self) -> bool {
+        self.readers.values().any(|known| match known.occupant {
+            Occupant::Mute | Occupant::Unknown => true,
+            Occupant::Card(_) => known.event_count == 0,
+            Occupant::Nothing => false,
+        })
+    }
+
+    /// Takes in the readers that are there and a look at some of them, and tells what changed.
+    ///
+    /// A reader that is new has to be among the looks.
+    pub(super) fn update(&mut self, there: &[ReaderName], looks: Vec<Look>) -> Vec<Observation> {
+        let mut changes = Vec::new();
+        self.drop_absent(there, &mut changes);
+        for look in looks {
+            match self.readers.remove(&look.reader) {
+                None => self.attach(look, &mut changes),
+                Some(known) => self.compare(&known, look, &mut changes),
+            }
+        }
+        changes
+    }
+
+    fn drop_absent(&mut self, there: &[ReaderName], changes: &mut Vec<Observation>) {
+        self.readers.retain(|reader, known| {
+            let stays = there.contains(reader);
+            if !stays {
+                changes.extend(known.end(reader));
+                changes.push(Observation::Detached { reader: reader.clone() });
+            }
+            stays
+        });
+    }
+
+    fn attach(&mut self, look: Look, changes: &mut Vec<Observation>) {
+        changes.push(Observation::Attached { reader: look.reader.clone() });
+        self.begin(look, true, changes);
+    }
+
+    fn compare(&mut self, known: &Known, look: Look, changes: &mut Vec<Observation>) {
+        let events = look.event_count.wrapping_sub(known.event_count) & 0xFFFF;
+        let same = known.occupant == look.occupant;
+        if same && (events == 0 || known.stay.is_none()) {
+            if events > 1 && known.occupant == Occupant::Nothing {
+                debug!(reader = %look.reader, events, "A card came and went between two looks");
+            }
+            let Look { reader, occupant, event_count } = look;
+            self.readers.insert(reader, Known { occupant, event_count, stay: known.stay });
+        } else {
+            changes.extend(known.end(&look.reader));
+            self.begin(look, false, changes);
+        }
+    }
+
+    /// Begins whatever there is to begin in a reader that nothing is known of any more.
+    fn begin(&mut self, look: Look, at_start: bool, changes: &mut Vec<Observation>) {
+        let Look { reader, occupant, event_count } = look;
+        let stay = match &occupant {
+            Occupant::Nothing | Occupant::Unknown => None,
+            Occupant::Mute => {
+                let insertion = self.number();
+                changes.push(Observation::Mute { reader: reader.clone(), insertion });
+                Some(insertion)
+            }
+            Occupant::Card(atr) => {
+                let (insertion, atr) = (self.number(), atr.clone());
+                let reader = reader.clone();
+                let inserted =
+                    Observation::Inserted { reader, insertion, atr, event_count, at_start };
+                changes.push(inserted);
+                Some(insertion)
+            }
+        };
+        self.readers.insert(reader, Known { occupant, event_count, stay });
+    }
+
+    const fn number(&mut self) -> InsertionId {
+        self.newest = self.newest.next();
+        self.newest
+    }
+}
+
+impl Known {
+    /// The end of the stay, if there is one.
+    fn end(&self, reader: &ReaderName) -> Option<Observation> {
+        self.stay.map(|insertion| Observation::Removed { reader: reader.clone(), insertion })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! The thread that watches the readers. It connects to no card, and nothing stops it but its end:
+//! a pcscd that is not there, dies or comes back is something to tell.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pcsc::{Context, Error, Scope};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{debug, info, warn};
+
+use crate::domain::ReaderName;
+
+use super::Observation;
+use super::board::Board;
+use super::diff::Table;
+use super::halt::Halt;
+use super::trouble::on_service;
+use super::wait::{Doorbell, Ring, Seen, list, look};
+use super::worker::Worker;
+
+/// How long a wait may take while a change could go by without a ring: just after a change,
+/// because one that came between the look and the wait may have been missed, and while
+/// [`Table::has_blind_spot`]. This bounds how late such a change is seen.
+const WATCHFUL: Duration = Duration::from_secs(2);
+
+/// How long a wait may take otherwise. Each turn costs about five context switches, so this is what
+/// an idle daemon consumes; what it bounds is only how late a reader is seen that came in the
+/// fraction of a millisecond between list and wait, on a pcscd before 2.3.
+const CALM: Duration = Duration::from_secs(15);
+
+/// Pauses between attempts to reach pcscd.
+const RECONNECT: Growth = Growth { first: Duration::from_millis(50), most: Duration::from_secs(2) };
+
+/// A connection that lasted for this long worked; the next one is tried for without delay.
+const STEADY: Duration = Duration::from_millis(100);
+
+/// Pauses after rings that brought nothing, so that no trick of a pcscd makes this a busy loop.
+const SPINNING: Growth =
+    Growth { first: Duration::from_millis(1), most: Duration::from_millis(500) };
+
+/// The monitor's context, where a stopping daemon finds it to cancel the wait.
+#[derive(Clone, Default)]
+pub(super) struct Published(Arc<Mutex<Option<Context>>>);
+
+/// The watching thread's state.
+pub(super) struct Monitor {
+    observations: UnboundedSender<Observation>,
+    board: Board,
+    published: Published,
+    halt: Halt,
+    table: Table,
+    service: Service,
+}
+
+/// What was last told about pcscd.
+#[derive(Debug, PartialEq, Eq)]
+enum Service {
+    /// Nothing. One failure is not told: a pcscd that leaves when idle may die on the first
+    /// connection after, and the next one starts it.
+    Untold {
+        failures: u32,
+    },
+    Up,
+    Down {
+        reason: String,
+    },
+}
+
+/// Why the monitor has to do something else than go on.
+enum Stop {
+    /// It was told to end, or nobody listens.
+    Halted,
+    /// pcscd is not to be had.
+    Lost(Error),
+}
+
+impl Monitor {
+    /// A monitor that has seen nothing yet.
+    pub(super) const fn new(
+        observations: UnboundedSender<Observation>,
+        board: Board,
+        published: Published,
+        halt: Halt,
+    ) -> Self {
+        let service = Service::Untold { failures: 0 };
+        Self { observations, board, published, halt, table: Table::new(), service }
+    }
+
+    /// Watches until told to end.
+    pub(super) fn run(mut self) {
+        let mut pauses = RECONNECT.start();
+        let mut began = Instant::now();
+        while let Stop::Lost(error) = self.connect_and_watch() {
+            if began.elapsed() > STEADY {
+                pauses = RECONNECT.start();
+            }
+            if self.tell_down(error).is_err() || self.halt.wait(pauses.next()) {
+                break;
+            }
+            began = Instant::now();
+        }
+    }
+
+    /// One connection to pcscd, from its beginning to its end.
+    fn connect_and_watch(&mut self) -> Stop {
+        let context = match Context::establish(Scope::System) {
+            Ok(context) => context,
+            Err(error) => return Stop::Lost(error),
+        };
+        self.published.set(Some(context.clone()));
+        let stop = Session::new(self, &context).watch();
+        self.published.set(None);
+        stop
+    }
+
+    fn tell_down(&mut self, error: Error) -> Result<(), Stop> {
+        let reason = on_service(error);
+        debug!(error = %error, "pcscd is not to be had");
+        match &mut self.service {
+            Service::Untold { failures: failures @ 0 } => {
+                *failures = 1;
+                return Ok(());
+            }
+            Service::Down { reason: told } if *told == reason => return Ok(()),
+            Service::Untold { .. } | Service::Up | Service::Down { .. } => {}
+        }
+        warn!(%reason, "Readers cannot be watched");
+        self.table.clear();
+        self.service = Service::Down { reason: reason.clone() };
+        self.tell(Observation::ServiceDown { reason })
+    }
+
+    fn tell(&self, observation: Observation) -> Result<(), Stop> {
+        self.board.follow(&observation);
+        self.observations.send(observation).map_err(|_| Stop::Halted)
+    }
+}
+
+/// One connection to pcscd.
+struct Session<'a> {
+    monitor: &'a mut Monitor,
+    context: &'a Context,
+    doorbell: Doorbell,
+    /// How the last wait ended.
+    ring: Ring,
+    /// The next pauses, should the doorbell ring again for nothing.
+    pauses: Pauses,
+    /// When readers with mute cards are looked at again. They are left out of everything else,
+    /// because each call that they are in takes 400 ms longer, for all readers.
+    mute_due: Instant,
+}
+
+impl<'a> Session<'a> {
+    fn new(monitor: &'a mut Monitor, context: &'a Context) -> Self {
+        Self {
+            monitor,
+            context,
+            doorbell: Doorbell::new(),
+            ring: Ring::Quiet,
+            pauses: SPINNING.start(),
+            mute_due: Instant::now(),
+        }
+    }
+
+    /// Turns until the connection is lost or the monitor halted.
+    fn watch(mut self) -> Stop {
+        while !self.monitor.halt.is_called() {
+            match self.turn() {
+                Ok(()) => {}
+                // A reader went between list and look, or while it was waited for.
+                Err(Stop::Lost(Error::UnknownReader | Error::Cancelled)) => self.slow_down(),
+                Err(stop) => return stop,
+            }
+        }
+        Stop::Halted
+    }
+
+    /// Looks, tells what changed, and waits for the next change.
+    fn turn(&mut self) -> Result<(), Stop> {
+        let there = list(self.context).map_err(Stop::Lost)?;
+        let due = self.due(&there);
+        let seen = look(self.context, &due).map_err(Stop::Lost)?;
+        let changed = self.tell_changes(&there, &seen)?;
+        if changed || self.ring != Ring::Rang {
+            self.pauses = SPINNING.start();
+        } else {
+            self.slow_down();
+        }
+
+        let table = &self.monitor.table;
+        let patience = if changed || table.has_blind_spot() { WATCHFUL } else { CALM };
+        let answering = seen.iter().filter(|seen| !table.is_mute(&seen.look.reader));
+        self.ring = self.doorbell.wait(self.context, answering, patience).map_err(Stop::Lost)?;
+        if self.ring == Ring::Unwired {
+            self.monitor.halt.wait(patience);
+        }
+        Ok(())
+    }
+
+    /// Sleeps a little, and a little longer each time until something happens.
+    fn slow_down(&mut self) {
+        self.monitor.halt.wait(self.pauses.next());
+    }
+
+    /// The readers to look at in this turn.
+    fn due(&mut self, there: &[ReaderName]) -> Vec<ReaderName> {
+        let now = Instant::now();
+        let mute_too = now >= self.mute_due;
+        if mute_too {
+            self.mute_due = now + WATCHFUL;
+        }
+        let table = &self.monitor.table;
+        there.iter().filter(|reader| mute_too || !table.is_mute(reader)).cloned().collect()
+    }
+
+    /// Tells what changed since the last turn, and whether anything did.
+    fn tell_changes(&mut self, there: &[ReaderName], seen: &[Seen]) -> Result<bool, Stop> {
+        let looks = seen.iter().map(|seen| seen.look.clone()).collect();
+        let changes = self.monitor.table.update(there, looks);
+        let came_up = self.monitor.service != Service::Up;
+        if came_up {
+            info!(readers = there.len(), "Readers are being watched");
+            self.monitor.service = Service::Up;
+            self.monitor.tell(Observation::ServiceUp)?;
+        }
+        let changed = !changes.is_empty();
+        for change in changes {
+            if matches!(change, Observation::Attached { .. } | Observation::Detached { .. }) {
+                self.doorbell.readers_changed();
+            }
+            self.monitor.tell(change)?;
+        }
+        if came_up {
+            self.monitor.tell(Observation::Settled)?;
+        }
+        Ok(changed || came_up)
+    }
+}
+
+impl Published {
+    fn set(&self, context: Option<Context>) {
+        // What was there is dropped after the lock is: dropping a context talks to pcscd.
+        let _before =
+            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), context);
+    }
+
+    /// Cancels the monitor's wait from a thread of its own, because a cancel hangs when pcscd does.
+    pub(super) fn cancel_from_elsewhere(&self) -> Option<Worker> {
+        let context = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let cancel = move |_| {
+            if let Err(error) = context.cancel() {
+                debug!(error = %error, "Wait for the readers could not be cancelled");
+            }
+        };
+        Worker::spawn("pcsc-cancel", cancel).ok()
+    }
+}
+
+impl std::fmt::Debug for Published {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Published")
+    }
+}
+
+/// Pauses that double from a first one up to the longest.
+struct Growth {
+    first: Duration,
+    most: Duration,
+}
+
+/// The pauses of a [`Growth`], one after the other.
+struct Pauses {
+    next: Duration,
+    most: Duration,
+}
+
+impl Growth {
+    const fn start(&self) -> Pauses {
+        Pauses { next: self.first, most: self.most }
+    }
+}
+
+impl Pauses {
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.most);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut pauses = RECONNECT.start();
+        let taken: Vec<u128> = (0..8).map(|_| pauses.next().as_millis()).collect();
+        assert_eq!(taken, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+    }
+}

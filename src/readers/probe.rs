@@ -1,0 +1,265 @@
+//! One probe of one card, on a thread of its own, for as long as pcscd and the card let it.
+//!
+//! The card is shared, read in one transaction, and left as found. An answer is reported only if
+//! the card that gave it is the one that was asked about.
+
+use std::ffi::CString;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
+
+use pcsc::{Card, Context, Disposition, Error, Protocols, Scope, ShareMode};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::debug;
+
+use crate::card::{self, Interrupted, ProbeError};
+use crate::domain::{
+    Atr, Family, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+};
+
+use super::board::Board;
+use super::diff::{Look, Occupant};
+use super::halt::Halt;
+use super::transport::{Limits, Transport};
+use super::trouble::{interruption, is_gone, is_lost, is_mute, on_card, on_service};
+use super::wait;
+use super::{Exchange, Observation};
+
+/// How long to wait, each time, for a program that has the card to itself.
+const BUSY_PAUSES: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// How long to wait before a card that did not power up is tried once more.
+const MUTE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long to wait, each time, before the probe starts over. The sum is over the 400 ms within
+/// which pcscd finds out that the card is gone, where a driver has to be polled for that.
+const RESTART_PAUSES: [Duration; 3] =
+    [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(400)];
+
+const PROTOCOLS: Protocols = Protocols::T0.union(Protocols::T1);
+
+/// What a probe is asked to do.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) reader: ReaderName,
+    pub(super) insertion: InsertionId,
+    pub(super) atr: Atr,
+    /// pcscd's event count when the insertion began.
+    pub(super) event_count: u32,
+    pub(super) families: Vec<Family>,
+    pub(super) deadline: Instant,
+    pub(super) board: Board,
+}
+
+/// Who the card is, or why nobody knows.
+type Verdict = Result<Identity, NotIdentified>;
+
+impl Probe {
+    /// Probes the card and reports, unless told to end meanwhile.
+    pub(super) fn run(self, halt: &Halt, observations: &UnboundedSender<Observation>) {
+        let mut exchanges = Vec::new();
+        let result = self.identify(halt, &mut exchanges);
+        if halt.is_called() {
+            return;
+        }
+        let Self { reader, insertion, .. } = self;
+        let probed = Observation::Probed { reader, insertion, result, exchanges };
+        if observations.send(probed).is_err() {
+            debug!("Nobody listens to the readers");
+        }
+    }
+
+    fn identify(&self, halt: &Halt, exchanges: &mut Vec<Exchange>) -> Verdict {
+        let context =
+            Context::establish(Scope::System).map_err(|error| failed(on_service(error)))?;
+        let name = CString::new(self.reader.as_str()).map_err(|_| removed())?;
+        let card = self.connect(&context, &name, halt)?;
+        left_as_found(card, |card| self.read(&context, card, halt, exchanges))
+    }
+
+    /// Connects to the card together with whoever else is, patiently where that may help.
+    fn connect(
+        &self,
+        context: &Context,
+        name: &CString,
+        halt: &Halt,
+    ) -> Result<Card, NotIdentified> {
+        let mut busy = BUSY_PAUSES.into_iter();
+        let mut mute = Some(MUTE_PAUSE);
+        loop {
+            self.check_wanted(halt)?;
+            let error = match context.connect(name, ShareMode::Shared, PROTOCOLS) {
+                Ok(card) => return Ok(card),
+                Err(error) => error,
+            };
+            let pause = if error == Error::SharingViolation {
+                busy.next()
+            } else if is_mute(error) {
+                mute.take()
+            } else {
+                None
+            };
+            match pause {
+                Some(pause) if self.pause(halt, pause) => {}
+                _ => return Err(refused(error)),
+            }
+        }
+    }
+
+    /// Reads the card, from the start again whenever it lost its state on the way.
+    fn read(
+        &self,
+        context: &Context,
+        card: &mut Card,
+        halt: &Halt,
+        exchanges: &mut Vec<Exchange>,
+    ) -> Verdict {
+        let mut restarts = RESTART_PAUSES.into_iter();
+        loop {
+            self.check_wanted(halt)?;
+            match self.transact(card, halt, exchanges) {
+                Ok(verdict) => {
+                    self.check_same(context)?;
+                    return verdict;
+                }
+                Err(Interrupted::Reset) => {}
+                Err(why) => return Err(interrupted(&why)),
+            }
+            match restarts.next() {
+                Some(pause) if self.pause(halt, pause) => {}
+                Some(_) => return Err(interrupted(&Interrupted::Deadline)),
+                None => {
+                    self.check_same(context)?;
+                    return Err(interrupted(&Interrupted::Reset));
+                }
+            }
+            card.reconnect(ShareMode::Shared, PROTOCOLS, Disposition::LeaveCard)
+                .map_err(refused)?;
+        }
+    }
+
+    /// One transaction with the card, in which it says who it is, or that it does not know.
+    fn transact(
+        &self,
+        card: &mut Card,
+        halt: &Halt,
+        exchanges: &mut Vec<Exchange>,
+    ) -> Result<Verdict, Interrupted> {
+        let transaction = card.transaction().map_err(interruption)?;
+        let limits = Limits { reader: &self.reader, deadline: self.deadline, halt };
+        let mut transport = Transport::new(&transaction, limits, exchanges)?;
+        let verdict = match card::identify(&mut transport, &self.families, &self.atr) {
+            Ok(identity) => Ok(identity),
+            Err(ProbeError::Interrupted(why)) => return Err(why),
+            Err(unknown @ ProbeError::UnknownFamily { .. }) => {
+                Err(not_identified(NotIdentifiedReason::UnknownFamily, unknown.to_string()))
+            }
+            Err(without @ ProbeError::NoId { .. }) => {
+                Err(not_identified(NotIdentifiedReason::NoId, without.to_string()))
+            }
+        };
+        match transaction.end(Disposition::LeaveCard) {
+            Err((_, error)) if is_gone(error) => Err(Interrupted::Removed),
+            Err(_) | Ok(()) => Ok(verdict),
+        }
+    }
+
+    /// Sleeps; false when there is no time for that.
+    fn pause(&self, halt: &Halt, pause: Duration) -> bool {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        pause < left && !halt.wait(pause)
+    }
+
+    /// Whether there is still a card to read, and somebody who wants to know.
+    fn check_wanted(&self, halt: &Halt) -> Result<(), NotIdentified> {
+        if halt.is_called() { Err(removed()) } else { self.check_present() }
+    }
+
+    /// Whether the monitor still sees the card.
+    fn check_present(&self) -> Result<(), NotIdentified> {
+        self.board.event_count(&self.reader, self.insertion).map(drop).ok_or_else(removed)
+    }
+
+    /// Whether the card in the reader is still the one that was inserted.
+    ///
+    /// The monitor may not have looked since a swap, and a connection that was made after it is
+    /// as good as any. pcscd's event count tells: if it is what it was when the insertion began,
+    /// nothing was taken out or put in between.
+    fn check_same(&self, context: &Context) -> Result<(), NotIdentified> {
+        self.check_present()?;
+        let looks = wait::look(context, std::slice::from_ref(&self.reader))
+            .map_err(|error| interrupted(&interruption(error)))?;
+        let expected = Look {
+            reader: self.reader.clone(),
+            occupant: Occupant::Card(self.atr.clone()),
+            event_count: self.event_count,
+        };
+        let same = looks.iter().any(|look| look.look == expected);
+        if same { Ok(()) } else { Err(removed()) }
+    }
+}
+
+/// Does some work with a card, and lets go of it without a reset however the work ends.
+///
+/// Dropping a [`Card`] would reset it, under every program that uses it.
+fn left_as_found<T>(mut card: Card, work: impl FnOnce(&mut Card) -> T) -> T {
+    let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut card)));
+    if let Err((card, error)) = card.disconnect(Disposition::LeaveCard) {
+        debug!(error = %error, "Card could not be let go of");
+        // Where there is no card and no service at the other end, the reset of a drop reaches
+        // nobody. Where there may be, a handle that leaks is the lesser harm.
+        if !is_gone(error) && !is_lost(error) {
+            std::mem::forget(card);
+        }
+    }
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Why a card could not be connected to, or not again.
+fn refused(error: Error) -> NotIdentified {
+    if is_gone(error) {
+        removed()
+    } else if is_mute(error) {
+        let detail = "card does not answer at power-up: turn it round, or clean it";
+        not_identified(NotIdentifiedReason::Mute, detail.to_owned())
+    } else if error == Error::SharingViolation {
+        let detail = "another program has the card to itself: end it, or let it share the card \
+                      (scdaemon: pcsc-shared)";
+        not_identified(NotIdentifiedReason::Busy, detail.to_owned())
+    } else {
+        failed(on_card(error))
+    }
+}
+
+fn interrupted(why: &Interrupted) -> NotIdentified {
+    let reason = match why {
+        Interrupted::Removed => return removed(),
+        Interrupted::Reset => {
+            return failed(
+                "card lost its state again and again: another program resets it, or the contact \
+                 is bad"
+                    .to_owned(),
+            );
+        }
+        Interrupted::Deadline => NotIdentifiedReason::Timeout,
+        Interrupted::Lost | Interrupted::Failed { .. } => NotIdentifiedReason::Failed,
+    };
+    not_identified(reason, why.to_string())
+}
+
+fn removed() -> NotIdentified {
+    let detail = "card was taken out before it was read";
+    not_identified(NotIdentifiedReason::Removed, detail.to_owned())
+}
+
+const fn failed(detail: String) -> NotIdentified {
+    not_identified(NotIdentifiedReason::Failed, detail)
+}
+
+const fn not_identified(reason: NotIdentifiedReason, detail: String) -> NotIdentified {
+    NotIdentified { reason, detail }
+}

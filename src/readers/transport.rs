@@ -1,0 +1,99 @@
+//! One transaction with one card, as [`card`](crate::card) wants it: exchanges are timed, logged at
+//! TRACE and kept, and none begins after the deadline.
+
+use std::time::Instant;
+
+use pcsc::{MAX_BUFFER_SIZE, Transaction};
+use tracing::trace;
+
+use crate::card::{Interrupted, Protocol, Transmit};
+use crate::domain::ReaderName;
+
+use super::Exchange;
+use super::halt::Halt;
+use super::trouble::{interruption, on_card};
+
+/// The longest reader name of pcsc-lite, with its end, and the two NULs of the list it comes in.
+const NAME_SPACE: usize = 130;
+
+/// A response has at least this many bytes.
+const STATUS_WORD: usize = 2;
+
+/// A transaction that commands can go through.
+pub(super) struct Transport<'a> {
+    transaction: &'a Transaction<'a>,
+    protocol: Protocol,
+    limits: Limits<'a>,
+    exchanges: &'a mut Vec<Exchange>,
+}
+
+/// What ends a probe from outside.
+#[derive(Clone, Copy)]
+pub(super) struct Limits<'a> {
+    /// For the log.
+    pub(super) reader: &'a ReaderName,
+    /// Nothing is sent after this.
+    pub(super) deadline: Instant,
+    /// Nothing is sent after this was called.
+    pub(super) halt: &'a Halt,
+}
+
+impl<'a> Transport<'a> {
+    /// The way to the card of a transaction.
+    pub(super) fn new(
+        transaction: &'a Transaction<'a>,
+        limits: Limits<'a>,
+        exchanges: &'a mut Vec<Exchange>,
+    ) -> Result<Self, Interrupted> {
+        let protocol = protocol(transaction)?;
+        Ok(Self { transaction, protocol, limits, exchanges })
+    }
+}
+
+impl Transmit for Transport<'_> {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
+        let began = Instant::now();
+        if began >= self.limits.deadline || self.limits.halt.is_called() {
+            return Err(Interrupted::Deadline);
+        }
+        let mut buffer = [0; MAX_BUFFER_SIZE];
+        let response = self.transaction.transmit(command, &mut buffer).map(<[u8]>::to_vec);
+        let took = began.elapsed();
+        trace!(
+            reader = %self.limits.reader,
+            command = hex::encode(command),
+            response = response.as_ref().map(hex::encode).unwrap_or_default(),
+            error = response.as_ref().err().map(tracing::field::display),
+            micros = took.as_micros(),
+            "Exchange with a card"
+        );
+        self.exchanges.push(Exchange {
+            command: command.to_vec(),
+            response: response.clone().unwrap_or_default(),
+            took,
+        });
+        match response {
+            // Some drivers call it a success when the card is torn out under a command.
+            Ok(response) if response.len() < STATUS_WORD => Err(Interrupted::Reset),
+            Ok(response) => Ok(response),
+            Err(error) => Err(interruption(error)),
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+}
+
+/// The protocol that the connection ended up with; the crate keeps it to itself.
+fn protocol(transaction: &Transaction<'_>) -> Result<Protocol, Interrupted> {
+    let (mut name, mut atr) = ([0; NAME_SPACE], [0; pcsc::MAX_ATR_SIZE]);
+    let status = transaction.status2(&mut name, &mut atr).map_err(interruption)?;
+    match status.protocol2() {
+        Some(pcsc::Protocol::T0) => Ok(Protocol::T0),
+        Some(pcsc::Protocol::T1) => Ok(Protocol::T1),
+        Some(pcsc::Protocol::RAW) | None => {
+            Err(Interrupted::Failed { what: on_card(pcsc::Error::ProtoMismatch) })
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! PC/SC's error codes, by what they mean and what somebody can do about them.
+//!
+//! The codes mean other things on pcsc-lite than their texts say; this is the one place that knows.
+
+use pcsc::Error;
+
+use crate::card::Interrupted;
+
+/// Codes of a call on a card that say that card or reader went away. Removal sticks to a handle
+/// even when another card is in by then.
+const GONE: [Error; 5] = [
+    Error::RemovedCard,
+    Error::NoSmartcard,
+    Error::UnknownReader,
+    Error::InvalidValue,
+    Error::InvalidHandle,
+];
+
+/// Codes that say that the card has to be asked all over again: another program reset it, or one
+/// exchange failed below.
+const START_OVER: [Error; 2] = [Error::ResetCard, Error::NotTransacted];
+
+/// Codes that say that the connection to pcscd broke.
+const LOST: [Error; 5] = [
+    Error::NoService,
+    Error::CommError,
+    Error::ServiceStopped,
+    Error::SecurityViolation,
+    Error::InternalError,
+];
+
+/// Codes of a connect that say that the card does not answer at power-up.
+const MUTE: [Error; 2] = [Error::UnpoweredCard, Error::UnresponsiveCard];
+
+/// Whether card or reader went away.
+pub(super) fn is_gone(error: Error) -> bool {
+    GONE.contains(&error)
+}
+
+/// Whether the connection to pcscd broke.
+pub(super) fn is_lost(error: Error) -> bool {
+    LOST.contains(&error)
+}
+
+/// Whether the card does not answer at power-up.
+pub(super) fn is_mute(error: Error) -> bool {
+    MUTE.contains(&error)
+}
+
+/// What an error on a connected card means for its probe.
+pub(super) fn interruption(error: Error) -> Interrupted {
+    if is_gone(error) {
+        Interrupted::Removed
+    } else if START_OVER.contains(&error) {
+        Interrupted::Reset
+    } else if is_lost(error) {
+        Interrupted::Lost
+    } else {
+        Interrupted::Failed { what: on_card(error) }
+    }
+}
+
+/// Codes on a card that there is more to say about than the library does.
+const ON_CARD: [(Error, &str); 5] = [
+    (
+        Error::ProtoMismatch,
+        "card speaks neither T=0 nor T=1, or its ATR is damaged: clean it, or try another reader",
+    ),
+    (
+        Error::SecurityViolation,
+        "pcscd does not let us use the card: allow org.debian.pcsc-lite.access_card by polkit rule",
+    ),
+    (Error::ReaderUnavailable, "reader reports a fault: plug it out and in again"),
+    (Error::UnpoweredCard, "card stopped answering: take it out and put it in again"),
+    (Error::UnresponsiveCard, "card stopped answering: take it out and put it in again"),
+];
+
+/// Codes on a context that there is more to say about than the library does.
+const ON_SERVICE: [(Error, &str); 4] = [
+    (Error::NoService, "pcscd is not running: start it with `systemctl start pcscd.socket`"),
+    (Error::CommError, "connection to pcscd broke"),
+    (
+        Error::ServiceStopped,
+        "pcscd stopped, or is of another version than libpcsclite1: restart it after an upgrade",
+    ),
+    (
+        Error::SecurityViolation,
+        "pcscd refuses the connection: allow org.debian.pcsc-lite.access_pcsc by polkit rule, or \
+         end some of its clients if it has 200",
+    ),
+];
+
+/// An error on a card in words, with what to do about it where there is something.
+pub(super) fn on_card(error: Error) -> String {
+    words(&ON_CARD, error)
+}
+
+/// Why pcscd cannot be used, in words, with what to do about it.
+pub(super) fn on_service(error: Error) -> String {
+    words(&ON_SERVICE, error)
+}
+
+fn words(better: &[(Error, &str)], error: Error) -> String {
+    match better.iter().find(|(code, _)| *code == error) {
+        Some((_, words)) => (*words).to_owned(),
+        None => plain(error),
+    }
+}
+
+/// The library's own text, as a fragment.
+fn plain(error: Error) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_of_a_card_that_is_gone_ends_the_probe_whatever_is_in_by_then() {
+        for error in GONE {
+            assert_eq!(interruption(error), Interrupted::Removed);
+        }
+    }
+
+    #[test]
+    fn a_reset_by_somebody_else_starts_the_probe_over() {
+        assert_eq!(interruption(Error::ResetCard), Interrupted::Reset);
+        assert_eq!(interruption(Error::NotTransacted), Interrupted::Reset);
+    }
+
+    #[test]
+    fn a_broken_connection_is_a_class_of_codes() {
+        for error in LOST {
+            assert_eq!(interruption(error), Interrupted::Lost);
+        }
+    }
+
+    #[test]
+    fn everything_else_is_told_in_words() {
+        let Interrupted::Failed { what } = interruption(Error::CommDataLost) else { panic!() };
+        assert!(what.starts_with("a communications error"), "{what}");
+    }
+}

@@ -23,7 +23,7 @@ use super::worker::Worker;
 /// [`Table::has_blind_spot`]. This bounds how late such a change is seen.
 const WATCHFUL: Duration = Duration::from_secs(2);
 
-/// How long a wait may take otherwise. Each turn costs about five context switches, so this is what
+/// How long a wait may take otherwise. Each turn costs some four context switches, so this is what
 /// an idle daemon consumes; what it bounds is only how late a reader is seen that came in the
 /// fraction of a millisecond between list and wait, on a pcscd before 2.3.
 const CALM: Duration = Duration::from_secs(15);

@@ -5,7 +5,9 @@
 //! thing outside ([`readers`], [`outbox`], [`remote`], [`control`], [`telemetry`]), and the shell
 //! that joins them ([`app`], [`cli`]). `docs/architecture.md` draws the picture.
 
+pub mod app;
 pub mod card;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod domain;

@@ -92,7 +92,11 @@ impl Client {
         self.call(Method::GET, &format!("/v1/audit?{}", pairs.join("&"))).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<T, ClientError> {
         let (status, body) = tokio::time::timeout(TIMEOUT, self.exchange(method, path))
             .await
             .map_err(|_| ClientError::Timeout)??;

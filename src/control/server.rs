@@ -166,8 +166,7 @@ async fn audit(
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<AuditPage>, Trouble> {
     let page = daemon.ask(|reply| Request::Audit(query, reply)).await?;
-    let (lines, next) =
-        page.map_err(|error| Trouble(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let (lines, next) = page.map_err(|error| Trouble(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     Ok(Json(AuditPage { lines, next }))
 }
 

@@ -28,7 +28,7 @@ mod tests {
 
     #[test]
     fn waits_grow_up_to_the_longest_and_never_leave_the_bounds() {
-        let retry = Retry { min: Duration::from_secs(1), max: Duration::from_secs(300) };
+        let retry = Retry { min: Duration::from_secs(1), max: Duration::from_mins(5) };
         let mut random = fastrand::Rng::with_seed(7);
         for failures in 0..200 {
             let most = Duration::from_secs(1 << failures.min(9)).min(retry.max);
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn stations_with_different_seeds_come_back_at_different_moments() {
-        let retry = Retry { min: Duration::from_secs(1), max: Duration::from_secs(300) };
+        let retry = Retry { min: Duration::from_secs(1), max: Duration::from_mins(5) };
         let delays: std::collections::BTreeSet<_> = (0..500)
             .map(|seed| retry.delay(9, &mut fastrand::Rng::with_seed(seed)).as_secs() / 10)
             .collect();

@@ -76,7 +76,9 @@ fn verdict(rules: &RuleSet, found: &Found) -> Verdict {
 fn decision(verdict: Verdict) -> Decision {
     match verdict {
         Verdict::Set { decision, .. } | Verdict::AlreadySet { decision } => decision,
-        other => panic!("{other:?}"),
+        other @ (Verdict::NothingToDo { .. }
+        | Verdict::UnknownCard { .. }
+        | Verdict::Park { .. }) => panic!("{other:?}"),
     }
 }
 

@@ -1,0 +1,223 @@
+//! The daemon: the only place that knows every edge.
+//!
+//! One loop in three beats: wait for one thing, let the engine take it in, do what the engine
+//! wants done. Effects that take time run beside the loop and come back as events.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Settings;
+use crate::control::{self, ActError, Server};
+use crate::domain::EntryId;
+use crate::engine::{Engine, Event, Now, Restored};
+use crate::outbox::{self, Outbox};
+use crate::readers::{Observation, Readers};
+use crate::remote::Remote;
+use crate::telemetry::Ids;
+
+mod answer;
+mod perform;
+mod report;
+mod translate;
+
+pub(crate) use answer::audit_filter;
+pub use translate::{reader_options, remote_options};
+
+/// How long a card may take to be read before the reader is given up on: longer than any card
+/// that answers at all, shorter than an operator's patience.
+pub const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Reads the configuration again; the error is for people.
+pub type Reload = Box<dyn Fn() -> Result<Settings, String>>;
+
+/// Runs the daemon until it is told to stop.
+pub fn run(settings: Settings, reload: Reload) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_keep_alive(Duration::from_secs(2))
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(settings, reload))
+}
+
+async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let (outbox, restored) = outbox::open(translate::outbox_options(&settings))?;
+    report::damaged(&restored.damaged);
+    let (server, requests) = Server::bind(&settings.control.socket)?;
+    let remote = Remote::new(remote_options(&settings))?;
+    let (readers, observations) =
+        Readers::start(reader_options(&settings)).context("cannot start the reader monitor")?;
+    let restored =
+        Restored { entries: restored.entries, stays: restored.stays, latest: restored.latest };
+    report::started(&settings, &restored);
+    let (events, results) = mpsc::unbounded_channel();
+    let app = App {
+        engine: Engine::new(translate::policy(&settings), restored, fastrand::u64(..), now()),
+        readers,
+        outbox,
+        remote,
+        events,
+        discards: BTreeMap::new(),
+        ids: Ids { whole: settings.log.show_ids },
+        started_at: Timestamp::now(),
+        settings,
+        reload,
+    };
+    let inputs = Inputs { observations, results, requests };
+    let app = app.work(inputs, &mut signals).await;
+    drop(server);
+    app.stop();
+    Ok(())
+}
+
+/// What the loop waits for. Events are unbounded: each is the answer to one effect.
+struct Inputs {
+    observations: mpsc::UnboundedReceiver<Observation>,
+    results: mpsc::UnboundedReceiver<Event>,
+    requests: mpsc::Receiver<control::Request>,
+}
+
+/// One thing that the loop waited for.
+enum Input {
+    Observation(Observation),
+    Result(Box<Event>),
+    Request(control::Request),
+    Due,
+    Reload,
+    Stop,
+}
+
+struct App {
+    engine: Engine,
+    readers: Readers,
+    outbox: Outbox,
+    remote: Remote,
+    events: mpsc::UnboundedSender<Event>,
+    /// People who wait to hear that an entry is gone.
+    discards: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
+    ids: Ids,
+    started_at: Timestamp,
+    settings: Settings,
+    reload: Reload,
+}
+
+impl App {
+    async fn work(mut self, mut inputs: Inputs, signals: &mut Signals) -> Self {
+        loop {
+            while let Some(effect) = self.engine.poll_effect() {
+                self.perform(effect);
+            }
+            match next(&mut inputs, signals, self.engine.poll_timeout()).await {
+                Input::Observation(observation) => {
+                    report::observed(&observation, self.ids);
+                    self.engine.handle(translate::event(observation), now());
+                }
+                Input::Result(event) => self.take_in(*event),
+                Input::Request(request) => self.answer(request),
+                Input::Due => self.engine.handle_timeout(now()),
+                Input::Reload => self.configure_again(),
+                Input::Stop => return self,
+            }
+        }
+    }
+
+    fn take_in(&mut self, event: Event) {
+        report::happened(&event, self.ids);
+        if let Event::Settled { entry, result } = &event
+            && let Some(reply) = self.discards.remove(entry)
+        {
+            let result = result.as_ref().map(|_| ()).map_err(|f| ActError::Store(f.0.clone()));
+            answer::send(reply, result);
+        }
+        self.engine.handle(event, now());
+    }
+
+    /// A bad configuration is told and the old one stays.
+    fn configure_again(&mut self) {
+        let fresh = match (self.reload)() {
+            Ok(settings) => settings,
+            Err(problems) => {
+                tracing::error!(%problems, "Configuration was not reloaded; the old one stays");
+                return;
+            }
+        };
+        match Remote::new(remote_options(&fresh)) {
+            Ok(remote) => self.remote = remote,
+            Err(error) => {
+                let error = crate::telemetry::Chain(&error);
+                tracing::error!(%error, "Configuration was not reloaded; the old one stays");
+                return;
+            }
+        }
+        for key in translate::needs_restart(&self.settings, &fresh) {
+            tracing::warn!(key, "Change takes effect at the next start");
+        }
+        self.readers.set_families(fresh.families.clone());
+        self.ids = Ids { whole: fresh.log.show_ids };
+        self.engine.handle(Event::Reconfigured(Box::new(translate::policy(&fresh))), now());
+        self.settings = fresh;
+        tracing::info!("Configuration reloaded");
+    }
+
+    /// Ends the edges. What is in flight is on disk and goes on at the next start.
+    fn stop(self) {
+        let Self { engine, readers, outbox, .. } = self;
+        drop(engine);
+        readers.stop();
+        outbox.close();
+        tracing::info!("Stopped");
+    }
+}
+
+async fn next(inputs: &mut Inputs, signals: &mut Signals, due: Option<Instant>) -> Input {
+    let timer = async {
+        match due {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        input = signals.next() => input,
+        Some(event) = inputs.results.recv() => Input::Result(Box::new(event)),
+        Some(observation) = inputs.observations.recv() => Input::Observation(observation),
+        Some(request) = inputs.requests.recv() => Input::Request(request),
+        () = timer => Input::Due,
+    }
+}
+
+/// The signals that a service is told by.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Input {
+        tokio::select! {
+            _ = self.terminate.recv() => Input::Stop,
+            _ = self.interrupt.recv() => Input::Stop,
+            _ = self.hang_up.recv() => Input::Reload,
+        }
+    }
+}
+
+fn now() -> Now {
+    Now { mono: Instant::now(), wall: Timestamp::now() }
+}

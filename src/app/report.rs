@@ -1,0 +1,123 @@
+//! The log: what happened, with constant messages and values as fields.
+
+use crate::config::Settings;
+use crate::domain::{AuditLine, AwayReason, EntryId};
+use crate::engine::{Event, Notice, Restored};
+use crate::outbox::Damage;
+use crate::readers::Observation;
+use crate::telemetry::Ids;
+
+pub(super) fn started(settings: &Settings, restored: &Restored) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        station = settings.station,
+        cm = settings.cm.url,
+        entries = restored.entries.len(),
+        "Started"
+    );
+}
+
+/// Rows that the outbox does not believe any more: each may have been somebody's card.
+pub(super) fn damaged(rows: &[Damage]) {
+    for row in rows {
+        tracing::error!(row = %row, "Outbox has a damaged row; it is left alone");
+    }
+}
+
+pub(super) fn observed(observation: &Observation, ids: Ids) {
+    match observation {
+        Observation::ServiceUp => tracing::info!("Connected to pcscd"),
+        Observation::ServiceDown { reason } => tracing::warn!(reason, "No connection to pcscd"),
+        Observation::Settled => tracing::debug!("Readers are known"),
+        Observation::Attached { reader } => tracing::info!(%reader, "Reader attached"),
+        Observation::Detached { reader } => tracing::info!(%reader, "Reader detached"),
+        Observation::Inserted { reader, insertion, atr, .. } => {
+            tracing::info!(%reader, %insertion, %atr, "Card inserted");
+        }
+        Observation::Mute { reader, insertion } => {
+            tracing::info!(%reader, %insertion, "Card does not answer");
+        }
+        Observation::Removed { reader, insertion } => {
+            tracing::info!(%reader, %insertion, "Card removed");
+        }
+        Observation::Probed { reader, insertion, result: Ok(identity), .. } => {
+            let card = ids.show(identity.first().card_id);
+            tracing::info!(%reader, %insertion, family = %identity.family, card, "Card identified");
+        }
+        Observation::Probed { reader, insertion, result: Err(why), .. } => {
+            let (reason, detail) = (why.reason, &why.detail);
+            tracing::info!(%reader, %insertion, %reason, detail, "Card not identified");
+        }
+    }
+}
+
+pub(super) fn happened(event: &Event, ids: Ids) {
+    match event {
+        Event::Appended { insertion, result: Ok((entry, lines)) } => {
+            tracing::info!(%insertion, %entry, "Entry queued");
+            for line in lines {
+                settled(line, ids);
+            }
+        }
+        Event::Settled { result: Ok(line), .. } => settled(line, ids),
+        Event::Unparked { entry, result } => {
+            tracing::info!(%entry, ok = result.is_ok(), "Parked entry taken back into the queue");
+        }
+        Event::LookedUp { entry, result } => {
+            tracing::debug!(%entry, ok = result.is_ok(), "CM was asked about the card");
+        }
+        Event::ReadBack { entry, result } => {
+            tracing::debug!(%entry, ok = result.is_ok(), "CM's record was read back");
+        }
+        Event::Saved { entry, result } => {
+            tracing::debug!(%entry, ok = result.is_ok(), "Decision saved");
+        }
+        Event::Pushed { entry, result } => {
+            tracing::debug!(%entry, ok = result.is_ok(), "CM was told to change the record");
+        }
+        Event::Appended { .. }
+        | Event::Settled { .. }
+        | Event::Noted(_)
+        | Event::ServiceUp
+        | Event::ServiceDown { .. }
+        | Event::ServiceSettled
+        | Event::Attached { .. }
+        | Event::Detached { .. }
+        | Event::CardPresent(_)
+        | Event::CardMute { .. }
+        | Event::CardRemoved { .. }
+        | Event::Probed { .. }
+        | Event::Reconfigured(_) => {}
+    }
+}
+
+fn settled(line: &AuditLine, ids: Ids) {
+    tracing::info!(
+        entry = line.entry.map(EntryId::number),
+        outcome = line.outcome,
+        reason = line.reason,
+        card = line.card_id.map(|card| ids.show(card)),
+        record = line.record.map(|record| ids.show(record)),
+        request = line.request.map(|request| ids.show(request)),
+        status = line.new_status_name,
+        detail = line.detail,
+        "Entry settled"
+    );
+}
+
+pub(super) fn notice(notice: &Notice, ids: Ids) {
+    match notice {
+        Notice::CmAway(error) => {
+            let remedy = error.away().map(AwayReason::remedy);
+            tracing::warn!(detail = error.detail(), remedy, "CM is away");
+        }
+        Notice::CmBack => tracing::info!("CM is back"),
+        Notice::Warning { entry, text } => tracing::warn!(%entry, text, "Card is unusual"),
+        Notice::StoreTrouble(detail) => tracing::error!(detail, "Outbox takes no entries"),
+        Notice::StoreBack => tracing::info!("Outbox takes entries again"),
+        Notice::Lost(draft) => {
+            let card = ids.show(draft.identity.first().card_id);
+            tracing::error!(reader = %draft.reader, card, "Card is lost: no room on disk or in memory");
+        }
+    }
+}

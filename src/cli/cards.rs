@@ -1,0 +1,343 @@
+//! `scan` and `read`: what is in the readers, without CM.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::atr;
+use super::exit::{Exit, Failure};
+use super::load::Desk;
+use super::out::Out;
+use super::text::{table, time};
+use crate::app::PROBE_DEADLINE;
+use crate::domain::{Atr, Identity, InsertionId, NotIdentified, ReaderName};
+use crate::readers::{Exchange, Observation, Options, Readers};
+
+/// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
+/// Runs something that waits, on a runtime of its own.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work)
+}
+
+/// A look at the readers that ends when it is dropped.
+struct Watch {
+    readers: Option<Readers>,
+    observations: UnboundedReceiver<Observation>,
+}
+
+impl Watch {
+    fn start(desk: &Desk) -> Result<Self, Failure> {
+        let options = Options { families: desk.families.clone(), probe_deadline: PROBE_DEADLINE };
+        let (readers, observations) = Readers::start(options)?;
+        Ok(Self { readers: Some(readers), observations })
+    }
+
+    async fn next(&mut self) -> Result<Observation, Failure> {
+        let gone = || Failure::message(Exit::Failed, "the reader monitor ended");
+        self.observations.recv().await.ok_or_else(gone)
+    }
+
+    fn probe(&mut self, reader: &ReaderName, insertion: InsertionId, atr: &Atr) {
+        if let Some(readers) = &mut self.readers {
+            readers.probe(reader, insertion, atr);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(readers) = self.readers.take() {
+            readers.stop();
+        }
+    }
+}
+
+fn unreachable(reason: &str) -> Failure {
+    let advice = "is pcscd running, and may this user reach it?";
+    Failure::message(Exit::Unreachable, format!("pcscd does not answer: {reason}\n{advice}"))
+}
+
+pub(super) fn scan(config: Option<&Path>, once: bool, out: &mut Out) -> Result<Exit, Failure> {
+    let desk = Desk::load(config)?;
+    block_on(async move {
+        let mut scan = Scan { watch: Watch::start(&desk)?, out, reading: BTreeMap::new() };
+        let first_look = tokio::time::Instant::now() + FIRST_LOOK;
+        let mut settled = false;
+        while !(once && settled && scan.reading.is_empty()) {
+            let next = scan.watch.next();
+            let seen = if once && !settled {
+                tokio::time::timeout_at(first_look, next)
+                    .await
+                    .map_err(|_| unreachable("no answer in time"))??
+            } else {
+                next.await?
+            };
+            if let (Observation::ServiceDown { reason }, true) = (&seen, once) {
+                return Err(unreachable(reason));
+            }
+            settled |= matches!(seen, Observation::Settled);
+            scan.show(seen)?;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+struct Scan<'a> {
+    watch: Watch,
+    out: &'a mut Out,
+    /// Cards that are being read, each with the moment at which it was seen.
+    reading: BTreeMap<InsertionId, (Timestamp, Atr)>,
+}
+
+impl Scan<'_> {
+    fn show(&mut self, seen: Observation) -> Result<(), Failure> {
+        let at = Timestamp::now();
+        match seen {
+            Observation::ServiceUp | Observation::Settled => Ok(()),
+            Observation::ServiceDown { reason } => {
+                self.reading.clear();
+                tell(&format!("pcscd does not answer ({reason}); waiting for it"));
+                Ok(())
+            }
+            Observation::Attached { reader } => self.event("reader-attached", at, &reader, ""),
+            Observation::Detached { reader } => self.event("reader-detached", at, &reader, ""),
+            Observation::Mute { reader, .. } => {
+                self.event("card-mute", at, &reader, "turn it round or clean it")
+            }
+            Observation::Removed { reader, insertion } => {
+                self.reading.remove(&insertion);
+                self.event("card-removed", at, &reader, "")
+            }
+            Observation::Inserted { reader, insertion, atr, .. } => {
+                self.watch.probe(&reader, insertion, &atr);
+                self.reading.insert(insertion, (at, atr));
+                Ok(())
+            }
+            Observation::Probed { reader, insertion, result, .. } => {
+                match self.reading.remove(&insertion) {
+                    Some((at, atr)) => self.inserted(at, &reader, &atr, &result),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn event(
+        &mut self,
+        event: &str,
+        at: Timestamp,
+        reader: &ReaderName,
+        advice: &str,
+    ) -> Result<(), Failure> {
+        if self.out.is_json() {
+            return self.out.object(&json!({ "event": event, "at": at, "reader": reader }));
+        }
+        let words = event.replace('-', " ");
+        self.out.line(format!("{}  {words:15}  {reader}  {advice}", time(at)).trim_end())
+    }
+
+    fn inserted(
+        &mut self,
+        at: Timestamp,
+        reader: &ReaderName,
+        atr: &Atr,
+        result: &Result<Identity, NotIdentified>,
+    ) -> Result<(), Failure> {
+        if self.out.is_json() {
+            let mut object =
+                json!({ "event": "card-inserted", "at": at, "reader": reader, "atr": atr });
+            merge(&mut object, result);
+            return self.out.object(&object);
+        }
+        let who = match result {
+            Ok(identity) => format!("{} {}", identity.family, identity.first().card_id),
+            Err(why) => format!("not identified: {}", why.detail),
+        };
+        self.out.line(&format!("{}  {:15}  {reader}  {who}  ATR {atr}", time(at), "card inserted"))
+    }
+}
+
+/// Adds who a card is, or why that is not known, to an object about it.
+pub(super) fn merge(object: &mut Value, result: &Result<Identity, NotIdentified>) {
+    let (key, value) = match result {
+        Ok(identity) => ("identity", serde_json::to_value(identity)),
+        Err(why) => ("not_identified", serde_json::to_value(why)),
+    };
+    if let (Some(object), Ok(value)) = (object.as_object_mut(), value) {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
+fn tell(text: &str) {
+    eprintln!("cardbridge: {}", super::text::clean(text));
+}
+
+/// A card that was read on demand.
+pub(super) struct Card {
+    pub(super) reader: ReaderName,
+    pub(super) atr: Atr,
+    pub(super) result: Result<Identity, NotIdentified>,
+    exchanges: Vec<Exchange>,
+}
+
+/// Reads the card in the reader that is named, or in the only one that has a card.
+pub(super) async fn read_card(desk: &Desk, wanted: Option<&str>) -> Result<Card, Failure> {
+    let mut watch = Watch::start(desk)?;
+    let cards = tokio::time::timeout(FIRST_LOOK, first_look(&mut watch))
+        .await
+        .map_err(|_| unreachable("no answer in time"))??;
+    let (reader, card) = choose(cards, wanted)?;
+    let Some((insertion, atr)) = card else {
+        return Err(Failure::message(
+            Exit::Failed,
+            format!("the card in {reader} does not answer: turn it round or clean it"),
+        ));
+    };
+    watch.probe(&reader, insertion, &atr);
+    let read = async {
+        loop {
+            if let Observation::Probed { insertion: read, result, exchanges, .. } =
+                watch.next().await?
+                && read == insertion
+            {
+                return Ok::<_, Failure>((result, exchanges));
+            }
+        }
+    };
+    let late = |_| Failure::message(Exit::Failed, "the card was not read in time");
+    let (result, exchanges) = tokio::time::timeout(PROBE_DEADLINE, read).await.map_err(late)??;
+    Ok(Card { reader, atr, result, exchanges })
+}
+
+/// What is in a reader: `None` for a mute card.
+type Found = Option<(InsertionId, Atr)>;
+
+async fn first_look(watch: &mut Watch) -> Result<BTreeMap<ReaderName, Option<Found>>, Failure> {
+    let mut readers = BTreeMap::new();
+    loop {
+        match watch.next().await? {
+            Observation::Inserted { reader, insertion, atr, .. } => {
+                readers.insert(reader, Some(Some((insertion, atr))));
+            }
+            Observation::Mute { reader, .. } => {
+                readers.insert(reader, Some(None));
+            }
+            Observation::Attached { reader } | Observation::Removed { reader, .. } => {
+                readers.insert(reader, None);
+            }
+            Observation::Detached { reader } => {
+                readers.remove(&reader);
+            }
+            Observation::ServiceDown { reason } => return Err(unreachable(&reason)),
+            Observation::Settled => return Ok(readers),
+            Observation::ServiceUp | Observation::Probed { .. } => {}
+        }
+    }
+}
+
+fn choose(
+    readers: BTreeMap<ReaderName, Option<Found>>,
+    wanted: Option<&str>,
+) -> Result<(ReaderName, Found), Failure> {
+    let names = |readers: &[ReaderName]| {
+        readers.iter().map(|name| format!("  {name}")).collect::<Vec<_>>().join("\n")
+    };
+    let all: Vec<_> = readers.keys().cloned().collect();
+    if all.is_empty() {
+        return Err(Failure::message(Exit::Unreachable, "no reader is attached"));
+    }
+    let exact = wanted.filter(|wanted| all.iter().any(|name| name.as_str() == *wanted));
+    let is_wanted = |name: &ReaderName| match (exact, wanted) {
+        (Some(exact), _) => name.as_str() == exact,
+        (None, Some(part)) => name.as_str().contains(part),
+        (None, None) => true,
+    };
+    let mut chosen: Vec<_> = readers.into_iter().filter(|(name, _)| is_wanted(name)).collect();
+    if chosen.is_empty() {
+        let message = format!("no reader has that name; there are\n{}", names(&all));
+        return Err(Failure::message(Exit::Usage, message));
+    }
+    chosen.retain(|(_, card)| card.is_some());
+    match chosen.as_slice() {
+        [(reader, Some(card))] => Ok((reader.clone(), card.clone())),
+        [] => Err(Failure::message(Exit::Failed, "no card is in the reader")),
+        several => {
+            let several: Vec<_> = several.iter().map(|(name, _)| name.clone()).collect();
+            let message = format!("choose one with --reader; cards are in\n{}", names(&several));
+            Err(Failure::message(Exit::Usage, message))
+        }
+    }
+}
+
+pub(super) fn read(
+    config: Option<&Path>,
+    reader: Option<&str>,
+    trace: bool,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let desk = Desk::load(config)?;
+    let card = block_on(read_card(&desk, reader))?;
+    let exit = if card.result.is_ok() { Exit::Done } else { Exit::Failed };
+    if out.is_json() {
+        out.value(&as_json(&card, trace))?;
+        return Ok(exit);
+    }
+    for line in as_text(&card, trace) {
+        out.line(&line)?;
+    }
+    Ok(exit)
+}
+
+fn as_json(card: &Card, trace: bool) -> Value {
+    let facts = atr::as_json(&card.atr);
+    let mut object = json!({ "reader": card.reader, "atr": card.atr, "atr_facts": facts });
+    merge(&mut object, &card.result);
+    if trace && let Some(object) = object.as_object_mut() {
+        let exchanges = card.exchanges.iter().map(|exchange| {
+            json!({
+                "command": hex::encode(&exchange.command),
+                "response": hex::encode(&exchange.response),
+                "micros": exchange.took.as_micros(),
+            })
+        });
+        object.insert("trace".to_owned(), exchanges.collect());
+    }
+    object
+}
+
+fn as_text(card: &Card, trace: bool) -> Vec<String> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![row("Reader", card.reader.to_string()), row("ATR", card.atr.to_string())];
+    rows.extend(atr::as_text(&card.atr).into_iter().map(|line| row("", line)));
+    match &card.result {
+        Ok(identity) => {
+            rows.push(row("Family", identity.family.to_string()));
+            rows.push(row("Serial", identity.serial.to_string()));
+            for (n, candidate) in identity.candidates().enumerate() {
+                let name = if n == 0 { "Card id" } else { "  or" };
+                rows.push(row(name, format!("{}  by {}", candidate.card_id, candidate.rule)));
+            }
+        }
+        Err(why) => {
+            rows.push(row("Not identified", format!("{}: {}", why.reason, why.detail)));
+        }
+    }
+    let mut lines = table(&rows);
+    if trace {
+        lines.push(String::new());
+        for exchange in &card.exchanges {
+            lines.push(format!("> {}", hex::encode(&exchange.command)));
+            let (response, micros) = (hex::encode(&exchange.response), exchange.took.as_micros());
+            lines.push(format!("< {response}  ({micros} µs)"));
+        }
+    }
+    lines
+}

@@ -1,0 +1,202 @@
+//! `lookup`: what CM knows of a card and what the rules would do.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::cards::{block_on, merge, read_card};
+use super::exit::{Exit, Failure};
+use super::load::{Desk, load};
+use super::out::Out;
+use super::text::table;
+use crate::app::remote_options;
+use crate::config::Settings;
+use crate::domain::{
+    Atr, Candidate, CardId, Family, Found, IdRule, Identity, Numbers, ReaderRules, Serial,
+};
+use crate::remote::Remote;
+use crate::rules::{Facts, Finding, Verdict, explain};
+use crate::telemetry::Chain;
+
+/// The card that is asked about.
+struct Subject {
+    /// What is told about it.
+    about: Value,
+    identity: Identity,
+    /// Its ATR, where it is in a reader.
+    atr: Option<Atr>,
+    /// The role of its reader.
+    role: String,
+}
+
+pub(super) fn lookup(
+    config: Option<&Path>,
+    reader: Option<&str>,
+    card_id: Option<CardId>,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let settings = load(config)?.settings;
+    let (subject, found) = block_on(async {
+        let remote = Remote::new(remote_options(&settings))
+            .map_err(|error| Failure::message(Exit::Usage, Chain(&error).to_string()))?;
+        let subject = match card_id {
+            Some(card_id) => by_id(card_id),
+            None => in_reader(&settings, reader).await?,
+        };
+        let found = remote.lookup(&subject.identity).await?;
+        Ok((subject, found))
+    })?;
+    let atr = subject.atr.clone().or_else(|| atr_of(&found));
+    let Some(atr) = atr.or_else(|| "3b00".parse().ok()) else {
+        return Err(Failure::message(Exit::Failed, "no ATR"));
+    };
+    let facts =
+        Facts { role: &subject.role, atr: &atr, identity: &subject.identity, found: &found };
+    let (verdict, findings) = explain(&settings.rules, &facts);
+    if out.is_json() {
+        return out.value(&as_json(subject.about, &found, &verdict, &findings));
+    }
+    for line in as_text(&subject, &found, &verdict, &findings, &settings.rules.numbers) {
+        out.line(&line)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A card that is not here: what it would say is taken to agree with CM.
+fn by_id(card_id: CardId) -> Subject {
+    let first = Candidate { card_id, rule: IdRule::GidsCardid };
+    let serial = Serial::from_bytes(&card_id.uuid().to_bytes_le());
+    Subject {
+        about: json!({ "card_id": card_id }),
+        identity: Identity::new(Family::Gids, serial, first, Vec::new()),
+        atr: None,
+        role: ReaderRules::DEFAULT_ROLE.to_owned(),
+    }
+}
+
+fn atr_of(found: &Found) -> Option<Atr> {
+    found.records.as_ref()?.1.iter().find_map(|record| record.atr.clone())
+}
+
+async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject, Failure> {
+    let desk = Desk { families: settings.families.clone(), readers: settings.readers.clone() };
+    let card = read_card(&desk, reader).await?;
+    let role = desk.readers.place(&card.reader).role;
+    let mut about = json!({ "reader": card.reader, "atr": card.atr });
+    merge(&mut about, &card.result);
+    match card.result {
+        Ok(identity) => Ok(Subject { about, identity, atr: Some(card.atr), role }),
+        Err(why) => Err(Failure::message(
+            Exit::Failed,
+            format!("the card is not identified: {}", why.detail),
+        )),
+    }
+}
+
+fn as_json(mut about: Value, found: &Found, verdict: &Verdict, findings: &[Finding]) -> Value {
+    let (candidate, records) = match &found.records {
+        Some((candidate, records)) => {
+            (Some(candidate), records.iter().map(|record| record.raw.clone()).collect())
+        }
+        None => (None, Vec::new()),
+    };
+    let requests: Vec<_> = found
+        .requests
+        .iter()
+        .map(|request| {
+            json!({
+                "request": request.id,
+                "request_type": request.request_type,
+                "status": request.status,
+                "submitted": request.submitted,
+            })
+        })
+        .collect();
+    let rules: Vec<_> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "rule": finding.rule,
+                "request": finding.request.id,
+                "acts": finding.objection.is_none(),
+                "objection": finding.objection,
+            })
+        })
+        .collect();
+    if let Some(about) = about.as_object_mut() {
+        about.insert("matched".to_owned(), json!(candidate));
+        about.insert("records".to_owned(), json!(records));
+        about.insert("requests".to_owned(), json!(requests));
+        about.insert("rules".to_owned(), json!(rules));
+        about.insert("verdict".to_owned(), verdict_json(verdict));
+    }
+    about
+}
+
+fn verdict_json(verdict: &Verdict) -> Value {
+    match verdict {
+        Verdict::Set { decision, warning } => {
+            json!({ "would": "set", "decision": decision, "warning": warning })
+        }
+        Verdict::AlreadySet { decision } => json!({ "would": "already-set", "decision": decision }),
+        Verdict::NothingToDo { why } => json!({ "would": "nothing-to-do", "why": why }),
+        Verdict::UnknownCard { why } => json!({ "would": "unknown-card", "why": why }),
+        Verdict::Park { reason, why } => json!({ "would": "park", "reason": reason, "why": why }),
+    }
+}
+
+fn as_text(
+    subject: &Subject,
+    found: &Found,
+    verdict: &Verdict,
+    findings: &[Finding],
+    numbers: &Numbers,
+) -> Vec<String> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = Vec::new();
+    for candidate in subject.identity.candidates() {
+        rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.rule)));
+    }
+    if let Some((candidate, records)) = &found.records {
+        rows.push(row("CM knows", format!("{}  by {}", candidate.card_id, candidate.rule)));
+        for record in records {
+            let status = numbers.card_status_text(record.status);
+            rows.push(row("Record", format!("{}  {status}", record.id)));
+        }
+    }
+    for request in &found.requests {
+        let kind = numbers.request_type_text(request.request_type);
+        let status = numbers.request_status_text(request.status);
+        rows.push(row("Request", format!("{}  {kind}, {status}", request.id)));
+    }
+    for finding in findings {
+        let words = finding.objection.as_deref().map_or_else(
+            || "is about it".to_owned(),
+            |objection| format!("is not about it: {objection}"),
+        );
+        rows.push(row("Rule", format!("{} / {}: {words}", finding.rule, finding.request.id)));
+    }
+    rows.push(row("So", verdict_text(verdict, numbers)));
+    table(&rows)
+}
+
+fn verdict_text(verdict: &Verdict, numbers: &Numbers) -> String {
+    match verdict {
+        Verdict::Set { decision, warning } => {
+            let from = numbers.card_status_text(decision.from);
+            let warning =
+                warning.as_ref().map(|warning| format!(" (mind: {warning})")).unwrap_or_default();
+            format!(
+                "would set {} instead of {from}, by rule {}{warning}",
+                decision.to_name, decision.rule
+            )
+        }
+        Verdict::AlreadySet { decision } => {
+            format!("would do nothing: the record is {} already", decision.to_name)
+        }
+        Verdict::NothingToDo { why } | Verdict::UnknownCard { why } => {
+            format!("would do nothing: {why}")
+        }
+        Verdict::Park { reason, why } => format!("would ask a person ({reason}): {why}"),
+    }
+}

@@ -1,0 +1,52 @@
+//! Standard output: text for people, or JSON for programs.
+
+use std::io::{self, StdoutLock, Write};
+
+use serde::Serialize;
+
+use super::exit::{Exit, Failure};
+use super::text::clean;
+
+/// Where a command's data goes.
+pub(super) struct Out {
+    to: StdoutLock<'static>,
+    json: bool,
+}
+
+impl Out {
+    pub(super) fn stdout(json: bool) -> Self {
+        Self { to: io::stdout().lock(), json }
+    }
+
+    pub(super) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// One line for people; what does not belong on a terminal is escaped.
+    pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
+        writeln!(self.to, "{}", clean(line))?;
+        Ok(self.to.flush()?)
+    }
+
+    /// One object on one line.
+    pub(super) fn object(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.to, value).map_err(io::Error::from)?;
+        writeln!(self.to)?;
+        Ok(self.to.flush()?)
+    }
+
+    /// One value, laid out for reading.
+    pub(super) fn value(&mut self, value: &impl Serialize) -> Result<Exit, Failure> {
+        serde_json::to_writer_pretty(&mut self.to, value).map_err(io::Error::from)?;
+        writeln!(self.to)?;
+        self.to.flush()?;
+        Ok(Exit::Done)
+    }
+
+    /// A text of our own, as it is.
+    pub(super) fn text(&mut self, text: &str) -> Result<Exit, Failure> {
+        self.to.write_all(text.as_bytes())?;
+        self.to.flush()?;
+        Ok(Exit::Done)
+    }
+}

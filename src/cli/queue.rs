@@ -1,0 +1,159 @@
+//! `outbox`: the entries that wait, for CM or for a person.
+
+use std::path::Path;
+
+use super::cards::block_on;
+use super::exit::{Exit, Failure};
+use super::load::settings_if_any;
+use super::out::Out;
+use super::status::client;
+use super::text::{table, time};
+use crate::control::{Act, ClientError};
+use crate::domain::{EntryId, EntryView, Stage};
+use crate::outbox;
+
+/// The entries that the daemon has, or those on the disk of one that does not run.
+fn entries(config: Option<&Path>) -> Result<Vec<EntryView>, Failure> {
+    let client = client(config)?;
+    let answer = block_on(async { Ok(client.entries().await) })?;
+    match answer {
+        Ok(entries) => Ok(entries),
+        Err(error @ ClientError::NotRunning(..)) => match stored(config)? {
+            Some(store) => on_disk(&store),
+            None => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells of rows that are not believed any more, beside the data.
+#[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
+pub(super) fn warn_of(damaged: &[outbox::Damage]) {
+    for row in damaged {
+        eprintln!("cardbridge: left out, because it is damaged: {row}");
+    }
+}
+
+/// The disk of a daemon that does not run, where the configuration tells where it is.
+pub(super) fn stored(config: Option<&Path>) -> Result<Option<outbox::ReadOnly>, Failure> {
+    let Some(settings) = settings_if_any(config)? else { return Ok(None) };
+    if !settings.outbox.path.exists() {
+        return Ok(None);
+    }
+    let store = outbox::open_read_only(&settings.outbox.path);
+    store.map(Some).map_err(|error| Failure::new(Exit::Failed, error))
+}
+
+fn on_disk(store: &outbox::ReadOnly) -> Result<Vec<EntryView>, Failure> {
+    let listing = store.entries().map_err(|error| Failure::new(Exit::Failed, error))?;
+    warn_of(&listing.damaged);
+    let view = |entry| EntryView { entry, attempts: 0, last_error: None, next_try_ms: None };
+    Ok(listing.entries.into_iter().map(view).collect())
+}
+
+pub(super) fn list(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+    let entries = entries(config)?;
+    if out.is_json() {
+        return out.value(&entries);
+    }
+    if entries.is_empty() {
+        out.line("The outbox is empty.")?;
+        return Ok(Exit::Done);
+    }
+    let mut rows = vec![["ENTRY", "SEEN", "READER", "CARD", "STATE"].map(str::to_owned).to_vec()];
+    rows.extend(entries.iter().map(|view| {
+        let draft = &view.entry.draft;
+        vec![
+            view.entry.id.to_string(),
+            time(draft.seen_at),
+            draft.label.clone(),
+            draft.identity.first().card_id.to_string(),
+            state(view),
+        ]
+    }));
+    for line in table(&rows) {
+        out.line(&line)?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) fn show(config: Option<&Path>, id: EntryId, out: &mut Out) -> Result<Exit, Failure> {
+    let found = entries(config)?.into_iter().find(|view| view.entry.id == id);
+    let Some(view) = found else {
+        return Err(Failure::message(Exit::Failed, format!("no entry {id} waits")));
+    };
+    if out.is_json() {
+        return out.value(&view);
+    }
+    for line in as_text(&view) {
+        out.line(&line)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn as_text(view: &EntryView) -> Vec<String> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let draft = &view.entry.draft;
+    let mut rows = vec![
+        row("Entry", view.entry.id.to_string()),
+        row("Seen", time(draft.seen_at)),
+        row("Reader", format!("{} ({}), role {}", draft.label, draft.reader, draft.role)),
+        row("ATR", draft.atr.to_string()),
+        row("Family", draft.identity.family.to_string()),
+        row("Serial", draft.identity.serial.to_string()),
+    ];
+    for candidate in draft.identity.candidates() {
+        rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.rule)));
+    }
+    if let Stage::Sent(decision) = &view.entry.stage {
+        rows.push(row("Rule", format!("{} sets {}", decision.rule, decision.to_name)));
+        rows.push(row("Record", decision.record.to_string()));
+        rows.push(row("Request", decision.request.to_string()));
+    }
+    rows.push(row("State", state(view)));
+    table(&rows)
+}
+
+/// Where an entry stands, and why it waits.
+fn state(view: &EntryView) -> String {
+    let stage = match &view.entry.stage {
+        Stage::Queued => "waiting".to_owned(),
+        Stage::Sent(_) => "waiting, the update may have been sent".to_owned(),
+        Stage::Parked { reason, detail } => return format!("parked ({reason}): {detail}"),
+    };
+    let error = view.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    let next = view
+        .next_try_ms
+        .map(|ms| format!("; next try in {} s", ms.div_ceil(1000)))
+        .unwrap_or_default();
+    format!("{stage}{error}{next}")
+}
+
+pub(super) fn retry(config: Option<&Path>, id: EntryId, out: &mut Out) -> Result<Exit, Failure> {
+    act(config, id, Act::Retry, out)
+}
+
+pub(super) fn discard(
+    config: Option<&Path>,
+    id: EntryId,
+    yes: bool,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    if !yes {
+        let message = format!(
+            "entry {id} would be gone for good and its card not updated; add --yes if that is meant"
+        );
+        return Err(Failure::message(Exit::Usage, message));
+    }
+    act(config, id, Act::Discard, out)
+}
+
+fn act(config: Option<&Path>, id: EntryId, act: Act, out: &mut Out) -> Result<Exit, Failure> {
+    let client = client(config)?;
+    let done = block_on(async { Ok(client.act(id, act).await?) })?;
+    if out.is_json() {
+        return out.value(&done);
+    }
+    out.line(&format!("Entry {id} is {}.", done.done))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,67 @@
+//! `run` and `config`.
+
+use std::path::{Path, PathBuf};
+
+use super::exit::{Exit, Failure};
+use super::load::load;
+use super::out::Out;
+use super::text::table;
+use crate::config::{Level, LogFormat, LogSettings};
+use crate::telemetry::{self, Format, LevelFilter};
+
+pub(super) fn run(config: Option<&Path>) -> Result<Exit, Failure> {
+    let settings = load(config)?.settings;
+    log(settings.log);
+    let file: Option<PathBuf> = config.map(Path::to_owned);
+    let reload = Box::new(move || {
+        load(file.as_deref()).map(|loaded| loaded.settings).map_err(|failure| failure.to_string())
+    });
+    crate::app::run(settings, reload).map_err(|error| {
+        let usage = error.downcast_ref::<crate::remote::SetupError>().is_some();
+        Failure::new(if usage { Exit::Usage } else { Exit::Failed }, error)
+    })?;
+    Ok(Exit::Done)
+}
+
+fn log(settings: LogSettings) {
+    let level = match settings.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let format = match settings.format {
+        LogFormat::Auto | LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    telemetry::init(level, format);
+}
+
+pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+    let loaded = load(config)?;
+    if out.is_json() {
+        return out.value(&serde_json::json!({ "ok": true, "station": loaded.settings.station }));
+    }
+    out.line("The configuration is good.")?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn show(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+    let effective = load(config)?.effective;
+    if out.is_json() {
+        let rows: Vec<_> = effective
+            .iter()
+            .map(|e| serde_json::json!({ "key": e.key, "value": e.value, "origin": e.origin.to_string() }))
+            .collect();
+        return out.value(&rows);
+    }
+    let rows: Vec<_> = effective
+        .iter()
+        .map(|e| vec![format!("{} = {}", e.key, e.value), format!("# {}", e.origin)])
+        .collect();
+    for line in table(&rows) {
+        out.line(&line)?;
+    }
+    Ok(Exit::Done)
+}

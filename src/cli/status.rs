@@ -1,0 +1,101 @@
+//! `status`: the running daemon.
+
+use std::path::{Path, PathBuf};
+
+use super::cards::block_on;
+use super::exit::{Exit, Failure};
+use super::load::settings_if_any;
+use super::out::Out;
+use super::text::{table, time};
+use super::trail;
+use crate::control::Client;
+use crate::domain::{CardView, LinkView, Numbers, ReaderView, ServiceView, Snapshot};
+
+const DEFAULT_SOCKET: &str = "/run/cardbridge/control.sock";
+
+/// A way to ask the daemon that this configuration is for.
+pub(super) fn client(config: Option<&Path>) -> Result<Client, Failure> {
+    let settings = settings_if_any(config)?;
+    let socket =
+        settings.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), |settings| settings.control.socket);
+    Ok(Client::new(&socket))
+}
+
+pub(super) fn status(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+    let client = client(config)?;
+    let snapshot = block_on(async { Ok(client.status().await?) })?;
+    if out.is_json() {
+        return out.value(&snapshot);
+    }
+    for line in as_text(&snapshot) {
+        out.line(&line)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn as_text(snapshot: &Snapshot) -> Vec<String> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let outbox = &snapshot.outbox;
+    let mut rows = vec![
+        row("Station", snapshot.station.clone()),
+        row("Daemon", format!("{} since {}", snapshot.version, time(snapshot.started_at))),
+        row("pcscd", service(&snapshot.pcscd)),
+        row("CM", link(&snapshot.cm)),
+        row("Outbox", format!("{} waiting, {} parked", outbox.waiting, outbox.parked)),
+    ];
+    rows.extend(outbox.oldest.map(|at| row("", format!("oldest since {}", time(at)))));
+    rows.extend(outbox.trouble.as_ref().map(|trouble| row("", format!("TROUBLE: {trouble}"))));
+    rows.extend(snapshot.readers.iter().map(|reader| row("Reader", reader_text(reader))));
+    if snapshot.readers.is_empty() {
+        rows.push(row("Reader", "none".to_owned()));
+    }
+    let mut lines = table(&rows);
+    if !snapshot.latest.is_empty() {
+        lines.push(String::new());
+        lines.extend(snapshot.latest.iter().map(|line| trail::as_text(line, &Numbers::default())));
+    }
+    lines
+}
+
+fn service(view: &ServiceView) -> String {
+    match view {
+        ServiceView::Connecting => "connecting".to_owned(),
+        ServiceView::Up { since } => format!("connected since {}", time(*since)),
+        ServiceView::Down { since, reason } => {
+            format!("no connection since {}: {reason}", time(*since))
+        }
+    }
+}
+
+fn link(view: &LinkView) -> String {
+    match view {
+        LinkView::Untried => "not asked yet".to_owned(),
+        LinkView::Up { since } => format!("answers since {}", time(*since)),
+        LinkView::Away { since, reason, detail, remedy, next_try_ms } => format!(
+            "away since {} ({reason}): {detail}; {remedy}; next try in {} s",
+            time(*since),
+            next_try_ms.div_ceil(1000)
+        ),
+    }
+}
+
+fn reader_text(view: &ReaderView) -> String {
+    let name = view.reader.as_str();
+    let label = if view.place.label == name {
+        name.to_owned()
+    } else {
+        format!("{} ({name})", view.place.label)
+    };
+    let card = match &view.card {
+        CardView::Empty => "empty".to_owned(),
+        CardView::Mute => "a card that does not answer: turn it round or clean it".to_owned(),
+        CardView::Reading { .. } => "a card is being read".to_owned(),
+        CardView::Identified { identity, entry, .. } => {
+            let entry =
+                entry.map_or_else(|| "not on disk yet".to_owned(), |id| format!("entry {id}"));
+            format!("{} {}, {entry}", identity.family, identity.first().card_id)
+        }
+        CardView::NotIdentified { why, .. } => format!("not identified: {}", why.detail),
+    };
+    format!("{label}: {card}, since {}", time(view.since))
+}

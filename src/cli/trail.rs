@@ -1,0 +1,136 @@
+//! `audit`: who did what to which card.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use super::cards::block_on;
+use super::exit::{Exit, Failure};
+use super::load::settings_if_any;
+use super::out::Out;
+use super::queue::{stored, warn_of};
+use super::status::client;
+use super::text::time;
+use super::{AuditArguments, AuditFormat};
+use crate::app::audit_filter;
+use crate::control::{Client, ClientError};
+use crate::domain::{AuditLine, CardStatus, Numbers};
+use crate::outbox::ReadOnly;
+use crate::wire::control::{AuditPage, AuditQuery};
+
+/// Lines a page: some hundred KiB.
+const PAGE: usize = 500;
+
+/// Reads a moment: RFC 3339, a date in UTC, or an age.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(at);
+    }
+    if let Ok(date) = text.parse::<Date>() {
+        return TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).map_err(|error| error.to_string());
+    }
+    let age = humantime::parse_duration(text)
+        .map_err(|_| "not RFC 3339, not a date, not an age like 2h or 30d".to_owned())?;
+    let at = SystemTime::now().checked_sub(age).ok_or("too long ago")?;
+    Timestamp::try_from(at).map_err(|error| error.to_string())
+}
+
+/// Where audit lines come from.
+enum Source {
+    Daemon(Client),
+    Disk(ReadOnly),
+}
+
+impl Source {
+    fn page(&self, query: &AuditQuery) -> Result<AuditPage, Failure> {
+        match self {
+            Self::Daemon(client) => block_on(async { Ok(client.audit(query).await?) }),
+            Self::Disk(store) => {
+                let failed = |error: anyhow::Error| Failure::new(Exit::Failed, error);
+                let filter = audit_filter(query).map_err(|error| failed(error.into()))?;
+                let page = store.audit(&filter).map_err(|error| failed(error.into()))?;
+                warn_of(&page.damaged);
+                let next = page.next.map(|cursor| cursor.to_string());
+                Ok(AuditPage { lines: page.lines, next })
+            }
+        }
+    }
+}
+
+pub(super) fn audit(
+    config: Option<&Path>,
+    arguments: &AuditArguments,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let numbers = settings_if_any(config)?.map_or_else(Numbers::default, |s| s.rules.numbers);
+    let json = match arguments.format {
+        Some(format) => format == AuditFormat::Json,
+        None => out.is_json(),
+    };
+    let mut query = AuditQuery {
+        since: arguments.since,
+        until: arguments.until,
+        card: arguments.card,
+        after: None,
+        limit: Some(PAGE),
+    };
+    let (source, mut page) = first_page(config, &query)?;
+    loop {
+        for line in &page.lines {
+            if json {
+                out.object(line)?;
+            } else {
+                out.line(&as_text(line, &numbers))?;
+            }
+        }
+        if page.next.is_none() {
+            return Ok(Exit::Done);
+        }
+        query.after = page.next;
+        page = source.page(&query)?;
+    }
+}
+
+/// The running daemon's trail, or the one on the disk of a daemon that does not run.
+fn first_page(config: Option<&Path>, query: &AuditQuery) -> Result<(Source, AuditPage), Failure> {
+    let client = client(config)?;
+    match block_on(async { Ok(client.audit(query).await) })? {
+        Ok(page) => Ok((Source::Daemon(client), page)),
+        Err(error @ ClientError::NotRunning(..)) => {
+            let source = Source::Disk(stored(config)?.ok_or(error)?);
+            let page = source.page(query)?;
+            Ok((source, page))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A line for people: when, what, which card, what changed and why.
+pub(super) fn as_text(line: &AuditLine, numbers: &Numbers) -> String {
+    let mut text = format!("{}  {:14}", time(line.at), line.outcome);
+    let mut add = |part: std::fmt::Arguments<'_>| text.write_fmt(part).is_ok();
+    if let Some(reason) = &line.reason {
+        add(format_args!(" ({reason})"));
+    }
+    if let Some(card) = line.card_id {
+        add(format_args!("  card {card}"));
+    } else if let Some(atr) = &line.atr {
+        add(format_args!("  ATR {atr}"));
+    }
+    let status = |status: CardStatus| numbers.card_status_text(status);
+    if let (Some(old), Some(new)) = (line.old_status, line.new_status) {
+        add(format_args!("  {} -> {}", status(old), status(new)));
+    }
+    if let Some(entry) = line.entry {
+        add(format_args!("  entry {entry}"));
+    }
+    add(format_args!("  at {}: {}", line.label, line.detail));
+    if let Some(id) = &line.correlation_id {
+        add(format_args!("  [correlation id {id}]"));
+    }
+    text
+}

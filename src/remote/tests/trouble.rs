@@ -1,5 +1,7 @@
 //! Answers that are late, large, cut, from elsewhere, or none.
 
+use std::time::Instant;
+
 use super::*;
 
 #[tokio::test]
@@ -78,13 +80,14 @@ async fn an_answer_that_ends_too_early_is_not_cm() {
 async fn an_answer_that_does_not_end_in_time_is_a_timeout() {
     for start in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[{"] {
         let server = Server::start(move |_| Reply::Hang(start.as_bytes().to_vec()));
-        let timeout = Duration::from_millis(150);
+        let (timeout, started) = (Duration::from_millis(150), Instant::now());
         let options = Options { timeout, ..options(format!("http://{}", server.address)) };
         let detail = assert_away(
             Remote::new(options).unwrap().record(record_id()).await,
             AwayReason::Timeout,
         );
         assert_eq!(detail, "no whole answer within 150ms");
+        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     }
 }
 

@@ -1,0 +1,225 @@
+//! The commands: what they print, and the codes they end with.
+
+use std::process::Command;
+
+use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::cm::{Fault, Store};
+
+use super::*;
+
+/// The program, without a configuration of the machine's own.
+fn cardbridge(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_cardbridge"))
+        .args(args)
+        .env_remove("CARDBRIDGE_CONFIG")
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn five_faults_in_the_configuration_are_five_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cardbridge.toml");
+    let text = r#"
+[station]
+name = "desk"
+[cm]
+url = "http://cm.example.com"
+timeout = "soon"
+[cm.auth]
+method = "negotiate"
+[outbox]
+retry_min = "10m"
+retry_max = "5m"
+"#;
+    std::fs::write(&file, text).unwrap();
+    let config = file.to_str().unwrap();
+    for command in [&["config", "check"][..], &["config", "show"], &["run"], &["lookup"]] {
+        let (code, stdout, stderr) = cardbridge(&[command, &["--config", config]].concat());
+        assert_eq!(code, Some(2), "{command:?}");
+        assert_eq!(stdout, "");
+        assert_eq!(stderr.lines().count(), 5, "{stderr}");
+        for key in ["station.name", "cm.url", "cm.timeout", "cm.auth.method", "outbox.retry_min"] {
+            assert!(stderr.contains(key), "{key}: {stderr}");
+        }
+        assert!(stderr.contains("not supported yet"), "{stderr}");
+    }
+}
+
+#[test]
+fn the_example_is_a_good_configuration() {
+    let (code, example, _) = cardbridge(&["config", "example"]);
+    assert_eq!(code, Some(0));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cardbridge.toml");
+    std::fs::write(&file, example).unwrap();
+    let (code, _, stderr) = cardbridge(&["config", "check", "--config", file.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+#[test]
+fn a_missing_configuration_is_bad_usage() {
+    let (code, _, stderr) = cardbridge(&["config", "check", "--config", "/nowhere/at/all.toml"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("/nowhere/at/all.toml"), "{stderr}");
+}
+
+#[test]
+fn without_a_daemon_status_says_so_and_ends_with_3() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.stop_daemon().unwrap();
+    let output = world.cli(&["status"]).unwrap();
+    assert_eq!(output.code, Some(3), "{output:?}");
+    assert!(output.stderr.contains("the daemon does not answer"), "{output:?}");
+    world.finish().unwrap();
+}
+
+#[test]
+fn without_pcscd_read_and_scan_say_so_and_end_with_3() {
+    for command in [&["read"][..], &["scan", "--once"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_cardbridge"))
+            .args(command)
+            .env("PCSCLITE_CSOCK_NAME", "/nowhere/pcscd.comm")
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        assert!(stderr.contains("pcscd does not answer"), "{stderr}");
+    }
+}
+
+#[test]
+fn read_tells_who_the_card_is_and_by_which_bytes() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    let none = world.cli(&["read"]).unwrap();
+    assert_eq!(none.code, Some(1), "{none:?}");
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+
+    let json = world.cli(&["read", "--json"]).unwrap().json().unwrap();
+    assert_eq!(json["identity"]["family"], "gids");
+    assert_eq!(json["identity"]["serial"], "3ff188bcba833740826246eba1291c6e");
+    assert_eq!(json["identity"]["candidates"][0]["card_id"], CARD);
+    assert_eq!(json["identity"]["candidates"][0]["rule"], "gids-cardid");
+    assert_eq!(json["atr"], "3b8d0180fba000000397425446590301c8");
+
+    let text = world.cli(&["read", "--trace"]).unwrap();
+    assert_eq!(text.code, Some(0));
+    assert!(text.stdout.contains("> 00a4040009a00000039742544659"), "{}", text.stdout);
+    assert!(text.stdout.contains("df20103ff188bcba833740826246eba1291c6e9000"), "{}", text.stdout);
+    let wrong = world.cli(&["read", "--reader", "no such reader"]).unwrap();
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    world.finish().unwrap();
+}
+
+#[test]
+fn scan_prints_one_object_a_line() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    let output = world.cli(&["scan", "--once", "--json"]).unwrap();
+    assert_eq!(output.code, Some(0));
+    let lines: Vec<serde_json::Value> =
+        output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["reader-attached", "reader-attached", "card-inserted"]);
+    assert_eq!(lines[2]["identity"]["candidates"][0]["card_id"], CARD);
+    assert!(output.stdout.starts_with(r#"{"event":"reader-attached","at":""#), "{}", output.stdout);
+    world.finish().unwrap();
+}
+
+#[test]
+fn lookup_tells_what_would_happen_and_changes_nothing() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.stop_daemon().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let read = || world.cli(&["read"]).unwrap().code == Some(0);
+    world.wait_until("the card", LONG, read).unwrap();
+    let output = world.cli(&["lookup"]).unwrap();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stdout.contains("would set Retired instead of Active"), "{}", output.stdout);
+    let json = world.cli(&["lookup", "--card-id", CARD, "--json"]).unwrap().json().unwrap();
+    assert_eq!(json["verdict"]["would"], "set");
+    assert_eq!(json["records"][0]["Uuid"], RECORD);
+    assert_eq!(json["requests"][0]["request"], REQUEST);
+    assert_eq!(world.cm.puts().len(), 0);
+    assert_eq!(status(&world), ACTIVE);
+
+    world.cm.set_fault(Fault::Unauthorized);
+    assert_eq!(world.cli(&["lookup", "--card-id", CARD]).unwrap().code, Some(4));
+    world.cm.clear_faults();
+    world.cm.go_away().unwrap();
+    assert_eq!(world.cli(&["lookup", "--card-id", CARD]).unwrap().code, Some(3));
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_parked_card_is_shown_retried_and_discarded_by_a_person() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.set_fault(Fault::Forbidden.times(2).method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    let listed = world.cli(&["outbox", "list", "--json"]).unwrap().json().unwrap();
+    assert_eq!(listed[0]["entry"]["stage"]["reason"], "refused", "{listed}");
+    assert_eq!(world.cli(&["outbox", "show", "1"]).unwrap().code, Some(0));
+
+    assert_eq!(world.cli(&["outbox", "retry", "1"]).unwrap().code, Some(0));
+    let again = world.wait_for_outcomes(3, LONG).unwrap();
+    assert_eq!(again, ["parked", "retried", "parked"]);
+
+    let sure = world.cli(&["outbox", "discard", "1"]).unwrap();
+    assert_eq!(sure.code, Some(2), "{sure:?}");
+    assert_eq!(world.cli(&["outbox", "discard", "1", "--yes"]).unwrap().code, Some(0));
+    let last = world.audit().unwrap().pop().unwrap();
+    assert_eq!((&last["outcome"], &last["by"]), (&"discarded".into(), &by().into()));
+    assert_eq!(world.cli(&["outbox", "show", "1"]).unwrap().code, Some(1));
+    assert_eq!(status(&world), ACTIVE);
+    world.finish().unwrap();
+}
+
+fn by() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+    format!("uid {}", line.split_whitespace().nth(1).unwrap())
+}
+
+#[test]
+fn a_second_daemon_on_the_same_outbox_is_refused() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    let second = world.cli(&["run"]).unwrap();
+    assert_eq!(second.code, Some(1), "{second:?}");
+    let pid = world.daemon_pid().unwrap().to_string();
+    assert!(second.stderr.contains(&pid), "{second:?} does not name {pid}");
+    assert!(world.cli(&["status"]).unwrap().code == Some(0), "the first goes on");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_reload_takes_good_settings_and_refuses_bad_ones() {
+    let Some(world) = world() else { return };
+    let mut world = world.cm(CmOptions { store: Store::seed(), ..CmOptions::default() }).start().unwrap();
+    world.expect_error("Configuration was not reloaded");
+    let good = std::fs::read_to_string(world.config_path()).unwrap();
+    std::fs::write(world.config_path(), format!("{good}\n[nonsense]\n")).unwrap();
+    world.reload_daemon().unwrap();
+    let refused = || world.daemon_log().contains("Configuration was not reloaded");
+    world.wait_until("the refusal", LONG, refused).unwrap();
+
+    let rule = "[[rule]]\nname=\"off\"\nrequest_type=[\"Retire\"]\nset_status=\"Disabled\"\n";
+    std::fs::write(world.config_path(), format!("{good}\n{rule}")).unwrap();
+    world.reload_daemon().unwrap();
+    let taken = || world.daemon_log().contains("Configuration reloaded");
+    world.wait_until("the reload", LONG, taken).unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(status(&world), 3, "by the new rule");
+    world.finish().unwrap();
+}

@@ -1,0 +1,65 @@
+//! The daemon as its users meet it: the real binary, a real pcscd with virtual readers, and a
+//! simulated CM. `docs/testing.md` tells how to write a scenario.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a scenario fails where something is not as expected"
+)]
+
+mod commands;
+mod kills;
+mod outages;
+mod way;
+
+use std::time::Duration;
+
+use cardbridge_harness::cm::{CmOptions, Record, Request, Store};
+use cardbridge_harness::world::{World, WorldBuilder};
+use uuid::Uuid;
+
+/// Longer than anything here takes on a busy machine.
+const LONG: Duration = Duration::from_secs(30);
+
+/// The seed's card, record and request.
+const CARD: &str = "bc88f13f-83ba-4037-8262-46eba1291c6e";
+const RECORD: &str = "17cf063d-e337-4aa9-a822-346554ddd3c9";
+const REQUEST: &str = "b105403d-d021-41ea-9f11-be3d677d229e";
+
+/// CM's numbers.
+const ACTIVE: u32 = 2;
+const RETIRED: u32 = 6;
+const RETIRE: u32 = 7;
+
+/// A world, unless this machine cannot have one; then the test says so and is over.
+fn world() -> Option<WorldBuilder> {
+    if let Some(reason) = cardbridge_harness::pcscd::unavailable() {
+        cardbridge_harness::skipped(&reason);
+        return None;
+    }
+    Some(World::builder(env!("CARGO_BIN_EXE_cardbridge")))
+}
+
+/// The status of the seed's record, as CM sees it.
+fn status(world: &World) -> u32 {
+    world.cm.record(RECORD.parse().unwrap()).unwrap().status
+}
+
+/// The bytes of the file `cardid` of a card whose id is this, as Windows stores it.
+fn cardid(id: &str) -> [u8; 16] {
+    id.parse::<Uuid>().unwrap().to_bytes_le()
+}
+
+/// A CM that knows the seed's card and request, and these cards, each with an approved Retire
+/// request.
+fn cm_with(cards: &[&str]) -> CmOptions {
+    let mut store = Store::seed();
+    for card in cards {
+        let record = Record::of_card(card.parse().unwrap());
+        store.requests.push(Request::approved(RETIRE, &record));
+        store.records.push(record);
+    }
+    CmOptions { store, ..CmOptions::default() }
+}

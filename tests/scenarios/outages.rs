@@ -1,0 +1,195 @@
+//! CM away, slow, confused or hostile; the daemon restarted meanwhile.
+
+use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::cm::Fault;
+use uuid::Uuid;
+
+use super::*;
+
+const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
+
+#[test]
+fn a_card_put_in_while_cm_is_away_is_updated_once_when_it_is_back() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.go_away().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let away = || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"]["state"] == "away";
+    world.wait_until("the outage to be told", LONG, away).unwrap();
+    let status_now = world.cli(&["status"]).unwrap();
+    assert!(status_now.stdout.contains("1 waiting"), "{}", status_now.stdout);
+    world.cm.come_back().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(world.cm.puts().len(), 1);
+    assert_eq!(status(&world), RETIRED);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_waits_survives_a_restart() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.cm.go_away().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let queued = || world.daemon_log().contains("Entry queued");
+    world.wait_until("the entry", LONG, queued).unwrap();
+    world.stop_daemon().unwrap();
+    let listed = world.cli(&["outbox", "list"]).unwrap();
+    assert!(listed.stdout.contains(CARD), "a stopped daemon's outbox can be read: {listed:?}");
+    world.cm.come_back().unwrap();
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(world.cm.puts().len(), 1);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_lost_answer_is_read_back_and_not_sent_again() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.set_fault(Fault::AnswerLost.times(1).method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(world.cm.puts().len(), 1);
+    assert_eq!(status(&world), RETIRED);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_put_answered_by_204_is_read_back() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.set_fault(Fault::NoContentAfter.times(1).method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(world.cm.puts().len(), 1);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_yes_that_changed_nothing_is_not_called_updated() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.set_fault(Fault::NoContent.times(1).method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
+    assert_eq!(world.audit().unwrap()[0]["reason"], "wrong-answer");
+    assert_eq!(status(&world), ACTIVE);
+    world.finish().unwrap();
+}
+
+#[test]
+fn cms_no_parks_the_card_with_cms_words() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.set_fault(Fault::Forbidden.method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
+    let line = &world.audit().unwrap()[0];
+    assert_eq!((&line["reason"], &line["http_status"]), (&"refused".into(), &403.into()));
+    assert_eq!(world.cm.puts().len(), 1, "a no is not asked again");
+    world.finish().unwrap();
+}
+
+#[test]
+fn one_cards_trouble_is_its_own_after_ten_tries() {
+    let Some(world) = world() else { return };
+    let world = world
+        .cm(cm_with(&[OTHER]))
+        .config_set("outbox.retry_max", "\"50ms\"")
+        .start()
+        .unwrap();
+    let correlation = Uuid::from_u128(0xC0FF_EE00_1234_4567_89AB_CDEF_0123_4567);
+    world.cm.set_fault(Fault::ServerError { correlation }.method("PUT").path(RECORD));
+    let _bad = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
+    let line = &world.audit().unwrap()[0];
+    assert_eq!(line["reason"], "rejected");
+    assert_eq!(line["correlation_id"], correlation.to_string());
+    let _good = world.insert(1, GidsCard::new(cardid(OTHER))).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["parked", "updated"]);
+    assert_eq!(world.cm.puts().iter().filter(|put| put.target.contains(RECORD)).count(), 10);
+    world.finish().unwrap();
+}
+
+#[test]
+fn what_is_not_cm_never_makes_an_update() {
+    for fault in [
+        Fault::HtmlOk,
+        Fault::TruncatedJson,
+        Fault::CutInBody,
+        Fault::OtherUuid,
+        Fault::Huge { bytes: 64 << 20 },
+        Fault::HtmlNotFound,
+        Fault::HtmlMethodNotAllowed,
+        Fault::Unauthorized,
+        Fault::Unavailable { retry_after: None },
+    ] {
+        let Some(world) = world() else { return };
+        let world = world.config_set("cm.timeout", "\"5s\"").start().unwrap();
+        world.cm.set_fault(fault.clone().method("GET"));
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        let asked = |log: &[cardbridge_harness::cm::LogEntry]| {
+            log.iter().filter(|call| call.method == "GET" && call.finished).count() >= 6
+                || world.outcomes().is_ok_and(|outcomes| !outcomes.is_empty())
+        };
+        world.cm.wait_for("several tries", LONG, asked).unwrap();
+        let outcomes = world.outcomes().unwrap();
+        assert!(outcomes.iter().all(|outcome| outcome == "parked"), "{fault:?}: {outcomes:?}");
+        assert_eq!(world.cm.puts().len(), 0, "{fault:?}");
+        assert!(peak_memory(&world) < 64 << 20, "{fault:?}: {}", peak_memory(&world));
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_confused_answer_to_the_put_is_read_back_before_anything_is_claimed() {
+    for fault in [Fault::HtmlOk, Fault::TruncatedJson, Fault::Huge { bytes: 64 << 20 }] {
+        let Some(world) = world() else { return };
+        let world = world.start().unwrap();
+        // A page instead of an answer: nothing was applied. The others: applied, then garbled.
+        world.cm.set_fault(fault.clone().times(1).method("PUT"));
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"], "{fault:?}");
+        assert_eq!(status(&world), RETIRED);
+        let puts = world.cm.puts();
+        let applied = puts.iter().filter(|put| put.applied).count();
+        assert_eq!(applied, 1, "{fault:?}: applied once");
+        assert!(peak_memory(&world) < 64 << 20, "{fault:?}");
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn an_answer_about_another_card_is_never_an_update() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.set_fault(Fault::OtherUuid.method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
+    assert_eq!(world.audit().unwrap()[0]["reason"], "wrong-answer");
+    world.finish().unwrap();
+}
+
+#[test]
+fn while_cm_is_away_one_card_knocks_for_all() {
+    let Some(world) = world() else { return };
+    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    world.cm.set_fault(Fault::Unavailable { retry_after: Some(1) });
+    let _first = world.insert(0, GidsCard::seed()).unwrap();
+    let _second = world.insert(1, GidsCard::new(cardid(OTHER))).unwrap();
+    let both = || world.daemon_log().matches("Entry queued").count() == 2;
+    world.wait_until("both entries", LONG, both).unwrap();
+    world.cm.clear_faults();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    assert_eq!(world.cm.puts().len(), 2);
+    world.finish().unwrap();
+}
+
+/// The most memory that the daemon ever had resident, in bytes.
+fn peak_memory(world: &World) -> u64 {
+    let status = format!("/proc/{}/status", world.daemon_pid().unwrap());
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}

@@ -205,7 +205,8 @@ fn a_second_daemon_on_the_same_outbox_is_refused() {
 #[test]
 fn a_reload_takes_good_settings_and_refuses_bad_ones() {
     let Some(world) = world() else { return };
-    let mut world = world.cm(CmOptions { store: Store::seed(), ..CmOptions::default() }).start().unwrap();
+    let mut world =
+        world.cm(CmOptions { store: Store::seed(), ..CmOptions::default() }).start().unwrap();
     world.expect_error("Configuration was not reloaded");
     let good = std::fs::read_to_string(world.config_path()).unwrap();
     std::fs::write(world.config_path(), format!("{good}\n[nonsense]\n")).unwrap();

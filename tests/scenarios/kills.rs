@@ -1,7 +1,7 @@
 //! SIGKILL at every boundary between an insertion and its outcome.
 //!
 //! Held calls make the boundaries that CM sees; strace makes the others: it kills the daemon at
-//! the entry of its n-th `fdatasync`, write to a socket or read from one, for every n that there
+//! the entry of its n-th `fsync`, write to a socket or read from one, for every n that there
 //! is. After each kill the daemon is started again with the card still in the reader.
 
 use cardbridge_harness::cards::GidsCard;
@@ -82,7 +82,8 @@ fn killed_at_every(syscall: &str) {
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         let inject = format!("inject={syscall}:signal=SIGKILL:when={n}");
         let trace = world.dir().join("trace").display().to_string();
-        let strace = ["strace", "-f", "-qq", "-o", &trace, "-e", &format!("trace={syscall}"), "-e", &inject];
+        let strace =
+            ["strace", "-f", "-qq", "-o", &trace, "-e", &format!("trace={syscall}"), "-e", &inject];
         // It may be killed before it answers on its socket: that is one of the moments.
         let through = world.start_daemon_under(&strace).is_ok() && survived(&mut world);
         if !through {
@@ -117,7 +118,7 @@ fn survived(world: &mut World) -> bool {
 
 #[test]
 fn killed_at_every_sync_to_disk() {
-    killed_at_every("fdatasync");
+    killed_at_every("fsync");
 }
 
 #[test]

@@ -14,7 +14,8 @@ fn a_card_put_in_while_cm_is_away_is_updated_once_when_it_is_back() {
     let world = world.start().unwrap();
     world.cm.go_away().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let away = || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"]["state"] == "away";
+    let away =
+        || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"]["state"] == "away";
     world.wait_until("the outage to be told", LONG, away).unwrap();
     let status_now = world.cli(&["status"]).unwrap();
     assert!(status_now.stdout.contains("1 waiting"), "{}", status_now.stdout);
@@ -94,11 +95,8 @@ fn cms_no_parks_the_card_with_cms_words() {
 #[test]
 fn one_cards_trouble_is_its_own_after_ten_tries() {
     let Some(world) = world() else { return };
-    let world = world
-        .cm(cm_with(&[OTHER]))
-        .config_set("outbox.retry_max", "\"50ms\"")
-        .start()
-        .unwrap();
+    let world =
+        world.cm(cm_with(&[OTHER])).config_set("outbox.retry_max", "\"50ms\"").start().unwrap();
     let correlation = Uuid::from_u128(0xC0FF_EE00_1234_4567_89AB_CDEF_0123_4567);
     world.cm.set_fault(Fault::ServerError { correlation }.method("PUT").path(RECORD));
     let _bad = world.insert(0, GidsCard::seed()).unwrap();
@@ -135,7 +133,10 @@ fn what_is_not_cm_never_makes_an_update() {
         };
         world.cm.wait_for("several tries", LONG, asked).unwrap();
         let outcomes = world.outcomes().unwrap();
-        assert!(outcomes.iter().all(|outcome| outcome == "parked"), "{fault:?}: {outcomes:?}");
+        // A record with another Uuid is another record: no request names it.
+        let harmless = ["parked", "nothing-to-do"];
+        let all = outcomes.iter().all(|outcome| harmless.contains(&outcome.as_str()));
+        assert!(all, "{fault:?}: {outcomes:?}");
         assert_eq!(world.cm.puts().len(), 0, "{fault:?}");
         assert!(peak_memory(&world) < 64 << 20, "{fault:?}: {}", peak_memory(&world));
         world.finish().unwrap();

@@ -20,9 +20,7 @@ fn an_inserted_card_is_updated_and_a_second_time_it_is_already_set() {
     assert_eq!(puts[0].header("content-type"), Some("application/json"));
 
     card.eject();
-    world
-        .wait_until("the removal", LONG, || world.daemon_log().contains("Card removed"))
-        .unwrap();
+    world.wait_until("the removal", LONG, || world.daemon_log().contains("Card removed")).unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
     assert_eq!(world.cm.puts().len(), 1, "nothing is put twice");
@@ -113,8 +111,12 @@ fn two_readers_work_at_once() {
     let _first = world.insert(0, GidsCard::seed()).unwrap();
     let _second = world.insert(1, GidsCard::new(cardid(other))).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
-    let mut cards: Vec<_> =
-        world.audit().unwrap().iter().map(|line| line["card_id"].as_str().unwrap().to_owned()).collect();
+    let mut cards: Vec<_> = world
+        .audit()
+        .unwrap()
+        .iter()
+        .map(|line| line["card_id"].as_str().unwrap().to_owned())
+        .collect();
     cards.sort();
     assert_eq!(cards, [other, CARD]);
     assert_eq!(world.cm.puts().len(), 2);
@@ -142,7 +144,10 @@ fn a_card_that_is_taken_out_while_it_is_read_is_never_believed() {
     let _card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
     assert_eq!(world.audit().unwrap()[0]["reason"], "removed");
-    let empty = || world.cli(&["status", "--json"]).unwrap().json().unwrap()["readers"][0]["card"]["state"] == "empty";
+    let empty = || {
+        world.cli(&["status", "--json"]).unwrap().json().unwrap()["readers"][0]["card"]["state"]
+            == "empty"
+    };
     world.wait_until("the reader to be empty", LONG, empty).unwrap();
     assert_eq!(world.cm.log().len(), 0);
     world.finish().unwrap();

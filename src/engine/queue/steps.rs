@@ -222,12 +222,16 @@ impl Engine {
         self.heard(id, &result, now);
         let Some(Step::Pushing { decision }) = self.take_step(id) else { return };
         match result {
-            Ok(PutAnswer::Confirmed(_)) => {
-                self.end(id, Outcome::Updated, "CM confirmed the new status".to_owned(), now);
-            }
+            Ok(PutAnswer::Confirmed(_)) => self.confirmed(id, now),
             Ok(PutAnswer::Unconfirmed) => self.read_after_yes(id, decision, now),
             Err(error) => self.trouble(id, error, now),
         }
+    }
+
+    fn confirmed(&mut self, id: EntryId, now: Now) {
+        let Some(entry) = self.queue.waiting.get(&id) else { return };
+        let end = entry.settlement(Outcome::Updated, CONFIRMED.to_owned(), now);
+        self.settle(id, Settlement { http_status: Some(200), ..end });
     }
 
     fn read_after_yes(&mut self, id: EntryId, decision: Decision, now: Now) {
@@ -398,6 +402,7 @@ impl Engine {
 
 const WENT_AWAY: &str = "CM went away";
 
+const CONFIRMED: &str = "CM confirmed the new status";
 const ALREADY_SET: &str = "the record has that status already";
 const READ_BACK: &str = "the record, read back, has the new status";
 const UPDATED_LATE: &str = "the record has the status that was sent before";

@@ -123,6 +123,24 @@ fn cm_that_fails_on_every_call_is_away_and_wears_no_card_out() {
 }
 
 #[test]
+fn cm_that_takes_no_update_wears_no_card_out() {
+    let mut world = nine_wait(Mood::PutFailing);
+    world.run(6 * HOUR);
+    for entry in 1..=9 {
+        assert_eq!(world.outcome(entry), "none");
+    }
+    let since = world.now.mono;
+    world.run(HOUR);
+    let asked = asked_since(&world, since).len();
+    assert!(asked < 9 * 3 * 60, "{asked}");
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    for entry in 1..=9 {
+        assert_eq!(world.trail(entry), ["updated"]);
+    }
+}
+
+#[test]
 fn a_new_card_knocks_at_once() {
     let mut world = nine_wait(Mood::Away);
     world.run_until(|world| world.is_quiet());

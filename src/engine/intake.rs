@@ -129,9 +129,7 @@ impl Engine {
                 if !pending.left {
                     self.desk.entered(insertion, &pending.draft, entry);
                 }
-                let answers = self.link.answers();
-                let new = (pending.draft, pending.seen);
-                self.queue.superseded(insertion, entry, new, answers, now);
+                self.queue.superseded(insertion, entry, (pending.draft, pending.seen), now);
                 self.link.knock_soon(now);
             }
             Err(failure) => self.not_appended(insertion, failure, now),

@@ -18,8 +18,6 @@ const KNOCK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Link {
     state: State,
-    /// How often CM answered something, good or bad: evidence that it is there.
-    answers: u64,
 }
 
 #[derive(Debug, Default)]
@@ -69,10 +67,6 @@ impl Away {
 }
 
 impl Link {
-    pub(super) const fn answers(&self) -> u64 {
-        self.answers
-    }
-
     /// Who may start, when `busy` entries are being worked on.
     pub(super) fn door(&self, busy: usize) -> Door {
         match &self.state {
@@ -104,7 +98,6 @@ impl Link {
     /// CM answered. While it wants to be left alone that is an answer to something asked before,
     /// for nobody knocks then: it ends no waiting.
     pub(super) fn answered(&mut self, now: Now) -> Option<Notice> {
-        self.answers += 1;
         if matches!(&self.state, State::Away(away) if now.mono < away.not_before) {
             return None;
         }

@@ -31,6 +31,8 @@ pub(super) struct Queue {
     parked: BTreeMap<EntryId, Parked>,
     /// The cards that are being worked on, each with the entry that does.
     busy: BTreeMap<CardKey, EntryId>,
+    /// How many entries came through: CM did, or knew, all that they asked.
+    came_through: u64,
 }
 
 /// An entry that has no outcome on disk yet.
@@ -54,8 +56,8 @@ struct Waiting {
     failures: u32,
     attempts: u32,
     own_trouble: u32,
-    /// The count of CM's answers when CM last failed on this entry.
-    answers_then: u64,
+    /// How many others had come through when CM last failed on this entry.
+    through_then: u64,
     /// Whether CM answered anything since the entry was last started.
     heard: bool,
     last_error: Option<String>,
@@ -113,7 +115,7 @@ impl Waiting {
             failures: 0,
             attempts: 0,
             own_trouble: 0,
-            answers_then: 0,
+            through_then: 0,
             heard: false,
             last_error: None,
         }
@@ -161,8 +163,12 @@ impl Waiting {
 
 impl Queue {
     pub(super) fn new(entries: Vec<Entry>, now: Now) -> Self {
-        let mut queue =
-            Self { waiting: BTreeMap::new(), parked: BTreeMap::new(), busy: BTreeMap::new() };
+        let mut queue = Self {
+            waiting: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            came_through: 0,
+        };
         let mut newest = BTreeMap::new();
         for entry in entries {
             let sent = match &entry.stage {
@@ -213,7 +219,6 @@ impl Queue {
         insertion: InsertionId,
         entry: EntryId,
         (draft, seen): (Draft, Instant),
-        answers: u64,
         now: Now,
     ) {
         let card = draft.card();
@@ -227,7 +232,7 @@ impl Queue {
         });
         self.parked.retain(|_, old| old.claim != Some(Claim::Insertion(insertion)));
         let mut new = Waiting::new(draft, sent, seen, now);
-        new.answers_then = answers;
+        new.through_then = self.came_through;
         let older = self.waiting.iter().rev().find(|(_, old)| old.draft.card() == card);
         new.after = older.map(|(id, _)| *id);
         self.waiting.insert(entry, new);

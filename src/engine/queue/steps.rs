@@ -122,15 +122,16 @@ impl Engine {
         self.effects.extend(notice.map(Effect::Tell));
     }
 
-    /// CM failed on one call: its own trouble where CM is there and answered anything since it
-    /// last failed, else a sign that CM is away.
+    /// CM failed on one call: its own trouble where CM is there and others came through since it
+    /// last failed, else a sign that CM is away. That CM answers what it is asked about the same
+    /// card is no proof: where it takes no update at all, nobody comes through.
     fn heard_failure(&mut self, id: EntryId, error: &CallError, now: Now) -> Option<Notice> {
-        let answers = self.link.answers();
+        let came_through = self.queue.came_through;
         let is_up = self.link.is_up();
         match self.queue.waiting.get_mut(&id) {
             Some(entry) => {
-                let answers_then = std::mem::replace(&mut entry.answers_then, answers);
-                if is_up && answers > answers_then {
+                let then = std::mem::replace(&mut entry.through_then, came_through);
+                if is_up && came_through > then {
                     entry.own_trouble += 1;
                     return None;
                 }
@@ -326,6 +327,9 @@ impl Engine {
     fn end(&mut self, id: EntryId, outcome: Outcome, detail: String, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let end = entry.settlement(outcome, detail, now);
+        if outcome.park_reason().is_none() {
+            self.queue.came_through += 1;
+        }
         self.settle(id, end);
     }
 

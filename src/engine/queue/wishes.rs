@@ -74,7 +74,7 @@ impl Engine {
                 let Some(parked) = self.queue.parked.remove(&id) else { return };
                 let mut entry = Waiting::from_disk(parked.entry.draft, None, now);
                 entry.since = now.mono;
-                entry.answers_then = self.link.answers();
+                entry.through_then = self.queue.came_through;
                 self.queue.waiting.insert(id, entry);
                 self.publish(line);
                 self.store_works();

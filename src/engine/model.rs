@@ -158,6 +158,7 @@ fn play(acts: &[Act]) {
     put_every_card_in_once_more(&mut world, &model);
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others are faults")]
 fn perform(world: &mut World, model: &mut Model, act: &Act) {
     match *act {
         Act::Insert { reader, card } => {
@@ -193,6 +194,7 @@ fn perform(world: &mut World, model: &mut Model, act: &Act) {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others are no faults")]
 fn disturb(world: &mut World, act: &Act) {
     match *act {
         Act::Cm(mood) => world.cm.mood = mood,

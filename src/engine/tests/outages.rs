@@ -53,6 +53,23 @@ fn the_others_are_released_when_cm_is_back() {
 }
 
 #[test]
+fn one_that_knocked_in_vain_a_moment_ago_is_released_too() {
+    for wait in 0..10 {
+        let mut world = World::new();
+        world.cm.request(1, RETIRE);
+        world.cm.mood = Mood::Away;
+        world.insert("Left", 1);
+        world.run(6 * HOUR + wait * 60 * SECOND);
+        let before = world.calls.len();
+        world.run_until(|world| world.calls.len() > before && world.is_quiet());
+        world.cm.mood = Mood::Fine;
+        world.insert("Right", 2);
+        world.run(2 * SECOND);
+        assert_eq!(world.trail(1), ["updated"], "{}", world.story());
+    }
+}
+
+#[test]
 fn an_outage_is_told_once_and_so_is_its_end() {
     let mut world = nine_wait(Mood::Away);
     world.cm.mood = Mood::Fine;
@@ -143,9 +160,9 @@ fn cm_that_takes_no_update_wears_no_card_out() {
 #[test]
 fn a_new_card_knocks_at_once() {
     let mut world = nine_wait(Mood::Away);
-    world.run_until(|world| world.is_quiet());
+    world.run_until(World::is_quiet);
     world.run(2 * SECOND);
-    world.run_until(|world| world.is_quiet());
+    world.run_until(World::is_quiet);
     let since = world.now.mono;
     world.insert("Right", 20);
     world.run(SECOND + SECOND / 2);

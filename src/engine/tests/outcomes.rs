@@ -3,7 +3,7 @@
 use super::world::cm::{
     ACTIVE, Ask, DISABLE, DISABLED, Mood, RETIRE, RETIRED, card_id, record_id, request_id,
 };
-use super::world::{HOUR, SECOND, World, policy};
+use super::world::{DAY, HOUR, SECOND, World, policy};
 use crate::engine::Notice;
 use crate::rules::AtrMismatch;
 
@@ -231,9 +231,9 @@ fn a_card_that_waited_too_long_is_parked_with_what_happened_last() {
     let mut world = World::new();
     world.cm.mood = Mood::Away;
     world.insert("Left", 1);
-    world.run(world.policy.max_age - HOUR);
+    world.run(29 * DAY);
     assert_eq!(world.trail(1).len(), 0);
-    world.run(2 * HOUR);
+    world.run(DAY);
     assert_eq!(world.trail(1), ["parked: expired"]);
     assert!(world.disk.audit[0].detail.contains("the tests say so"), "{:?}", world.disk.audit[0]);
     let asked = world.calls.len();

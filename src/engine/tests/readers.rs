@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::world::cm::ATR;
+use super::world::cm::{ATR, Mood, RETIRE};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World, policy};
-use crate::domain::{CardView, InsertionId, NotIdentified, NotIdentifiedReason, ServiceView};
+use crate::domain::{
+    CardView, EntryId, Glob, InsertionId, NotIdentified, NotIdentifiedReason, ReaderRule,
+    ServiceView,
+};
 use crate::engine::Event;
 
 fn seen() -> World {
@@ -35,7 +38,7 @@ fn a_card_that_stayed_is_not_seen_anew_after_a_restart_of_the_service() {
     assert_eq!(world.entries(), 1);
     let views = world.engine.reader_views();
     let CardView::Identified { entry, .. } = &views[0].card else { panic!("{views:?}") };
-    assert_eq!(entry.map(|id| id.number()), Some(1));
+    assert_eq!(*entry, Some(EntryId::new(1)));
 }
 
 #[test]
@@ -220,4 +223,27 @@ fn a_reader_that_is_pulled_ends_the_stay_of_its_card() {
     world.swap_in_one_look("Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 2);
+}
+
+#[test]
+fn a_changed_configuration_counts_from_the_next_card_and_the_next_decision_on() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(SECOND);
+    let mut policy = policy();
+    policy.rules.rules.clear();
+    policy.readers.0.push(ReaderRule {
+        matches: Glob::new("Right"),
+        label: Some("not used".to_owned()),
+        role: "desk".to_owned(),
+        enabled: false,
+    });
+    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.cm.mood = Mood::Fine;
+    world.insert("Right", 2);
+    world.run(HOUR);
+    assert_eq!((world.entries(), world.outcome(1)), (1, "nothing-to-do".to_owned()));
+    assert_eq!(world.engine.reader_views()[1].place.label, "not used");
 }

@@ -8,21 +8,23 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use crate::domain::{
-    CallError, Decision, Entry, EntryId, Family, Found, IdRule, Identity, InsertionId, LinkView,
-    NotIdentified, NotIdentifiedReason, Numbers, ReaderName, ReaderRules, Serial, Stage,
+    EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified, NotIdentifiedReason,
+    Numbers, ReaderName, ReaderRules, Serial,
 };
-use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Presence, Restored, Retry};
+use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Restored, Retry};
 use crate::rules::{AtrMismatch, Rule, RuleSet};
 
 pub(in crate::engine) mod cm;
 pub(in crate::engine) mod disk;
+mod readers;
+mod watch;
 
-use cm::{ACTIVE, ATR, Ask, Cm, DISABLE, DISABLED, RETIRE, RETIRED, candidate, card_id};
-use disk::{Disk, is_parked};
+use cm::{ACTIVE, Ask, Cm, DISABLE, DISABLED, RETIRE, RETIRED, candidate, card_id};
+use disk::Disk;
 
 pub(in crate::engine) const SECOND: Duration = Duration::from_secs(1);
-pub(in crate::engine) const HOUR: Duration = Duration::from_secs(3600);
-pub(in crate::engine) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(in crate::engine) const HOUR: Duration = Duration::from_hours(1);
+pub(in crate::engine) const DAY: Duration = Duration::from_hours(24);
 
 /// A reader and what is in it, whether the daemon looks or not.
 ///
@@ -171,85 +173,6 @@ impl World {
         world
     }
 
-    // The readers.
-
-    pub(in crate::engine) fn insert(&mut self, reader: &str, card: u8) {
-        self.remove(reader);
-        self.insert_unseen(reader, card);
-        self.present(&reader.into(), false);
-    }
-
-    pub(in crate::engine) fn remove(&mut self, reader: &str) {
-        let insertion = self.seat(reader).insertion;
-        self.remove_unseen(reader);
-        if let Some(insertion) = insertion {
-            self.tell(Event::CardRemoved { reader: reader.into(), insertion });
-        }
-    }
-
-    /// Puts a card in while nobody looks.
-    pub(in crate::engine) fn insert_unseen(&mut self, reader: &str, card: u8) {
-        self.remove_unseen(reader);
-        self.counted += 1;
-        let count = self.counted;
-        let seat = self.seat(reader);
-        seat.card = Some(card);
-        seat.count = count;
-    }
-
-    /// Takes a card out while nobody looks.
-    pub(in crate::engine) fn remove_unseen(&mut self, reader: &str) {
-        let seat = self.seat(reader);
-        seat.card = None;
-        seat.insertion = None;
-    }
-
-    /// Tells a card that came without the one before it having been seen to go.
-    pub(in crate::engine) fn swap_in_one_look(&mut self, reader: &str, card: u8) {
-        self.insert_unseen(reader, card);
-        self.present(&reader.into(), false);
-    }
-
-    /// The PC/SC service is started anew: its event counters begin at nought.
-    pub(in crate::engine) fn restart_service(&mut self) {
-        self.tell(Event::ServiceDown { reason: "stopped".to_owned() });
-        self.reset_counters();
-        self.announce();
-    }
-
-    pub(in crate::engine) fn reset_counters(&mut self) {
-        for seat in self.seats.values_mut() {
-            seat.count = 0;
-        }
-    }
-
-    fn seat(&mut self, reader: &str) -> &mut Seat {
-        self.seats.get_mut(&ReaderName::from(reader)).unwrap()
-    }
-
-    fn present(&mut self, reader: &ReaderName, at_start: bool) {
-        self.last_insertion = self.last_insertion.next();
-        let insertion = self.last_insertion;
-        let seat = self.seats.get_mut(reader).unwrap();
-        seat.insertion = Some(insertion);
-        let event_count = seat.count;
-        let atr = ATR.parse().unwrap();
-        let presence = Presence { reader: reader.clone(), insertion, atr, event_count, at_start };
-        self.tell(Event::CardPresent(presence));
-    }
-
-    fn announce(&mut self) {
-        self.tell(Event::ServiceUp);
-        let readers: Vec<_> = self.seats.keys().cloned().collect();
-        for reader in readers {
-            self.tell(Event::Attached { reader: reader.clone() });
-            if self.seats[&reader].card.is_some() {
-                self.present(&reader, true);
-            }
-        }
-        self.tell(Event::ServiceSettled);
-    }
-
     // The daemon.
 
     /// The engine dies; `meanwhile` happens; a new one goes on from the disk.
@@ -344,6 +267,7 @@ impl World {
         self.inbox.is_empty()
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only calls are watched")]
     fn deliver(&mut self, seq: u64) {
         let at = self.inbox.iter().position(|(_, is, _)| *is == seq).unwrap();
         let (_, _, event) = self.inbox.remove(at);
@@ -374,18 +298,6 @@ impl World {
         self.perform_all();
     }
 
-    fn note_wish_to_be_left_alone(&mut self, event: &Event) {
-        let error = match event {
-            Event::LookedUp { result, .. } => result.as_ref().err(),
-            Event::ReadBack { result, .. } => result.as_ref().err(),
-            Event::Pushed { result, .. } => result.as_ref().err(),
-            _ => None,
-        };
-        if let Some(CallError::Away { retry_after: Some(time), .. }) = error {
-            self.left_alone_until = self.left_alone_until.max(Some(self.now.mono + *time));
-        }
-    }
-
     fn post(&mut self, after: Duration, event: Event) {
         self.posted += 1;
         self.inbox.push((self.now.mono + after, self.posted, event));
@@ -407,6 +319,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the disk performed the others")]
     fn perform(&mut self, effect: Effect) {
         if let Some(answers) = self.disk.perform(&effect) {
             for answer in answers {
@@ -460,108 +373,6 @@ impl World {
     pub(in crate::engine) fn card_of_entry(&self, entry: i64) -> Option<u8> {
         let row = self.disk.entries.get(&EntryId::new(entry))?;
         Some(number_of(&row.draft.identity))
-    }
-
-    /// Never two calls for a card, never more cards than allowed, never two knocks.
-    fn call(&mut self, ask: Ask, entry: EntryId, card: u8) {
-        self.calls.push(Call { at: self.now.mono, ask, card, entry });
-        let knock = matches!(self.engine.link_view(self.now), LinkView::Away { .. });
-        assert!(self.left_alone_until <= Some(self.now.mono), "too soon: {}", self.story());
-        let first = |(id, row): (&EntryId, &Entry)| {
-            number_of(&row.draft.identity) == card
-                && !is_parked(&row.stage)
-                && *id < entry
-                && !self.retried.contains(id)
-        };
-        assert!(!self.disk.entries.iter().any(first), "out of order: {}", self.story());
-        if knock {
-            let last = self.last_knock.replace(self.now.mono);
-            let apart = last.is_none_or(|last| self.now.mono >= last + SECOND);
-            assert!(apart, "knocks too close: {}", self.story());
-            assert!(
-                !self.in_flight.values().any(|call| call.knock),
-                "two knocks: {}",
-                self.story()
-            );
-        }
-        assert!(
-            !self.in_flight.values().any(|call| call.card == card),
-            "two hands: {}",
-            self.story()
-        );
-        self.in_flight.insert(entry, InFlight { card, knock });
-        assert!(self.in_flight.len() <= self.policy.concurrency.get(), "{}", self.story());
-    }
-
-    /// An update is on disk, follows from what was looked up last, and was not confirmed before.
-    fn justified(&mut self, entry: EntryId, decision: &Decision) {
-        assert_eq!(self.disk.entries[&entry].stage, Stage::Sent(decision.clone()));
-        assert!(
-            !self.said_yes.contains(&entry),
-            "CM said yes to {entry} already: {}",
-            self.story()
-        );
-        let found = self.looked_up.remove(&entry).expect("looked up just before");
-        let asks = |kind| {
-            let mut requests = found.requests.iter();
-            requests.any(|request| {
-                request.id == decision.request
-                    && request.request_type == kind
-                    && request.old_card == Some(decision.record)
-            })
-        };
-        let kind = if decision.to == RETIRED { RETIRE } else { DISABLE };
-        assert!(asks(kind), "nobody asked for {decision:?}");
-        let (_, records) = found.records.as_ref().unwrap();
-        let record = records.iter().find(|record| record.id == decision.record).unwrap();
-        assert_eq!(record.status, decision.from);
-        assert_ne!(record.status, decision.to);
-    }
-
-    // Looking at it.
-
-    pub(in crate::engine) fn seated(&self) -> impl Iterator<Item = (&ReaderName, u8)> {
-        self.seats.iter().filter_map(|(reader, seat)| Some((reader, seat.card?)))
-    }
-
-    pub(in crate::engine) fn trail(&self, entry: i64) -> Vec<String> {
-        self.disk.trail(EntryId::new(entry))
-    }
-
-    /// The last line about an entry.
-    pub(in crate::engine) fn outcome(&self, entry: i64) -> String {
-        self.trail(entry).pop().unwrap_or_else(|| "none".to_owned())
-    }
-
-    pub(in crate::engine) fn asked(&self, ask: Ask) -> usize {
-        self.calls.iter().filter(|call| call.ask == ask).count()
-    }
-
-    pub(in crate::engine) fn asked_for(&self, card: u8) -> usize {
-        self.calls.iter().filter(|call| call.card == card).count()
-    }
-
-    pub(in crate::engine) fn is_away(&self) -> bool {
-        matches!(self.engine.link_view(self.now), LinkView::Away { .. })
-    }
-
-    /// What happened, for a test that fails.
-    pub(in crate::engine) fn story(&self) -> String {
-        let mut story = String::new();
-        for call in &self.calls {
-            let at = call.at.saturating_duration_since(self.started.mono);
-            story += &format!("\n{at:?} {:?} card {} entry {}", call.ask, call.card, call.entry);
-        }
-        for id in self.disk.ever() {
-            let stage = self.disk.entries.get(&id).map(|row| &row.stage);
-            story += &format!("\nentry {id}: {:?} {stage:?}", self.disk.trail(id));
-        }
-        let at = self.now.mono.saturating_duration_since(self.started.mono);
-        format!("{story}\nat {at:?}, crash {:?}, {:#?}", self.crash, self.engine)
-    }
-
-    pub(in crate::engine) fn entries(&self) -> i64 {
-        self.disk.last
     }
 }
 

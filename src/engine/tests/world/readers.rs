@@ -1,0 +1,85 @@
+//! The readers of a world: cards come and go, seen by the daemon or not.
+
+use super::cm::ATR;
+use super::{Seat, World};
+use crate::domain::ReaderName;
+use crate::engine::{Event, Presence};
+
+impl World {
+    pub(in crate::engine) fn insert(&mut self, reader: &str, card: u8) {
+        self.remove(reader);
+        self.insert_unseen(reader, card);
+        self.present(&reader.into(), false);
+    }
+
+    pub(in crate::engine) fn remove(&mut self, reader: &str) {
+        let insertion = self.seat(reader).insertion;
+        self.remove_unseen(reader);
+        if let Some(insertion) = insertion {
+            self.tell(Event::CardRemoved { reader: reader.into(), insertion });
+        }
+    }
+
+    /// Puts a card in while nobody looks.
+    pub(in crate::engine) fn insert_unseen(&mut self, reader: &str, card: u8) {
+        self.remove_unseen(reader);
+        self.counted += 1;
+        let count = self.counted;
+        let seat = self.seat(reader);
+        seat.card = Some(card);
+        seat.count = count;
+    }
+
+    /// Takes a card out while nobody looks.
+    pub(in crate::engine) fn remove_unseen(&mut self, reader: &str) {
+        let seat = self.seat(reader);
+        seat.card = None;
+        seat.insertion = None;
+    }
+
+    /// Tells a card that came without the one before it having been seen to go.
+    pub(in crate::engine) fn swap_in_one_look(&mut self, reader: &str, card: u8) {
+        self.insert_unseen(reader, card);
+        self.present(&reader.into(), false);
+    }
+
+    /// The PC/SC service is started anew: its event counters begin at nought.
+    pub(in crate::engine) fn restart_service(&mut self) {
+        self.tell(Event::ServiceDown { reason: "stopped".to_owned() });
+        self.reset_counters();
+        self.announce();
+    }
+
+    pub(in crate::engine) fn reset_counters(&mut self) {
+        for seat in self.seats.values_mut() {
+            seat.count = 0;
+        }
+    }
+
+    fn seat(&mut self, reader: &str) -> &mut Seat {
+        self.seats.get_mut(&ReaderName::from(reader)).unwrap()
+    }
+
+    fn present(&mut self, reader: &ReaderName, at_start: bool) {
+        self.last_insertion = self.last_insertion.next();
+        let insertion = self.last_insertion;
+        let seat = self.seats.get_mut(reader).unwrap();
+        seat.insertion = Some(insertion);
+        let event_count = seat.count;
+        let atr = ATR.parse().unwrap();
+        let presence = Presence { reader: reader.clone(), insertion, atr, event_count, at_start };
+        self.tell(Event::CardPresent(presence));
+    }
+
+    pub(super) fn announce(&mut self) {
+        self.tell(Event::ServiceUp);
+        let readers: Vec<_> = self.seats.keys().cloned().collect();
+        for reader in readers {
+            self.tell(Event::Attached { reader: reader.clone() });
+            if self.seats[&reader].card.is_some() {
+                self.present(&reader, true);
+            }
+        }
+        self.tell(Event::ServiceSettled);
+    }
+}

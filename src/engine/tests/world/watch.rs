@@ -1,0 +1,125 @@
+//! What must never happen, watched at every call; and what happened, for the tests to look at.
+
+use std::fmt::Write as _;
+
+use super::cm::{Ask, DISABLE, RETIRE, RETIRED};
+use super::disk::is_parked;
+use super::{Call, InFlight, SECOND, World, number_of};
+use crate::domain::{CallError, Decision, Entry, EntryId, LinkView, ReaderName, Stage};
+use crate::engine::Event;
+
+impl World {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only calls are watched")]
+    pub(super) fn note_wish_to_be_left_alone(&mut self, event: &Event) {
+        let error = match event {
+            Event::LookedUp { result, .. } => result.as_ref().err(),
+            Event::ReadBack { result, .. } => result.as_ref().err(),
+            Event::Pushed { result, .. } => result.as_ref().err(),
+            _ => None,
+        };
+        if let Some(CallError::Away { retry_after: Some(time), .. }) = error {
+            self.left_alone_until = self.left_alone_until.max(Some(self.now.mono + *time));
+        }
+    }
+
+    /// Never two calls for a card, never more cards than allowed, never two knocks.
+    pub(super) fn call(&mut self, ask: Ask, entry: EntryId, card: u8) {
+        self.calls.push(Call { at: self.now.mono, ask, card, entry });
+        let knock = matches!(self.engine.link_view(self.now), LinkView::Away { .. });
+        assert!(self.left_alone_until <= Some(self.now.mono), "too soon: {}", self.story());
+        let first = |(id, row): (&EntryId, &Entry)| {
+            number_of(&row.draft.identity) == card
+                && !is_parked(&row.stage)
+                && *id < entry
+                && !self.retried.contains(id)
+        };
+        assert!(!self.disk.entries.iter().any(first), "out of order: {}", self.story());
+        if knock {
+            let last = self.last_knock.replace(self.now.mono);
+            let apart = last.is_none_or(|last| self.now.mono >= last + SECOND);
+            assert!(apart, "knocks too close: {}", self.story());
+            assert!(
+                !self.in_flight.values().any(|call| call.knock),
+                "two knocks: {}",
+                self.story()
+            );
+        }
+        assert!(
+            !self.in_flight.values().any(|call| call.card == card),
+            "two hands: {}",
+            self.story()
+        );
+        self.in_flight.insert(entry, InFlight { card, knock });
+        assert!(self.in_flight.len() <= self.policy.concurrency.get(), "{}", self.story());
+    }
+
+    /// An update is on disk, follows from what was looked up last, and was not confirmed before.
+    pub(super) fn justified(&mut self, entry: EntryId, decision: &Decision) {
+        assert_eq!(self.disk.entries[&entry].stage, Stage::Sent(decision.clone()));
+        assert!(
+            !self.said_yes.contains(&entry),
+            "CM said yes to {entry} already: {}",
+            self.story()
+        );
+        let found = self.looked_up.remove(&entry).expect("looked up just before");
+        let asks = |kind| {
+            let mut requests = found.requests.iter();
+            requests.any(|request| {
+                request.id == decision.request
+                    && request.request_type == kind
+                    && request.old_card == Some(decision.record)
+            })
+        };
+        let kind = if decision.to == RETIRED { RETIRE } else { DISABLE };
+        assert!(asks(kind), "nobody asked for {decision:?}");
+        let (_, records) = found.records.as_ref().unwrap();
+        let record = records.iter().find(|record| record.id == decision.record).unwrap();
+        assert_eq!(record.status, decision.from);
+        assert_ne!(record.status, decision.to);
+    }
+
+    pub(in crate::engine) fn seated(&self) -> impl Iterator<Item = (&ReaderName, u8)> {
+        self.seats.iter().filter_map(|(reader, seat)| Some((reader, seat.card?)))
+    }
+
+    pub(in crate::engine) fn trail(&self, entry: i64) -> Vec<String> {
+        self.disk.trail(EntryId::new(entry))
+    }
+
+    /// The last line about an entry.
+    pub(in crate::engine) fn outcome(&self, entry: i64) -> String {
+        self.trail(entry).pop().unwrap_or_else(|| "none".to_owned())
+    }
+
+    pub(in crate::engine) fn asked(&self, ask: Ask) -> usize {
+        self.calls.iter().filter(|call| call.ask == ask).count()
+    }
+
+    pub(in crate::engine) fn asked_for(&self, card: u8) -> usize {
+        self.calls.iter().filter(|call| call.card == card).count()
+    }
+
+    pub(in crate::engine) fn is_away(&self) -> bool {
+        matches!(self.engine.link_view(self.now), LinkView::Away { .. })
+    }
+
+    /// What happened, for a test that fails.
+    pub(in crate::engine) fn story(&self) -> String {
+        let mut story = String::new();
+        for call in &self.calls {
+            let at = call.at.saturating_duration_since(self.started.mono);
+            writeln!(story, "{at:?} {:?} card {} entry {}", call.ask, call.card, call.entry)
+                .unwrap();
+        }
+        for id in self.disk.ever() {
+            let stage = self.disk.entries.get(&id).map(|row| &row.stage);
+            writeln!(story, "entry {id}: {:?} {stage:?}", self.disk.trail(id)).unwrap();
+        }
+        let at = self.now.mono.saturating_duration_since(self.started.mono);
+        format!("\n{story}at {at:?}, crash {:?}, {:#?}", self.crash, self.engine)
+    }
+
+    pub(in crate::engine) fn entries(&self) -> i64 {
+        self.disk.last
+    }
+}

@@ -71,10 +71,13 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         reload,
     };
     let inputs = Inputs { observations, results, requests };
-    let app = app.work(inputs, &mut signals).await;
+    let lost = app.outbox.clone();
+    let ended = tokio::select! {
+        app = app.work(inputs, &mut signals) => Ok(app),
+        () = lost.lost() => Err(anyhow::anyhow!("the outbox's file is damaged; see docs/operations.md")),
+    };
     drop(server);
-    app.stop();
-    Ok(())
+    ended.map(App::stop)
 }
 
 /// What the loop waits for. Events are unbounded: each is the answer to one effect.
@@ -133,7 +136,8 @@ impl App {
         if let Event::Settled { entry, result } = &event
             && let Some(reply) = self.discards.remove(entry)
         {
-            let result = result.as_ref().map(|_| ()).map_err(|f| ActError::Store(f.0.clone()));
+            let result =
+                result.as_ref().map(|_| ()).map_err(|f| ActError::Store(f.detail().to_owned()));
             answer::send(reply, result);
         }
         self.engine.handle(event, now());

@@ -188,7 +188,23 @@ pub struct Presence {
 
 /// Why the outbox did not do what it was asked to, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreFailure(pub String);
+pub enum StoreFailure {
+    /// Nothing was stored; the same may work later.
+    Later(String),
+    /// The outbox does not have the entry any more, or not as it was written: nothing that is
+    /// asked of it will ever work.
+    EntryLost(String),
+}
+
+impl StoreFailure {
+    /// In words.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Later(detail) | Self::EntryLost(detail) => detail,
+        }
+    }
+}
 
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -297,6 +313,13 @@ pub enum Notice {
     StoreTrouble(String),
     /// The outbox takes entries again.
     StoreBack,
+    /// The outbox lost an entry; nothing more can be done for it.
+    EntryLost {
+        /// Which.
+        entry: EntryId,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// An identified card could not be kept: neither the disk nor the memory had room for it.
     Lost(Box<Draft>),
 }

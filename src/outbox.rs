@@ -234,6 +234,12 @@ impl Outbox {
         answer(self.worker.submit(move |store| store.audit(&filter)))
     }
 
+    /// Comes back once the file as a whole is found to be damaged ([`StoreError::Lost`]): nothing
+    /// can be kept any more, and somebody has to come.
+    pub async fn lost(&self) {
+        self.worker.lost().await;
+    }
+
     /// Finishes what was submitted, tidies up and lets the file go. Blocks for as long as the
     /// disk does. Commands of other clones are then answered with [`StoreError::Closed`].
     ///

@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use crate::domain::{
     AwayReason, CallError, CardId, Decision, Found, Identity, Numbers, PutAnswer, Record, RecordId,
-    Request,
 };
 use call::Call;
 use http::Http;
@@ -64,15 +63,6 @@ pub enum Auth {
         /// The file; an absolute path.
         token_file: PathBuf,
     },
-}
-
-/// What CM knows under one card id, for a person who names the id.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Known {
-    /// The records of that card.
-    pub records: Vec<Record>,
-    /// The open requests that name one of them.
-    pub requests: Vec<Request>,
 }
 
 /// CM, as it is reached from here. Clones share connections and credentials.
@@ -111,13 +101,6 @@ impl Remote {
         let requests = judge::requests_about(&records, &open.0, &self.inner.numbers)?;
         let found = (!records.is_empty()).then(|| (candidate.clone(), records));
         Ok(Found { records: found, requests })
-    }
-
-    /// The same for an id that no card gave.
-    pub async fn lookup_by_card_id(&self, id: CardId) -> Result<Known, CallError> {
-        let (records, open) = self.first_look(id).await?;
-        let requests = judge::requests_about(&records, &open.0, &self.inner.numbers)?;
-        Ok(Known { records, requests })
     }
 
     /// One record as it is at this moment.

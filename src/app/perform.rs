@@ -124,7 +124,18 @@ fn noted(result: &Result<(), StoreError>) -> bool {
     result.is_ok()
 }
 
+/// What a failure of the outbox means for the entry it is about.
 #[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn failure(error: StoreError) -> StoreFailure {
-    StoreFailure(Chain(&error).to_string())
+    let detail = Chain(&error).to_string();
+    match error {
+        StoreError::Gone(_) | StoreError::Conflict(_) | StoreError::Damaged(..) => {
+            StoreFailure::EntryLost(detail)
+        }
+        StoreError::Full(_)
+        | StoreError::Busy
+        | StoreError::Unwritable(_)
+        | StoreError::Lost(_)
+        | StoreError::Closed => StoreFailure::Later(detail),
+    }
 }

@@ -115,6 +115,9 @@ pub(super) fn notice(notice: &Notice, ids: Ids) {
         Notice::Warning { entry, text } => tracing::warn!(%entry, text, "Card is unusual"),
         Notice::StoreTrouble(detail) => tracing::error!(detail, "Outbox takes no entries"),
         Notice::StoreBack => tracing::info!("Outbox takes entries again"),
+        Notice::EntryLost { entry, detail } => {
+            tracing::error!(%entry, detail, "Outbox lost an entry; look at CM's record");
+        }
         Notice::Lost(draft) => {
             let card = ids.show(draft.identity.first().card_id);
             tracing::error!(reader = %draft.reader, card, "Card is lost: no room on disk or in memory");

@@ -143,13 +143,14 @@ impl Engine {
             pending.failures += 1;
             pending.state = State::Due(now.mono + delay);
         }
-        self.store_fails(failure);
+        self.store_fails(&failure);
     }
 
-    pub(super) fn store_fails(&mut self, failure: StoreFailure) {
-        if self.intake.trouble.as_ref() != Some(&failure.0) {
-            self.intake.trouble = Some(failure.0.clone());
-            self.tell(Notice::StoreTrouble(failure.0));
+    pub(super) fn store_fails(&mut self, failure: &StoreFailure) {
+        let detail = failure.detail();
+        if self.intake.trouble.as_deref() != Some(detail) {
+            self.intake.trouble = Some(detail.to_owned());
+            self.tell(Notice::StoreTrouble(detail.to_owned()));
         }
     }
 

@@ -5,10 +5,10 @@
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::error::StoreError;
 use super::store::Store;
@@ -30,6 +30,7 @@ pub(super) type Submitted<T> = Result<oneshot::Receiver<Result<T, StoreError>>, 
 pub(super) struct Worker {
     commands: SyncSender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    lost: Arc<Notify>,
 }
 
 impl Worker {
@@ -38,7 +39,7 @@ impl Worker {
         let (commands, submitted) = sync_channel(COMMANDS);
         let thread =
             thread::Builder::new().name("outbox".into()).spawn(move || run(store, &submitted))?;
-        Ok(Self { commands, thread: Mutex::new(Some(thread)) })
+        Ok(Self { commands, thread: Mutex::new(Some(thread)), lost: Arc::default() })
     }
 
     /// Queues a command, now; never blocks.
@@ -47,15 +48,25 @@ impl Worker {
         command: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Submitted<T> {
         let (reply, answer) = oneshot::channel();
+        let lost = Arc::clone(&self.lost);
         let run = Command::Run(Box::new(move |store| {
+            let result = command(store);
+            if matches!(result, Err(StoreError::Lost(_))) {
+                lost.notify_one();
+            }
             // Whoever asked may be gone; the command is done all the same.
-            drop(reply.send(command(store)));
+            drop(reply.send(result));
         }));
         match self.commands.try_send(run) {
             Ok(()) => Ok(answer),
             Err(TrySendError::Full(_)) => Err(StoreError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(StoreError::Closed),
         }
+    }
+
+    /// Comes back once a command has found the file to be lost.
+    pub(super) async fn lost(&self) {
+        self.lost.notified().await;
     }
 
     /// Finishes what was submitted so far and ends the thread. Blocks; a second time does nothing.

@@ -158,13 +158,6 @@ async fn a_card_that_cm_does_not_know_is_found_to_be_unknown() {
 }
 
 #[tokio::test]
-async fn a_person_can_look_up_an_id_that_no_card_gave() {
-    let server = Server::start(cm(CARD));
-    let known = remote(&server).lookup_by_card_id(CARD.parse().unwrap()).await.unwrap();
-    assert_eq!((known.records.len(), known.requests.len()), (1, 1));
-}
-
-#[tokio::test]
 async fn every_call_says_what_it_wants_and_who_asks() {
     let server = Server::start(cm(CARD));
     remote(&server).lookup(&identity()).await.unwrap();
@@ -326,7 +319,6 @@ async fn every_call_can_be_made_from_another_task() {
     let remote = Remote::new(options("http://127.0.0.1:9".to_owned())).unwrap();
     let (identity, decision) = (identity(), decision());
     assert_send(&remote.lookup(&identity));
-    assert_send(&remote.lookup_by_card_id(CARD.parse().unwrap()));
     assert_send(&remote.record(record_id()));
     assert_send(&remote.set_status(&decision));
 }

@@ -203,6 +203,19 @@ fn a_second_daemon_on_the_same_outbox_is_refused() {
 }
 
 #[test]
+fn a_lost_outbox_is_told_and_not_replaced_by_an_empty_one() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.stop_daemon().unwrap();
+    std::fs::write(world.outbox_path(), vec![0x5a; 20_000]).unwrap();
+    let run = world.cli(&["run"]).unwrap();
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains("the outbox's file is damaged"), "{run:?}");
+    assert_eq!(std::fs::read(world.outbox_path()).unwrap(), vec![0x5a; 20_000]);
+    world.finish().unwrap();
+}
+
+#[test]
 fn a_reload_takes_good_settings_and_refuses_bad_ones() {
     let Some(world) = world() else { return };
     let mut world =

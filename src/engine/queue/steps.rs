@@ -207,9 +207,10 @@ impl Engine {
                 self.store_works();
                 self.effects.push_back(Effect::Push { entry: id, decision });
             }
+            Err(StoreFailure::EntryLost(detail)) => self.lose(id, detail),
             Err(failure) => {
-                self.rest(id, &failure.0, now);
-                self.store_fails(failure);
+                self.rest(id, failure.detail(), now);
+                self.store_fails(&failure);
             }
         }
     }
@@ -365,14 +366,23 @@ impl Engine {
                 self.publish(line);
                 self.store_works();
             }
+            Err(StoreFailure::EntryLost(detail)) => self.lose(id, detail),
             Err(failure) => {
                 *offered = false;
                 entry.not_before =
                     now.mono + self.policy.retry.delay(entry.failures, &mut self.random);
                 entry.failures = entry.failures.saturating_add(1);
-                self.store_fails(failure);
+                self.store_fails(&failure);
             }
         }
+    }
+
+    /// Gives up an entry that the outbox lost: what CM's record says now is all there is.
+    pub(super) fn lose(&mut self, id: EntryId, detail: String) {
+        self.queue.waiting.remove(&id);
+        self.queue.parked.remove(&id);
+        self.queue.busy.retain(|_, busy| *busy != id);
+        self.tell(Notice::EntryLost { entry: id, detail });
     }
 
     /// Offers outcomes to the disk again that it did not take.

@@ -85,9 +85,13 @@ impl Engine {
     }
 
     fn leave_parked(&mut self, id: EntryId, failure: StoreFailure) {
+        if let StoreFailure::EntryLost(detail) = failure {
+            self.lose(id, detail);
+            return;
+        }
         if let Some(parked) = self.queue.parked.get_mut(&id) {
             parked.claim = None;
         }
-        self.store_fails(failure);
+        self.store_fails(&failure);
     }
 }

@@ -105,14 +105,14 @@ impl Disk {
     fn allow(&mut self, verb: Verb) -> Result<(), StoreFailure> {
         *self.asked.entry(verb).or_default() += 1;
         if self.refuses.contains(&verb) {
-            return Err(StoreFailure("the disk is full".to_owned()));
+            return Err(StoreFailure::Later("the disk is full".to_owned()));
         }
         Ok(())
     }
 
     fn conflict<T>(&mut self, what: String) -> Result<T, StoreFailure> {
         self.conflicts.push(what.clone());
-        Err(StoreFailure(what))
+        Err(StoreFailure::EntryLost(what))
     }
 
     fn append(&mut self, new: &NewEntry) -> (EntryId, Vec<AuditLine>) {

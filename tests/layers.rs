@@ -4,7 +4,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::string_slice,
-    clippy::indexing_slicing,
     reason = "a test that scans sources fails where they are not as expected"
 )]
 

@@ -132,18 +132,18 @@ impl Engine {
                 self.queue.superseded(insertion, entry, (pending.draft, pending.seen), now);
                 self.link.knock_soon(now);
             }
-            Err(failure) => self.not_appended(insertion, failure, now),
+            Err(failure) => self.not_appended(insertion, &failure, now),
         }
     }
 
-    fn not_appended(&mut self, insertion: InsertionId, failure: StoreFailure, now: Now) {
+    fn not_appended(&mut self, insertion: InsertionId, failure: &StoreFailure, now: Now) {
         self.queue.not_superseded(insertion);
         if let Some(pending) = self.intake.pending.get_mut(&insertion) {
             let delay = self.policy.retry.delay(pending.failures, &mut self.random);
             pending.failures += 1;
             pending.state = State::Due(now.mono + delay);
         }
-        self.store_fails(&failure);
+        self.store_fails(failure);
     }
 
     pub(super) fn store_fails(&mut self, failure: &StoreFailure) {

@@ -233,7 +233,7 @@ impl Engine {
     fn confirmed(&mut self, id: EntryId, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let end = entry.settlement(Outcome::Updated, CONFIRMED.to_owned(), now);
-        self.settle(id, Settlement { http_status: Some(200), ..end });
+        self.conclude(id, Settlement { http_status: Some(200), ..end });
     }
 
     fn read_after_yes(&mut self, id: EntryId, decision: Decision, now: Now) {
@@ -328,7 +328,12 @@ impl Engine {
     fn end(&mut self, id: EntryId, outcome: Outcome, detail: String, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let end = entry.settlement(outcome, detail, now);
-        if outcome.park_reason().is_none() {
+        self.conclude(id, end);
+    }
+
+    /// CM did, or knew, all that was asked, unless a person has to look.
+    fn conclude(&mut self, id: EntryId, end: Settlement) {
+        if end.outcome.park_reason().is_none() {
             self.queue.came_through += 1;
         }
         self.settle(id, end);

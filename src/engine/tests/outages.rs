@@ -273,6 +273,31 @@ fn one_cards_own_trouble_is_rejected_after_ten_tries_while_others_go_through() {
 }
 
 #[test]
+fn ten_tries_count_after_the_one_that_could_be_an_outage() {
+    let mut world = World::new();
+    world.cm.of_card.insert(1, Mood::Failing);
+    world.insert("Right", 2);
+    world.run(SECOND);
+    world.insert("Left", 1);
+    for card in (2..9).cycle().take(1000) {
+        world.insert("Right", card);
+        world.run(SECOND / 2);
+    }
+    assert_eq!(world.trail(2), ["parked: rejected"]);
+    assert_eq!(world.asked_for(1), 1 + 10);
+}
+
+#[test]
+fn a_card_expires_while_cm_wants_to_be_left_alone_for_longer() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Busy(40 * 24 * 3600);
+    world.insert("Left", 1);
+    world.run(30 * DAY + SECOND);
+    assert_eq!(world.trail(1), ["parked: expired"]);
+    assert_eq!(world.calls.len(), 1);
+}
+
+#[test]
 fn one_cards_own_trouble_does_not_hold_up_a_new_card() {
     for wait in 0..30 {
         let mut world = World::new();

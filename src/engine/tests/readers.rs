@@ -214,6 +214,18 @@ fn the_service_and_its_readers_come_and_go_in_the_snapshot() {
 }
 
 #[test]
+fn a_card_that_came_after_the_first_look_is_new_whatever_its_counter() {
+    let mut world = seen();
+    world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
+    world.tell(Event::ServiceUp);
+    world.tell(Event::Attached { reader: "Left".into() });
+    world.reset_counters();
+    world.come("Left", false);
+    world.run(SECOND);
+    assert_eq!(world.entries(), 2);
+}
+
+#[test]
 fn a_reader_that_is_pulled_ends_the_stay_of_its_card() {
     let mut world = seen();
     world.tell(Event::Detached { reader: "Left".into() });

@@ -28,6 +28,17 @@ fn a_card_that_the_disk_does_not_take_is_offered_again_until_it_does() {
 }
 
 #[test]
+fn the_time_on_the_way_to_the_disk_counts() {
+    let mut world = World::new();
+    world.disk.refuses.insert(Verb::Append);
+    world.insert("Left", 1);
+    world.run(60 * SECOND);
+    world.disk.refuses.clear();
+    world.run(HOUR);
+    assert!(world.disk.audit[0].duration_ms >= 60_000, "{:?}", world.disk.audit[0]);
+}
+
+#[test]
 fn a_decision_that_the_disk_does_not_take_is_not_sent() {
     let mut world = World::new();
     world.cm.request(1, RETIRE);

@@ -183,8 +183,8 @@ fn an_older_entry_of_a_card_ends_before_a_newer_one_begins() {
     world.insert("Left", 1);
     world.run(SECOND);
     world.disk.refuses.clear();
-    world.restart();
     world.cm.script.extend([Mood::Failing]);
+    world.restart();
     world.run(HOUR);
     assert_eq!((world.outcome(1), world.outcome(2)), ("updated".into(), "already-set".into()));
     let ended: Vec<_> = world.disk.audit.iter().filter_map(|line| line.entry).collect();

@@ -37,6 +37,11 @@ impl World {
         seat.insertion = None;
     }
 
+    /// Tells the card that is in a reader.
+    pub(in crate::engine) fn come(&mut self, reader: &str, at_start: bool) {
+        self.present(&reader.into(), at_start);
+    }
+
     /// Tells a card that came without the one before it having been seen to go.
     pub(in crate::engine) fn swap_in_one_look(&mut self, reader: &str, card: u8) {
         self.insert_unseen(reader, card);

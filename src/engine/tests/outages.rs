@@ -313,12 +313,20 @@ fn one_cards_own_trouble_does_not_hold_up_a_new_card() {
 #[test]
 fn cards_that_cm_answered_before_it_began_to_fail_knock_one_after_the_other_too() {
     let mut world = nine_wait(Mood::PutTaken);
+    world.insert("Right", 20);
+    world.run(10 * SECOND);
+    assert_eq!(world.trail(10), ["unknown-card"]);
     world.cm.mood = Mood::Failing;
     world.run_until(World::is_away);
     let since = world.now.mono;
     world.run(6 * HOUR);
     for two in asked_since(&world, since).windows(2) {
         assert!(two[1] - two[0] >= SECOND, "{}", world.story());
+    }
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    for entry in 1..=9 {
+        assert_eq!(world.trail(entry), ["updated"]);
     }
 }
 

@@ -1,9 +1,14 @@
 //! Effects: what the engine wants done, done by the edges.
+//!
+//! Orders to the outbox are given here and now, so that they are carried out in the engine's
+//! order; only their answers, and the calls to CM, come later.
 
 use std::future::Future;
 
 use super::{App, report};
-use crate::engine::{Effect, Event, StoreFailure};
+use crate::domain::{AuditLine, Decision, EntryId, Identity, InsertionId, ReaderName, RecordId};
+use crate::domain::{Settlement, Stage};
+use crate::engine::{Effect, Event, NewEntry, StoreFailure};
 use crate::outbox::{Append, StoreError};
 use crate::telemetry::Chain;
 
@@ -14,93 +19,82 @@ impl App {
                 self.readers.probe(&reader, insertion, &atr);
             }
             Effect::AbandonProbe { reader } => self.readers.abandon(&reader),
-            Effect::Append { .. }
-            | Effect::EndStay { .. }
-            | Effect::Save { .. }
-            | Effect::Settle { .. }
-            | Effect::Unpark { .. }
-            | Effect::Note(_) => self.store(effect),
-            Effect::Lookup { .. } | Effect::ReadBack { .. } | Effect::Push { .. } => {
-                self.call(effect);
-            }
+            Effect::Append { insertion, entry } => self.append(insertion, entry),
+            Effect::Save { entry, stage } => self.save(entry, stage),
+            Effect::Settle { entry, end } => self.settle(entry, end),
+            Effect::Unpark { entry, act } => self.unpark(entry, act),
+            Effect::Note(line) => self.note(line),
+            Effect::EndStay { reader } => self.end_stay(reader),
+            Effect::Lookup { entry, identity } => self.look_up(entry, identity),
+            Effect::ReadBack { entry, record } => self.read_back(entry, record),
+            Effect::Push { entry, decision } => self.push(entry, decision),
             Effect::Tell(notice) => report::notice(&notice, self.ids),
         }
     }
 
-    /// The outbox takes its orders in the order in which they are given here.
-    fn store(&mut self, effect: Effect) {
-        let outbox = &self.outbox;
-        match effect {
-            Effect::Append { insertion, entry } => {
-                let append =
-                    Append { draft: entry.draft, stage: entry.stage, supersedes: entry.supersedes };
-                let done = outbox.append(append);
-                self.later(async move {
-                    let result = done.await.map(|done| (done.entry, done.lines));
-                    Some(Event::Appended { insertion, result: result.map_err(failure) })
-                });
-            }
-            Effect::Save { entry, stage } => {
-                let done = outbox.save(entry, stage);
-                self.later(async move {
-                    Some(Event::Saved { entry, result: done.await.map_err(failure) })
-                });
-            }
-            Effect::Settle { entry, end } => {
-                let done = outbox.settle(entry, end);
-                self.later(async move {
-                    Some(Event::Settled { entry, result: done.await.map_err(failure) })
-                });
-            }
-            Effect::Note(line) => {
-                let done = outbox.note(line.clone());
-                self.later(async move { noted(&done.await).then_some(Event::Noted(line)) });
-            }
-            Effect::Unpark { entry, act } => {
-                let done = outbox.unpark(entry, act.clone());
-                self.later(async move {
-                    let result = done.await.map(|()| act).map_err(failure);
-                    Some(Event::Unparked { entry, result })
-                });
-            }
-            Effect::EndStay { reader } => {
-                let done = outbox.end_stay(reader);
-                self.later(async move {
-                    noted(&done.await);
-                    None
-                });
-            }
-            Effect::Probe { .. }
-            | Effect::AbandonProbe { .. }
-            | Effect::Lookup { .. }
-            | Effect::ReadBack { .. }
-            | Effect::Push { .. }
-            | Effect::Tell(_) => {}
-        }
+    fn append(&self, insertion: InsertionId, entry: NewEntry) {
+        let NewEntry { draft, stage, supersedes } = entry;
+        let done = self.outbox.append(Append { draft, stage, supersedes });
+        self.later(async move {
+            let result = done.await.map(|done| (done.entry, done.lines));
+            Some(Event::Appended { insertion, result: result.map_err(failure) })
+        });
     }
 
-    fn call(&mut self, effect: Effect) {
+    fn save(&self, entry: EntryId, stage: Stage) {
+        let done = self.outbox.save(entry, stage);
+        self.later(
+            async move { Some(Event::Saved { entry, result: done.await.map_err(failure) }) },
+        );
+    }
+
+    fn settle(&self, entry: EntryId, end: Settlement) {
+        let done = self.outbox.settle(entry, end);
+        self.later(
+            async move { Some(Event::Settled { entry, result: done.await.map_err(failure) }) },
+        );
+    }
+
+    fn unpark(&self, entry: EntryId, act: AuditLine) {
+        let done = self.outbox.unpark(entry, act.clone());
+        self.later(async move {
+            let result = done.await.map(|()| act).map_err(failure);
+            Some(Event::Unparked { entry, result })
+        });
+    }
+
+    fn note(&self, line: AuditLine) {
+        let done = self.outbox.note(line.clone());
+        self.later(async move { noted(&done.await).then_some(Event::Noted(line)) });
+    }
+
+    fn end_stay(&self, reader: ReaderName) {
+        let done = self.outbox.end_stay(reader);
+        self.later(async move {
+            noted(&done.await);
+            None
+        });
+    }
+
+    fn look_up(&self, entry: EntryId, identity: Identity) {
         let remote = self.remote.clone();
-        match effect {
-            Effect::Lookup { entry, identity } => self.later(async move {
-                Some(Event::LookedUp { entry, result: remote.lookup(&identity).await })
-            }),
-            Effect::ReadBack { entry, record } => self.later(async move {
-                Some(Event::ReadBack { entry, result: remote.record(record).await })
-            }),
-            Effect::Push { entry, decision } => self.later(async move {
-                Some(Event::Pushed { entry, result: remote.set_status(&decision).await })
-            }),
-            Effect::Probe { .. }
-            | Effect::AbandonProbe { .. }
-            | Effect::Append { .. }
-            | Effect::EndStay { .. }
-            | Effect::Save { .. }
-            | Effect::Settle { .. }
-            | Effect::Unpark { .. }
-            | Effect::Note(_)
-            | Effect::Tell(_) => {}
-        }
+        self.later(async move {
+            Some(Event::LookedUp { entry, result: remote.lookup(&identity).await })
+        });
+    }
+
+    fn read_back(&self, entry: EntryId, record: RecordId) {
+        let remote = self.remote.clone();
+        self.later(
+            async move { Some(Event::ReadBack { entry, result: remote.record(record).await }) },
+        );
+    }
+
+    fn push(&self, entry: EntryId, decision: Decision) {
+        let remote = self.remote.clone();
+        self.later(async move {
+            Some(Event::Pushed { entry, result: remote.set_status(&decision).await })
+        });
     }
 
     /// Runs beside the loop; what comes of it comes back as an event.

@@ -25,19 +25,22 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::domain::{
-    Atr, AtrPattern, AuditLine, CallError, Decision, Draft, Entry, EntryId, EntryView, Found,
-    Identity, InsertionId, LinkView, NotIdentified, OutboxView, PutAnswer, ReaderName, ReaderRules,
-    ReaderView, Record, RecordId, ServiceView, Settlement, Stage, Stay,
+    AtrPattern, AuditLine, Entry, EntryView, LinkView, OutboxView, ReaderRules, ReaderView,
+    ServiceView, Stay,
 };
 use crate::rules::RuleSet;
 
 mod backoff;
 mod desk;
+mod effect;
+mod event;
 mod intake;
 mod link;
 mod queue;
 
 pub use backoff::Retry;
+pub use effect::{Effect, NewEntry, Notice};
+pub use event::{Event, Presence, StoreFailure};
 
 /// The time, by both clocks: one that never jumps, for waiting, and one that people read.
 #[derive(Debug, Clone, Copy)]
@@ -67,261 +70,6 @@ pub struct Policy {
     pub max_age: Duration,
     /// How long a card may take to be read.
     pub probe_deadline: Duration,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// The PC/SC service answers.
-    ServiceUp,
-    /// The PC/SC service is gone, and every reader with it.
-    ServiceDown {
-        /// Why.
-        reason: String,
-    },
-    /// Every reader and card that was there from the start has been told.
-    ServiceSettled,
-    /// A reader came.
-    Attached {
-        /// Which.
-        reader: ReaderName,
-    },
-    /// A reader went.
-    Detached {
-        /// Which.
-        reader: ReaderName,
-    },
-    /// A card came.
-    CardPresent(Presence),
-    /// A card came that does not answer.
-    CardMute {
-        /// Where.
-        reader: ReaderName,
-        /// Which stay.
-        insertion: InsertionId,
-    },
-    /// A card went.
-    CardRemoved {
-        /// Where.
-        reader: ReaderName,
-        /// Which stay.
-        insertion: InsertionId,
-    },
-    /// A card was read.
-    Probed {
-        /// Where.
-        reader: ReaderName,
-        /// Which stay.
-        insertion: InsertionId,
-        /// Who it is, or why that is not known.
-        result: Result<Identity, NotIdentified>,
-    },
-    /// The outbox took an entry, or not.
-    Appended {
-        /// The insertion that made it.
-        insertion: InsertionId,
-        /// Its number and the audit lines of those it superseded; or why not.
-        result: Result<(EntryId, Vec<AuditLine>), StoreFailure>,
-    },
-    /// CM was asked about a card.
-    LookedUp {
-        /// For whom.
-        entry: EntryId,
-        /// What it knows.
-        result: Result<Found, CallError>,
-    },
-    /// A record was read again.
-    ReadBack {
-        /// For whom.
-        entry: EntryId,
-        /// The record.
-        result: Result<Record, CallError>,
-    },
-    /// A decision is on disk, or not.
-    Saved {
-        /// Whose.
-        entry: EntryId,
-        /// Why not.
-        result: Result<(), StoreFailure>,
-    },
-    /// CM was told to change a record.
-    Pushed {
-        /// For whom.
-        entry: EntryId,
-        /// How CM took it.
-        result: Result<PutAnswer, CallError>,
-    },
-    /// An outcome is on disk, or not.
-    Settled {
-        /// Whose.
-        entry: EntryId,
-        /// Its audit line; or why not.
-        result: Result<AuditLine, StoreFailure>,
-    },
-    /// A parked entry is back in the queue on disk, or not.
-    Unparked {
-        /// Which.
-        entry: EntryId,
-        /// The line of the act; or why not.
-        result: Result<AuditLine, StoreFailure>,
-    },
-    /// An audit line that belongs to no entry is on disk.
-    Noted(AuditLine),
-    /// The configuration was read again.
-    Reconfigured(Box<Policy>),
-}
-
-/// A card that came, as the reader tells it.
-#[derive(Debug, Clone)]
-pub struct Presence {
-    /// Where.
-    pub reader: ReaderName,
-    /// Which stay.
-    pub insertion: InsertionId,
-    /// Its ATR.
-    pub atr: Atr,
-    /// The reader's PC/SC event counter.
-    pub event_count: u32,
-    /// Whether it was there when the reader was first looked at.
-    pub at_start: bool,
-}
-
-/// Why the outbox did not do what it was asked to, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreFailure {
-    /// Nothing was stored; the same may work later.
-    Later(String),
-    /// The outbox does not have the entry any more, or not as it was written: nothing that is
-    /// asked of it will ever work.
-    EntryLost(String),
-}
-
-impl StoreFailure {
-    /// In words.
-    #[must_use]
-    pub fn detail(&self) -> &str {
-        match self {
-            Self::Later(detail) | Self::EntryLost(detail) => detail,
-        }
-    }
-}
-
-/// Something to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Read the card.
-    Probe {
-        /// Where.
-        reader: ReaderName,
-        /// Which stay.
-        insertion: InsertionId,
-        /// Its ATR.
-        atr: Atr,
-    },
-    /// Stop waiting for the card in this reader.
-    AbandonProbe {
-        /// Where.
-        reader: ReaderName,
-    },
-    /// Put an entry on disk, in place of older ones of the same card.
-    Append {
-        /// The insertion that makes it.
-        insertion: InsertionId,
-        /// The entry.
-        entry: NewEntry,
-    },
-    /// Remember that the card left the reader.
-    EndStay {
-        /// Where.
-        reader: ReaderName,
-    },
-    /// Ask CM about a card.
-    Lookup {
-        /// For whom.
-        entry: EntryId,
-        /// The card.
-        identity: Identity,
-    },
-    /// Read a record again.
-    ReadBack {
-        /// For whom.
-        entry: EntryId,
-        /// Which.
-        record: RecordId,
-    },
-    /// Put on disk how far an entry has come.
-    Save {
-        /// Whose.
-        entry: EntryId,
-        /// How far.
-        stage: Stage,
-    },
-    /// Have CM change a record.
-    Push {
-        /// For whom.
-        entry: EntryId,
-        /// What.
-        decision: Decision,
-    },
-    /// Put an outcome on disk.
-    Settle {
-        /// Whose.
-        entry: EntryId,
-        /// Which.
-        end: Settlement,
-    },
-    /// Put a parked entry back in the queue, on disk. It is worked on once that is
-    /// [`Event::Unparked`].
-    Unpark {
-        /// Which.
-        entry: EntryId,
-        /// The act, for the audit trail.
-        act: AuditLine,
-    },
-    /// Put an audit line on disk that belongs to no entry.
-    Note(AuditLine),
-    /// Tell people.
-    Tell(Notice),
-}
-
-/// An entry on its way to the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEntry {
-    /// The insertion.
-    pub draft: Draft,
-    /// `Sent` where a superseded entry may have sent something that has to be read back.
-    pub stage: Stage,
-    /// The entries it takes the place of; those that have no outcome yet with theirs.
-    pub supersedes: Vec<(EntryId, Option<Settlement>)>,
-}
-
-/// What people should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// CM does not answer any more.
-    CmAway(CallError),
-    /// CM answers again.
-    CmBack,
-    /// Something about a card that stops nothing.
-    Warning {
-        /// The entry.
-        entry: EntryId,
-        /// In words.
-        text: String,
-    },
-    /// The outbox does not take entries.
-    StoreTrouble(String),
-    /// The outbox takes entries again.
-    StoreBack,
-    /// The outbox lost an entry; nothing more can be done for it.
-    EntryLost {
-        /// Which.
-        entry: EntryId,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// An identified card could not be kept: neither the disk nor the memory had room for it.
-    Lost(Box<Draft>),
 }
 
 /// Why a person's wish cannot be fulfilled.

@@ -5,6 +5,8 @@ use std::{fmt, io};
 
 use crate::control::ClientError;
 use crate::domain::{AwayReason, CallError};
+use crate::remote::SetupError;
+use crate::telemetry::Chain;
 
 use super::text::clean;
 
@@ -86,6 +88,13 @@ impl From<ClientError> for Failure {
             }
         };
         Self::new(exit, error)
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        let remedy = error.remedy();
+        Self::message(Exit::Usage, format!("{}\n{remedy}", Chain(&error)))
     }
 }
 

@@ -16,7 +16,6 @@ use crate::domain::{
 };
 use crate::remote::Remote;
 use crate::rules::{Facts, Finding, Verdict, explain};
-use crate::telemetry::Chain;
 
 /// The card that is asked about.
 struct Subject {
@@ -37,8 +36,7 @@ pub(super) fn lookup(
 ) -> Result<Exit, Failure> {
     let settings = load(config)?.settings;
     let (subject, found) = block_on(async {
-        let remote = Remote::new(remote_options(&settings))
-            .map_err(|error| Failure::message(Exit::Usage, Chain(&error).to_string()))?;
+        let remote = Remote::new(remote_options(&settings))?;
         let subject = match card_id {
             Some(card_id) => by_id(card_id),
             None => in_reader(&settings, reader).await?,

@@ -7,6 +7,7 @@ use super::load::load;
 use super::out::Out;
 use super::text::table;
 use crate::config::{Level, LogFormat, LogSettings};
+use crate::remote::SetupError;
 use crate::telemetry::{self, Format, LevelFilter};
 
 pub(super) fn run(config: Option<&Path>) -> Result<Exit, Failure> {
@@ -16,9 +17,9 @@ pub(super) fn run(config: Option<&Path>) -> Result<Exit, Failure> {
     let reload = Box::new(move || {
         load(file.as_deref()).map(|loaded| loaded.settings).map_err(|failure| failure.to_string())
     });
-    crate::app::run(settings, reload).map_err(|error| {
-        let usage = error.downcast_ref::<crate::remote::SetupError>().is_some();
-        Failure::new(if usage { Exit::Usage } else { Exit::Failed }, error)
+    crate::app::run(settings, reload).map_err(|error| match error.downcast::<SetupError>() {
+        Ok(setup) => setup.into(),
+        Err(error) => Failure::new(Exit::Failed, error),
     })?;
     Ok(Exit::Done)
 }

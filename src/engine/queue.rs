@@ -18,6 +18,8 @@ use crate::domain::{
     ParkReason, Settlement, Stage,
 };
 
+mod ends;
+mod start;
 mod steps;
 mod wishes;
 

@@ -1,0 +1,126 @@
+//! What the engine wants done.
+
+#[cfg(doc)]
+use super::Event;
+use crate::domain::{
+    Atr, AuditLine, CallError, Decision, Draft, EntryId, Identity, InsertionId, ReaderName,
+    RecordId, Settlement, Stage,
+};
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Read the card.
+    Probe {
+        /// Where.
+        reader: ReaderName,
+        /// Which stay.
+        insertion: InsertionId,
+        /// Its ATR.
+        atr: Atr,
+    },
+    /// Stop waiting for the card in this reader.
+    AbandonProbe {
+        /// Where.
+        reader: ReaderName,
+    },
+    /// Put an entry on disk, in place of older ones of the same card.
+    Append {
+        /// The insertion that makes it.
+        insertion: InsertionId,
+        /// The entry.
+        entry: NewEntry,
+    },
+    /// Remember that the card left the reader.
+    EndStay {
+        /// Where.
+        reader: ReaderName,
+    },
+    /// Ask CM about a card.
+    Lookup {
+        /// For whom.
+        entry: EntryId,
+        /// The card.
+        identity: Identity,
+    },
+    /// Read a record again.
+    ReadBack {
+        /// For whom.
+        entry: EntryId,
+        /// Which.
+        record: RecordId,
+    },
+    /// Put on disk how far an entry has come.
+    Save {
+        /// Whose.
+        entry: EntryId,
+        /// How far.
+        stage: Stage,
+    },
+    /// Have CM change a record.
+    Push {
+        /// For whom.
+        entry: EntryId,
+        /// What.
+        decision: Decision,
+    },
+    /// Put an outcome on disk.
+    Settle {
+        /// Whose.
+        entry: EntryId,
+        /// Which.
+        end: Settlement,
+    },
+    /// Put a parked entry back in the queue, on disk. It is worked on once that is
+    /// [`Event::Unparked`].
+    Unpark {
+        /// Which.
+        entry: EntryId,
+        /// The act, for the audit trail.
+        act: AuditLine,
+    },
+    /// Put an audit line on disk that belongs to no entry.
+    Note(AuditLine),
+    /// Tell people.
+    Tell(Notice),
+}
+
+/// An entry on its way to the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEntry {
+    /// The insertion.
+    pub draft: Draft,
+    /// `Sent` where a superseded entry may have sent something that has to be read back.
+    pub stage: Stage,
+    /// The entries it takes the place of; those that have no outcome yet with theirs.
+    pub supersedes: Vec<(EntryId, Option<Settlement>)>,
+}
+
+/// What people should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// CM does not answer any more.
+    CmAway(CallError),
+    /// CM answers again.
+    CmBack,
+    /// Something about a card that stops nothing.
+    Warning {
+        /// The entry.
+        entry: EntryId,
+        /// In words.
+        text: String,
+    },
+    /// The outbox does not take entries.
+    StoreTrouble(String),
+    /// The outbox takes entries again.
+    StoreBack,
+    /// The outbox lost an entry; nothing more can be done for it.
+    EntryLost {
+        /// Which.
+        entry: EntryId,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// An identified card could not be kept: neither the disk nor the memory had room for it.
+    Lost(Box<Draft>),
+}

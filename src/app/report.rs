@@ -26,9 +26,8 @@ pub(super) fn damaged(rows: &[Damage]) {
 
 pub(super) fn observed(observation: &Observation, ids: Ids) {
     match observation {
-        Observation::ServiceUp => tracing::info!("Connected to pcscd"),
-        Observation::ServiceDown { reason } => tracing::warn!(reason, "No connection to pcscd"),
-        Observation::Settled => tracing::debug!("Readers are known"),
+        // The readers say themselves whether they can be watched.
+        Observation::ServiceUp | Observation::ServiceDown { .. } | Observation::Settled => {}
         Observation::Attached { reader } => tracing::info!(%reader, "Reader attached"),
         Observation::Detached { reader } => tracing::info!(%reader, "Reader detached"),
         Observation::Inserted { reader, insertion, atr, .. } => {

@@ -73,3 +73,6 @@ pub enum ActError {
     #[error("the outbox cannot be written: {0}")]
     Store(String),
 }
+
+#[cfg(test)]
+mod tests;

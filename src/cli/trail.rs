@@ -134,3 +134,19 @@ pub(super) fn as_text(line: &AuditLine, numbers: &Numbers) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_an_instant_a_date_or_an_age() {
+        let instant = "2026-03-01T10:00:00Z";
+        assert_eq!(moment(instant), Ok(instant.parse().unwrap()));
+        assert_eq!(moment("2026-03-01"), Ok("2026-03-01T00:00:00Z".parse().unwrap()));
+        let age = Timestamp::now().duration_since(moment("2h").unwrap()).as_secs();
+        assert!((7199..=7201).contains(&age), "{age}");
+        assert!(moment("yesterday").is_err());
+        assert!(moment("99999999999999y").is_err());
+    }
+}

@@ -1,7 +1,7 @@
 //! The server's half: routes, and the socket file.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use axum::Json;
@@ -65,8 +65,13 @@ impl Drop for Server {
     }
 }
 
-/// Removes a socket that a killed daemon left, but never one that somebody answers on.
+/// Removes a socket that a killed daemon left, but never one that somebody answers on, nor
+/// anything else that has the name.
 fn remove_stale(path: &Path) -> Result<(), BindError> {
+    let is_socket = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
+    if !is_socket {
+        return Ok(());
+    }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(BindError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

@@ -1,0 +1,147 @@
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc::Receiver;
+
+use super::*;
+use crate::domain::{LinkView, OutboxView, ServiceView};
+
+fn place() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run/control.sock");
+    (dir, path)
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        station: "desk-3".to_owned(),
+        version: "1".to_owned(),
+        started_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        pcscd: ServiceView::Connecting,
+        readers: vec![],
+        cm: LinkView::Untried,
+        outbox: OutboxView { waiting: 0, parked: 0, oldest: None, trouble: None },
+        latest: vec![],
+    }
+}
+
+/// Stands in for the daemon's loop.
+fn serve(mut requests: Receiver<Request>) {
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            match request {
+                Request::Snapshot(reply) => drop(reply.send(snapshot())),
+                Request::Entries(reply) => drop(reply.send(vec![])),
+                Request::Act { entry, act, by, reply } => {
+                    assert!(by.starts_with("uid "), "{by}");
+                    let result = match (entry.number(), act) {
+                        (1, _) => Ok(()),
+                        (2, _) => Err(ActError::Busy),
+                        (3, Act::Discard) => Err(ActError::Store("full".to_owned())),
+                        _ => Err(ActError::NoSuchEntry),
+                    };
+                    drop(reply.send(result));
+                }
+                Request::Audit(query, reply) => {
+                    assert_eq!(query.limit, Some(7));
+                    assert!(query.since.is_some() && query.until.is_none());
+                    drop(reply.send(Ok((vec![], Some("9@2026".to_owned())))));
+                }
+            }
+        }
+    });
+}
+
+async fn raw(path: &Path, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn the_client_gets_what_the_loop_answers() {
+    let (_dir, path) = place();
+    let (_server, requests) = Server::bind(&path).unwrap();
+    serve(requests);
+    let client = Client::new(&path);
+    assert_eq!(client.status().await.unwrap(), snapshot());
+    assert_eq!(client.entries().await.unwrap(), vec![]);
+    let query = AuditQuery {
+        since: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        limit: Some(7),
+        ..AuditQuery::default()
+    };
+    assert_eq!(client.audit(&query).await.unwrap().next.as_deref(), Some("9@2026"));
+    assert_eq!(client.act(EntryId::new(1), Act::Retry).await.unwrap().done, "retried");
+}
+
+#[tokio::test]
+async fn a_refused_act_says_why() {
+    let (_dir, path) = place();
+    let (_server, requests) = Server::bind(&path).unwrap();
+    serve(requests);
+    let client = Client::new(&path);
+    let error = client.act(EntryId::new(2), Act::Retry).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(why) if why.contains("try again")), "{error}");
+    let error = client.act(EntryId::new(3), Act::Discard).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(why) if why.contains("full")), "{error}");
+    let error = client.entry(EntryId::new(4)).await.unwrap_err();
+    assert!(matches!(error, ClientError::NotFound(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_request_harms_nobody() {
+    let (_dir, path) = place();
+    let (_server, requests) = Server::bind(&path).unwrap();
+    serve(requests);
+    for garbage in [&b"\0\xff\xfe"[..], b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"] {
+        let answer = raw(&path, garbage).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(1 << 20));
+    drop(UnixStream::connect(&path).await.unwrap().write_all(long.as_bytes()).await);
+    assert_eq!(Client::new(&path).status().await.unwrap(), snapshot());
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner_and_group_and_goes_with_the_server() {
+    let (_dir, path) = place();
+    let (server, _requests) = Server::bind(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    drop(server);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_socket_that_a_killed_daemon_left_is_replaced_and_one_that_answers_is_not() {
+    let (_dir, path) = place();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "left behind");
+    let (_server, _requests) = Server::bind(&path).unwrap();
+    let second = Server::bind(&path);
+    assert!(matches!(second, Err(BindError::InUse(_))));
+    assert!(path.exists(), "the first goes on");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_left_alone() {
+    let (_dir, path) = place();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "somebody's").unwrap();
+    assert!(matches!(Server::bind(&path), Err(BindError::Socket(..))));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+}
+
+#[tokio::test]
+async fn without_a_daemon_the_client_says_so() {
+    let (_dir, path) = place();
+    let error = Client::new(&path).status().await.unwrap_err();
+    assert!(matches!(error, ClientError::NotRunning(..)), "{error}");
+}

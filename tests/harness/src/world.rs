@@ -218,6 +218,16 @@ impl World {
         signal_pid(self.daemon_pid()?, Signal::HUP)
     }
 
+    /// Holds the agent where it is (SIGSTOP).
+    pub fn freeze_daemon(&self) -> Result<()> {
+        signal_pid(self.daemon_pid()?, Signal::STOP)
+    }
+
+    /// Lets a held agent go on (SIGCONT).
+    pub fn thaw_daemon(&self) -> Result<()> {
+        signal_pid(self.daemon_pid()?, Signal::CONT)
+    }
+
     /// Waits for the agent to end by itself.
     pub fn wait_daemon_end(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let process = self.daemon.as_mut().context("the agent does not run")?;

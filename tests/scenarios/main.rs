@@ -9,6 +9,8 @@
 )]
 
 mod commands;
+mod desk;
+mod judges;
 mod kills;
 mod outages;
 mod way;

@@ -1,0 +1,102 @@
+//! Readers and cards: what comes, goes, hangs and lies between the card and the outbox.
+
+mod service;
+mod settings;
+mod sharing;
+mod stays;
+mod trouble;
+
+use std::process::Command;
+use std::time::Instant;
+
+use cardbridge_harness::cards::{GidsCard, InsertedCard};
+use cardbridge_harness::process::Process;
+use serde_json::Value;
+
+use super::*;
+
+pub(super) use sharing::{has_opensc, opensc};
+
+const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
+
+/// The card that CM knows beside the seed's, in a world of [`cm_with`].
+fn other() -> GidsCard {
+    GidsCard::new(cardid(OTHER))
+}
+
+/// Everything that `cardbridge status` tells.
+fn told(world: &World) -> Value {
+    world.cli(&["status", "--json"]).unwrap().json().unwrap()
+}
+
+/// What `cardbridge status` tells of the card in a reader; null where the reader is not there.
+fn card_in(world: &World, reader: usize) -> Value {
+    let name = &world.pcscd.reader_names()[reader];
+    let told = told(world);
+    let readers = told["readers"].as_array().unwrap();
+    let view = readers.iter().find(|view| view["reader"] == name.as_str());
+    view.map_or(Value::Null, |view| view["card"].clone())
+}
+
+/// Waits until the card in a reader is in this state, and returns what is told of it.
+fn wait_card(world: &World, reader: usize, state: &str) -> Value {
+    let mut card = Value::Null;
+    let is_so = || {
+        card = card_in(world, reader);
+        card["state"] == state
+    };
+    world.wait_until(&format!("{state} in reader {reader}"), LONG, is_so).unwrap();
+    card
+}
+
+/// Waits until pcscd has powered the card that was put in, so that it counts the insertion.
+fn wait_powered(card: &InsertedCard) {
+    card.wait_for("pcscd to power the card", LONG, |state| state.power_ups > 0).unwrap();
+}
+
+/// Waits until the daemon has made of the card in a reader whatever it makes of it, and has nothing
+/// left to do.
+fn wait_idle(world: &World, reader: usize) -> Value {
+    let card = wait_card(world, reader, "identified");
+    let done = || {
+        let told = told(world);
+        card_in(world, reader)["entry"].is_number() && told["outbox"]["waiting"] == 0
+    };
+    world.wait_until("the daemon to be done", LONG, done).unwrap();
+    card
+}
+
+/// The entries in the audit trail, in order.
+fn entries(world: &World) -> Vec<u64> {
+    world.audit().unwrap().iter().filter_map(|line| line["entry"].as_u64()).collect()
+}
+
+/// The values of one key, over the whole audit trail.
+fn column(world: &World, key: &str) -> Vec<String> {
+    let audit = world.audit().unwrap();
+    audit.iter().map(|line| line[key].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// A program beside the daemon, with its output in a file.
+struct Beside {
+    process: Process,
+    output: tempfile::NamedTempFile,
+}
+
+impl Beside {
+    fn start(mut command: Command) -> Self {
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let file = output.reopen().unwrap();
+        command.stdin(std::process::Stdio::null());
+        command.stdout(file.try_clone().unwrap()).stderr(file);
+        Self { process: Process::spawn(command).unwrap(), output }
+    }
+
+    fn output(&self) -> String {
+        std::fs::read_to_string(self.output.path()).unwrap()
+    }
+
+    fn runs(&mut self) -> bool {
+        self.process.ended().unwrap().is_none()
+    }
+}

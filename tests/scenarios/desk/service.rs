@@ -1,0 +1,147 @@
+//! pcscd comes, goes, and hangs; the daemon stays.
+
+use super::*;
+
+/// How many descriptors and threads the daemon has.
+fn holdings(world: &World) -> (usize, usize) {
+    let pid = world.daemon_pid().unwrap();
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+    (count("fd"), count("task"))
+}
+
+fn wait_service(world: &World, state: &str) {
+    let is_so = || told(world)["pcscd"]["state"] == state;
+    world.wait_until(&format!("pcscd to be told as {state}"), LONG, is_so).unwrap();
+}
+
+#[test]
+fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let mut outcomes = 0;
+    let mut before = None;
+    for round in 0..5 {
+        let card = world.insert(1, GidsCard::seed()).unwrap();
+        outcomes += 1;
+        world.wait_for_outcomes(outcomes, LONG).unwrap();
+        drop(card);
+        wait_card(&world, 1, "empty");
+        // Whatever a first card brings to stay has come by the second round.
+        if round == 1 {
+            let quiet = || holdings(&world).1 <= 4;
+            world.wait_until("threads that only linger to end", LONG, quiet).unwrap();
+            before = Some(holdings(&world));
+        }
+        world.pcscd.kill9().unwrap();
+        wait_service(&world, "down");
+        assert_eq!(told(&world)["readers"].as_array().unwrap().len(), 0);
+        world.pcscd.restart().unwrap();
+        wait_service(&world, "up");
+        assert_eq!(told(&world)["readers"].as_array().unwrap().len(), 2);
+    }
+    let as_before = || Some(holdings(&world)) == before;
+    let same = world.wait_until("descriptors and threads as before", LONG, as_before);
+    same.unwrap_or_else(|error| panic!("{error}: {:?} after {before:?}", holdings(&world)));
+    assert_eq!(world.outcomes().unwrap().len(), 5);
+    assert_eq!(world.cm.puts().len(), 1);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_stayed_while_pcscd_was_restarted_is_the_same_stay() {
+    let Some(world) = world() else { return };
+    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    for _ in 0..3 {
+        // vpcd finds a card only after its first look, which a real reader's driver does not need.
+        // The daemon is held until then, so that it meets what it would meet with a real one.
+        world.freeze_daemon().unwrap();
+        let powered = card.state().power_ups;
+        world.pcscd.restart().unwrap();
+        card.wait_for("pcscd to power it", LONG, |state| state.power_ups > powered).unwrap();
+        let settled = world.daemon_log().matches("Readers are known").count();
+        world.thaw_daemon().unwrap();
+        let again = || world.daemon_log().matches("Readers are known").count() > settled;
+        world.wait_until("the readers to be known again", LONG, again).unwrap();
+        wait_idle(&world, 0);
+        assert_eq!(card_in(&world, 0)["entry"], 1);
+    }
+    let _other = world.insert(1, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    assert_eq!(column(&world, "card_id"), [CARD, OTHER], "the card that stayed is not told again");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_swapped_while_pcscd_was_away_is_a_new_entry() {
+    let Some(world) = world() else { return };
+    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.pcscd.kill9().unwrap();
+    card.eject();
+    world.pcscd.restart().unwrap();
+    let _other = world.insert(0, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    assert_eq!(column(&world, "card_id"), [CARD, OTHER]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn pcscd_may_die_while_a_card_is_read() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    card.hang_at(2);
+    card.wait_for("the second command", LONG, |state| state.hanging).unwrap();
+    world.pcscd.restart().unwrap();
+    card.release();
+    let updated = || world.outcomes().unwrap().iter().any(|outcome| outcome == "updated");
+    world.wait_until("the card to be read after all", LONG, updated).unwrap();
+    assert_eq!(world.outcomes().unwrap(), ["not-identified", "updated"]);
+    assert_eq!(world.audit().unwrap()[0]["reason"], "failed");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_daemon_that_starts_before_pcscd_works_once_it_is_there() {
+    for crashed in [false, true] {
+        let Some(world) = world() else { return };
+        let mut world = world.without_daemon().start().unwrap();
+        if crashed {
+            world.pcscd.kill9().unwrap();
+        } else {
+            world.pcscd.stop().unwrap();
+        }
+        world.start_daemon().unwrap();
+        wait_service(&world, "down");
+        let reason = told(&world)["pcscd"]["reason"].as_str().unwrap().to_owned();
+        assert!(reason.contains("pcscd is not running"), "{reason}");
+        world.pcscd.restart().unwrap();
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_pcscd_that_hangs_holds_up_neither_status_nor_sigterm() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    wait_service(&world, "up");
+    world.pcscd.freeze().unwrap();
+    let asked = Instant::now();
+    told(&world);
+    assert!(asked.elapsed() < Duration::from_secs(2), "status took {:?}", asked.elapsed());
+    world.stop_daemon().unwrap();
+
+    world.start_daemon().unwrap();
+    world.stop_daemon().unwrap();
+    world.start_daemon().unwrap();
+    assert_eq!(told(&world)["pcscd"]["state"], "connecting");
+    world.pcscd.thaw().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}

@@ -1,0 +1,83 @@
+//! What the configuration makes of readers and cards.
+
+use super::*;
+
+const SEED_ATR: &str = "3b8d0180fba000000397425446590301c8";
+
+#[test]
+fn a_card_whose_atr_is_to_be_skipped_is_never_touched() {
+    let Some(world) = world() else { return };
+    let mut world = world
+        .cm(cm_with(&[OTHER]))
+        .config_set("cards.skip_atr", "[\"3b8d01??fba000000397425446590301c8\"]")
+        .start()
+        .unwrap();
+    let skipped = world.insert(0, GidsCard::seed()).unwrap();
+    let card = wait_card(&world, 0, "not-identified");
+    assert_eq!((&card["atr"], &card["why"]["reason"]), (&SEED_ATR.into(), &"skipped".into()));
+    let others_atr = hex::decode("3b8d0180fba000000397425446590401cf").unwrap();
+    let _other = world.insert(1, other().with_atr(others_atr)).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.kill9_daemon().unwrap();
+    world.start_daemon().unwrap();
+    wait_card(&world, 0, "not-identified");
+    wait_idle(&world, 1);
+    assert_eq!(skipped.apdus(), [], "it was not touched");
+    assert_eq!(column(&world, "card_id"), [OTHER]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_in_a_reader_that_is_switched_off_is_never_touched() {
+    let Some(world) = world() else { return };
+    let world = world
+        .cm(cm_with(&[OTHER]))
+        .config_extra("[[reader]]\nmatch = \"* 00 01\"\nenabled = false")
+        .start()
+        .unwrap();
+    let off = world.insert(1, GidsCard::seed()).unwrap();
+    let card = wait_card(&world, 1, "not-identified");
+    assert_eq!(card["why"]["reason"], "skipped");
+    let _other = world.insert(0, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(off.apdus(), [], "it was not touched");
+    assert_eq!(column(&world, "card_id"), [OTHER]);
+    assert_eq!(status(&world), ACTIVE);
+    world.finish().unwrap();
+}
+
+#[test]
+fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
+    let rule = |name: &str, role: &str, set: &str| {
+        format!(
+            "[[rule]]\nname = \"{name}\"\nrequest_type = [\"Retire\"]\nset_status = \"{set}\"\n\
+             reader_role = [\"{role}\"]\n"
+        )
+    };
+    let text = [
+        "[[reader]]\nmatch = \"*1 00 00\"\nlabel = \"Desk A\"\nrole = \"returns\"\n".to_owned(),
+        "[[reader]]\nmatch = \"*1 00 01\"\nlabel = \"Desk B\"\nrole = \"lost+found\"\n".to_owned(),
+        rule("retire-returns", "returns", "Retired"),
+        rule("disable-lost", "lost+found", "Disabled"),
+    ];
+    let third = "00000001-0000-4000-8000-000000000001";
+    let Some(world) = world() else { return };
+    let world =
+        world.readers(4).cm(cm_with(&[OTHER, third])).config_extra(&text.concat()).start().unwrap();
+    let in_order = [GidsCard::seed(), other(), GidsCard::new(cardid(third))];
+    let mut inserted = Vec::new();
+    for (reader, card) in in_order.into_iter().enumerate() {
+        inserted.push(world.insert(reader, card).unwrap());
+        world.wait_for_outcomes(reader + 1, LONG).unwrap();
+    }
+    assert_eq!(world.outcomes().unwrap(), ["updated", "updated", "nothing-to-do"]);
+    assert_eq!(column(&world, "label"), ["Desk A", "Desk B", "Virtual PCD 2 00 00"]);
+    assert_eq!(column(&world, "rule"), ["retire-returns", "disable-lost", ""]);
+    assert_eq!(column(&world, "new_status_name"), ["Retired", "Disabled", ""]);
+    let view = &told(&world)["readers"][0];
+    assert_eq!(
+        (&view["place"]["label"], &view["place"]["role"]),
+        (&"Desk A".into(), &"returns".into())
+    );
+    world.finish().unwrap();
+}

@@ -1,0 +1,88 @@
+//! Another program with the card: one that we did not write, and that is stopped in the middle of
+//! a command for as long as the scenario needs it.
+
+use super::*;
+
+/// `opensc-tool` with these arguments, on a reader of the world's pcscd.
+pub(in super::super) fn opensc(
+    world: &World,
+    reader: usize,
+    settings: &str,
+    args: &[&str],
+) -> Command {
+    let file = world.dir().join("opensc.conf");
+    std::fs::write(&file, settings).unwrap();
+    let mut command = cardbridge_harness::process::mortal("opensc-tool");
+    command.args(["--reader", &world.pcscd.reader_names()[reader]]).args(args);
+    command.env("PCSCLITE_CSOCK_NAME", world.pcscd.socket_path()).env("OPENSC_CONF", file);
+    command
+}
+
+/// Whether OpenSC's tool is there; says so if not.
+pub(in super::super) fn has_opensc() -> bool {
+    let there = Command::new("opensc-tool").arg("--version").output().is_ok();
+    if !there {
+        cardbridge_harness::skipped("opensc-tool is missing (package opensc)");
+    }
+    there
+}
+
+/// A world with a card that another program holds: its first command waits to be answered.
+fn held(exclusive: bool) -> Option<(World, InsertedCard, Beside)> {
+    let world = world()?;
+    if !has_opensc() {
+        return None;
+    }
+    let world = world.without_daemon().start().unwrap();
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_powered(&card);
+    card.hang_at(1);
+    let settings =
+        format!("app default {{ reader_driver pcsc {{ connect_exclusive = {exclusive}; }} }}");
+    let program = Beside::start(opensc(&world, 0, &settings, &["--serial"]));
+    card.wait_for("the other program's command", LONG, |state| state.hanging).unwrap();
+    Some((world, card, program))
+}
+
+#[test]
+fn a_card_that_another_program_has_for_itself_is_waited_for() {
+    let Some((mut world, card, mut program)) = held(true) else { return };
+    world.start_daemon().unwrap();
+    wait_card(&world, 0, "reading");
+    assert_eq!(card.apdus().len(), 1, "only the other program's command");
+    assert!(program.runs());
+    card.release();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    let ended = || !program.runs();
+    world.wait_until("the other program's end", LONG, ended).unwrap();
+    assert!(program.output().contains("3F F1 88 BC"), "undisturbed: {}", program.output());
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_another_program_keeps_for_itself_is_told_as_busy() {
+    let Some((mut world, card, mut program)) = held(true) else { return };
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
+    let line = &world.audit().unwrap()[0];
+    assert_eq!(line["reason"], "busy");
+    assert_eq!(card.apdus().len(), 1, "only the other program's command");
+    assert!(program.runs());
+    assert_eq!(world.cm.log().len(), 0);
+    card.release();
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_in_another_programs_transaction_is_waited_for() {
+    let Some((mut world, card, mut program)) = held(false) else { return };
+    world.start_daemon().unwrap();
+    wait_card(&world, 0, "reading");
+    assert_eq!(card.apdus().len(), 1, "only the other program's command");
+    card.release();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    let ended = || !program.runs();
+    world.wait_until("the other program's end", LONG, ended).unwrap();
+    assert!(program.output().contains("3F F1 88 BC"), "undisturbed: {}", program.output());
+    world.finish().unwrap();
+}

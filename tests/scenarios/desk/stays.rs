@@ -1,0 +1,167 @@
+//! One insertion is one entry: over restarts of the daemon, swaps, and whole desks at once.
+
+use cardbridge_harness::cards::Faults;
+
+use super::*;
+
+#[test]
+fn a_card_that_was_there_before_the_daemon_is_worked_on() {
+    let Some(world) = world() else { return };
+    let mut world = world.without_daemon().start().unwrap();
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_powered(&card);
+    assert!(card.apdus().is_empty(), "nobody has read it yet");
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(status(&world), RETIRED);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_daemon_restarted_with_the_card_in_the_reader_makes_no_second_entry() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    let calls = world.cm.log().len();
+    for kill in [true, false, true] {
+        if kill {
+            world.kill9_daemon().unwrap();
+        } else {
+            world.stop_daemon().unwrap();
+        }
+        world.start_daemon().unwrap();
+        wait_idle(&world, 0);
+        assert_eq!(card_in(&world, 0)["entry"], 1, "killed: {kill}");
+        assert_eq!(world.outcomes().unwrap(), ["updated"], "killed: {kill}");
+    }
+    assert_eq!(world.cm.log().len(), calls, "CM is not asked again");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_swapped_for_another_while_the_daemon_was_down_is_a_new_entry() {
+    let Some(world) = world() else { return };
+    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.kill9_daemon().unwrap();
+    card.eject();
+    let swapped = world.insert(0, other()).unwrap();
+    wait_powered(&swapped);
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    assert_eq!(column(&world, "card_id"), [CARD, OTHER]);
+    assert_eq!(entries(&world), [1, 2]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_taken_out_and_put_back_while_the_daemon_was_down_is_a_new_entry() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.stop_daemon().unwrap();
+    card.eject();
+    let back = world.insert(0, GidsCard::seed()).unwrap();
+    wait_powered(&back);
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
+    assert_eq!(entries(&world), [1, 2]);
+    assert_eq!(world.cm.puts().len(), 1);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_taken_out_while_the_daemon_was_down_is_a_new_entry_when_it_comes_back_later() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.stop_daemon().unwrap();
+    card.eject();
+    let scanned = || world.cli(&["scan", "--once"]).unwrap().stdout;
+    world.wait_until("the removal", LONG, || !scanned().contains("card")).unwrap();
+    world.start_daemon().unwrap();
+    wait_card(&world, 0, "empty");
+    world.kill9_daemon().unwrap();
+    let back = world.insert(0, GidsCard::seed()).unwrap();
+    wait_powered(&back);
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn two_cards_in_turns_in_one_reader_make_an_entry_a_stay() {
+    let Some(world) = world() else { return };
+    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut expected = Vec::new();
+    for stay in 0..10 {
+        let (id, card) = if stay % 2 == 0 { (CARD, GidsCard::seed()) } else { (OTHER, other()) };
+        // Dropped in the moment before the next one goes in: a swap between two looks of pcscd.
+        let _card = world.insert(0, card).unwrap();
+        expected.push(id);
+        world.wait_for_outcomes(expected.len(), LONG).unwrap();
+    }
+    wait_card(&world, 0, "empty");
+    assert_eq!(column(&world, "card_id"), expected);
+    assert_eq!(entries(&world), (1..=10).collect::<Vec<_>>());
+    let outcomes = world.outcomes().unwrap();
+    assert_eq!(outcomes[..2], ["updated", "updated"]);
+    assert!(outcomes[2..].iter().all(|outcome| outcome == "already-set"), "{outcomes:?}");
+    assert_eq!(world.cm.puts().len(), 2);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_stay_leaves_one_line_whether_the_card_was_read_or_torn_out() {
+    let Some(world) = world() else { return };
+    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        let torn = Faults { slow: Duration::from_millis(50), ..Faults::default() };
+        let mut card = world.insert_with(0, GidsCard::seed(), torn).unwrap();
+        card.wait_for("the first command", LONG, |state| !state.exchanges.is_empty()).unwrap();
+        card.eject();
+        // vpcd does not notice a card that is swapped in the middle of a command.
+        wait_card(&world, 0, "empty");
+        let mut read = world.insert(0, other()).unwrap();
+        expected.extend(["not-identified", if round == 0 { "updated" } else { "already-set" }]);
+        assert_eq!(world.wait_for_outcomes(expected.len(), LONG).unwrap(), expected);
+        read.eject();
+        wait_card(&world, 0, "empty");
+    }
+    for line in world.audit().unwrap().iter().step_by(2) {
+        assert_eq!(line["reason"], "removed", "{line}");
+    }
+    assert_eq!(entries(&world), [1, 2, 3, 4]);
+    assert_eq!(status(&world), ACTIVE, "the torn card was never looked up");
+    world.finish().unwrap();
+}
+
+#[test]
+fn sixteen_cards_in_sixteen_readers_are_sixteen_updates() {
+    let Some(world) = world() else { return };
+    let ids: Vec<String> =
+        (1..=16_u128).map(|n| Uuid::from_u128(n << 100 | 0x4000 << 64).to_string()).collect();
+    let known: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let world = world.readers(16).cm(cm_with(&known)).start().unwrap();
+    let cards: Vec<_> = ids
+        .iter()
+        .enumerate()
+        .map(|(reader, id)| world.insert(reader, GidsCard::new(cardid(id))).unwrap())
+        .collect();
+    assert_eq!(world.wait_for_outcomes(16, LONG).unwrap(), ["updated"; 16]);
+    assert_eq!(world.cm.puts().iter().filter(|put| put.applied).count(), 16);
+
+    let mut seen: Vec<_> =
+        column(&world, "reader").into_iter().zip(column(&world, "card_id")).collect();
+    seen.sort();
+    let mut expected: Vec<_> = world.pcscd.reader_names().into_iter().zip(ids).collect();
+    expected.sort();
+    assert_eq!(seen, expected, "each card in its own reader");
+    drop(cards);
+    world.finish().unwrap();
+}

@@ -1,0 +1,266 @@
+//! Cards that are mute, slow, hung, strange or empty: told for what they are, and never taken for
+//! somebody's.
+
+use cardbridge_harness::cards::{Answering, Card, Faults, PlainCard, TableRow};
+
+use super::*;
+
+/// A card that only speaks T=0: no T=1 in its ATR.
+const T0_ATR: [u8; 4] = [0x3b, 0x02, 0x14, 0x50];
+
+/// Faults from the first command on.
+fn answering(answering: Answering) -> Faults {
+    Faults { answering, ..Faults::default() }
+}
+
+#[test]
+fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    let faults = Faults { mute: true, ..Faults::default() };
+    let mut card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
+    wait_card(&world, 0, "mute");
+    let line = &world.audit().unwrap()[0];
+    assert_eq!(line["reason"], "mute");
+    assert!(line["detail"].as_str().unwrap().contains("turn it round"), "{line}");
+    assert_eq!((line.get("entry"), line.get("atr")), (None, None));
+    assert!(world.cli(&["status"]).unwrap().stdout.contains("mute"));
+
+    // Another reader is worked on while it lies there.
+    card.eject();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_mute_card_holds_up_no_other_reader() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    let faults = Faults { mute: true, ..Faults::default() };
+    let _mute = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    wait_card(&world, 0, "mute");
+    let _card = world.insert(1, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
+    assert_eq!(card_in(&world, 0)["state"], "mute");
+    assert_eq!(world.outcomes().unwrap().len(), 2, "a mute card is told once");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_hung_card_holds_up_nothing_and_is_told_as_timeout() {
+    let Some(world) = world() else { return };
+    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let faults = Faults { hang_at: Some(2), ..Faults::default() };
+    let mut hung = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    hung.wait_for("the card to hang", LONG, |state| state.hanging).unwrap();
+    let began = Instant::now();
+    let _good = world.insert(1, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert!(began.elapsed() < Duration::from_secs(8), "the other card waited for the hung one");
+    assert_eq!(card_in(&world, 0)["state"], "reading");
+
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "not-identified"]);
+    assert!(began.elapsed() > Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(world.audit().unwrap()[1]["reason"], "timeout");
+    let card = wait_card(&world, 0, "not-identified");
+    assert_eq!(card["why"]["reason"], "timeout");
+
+    // What it says after all comes too late, and the next insertion begins anew.
+    hung.release();
+    hung.wait_for("the late answer", LONG, |state| !state.hanging).unwrap();
+    hung.eject();
+    wait_card(&world, 0, "empty");
+    let again = world.insert_with(0, GidsCard::seed(), Faults::default()).unwrap();
+    assert_eq!(world.wait_for_outcomes(3, LONG).unwrap()[2], "updated");
+    drop(again);
+
+    // A thread that was given up, and one that was not, are both left behind at the end.
+    let faults = Faults { hang_at: Some(1), ..Faults::default() };
+    wait_card(&world, 0, "empty");
+    let hung = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    hung.wait_for("the card to hang", LONG, |state| state.hanging).unwrap();
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_slow_card_is_read() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    let faults = Faults { slow: Duration::from_millis(200), ..Faults::default() };
+    let card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    let took = world.audit().unwrap()[0]["duration_ms"].as_u64().unwrap();
+    assert!(took >= 200 * card.apdus().len() as u64, "{took} ms");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_answers_nonsense_is_never_identified() {
+    let strange = [
+        (Answering::StatusWord(0x6f00), "unknown-family"),
+        (Answering::StatusWord(0x6d00), "unknown-family"),
+        (Answering::StatusWord(0x6a82), "unknown-family"),
+        (Answering::StatusWord(0x6982), "unknown-family"),
+        (Answering::StatusWord(0x9000), "unknown-family"),
+        (Answering::StatusWord(0x6110), "unknown-family"),
+        (Answering::StatusWord(0x6100), "unknown-family"),
+        (Answering::StatusWord(0x6c10), "unknown-family"),
+        (Answering::StatusWord(0x6c00), "unknown-family"),
+        (Answering::Garbage, "unknown-family"),
+        (Answering::Stump, "failed"),
+    ];
+    let Some(world) = world() else { return };
+    let world = world.readers(strange.len()).start().unwrap();
+    let cards: Vec<_> = strange
+        .iter()
+        .enumerate()
+        .map(|(reader, (how, _))| {
+            world.insert_with(reader, GidsCard::seed(), answering(*how)).unwrap()
+        })
+        .collect();
+    world.wait_for_outcomes(strange.len(), LONG).unwrap();
+    let audit = world.audit().unwrap();
+    assert_eq!(audit.len(), strange.len(), "{audit:?}");
+    for (name, (how, reason)) in world.pcscd.reader_names().iter().zip(strange) {
+        let line = audit.iter().find(|line| line["reader"] == name.as_str()).unwrap();
+        assert_eq!(line["outcome"], "not-identified", "{how:?}: {line}");
+        assert_eq!(line["reason"], reason, "{how:?}: {line}");
+        assert_eq!(line.get("card_id"), None, "{how:?}: {line}");
+    }
+    assert!(cards.iter().all(|card| card.apdus().len() < 100), "no card is asked without end");
+    assert_eq!(world.cm.log().len(), 0, "CM hears nothing of them");
+    world.finish().unwrap();
+}
+
+/// Turns bad after the application was selected.
+#[derive(Debug)]
+struct TurnsBad {
+    card: GidsCard,
+    word: u16,
+    selected: bool,
+}
+
+impl Card for TurnsBad {
+    fn atr(&self) -> Vec<u8> {
+        self.card.atr()
+    }
+
+    fn power(&mut self) {
+        self.selected = false;
+        self.card.power();
+    }
+
+    fn command(&mut self, apdu: &[u8]) -> Vec<u8> {
+        if self.selected {
+            return self.word.to_be_bytes().to_vec();
+        }
+        self.selected = true;
+        self.card.command(apdu)
+    }
+}
+
+#[test]
+fn a_gids_card_without_a_usable_id_is_told_as_no_id() {
+    let row = |object, file| TableRow { directory: "", name: "cardid", object, file };
+    let seed = GidsCard::seed;
+    let bad = |word| TurnsBad { card: seed(), word, selected: false };
+    let cards: Vec<Box<dyn Card>> = vec![
+        Box::new(GidsCard::uninitialised()),
+        Box::new(GidsCard::without_cardid()),
+        Box::new(GidsCard::new([0; 16])),
+        Box::new(GidsCard::new([0xff; 16])),
+        Box::new(seed().with_object((0xA012, 0xDF20), [7; 15])),
+        Box::new(seed().with_object((0xA012, 0xDF20), [7; 17])),
+        Box::new(seed().with_object((0xA012, 0xDF20), [])),
+        Box::new(seed().with_table([])),
+        Box::new(seed().with_table([2; 200])),
+        Box::new(seed().with_rows(&[row(0x0001_DF20, 0xA012)])),
+        Box::new(seed().with_rows(&[row(0xDF20, 0xA013)])),
+        Box::new(bad(0x6f00)),
+        Box::new(bad(0x6101)),
+        Box::new(bad(0x6c01)),
+    ];
+    let Some(world) = world() else { return };
+    let world = world.readers(cards.len()).start().unwrap();
+    let count = cards.len();
+    let inserted: Vec<_> = cards
+        .into_iter()
+        .enumerate()
+        .map(|(reader, card)| world.insert(reader, Boxed(card)).unwrap())
+        .collect();
+    world.wait_for_outcomes(count, LONG).unwrap();
+    assert_eq!(column(&world, "outcome"), vec!["not-identified"; count]);
+    for line in world.audit().unwrap() {
+        assert_eq!(line["reason"], "no-id", "{line}");
+        assert_eq!(line.get("card_id"), None, "{line}");
+    }
+    assert_eq!(world.cm.log().len(), 0);
+    drop(inserted);
+    world.finish().unwrap();
+}
+
+/// A card of any kind.
+struct Boxed(Box<dyn Card>);
+
+impl Card for Boxed {
+    fn atr(&self) -> Vec<u8> {
+        self.0.atr()
+    }
+
+    fn power(&mut self) {
+        self.0.power();
+    }
+
+    fn command(&mut self, apdu: &[u8]) -> Vec<u8> {
+        self.0.command(apdu)
+    }
+}
+
+#[test]
+fn a_card_is_read_in_whatever_manner_it_answers() {
+    let ids: Vec<String> =
+        (1..=6_u128).map(|n| Uuid::from_u128(n << 100 | 0x4000 << 64).to_string()).collect();
+    let known: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let card = |n: usize| GidsCard::new(cardid(&ids[n]));
+    let plain = Answering::Normal;
+    let cards = [
+        (card(0), Answering::GetResponse),
+        (card(1), Answering::WrongLe),
+        (card(2).with_atr(T0_ATR), plain),
+        (card(3).with_atr(T0_ATR), Answering::GetResponse),
+        (card(4).with_more_files(40), plain),
+        (card(5).with_more_files(40).with_atr(T0_ATR).selected_by_default(), Answering::WrongLe),
+    ];
+    let Some(world) = world() else { return };
+    let world = world.readers(6).cm(cm_with(&known)).start().unwrap();
+    let inserted: Vec<_> = cards
+        .into_iter()
+        .enumerate()
+        .map(|(reader, (card, how))| world.insert_with(reader, card, answering(how)).unwrap())
+        .collect();
+    assert_eq!(world.wait_for_outcomes(6, LONG).unwrap(), ["updated"; 6]);
+    let mut seen = column(&world, "card_id");
+    seen.sort();
+    assert_eq!(seen, ids);
+    let long = inserted[4].apdus();
+    assert!(long.iter().any(|exchange| exchange.command[1] == 0xc0), "the table came in parts");
+    world.finish().unwrap();
+}
+
+#[test]
+fn only_reading_commands_reach_any_card() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    let gids = world.insert(0, GidsCard::seed()).unwrap();
+    let plain = world.insert(1, PlainCard::default()).unwrap();
+    world.wait_for_outcomes(2, LONG).unwrap();
+    for exchange in gids.apdus().into_iter().chain(plain.apdus()) {
+        // SELECT, GET DATA, GET RESPONSE; no VERIFY, no PUT DATA, no authentication.
+        let instruction = exchange.command[1];
+        assert!([0xa4, 0xcb, 0xca, 0xc0].contains(&instruction), "{exchange:02x?}");
+    }
+    world.finish().unwrap();
+}

@@ -1,5 +1,6 @@
 //! Readers and cards: what comes, goes, hangs and lies between the card and the outbox.
 
+mod scan;
 mod service;
 mod settings;
 mod sharing;

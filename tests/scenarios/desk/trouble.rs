@@ -56,6 +56,7 @@ fn a_hung_card_holds_up_nothing_and_is_told_as_timeout() {
     let mut hung = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     hung.wait_for("the card to hang", LONG, |state| state.hanging).unwrap();
     let began = Instant::now();
+    let mut scan = Beside::start(world.cli_command(&["scan", "--once", "--json"]));
     let _good = world.insert(1, other()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     assert!(began.elapsed() < Duration::from_secs(8), "the other card waited for the hung one");
@@ -66,6 +67,9 @@ fn a_hung_card_holds_up_nothing_and_is_told_as_timeout() {
     assert_eq!(world.audit().unwrap()[1]["reason"], "timeout");
     let card = wait_card(&world, 0, "not-identified");
     assert_eq!(card["why"]["reason"], "timeout");
+
+    world.wait_until("scan to end as well", LONG, || !scan.runs()).unwrap();
+    assert!(scan.output().contains(r#""reason":"timeout""#), "{}", scan.output());
 
     // What it says after all comes too late, and the next insertion begins anew.
     hung.release();

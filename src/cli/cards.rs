@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -12,10 +11,14 @@ use super::atr;
 use super::exit::{Exit, Failure};
 use super::load::Desk;
 use super::out::Out;
-use super::text::{table, time};
+use super::text::table;
 use crate::app::PROBE_DEADLINE;
 use crate::domain::{Atr, Identity, InsertionId, NotIdentified, ReaderName};
 use crate::readers::{Exchange, Observation, Options, Readers};
+
+mod scan;
+
+pub(super) use scan::scan;
 
 /// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
@@ -49,6 +52,12 @@ impl Watch {
             readers.probe(reader, insertion, atr);
         }
     }
+
+    fn abandon(&mut self, reader: &ReaderName) {
+        if let Some(readers) = &mut self.readers {
+            readers.abandon(reader);
+        }
+    }
 }
 
 impl Drop for Watch {
@@ -64,106 +73,6 @@ fn unreachable(reason: &str) -> Failure {
     Failure::message(Exit::Unreachable, format!("pcscd does not answer: {reason}\n{advice}"))
 }
 
-pub(super) fn scan(config: Option<&Path>, once: bool, out: &mut Out) -> Result<Exit, Failure> {
-    let desk = Desk::load(config)?;
-    block_on(async move {
-        let mut scan = Scan { watch: Watch::start(&desk)?, out, reading: BTreeMap::new() };
-        let first_look = tokio::time::Instant::now() + FIRST_LOOK;
-        let mut settled = false;
-        while !(once && settled && scan.reading.is_empty()) {
-            let next = scan.watch.next();
-            let seen = if once && !settled {
-                tokio::time::timeout_at(first_look, next)
-                    .await
-                    .map_err(|_| unreachable("no answer in time"))??
-            } else {
-                next.await?
-            };
-            if let (Observation::ServiceDown { reason }, true) = (&seen, once) {
-                return Err(unreachable(reason));
-            }
-            settled |= matches!(seen, Observation::Settled);
-            scan.show(seen)?;
-        }
-        Ok(Exit::Done)
-    })
-}
-
-struct Scan<'a> {
-    watch: Watch,
-    out: &'a mut Out,
-    /// Cards that are being read, each with the moment at which it was seen.
-    reading: BTreeMap<InsertionId, (Timestamp, Atr)>,
-}
-
-impl Scan<'_> {
-    fn show(&mut self, seen: Observation) -> Result<(), Failure> {
-        let at = Timestamp::now();
-        match seen {
-            Observation::ServiceUp | Observation::Settled => Ok(()),
-            Observation::ServiceDown { reason } => {
-                self.reading.clear();
-                tell(&format!("pcscd does not answer ({reason}); waiting for it"));
-                Ok(())
-            }
-            Observation::Attached { reader } => self.event("reader-attached", at, &reader, ""),
-            Observation::Detached { reader } => self.event("reader-detached", at, &reader, ""),
-            Observation::Mute { reader, .. } => {
-                self.event("card-mute", at, &reader, "turn it round or clean it")
-            }
-            Observation::Removed { reader, insertion } => {
-                self.reading.remove(&insertion);
-                self.event("card-removed", at, &reader, "")
-            }
-            Observation::Inserted { reader, insertion, atr, .. } => {
-                self.watch.probe(&reader, insertion, &atr);
-                self.reading.insert(insertion, (at, atr));
-                Ok(())
-            }
-            Observation::Probed { reader, insertion, result, .. } => {
-                match self.reading.remove(&insertion) {
-                    Some((at, atr)) => self.inserted(at, &reader, &atr, &result),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-
-    fn event(
-        &mut self,
-        event: &str,
-        at: Timestamp,
-        reader: &ReaderName,
-        advice: &str,
-    ) -> Result<(), Failure> {
-        if self.out.is_json() {
-            return self.out.object(&json!({ "event": event, "at": at, "reader": reader }));
-        }
-        let words = event.replace('-', " ");
-        self.out.line(format!("{}  {words:15}  {reader}  {advice}", time(at)).trim_end())
-    }
-
-    fn inserted(
-        &mut self,
-        at: Timestamp,
-        reader: &ReaderName,
-        atr: &Atr,
-        result: &Result<Identity, NotIdentified>,
-    ) -> Result<(), Failure> {
-        if self.out.is_json() {
-            let mut object =
-                json!({ "event": "card-inserted", "at": at, "reader": reader, "atr": atr });
-            merge(&mut object, result);
-            return self.out.object(&object);
-        }
-        let who = match result {
-            Ok(identity) => format!("{} {}", identity.family, identity.first().card_id),
-            Err(why) => format!("not identified: {}", why.detail),
-        };
-        self.out.line(&format!("{}  {:15}  {reader}  {who}  ATR {atr}", time(at), "card inserted"))
-    }
-}
-
 /// Adds who a card is, or why that is not known, to an object about it.
 pub(super) fn merge(object: &mut Value, result: &Result<Identity, NotIdentified>) {
     let (key, value) = match result {
@@ -173,11 +82,6 @@ pub(super) fn merge(object: &mut Value, result: &Result<Identity, NotIdentified>
     if let (Some(object), Ok(value)) = (object.as_object_mut(), value) {
         object.insert(key.to_owned(), value);
     }
-}
-
-#[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
-fn tell(text: &str) {
-    eprintln!("cardbridge: {}", super::text::clean(text));
 }
 
 /// A card that was read on demand.

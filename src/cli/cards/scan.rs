@@ -1,0 +1,233 @@
+//! `scan`: readers and cards as they come and go.
+//!
+//! For each reader, attached alternates with detached, and inserted or mute with removed, whatever
+//! happens to the card, the reader or pcscd: programs that read along can rely on it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::super::exit::{Exit, Failure};
+use super::super::load::Desk;
+use super::super::out::Out;
+use super::super::text::{clean, time};
+use super::{FIRST_LOOK, Watch, block_on, merge, unreachable};
+use crate::app::PROBE_DEADLINE;
+use crate::domain::{Atr, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName};
+use crate::readers::Observation;
+
+pub(in super::super) fn scan(
+    config: Option<&Path>,
+    once: bool,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let desk = Desk::load(config)?;
+    block_on(async move {
+        let mut scan = Scan { watch: Watch::start(&desk)?, out, readers: BTreeMap::new() };
+        let first_look = Instant::now() + FIRST_LOOK;
+        let mut settled = false;
+        while !(once && settled && scan.next_deadline().is_none()) {
+            let waits_for_first = once && !settled;
+            let first = waits_for_first.then_some(first_look);
+            let Some(seen) = scan.next(first).await? else {
+                if waits_for_first && first_look <= Instant::now() {
+                    return Err(unreachable("no answer in time"));
+                }
+                scan.give_up_slow_cards()?;
+                continue;
+            };
+            if let (Observation::ServiceDown { reason }, true) = (&seen, once) {
+                return Err(unreachable(reason));
+            }
+            settled |= matches!(seen, Observation::Settled);
+            scan.show(seen)?;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+struct Scan<'a> {
+    watch: Watch,
+    out: &'a mut Out,
+    /// What was told of each reader that is there.
+    readers: BTreeMap<ReaderName, Told>,
+}
+
+/// What was told of a reader.
+enum Told {
+    /// That it is there, or that its card is not any more.
+    Empty,
+    /// The same; there is a card in it that will be told as soon as it is known who it is.
+    Reading(Reading),
+    /// That there is a card in it.
+    Card,
+}
+
+/// A card that is being read.
+struct Reading {
+    insertion: InsertionId,
+    atr: Atr,
+    at: Timestamp,
+    deadline: Instant,
+}
+
+impl Scan<'_> {
+    /// The next observation; `None` when it is time to look at the clock.
+    async fn next(&mut self, first: Option<Instant>) -> Result<Option<Observation>, Failure> {
+        let deadline = self.next_deadline().into_iter().chain(first).min();
+        let next = self.watch.next();
+        match deadline {
+            Some(deadline) => timeout_at(deadline, next).await.ok().transpose(),
+            None => next.await.map(Some),
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadline = |told: &Told| match told {
+            Told::Reading(reading) => Some(reading.deadline),
+            Told::Empty | Told::Card => None,
+        };
+        self.readers.values().filter_map(deadline).min()
+    }
+
+    fn show(&mut self, seen: Observation) -> Result<(), Failure> {
+        match seen {
+            Observation::ServiceUp | Observation::Settled => Ok(()),
+            Observation::ServiceDown { reason } => self.service_down(&reason),
+            Observation::Attached { reader } => {
+                self.event("reader-attached", &reader, "")?;
+                self.readers.insert(reader, Told::Empty);
+                Ok(())
+            }
+            Observation::Detached { reader } => {
+                self.readers.remove(&reader);
+                self.event("reader-detached", &reader, "")
+            }
+            Observation::Mute { reader, .. } => {
+                self.event("card-mute", &reader, "turn it round or clean it")?;
+                self.readers.insert(reader, Told::Card);
+                Ok(())
+            }
+            Observation::Removed { reader, .. } => {
+                self.removed(&reader, NotIdentifiedReason::Removed, "card was taken out")
+            }
+            Observation::Inserted { reader, insertion, atr, .. } => {
+                self.watch.probe(&reader, insertion, &atr);
+                let (at, deadline) = (Timestamp::now(), Instant::now() + PROBE_DEADLINE);
+                let reading = Reading { insertion, atr, at, deadline };
+                self.readers.insert(reader, Told::Reading(reading));
+                Ok(())
+            }
+            Observation::Probed { reader, insertion, result, .. } => {
+                self.probed(&reader, insertion, &result)
+            }
+        }
+    }
+
+    /// Tells that every card and every reader is gone.
+    fn service_down(&mut self, reason: &str) -> Result<(), Failure> {
+        let readers: Vec<_> = self.readers.keys().cloned().collect();
+        for reader in readers {
+            self.removed(&reader, NotIdentifiedReason::Failed, "pcscd went away")?;
+            self.event("reader-detached", &reader, "")?;
+        }
+        self.readers.clear();
+        tell(&format!("pcscd does not answer ({reason}); waiting for it"));
+        Ok(())
+    }
+
+    fn probed(
+        &mut self,
+        reader: &ReaderName,
+        insertion: InsertionId,
+        result: &Result<Identity, NotIdentified>,
+    ) -> Result<(), Failure> {
+        let is_awaited =
+            |told: &Told| matches!(told, Told::Reading(card) if card.insertion == insertion);
+        if !self.readers.get(reader).is_some_and(is_awaited) {
+            return Ok(());
+        }
+        match self.readers.insert(reader.clone(), Told::Card) {
+            Some(Told::Reading(reading)) => self.inserted(&reading, reader, result),
+            Some(Told::Empty | Told::Card) | None => Ok(()),
+        }
+    }
+
+    /// Tells the end of a stay, and its beginning if that was not told yet.
+    fn removed(
+        &mut self,
+        reader: &ReaderName,
+        reason: NotIdentifiedReason,
+        detail: &str,
+    ) -> Result<(), Failure> {
+        let told = self.readers.insert(reader.clone(), Told::Empty);
+        match told {
+            Some(Told::Empty) | None => return Ok(()),
+            Some(Told::Card) => {}
+            Some(Told::Reading(reading)) => {
+                let detail = format!("{detail} before the card was read");
+                self.inserted(&reading, reader, &Err(NotIdentified { reason, detail }))?;
+            }
+        }
+        self.event("card-removed", reader, "")
+    }
+
+    /// Tells cards that were not read in time, and leaves them alone.
+    fn give_up_slow_cards(&mut self) -> Result<(), Failure> {
+        let now = Instant::now();
+        let slow: Vec<_> = self
+            .readers
+            .iter()
+            .filter_map(|(reader, told)| match told {
+                Told::Reading(reading) if reading.deadline <= now => {
+                    Some((reader.clone(), reading.insertion))
+                }
+                Told::Reading(_) | Told::Empty | Told::Card => None,
+            })
+            .collect();
+        for (reader, insertion) in slow {
+            self.watch.abandon(&reader);
+            let (reason, seconds) = (NotIdentifiedReason::Timeout, PROBE_DEADLINE.as_secs());
+            let detail = format!("card was not read within {seconds} s");
+            self.probed(&reader, insertion, &Err(NotIdentified { reason, detail }))?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &str, reader: &ReaderName, advice: &str) -> Result<(), Failure> {
+        let at = Timestamp::now();
+        if self.out.is_json() {
+            return self.out.object(&json!({ "event": event, "at": at, "reader": reader }));
+        }
+        let words = event.replace('-', " ");
+        self.out.line(format!("{}  {words:15}  {reader}  {advice}", time(at)).trim_end())
+    }
+
+    fn inserted(
+        &mut self,
+        reading: &Reading,
+        reader: &ReaderName,
+        result: &Result<Identity, NotIdentified>,
+    ) -> Result<(), Failure> {
+        let Reading { at, atr, .. } = reading;
+        if self.out.is_json() {
+            let mut object =
+                json!({ "event": "card-inserted", "at": at, "reader": reader, "atr": atr });
+            merge(&mut object, result);
+            return self.out.object(&object);
+        }
+        let who = match result {
+            Ok(identity) => format!("{} {}", identity.family, identity.first().card_id),
+            Err(why) => format!("not identified: {}", why.detail),
+        };
+        self.out.line(&format!("{}  {:15}  {reader}  {who}  ATR {atr}", time(*at), "card inserted"))
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
+fn tell(text: &str) {
+    eprintln!("cardbridge: {}", clean(text));
+}

@@ -81,3 +81,24 @@ fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
     );
     world.finish().unwrap();
 }
+
+#[test]
+fn a_scan_touches_no_card_that_the_configuration_says_to_leave_alone() {
+    let Some(world) = world() else { return };
+    let world = world
+        .without_daemon()
+        .config_set("cards.skip_atr", "[\"3b8d0180fba000000397425446590301??\"]")
+        .config_extra("[[reader]]\nmatch = \"* 00 01\"\nenabled = false")
+        .start()
+        .unwrap();
+    let others_atr = hex::decode("3b8d0180fba000000397425446590401cf").unwrap();
+    let skipped = world.insert(0, GidsCard::seed()).unwrap();
+    let off = world.insert(1, other().with_atr(others_atr)).unwrap();
+    wait_powered(&skipped);
+    wait_powered(&off);
+    let seen = || world.cli(&["scan", "--once", "--json"]).unwrap().stdout;
+    let both = || seen().matches(r#""reason":"skipped""#).count() == 2;
+    world.wait_until("both to be told as skipped", LONG, both).unwrap();
+    assert_eq!((skipped.apdus(), off.apdus()), (vec![], vec![]), "they were not touched");
+    world.finish().unwrap();
+}

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
 use crate::config::{Inputs, Loaded, Settings, Source, parse};
-use crate::domain::{Family, ReaderRules};
+use crate::domain::{
+    Atr, AtrPattern, Family, NotIdentified, NotIdentifiedReason, ReaderName, ReaderRules,
+};
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
@@ -30,14 +32,37 @@ pub(super) fn settings_if_any(config: Option<&Path>) -> Result<Option<Settings>,
 pub(super) struct Desk {
     pub(super) families: Vec<Family>,
     pub(super) readers: ReaderRules,
+    pub(super) skip_atr: Vec<AtrPattern>,
 }
 
 impl Desk {
     pub(super) fn load(config: Option<&Path>) -> Result<Self, Failure> {
         Ok(settings_if_any(config)?.map_or_else(
-            || Self { families: vec![Family::Gids], readers: ReaderRules::default() },
-            |settings| Self { families: settings.families, readers: settings.readers },
+            || Self {
+                families: vec![Family::Gids],
+                readers: ReaderRules::default(),
+                skip_atr: Vec::new(),
+            },
+            Self::from,
         ))
+    }
+
+    /// Why the card is not to be touched, if so.
+    pub(super) fn leaves_alone(&self, reader: &ReaderName, atr: &Atr) -> Option<NotIdentified> {
+        let detail = if self.skip_atr.iter().any(|pattern| pattern.matches(atr)) {
+            "cards.skip_atr names its ATR"
+        } else if self.readers.place(reader).enabled {
+            return None;
+        } else {
+            "the reader is switched off"
+        };
+        Some(NotIdentified { reason: NotIdentifiedReason::Skipped, detail: detail.to_owned() })
+    }
+}
+
+impl From<Settings> for Desk {
+    fn from(Settings { families, readers, skip_atr, .. }: Settings) -> Self {
+        Self { families, readers, skip_atr }
     }
 }
 

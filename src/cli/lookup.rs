@@ -77,7 +77,7 @@ fn atr_of(found: &Found) -> Option<Atr> {
 }
 
 async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject, Failure> {
-    let desk = Desk { families: settings.families.clone(), readers: settings.readers.clone() };
+    let desk = Desk::from(settings.clone());
     let card = read_card(&desk, reader).await?;
     let role = desk.readers.place(&card.reader).role;
     let mut about = json!({ "reader": card.reader, "atr": card.atr });

@@ -26,7 +26,8 @@ pub(in super::super) fn scan(
 ) -> Result<Exit, Failure> {
     let desk = Desk::load(config)?;
     block_on(async move {
-        let mut scan = Scan { watch: Watch::start(&desk)?, out, readers: BTreeMap::new() };
+        let watch = Watch::start(&desk)?;
+        let mut scan = Scan { desk, watch, out, readers: BTreeMap::new() };
         let first_look = Instant::now() + FIRST_LOOK;
         let mut settled = false;
         while !(once && settled && scan.next_deadline().is_none()) {
@@ -50,6 +51,7 @@ pub(in super::super) fn scan(
 }
 
 struct Scan<'a> {
+    desk: Desk,
     watch: Watch,
     out: &'a mut Out,
     /// What was told of each reader that is there.
@@ -115,11 +117,14 @@ impl Scan<'_> {
                 self.removed(&reader, NotIdentifiedReason::Removed, "card was taken out")
             }
             Observation::Inserted { reader, insertion, atr, .. } => {
-                self.watch.probe(&reader, insertion, &atr);
                 let (at, deadline) = (Timestamp::now(), Instant::now() + PROBE_DEADLINE);
+                let skipped = self.desk.leaves_alone(&reader, &atr);
+                if skipped.is_none() {
+                    self.watch.probe(&reader, insertion, &atr);
+                }
                 let reading = Reading { insertion, atr, at, deadline };
-                self.readers.insert(reader, Told::Reading(reading));
-                Ok(())
+                self.readers.insert(reader.clone(), Told::Reading(reading));
+                skipped.map_or(Ok(()), |why| self.probed(&reader, insertion, &Err(why)))
             }
             Observation::Probed { reader, insertion, result, .. } => {
                 self.probed(&reader, insertion, &result)

@@ -94,6 +94,24 @@ fn a_card_taken_out_while_the_daemon_was_down_is_a_new_entry_when_it_comes_back_
 }
 
 #[test]
+fn a_card_swapped_between_two_looks_of_the_daemon_is_a_new_entry() {
+    let Some(world) = world() else { return };
+    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.freeze_daemon().unwrap();
+    card.eject();
+    let swapped = world.insert(0, other()).unwrap();
+    wait_powered(&swapped);
+    world.thaw_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    assert_eq!(column(&world, "card_id"), [CARD, OTHER], "same reader, same ATR, another card");
+    wait_idle(&world, 0);
+    assert_eq!(entries(&world), [1, 2]);
+    world.finish().unwrap();
+}
+
+#[test]
 fn two_cards_in_turns_in_one_reader_make_an_entry_a_stay() {
     let Some(world) = world() else { return };
     let world = world.cm(cm_with(&[OTHER])).start().unwrap();

@@ -27,7 +27,6 @@ fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
     assert_eq!((line.get("entry"), line.get("atr")), (None, None));
     assert!(world.cli(&["status"]).unwrap().stdout.contains("mute"));
 
-    // Another reader is worked on while it lies there.
     card.eject();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
@@ -45,6 +44,23 @@ fn a_mute_card_holds_up_no_other_reader() {
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
     assert_eq!(card_in(&world, 0)["state"], "mute");
     assert_eq!(world.outcomes().unwrap().len(), 2, "a mute card is told once");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_mute_card_that_another_program_gets_to_answer_is_worked_on() {
+    let Some(world) = world() else { return };
+    if !has_opensc() {
+        return;
+    }
+    let world = world.start().unwrap();
+    let faults = Faults { mute: true, ..Faults::default() };
+    let card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    wait_card(&world, 0, "mute");
+    card.heal();
+    let powered = || opensc(&world, 0, "app default {}", &["--atr"]).output().unwrap();
+    world.wait_until("the card to answer", LONG, || powered().status.success()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
     world.finish().unwrap();
 }
 
@@ -255,7 +271,7 @@ fn a_card_is_read_in_whatever_manner_it_answers() {
 }
 
 #[test]
-fn only_reading_commands_reach_any_card() {
+fn only_reading_commands_reach_any_card_and_it_is_left_as_found() {
     let Some(world) = world() else { return };
     let world = world.start().unwrap();
     let gids = world.insert(0, GidsCard::seed()).unwrap();
@@ -265,6 +281,12 @@ fn only_reading_commands_reach_any_card() {
         // SELECT, GET DATA, GET RESPONSE; no VERIFY, no PUT DATA, no authentication.
         let instruction = exchange.command[1];
         assert!([0xa4, 0xcb, 0xca, 0xc0].contains(&instruction), "{exchange:02x?}");
+    }
+    let (mut gids, mut plain) = (gids, plain);
+    for (reader, card) in [&mut gids, &mut plain].into_iter().enumerate() {
+        card.eject();
+        wait_card(&world, reader, "empty");
+        assert_eq!(card.state().resets, 0, "whoever else uses it keeps his session");
     }
     world.finish().unwrap();
 }

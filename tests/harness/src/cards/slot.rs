@@ -35,6 +35,8 @@ pub struct CardState {
     pub exchanges: Vec<Exchange>,
     /// Power-ups and resets.
     pub power_ups: u32,
+    /// Resets alone: a program took the card's state from every other one.
+    pub resets: u32,
     /// Presence polls.
     pub polls: u32,
     /// Whether an APDU waits for [`InsertedCard::release`].
@@ -266,8 +268,11 @@ impl Session {
             let answer = match *frame.as_slice() {
                 [0x04] => Some(self.poll()),
                 [0x00] => None,
-                [0x01 | 0x02] => {
-                    self.hand.change(|inner| inner.state.power_ups += 1);
+                [control @ (0x01 | 0x02)] => {
+                    self.hand.change(|inner| {
+                        inner.state.power_ups += 1;
+                        inner.state.resets += u32::from(control == 0x02);
+                    });
                     self.card.power();
                     None
                 }

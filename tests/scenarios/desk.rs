@@ -50,7 +50,19 @@ fn wait_card(world: &World, reader: usize, state: &str) -> Value {
     card
 }
 
-/// Waits until pcscd has powered the card that was put in, so that it counts the insertion.
+/// Waits until pcscd knows whether there is a card in a reader, whatever the daemon knows. A card
+/// that follows another at once may be taken for the same by vpcd.
+fn wait_pcscd(world: &World, reader: usize, card: bool) {
+    let name = &world.pcscd.reader_names()[reader];
+    let is_so = || {
+        let seen = world.cli(&["scan", "--once", "--json"]).unwrap();
+        let of_reader = |line: &&str| line.contains("\"card-") && line.contains(name.as_str());
+        seen.code == Some(0) && seen.stdout.lines().any(|line| of_reader(&line)) == card
+    };
+    world.wait_until(&format!("pcscd to see a card: {card}"), LONG, is_so).unwrap();
+}
+
+/// Waits until pcscd has powered a card, and so will count it.
 fn wait_powered(card: &InsertedCard) {
     card.wait_for("pcscd to power the card", LONG, |state| state.power_ups > 0).unwrap();
 }

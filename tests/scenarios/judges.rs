@@ -67,13 +67,16 @@ fn opensc_and_a_running_daemon_do_not_disturb_each_other() {
     }
     let world = world.start().unwrap();
     for stay in 1..=3 {
-        let card = world.insert(0, GidsCard::seed()).unwrap();
+        let mut card = world.insert(0, GidsCard::seed()).unwrap();
         // While the daemon reads it, as likely as not.
         card.slow(Duration::from_millis(20));
         card.wait_for("the first command", LONG, |state| !state.exchanges.is_empty()).unwrap();
         agree(&world, 0);
         world.wait_for_outcomes(stay, LONG).unwrap();
         agree(&world, 0);
+        card.eject();
+        let removed = || world.daemon_log().matches("Card removed").count() == stay;
+        world.wait_until("the removal", LONG, removed).unwrap();
     }
     let outcomes = world.outcomes().unwrap();
     assert_eq!(outcomes, ["updated", "already-set", "already-set"]);

@@ -47,6 +47,7 @@ fn a_card_swapped_for_another_while_the_daemon_was_down_is_a_new_entry() {
     world.wait_for_outcomes(1, LONG).unwrap();
     world.kill9_daemon().unwrap();
     card.eject();
+    wait_pcscd(&world, 0, false);
     let swapped = world.insert(0, other()).unwrap();
     wait_powered(&swapped);
     world.start_daemon().unwrap();
@@ -64,6 +65,7 @@ fn a_card_taken_out_and_put_back_while_the_daemon_was_down_is_a_new_entry() {
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
     card.eject();
+    wait_pcscd(&world, 0, false);
     let back = world.insert(0, GidsCard::seed()).unwrap();
     wait_powered(&back);
     world.start_daemon().unwrap();
@@ -81,8 +83,7 @@ fn a_card_taken_out_while_the_daemon_was_down_is_a_new_entry_when_it_comes_back_
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
     card.eject();
-    let scanned = || world.cli(&["scan", "--once"]).unwrap().stdout;
-    world.wait_until("the removal", LONG, || !scanned().contains("card")).unwrap();
+    wait_pcscd(&world, 0, false);
     world.start_daemon().unwrap();
     wait_card(&world, 0, "empty");
     world.kill9_daemon().unwrap();
@@ -101,6 +102,7 @@ fn a_card_swapped_between_two_looks_of_the_daemon_is_a_new_entry() {
     world.wait_for_outcomes(1, LONG).unwrap();
     world.freeze_daemon().unwrap();
     card.eject();
+    wait_pcscd(&world, 0, false);
     let swapped = world.insert(0, other()).unwrap();
     wait_powered(&swapped);
     world.thaw_daemon().unwrap();
@@ -118,12 +120,12 @@ fn two_cards_in_turns_in_one_reader_make_an_entry_a_stay() {
     let mut expected = Vec::new();
     for stay in 0..10 {
         let (id, card) = if stay % 2 == 0 { (CARD, GidsCard::seed()) } else { (OTHER, other()) };
-        // Dropped in the moment before the next one goes in: a swap between two looks of pcscd.
-        let _card = world.insert(0, card).unwrap();
+        let mut card = world.insert(0, card).unwrap();
         expected.push(id);
         world.wait_for_outcomes(expected.len(), LONG).unwrap();
+        card.eject();
+        wait_card(&world, 0, "empty");
     }
-    wait_card(&world, 0, "empty");
     assert_eq!(column(&world, "card_id"), expected);
     assert_eq!(entries(&world), (1..=10).collect::<Vec<_>>());
     let outcomes = world.outcomes().unwrap();

@@ -28,6 +28,7 @@ fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
     assert!(world.cli(&["status"]).unwrap().stdout.contains("mute"));
 
     card.eject();
+    wait_card(&world, 0, "empty");
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
     world.finish().unwrap();

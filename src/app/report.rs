@@ -27,7 +27,8 @@ pub(super) fn damaged(rows: &[Damage]) {
 pub(super) fn observed(observation: &Observation, ids: Ids) {
     match observation {
         // The readers say themselves whether they can be watched.
-        Observation::ServiceUp | Observation::ServiceDown { .. } | Observation::Settled => {}
+        Observation::ServiceUp | Observation::ServiceDown { .. } => {}
+        Observation::Settled => tracing::debug!("Readers are known"),
         Observation::Attached { reader } => tracing::info!(%reader, "Reader attached"),
         Observation::Detached { reader } => tracing::info!(%reader, "Reader detached"),
         Observation::Inserted { reader, insertion, atr, .. } => {

@@ -1,0 +1,97 @@
+//! What an agent consumes that has nothing to do.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use cardbridge_harness::world::World;
+
+use super::Worlds;
+use super::badge::Badge;
+use super::process::{Pid, Usage};
+use super::spread::Spread;
+
+/// The start, or the last card, is over by then, its connections included.
+const SETTLED: Duration = Duration::from_secs(30);
+
+#[derive(clap::Args)]
+pub(crate) struct Plan {
+    /// For how long to look.
+    #[arg(long, value_name = "MINUTES", default_value_t = 4)]
+    minutes: u64,
+    /// How many agents are looked at, side by side, each with readers and a CM
+    /// of its own.
+    #[arg(long, default_value_t = 3)]
+    agents: usize,
+    /// How many cards each has read before.
+    #[arg(long, default_value_t = 0)]
+    cards: usize,
+}
+
+pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
+    let worlds: Vec<World> = (0..plan.agents).map(|_| worlds().start()).collect::<Result<_>>()?;
+    for world in &worlds {
+        for _ in 0..plan.cards {
+            let badge = Badge::issue(&world.cm);
+            badge.retire(world, 0)?.eject();
+            badge.forget(&world.cm);
+        }
+    }
+    thread::sleep(SETTLED);
+    let agents = worlds.iter().map(|world| Ok(Pid(world.daemon_pid()?)));
+    let agents: Vec<Pid> = agents.collect::<Result<_>>()?;
+    let began = Instant::now();
+    let before: Vec<_> = agents.iter().map(|agent| agent.threads()).collect::<Result<_>>()?;
+    thread::sleep(Duration::from_mins(plan.minutes));
+    let after: Vec<_> = agents.iter().map(|agent| agent.threads()).collect::<Result<_>>()?;
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+
+    let used: Vec<Vec<Usage>> =
+        before.iter().zip(&after).map(|(before, after)| difference(before, after)).collect();
+    println!("idle for {minutes:.2} minutes after {} cards, two empty readers", plan.cards);
+    tell(&used, minutes);
+    for (agent, threads) in agents.iter().zip(&after) {
+        println!("  {} threads, {} descriptors", threads.len(), agent.descriptors()?);
+    }
+    worlds.into_iter().try_for_each(World::finish)
+}
+
+/// What each thread used between two looks.
+fn difference(before: &BTreeMap<String, Usage>, after: &BTreeMap<String, Usage>) -> Vec<Usage> {
+    let none = Usage::default();
+    let used = |(id, after): (&String, &Usage)| {
+        let before = before.get(id).unwrap_or(&none);
+        Usage {
+            name: after.name.clone(),
+            cpu_ns: after.cpu_ns - before.cpu_ns,
+            voluntary: after.voluntary - before.voluntary,
+            involuntary: after.involuntary - before.involuntary,
+        }
+    };
+    after.iter().map(used).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of some minutes")]
+fn tell(used: &[Vec<Usage>], minutes: f64) {
+    let sum = |of: fn(&Usage) -> u64| -> Spread {
+        let total = |threads: &Vec<Usage>| threads.iter().map(of).sum::<u64>() as f64 / minutes;
+        used.iter().map(total).collect()
+    };
+    let hour: Spread = {
+        let cpu = |threads: &Vec<Usage>| threads.iter().map(|one| one.cpu_ns).sum::<u64>() as f64;
+        used.iter().map(|threads| cpu(threads) / 1e9 / minutes * 60.0).collect()
+    };
+    println!("  CPU, s an hour            {hour}");
+    println!("  voluntary switches a min  {}", sum(|one| one.voluntary));
+    println!("  involuntary, a min        {}", sum(|one| one.involuntary));
+    for one in used.first().into_iter().flatten() {
+        println!(
+            "  first agent's thread {:12} {:6.3} ms CPU a minute, {:.1} + {:.1} switches a minute",
+            one.name,
+            one.cpu_ns as f64 / 1e6 / minutes,
+            one.voluntary as f64 / minutes,
+            one.involuntary as f64 / minutes,
+        );
+    }
+}

@@ -27,7 +27,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{bind, getsockname, socket_with, sockopt};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
@@ -290,7 +291,8 @@ fn reserve(address: SocketAddr) -> Result<(OwnedFd, SocketAddr)> {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
-    let socket = socket(family, SocketType::STREAM, None)?;
+    // Not for the agent to inherit.
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &address)?;
     let address = SocketAddr::try_from(getsockname(&socket)?)?;

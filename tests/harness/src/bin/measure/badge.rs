@@ -1,9 +1,10 @@
 //! Cards that are to be retired, one at a time in a reader.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::SystemTime;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use cardbridge_harness::cards::{Card, GidsCard, InsertedCard};
 use cardbridge_harness::cm::{Cm, Record, Request};
 use cardbridge_harness::process::wait_until;
@@ -66,6 +67,23 @@ impl Badge {
     pub(crate) fn is_meant_by(&self, target: &str) -> bool {
         target.to_lowercase().contains(&self.request.to_string())
     }
+}
+
+/// Inserts `each` cards into each reader, in all readers at the same time.
+pub(crate) fn many(world: &World, readers: usize, each: usize) -> Result<()> {
+    let one = |reader| {
+        let badge = Badge::issue(&world.cm);
+        badge.retire(world, reader)?.eject();
+        badge.forget(&world.cm);
+        Ok(())
+    };
+    let one = &one;
+    thread::scope(|scope| {
+        let work = |reader| scope.spawn(move || (0..each).try_for_each(|_| one(reader)));
+        let hands: Vec<_> = (0..readers).map(work).collect();
+        let ended = |hand: ScopedJoinHandle<'_, Result<()>>| hand.join().ok();
+        hands.into_iter().try_for_each(|hand| ended(hand).context("a thread panicked")?)
+    })
 }
 
 /// A card that looks at the clock.

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use cardbridge_harness::world::World;
 
-use super::Worlds;
-use super::badge::Badge;
 use super::process::{Pid, Usage};
 use super::spread::Spread;
+use super::{Worlds, badge};
 
 /// The start, or the last card, is over by then, its connections included.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -32,11 +31,7 @@ pub(crate) struct Plan {
 pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
     let worlds: Vec<World> = (0..plan.agents).map(|_| worlds().start()).collect::<Result<_>>()?;
     for world in &worlds {
-        for _ in 0..plan.cards {
-            let badge = Badge::issue(&world.cm);
-            badge.retire(world, 0)?.eject();
-            badge.forget(&world.cm);
-        }
+        badge::many(world, 1, plan.cards)?;
     }
     thread::sleep(SETTLED);
     let agents = worlds.iter().map(|world| Ok(Pid(world.daemon_pid()?)));

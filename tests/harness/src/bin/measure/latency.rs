@@ -13,7 +13,7 @@ use cardbridge_harness::world::World;
 use clap::ValueEnum;
 use uuid::Uuid;
 
-use super::badge::Badge;
+use super::badge::{self, Badge};
 use super::process::Pid;
 use super::spread::{Millis, Spread, millis};
 use super::{LIMIT, Worlds};
@@ -26,6 +26,10 @@ pub(crate) struct Plan {
     /// How many cards are inserted in each.
     #[arg(long, default_value_t = 50)]
     cards: usize,
+    /// How many come before and are not counted: until SQLite has written the
+    /// outbox's WAL to its full length once, it grows with every card.
+    #[arg(long, default_value_t = 100)]
+    before: usize,
     /// How CM is reached, and how much it has to tell; all of these if not
     /// given.
     #[arg(long, value_enum)]
@@ -68,6 +72,7 @@ pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
         for run in 1..=plan.runs {
             let world = worlds().cm(kind.cm()).start()?;
             kind.fill(&world.cm);
+            badge::many(&world, 2, plan.before.div_ceil(2))?;
             let ways = ways(&world, kind, plan.cards)?;
             println!("{kind:?}, run {run} of {}: ms after the card's last answer", plan.runs);
             tell(&ways);

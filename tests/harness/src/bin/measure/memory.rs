@@ -3,14 +3,13 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use cardbridge_harness::cm::{Certificate, CmOptions};
 use cardbridge_harness::world::World;
 
-use super::Worlds;
-use super::badge::Badge;
 use super::process::{Memory, Pid};
 use super::spread::Spread;
+use super::{Worlds, badge};
 
 /// What the start needed is over by then, and the wait for readers calm.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -61,29 +60,12 @@ fn after_cards(world: &World, plan: &Plan) -> Result<()> {
     thread::sleep(SETTLED);
     tell(&format!("{} readers, after the start", plan.readers), &[agent.memory()?]);
     let each = plan.cards.div_ceil(plan.readers);
-    thread::scope(|scope| {
-        let readers = (0..plan.readers).map(|reader| {
-            let work = move || (0..each).try_for_each(|_| one_card(world, reader));
-            scope.spawn(work)
-        });
-        let readers: Vec<_> = readers.collect();
-        readers
-            .into_iter()
-            .try_for_each(|reader| reader.join().ok().context("a reader's thread panicked")?)
-    })?;
+    badge::many(world, plan.readers, each)?;
     let cards = each * plan.readers;
     println!("{cards} cards, {} PUTs", world.cm.puts().len());
     tell(&format!("at once after {cards} cards"), &[agent.memory()?]);
     thread::sleep(QUIET);
     tell(&format!("{} s after {cards} cards", QUIET.as_secs()), &[agent.memory()?]);
-    Ok(())
-}
-
-fn one_card(world: &World, reader: usize) -> Result<()> {
-    let badge = Badge::issue(&world.cm);
-    let mut card = badge.retire(world, reader)?;
-    card.eject();
-    badge.forget(&world.cm);
     Ok(())
 }
 

@@ -92,8 +92,11 @@ fn protocol(transaction: &Transaction<'_>) -> Result<Protocol, Interrupted> {
     match status.protocol2() {
         Some(pcsc::Protocol::T0) => Ok(Protocol::T0),
         Some(pcsc::Protocol::T1) => Ok(Protocol::T1),
-        Some(pcsc::Protocol::RAW) | None => {
+        Some(pcsc::Protocol::RAW) => {
             Err(Interrupted::Failed { what: on_card(pcsc::Error::ProtoMismatch) })
         }
+        // A connection has a protocol. The library answers from a table that all threads fill,
+        // and the monitor has just put into it what pcscd said before there was a connection.
+        None => Err(Interrupted::Reset),
     }
 }

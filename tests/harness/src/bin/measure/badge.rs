@@ -45,7 +45,10 @@ impl Badge {
         let answers = Arc::clone(&self.answers);
         let inserted = world.insert(reader, Timed { card, answers })?;
         let retired = || world.cm.record(self.record).is_some_and(|r| r.status == RETIRED);
-        wait_until("the card's record is retired", LIMIT, retired)?;
+        wait_until("the card's record is retired", LIMIT, retired).with_context(|| {
+            let (log, calls) = (world.daemon_log(), world.cm.story());
+            format!("card {}, the agent's log:\n{log}the calls to CM:\n{calls}", self.card)
+        })?;
         Ok(inserted)
     }
 

@@ -89,14 +89,33 @@ impl Transmit for Transport<'_> {
 fn protocol(transaction: &Transaction<'_>) -> Result<Protocol, Interrupted> {
     let (mut name, mut atr) = ([0; NAME_SPACE], [0; pcsc::MAX_ATR_SIZE]);
     let status = transaction.status2(&mut name, &mut atr).map_err(interruption)?;
-    match status.protocol2() {
+    agreed(status.protocol2())
+}
+
+/// What a status says of the protocol.
+///
+/// A connection has one, so a status without one is of a moment before it: below 2.0.3 the library
+/// keeps the readers' states where its threads overwrite each other's. Asking again cures that.
+fn agreed(protocol: Option<pcsc::Protocol>) -> Result<Protocol, Interrupted> {
+    match protocol {
         Some(pcsc::Protocol::T0) => Ok(Protocol::T0),
         Some(pcsc::Protocol::T1) => Ok(Protocol::T1),
         Some(pcsc::Protocol::RAW) => {
             Err(Interrupted::Failed { what: on_card(pcsc::Error::ProtoMismatch) })
         }
-        // A connection has a protocol. The library answers from a table that all threads fill,
-        // and the monitor has just put into it what pcscd said before there was a connection.
         None => Err(Interrupted::Reset),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_a_protocol_is_asked_for_again() {
+        assert_eq!(agreed(None), Err(Interrupted::Reset));
+        assert_eq!(agreed(Some(pcsc::Protocol::T0)), Ok(Protocol::T0));
+        let raw = agreed(Some(pcsc::Protocol::RAW));
+        assert!(matches!(raw, Err(Interrupted::Failed { .. })), "no card is spoken to so");
     }
 }

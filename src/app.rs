@@ -26,7 +26,7 @@ mod report;
 mod translate;
 
 pub(crate) use answer::audit_filter;
-pub use translate::{reader_options, remote_options};
+pub use translate::{ClientError, reader_options, remote};
 
 /// How long a card may take to be read before the reader is given up on: longer than any card
 /// that answers at all, shorter than an operator's patience.
@@ -51,7 +51,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let (outbox, restored) = outbox::open(translate::outbox_options(&settings))?;
     report::damaged(&restored.damaged);
     let (server, requests) = Server::bind(&settings.control.socket)?;
-    let remote = Remote::new(remote_options(&settings))?;
+    let remote = remote(&settings)?;
     let (readers, observations) =
         Readers::start(reader_options(&settings)).context("cannot start the reader monitor")?;
     let restored =
@@ -145,22 +145,21 @@ impl App {
 
     /// A bad configuration is told and the old one stays.
     fn configure_again(&mut self) {
-        let fresh = match (self.reload)() {
+        let mut fresh = match (self.reload)() {
             Ok(settings) => settings,
             Err(problems) => {
                 tracing::error!(%problems, "Configuration was not reloaded; the old one stays");
                 return;
             }
         };
-        match Remote::new(remote_options(&fresh)) {
+        match remote(&fresh) {
             Ok(remote) => self.remote = remote,
             Err(error) => {
-                let error = crate::telemetry::Chain(&error);
                 tracing::error!(%error, "Configuration was not reloaded; the old one stays");
                 return;
             }
         }
-        for key in translate::needs_restart(&self.settings, &fresh) {
+        for key in translate::keep_until_restart(&self.settings, &mut fresh) {
             tracing::warn!(key, "Change takes effect at the next start");
         }
         self.readers.set_families(fresh.families.clone());

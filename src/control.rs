@@ -10,6 +10,7 @@ use crate::domain::{AuditLine, EntryId, EntryView, Snapshot};
 use crate::wire::control::AuditQuery;
 
 mod client;
+mod guard;
 mod server;
 
 pub use client::{Client, ClientError};
@@ -34,7 +35,7 @@ pub enum Request {
         reply: oneshot::Sender<Result<(), ActError>>,
     },
     /// Some audit lines.
-    Audit(AuditQuery, oneshot::Sender<Result<Page, String>>),
+    Audit(AuditQuery, oneshot::Sender<Result<Page, AuditError>>),
 }
 
 /// Audit lines, and what the next page begins after.
@@ -58,6 +59,17 @@ impl Act {
             Self::Discard => "discarded",
         }
     }
+}
+
+/// Why there is no page of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuditError {
+    /// What it should begin after is no `next` of another page.
+    #[error("{0}")]
+    BadCursor(String),
+    /// The outbox could not be read.
+    #[error("the outbox cannot be read: {0}")]
+    Store(String),
 }
 
 /// Why an act was not done.

@@ -1,10 +1,14 @@
 //! Logs: set-up, chains of causes, and ids that are shortened where the site wants that.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io::IsTerminal;
 
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -28,12 +32,49 @@ pub fn init(level: LevelFilter, format: Format) {
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let done = match format {
-        Format::Text => registry.with(layer.with_ansi(colour())).try_init(),
+        Format::Text => {
+            let fields = debug_fn(|to, field, value| write_field(to, field, value)).delimited(" ");
+            registry.with(layer.with_ansi(colour()).fmt_fields(fields)).try_init()
+        }
         Format::Json => registry.with(layer.json()).try_init(),
     };
     if done.is_err() {
         tracing::debug!("Logs were set up before");
     }
+}
+
+/// One field of a line: names of readers and words of servers come from outside, and must not
+/// make lines of their own.
+fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    match field.name() {
+        "message" => write!(to, "{}", clean(&text)),
+        name => write!(to, "{name}={}", clean(&text)),
+    }
+}
+
+/// A text with everything escaped that moves the cursor, turns the direction of writing or
+/// cannot be seen.
+#[must_use]
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if hidden(c) {
+            escaped.extend(c.escape_unicode());
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 fn colour() -> bool {
@@ -62,6 +103,9 @@ impl fmt::Debug for Chain<'_> {
     }
 }
 
+/// So many hex digits in a row are an id, not a word or a number.
+const LONG_RUN: usize = 12;
+
 /// How ids of cards and people appear in logs (`log.show_ids`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ids {
@@ -74,6 +118,30 @@ impl Ids {
     pub fn show(self, id: impl fmt::Display) -> String {
         let text = id.to_string();
         if self.whole { text } else { text.chars().take(8).chain(['…']).collect() }
+    }
+
+    /// A text with the ids in it, whole or each shortened: GUIDs, and other long runs of hex.
+    #[must_use]
+    pub fn in_text(self, text: &str) -> String {
+        if self.whole {
+            return text.to_owned();
+        }
+        let of_id = |c: char| c.is_ascii_hexdigit() || c == '-';
+        let mut shown = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(start) = rest.find(of_id) {
+            let (before, run) = rest.split_at(start);
+            let (run, after) = run.split_at(run.find(|c| !of_id(c)).unwrap_or(run.len()));
+            shown.push_str(before);
+            if run.chars().filter(char::is_ascii_hexdigit).count() >= LONG_RUN {
+                shown.push_str(&self.show(run));
+            } else {
+                shown.push_str(run);
+            }
+            rest = after;
+        }
+        shown.push_str(rest);
+        shown
     }
 }
 
@@ -89,6 +157,21 @@ mod tests {
     fn a_chain_is_printed_once_from_the_outside_in() {
         let error = Outer(std::io::Error::other("the inner"));
         assert_eq!(Chain(&error).to_string(), "the outer: the inner");
+    }
+
+    #[test]
+    fn what_does_not_belong_on_a_terminal_is_escaped() {
+        let hostile = "Reader\u{1b}[2J\u{202e}x\u{200b}\r\n";
+        assert_eq!(clean(hostile), "Reader\\u{1b}[2J\\u{202e}x\\u{200b}\\u{d}\\u{a}");
+        assert_eq!(clean("Lesegerät [CCID] 00"), "Lesegerät [CCID] 00");
+    }
+
+    #[test]
+    fn ids_in_words_are_shortened_too_and_words_are_not() {
+        let text = "no open request names record 17cf063d-e337-4aa9-a822-346554ddd3c9, decade 2026";
+        let short = "no open request names record 17cf063d…, decade 2026";
+        assert_eq!(Ids { whole: false }.in_text(text), short);
+        assert_eq!(Ids { whole: true }.in_text(text), text);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::{App, now, report};
-use crate::control::{Act, ActError, Page, Request};
+use crate::control::{Act, ActError, AuditError, Page, Request};
 use crate::domain::{EntryId, Snapshot};
 use crate::engine::Refusal;
 use crate::outbox::{AuditFilter, NoCursor, PAGE_LINES};
@@ -55,17 +55,17 @@ impl App {
         }
     }
 
-    fn audit(&self, query: &AuditQuery, reply: oneshot::Sender<Result<Page, String>>) {
+    fn audit(&self, query: &AuditQuery, reply: oneshot::Sender<Result<Page, AuditError>>) {
         let page = match audit_filter(query) {
             Ok(filter) => self.outbox.audit(filter),
-            Err(error) => return send(reply, Err(error.to_string())),
+            Err(error) => return send(reply, Err(AuditError::BadCursor(error.to_string()))),
         };
         tokio::spawn(async move {
             let page = page.await.map(|page| {
                 report::damaged(&page.damaged);
                 (page.lines, page.next.map(|cursor| cursor.to_string()))
             });
-            send(reply, page.map_err(|error| Chain(&error).to_string()));
+            send(reply, page.map_err(|error| AuditError::Store(Chain(&error).to_string())));
         });
     }
 }

@@ -100,7 +100,7 @@ fn settled(line: &AuditLine, ids: Ids) {
         record = line.record.map(|record| ids.show(record)),
         request = line.request.map(|request| ids.show(request)),
         status = line.new_status_name,
-        detail = line.detail,
+        detail = ids.in_text(&line.detail),
         "Entry settled"
     );
 }
@@ -109,10 +109,12 @@ pub(super) fn notice(notice: &Notice, ids: Ids) {
     match notice {
         Notice::CmAway(error) => {
             let remedy = error.away().map(AwayReason::remedy);
-            tracing::warn!(detail = error.detail(), remedy, "CM is away");
+            tracing::warn!(detail = ids.in_text(error.detail()), remedy, "CM is away");
         }
         Notice::CmBack => tracing::info!("CM is back"),
-        Notice::Warning { entry, text } => tracing::warn!(%entry, text, "Card is unusual"),
+        Notice::Warning { entry, text } => {
+            tracing::warn!(%entry, text = ids.in_text(text), "Card is unusual");
+        }
         Notice::StoreTrouble(detail) => tracing::error!(detail, "Outbox takes no entries"),
         Notice::StoreBack => tracing::info!("Outbox takes entries again"),
         Notice::EntryLost { entry, detail } => {

@@ -6,6 +6,8 @@ use super::PROBE_DEADLINE;
 use crate::config::{Auth, Settings};
 use crate::engine::{Event, Policy, Presence, Retry};
 use crate::readers::Observation;
+use crate::remote::{Remote, SetupError};
+use crate::telemetry::Chain;
 use crate::{outbox, readers, remote};
 
 /// What the engine is told.
@@ -37,42 +39,70 @@ pub fn reader_options(settings: &Settings) -> readers::Options {
     readers::Options { families: settings.families.clone(), probe_deadline: PROBE_DEADLINE }
 }
 
-/// What the client of CM is told.
-#[must_use]
-pub fn remote_options(settings: &Settings) -> remote::Options {
-    remote::Options {
+/// A client of CM as the settings say; nothing is sent.
+pub fn remote(settings: &Settings) -> Result<Remote, ClientError> {
+    let options = remote::Options {
         url: settings.cm.url.clone(),
         api_path: settings.cm.api_path.clone(),
         timeout: settings.cm.timeout,
         connect_timeout: settings.cm.connect_timeout,
-        ca_file: settings.cm.ca_file.clone(),
+        ca_file: settings.cm.ca_file.as_deref().map(credential).transpose()?,
         auth: match &settings.cm.auth {
             Auth::None => remote::Auth::None,
-            Auth::Bearer { token_file } => remote::Auth::Bearer { token_file: secret(token_file) },
+            Auth::Bearer { token_file } => {
+                remote::Auth::Bearer { token_file: credential(token_file)? }
+            }
         },
         numbers: settings.rules.numbers.clone(),
-    }
+    };
+    Ok(Remote::new(options)?)
 }
 
-/// A bare name of a secret's file is looked up where systemd puts a service's credentials.
-fn secret(file: &Path) -> PathBuf {
-    match std::env::var_os("CREDENTIALS_DIRECTORY") {
-        Some(directory) if file.components().count() == 1 => Path::new(&directory).join(file),
-        Some(_) | None => file.to_owned(),
-    }
+/// Why there is no client of CM: all of it in the configuration or on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A file is named that only systemd could have put somewhere, and it did not.
+    #[error(
+        "a key that ends in _file is a bare name, and $CREDENTIALS_DIRECTORY is not set\n\
+         write the whole path, or have systemd load the credential"
+    )]
+    NoCredentials,
+    /// The client cannot be set up.
+    #[error("{}\n{}", Chain(.0), .0.remedy())]
+    Setup(#[from] SetupError),
 }
 
-/// The keys whose change a running daemon cannot follow.
-pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let changed = [
-        ("station.id", old.station != new.station),
-        ("outbox.path", old.outbox.path != new.outbox.path),
-        ("outbox.max_entries", old.outbox.max_entries != new.outbox.max_entries),
-        ("control.socket", old.control.socket != new.control.socket),
-        ("log.level", old.log.level != new.log.level),
-        ("log.format", old.log.format != new.log.format),
-    ];
-    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+/// The path of a `*_file`: a bare name is looked up where systemd puts a service's credentials,
+/// and nowhere else.
+fn credential(file: &Path) -> Result<PathBuf, ClientError> {
+    if file.is_absolute() {
+        return Ok(file.to_owned());
+    }
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(ClientError::NoCredentials)?;
+    Ok(Path::new(&directory).join(file))
+}
+
+/// Keeps what a running daemon cannot change, and tells the keys whose change has to wait for
+/// the next start.
+pub(super) fn keep_until_restart(old: &Settings, new: &mut Settings) -> Vec<&'static str> {
+    let mut waiting = Vec::new();
+    let mut keep = |key, changed: bool| {
+        if changed {
+            waiting.push(key);
+        }
+    };
+    keep("station.id", old.station != new.station);
+    keep("outbox.path", old.outbox.path != new.outbox.path);
+    keep("outbox.max_entries", old.outbox.max_entries != new.outbox.max_entries);
+    keep("control.socket", old.control.socket != new.control.socket);
+    keep("log.level", old.log.level != new.log.level);
+    keep("log.format", old.log.format != new.log.format);
+    new.station.clone_from(&old.station);
+    new.outbox.path.clone_from(&old.outbox.path);
+    new.outbox.max_entries = old.outbox.max_entries;
+    new.control.clone_from(&old.control);
+    (new.log.level, new.log.format) = (old.log.level, old.log.format);
+    waiting
 }
 
 /// What the engine hears of an observation. The bytes that were exchanged are for people.

@@ -105,6 +105,9 @@ pub(super) async fn read_card(desk: &Desk, wanted: Option<&str>) -> Result<Card,
             format!("the card in {reader} does not answer: turn it round or clean it"),
         ));
     };
+    if let Some(why) = desk.leaves_alone(&reader, &atr) {
+        return Ok(Card { reader, atr, result: Err(why), exchanges: Vec::new() });
+    }
     watch.probe(&reader, insertion, &atr);
     let read = async {
         loop {

@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 use std::{fmt, io};
 
+use crate::app;
 use crate::control::ClientError;
 use crate::domain::{AwayReason, CallError};
-use crate::remote::SetupError;
-use crate::telemetry::Chain;
 
 use super::text::clean;
 
@@ -41,6 +40,10 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self { exit, error: error.into() }
+    }
+
+    pub(super) const fn exit(&self) -> Exit {
+        self.exit
     }
 
     pub(super) fn message(exit: Exit, message: impl Into<String>) -> Self {
@@ -91,10 +94,9 @@ impl From<ClientError> for Failure {
     }
 }
 
-impl From<SetupError> for Failure {
-    fn from(error: SetupError) -> Self {
-        let remedy = error.remedy();
-        Self::message(Exit::Usage, format!("{}\n{remedy}", Chain(&error)))
+impl From<app::ClientError> for Failure {
+    fn from(error: app::ClientError) -> Self {
+        Self::message(Exit::Usage, error.to_string())
     }
 }
 

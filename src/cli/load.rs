@@ -16,7 +16,7 @@ const DROP_INS: &str = "/etc/cardbridge/conf.d";
 pub(super) fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
     let sources = sources(config).map_err(|error| Failure::new(Exit::Usage, error))?;
     let host_name = host_name();
-    let inputs = Inputs { sources: &sources, environment: &environment(), host_name: &host_name };
+    let inputs = Inputs { sources: &sources, environment: &environment()?, host_name: &host_name };
     parse(&inputs).map_err(|problems| Failure::message(Exit::Usage, problems.to_string()))
 }
 
@@ -88,11 +88,19 @@ fn sources(config: Option<&Path>) -> Result<Vec<Source>, Unreadable> {
     }
     files
         .into_iter()
-        .map(|file| match std::fs::read_to_string(&file) {
+        .map(|file| match read(&file) {
             Ok(text) => Ok(Source { name: file.display().to_string(), text }),
             Err(error) => Err(Unreadable(file, error)),
         })
         .collect()
+}
+
+/// A file's text. A pipe could keep a daemon waiting that only wants to reload.
+fn read(file: &Path) -> io::Result<String> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    std::fs::read_to_string(file)
 }
 
 fn drop_ins() -> Result<Vec<PathBuf>, Unreadable> {
@@ -109,12 +117,19 @@ fn drop_ins() -> Result<Vec<PathBuf>, Unreadable> {
     Ok(files)
 }
 
-fn environment() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-        .filter(|(name, _)| name.starts_with("CARDBRIDGE_"))
-        .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
-        .collect()
+fn environment() -> Result<Vec<(String, String)>, Failure> {
+    let ours =
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARDBRIDGE_"));
+    ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        (Ok(name), Err(_)) => Err(not_text(&name)),
+        (Err(name), _) => Err(not_text(&name.to_string_lossy())),
+    })
+    .collect()
+}
+
+fn not_text(variable: &str) -> Failure {
+    Failure::message(Exit::Usage, format!("environment variable {variable} is not UTF-8 text"))
 }
 
 fn host_name() -> String {

@@ -9,12 +9,11 @@ use super::exit::{Exit, Failure};
 use super::load::{Desk, load};
 use super::out::Out;
 use super::text::table;
-use crate::app::remote_options;
+use crate::app::remote;
 use crate::config::Settings;
 use crate::domain::{
     Atr, Candidate, CardId, Family, Found, IdRule, Identity, Numbers, ReaderRules, Serial,
 };
-use crate::remote::Remote;
 use crate::rules::{Facts, Finding, Verdict, explain};
 
 /// The card that is asked about.
@@ -36,7 +35,7 @@ pub(super) fn lookup(
 ) -> Result<Exit, Failure> {
     let settings = load(config)?.settings;
     let (subject, found) = block_on(async {
-        let remote = Remote::new(remote_options(&settings))?;
+        let remote = remote(&settings)?;
         let subject = match card_id {
             Some(card_id) => by_id(card_id),
             None => in_reader(&settings, reader).await?,

@@ -26,6 +26,19 @@ fn entries(config: Option<&Path>) -> Result<Vec<EntryView>, Failure> {
     }
 }
 
+/// One of them.
+fn entry(config: Option<&Path>, id: EntryId) -> Result<EntryView, Failure> {
+    let client = client(config)?;
+    match block_on(async { Ok(client.entry(id).await) })? {
+        Ok(view) => Ok(view),
+        Err(ClientError::NotRunning(..)) => {
+            let stored = entries(config)?.into_iter().find(|view| view.entry.id == id);
+            stored.ok_or_else(|| Failure::message(Exit::Failed, "no such entry waits"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Tells of rows that are not believed any more, beside the data.
 #[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
 pub(super) fn warn_of(damaged: &[outbox::Damage]) {
@@ -78,10 +91,7 @@ pub(super) fn list(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure
 }
 
 pub(super) fn show(config: Option<&Path>, id: EntryId, out: &mut Out) -> Result<Exit, Failure> {
-    let found = entries(config)?.into_iter().find(|view| view.entry.id == id);
-    let Some(view) = found else {
-        return Err(Failure::message(Exit::Failed, format!("no entry {id} waits")));
-    };
+    let view = entry(config, id)?;
     if out.is_json() {
         return out.value(&view);
     }

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::exit::{Exit, Failure};
 use super::load::load;
 use super::out::Out;
 use super::text::table;
+use crate::app::{self, ClientError};
 use crate::config::{Level, LogFormat, LogSettings};
-use crate::remote::SetupError;
 use crate::telemetry::{self, Format, LevelFilter};
 
 pub(super) fn run(config: Option<&Path>) -> Result<Exit, Failure> {
@@ -17,8 +19,8 @@ pub(super) fn run(config: Option<&Path>) -> Result<Exit, Failure> {
     let reload = Box::new(move || {
         load(file.as_deref()).map(|loaded| loaded.settings).map_err(|failure| failure.to_string())
     });
-    crate::app::run(settings, reload).map_err(|error| match error.downcast::<SetupError>() {
-        Ok(setup) => setup.into(),
+    app::run(settings, reload).map_err(|error| match error.downcast::<ClientError>() {
+        Ok(client) => client.into(),
         Err(error) => Failure::new(Exit::Failed, error),
     })?;
     Ok(Exit::Done)
@@ -40,10 +42,21 @@ fn log(settings: LogSettings) {
 }
 
 pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
-    let loaded = load(config)?;
+    let checked = load(config).and_then(|loaded| {
+        app::remote(&loaded.settings)?;
+        Ok(loaded.settings.station)
+    });
     if out.is_json() {
-        return out.value(&serde_json::json!({ "ok": true, "station": loaded.settings.station }));
+        let (verdict, exit) = match checked {
+            Ok(station) => (json!({ "ok": true, "station": station }), Exit::Done),
+            Err(failure) => {
+                let problems: Vec<_> = failure.to_string().lines().map(str::to_owned).collect();
+                (json!({ "ok": false, "problems": problems }), failure.exit())
+            }
+        };
+        return out.value(&verdict).map(|_| exit);
     }
+    checked?;
     out.line("The configuration is good.")?;
     Ok(Exit::Done)
 }
@@ -53,7 +66,7 @@ pub(super) fn show(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure
     if out.is_json() {
         let rows: Vec<_> = effective
             .iter()
-            .map(|e| serde_json::json!({ "key": e.key, "value": e.value, "origin": e.origin.to_string() }))
+            .map(|e| json!({ "key": e.key, "value": e.value, "origin": e.origin.to_string() }))
             .collect();
         return out.value(&rows);
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use humantime::format_duration;
@@ -51,7 +52,7 @@ pub(super) fn read(tree: &Tree, report: &mut Report) -> Result<Settings, Reporte
         choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)], &[]),
     );
     let outbox = outbox(&mut scope);
-    let control = scope.required("control.socket", socket);
+    let control = apart(&mut scope, &outbox);
     let log = log(&mut scope);
 
     let numbers = rules::numbers(tree, report);
@@ -163,6 +164,25 @@ fn outbox(scope: &mut Scope<'_>) -> Result<OutboxSettings, Reported> {
         retry_min,
         retry_max,
     })
+}
+
+/// The socket, which must not be one of the outbox's files.
+fn apart(
+    scope: &mut Scope<'_>,
+    outbox: &Result<OutboxSettings, Reported>,
+) -> Result<PathBuf, Reported> {
+    let socket = scope.required("control.socket", socket)?;
+    let Ok(outbox) = outbox else { return Ok(socket) };
+    let taken = ["", ".lock", "-wal", "-shm"].map(|end| {
+        let mut file = outbox.path.clone().into_os_string();
+        file.push(end);
+        PathBuf::from(file)
+    });
+    if taken.contains(&socket) {
+        let what = "is a file of the outbox";
+        return Err(scope.refuse("control.socket", Fault::new(what, "give it another path")));
+    }
+    Ok(socket)
 }
 
 /// The two waits, the shorter one first; where they are not, the one that somebody set is wrong.

@@ -73,6 +73,20 @@ fn effective(loaded: &Loaded, key: &str) -> (String, String) {
 }
 
 #[test]
+fn the_socket_is_never_one_of_the_outboxs_files() {
+    for end in ["", ".lock", "-wal", "-shm"] {
+        let text = format!(
+            "[cm]\nurl = \"https://cm.example.com\"\n[outbox]\npath = \"/x/o.db\"\n\
+             [control]\nsocket = \"/x/o.db{end}\"\n"
+        );
+        let sources = [Source { name: "file".to_owned(), text }];
+        let inputs = Inputs { sources: &sources, environment: &[], host_name: "host" };
+        let problems = parse(&inputs).unwrap_err().to_string();
+        assert!(problems.contains("control.socket: is a file of the outbox"), "{problems}");
+    }
+}
+
+#[test]
 fn the_address_of_cm_is_all_that_has_to_be_said() {
     let settings = World::of(MINIMAL).settings();
     assert_eq!(settings.station, "desk-3");

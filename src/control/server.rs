@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use axum::Json;
 use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as Segment, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,8 @@ use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Act, ActError, Request};
+use super::guard::Guarded;
+use super::{Act, ActError, AuditError, Request};
 use crate::domain::{EntryId, EntryView, Snapshot};
 use crate::wire::control::{AuditPage, AuditQuery, Done, Problem};
 
@@ -90,9 +92,12 @@ async fn answer(listener: UnixListener, requests: mpsc::Sender<Request>) {
         .route("/v1/outbox/{id}/discard", post(discard))
         .route("/v1/audit", get(audit))
         .fallback(async || Trouble::nothing("no such route"))
+        .method_not_allowed_fallback(async || {
+            Trouble(StatusCode::METHOD_NOT_ALLOWED, "no such method here".to_owned())
+        })
         .with_state(Loop(requests));
     let service = routes.into_make_service_with_connect_info::<Peer>();
-    if let Err(error) = axum::serve(listener, service).await {
+    if let Err(error) = axum::serve(Guarded::new(listener), service).await {
         tracing::error!(%error, "Control socket is lost");
     }
 }
@@ -101,8 +106,8 @@ async fn answer(listener: UnixListener, requests: mpsc::Sender<Request>) {
 #[derive(Debug, Clone)]
 struct Peer(String);
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+impl Connected<IncomingStream<'_, Guarded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Guarded>) -> Self {
         let peer = stream.io().peer_cred();
         Self(peer.map_or_else(|_| "unknown user".to_owned(), |peer| format!("uid {}", peer.uid())))
     }
@@ -127,7 +132,8 @@ impl Loop {
         self.ask(Request::Entries).await
     }
 
-    async fn act(self, entry: EntryId, act: Act, peer: Peer) -> Result<Json<Done>, Trouble> {
+    async fn act(self, entry: &str, act: Act, peer: Peer) -> Result<Json<Done>, Trouble> {
+        let entry: EntryId = entry.parse().map_err(|_| Trouble::nothing("no such entry waits"))?;
         self.ask(|reply| Request::Act { entry, act, by: peer.0, reply }).await??;
         Ok(Json(Done { done: act.done().to_owned() }))
     }
@@ -143,35 +149,35 @@ async fn outbox(State(daemon): State<Loop>) -> Result<Json<Vec<EntryView>>, Trou
 
 async fn entry(
     State(daemon): State<Loop>,
-    Segment(id): Segment<i64>,
+    Segment(id): Segment<String>,
 ) -> Result<Json<EntryView>, Trouble> {
     let entries = daemon.entries().await?;
-    let found = entries.into_iter().find(|view| view.entry.id == EntryId::new(id));
+    let found = entries.into_iter().find(|view| view.entry.id.to_string() == id);
     found.map(Json).ok_or_else(|| Trouble::nothing("no such entry waits"))
 }
 
 async fn retry(
     State(daemon): State<Loop>,
-    Segment(id): Segment<i64>,
+    Segment(id): Segment<String>,
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Result<Json<Done>, Trouble> {
-    daemon.act(EntryId::new(id), Act::Retry, peer).await
+    daemon.act(&id, Act::Retry, peer).await
 }
 
 async fn discard(
     State(daemon): State<Loop>,
-    Segment(id): Segment<i64>,
+    Segment(id): Segment<String>,
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Result<Json<Done>, Trouble> {
-    daemon.act(EntryId::new(id), Act::Discard, peer).await
+    daemon.act(&id, Act::Discard, peer).await
 }
 
 async fn audit(
     State(daemon): State<Loop>,
-    Query(query): Query<AuditQuery>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditPage>, Trouble> {
-    let page = daemon.ask(|reply| Request::Audit(query, reply)).await?;
-    let (lines, next) = page.map_err(|error| Trouble(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
+    let (lines, next) = daemon.ask(|reply| Request::Audit(query, reply)).await??;
     Ok(Json(AuditPage { lines, next }))
 }
 
@@ -190,6 +196,16 @@ impl From<ActError> for Trouble {
             ActError::NoSuchEntry => StatusCode::NOT_FOUND,
             ActError::Busy => StatusCode::CONFLICT,
             ActError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl From<AuditError> for Trouble {
+    fn from(error: AuditError) -> Self {
+        let status = match error {
+            AuditError::BadCursor(_) => StatusCode::BAD_REQUEST,
+            AuditError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())
     }

@@ -145,3 +145,15 @@ async fn without_a_daemon_the_client_says_so() {
     let error = Client::new(&path).status().await.unwrap_err();
     assert!(matches!(error, ClientError::NotRunning(..)), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_keep_nobody_out_for_long() {
+    let (_dir, path) = place();
+    let (_server, requests) = Server::bind(&path).unwrap();
+    serve(requests);
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(UnixStream::connect(&path).await.unwrap());
+    }
+    assert_eq!(Client::new(&path).status().await.unwrap(), snapshot());
+}

@@ -54,6 +54,9 @@
 //! | note | an audit line |
 //! | end of a stay | the reader's stay deleted |
 //!
+//! Each asks first whether `outbox.db` and the files beside it are those that were opened
+//! (`presence.rs`): SQLite would go on writing to a file that has no name any more.
+//!
 //! # Recovery
 //!
 //! - Killed or powered off: nothing to do. A transaction whose answer nobody got may have
@@ -62,6 +65,10 @@
 //!   file. It counts as an entry until somebody deletes it with `sqlite3`.
 //! - A file that SQLite cannot read is [`OpenError::Lost`]. It is not replaced by an empty one:
 //!   that would drop what waits. `sqlite3 outbox.db .recover` saves what can be saved.
+//! - A file that is removed or replaced while it is open is [`StoreError::Lost`] for every command
+//!   that writes, which ends the daemon. What waited in it is gone, unless it was only moved: put
+//!   it back, with its `-wal`, before the next start, which would make an empty one. Where only
+//!   the `-wal` went, its content is brought into the file on closing.
 //! - A full disk refuses what is new with [`StoreError::Full`], and heals in the same process.
 //!   Where other files took the room that the limits above count on, settling is refused too, and
 //!   is to be tried again: what was sent is stored as sent, and read back before it is repeated.
@@ -69,6 +76,7 @@
 mod budget;
 mod error;
 mod file;
+mod presence;
 mod read_only;
 mod row;
 mod schema;
@@ -234,8 +242,8 @@ impl Outbox {
         answer(self.worker.submit(move |store| store.audit(&filter)))
     }
 
-    /// Comes back once the file as a whole is found to be damaged ([`StoreError::Lost`]): nothing
-    /// can be kept any more, and somebody has to come.
+    /// Comes back once the file as a whole is found to be damaged or gone ([`StoreError::Lost`]):
+    /// nothing can be kept any more, and somebody has to come.
     pub async fn lost(&self) {
         self.worker.lost().await;
     }

@@ -100,8 +100,8 @@ pub enum StoreError {
     /// Give the entry up and tell a person: its row is not what was written.
     #[error("entry {0} is damaged")]
     Damaged(EntryId, #[source] Damage),
-    /// Stop: the file as a whole is damaged.
-    #[error("the outbox's file is damaged")]
+    /// Stop: the file as a whole is damaged, or is not where it was opened any more.
+    #[error("the outbox is lost")]
     Lost(#[source] Cause),
     /// Stop: the outbox was closed.
     #[error("the outbox is closed")]

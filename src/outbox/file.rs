@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::OpenError;
+use super::presence::{Identity, Presence};
 
 /// How long a command waits for somebody with `sqlite3` open on the file. Less than the 2 s in
 /// which the daemon has to stop.
@@ -23,6 +24,8 @@ const CACHE_SIZE: i64 = -256;
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
+    path: PathBuf,
+    identity: Identity,
 }
 
 impl Lock {
@@ -42,8 +45,20 @@ impl Lock {
             Err(TryLockError::Error(source)) => return Err(inaccessible(source)),
         }
         tell_pid(&mut file).map_err(inaccessible)?;
-        Ok(Self { _file: file })
+        let identity = file.metadata().map_err(inaccessible)?.into();
+        Ok(Self { _file: file, path, identity })
     }
+}
+
+/// What has to stay where it is: the lock's file, the outbox's (`made`), and, once a connection
+/// has read something, the two of SQLite's.
+pub(super) fn presence(path: &Path, made: Identity, lock: &Lock) -> Result<Presence, OpenError> {
+    let mut presence = Presence::default();
+    presence.expect(path.to_owned(), made);
+    presence.expect(lock.path.clone(), lock.identity);
+    presence.expect_what_is_at(beside(path, "-wal"))?;
+    presence.expect_what_is_at(beside(path, "-shm"))?;
+    Ok(presence)
 }
 
 fn tell_pid(file: &mut File) -> io::Result<()> {
@@ -64,10 +79,11 @@ pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Makes the file, mode 0600, where it is missing. SQLite gives `-wal` and `-shm` its mode.
-pub(super) fn make_file(path: &Path) -> Result<(), OpenError> {
+pub(super) fn make_file(path: &Path) -> Result<Identity, OpenError> {
     let make = || {
-        private().open(path)?;
-        path.parent().map_or(Ok(()), sync_directory)
+        let made = private().open(path)?.metadata()?;
+        path.parent().map_or(Ok(()), sync_directory)?;
+        Ok(made.into())
     };
     make().map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })
 }

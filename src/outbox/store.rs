@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use super::budget::Budget;
 use super::error::{OpenError, Shortage, StoreError};
 use super::file::{self, Lock};
+use super::presence::Presence;
 use super::row::{self, Damage};
 use super::trail::{self, AuditFilter, AuditPage};
 use super::{Append, Appended, LATEST, Options, Restored, schema};
@@ -16,6 +17,7 @@ use crate::domain::{AuditLine, Entry, EntryId, Outcome, ReaderName, Settlement, 
 #[derive(Debug)]
 pub(super) struct Store {
     conn: Connection,
+    presence: Presence,
     station: String,
     budget: Budget,
     /// How many rows `entry` has, so that nobody counts 100,000 of them for each card.
@@ -32,7 +34,7 @@ impl Store {
             .map_err(|source| OpenError::Inaccessible { path: options.path.clone(), source })?;
         file::make_directory(&path)?;
         let lock = Lock::take(&path)?;
-        file::make_file(&path)?;
+        let made = file::make_file(&path)?;
         let mut conn = file::connect(&path)?;
         let found = schema::identify(&conn, &path)?;
         file::make_durable(&conn)?;
@@ -41,14 +43,20 @@ impl Store {
 
         let restored = restore(&conn)?;
         let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
-        let store =
-            Self { conn, station: options.station, budget, entries: entries as usize, _lock: lock };
+        let store = Self {
+            conn,
+            presence: file::presence(&path, made, &lock)?,
+            station: options.station,
+            budget,
+            entries: entries as usize,
+            _lock: lock,
+        };
         Ok((store, restored))
     }
 
     /// Adds an entry in place of those that it supersedes, and remembers the stay that made it.
     pub(super) fn append(&mut self, append: &Append) -> Result<Appended, StoreError> {
-        let tx = begin(&mut self.conn)?;
+        let tx = begin(&mut self.conn, &self.presence)?;
         let mut left = self.entries;
         let mut lines = Vec::new();
         for (id, end) in &append.supersedes {
@@ -86,7 +94,7 @@ impl Store {
 
     /// Stores how far a waiting entry has come.
     pub(super) fn save(&mut self, id: EntryId, stage: Stage) -> Result<(), StoreError> {
-        let tx = begin(&mut self.conn)?;
+        let tx = begin(&mut self.conn, &self.presence)?;
         let entry = find(&tx, id)?;
         // Parking is an outcome: it comes with its line, by `settle`, or not at all.
         if is_parked(&entry.stage) || is_parked(&stage) {
@@ -102,7 +110,7 @@ impl Store {
         id: EntryId,
         end: &Settlement,
     ) -> Result<AuditLine, StoreError> {
-        let tx = begin(&mut self.conn)?;
+        let tx = begin(&mut self.conn, &self.presence)?;
         let entry = find(&tx, id)?;
         if is_parked(&entry.stage) && end.outcome != Outcome::Discarded {
             return Err(StoreError::Conflict(id));
@@ -124,7 +132,7 @@ impl Store {
 
     /// Has a parked entry wait again, because a person said so.
     pub(super) fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<(), StoreError> {
-        let tx = begin(&mut self.conn)?;
+        let tx = begin(&mut self.conn, &self.presence)?;
         let entry = find(&tx, id)?;
         if !is_parked(&entry.stage) {
             return Err(StoreError::Conflict(id));
@@ -137,7 +145,7 @@ impl Store {
 
     /// Adds a line that ends no entry.
     pub(super) fn note(&mut self, line: &AuditLine) -> Result<(), StoreError> {
-        let tx = begin(&mut self.conn)?;
+        let tx = begin(&mut self.conn, &self.presence)?;
         self.budget.allow(&tx)?;
         write_line(&tx, line)?;
         Ok(tx.commit()?)
@@ -145,7 +153,7 @@ impl Store {
 
     /// Forgets what was last seen in a reader.
     pub(super) fn end_stay(&mut self, reader: &ReaderName) -> Result<(), StoreError> {
-        let tx = begin(&mut self.conn)?;
+        let tx = begin(&mut self.conn, &self.presence)?;
         tx.prepare_cached("DELETE FROM stay WHERE reader = ?")?.execute([reader.as_str()])?;
         Ok(tx.commit()?)
     }
@@ -194,8 +202,11 @@ pub(super) fn sift<T>(rows: Vec<Result<T, Damage>>, damaged: &mut Vec<Damage>) -
     rows.into_iter().filter_map(|row| row.map_err(|damage| damaged.push(damage)).ok()).collect()
 }
 
+/// Begins what writes, where what is written can be found again.
+///
 /// Takes the write lock at once: a transaction that read first could be refused it later.
-fn begin(conn: &mut Connection) -> Result<Transaction<'_>, StoreError> {
+fn begin<'a>(conn: &'a mut Connection, presence: &Presence) -> Result<Transaction<'a>, StoreError> {
+    presence.check()?;
     Ok(conn.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 

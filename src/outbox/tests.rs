@@ -5,6 +5,7 @@ mod fixture;
 mod limits;
 mod looking;
 mod opening;
+mod presence;
 mod queue;
 mod trail;
 

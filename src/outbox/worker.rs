@@ -3,6 +3,7 @@
 //! Commands run one after the other in the order in which they were submitted. Each runs to its
 //! end even when nobody waits for its answer any more.
 
+use std::error::Error;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,7 +52,9 @@ impl Worker {
         let lost = Arc::clone(&self.lost);
         let run = Command::Run(Box::new(move |store| {
             let result = command(store);
-            if matches!(result, Err(StoreError::Lost(_))) {
+            if let Err(error @ StoreError::Lost(_)) = &result {
+                let error: &dyn Error = error;
+                tracing::error!(error, "Outbox is lost");
                 lost.notify_one();
             }
             // Whoever asked may be gone; the command is done all the same.

@@ -3,7 +3,7 @@
 //! The card is shared, read in one transaction, and left as found. An answer is reported only if
 //! the card that gave it is the one that was asked about.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use super::board::Board;
 use super::diff::{Look, Occupant};
 use super::halt::Halt;
 use super::transport::{Limits, Transport};
-use super::trouble::{interruption, is_gone, is_lost, is_mute, on_card, on_service};
+use super::trouble::{interruption, is_gone, is_lost, is_mute, on_another_connection, on_card};
 use super::wait;
 use super::{Exchange, Observation};
 
@@ -31,6 +31,11 @@ const BUSY_PAUSES: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
+
+/// How long to wait, each time, for a connection to pcscd beside the monitor's: others may be
+/// about to close files or connections of theirs.
+const SERVICE_PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// How long to wait before a card that did not power up is tried once more.
 const MUTE_PAUSE: Duration = Duration::from_millis(500);
@@ -74,20 +79,37 @@ impl Probe {
     }
 
     fn identify(&self, halt: &Halt, exchanges: &mut Vec<Exchange>) -> Verdict {
-        let context =
-            Context::establish(Scope::System).map_err(|error| failed(on_service(error)))?;
-        let name = CString::new(self.reader.as_str()).map_err(|_| removed())?;
-        let card = self.connect(&context, &name, halt)?;
+        let context = self.reach_pcscd(halt, || Context::establish(Scope::System))?;
+        let card = self.connect(&context, &wait::name(&self.reader), halt)?;
         left_as_found(card, |card| self.read(&context, card, halt, exchanges))
     }
 
-    /// Connects to the card together with whoever else is, patiently where that may help.
-    fn connect(
+    /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
+    fn reach_pcscd<T>(
         &self,
-        context: &Context,
-        name: &CString,
         halt: &Halt,
-    ) -> Result<Card, NotIdentified> {
+        mut establish: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, NotIdentified> {
+        let mut pauses = SERVICE_PAUSES.into_iter();
+        loop {
+            self.check_wanted(halt)?;
+            let error = match establish() {
+                Ok(context) => return Ok(context),
+                Err(error) => error,
+            };
+            debug!(reader = %self.reader, error = %error, "No connection to read the card on");
+            match pauses.next() {
+                Some(pause) if self.pause(halt, pause) => {}
+                _ => {
+                    self.check_wanted(halt)?;
+                    return Err(failed(on_another_connection(error)));
+                }
+            }
+        }
+    }
+
+    /// Connects to the card together with whoever else is, patiently where that may help.
+    fn connect(&self, context: &Context, name: &CStr, halt: &Halt) -> Result<Card, NotIdentified> {
         let mut busy = BUSY_PAUSES.into_iter();
         let mut mute = Some(MUTE_PAUSE);
         loop {
@@ -263,3 +285,6 @@ const fn failed(detail: String) -> NotIdentified {
 const fn not_identified(reason: NotIdentifiedReason, detail: String) -> NotIdentified {
     NotIdentified { reason, detail }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,6 +100,17 @@ pub(super) fn on_service(error: Error) -> String {
     words(&ON_SERVICE, error)
 }
 
+/// Why pcscd cannot be reached once more, while another connection to it works.
+pub(super) fn on_another_connection(error: Error) -> String {
+    // What the library says of every socket that it does not get, whatever the cause.
+    if error == Error::NoService {
+        return "could not connect to pcscd a second time: too many open files, or too many clients \
+                of pcscd?"
+            .to_owned();
+    }
+    on_service(error)
+}
+
 fn words(better: &[(Error, &str)], error: Error) -> String {
     match better.iter().find(|(code, _)| *code == error) {
         Some((_, words)) => (*words).to_owned(),
@@ -139,6 +150,14 @@ mod tests {
         for error in LOST {
             assert_eq!(interruption(error), Interrupted::Lost);
         }
+    }
+
+    #[test]
+    fn a_pcscd_that_another_connection_reaches_is_not_said_to_be_stopped() {
+        assert!(on_service(Error::NoService).contains("not running"));
+        let words = on_another_connection(Error::NoService);
+        assert!(words.contains("too many open files") && !words.contains("not running"), "{words}");
+        assert_eq!(on_another_connection(Error::CommError), on_service(Error::CommError));
     }
 
     #[test]

@@ -19,17 +19,20 @@ const NAMES_SPACE: usize = 8 * 1024;
 /// Beyond this, a list of readers is no list of readers.
 const MAX_NAMES_SPACE: usize = 1024 * 1024;
 
+/// What two digits follow, for a byte of a name that cannot be shown.
+const ESCAPE: &str = r"\x";
+
 /// What is never fed back: who else uses the card is no news, and would ring for our own probes.
 const NO_NEWS: State = State::INUSE.union(State::EXCLUSIVE).union(State::CHANGED);
 
-/// The readers that pcscd has. Names that are not UTF-8 are left out: nobody could name them.
+/// The readers that pcscd has.
 pub(super) fn list(context: &Context) -> Result<Vec<ReaderName>, Error> {
     let mut space = NAMES_SPACE;
     loop {
         let mut buffer = vec![0; space];
         match context.list_readers(&mut buffer) {
             Ok(names) => {
-                return Ok(names.filter_map(|name| name.to_str().ok()).map(Into::into).collect());
+                return Ok(names.map(shown).collect());
             }
             Err(Error::InsufficientBuffer) if space < MAX_NAMES_SPACE => space *= 2,
             Err(error) => return Err(error),
@@ -152,9 +155,36 @@ fn entry(name: &CStr, state: State) -> ReaderState {
     ReaderState::new(name, state)
 }
 
-/// A reader's name for the library. What came from it has no NUL inside.
-fn name(reader: &ReaderName) -> CString {
-    CString::new(reader.as_str()).unwrap_or_default()
+/// A reader's name as people see it. PC/SC's is bytes: those that are not UTF-8 are shown as `\xE4`,
+/// and so is a backslash that would look like one of them. No two names are shown alike.
+fn shown(name: &CStr) -> ReaderName {
+    let mut shown = String::new();
+    for chunk in name.to_bytes().utf8_chunks() {
+        shown.push_str(&chunk.valid().replace(ESCAPE, r"\x5Cx"));
+        for byte in chunk.invalid() {
+            shown.push_str(ESCAPE);
+            shown.push_str(&hex::encode_upper([*byte]));
+        }
+    }
+    shown.into()
+}
+
+/// A reader's name for the library: what [`shown`] was given. That has no NUL inside.
+pub(super) fn name(reader: &ReaderName) -> CString {
+    let mut pieces = reader.as_str().split(ESCAPE);
+    let mut name = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2).unwrap_or((piece, ""));
+        match hex::decode(digits) {
+            Ok(byte) if digits.len() == 2 => name.extend(byte),
+            Ok(_) | Err(_) => {
+                name.extend(ESCAPE.as_bytes());
+                name.extend(digits.as_bytes());
+            }
+        }
+        name.extend(rest.as_bytes());
+    }
+    CString::new(name).unwrap_or_default()
 }
 
 /// The upper 16 bits of a state word are the event count.
@@ -194,6 +224,46 @@ mod tests {
     #[test]
     fn an_empty_reader_keeps_no_card_from_an_old_atr() {
         assert_eq!(occupant(State::EMPTY, &ATR), Occupant::Nothing);
+    }
+
+    #[test]
+    fn a_name_that_is_utf8_is_shown_as_it_is() {
+        for plain in ["HID Omnikey 3121 [CCID Interface] (AB12) 00 00", "Lesegerät 00", r"a\b"] {
+            assert_eq!(shown(&CString::new(plain).unwrap()).as_str(), plain);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_is_shown_with_its_bytes() {
+        assert_eq!(shown(c"Leseger\xE4t 00").as_str(), r"Leseger\xE4t 00");
+        assert_eq!(shown(c"\xFF\xFE").as_str(), r"\xFF\xFE");
+    }
+
+    #[test]
+    fn the_library_gets_each_name_back_as_it_gave_it_and_no_two_are_shown_alike() {
+        let names = [
+            c"Leseger\xE4t 00",
+            c"Leseger\\xE4t 00",
+            c"Leseger\\x5CxE4t 00",
+            c"Leseger\xC3\xA4t 00",
+            c"\\x",
+            c"\\\\x\xFF\\",
+            c"\xE4\xF6\xFC",
+            c"",
+        ];
+        let mut all = std::collections::BTreeSet::new();
+        for given in names {
+            let reader = shown(given);
+            assert_eq!(name(&reader).as_c_str(), given, "{reader}");
+            assert!(all.insert(reader));
+        }
+    }
+
+    #[test]
+    fn a_name_that_was_never_given_makes_no_trouble() {
+        for odd in [r"\x", r"\x4", r"\xZZ", r"\xä", r"a\x00b"] {
+            name(&odd.into());
+        }
     }
 
     #[test]

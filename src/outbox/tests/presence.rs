@@ -10,7 +10,7 @@ async fn is_told_lost(outbox: &Outbox) {
     tokio::time::timeout(Duration::from_mins(1), outbox.lost()).await.expect("it is told");
 }
 
-fn lost<T: std::fmt::Debug>(result: Result<T, StoreError>) {
+fn lost<T: std::fmt::Debug>(result: &Result<T, StoreError>) {
     assert!(matches!(result, Err(StoreError::Lost(_))), "{result:?}");
 }
 
@@ -23,12 +23,12 @@ async fn no_command_is_stored_in_files_that_were_removed() {
         std::fs::remove_file(file::beside(&place.path(), suffix)).unwrap();
     }
 
-    lost(outbox.append(append(2)).await);
-    lost(outbox.save(id(1), Stage::Queued).await);
-    lost(outbox.settle(id(1), end(Outcome::Updated)).await);
-    lost(outbox.unpark(id(1), not_identified(1)).await);
-    lost(outbox.note(not_identified(1)).await);
-    lost(outbox.end_stay(draft(1).reader).await);
+    lost(&outbox.append(append(2)).await);
+    lost(&outbox.save(id(1), Stage::Queued).await);
+    lost(&outbox.settle(id(1), end(Outcome::Updated)).await);
+    lost(&outbox.unpark(id(1), not_identified(1)).await);
+    lost(&outbox.note(not_identified(1)).await);
+    lost(&outbox.end_stay(draft(1).reader).await);
     is_told_lost(&outbox).await;
 }
 
@@ -53,7 +53,7 @@ async fn a_copy_in_the_place_of_the_file_is_not_the_file() {
         let copy = place.dir.path().join("copy");
         std::fs::copy(&path, &copy).unwrap();
         std::fs::rename(&copy, &path).unwrap();
-        lost(outbox.append(append(1)).await);
+        lost(&outbox.append(append(1)).await);
         is_told_lost(&outbox).await;
     }
 }
@@ -64,7 +64,7 @@ async fn a_directory_that_was_moved_away_takes_the_outbox_with_it() {
     let path = place.dir.path().join("state/outbox.db");
     let (outbox, _) = open(Options { path, ..place.options() }).unwrap();
     std::fs::rename(place.dir.path().join("state"), place.dir.path().join("old")).unwrap();
-    lost(outbox.note(not_identified(1)).await);
+    lost(&outbox.note(not_identified(1)).await);
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn the_outbox_that_took_the_place_of_a_lost_one_is_left_alone() {
     }
     let (second, _) = place.open();
     second.append(append(2)).await.unwrap();
-    lost(first.append(append(1)).await);
+    lost(&first.append(append(1)).await);
     first.close();
 
     second.append(append(3)).await.unwrap();
@@ -90,7 +90,7 @@ async fn what_a_removed_wal_held_is_in_the_file_after_closing() {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     std::fs::remove_file(file::beside(&place.path(), "-wal")).unwrap();
-    lost(outbox.append(append(2)).await);
+    lost(&outbox.append(append(2)).await);
     outbox.close();
     assert_eq!(place.restored().entries.len(), 1);
 }

@@ -152,7 +152,7 @@ impl Engine {
             Event::Settled { entry, result } => self.settled(entry, result, now),
             Event::Unparked { entry, result } => self.unparked(entry, result, now),
             Event::Noted(line) => self.publish(line),
-            Event::Reconfigured(policy) => self.reconfigured(*policy),
+            Event::Reconfigured(policy) => self.reconfigured(*policy, now),
         }
         self.advance(now);
     }
@@ -224,9 +224,11 @@ impl Engine {
         self.latest.truncate(LATEST);
     }
 
-    fn reconfigured(&mut self, policy: Policy) {
+    fn reconfigured(&mut self, policy: Policy, now: Now) {
         self.desk.replace(&policy.readers);
         self.policy = policy;
+        self.link.forget(self.queue.asking());
+        self.queue.release_all(now);
     }
 
     fn tell(&mut self, notice: Notice) {

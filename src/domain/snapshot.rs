@@ -94,7 +94,7 @@ pub enum CardView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum LinkView {
-    /// CM was not asked anything since the start.
+    /// CM was not asked anything since the start, or since the configuration was read again.
     Untried,
     /// CM answers.
     Up {

@@ -2,8 +2,9 @@
 //!
 //! While CM is away one entry at a time knocks for all of them, at moments that grow further
 //! apart. A new insertion makes the next knock come at once, though never within a second of
-//! the last, and never before the time that CM itself asked for.
+//! the last, and never before the time that CM itself asked for. A person passes that time too.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -18,17 +19,27 @@ const KNOCK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Link {
     state: State,
+    /// Entries that still wait for the answer of a CM that was forgotten.
+    asked_before: BTreeSet<EntryId>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum State {
     /// Nobody knows yet; the first entry finds out.
-    #[default]
-    Untried,
+    Untried {
+        /// Whether people were told of an outage before, and not of its end.
+        told_away: bool,
+    },
     Up {
         since: Timestamp,
     },
     Away(Away),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Untried { told_away: false }
+    }
 }
 
 #[derive(Debug)]
@@ -62,7 +73,12 @@ pub(super) enum Door {
 impl Away {
     /// The soonest moment for a knock that does not wait for its turn.
     fn soonest(&self, now: Now) -> Instant {
-        now.mono.max(self.last_try + KNOCK_EVERY).max(self.not_before)
+        self.apart(now).max(self.not_before)
+    }
+
+    /// The soonest moment that is far enough from the last knock.
+    fn apart(&self, now: Now) -> Instant {
+        now.mono.max(self.last_try + KNOCK_EVERY)
     }
 }
 
@@ -71,11 +87,11 @@ impl Link {
     pub(super) fn door(&self, busy: usize) -> Door {
         match &self.state {
             State::Up { .. } => Door::Open,
-            State::Untried if busy == 0 => Door::One,
+            State::Untried { .. } if busy == 0 => Door::One,
             State::Away(away) if away.knocker.is_none() && busy == 0 => {
                 Door::OneAt(away.next_knock)
             }
-            State::Untried | State::Away(_) => Door::Shut,
+            State::Untried { .. } | State::Away(_) => Door::Shut,
         }
     }
 
@@ -95,15 +111,43 @@ impl Link {
         }
     }
 
-    /// CM answered. While it wants to be left alone that is an answer to something asked before,
-    /// for nobody knocks then: it ends no waiting.
-    pub(super) fn answered(&mut self, now: Now) -> Option<Notice> {
-        if matches!(&self.state, State::Away(away) if now.mono < away.not_before) {
+    /// A person waits for no turn, not even for the time that CM asked for.
+    pub(super) fn knock_now(&mut self, now: Now) {
+        self.knock_soon(now);
+        if let State::Away(away) = &mut self.state {
+            away.next_knock = away.next_knock.min(away.apart(now));
+        }
+    }
+
+    /// Whatever is known is about a CM that may not be the one that is asked from now on. Of the
+    /// calls that are `under_way` the answers say nothing any more.
+    pub(super) fn forget(&mut self, under_way: impl Iterator<Item = EntryId>) {
+        let told_away = match self.state {
+            State::Untried { told_away } => told_away,
+            State::Up { .. } => false,
+            State::Away(_) => true,
+        };
+        self.state = State::Untried { told_away };
+        self.asked_before.extend(under_way);
+    }
+
+    /// Whether the answer to this entry comes from a CM that was forgotten since it was asked.
+    pub(super) fn is_forgotten(&mut self, entry: EntryId) -> bool {
+        self.asked_before.remove(&entry)
+    }
+
+    /// CM answered this entry. While it wants to be left alone only a person's knock ends the
+    /// waiting: any other answer is to something asked before.
+    pub(super) fn answered(&mut self, entry: EntryId, now: Now) -> Option<Notice> {
+        if matches!(
+            &self.state,
+            State::Away(away) if now.mono < away.not_before && away.knocker != Some(entry)
+        ) {
             return None;
         }
         match std::mem::replace(&mut self.state, State::Up { since: now.wall }) {
-            State::Away(_) => Some(Notice::CmBack),
-            State::Untried => None,
+            State::Away(_) | State::Untried { told_away: true } => Some(Notice::CmBack),
+            State::Untried { told_away: false } => None,
             up @ State::Up { .. } => {
                 self.state = up;
                 None
@@ -160,7 +204,7 @@ impl Link {
     /// Whether an entry that has begun may ask CM something more.
     pub(super) fn may_go_on(&self, entry: EntryId) -> bool {
         match &self.state {
-            State::Untried | State::Up { .. } => true,
+            State::Untried { .. } | State::Up { .. } => true,
             State::Away(away) => away.knocker == Some(entry),
         }
     }
@@ -171,7 +215,7 @@ impl Link {
 
     pub(super) fn view(&self, now: Now) -> LinkView {
         match &self.state {
-            State::Untried => LinkView::Untried,
+            State::Untried { .. } => LinkView::Untried,
             State::Up { since } => LinkView::Up { since: *since },
             State::Away(away) => LinkView::Away {
                 since: away.since,

@@ -44,6 +44,7 @@ enum Act {
     CmLatency(u64),
     DiskRefuses(Option<Verb>),
     DiskLatency(u64),
+    Reload,
     Restart,
     RestartMeanwhile {
         reader: usize,
@@ -99,6 +100,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => prop::sample::select(vec![0, 20, 3_000]).prop_map(Act::CmLatency),
         2 => prop::option::of(verb).prop_map(Act::DiskRefuses),
         1 => prop::sample::select(vec![0, 2_000]).prop_map(Act::DiskLatency),
+        1 => Just(Act::Reload),
         1 => Just(Act::Restart),
         1 => (reader(), prop::option::of(card()))
             .prop_map(|(reader, card)| Act::RestartMeanwhile { reader, card }),
@@ -180,6 +182,7 @@ fn perform(world: &mut World, model: &mut Model, act: &Act) {
                 world.cm.request(card, RETIRE);
             }
         }
+        Act::Reload => world.reload(),
         Act::Restart => world.restart(),
         Act::RestartMeanwhile { reader, card } => restart_meanwhile(world, model, reader, card),
         Act::RestartService => world.restart_service(),

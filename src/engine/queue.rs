@@ -292,6 +292,25 @@ impl Queue {
         }
     }
 
+    /// Whatever made an entry wait may be mended.
+    pub(super) fn release_all(&mut self, now: Now) {
+        for entry in self.waiting.values_mut() {
+            if entry.step == Step::Idle {
+                entry.not_before = entry.not_before.min(now.mono);
+            }
+        }
+    }
+
+    /// The entries that wait for an answer of CM, or whose answer nobody waits for any more.
+    pub(super) fn asking(&self) -> impl Iterator<Item = EntryId> {
+        self.busy.values().copied().filter(|id| {
+            self.waiting.get(id).is_none_or(|entry| match entry.step {
+                Step::LookingUp | Step::ReadingBack { .. } | Step::Pushing { .. } => true,
+                Step::Idle | Step::Saving { .. } | Step::Ending { .. } => false,
+            })
+        })
+    }
+
     /// How many entries have a call under way, or one that nobody waits for any more.
     fn talking(&self) -> usize {
         let ending = |id: &EntryId| {

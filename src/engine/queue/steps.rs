@@ -29,9 +29,12 @@ impl Engine {
 
     /// Notes what an answer, whoever waits for it, says about CM.
     fn heard<T>(&mut self, id: EntryId, result: &Result<T, CallError>, now: Now) {
+        if self.link.is_forgotten(id) {
+            return;
+        }
         let notice = match result {
             Ok(_) | Err(CallError::Refused { .. } | CallError::WrongAnswer { .. }) => {
-                self.link.answered(now)
+                self.link.answered(id, now)
             }
             Err(error @ CallError::Away { .. }) => {
                 self.link.away(id, error, self.policy.retry, &mut self.random, now)

@@ -18,7 +18,7 @@ impl Engine {
         }
         let entry = self.queue.waiting.get_mut(&id).ok_or(Refusal::NoSuchEntry)?;
         entry.not_before = now.mono;
-        self.link.knock_soon(now);
+        self.link.knock_now(now);
         self.advance(now);
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Engine {
                 self.queue.waiting.insert(id, entry);
                 self.publish(line);
                 self.store_works();
-                self.link.knock_soon(now);
+                self.link.knock_now(now);
             }
             Err(failure) => self.leave_parked(id, failure),
         }

@@ -220,11 +220,81 @@ fn nobody_knocks_before_the_time_that_cm_asked_for() {
     for card in 2..=9 {
         world.insert("Left", card);
         world.run(10 * SECOND);
-        world.engine.retry(crate::domain::EntryId::new(1), "alice", world.now).unwrap();
     }
     assert_eq!(world.calls.len(), 1);
     world.run(530 * SECOND);
     assert_eq!(world.outcome(9), "nothing-to-do");
+}
+
+#[test]
+fn a_person_may_knock_before_the_time_that_cm_asked_for() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Busy(86_400);
+    world.insert("Left", 1);
+    world.insert("Right", 2);
+    world.run(10 * SECOND);
+    world.retry(1).unwrap();
+    world.retry(2).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.calls.len(), 2, "{}", world.story());
+    world.cm.mood = Mood::Fine;
+    world.retry(2).unwrap();
+    world.run(SECOND);
+    assert_eq!(
+        (world.outcome(1), world.outcome(2)),
+        ("nothing-to-do".into(), "nothing-to-do".into())
+    );
+    assert!(!world.is_away());
+}
+
+#[test]
+fn a_person_knocks_at_most_once_a_second() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(SECOND);
+    let since = world.now.mono;
+    for _ in 0..50 {
+        world.retry(1).unwrap();
+        world.run(SECOND / 10);
+    }
+    let asked = asked_since(&world, since);
+    assert!((4..=6).contains(&asked.len()), "{}", world.story());
+    assert!(asked.windows(2).all(|two| two[1] - two[0] >= SECOND), "{}", world.story());
+}
+
+#[test]
+fn a_reload_lifts_every_wait_for_one_first() {
+    for mood in [Mood::Busy(86_400), Mood::Away, Mood::PutTaken] {
+        let mut world = nine_wait(mood);
+        world.run_until(World::is_quiet);
+        let before = world.calls.len();
+        world.reload();
+        assert_eq!(world.calls.len(), before + 1, "{mood:?} {}", world.story());
+        world.run_until(World::is_quiet);
+        world.cm.mood = Mood::Fine;
+        world.reload();
+        world.run(2 * SECOND);
+        for entry in 1..=9 {
+            assert_eq!(world.outcome(entry), "updated", "{mood:?} {}", world.story());
+        }
+        assert!(matches!(world.told.last(), Some(Notice::CmBack)), "{:?}", world.told);
+    }
+}
+
+#[test]
+fn the_old_cms_answer_after_a_reload_says_nothing_about_the_new_one() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Busy(86_400);
+    world.cm.latency = 5 * SECOND;
+    world.insert("Left", 1);
+    world.run(SECOND);
+    world.cm.mood = Mood::Fine;
+    world.cm.latency = SECOND / 10;
+    world.reload();
+    world.run(20 * SECOND);
+    assert_eq!(world.trail(1), ["nothing-to-do"]);
+    assert_eq!(world.told, []);
 }
 
 #[test]

@@ -87,8 +87,12 @@ pub(in crate::engine) struct World {
     /// Entries to whose update CM said yes.
     said_yes: BTreeSet<EntryId>,
     last_knock: Option<Instant>,
+    /// Entries whose answer comes from the CM of before a reload.
+    cm_before: BTreeSet<EntryId>,
     /// The moment that CM asked for by Retry-After.
     left_alone_until: Option<Instant>,
+    /// Whether a person's wish allows one call before that.
+    granted: bool,
     retried: BTreeSet<EntryId>,
     lives: u64,
 }
@@ -157,7 +161,9 @@ impl World {
             last_insertion: InsertionId::ZERO,
             counted: 0,
             last_knock: None,
+            cm_before: BTreeSet::new(),
             left_alone_until: None,
+            granted: false,
             retried: BTreeSet::new(),
             inbox: Vec::new(),
             posted: 0,
@@ -181,6 +187,7 @@ impl World {
         self.in_flight.clear();
         self.looked_up.clear();
         self.said_yes.clear();
+        self.cm_before.clear();
         (self.last_knock, self.left_alone_until) = (None, None);
         self.lives += 1;
         meanwhile(self);
@@ -204,6 +211,13 @@ impl World {
         self.now.wall += time;
     }
 
+    /// The configuration is read again; it names another CM, perhaps.
+    pub(in crate::engine) fn reload(&mut self) {
+        self.left_alone_until = None;
+        self.cm_before.extend(self.in_flight.keys());
+        self.tell(Event::Reconfigured(Box::new(self.policy.clone())));
+    }
+
     /// Tells the engine something now, and does what comes of it.
     pub(in crate::engine) fn tell(&mut self, event: Event) {
         self.engine.handle(event, self.now);
@@ -213,6 +227,7 @@ impl World {
     pub(in crate::engine) fn retry(&mut self, entry: i64) -> Result<(), super::super::Refusal> {
         self.said_yes.remove(&EntryId::new(entry));
         self.retried.insert(EntryId::new(entry));
+        self.granted = true;
         let result = self.engine.retry(EntryId::new(entry), "alice", self.now);
         self.perform_all();
         result

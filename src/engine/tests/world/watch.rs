@@ -11,12 +11,15 @@ use crate::engine::Event;
 impl World {
     #[expect(clippy::wildcard_enum_match_arm, reason = "only calls are watched")]
     pub(super) fn note_wish_to_be_left_alone(&mut self, event: &Event) {
-        let error = match event {
-            Event::LookedUp { result, .. } => result.as_ref().err(),
-            Event::ReadBack { result, .. } => result.as_ref().err(),
-            Event::Pushed { result, .. } => result.as_ref().err(),
-            _ => None,
+        let (entry, error) = match event {
+            Event::LookedUp { entry, result } => (entry, result.as_ref().err()),
+            Event::ReadBack { entry, result } => (entry, result.as_ref().err()),
+            Event::Pushed { entry, result } => (entry, result.as_ref().err()),
+            _ => return,
         };
+        if self.cm_before.remove(entry) {
+            return;
+        }
         if let Some(CallError::Away { retry_after: Some(time), .. }) = error {
             self.left_alone_until = self.left_alone_until.max(Some(self.now.mono + *time));
         }
@@ -26,7 +29,10 @@ impl World {
     pub(super) fn call(&mut self, ask: Ask, entry: EntryId, card: u8) {
         self.calls.push(Call { at: self.now.mono, ask, card, entry });
         let knock = matches!(self.engine.link_view(self.now), LinkView::Away { .. });
-        assert!(self.left_alone_until <= Some(self.now.mono), "too soon: {}", self.story());
+        if self.left_alone_until > Some(self.now.mono) {
+            assert!(self.granted, "too soon: {}", self.story());
+            (self.granted, self.left_alone_until) = (false, None);
+        }
         let first = |(id, row): (&EntryId, &Entry)| {
             number_of(&row.draft.identity) == card
                 && !is_parked(&row.stage)

@@ -83,6 +83,16 @@ pub enum Refusal {
     Busy,
 }
 
+/// When an entry is tried again, because a person wished so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the queue, and goes as soon as CM may be asked.
+    Now,
+    /// It is parked until [`Event::Unparked`] says that it is in the queue on disk, or that the
+    /// disk refused.
+    OnceOnDisk,
+}
+
 /// What the outbox held when the daemon started.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {
@@ -210,7 +220,7 @@ impl Engine {
     /// Every entry that waits, the oldest first.
     #[must_use]
     pub fn entry_views(&self, now: Now) -> Vec<EntryView> {
-        self.queue.entry_views(now)
+        self.queue.entry_views(self.link.next_knock(), now)
     }
 
     /// The latest audit lines, the newest first.

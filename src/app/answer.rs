@@ -43,7 +43,7 @@ impl App {
     ) {
         tracing::info!(%entry, act = act.done(), by, "Somebody acts on an entry");
         let taken = match act {
-            Act::Retry => self.engine.retry(entry, by, now()),
+            Act::Retry => self.engine.retry(entry, by, now()).map(|_| ()),
             Act::Discard => self.engine.discard(entry, by, now()),
         };
         match (taken, act) {

@@ -209,6 +209,14 @@ impl Link {
         }
     }
 
+    /// Before when nobody asks CM anything, where CM is away.
+    pub(super) const fn next_knock(&self) -> Option<Instant> {
+        match &self.state {
+            State::Untried { .. } | State::Up { .. } => None,
+            State::Away(away) => Some(away.next_knock),
+        }
+    }
+
     pub(super) const fn is_up(&self) -> bool {
         matches!(self.state, State::Up { .. })
     }

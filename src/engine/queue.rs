@@ -263,13 +263,17 @@ impl Queue {
         }
     }
 
-    pub(super) fn entry_views(&self, now: Now) -> Vec<EntryView> {
+    /// Every entry; one that waits for CM waits for the `knock` too.
+    pub(super) fn entry_views(&self, knock: Option<Instant>, now: Now) -> Vec<EntryView> {
+        let wait = |entry: &Waiting| {
+            let next = knock.map_or(entry.not_before, |knock| knock.max(entry.not_before));
+            millis(next.saturating_duration_since(now.mono))
+        };
         let waiting = self.waiting.iter().map(|(id, entry)| EntryView {
             entry: Entry { id: *id, draft: entry.draft.clone(), stage: entry.stage() },
             attempts: entry.attempts,
             last_error: entry.last_error.clone(),
-            next_try_ms: matches!(entry.step, Step::Idle)
-                .then(|| millis(entry.not_before.saturating_duration_since(now.mono))),
+            next_try_ms: (entry.step == Step::Idle).then(|| wait(entry)),
         });
         let parked = self.parked.values().map(|parked| EntryView {
             entry: parked.entry.clone(),

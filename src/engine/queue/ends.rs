@@ -105,6 +105,12 @@ impl Engine {
                 self.store_works();
             }
             Err(StoreFailure::EntryLost(detail)) => self.lose(id, detail),
+            // The person is told so, and may wish it again: nothing is done behind their back.
+            Err(failure) if end.outcome == Outcome::Discarded => {
+                entry.step = Step::Idle;
+                self.queue.busy.retain(|_, busy| *busy != id);
+                self.store_fails(&failure);
+            }
             Err(failure) => {
                 *offered = false;
                 entry.not_before =

@@ -2,11 +2,11 @@
 
 use super::{Claim, Step, Waiting};
 use crate::domain::{AuditLine, EntryId, Outcome};
-use crate::engine::{Effect, Engine, Now, Refusal, StoreFailure};
+use crate::engine::{Effect, Engine, Now, Refusal, StoreFailure, Taken};
 
 impl Engine {
-    /// Tries an entry at once; a parked one goes back into the queue.
-    pub fn retry(&mut self, id: EntryId, by: &str, now: Now) -> Result<(), Refusal> {
+    /// Tries an entry at once; a parked one goes back into the queue, on disk first.
+    pub fn retry(&mut self, id: EntryId, by: &str, now: Now) -> Result<Taken, Refusal> {
         if let Some(parked) = self.queue.parked.get_mut(&id) {
             if parked.claim.is_some() {
                 return Err(Refusal::Busy);
@@ -14,13 +14,13 @@ impl Engine {
             parked.claim = Some(Claim::Wish);
             let act = AuditLine::act(&self.policy.station, &parked.entry, "retried", by, now.wall);
             self.effects.push_back(Effect::Unpark { entry: id, act });
-            return Ok(());
+            return Ok(Taken::OnceOnDisk);
         }
         let entry = self.queue.waiting.get_mut(&id).ok_or(Refusal::NoSuchEntry)?;
         entry.not_before = now.mono;
         self.link.knock_now(now);
         self.advance(now);
-        Ok(())
+        Ok(Taken::Now)
     }
 
     /// Removes an entry for good.

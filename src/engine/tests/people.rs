@@ -3,7 +3,7 @@
 use super::world::cm::{Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
-use crate::engine::Refusal;
+use crate::engine::{Refusal, Taken};
 
 fn parked() -> World {
     let mut world = World::new();
@@ -119,7 +119,7 @@ fn a_retry_that_the_disk_refuses_leaves_the_entry_parked() {
 #[test]
 fn a_wish_while_another_is_on_its_way_to_the_disk_has_to_wait() {
     type Wish = fn(&mut World, i64) -> Result<(), Refusal>;
-    let wishes: [Wish; 2] = [World::retry, World::discard];
+    let wishes: [Wish; 2] = [|world, entry| world.retry(entry).map(|_| ()), World::discard];
     for first in wishes {
         for second in wishes {
             let mut world = parked();
@@ -167,6 +167,52 @@ fn a_discard_that_the_disk_refuses_can_be_wished_again() {
     world.discard(1).unwrap();
     world.run(HOUR);
     assert_eq!(world.trail(1), ["parked: refused", "discarded"]);
+}
+
+#[test]
+fn a_retry_tells_whether_the_disk_has_to_agree_first() {
+    let mut world = parked();
+    world.disk_latency = 2 * SECOND;
+    assert_eq!(world.retry(1), Ok(Taken::OnceOnDisk));
+    world.cm.mood = Mood::Away;
+    world.run(5 * SECOND);
+    world.run_until(World::is_quiet);
+    assert_eq!(world.retry(1), Ok(Taken::Now));
+}
+
+#[test]
+fn a_waiting_entry_whose_discard_the_disk_refuses_goes_on_as_if_nobody_had_wished() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(HOUR);
+    world.run_until(World::is_quiet);
+    world.disk.refuses.insert(Verb::Settle);
+    world.discard(1).unwrap();
+    world.run(HOUR);
+    assert_eq!(world.disk.asked[&Verb::Settle], 1);
+    assert!(world.engine.outbox_view().trouble.is_some());
+    world.disk.refuses.clear();
+    world.run(HOUR);
+    assert_eq!(world.outcome(1), "none");
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["updated"]);
+}
+
+#[test]
+fn an_entry_that_waits_for_cm_says_when_somebody_knocks_next() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Busy(600);
+    world.insert("Left", 1);
+    world.insert("Right", 2);
+    world.run(100 * SECOND);
+    let views = world.engine.entry_views(world.now);
+    assert_eq!(views.len(), 2);
+    for view in views {
+        assert!((499_000..=501_000).contains(&view.next_try_ms.unwrap()), "{view:?}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::domain::{
     EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified, NotIdentifiedReason,
     Numbers, ReaderName, ReaderRules, Serial,
 };
-use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Restored, Retry};
+use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Refusal, Restored, Retry, Taken};
 use crate::rules::{AtrMismatch, Rule, RuleSet};
 
 pub(in crate::engine) mod cm;
@@ -224,7 +224,7 @@ impl World {
         self.perform_all();
     }
 
-    pub(in crate::engine) fn retry(&mut self, entry: i64) -> Result<(), super::super::Refusal> {
+    pub(in crate::engine) fn retry(&mut self, entry: i64) -> Result<Taken, Refusal> {
         self.said_yes.remove(&EntryId::new(entry));
         self.retried.insert(EntryId::new(entry));
         self.granted = true;
@@ -233,7 +233,7 @@ impl World {
         result
     }
 
-    pub(in crate::engine) fn discard(&mut self, entry: i64) -> Result<(), super::super::Refusal> {
+    pub(in crate::engine) fn discard(&mut self, entry: i64) -> Result<(), Refusal> {
         let result = self.engine.discard(EntryId::new(entry), "alice", self.now);
         self.perform_all();
         result

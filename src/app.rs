@@ -64,7 +64,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         outbox,
         remote,
         events,
-        discards: BTreeMap::new(),
+        wishes: BTreeMap::new(),
         ids: Ids { whole: settings.log.show_ids },
         started_at: Timestamp::now(),
         settings,
@@ -74,7 +74,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let lost = app.outbox.clone();
     let ended = tokio::select! {
         app = app.work(inputs, &mut signals) => Ok(app),
-        () = lost.lost() => Err(anyhow::anyhow!("the outbox's file is damaged; see docs/operations.md")),
+        () = lost.lost() => Err(anyhow::anyhow!("the outbox is lost; docs/operations.md says what to do")),
     };
     drop(server);
     ended.map(App::stop)
@@ -103,8 +103,8 @@ struct App {
     outbox: Outbox,
     remote: Remote,
     events: mpsc::UnboundedSender<Event>,
-    /// People who wait to hear that an entry is gone.
-    discards: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
+    /// People who wait to hear that their wish for an entry is on disk.
+    wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
     ids: Ids,
     started_at: Timestamp,
     settings: Settings,
@@ -133,13 +133,7 @@ impl App {
 
     fn take_in(&mut self, event: Event) {
         report::happened(&event, self.ids);
-        if let Event::Settled { entry, result } = &event
-            && let Some(reply) = self.discards.remove(entry)
-        {
-            let result =
-                result.as_ref().map(|_| ()).map_err(|f| ActError::Store(f.detail().to_owned()));
-            answer::send(reply, result);
-        }
+        self.fulfilled(&event);
         self.engine.handle(event, now());
     }
 

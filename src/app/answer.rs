@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
 use crate::domain::{EntryId, Snapshot};
-use crate::engine::Refusal;
+use crate::engine::{Event, Refusal, Taken};
 use crate::outbox::{AuditFilter, NoCursor, PAGE_LINES};
 use crate::telemetry::Chain;
 use crate::wire::control::AuditQuery;
@@ -33,7 +33,7 @@ impl App {
         }
     }
 
-    /// A retry is done once the engine took it; a discard once it is on disk.
+    /// A wish is answered once it is fulfilled, which may take the disk.
     fn act(
         &mut self,
         entry: EntryId,
@@ -43,15 +43,26 @@ impl App {
     ) {
         tracing::info!(%entry, act = act.done(), by, "Somebody acts on an entry");
         let taken = match act {
-            Act::Retry => self.engine.retry(entry, by, now()).map(|_| ()),
-            Act::Discard => self.engine.discard(entry, by, now()),
+            Act::Retry => self.engine.retry(entry, by, now()),
+            Act::Discard => self.engine.discard(entry, by, now()).map(|()| Taken::OnceOnDisk),
         };
-        match (taken, act) {
-            (Err(refusal), _) => send(reply, Err(refused(refusal))),
-            (Ok(()), Act::Retry) => send(reply, Ok(())),
-            (Ok(()), Act::Discard) => {
-                self.discards.insert(entry, reply);
+        match taken {
+            Err(refusal) => send(reply, Err(refused(refusal))),
+            Ok(Taken::Now) => send(reply, Ok(())),
+            Ok(Taken::OnceOnDisk) => {
+                self.wishes.insert(entry, reply);
             }
+        }
+    }
+
+    /// Tells whoever wished it that it is done, or why not.
+    pub(super) fn fulfilled(&mut self, event: &Event) {
+        let (Event::Settled { entry, result } | Event::Unparked { entry, result }) = event else {
+            return;
+        };
+        if let Some(reply) = self.wishes.remove(entry) {
+            let result = result.as_ref().map(|_| ());
+            send(reply, result.map_err(|failure| ActError::Store(failure.detail().to_owned())));
         }
     }
 
@@ -89,7 +100,7 @@ const fn refused(refusal: Refusal) -> ActError {
 }
 
 /// Answers somebody, who may have gone meanwhile.
-pub(super) fn send<T>(reply: oneshot::Sender<T>, answer: T) {
+fn send<T>(reply: oneshot::Sender<T>, answer: T) {
     if reply.send(answer).is_err() {
         tracing::debug!("Nobody waits for the answer any more");
     }

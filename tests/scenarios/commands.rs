@@ -216,6 +216,19 @@ fn a_lost_outbox_is_told_and_not_replaced_by_an_empty_one() {
 }
 
 #[test]
+fn an_outbox_that_is_removed_under_the_daemon_ends_it_before_cm_is_told_anything() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.expect_error("Outbox is lost");
+    std::fs::remove_file(world.outbox_path()).unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let ended = world.wait_daemon_end(LONG).unwrap();
+    assert_eq!(ended.code(), Some(1));
+    assert_eq!(world.cm.log().len(), 0);
+    world.finish().unwrap();
+}
+
+#[test]
 fn a_reload_takes_good_settings_and_refuses_bad_ones() {
     let Some(world) = world() else { return };
     let mut world =

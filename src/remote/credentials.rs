@@ -11,7 +11,7 @@ use reqwest::header::HeaderValue;
 use super::{Auth, away};
 use crate::domain::{AwayReason, CallError};
 
-/// The longest token that is read: servers refuse headers of a quarter of that.
+/// The longest token file that is read; of a longer one nothing is sent. Servers refuse headers of a quarter of that.
 const TOKEN_LIMIT: u64 = 64 << 10;
 
 /// Makes the `Authorization` header of each call.
@@ -88,7 +88,11 @@ impl Stamp {
 
 fn read(path: &Path) -> io::Result<HeaderValue> {
     let mut text = String::new();
-    File::open(path)?.take(TOKEN_LIMIT).read_to_string(&mut text)?;
+    // One byte more than allowed, so that a longer file is seen to be longer.
+    File::open(path)?.take(TOKEN_LIMIT + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TOKEN_LIMIT {
+        return Err(io::Error::other(format!("it has more than {TOKEN_LIMIT} bytes")));
+    }
     let token = text.trim();
     if token.is_empty() {
         return Err(io::Error::other("it is empty"));
@@ -168,5 +172,15 @@ mod tests {
         fs::write(&path, b"\xff\xff").unwrap();
         assert_missing(&bearer(&path), "UTF-8");
         assert_missing(&bearer(dir.path()), "not a file");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_for_a_token_is_refused_and_not_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "x".repeat(65_536)).unwrap();
+        assert_eq!(header(&bearer(&path)).len(), "Bearer ".len() + 65_536);
+        fs::write(&path, "x".repeat(65_537)).unwrap();
+        assert_missing(&bearer(&path), "more than 65536 bytes");
     }
 }

@@ -129,8 +129,8 @@ pub(super) fn client(options: &Options, base: &Url) -> Result<Client, SetupError
 /// The certificates of a PEM file, each one fit to be a root.
 fn certificates(path: &Path) -> Result<Vec<Certificate>, SetupError> {
     let path = || path.to_owned();
-    let pem =
-        fs::read(path()).map_err(|source| SetupError::CaFileUnreadable { path: path(), source })?;
+    let pem = read_file(&path())
+        .map_err(|source| SetupError::CaFileUnreadable { path: path(), source })?;
     let mut roots = RootCertStore::empty();
     let mut certificates = Vec::new();
     for der in CertificateDer::pem_slice_iter(&pem) {
@@ -142,4 +142,12 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, SetupError> {
         return Err(SetupError::CaFileNotPem { path: path() });
     }
     Ok(certificates)
+}
+
+/// A regular file's content: a pipe would wait for its writer, a device may never end.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    fs::read(path)
 }

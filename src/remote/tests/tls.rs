@@ -135,6 +135,18 @@ fn a_ca_file_that_does_not_do_is_told_with_a_remedy() {
     assert!(matches!(setup_error(&file), SetupError::CaFileNotUsable { .. }));
 }
 
+#[test]
+fn a_ca_file_that_is_no_regular_file_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&pipe, Path::new("/dev/zero"), dir.path()] {
+        let error = setup_error(path);
+        let SetupError::CaFileUnreadable { source, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.to_string(), "it is not a file");
+    }
+}
+
 /// The system's roots are found by the environment, so this runs in a process of its own.
 #[test]
 fn a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http() {

@@ -1,5 +1,8 @@
 //! The documents say what the code does.
 
+use std::fs;
+use std::path::Path;
+
 use cardbridge::config::{Fallback, Inputs, KEYS, Key, Source, Support, parse};
 use cardbridge::domain::{AwayReason, NotIdentifiedReason, Numbers, Outcome, ParkReason};
 
@@ -132,4 +135,28 @@ fn the_examples_in_the_document_are_configurations() {
         seen += 1;
     }
     assert!(seen > 0);
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![root.join("README.md")];
+    for directory in ["docs", "docs/decisions"] {
+        let entries = fs::read_dir(root.join(directory)).unwrap();
+        documents.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+    }
+    let mut links = 0;
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            let path = document.parent().unwrap().join(file);
+            assert!(path.exists(), "{}: {target}", document.display());
+            links += 1;
+        }
+    }
+    assert!(links > 10, "only {links} links were seen");
 }

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
 use crate::config::{Inputs, Loaded, Settings, Source, parse};
-use crate::domain::{
-    Atr, AtrPattern, Family, NotIdentified, NotIdentifiedReason, ReaderName, ReaderRules,
-};
+use crate::domain::{Atr, AtrPattern, Family, NotIdentified, ReaderName, ReaderRules};
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
@@ -49,14 +47,7 @@ impl Desk {
 
     /// Why the card is not to be touched, if so.
     pub(super) fn leaves_alone(&self, reader: &ReaderName, atr: &Atr) -> Option<NotIdentified> {
-        let detail = if self.skip_atr.iter().any(|pattern| pattern.matches(atr)) {
-            "cards.skip_atr names its ATR"
-        } else if self.readers.place(reader).enabled {
-            return None;
-        } else {
-            "the reader is switched off"
-        };
-        Some(NotIdentified { reason: NotIdentifiedReason::Skipped, detail: detail.to_owned() })
+        NotIdentified::left_alone(&self.readers.place(reader), &self.skip_atr, atr)
     }
 }
 

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::{Atr, AtrPattern, Place};
+
 /// A text that names none of the values of an enumeration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not one of {known}")]
@@ -268,6 +270,21 @@ pub struct NotIdentified {
     pub reason: NotIdentifiedReason,
     /// What happened, for people.
     pub detail: String,
+}
+
+impl NotIdentified {
+    /// Why a card is not to be touched, if the configuration says so.
+    #[must_use]
+    pub fn left_alone(place: &Place, skip_atr: &[AtrPattern], atr: &Atr) -> Option<Self> {
+        let detail = if skip_atr.iter().any(|pattern| pattern.matches(atr)) {
+            "cards.skip_atr names its ATR"
+        } else if place.enabled {
+            return None;
+        } else {
+            "the reader is switched off"
+        };
+        Some(Self { reason: NotIdentifiedReason::Skipped, detail: detail.to_owned() })
+    }
 }
 
 /// Why a card's identity is not known.

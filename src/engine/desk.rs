@@ -186,16 +186,12 @@ impl Engine {
 
     pub(super) fn card_present(&mut self, presence: Presence, now: Now) {
         self.make_room(&presence.reader, presence.insertion, now);
-        let skipped = self.policy.skip_atr.iter().any(|pattern| pattern.matches(&presence.atr));
         let deadline = now.mono + self.policy.probe_deadline;
         let reader = presence.reader.clone();
         let Some(slot) = self.desk.readers.get_mut(&reader) else { return };
         slot.since = now.wall;
-        if !slot.place.enabled || skipped {
-            let detail =
-                if skipped { "cards.skip_atr names its ATR" } else { "the reader is switched off" };
-            let why =
-                NotIdentified { reason: NotIdentifiedReason::Skipped, detail: detail.to_owned() };
+        let skip_atr = &self.policy.skip_atr;
+        if let Some(why) = NotIdentified::left_alone(&slot.place, skip_atr, &presence.atr) {
             slot.card = Card::NotIdentified { presence, why };
             return;
         }

@@ -129,7 +129,7 @@ fn state(view: &EntryView) -> String {
     let stage = match &view.entry.stage {
         Stage::Queued => "waiting".to_owned(),
         Stage::Sent(_) => "waiting, the update may have been sent".to_owned(),
-        Stage::Parked { reason, detail } => return format!("parked ({reason}): {detail}"),
+        Stage::Parked { reason, detail, .. } => return format!("parked ({reason}): {detail}"),
     };
     let error = view.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     let next = view

@@ -86,7 +86,35 @@ pub enum Stage {
         reason: ParkReason,
         /// In words.
         detail: String,
+        /// What was decided and may have been sent: read the record before sending again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent: Option<Decision>,
     },
+}
+
+impl Stage {
+    /// What was decided and may have been sent.
+    #[must_use]
+    pub const fn sent(&self) -> Option<&Decision> {
+        match self {
+            Self::Queued => None,
+            Self::Sent(decision) => Some(decision),
+            Self::Parked { sent, .. } => sent.as_ref(),
+        }
+    }
+
+    /// The stage of an entry that waits for CM, when this may have been sent.
+    #[must_use]
+    pub fn waiting(sent: Option<Decision>) -> Self {
+        sent.map_or(Self::Queued, Self::Sent)
+    }
+
+    /// The stage of an entry whose end is to wait for a person.
+    #[must_use]
+    pub fn parked(end: &Settlement) -> Option<Self> {
+        let reason = end.outcome.park_reason()?;
+        Some(Self::Parked { reason, detail: end.detail.clone(), sent: end.decision.clone() })
+    }
 }
 
 /// An entry of the outbox that waits, for CM or for a person.

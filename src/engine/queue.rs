@@ -124,7 +124,8 @@ impl Waiting {
     }
 
     /// An entry that is known from the disk only: the clock on the wall says how old it is.
-    fn from_disk(draft: Draft, sent: Option<Decision>, now: Now) -> Self {
+    fn from_disk(entry: Entry, now: Now) -> Self {
+        let (draft, sent) = (entry.draft, entry.stage.sent().cloned());
         let age = Duration::try_from(now.wall.duration_since(draft.seen_at)).unwrap_or_default();
         Self::new(draft, sent, now.mono.checked_sub(age).unwrap_or(now.mono), now)
     }
@@ -144,7 +145,7 @@ impl Waiting {
     }
 
     fn stage(&self) -> Stage {
-        self.sent.clone().map_or(Stage::Queued, Stage::Sent)
+        Stage::waiting(self.sent.clone())
     }
 
     /// Whether a newer insertion of the card can still take over: not once the outcome is decided.
@@ -173,17 +174,14 @@ impl Queue {
         };
         let mut newest = BTreeMap::new();
         for entry in entries {
-            let sent = match &entry.stage {
-                Stage::Queued => None,
-                Stage::Sent(decision) => Some(decision.clone()),
-                Stage::Parked { .. } => {
-                    queue.parked.insert(entry.id, Parked { entry, claim: None });
-                    continue;
-                }
-            };
-            let mut waiting = Waiting::from_disk(entry.draft, sent, now);
-            waiting.after = newest.insert(waiting.draft.card(), entry.id);
-            queue.waiting.insert(entry.id, waiting);
+            let id = entry.id;
+            if matches!(entry.stage, Stage::Parked { .. }) {
+                queue.parked.insert(id, Parked { entry, claim: None });
+                continue;
+            }
+            let mut waiting = Waiting::from_disk(entry, now);
+            waiting.after = newest.insert(waiting.draft.card(), id);
+            queue.waiting.insert(id, waiting);
         }
         queue
     }
@@ -212,7 +210,7 @@ impl Queue {
                 gone.push((*id, None));
             }
         }
-        (inherited.map_or(Stage::Queued, Stage::Sent), gone)
+        (Stage::waiting(inherited), gone)
     }
 
     /// The new entry is on disk, and those whose place it takes are gone from there.

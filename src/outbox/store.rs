@@ -116,8 +116,7 @@ impl Store {
             return Err(StoreError::Conflict(id));
         }
         let line = AuditLine::settled(&self.station, id, &entry.draft, end);
-        let left = if let Some(reason) = end.outcome.park_reason() {
-            let stage = Stage::Parked { reason, detail: end.detail.clone() };
+        let left = if let Some(stage) = Stage::parked(end) {
             row::update_entry(&tx, &Entry { stage, ..entry })?;
             self.entries
         } else {
@@ -138,7 +137,8 @@ impl Store {
             return Err(StoreError::Conflict(id));
         }
         self.budget.allow(&tx)?;
-        row::update_entry(&tx, &Entry { stage: Stage::Queued, ..entry })?;
+        let stage = Stage::waiting(entry.stage.sent().cloned());
+        row::update_entry(&tx, &Entry { stage, ..entry })?;
         write_line(&tx, act)?;
         Ok(tx.commit()?)
     }

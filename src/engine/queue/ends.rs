@@ -94,8 +94,7 @@ impl Engine {
         let Step::Ending { end, offered } = &mut entry.step else { return };
         match result {
             Ok(line) => {
-                if let Some(reason) = end.outcome.park_reason() {
-                    let stage = Stage::Parked { reason, detail: end.detail.clone() };
+                if let Some(stage) = Stage::parked(end) {
                     let entry = Entry { id, draft: entry.draft.clone(), stage };
                     self.queue.parked.insert(id, Parked { entry, claim: None });
                 }

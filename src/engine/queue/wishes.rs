@@ -31,7 +31,7 @@ impl Engine {
                 return Err(Refusal::Busy);
             }
             parked.claim = Some(Claim::Wish);
-            let waiting = Waiting::from_disk(parked.entry.draft.clone(), None, now);
+            let waiting = Waiting::from_disk(parked.entry.clone(), now);
             let mut end = waiting.settlement(Outcome::Discarded, why, now);
             end.by = Some(by.to_owned());
             self.effects.push_back(Effect::Settle { entry: id, end });
@@ -72,7 +72,7 @@ impl Engine {
         match result {
             Ok(line) => {
                 let Some(parked) = self.queue.parked.remove(&id) else { return };
-                let mut entry = Waiting::from_disk(parked.entry.draft, None, now);
+                let mut entry = Waiting::from_disk(parked.entry, now);
                 entry.since = now.mono;
                 entry.through_then = self.queue.came_through;
                 self.queue.waiting.insert(id, entry);

@@ -1,6 +1,6 @@
 //! What a person wishes of an entry.
 
-use super::world::cm::{Mood, RETIRE, RETIRED};
+use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
 use crate::engine::{Refusal, Taken};
@@ -96,7 +96,24 @@ fn an_expired_entry_that_may_have_sent_something_never_sends_it_again() {
     world.cm.mood = Mood::Fine;
     world.retry(1).unwrap();
     world.run(HOUR);
-    assert_eq!(world.outcome(1), "already-set");
+    assert_eq!(world.outcome(1), "updated");
+    assert_eq!((world.asked(Ask::Lookup), world.asked(Ask::Push)), (1, 1));
+}
+
+#[test]
+fn a_parked_entry_knows_over_a_restart_what_it_may_have_sent() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.cm.mood = Mood::PutRefused;
+    world.insert("Left", 1);
+    world.run(SECOND);
+    assert_eq!(world.trail(1), ["parked: refused"]);
+    world.restart();
+    world.cm.mood = Mood::Fine;
+    world.retry(1).unwrap();
+    world.run(SECOND);
+    assert_eq!(world.asked(Ask::ReadBack), 1);
+    assert_eq!(world.trail(1), ["parked: refused", "retried", "updated"]);
 }
 
 #[test]

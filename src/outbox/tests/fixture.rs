@@ -24,7 +24,8 @@ async fn fill(outbox: &Outbox) {
         outbox.append(append(number)).await.unwrap();
     }
     outbox.save(id(2), Stage::Sent(decision(2))).await.unwrap();
-    outbox.settle(id(3), parked()).await.unwrap();
+    let refused = Settlement { decision: Some(decision(3)), ..parked() };
+    outbox.settle(id(3), refused).await.unwrap();
     let end = Settlement { decision: Some(decision(4)), ..end(Outcome::Updated) };
     outbox.settle(id(4), end).await.unwrap();
     outbox.note(not_identified(120)).await.unwrap();

@@ -17,8 +17,7 @@ async fn an_entry_comes_back_after_a_restart_as_it_was_stored() {
     outbox.settle(id(3), parked()).await.unwrap();
     outbox.close();
 
-    let parked =
-        Stage::Parked { reason: ParkReason::Refused, detail: "the end: parked".to_owned() };
+    let parked = Stage::parked(&parked()).unwrap();
     let restored = place.restored();
     assert_eq!(
         restored.entries,
@@ -188,11 +187,28 @@ async fn a_parked_entry_is_only_retried_or_discarded() {
 }
 
 #[tokio::test]
+async fn a_parked_entry_that_is_taken_up_again_still_knows_what_it_may_have_sent() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    outbox.save(id(1), Stage::Sent(decision(1))).await.unwrap();
+    let end = Settlement { decision: Some(decision(1)), ..parked() };
+    outbox.settle(id(1), end).await.unwrap();
+    let entry = place.entries().remove(0);
+    assert_eq!(entry.stage.sent(), Some(&decision(1)));
+    outbox
+        .unpark(id(1), AuditLine::act("desk-3", &entry, "retried", "uid 0", at(9)))
+        .await
+        .unwrap();
+    assert_eq!(place.entries()[0].stage, Stage::Sent(decision(1)));
+}
+
+#[tokio::test]
 async fn nothing_is_parked_without_a_line() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    let stage = Stage::Parked { reason: ParkReason::Refused, detail: String::new() };
+    let stage = Stage::Parked { reason: ParkReason::Refused, detail: String::new(), sent: None };
     assert!(matches!(outbox.save(id(1), stage).await, Err(StoreError::Conflict(_))));
 }
 

@@ -170,8 +170,8 @@ impl Disk {
             return self.conflict(format!("settle of {id}, which is parked: {end:?}"));
         }
         let line = AuditLine::settled("desk-3", id, &row.draft, end);
-        if let Some(reason) = end.outcome.park_reason() {
-            row.stage = Stage::Parked { reason, detail: end.detail.clone() };
+        if let Some(stage) = Stage::parked(end) {
+            row.stage = stage;
         } else {
             self.entries.remove(&id);
         }
@@ -182,7 +182,7 @@ impl Disk {
     fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<AuditLine, StoreFailure> {
         match self.entries.get_mut(&id) {
             Some(row) if is_parked(&row.stage) => {
-                row.stage = Stage::Queued;
+                row.stage = Stage::waiting(row.stage.sent().cloned());
                 self.audit.push(act.clone());
                 Ok(act.clone())
             }

@@ -208,7 +208,7 @@ impl Engine {
     /// The connection to CM, for the snapshot.
     #[must_use]
     pub fn link_view(&self, now: Now) -> LinkView {
-        self.link.view(now)
+        self.link.view(self.queue.next_idle(), now)
     }
 
     /// The outbox, for the snapshot.

@@ -33,6 +33,9 @@ enum State {
     Up {
         since: Timestamp,
     },
+    /// CM answers again, but the outage began with an update that failed, and none has succeeded
+    /// since: everybody may ask, and people are not told that it is over.
+    InDoubt(Outage),
     Away(Away),
 }
 
@@ -42,11 +45,19 @@ impl Default for State {
     }
 }
 
-#[derive(Debug)]
-struct Away {
+/// An outage, as people are told of it.
+#[derive(Debug, Clone)]
+struct Outage {
     since: Timestamp,
     reason: AwayReason,
     detail: String,
+    /// Whether it began with an update: that CM answers questions does not end it.
+    of_updates: bool,
+}
+
+#[derive(Debug)]
+struct Away {
+    outage: Outage,
     failures: u32,
     last_try: Instant,
     next_knock: Instant,
@@ -70,10 +81,43 @@ pub(super) enum Door {
     Shut,
 }
 
+/// What an answer says about CM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// Nothing that was not known.
+    AsBefore,
+    /// CM answers again; whether it takes updates is not known yet.
+    Again,
+    /// The outage is over.
+    Back,
+}
+
 impl Away {
     /// The soonest moment for a knock that does not wait for its turn.
     fn soonest(&self, now: Now) -> Instant {
         self.apart(now).max(self.not_before)
+    }
+
+    /// Another call failed: where it was the knock, the next comes later than this one did.
+    fn failed(
+        &mut self,
+        entry: EntryId,
+        asked: Instant,
+        retry: Retry,
+        random: &mut fastrand::Rng,
+        now: Now,
+    ) {
+        if self.knocker == Some(entry) {
+            self.knocker = None;
+            self.failures = self.failures.saturating_add(1);
+            self.next_knock = if std::mem::take(&mut self.hurry) {
+                self.soonest(now)
+            } else {
+                now.mono + retry.delay(self.failures, random)
+            };
+        }
+        self.not_before = self.not_before.max(asked);
+        self.next_knock = self.next_knock.max(self.not_before);
     }
 
     /// The soonest moment that is far enough from the last knock.
@@ -86,7 +130,7 @@ impl Link {
     /// Who may start, when `busy` entries are being worked on.
     pub(super) fn door(&self, busy: usize) -> Door {
         match &self.state {
-            State::Up { .. } => Door::Open,
+            State::Up { .. } | State::InDoubt(_) => Door::Open,
             State::Untried { .. } if busy == 0 => Door::One,
             State::Away(away) if away.knocker.is_none() && busy == 0 => {
                 Door::OneAt(away.next_knock)
@@ -125,7 +169,7 @@ impl Link {
         let told_away = match self.state {
             State::Untried { told_away } => told_away,
             State::Up { .. } => false,
-            State::Away(_) => true,
+            State::InDoubt(_) | State::Away(_) => true,
         };
         self.state = State::Untried { told_away };
         self.asked_before.extend(under_way);
@@ -138,28 +182,42 @@ impl Link {
 
     /// CM answered this entry. While it wants to be left alone only a person's knock ends the
     /// waiting: any other answer is to something asked before.
-    pub(super) fn answered(&mut self, entry: EntryId, now: Now) -> Option<Notice> {
-        if matches!(
-            &self.state,
-            State::Away(away) if now.mono < away.not_before && away.knocker != Some(entry)
-        ) {
-            return None;
-        }
-        match std::mem::replace(&mut self.state, State::Up { since: now.wall }) {
-            State::Away(_) | State::Untried { told_away: true } => Some(Notice::CmBack),
-            State::Untried { told_away: false } => None,
-            up @ State::Up { .. } => {
+    pub(super) fn answered(&mut self, entry: EntryId, now: Now) -> Answered {
+        let up = State::Up { since: now.wall };
+        match &self.state {
+            State::Up { .. } | State::InDoubt(_) => Answered::AsBefore,
+            State::Untried { told_away } => {
+                let told_away = *told_away;
                 self.state = up;
-                None
+                if told_away { Answered::Back } else { Answered::AsBefore }
+            }
+            State::Away(away) if now.mono < away.not_before && away.knocker != Some(entry) => {
+                Answered::AsBefore
+            }
+            State::Away(Away { outage, .. }) if outage.of_updates => {
+                self.state = State::InDoubt(outage.clone());
+                Answered::Again
+            }
+            State::Away(_) => {
+                self.state = up;
+                Answered::Back
             }
         }
     }
 
-    /// CM did not answer this entry.
+    /// An update succeeded, or none waits any more.
+    pub(super) fn updates_work(&mut self, now: Now) -> Option<Notice> {
+        matches!(self.state, State::InDoubt(_)).then(|| {
+            self.state = State::Up { since: now.wall };
+            Notice::CmBack
+        })
+    }
+
+    /// CM did not answer this entry, which asked for an update, or not.
     pub(super) fn away(
         &mut self,
         entry: EntryId,
-        error: &CallError,
+        (error, of_update): (&CallError, bool),
         retry: Retry,
         random: &mut fastrand::Rng,
         now: Now,
@@ -172,25 +230,20 @@ impl Link {
         };
         let asked = now.mono + retry_after.unwrap_or_default();
         let detail = error.detail().to_owned();
-        if let State::Away(away) = &mut self.state {
-            if away.knocker == Some(entry) {
-                away.knocker = None;
-                away.failures = away.failures.saturating_add(1);
-                away.next_knock = if std::mem::take(&mut away.hurry) {
-                    away.soonest(now)
-                } else {
-                    now.mono + retry.delay(away.failures, random)
-                };
+        let outage = match &mut self.state {
+            State::Away(away) => {
+                away.failed(entry, asked, retry, random, now);
+                (away.outage.reason, away.outage.detail) = (reason, detail);
+                return None;
             }
-            away.not_before = away.not_before.max(asked);
-            away.next_knock = away.next_knock.max(away.not_before);
-            (away.reason, away.detail) = (reason, detail);
-            return None;
-        }
+            State::InDoubt(outage) => Outage { reason, detail, ..outage.clone() },
+            State::Untried { .. } | State::Up { .. } => {
+                Outage { since: now.wall, reason, detail, of_updates: of_update }
+            }
+        };
+        let told = self.is_in_doubt();
         self.state = State::Away(Away {
-            since: now.wall,
-            reason,
-            detail,
+            outage,
             failures: 0,
             last_try: now.mono,
             next_knock: (now.mono + retry.delay(0, random)).max(asked),
@@ -198,13 +251,13 @@ impl Link {
             knocker: None,
             hurry: false,
         });
-        Some(Notice::CmAway(error.clone()))
+        (!told).then(|| Notice::CmAway(error.clone()))
     }
 
     /// Whether an entry that has begun may ask CM something more.
     pub(super) fn may_go_on(&self, entry: EntryId) -> bool {
         match &self.state {
-            State::Untried { .. } | State::Up { .. } => true,
+            State::Untried { .. } | State::Up { .. } | State::InDoubt(_) => true,
             State::Away(away) => away.knocker == Some(entry),
         }
     }
@@ -212,26 +265,45 @@ impl Link {
     /// Before when nobody asks CM anything, where CM is away.
     pub(super) const fn next_knock(&self) -> Option<Instant> {
         match &self.state {
-            State::Untried { .. } | State::Up { .. } => None,
+            State::Untried { .. } | State::Up { .. } | State::InDoubt(_) => None,
             State::Away(away) => Some(away.next_knock),
         }
     }
 
+    /// Whether CM answers what it is asked.
     pub(super) const fn is_up(&self) -> bool {
-        matches!(self.state, State::Up { .. })
+        matches!(self.state, State::Up { .. } | State::InDoubt(_))
     }
 
-    pub(super) fn view(&self, now: Now) -> LinkView {
+    #[cfg(test)]
+    pub(super) const fn is_away(&self) -> bool {
+        matches!(self.state, State::Away(_))
+    }
+
+    /// Whether it is not known that CM takes updates, though it answers.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        matches!(self.state, State::InDoubt(_))
+    }
+
+    /// For the snapshot; `next` is when the next entry asks something, where everybody may.
+    pub(super) fn view(&self, next: Option<Instant>, now: Now) -> LinkView {
         match &self.state {
             State::Untried { .. } => LinkView::Untried,
             State::Up { since } => LinkView::Up { since: *since },
-            State::Away(away) => LinkView::Away {
-                since: away.since,
-                reason: away.reason.as_str().to_owned(),
-                detail: away.detail.clone(),
-                remedy: away.reason.remedy().to_owned(),
-                next_try_ms: millis(away.next_knock.saturating_duration_since(now.mono)),
-            },
+            State::InDoubt(outage) => outage.view(next.unwrap_or(now.mono), now),
+            State::Away(away) => away.outage.view(away.next_knock, now),
+        }
+    }
+}
+
+impl Outage {
+    fn view(&self, next_try: Instant, now: Now) -> LinkView {
+        LinkView::Away {
+            since: self.since,
+            reason: self.reason.as_str().to_owned(),
+            detail: self.detail.clone(),
+            remedy: self.reason.remedy().to_owned(),
+            next_try_ms: millis(next_try.saturating_duration_since(now.mono)),
         }
     }
 }

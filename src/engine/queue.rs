@@ -313,6 +313,16 @@ impl Queue {
         })
     }
 
+    /// When the next entry may ask CM something, where everybody may.
+    pub(super) fn next_idle(&self) -> Option<Instant> {
+        self.startable().map(|(_, entry)| entry.not_before).min()
+    }
+
+    /// Whether anything that may have been sent is not confirmed, but for this entry's.
+    fn updates_wait(&self, but: EntryId) -> bool {
+        self.waiting.iter().any(|(id, entry)| *id != but && entry.unconfirmed().is_some())
+    }
+
     /// How many entries have a call under way, or one that nobody waits for any more.
     fn talking(&self) -> usize {
         let ending = |id: &EntryId| {

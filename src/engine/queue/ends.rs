@@ -61,15 +61,24 @@ impl Engine {
     pub(super) fn end(&mut self, id: EntryId, outcome: Outcome, detail: String, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let end = entry.settlement(outcome, detail, now);
-        self.conclude(id, end);
+        self.conclude(id, end, now);
     }
 
     /// CM did, or knew, all that was asked, unless a person has to look.
-    pub(super) fn conclude(&mut self, id: EntryId, end: Settlement) {
+    pub(super) fn conclude(&mut self, id: EntryId, end: Settlement, now: Now) {
         if end.outcome.park_reason().is_none() {
             self.queue.came_through += 1;
+            let works = end.outcome == Outcome::Updated;
+            if works || (self.link.is_in_doubt() && !self.queue.updates_wait(id)) {
+                self.updates_work(now);
+            }
         }
         self.settle(id, end);
+    }
+
+    pub(super) fn updates_work(&mut self, now: Now) {
+        let notice = self.link.updates_work(now);
+        self.effects.extend(notice.map(Effect::Tell));
     }
 
     /// The outcome is decided; nothing but the disk is between it and the audit trail.

@@ -4,6 +4,7 @@ use super::Step;
 use crate::domain::{
     CallError, Decision, EntryId, Found, Outcome, ParkReason, PutAnswer, Record, Settlement, Stage,
 };
+use crate::engine::link::Answered;
 use crate::engine::{Effect, Engine, Notice, Now, StoreFailure};
 use crate::rules::{Facts, Verdict, decide};
 
@@ -32,30 +33,41 @@ impl Engine {
         if self.link.is_forgotten(id) {
             return;
         }
-        let notice = match result {
+        match result {
             Ok(_) | Err(CallError::Refused { .. } | CallError::WrongAnswer { .. }) => {
-                self.link.answered(id, now)
+                self.answered(id, now);
             }
-            Err(error @ CallError::Away { .. }) => {
-                self.link.away(id, error, self.policy.retry, &mut self.random, now)
-            }
+            Err(error @ CallError::Away { .. }) => self.away(id, error, now),
             Err(error @ CallError::Failed { .. }) => self.heard_failure(id, error, now),
-        };
+        }
         if result.is_ok()
             && let Some(entry) = self.queue.waiting.get_mut(&id)
         {
             entry.heard = true;
         }
-        if notice == Some(Notice::CmBack) {
-            self.queue.release(now);
+    }
+
+    fn answered(&mut self, id: EntryId, now: Now) {
+        match self.link.answered(id, now) {
+            Answered::AsBefore => return,
+            Answered::Again => {}
+            Answered::Back => self.tell(Notice::CmBack),
         }
+        self.queue.release(now);
+    }
+
+    fn away(&mut self, id: EntryId, error: &CallError, now: Now) {
+        let entry = self.queue.waiting.get(&id);
+        let of_update = entry.is_some_and(|entry| matches!(entry.step, Step::Pushing { .. }));
+        let (retry, random) = (self.policy.retry, &mut self.random);
+        let notice = self.link.away(id, (error, of_update), retry, random, now);
         self.effects.extend(notice.map(Effect::Tell));
     }
 
     /// CM failed on one call: its own trouble where CM is there and others came through since it
     /// last failed, else a sign that CM is away. That CM answers what it is asked about the same
     /// card is no proof: where it takes no update at all, nobody comes through.
-    fn heard_failure(&mut self, id: EntryId, error: &CallError, now: Now) -> Option<Notice> {
+    fn heard_failure(&mut self, id: EntryId, error: &CallError, now: Now) {
         let came_through = self.queue.came_through;
         let is_up = self.link.is_up();
         match self.queue.waiting.get_mut(&id) {
@@ -63,14 +75,14 @@ impl Engine {
                 let then = std::mem::replace(&mut entry.through_then, came_through);
                 if is_up && came_through > then {
                     entry.own_trouble += 1;
-                    return None;
+                    return;
                 }
             }
             // The newer entry of the card finds out.
-            None if is_up => return None,
+            None if is_up => return,
             None => {}
         }
-        self.link.away(id, error, self.policy.retry, &mut self.random, now)
+        self.away(id, error, now);
     }
 
     pub(in crate::engine) fn looked_up(
@@ -152,6 +164,9 @@ impl Engine {
         now: Now,
     ) {
         self.heard(id, &result, now);
+        if result.is_ok() {
+            self.updates_work(now);
+        }
         let Some(Step::Pushing { decision }) = self.take_step(id) else { return };
         match result {
             Ok(PutAnswer::Confirmed(_)) => self.confirmed(id, now),
@@ -163,7 +178,7 @@ impl Engine {
     fn confirmed(&mut self, id: EntryId, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let end = entry.settlement(Outcome::Updated, CONFIRMED.to_owned(), now);
-        self.conclude(id, Settlement { http_status: Some(200), ..end });
+        self.conclude(id, Settlement { http_status: Some(200), ..end }, now);
     }
 
     fn read_after_yes(&mut self, id: EntryId, decision: Decision, now: Now) {

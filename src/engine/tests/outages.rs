@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
 use super::world::{DAY, HOUR, SECOND, World, policy};
+use crate::domain::LinkView;
 use crate::engine::Notice;
 
 /// A world in which CM is away and nine cards wait.
@@ -155,6 +156,43 @@ fn cm_that_takes_no_update_wears_no_card_out() {
     for entry in 1..=9 {
         assert_eq!(world.trail(entry), ["updated"]);
     }
+}
+
+#[test]
+fn an_outage_of_updates_alone_is_told_once_and_holds_up_nothing_else() {
+    let mut world = World::new();
+    world.cm.mood = Mood::PutTaken;
+    for card in 1..=3 {
+        world.cm.request(card, RETIRE);
+        world.insert("Left", card);
+        world.run(SECOND);
+    }
+    let LinkView::Away { since, .. } = world.engine.link_view(world.now) else { panic!() };
+    for n in (0..5).cycle().take(100) {
+        world.insert("Right", 4 + n);
+        world.run(20 * SECOND);
+        assert_eq!(world.outcome(world.entries()), "nothing-to-do");
+        let view = world.engine.link_view(world.now);
+        assert!(matches!(view, LinkView::Away { since: is, .. } if is == since), "{view:?}");
+    }
+    assert!(matches!(world.told.as_slice(), [Notice::CmAway(_)]), "{:?}", world.told);
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    assert!(matches!(world.told.as_slice(), [Notice::CmAway(_), Notice::CmBack]));
+    assert!(matches!(world.engine.link_view(world.now), LinkView::Up { .. }));
+}
+
+#[test]
+fn an_outage_of_updates_is_over_when_nobody_wants_one_any_more() {
+    let mut world = World::new();
+    world.cm.mood = Mood::PutTaken;
+    world.cm.request(1, RETIRE);
+    world.insert("Left", 1);
+    world.run(10 * SECOND);
+    world.cm.requests.clear();
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["nothing-to-do"]);
+    assert!(matches!(world.told.as_slice(), [Notice::CmAway(_), Notice::CmBack]));
 }
 
 #[test]
@@ -387,7 +425,7 @@ fn cards_that_cm_answered_before_it_began_to_fail_knock_one_after_the_other_too(
     world.run(10 * SECOND);
     assert_eq!(world.trail(10), ["unknown-card"]);
     world.cm.mood = Mood::Failing;
-    world.run_until(World::is_away);
+    world.run_until(|world| world.engine.link.is_away());
     let since = world.now.mono;
     world.run(6 * HOUR);
     for two in asked_since(&world, since).windows(2) {

@@ -28,7 +28,7 @@ impl World {
     /// Never two calls for a card, never more cards than allowed, never two knocks.
     pub(super) fn call(&mut self, ask: Ask, entry: EntryId, card: u8) {
         self.calls.push(Call { at: self.now.mono, ask, card, entry });
-        let knock = matches!(self.engine.link_view(self.now), LinkView::Away { .. });
+        let knock = self.engine.link.is_away();
         if self.left_alone_until > Some(self.now.mono) {
             assert!(self.granted, "too soon: {}", self.story());
             (self.granted, self.left_alone_until) = (false, None);

@@ -30,7 +30,7 @@ use crate::domain::{
     AwayReason, CallError, CardId, Decision, Found, Identity, Numbers, PutAnswer, Record, RecordId,
 };
 use call::Call;
-use http::Http;
+use http::{Http, List};
 
 pub use setup::SetupError;
 
@@ -76,8 +76,8 @@ struct Inner {
     numbers: Numbers,
 }
 
-/// The bodies of the two lists of open requests, not read until it is known what to look for.
-struct OpenRequests([Vec<u8>; 2]);
+/// The two lists of open requests, not judged until it is known what to look for.
+struct OpenRequests([List; 2]);
 
 impl Remote {
     /// Prepares the client; nothing is sent. Reads `ca_file` and the system's roots, once.
@@ -98,7 +98,7 @@ impl Remote {
             candidate = next;
             records = self.records(candidate.card_id).await?;
         }
-        let requests = judge::requests_about(&records, &open.0, &self.inner.numbers)?;
+        let requests = judge::requests_about(&records, open.0, &self.inner.numbers)?;
         let found = (!records.is_empty()).then(|| (candidate.clone(), records));
         Ok(Found { records: found, requests })
     }
@@ -123,8 +123,8 @@ impl Remote {
     async fn first_look(&self, card: CardId) -> Result<(Vec<Record>, OpenRequests), CallError> {
         let (records, approved, executing) = tokio::join!(
             self.records(card),
-            self.inner.http.call(&Call::OpenRequests(judge::OPEN[0])),
-            self.inner.http.call(&Call::OpenRequests(judge::OPEN[1])),
+            self.inner.http.list(&Call::OpenRequests(judge::OPEN[0])),
+            self.inner.http.list(&Call::OpenRequests(judge::OPEN[1])),
         );
         match (records, approved, executing) {
             (Ok(records), Ok(approved), Ok(executing)) => {

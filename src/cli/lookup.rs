@@ -93,7 +93,7 @@ async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject,
 fn as_json(mut about: Value, found: &Found, verdict: &Verdict, findings: &[Finding]) -> Value {
     let (candidate, records) = match &found.records {
         Some((candidate, records)) => {
-            (Some(candidate), records.iter().map(|record| record.raw.clone()).collect())
+            (Some(candidate), records.iter().map(|record| raw(&record.raw)).collect())
         }
         None => (None, Vec::new()),
     };
@@ -128,6 +128,11 @@ fn as_json(mut about: Value, found: &Found, verdict: &Verdict, findings: &[Findi
         about.insert("verdict".to_owned(), verdict_json(verdict));
     }
     about
+}
+
+/// A record as CM sent it; as text if it is nested too deeply to be shown as JSON.
+fn raw(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
 fn verdict_json(verdict: &Verdict) -> Value {

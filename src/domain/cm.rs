@@ -104,8 +104,8 @@ pub struct Record {
     pub middleware: String,
     /// `Atr`, where CM has one that can be read.
     pub atr: Option<Atr>,
-    /// The object as it was received.
-    pub raw: serde_json::Value,
+    /// The object as it was received: JSON, at most as long as an answer may be.
+    pub raw: Box<str>,
 }
 
 /// A request in CM that is open: Approved or Executing.

@@ -8,8 +8,8 @@ use crate::wire::cm;
 /// The most that is read of an answer that holds a record or a few: a record has about 700 bytes.
 const OBJECT_LIMIT: usize = 1 << 20;
 
-/// The most that is read of a list of requests: about 4000 requests of 1 KB each.
-const LIST_LIMIT: usize = 4 << 20;
+/// The most that is read of a list of requests, which is not held: it ends what never ends.
+const LIST_LIMIT: usize = 64 << 20;
 
 /// One call to CM.
 #[derive(Debug, Clone, Copy)]

@@ -8,12 +8,13 @@ use reqwest::{Client, Request, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
-use super::classify::{Answer, End, classify};
+use super::classify::{Answer, End, classify, misread};
 use super::credentials::Credentials;
 use super::retry_after::retry_after;
 use super::setup::{self, SetupError};
 use super::transport::{Peer, Phase};
 use super::{AwayReason, CallError, Options, away};
+use crate::wire::cm::{ListReader, Listed};
 
 /// The most that is read of an answer that is not a good one: enough for its words.
 const COMPLAINT_LIMIT: usize = 64 << 10;
@@ -25,6 +26,18 @@ pub(super) struct Http {
     peer: Peer,
     credentials: Credentials,
     timeout: Duration,
+}
+
+/// The requests of a list, or what is wrong with what came instead.
+pub(super) type List = Result<Vec<Listed>, CallError>;
+
+/// What may come back, and where it goes.
+struct Asked<'a> {
+    /// The most bytes of a good answer.
+    limit: usize,
+    deadline: Instant,
+    /// Reads a good answer while it comes in, instead of its being held.
+    list: Option<&'a mut ListReader>,
 }
 
 impl Http {
@@ -41,9 +54,26 @@ impl Http {
 
     /// The body of a good answer; anything else is an error, sorted.
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+        self.converse(call, None).await
+    }
+
+    /// A list of requests, read while it comes in. The error within is about what the list says,
+    /// and matters only to somebody who needs the list.
+    pub(super) async fn list(&self, call: &Call<'_>) -> Result<List, CallError> {
+        let mut reader = ListReader::default();
+        let opening = self.converse(call, Some(&mut reader)).await?;
+        Ok(reader.finish().map_err(|error| misread(&error, &opening)))
+    }
+
+    async fn converse(
+        &self,
+        call: &Call<'_>,
+        list: Option<&mut ListReader>,
+    ) -> Result<Vec<u8>, CallError> {
         let request = self.request(call)?;
         let started = Instant::now();
-        let answer = self.exchange(request, call.limit(), started + self.timeout).await;
+        let asked = Asked { limit: call.limit(), deadline: started + self.timeout, list };
+        let answer = self.exchange(request, asked).await;
         let elapsed_ms = started.elapsed().as_millis();
         let (method, route) = (call.method(), call.route());
         match answer {
@@ -71,46 +101,50 @@ impl Http {
         Ok(request)
     }
 
-    async fn exchange(
-        &self,
-        request: Request,
-        limit: usize,
-        deadline: Instant,
-    ) -> Result<Answer, CallError> {
-        let response = timeout_at(deadline, self.client.execute(request))
+    async fn exchange(&self, request: Request, asked: Asked<'_>) -> Result<Answer, CallError> {
+        let response = timeout_at(asked.deadline, self.client.execute(request))
             .await
             .map_err(|_| self.late())?
             .map_err(|error| self.peer.error(&error, Phase::Head))?;
         let status = response.status().as_u16();
-        let limit = if response.status().is_success() { limit } else { COMPLAINT_LIMIT };
+        let asked = if response.status().is_success() {
+            asked
+        } else {
+            Asked { limit: COMPLAINT_LIMIT, list: None, ..asked }
+        };
         let headers = response.headers();
         let retry_after = retry_after(headers, Timestamp::now());
         let html = text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.contains("html"));
         let location = text(headers, &LOCATION).map(|to| self.host_of(to));
-        let (body, end) = self.body(response, limit, deadline).await;
+        let (body, end) = self.body(response, asked).await;
         Ok(Answer { status, retry_after, location, html, body, end })
     }
 
-    /// Chunk by chunk, so that what is over the limit is never held.
-    async fn body(
-        &self,
-        mut response: Response,
-        limit: usize,
-        deadline: Instant,
-    ) -> (Vec<u8>, End) {
-        let mut body = Vec::new();
-        if response.content_length().is_some_and(|length| length > limit as u64) {
-            return (body, End::TooLarge(limit));
+    /// Chunk by chunk, so that what is over the limit is never held; of a list, only its opening is.
+    async fn body(&self, mut response: Response, asked: Asked<'_>) -> (Vec<u8>, End) {
+        let Asked { limit, deadline, mut list } = asked;
+        let (mut body, mut left) = (Vec::new(), limit);
+        let announced = response.content_length().unwrap_or_default();
+        if announced > limit as u64 {
+            return (body, too_large(limit, list));
         }
         loop {
-            match timeout_at(deadline, response.chunk()).await {
+            let chunk = match timeout_at(deadline, response.chunk()).await {
                 Err(_) => return (body, End::Broken(self.late())),
                 Ok(Err(error)) => return (body, End::Broken(self.peer.error(&error, Phase::Body))),
                 Ok(Ok(None)) => return (body, End::Whole),
-                Ok(Ok(Some(chunk))) if chunk.len() > limit - body.len() => {
-                    return (body, End::TooLarge(limit));
-                }
-                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
+                Ok(Ok(Some(chunk))) if chunk.len() > left => return (body, too_large(limit, list)),
+                Ok(Ok(Some(chunk))) => chunk,
+            };
+            left -= chunk.len();
+            let Some(reader) = &mut list else {
+                body.extend_from_slice(&chunk);
+                continue;
+            };
+            let room = COMPLAINT_LIMIT.saturating_sub(body.len()).min(chunk.len());
+            body.extend_from_slice(chunk.get(..room).unwrap_or_default());
+            if !reader.push(&chunk) {
+                return (body, End::Whole);
             }
         }
     }
@@ -124,6 +158,17 @@ impl Http {
         let target = self.base.join(location).ok();
         let host = target.as_ref().and_then(Url::host_str);
         host.unwrap_or("an unreadable address").to_owned()
+    }
+}
+
+/// An answer that is over its limit: a list says so itself, for it may well be CM's.
+fn too_large(limit: usize, list: Option<&mut ListReader>) -> End {
+    match list {
+        Some(reader) => {
+            reader.stop(limit);
+            End::Whole
+        }
+        None => End::TooLarge(limit),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whether what CM says is about what was asked, and what it says.
 
 use super::classify::misread;
+use super::http::List;
 use super::{AwayReason, away};
 use crate::domain::{
     CallError, CardId, Decision, Numbers, PutAnswer, Record, RecordId, Request, RequestStatus,
@@ -64,7 +65,7 @@ pub(super) fn put_answer(decision: &Decision, body: &[u8]) -> Result<PutAnswer, 
 /// in another status is none: a server that ignores the filter would have us act on a closed one.
 pub(super) fn requests_about(
     records: &[Record],
-    lists: &[Vec<u8>],
+    lists: [List; 2],
     numbers: &Numbers,
 ) -> Result<Vec<Request>, CallError> {
     let ids: Vec<_> = records.iter().map(|record| record.id).collect();
@@ -74,8 +75,8 @@ pub(super) fn requests_about(
     let open = OPEN.map(|name| numbers.request_status.number(name).map(RequestStatus::new));
     let mut requests: Vec<Request> = Vec::new();
     let mut closed = 0_usize;
-    for body in lists {
-        for request in cm::requests(body, &ids).map_err(|error| misread(&error, body))? {
+    for list in lists {
+        for request in cm::requests(&list?, &ids).map_err(|error| misread(&error, b""))? {
             if !open.contains(&Some(request.status)) {
                 closed += 1;
                 continue;

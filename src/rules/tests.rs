@@ -25,7 +25,7 @@ fn record(n: u8, status: i64) -> Record {
         serial_number: format!("{{{CARD}}}"),
         middleware: "MSBaseCSP".to_owned(),
         atr: Some(ATR.parse().unwrap()),
-        raw: serde_json::Value::Null,
+        raw: Box::default(),
     }
 }
 

@@ -8,15 +8,18 @@
 
 mod complaint;
 mod json;
+mod list;
+mod split;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
+use crate::domain::{CardStatus, Record, RecordId};
 
 pub use complaint::{Complaint, complaint, plain};
-use json::{Item, Object};
+use json::{Item, Names, Object};
+pub use list::{ListReader, Listed, requests};
+use split::Splitter;
 
 /// Why a body is not what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -30,24 +33,51 @@ pub enum ReadError {
     /// One of CM's objects, but one that cannot be acted on. Waiting does not help.
     #[error("{0}")]
     Wrong(String),
+    /// CM's, but more of it than is held. Waiting helps when somebody makes it less.
+    #[error("{0}")]
+    TooMuch(String),
 }
 
-/// The properties by one of which a record is told from other JSON.
-const OF_A_RECORD: [&str; 3] = ["Uuid", "Status", "SerialNumber"];
+/// The properties that are read of a record; by one of the first three it is told from other JSON.
+const OF_A_RECORD: Names = &["Uuid", "Status", "SerialNumber", "Middleware", "Atr"];
 
-/// The properties by one of which a request is told from other JSON.
-const OF_A_REQUEST: [&str; 3] = ["Uuid", "Status", "RequestType"];
+/// The most records of one answer. A card has one for each time it was assigned.
+const MAX_RECORDS: usize = 1000;
 
 /// Reads smart card records: a list, a single one, `null` or nothing.
+///
+/// A record that stands there twice counts once; two of one id that do not say the same are wrong.
 pub fn records(body: &[u8]) -> Result<Vec<Record>, ReadError> {
-    collect(body, ("a smart card", &OF_A_RECORD), |object| record(object).map(Some))
+    let mut records = Vec::new();
+    let mut fault = None;
+    let mut each = |text: &str| {
+        let read = match object(text, "a smart card", OF_A_RECORD)? {
+            Ok(Some(object)) => record(&object, text).and_then(|record| add(&mut records, record)),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = read {
+            fault.get_or_insert(error);
+        }
+        Ok(())
+    };
+    let mut splitter = Splitter::new(body.len());
+    splitter.push(body, &mut each)?;
+    splitter.finish(&mut each)?;
+    fault.map_or(Ok(records), Err)
 }
 
-/// Reads those requests that name one of the `wanted` records.
-///
-/// The others are dropped one by one while reading: a long list never stands in memory as objects.
-pub fn requests(body: &[u8], wanted: &[RecordId]) -> Result<Vec<Request>, ReadError> {
-    collect(body, ("a request", &OF_A_REQUEST), |object| request(&object, wanted))
+fn add(records: &mut Vec<Record>, record: Record) -> Result<(), ReadError> {
+    let Some(known) = records.iter().find(|known| known.id == record.id) else {
+        if records.len() == MAX_RECORDS {
+            let words = format!("CM answers with more than {MAX_RECORDS} records");
+            return Err(ReadError::TooMuch(words));
+        }
+        records.push(record);
+        return Ok(());
+    };
+    let same = Record { raw: known.raw.clone(), ..record } == *known;
+    if same { Ok(()) } else { Err(wrong("a smart card", "is there twice and not the same")) }
 }
 
 /// The body that asks for a new status, by its name.
@@ -60,76 +90,40 @@ pub fn status_update(name: &str) -> String {
     serde_json::json!(StatusUpdate { status: name }).to_string()
 }
 
-/// Reads a body to its end, so that a cut-off one is never taken for a wrong one.
-fn collect<T>(
-    body: &[u8],
-    (kind, marks): (&'static str, &[&str]),
-    mut convert: impl FnMut(Object) -> Result<Option<T>, ReadError>,
-) -> Result<Vec<T>, ReadError> {
-    let mut kept = Vec::new();
-    let mut fault = None;
-    json::for_each(body, |item| {
-        let read = match item {
-            Item::Null => Ok(None),
-            Item::Other(what) => Err(ReadError::Foreign(what, kind)),
-            Item::Object(object) if !object.has_any(marks) => {
-                Err(ReadError::Foreign("another object", kind))
-            }
-            Item::Object(object) => match object.twice() {
-                Some(name) => Err(wrong(kind, &format!("has {} twice", plain(name)))),
-                None => convert(object),
-            },
-        };
-        match read {
-            Ok(value) => kept.extend(value),
-            Err(error) => {
-                fault.get_or_insert(error);
-            }
+/// One of CM's objects, `None` for `null`; an error of the inner kind does not end the reading, so
+/// that a cut-off body is never taken for a wrong one.
+fn object(
+    text: &str,
+    kind: &'static str,
+    names: Names,
+) -> Result<Result<Option<Object>, ReadError>, ReadError> {
+    let marks = names.get(..3).unwrap_or(names);
+    Ok(match json::item(text, names).map_err(ReadError::NotJson)? {
+        Item::Null => Ok(None),
+        Item::Text(_) => Err(ReadError::Foreign("a string", kind)),
+        Item::Other(what) => Err(ReadError::Foreign(what, kind)),
+        Item::Object(object) if !object.has_any(marks) => {
+            Err(ReadError::Foreign("another object", kind))
         }
+        Item::Object(object) => match object.twice() {
+            Some(name) => Err(wrong(kind, &format!("has {} twice", plain(name)))),
+            None => Ok(Some(object)),
+        },
     })
-    .map_err(ReadError::NotJson)?;
-    fault.map_or(Ok(kept), Err)
 }
 
-fn record(object: Object) -> Result<Record, ReadError> {
+fn record(object: &Object, text: &str) -> Result<Record, ReadError> {
     let kind = "a smart card";
     let id = object.guid("Uuid").and_then(RecordId::new);
     let status = object.integer("Status").map(CardStatus::new);
     Ok(Record {
         id: id.ok_or_else(|| wrong(kind, "has no usable Uuid"))?,
         status: status.ok_or_else(|| wrong(kind, "has no usable Status"))?,
-        serial_number: object.text("SerialNumber").unwrap_or_default().to_owned(),
+        serial_number: object.text("SerialNumber").unwrap_or_default().trim().to_owned(),
         middleware: object.text("Middleware").unwrap_or_default().to_owned(),
         atr: object.text("Atr").and_then(|text| text.trim().parse().ok()),
-        raw: object.into_value(),
+        raw: text.into(),
     })
-}
-
-/// A request that names a wanted record; `None` for one that does not, whatever else it lacks.
-fn request(object: &Object, wanted: &[RecordId]) -> Result<Option<Request>, ReadError> {
-    let link = |name| object.guid(name).and_then(RecordId::new);
-    let (old_card, new_card) = (link("OldSmartcardUuid"), link("NewSmartcardUuid"));
-    if ![old_card, new_card].iter().flatten().any(|card| wanted.contains(card)) {
-        return Ok(None);
-    }
-    let kind = "a request that names the card";
-    let id = object.guid("Uuid").and_then(RequestId::new);
-    let request_type = object.integer("RequestType").map(RequestType::new);
-    let status = object.integer("Status").map(RequestStatus::new);
-    Ok(Some(Request {
-        id: id.ok_or_else(|| wrong(kind, "has no usable Uuid"))?,
-        request_type: request_type.ok_or_else(|| wrong(kind, "has no usable RequestType"))?,
-        status: status.ok_or_else(|| wrong(kind, "has no usable Status"))?,
-        old_card,
-        new_card,
-        submitted: object.text("Submitted").and_then(time),
-    }))
-}
-
-/// A time, unless it is CM's "unset": the first day of the first year, written without a zone.
-/// Any other time without a zone could be anywhere's, and is not believed.
-fn time(text: &str) -> Option<Timestamp> {
-    if text.starts_with("0001-01-01") { None } else { text.parse().ok() }
 }
 
 fn wrong(kind: &str, what: &str) -> ReadError {

@@ -32,10 +32,14 @@ fn decision() -> Decision {
     }
 }
 
-fn open(bodies: &[String]) -> Vec<i64> {
+fn open(bodies: [String; 2]) -> Vec<i64> {
     let records = records_of(card(), record(RECORD, CARD, 2).as_bytes()).unwrap();
-    let lists: Vec<_> = bodies.iter().map(|body| body.clone().into_bytes()).collect();
-    let requests = requests_about(&records, &lists, &Numbers::default()).unwrap();
+    let lists = bodies.map(|body| {
+        let mut reader = cm::ListReader::default();
+        reader.push(body.as_bytes());
+        Ok(reader.finish().unwrap())
+    });
+    let requests = requests_about(&records, lists, &Numbers::default()).unwrap();
     requests.iter().map(|request| request.status.number()).collect()
 }
 
@@ -59,7 +63,12 @@ fn assert_not_cm<T: std::fmt::Debug>(result: Result<T, CallError>, words: &str) 
 
 #[test]
 fn a_serial_number_is_compared_as_sixteen_bytes() {
-    for serial in [CARD.to_owned(), format!("{{{}}}", CARD.to_uppercase()), CARD.replace('-', "")] {
+    for serial in [
+        CARD.to_owned(),
+        format!("{{{}}}", CARD.to_uppercase()),
+        CARD.replace('-', ""),
+        format!(" {{{CARD}}} "),
+    ] {
         let body = record(RECORD, &serial, 2);
         assert_eq!(records_of(card(), body.as_bytes()).unwrap().len(), 1, "{serial}");
     }
@@ -96,7 +105,8 @@ fn a_record_that_is_read_must_be_the_one_asked_for() {
     assert_eq!(the_record(id, this.as_bytes()).unwrap().id, id);
     assert_eq!(the_record(id, format!("[{this}]").as_bytes()).unwrap().id, id);
     assert_wrong(the_record(id, other.as_bytes()), OTHER);
-    assert_wrong(the_record(id, format!("[{this},{this}]").as_bytes()), "several");
+    assert_eq!(the_record(id, format!("[{this},{this}]").as_bytes()).unwrap().id, id);
+    assert_wrong(the_record(id, format!("[{this},{other}]").as_bytes()), "several");
 }
 
 #[test]
@@ -110,7 +120,8 @@ fn a_status_is_confirmed_only_by_the_record_itself() {
         assert_eq!(put(nothing), Ok(PutAnswer::Unconfirmed));
     }
     assert_wrong(put(&record(OTHER, CARD, 6)), OTHER);
-    assert_wrong(put(&format!("[{0},{0}]", record(RECORD, CARD, 6))), "several");
+    let (this, other) = (record(RECORD, CARD, 6), record(OTHER, CARD, 6));
+    assert_wrong(put(&format!("[{this},{other}]")), "several");
     assert_wrong(put(&format!(r#"{{"Uuid":"{RECORD}","Status":6,"status":6}}"#)), "twice");
 }
 
@@ -127,17 +138,22 @@ fn what_is_not_cms_is_told_with_a_few_of_its_words() {
 #[test]
 fn the_requests_of_both_lists_are_kept_once_each() {
     let lists = [format!("[{},{}]", request('a', 3), request('b', 3)), request('b', 18)];
-    assert_eq!(open(&lists), [3, 18]);
+    assert_eq!(open(lists), [3, 18]);
 }
 
 #[test]
 fn a_closed_request_is_dropped_even_where_cm_lists_it_as_open() {
     let list = format!("[{},{},{}]", request('a', 8), request('b', 16), request('c', 18));
-    assert_eq!(open(&[list, "null".to_owned()]), [18]);
+    assert_eq!(open([list, "null".to_owned()]), [18]);
 }
 
 #[test]
-fn request_lists_are_not_even_read_for_a_card_without_records() {
-    let lists = [b"<html>".to_vec(), Vec::new()];
-    assert_eq!(requests_about(&[], &lists, &Numbers::default()), Ok(Vec::new()));
+fn request_lists_do_not_matter_for_a_card_without_records() {
+    let list = || Err(away(AwayReason::NotCm, "a page".to_owned()));
+    assert_eq!(requests_about(&[], [list(), Ok(Vec::new())], &Numbers::default()), Ok(Vec::new()));
+    let records = records_of(card(), record(RECORD, CARD, 2).as_bytes()).unwrap();
+    assert_not_cm(
+        requests_about(&records, [Ok(Vec::new()), list()], &Numbers::default()),
+        "a page",
+    );
 }

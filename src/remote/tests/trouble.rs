@@ -56,7 +56,7 @@ async fn an_answer_that_announces_too_much_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_list_of_requests_may_be_longer_than_an_object() {
-    let padding = " ".repeat(3 << 20);
+    let padding = " ".repeat(9 << 20);
     let server = Server::start(move |seen| match seen.target.strip_prefix(BASE).unwrap() {
         "/requests?status=Approved" => {
             Reply::Answer(answer(OK, "", &format!("{padding}{}", request_json())))
@@ -123,4 +123,81 @@ async fn a_port_where_something_else_talks_is_not_cm() {
     let (_server, remote) = world(|| Reply::Hang(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec()));
     let detail = assert_away(remote.record(record_id()).await, AwayReason::NotCm);
     assert!(detail.contains("does not speak HTTP"), "{detail}");
+}
+
+/// A request that names another card, as long as CM's are.
+fn other_request(n: usize) -> String {
+    let comment = "x".repeat(600);
+    format!(
+        r#"{{"Uuid":"{n:032x}","RequestType":7,"Status":3,"OldSmartcardUuid":"{n:032x}","Comment":"{comment}"}}"#
+    )
+}
+
+#[tokio::test]
+async fn of_a_very_long_list_the_request_of_the_card_is_found() {
+    let others: Vec<_> = (1..15_000).map(other_request).collect();
+    let list = format!("[{},{}]", others.join(","), request_json().trim_matches(['[', ']']));
+    assert!(list.len() > 8 << 20);
+    let server = Server::start(move |seen| match seen.target.strip_prefix(BASE).unwrap() {
+        "/requests?status=Approved" => Reply::Answer(answer(OK, "", &list)),
+        _ => cm(CARD)(seen),
+    });
+    let found = remote(&server).lookup(&identity()).await.unwrap();
+    assert_eq!(found.requests.len(), 1);
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_as_such_and_not_as_another_site() {
+    let list: Vec<_> = (1..21_000).map(other_request).collect();
+    let list = format!("[{}]", list.join(","));
+    let server = Server::start(move |seen| match seen.target.strip_prefix(BASE).unwrap() {
+        "/requests?status=Approved" => Reply::Answer(answer(OK, "", &list)),
+        _ => cm(CARD)(seen),
+    });
+    let detail = assert_away(remote(&server).lookup(&identity()).await, AwayReason::ServerError);
+    assert!(detail.starts_with("CM lists more than 20000 open requests: "), "{detail}");
+}
+
+/// The most memory that this process has had, in KiB.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Measures a process, so this runs in one of its own. The server is in it, too.
+#[tokio::test]
+async fn no_answer_takes_more_than_its_share_of_memory() {
+    let name = "remote::tests::trouble::no_answer_takes_more_than_its_share_of_memory";
+    if !alone(name, &[("RUST_TEST_THREADS", "1")]) {
+        return;
+    }
+    let chaff = |length: usize| vec![r#"{"":0}"#; length / 7].join(",");
+    let record = format!(
+        "[{},\"X\":[{}]}}]",
+        card_json(CARD, 2).strip_suffix('}').unwrap(),
+        chaff((1 << 20) - 400)
+    );
+    let element = format!(r#"{{"Uuid":"{REQUEST}","X":[{}]}},"#, chaff(200 << 10));
+    let foreign = format!(r#"{{"X":[{}]}}"#, chaff((1 << 20) - 400));
+    for records in [record, foreign] {
+        let (records, element) = (records, element.clone());
+        let server = Server::start(move |seen| {
+            if seen.target.contains("/requests?") {
+                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n";
+                let chunk = format!("{:x}\r\n{element}\r\n", element.len());
+                return Reply::Flood(head.into(), chunk.into_bytes());
+            }
+            Reply::Answer(answer(OK, "", &records))
+        });
+        let before = peak();
+        let (remote, identity) = (remote(&server), identity());
+        let look = || remote.lookup(&identity);
+        let (one, two, three, four) = tokio::join!(look(), look(), look(), look());
+        for found in [one, two, three, four] {
+            assert!(matches!(found, Err(CallError::Away { .. })), "{found:?}");
+        }
+        let grown = peak() - before;
+        assert!(grown < 48 << 10, "{grown} KiB");
+    }
 }

@@ -4,8 +4,9 @@
 //! The shape of CM's errors is not documented, and what stands in front of CM answers in HTML. So
 //! this looks for words wherever they usually are, and never hands on a body as it came.
 
-use serde_json::Value;
 use uuid::Uuid;
+
+use super::json::{self, Item, Names};
 
 /// The longest text that is taken over from a server, in characters.
 const MAX_CHARS: usize = 200;
@@ -15,8 +16,8 @@ const GUID_LEN: usize = 36;
 
 /// The properties of a JSON error that hold words, the likeliest first: ASP.NET's, then OAuth's
 /// and those of RFC 9457.
-const WORDS: [&str; 7] =
-    ["Message", "ExceptionMessage", "error_description", "error", "detail", "title", "Reason"];
+const WORDS: Names =
+    &["Message", "ExceptionMessage", "error_description", "error", "detail", "title", "Reason"];
 
 /// What a server says about its own failure.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,8 +33,8 @@ pub struct Complaint {
 pub fn complaint(body: &[u8]) -> Complaint {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
-    let words = match serde_json::from_str::<Value>(text) {
-        Ok(json) => words_of(&json),
+    let words = match json::item(text, WORDS) {
+        Ok(json) => words_of(json).unwrap_or_else(|| text.to_owned()),
         Err(_) if text.starts_with('<') => title(text).unwrap_or_else(|| without_tags(text)),
         Err(_) => text.to_owned(),
     };
@@ -46,25 +47,25 @@ pub fn complaint(body: &[u8]) -> Complaint {
 #[must_use]
 pub fn plain(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
-    let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut line = String::new();
+    // A word is a character at least, and more than these are not shown.
+    for word in words.filter(|word| !word.is_empty()).take(MAX_CHARS) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
     match line.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => line.get(..end).map_or_else(String::new, |start| format!("{start}…")),
         None => line,
     }
 }
 
-fn words_of(json: &Value) -> String {
+fn words_of(json: Item) -> Option<String> {
     match json {
-        Value::String(text) => text.clone(),
-        Value::Object(properties) => WORDS
-            .iter()
-            .find_map(|wanted| {
-                let (_, value) =
-                    properties.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
-                value.as_str().map(str::to_owned)
-            })
-            .unwrap_or_else(|| json.to_string()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => json.to_string(),
+        Item::Text(text) => Some(text),
+        Item::Object(object) => WORDS.iter().find_map(|name| object.text(name)).map(str::to_owned),
+        Item::Null | Item::Other(_) => None,
     }
 }
 

@@ -1,28 +1,39 @@
-//! JSON objects with property names of any case, read one at a time.
+//! JSON objects with property names of any case, of which a few properties are read.
 //!
-//! Nothing here knows what the objects mean.
+//! Nothing here knows what the objects mean. Of properties that nobody asked for, and of values that
+//! are no scalars, nothing is built: what an answer costs is bounded by its length, whatever it holds.
 
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The byte order mark that some servers put before UTF-8.
-const BOM: &[u8] = b"\xef\xbb\xbf";
+/// The names of the properties to be read.
+pub(super) type Names = &'static [&'static str];
+
+/// The most properties an object may have; CM's have about twenty.
+const MAX_PROPERTIES: usize = 256;
 
 /// What stands where an object was expected.
 pub(super) enum Item {
     Null,
+    Text(String),
     Object(Object),
     /// Something else, in words.
     Other(&'static str),
 }
 
-/// A JSON object as it was received.
+/// What is read of a JSON object.
 pub(super) struct Object {
-    properties: Map<String, Value>,
+    properties: Vec<(&'static str, Scalar)>,
     twice: Option<String>,
+}
+
+enum Scalar {
+    Text(String),
+    Integer(i64),
+    /// `null`, another number, or no scalar at all.
+    Other,
 }
 
 impl Object {
@@ -36,65 +47,35 @@ impl Object {
     }
 
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.get(name)?.as_str()
+        match self.get(name)? {
+            Scalar::Text(text) => Some(text),
+            Scalar::Integer(_) | Scalar::Other => None,
+        }
     }
 
     /// A whole number, also where it is written as text.
     pub(super) fn integer(&self, name: &str) -> Option<i64> {
-        let value = self.get(name)?;
-        value.as_i64().or_else(|| value.as_str()?.parse().ok())
-    }
-
-    pub(super) fn into_value(self) -> Value {
-        Value::Object(self.properties)
-    }
-
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.properties
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-    }
-}
-
-/// Hands out what a body holds: each element of an array, or the one value, or nothing.
-/// One element at a time is in memory.
-pub(super) fn for_each(body: &[u8], mut each: impl FnMut(Item)) -> Result<(), serde_json::Error> {
-    let body = body.strip_prefix(BOM).unwrap_or(body).trim_ascii();
-    let mut json = serde_json::Deserializer::from_slice(body);
-    match body.first() {
-        None => return Ok(()),
-        Some(b'[') => json.deserialize_seq(Elements(&mut each))?,
-        Some(_) => each(Item::deserialize(&mut json)?),
-    }
-    json.end()
-}
-
-/// Visits an array, and hands out its elements.
-struct Elements<'a, F>(&'a mut F);
-
-impl<'de, F: FnMut(Item)> Visitor<'de> for Elements<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(item) = elements.next_element()? {
-            (self.0)(item);
+        match self.get(name)? {
+            Scalar::Integer(number) => Some(*number),
+            Scalar::Text(text) => text.parse().ok(),
+            Scalar::Other => None,
         }
-        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&Scalar> {
+        self.properties.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 }
 
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ItemVisitor)
-    }
+/// Reads one whole value; of an object, the properties of these names.
+pub(super) fn item(text: &str, names: Names) -> Result<Item, serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let item = json.deserialize_any(ItemVisitor(names))?;
+    json.end()?;
+    Ok(item)
 }
 
-struct ItemVisitor;
+struct ItemVisitor(Names);
 
 impl<'de> Visitor<'de> for ItemVisitor {
     type Value = Item;
@@ -123,24 +104,91 @@ impl<'de> Visitor<'de> for ItemVisitor {
         Ok(Item::Other("a number"))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Item, E> {
-        Ok(Item::Other("a string"))
+    fn visit_str<E>(self, text: &str) -> Result<Item, E> {
+        Ok(Item::Text(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Item, A::Error> {
-        while elements.next_element::<IgnoredAny>()?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Item, A::Error> {
+        IgnoredAny.visit_seq(elements)?;
         Ok(Item::Other("an array"))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
         let mut names = HashSet::new();
-        let mut object = Object { properties: Map::new(), twice: None };
-        while let Some((name, value)) = map.next_entry::<String, Value>()? {
-            if !names.insert(name.to_ascii_lowercase()) {
-                object.twice.get_or_insert_with(|| name.clone());
+        let mut object = Object { properties: Vec::new(), twice: None };
+        while let Some(name) = map.next_key::<String>()? {
+            if names.len() == MAX_PROPERTIES {
+                map.next_value::<IgnoredAny>()?;
+                IgnoredAny.visit_map(map)?;
+                return Ok(Item::Other("an object of more than 256 properties"));
             }
-            object.properties.insert(name, value);
+            let first = names.insert(name.to_ascii_lowercase());
+            let asked = self.0.iter().find(|asked| name.eq_ignore_ascii_case(asked));
+            match asked {
+                Some(asked) if first => {
+                    object.properties.push((asked, map.next_value_seed(ScalarSeed)?));
+                }
+                Some(_) | None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            if !first {
+                object.twice.get_or_insert(name);
+            }
         }
         Ok(Item::Object(object))
+    }
+}
+
+/// Reads a scalar, and passes over what is none.
+struct ScalarSeed;
+
+impl<'de> DeserializeSeed<'de> for ScalarSeed {
+    type Value = Scalar;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Scalar, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ScalarSeed {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
+        Ok(Scalar::Integer(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
+        Ok(i64::try_from(number).map_or(Scalar::Other, Scalar::Integer))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Scalar, A::Error> {
+        IgnoredAny.visit_seq(elements)?;
+        Ok(Scalar::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, properties: A) -> Result<Scalar, A::Error> {
+        IgnoredAny.visit_map(properties)?;
+        Ok(Scalar::Other)
     }
 }

@@ -85,7 +85,7 @@ impl Cm {
             serial_number: format!("{{{}}}", card_id(card)),
             middleware: "MSBaseCSP".to_owned(),
             atr: Some(ATR.parse().unwrap()),
-            raw: serde_json::Value::Null,
+            raw: Box::default(),
         };
         self.records.insert(id, (card_id(card), known));
     }

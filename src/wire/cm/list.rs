@@ -1,0 +1,138 @@
+//! A list of open requests, read while it comes in.
+//!
+//! Which records a request must name is not known yet at that time, and CM lists the open requests
+//! of everybody. So of each only what may be asked later is kept: about a hundred bytes.
+
+use jiff::Timestamp;
+
+use super::json::{Names, Object};
+use super::split::Splitter;
+use super::{ReadError, object, wrong};
+use crate::domain::{RecordId, Request, RequestId, RequestStatus, RequestType};
+
+/// The properties that are read of a request; by one of the first three it is told from other JSON.
+const OF_A_REQUEST: Names =
+    &["Uuid", "Status", "RequestType", "OldSmartcardUuid", "NewSmartcardUuid", "Submitted"];
+
+/// The most bytes of one request; CM's have about 700, and what was typed into its forms.
+const REQUEST_LIMIT: usize = 256 << 10;
+
+/// The most requests that are kept of one list: 2 MB of them.
+const MAX_REQUESTS: usize = 20_000;
+
+/// What is kept of a request that names a card. What it lacks matters only if it names ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    id: Option<RequestId>,
+    request_type: Option<RequestType>,
+    status: Option<RequestStatus>,
+    old_card: Option<RecordId>,
+    new_card: Option<RecordId>,
+    submitted: Option<Timestamp>,
+}
+
+/// Reads a list of requests in the pieces in which it comes.
+pub struct ListReader {
+    splitter: Splitter,
+    kept: Vec<Listed>,
+    /// The first object that is wrong; judged only when the list is whole.
+    fault: Option<ReadError>,
+    /// Why nothing more is read.
+    stopped: Option<ReadError>,
+}
+
+impl Default for ListReader {
+    fn default() -> Self {
+        Self {
+            splitter: Splitter::new(REQUEST_LIMIT),
+            kept: Vec::new(),
+            fault: None,
+            stopped: None,
+        }
+    }
+}
+
+impl ListReader {
+    /// Takes the next bytes. Whether more can change anything; if not, [`Self::finish`] says why.
+    pub fn push(&mut self, bytes: &[u8]) -> bool {
+        if self.stopped.is_none() {
+            let (kept, fault) = (&mut self.kept, &mut self.fault);
+            let read = self.splitter.push(bytes, &mut |text| one(text, kept, fault));
+            self.stopped = read.err();
+        }
+        self.stopped.is_none()
+    }
+
+    /// Reads no further, because the list has more bytes than this.
+    pub fn stop(&mut self, limit: usize) {
+        let words = format!("CM's list of open requests has more than {limit} bytes");
+        self.stopped.get_or_insert(ReadError::TooMuch(words));
+    }
+
+    /// The requests that name a card, once the list is at its end.
+    pub fn finish(mut self) -> Result<Vec<Listed>, ReadError> {
+        if let Some(error) = self.stopped {
+            return Err(error);
+        }
+        let (kept, fault) = (&mut self.kept, &mut self.fault);
+        self.splitter.finish(&mut |text| one(text, kept, fault))?;
+        self.fault.map_or(Ok(self.kept), Err)
+    }
+}
+
+/// Those requests of a list that name one of the `wanted` records.
+pub fn requests(list: &[Listed], wanted: &[RecordId]) -> Result<Vec<Request>, ReadError> {
+    let names = |card: &Option<RecordId>| card.is_some_and(|card| wanted.contains(&card));
+    list.iter()
+        .filter(|request| names(&request.old_card) || names(&request.new_card))
+        .map(Listed::request)
+        .collect()
+}
+
+fn one(text: &str, kept: &mut Vec<Listed>, fault: &mut Option<ReadError>) -> Result<(), ReadError> {
+    match object(text, "a request", OF_A_REQUEST)? {
+        Err(error) => {
+            fault.get_or_insert(error);
+        }
+        Ok(found) => kept.extend(found.as_ref().and_then(Listed::new)),
+    }
+    if kept.len() > MAX_REQUESTS {
+        let words = format!("CM lists more than {MAX_REQUESTS} open requests");
+        return Err(ReadError::TooMuch(words));
+    }
+    Ok(())
+}
+
+impl Listed {
+    /// Unless it names no card.
+    fn new(object: &Object) -> Option<Self> {
+        let link = |name| object.guid(name).and_then(RecordId::new);
+        let (old_card, new_card) = (link("OldSmartcardUuid"), link("NewSmartcardUuid"));
+        (old_card.is_some() || new_card.is_some()).then(|| Self {
+            id: object.guid("Uuid").and_then(RequestId::new),
+            request_type: object.integer("RequestType").map(RequestType::new),
+            status: object.integer("Status").map(RequestStatus::new),
+            old_card,
+            new_card,
+            submitted: object.text("Submitted").and_then(time),
+        })
+    }
+
+    fn request(&self) -> Result<Request, ReadError> {
+        let lacks = |name| wrong("a request that names the card", &format!("has no usable {name}"));
+        Ok(Request {
+            id: self.id.ok_or_else(|| lacks("Uuid"))?,
+            request_type: self.request_type.ok_or_else(|| lacks("RequestType"))?,
+            status: self.status.ok_or_else(|| lacks("Status"))?,
+            old_card: self.old_card,
+            new_card: self.new_card,
+            submitted: self.submitted,
+        })
+    }
+}
+
+/// A time, unless it is CM's "unset": the first day of the first year, written without a zone.
+/// Any other time without a zone could be anywhere's, and is not believed.
+fn time(text: &str) -> Option<Timestamp> {
+    if text.starts_with("0001-01-01") { None } else { text.parse().ok() }
+}

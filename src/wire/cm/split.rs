@@ -69,7 +69,7 @@ impl Splitter {
         each: &mut impl FnMut(&str) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         match self.place {
-            Place::Before if self.bom % BOM.len() != 0 => Err(not_json("no UTF-8")),
+            Place::Before if !self.bom.is_multiple_of(BOM.len()) => Err(not_json("no UTF-8")),
             Place::Before | Place::After => Ok(()),
             Place::Single => self.hand_out(each),
             Place::First | Place::Next => Err(not_json("the array does not end")),
@@ -81,7 +81,7 @@ impl Splitter {
             self.bom += 1;
             return Ok(());
         }
-        if self.bom % BOM.len() != 0 {
+        if !self.bom.is_multiple_of(BOM.len()) {
             return Err(not_json("no UTF-8"));
         }
         match byte {

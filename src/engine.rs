@@ -126,7 +126,7 @@ impl Engine {
     #[must_use]
     pub fn new(policy: Policy, restored: Restored, seed: u64, now: Now) -> Self {
         let mut engine = Self {
-            desk: desk::Desk::new(restored.stays, now),
+            desk: desk::Desk::new(restored.stays),
             intake: intake::Intake::default(),
             queue: queue::Queue::new(restored.entries, now),
             link: link::Link::default(),

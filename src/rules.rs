@@ -53,8 +53,8 @@ pub struct RuleSet {
 pub struct Facts<'a> {
     /// The role of the reader.
     pub role: &'a str,
-    /// What the card says.
-    pub atr: &'a Atr,
+    /// What the card says, where it is here to say it.
+    pub atr: Option<&'a Atr>,
     /// Who the card is.
     pub identity: &'a Identity,
     /// What CM knows.
@@ -251,11 +251,13 @@ enum Agreement {
     Unknown,
 }
 
-fn atr_agreement(atr: &Atr, record: &Record) -> Agreement {
-    match &record.atr {
-        Some(known) if known == atr => Agreement::Agrees,
-        Some(known) => Agreement::Differs(format!("CM has ATR {known}, the card has {atr}")),
-        None => Agreement::Unknown,
+fn atr_agreement(atr: Option<&Atr>, record: &Record) -> Agreement {
+    match (&record.atr, atr) {
+        (Some(known), Some(atr)) if known == atr => Agreement::Agrees,
+        (Some(known), Some(atr)) => {
+            Agreement::Differs(format!("CM has ATR {known}, the card has {atr}"))
+        }
+        (None, _) | (_, None) => Agreement::Unknown,
     }
 }
 

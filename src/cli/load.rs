@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
 use crate::config::{Inputs, Loaded, Settings, Source, parse};
-use crate::domain::{Atr, AtrPattern, Family, NotIdentified, ReaderName, ReaderRules};
+use crate::domain::{Atr, AtrPattern, Family, NotIdentified, Numbers, ReaderName, ReaderRules};
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
@@ -24,6 +24,11 @@ pub(super) fn settings_if_any(config: Option<&Path>) -> Result<Option<Settings>,
         return Ok(None);
     }
     load(config).map(|loaded| Some(loaded.settings))
+}
+
+/// CM's numbers as this site has them, for words.
+pub(super) fn numbers(config: Option<&Path>) -> Result<Numbers, Failure> {
+    Ok(settings_if_any(config)?.map_or_else(Numbers::default, |settings| settings.rules.numbers))
 }
 
 /// What commands about cards need to know, with or without a configuration.

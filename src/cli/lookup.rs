@@ -43,12 +43,12 @@ pub(super) fn lookup(
         let found = remote.lookup(&subject.identity).await?;
         Ok((subject, found))
     })?;
-    let atr = subject.atr.clone().or_else(|| atr_of(&found));
-    let Some(atr) = atr.or_else(|| "3b00".parse().ok()) else {
-        return Err(Failure::message(Exit::Failed, "no ATR"));
+    let facts = Facts {
+        role: &subject.role,
+        atr: subject.atr.as_ref(),
+        identity: &subject.identity,
+        found: &found,
     };
-    let facts =
-        Facts { role: &subject.role, atr: &atr, identity: &subject.identity, found: &found };
     let (verdict, findings) = explain(&settings.rules, &facts);
     if out.is_json() {
         return out.value(&as_json(subject.about, &found, &verdict, &findings));
@@ -59,7 +59,7 @@ pub(super) fn lookup(
     Ok(Exit::Done)
 }
 
-/// A card that is not here: what it would say is taken to agree with CM.
+/// A card that is not here: its id is taken as one that a card gave, and its ATR is not known.
 fn by_id(card_id: CardId) -> Subject {
     let first = Candidate { card_id, rule: IdRule::GidsCardid };
     let serial = Serial::from_bytes(&card_id.uuid().to_bytes_le());
@@ -69,10 +69,6 @@ fn by_id(card_id: CardId) -> Subject {
         atr: None,
         role: ReaderRules::DEFAULT_ROLE.to_owned(),
     }
-}
-
-fn atr_of(found: &Found) -> Option<Atr> {
-    found.records.as_ref()?.1.iter().find_map(|record| record.atr.clone())
 }
 
 async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject, Failure> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::cards::block_on;
 use super::exit::{Exit, Failure};
-use super::load::settings_if_any;
+use super::load::{numbers, settings_if_any};
 use super::out::Out;
 use super::text::{table, time};
 use super::trail;
@@ -27,13 +27,13 @@ pub(super) fn status(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failu
     if out.is_json() {
         return out.value(&snapshot);
     }
-    for line in as_text(&snapshot) {
+    for line in as_text(&snapshot, &numbers(config)?) {
         out.line(&line)?;
     }
     Ok(Exit::Done)
 }
 
-fn as_text(snapshot: &Snapshot) -> Vec<String> {
+fn as_text(snapshot: &Snapshot, numbers: &Numbers) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let outbox = &snapshot.outbox;
     let mut rows = vec![
@@ -52,7 +52,7 @@ fn as_text(snapshot: &Snapshot) -> Vec<String> {
     let mut lines = table(&rows);
     if !snapshot.latest.is_empty() {
         lines.push(String::new());
-        lines.extend(snapshot.latest.iter().map(|line| trail::as_text(line, &Numbers::default())));
+        lines.extend(snapshot.latest.iter().map(|line| trail::as_text(line, numbers)));
     }
     lines
 }

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::cards::block_on;
 use super::exit::{Exit, Failure};
-use super::load::settings_if_any;
+use super::load::numbers;
 use super::out::Out;
 use super::queue::{stored, warn_of};
 use super::status::client;
@@ -66,7 +66,7 @@ pub(super) fn audit(
     arguments: &AuditArguments,
     out: &mut Out,
 ) -> Result<Exit, Failure> {
-    let numbers = settings_if_any(config)?.map_or_else(Numbers::default, |s| s.rules.numbers);
+    let numbers = numbers(config)?;
     let json = match arguments.format {
         Some(format) => format == AuditFormat::Json,
         None => out.is_json(),

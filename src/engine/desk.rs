@@ -65,7 +65,7 @@ impl Card {
 }
 
 impl Desk {
-    pub(super) fn new(stays: Vec<Stay>, _now: Now) -> Self {
+    pub(super) fn new(stays: Vec<Stay>) -> Self {
         Self {
             service: ServiceView::Connecting,
             readers: BTreeMap::new(),

@@ -69,7 +69,7 @@ fn found(records: Vec<Record>, requests: Vec<Request>) -> Found {
 
 fn verdict(rules: &RuleSet, found: &Found) -> Verdict {
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    decide(rules, &Facts { role: "desk", atr: &atr, identity: &identity, found })
+    decide(rules, &Facts { role: "desk", atr: Some(&atr), identity: &identity, found })
 }
 
 #[track_caller]
@@ -191,8 +191,9 @@ fn a_rule_can_be_for_some_statuses_and_some_readers() {
     assert!(matches!(verdict(&rules, &active), Verdict::NothingToDo { .. }));
     let disabled = found(vec![record(1, 3)], vec![request(1, 7, 1, DAY1)]);
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    let at =
-        |role| decide(&rules, &Facts { role, atr: &atr, identity: &identity, found: &disabled });
+    let at = |role| {
+        decide(&rules, &Facts { role, atr: Some(&atr), identity: &identity, found: &disabled })
+    };
     assert!(matches!(at("return"), Verdict::Set { .. }));
     assert!(matches!(at("desk"), Verdict::NothingToDo { .. }));
 }
@@ -207,7 +208,7 @@ fn an_unknown_card_is_unknown() {
 fn the_explanation_names_each_rules_objection() {
     let found = found(vec![record(1, 2)], vec![request(1, 4, 1, DAY1)]);
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    let facts = Facts { role: "desk", atr: &atr, identity: &identity, found: &found };
+    let facts = Facts { role: "desk", atr: Some(&atr), identity: &identity, found: &found };
     let (verdict, findings) = explain(&rules(), &facts);
     assert!(matches!(verdict, Verdict::Set { .. }));
     let objections: Vec<_> = findings.iter().map(|f| f.objection.as_deref()).collect();

@@ -104,7 +104,8 @@ impl Engine {
     fn judge(&mut self, id: EntryId, found: &Found, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         let draft = &entry.draft;
-        let facts = Facts { role: &draft.role, atr: &draft.atr, identity: &draft.identity, found };
+        let facts =
+            Facts { role: &draft.role, atr: Some(&draft.atr), identity: &draft.identity, found };
         match decide(&self.policy.rules, &facts) {
             Verdict::Set { decision, warning } => {
                 entry.step = Step::Saving { decision: decision.clone() };

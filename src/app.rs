@@ -73,8 +73,10 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let inputs = Inputs { observations, results, requests };
     let lost = app.outbox.clone();
     let ended = tokio::select! {
-        app = app.work(inputs, &mut signals) => Ok(app),
+        // First: a lost outbox is told once, as that, and not as the failure of whatever found it.
+        biased;
         () = lost.lost() => Err(anyhow::anyhow!("the outbox is lost; docs/operations.md says what to do")),
+        app = app.work(inputs, &mut signals) => Ok(app),
     };
     drop(server);
     ended.map(App::stop)

@@ -158,7 +158,7 @@ impl App {
         for key in translate::keep_until_restart(&self.settings, &mut fresh) {
             tracing::warn!(key, "Change takes effect at the next start");
         }
-        self.readers.set_families(fresh.families.clone());
+        self.readers.set_probing(fresh.probing.clone());
         self.ids = Ids { whole: fresh.log.show_ids };
         self.engine.handle(Event::Reconfigured(Box::new(translate::policy(&fresh))), now());
         self.settings = fresh;

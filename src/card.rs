@@ -4,22 +4,38 @@
 //! [`Command`] has no way to say VERIFY, to authenticate or to write. This module opens no reader,
 //! reads no clock and never waits; how long a probe may take is the transport's business.
 //!
-//! To add a family: its file, and its line in `probe_of`.
+//! Whatever a card answers, a probe sends at most [`MAX_COMMANDS`] commands, and keeps no more than
+//! some 4 KiB of any answer.
+//!
+//! To add a family: its file, and its lines in `probe` and, where it can be told without a SELECT,
+//! in `probe_selected`.
 
 mod apdu;
 mod atr;
 mod exchange;
 mod gids;
+mod idprime;
+mod inventory;
+mod openpgp;
+mod opensc;
+mod piv;
+mod pkcs15;
+mod reading;
 #[cfg(test)]
 mod script;
+#[cfg(test)]
+mod tests;
 mod tlv;
 
 pub use apdu::{Command, Protocol, StatusWord};
 pub use atr::{AtrFacts, Checksum, CompactTlv, Contactless, Convention};
 
-use crate::domain::{Atr, Family, Identity};
+pub use exchange::MAX_COMMANDS;
 
-use exchange::NoAnswer;
+use crate::domain::{Atr, Candidate, Families, Family, IdRule, Identity, Inventory, Plan};
+
+use exchange::{Bounded, ask};
+use reading::{Miss, Reading};
 
 /// The way to one card, held for the time of one probe.
 pub trait Transmit {
@@ -70,28 +86,102 @@ pub enum ProbeError {
         /// What is wrong with the id.
         what: String,
     },
+    /// Another program uses the card, and without a SELECT it does not say who it is.
+    #[error("another program uses the card, and a SELECT could end its session")]
+    InUse,
     /// The probe could not be finished; nothing is known about the card.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }
 
-/// Asks each family in turn whether the card is one of its own, and who it is then.
+/// A card that is to say who it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its ATR: a hint at most, never proof.
+    pub atr: &'a Atr,
+    /// What it is asked.
+    pub plan: &'a Plan,
+    /// Whether another program has a connection to it: nothing is selected then.
+    pub in_use: bool,
+}
+
+/// Asks a card who it is, family by family, and what else it says of itself.
 ///
 /// A card that one family recognised without finding an id is still shown to the next families.
+/// What was read into `inventory` counts also where no family recognised the card.
 pub fn identify(
     transport: &mut dyn Transmit,
-    families: &[Family],
-    atr: &Atr,
+    subject: Subject<'_>,
+    inventory: &mut Inventory,
 ) -> Result<Identity, ProbeError> {
+    let transport = &mut Bounded::new(transport);
+    let families = in_order(subject);
+    let found = if subject.in_use {
+        look_without_select(transport, &families, inventory)
+    } else {
+        look(transport, &families, inventory)
+    };
+    let found = match found {
+        Err(ProbeError::Interrupted(why)) => return Err(why.into()),
+        found => found.and_then(|(family, reading)| pinned(subject.plan.id_rule, family, reading)),
+    };
+    let family = found.as_ref().ok().map(|(family, _)| *family);
+    let more = take_inventory(transport, subject, family, inventory);
+    let home = found.as_ref().ok().and_then(|(_, reading)| reading.home.as_ref());
+    let more = more.and_then(|()| go_home(transport, subject, home));
+    match more {
+        // The card is another one, or forgot everything: what was read before does not count.
+        Err(why @ (Interrupted::Removed | Interrupted::Reset | Interrupted::Lost)) => {
+            return Err(why.into());
+        }
+        // What is missing is for people only.
+        Err(Interrupted::Deadline | Interrupted::Failed { .. }) | Ok(()) => {}
+    }
+    let (family, Reading { serial, candidates, .. }) = found?;
+    let mut candidates = candidates.into_iter();
+    match candidates.next() {
+        Some(first) => Ok(Identity::new(family, serial, first, candidates.collect())),
+        None => Err(ProbeError::NoId { family, what: NOBODYS.to_owned() }),
+    }
+}
+
+/// What is wrong with an id that is all zeros, all ones, or the same on every card.
+const NOBODYS: &str = "what it holds is the id of no particular card";
+
+/// The families to ask for: the one that the ATR hints at first, where the site says nothing else.
+fn in_order(subject: Subject<'_>) -> Vec<Family> {
+    match &subject.plan.families {
+        Families::Pinned(families) => families.clone(),
+        Families::Usual(families) => {
+            let hint = atr::hint(subject.atr);
+            let mut families = families.clone();
+            families.sort_by_key(|family| Some(*family) != hint);
+            families
+        }
+    }
+}
+
+/// Asks each family in turn. On a card that is GIDS and PIV at once, Windows takes the id from PIV,
+/// as far as is known: both count.
+fn look(
+    transport: &mut dyn Transmit,
+    families: &[Family],
+    inventory: &mut Inventory,
+) -> Result<(Family, Reading), ProbeError> {
     let mut tried = Vec::new();
     let mut no_id = None;
     for &family in families {
-        let Some(probe) = probe_of(family) else {
-            tried.push(format!("{family}: not read by this version"));
-            continue;
-        };
-        match probe(transport, atr) {
-            Ok(identity) => return Ok(identity),
+        match probe(family, transport, inventory) {
+            Ok(mut reading) => {
+                if family == Family::Gids && families.contains(&Family::Piv) {
+                    match probe(Family::Piv, transport, inventory) {
+                        Ok(piv) => reading.candidates.extend(piv.candidates),
+                        Err(Miss::Interrupted(why)) => return Err(why.into()),
+                        Err(Miss::OtherFamily(_) | Miss::NoId(_)) => {}
+                    }
+                }
+                return Ok((family, reading));
+            }
             Err(Miss::OtherFamily(why)) => tried.push(format!("{family}: {why}")),
             Err(Miss::NoId(what)) => {
                 no_id.get_or_insert(ProbeError::NoId { family, what });
@@ -105,101 +195,99 @@ pub fn identify(
     Err(no_id.unwrap_or(ProbeError::UnknownFamily { tried: tried.join("; ") }))
 }
 
-/// A family's probe. The ATR is a hint at most, never proof.
-type Probe = fn(&mut dyn Transmit, &Atr) -> Result<Identity, Miss>;
+/// Asks whatever application another program has selected. A wrong one answers with an error.
+fn look_without_select(
+    transport: &mut dyn Transmit,
+    families: &[Family],
+    inventory: &mut Inventory,
+) -> Result<(Family, Reading), ProbeError> {
+    for &family in families {
+        match probe_selected(family, transport, inventory) {
+            Ok(reading) => return Ok((family, reading)),
+            Err(Miss::OtherFamily(_)) => {}
+            Err(Miss::NoId(what)) => return Err(ProbeError::NoId { family, what }),
+            Err(Miss::Interrupted(why)) => return Err(why.into()),
+        }
+    }
+    Err(ProbeError::InUse)
+}
 
-/// The probe of a family that this version reads.
-const fn probe_of(family: Family) -> Option<Probe> {
-    match family {
-        Family::Gids => Some(gids::probe),
-        Family::Idprime | Family::Piv | Family::Openpgp | Family::Pkcs15 => None,
+/// Selects a family's application and reads it.
+fn probe(
+    family: Family,
+    transport: &mut dyn Transmit,
+    inventory: &mut Inventory,
+) -> Result<Reading, Miss> {
+    let reading = match family {
+        Family::Gids => gids::probe(transport),
+        Family::Idprime => idprime::probe(transport),
+        Family::Piv => piv::probe(transport, inventory),
+        Family::Openpgp => openpgp::probe(transport),
+        Family::Pkcs15 => pkcs15::probe(transport),
+    }?;
+    particular(reading)
+}
+
+/// Reads a family's application, if it is the selected one.
+fn probe_selected(
+    family: Family,
+    transport: &mut dyn Transmit,
+    inventory: &mut Inventory,
+) -> Result<Reading, Miss> {
+    let reading = match family {
+        Family::Gids => gids::probe_selected(transport),
+        Family::Piv => piv::probe_selected(transport, inventory),
+        Family::Openpgp => openpgp::probe_selected(transport),
+        Family::Idprime | Family::Pkcs15 => {
+            Err(Miss::OtherFamily("cannot be told without a SELECT".to_owned()))
+        }
+    }?;
+    particular(reading)
+}
+
+/// A reading that has an id.
+fn particular(reading: Reading) -> Result<Reading, Miss> {
+    if reading.candidates.is_empty() { Err(Miss::NoId(NOBODYS.to_owned())) } else { Ok(reading) }
+}
+
+/// Leaves the one candidate that the site's rule makes.
+fn pinned(
+    id_rule: Option<IdRule>,
+    family: Family,
+    reading: Reading,
+) -> Result<(Family, Reading), ProbeError> {
+    let Some(rule) = id_rule else { return Ok((family, reading)) };
+    let is_pinned = |candidate: &Candidate| candidate.rule == rule;
+    let candidates: Vec<_> = reading.candidates.into_iter().filter(is_pinned).collect();
+    if candidates.is_empty() {
+        let what = format!("no id by the rule {rule}, which the configuration pins for this card");
+        return Err(ProbeError::NoId { family, what });
+    }
+    Ok((family, Reading { candidates, ..reading }))
+}
+
+fn take_inventory(
+    transport: &mut dyn Transmit,
+    subject: Subject<'_>,
+    family: Option<Family>,
+    inventory: &mut Inventory,
+) -> Result<(), Interrupted> {
+    inventory::of_reader(transport, subject.atr, inventory)?;
+    if subject.in_use {
+        Ok(())
+    } else {
+        inventory::of_card(transport, (subject.atr, family), inventory)
     }
 }
 
-/// Why one family's probe brought no identity.
-#[derive(Debug, PartialEq, Eq)]
-enum Miss {
-    /// Not a card of this family: ask the next one.
-    OtherFamily(String),
-    /// A card of this family, without a usable id.
-    NoId(String),
-    /// The probe could not be finished.
-    Interrupted(Interrupted),
-}
-
-impl Miss {
-    /// A refusal that means that the card is of another family.
-    fn other_family(why: NoAnswer) -> Self {
-        match why {
-            NoAnswer::Interrupted(why) => Self::Interrupted(why),
-            NoAnswer::Refused(_) | NoAnswer::Truncated(_) | NoAnswer::Endless => {
-                Self::OtherFamily(why.to_string())
-            }
-        }
-    }
-
-    /// A refusal of `what` by a card of the family.
-    fn no_id(what: &str, why: NoAnswer) -> Self {
-        match why {
-            NoAnswer::Interrupted(why) => Self::Interrupted(why),
-            NoAnswer::Refused(_) | NoAnswer::Truncated(_) | NoAnswer::Endless => {
-                Self::NoId(format!("{what}: {why}"))
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::script::{Script, atr};
-    use super::*;
-
-    #[test]
-    fn a_card_that_no_family_knows_says_what_each_family_met() {
-        let mut card = Script::new(Protocol::T1);
-        let error = identify(&mut card, &[Family::Gids], &atr()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no family recognised the card (gids: card answered 6A82 (absent))"
-        );
-    }
-
-    #[test]
-    fn without_a_family_switched_on_the_card_is_not_touched() {
-        let mut card = Script::new(Protocol::T1);
-        let error = identify(&mut card, &[], &atr()).unwrap_err();
-        assert!(matches!(error, ProbeError::UnknownFamily { .. }));
-        assert!(card.sent().is_empty());
-    }
-
-    #[test]
-    fn a_family_of_a_later_version_is_passed_over_without_a_command() {
-        let mut card = Script::new(Protocol::T1);
-        let error = identify(&mut card, &[Family::Piv], &atr()).unwrap_err();
-        assert!(error.to_string().contains("piv: not read by this version"));
-        assert!(card.sent().is_empty());
-    }
-
-    #[test]
-    fn an_interruption_ends_the_probe_whatever_families_are_left() {
-        for why in [
-            Interrupted::Removed,
-            Interrupted::Reset,
-            Interrupted::Lost,
-            Interrupted::Deadline,
-            Interrupted::Failed { what: "broken".to_owned() },
-        ] {
-            let mut card = Script::new(Protocol::T1).interrupted_after(0, why.clone());
-            let error = identify(&mut card, &[Family::Gids, Family::Gids], &atr()).unwrap_err();
-            assert_eq!(error, ProbeError::Interrupted(why));
-            assert_eq!(card.sent().len(), 1);
-        }
-    }
-
-    #[test]
-    fn a_card_without_an_id_is_shown_to_the_next_family_and_reported_as_such() {
-        let mut card = Script::gids(Protocol::T1).on("00cba012045c02df2000", "df20009000");
-        let error = identify(&mut card, &[Family::Gids, Family::Piv], &atr()).unwrap_err();
-        assert!(matches!(error, ProbeError::NoId { family: Family::Gids, .. }));
+/// Selects the application that was identified again: whoever comes next most likely wants that.
+fn go_home(
+    transport: &mut dyn Transmit,
+    subject: Subject<'_>,
+    home: Option<&Command>,
+) -> Result<(), Interrupted> {
+    match home {
+        Some(home) if !subject.in_use => reading::where_given(ask(transport, home)).map(drop),
+        _ => Ok(()),
     }
 }

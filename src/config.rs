@@ -6,6 +6,7 @@
 //! environment itself, and opens none of the files that the settings name.
 
 mod address;
+mod cards;
 mod effective;
 mod example;
 mod keys;

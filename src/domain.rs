@@ -9,8 +9,11 @@ mod call;
 mod card;
 mod cm;
 mod entry;
+mod id_rule;
+mod inventory;
 mod numbers;
 mod outcome;
+mod probing;
 mod reader;
 mod snapshot;
 
@@ -18,12 +21,15 @@ pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
 pub use audit::{AuditKind, AuditLine};
 pub use call::{AwayReason, CallError, Found, PutAnswer};
 pub use card::{
-    Candidate, CardId, CardIdError, CardKey, Family, IdRule, Identity, NotIdentified,
-    NotIdentifiedReason, Serial, UnknownName,
+    Candidate, CardId, CardIdError, CardKey, Family, Identity, NotIdentified, NotIdentifiedReason,
+    Serial, UnknownName,
 };
 pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
 pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay};
+pub use id_rule::IdRule;
+pub use inventory::{Inventory, Number};
 pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
+pub use probing::{CardRule, Families, Plan, Probing};
 pub use reader::{Glob, InsertionId, Place, ReaderName, ReaderRule, ReaderRules};
 pub use snapshot::{CardView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot};

@@ -27,7 +27,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
 use crate::domain::{
-    Atr, Family, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+    Atr, Identity, InsertionId, NotIdentified, NotIdentifiedReason, Probing, ReaderName,
 };
 
 use board::Board;
@@ -48,8 +48,8 @@ const CANCEL_EVERY: Duration = Duration::from_millis(50);
 /// How the readers are to be used.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The families that a card is asked for, in this order.
-    pub families: Vec<Family>,
+    /// What cards are asked.
+    pub probing: Probing,
     /// How long a probe may take; looked at between commands and while waiting for the card.
     pub probe_deadline: Duration,
 }
@@ -190,22 +190,22 @@ impl Readers {
     pub fn probe(&mut self, reader: &ReaderName, insertion: InsertionId, atr: &Atr) {
         self.give_up(reader);
         let refusal = match self.board.event_count(reader, insertion) {
-            None => NotIdentified {
-                reason: NotIdentifiedReason::Removed,
-                detail: "card was taken out before it was read".to_owned(),
-            },
-            Some(_) if self.abandoned() >= MAX_ABANDONED => NotIdentified {
-                reason: NotIdentifiedReason::Failed,
-                detail: format!(
+            None => NotIdentified::new(
+                NotIdentifiedReason::Removed,
+                "card was taken out before it was read".to_owned(),
+            ),
+            Some(_) if self.abandoned() >= MAX_ABANDONED => NotIdentified::new(
+                NotIdentifiedReason::Failed,
+                format!(
                     "{MAX_ABANDONED} cards or readers hang already; restart pcscd, then cardbridge"
                 ),
-            },
+            ),
             Some(event_count) => match self.spawn_probe(reader, insertion, atr, event_count) {
                 Ok(()) => return,
-                Err(error) => NotIdentified {
-                    reason: NotIdentifiedReason::Failed,
-                    detail: format!("no thread to read the card with: {error}"),
-                },
+                Err(error) => NotIdentified::new(
+                    NotIdentifiedReason::Failed,
+                    format!("no thread to read the card with: {error}"),
+                ),
             },
         };
         let refused = Observation::Probed {
@@ -235,9 +235,9 @@ impl Readers {
         self.given_up.iter().filter(|worker| !worker.has_ended()).count()
     }
 
-    /// Asks cards for these families from the next probe on.
-    pub fn set_families(&mut self, families: Vec<Family>) {
-        self.options.families = families;
+    /// Asks cards this from the next probe on.
+    pub fn set_probing(&mut self, probing: Probing) {
+        self.options.probing = probing;
     }
 
     /// Stops every thread, and gives up those that have not ended after a second and a half.
@@ -277,7 +277,7 @@ impl Readers {
             insertion,
             atr: atr.clone(),
             event_count,
-            families: self.options.families.clone(),
+            plan: self.options.probing.plan(atr),
             deadline: Instant::now() + self.options.probe_deadline,
             board: self.board.clone(),
         };

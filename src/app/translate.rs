@@ -36,7 +36,7 @@ pub(super) fn outbox_options(settings: &Settings) -> outbox::Options {
 /// What the readers are told.
 #[must_use]
 pub fn reader_options(settings: &Settings) -> readers::Options {
-    readers::Options { families: settings.families.clone(), probe_deadline: PROBE_DEADLINE }
+    readers::Options { probing: settings.probing.clone(), probe_deadline: PROBE_DEADLINE }
 }
 
 /// A client of CM as the settings say; nothing is sent.

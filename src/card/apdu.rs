@@ -1,7 +1,8 @@
 //! Commands to a card and responses from it (ISO 7816-4:2005 section 5.1), in the short form only.
 //!
 //! A command is made by one of the constructors below and by nothing else, so what this program
-//! can say to a card is what they say: SELECT, GET DATA, READ BINARY, READ RECORD and GET RESPONSE.
+//! can say to a card is what they say: SELECT, GET DATA, READ BINARY, READ RECORD and GET RESPONSE,
+//! and the reads of a vendor's own that YubiKeys answer with their serial number.
 
 use std::fmt;
 
@@ -24,6 +25,36 @@ enum Instruction {
     GetResponse = 0xC0,
     GetData = 0xCA,
     GetDataOdd = 0xCB,
+    /// Yubico's GET DEVICE INFORMATION, of the management application.
+    YubikeyInformation = 0x1D,
+    /// Yubico's GET SERIAL, of the PIV application.
+    YubikeySerial = 0xF8,
+}
+
+/// The class bytes that can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Class {
+    /// ISO 7816-4 section 5.1.1, no chaining, no secure messaging, channel 0.
+    Interindustry = 0x00,
+    /// GlobalPlatform's own.
+    GlobalPlatform = 0x80,
+    /// For the reader, not for the card (PC/SC part 3 section 3.2.2.1).
+    Reader = 0xFF,
+}
+
+/// How a file is named to SELECT (ISO 7816-4 section 7.1.1, P1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum By {
+    /// By its identifier: the MF, or a file right under the current DF.
+    Identifier = 0x00,
+    /// By its identifier: an EF right under the current DF.
+    ChildEf = 0x02,
+    /// By the application's name.
+    Name = 0x04,
+    /// By its path from the MF, without the MF.
+    PathFromMf = 0x08,
 }
 
 /// The tag of a tag list, which names the object that GET DATA is to bring.
@@ -32,6 +63,7 @@ const TAG_LIST: u8 = 0x5C;
 /// A command that reads. Every command expects an answer, so every command has an Le.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
+    class: Class,
     instruction: Instruction,
     p1: u8,
     p2: u8,
@@ -46,7 +78,34 @@ impl Command {
     #[must_use]
     pub fn select<const N: usize>(aid: &[u8; N]) -> Self {
         const { assert!(N >= 5 && N <= 16, "an AID has 5 to 16 bytes") };
-        Self::new(Instruction::Select, [0x04, 0x00], aid.to_vec())
+        Self::new(Instruction::Select, [By::Name as u8, 0x00], aid.to_vec())
+    }
+
+    /// SELECT by something that a card gave: a name of 1 to 16 bytes, an identifier of 2, a path of
+    /// an even number of bytes up to 16.
+    #[must_use]
+    pub fn select_by(by: By, name: &[u8]) -> Option<Self> {
+        let fits = match by {
+            By::Identifier | By::ChildEf => name.len() == 2,
+            By::Name => (1..=16).contains(&name.len()),
+            By::PathFromMf => (2..=16).contains(&name.len()) && name.len().is_multiple_of(2),
+        };
+        fits.then(|| Self::new(Instruction::Select, [by as u8, 0x00], name.to_vec()))
+    }
+
+    /// SELECT of a file by its identifier.
+    #[must_use]
+    pub fn select_file(by: By, id: [u8; 2]) -> Self {
+        Self::new(Instruction::Select, [by as u8, 0x00], id.to_vec())
+    }
+
+    /// The same SELECT without a wish for an answer (P2 = 0C): some cards know only that one.
+    #[must_use]
+    pub fn without_answer(mut self) -> Self {
+        if self.instruction == Instruction::Select {
+            self.p2 = 0x0C;
+        }
+        self
     }
 
     /// GET DATA of one object in a file, named by a tag list (ISO 7816-4 section 7.4.2, odd INS).
@@ -83,6 +142,35 @@ impl Command {
         Self::new(Instruction::GetResponse, [0, 0], Vec::new()).expecting(available)
     }
 
+    /// GET DATA of the card production life cycle data, of the selected card manager
+    /// (GlobalPlatform Card Specification 2.1.1 section 9.3).
+    #[must_use]
+    pub fn get_cplc() -> Self {
+        Self {
+            class: Class::GlobalPlatform,
+            ..Self::new(Instruction::GetData, [0x9F, 0x7F], Vec::new())
+        }
+    }
+
+    /// GET DATA of the UID, which a contactless reader answers itself (PC/SC part 3 section
+    /// 3.2.2.1.3). A contact reader may hand it to the card.
+    #[must_use]
+    pub fn get_contactless_uid() -> Self {
+        Self { class: Class::Reader, ..Self::new(Instruction::GetData, [0, 0], Vec::new()) }
+    }
+
+    /// The serial number of a YubiKey from firmware 5 on, with its PIV application selected.
+    #[must_use]
+    pub fn yubikey_serial() -> Self {
+        Self::new(Instruction::YubikeySerial, [0, 0], Vec::new())
+    }
+
+    /// The first page about a YubiKey, with its management application selected.
+    #[must_use]
+    pub fn yubikey_information() -> Self {
+        Self::new(Instruction::YubikeyInformation, [0, 0], Vec::new())
+    }
+
     /// The same command with the Le that the card asked for.
     #[must_use]
     pub fn expecting(mut self, exact: u8) -> Self {
@@ -91,7 +179,7 @@ impl Command {
     }
 
     fn new(instruction: Instruction, [p1, p2]: [u8; 2], data: Vec<u8>) -> Self {
-        Self { instruction, p1, p2, data, exact: None }
+        Self { class: Class::Interindustry, instruction, p1, p2, data, exact: None }
     }
 
     /// The bytes for the wire (ISO 7816-3 section 12.1.3, cases 2S and 4S).
@@ -100,7 +188,7 @@ impl Command {
     /// gets one only after the card itself asked for it.
     #[must_use]
     pub fn to_bytes(&self, protocol: Protocol) -> Vec<u8> {
-        let mut bytes = vec![0x00, self.instruction as u8, self.p1, self.p2];
+        let mut bytes = vec![self.class as u8, self.instruction as u8, self.p1, self.p2];
         if !self.data.is_empty() {
             bytes.push(self.data.len().to_le_bytes()[0]);
             bytes.extend(&self.data);
@@ -206,9 +294,20 @@ mod tests {
 
     #[test]
     fn nothing_but_reading_instructions_can_be_built() {
-        let mut commands = vec![Command::select(&AID), Command::select(&[0xFF; 16])];
+        let mut commands = vec![
+            Command::select(&AID),
+            Command::select(&[0xFF; 16]),
+            Command::get_cplc(),
+            Command::get_contactless_uid(),
+            Command::yubikey_serial(),
+            Command::yubikey_information(),
+        ];
         for byte in 0..=u8::MAX {
             let wide = u16::from_be_bytes([byte, !byte]);
+            for by in [By::Identifier, By::ChildEf, By::Name, By::PathFromMf] {
+                commands.extend(Command::select_by(by, &[byte, !byte]));
+                commands.extend(Command::select_by(by, &vec![byte; usize::from(byte)]));
+            }
             commands.push(Command::get_data(wide, u32::from(wide) << 8));
             commands.push(Command::get_data_here(wide));
             commands.extend(Command::read_binary(wide));
@@ -219,10 +318,35 @@ mod tests {
         for protocol in [Protocol::T0, Protocol::T1] {
             for command in &commands {
                 let bytes = command.to_bytes(protocol);
-                assert_eq!(bytes[0], 0x00);
-                assert!([0xA4, 0xB0, 0xB2, 0xC0, 0xCA, 0xCB].contains(&bytes[1]), "{command:?}");
+                let known: &[u8] = match bytes[0] {
+                    0x00 => &[0xA4, 0xB0, 0xB2, 0xC0, 0xCA, 0xCB, 0x1D, 0xF8],
+                    0x80 | 0xFF => &[0xCA],
+                    _ => &[],
+                };
+                assert!(known.contains(&bytes[1]), "{command:?}");
+                assert!(bytes.len() <= 4 + 1 + 16 + 1, "a short command: {command:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_card_gives_is_selected_only_where_it_is_a_name() {
+        let select = |by, name: &[u8]| {
+            Command::select_by(by, name).map(|command| hex(&command, Protocol::T1))
+        };
+        assert_eq!(select(By::Name, &[]), None);
+        assert_eq!(select(By::Name, &[0; 17]), None);
+        assert_eq!(select(By::Identifier, &[0x3F]), None);
+        assert_eq!(select(By::PathFromMf, &[0x50, 0x15, 0x50]), None);
+        assert_eq!(select(By::PathFromMf, &[0x2F, 0]).unwrap(), "00a40800022f0000");
+        assert_eq!(select(By::ChildEf, &[0x50, 0x32]).unwrap(), "00a4020002503200");
+    }
+
+    #[test]
+    fn a_select_without_answer_differs_in_p2_only() {
+        let quiet = Command::select(&AID).without_answer();
+        assert_eq!(hex(&quiet, Protocol::T0), "00a4040c09a00000039742544659");
+        assert_eq!(Command::read_record(1).without_answer(), Command::read_record(1));
     }
 
     #[test]
@@ -249,7 +373,9 @@ mod tests {
             assert_eq!(hex(&Command::get_response(0), protocol), "00c0000000");
             assert_eq!(hex(&Command::get_response(0x0B), protocol), "00c000000b");
             assert_eq!(hex(&Command::read_record(1), protocol), "00b2010400");
-            assert_eq!(hex(&Command::get_data_here(0x9F7F), protocol), "00ca9f7f00");
+            assert_eq!(hex(&Command::get_data_here(0x004F), protocol), "00ca004f00");
+            assert_eq!(hex(&Command::get_cplc(), protocol), "80ca9f7f00");
+            assert_eq!(hex(&Command::get_contactless_uid(), protocol), "ffca000000");
             let read = Command::read_binary(0x0102).unwrap();
             assert_eq!(hex(&read, protocol), "00b0010200");
         }

@@ -121,6 +121,11 @@ impl AtrFacts {
     }
 }
 
+/// The family that a card with this ATR is most likely of.
+pub(super) fn hint(_atr: &Atr) -> Option<crate::domain::Family> {
+    None
+}
+
 /// The protocol nibbles of every TD byte, and what follows the interface bytes.
 ///
 /// T0 and each TD announce, from bit 5 up, which of TA TB TC TD follow (ISO 7816-3 section 8.2.3).

@@ -1,15 +1,50 @@
 //! One question, one whole answer: the manners of ISO 7816-4 that lie between a command and its
 //! data, in one place. No family sees a 61xx or a 6Cxx.
+//!
+//! Whatever a card answers, a question takes at most 2 × ([`MAX_PARTS`] + 1) commands, and all the
+//! questions of one probe together at most [`MAX_COMMANDS`].
 
-use super::apdu::{Command, Response, StatusWord};
+use super::apdu::{Command, Protocol, Response, StatusWord};
 use super::{Interrupted, Transmit};
 
-/// The longest answer that is put together. Every identity is under 256 bytes; the longest thing
-/// read on the way to one is a GIDS file table, some 28 bytes a file.
-const MAX_ANSWER: usize = 4096;
+/// The longest answer that is put together. Every identity is under 256 bytes; the longest things
+/// read on the way to one are a signed CHUID, up to some 3 KiB (NIST SP 800-73-4 part 1, table 9),
+/// and a GIDS file table, 28 bytes a file.
+pub(super) const MAX_ANSWER: usize = 4096;
 
-/// How many parts an answer may come in: enough for [`MAX_ANSWER`] in pieces of 64 bytes.
-const MAX_PARTS: usize = 64;
+/// How many parts an answer may come in: enough for [`MAX_ANSWER`] in pieces of 128 bytes.
+const MAX_PARTS: usize = 32;
+
+/// How many commands one probe may send. The longest honest one, a PKCS#15 card that needs every
+/// way of SELECT and has 15 records in EF.DIR, takes some 60.
+pub const MAX_COMMANDS: usize = 128;
+
+/// The way to a card, with an end.
+pub(super) struct Bounded<'a> {
+    transport: &'a mut dyn Transmit,
+    left: usize,
+}
+
+impl<'a> Bounded<'a> {
+    pub(super) fn new(transport: &'a mut dyn Transmit) -> Self {
+        Self { transport, left: MAX_COMMANDS }
+    }
+}
+
+impl Transmit for Bounded<'_> {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
+        self.left = self.left.checked_sub(1).ok_or_else(|| Interrupted::Failed {
+            what: format!(
+                "card keeps answering and says nothing: gave up after {MAX_COMMANDS} commands"
+            ),
+        })?;
+        self.transport.transmit(command)
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.transport.protocol()
+    }
+}
 
 /// Why a question brought no data.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +70,10 @@ pub(super) enum NoAnswer {
 pub(super) fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec<u8>, NoAnswer> {
     let mut answer = Vec::new();
     let mut part = once(transport, command)?;
-    for _ in 0..MAX_PARTS {
+    for number in 0..=MAX_PARTS {
         let (data, status) = part.into_parts();
+        // The first part may be a mere announcement; a later one that brings nothing ends nowhere.
+        let brings_nothing = data.is_empty() && number > 0;
         answer.extend(data);
         if answer.len() > MAX_ANSWER {
             return Err(NoAnswer::Endless);
@@ -44,6 +81,7 @@ pub(super) fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec
         match status {
             StatusWord::Success => return Ok(answer),
             StatusWord::Shortened if !answer.is_empty() => return Ok(answer),
+            StatusWord::More(_) if brings_nothing => return Err(NoAnswer::Endless),
             StatusWord::More(available) => {
                 part = once(transport, &Command::get_response(available))?;
             }
@@ -56,6 +94,32 @@ pub(super) fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec
         }
     }
     Err(NoAnswer::Endless)
+}
+
+/// Reads the selected transparent file from its start, until there is `enough` of it, or no more,
+/// or as much as is read of anything. A refusal beyond the start is the end of the file (6B00 and
+/// its like).
+///
+/// `enough` also holds for what no more bytes can make any better.
+pub(super) fn read_file(
+    transport: &mut dyn Transmit,
+    enough: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<u8>, NoAnswer> {
+    let mut content = Vec::new();
+    for _ in 0..MAX_PARTS {
+        let offset = u16::try_from(content.len()).ok().filter(|_| content.len() < MAX_ANSWER);
+        let Some(command) = offset.and_then(Command::read_binary) else { break };
+        match ask(transport, &command) {
+            Ok(part) if part.is_empty() => break,
+            Ok(part) => content.extend(part),
+            Err(NoAnswer::Refused(_)) if !content.is_empty() => break,
+            Err(why) => return Err(why),
+        }
+        if enough(&content) {
+            break;
+        }
+    }
+    Ok(content)
 }
 
 /// One response; a card that wants another Le gets it, once.
@@ -141,9 +205,13 @@ mod tests {
 
     #[test]
     fn an_answer_that_never_ends_is_given_up() {
-        let mut dripping = t1().on(&format!("{ASKED}00"), "6101").on("00c0000001", "6101");
+        let mut dripping = t1().on(&format!("{ASKED}00"), "6101").on("00c0000001", "006101");
         assert_eq!(ask(&mut dripping, &question()), Err(NoAnswer::Endless));
-        assert_eq!(dripping.sent().len(), MAX_PARTS + 1);
+        assert_eq!(dripping.sent().len(), MAX_PARTS + 2);
+
+        let mut promising = t1().on(&format!("{ASKED}00"), "6101").on("00c0000001", "6101");
+        assert_eq!(ask(&mut promising, &question()), Err(NoAnswer::Endless));
+        assert_eq!(promising.sent().len(), 2, "a part that brings nothing is the last");
 
         let flood = format!("{}6100", "00".repeat(256));
         let mut flooding = t1().on(&format!("{ASKED}00"), &flood).on("00c0000000", &flood);
@@ -156,5 +224,38 @@ mod tests {
         let asked = format!("{ASKED}00");
         assert_eq!(ask(&mut t1().on(&asked, "90"), &question()), Err(NoAnswer::Truncated(1)));
         assert_eq!(ask(&mut t1().on(&asked, ""), &question()), Err(NoAnswer::Truncated(0)));
+    }
+
+    #[test]
+    fn a_file_is_read_until_there_is_enough_or_no_more_of_it() {
+        let part = "00".repeat(256);
+        let file = || {
+            t1().on("00b0000000", &format!("{part}9000"))
+                .on("00b0010000", &format!("{part}9000"))
+                .on("00b0020000", "01026282")
+                .on("00b0020200", "6b00")
+        };
+        assert_eq!(read_file(&mut file(), |_| false).unwrap().len(), 514);
+        assert_eq!(read_file(&mut file(), |read| read.len() > 300).unwrap().len(), 512);
+        let refused = NoAnswer::Refused(StatusWord::Absent(0x6A82));
+        assert_eq!(read_file(&mut t1(), |_| false), Err(refused));
+        let endless = hex::encode([0; 256]) + "9000";
+        let mut endless =
+            (0..40_u32).fold(t1(), |card, n| card.on(&format!("00b0{:04x}00", n * 256), &endless));
+        assert_eq!(read_file(&mut endless, |_| false).unwrap().len(), MAX_ANSWER);
+        let mut dripping =
+            (0..100_u32).fold(t1(), |card, n| card.on(&format!("00b0{n:04x}00"), "5a9000"));
+        assert_eq!(read_file(&mut dripping, |_| false).unwrap().len(), MAX_PARTS);
+    }
+
+    #[test]
+    fn a_probe_has_only_so_many_commands() {
+        let mut card = t1();
+        let mut bounded = Bounded::new(&mut card);
+        for _ in 0..MAX_COMMANDS {
+            assert!(bounded.transmit(&[0, 0xB0, 0, 0, 0]).is_ok());
+        }
+        assert!(matches!(bounded.transmit(&[0]), Err(Interrupted::Failed { .. })));
+        assert_eq!(card.sent().len(), MAX_COMMANDS);
     }
 }

@@ -79,6 +79,28 @@ impl Transmit for Script {
     }
 }
 
-fn bytes(text: &str) -> Vec<u8> {
+/// Bytes as hex, blanks or none between them.
+pub(super) fn bytes(text: &str) -> Vec<u8> {
     hex::decode(text.replace(' ', "")).unwrap()
+}
+
+/// A card that answers from a list whatever it is asked, then from the list's end for ever.
+#[derive(Debug)]
+pub(super) struct Hostile {
+    pub(super) answers: Vec<Vec<u8>>,
+    pub(super) protocol: Protocol,
+    pub(super) sent: usize,
+}
+
+impl Transmit for Hostile {
+    fn transmit(&mut self, _: &[u8]) -> Result<Vec<u8>, Interrupted> {
+        let last = self.answers.len() - 1;
+        let answer = self.answers[self.sent.min(last)].clone();
+        self.sent += 1;
+        Ok(answer)
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
 }

@@ -55,7 +55,30 @@ pub(super) fn all(mut input: &[u8]) -> Result<Vec<Tlv<'_>>, TlvError> {
     Ok(objects)
 }
 
-fn split(input: &[u8]) -> Result<(Tlv<'_>, &[u8]), TlvError> {
+/// The data objects at the front of the input, up to padding (00 or FF, where a tag would be) or to
+/// whatever is no data object.
+pub(super) fn before_padding(mut input: &[u8]) -> Vec<Tlv<'_>> {
+    let mut objects = Vec::new();
+    while !matches!(input, [] | [0x00 | 0xFF, ..])
+        && let Ok((object, rest)) = split(input)
+    {
+        objects.push(object);
+        input = rest;
+    }
+    objects
+}
+
+/// The value of the one object with this tag; `None` where there is none, or more than one.
+pub(super) fn only<'a>(objects: &[Tlv<'a>], tag: u32) -> Option<&'a [u8]> {
+    let mut values = objects.iter().filter(|object| object.tag == tag);
+    match (values.next(), values.next()) {
+        (Some(object), None) => Some(object.value),
+        _ => None,
+    }
+}
+
+/// The data object at the front of the input, and what follows it.
+pub(super) fn split(input: &[u8]) -> Result<(Tlv<'_>, &[u8]), TlvError> {
     let (tag, rest) = split_tag(input)?;
     let (length, rest) = split_length(rest)?;
     let (value, rest) = rest.split_at_checked(length).ok_or(TlvError::Truncated)?;
@@ -155,6 +178,17 @@ mod tests {
         let input = bytes("4f0102730103");
         let tags: Vec<u32> = all(&input).unwrap().iter().map(|object| object.tag).collect();
         assert_eq!(tags, [0x4F, 0x73]);
+    }
+
+    #[test]
+    fn padding_ends_a_row_of_objects_and_twins_are_nobody() {
+        let input = bytes("34010130010234020304ff00");
+        let objects = before_padding(&input);
+        assert_eq!(objects.len(), 3);
+        assert_eq!(only(&objects, 0x30), Some([2].as_slice()));
+        assert_eq!(only(&objects, 0x34), None);
+        assert_eq!(only(&objects, 0x35), None);
+        assert_eq!(before_padding(&bytes("3401013009")).len(), 1);
     }
 
     proptest! {

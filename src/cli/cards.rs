@@ -37,7 +37,7 @@ struct Watch {
 
 impl Watch {
     fn start(desk: &Desk) -> Result<Self, Failure> {
-        let options = Options { families: desk.families.clone(), probe_deadline: PROBE_DEADLINE };
+        let options = Options { probing: desk.probing.clone(), probe_deadline: PROBE_DEADLINE };
         let (readers, observations) = Readers::start(options)?;
         Ok(Self { readers: Some(readers), observations })
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
 use crate::config::{Inputs, Loaded, Settings, Source, parse};
-use crate::domain::{Atr, AtrPattern, Family, NotIdentified, Numbers, ReaderName, ReaderRules};
+use crate::domain::{Atr, AtrPattern, NotIdentified, Numbers, Probing, ReaderName, ReaderRules};
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
@@ -33,7 +33,7 @@ pub(super) fn numbers(config: Option<&Path>) -> Result<Numbers, Failure> {
 
 /// What commands about cards need to know, with or without a configuration.
 pub(super) struct Desk {
-    pub(super) families: Vec<Family>,
+    pub(super) probing: Probing,
     pub(super) readers: ReaderRules,
     pub(super) skip_atr: Vec<AtrPattern>,
 }
@@ -42,7 +42,7 @@ impl Desk {
     pub(super) fn load(config: Option<&Path>) -> Result<Self, Failure> {
         Ok(settings_if_any(config)?.map_or_else(
             || Self {
-                families: vec![Family::Gids],
+                probing: Probing::default(),
                 readers: ReaderRules::default(),
                 skip_atr: Vec::new(),
             },
@@ -57,8 +57,8 @@ impl Desk {
 }
 
 impl From<Settings> for Desk {
-    fn from(Settings { families, readers, skip_atr, .. }: Settings) -> Self {
-        Self { families, readers, skip_atr }
+    fn from(Settings { probing, readers, skip_atr, .. }: Settings) -> Self {
+        Self { probing, readers, skip_atr }
     }
 }
 

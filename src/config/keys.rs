@@ -178,9 +178,13 @@ pub static KEYS: &[Key] = &[
     Key::new("cm.numbers.card_status.NAME", NUMBER, Unset, "CM's number of the card status NAME, likewise.").shown("6"),
     Key::new("cm.numbers.request_status.NAME", NUMBER, Unset, "CM's number of the request status NAME, likewise.").shown("18"),
 
-    Key::new("cards.families", LIST, Value(r#"["gids"]"#), "The card families that are looked for, in this order. Only `gids` is supported yet."),
+    Key::new("cards.families", LIST, Value(r#"["gids", "idprime", "piv", "openpgp", "pkcs15"]"#), "The card families that are looked for, in this order; one that is left out is switched off. What a card's ATR hints at goes first."),
     Key::new("cards.skip_atr", LIST, Value("[]"), "Cards that are seen, but never touched: ATRs in hex, `?` for any one digit.").shown(r#"["3b8f8001804f0ca00000030603????00000000??"]"#),
     Key::new("cards.atr_mismatch", Text, Value(r#""warn""#), "What to do when CM's ATR is not the card's: `warn` and go on, or `refuse` and park."),
+
+    Key::new("card[].match", Text, Required, "Cards that are known better: an ATR in hex, `?` for any one digit.").shown(r#""3bfd1300008131fe158073c021c057597562694b6579??""#),
+    Key::new("card[].families", LIST, Unset, "What such a card is asked for instead of `cards.families`, in this order; the family of `id_rule` where only that is set.").shown(r#"["piv"]"#),
+    Key::new("card[].id_rule", Text, Unset, "The one rule whose id counts for such a card, as `cardbridge read` names it; all of them where not set.").shown(r#""piv-guid-le""#),
 
     Key::new("reader[].match", Text, Required, "Glob on the PC/SC name: `*` for any text, `?` for one character.").shown(r#""*Omnikey*""#),
     Key::new("reader[].label", Text, Unset, "What people call the reader; its PC/SC name where not set.").shown(r#""Desk 3, left""#),

@@ -150,7 +150,7 @@ fn named(value: &Value, kind: Kind, map: &NumberMap) -> Result<(String, i64), Fa
 }
 
 /// Reports every table whose value of `path` an earlier one has.
-fn refuse_twins(
+pub(super) fn refuse_twins(
     items: &[Item],
     path: &str,
     why: &str,

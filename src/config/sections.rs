@@ -9,6 +9,7 @@ use humantime::format_duration;
 use toml::Value;
 
 use super::address;
+use super::cards;
 use super::problem::{Fault, Report, Reported};
 use super::rules;
 use super::scope::Scope;
@@ -19,7 +20,7 @@ use super::tree::Tree;
 use super::value::{
     choice, credential, duration, integer, path, quote, socket, switch, text, word,
 };
-use crate::domain::{AtrPattern, Family};
+use crate::domain::Probing;
 use crate::rules::{AtrMismatch, RuleSet};
 
 /// The shortest wait or timeout that is not a busy loop.
@@ -45,8 +46,8 @@ pub(super) fn read(tree: &Tree, report: &mut Report) -> Result<Settings, Reporte
     let mut scope = Scope::top(tree, report);
     let station = station(&mut scope);
     let cm = cm(&mut scope);
-    let families = scope.required_list("cards.families", family);
-    let skip_atr = scope.list_or_empty("cards.skip_atr", atr_pattern);
+    let families = scope.required_list("cards.families", cards::family);
+    let skip_atr = scope.list_or_empty("cards.skip_atr", cards::atr_pattern);
     let atr_mismatch = scope.required(
         "cards.atr_mismatch",
         choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)], &[]),
@@ -55,13 +56,14 @@ pub(super) fn read(tree: &Tree, report: &mut Report) -> Result<Settings, Reporte
     let control = apart(&mut scope, &outbox);
     let log = log(&mut scope);
 
+    let cards = cards::rules(tree, report);
     let numbers = rules::numbers(tree, report);
     let readers = rules::readers(tree, report);
     let rules = rules::rules(tree, &numbers, report);
     Ok(Settings {
         station: station?,
         cm: cm?,
-        families: families?,
+        probing: Probing { families: families?, cards: cards? },
         skip_atr: skip_atr?.unwrap_or_default(),
         readers: readers?,
         rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },
@@ -133,20 +135,6 @@ fn auth(scope: &mut Scope<'_>) -> Result<Auth, Reported> {
                 .refuse(TOKEN_FILE, Fault::new(what, "write method = \"bearer\", or remove it")))
         }
     }
-}
-
-fn family(value: &Value) -> Result<Family, Fault> {
-    let later: Vec<_> =
-        Family::ALL.iter().filter(|f| **f != Family::Gids).map(|f| f.as_str()).collect();
-    choice(&[(Family::Gids.as_str(), Family::Gids)], &later)(value)
-}
-
-fn atr_pattern(value: &Value) -> Result<AtrPattern, Fault> {
-    let text = text(value)?;
-    text.parse().map_err(|error| {
-        let remedy = "write the ATR as hex digits without blanks, ? for any one digit";
-        Fault::new(format!("{} is no ATR: {error}", quote(text)), remedy)
-    })
 }
 
 fn outbox(scope: &mut Scope<'_>) -> Result<OutboxSettings, Reported> {

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::{AtrPattern, Family, ReaderRules};
+use crate::domain::{AtrPattern, Probing, ReaderRules};
 use crate::rules::RuleSet;
 
 /// A configuration that can be worked with as it is.
@@ -14,8 +14,8 @@ pub struct Settings {
     pub station: String,
     /// How to reach CM.
     pub cm: CmSettings,
-    /// The families that are looked for, in probing order.
-    pub families: Vec<Family>,
+    /// What cards are asked.
+    pub probing: Probing,
     /// Cards that are seen, but never touched.
     pub skip_atr: Vec<AtrPattern>,
     /// What people call the readers.

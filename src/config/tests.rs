@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::keys::{OPEN, Support};
 use super::*;
-use crate::domain::{AtrPattern, CardStatus, Family, ReaderName, RequestType};
+use crate::domain::{AtrPattern, CardStatus, Family, IdRule, Probing, ReaderName, RequestType};
 use crate::rules::AtrMismatch;
 
 const MAIN: &str = "/etc/cardbridge/cardbridge.toml";
@@ -97,7 +97,7 @@ fn the_address_of_cm_is_all_that_has_to_be_said() {
     assert_eq!(settings.cm.concurrency.get(), 4);
     assert_eq!(settings.cm.ca_file, None);
     assert_eq!(settings.cm.auth, Auth::None);
-    assert_eq!(settings.families, [Family::Gids]);
+    assert_eq!(settings.probing, Probing::default());
     assert_eq!(settings.skip_atr, []);
     assert_eq!(settings.readers.0, []);
     assert_eq!(settings.rules.atr_mismatch, AtrMismatch::Warn);
@@ -200,7 +200,7 @@ fn unknown_names_come_with_the_one_that_was_meant() {
     assert_snapshot!(line("[log]\nlevle = \"info\""), @"/etc/cardbridge/cardbridge.toml: log.levle: is not a known key; did you mean log.level?");
     assert_snapshot!(line("[outbox]\ntoken_file = \"x\""), @"/etc/cardbridge/cardbridge.toml: outbox.token_file: is not a known key; did you mean cm.auth.token_file?");
     assert_snapshot!(line("[log]\nzebra = 1"), @"/etc/cardbridge/cardbridge.toml: log.zebra: is not a known key; remove it; [log] has level, format, show_ids");
-    assert_snapshot!(line("[zebra]\na = 1\nb = 2"), @"/etc/cardbridge/cardbridge.toml: zebra: is not a known section; remove it; a file has station, cm, cards, reader, rule, outbox, control, log");
+    assert_snapshot!(line("[zebra]\na = 1\nb = 2"), @"/etc/cardbridge/cardbridge.toml: zebra: is not a known section; remove it; a file has station, cm, cards, card, reader, rule, outbox, control, log");
     assert_snapshot!(line("[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\nstatus = 1"), @"/etc/cardbridge/cardbridge.toml: rule[1].status: is not a known key; remove it; [[rule]] has name, on, request_type, set_status, complete_request, card_status, reader_role");
     assert_snapshot!(line("[log]\nlevel = \"warning\""), @r#"/etc/cardbridge/cardbridge.toml: log.level: "warning" is not known here; did you mean "warn"?"#);
     assert_snapshot!(line("[log]\nformat = \"xml\""), @r#"/etc/cardbridge/cardbridge.toml: log.format: "xml" is not known here; use one of auto, text, json"#);
@@ -238,8 +238,6 @@ fn what_comes_in_later_versions_is_refused_never_ignored() {
     let mut texts = vec![
         "[cm.auth]\nmethod = \"negotiate\"".to_owned(),
         "[cm.auth]\nmethod = \"oauth2\"".to_owned(),
-        "[cards]\nfamilies = [\"gids\", \"piv\"]".to_owned(),
-        "[cards]\nfamilies = [\"pkcs15\"]".to_owned(),
         format!("{rule}on = \"removed\""),
         format!("{rule}complete_request = true"),
         "[log]\nformat = \"journald\"".to_owned(),
@@ -247,7 +245,7 @@ fn what_comes_in_later_versions_is_refused_never_ignored() {
     for key in KEYS.iter().filter(|key| key.support == Support::NotYet) {
         texts.push(format!("{}\n{} = \"x\"", key.heading(), key.name()));
     }
-    assert_eq!(texts.len(), 7 + 10);
+    assert_eq!(texts.len(), 5 + 10);
     for text in texts {
         let line = line(&text);
         assert!(line.contains("not supported yet"), "{line}");
@@ -592,4 +590,28 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_site_tells_what_it_knows_of_a_kind_of_card() {
+    let text = format!(
+        "{MINIMAL}[[card]]\nmatch = \"3B00??\"\nid_rule = \"piv-guid-be\"\n\
+         [[card]]\nmatch = \"3b01\"\nfamilies = [\"openpgp\", \"piv\"]\n"
+    );
+    let cards = World::of(&text).settings().probing.cards;
+    let [first, second] = cards.as_slice() else { panic!("{cards:?}") };
+    assert_eq!((first.matches.as_str(), first.id_rule), ("3b00??", Some(IdRule::PivGuidBe)));
+    assert_eq!(first.families, None);
+    assert_eq!(second.families, Some(vec![Family::Openpgp, Family::Piv]));
+    assert_eq!(second.id_rule, None);
+}
+
+#[test]
+fn what_a_site_cannot_know_of_a_card_is_refused() {
+    let card = |keys: &str| line(&format!("[[card]]\n{keys}"));
+    assert_snapshot!(card("match = \"3b*\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].match: "3b*" is no ATR: '*' is neither a hex digit nor ?; write the ATR as hex digits without blanks, ? for any one digit"#);
+    assert_snapshot!(card("id_rule = \"piv-guid-be\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].match: is missing; write match = "3bfd1300008131fe158073c021c057597562694b6579??" in [[card]]"#);
+    assert_snapshot!(card("match = \"3b00\"\nid_rule = \"piv-guid\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].id_rule: "piv-guid" is not known here; did you mean "piv-guid-le"?"#);
+    assert_snapshot!(card("match = \"3b00\"\nfamilies = [\"gids\"]\nid_rule = \"piv-guid-be\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].id_rule: piv-guid-be makes ids of piv cards, which families leaves out; add "piv" to families, or remove families"#);
+    assert_snapshot!(card("match = \"3b00\"\n[[card]]\nmatch = \"3b00\""), @r#"/etc/cardbridge/cardbridge.toml: card[2].match: "3b00" is already card[1].match in /etc/cardbridge/cardbridge.toml; change one, only the first of them ever matches"#);
 }

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, NotIdentified, Outcome,
-    ReaderName, RecordId, RequestId, Serial, Settlement,
+    Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
+    Outcome, ReaderName, RecordId, RequestId, Serial, Settlement,
 };
 
 /// What an audit line is about.
@@ -54,6 +54,9 @@ pub struct AuditLine {
     /// The card's serial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<Serial>,
+    /// What else the card said of itself.
+    #[serde(default, skip_serializing_if = "Inventory::is_empty")]
+    pub inventory: Inventory,
     /// The id that CM knew, or else the likeliest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub card_id: Option<CardId>,
@@ -113,6 +116,7 @@ impl AuditLine {
             atr: Some(draft.atr.clone()),
             family: Some(draft.identity.family),
             serial: Some(draft.identity.serial.clone()),
+            inventory: draft.identity.inventory.clone(),
             card_id: Some(candidate.card_id),
             id_rule: Some(candidate.rule),
             rule: decision.map(|d| d.rule.clone()),
@@ -152,6 +156,7 @@ impl AuditLine {
             atr,
             family: None,
             serial: None,
+            inventory: why.inventory.clone(),
             card_id: None,
             id_rule: None,
             rule: None,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Atr, AtrPattern, Place};
+use super::{Atr, AtrPattern, IdRule, Inventory, Place};
 
 /// A text that names none of the values of an enumeration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +24,7 @@ pub struct UnknownName {
 pub enum Family {
     /// Microsoft's Generic Identity Device Specification, TPM virtual smart cards included.
     Gids,
-    /// Thales (Gemalto) `IDPrime`.
+    /// Thales (Gemalto) IDPrime.
     Idprime,
     /// NIST SP 800-73 Personal Identity Verification.
     Piv,
@@ -63,33 +63,6 @@ impl FromStr for Family {
 }
 
 impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The rule by which a candidate id was made from what the card said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IdRule {
-    /// The GIDS file `cardid` as a Windows GUID: the first three fields little-endian.
-    GidsCardid,
-    /// The same 16 bytes in file order, as a hand-made card may have them.
-    GidsCardidBe,
-}
-
-impl IdRule {
-    /// The name in output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::GidsCardid => "gids-cardid",
-            Self::GidsCardidBe => "gids-cardid-be",
-        }
-    }
-}
-
-impl fmt::Display for IdRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -193,6 +166,8 @@ pub struct Identity {
     pub family: Family,
     /// The serial for people.
     pub serial: Serial,
+    /// What else the card says of itself, for people too.
+    pub inventory: Inventory,
     first: Candidate,
     rest: Vec<Candidate>,
 }
@@ -203,12 +178,15 @@ struct IdentityForm {
     family: Family,
     serial: Serial,
     candidates: Vec<Candidate>,
+    #[serde(default, skip_serializing_if = "Inventory::is_empty")]
+    inventory: Inventory,
 }
 
 impl From<Identity> for IdentityForm {
     fn from(identity: Identity) -> Self {
         let candidates = identity.candidates().cloned().collect();
-        Self { family: identity.family, serial: identity.serial, candidates }
+        let Identity { family, serial, inventory, .. } = identity;
+        Self { family, serial, candidates, inventory }
     }
 }
 
@@ -218,20 +196,22 @@ impl TryFrom<IdentityForm> for Identity {
     fn try_from(form: IdentityForm) -> Result<Self, &'static str> {
         let mut candidates = form.candidates.into_iter();
         let first = candidates.next().ok_or("an identity without candidates")?;
-        Ok(Self::new(form.family, form.serial, first, candidates.collect()))
+        let identity = Self::new(form.family, form.serial, first, candidates.collect());
+        Ok(identity.with_inventory(form.inventory))
     }
 }
 
 impl Identity {
     /// An identity of `first` and whatever else the card may be known as.
     #[must_use]
-    pub const fn new(
-        family: Family,
-        serial: Serial,
-        first: Candidate,
-        rest: Vec<Candidate>,
-    ) -> Self {
-        Self { family, serial, first, rest }
+    pub fn new(family: Family, serial: Serial, first: Candidate, rest: Vec<Candidate>) -> Self {
+        Self { family, serial, inventory: Inventory::default(), first, rest }
+    }
+
+    /// The same identity, with what else the card says of itself.
+    #[must_use]
+    pub fn with_inventory(self, inventory: Inventory) -> Self {
+        Self { inventory, ..self }
     }
 
     /// Every candidate, the likeliest first.
@@ -270,9 +250,18 @@ pub struct NotIdentified {
     pub reason: NotIdentifiedReason,
     /// What happened, for people.
     pub detail: String,
+    /// What the card says of itself all the same.
+    #[serde(default, skip_serializing_if = "Inventory::is_empty")]
+    pub inventory: Inventory,
 }
 
 impl NotIdentified {
+    /// A card that said nothing of itself.
+    #[must_use]
+    pub fn new(reason: NotIdentifiedReason, detail: String) -> Self {
+        Self { reason, detail, inventory: Inventory::default() }
+    }
+
     /// Why a card is not to be touched, if the configuration says so.
     #[must_use]
     pub fn left_alone(place: &Place, skip_atr: &[AtrPattern], atr: &Atr) -> Option<Self> {
@@ -283,7 +272,7 @@ impl NotIdentified {
         } else {
             "the reader is switched off"
         };
-        Some(Self { reason: NotIdentifiedReason::Skipped, detail: detail.to_owned() })
+        Some(Self::new(NotIdentifiedReason::Skipped, detail.to_owned()))
     }
 }
 
@@ -297,7 +286,7 @@ pub enum NotIdentifiedReason {
     NoId,
     /// It did not answer at power-up: upside down, dirty or dead.
     Mute,
-    /// Another program holds it exclusively.
+    /// Another program has it for itself, or uses it in a way that we would disturb.
     Busy,
     /// It was taken out before it was read.
     Removed,

@@ -145,9 +145,11 @@ impl Engine {
             ServiceView::Down { since, .. } => *since,
             ServiceView::Connecting | ServiceView::Up { .. } => now.wall,
         };
-        let why = || NotIdentified {
-            reason: NotIdentifiedReason::Failed,
-            detail: format!("the PC/SC service went away: {reason}"),
+        let why = || {
+            NotIdentified::new(
+                NotIdentifiedReason::Failed,
+                format!("the PC/SC service went away: {reason}"),
+            )
         };
         for (reader, slot) in std::mem::take(&mut self.desk.readers) {
             if let Card::Reading { presence, .. } = slot.card {
@@ -220,10 +222,10 @@ impl Engine {
             return;
         }
         let place = slot.place.clone();
-        let why = NotIdentified {
-            reason: NotIdentifiedReason::Mute,
-            detail: "the card does not answer: turn it round or clean it".to_owned(),
-        };
+        let why = NotIdentified::new(
+            NotIdentifiedReason::Mute,
+            "the card does not answer: turn it round or clean it".to_owned(),
+        );
         self.note_not_identified(reader, &place, None, &why, now);
     }
 
@@ -241,10 +243,10 @@ impl Engine {
         slot.since = now.wall;
         let place = slot.place.clone();
         if let Card::Reading { presence, .. } = card {
-            let why = NotIdentified {
-                reason: NotIdentifiedReason::Removed,
-                detail: "the card was taken out before it was read".to_owned(),
-            };
+            let why = NotIdentified::new(
+                NotIdentifiedReason::Removed,
+                "the card was taken out before it was read".to_owned(),
+            );
             self.note_not_identified(reader, &place, Some(presence.atr), &why, now);
         }
         self.end_stay(reader);
@@ -341,13 +343,13 @@ impl Engine {
             .collect();
         for (reader, insertion) in slow {
             self.effects.push_back(Effect::AbandonProbe { reader: reader.clone() });
-            let why = NotIdentified {
-                reason: NotIdentifiedReason::Timeout,
-                detail: format!(
+            let why = NotIdentified::new(
+                NotIdentifiedReason::Timeout,
+                format!(
                     "the card was not read within {} s: take it out and put it in again",
                     self.policy.probe_deadline.as_secs()
                 ),
-            };
+            );
             self.probed(&reader, insertion, Err(why), now);
         }
     }

@@ -136,7 +136,7 @@ fn parked() -> Settlement {
 }
 
 fn not_identified(second: i64) -> AuditLine {
-    let why = NotIdentified { reason: NotIdentifiedReason::Mute, detail: "no answer".to_owned() };
+    let why = NotIdentified::new(NotIdentifiedReason::Mute, "no answer".to_owned());
     AuditLine::not_identified("desk-3", (&"Reader".into(), "Desk"), None, at(second), &why)
 }
 

@@ -11,9 +11,9 @@ use pcsc::{Card, Context, Disposition, Error, Protocols, Scope, ShareMode};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::debug;
 
-use crate::card::{self, Interrupted, ProbeError};
+use crate::card::{self, Interrupted, ProbeError, Subject};
 use crate::domain::{
-    Atr, Family, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+    Atr, Identity, InsertionId, Inventory, NotIdentified, NotIdentifiedReason, Plan, ReaderName,
 };
 
 use super::board::Board;
@@ -21,7 +21,7 @@ use super::diff::{Look, Occupant};
 use super::halt::Halt;
 use super::transport::{Limits, Transport};
 use super::trouble::{interruption, is_gone, is_lost, is_mute, on_another_connection, on_card};
-use super::wait;
+use super::wait::{self, Seen};
 use super::{Exchange, Observation};
 
 /// How long to wait, each time, for a program that has the card to itself.
@@ -55,7 +55,7 @@ pub(super) struct Probe {
     pub(super) atr: Atr,
     /// pcscd's event count when the insertion began.
     pub(super) event_count: u32,
-    pub(super) families: Vec<Family>,
+    pub(super) plan: Plan,
     pub(super) deadline: Instant,
     pub(super) board: Board,
 }
@@ -80,8 +80,27 @@ impl Probe {
 
     fn identify(&self, halt: &Halt, exchanges: &mut Vec<Exchange>) -> Verdict {
         let context = self.reach_pcscd(halt, || Context::establish(Scope::System))?;
-        let card = self.connect(&context, &wait::name(&self.reader), halt)?;
-        left_as_found(card, |card| self.read(&context, card, halt, exchanges))
+        let mut pauses = BUSY_PAUSES.into_iter();
+        loop {
+            let verdict = self.identify_once(&context, halt, exchanges);
+            match (&verdict, pauses.next()) {
+                (Err(why), Some(pause))
+                    if why.reason == NotIdentifiedReason::Busy && self.pause(halt, pause) => {}
+                _ => return verdict,
+            }
+        }
+    }
+
+    /// Reads the card, unless another program has it in a way that forbids it.
+    fn identify_once(
+        &self,
+        context: &Context,
+        halt: &Halt,
+        exchanges: &mut Vec<Exchange>,
+    ) -> Verdict {
+        let in_use = self.look(context)?.is_some_and(|seen| seen.in_use);
+        let card = self.connect(context, &wait::name(&self.reader), halt)?;
+        left_as_found(card, |card| self.read(context, card, (in_use, halt), exchanges))
     }
 
     /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
@@ -108,9 +127,8 @@ impl Probe {
         }
     }
 
-    /// Connects to the card together with whoever else is, patiently where that may help.
+    /// Connects to the card together with whoever else is; a mute one is given a second try.
     fn connect(&self, context: &Context, name: &CStr, halt: &Halt) -> Result<Card, NotIdentified> {
-        let mut busy = BUSY_PAUSES.into_iter();
         let mut mute = Some(MUTE_PAUSE);
         loop {
             self.check_wanted(halt)?;
@@ -118,13 +136,7 @@ impl Probe {
                 Ok(card) => return Ok(card),
                 Err(error) => error,
             };
-            let pause = if error == Error::SharingViolation {
-                busy.next()
-            } else if is_mute(error) {
-                mute.take()
-            } else {
-                None
-            };
+            let pause = if is_mute(error) { mute.take() } else { None };
             match pause {
                 Some(pause) if self.pause(halt, pause) => {}
                 _ => return Err(refused(error)),
@@ -137,13 +149,13 @@ impl Probe {
         &self,
         context: &Context,
         card: &mut Card,
-        halt: &Halt,
+        (in_use, halt): (bool, &Halt),
         exchanges: &mut Vec<Exchange>,
     ) -> Verdict {
         let mut restarts = RESTART_PAUSES.into_iter();
         loop {
             self.check_wanted(halt)?;
-            match self.transact(card, halt, exchanges) {
+            match self.transact(card, (in_use, halt), exchanges) {
                 Ok(verdict) => {
                     self.check_same(context)?;
                     return verdict;
@@ -168,21 +180,18 @@ impl Probe {
     fn transact(
         &self,
         card: &mut Card,
-        halt: &Halt,
+        (in_use, halt): (bool, &Halt),
         exchanges: &mut Vec<Exchange>,
     ) -> Result<Verdict, Interrupted> {
         let transaction = card.transaction().map_err(interruption)?;
         let limits = Limits { reader: &self.reader, deadline: self.deadline, halt };
         let mut transport = Transport::new(&transaction, limits, exchanges)?;
-        let verdict = match card::identify(&mut transport, &self.families, &self.atr) {
-            Ok(identity) => Ok(identity),
+        let mut inventory = Inventory::default();
+        let subject = Subject { atr: &self.atr, plan: &self.plan, in_use };
+        let verdict = match card::identify(&mut transport, subject, &mut inventory) {
+            Ok(identity) => Ok(identity.with_inventory(inventory)),
             Err(ProbeError::Interrupted(why)) => return Err(why),
-            Err(unknown @ ProbeError::UnknownFamily { .. }) => {
-                Err(not_identified(NotIdentifiedReason::UnknownFamily, unknown.to_string()))
-            }
-            Err(without @ ProbeError::NoId { .. }) => {
-                Err(not_identified(NotIdentifiedReason::NoId, without.to_string()))
-            }
+            Err(error) => Err(NotIdentified { inventory, ..unidentified(&error) }),
         };
         match transaction.end(Disposition::LeaveCard) {
             Err((_, error)) if is_gone(error) => Err(Interrupted::Removed),
@@ -213,15 +222,19 @@ impl Probe {
     /// nothing was taken out or put in between.
     fn check_same(&self, context: &Context) -> Result<(), NotIdentified> {
         self.check_present()?;
-        let looks = wait::look(context, std::slice::from_ref(&self.reader))
-            .map_err(|error| interrupted(&interruption(error)))?;
+        let seen = self.look(context)?;
         let expected = Look {
             reader: self.reader.clone(),
             occupant: Occupant::Card(self.atr.clone()),
             event_count: self.event_count,
         };
-        let same = looks.iter().any(|look| look.look == expected);
-        if same { Ok(()) } else { Err(removed()) }
+        if seen.is_some_and(|seen| seen.look == expected) { Ok(()) } else { Err(removed()) }
+    }
+
+    fn look(&self, context: &Context) -> Result<Option<Seen>, NotIdentified> {
+        let looks = wait::look(context, std::slice::from_ref(&self.reader))
+            .map_err(|error| interrupted(&interruption(error)))?;
+        Ok(looks.into_iter().next())
     }
 }
 
@@ -239,6 +252,17 @@ fn left_as_found<T>(mut card: Card, work: impl FnOnce(&mut Card) -> T) -> T {
         }
     }
     outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Why a card that could be spoken to did not say who it is.
+fn unidentified(error: &ProbeError) -> NotIdentified {
+    let reason = match error {
+        ProbeError::UnknownFamily { .. } => NotIdentifiedReason::UnknownFamily,
+        ProbeError::NoId { .. } => NotIdentifiedReason::NoId,
+        ProbeError::InUse => NotIdentifiedReason::Busy,
+        ProbeError::Interrupted(why) => return interrupted(why),
+    };
+    not_identified(reason, error.to_string())
 }
 
 /// Why a card could not be connected to, or not again.
@@ -278,12 +302,12 @@ fn removed() -> NotIdentified {
     not_identified(NotIdentifiedReason::Removed, detail.to_owned())
 }
 
-const fn failed(detail: String) -> NotIdentified {
+fn failed(detail: String) -> NotIdentified {
     not_identified(NotIdentifiedReason::Failed, detail)
 }
 
-const fn not_identified(reason: NotIdentifiedReason, detail: String) -> NotIdentified {
-    NotIdentified { reason, detail }
+fn not_identified(reason: NotIdentifiedReason, detail: String) -> NotIdentified {
+    NotIdentified::new(reason, detail)
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ pub(super) fn list(context: &Context) -> Result<Vec<ReaderName>, Error> {
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) look: Look,
+    /// Whether some program has a connection to the card.
+    pub(super) in_use: bool,
     feed: State,
 }
 
@@ -69,7 +71,8 @@ impl Seen {
         let flags = state.event_state();
         let occupant = occupant(flags, state.atr());
         let feed = with_count(flags.difference(NO_NEWS), event_count);
-        Self { look: Look { reader: reader.clone(), occupant, event_count }, feed }
+        let in_use = flags.intersects(State::INUSE | State::EXCLUSIVE);
+        Self { look: Look { reader: reader.clone(), occupant, event_count }, in_use, feed }
     }
 }
 

@@ -174,7 +174,7 @@ impl Scan<'_> {
             Some(Told::Card) => {}
             Some(Told::Reading(reading)) => {
                 let detail = format!("{detail} before the card was read");
-                self.inserted(&reading, reader, &Err(NotIdentified { reason, detail }))?;
+                self.inserted(&reading, reader, &Err(NotIdentified::new(reason, detail)))?;
             }
         }
         self.event("card-removed", reader, "")
@@ -197,7 +197,7 @@ impl Scan<'_> {
             self.watch.abandon(&reader);
             let (reason, seconds) = (NotIdentifiedReason::Timeout, PROBE_DEADLINE.as_secs());
             let detail = format!("card was not read within {seconds} s");
-            self.probed(&reader, insertion, &Err(NotIdentified { reason, detail }))?;
+            self.probed(&reader, insertion, &Err(NotIdentified::new(reason, detail)))?;
         }
         Ok(())
     }

@@ -178,10 +178,8 @@ fn a_mute_or_unknown_card_is_told_and_makes_no_entry() {
     world.probe = None;
     world.insert("Right", 2);
     let insertion = InsertionId::ZERO.next();
-    let why = NotIdentified {
-        reason: NotIdentifiedReason::UnknownFamily,
-        detail: "no family knows it".to_owned(),
-    };
+    let why =
+        NotIdentified::new(NotIdentifiedReason::UnknownFamily, "no family knows it".to_owned());
     world.tell(Event::Probed { reader: "Right".into(), insertion, result: Err(why) });
     world.run(HOUR);
     let told: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();

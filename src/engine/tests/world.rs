@@ -374,8 +374,7 @@ impl World {
     fn read_card(&mut self, reader: ReaderName, insertion: InsertionId) {
         let Some(time) = self.probe else { return };
         let seat = &self.seats[&reader];
-        let gone =
-            NotIdentified { reason: NotIdentifiedReason::Removed, detail: "gone".to_owned() };
+        let gone = NotIdentified::new(NotIdentifiedReason::Removed, "gone".to_owned());
         let card = seat.card.filter(|_| seat.insertion == Some(insertion));
         let result = card.map(identity).ok_or(gone);
         self.post(time, Event::Probed { reader, insertion, result });

@@ -1,6 +1,7 @@
 //! What a probe does before it has a connection; the rest needs a pcscd.
 
 use super::*;
+use crate::domain::Probing;
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -17,7 +18,8 @@ fn probe(deadline: Duration) -> Probe {
         at_start: false,
     });
     let deadline = Instant::now() + deadline;
-    Probe { reader, insertion, atr, event_count: 1, families: Vec::new(), deadline, board }
+    let plan = Probing::default().plan(&atr);
+    Probe { reader, insertion, atr, event_count: 1, plan, deadline, board }
 }
 
 #[test]

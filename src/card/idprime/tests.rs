@@ -1,0 +1,110 @@
+//! IDPrime cards as they should be, and as they should not.
+
+use super::super::Protocol;
+use super::super::script::{CARDID, Script, bytes};
+use super::*;
+
+const SELECT: &str = "00a404000ba00000001880000000066200";
+const READ: &str = "00b0000000";
+
+fn row(file: &str, name: &str, directory: &str) -> String {
+    let pad = |text: &str, length: usize| format!("{:0<length$}", hex::encode(text));
+    format!("{file}0010{}{}", pad(name, 16), pad(directory, 18))
+}
+
+/// A card whose files are told apart by what was selected last: one script for each.
+fn card(index: &str, file: &str, content: &str) -> Files {
+    Files {
+        index: format!("{index}9000"),
+        file: file.to_owned(),
+        content: content.to_owned(),
+        current: None,
+        by_path: true,
+    }
+}
+
+/// A card with two files.
+struct Files {
+    index: String,
+    file: String,
+    content: String,
+    current: Option<bool>,
+    by_path: bool,
+}
+
+impl Transmit for Files {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, super::super::Interrupted> {
+        let command = hex::encode(command);
+        let p1 = if self.by_path { "08" } else { "00" };
+        let answer = if command == SELECT {
+            "9000".to_owned()
+        } else if command == format!("00a4{p1}0002010100") {
+            self.current = Some(true);
+            "6f0081020000 9000".to_owned()
+        } else if command == format!("00a4{p1}0002{}00", self.file) {
+            self.current = Some(false);
+            "9000".to_owned()
+        } else {
+            match (command.as_str(), self.current) {
+                (READ, Some(true)) => self.index.clone(),
+                (READ, Some(false)) => self.content.clone(),
+                _ => "6a82".to_owned(),
+            }
+        };
+        Ok(bytes(&answer))
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::T1
+    }
+}
+
+fn rows_of(rows: &[String]) -> String {
+    format!("{:02x}{}", rows.len(), rows.concat())
+}
+
+#[test]
+fn the_index_says_where_the_card_id_lies() {
+    let index = rows_of(&[row("0102", "cmapfile", "mscp"), row("0207", "cardid", "")]);
+    for by_path in [true, false] {
+        let mut card = Files { by_path, ..card(&index, "0207", &format!("{CARDID}9000")) };
+        let reading = probe(&mut card).unwrap();
+        assert_eq!(reading.serial.to_string(), CARDID);
+        let ids: Vec<_> =
+            reading.candidates.iter().map(|c| (c.rule.as_str(), c.card_id.to_string())).collect();
+        assert_eq!(
+            ids,
+            [
+                ("idprime-cardid", "bc88f13f-83ba-4037-8262-46eba1291c6e".to_owned()),
+                ("idprime-cardid-be", "3ff188bc-ba83-3740-8262-46eba1291c6e".to_owned()),
+            ]
+        );
+    }
+}
+
+#[test]
+fn without_a_line_in_the_index_the_card_id_is_where_it_usually_is() {
+    let index = rows_of(&[row("0207", "cardid", "mscp")]);
+    let mut card = card(&index, "0201", &format!("{CARDID}9000"));
+    assert_eq!(probe(&mut card).unwrap().serial.to_string(), CARDID);
+}
+
+#[test]
+fn a_card_without_a_card_id_of_16_bytes_has_none() {
+    let index = rows_of(&[row("0201", "cardid", "")]);
+    for content in ["6a82", "9000", "01029000"] {
+        let mut card = card(&index, "0201", content);
+        assert!(matches!(probe(&mut card), Err(Miss::NoId(_))), "{content}");
+    }
+}
+
+#[test]
+fn a_card_without_an_index_is_another_family() {
+    for index in ["", "00", "05", "9000"] {
+        let mut card = card(index, "0201", &format!("{CARDID}9000"));
+        assert!(matches!(probe(&mut card), Err(Miss::OtherFamily(_))), "{index}");
+    }
+    let mut none = Script::new(Protocol::T1);
+    assert!(matches!(probe(&mut none), Err(Miss::OtherFamily(_))));
+    assert_eq!(none.sent().len(), 1);
+}

@@ -1,0 +1,94 @@
+//! What cards say besides their identity.
+
+use super::super::Protocol;
+use super::super::script::Script;
+use super::*;
+
+const YUBIKEY: &str = "3bfd1300008131fe158073c021c057597562694b657940";
+const PLAIN: &str = "3b8d0180fba000000397425446590301c8";
+const CONTACTLESS: &str = "3b8d80018073c021c057597562694b6579f9";
+const MANAGEMENT: &str = "00a4040008a00000052747111700";
+const CARD_MANAGER_SELECT: &str = "00a4040008a00000015100000000";
+
+fn taken(card: &mut Script, atr: &str, family: Option<Family>) -> Inventory {
+    let atr: Atr = atr.parse().unwrap();
+    let mut inventory = Inventory::default();
+    of_reader(card, &atr, &mut inventory).unwrap();
+    of_card(card, (&atr, family), &mut inventory).unwrap();
+    inventory
+}
+
+fn card() -> Script {
+    Script::new(Protocol::T1)
+}
+
+#[test]
+fn a_yubikey_tells_its_serial_from_the_piv_application() {
+    let mut key = card().on("00f8000000", "009e2a7b9000");
+    let inventory = taken(&mut key, YUBIKEY, Some(Family::Piv));
+    assert_eq!(inventory.get(Number::YubikeySerial), Some("10365563"));
+    assert!(!key.sent().contains(&MANAGEMENT.to_owned()));
+}
+
+#[test]
+fn an_older_or_blank_yubikey_tells_it_from_the_management_application() {
+    let mut key =
+        card().on(MANAGEMENT, "9000").on("001d000000", "0c0102023f0204009e2a7b0301029000");
+    let serial = Some("10365563");
+    assert_eq!(taken(&mut key, YUBIKEY, Some(Family::Piv)).get(Number::YubikeySerial), serial);
+    assert_eq!(taken(&mut key, YUBIKEY, Some(Family::Openpgp)).get(Number::YubikeySerial), serial);
+    for information in ["9000", "059000", "0602030102039000", "0402040102 9000"] {
+        let mut odd = card().on(MANAGEMENT, "9000").on("001d000000", information);
+        assert_eq!(
+            taken(&mut odd, YUBIKEY, None).get(Number::YubikeySerial),
+            None,
+            "{information}"
+        );
+    }
+}
+
+#[test]
+fn no_other_card_is_asked_a_yubikeys_questions() {
+    let mut other = card();
+    taken(&mut other, PLAIN, Some(Family::Piv));
+    assert!(!other.sent().iter().any(|sent| sent.starts_with("00f8") || sent == MANAGEMENT));
+}
+
+#[test]
+fn the_uid_is_asked_of_contactless_readers_only() {
+    let uid = || card().on("ffca000000", "04a1b2c3d4e5f69000");
+    let contactless = taken(&mut uid(), CONTACTLESS, None);
+    assert_eq!(contactless.get(Number::ContactlessUid), Some("04a1b2c3d4e5f6"));
+    let mut contact = uid();
+    assert_eq!(taken(&mut contact, YUBIKEY, None).get(Number::ContactlessUid), None);
+    assert!(!contact.sent().iter().any(|sent| sent.starts_with("ff")));
+}
+
+#[test]
+fn the_iccsn_is_its_digits_without_padding() {
+    let gdo = || {
+        card()
+            .on("00a40800022f0200", "9000")
+            .on("00b0000000", "5a0a925000201010250001 3f5f2003414243 9000")
+    };
+    for family in [Some(Family::Pkcs15), None] {
+        let inventory = taken(&mut gdo(), PLAIN, family);
+        assert_eq!(inventory.get(Number::Iccsn), Some("9250002010102500013"));
+    }
+    assert_eq!(taken(&mut gdo(), PLAIN, Some(Family::Gids)).get(Number::Iccsn), None);
+}
+
+#[test]
+fn the_cplc_counts_with_its_42_bytes_only() {
+    let data = "42503272129161810700803901 06c2bb1d3c".replace(' ', "") + &"00".repeat(24);
+    let manager =
+        |answer: &str| card().on(CARD_MANAGER_SELECT, "6f009000").on("80ca9f7f00", answer);
+    let cplc = |answer: &str| {
+        taken(&mut manager(answer), PLAIN, Some(Family::Gids)).get(Number::Cplc).map(str::to_owned)
+    };
+    assert_eq!(cplc(&format!("9f7f2a{data}9000")), Some(data.clone()));
+    assert_eq!(cplc(&format!("{data}9000")), Some(data.clone()));
+    for answer in ["6a88", "9000", &format!("9f7f29{}9000", "00".repeat(41))] {
+        assert_eq!(cplc(answer), None, "{answer}");
+    }
+}

@@ -1,0 +1,101 @@
+//! The OpenPGP application ("Functional Specification of the OpenPGP application on ISO Smart Card
+//! Operating Systems", version 3.4). `docs/cards.md` has the sources.
+//!
+//! The id is in the application identifier itself (section 4.2.1): manufacturer and serial number.
+//! What Windows calls such a card depends on the minidriver; known is what OpenSC's makes of it.
+
+use super::Transmit;
+use super::apdu::{Command, StatusWord};
+use super::exchange::{NoAnswer, ask};
+use super::opensc;
+use super::reading::{Miss, Reading, le};
+use super::tlv;
+use crate::domain::{IdRule, Serial};
+
+/// RID and application. Exactly these six bytes: there are cards that know no longer SELECT.
+const AID: [u8; 6] = [0xD2, 0x76, 0x00, 0x01, 0x24, 0x01];
+
+/// The data object that holds the whole application identifier.
+const APPLICATION_ID: u16 = 0x004F;
+
+/// File control information, and the name of the application in it (ISO 7816-4 section 5.3.3).
+const FCI: u32 = 0x6F;
+const DF_NAME: u32 = 0x84;
+
+/// Selects the application and reads its identifier.
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+    match ask(transport, &Command::select(&AID)) {
+        Ok(selected) => read(transport, &selected),
+        Err(NoAnswer::Refused(status @ StatusWord::Terminated(_))) => {
+            Err(Miss::NoId(format!("card is terminated: {status}")))
+        }
+        Err(why) => Err(Miss::other_family(why)),
+    }
+}
+
+/// Reads the identifier without a SELECT.
+pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+    read(transport, &[])
+}
+
+fn read(transport: &mut dyn Transmit, selected: &[u8]) -> Result<Reading, Miss> {
+    let aid = match ask(transport, &Command::get_data_here(APPLICATION_ID)) {
+        Ok(answer) => Aid::parse(&answer),
+        Err(NoAnswer::Refused(status @ StatusWord::Terminated(_))) => {
+            return Err(Miss::NoId(format!("card is terminated: {status}")));
+        }
+        Err(NoAnswer::Refused(_)) => None,
+        Err(why) => return Err(Miss::other_family(why)),
+    };
+    let aid = aid.or_else(|| Aid::parse(&name_in(selected)?));
+    let Some(aid) = aid else {
+        return Err(Miss::OtherFamily("card has no OpenPGP application identifier".into()));
+    };
+    if aid.is_of_no_particular_card() {
+        return Err(Miss::NoId(format!(
+            "serial number {} is that of every card whose issuer gave none",
+            hex::encode(aid.serial)
+        )));
+    }
+    let serial = Serial::from_bytes(&[aid.manufacturer.as_slice(), &aid.serial].concat());
+    let cardid = opensc::cardid(&serial.to_string());
+    Ok(Reading {
+        serial,
+        candidates: le(IdRule::OpenpgpOpensc, cardid).into_iter().collect(),
+        home: Some(Command::select(&AID)),
+    })
+}
+
+/// The application's name in the answer to SELECT.
+fn name_in(selected: &[u8]) -> Option<Vec<u8>> {
+    let inside = tlv::all(tlv::value(selected, FCI).ok()?).ok()?;
+    tlv::only(&inside, DF_NAME).map(<[u8]>::to_vec)
+}
+
+/// What identifies a card in its application identifier (section 4.2.1): after RID and application
+/// come version (2 bytes), manufacturer (2), serial number (4) and two bytes for future use.
+#[derive(Debug, PartialEq, Eq)]
+struct Aid {
+    manufacturer: [u8; 2],
+    serial: [u8; 4],
+}
+
+impl Aid {
+    /// An identifier of 16 bytes, as it is or with its tag.
+    fn parse(answer: &[u8]) -> Option<Self> {
+        let untagged = tlv::value(answer, u32::from(APPLICATION_ID)).unwrap_or(answer);
+        let rest = untagged.strip_prefix(&AID)?;
+        let (_version, rest) = rest.split_first_chunk::<2>()?;
+        let (manufacturer, rest) = rest.split_first_chunk()?;
+        let (serial, rest) = rest.split_first_chunk()?;
+        (rest.len() == 2).then_some(Self { manufacturer: *manufacturer, serial: *serial })
+    }
+
+    /// An applet that was installed under a name without a serial number shows zeros for one.
+    fn is_of_no_particular_card(&self) -> bool {
+        self.serial == [0x00; 4] || self.serial == [0xFF; 4]
+    }
+}
+
+#[cfg(test)]
+mod tests;

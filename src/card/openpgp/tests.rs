@@ -1,0 +1,81 @@
+//! OpenPGP cards as they should be, and as they should not.
+
+use super::super::Protocol;
+use super::super::script::Script;
+use super::*;
+
+const SELECT: &str = "00a4040006d2760001240100";
+const GET_AID: &str = "00ca004f00";
+
+/// The card of the worked example: manufacturer 0006, serial 12345678.
+fn card(selected: &str) -> Script {
+    Script::new(Protocol::T1)
+        .on(SELECT, selected)
+        .on(GET_AID, "d27600012401030400061234567800009000")
+}
+
+fn id(reading: &Reading) -> String {
+    reading.candidates[0].card_id.to_string()
+}
+
+#[test]
+fn manufacturer_and_serial_make_the_id_of_opensc() {
+    for selected in ["9000", "6f128410d27600012401030400061234567800009000"] {
+        let reading = probe(&mut card(selected)).unwrap();
+        assert_eq!(reading.serial.to_string(), "000612345678");
+        assert_eq!(id(&reading), "34120600-7856-0600-1234-567800061234");
+        assert_eq!(reading.candidates[0].rule, IdRule::OpenpgpOpensc);
+    }
+}
+
+#[test]
+fn on_t0_the_select_goes_without_le() {
+    let mut card = Script::new(Protocol::T0)
+        .on("00a4040006d27600012401", "9000")
+        .on(GET_AID, "d276000124010200fffe52ff6f0600009000");
+    assert_eq!(probe(&mut card).unwrap().serial.to_string(), "fffe52ff6f06");
+}
+
+#[test]
+fn the_identifier_counts_with_its_tag_and_from_the_answer_to_select_too() {
+    let tagged = card("9000").on(GET_AID, "4f10d27600012401030400061234567800009000");
+    let selected = card("6f128410d27600012401030400061234567800009000").on(GET_AID, "6a88");
+    for mut card in [tagged, selected] {
+        assert_eq!(probe(&mut card).unwrap().serial.to_string(), "000612345678");
+    }
+}
+
+#[test]
+fn an_identifier_of_another_application_or_length_is_another_family() {
+    for aid in ["9000", "6a88", "d276000124029000", "d276000124010304000612345678009000"] {
+        let mut card = card("9000").on(GET_AID, aid);
+        assert!(matches!(probe(&mut card), Err(Miss::OtherFamily(_))), "{aid}");
+    }
+}
+
+#[test]
+fn a_serial_number_that_nobody_gave_is_no_id() {
+    for serial in ["00000000", "ffffffff"] {
+        let aid = format!("d27600012401 0304 afaf {serial} 0000 9000");
+        let mut card = card("9000").on(GET_AID, &aid);
+        assert!(matches!(probe(&mut card), Err(Miss::NoId(_))), "{serial}");
+    }
+}
+
+#[test]
+fn a_terminated_card_is_told_as_such() {
+    for status in ["6285", "6283"] {
+        let Err(Miss::NoId(what)) = probe(&mut card(status)) else { panic!("{status}") };
+        assert!(what.contains("terminated"), "{what}");
+        let Err(Miss::NoId(_)) = probe(&mut card("9000").on(GET_AID, status)) else {
+            panic!("{status}")
+        };
+    }
+}
+
+#[test]
+fn a_card_that_somebody_selected_is_read_without_a_select() {
+    let mut card = card("6a82");
+    assert_eq!(probe_selected(&mut card).unwrap().serial.to_string(), "000612345678");
+    assert_eq!(card.sent(), [GET_AID]);
+}

@@ -1,0 +1,194 @@
+//! NIST SP 800-73-4: PIV cards, and what is like them. `docs/cards.md` has the sources.
+//!
+//! The card says who it is in its CHUID: by a FASC-N, by a GUID, or by both. Nobody has published
+//! what Windows makes of that, so there are several candidates; a site learns which one its
+//! minidriver takes, and pins it.
+
+use super::apdu::Command;
+use super::exchange::ask;
+use super::opensc;
+use super::reading::{Miss, Reading, be, le, where_given};
+use super::tlv::{self, Tlv};
+use super::{Interrupted, Transmit};
+use crate::domain::{Candidate, IdRule, Inventory, Number, Serial};
+
+/// The application, without its version (SP 800-73-4 part 1, section 2.2).
+const AID: [u8; 9] = [0xA0, 0x00, 0x00, 0x03, 0x08, 0x00, 0x00, 0x10, 0x00];
+
+/// The part of the AID that is NIST's.
+const RID: [u8; 5] = [0xA0, 0x00, 0x00, 0x03, 0x08];
+
+/// How the answer to SELECT may name the application: all of the AID, or what comes after NIST's
+/// part; G&D's cards put a byte elsewhere.
+const NAMES: [&[u8]; 3] = [&RID, &[0x00, 0x00, 0x10, 0x00], &[0x00, 0x10, 0x00, 0x01]];
+
+/// The application template in the answer to SELECT, and the name in it.
+const APPLICATION: u32 = 0x61;
+const APPLICATION_ID: u32 = 0x4F;
+
+/// "The current DF" (SP 800-73-4 part 2, section 3.1.2).
+const HERE: u16 = 0x3FFF;
+
+/// Data objects (SP 800-73-4 part 1, table 3).
+const DISCOVERY: u32 = 0x7E;
+const CHUID: u32 = 0x5F_C102;
+const CCC: u32 = 0x5F_C107;
+
+/// What wraps every data object but the discovery object.
+const DATA: u32 = 0x53;
+
+/// In the CHUID (part 1, table 9).
+const FASCN: u32 = 0x30;
+const GUID: u32 = 0x34;
+
+/// The card identifier in the CCC (part 1, table 8).
+const CARD_IDENTIFIER: u32 = 0xF0;
+
+/// FASC-Ns that tools put on every card that they make: the one of Yubico's tools, and that of
+/// pivy and PivApplet (OpenSC pull requests 3270 and 3559).
+const OF_NO_PARTICULAR_CARD: [[u8; 25]; 2] = [
+    [
+        0xD4, 0xE7, 0x39, 0xDA, 0x73, 0x9C, 0xED, 0x39, 0xCE, 0x73, 0x9D, 0x83, 0x68, 0x58, 0x21,
+        0x08, 0x42, 0x10, 0x84, 0x21, 0xC8, 0x42, 0x10, 0xC3, 0xEB,
+    ],
+    [
+        0xD0, 0x42, 0x10, 0xD8, 0x21, 0x08, 0x6C, 0x10, 0x84, 0x21, 0x0D, 0x83, 0x68, 0x58, 0x21,
+        0x08, 0x42, 0x10, 0x84, 0x21, 0xC8, 0x42, 0x10, 0xC3, 0xEB,
+    ],
+];
+
+/// Selects the application and reads who the card is.
+pub(super) fn probe(
+    transport: &mut dyn Transmit,
+    inventory: &mut Inventory,
+) -> Result<Reading, Miss> {
+    let selected = ask(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
+    if is_piv(&selected) || has_discovery_object(transport)? {
+        return read(transport, inventory);
+    }
+    match read_chuid(transport)? {
+        Some(_) => read(transport, inventory),
+        None => Err(Miss::OtherFamily("card accepts SELECT, but as another application".into())),
+    }
+}
+
+/// Reads who the card is without a SELECT: only the discovery object proves that the application
+/// is there.
+pub(super) fn probe_selected(
+    transport: &mut dyn Transmit,
+    inventory: &mut Inventory,
+) -> Result<Reading, Miss> {
+    if has_discovery_object(transport)? {
+        read(transport, inventory)
+    } else {
+        Err(Miss::OtherFamily("no discovery object where PIV has one".into()))
+    }
+}
+
+/// Whether the answer to SELECT names the application; cards exist that accept any SELECT.
+fn is_piv(answer: &[u8]) -> bool {
+    let objects = tlv::value(answer, APPLICATION).map(tlv::before_padding).unwrap_or_default();
+    objects.iter().any(|Tlv { tag, value }| {
+        *tag == APPLICATION_ID && NAMES.iter().any(|name| value.starts_with(name))
+    })
+}
+
+fn has_discovery_object(transport: &mut dyn Transmit) -> Result<bool, Interrupted> {
+    let answer = where_given(ask(transport, &Command::get_data(HERE, DISCOVERY)))?;
+    let names_piv = |answer: &Vec<u8>| {
+        let objects = tlv::value(answer, DISCOVERY).map(tlv::before_padding).unwrap_or_default();
+        tlv::only(&objects, APPLICATION_ID).is_some_and(|name| name.starts_with(&RID))
+    };
+    Ok(answer.as_ref().is_some_and(names_piv))
+}
+
+fn read(transport: &mut dyn Transmit, inventory: &mut Inventory) -> Result<Reading, Miss> {
+    let chuid = read_chuid(transport)?;
+    let ccc = where_given(ask(transport, &Command::get_data(HERE, CCC)))?;
+    inventory.note(Number::PivCcc, ccc.as_deref().and_then(card_identifier));
+    let Some(chuid) = chuid else {
+        return Err(Miss::NoId("card has no CHUID".into()));
+    };
+    let Some(serial) = chuid.serial() else {
+        return Err(Miss::NoId("CHUID has neither a FASC-N nor a GUID".into()));
+    };
+    Ok(Reading {
+        serial: Serial::from_bytes(serial),
+        candidates: chuid.candidates(),
+        home: Some(Command::select(&AID)),
+    })
+}
+
+/// The CHUID; `None` where the card gives none, or something else.
+fn read_chuid(transport: &mut dyn Transmit) -> Result<Option<Chuid>, Interrupted> {
+    let answer = where_given(ask(transport, &Command::get_data(HERE, CHUID)))?;
+    Ok(answer.as_deref().and_then(Chuid::parse))
+}
+
+fn card_identifier(answer: &[u8]) -> Option<String> {
+    let objects = tlv::before_padding(tlv::value(answer, DATA).ok()?);
+    let identifier = tlv::only(&objects, CARD_IDENTIFIER)?;
+    (!identifier.is_empty()).then(|| hex::encode(identifier))
+}
+
+/// What a card says of itself; only values that could be somebody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chuid {
+    fascn: Option<[u8; 25]>,
+    guid: Option<[u8; 16]>,
+}
+
+impl Chuid {
+    /// The fields, in whatever order. What a card has two of is none.
+    fn parse(answer: &[u8]) -> Option<Self> {
+        let content = tlv::value(answer, DATA).ok()?;
+        let objects = tlv::before_padding(content);
+        if objects.is_empty() {
+            return None;
+        }
+        Some(Self { fascn: field(&objects, FASCN), guid: field(&objects, GUID) })
+    }
+
+    /// What OpenSC calls the card's serial (`piv_get_serial_nr_from_CHUI`): the FASC-N, unless it
+    /// is that of an issuer outside the government and there is a GUID.
+    fn serial(&self) -> Option<&[u8]> {
+        match (&self.fascn, &self.guid) {
+            (Some(fascn), Some(guid)) if is_outside_government(fascn) => Some(guid.as_slice()),
+            (Some(fascn), _) => Some(fascn.as_slice()),
+            (None, Some(guid)) => Some(guid.as_slice()),
+            (None, None) => None,
+        }
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let particular = |fascn: &&[u8; 25]| !OF_NO_PARTICULAR_CARD.contains(*fascn);
+        let fascn = self.fascn.as_ref().filter(particular);
+        let from_fascn = fascn.and_then(|fascn| fascn.first_chunk::<16>());
+        let serial = self.serial().filter(|serial| {
+            !OF_NO_PARTICULAR_CARD.iter().any(|fascn| fascn.as_slice() == *serial)
+        });
+        let from_serial = serial.map(|serial| opensc::cardid(&hex::encode(serial)));
+        let candidates = [
+            self.guid.and_then(|guid| le(IdRule::PivGuidLe, guid)),
+            self.guid.and_then(|guid| be(IdRule::PivGuidBe, guid)),
+            from_fascn.and_then(|bytes| le(IdRule::PivFascn, *bytes)),
+            from_serial.and_then(|bytes| le(IdRule::PivOpensc, bytes)),
+        ];
+        candidates.into_iter().flatten().collect()
+    }
+}
+
+/// A field of just this length in which something is written.
+fn field<const N: usize>(objects: &[Tlv<'_>], tag: u32) -> Option<[u8; N]> {
+    let value: [u8; N] = tlv::only(objects, tag)?.try_into().ok()?;
+    (value != [0x00; N] && value != [0xFF; N]).then_some(value)
+}
+
+/// Whether a FASC-N begins with the agency code 9999: start sentinel and four nines, five bits
+/// each, least significant first, with odd parity (PACS 2.3).
+const fn is_outside_government(fascn: &[u8; 25]) -> bool {
+    matches!(fascn, [0xD4, 0xE7, 0x39, 0x80..=0xFF, ..])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! PIV cards as they should be, and as they should not.
+
+use super::super::Protocol;
+use super::super::script::Script;
+use super::*;
+
+const SELECT: &str = "00a4040009a0000003080000100000";
+const READ_CHUID: &str = "00cb3fff055c035fc10200";
+const READ_CCC: &str = "00cb3fff055c035fc10700";
+const READ_DISCOVERY: &str = "00cb3fff035c017e00";
+
+/// A YubiKey's answer to SELECT.
+const SELECTED: &str = "61114f0600001000010079074f05a0000003089000";
+
+/// What Yubico's tools write: FASC-N 9999 9999 999999 …, the same on every card.
+const YUBICO_FASCN: &str = "d4e739da739ced39ce739d836858210842108421c84210c3eb";
+const GUID: &str = "a04f5343731001f9aa6e34537bee6fc1";
+
+/// A FASC-N of the government: agency 0032 instead of 9999, the rest as it may be.
+const AGENCY_FASCN: &str = "d0439458210c2c19a0846d83685a1082108ce73984108ca3fc";
+
+fn chuid(fields: &str) -> String {
+    let content = format!("{fields}35083230333030313031 3e00fe00").replace(' ', "");
+    format!("53{:02x}{content}9000", content.len() / 2)
+}
+
+fn card(fields: &str) -> Script {
+    Script::new(Protocol::T1).on(SELECT, SELECTED).on(READ_CHUID, &chuid(fields))
+}
+
+fn run(card: &mut Script) -> Result<Reading, Miss> {
+    probe(card, &mut Inventory::default())
+}
+
+fn ids(reading: &Reading) -> Vec<(&'static str, String)> {
+    reading.candidates.iter().map(|c| (c.rule.as_str(), c.card_id.to_string())).collect()
+}
+
+const GUID_LE: &str = "43534fa0-1073-f901-aa6e-34537bee6fc1";
+const GUID_BE: &str = "a04f5343-7310-01f9-aa6e-34537bee6fc1";
+
+#[test]
+fn a_yubikey_is_known_by_its_guid() {
+    let mut card = card(&format!("3019{YUBICO_FASCN}3410{GUID}"));
+    let reading = run(&mut card).unwrap();
+    assert_eq!(reading.serial.to_string(), GUID, "as OpenSC: the issuer is outside the government");
+    let expected = [("piv-guid-le", GUID_LE), ("piv-guid-be", GUID_BE), ("piv-opensc", GUID_LE)];
+    assert_eq!(ids(&reading), expected.map(|(rule, id)| (rule, id.to_owned())));
+}
+
+#[test]
+fn a_card_of_the_government_may_be_known_by_its_fascn() {
+    let mut card = card(&format!("3019{AGENCY_FASCN}3410{GUID}"));
+    let reading = run(&mut card).unwrap();
+    assert_eq!(reading.serial.to_string(), AGENCY_FASCN);
+    let fascn = "589443d0-0c21-192c-a084-6d83685a1082";
+    let expected = [
+        ("piv-guid-le", GUID_LE),
+        ("piv-guid-be", GUID_BE),
+        ("piv-fascn", fascn),
+        ("piv-opensc", fascn),
+    ];
+    assert_eq!(ids(&reading), expected.map(|(rule, id)| (rule, id.to_owned())));
+}
+
+#[test]
+fn a_fascn_that_tools_put_on_every_card_is_nobodys_id() {
+    let pivy = "d04210d821086c1084210d836858210842108421c84210c3eb";
+    for fascn in [YUBICO_FASCN, pivy] {
+        let reading = run(&mut card(&format!("3019{fascn}"))).unwrap();
+        assert_eq!(reading.serial.to_string(), fascn, "that is what OpenSC shows");
+        assert_eq!(reading.candidates, []);
+    }
+    let reading = run(&mut card(&format!("3019{pivy}3410{GUID}"))).unwrap();
+    let rules: Vec<_> = reading.candidates.iter().map(|c| c.rule.as_str()).collect();
+    assert_eq!(rules, ["piv-guid-le", "piv-guid-be"]);
+}
+
+#[test]
+fn fields_count_in_any_order_and_only_if_something_is_written_in_them() {
+    let (zeros, ones) = ("00".repeat(16), "ff".repeat(25));
+    for fields in [
+        format!("3410{GUID}3019{}", "00".repeat(25)),
+        format!("ee02003b3410{GUID}3019{ones}"),
+        format!("3204000000003410{GUID}"),
+    ] {
+        let reading = run(&mut card(&fields)).unwrap();
+        assert_eq!(reading.serial.to_string(), GUID, "{fields}");
+    }
+    for fields in [format!("3410{zeros}"), "340100".to_owned(), format!("3410{GUID}3410{GUID}")] {
+        assert!(matches!(run(&mut card(&fields)), Err(Miss::NoId(_))), "{fields}");
+    }
+}
+
+#[test]
+fn a_card_without_a_chuid_has_no_id() {
+    for answer in ["6a82", "6982", "53009000", "9000", "6f00", "340100 9000"] {
+        let mut card = card("").on(READ_CHUID, answer);
+        assert!(matches!(run(&mut card), Err(Miss::NoId(_))), "{answer}");
+    }
+}
+
+#[test]
+fn a_signed_chuid_is_read_to_its_end() {
+    let signature = "3e8202f8".to_owned() + &"5a".repeat(0x2F8);
+    let content = format!("3019{AGENCY_FASCN}3410{GUID}{signature}fe00");
+    let whole = format!("5382{:04x}{content}", content.len() / 2);
+    let parts: Vec<_> =
+        whole.as_bytes().chunks(512).map(|part| str::from_utf8(part).unwrap()).collect();
+    let mut card =
+        Script::new(Protocol::T1).on(SELECT, SELECTED).on(READ_CHUID, &format!("{}6100", parts[0]));
+    // The same command brings each part: this one brings the rest at once.
+    card = card.on("00c0000000", &format!("{}9000", parts[1..].concat()));
+    assert_eq!(run(&mut card).unwrap().serial.to_string(), AGENCY_FASCN);
+}
+
+#[test]
+fn the_answer_to_select_may_name_the_application_in_several_ways() {
+    for selected in [
+        SELECTED,
+        "610d4f0ba000000308000010000100 9000",
+        "61064f0400100001 9000",
+        "610a4f0600001000010050009000",
+    ] {
+        let mut card = card(&format!("3410{GUID}")).on(SELECT, selected);
+        assert_eq!(run(&mut card).unwrap().serial.to_string(), GUID, "{selected}");
+    }
+}
+
+#[test]
+fn a_select_without_a_name_counts_where_a_data_object_proves_the_application() {
+    let with = |selected: &str| card(&format!("3410{GUID}")).on(SELECT, selected);
+    for selected in ["9000", "6f00 9000"] {
+        let discovery = "7e124f0ba0000003080000100001005f2f0240009000";
+        let mut by_discovery = with(selected).on(READ_DISCOVERY, discovery);
+        assert!(run(&mut by_discovery).is_ok(), "{selected}");
+        assert!(run(&mut with(selected)).is_ok(), "by the CHUID: {selected}");
+        let mut neither = with(selected).on(READ_CHUID, "6a82");
+        assert!(matches!(run(&mut neither), Err(Miss::OtherFamily(_))), "{selected}");
+    }
+    let mut absent = with("6a82");
+    assert!(matches!(run(&mut absent), Err(Miss::OtherFamily(_))));
+    assert_eq!(absent.sent().len(), 1);
+}
+
+#[test]
+fn the_card_identifier_is_inventory() {
+    let identifier = "a000000116ff02".to_owned() + &"11".repeat(14);
+    let ccc = format!(
+        "533 3f015{identifier}f10121f20121f300f40100f50110f600f700fa00fb00fc00fd00fe009000"
+    )
+    .replace(' ', "");
+    let mut card = card(&format!("3410{GUID}")).on(READ_CCC, &ccc);
+    let mut inventory = Inventory::default();
+    probe(&mut card, &mut inventory).unwrap();
+    assert_eq!(inventory.get(Number::PivCcc), Some(identifier.as_str()));
+}
+
+#[test]
+fn a_card_that_somebody_selected_is_read_without_a_select() {
+    let discovery = "7e124f0ba0000003080000100001005f2f0240009000";
+    let mut card = card(&format!("3410{GUID}")).on(READ_DISCOVERY, discovery);
+    assert!(probe_selected(&mut card, &mut Inventory::default()).is_ok());
+    assert_eq!(card.sent(), [READ_DISCOVERY, READ_CHUID, READ_CCC]);
+    let mut other = Script::gids(Protocol::T1);
+    let miss = probe_selected(&mut other, &mut Inventory::default());
+    assert!(matches!(miss, Err(Miss::OtherFamily(_))));
+    assert_eq!(other.sent().len(), 1);
+}

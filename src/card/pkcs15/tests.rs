@@ -1,0 +1,263 @@
+//! PKCS#15 cards as they should be, and as they should not.
+
+use std::collections::BTreeMap;
+
+use super::super::Protocol;
+use super::super::script::{Script, bytes};
+use super::*;
+
+/// The EF.TokenInfo of the worked example: serial 9276000000001234.
+const INFO: &str = "301e0201000408927600000000123 40c0541434d45218004434152440302 0430";
+
+const PKCS15: &str = "a000000063504b43532d3135";
+
+/// A file system, and the manners of a card.
+#[derive(Clone)]
+struct Files {
+    /// Content by path from the MF, in hex: "5015" + "5032".
+    content: BTreeMap<String, Content>,
+    /// The DF that each application's name selects; the MF is the empty path.
+    names: BTreeMap<String, String>,
+    /// The P1 P2 that SELECT takes.
+    manners: Vec<&'static str>,
+    /// Where SELECT is now.
+    current: String,
+    sent: Vec<String>,
+}
+
+#[derive(Clone)]
+enum Content {
+    Transparent(String),
+    Records(Vec<String>),
+}
+
+impl Files {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let content = files.iter().map(|(path, content)| {
+            ((*path).to_owned(), Content::Transparent(content.replace(' ', "")))
+        });
+        Self {
+            content: content.collect(),
+            names: BTreeMap::new(),
+            manners: vec!["0800", "0000", "0200", "0400"],
+            current: String::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    fn named(mut self, name: &str, df: &str) -> Self {
+        self.names.insert(name.to_owned(), df.to_owned());
+        self
+    }
+
+    fn manners(self, manners: &[&'static str]) -> Self {
+        Self { manners: manners.to_vec(), ..self }
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.content.keys().any(|file| file.starts_with(path))
+    }
+
+    fn select(&mut self, manner: &str, what: &str) -> &'static str {
+        if !self.manners.contains(&manner) {
+            return "6a86";
+        }
+        let df = match self.content.get(&self.current) {
+            Some(_) => self.current.split_at(self.current.len() - 4).0.to_owned(),
+            None => self.current.clone(),
+        };
+        let path = match manner.split_at(2).0 {
+            "04" => self.names.get(what).cloned(),
+            "08" => Some(what.to_owned()),
+            _ if what == "3f00" => Some(String::new()),
+            _ => Some(df + what),
+        };
+        match path {
+            Some(path) if path.is_empty() || self.exists(&path) => {
+                self.current = path;
+                "9000"
+            }
+            _ => "6a82",
+        }
+    }
+
+    fn read(&self, offset: usize) -> String {
+        match self.content.get(&self.current) {
+            Some(Content::Transparent(content)) if offset * 2 <= content.len() => {
+                let part: String = content.chars().skip(offset * 2).take(512).collect();
+                let end = if part.len() < 512 { "6282" } else { "9000" };
+                part + end
+            }
+            Some(Content::Transparent(_)) => "6b00".to_owned(),
+            Some(Content::Records(_)) => "6981".to_owned(),
+            None => "6986".to_owned(),
+        }
+    }
+
+    fn record(&self, number: usize) -> String {
+        match self.content.get(&self.current) {
+            Some(Content::Records(records)) => {
+                records.get(number - 1).map_or("6a83".to_owned(), |record| format!("{record}9000"))
+            }
+            _ => "6981".to_owned(),
+        }
+    }
+}
+
+impl Transmit for Files {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
+        self.sent.push(hex::encode(command));
+        let answer = match command {
+            [0, 0xA4, p1, p2, length, rest @ ..] => {
+                let what = hex::encode(&rest[..usize::from(*length)]);
+                self.select(&hex::encode([*p1, *p2]), &what).to_owned()
+            }
+            [0, 0xB0, high, low, 0] => self.read(usize::from(u16::from_be_bytes([*high, *low]))),
+            [0, 0xB2, number, 0x04, 0] => self.record(usize::from(*number)),
+            _ => "6d00".to_owned(),
+        };
+        Ok(bytes(&answer))
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::T1
+    }
+}
+
+fn serial(mut card: Files) -> String {
+    match probe(&mut card) {
+        Ok(reading) => reading.serial.to_string(),
+        other => panic!("{other:?} after {:?}", card.sent),
+    }
+}
+
+/// An entry of EF.DIR.
+fn entry(inside: &str) -> String {
+    let inside = inside.replace(' ', "");
+    format!("61{:02x}{inside}", inside.len() / 2)
+}
+
+fn usual_entry() -> String {
+    entry(&format!("4f0c{PKCS15} 5004 43415244 5104 3f005015"))
+}
+
+const SERIAL: &str = "9276000000001234";
+
+#[test]
+fn the_serial_in_token_info_makes_the_id_of_opensc() {
+    let mut card = Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]);
+    let reading = probe(&mut card).unwrap();
+    assert_eq!(reading.serial.to_string(), SERIAL);
+    let [candidate] = reading.candidates.as_slice() else { panic!("{reading:?}") };
+    assert_eq!(candidate.rule, IdRule::Pkcs15Opensc);
+    assert_eq!(candidate.card_id.to_string(), "00007692-0000-3412-9276-000000001234");
+}
+
+#[test]
+fn ef_dir_says_where_token_info_lies() {
+    let elsewhere = entry(&format!("4f0c{PKCS15} 5104 3f004401"));
+    assert_eq!(serial(Files::new(&[("2f00", &elsewhere), ("44015032", INFO)])), SERIAL);
+
+    let redirected = entry(&format!("4f0c{PKCS15} 5104 3f005015 730a a008 0406 3f0044014402"));
+    assert_eq!(serial(Files::new(&[("2f00", &redirected), ("44014402", INFO)])), SERIAL);
+
+    let by_name = entry(&format!("4f0c{PKCS15}"));
+    let card = Files::new(&[("2f00", &by_name), ("77015032", INFO)]).named(PKCS15, "7701");
+    assert_eq!(serial(card), SERIAL);
+}
+
+#[test]
+fn the_known_application_comes_before_others_and_padding_ends_ef_dir() {
+    let other = entry("4f05a000000001 5104 3f006601");
+    let dir = format!("{other}{}ffffffff", usual_entry());
+    let card =
+        Files::new(&[("2f00", &dir), ("66015032", "300a02010004050102030405"), ("50155032", INFO)]);
+    assert_eq!(serial(card), SERIAL);
+}
+
+#[test]
+fn an_ef_dir_of_records_is_read_record_by_record() {
+    let mut card = Files::new(&[("50155032", INFO)]);
+    let records = vec![entry("4f05a000000001"), usual_entry()];
+    card.content.insert("2f00".to_owned(), Content::Records(records));
+    assert_eq!(serial(card), SERIAL);
+}
+
+#[test]
+fn without_ef_dir_the_usual_places_are_looked_into() {
+    assert_eq!(serial(Files::new(&[("50155032", INFO)])), SERIAL);
+    assert_eq!(
+        serial(
+            Files::new(&[("7701 5032", INFO)].map(|_| ("77015032", INFO))).named(PKCS15, "7701")
+        ),
+        SERIAL
+    );
+}
+
+/// A card that shows its file system only once its applet was selected.
+struct Applet(Files, BTreeMap<String, Content>);
+
+impl Transmit for Applet {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
+        let answer = self.0.transmit(command);
+        if command.get(1..4) == Some(&[0xA4, 0x04, 0x00]) && answer == Ok(vec![0x90, 0x00]) {
+            self.0.content = self.1.clone();
+        }
+        answer
+    }
+    fn protocol(&self) -> Protocol {
+        Protocol::T1
+    }
+}
+
+#[test]
+fn an_applet_with_a_file_system_of_its_own_is_selected_first() {
+    let name = "f276a288bcfba69d34f31001";
+    let mut card = Files::new(&[("aa01", "00")]).named(name, "");
+    // Nothing of the file system is there before the applet is.
+    let inside = Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]).content;
+    card.manners = vec!["0400", "0800", "0000"];
+    let mut applet = Applet(card, inside);
+    let reading = probe(&mut applet).unwrap();
+    assert_eq!(reading.serial.to_string(), SERIAL);
+    assert_eq!(reading.home, Some(Command::select(&ISO_APPLET)));
+}
+
+#[test]
+fn cards_with_few_ways_of_select_are_read_all_the_same() {
+    let files = || Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]);
+    for manners in
+        [["0800"].as_slice(), &["080c"], &["0000"], &["000c"], &["0000", "0200"], &["000c", "020c"]]
+    {
+        assert_eq!(serial(files().manners(manners)), SERIAL, "{manners:?}");
+    }
+}
+
+#[test]
+fn a_long_token_info_is_read_to_the_end_of_its_sequence() {
+    let rest = "5a".repeat(300);
+    let content = format!("30820140 020100 04089276000000001234 0c82012c {rest}");
+    let content = content.replace("30820140", &format!("3082{:04x}", 3 + 10 + 4 + 300));
+    assert_eq!(serial(Files::new(&[("50155032", &format!("{content}0000"))])), SERIAL);
+}
+
+#[test]
+fn a_token_info_without_a_serial_number_is_a_card_without_an_id() {
+    for content in ["3003020100", "30080201000c03414243", "30050201000400"] {
+        let mut card = Files::new(&[("50155032", content)]);
+        assert!(matches!(probe(&mut card), Err(Miss::NoId(_))), "{content}");
+    }
+    let mut zeros = Files::new(&[("50155032", "3007020100 04020000")]);
+    assert_eq!(probe(&mut zeros).unwrap().candidates, []);
+}
+
+#[test]
+fn what_is_no_token_info_is_another_family() {
+    for content in ["", "00", "30", "3000", "310302 0100", "30030401 00", "3080020100"] {
+        let mut card = Files::new(&[("50155032", content)]);
+        assert!(matches!(probe(&mut card), Err(Miss::OtherFamily(_))), "{content}");
+    }
+    let mut none = Script::new(Protocol::T1);
+    assert!(matches!(probe(&mut none), Err(Miss::OtherFamily(_))));
+    assert!(none.sent().len() <= 8, "{:?}", none.sent());
+}

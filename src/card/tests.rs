@@ -1,0 +1,230 @@
+//! Cards of several families, of none, and of bad will.
+
+use proptest::prelude::*;
+
+use super::script::{CARDID, GIDS_SELECTED, GIDS_TABLE, Hostile, Script, atr};
+use super::*;
+
+const CHUID_READ: &str = "00cb3fff055c035fc10200";
+const PIV_SELECT: &str = "00a4040009a0000003080000100000";
+const GUID: &str = "a04f5343731001f9aa6e34537bee6fc1";
+
+fn plan(families: &[Family]) -> Plan {
+    Plan { families: Families::Usual(families.to_vec()), id_rule: None }
+}
+
+fn ask_as(
+    card: &mut dyn Transmit,
+    plan: &Plan,
+    in_use: bool,
+) -> (Result<Identity, ProbeError>, Inventory) {
+    let mut inventory = Inventory::default();
+    let subject = Subject { atr: &atr(), plan, in_use };
+    let result = identify(card, subject, &mut inventory);
+    (result, inventory)
+}
+
+fn identify_as(card: &mut dyn Transmit, families: &[Family]) -> Result<Identity, ProbeError> {
+    ask_as(card, &plan(families), false).0
+}
+
+/// A card that has a PIV application besides whatever else it has.
+fn with_piv(card: Script) -> Script {
+    card.on(PIV_SELECT, "61114f0600001000010079074f05a0000003089000")
+        .on(CHUID_READ, &format!("53123410{GUID}9000"))
+}
+
+#[test]
+fn a_card_that_no_family_knows_says_what_each_family_met() {
+    let mut card = Script::new(Protocol::T1);
+    let error = identify_as(&mut card, &[Family::Gids, Family::Pkcs15]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no family recognised the card (gids: card answered 6A82 (absent); pkcs15: card has no \
+         EF.TokenInfo)"
+    );
+}
+
+#[test]
+fn a_card_that_nobody_knows_has_seen_some_16_commands() {
+    let mut card = Script::new(Protocol::T1);
+    identify_as(&mut card, &Family::ALL).unwrap_err();
+    assert!(card.sent().len() <= 16, "{:?}", card.sent());
+}
+
+#[test]
+fn a_gids_card_sees_its_three_commands_those_of_the_inventory_and_its_select_again() {
+    let mut card = Script::gids(Protocol::T1);
+    let identity = identify_as(&mut card, &[Family::Gids]).unwrap();
+    assert_eq!(identity.serial.to_string(), CARDID);
+    let select = "00a4040009a0000003974254465900";
+    assert_eq!(
+        card.sent(),
+        [
+            select,
+            "00cba000045c02df1f00",
+            "00cba012045c02df2000",
+            "00a4040008a00000015100000000",
+            select,
+        ]
+    );
+}
+
+#[test]
+fn an_interruption_ends_the_probe_whatever_families_are_left() {
+    for why in [
+        Interrupted::Removed,
+        Interrupted::Reset,
+        Interrupted::Lost,
+        Interrupted::Deadline,
+        Interrupted::Failed { what: "broken".to_owned() },
+    ] {
+        let mut card = Script::new(Protocol::T1).interrupted_after(0, why.clone());
+        let error = identify_as(&mut card, &Family::ALL).unwrap_err();
+        assert_eq!(error, ProbeError::Interrupted(why));
+        assert_eq!(card.sent().len(), 1);
+    }
+}
+
+#[test]
+fn a_card_that_goes_while_it_tells_more_is_not_identified_and_one_that_falls_silent_is() {
+    let run = |why| {
+        let mut card = Script::gids(Protocol::T1).interrupted_after(3, why);
+        identify_as(&mut card, &[Family::Gids])
+    };
+    for why in [Interrupted::Removed, Interrupted::Reset, Interrupted::Lost] {
+        assert_eq!(run(why.clone()), Err(ProbeError::Interrupted(why)));
+    }
+    assert!(run(Interrupted::Deadline).is_ok());
+    assert!(run(Interrupted::Failed { what: "broken".to_owned() }).is_ok());
+}
+
+#[test]
+fn a_card_without_an_id_is_shown_to_the_next_family_and_reported_as_such() {
+    let blank = || Script::gids(Protocol::T1).on("00cba012045c02df2000", "df20009000");
+    let error = identify_as(&mut blank(), &[Family::Gids, Family::Piv]).unwrap_err();
+    assert!(matches!(error, ProbeError::NoId { family: Family::Gids, .. }));
+    let zeros = blank().on("00cba012045c02df2000", &format!("df2010{}9000", "00".repeat(16)));
+    let identity = identify_as(&mut with_piv(zeros), &[Family::Gids, Family::Piv]).unwrap();
+    assert_eq!(identity.family, Family::Piv);
+}
+
+#[test]
+fn a_card_that_is_gids_and_piv_may_be_known_by_either() {
+    let rules = |families: &[Family]| {
+        let mut card = with_piv(Script::gids(Protocol::T1));
+        let identity = identify_as(&mut card, families).unwrap();
+        (identity.family, identity.candidates().map(|c| c.rule.as_str()).collect::<Vec<_>>())
+    };
+    let gids = ["gids-cardid", "gids-cardid-be"];
+    let piv = ["piv-guid-le", "piv-guid-be", "piv-opensc"];
+    assert_eq!(
+        rules(&[Family::Gids, Family::Piv]),
+        (Family::Gids, [gids.as_slice(), &piv].concat())
+    );
+    assert_eq!(rules(&[Family::Gids]), (Family::Gids, gids.to_vec()));
+    assert_eq!(rules(&[Family::Piv]), (Family::Piv, piv.to_vec()));
+}
+
+#[test]
+fn a_pinned_rule_leaves_its_candidate_and_no_other() {
+    let run = |families: Families, rule| {
+        let mut card = with_piv(Script::gids(Protocol::T1));
+        let plan = Plan { families, id_rule: Some(rule) };
+        ask_as(&mut card, &plan, false).0
+    };
+    let identity = run(Families::Pinned(vec![Family::Piv]), IdRule::PivGuidBe).unwrap();
+    let ids: Vec<_> = identity.candidates().map(|c| c.card_id.to_string()).collect();
+    assert_eq!(ids, ["a04f5343-7310-01f9-aa6e-34537bee6fc1"]);
+
+    let missing = run(Families::Pinned(vec![Family::Piv]), IdRule::PivFascn).unwrap_err();
+    assert!(missing.to_string().contains("no id by the rule piv-fascn"), "{missing}");
+}
+
+#[test]
+fn a_card_in_use_is_asked_without_a_select_or_left_alone() {
+    let selects =
+        |card: &Script| card.sent().iter().filter(|sent| sent.starts_with("00a4")).count();
+    let mut gids = Script::gids(Protocol::T1);
+    let (result, _) = ask_as(&mut gids, &plan(&Family::ALL), true);
+    assert_eq!(result.unwrap().family, Family::Gids);
+    assert_eq!(selects(&gids), 0);
+
+    let mut piv = with_piv(Script::new(Protocol::T1))
+        .on("00cb3fff035c017e00", "7e0d4f0ba00000030800001000010 09000");
+    let (result, _) = ask_as(&mut piv, &plan(&Family::ALL), true);
+    assert_eq!(result.unwrap().family, Family::Piv);
+    assert_eq!(selects(&piv), 0);
+
+    let mut other = Script::new(Protocol::T1);
+    assert_eq!(ask_as(&mut other, &plan(&Family::ALL), true).0, Err(ProbeError::InUse));
+    assert_eq!(selects(&other), 0);
+    assert!(other.sent().len() <= 3, "{:?}", other.sent());
+}
+
+#[test]
+fn a_card_that_says_yes_to_everything_is_not_identified_whatever_it_adds() {
+    for answer in ["9000", "00009000", "53009000", "6f009000", "611200009000"] {
+        let answers = vec![hex::decode(answer).unwrap()];
+        for in_use in [false, true] {
+            let mut card = Hostile { answers: answers.clone(), protocol: Protocol::T1, sent: 0 };
+            let (result, inventory) = ask_as(&mut card, &plan(&Family::ALL), in_use);
+            assert!(result.is_err(), "{answer}: {result:?}");
+            assert!(inventory.is_empty(), "{answer}: {inventory:?}");
+            assert!(card.sent <= 80, "{answer}: {}", card.sent);
+        }
+    }
+}
+
+/// Answers that get past one check or another, and ones that get past none.
+fn answer() -> impl Strategy<Value = Vec<u8>> {
+    let bytes = |text: &str| hex::decode(text.replace(' ', "")).unwrap();
+    let object = |tag: &'static [u8]| {
+        prop::collection::vec(any::<u8>(), 0..200).prop_map(move |data| {
+            let length = u8::try_from(data.len()).unwrap();
+            [tag, &[0x81, length], &data, &[0x90, 0x00]].concat()
+        })
+    };
+    prop_oneof![
+        Just(bytes(GIDS_SELECTED)),
+        Just(bytes(&format!("df1f818d{GIDS_TABLE}9000"))),
+        Just(bytes("9000")),
+        Just(bytes("61114f0600001000010079074f05a0000003089000")),
+        Just(bytes(&format!("53123410{GUID}9000"))),
+        Just(bytes("d27600012401030400061234567800009000")),
+        Just(bytes("301e0201000408927600000000123 40c0541434d452180044341524403020430 9000")),
+        Just(bytes("61194f0ca000000063504b43532d31355009504b435323313520619000")),
+        prop::collection::vec(any::<u8>(), 0..300),
+        object(&[0x53]),
+        object(&[0x30]),
+        object(&[0x61]),
+        object(&[0xDF, 0x1F]),
+        (prop::collection::vec(any::<u8>(), 0..300), any::<u8>()).prop_map(|(mut data, xx)| {
+            data.extend([0x61, xx]);
+            data
+        }),
+        (prop::collection::vec(any::<u8>(), 0..4), any::<u8>()).prop_map(|(mut data, xx)| {
+            data.extend([0x6C, xx]);
+            data
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_card_makes_a_probe_panic_or_go_on_for_ever(
+        answers in prop::collection::vec(answer(), 1..24),
+        families in Just(Family::ALL.to_vec()).prop_shuffle(),
+        t0 in any::<bool>(),
+        in_use in any::<bool>(),
+    ) {
+        let protocol = if t0 { Protocol::T0 } else { Protocol::T1 };
+        let mut card = Hostile { answers, protocol, sent: 0 };
+        let (result, _) = ask_as(&mut card, &plan(&families), in_use);
+        prop_assert!(card.sent <= MAX_COMMANDS);
+        if let Ok(identity) = result {
+            let nobody = |id: &crate::domain::CardId| id.uuid().is_nil() || id.uuid().is_max();
+            prop_assert!(!identity.candidates().any(|c| nobody(&c.card_id)));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the configuration says about asking cards who they are.
+
+use super::{Atr, AtrPattern, Family, IdRule};
+
+/// One `[[card]]` of the configuration: what a site knows about a kind of card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardRule {
+    /// Which cards it is about.
+    pub matches: AtrPattern,
+    /// The families that such a card is asked for, in this order; the station's where not set.
+    pub families: Option<Vec<Family>>,
+    /// The one rule whose id CM knows such cards by; every rule's candidates where not set.
+    pub id_rule: Option<IdRule>,
+}
+
+/// How cards are asked who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probing {
+    /// The families that a card is asked for, in this order.
+    pub families: Vec<Family>,
+    /// Every `[[card]]`, in file order; the first that matches wins.
+    pub cards: Vec<CardRule>,
+}
+
+/// How one card is asked who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The families that it is asked for.
+    pub families: Families,
+    /// The one rule whose id counts, where the site has pinned one.
+    pub id_rule: Option<IdRule>,
+}
+
+/// The families that a card is asked for, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Families {
+    /// As the site says for this very card.
+    Pinned(Vec<Family>),
+    /// As the station says for all cards; what the ATR hints at may go first.
+    Usual(Vec<Family>),
+}
+
+impl Default for Probing {
+    /// Every family, and no card that is known better.
+    fn default() -> Self {
+        Self { families: Family::ALL.to_vec(), cards: Vec::new() }
+    }
+}
+
+impl Probing {
+    /// How a card with this ATR is asked.
+    ///
+    /// A rule that is pinned without families leaves only its own family to ask for: no other
+    /// could give such an id.
+    #[must_use]
+    pub fn plan(&self, atr: &Atr) -> Plan {
+        let rule = self.cards.iter().find(|card| card.matches.matches(atr));
+        let id_rule = rule.and_then(|rule| rule.id_rule);
+        let pinned = rule
+            .and_then(|rule| rule.families.clone())
+            .or_else(|| id_rule.map(|rule| vec![rule.family()]));
+        let families =
+            pinned.map_or_else(|| Families::Usual(self.families.clone()), Families::Pinned);
+        Plan { families, id_rule }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probing(cards: &[(&str, Option<Vec<Family>>, Option<IdRule>)]) -> Probing {
+        let rule =
+            |(matches, families, id_rule): &(&str, Option<Vec<Family>>, Option<IdRule>)| CardRule {
+                matches: matches.parse().unwrap(),
+                families: families.clone(),
+                id_rule: *id_rule,
+            };
+        Probing { families: vec![Family::Gids], cards: cards.iter().map(rule).collect() }
+    }
+
+    #[test]
+    fn the_first_card_rule_that_matches_wins_and_no_rule_means_the_usual() {
+        let probing = probing(&[
+            ("3b00??", None, Some(IdRule::PivGuidBe)),
+            ("3b????", Some(vec![Family::Openpgp, Family::Piv]), None),
+        ]);
+        let plan = |atr: &str| probing.plan(&atr.parse().unwrap());
+        assert_eq!(plan("3b00aa").families, Families::Pinned(vec![Family::Piv]));
+        assert_eq!(plan("3b00aa").id_rule, Some(IdRule::PivGuidBe));
+        let both = vec![Family::Openpgp, Family::Piv];
+        assert_eq!(plan("3b01aa").families, Families::Pinned(both));
+        assert_eq!(plan("3b0000aa").families, Families::Usual(vec![Family::Gids]));
+    }
+}

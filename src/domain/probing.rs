@@ -69,22 +69,17 @@ impl Probing {
 mod tests {
     use super::*;
 
-    fn probing(cards: &[(&str, Option<Vec<Family>>, Option<IdRule>)]) -> Probing {
-        let rule =
-            |(matches, families, id_rule): &(&str, Option<Vec<Family>>, Option<IdRule>)| CardRule {
-                matches: matches.parse().unwrap(),
-                families: families.clone(),
-                id_rule: *id_rule,
-            };
-        Probing { families: vec![Family::Gids], cards: cards.iter().map(rule).collect() }
+    fn rule(matches: &str, families: Option<Vec<Family>>, id_rule: Option<IdRule>) -> CardRule {
+        CardRule { matches: matches.parse().unwrap(), families, id_rule }
     }
 
     #[test]
     fn the_first_card_rule_that_matches_wins_and_no_rule_means_the_usual() {
-        let probing = probing(&[
-            ("3b00??", None, Some(IdRule::PivGuidBe)),
-            ("3b????", Some(vec![Family::Openpgp, Family::Piv]), None),
-        ]);
+        let cards = vec![
+            rule("3b00??", None, Some(IdRule::PivGuidBe)),
+            rule("3b????", Some(vec![Family::Openpgp, Family::Piv]), None),
+        ];
+        let probing = Probing { families: vec![Family::Gids], cards };
         let plan = |atr: &str| probing.plan(&atr.parse().unwrap());
         assert_eq!(plan("3b00aa").families, Families::Pinned(vec![Family::Piv]));
         assert_eq!(plan("3b00aa").id_rule, Some(IdRule::PivGuidBe));

@@ -28,7 +28,10 @@ mod tests;
 mod tlv;
 
 pub use apdu::{Command, Protocol, StatusWord};
-pub use atr::{AtrFacts, Checksum, CompactTlv, Contactless, Convention};
+pub use atr::{
+    AtrFacts, Category, Checksum, CompactTlv, Contactless, Convention, Historical, InterfaceByte,
+    Letter, Odd, Role, Scope, hint, likeliest_first,
+};
 
 pub use exchange::MAX_COMMANDS;
 

@@ -7,27 +7,34 @@ use std::fmt;
 
 use crate::domain::Atr;
 
-/// The cards that are known by name, with the ATR as text.
-const KNOWN: [(&str, &str); 2] = [
-    ("3b8d0180fba000000397425446590301c8", "Microsoft virtual smart card"),
-    ("3b8d0180fba000000397425446590401cf", "Microsoft virtual smart card (newer)"),
-];
+mod historical;
+mod interface;
+mod known;
+mod meaning;
+
+pub use historical::{Category, CompactTlv, Historical};
+pub use interface::{InterfaceByte, Letter, Role, Scope};
+pub use known::{hint, likeliest_first};
+
+use interface::Interface;
 
 /// What an ATR tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AtrFacts {
     /// How bits are sent.
     pub convention: Convention,
+    /// The interface bytes, in the order sent.
+    pub interface: Vec<InterfaceByte>,
     /// The transmission protocols that the card offers, the preferred one first: 0 for T=0.
     pub protocols: Vec<u8>,
-    /// The historical bytes: free words of the card's maker.
-    pub historical: Vec<u8>,
-    /// The entries in the historical bytes, where those say that they are compact-TLV.
-    pub entries: Vec<CompactTlv>,
+    /// The historical bytes.
+    pub historical: Historical,
     /// Whether the check byte fits.
     pub checksum: Checksum,
-    /// Whether the ATR ends before it should.
+    /// Whether the ATR ends before it should, the check byte left aside.
     pub cut_off: bool,
+    /// How many bytes follow the end.
+    pub surplus: usize,
     /// The kind of contactless card, where the reader made the ATR up for one.
     pub contactless: Option<Contactless>,
     /// The card's name, where this ATR is known.
@@ -58,15 +65,6 @@ pub enum Checksum {
     NotDue,
 }
 
-/// An entry of compact-TLV historical bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CompactTlv {
-    /// The tag, 0 to 15.
-    pub tag: u8,
-    /// The value.
-    pub value: Vec<u8>,
-}
-
 /// The ATR that PC/SC part 3 has readers make up for contactless cards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contactless {
@@ -81,6 +79,25 @@ pub enum Contactless {
     },
 }
 
+/// Something that the standard does not foresee. No reason to refuse the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Odd {
+    /// The first byte is neither 3B nor 3F.
+    Convention,
+    /// The first TD byte names T=15, which is no protocol.
+    FirstProtocol,
+    /// The ATR ends before it should.
+    CutOff,
+    /// The last entry of the historical bytes is longer than they are.
+    Historical,
+    /// The check byte does not fit.
+    WrongCheck,
+    /// The check byte is not there.
+    MissingCheck,
+    /// This many bytes follow the end.
+    Surplus(usize),
+}
+
 impl AtrFacts {
     /// Decodes an ATR.
     #[must_use]
@@ -89,62 +106,60 @@ impl AtrFacts {
         let [ts, after_ts @ ..] = bytes else { return Self::nothing() };
         let [t0, rest @ ..] = after_ts else { return Self::nothing() };
 
-        let (indicated, interface_end) = interface_bytes(*t0, rest);
+        let interface = Interface::read(*t0, rest);
         let announced = usize::from(t0 & 0x0F);
-        let historical = interface_end.get(..announced).unwrap_or(interface_end).to_vec();
-        let after = interface_end.get(announced..).unwrap_or_default();
+        let (historical, after) =
+            interface.rest.split_at_checked(announced).unwrap_or((interface.rest, [].as_slice()));
+        let (checksum, surplus) = Checksum::of(after_ts, &interface.indicated(), after);
 
         Self {
             convention: Convention::of(*ts),
-            protocols: offered(&indicated),
-            entries: compact_tlv(&historical),
-            checksum: Checksum::of(after_ts, &indicated, after),
-            cut_off: historical.len() < announced,
-            contactless: contactless(bytes, &historical),
-            known: known(atr),
-            historical,
+            protocols: offered(&interface.indicated()),
+            historical: Historical::of(historical),
+            checksum,
+            cut_off: interface.cut_off || historical.len() < announced,
+            surplus,
+            contactless: contactless(bytes, historical),
+            known: known::name(atr),
+            interface: interface.bytes,
         }
     }
 
     /// What an ATR of no bytes would tell; a parsed [`Atr`] has at least two.
-    const fn nothing() -> Self {
+    fn nothing() -> Self {
         Self {
             convention: Convention::Unknown(0),
+            interface: Vec::new(),
             protocols: Vec::new(),
-            historical: Vec::new(),
-            entries: Vec::new(),
+            historical: Historical::default(),
             checksum: Checksum::Missing,
             cut_off: true,
+            surplus: 0,
             contactless: None,
             known: None,
         }
     }
-}
 
-/// The family that a card with this ATR is most likely of.
-pub(super) fn hint(_atr: &Atr) -> Option<crate::domain::Family> {
-    None
-}
-
-/// The protocol nibbles of every TD byte, and what follows the interface bytes.
-///
-/// T0 and each TD announce, from bit 5 up, which of TA TB TC TD follow (ISO 7816-3 section 8.2.3).
-fn interface_bytes(t0: u8, mut rest: &[u8]) -> (Vec<u8>, &[u8]) {
-    let mut indicated = Vec::new();
-    let mut announcing = Some(t0);
-    while let Some(byte) = announcing {
-        let before_td = (byte & 0x70).count_ones() as usize;
-        rest = rest.get(before_td..).unwrap_or_default();
-        announcing = None;
-        if byte & 0x80 != 0
-            && let [td, after @ ..] = rest
-        {
-            indicated.push(td & 0x0F);
-            announcing = Some(*td);
-            rest = after;
-        }
+    /// What the standard does not foresee, in the order of the bytes.
+    #[must_use]
+    pub fn odd(&self) -> Vec<Odd> {
+        let first_td = self.interface.iter().find(|byte| byte.letter == Letter::D);
+        let global_first = first_td.is_some_and(|td| td.value & 0x0F == 15);
+        let uneven = !self.historical.leftover.is_empty();
+        let surplus = self.surplus > 0;
+        [
+            (matches!(self.convention, Convention::Unknown(_)), Odd::Convention),
+            (global_first, Odd::FirstProtocol),
+            (self.cut_off, Odd::CutOff),
+            (uneven, Odd::Historical),
+            (self.checksum == Checksum::Wrong, Odd::WrongCheck),
+            (self.checksum == Checksum::Missing && !self.cut_off, Odd::MissingCheck),
+            (surplus, Odd::Surplus(self.surplus)),
+        ]
+        .into_iter()
+        .filter_map(|(is_so, odd)| is_so.then_some(odd))
+        .collect()
     }
-    (indicated, rest)
 }
 
 /// Without a TD byte there is T=0; 15 stands for global bytes, not for a protocol.
@@ -156,25 +171,6 @@ fn offered(indicated: &[u8]) -> Vec<u8> {
         }
     }
     if protocols.is_empty() { vec![0] } else { protocols }
-}
-
-/// ISO 7816-4 section 8.1.1: category 80 is compact-TLV; category 00 is too, and ends in three
-/// bytes of status, which are tag 8 in the other.
-fn compact_tlv(historical: &[u8]) -> Vec<CompactTlv> {
-    let (mut rest, status) = match historical {
-        [0x80, rest @ ..] => (rest, None),
-        [0x00, rest @ .., a, b, c] => (rest, Some(vec![*a, *b, *c])),
-        _ => return Vec::new(),
-    };
-    let mut entries = Vec::new();
-    while let [head, after @ ..] = rest
-        && let Some((value, after)) = after.split_at_checked(usize::from(head & 0x0F))
-    {
-        entries.push(CompactTlv { tag: head >> 4, value: value.to_vec() });
-        rest = after;
-    }
-    entries.extend(status.map(|value| CompactTlv { tag: 8, value }));
-    entries
 }
 
 /// PC/SC part 3: `3B 8n 80 01`, then the card's own bytes or those of a table.
@@ -191,11 +187,6 @@ fn contactless(atr: &[u8], historical: &[u8]) -> Option<Contactless> {
     }
 }
 
-fn known(atr: &Atr) -> Option<&'static str> {
-    let text = atr.to_string();
-    KNOWN.iter().find(|(known, _)| *known == text).map(|(_, name)| *name)
-}
-
 impl Convention {
     const fn of(ts: u8) -> Self {
         match ts {
@@ -207,36 +198,17 @@ impl Convention {
 }
 
 impl Checksum {
-    /// TCK is due as soon as anything but T=0 is indicated (ISO 7816-3 section 8.2.5).
-    fn of(checked: &[u8], indicated: &[u8], after_historical: &[u8]) -> Self {
+    /// TCK is due as soon as anything but T=0 is indicated (ISO 7816-3 section 8.2.5). `from_t0`
+    /// is the ATR without TS, `after` what follows the historical bytes; what is too much comes
+    /// with it.
+    fn of(from_t0: &[u8], indicated: &[u8], after: &[u8]) -> (Self, usize) {
         if indicated.iter().all(|protocol| *protocol == 0) {
-            Self::NotDue
-        } else if after_historical.is_empty() {
-            Self::Missing
-        } else if checked.iter().fold(0, |sum, byte| sum ^ byte) == 0 {
-            Self::Right
-        } else {
-            Self::Wrong
+            return (Self::NotDue, after.len());
         }
-    }
-}
-
-impl CompactTlv {
-    /// What the entry is about (ISO 7816-4 section 8.1.1).
-    #[must_use]
-    pub const fn meaning(&self) -> &'static str {
-        match self.tag {
-            1 => "country",
-            2 => "issuer number",
-            3 => "services",
-            4 => "initial access",
-            5 => "issuer's data",
-            6 => "pre-issuing data",
-            7 => "capabilities",
-            8 => "status",
-            15 => "application",
-            _ => "unknown",
-        }
+        let [_, surplus @ ..] = after else { return (Self::Missing, 0) };
+        let checked = from_t0.len().saturating_sub(surplus.len());
+        let sum = from_t0.iter().take(checked).fold(0, |sum, byte| sum ^ byte);
+        (if sum == 0 { Self::Right } else { Self::Wrong }, surplus.len())
     }
 }
 
@@ -261,6 +233,21 @@ impl fmt::Display for Checksum {
     }
 }
 
+impl fmt::Display for Odd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Convention => f.write_str("begins with neither 3B nor 3F"),
+            Self::FirstProtocol => f.write_str("TD1 names T=15, which is no protocol"),
+            Self::CutOff => f.write_str("ends before it should"),
+            Self::Historical => f.write_str("the last historical entry is cut off"),
+            Self::WrongCheck => f.write_str("check byte wrong"),
+            Self::MissingCheck => f.write_str("check byte missing"),
+            Self::Surplus(1) => f.write_str("1 byte too many"),
+            Self::Surplus(n) => write!(f, "{n} bytes too many"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -279,7 +266,7 @@ mod tests {
         assert_eq!(facts.checksum, Checksum::Right);
         assert_eq!(facts.known, Some("Microsoft virtual smart card"));
         assert_eq!(facts.contactless, None);
-        let [entry] = facts.entries.as_slice() else { panic!("{facts:?}") };
+        let [entry] = facts.historical.entries.as_slice() else { panic!("{facts:?}") };
         assert_eq!(entry.meaning(), "application");
         assert_eq!(hex::encode(&entry.value), "a0000003974254465903 01".replace(' ', ""));
     }
@@ -295,7 +282,7 @@ mod tests {
         assert_eq!(facts.protocols, [0]);
         assert_eq!(facts.checksum, Checksum::NotDue);
         assert!(!facts.cut_off);
-        let tags: Vec<u8> = facts.entries.iter().map(|entry| entry.tag).collect();
+        let tags: Vec<u8> = facts.historical.entries.iter().map(|entry| entry.tag).collect();
         assert_eq!(tags, [3, 6, 1, 8]);
     }
 
@@ -318,9 +305,9 @@ mod tests {
     #[test]
     fn the_status_at_the_end_of_category_00_is_an_entry() {
         let facts = facts("3bda18ff81b1fe751f030031c573c001400090000c");
-        let tags: Vec<u8> = facts.entries.iter().map(|entry| entry.tag).collect();
+        let tags: Vec<u8> = facts.historical.entries.iter().map(|entry| entry.tag).collect();
         assert_eq!(tags, [3, 7, 8]);
-        assert_eq!(facts.entries[2].value, [0x00, 0x90, 0x00]);
+        assert_eq!(facts.historical.entries[2].value, [0x00, 0x90, 0x00]);
     }
 
     #[test]
@@ -336,14 +323,37 @@ mod tests {
         assert_eq!(wrong.checksum, Checksum::Wrong);
         assert_eq!(wrong.protocols, [1]);
         assert_eq!(facts("3b8001").checksum, Checksum::Missing);
+        assert_eq!(wrong.odd(), [Odd::WrongCheck]);
     }
 
     #[test]
     fn an_atr_that_announces_more_than_it_has_is_cut_off() {
         let facts = facts("3b0f8031");
         assert!(facts.cut_off);
-        assert_eq!(facts.historical, [0x80, 0x31]);
-        assert_eq!(facts.entries, []);
+        assert_eq!(facts.historical.bytes, [0x80, 0x31]);
+        assert_eq!(facts.historical.entries, []);
+    }
+
+    #[test]
+    fn an_atr_that_ends_within_its_interface_bytes_is_cut_off() {
+        assert!(facts("3bf013").cut_off);
+        assert!(!facts("3b1013").cut_off);
+    }
+
+    #[test]
+    fn bytes_after_the_end_are_told_and_not_checked() {
+        let facts = facts("3b8d0180fba000000397425446590301c8ffff");
+        assert_eq!(facts.checksum, Checksum::Right);
+        assert_eq!(facts.odd(), [Odd::Surplus(2)]);
+    }
+
+    #[test]
+    fn everything_that_is_odd_is_told_in_the_order_of_the_bytes() {
+        let meant = [Odd::Convention, Odd::FirstProtocol, Odd::MissingCheck];
+        assert_eq!(facts("00800f").odd(), meant);
+        let meant = [Odd::Convention, Odd::FirstProtocol, Odd::CutOff];
+        assert_eq!(facts("00821f80").odd(), meant);
+        assert_eq!(facts("3b038032ff").odd(), [Odd::Historical]);
     }
 
     #[test]
@@ -356,8 +366,11 @@ mod tests {
         #[test]
         fn every_atr_is_decoded(bytes in prop::collection::vec(any::<u8>(), 2..=33)) {
             let facts = AtrFacts::of(&Atr::try_from(bytes.as_slice()).unwrap());
+            let _words: Vec<_> = facts.interface.iter().map(InterfaceByte::meaning).collect();
+            let _entries: Vec<_> = facts.historical.entries.iter().map(CompactTlv::words).collect();
+            let _hint = (hint(&Atr::try_from(bytes.as_slice()).unwrap()), facts.historical.text());
             prop_assert!(!facts.protocols.is_empty());
-            prop_assert!(facts.historical.len() <= 15);
+            prop_assert!(facts.historical.bytes.len() <= 15);
         }
     }
 }

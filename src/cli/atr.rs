@@ -5,11 +5,16 @@ use serde_json::{Value, json};
 use crate::card::{AtrFacts, Checksum, CompactTlv, InterfaceByte, hint};
 use crate::domain::Atr;
 
-/// The lines about an ATR.
-pub(super) fn as_text(atr: &Atr) -> Vec<String> {
+mod list;
+
+pub(super) use list::names as list_names;
+
+/// The lines about an ATR; `list_names` is what the list of pcsc-tools says.
+pub(super) fn as_text(atr: &Atr, list_names: &[String]) -> Vec<String> {
     let facts = AtrFacts::of(atr);
     let protocols: Vec<_> = facts.protocols.iter().map(|t| format!("T={t}")).collect();
     let mut lines: Vec<_> = facts.known.map(str::to_owned).into_iter().collect();
+    lines.extend(list_names.iter().map(|name| format!("pcsc-tools: {name}")));
     lines.extend(hint(atr).map(|family| format!("looks like {family}")));
     lines.push(format!("{}, {}", facts.convention, protocols.join(" and ")));
     lines.extend(facts.interface.iter().copied().map(interface_line));
@@ -38,7 +43,7 @@ fn entry_line(entry: &CompactTlv) -> String {
 }
 
 /// The same as an object.
-pub(super) fn as_json(atr: &Atr) -> Value {
+pub(super) fn as_json(atr: &Atr, list_names: &[String]) -> Value {
     let facts = AtrFacts::of(atr);
     let historical = &facts.historical;
     json!({
@@ -55,6 +60,7 @@ pub(super) fn as_json(atr: &Atr) -> Value {
         "contactless": facts.contactless.is_some(),
         "family_hint": hint(atr),
         "known_as": facts.known,
+        "list_names": list_names,
     })
 }
 
@@ -74,4 +80,45 @@ fn entry_object(entry: &CompactTlv) -> Value {
         "meaning": entry.meaning(),
         "words": entry.words(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YUBIKEY: &str = "3bfd1300008131fe158073c021c057597562694b657940";
+
+    #[test]
+    fn our_name_comes_first_and_those_of_the_list_after_it() {
+        let lines = as_text(&YUBIKEY.parse().unwrap(), &["Yubico YubiKey 5 NFC (PKI)".to_owned()]);
+        let meant = [
+            "YubiKey 5 NFC (contact)",
+            "pcsc-tools: Yubico YubiKey 5 NFC (PKI)",
+            "looks like piv",
+            "direct, T=1",
+            "  TA1 13  Fi 372, Di 4, up to 5 MHz: at most 53763 bit/s",
+        ];
+        assert_eq!(lines[..meant.len()], meant);
+        assert_eq!(lines.last().unwrap(), "check byte right");
+    }
+
+    #[test]
+    fn the_object_has_every_byte_by_name_and_both_kinds_of_names() {
+        let object = as_json(&YUBIKEY.parse().unwrap(), &["a".to_owned()]);
+        assert_eq!(object["known_as"], "YubiKey 5 NFC (contact)");
+        assert_eq!(object["list_names"], json!(["a"]));
+        assert_eq!(object["family_hint"], "piv");
+        assert_eq!(object["historical_category"], "compact-tlv");
+        let names: Vec<_> =
+            object["interface"].as_array().unwrap().iter().map(|byte| &byte["name"]).collect();
+        assert_eq!(names, ["TA1", "TB1", "TC1", "TD1", "TD2", "TA3", "TB3"]);
+    }
+
+    #[test]
+    fn a_card_that_nobody_knows_has_no_names() {
+        let object = as_json(&"3f00".parse().unwrap(), &[]);
+        assert!(object["known_as"].is_null() && object["family_hint"].is_null());
+        assert_eq!(object["list_names"], json!([]));
+        assert_eq!(as_text(&"3f00".parse().unwrap(), &[]), ["inverse, T=0"]);
+    }
 }

@@ -204,7 +204,7 @@ pub(super) fn read(
 }
 
 fn as_json(card: &Card, trace: bool) -> Value {
-    let facts = atr::as_json(&card.atr);
+    let facts = atr::as_json(&card.atr, &atr::list_names(&card.atr));
     let mut object = json!({ "reader": card.reader, "atr": card.atr, "atr_facts": facts });
     merge(&mut object, &card.result);
     if trace && let Some(object) = object.as_object_mut() {
@@ -223,7 +223,8 @@ fn as_json(card: &Card, trace: bool) -> Value {
 fn as_text(card: &Card, trace: bool) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![row("Reader", card.reader.to_string()), row("ATR", card.atr.to_string())];
-    rows.extend(atr::as_text(&card.atr).into_iter().map(|line| row("", line)));
+    let about_atr = atr::as_text(&card.atr, &atr::list_names(&card.atr));
+    rows.extend(about_atr.into_iter().map(|line| row("", line)));
     match &card.result {
         Ok(identity) => {
             rows.push(row("Family", identity.family.to_string()));

@@ -155,12 +155,7 @@ const NOBODYS: &str = "what it holds is the id of no particular card";
 fn in_order(subject: Subject<'_>) -> Vec<Family> {
     match &subject.plan.families {
         Families::Pinned(families) => families.clone(),
-        Families::Usual(families) => {
-            let hint = atr::hint(subject.atr);
-            let mut families = families.clone();
-            families.sort_by_key(|family| Some(*family) != hint);
-            families
-        }
+        Families::Usual(families) => likeliest_first(families, subject.atr),
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn of_card(
 
 /// Whether the historical bytes of the ATR say so.
 fn is_yubikey(atr: &Atr) -> bool {
-    let historical = AtrFacts::of(atr).historical.to_ascii_lowercase();
+    let historical = AtrFacts::of(atr).historical.bytes.to_ascii_lowercase();
     historical.windows(7).any(|bytes| bytes == b"yubikey")
 }
 

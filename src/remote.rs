@@ -22,6 +22,7 @@ mod retry_after;
 mod setup;
 mod transport;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,12 +92,16 @@ impl Remote {
     pub async fn lookup(&self, identity: &Identity) -> Result<Found, CallError> {
         let mut candidate = identity.first();
         let (mut records, open) = self.first_look(candidate.card_id).await?;
+        let mut asked = BTreeSet::from([candidate.card_id]);
         for next in identity.candidates().skip(1) {
             if !records.is_empty() {
                 break;
             }
-            candidate = next;
-            records = self.records(candidate.card_id).await?;
+            // Two rules may make the same id.
+            if asked.insert(next.card_id) {
+                candidate = next;
+                records = self.records(candidate.card_id).await?;
+            }
         }
         let requests = judge::requests_about(&records, open.0, &self.inner.numbers)?;
         let found = (!records.is_empty()).then(|| (candidate.clone(), records));
@@ -136,7 +141,8 @@ impl Remote {
         }
     }
 
-    async fn records(&self, card: CardId) -> Result<Vec<Record>, CallError> {
+    /// The records of one card id.
+    pub async fn records(&self, card: CardId) -> Result<Vec<Record>, CallError> {
         let body = self.inner.http.call(&Call::RecordsOfCard(card)).await?;
         judge::records_of(card, &body)
     }

@@ -1,23 +1,21 @@
-//! `scan` and `read`: what is in the readers, without CM.
+//! `scan` and `read`: what is in the readers, with or without CM.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::atr;
 use super::exit::{Exit, Failure};
 use super::load::Desk;
-use super::out::Out;
-use super::text::table;
 use crate::app::PROBE_DEADLINE;
 use crate::domain::{Atr, Identity, InsertionId, NotIdentified, ReaderName};
 use crate::readers::{Exchange, Observation, Options, Readers};
 
+mod read;
 mod scan;
 
+pub(super) use read::read;
 pub(super) use scan::scan;
 
 /// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
@@ -182,70 +180,4 @@ fn choose(
             Err(Failure::message(Exit::Usage, message))
         }
     }
-}
-
-pub(super) fn read(
-    config: Option<&Path>,
-    reader: Option<&str>,
-    trace: bool,
-    out: &mut Out,
-) -> Result<Exit, Failure> {
-    let desk = Desk::load(config)?;
-    let card = block_on(read_card(&desk, reader))?;
-    let exit = if card.result.is_ok() { Exit::Done } else { Exit::Failed };
-    if out.is_json() {
-        out.value(&as_json(&card, trace))?;
-        return Ok(exit);
-    }
-    for line in as_text(&card, trace) {
-        out.line(&line)?;
-    }
-    Ok(exit)
-}
-
-fn as_json(card: &Card, trace: bool) -> Value {
-    let facts = atr::as_json(&card.atr, &atr::list_names(&card.atr));
-    let mut object = json!({ "reader": card.reader, "atr": card.atr, "atr_facts": facts });
-    merge(&mut object, &card.result);
-    if trace && let Some(object) = object.as_object_mut() {
-        let exchanges = card.exchanges.iter().map(|exchange| {
-            json!({
-                "command": hex::encode(&exchange.command),
-                "response": hex::encode(&exchange.response),
-                "micros": exchange.took.as_micros(),
-            })
-        });
-        object.insert("trace".to_owned(), exchanges.collect());
-    }
-    object
-}
-
-fn as_text(card: &Card, trace: bool) -> Vec<String> {
-    let row = |name: &str, value: String| vec![name.to_owned(), value];
-    let mut rows = vec![row("Reader", card.reader.to_string()), row("ATR", card.atr.to_string())];
-    let about_atr = atr::as_text(&card.atr, &atr::list_names(&card.atr));
-    rows.extend(about_atr.into_iter().map(|line| row("", line)));
-    match &card.result {
-        Ok(identity) => {
-            rows.push(row("Family", identity.family.to_string()));
-            rows.push(row("Serial", identity.serial.to_string()));
-            for (n, candidate) in identity.candidates().enumerate() {
-                let name = if n == 0 { "Card id" } else { "  or" };
-                rows.push(row(name, format!("{}  by {}", candidate.card_id, candidate.rule)));
-            }
-        }
-        Err(why) => {
-            rows.push(row("Not identified", format!("{}: {}", why.reason, why.detail)));
-        }
-    }
-    let mut lines = table(&rows);
-    if trace {
-        lines.push(String::new());
-        for exchange in &card.exchanges {
-            lines.push(format!("> {}", hex::encode(&exchange.command)));
-            let (response, micros) = (hex::encode(&exchange.response), exchange.took.as_micros());
-            lines.push(format!("< {response}  ({micros} µs)"));
-        }
-    }
-    lines
 }

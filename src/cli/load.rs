@@ -32,6 +32,7 @@ pub(super) fn numbers(config: Option<&Path>) -> Result<Numbers, Failure> {
 }
 
 /// What commands about cards need to know, with or without a configuration.
+#[derive(Default)]
 pub(super) struct Desk {
     pub(super) probing: Probing,
     pub(super) readers: ReaderRules,
@@ -40,14 +41,7 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn load(config: Option<&Path>) -> Result<Self, Failure> {
-        Ok(settings_if_any(config)?.map_or_else(
-            || Self {
-                probing: Probing::default(),
-                readers: ReaderRules::default(),
-                skip_atr: Vec::new(),
-            },
-            Self::from,
-        ))
+        Ok(settings_if_any(config)?.map_or_else(Self::default, Self::from))
     }
 
     /// Why the card is not to be touched, if so.

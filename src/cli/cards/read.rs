@@ -1,0 +1,181 @@
+//! `read`: who the card in the reader is, byte by byte if need be, and by which of its ids CM knows it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::super::atr;
+use super::super::exit::{Exit, Failure};
+use super::super::load::{Desk, settings_if_any};
+use super::super::out::Out;
+use super::super::text::table;
+use super::{Card, block_on, merge, read_card};
+use crate::app::remote;
+use crate::config::Settings;
+use crate::domain::{Atr, Candidate, CardId, IdRule, Identity, Record};
+use crate::telemetry::Chain;
+
+pub(in crate::cli) fn read(
+    config: Option<&Path>,
+    reader: Option<&str>,
+    trace: bool,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let settings = settings_if_any(config)?;
+    let desk = settings.clone().map_or_else(Desk::default, Desk::from);
+    let (card, known) = block_on(async {
+        let card = read_card(&desk, reader).await?;
+        let known = match (&settings, &card.result) {
+            (Some(settings), Ok(identity)) => Some(ask_cm(settings, identity).await),
+            (None, _) | (_, Err(_)) => None,
+        };
+        Ok((card, known))
+    })?;
+    let exit = if card.result.is_ok() { Exit::Done } else { Exit::Failed };
+    if out.is_json() {
+        out.value(&as_json(&card, known.as_ref(), trace))?;
+        return Ok(exit);
+    }
+    for line in as_text(&card, known.as_ref(), trace) {
+        out.line(&line)?;
+    }
+    Ok(exit)
+}
+
+/// What CM says to each of a card's ids, or why it says nothing.
+type Known = Result<Vec<(CardId, Vec<Record>)>, String>;
+
+/// Asks CM for every id, each once: a site learns here which rule its minidriver goes by.
+async fn ask_cm(settings: &Settings, identity: &Identity) -> Known {
+    let remote = remote(settings).map_err(|error| Chain(&error).to_string())?;
+    let mut asked = BTreeSet::new();
+    let mut answers = Vec::new();
+    for Candidate { card_id, .. } in identity.candidates() {
+        if asked.insert(*card_id) {
+            let records = remote.records(*card_id).await;
+            answers.push((*card_id, records.map_err(|error| Chain(&error).to_string())?));
+        }
+    }
+    Ok(answers)
+}
+
+fn records_of(known: &[(CardId, Vec<Record>)], candidate: &Candidate) -> Vec<Record> {
+    let answers = known.iter().filter(|(card_id, _)| *card_id == candidate.card_id);
+    answers.flat_map(|(_, records)| records.clone()).collect()
+}
+
+/// The first rule by which CM has a record.
+fn matched(known: &[(CardId, Vec<Record>)], identity: &Identity) -> Option<IdRule> {
+    let mut candidates = identity.candidates();
+    candidates.find(|candidate| !records_of(known, candidate).is_empty()).map(|found| found.rule)
+}
+
+fn as_json(card: &Card, known: Option<&Known>, trace: bool) -> Value {
+    let facts = atr::as_json(&card.atr, &atr::list_names(&card.atr));
+    let mut object = json!({ "reader": card.reader, "atr": card.atr, "atr_facts": facts });
+    merge(&mut object, &card.result);
+    let Some(fields) = object.as_object_mut() else { return object };
+    if let (Some(known), Ok(identity)) = (known, &card.result) {
+        fields.insert("cm".to_owned(), known_as_json(known, identity));
+    }
+    if trace {
+        let exchanges = card.exchanges.iter().map(|exchange| {
+            json!({
+                "command": hex::encode(&exchange.command),
+                "response": hex::encode(&exchange.response),
+                "micros": exchange.took.as_micros(),
+            })
+        });
+        fields.insert("trace".to_owned(), exchanges.collect());
+    }
+    object
+}
+
+fn known_as_json(known: &Known, identity: &Identity) -> Value {
+    let known = match known {
+        Ok(known) => known,
+        Err(error) => return json!({ "error": error }),
+    };
+    let record = |record: &Record| {
+        json!({
+            "record": record.id,
+            "serial_number": record.serial_number,
+            "status": record.status,
+            "atr": record.atr,
+        })
+    };
+    let candidates: Vec<_> = identity
+        .candidates()
+        .map(|candidate| {
+            let records: Vec<_> = records_of(known, candidate).iter().map(record).collect();
+            json!({ "card_id": candidate.card_id, "rule": candidate.rule, "records": records })
+        })
+        .collect();
+    json!({ "matched_rule": matched(known, identity), "candidates": candidates })
+}
+
+fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![row("Reader", card.reader.to_string()), row("ATR", card.atr.to_string())];
+    let about_atr = atr::as_text(&card.atr, &atr::list_names(&card.atr));
+    rows.extend(about_atr.into_iter().map(|line| row("", line)));
+    let inventory = match &card.result {
+        Ok(identity) => {
+            rows.push(row("Family", identity.family.to_string()));
+            rows.push(row("Serial", identity.serial.to_string()));
+            rows.extend(candidate_rows(identity, known));
+            rows.extend(cm_row(&card.atr, identity, known));
+            &identity.inventory
+        }
+        Err(why) => {
+            rows.push(row("Not identified", format!("{}: {}", why.reason, why.detail)));
+            &why.inventory
+        }
+    };
+    rows.extend(inventory.iter().map(|(number, value)| row(number.name(), value.to_owned())));
+    let mut lines = table(&rows);
+    if trace {
+        lines.push(String::new());
+        for exchange in &card.exchanges {
+            lines.push(format!("> {}", hex::encode(&exchange.command)));
+            let (response, micros) = (hex::encode(&exchange.response), exchange.took.as_micros());
+            lines.push(format!("< {response}  ({micros} µs)"));
+        }
+    }
+    lines
+}
+
+/// Every id with the rule that made it, next to what CM has under it.
+fn candidate_rows(identity: &Identity, known: Option<&Known>) -> Vec<Vec<String>> {
+    let row = |(n, candidate): (usize, &Candidate)| {
+        let name = if n == 0 { "Card id" } else { "  or" };
+        let mut text = format!("{}  by {:17}", candidate.card_id, candidate.rule.as_str());
+        if let Some(Ok(known)) = known {
+            let records = records_of(known, candidate);
+            let told = |record: &Record| {
+                format!("  CM: SerialNumber {}, record {}", record.serial_number, record.id)
+            };
+            text.extend(records.iter().map(told));
+            if records.is_empty() {
+                text.push_str("  CM: no record");
+            }
+        }
+        vec![name.to_owned(), text.trim_end().to_owned()]
+    };
+    identity.candidates().enumerate().map(row).collect()
+}
+
+/// By which rule CM knows the card, and how the site pins that; or why nobody knows.
+fn cm_row(atr: &Atr, identity: &Identity, known: Option<&Known>) -> Option<Vec<String>> {
+    let text = match known? {
+        Err(error) => format!("was not asked: {error}"),
+        Ok(known) => match matched(known, identity) {
+            None => "has no record of this card".to_owned(),
+            Some(rule) => format!(
+                "knows this card by {rule}; to pin that: [[card]] match = \"{atr}\", id_rule = \"{rule}\""
+            ),
+        },
+    };
+    Some(vec!["CM".to_owned(), text])
+}

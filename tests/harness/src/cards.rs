@@ -1,16 +1,34 @@
 //! Virtual cards, inserted into the readers of a private pcscd over vpcd's
 //! protocol.
 //!
-//! A [`Card`] knows bytes only. [`InsertedCard`] is the hand that holds it: it
+//! A [`Card`] knows bytes only. [`load`] makes one from a personalisation file
+//! (`tests/cards/*.toml`). [`InsertedCard`] is the hand that holds it: it
 //! inserts, ejects, misbehaves on demand ([`Faults`]) and remembers every APDU.
 
+mod apdu;
+mod applet;
+mod applet_card;
 mod faults;
+mod files;
 mod gids;
+mod hex_text;
+mod hostile;
+mod idprime;
+mod openpgp;
+mod personal;
+mod pins;
+mod piv;
+mod pkcs15;
 mod plain;
 mod slot;
+mod transport;
 
+pub use applet_card::AppletCard;
 pub use faults::{Answering, Faults};
 pub use gids::{GidsCard, SEED_ATR, SEED_CARDID, TableRow};
+pub use hostile::{HostileCard, Malice};
+pub use personal::load;
+pub use pins::Pins;
 pub use plain::PlainCard;
 pub use slot::{CardState, Exchange, InsertedCard};
 
@@ -24,4 +42,18 @@ pub trait Card: Send {
 
     /// Answers a command APDU, status word included.
     fn command(&mut self, apdu: &[u8]) -> Vec<u8>;
+}
+
+impl<C: Card + ?Sized> Card for Box<C> {
+    fn atr(&self) -> Vec<u8> {
+        (**self).atr()
+    }
+
+    fn power(&mut self) {
+        (**self).power();
+    }
+
+    fn command(&mut self, apdu: &[u8]) -> Vec<u8> {
+        (**self).command(apdu)
+    }
 }

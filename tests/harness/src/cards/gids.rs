@@ -1,9 +1,18 @@
 //! A GIDS card (Microsoft's Generic Identity Device Specification), as far as
 //! an identification without a PIN sees one.
 
+mod applet;
+
+pub(super) use applet::Personal;
+
 use std::collections::BTreeMap;
 
 use super::Card;
+use super::apdu::{
+    DATA_NOT_FOUND, NO_SUCH_CLASS, NO_SUCH_COMMAND, NOT_ALLOWED, NOT_FOUND, OK, WRONG_DATA,
+    WRONG_LENGTH, object,
+};
+use super::applet::is_part_of;
 use super::faults::le;
 
 /// The sixteen bytes of the seed's cardid file.
@@ -22,15 +31,6 @@ const MASTER_FILE: (u16, u16) = (0xA000, 0xDF1F);
 const CARDID_FILE: (u16, u16) = (0xA012, 0xDF20);
 const PIN_STATE: (u16, u16) = (0x3FFF, 0x7F71);
 const PROTECTED_EF: u16 = 0xA013;
-
-const OK: u16 = 0x9000;
-const WRONG_LENGTH: u16 = 0x6700;
-const NOT_ALLOWED: u16 = 0x6982;
-const WRONG_DATA: u16 = 0x6A80;
-const NOT_FOUND: u16 = 0x6A82;
-const DATA_NOT_FOUND: u16 = 0x6A88;
-const NO_SUCH_COMMAND: u16 = 0x6D00;
-const NO_SUCH_CLASS: u16 = 0x6E00;
 
 /// A row of the master file table.
 #[derive(Clone, Copy, Debug)]
@@ -166,24 +166,32 @@ impl GidsCard {
         let (0x04, Some(name)) = (apdu.get(2).copied().unwrap_or(0), data(apdu)) else {
             return Err(NOT_FOUND);
         };
-        // Five bytes are the issuer's part: less does not name an application.
-        if name.len() < 5 || !AID.starts_with(name) {
+        if !is_part_of(name, &AID) {
             return Err(NOT_FOUND);
         }
         self.selected = true;
+        Ok(Self::template())
+    }
+
+    /// The answer to SELECT.
+    fn template() -> Vec<u8> {
         let mut inner = object(0x4F, &AID);
         inner.extend(object(0x73, &[0x40, 0x01, 0xC0]));
-        Ok(object(0x61, &inner))
+        object(0x61, &inner)
     }
 
     fn get_data(&self, apdu: &[u8]) -> Result<Vec<u8>, u16> {
         let [_, _, high, low, ..] = apdu else {
             return Err(WRONG_LENGTH);
         };
-        let Some([0x5C, 0x02, tag_high, tag_low]) = data(apdu) else {
+        self.content(u16::from_be_bytes([*high, *low]), data(apdu).unwrap_or_default())
+    }
+
+    /// The object of a file that a tag list names.
+    fn content(&self, file: u16, tags: &[u8]) -> Result<Vec<u8>, u16> {
+        let [0x5C, 0x02, tag_high, tag_low] = tags else {
             return Err(WRONG_DATA);
         };
-        let file = u16::from_be_bytes([*high, *low]);
         let tag = u16::from_be_bytes([*tag_high, *tag_low]);
         if file == PROTECTED_EF {
             return Err(NOT_ALLOWED);
@@ -192,10 +200,7 @@ impl GidsCard {
             let file_exists = self.objects.keys().any(|(known, _)| *known == file);
             return Err(if file_exists { DATA_NOT_FOUND } else { NOT_FOUND });
         };
-        let mut answer = tag.to_be_bytes().to_vec();
-        answer.extend(length(content.len()));
-        answer.extend(content);
-        Ok(answer)
+        Ok(object(tag.into(), content))
     }
 
     /// The next part of the pending answer: at most Le bytes, 61xx while more
@@ -268,22 +273,6 @@ fn data(apdu: &[u8]) -> Option<&[u8]> {
         return None;
     };
     rest.get(..usize::from(*count))
-}
-
-fn object(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![tag];
-    bytes.extend(length(content.len()));
-    bytes.extend(content);
-    bytes
-}
-
-fn length(count: usize) -> Vec<u8> {
-    let [.., high, low] = count.to_be_bytes();
-    match count {
-        0..0x80 => vec![low],
-        0x80..0x100 => vec![0x81, low],
-        _ => vec![0x82, high, low],
-    }
 }
 
 #[cfg(test)]

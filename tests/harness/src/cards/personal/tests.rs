@@ -1,0 +1,57 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../cards")
+}
+
+fn refusal(text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("card.toml");
+    fs::write(&path, text).unwrap();
+    let Err(error) = load(&path) else { panic!("{text} is a card") };
+    format!("{error:#}")
+}
+
+#[test]
+fn every_committed_file_is_a_card() {
+    let mut count = 0;
+    for entry in fs::read_dir(directory()).unwrap() {
+        let path = entry.unwrap().path();
+        let card = load(&path).unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(card.atr().len() >= 2, "{}", path.display());
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with('#'), "{} tells nothing of its bytes", path.display());
+        count += 1;
+    }
+    assert!(count > 20, "only {count} files");
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_named() {
+    for (text, named) in [
+        ("atr = '3B80'", "no applet"),
+        ("atr = '3B80'\nserail = 1\n[piv]", "unknown field `serail`"),
+        ("atr = '3B80'\n[piv]\nguuid = '00'", "unknown field `guuid`"),
+        ("atr = '3B8'\n[piv]", "is not hex"),
+        ("atr = '3B80'\n[piv]\nguid = '0011'", "2 bytes where 16 are meant"),
+        ("atr = '3B80'\ndefault_selected = 'gids'\n[piv]", "there is no [gids]"),
+        ("atr = '3B80'\nuid = '01020304'\n[piv]", "not of a contactless card"),
+        ("atr = '3B80'\n[piv]\nchuid = ''\nsignature = 1", "is the whole"),
+        ("atr = '3B80'\n[pkcs15]\npath = '5015'", "does not begin with 3F00"),
+        ("atr = '3B80'\n[piv]\n[hostile]\nmalice = 'echo'", "has no applets"),
+        ("[piv]", "missing field `atr`"),
+    ] {
+        let told = refusal(text);
+        assert!(told.contains(named), "{text}: {told}");
+        assert!(told.contains("card.toml"), "{told}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let Err(error) = load("no/such/card.toml") else { panic!() };
+    assert!(format!("{error:#}").contains("no/such/card.toml"));
+}

@@ -12,7 +12,7 @@ use super::applet::{Applet, is_part_of};
 use super::pins::Pins;
 use super::transport::{Protocol, Transport};
 
-/// The issuer security domain, that is the card manager, of a GlobalPlatform
+/// The issuer security domain, that is the card manager, of a `GlobalPlatform`
 /// card.
 const CARD_MANAGER: [u8; 8] = [0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00];
 

@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 
-use super::Card;
 use super::apdu::object;
+use super::{AppletCard, Card};
 
 /// How a hostile card answers every command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -37,11 +37,14 @@ pub enum Malice {
 const PIECE: usize = 256;
 const HUGE: usize = 0x1_0000;
 
-/// A card that answers every command with the same malice.
-#[derive(Clone, Debug)]
+/// A card that answers every command with the same malice; with
+/// [`HostileCard::behind`], every command but SELECT.
+#[derive(Debug)]
 pub struct HostileCard {
     atr: Vec<u8>,
     malice: Malice,
+    /// Answers SELECT, if there is one.
+    face: Option<AppletCard>,
     /// State of the generator.
     random: u64,
     /// Bytes of [`Malice::Huge`] sent so far.
@@ -54,13 +57,21 @@ impl HostileCard {
     /// A card with this ATR and this malice.
     #[must_use]
     pub fn new(atr: impl Into<Vec<u8>>, malice: Malice) -> Self {
-        Self { atr: atr.into(), malice, random: 1, sent: 0, turn: 0 }
+        Self { atr: atr.into(), malice, face: None, random: 1, sent: 0, turn: 0 }
     }
 
     /// The same card with another seed of its random bytes.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.random = seed | 1;
+        self
+    }
+
+    /// The same card, but what `face` answers to SELECT is answered so: the malice
+    /// begins once the reader believes that it knows the applet.
+    #[must_use]
+    pub fn behind(mut self, face: AppletCard) -> Self {
+        self.face = Some(face);
         self
     }
 
@@ -80,7 +91,7 @@ impl HostileCard {
     fn random_answer(&mut self) -> Vec<u8> {
         let [low, high, ..] = self.next_random().to_le_bytes();
         // One answer in four is as long as an answer may be.
-        let count = if high & 3 == 0 { 258 } else { usize::from(low) % 64 + 2 };
+        let count = if high < 0x40 { 258 } else { usize::from(low) % 64 + 2 };
         let mut answer = Vec::new();
         while answer.len() < count {
             answer.extend(self.next_random().to_le_bytes());
@@ -105,9 +116,15 @@ impl Card for HostileCard {
 
     fn power(&mut self) {
         self.sent = 0;
+        if let Some(face) = &mut self.face {
+            face.power();
+        }
     }
 
     fn command(&mut self, apdu: &[u8]) -> Vec<u8> {
+        if let (Some(face), [_, 0xA4, ..]) = (&mut self.face, apdu) {
+            return face.command(apdu);
+        }
         self.turn += 1;
         let good = |mut data: Vec<u8>| {
             data.extend([0x90, 0x00]);

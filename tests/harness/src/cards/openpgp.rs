@@ -88,6 +88,7 @@ fn objects(aid: &[u8], history: &[u8]) -> BTreeMap<u16, Vec<u8>> {
         (0x00C4, pin_status.to_vec()),
         (0x5F50, Vec::new()),
         (0x5F52, history.to_vec()),
+        (0x7F21, Vec::new()),
     ])
 }
 
@@ -131,6 +132,8 @@ impl Applet for OpenPgp {
         match (command.class, command.instruction) {
             (0x00, _) if self.terminated => Answer::status(TERMINATED),
             (0x00, 0xCA) => self.get_data(command.p1_p2()),
+            // SELECT DATA: which of several certificates is meant. All are empty.
+            (0x00, 0xA5) => Answer::data([]),
             (0x00, 0xA4) => Answer::status(WRONG_PARAMETERS),
             (0x00, _) => Answer::status(NO_SUCH_COMMAND),
             _ => Answer::status(NO_SUCH_CLASS),

@@ -28,7 +28,7 @@ impl AppletCard {
     /// The card of a personalisation file that has at least one applet.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         read(path.as_ref(), |file| {
-            ensure!(file.hostile.is_none(), "a hostile card has no applets");
+            ensure!(file.hostile.is_none(), "it is hostile, and more than its applets");
             file.applet_card()
         })
     }
@@ -84,9 +84,17 @@ type Installation = (Box<dyn Applet>, Option<String>);
 impl Personalisation {
     fn hostile_card(self) -> Result<Box<dyn Card>> {
         let Some(Hostile { malice, seed }) = self.hostile else { bail!("no [hostile]") };
-        let atr = self.atr.0.clone();
-        ensure!(self.applets()?.is_empty(), "a hostile card has no applets");
-        Ok(Box::new(HostileCard::new(atr, malice).with_seed(seed)))
+        let card = HostileCard::new(self.atr.0.clone(), malice).with_seed(seed);
+        let card = if self.has_applets() { card.behind(self.applet_card()?) } else { card };
+        Ok(Box::new(card))
+    }
+
+    fn has_applets(&self) -> bool {
+        self.gids.is_some()
+            || self.idprime.is_some()
+            || self.openpgp.is_some()
+            || self.piv.is_some()
+            || self.pkcs15.is_some()
     }
 
     fn applet_card(self) -> Result<AppletCard> {

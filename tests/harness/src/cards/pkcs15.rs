@@ -40,7 +40,7 @@ pub(super) struct Personal {
     /// What GET DATA answers, by P1 and P2, in the manner of `CardOS`.
     #[serde(default)]
     data: BTreeMap<String, Hex>,
-    /// The applet's own AID on a `JavaCard`; a native card's file system has none.
+    /// The applet's own AID on a JavaCard; a native card's file system has none.
     applet_aid: Option<Hex>,
     #[serde(default)]
     files: FileManners,
@@ -143,7 +143,7 @@ fn padded(mut entries: Vec<u8>) -> Vec<u8> {
     entries
 }
 
-/// `EF.ODF` with one entry, of PINs, whose file holds none. `OpenSC` wants it.
+/// `EF.ODF` with one entry, of PINs, whose file holds none. OpenSC wants it.
 fn object_directory(directory: &[u8]) -> Vec<u8> {
     let path = [directory, &PIN_OBJECTS.to_be_bytes()].concat();
     object(0xA8, &object(0x30, &object(0x04, &path)))

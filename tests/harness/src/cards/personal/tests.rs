@@ -41,7 +41,7 @@ fn what_is_wrong_with_a_file_is_named() {
         ("atr = '3B80'\nuid = '01020304'\n[piv]", "not of a contactless card"),
         ("atr = '3B80'\n[piv]\nchuid = ''\nsignature = 1", "is the whole"),
         ("atr = '3B80'\n[pkcs15]\npath = '5015'", "does not begin with 3F00"),
-        ("atr = '3B80'\n[piv]\n[hostile]\nmalice = 'echo'", "has no applets"),
+        ("atr = '3B80'\n[hostile]\nmalice = 'rude'", "unknown variant `rude`"),
         ("[piv]", "missing field `atr`"),
     ] {
         let told = refusal(text);
@@ -54,4 +54,14 @@ fn what_is_wrong_with_a_file_is_named() {
 fn a_file_that_is_not_there_is_named() {
     let Err(error) = load("no/such/card.toml") else { panic!() };
     assert!(format!("{error:#}").contains("no/such/card.toml"));
+}
+
+#[test]
+fn a_hostile_card_with_an_applet_is_polite_until_it_is_selected() {
+    let mut card = load(directory().join("hostile-piv-huge.toml")).unwrap();
+    card.power();
+    let select = hex::decode("00A4040009A0000003080000100000").unwrap();
+    assert!(card.command(&select).starts_with(&[0x61, 0x11]));
+    let read = hex::decode("00CB3FFF055C035FC10200").unwrap();
+    assert!(card.command(&read).ends_with(&[0x61, 0x00]));
 }

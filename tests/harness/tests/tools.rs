@@ -54,8 +54,31 @@ fn virtual_card_stays_in_until_the_end_of_its_input() {
 }
 
 #[test]
+fn virtual_card_is_what_its_file_says() {
+    if let Some(reason) = unavailable() {
+        return skipped(&reason);
+    }
+    let pcscd = Pcscd::start(PcscdOptions::default()).unwrap();
+    let pid = pcscd.pid().unwrap().to_string();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cards/openpgp-yubico.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_virtual-card"));
+    command.args(["--netns-of", &pid, "--card"]).arg(file);
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let _card = Process::spawn(command).unwrap();
+    wait_until("the card is read", LONG, || {
+        let mut tool = Command::new("opensc-tool");
+        tool.args(["--reader", "0", "--serial"]);
+        let result = tool.env("PCSCLITE_CSOCK_NAME", pcscd.socket_path()).output();
+        String::from_utf8_lossy(&result.unwrap().stdout).starts_with("00 06 12 34 56 78")
+    })
+    .unwrap();
+}
+
+#[test]
 fn virtual_card_refuses_what_is_no_card() {
-    for arguments in [["--cardid", "0011"], ["--atr", "xyz"], ["--fault", "melt"]] {
+    let wrong =
+        [["--cardid", "0011"], ["--atr", "xyz"], ["--fault", "melt"], ["--card", "no/such.toml"]];
+    for arguments in wrong {
         let mut command = Command::new(env!("CARGO_BIN_EXE_virtual-card"));
         let status = command.args(arguments).stdin(Stdio::null()).output().unwrap().status;
         assert_eq!(status.code(), Some(1), "{arguments:?}");

@@ -3,13 +3,14 @@
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use cardbridge_harness::cards::{
-    Answering, Card, Faults, GidsCard, InsertedCard, PlainCard, SEED_ATR, SEED_CARDID,
+    Answering, Card, Faults, GidsCard, InsertedCard, PlainCard, SEED_ATR, SEED_CARDID, load,
 };
 use cardbridge_harness::netns::Namespace;
 use cardbridge_harness::process::interrupted;
@@ -19,6 +20,10 @@ use clap::{Parser, ValueEnum};
 /// or the end of standard input.
 #[derive(Parser)]
 struct Arguments {
+    /// A personalisation file (tests/cards/*.toml), instead of family, cardid and
+    /// ATR.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["family", "cardid", "atr"])]
+    card: Option<PathBuf>,
     /// The card's family.
     #[arg(long, value_enum, default_value = "gids")]
     family: Family,
@@ -54,16 +59,7 @@ enum Family {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let atr = hex::decode(&arguments.atr).context("--atr is not hex")?;
-    let card: Box<dyn Card> = match arguments.family {
-        Family::Plain => Box::new(PlainCard::new(atr)),
-        Family::Gids => {
-            let cardid = hex::decode(&arguments.cardid).context("--cardid is not hex")?;
-            let cardid = <[u8; 16]>::try_from(cardid);
-            let cardid = cardid.map_err(|_| anyhow!("--cardid is not 16 bytes"))?;
-            Box::new(GidsCard::new(cardid).with_atr(atr))
-        }
-    };
+    let card = card(&arguments)?;
     let namespace = match arguments.netns_of {
         Some(pid) => Namespace::of(pid),
         None => Namespace::own(&arguments.host),
@@ -77,6 +73,22 @@ fn main() -> Result<()> {
     drop(card);
     println!("card out");
     Ok(())
+}
+
+fn card(arguments: &Arguments) -> Result<Box<dyn Card>> {
+    if let Some(file) = &arguments.card {
+        return load(file);
+    }
+    let atr = hex::decode(&arguments.atr).context("--atr is not hex")?;
+    Ok(match arguments.family {
+        Family::Plain => Box::new(PlainCard::new(atr)),
+        Family::Gids => {
+            let cardid = hex::decode(&arguments.cardid).context("--cardid is not hex")?;
+            let cardid = <[u8; 16]>::try_from(cardid);
+            let cardid = cardid.map_err(|_| anyhow!("--cardid is not 16 bytes"))?;
+            Box::new(GidsCard::new(cardid).with_atr(atr))
+        }
+    })
 }
 
 /// Prints each APDU with its answer until the card is to be taken out.

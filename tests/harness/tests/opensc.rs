@@ -1,0 +1,280 @@
+//! The virtual cards, judged by OpenSC's tools: what these say of a card agrees
+//! with its personalisation file.
+
+#![expect(clippy::expect_used, reason = "a test's helpers may fail the test")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use cardbridge_harness::cards::{AppletCard, InsertedCard, load};
+use cardbridge_harness::pcscd::{Pcscd, PcscdOptions, unavailable};
+use cardbridge_harness::process::wait_until;
+use cardbridge_harness::skipped;
+
+const LONG: Duration = Duration::from_secs(10);
+
+/// What OpenSC is to say of a card.
+struct Expected {
+    /// Its file, without `.toml`.
+    file: &'static str,
+    name: &'static str,
+    /// The keys whose values, one behind the other, are the serial number that
+    /// `opensc-tool` prints; empty where it finds none.
+    serial: &'static [&'static str],
+}
+
+const fn card(file: &'static str, name: &'static str, serial: &'static [&'static str]) -> Expected {
+    Expected { file, name, serial }
+}
+
+const PIV: &str = "Personal Identity Verification Card";
+const OPENPGP: &[&str] = &["openpgp.manufacturer", "openpgp.serial"];
+
+/// A private pcscd with a card in each of its readers.
+struct Desk {
+    pcscd: Pcscd,
+    cards: Vec<InsertedCard>,
+}
+
+impl Desk {
+    fn with(files: &[&str]) -> Option<Self> {
+        let pcscd = start(files.len())?;
+        let insert = |(reader, file): (usize, &&str)| {
+            let card = load(path(file)).expect("it is a card");
+            pcscd.insert(reader, card).expect("the card goes in")
+        };
+        let cards = files.iter().enumerate().map(insert).collect();
+        let desk = Self { pcscd, cards };
+        desk.wait_for_cards(files.len());
+        Some(desk)
+    }
+
+    fn wait_for_cards(&self, count: usize) {
+        wait_until("pcscd has seen the cards", LONG, || {
+            run(&self.pcscd, "opensc-tool", &["-l"]).matches("Yes").count() == count
+        })
+        .expect("pcscd looks at its readers");
+    }
+
+    /// What a tool prints of the card in a reader.
+    fn ask(&self, reader: usize, tool: &str, args: &[&str]) -> String {
+        // By name: pcscd numbers its readers in the order in which it found them.
+        let reader = self.pcscd.reader_names().swap_remove(reader);
+        let args = [&["--reader", &reader], args].concat();
+        run(&self.pcscd, tool, &args)
+    }
+
+    fn name(&self, reader: usize) -> String {
+        self.ask(reader, "opensc-tool", &["--name"]).trim().to_owned()
+    }
+
+    fn serial(&self, reader: usize) -> String {
+        bytes(&self.ask(reader, "opensc-tool", &["--serial"]))
+    }
+
+    /// The serial number of the PKCS#15 view, which every supported card has.
+    fn token_serial(&self, reader: usize) -> Option<String> {
+        field(&self.ask(reader, "pkcs15-tool", &["--list-info"]), "Serial number")
+    }
+}
+
+fn start(readers: usize) -> Option<Pcscd> {
+    let tool = Command::new("opensc-tool").arg("--version").output();
+    let missing = tool.err().map(|error| format!("opensc-tool: {error} (package opensc)"));
+    if let Some(reason) = unavailable().or(missing) {
+        skipped(&reason);
+        return None;
+    }
+    Some(Pcscd::start(PcscdOptions { readers }).expect("pcscd starts"))
+}
+
+fn output(pcscd: &Pcscd, tool: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(tool);
+    command.args(args).env("PCSCLITE_CSOCK_NAME", pcscd.socket_path());
+    command.env_remove("OPENSC_DRIVER").env_remove("OPENSC_CONF");
+    command.output().expect("the tool runs")
+}
+
+fn run(pcscd: &Pcscd, tool: &str, args: &[&str]) -> String {
+    String::from_utf8_lossy(&output(pcscd, tool, args).stdout).into_owned()
+}
+
+fn path(file: &str) -> PathBuf {
+    let cards = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../cards");
+    cards.join(file).with_extension("toml")
+}
+
+/// The value of `table.key` in a card's file, without blanks.
+fn personal(file: &str, key: &str) -> String {
+    let text = fs::read_to_string(path(file)).expect("it is there");
+    let table: toml::Table = text.parse().expect("it is TOML");
+    let (family, key) = key.split_once('.').expect("table.key");
+    let value = table.get(family).and_then(|family| family.get(key)?.as_str());
+    value.expect("the file has it").split_whitespace().collect()
+}
+
+/// The bytes in `3F F1 88 …  ?...`, line by line, without their text.
+fn bytes(dump: &str) -> String {
+    let lines = dump.lines().filter_map(|line| line.get(..48.min(line.len())));
+    let words = lines.flat_map(|line| line.split(' ').take(16));
+    words
+        .filter(|word| word.len() == 2 && hex::decode(word).is_ok())
+        .collect::<String>()
+        .to_lowercase()
+}
+
+/// What stands behind `name :` in a tool's list.
+fn field(list: &str, name: &str) -> Option<String> {
+    let line = list.lines().find(|line| line.trim().starts_with(name))?;
+    line.split_once(':').map(|(_, value)| value.trim().to_owned())
+}
+
+fn judge(expected: &[Expected]) {
+    let files: Vec<_> = expected.iter().map(|it| it.file).collect();
+    let Some(desk) = Desk::with(&files) else { return };
+    for (reader, it) in expected.iter().enumerate() {
+        let serial: String = it.serial.iter().map(|key| personal(it.file, key)).collect();
+        assert_eq!(desk.name(reader), it.name, "{}", it.file);
+        assert_eq!(desk.serial(reader), serial, "{}", it.file);
+    }
+    assert!(desk.cards.iter().all(|card| !card.apdus().is_empty()));
+}
+
+#[test]
+fn a_piv_card_has_its_guid_or_its_fascn_for_a_serial() {
+    judge(&[
+        card("piv-yubikey-5", PIV, &["piv.guid"]),
+        card("piv-fascn", PIV, &["piv.fascn"]),
+        card("piv-without-guid", PIV, &["piv.fascn"]),
+        card("piv-signed-chuid", PIV, &["piv.guid"]),
+        card("piv-signed-chuid-t0", PIV, &["piv.guid"]),
+        card("piv-default-selected", PIV, &["piv.guid"]),
+        card("piv-contactless", PIV, &["piv.guid"]),
+        card("unknown-aid-6999", PIV, &["piv.guid"]),
+        card("unknown-aid-6d00", PIV, &["piv.guid"]),
+        // Sooner or later a program takes it for the applet that says yes to all.
+        card("unknown-aid-9000", "MuscleApplet", &[]),
+    ]);
+}
+
+#[test]
+fn a_piv_card_without_a_chuid_has_no_serial() {
+    judge(&[
+        card("piv-blank", PIV, &[]),
+        card("piv-empty-chuid", PIV, &[]),
+        card("piv-refused-chuid", PIV, &[]),
+        // 0.23 does not mind that all bytes are zero.
+        card("piv-zero-chuid", PIV, &["piv.fascn"]),
+    ]);
+}
+
+#[test]
+fn a_piv_card_that_answers_select_with_nothing_is_known_once_it_is_selected() {
+    let Some(desk) = Desk::with(&["piv-bare-select"]) else { return };
+    assert_eq!(desk.name(0), "Unsupported card");
+    // PIV has stayed selected, and so its discovery object is there to be read.
+    assert_eq!(desk.name(0), PIV);
+    assert_eq!(desk.serial(0), personal("piv-bare-select", "piv.guid"));
+}
+
+#[test]
+fn an_openpgp_card_has_manufacturer_and_serial() {
+    judge(&[
+        card("openpgp-yubico", "OpenPGP card v3.4 (0006 12345678)", OPENPGP),
+        card("openpgp-v2", "OpenPGP card v2.0 (0005 00001A2B)", OPENPGP),
+        card("openpgp-v3", "OpenPGP card v3.4 (0005 00003C4D)", OPENPGP),
+        card("openpgp-gnuk", "Gnuk v1.x.x (OpenPGP v2.0) (F517 87654321)", OPENPGP),
+        card("openpgp-blank", "OpenPGP card v3.4 (FFFE 00000000)", OPENPGP),
+        card("openpgp-terminated", "Unsupported card", &[]),
+    ]);
+}
+
+#[test]
+fn openpgp_tool_reads_the_applet_also_beside_others() {
+    let files = ["openpgp-yubico", "piv-yubikey-5", "piv-openpgp", "multi-cplc"];
+    let Some(desk) = Desk::with(&files) else { return };
+    for (reader, file) in files.iter().enumerate() {
+        let list = desk.ask(reader, "openpgp-tool", &["--card-info"]);
+        let serial = field(&list, "Serial number").map(|serial| serial.to_lowercase());
+        assert_eq!(serial, Some(personal(file, "openpgp.serial")), "{file}: {list}");
+        let aid = list.lines().next().expect("a first line").replace(':', "");
+        assert!(aid.contains(&personal(file, "openpgp.manufacturer")), "{file}: {list}");
+    }
+}
+
+#[test]
+fn a_pkcs15_card_has_the_serial_of_its_token_info_or_its_own() {
+    let serials = [
+        ("pkcs15-transparent", Some("pkcs15.serial")),
+        ("pkcs15-records", Some("pkcs15.serial")),
+        ("pkcs15-without-dir", Some("pkcs15.serial")),
+        ("pkcs15-iso-applet", Some("pkcs15.serial")),
+        ("pkcs15-blank", None),
+        ("pkcs15-gdo", None),
+    ];
+    let Some(desk) = Desk::with(&serials.map(|(file, _)| file)) else { return };
+    for (reader, (file, key)) in serials.into_iter().enumerate() {
+        let serial = key.map_or("(null)".to_owned(), |key| personal(file, key));
+        assert_eq!(desk.token_serial(reader), Some(serial), "{file}");
+        let list = desk.ask(reader, "pkcs15-tool", &["--dump"]);
+        assert!(list.contains("PKCS#15 Card [CARD]"), "{file}: {list}");
+    }
+}
+
+#[test]
+fn a_pkcs15_card_without_a_serial_may_have_the_chips() {
+    let Some(desk) = Desk::with(&["pkcs15-cardos", "pkcs15-myeid", "pkcs15-broken-token-info"])
+    else {
+        return;
+    };
+    assert_eq!(desk.name(0), "Atos CardOS");
+    assert_eq!(desk.serial(0), "0102030405060708");
+    assert_eq!(desk.token_serial(0).as_deref(), Some("0102030405060708"));
+    assert_eq!(desk.name(1), "MyEID 3.3.3");
+    assert_eq!(desk.serial(1), "00112233445566778899");
+    assert_eq!(desk.token_serial(1).as_deref(), Some("00112233445566778899"));
+    assert_eq!(desk.token_serial(2), None);
+}
+
+#[test]
+fn an_idprime_card_has_its_cardid_for_a_serial() {
+    judge(&[
+        card("idprime-930", "Gemalto IDPrime (OSv2)", &["idprime.cardid"]),
+        card("idprime-940", "Gemalto IDPrime (generic)", &["idprime.cardid"]),
+        card("idprime-840", "Gemalto IDPrime (generic)", &["idprime.cardid"]),
+        card("idprime-blank", "Gemalto IDPrime (generic)", &[]),
+        card("idprime-short-cardid", "Gemalto IDPrime (generic)", &[]),
+        // 0.23 does not know this ATR.
+        card("idprime-etoken", "Unsupported card", &[]),
+    ]);
+}
+
+#[test]
+fn a_gids_card_has_its_cardid_unless_piv_is_found_first() {
+    judge(&[
+        card("gids-seed", "GIDS Smart Card", &["gids.cardid"]),
+        card("gids-blank", "GIDS Smart Card", &[]),
+        card("gids-piv", PIV, &["piv.guid"]),
+        card("multi-cplc", PIV, &["piv.fascn"]),
+    ]);
+}
+
+#[test]
+fn another_program_loses_the_pin_that_one_has_verified() {
+    let Some(pcscd) = start(2) else { return };
+    let card = AppletCard::load(path("piv-openpgp")).expect("it is a card");
+    let pins = card.pins();
+    let card = pcscd.insert(0, card).expect("the card goes in");
+    let desk = Desk { pcscd, cards: vec![card] };
+    desk.wait_for_cards(1);
+    let select = "00A4040009A0000003080000100000";
+    let verify = "0020008008313233343536FFFF";
+    let said = desk.ask(0, "opensc-tool", &["-s", select, "-s", verify]);
+    assert!(said.matches("SW1=0x90, SW2=0x00").count() == 2, "{said}");
+    assert!(pins.is_verified("piv"));
+    assert_eq!(desk.serial(0), personal("piv-openpgp", "piv.guid"));
+    assert!(!pins.is_verified("piv"), "OpenSC selects PIV again");
+    assert_eq!(pins.tries_left("piv"), Some(3));
+}

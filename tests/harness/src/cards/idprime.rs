@@ -88,3 +88,6 @@ impl Applet for IdPrime {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

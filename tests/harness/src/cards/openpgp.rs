@@ -140,3 +140,6 @@ impl Applet for OpenPgp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

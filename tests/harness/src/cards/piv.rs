@@ -185,3 +185,6 @@ impl Applet for Piv {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

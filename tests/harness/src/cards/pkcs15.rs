@@ -197,3 +197,6 @@ impl Applet for Pkcs15 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

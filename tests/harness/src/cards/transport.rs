@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn fetch(transport: &mut Transport, le: u8) -> Option<Vec<u8>> {
-        transport.get_response(&Command::parse(&[0, 0xC0, 0, 0, le]).unwrap())
+        transport.get_response(&Command::parse(&[0, 0xC0, 0, 0, le])?)
     }
 
     #[test]

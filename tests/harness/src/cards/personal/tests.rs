@@ -51,6 +51,18 @@ fn what_is_wrong_with_a_file_is_named() {
 }
 
 #[test]
+fn the_example_in_the_document_is_a_card() {
+    let document = include_str!("../../../../../docs/testing.md");
+    let examples = document.split("```toml\n").skip(1);
+    let examples: Vec<_> = examples.filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!examples.is_empty());
+    for text in examples {
+        let card = toml::from_str::<Personalisation>(text).unwrap().applet_card();
+        assert!(card.is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let Err(error) = load("no/such/card.toml") else { panic!() };
     assert!(format!("{error:#}").contains("no/such/card.toml"));

@@ -63,7 +63,7 @@ impl HostileCard {
     /// The same card with another seed of its random bytes.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
-        self.random = seed | 1;
+        self.random = seed.max(1);
         self
     }
 

@@ -122,7 +122,7 @@ pub fn identify(
     let found = if subject.in_use {
         look_without_select(transport, &families, inventory)
     } else {
-        look(transport, &families, inventory)
+        look(transport, (&families, subject.atr), inventory)
     };
     let found = match found {
         Err(ProbeError::Interrupted(why)) => return Err(why.into()),
@@ -163,16 +163,16 @@ fn in_order(subject: Subject<'_>) -> Vec<Family> {
 /// as far as is known: both count.
 fn look(
     transport: &mut dyn Transmit,
-    families: &[Family],
+    (families, atr): (&[Family], &Atr),
     inventory: &mut Inventory,
 ) -> Result<(Family, Reading), ProbeError> {
     let mut tried = Vec::new();
     let mut no_id = None;
     for &family in families {
-        match probe(family, transport, inventory) {
+        match probe((family, atr), transport, inventory) {
             Ok(mut reading) => {
                 if family == Family::Gids && families.contains(&Family::Piv) {
-                    match probe(Family::Piv, transport, inventory) {
+                    match probe((Family::Piv, atr), transport, inventory) {
                         Ok(piv) => reading.candidates.extend(piv.candidates),
                         Err(Miss::Interrupted(why)) => return Err(why.into()),
                         Err(Miss::OtherFamily(_) | Miss::NoId(_)) => {}
@@ -212,7 +212,7 @@ fn look_without_select(
 
 /// Selects a family's application and reads it.
 fn probe(
-    family: Family,
+    (family, atr): (Family, &Atr),
     transport: &mut dyn Transmit,
     inventory: &mut Inventory,
 ) -> Result<Reading, Miss> {
@@ -221,7 +221,7 @@ fn probe(
         Family::Idprime => idprime::probe(transport),
         Family::Piv => piv::probe(transport, inventory),
         Family::Openpgp => openpgp::probe(transport),
-        Family::Pkcs15 => pkcs15::probe(transport),
+        Family::Pkcs15 => pkcs15::probe(transport, atr),
     }?;
     particular(reading)
 }

@@ -66,9 +66,12 @@ pub(super) fn probe(
     if is_piv(&selected) || has_discovery_object(transport)? {
         return read(transport, inventory);
     }
-    match read_chuid(transport)? {
-        Some(_) => read(transport, inventory),
-        None => Err(Miss::OtherFamily("card accepts SELECT, but as another application".into())),
+    match read_chuid(transport) {
+        Ok(_) => read(transport, inventory),
+        Err(Miss::Interrupted(why)) => Err(why.into()),
+        Err(Miss::NoId(_) | Miss::OtherFamily(_)) => {
+            Err(Miss::OtherFamily("card accepts SELECT, but as another application".into()))
+        }
     }
 }
 
@@ -103,12 +106,13 @@ fn has_discovery_object(transport: &mut dyn Transmit) -> Result<bool, Interrupte
 }
 
 fn read(transport: &mut dyn Transmit, inventory: &mut Inventory) -> Result<Reading, Miss> {
-    let chuid = read_chuid(transport)?;
+    let chuid = read_chuid(transport);
+    if let Err(Miss::Interrupted(why)) = chuid {
+        return Err(why.into());
+    }
     let ccc = where_given(ask(transport, &Command::get_data(HERE, CCC)))?;
     inventory.note(Number::PivCcc, ccc.as_deref().and_then(card_identifier));
-    let Some(chuid) = chuid else {
-        return Err(Miss::NoId("card has no CHUID".into()));
-    };
+    let chuid = chuid?;
     let Some(serial) = chuid.serial() else {
         return Err(Miss::NoId("CHUID has neither a FASC-N nor a GUID".into()));
     };
@@ -119,10 +123,11 @@ fn read(transport: &mut dyn Transmit, inventory: &mut Inventory) -> Result<Readi
     })
 }
 
-/// The CHUID; `None` where the card gives none, or something else.
-fn read_chuid(transport: &mut dyn Transmit) -> Result<Option<Chuid>, Interrupted> {
-    let answer = where_given(ask(transport, &Command::get_data(HERE, CHUID)))?;
-    Ok(answer.as_deref().and_then(Chuid::parse))
+/// The CHUID, or what the card has in place of one.
+fn read_chuid(transport: &mut dyn Transmit) -> Result<Chuid, Miss> {
+    let answer =
+        ask(transport, &Command::get_data(HERE, CHUID)).map_err(|why| Miss::no_id("CHUID", why))?;
+    Chuid::parse(&answer).ok_or_else(|| Miss::NoId("CHUID: nothing is written in it".into()))
 }
 
 fn card_identifier(answer: &[u8]) -> Option<String> {

@@ -11,9 +11,10 @@ use super::opensc;
 use super::reading::{Miss, Reading, le};
 use super::tlv;
 use super::{Interrupted, Transmit};
-use crate::domain::{IdRule, Serial};
+use crate::domain::{Atr, IdRule, Serial};
 
 mod directory;
+mod driver;
 
 use directory::Application;
 
@@ -39,7 +40,7 @@ struct Found {
 }
 
 /// Finds the application, by EF.DIR or in the usual places, and reads its serial number.
-pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+pub(super) fn probe(transport: &mut dyn Transmit, atr: &Atr) -> Result<Reading, Miss> {
     let found = match in_file_system(transport)? {
         Some(found) => Some(found),
         None => in_usual_applications(transport)?,
@@ -47,10 +48,14 @@ pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
     let Some(Found { content, home }) = found else {
         return Err(Miss::OtherFamily("card has no EF.TokenInfo".into()));
     };
-    let Some(number) = serial_number(&content) else {
-        return Err(Miss::NoId("EF.TokenInfo has no serial number".into()));
+    let number = match serial_number(&content) {
+        Some(number) => Some(number.to_vec()),
+        None => driver::serial_number(transport, atr)?,
     };
-    let serial = Serial::from_bytes(number);
+    let Some(number) = number else {
+        return Err(Miss::NoId("EF.TokenInfo has no serial number, nor has the card".into()));
+    };
+    let serial = Serial::from_bytes(&number);
     let cardid = opensc::cardid(&serial.to_string());
     let candidates = le(IdRule::Pkcs15Opensc, cardid).into_iter().collect();
     Ok(Reading { serial, candidates, home })

@@ -63,7 +63,7 @@ fn wait_pcscd(world: &World, reader: usize, card: bool) {
 }
 
 /// Waits until pcscd has powered a card, and so will count it.
-fn wait_powered(card: &InsertedCard) {
+pub(super) fn wait_powered(card: &InsertedCard) {
     card.wait_for("pcscd to power the card", LONG, |state| state.power_ups > 0).unwrap();
 }
 
@@ -91,21 +91,26 @@ fn column(world: &World, key: &str) -> Vec<String> {
 }
 
 /// A program beside the daemon, with its output in a file.
-struct Beside {
+pub(super) struct Beside {
     process: Process,
     output: tempfile::NamedTempFile,
 }
 
 impl Beside {
     fn start(mut command: Command) -> Self {
+        command.stdin(std::process::Stdio::null());
+        Self::start_with(command)
+    }
+
+    /// The same, with the input that the command says.
+    pub(super) fn start_with(mut command: Command) -> Self {
         let output = tempfile::NamedTempFile::new().unwrap();
         let file = output.reopen().unwrap();
-        command.stdin(std::process::Stdio::null());
         command.stdout(file.try_clone().unwrap()).stderr(file);
         Self { process: Process::spawn(command).unwrap(), output }
     }
 
-    fn output(&self) -> String {
+    pub(super) fn output(&self) -> String {
         std::fs::read_to_string(self.output.path()).unwrap()
     }
 

@@ -16,7 +16,7 @@ fn judged(world: &World, reader: usize, question: &str) -> String {
 }
 
 /// The bytes in `3F F1 88 …  ?...` or `3f:f1:88:…`, line by line, without their text.
-fn bytes(dump: &str) -> String {
+pub(super) fn bytes(dump: &str) -> String {
     let lines = dump.lines().map(|line| line.split("   ").next().unwrap_or(line));
     let digits = lines.flat_map(|line| line.split([' ', ':']).filter(|byte| byte.len() == 2));
     digits.filter(|byte| hex::decode(byte).is_ok()).collect::<String>().to_lowercase()

@@ -10,6 +10,7 @@
 
 mod commands;
 mod desk;
+mod families;
 mod judges;
 mod kills;
 mod outages;

@@ -18,6 +18,8 @@ struct Files {
     content: BTreeMap<String, Content>,
     /// The DF that each application's name selects; the MF is the empty path.
     names: BTreeMap<String, String>,
+    /// What GET DATA brings.
+    objects: BTreeMap<String, String>,
     /// The P1 P2 that SELECT takes.
     manners: Vec<&'static str>,
     /// Where SELECT is now.
@@ -39,6 +41,7 @@ impl Files {
         Self {
             content: content.collect(),
             names: BTreeMap::new(),
+            objects: BTreeMap::new(),
             manners: vec!["0800", "0000", "0200", "0400"],
             current: String::new(),
             sent: Vec::new(),
@@ -114,6 +117,10 @@ impl Transmit for Files {
             }
             [0, 0xB0, high, low, 0] => self.read(usize::from(u16::from_be_bytes([*high, *low]))),
             [0, 0xB2, number, 0x04, 0] => self.record(usize::from(*number)),
+            [0, 0xCA, high, low, 0] => {
+                let object = hex::encode([*high, *low]);
+                self.objects.get(&object).cloned().unwrap_or_else(|| "6a88".to_owned())
+            }
             _ => "6d00".to_owned(),
         };
         Ok(bytes(&answer))
@@ -124,8 +131,19 @@ impl Transmit for Files {
     }
 }
 
+const CARDOS: &str = "3bd218008131fe58c90217";
+const MYEID: &str = "3bf51800008131fe454d794549449a";
+
+fn atr(text: &str) -> Atr {
+    text.parse().unwrap()
+}
+
+fn run(card: &mut dyn Transmit) -> Result<Reading, Miss> {
+    probe(card, &atr(CARDOS))
+}
+
 fn serial(mut card: Files) -> String {
-    match probe(&mut card) {
+    match run(&mut card) {
         Ok(reading) => reading.serial.to_string(),
         other => panic!("{other:?} after {:?}", card.sent),
     }
@@ -146,7 +164,7 @@ const SERIAL: &str = "9276000000001234";
 #[test]
 fn the_serial_in_token_info_makes_the_id_of_opensc() {
     let mut card = Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]);
-    let reading = probe(&mut card).unwrap();
+    let reading = run(&mut card).unwrap();
     assert_eq!(reading.serial.to_string(), SERIAL);
     let [candidate] = reading.candidates.as_slice() else { panic!("{reading:?}") };
     assert_eq!(candidate.rule, IdRule::Pkcs15Opensc);
@@ -218,7 +236,7 @@ fn an_applet_with_a_file_system_of_its_own_is_selected_first() {
     let inside = Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]).content;
     card.manners = vec!["0400", "0800", "0000"];
     let mut applet = Applet(card, inside);
-    let reading = probe(&mut applet).unwrap();
+    let reading = run(&mut applet).unwrap();
     assert_eq!(reading.serial.to_string(), SERIAL);
     assert_eq!(reading.home, Some(Command::select(&ISO_APPLET)));
 }
@@ -245,19 +263,36 @@ fn a_long_token_info_is_read_to_the_end_of_its_sequence() {
 fn a_token_info_without_a_serial_number_is_a_card_without_an_id() {
     for content in ["3003020100", "30080201000c03414243", "30050201000400"] {
         let mut card = Files::new(&[("50155032", content)]);
-        assert!(matches!(probe(&mut card), Err(Miss::NoId(_))), "{content}");
+        assert!(matches!(run(&mut card), Err(Miss::NoId(_))), "{content}");
     }
     let mut zeros = Files::new(&[("50155032", "3007020100 04020000")]);
-    assert_eq!(probe(&mut zeros).unwrap().candidates, []);
+    assert_eq!(run(&mut zeros).unwrap().candidates, []);
 }
 
 #[test]
 fn what_is_no_token_info_is_another_family() {
     for content in ["", "00", "30", "3000", "310302 0100", "30030401 00", "3080020100"] {
         let mut card = Files::new(&[("50155032", content)]);
-        assert!(matches!(probe(&mut card), Err(Miss::OtherFamily(_))), "{content}");
+        assert!(matches!(run(&mut card), Err(Miss::OtherFamily(_))), "{content}");
     }
     let mut none = Script::new(Protocol::T1);
-    assert!(matches!(probe(&mut none), Err(Miss::OtherFamily(_))));
+    assert!(matches!(run(&mut none), Err(Miss::OtherFamily(_))));
     assert!(none.sent().len() <= 8, "{:?}", none.sent());
+}
+
+#[test]
+fn a_serial_number_that_token_info_lacks_is_asked_of_the_card_as_opensc_does() {
+    let told = |object: &str, answer: &str, of| {
+        let mut card = Files::new(&[("50155032", "3003020100")]);
+        card.objects.insert(object.to_owned(), format!("{answer}9000"));
+        probe(&mut card, &atr(of)).map(|reading| reading.serial.to_string())
+    };
+    assert_eq!(told("0181", "0102030405060708", CARDOS).unwrap(), "0102030405060708");
+    let block = format!("{}aabbccddeeff{}", "00".repeat(10), "00".repeat(16));
+    assert_eq!(told("0181", &block, CARDOS).unwrap(), "aabbccddeeff");
+    let information = format!("{}00112233445566778899 0000", "00".repeat(8));
+    assert_eq!(told("01a0", &information, MYEID).unwrap(), "00112233445566778899");
+    for (object, answer) in [("0181", "010203"), ("01a0", &information), ("0181", "")] {
+        assert!(matches!(told(object, answer, CARDOS), Err(Miss::NoId(_))), "{object} {answer}");
+    }
 }

@@ -248,7 +248,7 @@ const YUBIKEY_ATR: &str = "3bfd1300008131fe158073c021c057597562694b657940";
 /// A CM that knows the YubiKey by the second-choice id, with this ATR, and wants it retired.
 fn cm_that_knows_by_be(atr: &str) -> CmOptions {
     let mut record = Record::of_card(GUID_BE.parse().unwrap());
-    record.atr = atr.to_owned();
+    atr.clone_into(&mut record.atr);
     let request = Request::approved(RETIRE, &record);
     let mut store = Store::seed();
     store.records = vec![record];

@@ -13,6 +13,7 @@ mod diff;
 mod halt;
 mod monitor;
 mod probe;
+mod trail;
 mod transport;
 mod trouble;
 mod wait;
@@ -33,6 +34,7 @@ use crate::domain::{
 use board::Board;
 use monitor::{Monitor, Published};
 use probe::Probe;
+use trail::Trail;
 use worker::Worker;
 
 /// How many stuck probe threads there may be. Each keeps a connection of the 200 that pcscd has for
@@ -153,7 +155,7 @@ pub struct Readers {
     board: Board,
     monitor: Worker,
     published: Published,
-    probes: BTreeMap<ReaderName, Worker>,
+    probes: BTreeMap<ReaderName, (Worker, Trail)>,
     given_up: Vec<Worker>,
 }
 
@@ -220,13 +222,15 @@ impl Readers {
     }
 
     /// Gives the reader's probe up: it will not be answered, and its thread, should a card or pcscd
-    /// hold it, is left behind.
-    pub fn abandon(&mut self, reader: &ReaderName) {
+    /// hold it, is left behind. Tells what was said so far.
+    pub fn abandon(&mut self, reader: &ReaderName) -> Vec<Exchange> {
+        let trail = self.probes.get(reader).map(|(_, trail)| trail.so_far());
         self.give_up(reader);
         let abandoned = self.abandoned();
         if abandoned > 0 {
             warn!(%reader, abandoned, "Card reading hangs, its thread is left behind");
         }
+        trail.unwrap_or_default()
     }
 
     /// How many threads that were given up are still stuck.
@@ -245,7 +249,7 @@ impl Readers {
     /// Blocks for that long at worst, when pcscd hangs; a few milliseconds otherwise.
     pub fn stop(mut self) {
         let deadline = Instant::now() + STOP_WITHIN;
-        for probe in self.probes.values() {
+        for (probe, _) in self.probes.values() {
             probe.halt();
         }
         self.monitor.halt();
@@ -258,7 +262,9 @@ impl Readers {
         }
         let left_behind = std::mem::take(&mut self.probes)
             .into_values()
-            .filter(|probe| !probe.ends_within(deadline.saturating_duration_since(Instant::now())))
+            .filter(|(probe, _)| {
+                !probe.ends_within(deadline.saturating_duration_since(Instant::now()))
+            })
             .count();
         if left_behind > 0 || !self.monitor.has_ended() {
             warn!(probes = left_behind, "pcscd or a card hangs, threads are left behind");
@@ -272,6 +278,7 @@ impl Readers {
         atr: &Atr,
         event_count: u32,
     ) -> io::Result<()> {
+        let trail = Trail::default();
         let probe = Probe {
             reader: reader.clone(),
             insertion,
@@ -280,18 +287,19 @@ impl Readers {
             plan: self.options.probing.plan(atr),
             deadline: Instant::now() + self.options.probe_deadline,
             board: self.board.clone(),
+            trail: trail.clone(),
         };
         let observations = self.observations.clone();
         let work = move |halt| probe.run(&halt, &observations);
         let worker = Worker::spawn(&format!("probe-{insertion}"), work)?;
-        self.probes.insert(reader.clone(), worker);
+        self.probes.insert(reader.clone(), (worker, trail));
         Ok(())
     }
 
     /// Calls the reader's probe off, and keeps count of it for as long as it does not listen.
     fn give_up(&mut self, reader: &ReaderName) {
         self.given_up.retain(|worker| !worker.has_ended());
-        if let Some(probe) = self.probes.remove(reader) {
+        if let Some((probe, _)) = self.probes.remove(reader) {
             probe.halt();
             if !probe.has_ended() {
                 self.given_up.push(probe);
@@ -304,8 +312,11 @@ impl Drop for Readers {
     /// Tells every thread to end, and waits for none.
     fn drop(&mut self) {
         self.monitor.halt();
-        for probe in self.probes.values() {
+        for (probe, _) in self.probes.values() {
             probe.halt();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

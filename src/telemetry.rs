@@ -26,9 +26,14 @@ pub enum Format {
 /// Sends logs to standard error from here on. What libraries log is kept to warnings.
 ///
 /// A second call in one process changes nothing.
-pub fn init(level: LevelFilter, format: Format) {
+pub fn init(level: LevelFilter, format: Format, ids: Ids) {
     let library = level.min(LevelFilter::WARN);
-    let targets = Targets::new().with_default(library).with_target("cardbridge", level);
+    // The bytes of a card are its id: they cannot be shortened, only left out.
+    let bytes = if ids.whole { level } else { level.min(LevelFilter::DEBUG) };
+    let targets = Targets::new()
+        .with_default(library)
+        .with_target("cardbridge", level)
+        .with_target("cardbridge::readers::transport", bytes);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let done = match format {

@@ -18,7 +18,7 @@ impl App {
             Effect::Probe { reader, insertion, atr } => {
                 self.readers.probe(&reader, insertion, &atr);
             }
-            Effect::AbandonProbe { reader } => self.readers.abandon(&reader),
+            Effect::AbandonProbe { reader } => drop(self.readers.abandon(&reader)),
             Effect::Append { insertion, entry } => self.append(insertion, entry),
             Effect::Save { entry, stage } => self.save(entry, stage),
             Effect::Settle { entry, end } => self.settle(entry, end),

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::exit::{Exit, Failure};
 use super::load::Desk;
 use crate::app::PROBE_DEADLINE;
-use crate::domain::{Atr, Identity, InsertionId, NotIdentified, ReaderName};
+use crate::domain::{Atr, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName};
 use crate::readers::{Exchange, Observation, Options, Readers};
 
 mod read;
@@ -51,10 +51,8 @@ impl Watch {
         }
     }
 
-    fn abandon(&mut self, reader: &ReaderName) {
-        if let Some(readers) = &mut self.readers {
-            readers.abandon(reader);
-        }
+    fn abandon(&mut self, reader: &ReaderName) -> Vec<Exchange> {
+        self.readers.as_mut().map(|readers| readers.abandon(reader)).unwrap_or_default()
     }
 }
 
@@ -85,7 +83,8 @@ pub(super) fn merge(object: &mut Value, result: &Result<Identity, NotIdentified>
 /// A card that was read on demand.
 pub(super) struct Card {
     pub(super) reader: ReaderName,
-    pub(super) atr: Atr,
+    /// None where the card does not answer at power-up.
+    pub(super) atr: Option<Atr>,
     pub(super) result: Result<Identity, NotIdentified>,
     exchanges: Vec<Exchange>,
 }
@@ -98,13 +97,12 @@ pub(super) async fn read_card(desk: &Desk, wanted: Option<&str>) -> Result<Card,
         .map_err(|_| unreachable("no answer in time"))??;
     let (reader, card) = choose(cards, wanted)?;
     let Some((insertion, atr)) = card else {
-        return Err(Failure::message(
-            Exit::Failed,
-            format!("the card in {reader} does not answer: turn it round or clean it"),
-        ));
+        let detail = "the card does not answer: turn it round or clean it".to_owned();
+        let result = Err(NotIdentified::new(NotIdentifiedReason::Mute, detail));
+        return Ok(Card { reader, atr: None, result, exchanges: Vec::new() });
     };
     if let Some(why) = desk.leaves_alone(&reader, &atr) {
-        return Ok(Card { reader, atr, result: Err(why), exchanges: Vec::new() });
+        return Ok(Card { reader, atr: Some(atr), result: Err(why), exchanges: Vec::new() });
     }
     watch.probe(&reader, insertion, &atr);
     let read = async {
@@ -117,9 +115,17 @@ pub(super) async fn read_card(desk: &Desk, wanted: Option<&str>) -> Result<Card,
             }
         }
     };
-    let late = |_| Failure::message(Exit::Failed, "the card was not read in time");
-    let (result, exchanges) = tokio::time::timeout(PROBE_DEADLINE, read).await.map_err(late)??;
-    Ok(Card { reader, atr, result, exchanges })
+    let (result, exchanges) = match tokio::time::timeout(PROBE_DEADLINE, read).await {
+        Ok(read) => read?,
+        Err(_) => (Err(too_slow()), watch.abandon(&reader)),
+    };
+    Ok(Card { reader, atr: Some(atr), result, exchanges })
+}
+
+/// A card that took longer than any that answers at all.
+fn too_slow() -> NotIdentified {
+    let detail = format!("card was not read within {} s", PROBE_DEADLINE.as_secs());
+    NotIdentified::new(NotIdentifiedReason::Timeout, detail)
 }
 
 /// What is in a reader: `None` for a mute card.

@@ -78,7 +78,7 @@ async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject,
     let mut about = json!({ "reader": card.reader, "atr": card.atr });
     merge(&mut about, &card.result);
     match card.result {
-        Ok(identity) => Ok(Subject { about, identity, atr: Some(card.atr), role }),
+        Ok(identity) => Ok(Subject { about, identity, atr: card.atr, role }),
         Err(why) => Err(Failure::message(
             Exit::Failed,
             format!("the card is not identified: {}", why.detail),

@@ -10,7 +10,7 @@ use super::out::Out;
 use super::text::table;
 use crate::app::{self, ClientError};
 use crate::config::{Level, LogFormat, LogSettings};
-use crate::telemetry::{self, Format, LevelFilter};
+use crate::telemetry::{self, Format, Ids, LevelFilter};
 
 pub(super) fn run(config: Option<&Path>) -> Result<Exit, Failure> {
     let settings = load(config)?.settings;
@@ -38,7 +38,7 @@ fn log(settings: LogSettings) {
         LogFormat::Auto | LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    telemetry::init(level, format);
+    telemetry::init(level, format, Ids { whole: settings.show_ids });
 }
 
 pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {

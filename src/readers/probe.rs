@@ -16,13 +16,14 @@ use crate::domain::{
     Atr, Identity, InsertionId, Inventory, NotIdentified, NotIdentifiedReason, Plan, ReaderName,
 };
 
+use super::Observation;
 use super::board::Board;
 use super::diff::{Look, Occupant};
 use super::halt::Halt;
+use super::trail::Trail;
 use super::transport::{Limits, Transport};
 use super::trouble::{interruption, is_gone, is_lost, is_mute, on_another_connection, on_card};
 use super::wait::{self, Seen};
-use super::{Exchange, Observation};
 
 /// How long to wait, each time, for a program that has the card to itself.
 const BUSY_PAUSES: [Duration; 4] = [
@@ -58,6 +59,7 @@ pub(super) struct Probe {
     pub(super) plan: Plan,
     pub(super) deadline: Instant,
     pub(super) board: Board,
+    pub(super) trail: Trail,
 }
 
 /// Who the card is, or why nobody knows.
@@ -66,23 +68,23 @@ type Verdict = Result<Identity, NotIdentified>;
 impl Probe {
     /// Probes the card and reports, unless told to end meanwhile.
     pub(super) fn run(self, halt: &Halt, observations: &UnboundedSender<Observation>) {
-        let mut exchanges = Vec::new();
-        let result = self.identify(halt, &mut exchanges);
+        let result = self.identify(halt);
         if halt.is_called() {
             return;
         }
-        let Self { reader, insertion, .. } = self;
+        let Self { reader, insertion, trail, .. } = self;
+        let exchanges = trail.so_far();
         let probed = Observation::Probed { reader, insertion, result, exchanges };
         if observations.send(probed).is_err() {
             debug!("Nobody listens to the readers");
         }
     }
 
-    fn identify(&self, halt: &Halt, exchanges: &mut Vec<Exchange>) -> Verdict {
+    fn identify(&self, halt: &Halt) -> Verdict {
         let context = self.reach_pcscd(halt, || Context::establish(Scope::System))?;
         let mut pauses = BUSY_PAUSES.into_iter();
         loop {
-            let verdict = self.identify_once(&context, halt, exchanges);
+            let verdict = self.identify_once(&context, halt);
             match (&verdict, pauses.next()) {
                 (Err(why), Some(pause))
                     if why.reason == NotIdentifiedReason::Busy && self.pause(halt, pause) => {}
@@ -92,15 +94,10 @@ impl Probe {
     }
 
     /// Reads the card, unless another program has it in a way that forbids it.
-    fn identify_once(
-        &self,
-        context: &Context,
-        halt: &Halt,
-        exchanges: &mut Vec<Exchange>,
-    ) -> Verdict {
+    fn identify_once(&self, context: &Context, halt: &Halt) -> Verdict {
         let in_use = self.look(context)?.is_some_and(|seen| seen.in_use);
         let card = self.connect(context, &wait::name(&self.reader), halt)?;
-        left_as_found(card, |card| self.read(context, card, (in_use, halt), exchanges))
+        left_as_found(card, |card| self.read(context, card, (in_use, halt)))
     }
 
     /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
@@ -145,17 +142,11 @@ impl Probe {
     }
 
     /// Reads the card, from the start again whenever it lost its state on the way.
-    fn read(
-        &self,
-        context: &Context,
-        card: &mut Card,
-        (in_use, halt): (bool, &Halt),
-        exchanges: &mut Vec<Exchange>,
-    ) -> Verdict {
+    fn read(&self, context: &Context, card: &mut Card, (in_use, halt): (bool, &Halt)) -> Verdict {
         let mut restarts = RESTART_PAUSES.into_iter();
         loop {
             self.check_wanted(halt)?;
-            match self.transact(card, (in_use, halt), exchanges) {
+            match self.transact(card, (in_use, halt)) {
                 Ok(verdict) => {
                     self.check_same(context)?;
                     return verdict;
@@ -181,11 +172,10 @@ impl Probe {
         &self,
         card: &mut Card,
         (in_use, halt): (bool, &Halt),
-        exchanges: &mut Vec<Exchange>,
     ) -> Result<Verdict, Interrupted> {
         let transaction = card.transaction().map_err(interruption)?;
         let limits = Limits { reader: &self.reader, deadline: self.deadline, halt };
-        let mut transport = Transport::new(&transaction, limits, exchanges)?;
+        let mut transport = Transport::new(&transaction, limits, &self.trail)?;
         let mut inventory = Inventory::default();
         let subject = Subject { atr: &self.atr, plan: &self.plan, in_use };
         let verdict = match card::identify(&mut transport, subject, &mut inventory) {

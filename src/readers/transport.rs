@@ -9,8 +9,8 @@ use tracing::trace;
 use crate::card::{Interrupted, Protocol, Transmit};
 use crate::domain::ReaderName;
 
-use super::Exchange;
 use super::halt::Halt;
+use super::trail::Trail;
 use super::trouble::{interruption, on_card};
 
 /// The longest reader name of pcsc-lite, with its end, and the two NULs of the list it comes in.
@@ -24,7 +24,7 @@ pub(super) struct Transport<'a> {
     transaction: &'a Transaction<'a>,
     protocol: Protocol,
     limits: Limits<'a>,
-    exchanges: &'a mut Vec<Exchange>,
+    trail: &'a Trail,
 }
 
 /// What ends a probe from outside.
@@ -43,10 +43,10 @@ impl<'a> Transport<'a> {
     pub(super) fn new(
         transaction: &'a Transaction<'a>,
         limits: Limits<'a>,
-        exchanges: &'a mut Vec<Exchange>,
+        trail: &'a Trail,
     ) -> Result<Self, Interrupted> {
         let protocol = protocol(transaction)?;
-        Ok(Self { transaction, protocol, limits, exchanges })
+        Ok(Self { transaction, protocol, limits, trail })
     }
 }
 
@@ -56,6 +56,7 @@ impl Transmit for Transport<'_> {
         if began >= self.limits.deadline || self.limits.halt.is_called() {
             return Err(Interrupted::Deadline);
         }
+        self.trail.begin(command);
         let mut buffer = [0; MAX_BUFFER_SIZE];
         let response = self.transaction.transmit(command, &mut buffer).map(<[u8]>::to_vec);
         let took = began.elapsed();
@@ -67,11 +68,7 @@ impl Transmit for Transport<'_> {
             micros = took.as_micros(),
             "Exchange with a card"
         );
-        self.exchanges.push(Exchange {
-            command: command.to_vec(),
-            response: response.clone().unwrap_or_default(),
-            took,
-        });
+        self.trail.end(response.as_deref().unwrap_or_default(), took);
         match response {
             // Some drivers call it a success when the card is torn out under a command.
             Ok(response) if response.len() < STATUS_WORD => Err(Interrupted::Reset),

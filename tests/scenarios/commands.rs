@@ -106,6 +106,8 @@ fn read_tells_who_the_card_is_and_by_which_bytes() {
     assert_eq!(json["identity"]["candidates"][0]["card_id"], CARD);
     assert_eq!(json["identity"]["candidates"][0]["rule"], "gids-cardid");
     assert_eq!(json["atr"], "3b8d0180fba000000397425446590301c8");
+    assert_eq!(json["atr_facts"]["known_as"], "Microsoft virtual smart card");
+    assert_eq!(json["cm"]["matched_rule"], "gids-cardid");
 
     let text = world.cli(&["read", "--trace"]).unwrap();
     assert_eq!(text.code, Some(0));
@@ -129,6 +131,7 @@ fn scan_prints_one_object_a_line() {
     let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     assert_eq!(events, ["reader-attached", "reader-attached", "card-inserted"]);
     assert_eq!(lines[2]["identity"]["candidates"][0]["card_id"], CARD);
+    assert_eq!(lines[2]["atr"], "3b8d0180fba000000397425446590301c8");
     assert!(output.stdout.starts_with(r#"{"event":"reader-attached","at":""#), "{}", output.stdout);
     world.finish().unwrap();
 }

@@ -72,7 +72,7 @@ fn matched(known: &[(CardId, Vec<Record>)], identity: &Identity) -> Option<IdRul
 }
 
 fn as_json(card: &Card, known: Option<&Known>, trace: bool) -> Value {
-    let facts = atr::as_json(&card.atr, &atr::list_names(&card.atr));
+    let facts = card.atr.as_ref().map(|atr| atr::as_json(atr, &atr::list_names(atr)));
     let mut object = json!({ "reader": card.reader, "atr": card.atr, "atr_facts": facts });
     merge(&mut object, &card.result);
     let Some(fields) = object.as_object_mut() else { return object };
@@ -117,15 +117,18 @@ fn known_as_json(known: &Known, identity: &Identity) -> Value {
 
 fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    let mut rows = vec![row("Reader", card.reader.to_string()), row("ATR", card.atr.to_string())];
-    let about_atr = atr::as_text(&card.atr, &atr::list_names(&card.atr));
-    rows.extend(about_atr.into_iter().map(|line| row("", line)));
+    let mut rows = vec![row("Reader", card.reader.to_string())];
+    if let Some(atr) = &card.atr {
+        rows.push(row("ATR", atr.to_string()));
+        let about = atr::as_text(atr, &atr::list_names(atr));
+        rows.extend(about.into_iter().map(|line| row("", line)));
+    }
     let inventory = match &card.result {
         Ok(identity) => {
             rows.push(row("Family", identity.family.to_string()));
             rows.push(row("Serial", identity.serial.to_string()));
             rows.extend(candidate_rows(identity, known));
-            rows.extend(cm_row(&card.atr, identity, known));
+            rows.extend(card.atr.as_ref().and_then(|atr| cm_row(atr, identity, known)));
             &identity.inventory
         }
         Err(why) => {
@@ -140,7 +143,10 @@ fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
         for exchange in &card.exchanges {
             lines.push(format!("> {}", hex::encode(&exchange.command)));
             let (response, micros) = (hex::encode(&exchange.response), exchange.took.as_micros());
-            lines.push(format!("< {response}  ({micros} µs)"));
+            lines.push(match response.as_str() {
+                "" => "< (no answer)".to_owned(),
+                response => format!("< {response}  ({micros} µs)"),
+            });
         }
     }
     lines

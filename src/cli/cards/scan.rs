@@ -14,7 +14,7 @@ use super::super::exit::{Exit, Failure};
 use super::super::load::Desk;
 use super::super::out::Out;
 use super::super::text::{clean, time};
-use super::{FIRST_LOOK, Watch, block_on, merge, unreachable};
+use super::{FIRST_LOOK, Watch, block_on, merge, too_slow, unreachable};
 use crate::app::PROBE_DEADLINE;
 use crate::domain::{Atr, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName};
 use crate::readers::Observation;
@@ -195,9 +195,7 @@ impl Scan<'_> {
             .collect();
         for (reader, insertion) in slow {
             self.watch.abandon(&reader);
-            let (reason, seconds) = (NotIdentifiedReason::Timeout, PROBE_DEADLINE.as_secs());
-            let detail = format!("card was not read within {seconds} s");
-            self.probed(&reader, insertion, &Err(NotIdentified::new(reason, detail)))?;
+            self.probed(&reader, insertion, &Err(too_slow()))?;
         }
         Ok(())
     }

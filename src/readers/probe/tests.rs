@@ -19,7 +19,7 @@ fn probe(deadline: Duration) -> Probe {
     });
     let deadline = Instant::now() + deadline;
     let plan = Probing::default().plan(&atr);
-    Probe { reader, insertion, atr, event_count: 1, plan, deadline, board }
+    Probe { reader, insertion, atr, event_count: 1, plan, deadline, board, trail: Trail::default() }
 }
 
 #[test]

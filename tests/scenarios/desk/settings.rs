@@ -99,6 +99,31 @@ fn a_scan_touches_no_card_that_the_configuration_says_to_leave_alone() {
     let seen = || world.cli(&["scan", "--once", "--json"]).unwrap().stdout;
     let both = || seen().matches(r#""reason":"skipped""#).count() == 2;
     world.wait_until("both to be told as skipped", LONG, both).unwrap();
+    for reader in world.pcscd.reader_names() {
+        let read = world.cli(&["read", "--reader", &reader, "--json", "--trace"]).unwrap();
+        let said = read.json().unwrap();
+        assert_eq!(said["not_identified"]["reason"], "skipped", "{said}");
+        assert_eq!(said["trace"], serde_json::json!([]));
+    }
     assert_eq!((skipped.apdus(), off.apdus()), (vec![], vec![]), "they were not touched");
+    world.finish().unwrap();
+}
+
+#[test]
+fn ids_that_are_not_to_be_shown_are_in_no_line_of_the_log_at_any_level() {
+    let Some(world) = world() else { return };
+    let world = world
+        .config_set("log.show_ids", "false")
+        .config_set("log.level", "\"trace\"")
+        .start()
+        .unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    let log = world.daemon_log();
+    let serial = hex::encode(cardid(CARD));
+    for id in [CARD, RECORD, REQUEST, serial.as_str()] {
+        assert!(!log.contains(id), "{id} in {log}");
+    }
+    assert!(log.contains("bc88f13f…"), "shortened: {log}");
     world.finish().unwrap();
 }

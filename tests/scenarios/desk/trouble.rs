@@ -66,6 +66,41 @@ fn a_mute_card_that_another_program_gets_to_answer_is_worked_on() {
 }
 
 #[test]
+fn read_tells_what_it_asked_a_card_that_hangs_and_that_a_mute_one_is_mute() {
+    let Some(world) = world() else { return };
+    let world = world.without_daemon().start().unwrap();
+    let faults = Faults { hang_at: Some(2), ..Faults::default() };
+    let hung = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    wait_powered(&hung);
+    let name = world.pcscd.reader_names()[0].clone();
+    let read = world.cli(&["read", "--reader", &name, "--json", "--trace"]).unwrap();
+    assert_eq!(read.code, Some(1), "{read:?}");
+    let said = read.json().unwrap();
+    assert_eq!(said["not_identified"]["reason"], "timeout", "{said}");
+    assert_eq!(said["atr_facts"]["tck"], "right", "{said}");
+    let responses: Vec<_> =
+        said["trace"].as_array().unwrap().iter().map(|e| &e["response"]).collect();
+    assert_eq!(responses.len(), 2, "{said}");
+    assert!(responses[0].as_str().unwrap().ends_with("9000"), "{said}");
+    assert_eq!(responses[1], "", "the command that hangs: {said}");
+
+    let faults = Faults { mute: true, ..Faults::default() };
+    let _mute = world.insert_with(1, GidsCard::seed(), faults).unwrap();
+    let name = world.pcscd.reader_names()[1].clone();
+    let mut said = Value::Null;
+    let is_there = || {
+        let read = world.cli(&["read", "--reader", &name, "--json"]).unwrap();
+        said = read.json().unwrap_or_default();
+        !said.is_null()
+    };
+    world.wait_until("the mute card", LONG, is_there).unwrap();
+    assert_eq!(said["not_identified"]["reason"], "mute", "{said}");
+    assert_eq!(said["atr"], Value::Null);
+    drop(hung);
+    world.finish().unwrap();
+}
+
+#[test]
 fn a_hung_card_holds_up_nothing_and_is_told_as_timeout() {
     let Some(world) = world() else { return };
     let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();

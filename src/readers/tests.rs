@@ -1,0 +1,75 @@
+//! Threads that hang, without a pcscd.
+
+use std::sync::mpsc::{Sender, channel};
+
+use super::*;
+use crate::domain::Probing;
+
+/// Readers whose monitor has ended, and how to release the threads that hang.
+fn readers() -> (Readers, UnboundedReceiver<Observation>) {
+    let (observations, receiver) = unbounded_channel();
+    let monitor = Worker::spawn("monitor", |_| {}).unwrap();
+    let options = Options { probing: Probing::default(), probe_deadline: Duration::from_secs(10) };
+    let readers = Readers {
+        options,
+        observations,
+        board: Board::default(),
+        monitor,
+        published: Published::default(),
+        probes: BTreeMap::new(),
+        given_up: Vec::new(),
+    };
+    (readers, receiver)
+}
+
+/// A thread that hangs until the sender is dropped.
+fn hanging() -> (Worker, Sender<()>) {
+    let (release, held) = channel::<()>();
+    let work = move |_| {
+        held.recv().unwrap_err();
+    };
+    (Worker::spawn("hangs", work).unwrap(), release)
+}
+
+#[test]
+fn no_more_threads_are_left_behind_than_there_may_be() {
+    let (mut readers, mut observations) = readers();
+    let (name, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
+    let atr: Atr = "3b00".parse().unwrap();
+    readers.board.follow(&Observation::Inserted {
+        reader: name.clone(),
+        insertion,
+        atr: atr.clone(),
+        event_count: 1,
+        at_start: false,
+    });
+    let mut releases = Vec::new();
+    for _ in 0..MAX_ABANDONED {
+        let (worker, release) = hanging();
+        readers.probes.insert(name.clone(), (worker, Trail::default()));
+        readers.abandon(&name);
+        releases.push(release);
+    }
+    assert_eq!(readers.abandoned(), MAX_ABANDONED);
+    readers.probe(&name, insertion, &atr);
+    let Ok(Observation::Probed { result: Err(why), .. }) = observations.try_recv() else {
+        panic!("the probe was not refused");
+    };
+    assert_eq!(why.reason, NotIdentifiedReason::Failed);
+    assert!(why.detail.contains("hang already"), "{}", why.detail);
+    assert!(readers.probes.is_empty());
+}
+
+#[test]
+fn what_a_hanging_card_was_asked_is_told_when_it_is_given_up() {
+    let (mut readers, _observations) = readers();
+    let name: ReaderName = "Reader".into();
+    let (worker, _release) = hanging();
+    let trail = Trail::default();
+    trail.begin(&[0x00, 0xA4]);
+    readers.probes.insert(name.clone(), (worker, trail));
+    let told = readers.abandon(&name);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].command, [0x00, 0xA4]);
+    assert!(told[0].response.is_empty());
+}

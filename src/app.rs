@@ -26,7 +26,7 @@ mod report;
 mod translate;
 
 pub(crate) use answer::audit_filter;
-pub use translate::{ClientError, reader_options, remote};
+pub use translate::{ClientError, credential, reader_options, remote};
 
 /// How long a card may take to be read before the reader is given up on: longer than any card
 /// that answers at all, shorter than an operator's patience.
@@ -43,7 +43,10 @@ pub fn run(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(settings, reload))
+    let ended = runtime.block_on(serve(settings, reload));
+    // A name that is being looked up can hold its thread for a minute; nobody waits for the answer.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {

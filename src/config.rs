@@ -39,11 +39,24 @@ pub struct Source {
     pub text: String,
 }
 
+/// A file of the configuration that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The file's path.
+    pub name: String,
+    /// What the system says.
+    pub why: String,
+}
+
 /// Everything that a configuration is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Inputs<'a> {
     /// The main file, then the others; a later file overrides an earlier one.
     pub sources: &'a [Source],
+    /// Files that should be among them.
+    pub unread: &'a [Unread],
+    /// Whether it may leave out where CM is: some commands do without.
+    pub without_cm: bool,
     /// Environment variables; only those that begin with `CARDBRIDGE_` are looked at.
     pub environment: &'a [(String, String)],
     /// The station's id where nothing sets one.
@@ -72,9 +85,9 @@ pub struct Effective {
 
 /// Reads a configuration, or tells everything that is wrong with it.
 pub fn parse(inputs: &Inputs<'_>) -> Result<Loaded, Problems> {
-    let mut report = Report::new(inputs.sources);
+    let mut report = Report::new(inputs);
     let tree = Tree::merge(inputs, &mut report);
-    let settings = sections::read(&tree, &mut report);
+    let settings = sections::read(&tree, inputs.without_cm, &mut report);
     match (report.finish(), settings) {
         (None, Ok(settings)) => {
             let effective = effective::effective(&tree, &settings.rules.numbers);
@@ -83,6 +96,32 @@ pub fn parse(inputs: &Inputs<'_>) -> Result<Loaded, Problems> {
         (Some(problems), _) => Err(problems),
         (None, Err(reported)) => Err(reported.into()),
     }
+}
+
+/// A file that a key names, and that has to be there when the settings are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    /// Who names it.
+    pub origin: Origin,
+    /// The key.
+    pub key: &'static str,
+    /// The path, or a bare name in the credentials directory.
+    pub path: String,
+}
+
+/// The files that keys name, also where something else is wrong with the configuration.
+#[must_use]
+pub fn named_files(inputs: &Inputs<'_>) -> Vec<NamedFile> {
+    let tree = Tree::merge(inputs, &mut Report::new(inputs));
+    let file_keys = KEYS.iter().filter(|key| {
+        key.path.ends_with("_file") && key.support == Support::Now && key.list().is_empty()
+    });
+    let named = file_keys.filter_map(|key| {
+        let leaf = tree.fields.get(key.path)?;
+        let path = leaf.value.as_str()?.to_owned();
+        Some(NamedFile { origin: leaf.origin.clone(), key: key.path, path })
+    });
+    named.collect()
 }
 
 #[cfg(test)]

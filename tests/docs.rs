@@ -117,7 +117,12 @@ fn the_messages_in_the_document_are_what_a_person_reads() {
         source("/etc/cardbridge/conf.d/10-desk.toml", "[cm]\nconcurency = 8"),
     ];
     let variable = ("CARDBRIDGE_OUTBOX__MAX_ENTRIES".to_owned(), "lots".to_owned());
-    let inputs = Inputs { sources: &sources, environment: &[variable], host_name: "desk-3" };
+    let inputs = Inputs {
+        sources: &sources,
+        environment: &[variable],
+        host_name: "desk-3",
+        ..Inputs::default()
+    };
     let problems = parse(&inputs).expect_err("three problems").to_string();
     assert!(OPERATIONS.contains(&format!("```text\n{problems}\n```")), "{problems}");
 }
@@ -128,7 +133,12 @@ fn the_examples_in_the_document_are_configurations() {
     let mut seen = 0;
     for text in blocks.filter_map(|block| block.split("```").next()) {
         let source = Source { name: "docs/operations.md".to_owned(), text: text.to_owned() };
-        let inputs = Inputs { sources: &[source], environment: &[], host_name: "desk-3" };
+        let inputs = Inputs {
+            sources: &[source],
+            environment: &[],
+            host_name: "desk-3",
+            ..Inputs::default()
+        };
         if let Err(problems) = parse(&inputs) {
             panic!("{problems}");
         }

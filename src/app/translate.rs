@@ -74,7 +74,7 @@ pub enum ClientError {
 
 /// The path of a `*_file`: a bare name is looked up where systemd puts a service's credentials,
 /// and nowhere else.
-fn credential(file: &Path) -> Result<PathBuf, ClientError> {
+pub fn credential(file: &Path) -> Result<PathBuf, ClientError> {
     if file.is_absolute() {
         return Ok(file.to_owned());
     }

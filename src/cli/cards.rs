@@ -24,7 +24,10 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Runs something that waits, on a runtime of its own.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(work)
+    let ended = runtime.block_on(work);
+    // A name that is being looked up can hold its thread for a minute; nobody waits for the answer.
+    runtime.shutdown_background();
+    ended
 }
 
 /// A look at the readers that ends when it is dropped.

@@ -42,10 +42,6 @@ impl Failure {
         Self { exit, error: error.into() }
     }
 
-    pub(super) const fn exit(&self) -> Exit {
-        self.exit
-    }
-
     pub(super) fn message(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, error: anyhow::Error::msg(message.into()) }
     }

@@ -4,35 +4,79 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
-use crate::config::{Inputs, Loaded, Settings, Source, parse};
+use crate::app::credential;
+use crate::config::{
+    Inputs, Loaded, NamedFile, Problem, Problems, Settings, Source, Unread, named_files, parse,
+};
 use crate::domain::{Atr, AtrPattern, NotIdentified, Numbers, Probing, ReaderName, ReaderRules};
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
 
-/// The configuration, whole and valid.
+/// The configuration, whole and valid. A token may come later than the key that names its file:
+/// that is a state, and no problem.
 pub(super) fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
-    let sources = sources(config).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let host_name = host_name();
-    let inputs = Inputs { sources: &sources, environment: &environment()?, host_name: &host_name };
-    parse(&inputs).map_err(|problems| Failure::message(Exit::Usage, problems.to_string()))
+    read_with(config, |file| file.key != "cm.auth.token_file")?
+        .map_err(|problems| Failure::message(Exit::Usage, problems.to_string()))
 }
 
-/// The settings, where there is a configuration at all: some commands do without.
-pub(super) fn settings_if_any(config: Option<&Path>) -> Result<Option<Settings>, Failure> {
-    if config.is_none() && !chosen(None).exists() {
-        return Ok(None);
+/// The configuration, or everything that is wrong with it and with the files that it names.
+pub(super) fn checked(config: Option<&Path>) -> Result<Result<Loaded, Problems>, Failure> {
+    read_with(config, |_| true)
+}
+
+fn read_with(
+    config: Option<&Path>,
+    must_be_there: impl Fn(&NamedFile) -> bool,
+) -> Result<Result<Loaded, Problems>, Failure> {
+    let files = Files::gather(config);
+    let (environment, host_name) = (environment()?, host_name());
+    let inputs = files.inputs(&environment, &host_name);
+    let named = named_files(&inputs).into_iter().filter(must_be_there);
+    let unusable: Vec<_> = named.filter_map(unusable).collect();
+    Ok(match parse(&inputs) {
+        Err(problems) => Err(problems.with(unusable)),
+        Ok(loaded) => Problems::of(unusable).map_or(Ok(loaded), Err),
+    })
+}
+
+/// The settings for commands that do without CM, and so without a configuration.
+pub(super) fn settings_without_cm(config: Option<&Path>) -> Result<Settings, Failure> {
+    let files = Files::gather(config);
+    let (environment, host_name) = (environment()?, host_name());
+    let inputs = Inputs { without_cm: true, ..files.inputs(&environment, &host_name) };
+    let loaded = parse(&inputs);
+    let loaded = loaded.map_err(|problems| Failure::message(Exit::Usage, problems.to_string()))?;
+    Ok(loaded.settings)
+}
+
+/// What is wrong with a file that a key names, before anybody looks into it.
+fn unusable(file: NamedFile) -> Option<Problem> {
+    let NamedFile { origin, key, path } = file;
+    let problem = |what: String, remedy: &str| {
+        Some(Problem { origin, key: key.to_owned(), what, remedy: remedy.to_owned() })
+    };
+    let Ok(place) = credential(Path::new(&path)) else {
+        let what = format!("{path:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set");
+        return problem(what, "write the whole path, or have systemd load the credential");
+    };
+    match read(&place) {
+        Ok(_) => None,
+        // Whoever uses it says what is wrong inside.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+        Err(error) => {
+            let what = format!("cannot read {}: {error}", place.display());
+            problem(what, "check that it is there and that the user cardbridge may read it")
+        }
     }
-    load(config).map(|loaded| Some(loaded.settings))
 }
 
 /// CM's numbers as this site has them, for words.
 pub(super) fn numbers(config: Option<&Path>) -> Result<Numbers, Failure> {
-    Ok(settings_if_any(config)?.map_or_else(Numbers::default, |settings| settings.rules.numbers))
+    Ok(settings_without_cm(config)?.rules.numbers)
 }
 
 /// What commands about cards need to know, with or without a configuration.
-#[derive(Default)]
 pub(super) struct Desk {
     pub(super) probing: Probing,
     pub(super) readers: ReaderRules,
@@ -41,7 +85,7 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn load(config: Option<&Path>) -> Result<Self, Failure> {
-        Ok(settings_if_any(config)?.map_or_else(Self::default, Self::from))
+        settings_without_cm(config).map(Self::from)
     }
 
     /// Why the card is not to be touched, if so.
@@ -56,33 +100,56 @@ impl From<Settings> for Desk {
     }
 }
 
-/// A file that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read {}", .0.display())]
-struct Unreadable(PathBuf, #[source] io::Error);
-
-/// The file that was named, by argument or environment, or the usual one.
-fn chosen(config: Option<&Path>) -> PathBuf {
-    let named = config.map(Path::to_owned);
-    named
-        .or_else(|| std::env::var_os("CARDBRIDGE_CONFIG").map(PathBuf::from))
-        .unwrap_or_else(|| PathBuf::from(DEFAULT))
+/// The configuration's files: those that were read, and those that were not.
+struct Files {
+    sources: Vec<Source>,
+    unread: Vec<Unread>,
 }
 
-/// The main file; with the usual one, every drop-in beside it in name order.
-fn sources(config: Option<&Path>) -> Result<Vec<Source>, Unreadable> {
-    let main = chosen(config);
-    let mut files = vec![main.clone()];
-    if main == Path::new(DEFAULT) {
-        files.extend(drop_ins()?);
+impl Files {
+    /// The main file; with the usual one, every drop-in beside it in name order. The usual one need
+    /// not be there.
+    fn gather(config: Option<&Path>) -> Self {
+        let mut files = Self { sources: Vec::new(), unread: Vec::new() };
+        if let Some(main) = named(config) {
+            files.add(&main, &read(&main));
+            return files;
+        }
+        let main = Path::new(DEFAULT);
+        let text = match read(main) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            text => text,
+        };
+        files.add(main, &text);
+        files.add_drop_ins();
+        files
     }
-    files
-        .into_iter()
-        .map(|file| match read(&file) {
-            Ok(text) => Ok(Source { name: file.display().to_string(), text }),
-            Err(error) => Err(Unreadable(file, error)),
-        })
-        .collect()
+
+    fn add(&mut self, file: &Path, text: &io::Result<String>) {
+        let name = file.display().to_string();
+        match text {
+            Ok(text) => self.sources.push(Source { name, text: text.clone() }),
+            Err(error) => self.unread.push(Unread { name, why: error.to_string() }),
+        }
+    }
+
+    fn add_drop_ins(&mut self) {
+        match drop_ins() {
+            Ok(files) => files.iter().for_each(|file| self.add(file, &read(file))),
+            Err(error) => self.add(Path::new(DROP_INS), &Err(error)),
+        }
+    }
+
+    fn inputs<'a>(&'a self, environment: &'a [(String, String)], host_name: &'a str) -> Inputs<'a> {
+        let (sources, unread) = (&self.sources, &self.unread);
+        Inputs { sources, unread, environment, host_name, without_cm: false }
+    }
+}
+
+/// The file that was named, by argument or environment.
+fn named(config: Option<&Path>) -> Option<PathBuf> {
+    let by_environment = || std::env::var_os("CARDBRIDGE_CONFIG").map(PathBuf::from);
+    config.map(Path::to_owned).or_else(by_environment)
 }
 
 /// A file's text. A pipe could keep a daemon waiting that only wants to reload.
@@ -93,15 +160,13 @@ fn read(file: &Path) -> io::Result<String> {
     std::fs::read_to_string(file)
 }
 
-fn drop_ins() -> Result<Vec<PathBuf>, Unreadable> {
-    let unreadable = |error| Unreadable(PathBuf::from(DROP_INS), error);
+fn drop_ins() -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(DROP_INS) {
-        Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(error)),
+        entries => entries?,
     };
-    let files: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut files = files.map_err(unreadable)?;
+    let mut files =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     Ok(files)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::cards::block_on;
 use super::exit::{Exit, Failure};
-use super::load::settings_if_any;
+use super::load::settings_without_cm;
 use super::out::Out;
 use super::status::client;
 use super::text::{table, time};
@@ -49,7 +49,7 @@ pub(super) fn warn_of(damaged: &[outbox::Damage]) {
 
 /// The disk of a daemon that does not run, where the configuration tells where it is.
 pub(super) fn stored(config: Option<&Path>) -> Result<Option<outbox::ReadOnly>, Failure> {
-    let Some(settings) = settings_if_any(config)? else { return Ok(None) };
+    let settings = settings_without_cm(config)?;
     if !settings.outbox.path.exists() {
         return Ok(None);
     }

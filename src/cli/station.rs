@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
-use super::load::load;
+use super::load::{checked, load};
 use super::out::Out;
 use super::text::table;
 use crate::app::{self, ClientError};
@@ -42,23 +42,31 @@ fn log(settings: LogSettings) {
 }
 
 pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
-    let checked = load(config).and_then(|loaded| {
-        app::remote(&loaded.settings)?;
-        Ok(loaded.settings.station)
-    });
+    let checked = checked(config)?;
+    let problems: Vec<String> = match &checked {
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        Ok(loaded) => app::remote(&loaded.settings).err().iter().map(one_line).collect(),
+    };
+    let exit = if problems.is_empty() { Exit::Done } else { Exit::Usage };
     if out.is_json() {
-        let (verdict, exit) = match checked {
-            Ok(station) => (json!({ "ok": true, "station": station }), Exit::Done),
-            Err(failure) => {
-                let problems: Vec<_> = failure.to_string().lines().map(str::to_owned).collect();
-                (json!({ "ok": false, "problems": problems }), failure.exit())
+        let verdict = match &checked {
+            Ok(loaded) if problems.is_empty() => {
+                json!({ "ok": true, "station": loaded.settings.station })
             }
+            Ok(_) | Err(_) => json!({ "ok": false, "problems": problems }),
         };
         return out.value(&verdict).map(|_| exit);
     }
-    checked?;
+    if !problems.is_empty() {
+        return Err(Failure::message(exit, problems.join("\n")));
+    }
     out.line("The configuration is good.")?;
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+/// A problem and its remedy, as the configuration's own are told.
+fn one_line(error: &ClientError) -> String {
+    error.to_string().replace('\n', "; ")
 }
 
 pub(super) fn show(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {

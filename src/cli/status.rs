@@ -1,24 +1,19 @@
 //! `status`: the running daemon.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::cards::block_on;
 use super::exit::{Exit, Failure};
-use super::load::{numbers, settings_if_any};
+use super::load::{numbers, settings_without_cm};
 use super::out::Out;
 use super::text::{table, time};
 use super::trail;
 use crate::control::Client;
 use crate::domain::{CardView, LinkView, Numbers, ReaderView, ServiceView, Snapshot};
 
-const DEFAULT_SOCKET: &str = "/run/cardbridge/control.sock";
-
 /// A way to ask the daemon that this configuration is for.
 pub(super) fn client(config: Option<&Path>) -> Result<Client, Failure> {
-    let settings = settings_if_any(config)?;
-    let socket =
-        settings.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), |settings| settings.control.socket);
-    Ok(Client::new(&socket))
+    Ok(Client::new(&settings_without_cm(config)?.control.socket))
 }
 
 pub(super) fn status(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Source;
+use super::Inputs;
 
 /// Who says what a key's value is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,23 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// These problems and more of them, each file's together.
+    #[must_use]
+    pub fn with(mut self, more: impl IntoIterator<Item = Problem>) -> Self {
+        for problem in more {
+            let same = |known: &Problem| known.origin == problem.origin;
+            let at = self.0.iter().rposition(same).map_or(self.0.len(), |last| last + 1);
+            self.0.insert(at, problem);
+        }
+        self
+    }
+
+    /// Several problems; `None` where there is none.
+    #[must_use]
+    pub fn of(problems: Vec<Problem>) -> Option<Self> {
+        (!problems.is_empty()).then_some(Self(problems))
+    }
+
     /// Every problem, in the order in which they are told.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Problem> {
@@ -104,9 +121,17 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(sources: &[Source]) -> Self {
-        let files = sources.iter().map(|source| source.name.clone()).collect();
-        Self { files, problems: Vec::new(), unread: None }
+    pub(super) fn new(inputs: &Inputs<'_>) -> Self {
+        let read = inputs.sources.iter().map(|source| source.name.clone());
+        let unread = inputs.unread.iter().map(|file| file.name.clone());
+        let files = read.chain(unread).collect();
+        let mut report = Self { files, problems: Vec::new(), unread: None };
+        for file in inputs.unread {
+            let remedy = "check that it is there and that this user may read it";
+            let fault = Fault::new(format!("cannot be read: {}", file.why), remedy);
+            report.push_unread(&Origin::File(file.name.clone()), fault);
+        }
+        report
     }
 
     pub(super) fn push(&mut self, origin: &Origin, key: &str, fault: Fault) -> Reported {

@@ -42,10 +42,14 @@ const CONCURRENCY: RangeInclusive<usize> = 1..=64;
 const ENTRIES: RangeInclusive<usize> = 1..=10_000_000;
 
 /// Reads every key, and reports everything that is wrong on the way.
-pub(super) fn read(tree: &Tree, report: &mut Report) -> Result<Settings, Reported> {
+pub(super) fn read(
+    tree: &Tree,
+    without_cm: bool,
+    report: &mut Report,
+) -> Result<Settings, Reported> {
     let mut scope = Scope::top(tree, report);
     let station = station(&mut scope);
-    let cm = cm(&mut scope);
+    let cm = cm(&mut scope, without_cm);
     let families = scope.required_list("cards.families", cards::family);
     let skip_atr = scope.list_or_empty("cards.skip_atr", cards::atr_pattern);
     let atr_mismatch = scope.required(
@@ -84,8 +88,12 @@ fn station(scope: &mut Scope<'_>) -> Result<String, Reported> {
     })
 }
 
-fn cm(scope: &mut Scope<'_>) -> Result<CmSettings, Reported> {
-    let url = scope.required("cm.url", address::origin);
+fn cm(scope: &mut Scope<'_>, without_cm: bool) -> Result<CmSettings, Reported> {
+    let url = if without_cm {
+        scope.optional("cm.url", address::origin).map(Option::unwrap_or_default)
+    } else {
+        scope.required("cm.url", address::origin)
+    };
     let api_path = scope.required("cm.api_path", address::api_path);
     let timeout = scope.required("cm.timeout", duration(CALL));
     let connect_timeout = scope.required("cm.connect_timeout", duration(CALL));

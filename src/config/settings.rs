@@ -33,7 +33,8 @@ pub struct Settings {
 /// How to reach CM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CmSettings {
-    /// Scheme, host and port, and nothing after them; plain HTTP leads to loopback only.
+    /// Scheme, host and port, and nothing after them; plain HTTP leads to loopback only. Empty where
+    /// CM is not named, which only those settings allow that were asked for without it.
     pub url: String,
     /// Where the API begins: empty, or a path with a slash in front and none at the end.
     pub api_path: String,

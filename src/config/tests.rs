@@ -36,7 +36,7 @@ impl World {
 
     fn parse(&self) -> Result<Loaded, Problems> {
         let Self { sources, environment } = self;
-        parse(&Inputs { sources, environment, host_name: "desk-3" })
+        parse(&Inputs { sources, environment, host_name: "desk-3", ..Inputs::default() })
     }
 
     fn settings(&self) -> Settings {
@@ -80,7 +80,8 @@ fn the_socket_is_never_one_of_the_outboxs_files() {
              [control]\nsocket = \"/x/o.db{end}\"\n"
         );
         let sources = [Source { name: "file".to_owned(), text }];
-        let inputs = Inputs { sources: &sources, environment: &[], host_name: "host" };
+        let inputs =
+            Inputs { sources: &sources, environment: &[], host_name: "host", ..Inputs::default() };
         let problems = parse(&inputs).unwrap_err().to_string();
         assert!(problems.contains("control.socket: is a file of the outbox"), "{problems}");
     }
@@ -531,7 +532,8 @@ fn a_connect_timeout_beyond_the_timeout_is_pointless_but_no_problem() {
 #[test]
 fn a_host_name_that_will_not_do_is_told() {
     let source = Source { name: MAIN.to_owned(), text: MINIMAL.to_owned() };
-    let inputs = Inputs { sources: &[source], environment: &[], host_name: "" };
+    let inputs =
+        Inputs { sources: &[source], environment: &[], host_name: "", ..Inputs::default() };
     assert_snapshot!(parse(&inputs).expect_err("no station"), @r#"default: station.id: the host name "" will not do; write id = "desk-3" in [station]"#);
 }
 
@@ -581,7 +583,7 @@ proptest! {
     ) {
         let World { sources, environment } =
             World::of(&text).file("b.toml", &more).variable(&name, &value);
-        let inputs = Inputs { sources: &sources, environment: &environment, host_name: &host_name };
+        let inputs = Inputs { sources: &sources, environment: &environment, host_name: &host_name, ..Inputs::default() };
         if let Err(problems) = parse(&inputs) {
             prop_assert!(problems.iter().len() > 0);
             for line in problems.to_string().lines() {

@@ -47,6 +47,8 @@ pub enum CallError {
         detail: String,
         /// The id that finds the entry in the server's event log.
         correlation_id: Option<String>,
+        /// How long CM asked to wait.
+        retry_after: Option<Duration>,
     },
     /// CM understood and said no.
     #[error("CM refused: {detail}")]

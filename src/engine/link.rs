@@ -224,9 +224,13 @@ impl Link {
     ) -> Option<Notice> {
         let (reason, retry_after) = match error {
             CallError::Away { reason, retry_after, .. } => (*reason, *retry_after),
-            CallError::Failed { .. }
-            | CallError::Refused { .. }
-            | CallError::WrongAnswer { .. } => (AwayReason::ServerError, None),
+            CallError::Failed { http_status: 404 | 500.., retry_after, .. } => {
+                (AwayReason::ServerError, *retry_after)
+            }
+            CallError::Failed { retry_after, .. } => (AwayReason::NotCm, *retry_after),
+            CallError::Refused { .. } | CallError::WrongAnswer { .. } => {
+                (AwayReason::ServerError, None)
+            }
         };
         let asked = now.mono + retry_after.unwrap_or_default();
         let detail = error.detail().to_owned();

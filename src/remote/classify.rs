@@ -48,6 +48,9 @@ pub(super) fn classify(answer: Answer) -> Result<Vec<u8>, CallError> {
         // A proxy between here and CM wants a login: nothing was said about the card.
         407 => Err(gone(NotCm, &answer)),
         408 | 429 | 503 => Err(gone(Busy, &answer)),
+        // A page in place of CM's words: a proxy's, or the web server's own. Whether it is about this
+        // card shows when others are tried.
+        400..=499 if !speaks(&answer) => Err(failed(&answer)),
         400..=499 => Err(refused(&answer)),
         501..=599 => Err(gone(ServerError, &answer)),
         _ => Err(gone(NotCm, &answer)),
@@ -83,6 +86,11 @@ fn good(answer: Answer) -> Result<Vec<u8>, CallError> {
     }
 }
 
+/// Whether it can be CM that says no: in JSON, or in no words at all.
+fn speaks(answer: &Answer) -> bool {
+    answer.body.trim_ascii().is_empty() || cm::is_json(&answer.body)
+}
+
 fn gone(reason: AwayReason, answer: &Answer) -> CallError {
     let words = cm::complaint(&answer.body).words;
     let status = name(answer.status);
@@ -98,7 +106,8 @@ fn redirect(answer: &Answer) -> CallError {
 
 fn failed(answer: &Answer) -> CallError {
     let (detail, correlation_id) = told(answer);
-    CallError::Failed { http_status: answer.status, detail, correlation_id }
+    let (http_status, retry_after) = (answer.status, answer.retry_after);
+    CallError::Failed { http_status, detail, correlation_id, retry_after }
 }
 
 fn refused(answer: &Answer) -> CallError {

@@ -1,10 +1,13 @@
 //! Whether what CM says is about what was asked, and what it says.
 
+use std::collections::BTreeMap;
+
 use super::classify::misread;
 use super::http::List;
 use super::{AwayReason, away};
 use crate::domain::{
-    CallError, CardId, Decision, Numbers, PutAnswer, Record, RecordId, Request, RequestStatus,
+    CallError, CardId, Decision, Numbers, PutAnswer, Record, RecordId, Request, RequestId,
+    RequestStatus,
 };
 use crate::wire::cm;
 
@@ -73,7 +76,7 @@ pub(super) fn requests_about(
         return Ok(Vec::new());
     }
     let open = OPEN.map(|name| numbers.request_status.number(name).map(RequestStatus::new));
-    let mut requests: Vec<Request> = Vec::new();
+    let mut requests: BTreeMap<RequestId, Request> = BTreeMap::new();
     let mut closed = 0_usize;
     for list in lists {
         for request in cm::requests(&list?, &ids).map_err(|error| misread(&error, b""))? {
@@ -81,14 +84,13 @@ pub(super) fn requests_about(
                 closed += 1;
                 continue;
             }
-            requests.retain(|known| known.id != request.id);
-            requests.push(request);
+            requests.insert(request.id, request);
         }
     }
     if closed > 0 {
         tracing::warn!(closed, "CM answered with requests that are not open");
     }
-    Ok(requests)
+    Ok(requests.into_values().collect())
 }
 
 fn read(body: &[u8]) -> Result<Vec<Record>, CallError> {

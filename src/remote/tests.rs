@@ -251,6 +251,7 @@ async fn what_cm_says_about_its_failure_is_handed_on() {
         http_status: 500,
         detail: format!("Failed. Correlation Id: {REQUEST}"),
         correlation_id: Some(REQUEST.to_owned()),
+        retry_after: None,
     };
     assert_eq!(remote.set_status(&decision()).await, Err(failed));
 }

@@ -12,6 +12,7 @@ mod list;
 mod split;
 
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use uuid::Uuid;
 
 use crate::domain::{CardStatus, Record, RecordId};
@@ -78,6 +79,13 @@ fn add(records: &mut Vec<Record>, record: Record) -> Result<(), ReadError> {
     };
     let same = Record { raw: known.raw.clone(), ..record } == *known;
     if same { Ok(()) } else { Err(wrong("a smart card", "is there twice and not the same")) }
+}
+
+/// Whether a body is JSON, whatever it says.
+#[must_use]
+pub fn is_json(body: &[u8]) -> bool {
+    let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 /// The body that asks for a new status, by its name.

@@ -253,3 +253,110 @@ fn a_reload_takes_good_settings_and_refuses_bad_ones() {
     assert_eq!(status(&world), 3, "by the new rule");
     world.finish().unwrap();
 }
+
+#[test]
+fn a_configuration_of_the_environment_alone_is_one() {
+    let Some(world) = world() else { return };
+    let world = world.without_daemon().start().unwrap();
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    desk::wait_powered(&card);
+    let read = |name: &str, value: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cardbridge"))
+            .args(["read", "--json"])
+            .env("PCSCLITE_CSOCK_NAME", world.pcscd.socket_path())
+            .env_remove("CARDBRIDGE_CONFIG")
+            .env(name, value)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), text)
+    };
+    let (code, said) =
+        read("CARDBRIDGE_CARDS__SKIP_ATR", "[\"3b8d0180fba000000397425446590301c8\"]");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains(r#""reason": "skipped""#) || said.contains(r#""reason":"skipped""#),
+        "{said}"
+    );
+    assert_eq!(card.apdus(), [], "it was not touched");
+    for (name, value) in [
+        ("CARDBRIDGE_LOG__LEVEL", "bogus"),
+        ("CARDBRIDGE_CONFIG", "/nonexistent/cardbridge.toml"),
+        ("CARDBRIDGE_CARDS__SKIP", "[]"),
+    ] {
+        let (code, said) = read(name, value);
+        assert_eq!(code, Some(2), "{name}: {said}");
+    }
+    world.finish().unwrap();
+}
+
+#[test]
+fn files_that_cannot_be_read_are_told_with_everything_else_that_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cardbridge.toml");
+    let text = r#"
+[cm]
+url = "https://cm.example.com"
+concurency = 5
+ca_file = "/nonexistent/ca.pem"
+[cm.auth]
+method = "bearer"
+token_file = "tok"
+"#;
+    std::fs::write(&file, text).unwrap();
+    let config = file.to_str().unwrap();
+    let (code, _, stderr) = cardbridge(&["config", "check", "--config", config]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
+    for key in ["cm.concurency: ", "cm.ca_file: ", "cm.auth.token_file: "] {
+        let named = stderr.lines().any(|line| line.contains(config) && line.contains(key));
+        assert!(named, "{key} in {stderr}");
+    }
+    let (_, stdout, _) = cardbridge(&["config", "check", "--json", "--config", config]);
+    let said: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(said["problems"].as_array().unwrap().len(), 3, "{said}");
+    let (code, _, stderr) = cardbridge(&["config", "check", "--config", "/nonexistent/x.toml"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("/nonexistent/x.toml: cannot be read: "), "{stderr}");
+}
+
+#[test]
+fn a_name_that_nobody_answers_for_holds_up_no_end() {
+    let Some(world) = world() else { return };
+    let url = "\"https://cm.nowhere.example\"";
+    let mut world = world.config_set("cm.url", url).without_daemon().start().unwrap();
+    // A name server that never answers, for the daemon alone.
+    let silent = match std::net::UdpSocket::bind("127.0.0.9:53") {
+        Ok(silent) => silent,
+        Err(error) => {
+            cardbridge_harness::skipped(&format!("no name server of our own: {error}"));
+            return;
+        }
+    };
+    let resolver = world.dir().join("resolv.conf");
+    let text = "nameserver 127.0.0.9\noptions timeout:20 attempts:3\n";
+    std::fs::write(&resolver, text).unwrap();
+    let mount = format!("mount --bind {} /etc/resolv.conf && exec \"$@\"", resolver.display());
+    world.start_daemon_under(&["unshare", "-m", "sh", "-c", &mount, "sh"]).unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let queued = || world.daemon_log().contains("Entry queued");
+    world.wait_until("the entry", LONG, queued).unwrap();
+    silent.set_read_timeout(Some(LONG)).unwrap();
+    silent.recv(&mut [0; 512]).unwrap();
+    // Within two seconds, or it fails.
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_proxy_in_the_environment_is_not_asked() {
+    let Some(world) = world() else { return };
+    let mut world = world.without_daemon().start().unwrap();
+    let nobody = "http://127.0.0.1:9";
+    let proxies = ["http_proxy", "https_proxy", "all_proxy"].map(|name| format!("{name}={nobody}"));
+    let prefix: Vec<_> = ["env"].into_iter().chain(proxies.iter().map(String::as_str)).collect();
+    world.start_daemon_under(&prefix).unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}

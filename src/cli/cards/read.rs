@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::atr;
 use super::super::exit::{Exit, Failure};
-use super::super::load::{Desk, settings_if_any};
+use super::super::load::{Desk, settings_without_cm};
 use super::super::out::Out;
 use super::super::text::table;
 use super::{Card, block_on, merge, read_card};
@@ -22,13 +22,13 @@ pub(in crate::cli) fn read(
     trace: bool,
     out: &mut Out,
 ) -> Result<Exit, Failure> {
-    let settings = settings_if_any(config)?;
-    let desk = settings.clone().map_or_else(Desk::default, Desk::from);
+    let settings = settings_without_cm(config)?;
+    let desk = Desk::from(settings.clone());
     let (card, known) = block_on(async {
         let card = read_card(&desk, reader).await?;
-        let known = match (&settings, &card.result) {
-            (Some(settings), Ok(identity)) => Some(ask_cm(settings, identity).await),
-            (None, _) | (_, Err(_)) => None,
+        let known = match &card.result {
+            Ok(identity) if !settings.cm.url.is_empty() => Some(ask_cm(&settings, identity).await),
+            Ok(_) | Err(_) => None,
         };
         Ok((card, known))
     })?;

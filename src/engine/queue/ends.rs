@@ -22,7 +22,7 @@ impl Engine {
             CallError::WrongAnswer { detail } => {
                 self.end(id, Outcome::Parked(ParkReason::WrongAnswer), detail, now);
             }
-            CallError::Failed { http_status, detail, correlation_id } if worn_out => {
+            CallError::Failed { http_status, detail, correlation_id, .. } if worn_out => {
                 let parking = Parking {
                     reason: ParkReason::Rejected,
                     detail,

@@ -250,18 +250,20 @@ fn a_card_put_in_during_a_knock_knocks_when_that_has_failed() {
 
 #[test]
 fn nobody_knocks_before_the_time_that_cm_asked_for() {
-    let mut world = World::new();
-    world.cm.mood = Mood::Busy(600);
-    world.insert("Left", 1);
-    world.run(SECOND);
-    world.cm.mood = Mood::Fine;
-    for card in 2..=9 {
-        world.insert("Left", card);
-        world.run(10 * SECOND);
+    for mood in [Mood::Busy(600), Mood::FailingFor(600)] {
+        let mut world = World::new();
+        world.cm.mood = mood;
+        world.insert("Left", 1);
+        world.run(SECOND);
+        world.cm.mood = Mood::Fine;
+        for card in 2..=9 {
+            world.insert("Left", card);
+            world.run(10 * SECOND);
+        }
+        assert_eq!(world.calls.len(), 1, "{mood:?}");
+        world.run(530 * SECOND);
+        assert_eq!(world.outcome(9), "nothing-to-do", "{mood:?}");
     }
-    assert_eq!(world.calls.len(), 1);
-    world.run(530 * SECOND);
-    assert_eq!(world.outcome(9), "nothing-to-do");
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn a_404_or_500_is_cm_failing_on_this_call() {
             http_status: status,
             detail: format!("An error has occurred, id {ID}."),
             correlation_id: Some(ID.to_owned()),
+            retry_after: Some(Duration::from_secs(7)),
         };
         assert_eq!(error(status, &body), failed);
     }
@@ -64,6 +65,7 @@ fn a_404_or_500_is_cm_failing_on_this_call() {
         http_status: 500,
         detail: "500 Internal Server Error".to_owned(),
         correlation_id: None,
+        retry_after: Some(Duration::from_secs(7)),
     };
     assert_eq!(error(500, " "), bare);
 }
@@ -72,12 +74,27 @@ fn a_404_or_500_is_cm_failing_on_this_call() {
 fn every_other_4xx_is_a_refusal_with_cms_words() {
     let special = [401, 404, 405, 407, 408, 429];
     for status in (400..=499).filter(|status| !special.contains(status)) {
-        let refused = CallError::Refused {
+        let refused = |detail: String| CallError::Refused {
             http_status: status,
-            detail: "IIS Detailed Error".to_owned(),
+            detail,
             correlation_id: None,
         };
-        assert_eq!(error(status, PAGE), refused);
+        let words = "You may not execute this request".to_owned();
+        let body = format!(r#"{{"Message":"{words}"}}"#);
+        assert_eq!(error(status, &body), refused(words));
+        assert_eq!(error(status, " "), refused(name(status)));
+    }
+}
+
+#[test]
+fn a_page_in_place_of_cms_words_is_no_refusal_yet() {
+    for status in [400, 403, 409] {
+        for page in [PAGE, "not you"] {
+            let error = error(status, page);
+            let failed =
+                matches!(&error, CallError::Failed { http_status, .. } if *http_status == status);
+            assert!(failed, "{status} {page}: {error:?}");
+        }
     }
 }
 
@@ -119,7 +136,7 @@ fn a_good_status_without_a_whole_body_is_no_answer() {
 #[test]
 fn a_bad_status_counts_however_its_body_ended() {
     for end in [End::TooLarge(1), End::Broken(away(AwayReason::Timeout, String::new()))] {
-        let mut forbidden = answer(403, "not you");
+        let mut forbidden = answer(403, r#""not you""#);
         forbidden.end = end;
         assert!(matches!(classify(forbidden), Err(CallError::Refused { http_status: 403, .. })));
     }

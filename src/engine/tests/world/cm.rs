@@ -25,6 +25,8 @@ pub(in crate::engine) enum Mood {
     Busy(u64),
     /// 500.
     Failing,
+    /// 500 with Retry-After, in seconds.
+    FailingFor(u64),
     /// 403.
     Refusing,
     /// An answer about something else.
@@ -138,6 +140,7 @@ impl Cm {
             Mood::Fine | Mood::NoContent | Mood::AnswerLost => true,
             Mood::Away
             | Mood::Busy(_)
+            | Mood::FailingFor(_)
             | Mood::Failing
             | Mood::Refusing
             | Mood::Wrong
@@ -164,10 +167,11 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
         detail: "the tests say so".to_owned(),
         retry_after: seconds.map(Duration::from_secs),
     };
-    let failed = CallError::Failed {
+    let failed = |seconds: Option<u64>| CallError::Failed {
         http_status: 500,
         detail: "an error has occurred".to_owned(),
         correlation_id: Some("c0ffee".to_owned()),
+        retry_after: seconds.map(Duration::from_secs),
     };
     let refused = CallError::Refused {
         http_status: 403,
@@ -177,7 +181,7 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
     let put = ask == Ask::Push;
     match mood {
         Mood::PutTaken if put => Err(away(AwayReason::MethodTaken, None)),
-        Mood::PutFailing if put => Err(failed),
+        Mood::PutFailing if put => Err(failed(None)),
         Mood::PutRefused if put => Err(refused),
         Mood::Fine
         | Mood::NoContent
@@ -188,7 +192,8 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
         Mood::Away => Err(away(AwayReason::Unreachable, None)),
         Mood::AnswerLost => Err(away(AwayReason::Timeout, None)),
         Mood::Busy(seconds) => Err(away(AwayReason::Busy, Some(seconds))),
-        Mood::Failing => Err(failed),
+        Mood::Failing => Err(failed(None)),
+        Mood::FailingFor(seconds) => Err(failed(Some(seconds))),
         Mood::Refusing => Err(refused),
         Mood::Wrong => Err(CallError::WrongAnswer { detail: "another card's record".to_owned() }),
     }

@@ -13,6 +13,7 @@
 mod apdu;
 mod atr;
 mod exchange;
+mod files;
 mod gids;
 mod idprime;
 mod inventory;
@@ -35,15 +36,16 @@ pub use atr::{
 
 pub use exchange::MAX_COMMANDS;
 
-use crate::domain::{Atr, Candidate, Families, Family, IdRule, Identity, Inventory, Plan};
+use crate::domain::{Atr, Families, Family, IdRule, Identity, Inventory, Plan};
 
-use exchange::{Bounded, ask};
+use exchange::{Bounded, go};
 use reading::{Miss, Reading};
 
 /// The way to one card, held for the time of one probe.
 pub trait Transmit {
-    /// Sends one command and brings the whole response, status word included.
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted>;
+    /// Sends one command and brings the whole response, status word included. There is no other
+    /// way to a card, and no [`Command`] that does not read.
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted>;
 
     /// The protocol that reader and card agreed on.
     fn protocol(&self) -> Protocol;
@@ -122,17 +124,13 @@ pub fn identify(
     let found = if subject.in_use {
         look_without_select(transport, &families, inventory)
     } else {
-        look(transport, (&families, subject.atr), inventory)
+        look(transport, (&families, subject), inventory)
     };
     let found = match found {
         Err(ProbeError::Interrupted(why)) => return Err(why.into()),
-        found => found.and_then(|(family, reading)| pinned(subject.plan.id_rule, family, reading)),
+        found => found.and_then(|found| pinned(subject.plan.id_rule, found)),
     };
-    let family = found.as_ref().ok().map(|(family, _)| *family);
-    let more = take_inventory(transport, subject, family, inventory);
-    let home = found.as_ref().ok().and_then(|(_, reading)| reading.home.as_ref());
-    let more = more.and_then(|()| go_home(transport, subject, home));
-    match more {
+    match take_inventory(transport, subject, found.as_ref().ok(), inventory) {
         // The card is another one, or forgot everything: what was read before does not count.
         Err(why @ (Interrupted::Removed | Interrupted::Reset | Interrupted::Lost)) => {
             return Err(why.into());
@@ -140,12 +138,20 @@ pub fn identify(
         // What is missing is for people only.
         Err(Interrupted::Deadline | Interrupted::Failed { .. }) | Ok(()) => {}
     }
-    let (family, Reading { serial, candidates, .. }) = found?;
-    let mut candidates = candidates.into_iter();
+    let Found { family, reading, .. } = found?;
+    let mut candidates = reading.candidates.into_iter();
     match candidates.next() {
-        Some(first) => Ok(Identity::new(family, serial, first, candidates.collect())),
+        Some(first) => Ok(Identity::new(family, reading.serial, first, candidates.collect())),
         None => Err(ProbeError::NoId { family, what: NOBODYS.to_owned() }),
     }
+}
+
+/// A card that a family recognised.
+struct Found {
+    family: Family,
+    reading: Reading,
+    /// Whether another application was selected since.
+    moved: bool,
 }
 
 /// What is wrong with an id that is all zeros, all ones, or the same on every card.
@@ -155,30 +161,28 @@ const NOBODYS: &str = "what it holds is the id of no particular card";
 fn in_order(subject: Subject<'_>) -> Vec<Family> {
     match &subject.plan.families {
         Families::Pinned(families) => families.clone(),
-        Families::Usual(families) => likeliest_first(families, subject.atr),
+        Families::Usual(families) => {
+            let mut families = likeliest_first(families, subject.atr);
+            // Asking costs every other card a command.
+            families.sort_by_key(|f| *f == Family::Idprime && !idprime::is_likely(subject.atr));
+            families
+        }
     }
 }
 
-/// Asks each family in turn. On a card that is GIDS and PIV at once, Windows takes the id from PIV,
-/// as far as is known: both count.
+/// Asks each family in turn.
 fn look(
     transport: &mut dyn Transmit,
-    (families, atr): (&[Family], &Atr),
+    (families, subject): (&[Family], Subject<'_>),
     inventory: &mut Inventory,
-) -> Result<(Family, Reading), ProbeError> {
+) -> Result<Found, ProbeError> {
     let mut tried = Vec::new();
     let mut no_id = None;
     for &family in families {
-        match probe((family, atr), transport, inventory) {
-            Ok(mut reading) => {
-                if family == Family::Gids && families.contains(&Family::Piv) {
-                    match probe((Family::Piv, atr), transport, inventory) {
-                        Ok(piv) => reading.candidates.extend(piv.candidates),
-                        Err(Miss::Interrupted(why)) => return Err(why.into()),
-                        Err(Miss::OtherFamily(_) | Miss::NoId(_)) => {}
-                    }
-                }
-                return Ok((family, reading));
+        match probe((family, subject.atr), transport, inventory) {
+            Ok(reading) => {
+                let found = Found { family, reading, moved: false };
+                return with_its_twin(transport, (families, subject), found, inventory);
             }
             Err(Miss::OtherFamily(why)) => tried.push(format!("{family}: {why}")),
             Err(Miss::NoId(what)) => {
@@ -193,15 +197,51 @@ fn look(
     Err(no_id.unwrap_or(ProbeError::UnknownFamily { tried: tried.join("; ") }))
 }
 
+/// A card may be GIDS and PIV at once; Windows takes the id from PIV then, as far as is known. Both
+/// count, in the order in which the site asks for them: which was asked first does not matter.
+fn with_its_twin(
+    transport: &mut dyn Transmit,
+    (families, subject): (&[Family], Subject<'_>),
+    mut found: Found,
+    inventory: &mut Inventory,
+) -> Result<Found, ProbeError> {
+    let twin = match found.family {
+        Family::Gids => Family::Piv,
+        Family::Piv => Family::Gids,
+        Family::Idprime | Family::Openpgp | Family::Pkcs15 => return Ok(found),
+    };
+    let asked = |family| families.iter().position(|asked| *asked == family);
+    // One that was asked before was not there, or had no id.
+    if asked(twin).is_none_or(|place| Some(place) < asked(found.family)) {
+        return Ok(found);
+    }
+    let mut other = match probe((twin, subject.atr), transport, inventory) {
+        Ok(reading) => Found { family: twin, reading, moved: true },
+        Err(Miss::Interrupted(why)) => return Err(why.into()),
+        Err(Miss::NoId(_)) => return Ok(Found { moved: true, ..found }),
+        Err(Miss::OtherFamily(_)) => return Ok(found),
+    };
+    let (Families::Usual(order) | Families::Pinned(order)) = &subject.plan.families;
+    let place = |family| order.iter().position(|asked| *asked == family);
+    if place(other.family) < place(found.family) {
+        std::mem::swap(&mut other, &mut found);
+        found.moved = false;
+    } else {
+        found.moved = true;
+    }
+    found.reading.candidates.extend(other.reading.candidates);
+    Ok(found)
+}
+
 /// Asks whatever application another program has selected. A wrong one answers with an error.
 fn look_without_select(
     transport: &mut dyn Transmit,
     families: &[Family],
     inventory: &mut Inventory,
-) -> Result<(Family, Reading), ProbeError> {
+) -> Result<Found, ProbeError> {
     for &family in families {
         match probe_selected(family, transport, inventory) {
-            Ok(reading) => return Ok((family, reading)),
+            Ok(reading) => return Ok(Found { family, reading, moved: false }),
             Err(Miss::OtherFamily(_)) => {}
             Err(Miss::NoId(what)) => return Err(ProbeError::NoId { family, what }),
             Err(Miss::Interrupted(why)) => return Err(why.into()),
@@ -218,7 +258,7 @@ fn probe(
 ) -> Result<Reading, Miss> {
     let reading = match family {
         Family::Gids => gids::probe(transport),
-        Family::Idprime => idprime::probe(transport),
+        Family::Idprime => idprime::probe(transport, atr),
         Family::Piv => piv::probe(transport, inventory),
         Family::Openpgp => openpgp::probe(transport),
         Family::Pkcs15 => pkcs15::probe(transport, atr),
@@ -249,43 +289,36 @@ fn particular(reading: Reading) -> Result<Reading, Miss> {
 }
 
 /// Leaves the one candidate that the site's rule makes.
-fn pinned(
-    id_rule: Option<IdRule>,
-    family: Family,
-    reading: Reading,
-) -> Result<(Family, Reading), ProbeError> {
-    let Some(rule) = id_rule else { return Ok((family, reading)) };
-    let is_pinned = |candidate: &Candidate| candidate.rule == rule;
-    let candidates: Vec<_> = reading.candidates.into_iter().filter(is_pinned).collect();
-    if candidates.is_empty() {
+fn pinned(id_rule: Option<IdRule>, mut found: Found) -> Result<Found, ProbeError> {
+    let Some(rule) = id_rule else { return Ok(found) };
+    found.reading.candidates.retain(|candidate| candidate.rule == rule);
+    if found.reading.candidates.is_empty() {
         let what = format!("no id by the rule {rule}, which the configuration pins for this card");
-        return Err(ProbeError::NoId { family, what });
+        return Err(ProbeError::NoId { family: found.family, what });
     }
-    Ok((family, Reading { candidates, ..reading }))
+    Ok(found)
 }
 
+/// Asks for what people want to know, and selects the application that was identified again, if
+/// another one is selected then: whoever comes next most likely wants that.
 fn take_inventory(
     transport: &mut dyn Transmit,
     subject: Subject<'_>,
-    family: Option<Family>,
+    found: Option<&Found>,
     inventory: &mut Inventory,
 ) -> Result<(), Interrupted> {
     inventory::of_reader(transport, subject.atr, inventory)?;
     if subject.in_use {
-        Ok(())
-    } else {
-        inventory::of_card(transport, (subject.atr, family), inventory)
+        return Ok(());
     }
-}
-
-/// Selects the application that was identified again: whoever comes next most likely wants that.
-fn go_home(
-    transport: &mut dyn Transmit,
-    subject: Subject<'_>,
-    home: Option<&Command>,
-) -> Result<(), Interrupted> {
-    match home {
-        Some(home) if !subject.in_use => reading::where_given(ask(transport, home)).map(drop),
+    let family = found.map(|found| found.family);
+    let moved = inventory::of_card(transport, (subject.atr, family), inventory)?;
+    match found {
+        Some(Found { reading: Reading { home: Some(home), .. }, moved: before, .. })
+            if moved || *before =>
+        {
+            reading::where_given(go(transport, home)).map(drop)
+        }
         _ => Ok(()),
     }
 }

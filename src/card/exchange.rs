@@ -15,6 +15,9 @@ pub(super) const MAX_ANSWER: usize = 4096;
 /// How many parts an answer may come in: enough for [`MAX_ANSWER`] in pieces of 128 bytes.
 const MAX_PARTS: usize = 32;
 
+/// How many times a file is read from: enough for an index of 61 files in pieces of 32 bytes.
+const MAX_READS: usize = 48;
+
 /// How many commands one probe may send. The longest honest one, a PKCS#15 card that needs every
 /// way of SELECT and has 15 records in EF.DIR, takes some 60.
 pub const MAX_COMMANDS: usize = 128;
@@ -32,7 +35,7 @@ impl<'a> Bounded<'a> {
 }
 
 impl Transmit for Bounded<'_> {
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
         self.left = self.left.checked_sub(1).ok_or_else(|| Interrupted::Failed {
             what: format!(
                 "card keeps answering and says nothing: gave up after {MAX_COMMANDS} commands"
@@ -96,6 +99,18 @@ pub(super) fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec
     Err(NoAnswer::Endless)
 }
 
+/// Gives a command whose answer nobody needs: what waits behind 61xx is not fetched.
+pub(super) fn go(transport: &mut dyn Transmit, command: &Command) -> Result<(), NoAnswer> {
+    match once(transport, command)?.status() {
+        StatusWord::Success | StatusWord::More(_) | StatusWord::Shortened => Ok(()),
+        status @ (StatusWord::WrongLe(_)
+        | StatusWord::Absent(_)
+        | StatusWord::Protected
+        | StatusWord::Terminated(_)
+        | StatusWord::Unexpected(_)) => Err(NoAnswer::Refused(status)),
+    }
+}
+
 /// Reads the selected transparent file from its start, until there is `enough` of it, or no more,
 /// or as much as is read of anything. A refusal beyond the start is the end of the file (6B00 and
 /// its like).
@@ -106,7 +121,7 @@ pub(super) fn read_file(
     enough: impl Fn(&[u8]) -> bool,
 ) -> Result<Vec<u8>, NoAnswer> {
     let mut content = Vec::new();
-    for _ in 0..MAX_PARTS {
+    for _ in 0..MAX_READS {
         let offset = u16::try_from(content.len()).ok().filter(|_| content.len() < MAX_ANSWER);
         let Some(command) = offset.and_then(Command::read_binary) else { break };
         match ask(transport, &command) {
@@ -132,7 +147,7 @@ fn once(transport: &mut dyn Transmit, command: &Command) -> Result<Response, NoA
 }
 
 fn transmit(transport: &mut dyn Transmit, command: &Command) -> Result<Response, NoAnswer> {
-    let bytes = transport.transmit(&command.to_bytes(transport.protocol()))?;
+    let bytes = transport.transmit(command)?;
     let length = bytes.len();
     Response::parse(bytes).ok_or(NoAnswer::Truncated(length))
 }
@@ -142,6 +157,18 @@ mod tests {
     use super::super::Protocol;
     use super::super::script::Script;
     use super::*;
+
+    /// A card that is a function.
+    struct Answers<'a>(&'a mut dyn FnMut(&Command) -> Result<Vec<u8>, Interrupted>);
+
+    impl Transmit for Answers<'_> {
+        fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+            (self.0)(command)
+        }
+        fn protocol(&self) -> Protocol {
+            Protocol::T1
+        }
+    }
 
     const ASKED: &str = "00cba012045c02df20";
 
@@ -220,6 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_may_come_in_as_many_parts_as_it_takes_in_pieces_of_128_bytes() {
+        let part = "5a".repeat(128);
+        let mut asked = 0;
+        let mut card = |_: &Command| {
+            asked += 1;
+            Ok(hex::decode(format!("{part}{}", if asked < 32 { "6180" } else { "9000" })).unwrap())
+        };
+        assert_eq!(ask(&mut Answers(&mut card), &question()).unwrap().len(), MAX_ANSWER);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_needs_is_not_fetched() {
+        let mut card = Script::new(Protocol::T0).on(ASKED, "6103");
+        assert_eq!(go(&mut card, &question()), Ok(()));
+        assert_eq!(card.sent().len(), 1);
+        let mut other = t1();
+        let refused = NoAnswer::Refused(StatusWord::Absent(0x6A82));
+        assert_eq!(go(&mut other, &question()), Err(refused));
+    }
+
+    #[test]
     fn an_answer_without_room_for_a_status_word_is_none() {
         let asked = format!("{ASKED}00");
         assert_eq!(ask(&mut t1().on(&asked, "90"), &question()), Err(NoAnswer::Truncated(1)));
@@ -245,7 +293,7 @@ mod tests {
         assert_eq!(read_file(&mut endless, |_| false).unwrap().len(), MAX_ANSWER);
         let mut dripping =
             (0..100_u32).fold(t1(), |card, n| card.on(&format!("00b0{n:04x}00"), "5a9000"));
-        assert_eq!(read_file(&mut dripping, |_| false).unwrap().len(), MAX_PARTS);
+        assert_eq!(read_file(&mut dripping, |_| false).unwrap().len(), MAX_READS);
     }
 
     #[test]
@@ -253,9 +301,9 @@ mod tests {
         let mut card = t1();
         let mut bounded = Bounded::new(&mut card);
         for _ in 0..MAX_COMMANDS {
-            assert!(bounded.transmit(&[0, 0xB0, 0, 0, 0]).is_ok());
+            assert!(bounded.transmit(&question()).is_ok());
         }
-        assert!(matches!(bounded.transmit(&[0]), Err(Interrupted::Failed { .. })));
+        assert!(matches!(bounded.transmit(&question()), Err(Interrupted::Failed { .. })));
         assert_eq!(card.sent().len(), MAX_COMMANDS);
     }
 }

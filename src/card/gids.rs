@@ -38,10 +38,8 @@ pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
         let table = ask(transport, &TABLE.command());
         return read(transport, table);
     }
-    if selected.is_empty() {
-        return probe_selected(transport);
-    }
-    Err(Miss::OtherFamily("card accepts SELECT, but as another application".into()))
+    // Cards exist that accept any SELECT, and others that say nothing, or say it in another way.
+    probe_selected(transport)
 }
 
 /// Reads the card id without a SELECT: only a file table proves that the application is there.
@@ -72,9 +70,9 @@ impl Place {
     }
 }
 
-/// Whether the answer to SELECT names the application; cards exist that accept any SELECT.
+/// Whether the answer to SELECT names the application.
 fn is_gids(answer: &[u8]) -> bool {
-    let objects = tlv::value(answer, APPLICATION).and_then(tlv::all).unwrap_or_default();
+    let objects = tlv::value(answer, APPLICATION).map(tlv::before_padding).unwrap_or_default();
     objects.iter().any(|Tlv { tag, value }| *tag == APPLICATION_ID && value.starts_with(&AID))
 }
 

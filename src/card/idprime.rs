@@ -6,9 +6,10 @@
 
 use super::Transmit;
 use super::apdu::{By, Command};
-use super::exchange::{NoAnswer, ask, read_file};
+use super::atr::AtrFacts;
+use super::exchange::{NoAnswer, go, read_file};
 use super::reading::{Miss, Reading, be, le};
-use crate::domain::{IdRule, Serial};
+use crate::domain::{Atr, IdRule, Serial};
 
 /// The application.
 const AID: [u8; 11] = [0xA0, 0x00, 0x00, 0x00, 0x18, 0x80, 0x00, 0x00, 0x00, 0x06, 0x62];
@@ -39,6 +40,12 @@ impl Row {
         Some(Self { file: *file, name: *name, directory })
     }
 
+    /// Whether this can be a file: a name in ASCII.
+    fn is_file(&self) -> bool {
+        let name = text(&self.name);
+        !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
+    }
+
     /// Whether this is the file `cardid` in the root directory; names have no case.
     fn is_cardid(&self) -> bool {
         text(&self.directory).is_empty() && text(&self.name).eq_ignore_ascii_case(b"cardid")
@@ -50,16 +57,32 @@ fn text(padded: &[u8]) -> &[u8] {
     padded.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
+/// What the historical bytes of these cards' ATRs have in them.
+const MARK: [u8; 5] = [0x80, 0x31, 0x80, 0x65, 0xB0];
+
+/// Whether the ATR looks like one of these cards'.
+pub(super) fn is_likely(atr: &Atr) -> bool {
+    AtrFacts::of(atr).historical.bytes.windows(MARK.len()).any(|bytes| bytes == MARK)
+}
+
 /// Selects the application and reads the card id.
-pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
-    ask(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
+///
+/// A card that accepts any SELECT may have files of its own under these numbers: the index has to
+/// list `cardid`, unless the ATR speaks for the card.
+pub(super) fn probe(transport: &mut dyn Transmit, atr: &Atr) -> Result<Reading, Miss> {
+    let select_application = Command::select(&AID);
+    go(transport, &select_application).map_err(Miss::other_family)?;
     let index = read_index(transport).map_err(Miss::other_family)?;
-    let Some(rows) = rows(&index) else {
-        return Err(Miss::OtherFamily("no index file where IDPrime has one".into()));
+    let listed = rows(&index).iter().find(|row| row.is_cardid()).map(|row| row.file);
+    let file = match listed {
+        Some(file) => file,
+        None if is_likely(atr) => USUAL_CARDID,
+        None => {
+            let why = "no index file with cardid where IDPrime has one";
+            return Err(Miss::OtherFamily(why.into()));
+        }
     };
-    let listed = rows.iter().find(|row| row.is_cardid()).map(|row| row.file);
-    let content = read_cardid(transport, listed.unwrap_or(USUAL_CARDID))
-        .map_err(|why| Miss::no_id("cardid", why))?;
+    let content = read_cardid(transport, file).map_err(|why| Miss::no_id("cardid", why))?;
     let Ok(raw) = <[u8; 16]>::try_from(content.as_slice()) else {
         return Err(Miss::NoId(format!("cardid: {} bytes where 16 belong", content.len())));
     };
@@ -67,13 +90,13 @@ pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
     Ok(Reading {
         serial: Serial::from_bytes(&raw),
         candidates: candidates.into_iter().flatten().collect(),
-        home: Some(Command::select(&AID)),
+        home: Some(select_application),
     })
 }
 
 fn read_index(transport: &mut dyn Transmit) -> Result<Vec<u8>, NoAnswer> {
     select(transport, INDEX)?;
-    read_file(transport, |read| read.first() == Some(&0) || rows(read).is_some())
+    read_file(transport, |read| rows(read).iter().any(Row::is_cardid) || is_whole(read))
 }
 
 fn read_cardid(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<Vec<u8>, NoAnswer> {
@@ -83,22 +106,24 @@ fn read_cardid(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<Vec<u8>, N
 
 /// Selects a file as OpenSC does, by its path, or else by its identifier.
 fn select(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<(), NoAnswer> {
-    match ask(transport, &Command::select_file(By::PathFromMf, file)) {
-        Err(NoAnswer::Refused(_)) => {
-            ask(transport, &Command::select_file(By::Identifier, file)).map(drop)
-        }
-        answer => answer.map(drop),
+    match go(transport, &Command::select_file(By::PathFromMf, file)) {
+        Err(NoAnswer::Refused(_)) => go(transport, &Command::select_file(By::Identifier, file)),
+        answer => answer,
     }
 }
 
-/// The rows of an index that is complete: a count, and as many rows.
-fn rows(index: &[u8]) -> Option<Vec<Row>> {
-    let (&count, rest) = index.split_first()?;
-    if count == 0 {
-        return None;
-    }
-    let rows = rest.get(..usize::from(count) * Row::LENGTH)?;
-    rows.chunks_exact(Row::LENGTH).map(Row::parse).collect()
+/// Whether an index is there as far as its count says, or can be no index.
+fn is_whole(index: &[u8]) -> bool {
+    let Some((&count, rest)) = index.split_first() else { return false };
+    let first = rest.get(..Row::LENGTH).and_then(Row::parse);
+    first.is_some_and(|row| !row.is_file()) || rest.len() >= usize::from(count) * Row::LENGTH
+}
+
+/// The rows of an index that are there: a count, and at most as many rows.
+fn rows(index: &[u8]) -> Vec<Row> {
+    let Some((&count, rest)) = index.split_first() else { return Vec::new() };
+    let rows = rest.chunks_exact(Row::LENGTH).take(usize::from(count)).map_while(Row::parse);
+    rows.take_while(Row::is_file).collect()
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 //!
 //! All of it is optional. A card that refuses is asked no more; what cannot be read is not told.
 
-use super::apdu::{By, Command};
+use super::apdu::Command;
 use super::atr::AtrFacts;
-use super::exchange::{ask, read_file};
+use super::exchange::{ask, go};
+use super::files::Files;
 use super::reading::where_given;
 use super::tlv;
 use super::{Interrupted, Transmit};
@@ -13,6 +14,9 @@ use crate::domain::{Atr, Family, Inventory, Number};
 /// EF.GDO (ISO 7816-4 section 8.2.1.3), and the ICCSN in it.
 const EF_GDO: [u8; 2] = [0x2F, 0x02];
 const ICCSN: u32 = 0x5A;
+
+/// As much of EF.GDO as OpenSC reads where nobody says how long it is.
+const LONGEST_GDO: usize = 64;
 
 /// The card manager (GlobalPlatform Card Specification 2.1.1, appendix F).
 const CARD_MANAGER: [u8; 8] = [0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00];
@@ -40,21 +44,26 @@ pub(super) fn of_reader(
     Ok(())
 }
 
-/// What a card says. Selects other applications than the one that was identified.
+/// What a card says. Tells whether another application is selected now.
 pub(super) fn of_card(
     transport: &mut dyn Transmit,
     (atr, family): (&Atr, Option<Family>),
     inventory: &mut Inventory,
-) -> Result<(), Interrupted> {
+) -> Result<bool, Interrupted> {
+    let mut moved = false;
     if is_yubikey(atr) {
-        let serial = yubikey_serial(transport, family)?;
+        let (serial, elsewhere) = yubikey_serial(transport, family)?;
+        moved |= elsewhere;
         inventory.note(Number::YubikeySerial, serial.map(|serial| serial.to_string()));
     }
     if matches!(family, Some(Family::Pkcs15) | None) {
         inventory.note(Number::Iccsn, iccsn(transport)?);
     }
-    inventory.note(Number::Cplc, cplc(transport)?);
-    Ok(())
+    let manager = where_given(go(transport, &Command::select(&CARD_MANAGER)))?.is_some();
+    if manager {
+        inventory.note(Number::Cplc, cplc(transport)?);
+    }
+    Ok(moved || manager)
 }
 
 /// Whether the historical bytes of the ATR say so.
@@ -63,22 +72,28 @@ fn is_yubikey(atr: &Atr) -> bool {
     historical.windows(7).any(|bytes| bytes == b"yubikey")
 }
 
-/// From the PIV application, where that is the one that was read, or from the management one.
+/// From the PIV application, where that is the one that was read, or from the management one; and
+/// whether that is selected now.
 fn yubikey_serial(
     transport: &mut dyn Transmit,
     family: Option<Family>,
-) -> Result<Option<u32>, Interrupted> {
+) -> Result<(Option<u32>, bool), Interrupted> {
     if family == Some(Family::Piv)
         && let Some(answer) = where_given(ask(transport, &Command::yubikey_serial()))?
         && let Ok(serial) = answer.as_slice().try_into()
     {
-        return Ok(Some(u32::from_be_bytes(serial)));
+        return Ok((shown(u32::from_be_bytes(serial)), false));
     }
-    if where_given(ask(transport, &Command::select(&YUBIKEY_MANAGEMENT)))?.is_none() {
-        return Ok(None);
+    if where_given(go(transport, &Command::select(&YUBIKEY_MANAGEMENT)))?.is_none() {
+        return Ok((None, false));
     }
     let answer = where_given(ask(transport, &Command::yubikey_information()))?;
-    Ok(answer.as_deref().and_then(serial_in))
+    Ok((answer.as_deref().and_then(serial_in).and_then(shown), true))
+}
+
+/// A key that is set up to hide its number says 0.
+fn shown(serial: u32) -> Option<u32> {
+    (serial != 0).then_some(serial)
 }
 
 /// The serial number in what a YubiKey tells of itself: a length of one byte, then data objects
@@ -97,16 +112,15 @@ fn serial_in(information: &[u8]) -> Option<u32> {
 }
 
 fn iccsn(transport: &mut dyn Transmit) -> Result<Option<String>, Interrupted> {
-    let select = Command::select_file(By::PathFromMf, EF_GDO);
-    if where_given(ask(transport, &select))?.is_none() {
+    let mut files = Files::new(transport);
+    if !files.select(&EF_GDO)? {
         return Ok(None);
     }
-    // The ICCSN comes first, where there is one.
-    let first = |read: &[u8]| read.first().is_some_and(|tag| u32::from(*tag) == ICCSN);
-    let enough = |read: &[u8]| !first(read) || tlv::split(read).is_ok();
-    let content = where_given(read_file(transport, enough))?.unwrap_or_default();
-    let number = tlv::only(&tlv::before_padding(&content), ICCSN);
-    Ok(number.map(digits).filter(|digits| !digits.is_empty()))
+    let is_gdo = |read: &[u8]| matches!(read, [0x5A | 0x5F, ..]);
+    let number = |read: &[u8]| tlv::only(&tlv::before_padding(read), ICCSN).map(digits);
+    let enough = |read: &[u8]| !is_gdo(read) || read.len() >= LONGEST_GDO || number(read).is_some();
+    let content = files.read(enough)?.unwrap_or_default();
+    Ok(number(&content).filter(|digits| !digits.is_empty()))
 }
 
 /// Packed digits without the F's that fill the last byte.
@@ -114,10 +128,8 @@ fn digits(packed: &[u8]) -> String {
     hex::encode(packed).trim_end_matches('f').to_owned()
 }
 
+/// Of the card manager, which is selected.
 fn cplc(transport: &mut dyn Transmit) -> Result<Option<String>, Interrupted> {
-    if where_given(ask(transport, &Command::select(&CARD_MANAGER)))?.is_none() {
-        return Ok(None);
-    }
     let answer = where_given(ask(transport, &Command::get_cplc()))?.unwrap_or_default();
     let data = tlv::value(&answer, CPLC).unwrap_or(&answer);
     Ok((data.len() == CPLC_LENGTH).then(|| hex::encode(data)))

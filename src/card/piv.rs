@@ -99,7 +99,7 @@ fn is_piv(answer: &[u8]) -> bool {
 fn has_discovery_object(transport: &mut dyn Transmit) -> Result<bool, Interrupted> {
     let answer = where_given(ask(transport, &Command::get_data(HERE, DISCOVERY)))?;
     let names_piv = |answer: &Vec<u8>| {
-        let objects = tlv::value(answer, DISCOVERY).map(tlv::before_padding).unwrap_or_default();
+        let objects = first(answer, DISCOVERY).map(tlv::before_padding).unwrap_or_default();
         tlv::only(&objects, APPLICATION_ID).is_some_and(|name| name.starts_with(&RID))
     };
     Ok(answer.as_ref().is_some_and(names_piv))
@@ -127,11 +127,19 @@ fn read(transport: &mut dyn Transmit, inventory: &mut Inventory) -> Result<Readi
 fn read_chuid(transport: &mut dyn Transmit) -> Result<Chuid, Miss> {
     let answer =
         ask(transport, &Command::get_data(HERE, CHUID)).map_err(|why| Miss::no_id("CHUID", why))?;
-    Chuid::parse(&answer).ok_or_else(|| Miss::NoId("CHUID: nothing is written in it".into()))
+    let content = first(&answer, DATA)
+        .ok_or_else(|| Miss::NoId("CHUID: the answer is no data object of PIV's".into()))?;
+    Chuid::parse(content).ok_or_else(|| Miss::NoId("CHUID: nothing is written in it".into()))
+}
+
+/// The value of the object with this tag at the front of an answer; some cards fill up behind it.
+fn first(answer: &[u8], wanted: u32) -> Option<&[u8]> {
+    let (object, _filling) = tlv::split(answer).ok()?;
+    (object.tag == wanted).then_some(object.value)
 }
 
 fn card_identifier(answer: &[u8]) -> Option<String> {
-    let objects = tlv::before_padding(tlv::value(answer, DATA).ok()?);
+    let objects = tlv::before_padding(first(answer, DATA)?);
     let identifier = tlv::only(&objects, CARD_IDENTIFIER)?;
     (!identifier.is_empty()).then(|| hex::encode(identifier))
 }
@@ -145,8 +153,7 @@ struct Chuid {
 
 impl Chuid {
     /// The fields, in whatever order. What a card has two of is none.
-    fn parse(answer: &[u8]) -> Option<Self> {
-        let content = tlv::value(answer, DATA).ok()?;
+    fn parse(content: &[u8]) -> Option<Self> {
         let objects = tlv::before_padding(content);
         if objects.is_empty() {
             return None;

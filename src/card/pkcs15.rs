@@ -5,8 +5,8 @@
 //! has none, it is in one of a few usual places. What Windows calls such a card depends on the
 //! minidriver; known is what OpenSC's makes of it.
 
-use super::apdu::{By, Command, StatusWord};
-use super::exchange::{NoAnswer, ask, read_file};
+use super::apdu::{By, Command};
+use super::files::Files;
 use super::opensc;
 use super::reading::{Miss, Reading, le};
 use super::tlv;
@@ -18,8 +18,7 @@ mod driver;
 
 use directory::Application;
 
-/// Files (ISO 7816-15 section 7.5): the MF, EF.DIR, the usual DF, and EF.TokenInfo in it.
-const MF: [u8; 2] = [0x3F, 0x00];
+/// Files (ISO 7816-15 section 7.5): EF.DIR, the usual DF, and EF.TokenInfo in it.
 const EF_DIR: [u8; 2] = [0x2F, 0x00];
 const USUAL_DF: [u8; 2] = [0x50, 0x15];
 const TOKEN_INFO: [u8; 2] = [0x50, 0x32];
@@ -41,139 +40,88 @@ struct Found {
 
 /// Finds the application, by EF.DIR or in the usual places, and reads its serial number.
 pub(super) fn probe(transport: &mut dyn Transmit, atr: &Atr) -> Result<Reading, Miss> {
-    let found = match in_file_system(transport)? {
+    let found = match in_file_system(&mut Files::new(transport))? {
         Some(found) => Some(found),
         None => in_usual_applications(transport)?,
     };
     let Some(Found { content, home }) = found else {
         return Err(Miss::OtherFamily("card has no EF.TokenInfo".into()));
     };
-    let number = match serial_number(&content) {
-        Some(number) => Some(number.to_vec()),
+    let serial = match serial_number(&content) {
+        Some(number) => Some(Serial::from_bytes(number)),
         None => driver::serial_number(transport, atr)?,
     };
-    let Some(number) = number else {
+    let Some(serial) = serial else {
         return Err(Miss::NoId("EF.TokenInfo has no serial number, nor has the card".into()));
     };
-    let serial = Serial::from_bytes(&number);
     let cardid = opensc::cardid(&serial.to_string());
     let candidates = le(IdRule::Pkcs15Opensc, cardid).into_iter().collect();
     Ok(Reading { serial, candidates, home })
 }
 
-/// Looks where EF.DIR says, and else in the usual DF.
-fn in_file_system(transport: &mut dyn Transmit) -> Result<Option<Found>, Interrupted> {
-    for application in directory::read(transport)? {
-        if let Some(content) = in_application(transport, &application)? {
+/// Looks where EF.DIR says, and else in the usual DF and in the MF.
+fn in_file_system(files: &mut Files<'_>) -> Result<Option<Found>, Interrupted> {
+    let applications = directory::read(files)?;
+    for application in &applications {
+        if let Some(content) = in_application(files, application)? {
             return Ok(Some(Found { content, home: application.select_by_name() }));
         }
     }
     let usual = [USUAL_DF, TOKEN_INFO].concat();
-    let content = token_info_at(transport, &usual)?;
+    let mut content = token_info_at(files, &usual)?;
+    if content.is_none() && applications.is_empty() {
+        content = token_info_at(files, &TOKEN_INFO)?;
+    }
     Ok(content.map(|content| Found { content, home: None }))
 }
 
 /// Looks in applications that are usual, and in none that EF.DIR knows of.
 fn in_usual_applications(transport: &mut dyn Transmit) -> Result<Option<Found>, Interrupted> {
-    let iso_applet = Command::select(&ISO_APPLET);
-    if accepted(ask(transport, &iso_applet))?
-        && let Some(found) = in_file_system(transport)?
-    {
-        return Ok(Some(Found { home: Some(iso_applet), ..found }));
-    }
-    for name in directory::KNOWN {
+    let mut files = Files::new(transport);
+    for name in directory::WITHOUT_EF_DIR {
         let Some(select) = Command::select_by(By::Name, name) else { continue };
-        if accepted(ask(transport, &select))?
-            && let Some(content) = token_info_here(transport)?
+        if files.select_application(&select)?
+            && let Some(content) = token_info_here(&mut files)?
         {
             return Ok(Some(Found { content, home: Some(select) }));
         }
+    }
+    let iso_applet = Command::select(&ISO_APPLET);
+    if files.select_application(&iso_applet)?
+        && let Some(found) = in_file_system(&mut Files::new(transport))?
+    {
+        return Ok(Some(Found { home: Some(iso_applet), ..found }));
     }
     Ok(None)
 }
 
 fn in_application(
-    transport: &mut dyn Transmit,
+    files: &mut Files<'_>,
     application: &Application,
 ) -> Result<Option<Vec<u8>>, Interrupted> {
     if let Some(path) = application.token_info_path() {
-        return token_info_at(transport, &path);
+        return token_info_at(files, &path);
     }
     match application.select_by_name() {
-        Some(select) if accepted(ask(transport, &select))? => token_info_here(transport),
+        Some(select) if files.select_application(&select)? => token_info_here(files),
         _ => Ok(None),
     }
 }
 
 /// EF.TokenInfo at a path from the MF.
-fn token_info_at(
-    transport: &mut dyn Transmit,
-    path: &[u8],
-) -> Result<Option<Vec<u8>>, Interrupted> {
-    if select_path(transport, path)? { read_token_info(transport) } else { Ok(None) }
+fn token_info_at(files: &mut Files<'_>, path: &[u8]) -> Result<Option<Vec<u8>>, Interrupted> {
+    if files.select(path)? { read_token_info(files) } else { Ok(None) }
 }
 
 /// EF.TokenInfo in the current DF.
-fn token_info_here(transport: &mut dyn Transmit) -> Result<Option<Vec<u8>>, Interrupted> {
-    for by in [By::ChildEf, By::Identifier] {
-        if select(transport, &Command::select_file(by, TOKEN_INFO))? {
-            return read_token_info(transport);
-        }
-    }
-    Ok(None)
+fn token_info_here(files: &mut Files<'_>) -> Result<Option<Vec<u8>>, Interrupted> {
+    if files.select_here(TOKEN_INFO)? { read_token_info(files) } else { Ok(None) }
 }
 
-fn read_token_info(transport: &mut dyn Transmit) -> Result<Option<Vec<u8>>, Interrupted> {
+fn read_token_info(files: &mut Files<'_>) -> Result<Option<Vec<u8>>, Interrupted> {
     let is_sequence = |read: &[u8]| read.first().is_some_and(|tag| u32::from(*tag) == SEQUENCE);
     let enough = |read: &[u8]| !is_sequence(read) || tlv::split(read).is_ok();
-    match read_file(transport, enough) {
-        Ok(content) => Ok(is_token_info(&content).then_some(content)),
-        Err(NoAnswer::Interrupted(why)) => Err(why),
-        Err(NoAnswer::Refused(_) | NoAnswer::Truncated(_) | NoAnswer::Endless) => Ok(None),
-    }
-}
-
-/// Selects a file by its path from the MF: in one step, or file by file where a card knows no paths.
-fn select_path(transport: &mut dyn Transmit, path: &[u8]) -> Result<bool, Interrupted> {
-    let path = path.strip_prefix(&MF).unwrap_or(path);
-    let Some(in_one_step) = Command::select_by(By::PathFromMf, path) else { return Ok(false) };
-    if select(transport, &in_one_step)? {
-        return Ok(true);
-    }
-    if !select(transport, &Command::select_file(By::Identifier, MF))? {
-        return Ok(false);
-    }
-    let (steps, _) = path.as_chunks::<2>();
-    let Some((last, dfs)) = steps.split_last() else { return Ok(false) };
-    for df in dfs {
-        if !select(transport, &Command::select_file(By::Identifier, *df))? {
-            return Ok(false);
-        }
-    }
-    for by in [By::ChildEf, By::Identifier] {
-        if select(transport, &Command::select_file(by, *last))? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Selects; a card that does not know the wish for an answer is asked without.
-fn select(transport: &mut dyn Transmit, command: &Command) -> Result<bool, Interrupted> {
-    match ask(transport, command) {
-        Err(NoAnswer::Refused(StatusWord::Absent(0x6A86))) => {
-            accepted(ask(transport, &command.clone().without_answer()))
-        }
-        answer => accepted(answer),
-    }
-}
-
-fn accepted(answer: Result<Vec<u8>, NoAnswer>) -> Result<bool, Interrupted> {
-    match answer {
-        Ok(_) => Ok(true),
-        Err(NoAnswer::Interrupted(why)) => Err(why),
-        Err(NoAnswer::Refused(_) | NoAnswer::Truncated(_) | NoAnswer::Endless) => Ok(false),
-    }
+    Ok(files.read(enough)?.filter(|content| is_token_info(content)))
 }
 
 /// Whether the content begins as an EF.TokenInfo does: a sequence whose first field is a version.

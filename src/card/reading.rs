@@ -52,9 +52,7 @@ impl Miss {
 }
 
 /// The answer, where the card gave one.
-pub(super) fn where_given(
-    answer: Result<Vec<u8>, NoAnswer>,
-) -> Result<Option<Vec<u8>>, Interrupted> {
+pub(super) fn where_given<T>(answer: Result<T, NoAnswer>) -> Result<Option<T>, Interrupted> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(NoAnswer::Interrupted(why)) => Err(why),

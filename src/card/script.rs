@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Interrupted, Protocol, Transmit};
+use super::{Command, Interrupted, Protocol, Transmit};
 use crate::domain::Atr;
 
 /// The ATR of a Microsoft virtual smart card.
@@ -66,11 +66,12 @@ impl Script {
 }
 
 impl Transmit for Script {
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
-        self.sent.push(command.to_vec());
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+        let command = command.to_bytes(self.protocol);
+        self.sent.push(command.clone());
         match &self.interruption {
             Some((commands, why)) if self.sent.len() > *commands => Err(why.clone()),
-            _ => Ok(self.responses.get(command).cloned().unwrap_or_else(|| vec![0x6A, 0x82])),
+            _ => Ok(self.responses.get(&command).cloned().unwrap_or_else(|| vec![0x6A, 0x82])),
         }
     }
 
@@ -93,7 +94,7 @@ pub(super) struct Hostile {
 }
 
 impl Transmit for Hostile {
-    fn transmit(&mut self, _: &[u8]) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, _: &Command) -> Result<Vec<u8>, Interrupted> {
         let last = self.answers.len() - 1;
         let answer = self.answers[self.sent.min(last)].clone();
         self.sent += 1;

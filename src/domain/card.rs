@@ -141,6 +141,12 @@ impl Serial {
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(hex::encode(bytes))
     }
+
+    /// Bytes that OpenSC has from a driver of its own, which it prints as upper-case hex.
+    #[must_use]
+    pub fn from_drivers_bytes(bytes: &[u8]) -> Self {
+        Self(hex::encode_upper(bytes))
+    }
 }
 
 impl fmt::Display for Serial {

@@ -82,22 +82,41 @@ impl Probe {
 
     fn identify(&self, halt: &Halt) -> Verdict {
         let context = self.reach_pcscd(halt, || Context::establish(Scope::System))?;
-        let mut pauses = BUSY_PAUSES.into_iter();
+        let (mut busy, mut restarts) = (BUSY_PAUSES.into_iter(), RESTART_PAUSES.into_iter());
         loop {
-            let verdict = self.identify_once(&context, halt);
-            match (&verdict, pauses.next()) {
-                (Err(why), Some(pause))
-                    if why.reason == NotIdentifiedReason::Busy && self.pause(halt, pause) => {}
-                _ => return verdict,
+            let (pause, otherwise) = match self.identify_once(&context, halt) {
+                Ok(Err(why)) if why.reason == NotIdentifiedReason::Busy => (busy.next(), why),
+                Ok(verdict) => return verdict,
+                Err(why @ Interrupted::Reset) => (restarts.next(), interrupted(&why)),
+                Err(why) => return Err(interrupted(&why)),
+            };
+            if !pause.is_some_and(|pause| self.pause(halt, pause)) {
+                self.check_same(&context)?;
+                return Err(otherwise);
             }
         }
     }
 
-    /// Reads the card, unless another program has it in a way that forbids it.
-    fn identify_once(&self, context: &Context, halt: &Halt) -> Verdict {
+    /// Reads the card, unless another program has it in a way that forbids it. Whoever has it is
+    /// looked for before each try: a card that was reset has a program that did so.
+    fn identify_once(&self, context: &Context, halt: &Halt) -> Result<Verdict, Interrupted> {
+        let (in_use, card) = match self.look_and_connect(context, halt) {
+            Ok(connected) => connected,
+            Err(why) => return Ok(Err(why)),
+        };
+        let verdict = left_as_found(card, |card| self.transact(card, (in_use, halt)))?;
+        Ok(self.check_same(context).and(verdict))
+    }
+
+    fn look_and_connect(
+        &self,
+        context: &Context,
+        halt: &Halt,
+    ) -> Result<(bool, Card), NotIdentified> {
+        self.check_wanted(halt)?;
         let in_use = self.look(context)?.is_some_and(|seen| seen.in_use);
         let card = self.connect(context, &wait::name(&self.reader), halt)?;
-        left_as_found(card, |card| self.read(context, card, (in_use, halt)))
+        Ok((in_use, card))
     }
 
     /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
@@ -138,32 +157,6 @@ impl Probe {
                 Some(pause) if self.pause(halt, pause) => {}
                 _ => return Err(refused(error)),
             }
-        }
-    }
-
-    /// Reads the card, from the start again whenever it lost its state on the way.
-    fn read(&self, context: &Context, card: &mut Card, (in_use, halt): (bool, &Halt)) -> Verdict {
-        let mut restarts = RESTART_PAUSES.into_iter();
-        loop {
-            self.check_wanted(halt)?;
-            match self.transact(card, (in_use, halt)) {
-                Ok(verdict) => {
-                    self.check_same(context)?;
-                    return verdict;
-                }
-                Err(Interrupted::Reset) => {}
-                Err(why) => return Err(interrupted(&why)),
-            }
-            match restarts.next() {
-                Some(pause) if self.pause(halt, pause) => {}
-                Some(_) => return Err(interrupted(&Interrupted::Deadline)),
-                None => {
-                    self.check_same(context)?;
-                    return Err(interrupted(&Interrupted::Reset));
-                }
-            }
-            card.reconnect(ShareMode::Shared, PROTOCOLS, Disposition::LeaveCard)
-                .map_err(refused)?;
         }
     }
 

@@ -25,6 +25,11 @@ impl Trail {
         }
     }
 
+    /// How many commands went out, restarts of the probe included.
+    pub(super) fn length(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Everything so far.
     pub(super) fn so_far(&self) -> Vec<Exchange> {
         self.lock().clone()

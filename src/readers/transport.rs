@@ -6,7 +6,7 @@ use std::time::Instant;
 use pcsc::{MAX_BUFFER_SIZE, Transaction};
 use tracing::trace;
 
-use crate::card::{Interrupted, Protocol, Transmit};
+use crate::card::{Command, Interrupted, MAX_COMMANDS, Protocol, Transmit};
 use crate::domain::ReaderName;
 
 use super::halt::Halt;
@@ -51,18 +51,23 @@ impl<'a> Transport<'a> {
 }
 
 impl Transmit for Transport<'_> {
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
         let began = Instant::now();
         if began >= self.limits.deadline || self.limits.halt.is_called() {
             return Err(Interrupted::Deadline);
         }
-        self.trail.begin(command);
+        if self.trail.length() >= MAX_COMMANDS {
+            let what = format!("card lost its state again and again, in {MAX_COMMANDS} commands");
+            return Err(Interrupted::Failed { what });
+        }
+        let command = command.to_bytes(self.protocol);
+        self.trail.begin(&command);
         let mut buffer = [0; MAX_BUFFER_SIZE];
-        let response = self.transaction.transmit(command, &mut buffer).map(<[u8]>::to_vec);
+        let response = self.transaction.transmit(&command, &mut buffer).map(<[u8]>::to_vec);
         let took = began.elapsed();
         trace!(
             reader = %self.limits.reader,
-            command = hex::encode(command),
+            command = hex::encode(&command),
             response = response.as_ref().map(hex::encode).unwrap_or_default(),
             error = response.as_ref().err().map(tracing::field::display),
             micros = took.as_micros(),

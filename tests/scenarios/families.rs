@@ -113,7 +113,7 @@ fn serial_by_opensc(world: &World, reader: usize, tool: &str, args: &[&str]) -> 
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     match text.lines().find_map(|line| line.split_once("Serial number")) {
-        Some((_, number)) => number.trim_start_matches([' ', ':']).to_lowercase(),
+        Some((_, number)) => number.trim_start_matches([' ', ':']).to_owned(),
         None => judges::bytes(&text),
     }
 }

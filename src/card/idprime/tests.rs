@@ -7,6 +7,18 @@ use super::*;
 const SELECT: &str = "00a404000ba00000001880000000066200";
 const READ: &str = "00b0000000";
 
+const IDPRIME: &str = "3b7f96000080318065b0850300ef120ffe829000";
+const PLAIN: &str = "3b80800101";
+
+fn run_as(card: &mut dyn Transmit, atr: &str) -> Result<Reading, Miss> {
+    let atr: Result<Atr, _> = atr.parse();
+    probe(card, &atr.map_err(|error| Miss::NoId(error.to_string()))?)
+}
+
+fn run(card: &mut dyn Transmit) -> Result<Reading, Miss> {
+    run_as(card, IDPRIME)
+}
+
 fn row(file: &str, name: &str, directory: &str) -> String {
     let pad = |text: &str, length: usize| format!("{:0<length$}", hex::encode(text));
     format!("{file}0010{}{}", pad(name, 16), pad(directory, 18))
@@ -33,8 +45,8 @@ struct Files {
 }
 
 impl Transmit for Files {
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, super::super::Interrupted> {
-        let command = hex::encode(command);
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, super::super::Interrupted> {
+        let command = hex::encode(command.to_bytes(Protocol::T1));
         let p1 = if self.by_path { "08" } else { "00" };
         let answer = if command == SELECT {
             "9000".to_owned()
@@ -68,7 +80,7 @@ fn the_index_says_where_the_card_id_lies() {
     let index = rows_of(&[row("0102", "cmapfile", "mscp"), row("0207", "cardid", "")]);
     for by_path in [true, false] {
         let mut card = Files { by_path, ..card(&index, "0207", &format!("{CARDID}9000")) };
-        let reading = probe(&mut card).unwrap();
+        let reading = run(&mut card).unwrap();
         assert_eq!(reading.serial.to_string(), CARDID);
         let ids: Vec<_> =
             reading.candidates.iter().map(|c| (c.rule.as_str(), c.card_id.to_string())).collect();
@@ -86,7 +98,7 @@ fn the_index_says_where_the_card_id_lies() {
 fn without_a_line_in_the_index_the_card_id_is_where_it_usually_is() {
     let index = rows_of(&[row("0207", "cardid", "mscp")]);
     let mut card = card(&index, "0201", &format!("{CARDID}9000"));
-    assert_eq!(probe(&mut card).unwrap().serial.to_string(), CARDID);
+    assert_eq!(run(&mut card).unwrap().serial.to_string(), CARDID);
 }
 
 #[test]
@@ -94,17 +106,33 @@ fn a_card_without_a_card_id_of_16_bytes_has_none() {
     let index = rows_of(&[row("0201", "cardid", "")]);
     for content in ["6a82", "9000", "01029000"] {
         let mut card = card(&index, "0201", content);
-        assert!(matches!(probe(&mut card), Err(Miss::NoId(_))), "{content}");
+        assert!(matches!(run(&mut card), Err(Miss::NoId(_))), "{content}");
+    }
+}
+
+#[test]
+fn an_index_that_lists_nothing_counts_where_the_atr_speaks_for_the_card() {
+    for index in ["00", &rows_of(&[row("0102", "cmapfile", "mscp")])] {
+        let card = || card(index, "0201", &format!("{CARDID}9000"));
+        assert_eq!(run(&mut card()).unwrap().serial.to_string(), CARDID, "{index}");
+        assert!(matches!(run_as(&mut card(), PLAIN), Err(Miss::OtherFamily(_))), "{index}");
+    }
+}
+
+#[test]
+fn files_of_another_card_under_these_numbers_are_no_card_id() {
+    let text = "41".repeat(40);
+    for index in [format!("01{text}"), format!("01{}", "00".repeat(21)), "ff".repeat(64)] {
+        let mut card = card(&index, "0201", &format!("{CARDID}9000"));
+        assert!(matches!(run_as(&mut card, PLAIN), Err(Miss::OtherFamily(_))), "{index}");
     }
 }
 
 #[test]
 fn a_card_without_an_index_is_another_family() {
-    for index in ["", "00", "05", "9000"] {
-        let mut card = card(index, "0201", &format!("{CARDID}9000"));
-        assert!(matches!(probe(&mut card), Err(Miss::OtherFamily(_))), "{index}");
-    }
     let mut none = Script::new(Protocol::T1);
-    assert!(matches!(probe(&mut none), Err(Miss::OtherFamily(_))));
+    assert!(matches!(run(&mut none), Err(Miss::OtherFamily(_))));
     assert_eq!(none.sent().len(), 1);
+    let mut no_files = Script::new(Protocol::T1).on(SELECT, "9000");
+    assert!(matches!(run(&mut no_files), Err(Miss::OtherFamily(_))));
 }

@@ -92,3 +92,19 @@ fn the_cplc_counts_with_its_42_bytes_only() {
         assert_eq!(cplc(answer), None, "{answer}");
     }
 }
+
+#[test]
+fn a_yubikey_that_hides_its_serial_tells_none() {
+    let mut key = card().on("00f8000000", "000000009000");
+    assert_eq!(taken(&mut key, YUBIKEY, Some(Family::Piv)).get(Number::YubikeySerial), None);
+}
+
+#[test]
+fn it_is_told_whether_another_application_is_selected_now() {
+    let atr: Atr = PLAIN.parse().unwrap();
+    let moved = |mut card: Script| {
+        of_card(&mut card, (&atr, Some(Family::Gids)), &mut Inventory::default()).unwrap()
+    };
+    assert!(!moved(card()));
+    assert!(moved(card().on(CARD_MANAGER_SELECT, "9000")));
+}

@@ -101,6 +101,13 @@ fn a_card_without_a_chuid_has_no_id() {
 }
 
 #[test]
+fn what_a_card_fills_up_with_behind_its_objects_is_no_matter() {
+    let filled = chuid(&format!("3410{GUID}")).replace("fe009000", "fe0000000000ffff9000");
+    let reading = run(&mut card("").on(READ_CHUID, &filled)).unwrap();
+    assert_eq!(reading.serial.to_string(), GUID);
+}
+
+#[test]
 fn a_signed_chuid_is_read_to_its_end() {
     let signature = "3e8202f8".to_owned() + &"5a".repeat(0x2F8);
     let content = format!("3019{AGENCY_FASCN}3410{GUID}{signature}fe00");
@@ -135,6 +142,8 @@ fn a_select_without_a_name_counts_where_a_data_object_proves_the_application() {
         let mut by_discovery = with(selected).on(READ_DISCOVERY, discovery);
         assert!(run(&mut by_discovery).is_ok(), "{selected}");
         assert!(run(&mut with(selected)).is_ok(), "by the CHUID: {selected}");
+        let mut blank = with(selected).on(READ_DISCOVERY, discovery).on(READ_CHUID, "6a82");
+        assert!(matches!(run(&mut blank), Err(Miss::NoId(_))), "{selected}");
         let mut neither = with(selected).on(READ_CHUID, "6a82");
         assert!(matches!(run(&mut neither), Err(Miss::OtherFamily(_))), "{selected}");
     }

@@ -1,17 +1,29 @@
 //! EF.DIR (ISO 7816-4 section 8.2.1.1): which applications a card has, and where.
 
-use super::{EF_DIR, TOKEN_INFO, select_path};
+use super::{EF_DIR, TOKEN_INFO};
+use crate::card::Interrupted;
 use crate::card::apdu::{By, Command};
-use crate::card::exchange::{NoAnswer, ask, read_file};
+use crate::card::files::Files;
 use crate::card::tlv::{self, Tlv};
-use crate::card::{Interrupted, Transmit};
 
-/// Applications that are PKCS#15's, whatever they are called (OpenSC `src/libopensc/dir.c`): its
-/// own, and ESIGN.
-pub(super) const KNOWN: [&[u8]; 2] = [
-    &[0xA0, 0x00, 0x00, 0x00, 0x63, 0x50, 0x4B, 0x43, 0x53, 0x2D, 0x31, 0x35],
-    &[0xE8, 0x28, 0xBD, 0x08, 0x0F, 0xA0, 0x00, 0x00, 0x01, 0x67, 0x45, 0x53, 0x49, 0x47, 0x4E],
+/// Applications that are PKCS#15's, whatever they are called (OpenSC `src/libopensc/dir.c`).
+const KNOWN: [&[u8]; 8] = [
+    b"\xA0\x00\x00\x00\x63PKCS-15",
+    // The Belgian and the Portuguese identity card.
+    b"\xA0\x00\x00\x01\x77PKCS-15",
+    b"DF issuer",
+    // ESIGN.
+    b"\xE8\x28\xBD\x08\x0F\xA0\x00\x00\x01\x67ESIGN",
+    // CPx IAS, by contact and without.
+    b"\xE8\x28\xBD\x08\x0F\x80\x25\x00\x00\x01\xFF\x00\x10",
+    b"\xE8\x28\xBD\x08\x0F\x80\x25\x00\x00\x01\xFF\x00\x20",
+    // ECC: eID, and generic PKI.
+    b"\xE8\x28\xBD\x08\x0F\xD2PECC-eID",
+    b"\xE8\x28\xBD\x08\x0F\xD2PGeneric",
 ];
+
+/// Those that are looked for on cards without an EF.DIR as well: PKCS#15's own, and ESIGN.
+pub(super) const WITHOUT_EF_DIR: [&[u8]; 2] = [KNOWN[0], KNOWN[3]];
 
 /// How many records of an EF.DIR are read; OpenSC reads as many.
 const MAX_RECORDS: u8 = 15;
@@ -53,10 +65,18 @@ impl Application {
         })
     }
 
-    /// Where its EF.TokenInfo is, where it is told as a path from the MF.
+    fn is_known(&self) -> bool {
+        KNOWN.contains(&self.name.as_slice())
+    }
+
+    /// Where its EF.TokenInfo is, where it is told as a path from the MF. One file alone is in the
+    /// application's own DF.
     pub(super) fn token_info_path(&self) -> Option<Vec<u8>> {
-        let usual = || Some([self.path.as_deref()?, &TOKEN_INFO].concat());
-        self.token_info.clone().or_else(usual)
+        match self.token_info.as_deref() {
+            Some(file @ [_, _]) => Some([self.path.as_deref()?, file].concat()),
+            Some(path) => Some(path.to_vec()),
+            None => Some([self.path.as_deref()?, &TOKEN_INFO].concat()),
+        }
     }
 
     /// What selects it by its name.
@@ -67,40 +87,44 @@ impl Application {
 
 /// The applications of a card that could be PKCS#15's, those known to be first; none where there
 /// is no EF.DIR.
-pub(super) fn read(transport: &mut dyn Transmit) -> Result<Vec<Application>, Interrupted> {
-    if !select_path(transport, &EF_DIR)? {
+pub(super) fn read(files: &mut Files<'_>) -> Result<Vec<Application>, Interrupted> {
+    if !files.select(&EF_DIR)? {
         return Ok(Vec::new());
     }
-    let mut applications = match read_file(transport, is_whole) {
-        Ok(content) => parse(&content),
-        Err(NoAnswer::Interrupted(why)) => return Err(why),
+    let mut applications = match files.read(is_enough)? {
+        Some(content) => parse(&content),
         // A file of records says no to READ BINARY.
-        Err(NoAnswer::Refused(_)) => read_records(transport)?,
-        Err(NoAnswer::Truncated(_) | NoAnswer::Endless) => Vec::new(),
+        None => read_records(files)?,
     };
-    applications.sort_by_key(|application| !KNOWN.contains(&application.name.as_slice()));
+    applications.sort_by_key(|application| !application.is_known());
     applications.truncate(MAX_APPLICATIONS);
     Ok(applications)
 }
 
-fn read_records(transport: &mut dyn Transmit) -> Result<Vec<Application>, Interrupted> {
+fn read_records(files: &mut Files<'_>) -> Result<Vec<Application>, Interrupted> {
     let mut applications = Vec::new();
     for number in 1..=MAX_RECORDS {
-        match ask(transport, &Command::read_record(number)) {
-            Ok(record) => applications.extend(parse(&record)),
-            Err(NoAnswer::Interrupted(why)) => return Err(why),
-            Err(NoAnswer::Refused(_) | NoAnswer::Truncated(_) | NoAnswer::Endless) => break,
+        let Some(record) = files.record(number)? else { break };
+        applications.extend(parse(&record));
+        if applications.last().is_some_and(Application::is_known) {
+            break;
         }
     }
     Ok(applications)
 }
 
-/// Whether what was read ends with an application, or goes on with something else.
-fn is_whole(mut read: &[u8]) -> bool {
-    while let Ok((_, rest)) = tlv::split(read) {
-        read = rest;
+/// Whether no more needs to be read: a known application is there, or what follows is no
+/// application. That the last one ends where the reading does says nothing: a card may answer with
+/// less than it was asked for.
+fn is_enough(read: &[u8]) -> bool {
+    if parse(read).iter().any(Application::is_known) {
+        return true;
     }
-    read.first().is_none_or(|tag| u32::from(*tag) != TEMPLATE)
+    let mut rest = read;
+    while let Ok((Tlv { tag: TEMPLATE, .. }, after)) = tlv::split(rest) {
+        rest = after;
+    }
+    rest.first().is_some_and(|tag| u32::from(*tag) != TEMPLATE)
 }
 
 fn parse(content: &[u8]) -> Vec<Application> {

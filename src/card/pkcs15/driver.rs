@@ -8,7 +8,7 @@ use crate::card::atr::AtrFacts;
 use crate::card::exchange::ask;
 use crate::card::reading::where_given;
 use crate::card::{Interrupted, Transmit};
-use crate::domain::Atr;
+use crate::domain::{Atr, Serial};
 
 /// MyEID's "applet information", 20 bytes, and where the serial number is in it.
 const MYEID_INFORMATION: u16 = 0x01A0;
@@ -21,20 +21,29 @@ const CARDOS_LENGTH: usize = 8;
 const CARDOS_BLOCK: usize = 32;
 const CARDOS_IN_BLOCK: std::ops::Range<usize> = 10..16;
 
-/// The number that OpenSC takes for the card's serial.
+/// What the historical bytes of CardOS' ATRs begin with: two of them, of which the second is the
+/// version (M4 and 5).
+const CARDOS: [u8; 2] = [0xC8, 0xC9];
+
+/// The number that OpenSC takes for the card's serial, in the upper case in which it prints it.
 pub(super) fn serial_number(
     transport: &mut dyn Transmit,
     atr: &Atr,
-) -> Result<Option<Vec<u8>>, Interrupted> {
+) -> Result<Option<Serial>, Interrupted> {
     let historical = AtrFacts::of(atr).historical.bytes;
     let is_myeid = historical.ends_with(b"MyEID") || historical.ends_with(b"OsEID");
-    let object = if is_myeid { MYEID_INFORMATION } else { CARDOS_SERIAL };
+    let is_cardos = matches!(*historical, [maker, _] if CARDOS.contains(&maker));
+    let object = match (is_myeid, is_cardos) {
+        (true, _) => MYEID_INFORMATION,
+        (_, true) => CARDOS_SERIAL,
+        (false, false) => return Ok(None),
+    };
     let answer = where_given(ask(transport, &Command::get_data_here(object)))?.unwrap_or_default();
     let number = match answer.len() {
         MYEID_LENGTH if is_myeid => answer.get(MYEID_SERIAL),
-        CARDOS_LENGTH if !is_myeid => Some(answer.as_slice()),
-        CARDOS_BLOCK if !is_myeid => answer.get(CARDOS_IN_BLOCK),
+        CARDOS_LENGTH if is_cardos => Some(answer.as_slice()),
+        CARDOS_BLOCK if is_cardos => answer.get(CARDOS_IN_BLOCK),
         _ => None,
     };
-    Ok(number.map(<[u8]>::to_vec))
+    Ok(number.map(Serial::from_drivers_bytes))
 }

@@ -22,6 +22,8 @@ struct Files {
     objects: BTreeMap<String, String>,
     /// The P1 P2 that SELECT takes.
     manners: Vec<&'static str>,
+    /// How much READ BINARY brings, in digits.
+    at_most: usize,
     /// Where SELECT is now.
     current: String,
     sent: Vec<String>,
@@ -43,6 +45,7 @@ impl Files {
             names: BTreeMap::new(),
             objects: BTreeMap::new(),
             manners: vec!["0800", "0000", "0200", "0400"],
+            at_most: 512,
             current: String::new(),
             sent: Vec::new(),
         }
@@ -87,8 +90,8 @@ impl Files {
     fn read(&self, offset: usize) -> String {
         match self.content.get(&self.current) {
             Some(Content::Transparent(content)) if offset * 2 <= content.len() => {
-                let part: String = content.chars().skip(offset * 2).take(512).collect();
-                let end = if part.len() < 512 { "6282" } else { "9000" };
+                let part: String = content.chars().skip(offset * 2).take(self.at_most).collect();
+                let end = if part.len() < self.at_most { "6282" } else { "9000" };
                 part + end
             }
             Some(Content::Transparent(_)) => "6b00".to_owned(),
@@ -108,9 +111,10 @@ impl Files {
 }
 
 impl Transmit for Files {
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
-        self.sent.push(hex::encode(command));
-        let answer = match command {
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+        let command = command.to_bytes(Protocol::T1);
+        self.sent.push(hex::encode(&command));
+        let answer = match command.as_slice() {
             [0, 0xA4, p1, p2, length, rest @ ..] => {
                 let what = hex::encode(&rest[..usize::from(*length)]);
                 self.select(&hex::encode([*p1, *p2]), &what).to_owned()
@@ -216,9 +220,11 @@ fn without_ef_dir_the_usual_places_are_looked_into() {
 struct Applet(Files, BTreeMap<String, Content>);
 
 impl Transmit for Applet {
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
         let answer = self.0.transmit(command);
-        if command.get(1..4) == Some(&[0xA4, 0x04, 0x00]) && answer == Ok(vec![0x90, 0x00]) {
+        if command.to_bytes(Protocol::T1).get(1..4) == Some(&[0xA4, 0x04, 0x00])
+            && answer == Ok(vec![0x90, 0x00])
+        {
             self.0.content = self.1.clone();
         }
         answer
@@ -289,10 +295,56 @@ fn a_serial_number_that_token_info_lacks_is_asked_of_the_card_as_opensc_does() {
     };
     assert_eq!(told("0181", "0102030405060708", CARDOS).unwrap(), "0102030405060708");
     let block = format!("{}aabbccddeeff{}", "00".repeat(10), "00".repeat(16));
-    assert_eq!(told("0181", &block, CARDOS).unwrap(), "aabbccddeeff");
+    assert_eq!(told("0181", &block, CARDOS).unwrap(), "AABBCCDDEEFF", "as OpenSC prints it");
     let information = format!("{}00112233445566778899 0000", "00".repeat(8));
     assert_eq!(told("01a0", &information, MYEID).unwrap(), "00112233445566778899");
+    let osed = "3b8580014f7345494457";
+    assert_eq!(told("01a0", &information, osed).unwrap(), "00112233445566778899");
     for (object, answer) in [("0181", "010203"), ("01a0", &information), ("0181", "")] {
         assert!(matches!(told(object, answer, CARDOS), Err(Miss::NoId(_))), "{object} {answer}");
     }
+    let other = "3b80800101";
+    assert!(matches!(told("0181", "0102030405060708", other), Err(Miss::NoId(_))));
+}
+
+#[test]
+fn whatever_a_pkcs15_application_is_called_it_comes_first() {
+    for name in ["a000000177504b43532d3135", "e828bd080f8025000001ff0010", "4446206973737565 72"] {
+        let name = name.replace(' ', "");
+        let other = |n: u8| entry(&format!("4f05a0000000{n:02x} 5104 3f0066{n:02x}"));
+        let known = entry(&format!("4f{:02x}{name} 5104 3f004401", name.len() / 2));
+        let dir: String = (1..=5).map(other).chain([known]).collect();
+        let files =
+            [("2f00", dir.as_str()), ("66015032", "300a02010004050102030405"), ("44015032", INFO)];
+        assert_eq!(serial(Files::new(&files)), SERIAL, "{name}");
+    }
+}
+
+#[test]
+fn a_path_of_one_file_is_in_the_applications_own_df() {
+    let dir = entry(&format!("4f0c{PKCS15} 5104 3f004401 7306 a004 0402 4432"));
+    assert_eq!(serial(Files::new(&[("2f00", &dir), ("44014432", INFO)])), SERIAL);
+}
+
+#[test]
+fn a_reading_that_ends_with_an_application_does_not_end_ef_dir() {
+    let first = entry("4f05a000000001 5104 3f006601");
+    let dir = format!("{first}{}", usual_entry());
+    let mut card = Files::new(&[("2f00", &dir), ("50155032", INFO)]);
+    card.at_most = first.len();
+    assert_eq!(serial(card), SERIAL);
+}
+
+#[test]
+fn without_a_df_of_its_own_token_info_is_in_the_mf() {
+    assert_eq!(serial(Files::new(&[("5032", INFO)])), SERIAL);
+}
+
+#[test]
+fn an_application_whose_files_are_known_by_identifier_only_is_read() {
+    let by_name = entry(&format!("4f0c{PKCS15}"));
+    let card = Files::new(&[("2f00", &by_name), ("77015032", INFO)])
+        .named(PKCS15, "7701")
+        .manners(&["0400", "0800", "0000"]);
+    assert_eq!(serial(card), SERIAL);
 }

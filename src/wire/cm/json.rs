@@ -3,7 +3,7 @@
 //! Nothing here knows what the objects mean. Of properties that nobody asked for, and of values that
 //! are no scalars, nothing is built: what an answer costs is bounded by its length, whatever it holds.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -114,7 +114,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
-        let mut names = HashSet::new();
+        let mut names = BTreeSet::new();
         let mut object = Object { properties: Vec::new(), twice: None };
         while let Some(name) = map.next_key::<String>()? {
             if names.len() == MAX_PROPERTIES {

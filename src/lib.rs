@@ -1,6 +1,6 @@
 //! cardbridge: PC/SC readers in, MIM Certificate Management (CM) out.
 //!
-//! Three layers, held by `tests/layers.rs`: pure modules that read no clock, file or socket
+//! Three layers, held by `tests/layers`: pure modules that read no clock, file or socket
 //! ([`domain`], [`card`], [`engine`], [`rules`], [`wire`], [`config`]), edges that each own one
 //! thing outside ([`readers`], [`outbox`], [`remote`], [`control`], [`telemetry`]), and the shell
 //! that joins them ([`app`], [`cli`]). `docs/architecture.md` draws the picture.

@@ -1,234 +1,205 @@
 //! Holds the table of `docs/architecture.md`: which module may name which, and what the pure
 //! modules must never do.
+//!
+//! The sources are parsed, and every path is followed through `use`, `type` and `pub use` to what
+//! it means: [`tree`] finds the files, [`names`] and [`tokens`] what they write, [`resolve`] what
+//! that means, [`law`] what of it is forbidden. [`fooled`] tests the test.
 
 #![expect(
     clippy::unwrap_used,
-    clippy::string_slice,
-    reason = "a test that scans sources fails where they are not as expected"
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that reads sources fails where they are not as expected"
 )]
 
-use std::collections::BTreeMap;
-use std::fs;
+mod fooled;
+mod law;
+mod names;
+mod resolve;
+mod tokens;
+mod tree;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-/// Each module, with the modules that it may name.
-const MAY_NAME: &[(&str, &[&str])] = &[
-    ("domain", &[]),
-    ("card", &["domain"]),
-    ("rules", &["domain"]),
-    ("wire", &["domain"]),
-    ("config", &["domain", "rules"]),
-    ("engine", &["domain", "rules"]),
-    ("readers", &["domain", "card"]),
-    ("outbox", &["domain"]),
-    ("remote", &["domain", "wire"]),
-    ("control", &["domain", "wire"]),
-    ("telemetry", &[]),
-    (
-        "app",
-        &[
-            "domain",
-            "card",
-            "rules",
-            "wire",
-            "config",
-            "engine",
-            "readers",
-            "outbox",
-            "remote",
-            "control",
-            "telemetry",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "domain",
-            "card",
-            "rules",
-            "wire",
-            "config",
-            "engine",
-            "readers",
-            "outbox",
-            "remote",
-            "control",
-            "telemetry",
-            "app",
-        ],
-    ),
-];
+use proc_macro2::{TokenStream, TokenTree};
+use syn::Item;
 
-const PURE: &[&str] = &["domain", "card", "rules", "wire", "config", "engine"];
+use law::{Finding, MAY_NAME, OWNED, Project, Rule};
+use names::Names;
+use tree::{Sources, reach, read};
 
-/// What no pure module does: read a clock, a file, a socket, the environment or a random source,
-/// start anything, or log.
-const IMPURE: &[&str] = &[
-    "::now()",
-    "SystemTime",
-    "std::fs",
-    "std::io",
-    "TcpStream",
-    "UdpSocket",
-    "ToSocketAddrs",
-    "std::os",
-    "std::env",
-    "std::process",
-    "std::thread",
-    "env::var",
-    "fastrand::u64",
-    "Rng::new",
-    "new_v4",
-    "tokio",
-    "tracing",
-    "println!",
-    "static mut",
-    "thread_local!",
-];
+const KINDS_OF_DEPENDENCIES: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
-/// Crates that belong to one module each. `remote` names hyper too, to tell causes of failure
-/// apart that reqwest only passes on.
-const OWNED: &[(&str, &[&str])] = &[
-    ("pcsc", &["readers"]),
-    ("reqwest", &["remote"]),
-    ("rustls", &["remote"]),
-    ("rusqlite", &["outbox"]),
-    ("axum", &["control"]),
-    ("hyper", &["control", "remote"]),
-    ("clap", &["cli"]),
-    ("tracing_subscriber", &["telemetry"]),
-];
-
-/// The production code of every module: comments, strings' contents and test modules left out.
-fn modules() -> BTreeMap<String, Vec<(PathBuf, String)>> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut modules = BTreeMap::<String, Vec<_>>::new();
-    for file in files(&source) {
-        let inside = file.strip_prefix(&source).unwrap();
-        let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
-        let module = first.trim_end_matches(".rs").to_owned();
-        let name = file.file_stem().unwrap();
-        let is_test = inside.components().any(|part| part.as_os_str() == "tests")
-            || name == "tests"
-            || name == "model";
-        if ["lib", "main"].contains(&module.as_str()) || is_test {
-            continue;
-        }
-        let text = production(&fs::read_to_string(&file).unwrap());
-        modules.entry(module).or_default().push((file, text));
-    }
-    modules
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    found
+fn sources() -> Sources {
+    read(&root().join("src"))
 }
 
-/// A file's text up to its test module, without comments and without what `cfg(doc)` brings in.
-fn production(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    let mut lines = Vec::new();
-    let mut documentation = false;
-    for line in text.lines() {
-        if !documentation {
-            lines.push(line.split("//").next().unwrap());
-        }
-        documentation = line.trim() == "#[cfg(doc)]";
-    }
-    lines.join("\n")
+fn manifest(path: &str) -> toml::Table {
+    toml::from_str(&std::fs::read_to_string(root().join(path)).unwrap()).unwrap()
 }
 
-/// Whether `text` has `word` as a path of its own, not as the end of a longer name.
-fn names(text: &str, word: &str) -> bool {
-    text.match_indices(word).any(|(at, _)| {
-        let before = text[..at].chars().next_back();
-        let after = text[at + word.len()..].chars().next();
-        let part = |c: char| c.is_alphanumeric() || c == '_';
-        !before.is_some_and(|c| part(c) || c == ':' || c == '.') && !after.is_some_and(part)
+/// The names of a manifest's dependencies, and the names of their packages.
+fn dependencies(manifest: &toml::Table, kinds: &[&str]) -> Vec<(String, String)> {
+    let targets = manifest.get("target").and_then(toml::Value::as_table).into_iter().flatten();
+    let shared = manifest.get("workspace").and_then(toml::Value::as_table);
+    let targets = targets.filter_map(|(_, target)| target.as_table());
+    let tables = targets.chain(shared).chain([manifest]);
+    let kinds = tables.flat_map(|table| kinds.iter().filter_map(|kind| table.get(*kind)));
+    let all = kinds.filter_map(toml::Value::as_table).flatten();
+    all.map(|(name, how)| {
+        let package = how.get("package").and_then(toml::Value::as_str).unwrap_or(name);
+        (name.clone(), package.to_owned())
     })
+    .collect()
+}
+
+/// The names that the program's dependencies have.
+fn crates() -> Vec<String> {
+    let all = dependencies(&manifest("Cargo.toml"), &["dependencies"]);
+    all.into_iter().map(|(name, _)| name).collect()
+}
+
+static CRATES: LazyLock<Vec<String>> = LazyLock::new(crates);
+static PROJECT: LazyLock<Project> = LazyLock::new(|| Project::new(&sources(), &CRATES));
+static FINDINGS: LazyLock<BTreeSet<Finding>> = LazyLock::new(|| PROJECT.findings());
+
+/// Says each place where a rule is broken.
+#[track_caller]
+fn holds(rule: Rule) {
+    let broken: Vec<_> = FINDINGS.iter().filter(|it| it.rule == rule).collect();
+    let lines =
+        broken.iter().map(|Finding { file, what, .. }| format!("{}: {what}\n", file.display()));
+    assert!(
+        broken.is_empty(),
+        "{rule:?}, see tests/layers/law.rs, is broken:\n{}",
+        lines.collect::<String>()
+    );
+}
+
+fn words(text: &str) -> Vec<String> {
+    fn collect(stream: TokenStream, words: &mut Vec<String>) {
+        for token in stream {
+            match token {
+                TokenTree::Group(group) => collect(group.stream(), words),
+                TokenTree::Ident(ident) => words.push(ident.to_string()),
+                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+            }
+        }
+    }
+    let mut words = Vec::new();
+    collect(text.parse().unwrap(), &mut words);
+    words
 }
 
 #[test]
-fn every_module_is_in_the_table() {
-    let known: Vec<_> = MAY_NAME.iter().map(|(module, _)| *module).collect();
-    for module in modules().keys() {
-        assert!(known.contains(&module.as_str()), "{module} is in no layer");
-    }
+fn every_module_is_in_the_table_and_every_entry_is_a_module() {
+    let known: BTreeSet<_> = MAY_NAME.iter().map(|(module, _)| *module).collect();
+    assert_eq!(PROJECT.modules(), known);
 }
 
 #[test]
 fn modules_name_only_what_the_table_allows() {
-    let modules = modules();
-    for (module, allowed) in MAY_NAME {
-        for (file, text) in &modules[*module] {
-            for (other, _) in MAY_NAME {
-                let free = other == module || allowed.contains(other);
-                let grouped = text.contains("use crate::{") && {
-                    let group = text.split("use crate::{").nth(1).unwrap();
-                    names(group.split('}').next().unwrap(), other)
-                };
-                let named = text.contains(&format!("crate::{other}::")) || grouped;
-                assert!(free || !named, "{} names {other}", file.display());
-            }
-        }
-    }
+    holds(Rule::Layers);
 }
 
 #[test]
 fn crates_belong_to_one_module_each() {
-    for (module, files) in modules() {
-        for (file, text) in files {
-            for (owned, owners) in OWNED {
-                let named = names(&text, owned)
-                    && (text.contains(&format!("{owned}::"))
-                        || text.contains(&format!("use {owned}")));
-                assert!(
-                    !named || owners.contains(&module.as_str()),
-                    "{} names {owned}",
-                    file.display()
-                );
-            }
-        }
+    holds(Rule::Crates);
+    let naming = PROJECT.owners();
+    for (name, owners) in OWNED {
+        assert_eq!(naming[*name], owners.iter().copied().collect(), "who names {name}");
     }
 }
 
 #[test]
 fn pure_modules_do_nothing_but_compute() {
-    let modules = modules();
-    for module in PURE {
-        for (file, text) in &modules[*module] {
-            for word in IMPURE {
-                assert!(!text.contains(word), "{} has {word}", file.display());
-            }
-        }
+    holds(Rule::Purity);
+}
+
+#[test]
+fn nothing_hides_names_from_this_test() {
+    holds(Rule::Hiding);
+}
+
+#[test]
+fn nothing_is_unsafe() {
+    for (path, text) in sources() {
+        assert!(!words(&text).contains(&"unsafe".to_owned()), "{}", path.display());
     }
+}
+
+#[test]
+fn the_root_of_the_library_only_declares_the_modules() {
+    let library = syn::parse_file(&sources()[Path::new("lib.rs")]).unwrap();
+    let mut attributes = library.attrs;
+    for item in library.items {
+        let Item::Mod(module) = item else { panic!("lib.rs has more than modules") };
+        assert!(module.content.is_none(), "{} stands in lib.rs", module.ident);
+        attributes.extend(module.attrs);
+    }
+    assert!(attributes.iter().all(|attribute| attribute.path().is_ident("doc")));
+}
+
+#[test]
+fn the_program_only_calls_the_command_line() {
+    let files = reach(&sources(), "main.rs", &[]);
+    let [main] = files.as_slice() else { panic!("main.rs has modules") };
+    let names = Names::of(&main.module, &main.syntax);
+    let paths: BTreeSet<_> = names.written.iter().map(|path| path.segments.join("::")).collect();
+    let expected = ["cardbridge::cli::main", "std::process::ExitCode"];
+    assert_eq!(paths, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn every_file_is_reached_from_the_roots() {
+    let sources = sources();
+    let roots = ["lib.rs", "main.rs"].into_iter();
+    let reached = roots.flat_map(|root| reach(&sources, root, &[])).map(|file| file.path);
+    let all: BTreeSet<PathBuf> = sources.keys().cloned().collect();
+    assert_eq!(reached.collect::<BTreeSet<_>>(), all);
+}
+
+#[test]
+fn the_manifest_renames_no_crate_and_moves_no_source() {
+    let manifest = manifest("Cargo.toml");
+    for (name, package) in dependencies(&manifest, &KINDS_OF_DEPENDENCIES) {
+        assert_eq!(name, package);
+    }
+    for key in ["lib", "bin"] {
+        assert!(!manifest.contains_key(key), "{key}");
+    }
+    assert!(!manifest["package"].as_table().unwrap().contains_key("build"));
+    assert!(!root().join("build.rs").exists());
+}
+
+#[test]
+fn renamed_crates_and_unsafe_code_are_seen() {
+    let manifest = "[target.x.dependencies]\na = { package = 'b' }\n\
+                    [workspace.dependencies.c]\npackage = 'd'";
+    let found = dependencies(&toml::from_str(manifest).unwrap(), &KINDS_OF_DEPENDENCIES);
+    assert_eq!(found, [("a", "b"), ("c", "d")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+    assert!(words("fn f() { m!({ unsafe { g() } }) } // x").contains(&"unsafe".to_owned()));
+    assert!(!words("// unsafe\nconst X: &str = \"unsafe\";").contains(&"unsafe".to_owned()));
 }
 
 #[test]
 fn the_harness_never_depends_on_the_daemon() {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness/Cargo.toml");
-    let manifest = fs::read_to_string(manifest).unwrap();
-    let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
-    assert!(!dependencies.lines().any(|line| line.starts_with("cardbridge ")), "{dependencies}");
-    for file in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness/src")) {
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(!text.contains("use cardbridge::"), "{}", file.display());
+    let manifest = manifest("tests/harness/Cargo.toml");
+    for (name, package) in dependencies(&manifest, &KINDS_OF_DEPENDENCIES) {
+        assert!(name != "cardbridge" && package != "cardbridge");
     }
-}
-
-#[test]
-fn the_scan_sees_what_it_looks_for() {
-    assert!(names("use pcsc::Card;", "pcsc"));
-    assert!(!names("let mypcsc::x", "pcsc"));
-    assert_eq!(production("a // crate::engine::\nb\n#[cfg(test)]\nmod tests {\nc"), "a \nb");
-    assert!(modules().values().flatten().count() > 20);
+    for (path, text) in read(&root().join("tests/harness")) {
+        let words = words(&text);
+        assert!(!words.contains(&"include".to_owned()), "{}", path.display());
+        assert!(!words.contains(&"cardbridge".to_owned()), "{}", path.display());
+        let outside = text.lines().any(|line| line.contains("#[path") && line.contains(".."));
+        assert!(!outside, "{}", path.display());
+    }
 }

@@ -41,7 +41,7 @@ impl Row {
     }
 
     /// Whether this can be a file: a name in ASCII.
-    fn is_file(&self) -> bool {
+    fn is_named(&self) -> bool {
         let name = text(&self.name);
         !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
     }
@@ -116,14 +116,14 @@ fn select(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<(), NoAnswer> {
 fn is_whole(index: &[u8]) -> bool {
     let Some((&count, rest)) = index.split_first() else { return false };
     let first = rest.get(..Row::LENGTH).and_then(Row::parse);
-    first.is_some_and(|row| !row.is_file()) || rest.len() >= usize::from(count) * Row::LENGTH
+    first.is_some_and(|row| !row.is_named()) || rest.len() >= usize::from(count) * Row::LENGTH
 }
 
 /// The rows of an index that are there: a count, and at most as many rows.
 fn rows(index: &[u8]) -> Vec<Row> {
     let Some((&count, rest)) = index.split_first() else { return Vec::new() };
     let rows = rest.chunks_exact(Row::LENGTH).take(usize::from(count)).map_while(Row::parse);
-    rows.take_while(Row::is_file).collect()
+    rows.take_while(Row::is_named).collect()
 }
 
 #[cfg(test)]

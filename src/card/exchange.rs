@@ -132,6 +132,8 @@ pub(super) fn read_file(
             break;
         }
     }
+    // The last part may have come in parts itself.
+    content.truncate(MAX_ANSWER);
     Ok(content)
 }
 
@@ -300,6 +302,12 @@ mod tests {
         let mut dripping =
             (0..100_u32).fold(t1(), |card, n| card.on(&format!("00b0{n:04x}00"), "5a9000"));
         assert_eq!(read_file(&mut dripping, |_| false).unwrap().len(), MAX_READS);
+        let mut chained = (0..100_u32).fold(t1(), |card, n| {
+            card.on(&format!("00b0{n:04x}00"), &format!("{}6180", "5a".repeat(200)))
+        });
+        chained = chained.on("00c0000080", &format!("{}9000", "5a".repeat(100)));
+        chained = chained.on("00b0012c00", &format!("{}9000", "5a".repeat(MAX_ANSWER)));
+        assert_eq!(read_file(&mut chained, |_| false).unwrap().len(), MAX_ANSWER);
     }
 
     #[test]

@@ -18,10 +18,16 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(name) | Self::Variable(name) => f.write_str(name),
+            Self::File(name) | Self::Variable(name) => f.write_str(&on_one_line(name)),
             Self::Default => f.write_str("default"),
         }
     }
+}
+
+/// A name with its control characters escaped.
+fn on_one_line(name: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    name.chars().map(escaped).collect()
 }
 
 /// One thing that is wrong, and what to do about it.

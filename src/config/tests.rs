@@ -88,6 +88,16 @@ fn the_socket_is_never_one_of_the_outboxs_files() {
 }
 
 #[test]
+fn a_problem_is_one_line_whatever_the_names_in_it() {
+    for name in ["CARDBRIDGE_CM__NUMBERS__CARD_STATUS__A\nB", "CARDBRIDGE_A\u{1b}[31m"] {
+        let line = World::of(MINIMAL).variable(name, "x").line();
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+    let line = World::of(MINIMAL).file("/etc/cardbridge/conf.d/a\nb.toml", "x = 1").line();
+    assert!(line.starts_with("/etc/cardbridge/conf.d/a\\nb.toml: x: "), "{line}");
+}
+
+#[test]
 fn the_address_of_cm_is_all_that_has_to_be_said() {
     let settings = World::of(MINIMAL).settings();
     assert_eq!(settings.station, "desk-3");

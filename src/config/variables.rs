@@ -29,6 +29,7 @@ pub(super) fn read(name: &str, text: &str) -> Result<Option<Setting>, (String, F
         (Form::Toml(_), Ok(value)) => value,
         (Form::Toml(wanted), Err(_)) => {
             let what = format!("{} is not {wanted}", quote(text));
+            let path = path.escape_debug().to_string();
             return Err((path, Fault::new(what, "correct the variable, or unset it")));
         }
     };

@@ -14,6 +14,8 @@ mod apdu;
 mod atr;
 mod exchange;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gids;
 mod idprime;
 mod inventory;

@@ -13,10 +13,10 @@ use super::{Interrupted, Transmit};
 pub(super) const MAX_ANSWER: usize = 4096;
 
 /// How many parts an answer may come in: enough for [`MAX_ANSWER`] in pieces of 128 bytes.
-const MAX_PARTS: usize = 32;
+pub(super) const MAX_PARTS: usize = 32;
 
 /// How many times a file is read from: enough for an index of 61 files in pieces of 32 bytes.
-const MAX_READS: usize = 48;
+pub(super) const MAX_READS: usize = 48;
 
 /// How many commands one probe may send. The longest honest one, a PKCS#15 card that needs every
 /// way of SELECT and has 15 records in EF.DIR, takes some 60.

@@ -1,0 +1,61 @@
+//! ATRs, as bytes and as text. The input is the ATR.
+
+use cardbridge::card::{AtrFacts, CompactTlv, InterfaceByte, hint, likeliest_first};
+use cardbridge::domain::{Atr, AtrPattern, Family};
+
+/// Decodes the input as an ATR in every way there is.
+pub fn check(data: &[u8]) {
+    let atr = Atr::try_from(data);
+    assert_eq!(atr.is_ok(), (2..=33).contains(&data.len()), "ISO 7816-3 says how long an ATR is");
+    if let Ok(atr) = atr {
+        assert_eq!(atr.as_bytes(), data);
+        assert_eq!(atr.to_string().parse().as_ref(), Ok(&atr), "the text is the ATR");
+        decoded(&atr);
+    }
+    if let Ok(text) = str::from_utf8(data) {
+        from_text(text);
+    }
+}
+
+fn from_text(text: &str) {
+    if let Ok(atr) = text.parse::<Atr>() {
+        assert_eq!(atr.to_string(), text.to_ascii_lowercase());
+        decoded(&atr);
+        let same: Result<AtrPattern, _> = text.parse();
+        assert!(same.is_ok_and(|pattern| pattern.matches(&atr)), "an ATR is a pattern of itself");
+    }
+    if let Ok(pattern) = text.parse::<AtrPattern>() {
+        let zeros = pattern.as_str().replace('?', "0");
+        let one = zeros.parse::<Atr>();
+        assert!(one.is_ok_and(|atr| pattern.matches(&atr)), "{text:?} stands for no ATR");
+    }
+}
+
+fn decoded(atr: &Atr) {
+    let AtrFacts { interface, protocols, historical, surplus, .. } = &AtrFacts::of(atr);
+
+    assert!(protocols.iter().all(|protocol| *protocol < 15), "{protocols:?}");
+    let twice = |at: usize| protocols.iter().skip(at + 1).any(|p| Some(p) == protocols.get(at));
+    assert!(!protocols.is_empty() && !(0..protocols.len()).any(twice), "{protocols:?}");
+
+    assert!(interface.iter().map(InterfaceByte::meaning).all(|words| is_words(&words)));
+    assert!(historical.bytes.len() <= 15);
+    assert!(interface.len() + historical.bytes.len() + surplus + 2 <= atr.as_bytes().len());
+
+    let entries: usize = historical.entries.iter().map(|entry| entry.value.len() + 1).sum();
+    assert!(historical.entries.iter().all(|entry| entry.tag <= 15));
+    assert!(entries + historical.leftover.len() <= historical.bytes.len(), "{historical:?}");
+    assert!(historical.entries.iter().filter_map(CompactTlv::words).all(|words| is_words(&words)));
+    assert!(historical.text().is_none_or(|text| is_words(&text)));
+    assert!(AtrFacts::of(atr).odd().iter().all(|odd| is_words(&odd.to_string())));
+
+    let mut asked = likeliest_first(&Family::ALL, atr);
+    assert!(hint(atr).is_none_or(|family| asked.first() == Some(&family)));
+    asked.sort_unstable();
+    assert_eq!(asked, Family::ALL, "an ATR changes the order of the families, and nothing else");
+}
+
+/// One line that a terminal can be given.
+fn is_words(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_control)
+}

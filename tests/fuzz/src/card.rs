@@ -1,0 +1,109 @@
+//! A family's probe against a card of bad will. `hostile` says what the input is.
+
+use cardbridge::card::{Interrupted, MAX_COMMANDS, ProbeError, Subject, identify};
+use cardbridge::domain::{Candidate, Families, Family, IdRule, Identity, Inventory, Number, Plan};
+
+use super::hostile::Hostile;
+
+/// The longest command: a header, Lc, 16 bytes and Le.
+const LONGEST_COMMAND: usize = 4 + 1 + 16 + 1;
+
+/// Asks the card that the input describes whether it is of this family, and who it is.
+pub fn check(family: Family, data: &[u8]) {
+    let mut card = Hostile::new(data);
+    let Some(atr) = card.atr() else { return };
+    let in_use = card.is_in_use();
+    let plan = Plan { families: Families::Pinned(vec![family]), id_rule: None };
+    let mut inventory = Inventory::default();
+    let result = identify(&mut card, Subject { atr: &atr, plan: &plan, in_use }, &mut inventory);
+
+    assert!(card.sent.len() <= MAX_COMMANDS, "{} commands", card.sent.len());
+    for command in &card.sent {
+        assert!(only_reads(command), "{}", hex::encode(command));
+        assert!(!in_use || command.get(1) != Some(&0xA4), "a SELECT of a card in use");
+    }
+    if card.gone {
+        let removed = ProbeError::Interrupted(Interrupted::Removed);
+        assert_eq!(result, Err(removed), "a card that is gone is nobody");
+    }
+    told(&inventory);
+    match result {
+        Ok(identity) => is_of(family, &identity, &card.told()),
+        Err(why) => assert!(is_line(&why.to_string()), "{why:?}"),
+    }
+}
+
+fn only_reads(command: &[u8]) -> bool {
+    let known: &[u8] = match command.first() {
+        Some(0x00) => &[0xA4, 0xB0, 0xB2, 0xC0, 0xCA, 0xCB, 0x1D, 0xF8],
+        Some(0x80 | 0xFF) => &[0xCA],
+        _ => &[],
+    };
+    command.get(1).is_some_and(|instruction| known.contains(instruction))
+        && (4..=LONGEST_COMMAND).contains(&command.len())
+}
+
+/// An identity is made of what the card told, and of nothing else.
+fn is_of(family: Family, identity: &Identity, told: &[u8]) {
+    let serial = hex_of(&identity.serial.to_string());
+    assert!(!serial.is_empty() && contains(told, &serial), "{identity:?}");
+    assert_eq!(identity.family, family);
+    assert_eq!(identity.first(), identity.candidates().next().unwrap_or(identity.first()));
+    for Candidate { card_id, rule } in identity.candidates() {
+        let uuid = card_id.uuid();
+        assert!(!uuid.is_nil() && !uuid.is_max(), "{identity:?}");
+        assert_eq!(rule.family(), family);
+        let is_told = match rule {
+            IdRule::GidsCardid | IdRule::IdprimeCardid | IdRule::PivGuidLe | IdRule::PivFascn => {
+                contains(told, &uuid.to_bytes_le())
+            }
+            IdRule::GidsCardidBe | IdRule::IdprimeCardidBe | IdRule::PivGuidBe => {
+                contains(told, uuid.as_bytes())
+            }
+            IdRule::PivOpensc | IdRule::OpenpgpOpensc | IdRule::Pkcs15Opensc => {
+                uuid.to_bytes_le() == of_serial(&serial)
+            }
+        };
+        assert!(is_told, "{rule} of {identity:?}");
+    }
+    assert!(identity.candidates().count() <= 4, "{identity:?}");
+}
+
+/// What OpenSC's minidriver makes of a serial: its bytes over and over, or those of its text where
+/// they are too many.
+fn of_serial(serial: &[u8]) -> [u8; 16] {
+    let text = hex::encode(serial).into_bytes();
+    let bytes = if serial.len() > 32 { &text } else { serial };
+    let mut id = [0; 16];
+    id.iter_mut().zip(bytes.iter().cycle()).for_each(|(to, from)| *to = *from);
+    id
+}
+
+fn told(inventory: &Inventory) {
+    for (number, value) in inventory.iter() {
+        assert!(!value.is_empty(), "{number:?}");
+        match number {
+            Number::YubikeySerial => assert!(value.parse::<u32>().is_ok(), "{value}"),
+            Number::Cplc => assert_eq!(hex_of(value).len(), 42),
+            Number::ContactlessUid | Number::PivCcc => assert!(!hex_of(value).is_empty()),
+            // A last digit may be missing: padding fills the byte.
+            Number::Iccsn => assert!(value.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))),
+        }
+    }
+}
+
+/// The bytes of lower-case hex.
+fn hex_of(text: &str) -> Vec<u8> {
+    let bytes = hex::decode(text).unwrap_or_default();
+    assert_eq!(hex::encode(&bytes), text, "no lower-case hex");
+    bytes
+}
+
+fn contains(whole: &[u8], part: &[u8]) -> bool {
+    whole.windows(part.len()).any(|window| window == part)
+}
+
+/// One line, not an endless one.
+fn is_line(text: &str) -> bool {
+    (1..1000).contains(&text.len()) && !text.contains(char::is_control)
+}

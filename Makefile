@@ -1,9 +1,10 @@
 # Every target works on a fresh Debian 12 with a Rust toolchain.
 
 CARGO ?= cargo
+FUZZ_SECONDS ?= 60
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: help build test demo demo-live lint install-packages measure
+.PHONY: help build test fuzz demo demo-live lint install-packages measure
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -14,6 +15,9 @@ build: install-packages ## the agent and the programs of the harness
 test: build ## every test
 	$(CARGO) test --workspace
 
+fuzz: install-packages ## every fuzz target, FUZZ_SECONDS=60 each
+	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" tests/fuzz/run
+
 demo: build ## one card on its way from a virtual reader to CM's record
 	$(BIN)/demo --agent $(BIN)/cardbridge
 
@@ -23,6 +27,9 @@ demo-live: build ## the same world, left running for trying things by hand
 lint: install-packages ## format, clippy, documentation, licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
+	RUSTFLAGS='--cfg fuzzing' $(CARGO) clippy --locked --manifest-path tests/fuzz/Cargo.toml \
+		--target-dir $${CARGO_TARGET_DIR:-target}/fuzz --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny check licenses bans sources; \

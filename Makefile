@@ -29,7 +29,8 @@ lint: install-packages ## format, clippy, documentation, licences
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	RUSTFLAGS='--cfg fuzzing' $(CARGO) clippy --locked --manifest-path tests/fuzz/Cargo.toml \
-		--target-dir $${CARGO_TARGET_DIR:-target}/fuzz --all-targets -- -D warnings
+		--target-dir $${CARGO_TARGET_DIR:-target}/fuzz --target "$$(rustc --print host-tuple)" \
+		--all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny check licenses bans sources; \

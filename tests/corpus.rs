@@ -28,6 +28,7 @@ mod hostile;
 use std::fs;
 use std::path::Path;
 
+use cardbridge::card::{Command, Transmit};
 use cardbridge::domain::Family;
 
 /// Calls the check for every file of a target's corpus.
@@ -70,8 +71,9 @@ fn cards_of_every_family() {
 fn a_hostile_card_is_what_its_description_says() {
     let answers = [vec![], vec![0x90, 0x00], vec![1; 0xFF], vec![2; 300]];
     let mut card = hostile::Hostile::new(&hostile::encode(hostile::TORN_OUT, &answers));
+    let command = Command::read_record(1);
     for answer in answers {
-        assert_eq!(cardbridge::card::Transmit::transmit(&mut card, &[0; 4]), Ok(answer));
+        assert_eq!(card.transmit(&command), Ok(answer));
     }
-    assert!(cardbridge::card::Transmit::transmit(&mut card, &[0; 4]).is_err() && card.gone);
+    assert!(card.transmit(&command).is_err() && card.gone);
 }

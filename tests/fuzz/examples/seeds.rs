@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use cardbridge::card::{Interrupted, Protocol, Subject, Transmit, identify};
+use cardbridge::card::{Command, Interrupted, Protocol, Subject, Transmit, identify};
 use cardbridge::config::{KEYS, example};
 use cardbridge::domain::{Atr, Families, Family, Inventory, Plan};
 use cardbridge_fuzz::hostile::{ATRS, IN_USE, T0, TORN_OUT, encode};
@@ -188,8 +188,8 @@ impl Reader {
 }
 
 impl Transmit for Reader {
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, Interrupted> {
-        let answer = self.card.command(command);
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+        let answer = self.card.command(&command.to_bytes(self.protocol));
         self.answers.push(answer.clone());
         Ok(answer)
     }

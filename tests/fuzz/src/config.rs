@@ -29,7 +29,7 @@ fn variable(part: &str) -> Option<(String, String)> {
 }
 
 fn load(sources: &[Source], environment: &[(String, String)]) -> Result<Loaded, Problems> {
-    parse(&Inputs { sources, environment, host_name: "desk-3" })
+    parse(&Inputs { sources, environment, host_name: "desk-3", ..Inputs::default() })
 }
 
 /// Settings come without a problem, and hold what they promise.

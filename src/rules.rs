@@ -4,12 +4,15 @@
 //! Whatever could be meant in two ways is left alone: a wrong update revokes a person's badge.
 
 use crate::domain::{
-    Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record, Request,
-    RequestType,
+    Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record, RequestType,
 };
 
+mod choice;
 mod explain;
 
+use choice::{Choice, choose, why_nothing};
+
+pub use choice::Pick;
 pub use explain::{Finding, explain};
 
 /// One `[[rule]]` of the configuration.
@@ -25,6 +28,8 @@ pub struct Rule {
     pub card_status: Vec<CardStatus>,
     /// Only readers with one of these roles; empty: any.
     pub reader_role: Vec<String>,
+    /// Which request counts, where several open ones that it is about name the record.
+    pub pick: Pick,
 }
 
 /// What to do when CM's ATR is not the card's.
@@ -109,8 +114,12 @@ pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
         Ok(record) => record,
         Err(why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
     };
-    let Some((rule, request)) = first_match(rules, facts, record) else {
-        return Verdict::NothingToDo { why: why_nothing(rules, facts.found, record) };
+    let (rule, request) = match choose(rules, facts, record) {
+        Choice::This(rule, request) => (rule, request),
+        Choice::Several(why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
+        Choice::None => {
+            return Verdict::NothingToDo { why: why_nothing(rules, facts.found, record) };
+        }
     };
     let warning = match atr_agreement(facts.atr, record) {
         Agreement::Differs(why) if rules.atr_mismatch == AtrMismatch::Refuse => {
@@ -191,58 +200,6 @@ fn unnamed<'a>(rules: &RuleSet, records: &[&'a Record]) -> Result<&'a Record, St
 
 fn ids(records: &[&Record]) -> String {
     records.iter().map(|record| record.id.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// The first rule that is about the oldest open request; the next oldest where none is.
-fn first_match<'r, 'f>(
-    rules: &'r RuleSet,
-    facts: &Facts<'f>,
-    record: &Record,
-) -> Option<(&'r Rule, &'f Request)> {
-    requests_of(facts.found, record).into_iter().find_map(|request| {
-        let rule =
-            rules.rules.iter().find(|rule| objection(rule, facts.role, record, request).is_none());
-        rule.map(|rule| (rule, request))
-    })
-}
-
-/// The open requests that name a record, the oldest first; those without a time last.
-fn requests_of<'f>(found: &'f Found, record: &Record) -> Vec<&'f Request> {
-    let mut requests: Vec<_> =
-        found.requests.iter().filter(|request| request.names(record.id)).collect();
-    requests.sort_by_key(|request| (request.submitted.is_none(), request.submitted, request.id));
-    requests
-}
-
-/// Why a rule is not about a request, or `None` if it is.
-fn objection(rule: &Rule, role: &str, record: &Record, request: &Request) -> Option<Objection> {
-    if !rule.request_types.contains(&request.request_type) {
-        Some(Objection::RequestType)
-    } else if !rule.card_status.is_empty() && !rule.card_status.contains(&record.status) {
-        Some(Objection::CardStatus)
-    } else if !rule.reader_role.is_empty() && !rule.reader_role.iter().any(|word| word == role) {
-        Some(Objection::ReaderRole)
-    } else {
-        None
-    }
-}
-
-/// Why a rule is not about a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Objection {
-    RequestType,
-    CardStatus,
-    ReaderRole,
-}
-
-fn why_nothing(rules: &RuleSet, found: &Found, record: &Record) -> String {
-    let requests = requests_of(found, record);
-    if requests.is_empty() {
-        return format!("no open request names record {}", record.id);
-    }
-    let types: Vec<_> =
-        requests.iter().map(|r| rules.numbers.request_type_text(r.request_type)).collect();
-    format!("no rule is about the open request ({})", types.join(", "))
 }
 
 enum Agreement {

@@ -198,6 +198,7 @@ pub static KEYS: &[Key] = &[
     Key::new("rule[].complete_request", SWITCH, Value("false"), "Whether the request is completed as well; `true` is not supported yet."),
     Key::new("rule[].card_status", LIST, Unset, "Only records with one of these statuses; any where not set.").shown(r#"["Active"]"#),
     Key::new("rule[].reader_role", LIST, Unset, "Only readers with one of these roles; any where not set.").shown(r#"["desk"]"#),
+    Key::new("rule[].pick", Text, Value(r#""oldest""#), "Which request counts where several of its types name the record: the `oldest` or the `newest`, or `refuse` and park as `ambiguous`."),
 
     Key::new("outbox.path", Text, Value(r#""/var/lib/cardbridge/outbox.db""#), "The file of the outbox and the audit trail."),
     Key::new("outbox.max_entries", NUMBER, Value("100000"), "How many entries it holds, up to 10000000; further ones are refused, and that is told."),

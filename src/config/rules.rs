@@ -8,7 +8,7 @@ use super::scope::Scope;
 use super::tree::{Item, Leaf, Tree};
 use super::value::{choice, integer, quote, switch, text, word};
 use crate::domain::{CardStatus, Glob, NumberMap, Numbers, ReaderRule, ReaderRules, RequestType};
-use crate::rules::Rule;
+use crate::rules::{Pick, Rule};
 
 /// An enumeration of CM's: where its numbers are set, and what one of its values is called.
 #[derive(Clone, Copy)]
@@ -112,6 +112,7 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
         status(value).map(|(_, number)| CardStatus::new(number))
     });
     let reader_role = scope.list("rule[].reader_role", word);
+    let pick = scope.required("rule[].pick", choice(&PICKS, &[]));
     on?;
     complete_request?;
     Ok(Rule {
@@ -120,8 +121,16 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
         set_status: set_status?,
         card_status: card_status?.unwrap_or_default(),
         reader_role: reader_role?.unwrap_or_default(),
+        pick: pick?,
     })
 }
+
+/// How a rule may pick among several requests, by name.
+const PICKS: [(&str, Pick); 3] = [
+    (Pick::Oldest.as_str(), Pick::Oldest),
+    (Pick::Newest.as_str(), Pick::Newest),
+    (Pick::Refuse.as_str(), Pick::Refuse),
+];
 
 fn no_completion(value: &Value) -> Result<(), Fault> {
     if switch(value)? {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::keys::{OPEN, Support};
 use super::*;
 use crate::domain::{AtrPattern, CardStatus, Family, IdRule, Probing, ReaderName, RequestType};
-use crate::rules::AtrMismatch;
+use crate::rules::{AtrMismatch, Pick};
 
 const MAIN: &str = "/etc/cardbridge/cardbridge.toml";
 const MINIMAL: &str = "[cm]\nurl = \"https://cm.example.com\"\n";
@@ -139,6 +139,17 @@ fn one_rule_of_the_site_replaces_both_default_ones() {
 }
 
 #[test]
+fn a_rule_says_which_of_several_requests_it_picks() {
+    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
+    let pick = |line: &str| settings(&format!("{rule}{line}")).rules.rules[0].pick;
+    assert_eq!(pick(""), Pick::Oldest);
+    assert_eq!(pick("pick = \"oldest\""), Pick::Oldest);
+    assert_eq!(pick("pick = \"newest\""), Pick::Newest);
+    assert_eq!(pick("pick = \"refuse\""), Pick::Refuse);
+    assert_snapshot!(line(&format!("{rule}pick = \"latest\"")), @r#"/etc/cardbridge/cardbridge.toml: rule[1].pick: "latest" is not known here; use one of oldest, newest, refuse"#);
+}
+
+#[test]
 fn five_faults_in_three_places_are_five_lines() {
     let world = World::of(
         "[cm]\nurl = \"http://cm.example.com\"\ntimeout = \"10 bananas\"\n\
@@ -201,7 +212,7 @@ fn unknown_names_come_with_the_one_that_was_meant() {
     assert_snapshot!(line("[outbox]\ntoken_file = \"x\""), @"/etc/cardbridge/cardbridge.toml: outbox.token_file: is not a known key; did you mean cm.auth.token_file?");
     assert_snapshot!(line("[log]\nzebra = 1"), @"/etc/cardbridge/cardbridge.toml: log.zebra: is not a known key; remove it; [log] has level, format, show_ids");
     assert_snapshot!(line("[zebra]\na = 1\nb = 2"), @"/etc/cardbridge/cardbridge.toml: zebra: is not a known section; remove it; a file has station, cm, cards, card, reader, rule, outbox, control, log");
-    assert_snapshot!(line("[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\nstatus = 1"), @"/etc/cardbridge/cardbridge.toml: rule[1].status: is not a known key; remove it; [[rule]] has name, on, request_type, set_status, complete_request, card_status, reader_role");
+    assert_snapshot!(line("[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\nstatus = 1"), @"/etc/cardbridge/cardbridge.toml: rule[1].status: is not a known key; remove it; [[rule]] has name, on, request_type, set_status, complete_request, card_status, reader_role, pick");
     assert_snapshot!(line("[log]\nlevel = \"warning\""), @r#"/etc/cardbridge/cardbridge.toml: log.level: "warning" is not known here; did you mean "warn"?"#);
     assert_snapshot!(line("[log]\nformat = \"xml\""), @r#"/etc/cardbridge/cardbridge.toml: log.format: "xml" is not known here; use one of auto, text, json"#);
 }

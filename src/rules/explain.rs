@@ -1,6 +1,7 @@
 //! The same decision in words, for a person who asks `cardbridge lookup`.
 
-use super::{Facts, Objection, Rule, RuleSet, Verdict, decide, objection, requests_of};
+use super::choice::{Objection, objection, requests_of};
+use super::{Facts, Rule, RuleSet, Verdict, decide};
 use crate::domain::{Record, Request};
 
 /// What one rule makes of one open request.

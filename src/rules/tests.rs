@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::{CardId, Family, IdRule, RecordId, RequestId, RequestStatus, Serial};
+use crate::domain::{CardId, Family, IdRule, RecordId, Request, RequestId, RequestStatus, Serial};
 
 const ATR: &str = "3b8d0180fba000000397425446590301c8";
 const CARD: &str = "bc88f13f-83ba-4037-8262-46eba1291c6e";
@@ -55,6 +55,7 @@ fn rules() -> RuleSet {
         set_status: (to.to_owned(), CardStatus::new(number)),
         card_status: vec![],
         reader_role: vec![],
+        pick: Pick::Oldest,
     };
     RuleSet {
         rules: vec![rule("retire", 7, "Retired", 6), rule("disable", 4, "Disabled", 3)],
@@ -124,10 +125,58 @@ fn of_several_requests_the_oldest_counts() {
 }
 
 #[test]
-fn a_request_without_a_time_counts_as_the_youngest() {
-    let requests = vec![request(1, 4, 1, "-"), request(2, 7, 1, DAY2)];
+fn a_request_without_a_time_comes_after_those_with_one_however_they_are_picked() {
+    let requests = vec![request(1, 7, 1, "-"), request(2, 7, 1, DAY2), request(3, 7, 1, "-")];
+    let dated = found(vec![record(1, 2)], requests.clone());
+    let undated = found(vec![record(1, 2)], vec![requests[2].clone(), requests[0].clone()]);
+    for pick in [Pick::Oldest, Pick::Newest] {
+        let rules = picking(pick);
+        assert_eq!(decision(verdict(&rules, &dated)).request, request_id(2), "{pick:?}");
+        // Where none has a time, the id decides: the answer must not depend on CM's order.
+        assert_eq!(decision(verdict(&rules, &undated)).request, request_id(1), "{pick:?}");
+    }
+}
+
+/// The rules, the first of which picks so.
+fn picking(pick: Pick) -> RuleSet {
+    let mut rules = rules();
+    rules.rules[0].pick = pick;
+    rules
+}
+
+#[test]
+fn a_rule_picks_among_the_requests_that_it_is_about() {
+    let requests = vec![request(1, 7, 1, DAY2), request(2, 7, 1, DAY1), request(3, 7, 2, DAY1)];
     let found = found(vec![record(1, 2)], requests);
-    assert_eq!(decision(verdict(&rules(), &found)).request, request_id(2));
+    for (pick, meant) in [(Pick::Oldest, 2), (Pick::Newest, 1)] {
+        assert_eq!(
+            decision(verdict(&picking(pick), &found)).request,
+            request_id(meant),
+            "{pick:?}"
+        );
+    }
+    let Verdict::Park { reason, why } = verdict(&picking(Pick::Refuse), &found) else { panic!() };
+    assert_eq!(reason, ParkReason::Ambiguous);
+    for id in [request_id(1), request_id(2)] {
+        assert!(why.contains(&id.to_string()), "{why}");
+    }
+}
+
+#[test]
+fn a_rule_that_refuses_to_pick_takes_the_only_request_of_its_types() {
+    let requests = vec![request(1, 7, 1, DAY1), request(2, 5, 1, DAY2), request(3, 4, 1, DAY2)];
+    let found = found(vec![record(1, 2)], requests);
+    assert_eq!(decision(verdict(&picking(Pick::Refuse), &found)).request, request_id(1));
+}
+
+#[test]
+fn the_oldest_request_says_which_rule_picks() {
+    // The Disable request is older than both Retire requests: its rule acts, and picks it.
+    let requests = vec![request(1, 7, 1, DAY2), request(2, 7, 1, DAY2), request(3, 4, 1, DAY1)];
+    let found = found(vec![record(1, 2)], requests);
+    for pick in [Pick::Oldest, Pick::Newest, Pick::Refuse] {
+        assert_eq!(decision(verdict(&picking(pick), &found)).request, request_id(3), "{pick:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::domain::{
     Numbers, ReaderName, ReaderRules, Serial,
 };
 use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Refusal, Restored, Retry, Taken};
-use crate::rules::{AtrMismatch, Rule, RuleSet};
+use crate::rules::{AtrMismatch, Pick, Rule, RuleSet};
 
 pub(in crate::engine) mod cm;
 pub(in crate::engine) mod disk;
@@ -107,6 +107,7 @@ pub(in crate::engine) fn policy() -> Policy {
         set_status: (to.to_owned(), number),
         card_status: vec![],
         reader_role: vec![],
+        pick: Pick::Oldest,
     };
     Policy {
         station: "desk-3".to_owned(),

@@ -19,7 +19,7 @@ mod snapshot;
 
 pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
 pub use audit::{AuditKind, AuditLine};
-pub use call::{AwayReason, CallError, Found, PutAnswer};
+pub use call::{AwayReason, CallError, CompleteAnswer, Found, PutAnswer};
 pub use card::{
     Candidate, CardId, CardIdError, CardKey, Family, Identity, NotIdentified, NotIdentifiedReason,
     Serial, UnknownName,

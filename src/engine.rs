@@ -159,6 +159,8 @@ impl Engine {
             Event::ReadBack { entry, result } => self.read_back(entry, result, now),
             Event::Saved { entry, result } => self.saved(entry, result, now),
             Event::Pushed { entry, result } => self.pushed(entry, result, now),
+            Event::RequestRead { entry, result } => self.request_read(entry, result, now),
+            Event::Completed { entry, result } => self.completed(entry, result, now),
             Event::Settled { entry, result } => self.settled(entry, result, now),
             Event::Unparked { entry, result } => self.unparked(entry, result, now),
             Event::Noted(line) => self.publish(line),

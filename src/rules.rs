@@ -28,6 +28,8 @@ pub struct Rule {
     pub card_status: Vec<CardStatus>,
     /// Only readers with one of these roles; empty: any.
     pub reader_role: Vec<String>,
+    /// Whether the request is completed once the record has the status.
+    pub complete_request: bool,
     /// Which request counts, where several open ones that it is about name the record.
     pub pick: Pick,
 }
@@ -136,6 +138,7 @@ pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
         from: record.status,
         to: rule.set_status.1,
         to_name: rule.set_status.0.clone(),
+        complete_request: rule.complete_request,
     };
     if decision.from == decision.to {
         Verdict::AlreadySet { decision }

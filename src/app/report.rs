@@ -75,6 +75,12 @@ pub(super) fn happened(event: &Event, ids: Ids) {
         Event::Pushed { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "CM was told to change the record");
         }
+        Event::RequestRead { entry, result } => {
+            tracing::debug!(%entry, ok = result.is_ok(), "CM's request was read back");
+        }
+        Event::Completed { entry, result } => {
+            tracing::debug!(%entry, ok = result.is_ok(), "CM was told to complete the request");
+        }
         Event::Appended { .. }
         | Event::Settled { .. }
         | Event::Noted(_)

@@ -115,7 +115,7 @@ fn as_text(view: &EntryView) -> Vec<String> {
     for candidate in draft.identity.candidates() {
         rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.rule)));
     }
-    if let Stage::Sent(decision) = &view.entry.stage {
+    if let Stage::Sent(decision) | Stage::Completing(decision) = &view.entry.stage {
         rows.push(row("Rule", format!("{} sets {}", decision.rule, decision.to_name)));
         rows.push(row("Record", decision.record.to_string()));
         rows.push(row("Request", decision.request.to_string()));
@@ -129,6 +129,9 @@ fn state(view: &EntryView) -> String {
     let stage = match &view.entry.stage {
         Stage::Queued => "waiting".to_owned(),
         Stage::Sent(_) => "waiting, the update may have been sent".to_owned(),
+        Stage::Completing(_) => {
+            "waiting, the status is set, the request may not be completed".to_owned()
+        }
         Stage::Parked { reason, detail, .. } => return format!("parked ({reason}): {detail}"),
     };
     let error = view.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();

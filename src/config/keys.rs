@@ -195,7 +195,7 @@ pub static KEYS: &[Key] = &[
     Key::new("rule[].on", Text, Value(r#""inserted""#), "What sets the rule off: `inserted`; `removed` is not supported yet."),
     Key::new("rule[].request_type", LIST, Required, "The request types that it acts on, by name.").shown(r#"["Retire"]"#),
     Key::new("rule[].set_status", Text, Required, "The card status to set, by name.").shown(r#""Retired""#),
-    Key::new("rule[].complete_request", SWITCH, Value("false"), "Whether the request is completed as well; `true` is not supported yet."),
+    Key::new("rule[].complete_request", SWITCH, Value("false"), "Whether the request is completed as well, once the record has the status."),
     Key::new("rule[].card_status", LIST, Unset, "Only records with one of these statuses; any where not set.").shown(r#"["Active"]"#),
     Key::new("rule[].reader_role", LIST, Unset, "Only readers with one of these roles; any where not set.").shown(r#"["desk"]"#),
     Key::new("rule[].pick", Text, Value(r#""oldest""#), "Which request counts where several of its types name the record: the `oldest` or the `newest`, or `refuse` and park as `ambiguous`."),

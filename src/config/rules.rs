@@ -107,20 +107,21 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
     let set_status = scope.required("rule[].set_status", |value| {
         status(value).map(|(name, number)| (name, CardStatus::new(number)))
     });
-    let complete_request = scope.required("rule[].complete_request", no_completion);
+    let complete_request =
+        scope.required("rule[].complete_request", |value| completion(value, numbers));
     let card_status = scope.list("rule[].card_status", |value| {
         status(value).map(|(_, number)| CardStatus::new(number))
     });
     let reader_role = scope.list("rule[].reader_role", word);
     let pick = scope.required("rule[].pick", choice(&PICKS, &[]));
     on?;
-    complete_request?;
     Ok(Rule {
         name: name?,
         request_types: request_types?,
         set_status: set_status?,
         card_status: card_status?.unwrap_or_default(),
         reader_role: reader_role?.unwrap_or_default(),
+        complete_request: complete_request?,
         pick: pick?,
     })
 }
@@ -132,12 +133,14 @@ const PICKS: [(&str, Pick); 3] = [
     (Pick::Refuse.as_str(), Pick::Refuse),
 ];
 
-fn no_completion(value: &Value) -> Result<(), Fault> {
-    if switch(value)? {
-        Err(Fault::not_yet("true", "write false, and complete requests in CM's portal"))
-    } else {
-        Ok(())
+/// Whether a request is completed cannot be seen without CM's number for it.
+fn completion(value: &Value, numbers: &Numbers) -> Result<bool, Fault> {
+    let wanted = switch(value)?;
+    if wanted && numbers.request_status.number("Completed").is_none() {
+        let what = "needs CM's number of the request status Completed, which is not known";
+        return Err(Fault::new(what, format!("add it to [{}]", REQUEST_STATUS.section)));
     }
+    Ok(wanted)
 }
 
 /// CM's spelling and number of a name.

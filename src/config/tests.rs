@@ -139,6 +139,16 @@ fn one_rule_of_the_site_replaces_both_default_ones() {
 }
 
 #[test]
+fn a_rule_completes_its_request_only_where_cms_number_for_that_is_known() {
+    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n\
+                complete_request = true\n";
+    assert!(settings(rule).rules.rules[0].complete_request);
+    assert!(!settings("").rules.rules[0].complete_request);
+    let taken = format!("{rule}[cm.numbers.request_status]\nFinished = 8");
+    assert_snapshot!(line(&taken), @"/etc/cardbridge/cardbridge.toml: rule[1].complete_request: needs CM's number of the request status Completed, which is not known; add it to [cm.numbers.request_status]");
+}
+
+#[test]
 fn a_rule_says_which_of_several_requests_it_picks() {
     let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
     let pick = |line: &str| settings(&format!("{rule}{line}")).rules.rules[0].pick;
@@ -250,13 +260,12 @@ fn what_comes_in_later_versions_is_refused_never_ignored() {
         "[cm.auth]\nmethod = \"negotiate\"".to_owned(),
         "[cm.auth]\nmethod = \"oauth2\"".to_owned(),
         format!("{rule}on = \"removed\""),
-        format!("{rule}complete_request = true"),
         "[log]\nformat = \"journald\"".to_owned(),
     ];
     for key in KEYS.iter().filter(|key| key.support == Support::NotYet) {
         texts.push(format!("{}\n{} = \"x\"", key.heading(), key.name()));
     }
-    assert_eq!(texts.len(), 5 + 10);
+    assert_eq!(texts.len(), 4 + 10);
     for text in texts {
         let line = line(&text);
         assert!(line.contains("not supported yet"), "{line}");

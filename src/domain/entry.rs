@@ -80,6 +80,9 @@ pub enum Stage {
     Queued,
     /// A status update was decided and may have been sent: read the record before sending again.
     Sent(Decision),
+    /// CM said that the record has the status; that the request is completed may have been sent:
+    /// read record and request before sending again.
+    Completing(Decision),
     /// Settled as parked: it waits for a person.
     Parked {
         /// Why.
@@ -98,7 +101,7 @@ impl Stage {
     pub const fn sent(&self) -> Option<&Decision> {
         match self {
             Self::Queued => None,
-            Self::Sent(decision) => Some(decision),
+            Self::Sent(decision) | Self::Completing(decision) => Some(decision),
             Self::Parked { sent, .. } => sent.as_ref(),
         }
     }
@@ -107,6 +110,16 @@ impl Stage {
     #[must_use]
     pub fn waiting(sent: Option<Decision>) -> Self {
         sent.map_or(Self::Queued, Self::Sent)
+    }
+
+    /// The stage in which an entry that is in this one waits for CM: that of a parked one too, once
+    /// a person took it up again.
+    #[must_use]
+    pub fn resumed(&self) -> Self {
+        match self {
+            Self::Queued | Self::Sent(_) | Self::Completing(_) => self.clone(),
+            Self::Parked { sent, .. } => Self::waiting(sent.clone()),
+        }
     }
 
     /// The stage of an entry whose end is to wait for a person.
@@ -145,6 +158,22 @@ pub struct Decision {
     pub to: CardStatus,
     /// The status to set, by the name that CM is told.
     pub to_name: String,
+    /// Whether the request is completed once the record has the status.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub complete_request: bool,
+}
+
+impl Decision {
+    /// The outcome once CM did all of it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        if self.from == self.to { Outcome::AlreadySet } else { Outcome::Updated }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The end of an entry, as it is audited.

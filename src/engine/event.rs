@@ -2,8 +2,8 @@
 
 use super::Policy;
 use crate::domain::{
-    Atr, AuditLine, CallError, EntryId, Found, Identity, InsertionId, NotIdentified, PutAnswer,
-    ReaderName, Record,
+    Atr, AuditLine, CallError, CompleteAnswer, EntryId, Found, Identity, InsertionId,
+    NotIdentified, PutAnswer, ReaderName, Record, RequestStatus,
 };
 
 /// Something that happened.
@@ -87,6 +87,20 @@ pub enum Event {
         entry: EntryId,
         /// How CM took it.
         result: Result<PutAnswer, CallError>,
+    },
+    /// A request was read again.
+    RequestRead {
+        /// For whom.
+        entry: EntryId,
+        /// Where it stands.
+        result: Result<RequestStatus, CallError>,
+    },
+    /// CM was told that a request is completed.
+    Completed {
+        /// For whom.
+        entry: EntryId,
+        /// How CM took it.
+        result: Result<CompleteAnswer, CallError>,
     },
     /// An outcome is on disk, or not.
     Settled {

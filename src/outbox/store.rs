@@ -290,7 +290,7 @@ fn next_number(tx: &Transaction<'_>, table: &str, column: &str) -> Result<i64, S
 fn is_parked(stage: &Stage) -> bool {
     match stage {
         Stage::Parked { .. } => true,
-        Stage::Queued | Stage::Sent(_) => false,
+        Stage::Queued | Stage::Sent(_) | Stage::Completing(_) => false,
     }
 }
 

@@ -114,6 +114,7 @@ fn decision(number: u8) -> Decision {
         from: CardStatus::new(2),
         to: CardStatus::new(5),
         to_name: "Retired".to_owned(),
+        complete_request: false,
     }
 }
 

@@ -55,6 +55,7 @@ fn rules() -> RuleSet {
         set_status: (to.to_owned(), CardStatus::new(number)),
         card_status: vec![],
         reader_role: vec![],
+        complete_request: false,
         pick: Pick::Oldest,
     };
     RuleSet {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::{
     EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified, NotIdentifiedReason,
-    Numbers, ReaderName, ReaderRules, Serial,
+    Numbers, ReaderName, ReaderRules, RequestId, Serial,
 };
 use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Refusal, Restored, Retry, Taken};
 use crate::rules::{AtrMismatch, Pick, Rule, RuleSet};
@@ -86,6 +86,10 @@ pub(in crate::engine) struct World {
     looked_up: BTreeMap<EntryId, Found>,
     /// Entries to whose update CM said yes.
     said_yes: BTreeSet<EntryId>,
+    /// Entries that saw in this life that the record has the status.
+    saw_it_set: BTreeSet<EntryId>,
+    /// Requests whose completion was sent, and nobody has read since what became of it.
+    completion_unknown: BTreeSet<RequestId>,
     last_knock: Option<Instant>,
     /// Entries whose answer comes from the CM of before a reload.
     cm_before: BTreeSet<EntryId>,
@@ -107,6 +111,7 @@ pub(in crate::engine) fn policy() -> Policy {
         set_status: (to.to_owned(), number),
         card_status: vec![],
         reader_role: vec![],
+        complete_request: false,
         pick: Pick::Oldest,
     };
     Policy {
@@ -126,6 +131,15 @@ pub(in crate::engine) fn policy() -> Policy {
         max_age: 30 * DAY,
         probe_deadline: 10 * SECOND,
     }
+}
+
+/// The same, but every rule completes its request.
+pub(in crate::engine) fn completing() -> Policy {
+    let mut policy = policy();
+    for rule in &mut policy.rules.rules {
+        rule.complete_request = true;
+    }
+    policy
 }
 
 pub(in crate::engine) fn identity(card: u8) -> Identity {
@@ -171,6 +185,8 @@ impl World {
             in_flight: BTreeMap::new(),
             looked_up: BTreeMap::new(),
             said_yes: BTreeSet::new(),
+            saw_it_set: BTreeSet::new(),
+            completion_unknown: BTreeSet::new(),
             lives: 1,
         };
         for card in 1..=9 {
@@ -188,6 +204,7 @@ impl World {
         self.in_flight.clear();
         self.looked_up.clear();
         self.said_yes.clear();
+        self.saw_it_set.clear();
         self.cm_before.clear();
         (self.last_knock, self.left_alone_until) = (None, None);
         self.lives += 1;
@@ -283,33 +300,15 @@ impl World {
         self.inbox.is_empty()
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only calls are watched")]
     fn deliver(&mut self, seq: u64) {
         let at = self.inbox.iter().position(|(_, is, _)| *is == seq).unwrap();
         let (_, _, event) = self.inbox.remove(at);
         let stale = self.engine.stale_answers();
         self.note_wish_to_be_left_alone(&event);
-        let pushed = match &event {
-            Event::LookedUp { entry, result } => {
-                self.in_flight.remove(entry);
-                if let Ok(found) = result {
-                    self.looked_up.insert(*entry, found.clone());
-                }
-                None
-            }
-            Event::ReadBack { entry, .. } => {
-                self.in_flight.remove(entry);
-                None
-            }
-            Event::Pushed { entry, result } => {
-                self.in_flight.remove(entry);
-                result.is_ok().then_some(*entry)
-            }
-            _ => None,
-        };
-        self.engine.handle(event, self.now);
+        self.note_answer(&event);
+        self.engine.handle(event.clone(), self.now);
         if self.engine.stale_answers() == stale {
-            self.said_yes.extend(pushed);
+            self.note_what_it_said(&event);
         }
         self.perform_all();
     }
@@ -366,6 +365,21 @@ impl World {
                 let mood = self.cm.mood(card);
                 let result = self.cm.put(&decision, mood);
                 self.post(self.cm.latency, Event::Pushed { entry, result });
+            }
+            Effect::ReadRequest { entry, request } => {
+                let card = self.card_of(entry);
+                self.call(Ask::ReadRequest, entry, card);
+                let mood = self.cm.mood(card);
+                let result = self.cm.read_request(request, mood);
+                self.post(self.cm.latency, Event::RequestRead { entry, result });
+            }
+            Effect::Complete { entry, decision } => {
+                let card = self.card_of(entry);
+                self.completion_justified(entry, &decision);
+                self.call(Ask::Complete, entry, card);
+                let mood = self.cm.mood(card);
+                let result = self.cm.complete(&decision, mood);
+                self.post(self.cm.latency, Event::Completed { entry, result });
             }
             Effect::Tell(notice) => self.told.push(notice),
             _ => {}

@@ -97,6 +97,8 @@ impl Disk {
             | Effect::Lookup { .. }
             | Effect::ReadBack { .. }
             | Effect::Push { .. }
+            | Effect::ReadRequest { .. }
+            | Effect::Complete { .. }
             | Effect::Tell(_) => return None,
         };
         Some(answer.into_iter().collect())

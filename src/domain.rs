@@ -25,11 +25,11 @@ pub use card::{
     Serial, UnknownName,
 };
 pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
-pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay};
+pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};
 pub use id_rule::IdRule;
 pub use inventory::{Inventory, Number};
 pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
 pub use probing::{CardRule, Families, Plan, Probing};
-pub use reader::{Glob, InsertionId, Place, ReaderName, ReaderRule, ReaderRules};
+pub use reader::{Departure, Glob, InsertionId, Place, ReaderName, ReaderRule, ReaderRules};
 pub use snapshot::{CardView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot};

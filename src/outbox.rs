@@ -47,7 +47,7 @@
 //!
 //! | command | one transaction |
 //! |---|---|
-//! | append | an audit line for each superseded entry that waits; the superseded ones deleted; the entry added; the reader's stay written |
+//! | append | an audit line for each superseded entry that waits; the superseded ones deleted; the entry added; the reader's stay written, unless the card went |
 //! | save | the entry's stage |
 //! | settle | an audit line; the entry deleted, or its stage set to parked |
 //! | unpark | an audit line; the entry's stage set to queued |

@@ -1,10 +1,11 @@
-//! The rules: what an insertion sets in CM, or why it sets nothing.
+//! The rules: what a card that comes or goes sets in CM, or why it sets nothing.
 //!
 //! A verdict is a function of what the card said, what CM said and what the configuration says.
 //! Whatever could be meant in two ways is left alone: a wrong update revokes a person's badge.
 
 use crate::domain::{
-    Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record, RequestType,
+    Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record,
+    RequestType, Trigger,
 };
 
 mod choice;
@@ -20,6 +21,8 @@ pub use explain::{Finding, explain};
 pub struct Rule {
     /// Its name, for the audit trail.
     pub name: String,
+    /// What sets it off.
+    pub on: Trigger,
     /// The request types it acts on.
     pub request_types: Vec<RequestType>,
     /// The status to set: CM's name for it, and its number.
@@ -55,9 +58,19 @@ pub struct RuleSet {
     pub numbers: Numbers,
 }
 
+impl RuleSet {
+    /// Whether anything at all can come of a card that came, or went.
+    #[must_use]
+    pub fn listens(&self, trigger: Trigger) -> bool {
+        self.rules.iter().any(|rule| rule.on == trigger)
+    }
+}
+
 /// What is known of a card when the rules are asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// Whether the card came or went.
+    pub trigger: Trigger,
     /// The role of the reader.
     pub role: &'a str,
     /// What the card says, where it is here to say it.
@@ -102,7 +115,7 @@ pub enum Verdict {
     },
 }
 
-/// Decides what an insertion sets.
+/// Decides what a card that came or went sets.
 #[must_use]
 pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
     let Some((candidate, records)) = &facts.found.records else {

@@ -38,10 +38,11 @@ impl App {
 
     fn append(&self, insertion: InsertionId, entry: NewEntry) {
         let NewEntry { draft, stage, supersedes } = entry;
+        let trigger = draft.trigger;
         let done = self.outbox.append(Append { draft, stage, supersedes });
         self.later(async move {
             let result = done.await.map(|done| (done.entry, done.lines));
-            Some(Event::Appended { insertion, result: result.map_err(failure) })
+            Some(Event::Appended { insertion, trigger, result: result.map_err(failure) })
         });
     }
 

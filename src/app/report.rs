@@ -37,7 +37,7 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
         Observation::Mute { reader, insertion } => {
             tracing::info!(%reader, %insertion, "Card does not answer");
         }
-        Observation::Removed { reader, insertion } => {
+        Observation::Removed { reader, insertion, .. } => {
             tracing::info!(%reader, %insertion, "Card removed");
         }
         Observation::Probed { reader, insertion, result: Ok(identity), .. } => {
@@ -53,8 +53,8 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
 
 pub(super) fn happened(event: &Event, ids: Ids) {
     match event {
-        Event::Appended { insertion, result: Ok((entry, lines)) } => {
-            tracing::info!(%insertion, %entry, "Entry queued");
+        Event::Appended { insertion, trigger, result: Ok((entry, lines)) } => {
+            tracing::info!(%insertion, trigger = trigger.as_str(), %entry, "Entry queued");
             for line in lines {
                 settled(line, ids);
             }

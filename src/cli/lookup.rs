@@ -12,7 +12,7 @@ use super::text::table;
 use crate::app::remote;
 use crate::config::Settings;
 use crate::domain::{
-    Atr, Candidate, CardId, Family, Found, IdRule, Identity, Numbers, ReaderRules, Serial,
+    Atr, Candidate, CardId, Family, Found, IdRule, Identity, Numbers, ReaderRules, Serial, Trigger,
 };
 use crate::rules::{Facts, Finding, Verdict, explain};
 
@@ -44,6 +44,7 @@ pub(super) fn lookup(
         Ok((subject, found))
     })?;
     let facts = Facts {
+        trigger: Trigger::Inserted,
         role: &subject.role,
         atr: subject.atr.as_ref(),
         identity: &subject.identity,

@@ -192,7 +192,7 @@ pub static KEYS: &[Key] = &[
     Key::new("reader[].enabled", SWITCH, Value("true"), "Whether cards in it are looked at."),
 
     Key::new("rule[].name", Text, Required, "What the audit trail calls the rule; no two the same.").shown(r#""retire-at-the-desk""#),
-    Key::new("rule[].on", Text, Value(r#""inserted""#), "What sets the rule off: `inserted`; `removed` is not supported yet."),
+    Key::new("rule[].on", Text, Value(r#""inserted""#), "What sets the rule off: a card that is `inserted`, or one that is `removed`."),
     Key::new("rule[].request_type", LIST, Required, "The request types that it acts on, by name.").shown(r#"["Retire"]"#),
     Key::new("rule[].set_status", Text, Required, "The card status to set, by name.").shown(r#""Retired""#),
     Key::new("rule[].complete_request", SWITCH, Value("false"), "Whether the request is completed as well, once the record has the status."),

@@ -7,7 +7,9 @@ use super::problem::{Fault, Report, Reported};
 use super::scope::Scope;
 use super::tree::{Item, Leaf, Tree};
 use super::value::{choice, integer, quote, switch, text, word};
-use crate::domain::{CardStatus, Glob, NumberMap, Numbers, ReaderRule, ReaderRules, RequestType};
+use crate::domain::{
+    CardStatus, Glob, NumberMap, Numbers, ReaderRule, ReaderRules, RequestType, Trigger,
+};
 use crate::rules::{Pick, Rule};
 
 /// An enumeration of CM's: where its numbers are set, and what one of its values is called.
@@ -100,7 +102,7 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
 
     let mut scope = Scope::item(item, report);
     let name = scope.required("rule[].name", word);
-    let on = scope.required("rule[].on", choice(&[("inserted", ())], &["removed"]));
+    let on = scope.required("rule[].on", choice(&TRIGGERS, &[]));
     let request_types = scope.required_list("rule[].request_type", |value| {
         request_type(value).map(|(_, number)| RequestType::new(number))
     });
@@ -114,9 +116,9 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
     });
     let reader_role = scope.list("rule[].reader_role", word);
     let pick = scope.required("rule[].pick", choice(&PICKS, &[]));
-    on?;
     Ok(Rule {
         name: name?,
+        on: on?,
         request_types: request_types?,
         set_status: set_status?,
         card_status: card_status?.unwrap_or_default(),
@@ -125,6 +127,12 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
         pick: pick?,
     })
 }
+
+/// What may set a rule off, by name.
+const TRIGGERS: [(&str, Trigger); 2] = [
+    (Trigger::Inserted.as_str(), Trigger::Inserted),
+    (Trigger::Removed.as_str(), Trigger::Removed),
+];
 
 /// How a rule may pick among several requests, by name.
 const PICKS: [(&str, Pick); 3] = [

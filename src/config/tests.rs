@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::keys::{OPEN, Support};
 use super::*;
-use crate::domain::{AtrPattern, CardStatus, Family, IdRule, Probing, ReaderName, RequestType};
+use crate::domain::{
+    AtrPattern, CardStatus, Family, IdRule, Probing, ReaderName, RequestType, Trigger,
+};
 use crate::rules::{AtrMismatch, Pick};
 
 const MAIN: &str = "/etc/cardbridge/cardbridge.toml";
@@ -149,6 +151,16 @@ fn a_rule_completes_its_request_only_where_cms_number_for_that_is_known() {
 }
 
 #[test]
+fn a_rule_says_whether_it_is_for_cards_that_come_or_that_go() {
+    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
+    let on = |line: &str| settings(&format!("{rule}{line}")).rules.rules[0].on;
+    assert_eq!(on(""), Trigger::Inserted);
+    assert_eq!(on("on = \"inserted\""), Trigger::Inserted);
+    assert_eq!(on("on = \"removed\""), Trigger::Removed);
+    assert_snapshot!(line(&format!("{rule}on = \"ejected\"")), @r#"/etc/cardbridge/cardbridge.toml: rule[1].on: "ejected" is not known here; use one of inserted, removed"#);
+}
+
+#[test]
 fn a_rule_says_which_of_several_requests_it_picks() {
     let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
     let pick = |line: &str| settings(&format!("{rule}{line}")).rules.rules[0].pick;
@@ -255,17 +267,15 @@ fn secrets_in_the_wrong_place_are_not_told() {
 
 #[test]
 fn what_comes_in_later_versions_is_refused_never_ignored() {
-    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
     let mut texts = vec![
         "[cm.auth]\nmethod = \"negotiate\"".to_owned(),
         "[cm.auth]\nmethod = \"oauth2\"".to_owned(),
-        format!("{rule}on = \"removed\""),
         "[log]\nformat = \"journald\"".to_owned(),
     ];
     for key in KEYS.iter().filter(|key| key.support == Support::NotYet) {
         texts.push(format!("{}\n{} = \"x\"", key.heading(), key.name()));
     }
-    assert_eq!(texts.len(), 4 + 10);
+    assert_eq!(texts.len(), 3 + 10);
     for text in texts {
         let line = line(&text);
         assert!(line.contains("not supported yet"), "{line}");

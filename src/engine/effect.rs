@@ -24,9 +24,9 @@ pub enum Effect {
         /// Where.
         reader: ReaderName,
     },
-    /// Put an entry on disk, in place of older ones of the same card.
+    /// Put an entry on disk; one of an insertion in place of older ones of the same card.
     Append {
-        /// The insertion that makes it.
+        /// The stay that makes it, by its beginning or its end.
         insertion: InsertionId,
         /// The entry.
         entry: NewEntry,
@@ -102,7 +102,7 @@ pub enum Effect {
 /// An entry on its way to the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
-    /// The insertion.
+    /// The card that came or went.
     pub draft: Draft,
     /// That of a superseded entry that may have sent something, which has to be read back.
     pub stage: Stage,

@@ -18,7 +18,7 @@ use super::Now;
 use super::link::millis;
 use crate::domain::{
     CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId, OutboxView, Outcome,
-    ParkReason, Settlement, Stage,
+    ParkReason, Settlement, Stage, Trigger,
 };
 
 mod completing;
@@ -218,7 +218,8 @@ impl Queue {
         queue
     }
 
-    /// What a new entry of a card takes the place of, and what it inherits from it.
+    /// What a new entry of a card takes the place of, and what it inherits from it. A card that went
+    /// takes nobody's place: what its insertion began is brought to its end first.
     pub(super) fn supersede(
         &mut self,
         draft: &Draft,
@@ -228,6 +229,9 @@ impl Queue {
         let card = draft.card();
         let mut inherited = Stage::Queued;
         let mut gone = Vec::new();
+        if draft.trigger == Trigger::Removed {
+            return (inherited, gone);
+        }
         for (id, old) in &mut self.waiting {
             if old.draft.card() == card && old.can_be_superseded() {
                 inherited = newer(inherited, &old.stage);

@@ -8,5 +8,6 @@ mod outages;
 mod outcomes;
 mod people;
 mod readers;
+mod removals;
 mod storage;
 mod superseding;

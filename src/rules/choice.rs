@@ -48,7 +48,7 @@ pub(super) fn choose<'r, 'f>(
     record: &Record,
 ) -> Choice<'r, 'f> {
     let first = |request: &Request| {
-        rules.rules.iter().find(|rule| objection(rule, facts.role, record, request).is_none())
+        rules.rules.iter().find(|rule| objection(rule, facts, record, request).is_none())
     };
     let requests = requests_of(facts.found, record);
     let Some(rule) = requests.iter().find_map(|request| first(request)) else {
@@ -64,7 +64,7 @@ pub(super) fn choose<'r, 'f>(
 /// The open requests of a record that a rule is about, the oldest first.
 pub(super) fn about<'f>(rule: &Rule, facts: &Facts<'f>, record: &Record) -> Vec<&'f Request> {
     let mut requests = requests_of(facts.found, record);
-    requests.retain(|request| objection(rule, facts.role, record, request).is_none());
+    requests.retain(|request| objection(rule, facts, record, request).is_none());
     requests
 }
 
@@ -99,6 +99,7 @@ pub(super) fn requests_of<'f>(found: &'f Found, record: &Record) -> Vec<&'f Requ
 /// Why a rule is not about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Objection {
+    Trigger,
     RequestType,
     CardStatus,
     ReaderRole,
@@ -107,15 +108,18 @@ pub(super) enum Objection {
 /// Why a rule is not about a request, or `None` if it is.
 pub(super) fn objection(
     rule: &Rule,
-    role: &str,
+    facts: &Facts<'_>,
     record: &Record,
     request: &Request,
 ) -> Option<Objection> {
-    if !rule.request_types.contains(&request.request_type) {
+    let roles = &rule.reader_role;
+    if rule.on != facts.trigger {
+        Some(Objection::Trigger)
+    } else if !rule.request_types.contains(&request.request_type) {
         Some(Objection::RequestType)
     } else if !rule.card_status.is_empty() && !rule.card_status.contains(&record.status) {
         Some(Objection::CardStatus)
-    } else if !rule.reader_role.is_empty() && !rule.reader_role.iter().any(|word| word == role) {
+    } else if !roles.is_empty() && !roles.iter().any(|word| word == facts.role) {
         Some(Objection::ReaderRole)
     } else {
         None

@@ -26,7 +26,7 @@ pub fn explain(rules: &RuleSet, facts: &Facts<'_>) -> (Verdict, Vec<Finding>) {
                 Finding {
                     rule: rule.name.clone(),
                     request: request.clone(),
-                    objection: objection(rule, facts.role, record, request)
+                    objection: objection(rule, facts, record, request)
                         .map(|why| words(rules, rule, why, (record, request), facts.role)),
                 }
             }));
@@ -44,6 +44,7 @@ fn words(
 ) -> String {
     let numbers = &rules.numbers;
     match why {
+        Objection::Trigger => format!("it is for cards that are {}", rule.on.as_str()),
         Objection::RequestType => {
             let wanted: Vec<_> =
                 rule.request_types.iter().map(|kind| numbers.request_type_text(*kind)).collect();

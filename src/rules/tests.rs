@@ -51,6 +51,7 @@ fn request_id(n: u8) -> RequestId {
 fn rules() -> RuleSet {
     let rule = |name: &str, kind, to: &str, number| Rule {
         name: name.to_owned(),
+        on: Trigger::Inserted,
         request_types: vec![RequestType::new(kind)],
         set_status: (to.to_owned(), CardStatus::new(number)),
         card_status: vec![],
@@ -71,7 +72,16 @@ fn found(records: Vec<Record>, requests: Vec<Request>) -> Found {
 
 fn verdict(rules: &RuleSet, found: &Found) -> Verdict {
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    decide(rules, &Facts { role: "desk", atr: Some(&atr), identity: &identity, found })
+    decide(
+        rules,
+        &Facts {
+            trigger: Trigger::Inserted,
+            role: "desk",
+            atr: Some(&atr),
+            identity: &identity,
+            found,
+        },
+    )
 }
 
 #[track_caller]
@@ -242,7 +252,16 @@ fn a_rule_can_be_for_some_statuses_and_some_readers() {
     let disabled = found(vec![record(1, 3)], vec![request(1, 7, 1, DAY1)]);
     let (atr, identity) = (ATR.parse().unwrap(), identity());
     let at = |role| {
-        decide(&rules, &Facts { role, atr: Some(&atr), identity: &identity, found: &disabled })
+        decide(
+            &rules,
+            &Facts {
+                trigger: Trigger::Inserted,
+                role,
+                atr: Some(&atr),
+                identity: &identity,
+                found: &disabled,
+            },
+        )
     };
     assert!(matches!(at("return"), Verdict::Set { .. }));
     assert!(matches!(at("desk"), Verdict::NothingToDo { .. }));
@@ -258,7 +277,13 @@ fn an_unknown_card_is_unknown() {
 fn the_explanation_names_each_rules_objection() {
     let found = found(vec![record(1, 2)], vec![request(1, 4, 1, DAY1)]);
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    let facts = Facts { role: "desk", atr: Some(&atr), identity: &identity, found: &found };
+    let facts = Facts {
+        trigger: Trigger::Inserted,
+        role: "desk",
+        atr: Some(&atr),
+        identity: &identity,
+        found: &found,
+    };
     let (verdict, findings) = explain(&rules(), &facts);
     assert!(matches!(verdict, Verdict::Set { .. }));
     let objections: Vec<_> = findings.iter().map(|f| f.objection.as_deref()).collect();

@@ -15,6 +15,7 @@ mod families;
 mod judges;
 mod kills;
 mod outages;
+mod removals;
 mod way;
 
 use std::time::Duration;

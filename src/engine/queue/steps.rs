@@ -105,8 +105,13 @@ impl Engine {
     fn judge(&mut self, id: EntryId, found: &Found, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         let draft = &entry.draft;
-        let facts =
-            Facts { role: &draft.role, atr: Some(&draft.atr), identity: &draft.identity, found };
+        let facts = Facts {
+            trigger: draft.trigger,
+            role: &draft.role,
+            atr: Some(&draft.atr),
+            identity: &draft.identity,
+            found,
+        };
         match decide(&self.policy.rules, &facts) {
             Verdict::Set { decision, warning } => {
                 let warning = warning.map(|text| Effect::Tell(Notice::Warning { entry: id, text }));

@@ -1,8 +1,8 @@
 //! Killed at every effect, with it done and not done: the next life goes on from the disk.
 
-use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
+use super::world::cm::{Ask, DISABLE, DISABLED, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
-use super::world::{Crash, HOUR, SECOND, World, completing};
+use super::world::{Crash, HOUR, SECOND, World, completing, removing};
 
 /// Plays a scenario once whole and then with a crash at each of its effects, lifts every fault,
 /// lets time pass, and looks at what became of it.
@@ -224,5 +224,30 @@ fn a_card_put_in_again_while_its_request_is_completed_killed_anywhere_ends_once(
             world.run(HOUR);
         },
         retired_and_completed_once,
+    );
+}
+
+#[test]
+fn a_removal_killed_anywhere_is_seen_whole_or_not_at_all() {
+    killed_everywhere_in(
+        || World::with(removing()),
+        |world| {
+            world.cm.request(1, DISABLE);
+            world.insert("Left", 1);
+            world.run(SECOND);
+            world.remove("Left");
+            world.run(SECOND);
+        },
+        |world| {
+            let removal =
+                world.disk.appended.iter().find(|(_, draft)| !draft.trigger.is_insertion());
+            let Some((entry, _)) = removal else {
+                // It was killed before the removal was on disk: nobody may claim it.
+                assert_eq!(world.asked(Ask::Push), 0);
+                return;
+            };
+            assert_eq!(world.disk.trail(*entry), ["updated"], "{}", world.story());
+            assert_eq!((world.cm.status(1), world.asked(Ask::Push)), (DISABLED, 1));
+        },
     );
 }

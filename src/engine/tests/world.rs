@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::{
     EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified, NotIdentifiedReason,
-    Numbers, ReaderName, ReaderRules, RequestId, Serial,
+    Numbers, ReaderName, ReaderRules, RequestId, Serial, Trigger,
 };
 use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Refusal, Restored, Retry, Taken};
 use crate::rules::{AtrMismatch, Pick, Rule, RuleSet};
@@ -107,6 +107,7 @@ pub(in crate::engine) const READERS: [&str; 3] = ["Left", "Right", "Third"];
 pub(in crate::engine) fn policy() -> Policy {
     let rule = |name: &str, kind, to: &str, number| Rule {
         name: name.to_owned(),
+        on: Trigger::Inserted,
         request_types: vec![kind],
         set_status: (to.to_owned(), number),
         card_status: vec![],
@@ -139,6 +140,13 @@ pub(in crate::engine) fn completing() -> Policy {
     for rule in &mut policy.rules.rules {
         rule.complete_request = true;
     }
+    policy
+}
+
+/// Cards are retired when they come, and disabled when they go.
+pub(in crate::engine) fn removing() -> Policy {
+    let mut policy = policy();
+    policy.rules.rules[1].on = Trigger::Removed;
     policy
 }
 
@@ -397,6 +405,11 @@ impl World {
 
     pub(in crate::engine) fn card_of(&self, entry: EntryId) -> u8 {
         number_of(&self.disk.entries[&entry].draft.identity)
+    }
+
+    /// The card of an entry that is or was on disk.
+    pub(in crate::engine) fn card_at(&self, entry: EntryId) -> u8 {
+        number_of(&self.disk.appended[&entry].identity)
     }
 
     pub(in crate::engine) fn card_of_entry(&self, entry: i64) -> Option<u8> {

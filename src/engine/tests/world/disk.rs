@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
     AuditKind, AuditLine, Draft, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
+    Trigger,
 };
 use crate::engine::{Effect, Event, NewEntry, Restored, StoreFailure};
 
@@ -70,7 +71,8 @@ impl Disk {
         let answer = match effect {
             Effect::Append { insertion, entry } => {
                 let result = self.allow(Verb::Append).map(|()| self.append(entry));
-                Some(Event::Appended { insertion: *insertion, result })
+                let trigger = entry.draft.trigger;
+                Some(Event::Appended { insertion: *insertion, trigger, result })
             }
             Effect::Save { entry, stage } => {
                 let result = self.allow(Verb::Save).and_then(|()| self.save(*entry, stage));
@@ -138,14 +140,16 @@ impl Disk {
         self.last += 1;
         let id = EntryId::new(self.last);
         let draft = new.draft.clone();
-        let stay = Stay {
-            reader: draft.reader.clone(),
-            event_count: draft.event_count,
-            atr: draft.atr.clone(),
-            card: draft.card(),
-            entry: id,
-        };
-        self.stays.insert(draft.reader.clone(), stay);
+        if draft.trigger == Trigger::Inserted {
+            let stay = Stay {
+                reader: draft.reader.clone(),
+                event_count: draft.event_count,
+                atr: draft.atr.clone(),
+                card: draft.card(),
+                entry: id,
+            };
+            self.stays.insert(draft.reader.clone(), stay);
+        }
         self.appended.insert(id, draft.clone());
         self.entries.insert(id, Entry { id, draft, stage: new.stage.clone() });
         (id, lines)

@@ -2,7 +2,7 @@
 
 use super::cm::ATR;
 use super::{Seat, World};
-use crate::domain::ReaderName;
+use crate::domain::{Departure, ReaderName};
 use crate::engine::{Event, Presence};
 
 impl World {
@@ -16,7 +16,8 @@ impl World {
         let insertion = self.seat(reader).insertion;
         self.remove_unseen(reader);
         if let Some(insertion) = insertion {
-            self.tell(Event::CardRemoved { reader: reader.into(), insertion });
+            let how = Departure::Taken;
+            self.tell(Event::CardRemoved { reader: reader.into(), insertion, how });
         }
     }
 

@@ -92,6 +92,12 @@ impl Desk {
         }
     }
 
+    /// How much is held: readers, and stays of cards.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.readers.len(), self.stays.len())
+    }
+
     pub(super) fn service_view(&self) -> ServiceView {
         self.service.clone()
     }

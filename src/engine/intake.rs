@@ -47,6 +47,12 @@ impl Intake {
         self.to_offer().map(|(_, at)| at).min()
     }
 
+    /// How many cards are on their way to the disk.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.pending.len()
+    }
+
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.clone()
     }

@@ -275,6 +275,12 @@ impl Link {
         matches!(self.state, State::Up { .. } | State::InDoubt(_))
     }
 
+    /// How many answers of a CM that was forgotten are waited for.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.asked_before.len()
+    }
+
     #[cfg(test)]
     pub(super) const fn is_away(&self) -> bool {
         matches!(self.state, State::Away(_))

@@ -371,6 +371,12 @@ impl Queue {
         self.busy.values().filter(|id| !ending(id)).count()
     }
 
+    /// How much is held: entries that wait, entries that are parked, cards in hand.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.waiting.len(), self.parked.len(), self.busy.len())
+    }
+
     /// The entries that may start.
     fn startable(&self) -> impl Iterator<Item = (EntryId, &Waiting)> {
         self.waiting

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
+
 use crate::domain::{
     EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified, NotIdentifiedReason,
     Numbers, ReaderName, ReaderRules, RequestId, Serial, Trigger,
@@ -98,6 +100,8 @@ pub(in crate::engine) struct World {
     /// Whether a person's wish allows one call before that.
     granted: bool,
     retried: BTreeSet<EntryId>,
+    /// How many removals have to be on disk, once it takes them.
+    removals_due: usize,
     lives: u64,
 }
 
@@ -188,6 +192,7 @@ impl World {
             left_alone_until: None,
             granted: false,
             retried: BTreeSet::new(),
+            removals_due: 0,
             inbox: Vec::new(),
             posted: 0,
             in_flight: BTreeMap::new(),
@@ -215,6 +220,7 @@ impl World {
         self.saw_it_set.clear();
         self.cm_before.clear();
         (self.last_knock, self.left_alone_until) = (None, None);
+        self.removals_due = self.disk.removals();
         self.lives += 1;
         meanwhile(self);
         self.last_insertion = InsertionId::ZERO;
@@ -222,6 +228,20 @@ impl World {
         self.engine = Engine::new(self.policy.clone(), restored, self.lives, self.now);
         self.perform_all();
         self.announce();
+    }
+
+    /// The machine is started anew: the clock that never jumps begins where it likes, and the one
+    /// on the wall may have been set.
+    pub(in crate::engine) fn reboot(&mut self, wall: SignedDuration) {
+        self.restart_after(|world| {
+            world.now.mono = world.started.mono - 200 * DAY;
+            world.jump(wall);
+        });
+    }
+
+    /// The clock on the wall is set, or went on while the machine slept; the other one did not.
+    pub(in crate::engine) fn jump(&mut self, wall: SignedDuration) {
+        self.now.wall = self.now.wall.saturating_add(wall).unwrap();
     }
 
     pub(in crate::engine) fn restart(&mut self) {
@@ -327,6 +347,7 @@ impl World {
     }
 
     fn perform_all(&mut self) {
+        self.bounded();
         while let Some(effect) = self.engine.poll_effect() {
             self.effects += 1;
             match self.crash {

@@ -121,6 +121,14 @@ impl Cm {
         self.requests.iter().filter(named).count()
     }
 
+    /// What the open requests that name a record want, the oldest first.
+    pub(in crate::engine) fn open_kinds(&self, record: u8) -> Vec<RequestType> {
+        let named = |request: &&Request| is_open(request) && request.names(record_id(record));
+        let mut open: Vec<_> = self.requests.iter().filter(named).collect();
+        open.sort_by_key(|request| (request.submitted, request.id));
+        open.iter().map(|request| request.request_type).collect()
+    }
+
     pub(super) fn mood(&mut self, card: u8) -> Mood {
         self.script.pop_front().or_else(|| self.of_card.get(&card).copied()).unwrap_or(self.mood)
     }

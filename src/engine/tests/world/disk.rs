@@ -36,6 +36,8 @@ pub(in crate::engine) struct Disk {
     pub(in crate::engine) asked: BTreeMap<Verb, usize>,
     /// Parked entries that gave way to a newer one.
     pub(in crate::engine) gave_way: BTreeSet<EntryId>,
+    /// Parked entries that a person took up again: those are out of turn.
+    taken_up: BTreeSet<EntryId>,
     /// Every entry that was ever on disk.
     pub(in crate::engine) appended: BTreeMap<EntryId, Draft>,
     pub(in crate::engine) last: i64,
@@ -48,6 +50,19 @@ impl Disk {
             stays: self.stays.values().cloned().collect(),
             latest: self.audit.iter().rev().take(20).cloned().collect(),
         }
+    }
+
+    /// How many cards that were taken out were ever on disk.
+    pub(in crate::engine) fn removals(&self) -> usize {
+        self.appended.values().filter(|draft| draft.trigger == Trigger::Removed).count()
+    }
+
+    /// Whether an older entry of the same card waits, but for one that a person took up again.
+    fn older_waits(&self, id: EntryId) -> bool {
+        let card = self.appended[&id].card();
+        self.entries.range(..id).any(|(older, row)| {
+            row.draft.card() == card && !is_parked(&row.stage) && !self.taken_up.contains(older)
+        })
     }
 
     /// Every entry that was ever on disk.
@@ -169,6 +184,9 @@ impl Disk {
     }
 
     fn settle(&mut self, id: EntryId, end: &Settlement) -> Result<AuditLine, StoreFailure> {
+        let in_turn = matches!(end.outcome, Outcome::Superseded | Outcome::Discarded)
+            || !self.older_waits(id);
+        assert!(in_turn, "{id} ends before an older entry of its card: {end:?}");
         let Some(row) = self.entries.get_mut(&id) else {
             return self.conflict(format!("settle of {id}, which is gone: {end:?}"));
         };
@@ -188,7 +206,8 @@ impl Disk {
     fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<AuditLine, StoreFailure> {
         match self.entries.get_mut(&id) {
             Some(row) if is_parked(&row.stage) => {
-                row.stage = Stage::waiting(row.stage.sent().cloned());
+                row.stage = row.stage.resumed();
+                self.taken_up.insert(id);
                 self.audit.push(act.clone());
                 Ok(act.clone())
             }

@@ -1,12 +1,18 @@
 //! What must never happen, watched at every call; and what happened, for the tests to look at.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::cm::{Ask, DISABLE, RETIRE, RETIRED};
 use super::disk::is_parked;
-use super::{Call, InFlight, SECOND, World, number_of};
+use super::{Call, InFlight, READERS, SECOND, World, number_of};
 use crate::domain::{CallError, Decision, Entry, EntryId, LinkView, PutAnswer, ReaderName, Stage};
 use crate::engine::Event;
+
+/// The most entries that one card has at a time: one whose outcome is on its way to the disk, one
+/// of its newest insertion, one for each reader that it was taken out of since; and as many that
+/// wait for a person, until it is put in again.
+const PER_CARD: usize = 2 * (2 + READERS.len());
 
 impl World {
     #[expect(clippy::wildcard_enum_match_arm, reason = "only calls are watched")]
@@ -57,6 +63,11 @@ impl World {
                 let sent = self.disk.entries.get(entry).and_then(|row| row.stage.sent());
                 if sent.is_some_and(|sent| sent.record == record.id && sent.to == record.status) {
                     self.saw_it_set.insert(*entry);
+                }
+            }
+            Event::LookedUp { result: Ok(found), .. } => {
+                for request in &found.requests {
+                    self.completion_unknown.remove(&request.id);
                 }
             }
             Event::RequestRead { entry, result: Ok(_) } => {
@@ -138,6 +149,28 @@ impl World {
         let record = records.iter().find(|record| record.id == decision.record).unwrap();
         assert_eq!(record.status, decision.from);
         assert_ne!(record.status, decision.to);
+    }
+
+    /// What is held in memory has a bound that no history passes.
+    pub(super) fn bounded(&self) {
+        let engine = &self.engine;
+        let cards: BTreeSet<u8> =
+            self.disk.appended.values().map(|draft| number_of(&draft.identity)).collect();
+        let (waiting, parked, busy) = engine.queue.sizes();
+        let (readers, stays) = engine.desk.sizes();
+        let held = waiting + parked + engine.intake.size() + readers;
+        let story = || self.story();
+        assert!(waiting + parked <= PER_CARD * cards.len(), "entries: {}", story());
+        assert!(busy <= cards.len(), "cards in hand: {}", story());
+        assert!(engine.effects.len() <= 2 * held + 8, "effects: {}", story());
+        assert!(engine.latest.len() <= 20, "lines: {}", story());
+        assert!(engine.link.size() <= self.in_flight.len(), "forgotten: {}", story());
+        assert!(readers <= READERS.len() && stays <= READERS.len(), "readers: {}", story());
+    }
+
+    /// Every removal that was seen in this life is on disk, and none that was not.
+    pub(in crate::engine) fn check_removals(&self) {
+        assert_eq!(self.disk.removals(), self.removals_due, "{}", self.story());
     }
 
     pub(in crate::engine) fn seated(&self) -> impl Iterator<Item = (&ReaderName, u8)> {

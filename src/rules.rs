@@ -14,7 +14,7 @@ mod explain;
 use choice::{Choice, choose, why_nothing};
 
 pub use choice::Pick;
-pub use explain::{Finding, explain};
+pub use explain::{Explanation, Finding, explain};
 
 /// One `[[rule]]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,20 +118,46 @@ pub enum Verdict {
 /// Decides what a card that came or went sets.
 #[must_use]
 pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
+    match subject(rules, facts) {
+        Ok((candidate, record)) => decide_on(rules, facts, candidate, record),
+        Err(doubt) => doubt.verdict(),
+    }
+}
+
+/// Why no record is meant.
+enum Doubt {
+    Unknown(String),
+    Ambiguous(String),
+}
+
+impl Doubt {
+    fn verdict(self) -> Verdict {
+        match self {
+            Self::Unknown(why) => Verdict::UnknownCard { why },
+            Self::Ambiguous(why) => Verdict::Park { reason: ParkReason::Ambiguous, why },
+        }
+    }
+}
+
+/// The record that is meant, and the id by which CM knew it; or why there is none.
+fn subject<'f>(rules: &RuleSet, facts: &Facts<'f>) -> Result<(&'f Candidate, &'f Record), Doubt> {
     let Some((candidate, records)) = &facts.found.records else {
-        return Verdict::UnknownCard { why: "CM has no record of this card".to_owned() };
+        return Err(Doubt::Unknown("CM has no record of this card".to_owned()));
     };
-    let records = match trusted(facts, candidate, records) {
-        Ok(records) => records,
-        Err(why) => return Verdict::UnknownCard { why },
-    };
-    let record = match meant(rules, &records, facts.found) {
-        Ok(record) => record,
-        Err(why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
-    };
+    let records = trusted(facts, candidate, records).map_err(Doubt::Unknown)?;
+    let record = meant(rules, &records, facts.found).map_err(Doubt::Ambiguous)?;
+    Ok((candidate, record))
+}
+
+fn decide_on(
+    rules: &RuleSet,
+    facts: &Facts<'_>,
+    candidate: &Candidate,
+    record: &Record,
+) -> Verdict {
     let (rule, request) = match choose(rules, facts, record) {
         Choice::This(rule, request) => (rule, request),
-        Choice::Several(why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
+        Choice::Several(_, why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
         Choice::None => {
             return Verdict::NothingToDo { why: why_nothing(rules, facts.found, record) };
         }

@@ -228,14 +228,7 @@ fn perform(world: &mut World, model: &mut Model, act: &Act) {
                 world.cm.request(card, kind);
             }
         }
-        Act::Replug { reader } => {
-            let name = READERS[reader];
-            let seated = world.seated().find(|(reader, _)| reader.as_str() == name);
-            if let Some(card) = seated.map(|(_, card)| card) {
-                model.put_in(world, reader, card);
-            }
-            world.replug(name);
-        }
+        Act::Replug { reader } => replug(world, model, reader),
         Act::Reboot { seconds } => world.reboot(SignedDuration::from_secs(seconds)),
         Act::Reload => world.reload(),
         Act::Restart => world.restart(),
@@ -278,6 +271,21 @@ fn take_away(world: &mut World, card: u8) {
     let at = world.seated().find(|(_, seated)| *seated == card).map(|(reader, _)| reader.clone());
     if let Some(reader) = at {
         world.remove(reader.as_str());
+    }
+}
+
+/// A daemon that dies while a reader is pulled need not know of it: the card is where it was.
+fn replug(world: &mut World, model: &mut Model, reader: usize) {
+    let name = READERS[reader];
+    let seated = world.seated().find(|(reader, _)| reader.as_str() == name);
+    let card = seated.map(|(_, card)| card);
+    let (before, lives) = (model.put_in.clone(), world.lives);
+    if let Some(card) = card {
+        model.put_in(world, reader, card);
+    }
+    world.replug(name);
+    if world.lives != lives {
+        model.put_in = before;
     }
 }
 

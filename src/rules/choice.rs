@@ -30,12 +30,12 @@ impl Pick {
 }
 
 /// What is done with a record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Choice<'r, 'f> {
     /// This rule carries out this request.
     This(&'r Rule, &'f Request),
-    /// A rule is about several requests, and picks none.
-    Several(String),
+    /// This rule is about several requests, and picks none; in words.
+    Several(&'r Rule, String),
     /// No rule is about any open request of the record.
     None,
 }
@@ -56,7 +56,7 @@ pub(super) fn choose<'r, 'f>(
     };
     let about = about(rule, facts, record);
     match (rule.pick, about.as_slice()) {
-        (Pick::Refuse, [_, _, ..]) => Choice::Several(several(rule, &about)),
+        (Pick::Refuse, [_, _, ..]) => Choice::Several(rule, several(rule, &about)),
         _ => pick(rule.pick, about).map_or(Choice::None, |request| Choice::This(rule, request)),
     }
 }
@@ -77,7 +77,7 @@ fn pick(pick: Pick, requests: Vec<&Request>) -> Option<&Request> {
     }
 }
 
-pub(super) fn several(rule: &Rule, requests: &[&Request]) -> String {
+fn several(rule: &Rule, requests: &[&Request]) -> String {
     let ids: Vec<_> = requests.iter().map(|request| request.id.to_string()).collect();
     format!(
         "rule {} is about {} open requests and picks none of them: {}",

@@ -102,7 +102,8 @@ pub(in crate::engine) struct World {
     retried: BTreeSet<EntryId>,
     /// How many removals have to be on disk, once it takes them.
     removals_due: usize,
-    lives: u64,
+    /// How many engines there were.
+    pub(in crate::engine) lives: u64,
 }
 
 /// Which cards the tests use: their numbers are those of their records.
@@ -234,7 +235,7 @@ impl World {
     /// on the wall may have been set.
     pub(in crate::engine) fn reboot(&mut self, wall: SignedDuration) {
         self.restart_after(|world| {
-            world.now.mono = world.started.mono - 200 * DAY;
+            world.now.mono = world.started.mono.checked_sub(200 * DAY).unwrap();
             world.jump(wall);
         });
     }

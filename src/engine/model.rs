@@ -87,6 +87,7 @@ fn mood() -> impl Strategy<Value = Mood> {
         3 => Just(Mood::Away),
         2 => Just(Mood::AnswerLost),
         2 => Just(Mood::Failing),
+        1 => Just(Mood::Off),
         1 => (1_u64..400).prop_map(Mood::Busy),
         1 => Just(Mood::Refusing),
         1 => Just(Mood::Wrong),

@@ -142,6 +142,17 @@ async fn a_lookup_asks_for_records_and_open_requests_and_joins_them() {
 }
 
 #[tokio::test]
+async fn records_and_requests_are_asked_for_side_by_side() {
+    // Nobody is answered before all three have asked.
+    let all = Arc::new(std::sync::Barrier::new(3));
+    let server = Server::start(move |seen| {
+        all.wait();
+        cm(CARD)(seen)
+    });
+    assert!(remote(&server).lookup(&identity()).await.unwrap().records.is_some());
+}
+
+#[tokio::test]
 async fn a_second_candidate_is_asked_for_only_when_the_first_is_unknown() {
     let server = Server::start(cm(SECOND));
     let found = remote(&server).lookup(&identity()).await.unwrap();

@@ -170,10 +170,14 @@ impl World {
     }
 
     pub(in crate::engine) fn with(policy: Policy) -> Self {
+        Self::seeded(policy, 1)
+    }
+
+    pub(in crate::engine) fn seeded(policy: Policy, seed: u64) -> Self {
         let wall = "2026-03-01T08:00:00Z".parse().unwrap();
         let now = Now { mono: Instant::now() + 400 * DAY, wall };
         let mut world = Self {
-            engine: Engine::new(policy.clone(), Restored::default(), 1, now),
+            engine: Engine::new(policy.clone(), Restored::default(), seed, now),
             policy,
             now,
             started: now,

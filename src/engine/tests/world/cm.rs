@@ -29,6 +29,8 @@ pub(in crate::engine) enum Mood {
     Busy(u64),
     /// 500.
     Failing,
+    /// 404 on every route: the API is switched off.
+    Off,
     /// 403.
     Refusing,
     /// An answer about something else.
@@ -162,6 +164,7 @@ impl Cm {
             Mood::Away
             | Mood::Busy(_)
             | Mood::Failing
+            | Mood::Off
             | Mood::Refusing
             | Mood::Wrong
             | Mood::PutTaken
@@ -257,6 +260,13 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
         Mood::AnswerLost => Err(away(AwayReason::Timeout, None)),
         Mood::Busy(seconds) => Err(away(AwayReason::Busy, Some(seconds))),
         Mood::Failing => Err(failed),
+        // The three calls of a look-up are enough to tell; a single one is not.
+        Mood::Off if ask == Ask::Lookup => Err(away(AwayReason::ApiOff, None)),
+        Mood::Off => Err(CallError::Failed {
+            http_status: 404,
+            detail: "404 Not Found".to_owned(),
+            correlation_id: None,
+        }),
         Mood::Refusing => Err(refused()),
         Mood::Wrong => Err(CallError::WrongAnswer { detail: "another card's record".to_owned() }),
     }

@@ -510,7 +510,7 @@ fn stations_that_cm_asks_to_come_back_at_one_moment_come_back_at_many() {
     let waits: Vec<_> = (1..=40).map(back).collect();
     assert!(waits.iter().all(|wait| *wait >= 600 * SECOND), "never before: {waits:?}");
     assert!(waits.iter().all(|wait| *wait < 640 * SECOND), "nor long after: {waits:?}");
-    let apart: BTreeSet<_> = waits.iter().map(|wait| wait.as_millis()).collect();
+    let apart: BTreeSet<_> = waits.iter().map(Duration::as_millis).collect();
     assert!(apart.len() > 30, "{waits:?}");
 }
 

@@ -19,17 +19,17 @@ mod snapshot;
 
 pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
 pub use audit::{AuditKind, AuditLine};
-pub use call::{AwayReason, CallError, Found, PutAnswer};
+pub use call::{AwayReason, CallError, CompleteAnswer, Found, PutAnswer};
 pub use card::{
     Candidate, CardId, CardIdError, CardKey, Family, Identity, NotIdentified, NotIdentifiedReason,
     Serial, UnknownName,
 };
 pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
-pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay};
+pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};
 pub use id_rule::IdRule;
 pub use inventory::{Inventory, Number};
 pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
 pub use probing::{CardRule, Families, Plan, Probing};
-pub use reader::{Glob, InsertionId, Place, ReaderName, ReaderRule, ReaderRules};
+pub use reader::{Departure, Glob, InsertionId, Place, ReaderName, ReaderRule, ReaderRules};
 pub use snapshot::{CardView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot};

@@ -56,7 +56,7 @@ pub struct Now {
 pub struct Policy {
     /// The station's id.
     pub station: String,
-    /// What an insertion sets.
+    /// What a card that comes or goes sets.
     pub rules: RuleSet,
     /// What the readers are called.
     pub readers: ReaderRules,
@@ -150,15 +150,21 @@ impl Engine {
             Event::Detached { reader } => self.detached(&reader, now),
             Event::CardPresent(presence) => self.card_present(presence, now),
             Event::CardMute { reader, insertion } => self.card_mute(&reader, insertion, now),
-            Event::CardRemoved { reader, insertion } => self.card_removed(&reader, insertion, now),
+            Event::CardRemoved { reader, insertion, how } => {
+                self.card_removed(&reader, insertion, how, now);
+            }
             Event::Probed { reader, insertion, result } => {
                 self.probed(&reader, insertion, result, now);
             }
-            Event::Appended { insertion, result } => self.appended(insertion, result, now),
+            Event::Appended { insertion, trigger, result } => {
+                self.appended((insertion, trigger), result, now);
+            }
             Event::LookedUp { entry, result } => self.looked_up(entry, result, now),
             Event::ReadBack { entry, result } => self.read_back(entry, result, now),
             Event::Saved { entry, result } => self.saved(entry, result, now),
             Event::Pushed { entry, result } => self.pushed(entry, result, now),
+            Event::RequestRead { entry, result } => self.request_read(entry, result, now),
+            Event::Completed { entry, result } => self.completed(entry, result, now),
             Event::Settled { entry, result } => self.settled(entry, result, now),
             Event::Unparked { entry, result } => self.unparked(entry, result, now),
             Event::Noted(line) => self.publish(line),

@@ -47,7 +47,7 @@
 //!
 //! | command | one transaction |
 //! |---|---|
-//! | append | an audit line for each superseded entry that waits; the superseded ones deleted; the entry added; the reader's stay written |
+//! | append | an audit line for each superseded entry that waits; the superseded ones deleted; the entry added; the reader's stay written, unless the card went |
 //! | save | the entry's stage |
 //! | settle | an audit line; the entry deleted, or its stage set to parked |
 //! | unpark | an audit line; the entry's stage set to queued |
@@ -129,7 +129,7 @@ pub struct Restored {
 pub struct Append {
     /// The insertion.
     pub draft: Draft,
-    /// `Queued`, or `Sent` with what a superseded entry may have sent already; never `Parked`.
+    /// `Queued`, or that of a superseded entry that may have sent something; never `Parked`.
     pub stage: Stage,
     /// Older entries of the same card, each with its end; `None` where it was parked and has one.
     pub supersedes: Vec<(EntryId, Option<Settlement>)>,
@@ -190,7 +190,7 @@ impl Outbox {
         answer(self.worker.submit(move |store| store.append(&append)))
     }
 
-    /// Stores how far a waiting entry has come: `Queued` or `Sent`.
+    /// Stores how far a waiting entry has come: any stage but `Parked`.
     pub fn save(
         &self,
         entry: EntryId,

@@ -28,7 +28,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
 use crate::domain::{
-    Atr, Identity, InsertionId, NotIdentified, NotIdentifiedReason, Probing, ReaderName,
+    Atr, Departure, Identity, InsertionId, NotIdentified, NotIdentifiedReason, Probing, ReaderName,
 };
 
 use board::Board;
@@ -108,6 +108,8 @@ pub enum Observation {
         reader: ReaderName,
         /// The stay that ended.
         insertion: InsertionId,
+        /// Whether it was taken out, as far as that can be told.
+        how: Departure,
     },
     /// Everything that was there when the service came up has been reported.
     Settled,

@@ -1,7 +1,7 @@
-//! CM over HTTP(S): five questions, and every answer sorted into what can be done about it.
+//! CM over HTTP(S): a few questions, and every answer sorted into what can be done about it.
 //!
 //! ```text
-//! remote     what is asked: lookup, record, set_status
+//! remote     what is asked: lookup, record, set_status, request_status, complete
 //! ├ call     one call: method, URL, body, how much answer it may have
 //! ├ http     sends it within its deadline, and reads no more than that
 //! ├ classify HTTP status → CM is away, failed, refused, or talks
@@ -28,7 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{
-    AwayReason, CallError, CardId, Decision, Found, Identity, Numbers, PutAnswer, Record, RecordId,
+    AwayReason, CallError, CardId, CompleteAnswer, Decision, Found, Identity, Numbers, PutAnswer,
+    Record, RecordId, RequestId, RequestStatus,
 };
 use call::Call;
 use http::{Http, List};
@@ -121,6 +122,21 @@ impl Remote {
     pub async fn set_status(&self, decision: &Decision) -> Result<PutAnswer, CallError> {
         let body = self.inner.http.call(&Call::SetStatus(decision)).await?;
         judge::put_answer(decision, &body)
+    }
+
+    /// Where one request stands at this moment.
+    pub async fn request_status(&self, id: RequestId) -> Result<RequestStatus, CallError> {
+        let body = self.inner.http.call(&Call::Request(id)).await?;
+        judge::the_request(id, &body)
+    }
+
+    /// Has CM complete a request.
+    ///
+    /// An error does not mean that it is not completed: whoever calls this again reads the request
+    /// first.
+    pub async fn complete(&self, id: RequestId) -> Result<CompleteAnswer, CallError> {
+        let body = self.inner.http.call(&Call::Complete(id)).await?;
+        judge::complete_answer(id, &body, &self.inner.numbers)
     }
 
     /// The records of the likeliest card id and the open requests, side by side: the requests are

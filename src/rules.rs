@@ -1,22 +1,28 @@
-//! The rules: what an insertion sets in CM, or why it sets nothing.
+//! The rules: what a card that comes or goes sets in CM, or why it sets nothing.
 //!
 //! A verdict is a function of what the card said, what CM said and what the configuration says.
 //! Whatever could be meant in two ways is left alone: a wrong update revokes a person's badge.
 
 use crate::domain::{
-    Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record, Request,
-    RequestType,
+    Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record,
+    RequestType, Trigger,
 };
 
+mod choice;
 mod explain;
 
-pub use explain::{Finding, explain};
+use choice::{Choice, choose, why_nothing};
+
+pub use choice::Pick;
+pub use explain::{Explanation, Finding, explain};
 
 /// One `[[rule]]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Its name, for the audit trail.
     pub name: String,
+    /// What sets it off.
+    pub on: Trigger,
     /// The request types it acts on.
     pub request_types: Vec<RequestType>,
     /// The status to set: CM's name for it, and its number.
@@ -25,6 +31,10 @@ pub struct Rule {
     pub card_status: Vec<CardStatus>,
     /// Only readers with one of these roles; empty: any.
     pub reader_role: Vec<String>,
+    /// Whether the request is completed once the record has the status.
+    pub complete_request: bool,
+    /// Which request counts, where several open ones that it is about name the record.
+    pub pick: Pick,
 }
 
 /// What to do when CM's ATR is not the card's.
@@ -48,9 +58,19 @@ pub struct RuleSet {
     pub numbers: Numbers,
 }
 
+impl RuleSet {
+    /// Whether anything at all can come of a card that came, or went.
+    #[must_use]
+    pub fn listens(&self, trigger: Trigger) -> bool {
+        self.rules.iter().any(|rule| rule.on == trigger)
+    }
+}
+
 /// What is known of a card when the rules are asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// Whether the card came or went.
+    pub trigger: Trigger,
     /// The role of the reader.
     pub role: &'a str,
     /// What the card says, where it is here to say it.
@@ -95,22 +115,52 @@ pub enum Verdict {
     },
 }
 
-/// Decides what an insertion sets.
+/// Decides what a card that came or went sets.
 #[must_use]
 pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
+    match subject(rules, facts) {
+        Ok((candidate, record)) => decide_on(rules, facts, candidate, record),
+        Err(doubt) => doubt.verdict(),
+    }
+}
+
+/// Why no record is meant.
+enum Doubt {
+    Unknown(String),
+    Ambiguous(String),
+}
+
+impl Doubt {
+    fn verdict(self) -> Verdict {
+        match self {
+            Self::Unknown(why) => Verdict::UnknownCard { why },
+            Self::Ambiguous(why) => Verdict::Park { reason: ParkReason::Ambiguous, why },
+        }
+    }
+}
+
+/// The record that is meant, and the id by which CM knew it; or why there is none.
+fn subject<'f>(rules: &RuleSet, facts: &Facts<'f>) -> Result<(&'f Candidate, &'f Record), Doubt> {
     let Some((candidate, records)) = &facts.found.records else {
-        return Verdict::UnknownCard { why: "CM has no record of this card".to_owned() };
+        return Err(Doubt::Unknown("CM has no record of this card".to_owned()));
     };
-    let records = match trusted(facts, candidate, records) {
-        Ok(records) => records,
-        Err(why) => return Verdict::UnknownCard { why },
-    };
-    let record = match meant(rules, &records, facts.found) {
-        Ok(record) => record,
-        Err(why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
-    };
-    let Some((rule, request)) = first_match(rules, facts, record) else {
-        return Verdict::NothingToDo { why: why_nothing(rules, facts.found, record) };
+    let records = trusted(facts, candidate, records).map_err(Doubt::Unknown)?;
+    let record = meant(rules, &records, facts.found).map_err(Doubt::Ambiguous)?;
+    Ok((candidate, record))
+}
+
+fn decide_on(
+    rules: &RuleSet,
+    facts: &Facts<'_>,
+    candidate: &Candidate,
+    record: &Record,
+) -> Verdict {
+    let (rule, request) = match choose(rules, facts, record) {
+        Choice::This(rule, request) => (rule, request),
+        Choice::Several(_, why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
+        Choice::None => {
+            return Verdict::NothingToDo { why: why_nothing(rules, facts.found, record) };
+        }
     };
     let warning = match atr_agreement(facts.atr, record) {
         Agreement::Differs(why) if rules.atr_mismatch == AtrMismatch::Refuse => {
@@ -127,6 +177,7 @@ pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
         from: record.status,
         to: rule.set_status.1,
         to_name: rule.set_status.0.clone(),
+        complete_request: rule.complete_request,
     };
     if decision.from == decision.to {
         Verdict::AlreadySet { decision }
@@ -191,58 +242,6 @@ fn unnamed<'a>(rules: &RuleSet, records: &[&'a Record]) -> Result<&'a Record, St
 
 fn ids(records: &[&Record]) -> String {
     records.iter().map(|record| record.id.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// The first rule that is about the oldest open request; the next oldest where none is.
-fn first_match<'r, 'f>(
-    rules: &'r RuleSet,
-    facts: &Facts<'f>,
-    record: &Record,
-) -> Option<(&'r Rule, &'f Request)> {
-    requests_of(facts.found, record).into_iter().find_map(|request| {
-        let rule =
-            rules.rules.iter().find(|rule| objection(rule, facts.role, record, request).is_none());
-        rule.map(|rule| (rule, request))
-    })
-}
-
-/// The open requests that name a record, the oldest first; those without a time last.
-fn requests_of<'f>(found: &'f Found, record: &Record) -> Vec<&'f Request> {
-    let mut requests: Vec<_> =
-        found.requests.iter().filter(|request| request.names(record.id)).collect();
-    requests.sort_by_key(|request| (request.submitted.is_none(), request.submitted, request.id));
-    requests
-}
-
-/// Why a rule is not about a request, or `None` if it is.
-fn objection(rule: &Rule, role: &str, record: &Record, request: &Request) -> Option<Objection> {
-    if !rule.request_types.contains(&request.request_type) {
-        Some(Objection::RequestType)
-    } else if !rule.card_status.is_empty() && !rule.card_status.contains(&record.status) {
-        Some(Objection::CardStatus)
-    } else if !rule.reader_role.is_empty() && !rule.reader_role.iter().any(|word| word == role) {
-        Some(Objection::ReaderRole)
-    } else {
-        None
-    }
-}
-
-/// Why a rule is not about a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Objection {
-    RequestType,
-    CardStatus,
-    ReaderRole,
-}
-
-fn why_nothing(rules: &RuleSet, found: &Found, record: &Record) -> String {
-    let requests = requests_of(found, record);
-    if requests.is_empty() {
-        return format!("no open request names record {}", record.id);
-    }
-    let types: Vec<_> =
-        requests.iter().map(|r| rules.numbers.request_type_text(r.request_type)).collect();
-    format!("no rule is about the open request ({})", types.join(", "))
 }
 
 enum Agreement {

@@ -6,8 +6,10 @@
 use std::future::Future;
 
 use super::{App, report};
-use crate::domain::{AuditLine, Decision, EntryId, Identity, InsertionId, ReaderName, RecordId};
-use crate::domain::{Settlement, Stage};
+use crate::domain::{
+    AuditLine, Decision, EntryId, Identity, InsertionId, ReaderName, RecordId, RequestId,
+    Settlement, Stage,
+};
 use crate::engine::{Effect, Event, NewEntry, StoreFailure};
 use crate::outbox::{Append, StoreError};
 use crate::telemetry::Chain;
@@ -28,16 +30,19 @@ impl App {
             Effect::Lookup { entry, identity } => self.look_up(entry, identity),
             Effect::ReadBack { entry, record } => self.read_back(entry, record),
             Effect::Push { entry, decision } => self.push(entry, decision),
+            Effect::ReadRequest { entry, request } => self.read_request(entry, request),
+            Effect::Complete { entry, decision } => self.complete(entry, decision.request),
             Effect::Tell(notice) => report::notice(&notice, self.ids),
         }
     }
 
     fn append(&self, insertion: InsertionId, entry: NewEntry) {
         let NewEntry { draft, stage, supersedes } = entry;
+        let trigger = draft.trigger;
         let done = self.outbox.append(Append { draft, stage, supersedes });
         self.later(async move {
             let result = done.await.map(|done| (done.entry, done.lines));
-            Some(Event::Appended { insertion, result: result.map_err(failure) })
+            Some(Event::Appended { insertion, trigger, result: result.map_err(failure) })
         });
     }
 
@@ -94,6 +99,20 @@ impl App {
         let remote = self.remote.clone();
         self.later(async move {
             Some(Event::Pushed { entry, result: remote.set_status(&decision).await })
+        });
+    }
+
+    fn read_request(&self, entry: EntryId, request: RequestId) {
+        let remote = self.remote.clone();
+        self.later(async move {
+            Some(Event::RequestRead { entry, result: remote.request_status(request).await })
+        });
+    }
+
+    fn complete(&self, entry: EntryId, request: RequestId) {
+        let remote = self.remote.clone();
+        self.later(async move {
+            Some(Event::Completed { entry, result: remote.complete(request).await })
         });
     }
 

@@ -37,7 +37,7 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
         Observation::Mute { reader, insertion } => {
             tracing::info!(%reader, %insertion, "Card does not answer");
         }
-        Observation::Removed { reader, insertion } => {
+        Observation::Removed { reader, insertion, .. } => {
             tracing::info!(%reader, %insertion, "Card removed");
         }
         Observation::Probed { reader, insertion, result: Ok(identity), .. } => {
@@ -53,8 +53,8 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
 
 pub(super) fn happened(event: &Event, ids: Ids) {
     match event {
-        Event::Appended { insertion, result: Ok((entry, lines)) } => {
-            tracing::info!(%insertion, %entry, "Entry queued");
+        Event::Appended { insertion, trigger, result: Ok((entry, lines)) } => {
+            tracing::info!(%insertion, trigger = trigger.as_str(), %entry, "Entry queued");
             for line in lines {
                 settled(line, ids);
             }
@@ -74,6 +74,12 @@ pub(super) fn happened(event: &Event, ids: Ids) {
         }
         Event::Pushed { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "CM was told to change the record");
+        }
+        Event::RequestRead { entry, result } => {
+            tracing::debug!(%entry, ok = result.is_ok(), "CM's request was read back");
+        }
+        Event::Completed { entry, result } => {
+            tracing::debug!(%entry, ok = result.is_ok(), "CM was told to complete the request");
         }
         Event::Appended { .. }
         | Event::Settled { .. }

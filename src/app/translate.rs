@@ -117,7 +117,9 @@ pub(super) fn event(observation: Observation) -> Event {
             Event::CardPresent(Presence { reader, insertion, atr, event_count, at_start })
         }
         Observation::Mute { reader, insertion } => Event::CardMute { reader, insertion },
-        Observation::Removed { reader, insertion } => Event::CardRemoved { reader, insertion },
+        Observation::Removed { reader, insertion, how } => {
+            Event::CardRemoved { reader, insertion, how }
+        }
         Observation::Probed { reader, insertion, result, .. } => {
             Event::Probed { reader, insertion, result }
         }

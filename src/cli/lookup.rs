@@ -12,9 +12,10 @@ use super::text::table;
 use crate::app::remote;
 use crate::config::Settings;
 use crate::domain::{
-    Atr, Candidate, CardId, Family, Found, IdRule, Identity, Numbers, ReaderRules, Serial,
+    Atr, Candidate, CardId, Decision, Family, Found, IdRule, Identity, Numbers, ReaderRules,
+    Serial, Trigger,
 };
-use crate::rules::{Facts, Finding, Verdict, explain};
+use crate::rules::{Explanation, Facts, Finding, Verdict, explain};
 
 /// The card that is asked about.
 struct Subject {
@@ -43,20 +44,39 @@ pub(super) fn lookup(
         let found = remote.lookup(&subject.identity).await?;
         Ok((subject, found))
     })?;
-    let facts = Facts {
+    let facts = |trigger| Facts {
+        trigger,
         role: &subject.role,
         atr: subject.atr.as_ref(),
         identity: &subject.identity,
         found: &found,
     };
-    let (verdict, findings) = explain(&settings.rules, &facts);
+    let rules = &settings.rules;
+    let put_in = explain(rules, &facts(Trigger::Inserted));
+    let taken_out =
+        rules.listens(Trigger::Removed).then(|| explain(rules, &facts(Trigger::Removed)));
+    let would = Would { put_in, taken_out };
     if out.is_json() {
-        return out.value(&as_json(subject.about, &found, &verdict, &findings));
+        return out.value(&as_json(subject.about, &found, &would));
     }
-    for line in as_text(&subject, &found, &verdict, &findings, &settings.rules.numbers) {
+    for line in as_text(&subject, &found, &would, &settings.rules.numbers) {
         out.line(&line)?;
     }
     Ok(Exit::Done)
+}
+
+/// What would come of the card.
+struct Would {
+    put_in: Explanation,
+    /// Where any rule is for that.
+    taken_out: Option<Explanation>,
+}
+
+impl Would {
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
+        let taken_out = self.taken_out.iter().flat_map(|would| &would.findings);
+        self.put_in.findings.iter().chain(taken_out)
+    }
 }
 
 /// A card that is not here: its id is taken as one that a card gave, and its ATR is not known.
@@ -86,7 +106,7 @@ async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject,
     }
 }
 
-fn as_json(mut about: Value, found: &Found, verdict: &Verdict, findings: &[Finding]) -> Value {
+fn as_json(mut about: Value, found: &Found, would: &Would) -> Value {
     let (candidate, records) = match &found.records {
         Some((candidate, records)) => {
             (Some(candidate), records.iter().map(|record| raw(&record.raw)).collect())
@@ -105,14 +125,15 @@ fn as_json(mut about: Value, found: &Found, verdict: &Verdict, findings: &[Findi
             })
         })
         .collect();
-    let rules: Vec<_> = findings
-        .iter()
+    let rules: Vec<_> = would
+        .findings()
         .map(|finding| {
             json!({
                 "rule": finding.rule,
-                "request": finding.request.id,
-                "acts": finding.objection.is_none(),
-                "objection": finding.objection,
+                "on": finding.on,
+                "acts": finding.acts,
+                "request": finding.request,
+                "words": finding.words,
             })
         })
         .collect();
@@ -121,7 +142,11 @@ fn as_json(mut about: Value, found: &Found, verdict: &Verdict, findings: &[Findi
         about.insert("records".to_owned(), json!(records));
         about.insert("requests".to_owned(), json!(requests));
         about.insert("rules".to_owned(), json!(rules));
-        about.insert("verdict".to_owned(), verdict_json(verdict));
+        about.insert("record".to_owned(), json!(would.put_in.record));
+        about.insert("verdict".to_owned(), verdict_json(&would.put_in.verdict));
+        if let Some(taken_out) = &would.taken_out {
+            about.insert("verdict_on_removal".to_owned(), verdict_json(&taken_out.verdict));
+        }
     }
     about
 }
@@ -143,13 +168,7 @@ fn verdict_json(verdict: &Verdict) -> Value {
     }
 }
 
-fn as_text(
-    subject: &Subject,
-    found: &Found,
-    verdict: &Verdict,
-    findings: &[Finding],
-    numbers: &Numbers,
-) -> Vec<String> {
+fn as_text(subject: &Subject, found: &Found, would: &Would, numbers: &Numbers) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = Vec::new();
     for candidate in subject.identity.candidates() {
@@ -167,15 +186,23 @@ fn as_text(
         let status = numbers.request_status_text(request.status);
         rows.push(row("Request", format!("{}  {kind}, {status}", request.id)));
     }
-    for finding in findings {
-        let words = finding.objection.as_deref().map_or_else(
-            || "is about it".to_owned(),
-            |objection| format!("is not about it: {objection}"),
-        );
-        rows.push(row("Rule", format!("{} / {}: {words}", finding.rule, finding.request.id)));
+    for finding in would.findings() {
+        let moment = match finding.on {
+            Trigger::Inserted => "",
+            Trigger::Removed => ", when it is taken out",
+        };
+        rows.push(row("Rule", format!("{}{moment}: {}", finding.rule, finding.words)));
     }
-    rows.push(row("So", verdict_text(verdict, numbers)));
+    rows.push(row("So", verdict_text(&would.put_in.verdict, numbers)));
+    if let Some(taken_out) = &would.taken_out {
+        let text = verdict_text(&taken_out.verdict, numbers);
+        rows.push(row("Taken out", text));
+    }
     table(&rows)
+}
+
+const fn completion(decision: &Decision) -> &'static str {
+    if decision.complete_request { " and complete the request" } else { "" }
 }
 
 fn verdict_text(verdict: &Verdict, numbers: &Numbers) -> String {
@@ -185,10 +212,16 @@ fn verdict_text(verdict: &Verdict, numbers: &Numbers) -> String {
             let warning =
                 warning.as_ref().map(|warning| format!(" (mind: {warning})")).unwrap_or_default();
             format!(
-                "would set {} instead of {from}, by rule {}{warning}",
-                decision.to_name, decision.rule
+                "would set {} instead of {from}{}, by rule {}{warning}",
+                decision.to_name,
+                completion(decision),
+                decision.rule
             )
         }
+        Verdict::AlreadySet { decision } if decision.complete_request => format!(
+            "would only complete the request, by rule {}: the record is {} already",
+            decision.rule, decision.to_name
+        ),
         Verdict::AlreadySet { decision } => {
             format!("would do nothing: the record is {} already", decision.to_name)
         }

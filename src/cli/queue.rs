@@ -9,7 +9,7 @@ use super::out::Out;
 use super::status::client;
 use super::text::{table, time};
 use crate::control::{Act, ClientError};
-use crate::domain::{EntryId, EntryView, Stage};
+use crate::domain::{EntryId, EntryView, Stage, Trigger};
 use crate::outbox;
 
 /// The entries that the daemon has, or those on the disk of one that does not run.
@@ -106,7 +106,7 @@ fn as_text(view: &EntryView) -> Vec<String> {
     let draft = &view.entry.draft;
     let mut rows = vec![
         row("Entry", view.entry.id.to_string()),
-        row("Seen", time(draft.seen_at)),
+        row("Seen", format!("{}, {}", time(draft.seen_at), draft.trigger.as_str())),
         row("Reader", format!("{} ({}), role {}", draft.label, draft.reader, draft.role)),
         row("ATR", draft.atr.to_string()),
         row("Family", draft.identity.family.to_string()),
@@ -115,7 +115,7 @@ fn as_text(view: &EntryView) -> Vec<String> {
     for candidate in draft.identity.candidates() {
         rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.rule)));
     }
-    if let Stage::Sent(decision) = &view.entry.stage {
+    if let Stage::Sent(decision) | Stage::Completing(decision) = &view.entry.stage {
         rows.push(row("Rule", format!("{} sets {}", decision.rule, decision.to_name)));
         rows.push(row("Record", decision.record.to_string()));
         rows.push(row("Request", decision.request.to_string()));
@@ -126,9 +126,17 @@ fn as_text(view: &EntryView) -> Vec<String> {
 
 /// Where an entry stands, and why it waits.
 fn state(view: &EntryView) -> String {
+    let what = if view.entry.draft.trigger == Trigger::Removed { "taken out; " } else { "" };
+    format!("{what}{}", stage(view))
+}
+
+fn stage(view: &EntryView) -> String {
     let stage = match &view.entry.stage {
         Stage::Queued => "waiting".to_owned(),
         Stage::Sent(_) => "waiting, the update may have been sent".to_owned(),
+        Stage::Completing(_) => {
+            "waiting, the status is set, the request may not be completed".to_owned()
+        }
         Stage::Parked { reason, detail, .. } => return format!("parked ({reason}): {detail}"),
     };
     let error = view.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();

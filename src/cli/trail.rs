@@ -18,7 +18,7 @@ use super::text::time;
 use super::{AuditArguments, AuditFormat};
 use crate::app::audit_filter;
 use crate::control::{Client, ClientError};
-use crate::domain::{AuditLine, CardStatus, Numbers};
+use crate::domain::{AuditLine, CardStatus, Numbers, Trigger};
 use crate::outbox::ReadOnly;
 use crate::wire::control::{AuditPage, AuditQuery};
 
@@ -120,6 +120,9 @@ pub(super) fn as_text(line: &AuditLine, numbers: &Numbers) -> String {
         add(format_args!("  card {card}"));
     } else if let Some(atr) = &line.atr {
         add(format_args!("  ATR {atr}"));
+    }
+    if line.trigger == Trigger::Removed {
+        add(format_args!("  taken out"));
     }
     let status = |status: CardStatus| numbers.card_status_text(status);
     if let (Some(old), Some(new)) = (line.old_status, line.new_status) {

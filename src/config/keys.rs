@@ -192,12 +192,13 @@ pub static KEYS: &[Key] = &[
     Key::new("reader[].enabled", SWITCH, Value("true"), "Whether cards in it are looked at."),
 
     Key::new("rule[].name", Text, Required, "What the audit trail calls the rule; no two the same.").shown(r#""retire-at-the-desk""#),
-    Key::new("rule[].on", Text, Value(r#""inserted""#), "What sets the rule off: `inserted`; `removed` is not supported yet."),
+    Key::new("rule[].on", Text, Value(r#""inserted""#), "What sets the rule off: a card that is `inserted`, or one that is `removed`."),
     Key::new("rule[].request_type", LIST, Required, "The request types that it acts on, by name.").shown(r#"["Retire"]"#),
     Key::new("rule[].set_status", Text, Required, "The card status to set, by name.").shown(r#""Retired""#),
-    Key::new("rule[].complete_request", SWITCH, Value("false"), "Whether the request is completed as well; `true` is not supported yet."),
+    Key::new("rule[].complete_request", SWITCH, Value("false"), "Whether the request is completed as well, once the record has the status."),
     Key::new("rule[].card_status", LIST, Unset, "Only records with one of these statuses; any where not set.").shown(r#"["Active"]"#),
     Key::new("rule[].reader_role", LIST, Unset, "Only readers with one of these roles; any where not set.").shown(r#"["desk"]"#),
+    Key::new("rule[].pick", Text, Value(r#""oldest""#), "Which request counts where several of its types name the record: the `oldest` or the `newest`, or `refuse` and park as `ambiguous`."),
 
     Key::new("outbox.path", Text, Value(r#""/var/lib/cardbridge/outbox.db""#), "The file of the outbox and the audit trail."),
     Key::new("outbox.max_entries", NUMBER, Value("100000"), "How many entries it holds, up to 10000000; further ones are refused, and that is told."),

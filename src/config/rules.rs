@@ -7,8 +7,10 @@ use super::problem::{Fault, Report, Reported};
 use super::scope::Scope;
 use super::tree::{Item, Leaf, Tree};
 use super::value::{choice, integer, quote, switch, text, word};
-use crate::domain::{CardStatus, Glob, NumberMap, Numbers, ReaderRule, ReaderRules, RequestType};
-use crate::rules::Rule;
+use crate::domain::{
+    CardStatus, Glob, NumberMap, Numbers, ReaderRule, ReaderRules, RequestType, Trigger,
+};
+use crate::rules::{Pick, Rule};
 
 /// An enumeration of CM's: where its numbers are set, and what one of its values is called.
 #[derive(Clone, Copy)]
@@ -100,35 +102,53 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
 
     let mut scope = Scope::item(item, report);
     let name = scope.required("rule[].name", word);
-    let on = scope.required("rule[].on", choice(&[("inserted", ())], &["removed"]));
+    let on = scope.required("rule[].on", choice(&TRIGGERS, &[]));
     let request_types = scope.required_list("rule[].request_type", |value| {
         request_type(value).map(|(_, number)| RequestType::new(number))
     });
     let set_status = scope.required("rule[].set_status", |value| {
         status(value).map(|(name, number)| (name, CardStatus::new(number)))
     });
-    let complete_request = scope.required("rule[].complete_request", no_completion);
+    let complete_request =
+        scope.required("rule[].complete_request", |value| completion(value, numbers));
     let card_status = scope.list("rule[].card_status", |value| {
         status(value).map(|(_, number)| CardStatus::new(number))
     });
     let reader_role = scope.list("rule[].reader_role", word);
-    on?;
-    complete_request?;
+    let pick = scope.required("rule[].pick", choice(&PICKS, &[]));
     Ok(Rule {
         name: name?,
+        on: on?,
         request_types: request_types?,
         set_status: set_status?,
         card_status: card_status?.unwrap_or_default(),
         reader_role: reader_role?.unwrap_or_default(),
+        complete_request: complete_request?,
+        pick: pick?,
     })
 }
 
-fn no_completion(value: &Value) -> Result<(), Fault> {
-    if switch(value)? {
-        Err(Fault::not_yet("true", "write false, and complete requests in CM's portal"))
-    } else {
-        Ok(())
+/// What may set a rule off, by name.
+const TRIGGERS: [(&str, Trigger); 2] = [
+    (Trigger::Inserted.as_str(), Trigger::Inserted),
+    (Trigger::Removed.as_str(), Trigger::Removed),
+];
+
+/// How a rule may pick among several requests, by name.
+const PICKS: [(&str, Pick); 3] = [
+    (Pick::Oldest.as_str(), Pick::Oldest),
+    (Pick::Newest.as_str(), Pick::Newest),
+    (Pick::Refuse.as_str(), Pick::Refuse),
+];
+
+/// Whether a request is completed cannot be seen without CM's number for it.
+fn completion(value: &Value, numbers: &Numbers) -> Result<bool, Fault> {
+    let wanted = switch(value)?;
+    if wanted && numbers.request_status.number("Completed").is_none() {
+        let what = "needs CM's number of the request status Completed, which is not known";
+        return Err(Fault::new(what, format!("add it to [{}]", REQUEST_STATUS.section)));
     }
+    Ok(wanted)
 }
 
 /// CM's spelling and number of a name.

@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::keys::{OPEN, Support};
 use super::*;
-use crate::domain::{AtrPattern, CardStatus, Family, IdRule, Probing, ReaderName, RequestType};
-use crate::rules::AtrMismatch;
+use crate::domain::{
+    AtrPattern, CardStatus, Family, IdRule, Probing, ReaderName, RequestType, Trigger,
+};
+use crate::rules::{AtrMismatch, Pick};
 
 const MAIN: &str = "/etc/cardbridge/cardbridge.toml";
 const MINIMAL: &str = "[cm]\nurl = \"https://cm.example.com\"\n";
@@ -150,6 +152,37 @@ fn one_rule_of_the_site_replaces_both_default_ones() {
 }
 
 #[test]
+fn a_rule_completes_its_request_only_where_cms_number_for_that_is_known() {
+    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n\
+                complete_request = true\n";
+    assert!(settings(rule).rules.rules[0].complete_request);
+    assert!(!settings("").rules.rules[0].complete_request);
+    let taken = format!("{rule}[cm.numbers.request_status]\nFinished = 8");
+    assert_snapshot!(line(&taken), @"/etc/cardbridge/cardbridge.toml: rule[1].complete_request: needs CM's number of the request status Completed, which is not known; add it to [cm.numbers.request_status]");
+}
+
+#[test]
+fn a_rule_says_whether_it_is_for_cards_that_come_or_that_go() {
+    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
+    let on = |line: &str| settings(&format!("{rule}{line}")).rules.rules[0].on;
+    assert_eq!(on(""), Trigger::Inserted);
+    assert_eq!(on("on = \"inserted\""), Trigger::Inserted);
+    assert_eq!(on("on = \"removed\""), Trigger::Removed);
+    assert_snapshot!(line(&format!("{rule}on = \"ejected\"")), @r#"/etc/cardbridge/cardbridge.toml: rule[1].on: "ejected" is not known here; use one of inserted, removed"#);
+}
+
+#[test]
+fn a_rule_says_which_of_several_requests_it_picks() {
+    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
+    let pick = |line: &str| settings(&format!("{rule}{line}")).rules.rules[0].pick;
+    assert_eq!(pick(""), Pick::Oldest);
+    assert_eq!(pick("pick = \"oldest\""), Pick::Oldest);
+    assert_eq!(pick("pick = \"newest\""), Pick::Newest);
+    assert_eq!(pick("pick = \"refuse\""), Pick::Refuse);
+    assert_snapshot!(line(&format!("{rule}pick = \"latest\"")), @r#"/etc/cardbridge/cardbridge.toml: rule[1].pick: "latest" is not known here; use one of oldest, newest, refuse"#);
+}
+
+#[test]
 fn five_faults_in_three_places_are_five_lines() {
     let world = World::of(
         "[cm]\nurl = \"http://cm.example.com\"\ntimeout = \"10 bananas\"\n\
@@ -212,7 +245,7 @@ fn unknown_names_come_with_the_one_that_was_meant() {
     assert_snapshot!(line("[outbox]\ntoken_file = \"x\""), @"/etc/cardbridge/cardbridge.toml: outbox.token_file: is not a known key; did you mean cm.auth.token_file?");
     assert_snapshot!(line("[log]\nzebra = 1"), @"/etc/cardbridge/cardbridge.toml: log.zebra: is not a known key; remove it; [log] has level, format, show_ids");
     assert_snapshot!(line("[zebra]\na = 1\nb = 2"), @"/etc/cardbridge/cardbridge.toml: zebra: is not a known section; remove it; a file has station, cm, cards, card, reader, rule, outbox, control, log");
-    assert_snapshot!(line("[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\nstatus = 1"), @"/etc/cardbridge/cardbridge.toml: rule[1].status: is not a known key; remove it; [[rule]] has name, on, request_type, set_status, complete_request, card_status, reader_role");
+    assert_snapshot!(line("[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\nstatus = 1"), @"/etc/cardbridge/cardbridge.toml: rule[1].status: is not a known key; remove it; [[rule]] has name, on, request_type, set_status, complete_request, card_status, reader_role, pick");
     assert_snapshot!(line("[log]\nlevel = \"warning\""), @r#"/etc/cardbridge/cardbridge.toml: log.level: "warning" is not known here; did you mean "warn"?"#);
     assert_snapshot!(line("[log]\nformat = \"xml\""), @r#"/etc/cardbridge/cardbridge.toml: log.format: "xml" is not known here; use one of auto, text, json"#);
 }
@@ -245,18 +278,15 @@ fn secrets_in_the_wrong_place_are_not_told() {
 
 #[test]
 fn what_comes_in_later_versions_is_refused_never_ignored() {
-    let rule = "[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n";
     let mut texts = vec![
         "[cm.auth]\nmethod = \"negotiate\"".to_owned(),
         "[cm.auth]\nmethod = \"oauth2\"".to_owned(),
-        format!("{rule}on = \"removed\""),
-        format!("{rule}complete_request = true"),
         "[log]\nformat = \"journald\"".to_owned(),
     ];
     for key in KEYS.iter().filter(|key| key.support == Support::NotYet) {
         texts.push(format!("{}\n{} = \"x\"", key.heading(), key.name()));
     }
-    assert_eq!(texts.len(), 5 + 10);
+    assert_eq!(texts.len(), 3 + 10);
     for text in texts {
         let line = line(&text);
         assert!(line.contains("not supported yet"), "{line}");

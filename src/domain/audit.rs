@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
-    Outcome, ReaderName, RecordId, RequestId, Serial, Settlement,
+    Outcome, ReaderName, RecordId, RequestId, Serial, Settlement, Trigger,
 };
 
 /// What an audit line is about.
@@ -43,7 +43,10 @@ pub struct AuditLine {
     pub reader: ReaderName,
     /// What people call the reader.
     pub label: String,
-    /// When the card was seen.
+    /// Whether the card came or went; absent: it came.
+    #[serde(default, skip_serializing_if = "Trigger::is_insertion")]
+    pub trigger: Trigger,
+    /// When the card was seen to come, or to go.
     pub seen_at: Timestamp,
     /// The card's ATR, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +115,7 @@ impl AuditLine {
             entry: Some(entry),
             reader: draft.reader.clone(),
             label: draft.label.clone(),
+            trigger: draft.trigger,
             seen_at: draft.seen_at,
             atr: Some(draft.atr.clone()),
             family: Some(draft.identity.family),
@@ -152,6 +156,7 @@ impl AuditLine {
             entry: None,
             reader: reader.clone(),
             label: label.to_owned(),
+            trigger: Trigger::Inserted,
             seen_at: at,
             atr,
             family: None,

@@ -24,6 +24,15 @@ pub enum PutAnswer {
     Unconfirmed,
 }
 
+/// How CM took it that a request is to be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompleteAnswer {
+    /// It answered with the request, and the request is completed.
+    Confirmed,
+    /// It said yes, but not where the request stands: the request has to be read.
+    Unconfirmed,
+}
+
 /// Why a call did not give what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {

@@ -45,10 +45,41 @@ impl fmt::Display for EntryId {
     }
 }
 
-/// An identified insertion on its way into the outbox.
+/// What made an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// A card was put in. What was stored before there were others has no trigger, and means this.
+    #[default]
+    Inserted,
+    /// An identified card was taken out of a reader that stayed.
+    Removed,
+}
+
+impl Trigger {
+    /// The name in output and in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inserted => "inserted",
+            Self::Removed => "removed",
+        }
+    }
+
+    /// Whether a card was put in.
+    #[must_use]
+    pub const fn is_insertion(&self) -> bool {
+        matches!(self, Self::Inserted)
+    }
+}
+
+/// An identified card that came or went, on its way into the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
-    /// When the card was seen.
+    /// Whether it came or went.
+    #[serde(default, skip_serializing_if = "Trigger::is_insertion")]
+    pub trigger: Trigger,
+    /// When the card was seen to come, or to go.
     pub seen_at: Timestamp,
     /// Where.
     pub reader: ReaderName,
@@ -80,6 +111,9 @@ pub enum Stage {
     Queued,
     /// A status update was decided and may have been sent: read the record before sending again.
     Sent(Decision),
+    /// CM said that the record has the status; that the request is completed may have been sent:
+    /// read record and request before sending again.
+    Completing(Decision),
     /// Settled as parked: it waits for a person.
     Parked {
         /// Why.
@@ -98,7 +132,7 @@ impl Stage {
     pub const fn sent(&self) -> Option<&Decision> {
         match self {
             Self::Queued => None,
-            Self::Sent(decision) => Some(decision),
+            Self::Sent(decision) | Self::Completing(decision) => Some(decision),
             Self::Parked { sent, .. } => sent.as_ref(),
         }
     }
@@ -107,6 +141,16 @@ impl Stage {
     #[must_use]
     pub fn waiting(sent: Option<Decision>) -> Self {
         sent.map_or(Self::Queued, Self::Sent)
+    }
+
+    /// The stage in which an entry that is in this one waits for CM: that of a parked one too, once
+    /// a person took it up again.
+    #[must_use]
+    pub fn resumed(&self) -> Self {
+        match self {
+            Self::Queued | Self::Sent(_) | Self::Completing(_) => self.clone(),
+            Self::Parked { sent, .. } => Self::waiting(sent.clone()),
+        }
     }
 
     /// The stage of an entry whose end is to wait for a person.
@@ -145,6 +189,22 @@ pub struct Decision {
     pub to: CardStatus,
     /// The status to set, by the name that CM is told.
     pub to_name: String,
+    /// Whether the request is completed once the record has the status.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub complete_request: bool,
+}
+
+impl Decision {
+    /// The outcome once CM did all of it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        if self.from == self.to { Outcome::AlreadySet } else { Outcome::Updated }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The end of an entry, as it is audited.
@@ -185,4 +245,57 @@ pub struct Stay {
     pub card: CardKey,
     /// The entry that the stay made.
     pub entry: EntryId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Family, IdRule, Serial};
+
+    fn draft(trigger: Trigger) -> Draft {
+        let card_id = "bc88f13f-83ba-4037-8262-46eba1291c6e".parse().unwrap();
+        let first = Candidate { card_id, rule: IdRule::GidsCardid };
+        Draft {
+            trigger,
+            seen_at: Timestamp::UNIX_EPOCH,
+            reader: "Left".into(),
+            label: "Left".to_owned(),
+            role: "desk".to_owned(),
+            event_count: 1,
+            atr: "3b00".parse().unwrap(),
+            identity: Identity::new(Family::Gids, Serial::from_bytes(&[1]), first, vec![]),
+        }
+    }
+
+    #[test]
+    fn what_was_stored_without_a_trigger_came() {
+        let stored = serde_json::to_string(&draft(Trigger::Inserted)).unwrap();
+        assert!(!stored.contains("trigger"), "insertions are stored as they always were: {stored}");
+        assert_eq!(serde_json::from_str::<Draft>(&stored).unwrap(), draft(Trigger::Inserted));
+        let removed = serde_json::to_string(&draft(Trigger::Removed)).unwrap();
+        assert!(removed.starts_with(r#"{"trigger":"removed","#), "{removed}");
+        assert_eq!(serde_json::from_str::<Draft>(&removed).unwrap(), draft(Trigger::Removed));
+    }
+
+    #[test]
+    fn a_decision_that_was_stored_before_requests_were_completed_completes_none() {
+        let decision = Decision {
+            rule: "retire".to_owned(),
+            candidate: draft(Trigger::Inserted).identity.first().clone(),
+            record: "17cf063d-e337-4aa9-a822-346554ddd3c9".parse().unwrap(),
+            request: "b105403d-d021-41ea-9f11-be3d677d229e".parse().unwrap(),
+            from: CardStatus::new(2),
+            to: CardStatus::new(6),
+            to_name: "Retired".to_owned(),
+            complete_request: false,
+        };
+        let stored = serde_json::to_string(&Stage::Sent(decision.clone())).unwrap();
+        assert!(!stored.contains("complete_request"), "{stored}");
+        assert_eq!(serde_json::from_str::<Stage>(&stored).unwrap(), Stage::Sent(decision.clone()));
+        let completing = Stage::Completing(Decision { complete_request: true, ..decision });
+        let stored = serde_json::to_string(&completing).unwrap();
+        assert!(stored.contains(r#""stage":"completing""#), "{stored}");
+        assert_eq!(serde_json::from_str::<Stage>(&stored).unwrap(), completing);
+        assert_eq!(completing.resumed(), completing);
+    }
 }

@@ -64,6 +64,16 @@ impl fmt::Display for InsertionId {
     }
 }
 
+/// How a card's stay in a reader ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// The card was taken out of a reader that is still there.
+    Taken,
+    /// Nobody can tell: the reader went with the card in it, its driver is in trouble, or the card
+    /// fell silent where it was.
+    Unclear,
+}
+
 /// A glob over reader names: `*` for any text, `?` for one character, the rest literal.
 ///
 /// Brackets are literal too: PC/SC names have them.

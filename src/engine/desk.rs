@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
-    Atr, AuditLine, CardView, Draft, EntryId, Identity, InsertionId, NotIdentified,
-    NotIdentifiedReason, Place, ReaderName, ReaderRules, ReaderView, ServiceView, Stay,
+    Atr, AuditLine, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
+    NotIdentifiedReason, Place, ReaderName, ReaderRules, ReaderView, ServiceView, Stay, Trigger,
 };
 
 /// What is known of the PC/SC service, the readers and the cards in them.
@@ -90,6 +90,12 @@ impl Desk {
         for (reader, slot) in &mut self.readers {
             slot.place = rules.place(reader);
         }
+    }
+
+    /// How much is held: readers, and stays of cards.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.readers.len(), self.stays.len())
     }
 
     pub(super) fn service_view(&self) -> ServiceView {
@@ -182,7 +188,7 @@ impl Engine {
     }
 
     pub(super) fn detached(&mut self, reader: &ReaderName, now: Now) {
-        self.empty(reader, now);
+        self.empty(reader, Departure::Unclear, now);
         self.desk.readers.remove(reader);
     }
 
@@ -209,7 +215,7 @@ impl Engine {
     fn make_room(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
         let held = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
         if held.is_some_and(|held| held != insertion) {
-            self.empty(reader, now);
+            self.empty(reader, Departure::Taken, now);
         }
     }
 
@@ -229,27 +235,51 @@ impl Engine {
         self.note_not_identified(reader, &place, None, &why, now);
     }
 
-    pub(super) fn card_removed(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
+    pub(super) fn card_removed(
+        &mut self,
+        reader: &ReaderName,
+        insertion: InsertionId,
+        how: Departure,
+        now: Now,
+    ) {
         let current = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
         if current == Some(insertion) {
-            self.empty(reader, now);
+            self.empty(reader, how, now);
         }
     }
 
     /// The card is out of the reader, or the reader is.
-    fn empty(&mut self, reader: &ReaderName, now: Now) {
+    fn empty(&mut self, reader: &ReaderName, how: Departure, now: Now) {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         let card = std::mem::replace(&mut slot.card, Card::None);
         slot.since = now.wall;
         let place = slot.place.clone();
-        if let Card::Reading { presence, .. } = card {
-            let why = NotIdentified::new(
-                NotIdentifiedReason::Removed,
-                "the card was taken out before it was read".to_owned(),
-            );
-            self.note_not_identified(reader, &place, Some(presence.atr), &why, now);
-        }
         self.end_stay(reader);
+        match card {
+            Card::Reading { presence, .. } => {
+                let why = NotIdentified::new(
+                    NotIdentifiedReason::Removed,
+                    "the card was taken out before it was read".to_owned(),
+                );
+                self.note_not_identified(reader, &place, Some(presence.atr), &why, now);
+            }
+            Card::Identified { presence, identity, .. } if how == Departure::Taken => {
+                self.taken_out(presence, identity, place, now);
+            }
+            Card::None
+            | Card::Mute { .. }
+            | Card::Identified { .. }
+            | Card::NotIdentified { .. } => {}
+        }
+    }
+
+    /// A removal is an entry of its own, where any rule is for removals.
+    fn taken_out(&mut self, presence: Presence, identity: Identity, place: Place, now: Now) {
+        if self.policy.rules.listens(Trigger::Removed) {
+            let insertion = presence.insertion;
+            let draft = draft(Trigger::Removed, presence, identity, (place, now));
+            self.take_in(insertion, draft, now.mono, now);
+        }
     }
 
     fn end_stay(&mut self, reader: &ReaderName) {
@@ -302,15 +332,7 @@ impl Engine {
         now: Now,
     ) {
         let entry = self.desk.same_stay(&presence, &identity);
-        let draft = Draft {
-            seen_at: seen.wall,
-            reader: presence.reader.clone(),
-            label: place.label,
-            role: place.role,
-            event_count: presence.event_count,
-            atr: presence.atr.clone(),
-            identity: identity.clone(),
-        };
+        let draft = draft(Trigger::Inserted, presence.clone(), identity.clone(), (place, seen));
         let insertion = presence.insertion;
         if entry.is_none() {
             self.end_stay(&presence.reader);
@@ -365,5 +387,23 @@ impl Engine {
         let at = (reader, place.label.as_str());
         let line = AuditLine::not_identified(&self.policy.station, at, atr, now.wall, why);
         self.effects.push_back(Effect::Note(line));
+    }
+}
+
+fn draft(
+    trigger: Trigger,
+    presence: Presence,
+    identity: Identity,
+    (place, seen): (Place, Now),
+) -> Draft {
+    Draft {
+        trigger,
+        seen_at: seen.wall,
+        reader: presence.reader,
+        label: place.label,
+        role: place.role,
+        event_count: presence.event_count,
+        atr: presence.atr,
+        identity,
     }
 }

@@ -4,7 +4,7 @@
 use super::Event;
 use crate::domain::{
     Atr, AuditLine, CallError, Decision, Draft, EntryId, Identity, InsertionId, ReaderName,
-    RecordId, Settlement, Stage,
+    RecordId, RequestId, Settlement, Stage,
 };
 
 /// Something to be done.
@@ -24,9 +24,9 @@ pub enum Effect {
         /// Where.
         reader: ReaderName,
     },
-    /// Put an entry on disk, in place of older ones of the same card.
+    /// Put an entry on disk; one of an insertion in place of older ones of the same card.
     Append {
-        /// The insertion that makes it.
+        /// The stay that makes it, by its beginning or its end.
         insertion: InsertionId,
         /// The entry.
         entry: NewEntry,
@@ -64,6 +64,20 @@ pub enum Effect {
         /// What.
         decision: Decision,
     },
+    /// Read a request again.
+    ReadRequest {
+        /// For whom.
+        entry: EntryId,
+        /// Which.
+        request: RequestId,
+    },
+    /// Tell CM that a request is completed.
+    Complete {
+        /// For whom.
+        entry: EntryId,
+        /// What was decided and is set.
+        decision: Decision,
+    },
     /// Put an outcome on disk.
     Settle {
         /// Whose.
@@ -88,9 +102,9 @@ pub enum Effect {
 /// An entry on its way to the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
-    /// The insertion.
+    /// The card that came or went.
     pub draft: Draft,
-    /// `Sent` where a superseded entry may have sent something that has to be read back.
+    /// That of a superseded entry that may have sent something, which has to be read back.
     pub stage: Stage,
     /// The entries it takes the place of; those that have no outcome yet with theirs.
     pub supersedes: Vec<(EntryId, Option<Settlement>)>,

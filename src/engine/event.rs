@@ -2,8 +2,8 @@
 
 use super::Policy;
 use crate::domain::{
-    Atr, AuditLine, CallError, EntryId, Found, Identity, InsertionId, NotIdentified, PutAnswer,
-    ReaderName, Record,
+    Atr, AuditLine, CallError, CompleteAnswer, Departure, EntryId, Found, Identity, InsertionId,
+    NotIdentified, PutAnswer, ReaderName, Record, RequestStatus, Trigger,
 };
 
 /// Something that happened.
@@ -43,6 +43,8 @@ pub enum Event {
         reader: ReaderName,
         /// Which stay.
         insertion: InsertionId,
+        /// Whether it was taken out, as far as that can be told.
+        how: Departure,
     },
     /// A card was read.
     Probed {
@@ -55,8 +57,10 @@ pub enum Event {
     },
     /// The outbox took an entry, or not.
     Appended {
-        /// The insertion that made it.
+        /// The stay that made it.
         insertion: InsertionId,
+        /// By its beginning, or by its end.
+        trigger: Trigger,
         /// Its number and the audit lines of those it superseded; or why not.
         result: Result<(EntryId, Vec<AuditLine>), StoreFailure>,
     },
@@ -87,6 +91,20 @@ pub enum Event {
         entry: EntryId,
         /// How CM took it.
         result: Result<PutAnswer, CallError>,
+    },
+    /// A request was read again.
+    RequestRead {
+        /// For whom.
+        entry: EntryId,
+        /// Where it stands.
+        result: Result<RequestStatus, CallError>,
+    },
+    /// CM was told that a request is completed.
+    Completed {
+        /// For whom.
+        entry: EntryId,
+        /// How CM took it.
+        result: Result<CompleteAnswer, CallError>,
     },
     /// An outcome is on disk, or not.
     Settled {

@@ -7,23 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{Effect, Engine, NewEntry, Notice, Now, StoreFailure};
-use crate::domain::{AuditLine, Draft, EntryId, InsertionId, ReaderName};
+use crate::domain::{AuditLine, Draft, EntryId, InsertionId, ReaderName, Trigger};
 
 /// Identified cards that the disk has not taken yet. More than a day's work of a desk is not
 /// kept in memory: what does not fit is told as lost, loudly.
 const MAX_PENDING: usize = 256;
 
+/// A stay, by its beginning or by its end.
+pub(super) type Move = (InsertionId, Trigger);
+
 /// Identified cards on their way to the disk.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    pending: BTreeMap<InsertionId, Pending>,
+    pending: BTreeMap<Move, Pending>,
     trouble: Option<String>,
 }
 
 #[derive(Debug)]
 struct Pending {
     draft: Draft,
-    /// The moment of the insertion, on the clock that never jumps.
+    /// The moment at which it came or went, on the clock that never jumps.
     seen: Instant,
     /// Whether the card is out of the reader: its stay is over before it is on disk.
     left: bool,
@@ -44,25 +47,31 @@ impl Intake {
         self.to_offer().map(|(_, at)| at).min()
     }
 
+    /// How many cards are on their way to the disk.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.pending.len()
+    }
+
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.clone()
     }
 
     /// What is to be offered to the disk, and when: of each card the oldest, and not while that
     /// is being offered. One card's entries never overtake each other.
-    fn to_offer(&self) -> impl Iterator<Item = (InsertionId, Instant)> {
+    fn to_offer(&self) -> impl Iterator<Item = (Move, Instant)> {
         let mut cards = BTreeSet::new();
-        self.pending.iter().filter_map(move |(insertion, pending)| {
+        self.pending.iter().filter_map(move |(of, pending)| {
             let oldest = cards.insert(pending.draft.card());
             match pending.state {
-                State::Due(at) if oldest => Some((*insertion, at)),
+                State::Due(at) if oldest => Some((*of, at)),
                 State::Due(_) | State::Offered => None,
             }
         })
     }
 
-    fn next_due(&self, now: Instant) -> Option<InsertionId> {
-        self.to_offer().find(|(_, at)| *at <= now).map(|(insertion, _)| insertion)
+    fn next_due(&self, now: Instant) -> Option<Move> {
+        self.to_offer().find(|(_, at)| *at <= now).map(|(of, _)| of)
     }
 
     pub(super) fn readers(&self) -> impl Iterator<Item = &ReaderName> {
@@ -95,17 +104,21 @@ impl Engine {
             self.tell(Notice::Lost(Box::new(draft)));
             return;
         }
-        let state = State::Due(now.mono);
-        let pending = Pending { draft, seen, left: false, state, failures: 0 };
-        self.intake.pending.insert(insertion, pending);
+        let (state, trigger) = (State::Due(now.mono), draft.trigger);
+        let left = trigger == Trigger::Removed;
+        let pending = Pending { draft, seen, left, state, failures: 0 };
+        self.intake.pending.insert((insertion, trigger), pending);
     }
 
     pub(super) fn start_appends(&mut self, now: Now) {
-        while let Some(insertion) = self.intake.next_due(now.mono) {
-            let Some(pending) = self.intake.pending.get_mut(&insertion) else { return };
+        while let Some(of) = self.intake.next_due(now.mono) {
+            let Some(pending) = self.intake.pending.get_mut(&of) else { return };
             pending.state = State::Offered;
             let draft = pending.draft.clone();
-            let over = pending.left.then(|| Effect::EndStay { reader: draft.reader.clone() });
+            let (insertion, trigger) = of;
+            // The disk begins a stay with each insertion, though this one is over already.
+            let over = pending.left && trigger == Trigger::Inserted;
+            let over = over.then(|| Effect::EndStay { reader: draft.reader.clone() });
             let (stage, supersedes) = self.queue.supersede(&draft, insertion, now);
             let entry = NewEntry { draft, stage, supersedes };
             self.effects.push_back(Effect::Append { insertion, entry });
@@ -115,13 +128,14 @@ impl Engine {
 
     pub(super) fn appended(
         &mut self,
-        insertion: InsertionId,
+        of: Move,
         result: Result<(EntryId, Vec<AuditLine>), StoreFailure>,
         now: Now,
     ) {
         match result {
             Ok((entry, lines)) => {
-                let Some(pending) = self.intake.pending.remove(&insertion) else { return };
+                let Some(pending) = self.intake.pending.remove(&of) else { return };
+                let (insertion, trigger) = of;
                 for line in lines {
                     self.publish(line);
                 }
@@ -130,15 +144,19 @@ impl Engine {
                     self.desk.entered(insertion, &pending.draft, entry);
                 }
                 self.queue.superseded(insertion, entry, (pending.draft, pending.seen), now);
-                self.link.knock_soon(now);
+                if trigger == Trigger::Inserted {
+                    self.link.knock_soon(now);
+                }
             }
-            Err(failure) => self.not_appended(insertion, &failure, now),
+            Err(failure) => self.not_appended(of, &failure, now),
         }
     }
 
-    fn not_appended(&mut self, insertion: InsertionId, failure: &StoreFailure, now: Now) {
-        self.queue.not_superseded(insertion);
-        if let Some(pending) = self.intake.pending.get_mut(&insertion) {
+    fn not_appended(&mut self, of: Move, failure: &StoreFailure, now: Now) {
+        if of.1 == Trigger::Inserted {
+            self.queue.not_superseded(of.0);
+        }
+        if let Some(pending) = self.intake.pending.get_mut(&of) {
             let delay = self.policy.retry.delay(pending.failures, &mut self.random);
             pending.failures += 1;
             pending.state = State::Due(now.mono + delay);

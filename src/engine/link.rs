@@ -3,6 +3,7 @@
 //! While CM is away one entry at a time knocks for all of them, at moments that grow further
 //! apart. A new insertion makes the next knock come at once, though never within a second of
 //! the last, and never before the time that CM itself asked for. A person passes that time too.
+//! The jitter comes on top of that time: CM asks many stations for the same one.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -14,6 +15,10 @@ use crate::domain::{AwayReason, CallError, EntryId, LinkView};
 
 /// The least time between a knock and the next, where a new insertion makes that one.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the shortest wait is doubled, at the least, to spread the stations over the time after
+/// the one that CM asked for: half a minute, where the shortest is a second.
+const SPREAD: u32 = 5;
 
 /// The connection to CM.
 #[derive(Debug, Default)]
@@ -92,6 +97,19 @@ pub(super) enum Answered {
     Back,
 }
 
+/// The next knock after so many failures. Where CM named a time it names it to many stations, so
+/// that even the first wait after it is spread.
+fn next_knock(
+    asked: Instant,
+    failures: u32,
+    retry: Retry,
+    random: &mut fastrand::Rng,
+    now: Now,
+) -> Instant {
+    let spread = if asked > now.mono { failures.max(SPREAD) } else { failures };
+    asked + retry.delay(spread, random)
+}
+
 impl Away {
     /// The soonest moment for a knock that does not wait for its turn.
     fn soonest(&self, now: Now) -> Instant {
@@ -113,7 +131,7 @@ impl Away {
             self.next_knock = if std::mem::take(&mut self.hurry) {
                 self.soonest(now)
             } else {
-                now.mono + retry.delay(self.failures, random)
+                next_knock(asked, self.failures, retry, random, now)
             };
         }
         self.not_before = self.not_before.max(asked);
@@ -224,7 +242,11 @@ impl Link {
     ) -> Option<Notice> {
         let (reason, retry_after) = match error {
             CallError::Away { reason, retry_after, .. } => (*reason, *retry_after),
-            CallError::Failed { http_status: 404 | 500.., retry_after, .. } => {
+            // Nobody comes through, and what is asked for is not there: so it is while the API is off.
+            CallError::Failed { http_status: 404, retry_after, .. } => {
+                (AwayReason::ApiOff, *retry_after)
+            }
+            CallError::Failed { http_status: 500.., retry_after, .. } => {
                 (AwayReason::ServerError, *retry_after)
             }
             CallError::Failed { retry_after, .. } => (AwayReason::NotCm, *retry_after),
@@ -250,7 +272,7 @@ impl Link {
             outage,
             failures: 0,
             last_try: now.mono,
-            next_knock: (now.mono + retry.delay(0, random)).max(asked),
+            next_knock: next_knock(asked, 0, retry, random, now),
             not_before: asked,
             knocker: None,
             hurry: false,
@@ -277,6 +299,12 @@ impl Link {
     /// Whether CM answers what it is asked.
     pub(super) const fn is_up(&self) -> bool {
         matches!(self.state, State::Up { .. } | State::InDoubt(_))
+    }
+
+    /// How many answers of a CM that was forgotten are waited for.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.asked_before.len()
     }
 
     #[cfg(test)]

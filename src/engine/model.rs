@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::Policy;
-use super::tests::world::cm::{Mood, RETIRE, RETIRED, record_id};
+use super::tests::world::cm::{ACTIVE, DISABLE, Mood, RETIRE, RETIRED, record_id};
 use super::tests::world::disk::{Verb, is_parked};
-use super::tests::world::{Crash, DAY, HOUR, READERS, SECOND, World, policy};
+use super::tests::world::{Crash, DAY, HOUR, READERS, SECOND, World, policy, removing};
+
+use crate::domain::{RequestType, Trigger};
 
 const CARDS: u8 = 3;
 
@@ -32,8 +35,10 @@ enum Act {
         reader: usize,
         card: u8,
     },
+    /// Somebody wants the card retired, or disabled when it goes.
     Request {
         card: u8,
+        kind: RequestType,
     },
     Cm(Mood),
     CmOnce(Mood),
@@ -55,8 +60,15 @@ enum Act {
         after: usize,
         applied: bool,
     },
+    /// The clock on the wall is set, or the machine slept: the other one does not notice.
     WallJumps {
-        days: i64,
+        seconds: i64,
+    },
+    Reboot {
+        seconds: i64,
+    },
+    Replug {
+        reader: usize,
     },
     Retry {
         back: i64,
@@ -75,6 +87,7 @@ fn mood() -> impl Strategy<Value = Mood> {
         3 => Just(Mood::Away),
         2 => Just(Mood::AnswerLost),
         2 => Just(Mood::Failing),
+        1 => Just(Mood::Off),
         1 => (1_u64..400).prop_map(Mood::Busy),
         1 => Just(Mood::Refusing),
         1 => Just(Mood::Wrong),
@@ -82,6 +95,7 @@ fn mood() -> impl Strategy<Value = Mood> {
         1 => Just(Mood::PutFailing),
         1 => Just(Mood::NoContent),
         1 => Just(Mood::NoContentNoChange),
+        1 => Just(Mood::CompleteRefused),
     ]
 }
 
@@ -93,7 +107,8 @@ fn act() -> impl Strategy<Value = Act> {
         8 => (reader(), card()).prop_map(|(reader, card)| Act::Insert { reader, card }),
         3 => reader().prop_map(|reader| Act::Remove { reader }),
         1 => (reader(), card()).prop_map(|(reader, card)| Act::Swap { reader, card }),
-        3 => card().prop_map(|card| Act::Request { card }),
+        3 => (card(), prop::sample::select(vec![RETIRE, DISABLE]))
+            .prop_map(|(card, kind)| Act::Request { card, kind }),
         3 => mood().prop_map(Act::Cm),
         3 => mood().prop_map(Act::CmOnce),
         1 => (card(), mood()).prop_map(|(card, mood)| Act::CmOfCard { card, mood }),
@@ -107,7 +122,9 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::RestartService),
         2 => (1_usize..8, any::<bool>())
             .prop_map(|(after, applied)| Act::CrashSoon { after, applied }),
-        1 => (-400_i64..400).prop_map(|days| Act::WallJumps { days }),
+        1 => jump().prop_map(|seconds| Act::WallJumps { seconds }),
+        1 => jump().prop_map(|seconds| Act::Reboot { seconds }),
+        1 => reader().prop_map(|reader| Act::Replug { reader }),
         2 => (0_i64..4).prop_map(|back| Act::Retry { back }),
         1 => (0_i64..4).prop_map(|back| Act::Discard { back }),
         8 => prop::sample::select(vec![10, 90, 150, 1_100, 5_000, 60_000, 3_600_000])
@@ -115,12 +132,44 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// By how much a clock is wrong, in seconds: a little, an hour of summer, a battery that is empty.
+fn jump() -> impl Strategy<Value = i64> {
+    const A_DAY: i64 = 24 * 3600;
+    prop_oneof![-5_i64..5, Just(3600), Just(-3600), -400 * A_DAY..400 * A_DAY]
+}
+
+/// What the rules of a history say.
+#[derive(Debug, Clone, Copy)]
+struct Site {
+    /// Whether cards that go are disabled where that is requested; else cards that come are.
+    removals: bool,
+    /// Whether requests are completed.
+    completes: bool,
+}
+
+fn site() -> impl Strategy<Value = Site> {
+    (any::<bool>(), any::<bool>()).prop_map(|(removals, completes)| Site { removals, completes })
+}
+
+impl Site {
+    fn policy(self) -> Policy {
+        let mut policy = if self.removals { removing() } else { policy() };
+        policy.concurrency = NonZeroUsize::new(2).unwrap();
+        policy.rules.rules[1].card_status = vec![ACTIVE];
+        for rule in &mut policy.rules.rules {
+            rule.complete_request = self.completes;
+        }
+        policy
+    }
+}
+
 /// What must be true, from nothing but the acts.
 #[derive(Debug, Default)]
 struct Model {
     /// How many entries there were when the card in this reader was put in, and which card.
     put_in: BTreeMap<&'static str, (u8, i64)>,
-    requested: [bool; CARDS as usize + 1],
+    retire: [bool; CARDS as usize + 1],
+    disable: [bool; CARDS as usize + 1],
 }
 
 impl Model {
@@ -134,6 +183,7 @@ impl Model {
         for (reader, (card, before)) in &self.put_in {
             let made = world.disk.appended.iter().any(|(id, draft)| {
                 id.number() > *before
+                    && draft.trigger == Trigger::Inserted
                     && draft.reader.as_str() == *reader
                     && draft.identity == super::tests::world::identity(*card)
             });
@@ -142,22 +192,18 @@ impl Model {
     }
 }
 
-fn play(acts: &[Act]) {
-    let mut policy: Policy = policy();
-    policy.concurrency = NonZeroUsize::new(2).unwrap();
-    let mut world = World::with(policy);
+fn play(site: Site, acts: &[Act]) {
+    let mut world = World::with(site.policy());
     let mut model = Model::default();
     for act in acts {
         perform(&mut world, &mut model, act);
         world.disk.check();
-        let view = world.engine.outbox_view();
-        assert!(view.waiting + view.parked <= 4 * usize::from(CARDS), "{}", world.story());
     }
     lift_every_fault(&mut world);
     world.run(2 * HOUR);
     check_quiet(&world);
     model.check_stays(&world);
-    put_every_card_in_once_more(&mut world, &model);
+    put_every_card_in_once_more(&mut world, site, &model);
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others are faults")]
@@ -177,11 +223,14 @@ fn perform(world: &mut World, model: &mut Model, act: &Act) {
             model.put_in(world, reader, card);
             world.swap_in_one_look(READERS[reader], card);
         }
-        Act::Request { card } => {
-            if !std::mem::replace(&mut model.requested[usize::from(card)], true) {
-                world.cm.request(card, RETIRE);
+        Act::Request { card, kind } => {
+            let known = if kind == RETIRE { &mut model.retire } else { &mut model.disable };
+            if !std::mem::replace(&mut known[usize::from(card)], true) {
+                world.cm.request(card, kind);
             }
         }
+        Act::Replug { reader } => replug(world, model, reader),
+        Act::Reboot { seconds } => world.reboot(SignedDuration::from_secs(seconds)),
         Act::Reload => world.reload(),
         Act::Restart => world.restart(),
         Act::RestartMeanwhile { reader, card } => restart_meanwhile(world, model, reader, card),
@@ -214,10 +263,7 @@ fn disturb(world: &mut World, act: &Act) {
         Act::CrashSoon { after, applied } => {
             world.crash = Some(Crash { at: world.effects + after, applied });
         }
-        Act::WallJumps { days } => {
-            world.now.wall =
-                world.now.wall.saturating_add(jiff::SignedDuration::from_hours(24 * days)).unwrap();
-        }
+        Act::WallJumps { seconds } => world.jump(SignedDuration::from_secs(seconds)),
         _ => {}
     }
 }
@@ -226,6 +272,21 @@ fn take_away(world: &mut World, card: u8) {
     let at = world.seated().find(|(_, seated)| *seated == card).map(|(reader, _)| reader.clone());
     if let Some(reader) = at {
         world.remove(reader.as_str());
+    }
+}
+
+/// A daemon that dies while a reader is pulled need not know of it: the card is where it was.
+fn replug(world: &mut World, model: &mut Model, reader: usize) {
+    let name = READERS[reader];
+    let seated = world.seated().find(|(reader, _)| reader.as_str() == name);
+    let card = seated.map(|(_, card)| card);
+    let (before, lives) = (model.put_in.clone(), world.lives);
+    if let Some(card) = card {
+        model.put_in(world, reader, card);
+    }
+    world.replug(name);
+    if world.lives != lives {
+        model.put_in = before;
     }
 }
 
@@ -254,6 +315,7 @@ fn lift_every_fault(world: &mut World) {
 
 /// Nothing is under way; every entry has its outcome; memory and disk agree.
 fn check_quiet(world: &World) {
+    world.check_removals();
     assert!(world.is_quiet(), "{}", world.story());
     let parked = world.disk.entries.len();
     assert!(world.disk.entries.values().all(|row| is_parked(&row.stage)), "{}", world.story());
@@ -263,21 +325,29 @@ fn check_quiet(world: &World) {
     assert!(world.disk.stays.keys().all(|reader| stays.contains_key(reader)), "{}", world.story());
 }
 
-/// Without faults an insertion does what the rule says, and nothing else.
-fn put_every_card_in_once_more(world: &mut World, model: &Model) {
+/// Without faults a card that comes or goes has done what the rules say, and nothing else.
+fn put_every_card_in_once_more(world: &mut World, site: Site, model: &Model) {
     for card in 1..=CARDS {
-        let was = world.cm.status(card);
         take_away(world, card);
+        world.run(10 * SECOND);
+        let comes =
+            expected(world, card, if site.removals { &[RETIRE] } else { &[DISABLE, RETIRE] });
         world.insert(READERS[0], card);
         world.run(10 * SECOND);
-        let expected = match (model.requested[usize::from(card)], was == RETIRED) {
-            (false, _) => "nothing-to-do",
-            (true, true) => "already-set",
-            (true, false) => "updated",
-        };
-        assert_eq!(world.outcome(world.entries()), expected, "{}", world.story());
-        let retired = world.cm.records[&record_id(card)].1.status == RETIRED;
-        assert_eq!(retired, model.requested[usize::from(card)]);
+        check_outcome(world, card, comes);
+        if site.removals {
+            let goes = expected(world, card, &[DISABLE]);
+            world.remove(READERS[0]);
+            world.run(10 * SECOND);
+            check_outcome(world, card, goes);
+        }
+        let status = world.cm.records[&record_id(card)].1.status;
+        if !model.retire[usize::from(card)] {
+            assert_ne!(status, RETIRED, "nobody wanted that: {}", world.story());
+        }
+        if !model.retire[usize::from(card)] && !model.disable[usize::from(card)] {
+            assert_eq!(status, ACTIVE, "nobody wanted that: {}", world.story());
+        }
     }
     world.run(40 * DAY);
     check_quiet(world);
@@ -285,11 +355,32 @@ fn put_every_card_in_once_more(world: &mut World, model: &Model) {
     assert_eq!(world.engine.outbox_view().trouble, None, "{}", world.story());
 }
 
+/// What comes of a card in this state, by the rules of [`Site`]: a record is disabled only while it
+/// is active, and retired in any case; the older request goes first.
+fn expected(world: &World, card: u8, kinds: &[RequestType]) -> &'static str {
+    let status = world.cm.status(card);
+    let mut open = world.cm.open_kinds(card);
+    open.retain(|kind| kinds.contains(kind) && (*kind == RETIRE || status == ACTIVE));
+    match open.first() {
+        None => "nothing-to-do",
+        Some(kind) if *kind == RETIRE && status == RETIRED => "already-set",
+        Some(_) => "updated",
+    }
+}
+
+fn check_outcome(world: &World, card: u8, expected: &str) {
+    let last = world.disk.ever().filter(|id| world.card_at(*id) == card).last().unwrap();
+    assert_eq!(world.disk.trail(last), [expected], "card {card}: {}", world.story());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_history_keeps_the_contract(acts in prop::collection::vec(act(), 1..50)) {
-        play(&acts);
+    fn every_history_keeps_the_contract(
+        site in site(),
+        acts in prop::collection::vec(act(), 1..50),
+    ) {
+        play(site, &acts);
     }
 }

@@ -3,10 +3,13 @@
 //! ```text
 //! Idle → LookingUp → Saving → Pushing → Ending        (what the rules decide is sent)
 //!      → ReadingBack → Ending | LookingUp             (something may have been sent before)
+//!
+//! Pushing | LookingUp → Saving → Completing → Ending  (the rule completes the request as well)
+//! ReadingBack [→ Saving] → ReadingRequest → Completing | Ending
 //! ```
 //!
 //! Whatever fails on the way goes back to Idle and is tried again later; what is known about a
-//! possible change in CM (`Stage::Sent`) is never forgotten on that way.
+//! possible change in CM (`Stage::Sent`, `Stage::Completing`) is never forgotten on that way.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,9 +18,10 @@ use super::Now;
 use super::link::millis;
 use crate::domain::{
     CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId, OutboxView, Outcome,
-    ParkReason, Settlement, Stage,
+    ParkReason, Settlement, Stage, Trigger,
 };
 
+mod completing;
 mod ends;
 mod start;
 mod steps;
@@ -41,9 +45,9 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Waiting {
     draft: Draft,
-    /// What has been decided and may have been sent.
-    sent: Option<Decision>,
-    /// CM said yes to that, but not what the status is now.
+    /// What has been decided and may have been sent: as on disk, or about to be.
+    stage: Stage,
+    /// CM said yes to what was sent last, but not what is so now.
     said_yes: bool,
     step: Step,
     /// The older entry of the card, where that has to end first.
@@ -91,8 +95,15 @@ enum Step {
     },
     Saving {
         decision: Decision,
+        then: Then,
     },
     Pushing {
+        decision: Decision,
+    },
+    ReadingRequest {
+        decision: Decision,
+    },
+    Completing {
         decision: Decision,
     },
     /// The outcome is decided and on its way to the disk.
@@ -102,13 +113,33 @@ enum Step {
     },
 }
 
+/// What follows once a decision is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The status is set.
+    Push,
+    /// The status is set already: the request is completed.
+    Complete,
+    /// The same, but where the request stands has to be read first.
+    ReadRequest,
+}
+
+impl Then {
+    const fn stage(self, decision: Decision) -> Stage {
+        match self {
+            Self::Push => Stage::Sent(decision),
+            Self::Complete | Self::ReadRequest => Stage::Completing(decision),
+        }
+    }
+}
+
 impl Waiting {
-    fn new(draft: Draft, sent: Option<Decision>, seen: Instant, now: Now) -> Self {
+    fn new(draft: Draft, stage: Stage, seen: Instant, now: Now) -> Self {
         Self {
             seen,
             since: seen,
             draft,
-            sent,
+            stage,
             said_yes: false,
             step: Step::Idle,
             after: None,
@@ -125,17 +156,17 @@ impl Waiting {
 
     /// An entry that is known from the disk only: the clock on the wall says how old it is.
     fn from_disk(entry: Entry, now: Now) -> Self {
-        let (draft, sent) = (entry.draft, entry.stage.sent().cloned());
+        let (draft, stage) = (entry.draft, entry.stage.resumed());
         let age = Duration::try_from(now.wall.duration_since(draft.seen_at)).unwrap_or_default();
-        Self::new(draft, sent, now.mono.checked_sub(age).unwrap_or(now.mono), now)
+        Self::new(draft, stage, now.mono.checked_sub(age).unwrap_or(now.mono), now)
     }
 
     fn settlement(&self, outcome: Outcome, detail: String, now: Now) -> Settlement {
         Settlement {
             outcome,
             at: now.wall,
-            decision: self.sent.clone(),
-            detail,
+            decision: self.stage.sent().cloned(),
+            detail: self.in_words(outcome, detail),
             http_status: None,
             correlation_id: None,
             attempts: self.attempts,
@@ -144,23 +175,24 @@ impl Waiting {
         }
     }
 
-    fn stage(&self) -> Stage {
-        Stage::waiting(self.sent.clone())
+    /// What a person must know where it ends halfway: the first half is done.
+    fn in_words(&self, outcome: Outcome, detail: String) -> String {
+        let Stage::Completing(decision) = &self.stage else { return detail };
+        if outcome.park_reason().is_none() && outcome != Outcome::Discarded {
+            return detail;
+        }
+        let to = &decision.to_name;
+        let done = if decision.outcome() == Outcome::AlreadySet {
+            format!("the record has status {to} already")
+        } else {
+            format!("the status WAS set to {to}")
+        };
+        format!("{done}, but the request is not completed: {detail}")
     }
 
     /// Whether a newer insertion of the card can still take over: not once the outcome is decided.
     const fn can_be_superseded(&self) -> bool {
         !matches!(self.step, Step::Ending { .. })
-    }
-
-    /// Whether something of this entry may have reached CM that was not confirmed.
-    fn unconfirmed(&self) -> Option<Decision> {
-        match &self.step {
-            Step::Pushing { decision } | Step::ReadingBack { decision } => Some(decision.clone()),
-            Step::Idle | Step::LookingUp | Step::Saving { .. } | Step::Ending { .. } => {
-                self.sent.clone()
-            }
-        }
     }
 }
 
@@ -186,7 +218,8 @@ impl Queue {
         queue
     }
 
-    /// What a new entry of a card takes the place of, and what it inherits from it.
+    /// What a new entry of a card takes the place of, and what it inherits from it. A card that went
+    /// takes nobody's place: what its insertion began is brought to its end first.
     pub(super) fn supersede(
         &mut self,
         draft: &Draft,
@@ -194,11 +227,14 @@ impl Queue {
         now: Now,
     ) -> (Stage, Vec<(EntryId, Option<Settlement>)>) {
         let card = draft.card();
-        let mut inherited = None;
+        let mut inherited = Stage::Queued;
         let mut gone = Vec::new();
+        if draft.trigger == Trigger::Removed {
+            return (inherited, gone);
+        }
         for (id, old) in &mut self.waiting {
             if old.draft.card() == card && old.can_be_superseded() {
-                inherited = old.unconfirmed().or(inherited);
+                inherited = newer(inherited, &old.stage);
                 old.superseded_by = Some(insertion);
                 let why = "the card was put in again".to_owned();
                 gone.push((*id, Some(old.settlement(Outcome::Superseded, why, now))));
@@ -210,7 +246,7 @@ impl Queue {
                 gone.push((*id, None));
             }
         }
-        (Stage::waiting(inherited), gone)
+        (inherited, gone)
     }
 
     /// The new entry is on disk, and those whose place it takes are gone from there.
@@ -222,16 +258,16 @@ impl Queue {
         now: Now,
     ) {
         let card = draft.card();
-        let mut sent = None;
+        let mut stage = Stage::Queued;
         self.waiting.retain(|_, old| {
             if old.superseded_by != Some(insertion) {
                 return true;
             }
-            sent = old.unconfirmed().or_else(|| sent.take());
+            stage = newer(std::mem::replace(&mut stage, Stage::Queued), &old.stage);
             false
         });
         self.parked.retain(|_, old| old.claim != Some(Claim::Insertion(insertion)));
-        let mut new = Waiting::new(draft, sent, seen, now);
+        let mut new = Waiting::new(draft, stage, seen, now);
         new.through_then = self.came_through;
         let older = self.waiting.iter().rev().find(|(_, old)| old.draft.card() == card);
         new.after = older.map(|(id, _)| *id);
@@ -268,7 +304,7 @@ impl Queue {
             millis(next.saturating_duration_since(now.mono))
         };
         let waiting = self.waiting.iter().map(|(id, entry)| EntryView {
-            entry: Entry { id: *id, draft: entry.draft.clone(), stage: entry.stage() },
+            entry: Entry { id: *id, draft: entry.draft.clone(), stage: entry.stage.clone() },
             attempts: entry.attempts,
             last_error: entry.last_error.clone(),
             next_try_ms: (entry.step == Step::Idle).then(|| wait(entry)),
@@ -307,7 +343,11 @@ impl Queue {
     pub(super) fn asking(&self) -> impl Iterator<Item = EntryId> {
         self.busy.values().copied().filter(|id| {
             self.waiting.get(id).is_none_or(|entry| match entry.step {
-                Step::LookingUp | Step::ReadingBack { .. } | Step::Pushing { .. } => true,
+                Step::LookingUp
+                | Step::ReadingBack { .. }
+                | Step::Pushing { .. }
+                | Step::ReadingRequest { .. }
+                | Step::Completing { .. } => true,
                 Step::Idle | Step::Saving { .. } | Step::Ending { .. } => false,
             })
         })
@@ -320,7 +360,7 @@ impl Queue {
 
     /// Whether anything that may have been sent is not confirmed, but for this entry's.
     fn updates_wait(&self, but: EntryId) -> bool {
-        self.waiting.iter().any(|(id, entry)| *id != but && entry.unconfirmed().is_some())
+        self.waiting.iter().any(|(id, entry)| *id != but && entry.stage.sent().is_some())
     }
 
     /// How many entries have a call under way, or one that nobody waits for any more.
@@ -329,6 +369,12 @@ impl Queue {
             self.waiting.get(id).is_some_and(|entry| matches!(entry.step, Step::Ending { .. }))
         };
         self.busy.values().filter(|id| !ending(id)).count()
+    }
+
+    /// How much is held: entries that wait, entries that are parked, cards in hand.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.waiting.len(), self.parked.len(), self.busy.len())
     }
 
     /// The entries that may start.
@@ -343,6 +389,11 @@ impl Queue {
             })
             .map(|(id, entry)| (*id, entry))
     }
+}
+
+/// What a newer entry inherits: what the newest of the older ones may have sent.
+fn newer(inherited: Stage, old: &Stage) -> Stage {
+    if old.sent().is_some() { old.clone() } else { inherited }
 }
 
 /// What an entry is parked with.

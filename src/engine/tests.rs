@@ -2,10 +2,12 @@
 
 pub(super) mod world;
 
+mod completing;
 mod crashes;
 mod outages;
 mod outcomes;
 mod people;
 mod readers;
+mod removals;
 mod storage;
 mod superseding;

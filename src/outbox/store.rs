@@ -77,16 +77,17 @@ impl Store {
         let id = EntryId::new(next_number(&tx, "entry", "id")?);
         let Append { draft, stage, .. } = append;
         row::insert_entry(&tx, &Entry { id, draft: draft.clone(), stage: stage.clone() })?;
-        row::upsert_stay(
-            &tx,
-            &Stay {
+        // A card that went has no stay any more; that of the next may be there already.
+        if draft.trigger.is_insertion() {
+            let stay = Stay {
                 reader: draft.reader.clone(),
                 event_count: draft.event_count,
                 atr: draft.atr.clone(),
                 card: draft.card(),
                 entry: id,
-            },
-        )?;
+            };
+            row::upsert_stay(&tx, &stay)?;
+        }
         tx.commit()?;
         self.entries = left + 1;
         Ok(Appended { entry: id, lines })
@@ -290,7 +291,7 @@ fn next_number(tx: &Transaction<'_>, table: &str, column: &str) -> Result<i64, S
 fn is_parked(stage: &Stage) -> bool {
     match stage {
         Stage::Parked { .. } => true,
-        Stage::Queued | Stage::Sent(_) => false,
+        Stage::Queued | Stage::Sent(_) | Stage::Completing(_) => false,
     }
 }
 

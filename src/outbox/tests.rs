@@ -19,7 +19,7 @@ use super::budget::Budget;
 use super::*;
 use crate::domain::{
     Candidate, CardId, CardStatus, Decision, Family, IdRule, Identity, NotIdentified,
-    NotIdentifiedReason, Outcome, ParkReason, Serial,
+    NotIdentifiedReason, Outcome, ParkReason, Serial, Trigger,
 };
 
 /// A directory, and the outbox in it.
@@ -86,6 +86,7 @@ fn draft(number: u8) -> Draft {
     let first = candidate(number.into());
     let second = Candidate { card_id: card(u128::from(number) << 64), rule: IdRule::GidsCardidBe };
     Draft {
+        trigger: Trigger::Inserted,
         seen_at: at(number.into()),
         reader: "HID Omnikey 3121 [CCID Interface] (AB12) 00 00".into(),
         label: "Desk 3, left".to_owned(),
@@ -114,6 +115,7 @@ fn decision(number: u8) -> Decision {
         from: CardStatus::new(2),
         to: CardStatus::new(5),
         to_name: "Retired".to_owned(),
+        complete_request: false,
     }
 }
 

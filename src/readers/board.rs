@@ -78,7 +78,11 @@ mod tests {
     fn removal_detachment_and_the_end_of_the_service_end_every_stay() {
         let first = InsertionId::ZERO;
         let endings = [
-            Observation::Removed { reader: "A".into(), insertion: first },
+            Observation::Removed {
+                reader: "A".into(),
+                insertion: first,
+                how: crate::domain::Departure::Taken,
+            },
             Observation::Detached { reader: "A".into() },
             Observation::ServiceDown { reason: String::new() },
         ];

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tracing::debug;
 
-use crate::domain::{Atr, InsertionId, ReaderName};
+use crate::domain::{Atr, Departure, InsertionId, ReaderName};
 
 use super::Observation;
 
@@ -97,7 +97,7 @@ impl Table {
         self.readers.retain(|reader, known| {
             let stays = there.contains(reader);
             if !stays {
-                changes.extend(known.end(reader));
+                changes.extend(known.end(reader, Departure::Unclear));
                 changes.push(Observation::Detached { reader: reader.clone() });
             }
             stays
@@ -119,7 +119,7 @@ impl Table {
             let Look { reader, occupant, event_count } = look;
             self.readers.insert(reader, Known { occupant, event_count, stay: known.stay });
         } else {
-            changes.extend(known.end(&look.reader));
+            changes.extend(known.end(&look.reader, departure(&look, events)));
             self.begin(look, false, changes);
         }
     }
@@ -154,8 +154,21 @@ impl Table {
 
 impl Known {
     /// The end of the stay, if there is one.
-    fn end(&self, reader: &ReaderName) -> Option<Observation> {
-        self.stay.map(|insertion| Observation::Removed { reader: reader.clone(), insertion })
+    fn end(&self, reader: &ReaderName, how: Departure) -> Option<Observation> {
+        self.stay.map(|insertion| Observation::Removed { reader: reader.clone(), insertion, how })
+    }
+}
+
+/// How the card left that was there before this look, with so many events in between. pcscd
+/// counts each insertion and removal: without one, the card is still where it was and only answers
+/// otherwise, or not any more.
+/// A count of 0 began anew with the card in the reader.
+const fn departure(look: &Look, events: u32) -> Departure {
+    let counted = events > 0 && look.event_count > 0;
+    match look.occupant {
+        Occupant::Nothing => Departure::Taken,
+        Occupant::Mute | Occupant::Card(_) if counted => Departure::Taken,
+        Occupant::Mute | Occupant::Card(_) | Occupant::Unknown => Departure::Unclear,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use reqwest::{Method, Url};
 
-use crate::domain::{CardId, Decision, RecordId};
+use crate::domain::{CardId, Decision, RecordId, RequestId};
 use crate::wire::cm;
 
 /// The most that is read of an answer that holds a record or a few: a record has about 700 bytes.
@@ -10,6 +10,9 @@ const OBJECT_LIMIT: usize = 1 << 20;
 
 /// The most that is read of a list of requests, which is not held: it ends what never ends.
 const LIST_LIMIT: usize = 64 << 20;
+
+/// The name of the status of a request that is done.
+pub(super) const COMPLETED: &str = "Completed";
 
 /// One call to CM.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +25,10 @@ pub(super) enum Call<'a> {
     OpenRequests(&'static str),
     /// `PUT /requests/{reqid}/smartcards/{scid}`
     SetStatus(&'a Decision),
+    /// `GET /requests/{id}`
+    Request(RequestId),
+    /// `PUT /requests/{id}`
+    Complete(RequestId),
 }
 
 impl Call<'_> {
@@ -32,20 +39,27 @@ impl Call<'_> {
             Self::Record(_) => "/smartcards/{uuid}",
             Self::OpenRequests(_) => "/requests?status",
             Self::SetStatus(_) => "/requests/{reqid}/smartcards/{scid}",
+            Self::Request(_) | Self::Complete(_) => "/requests/{id}",
         }
     }
 
     pub(super) const fn method(&self) -> Method {
         match self {
-            Self::RecordsOfCard(_) | Self::Record(_) | Self::OpenRequests(_) => Method::GET,
-            Self::SetStatus(_) => Method::PUT,
+            Self::RecordsOfCard(_) | Self::Record(_) | Self::OpenRequests(_) | Self::Request(_) => {
+                Method::GET
+            }
+            Self::SetStatus(_) | Self::Complete(_) => Method::PUT,
         }
     }
 
     /// How long a good answer may be, in bytes.
     pub(super) const fn limit(&self) -> usize {
         match self {
-            Self::RecordsOfCard(_) | Self::Record(_) | Self::SetStatus(_) => OBJECT_LIMIT,
+            Self::RecordsOfCard(_)
+            | Self::Record(_)
+            | Self::SetStatus(_)
+            | Self::Request(_)
+            | Self::Complete(_) => OBJECT_LIMIT,
             Self::OpenRequests(_) => LIST_LIMIT,
         }
     }
@@ -53,8 +67,11 @@ impl Call<'_> {
     /// The JSON that is sent, where some is.
     pub(super) fn body(&self) -> Option<String> {
         match self {
-            Self::RecordsOfCard(_) | Self::Record(_) | Self::OpenRequests(_) => None,
+            Self::RecordsOfCard(_) | Self::Record(_) | Self::OpenRequests(_) | Self::Request(_) => {
+                None
+            }
             Self::SetStatus(decision) => Some(cm::status_update(&decision.to_name)),
+            Self::Complete(_) => Some(cm::status_update(COMPLETED)),
         }
     }
 
@@ -66,6 +83,9 @@ impl Call<'_> {
             }
             Self::Record(record) => with_path(base, &["smartcards", &record.to_string()]),
             Self::OpenRequests(status) => with_query(base, "requests", ("status", status)),
+            Self::Request(request) | Self::Complete(request) => {
+                with_path(base, &["requests", &request.to_string()])
+            }
             Self::SetStatus(Decision { request, record, .. }) => with_path(
                 base,
                 &["requests", &request.to_string(), "smartcards", &record.to_string()],

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::call::COMPLETED;
 use super::classify::misread;
 use super::http::List;
 use super::{AwayReason, away};
 use crate::domain::{
-    CallError, CardId, Decision, Numbers, PutAnswer, Record, RecordId, Request, RequestId,
-    RequestStatus,
+    CallError, CardId, CompleteAnswer, Decision, Numbers, PutAnswer, Record, RecordId, Request,
+    RequestId, RequestStatus,
 };
 use crate::wire::cm;
 
@@ -59,6 +60,40 @@ pub(super) fn put_answer(decision: &Decision, body: &[u8]) -> Result<PutAnswer, 
         }
         (Some(_), []) | (None, _) => Ok(PutAnswer::Unconfirmed),
         (Some(_), _) => Err(several_records(decision.record)),
+    }
+}
+
+/// Where the one request that was asked for by its id stands.
+pub(super) fn the_request(id: RequestId, body: &[u8]) -> Result<RequestStatus, CallError> {
+    one_request(id, body)?.ok_or_else(|| {
+        away(AwayReason::NotCm, "the answer is empty where a request must be".to_owned())
+    })
+}
+
+/// Whether CM completed what it was told to complete.
+pub(super) fn complete_answer(
+    id: RequestId,
+    body: &[u8],
+    numbers: &Numbers,
+) -> Result<CompleteAnswer, CallError> {
+    let completed = numbers.request_status.number(COMPLETED).map(RequestStatus::new);
+    let status = one_request(id, body)?;
+    let confirmed = status.is_some() && status == completed;
+    Ok(if confirmed { CompleteAnswer::Confirmed } else { CompleteAnswer::Unconfirmed })
+}
+
+/// The status of the request with this id; `None` where the answer says nothing.
+fn one_request(id: RequestId, body: &[u8]) -> Result<Option<RequestStatus>, CallError> {
+    let requests = cm::request_statuses(body).map_err(|error| misread(&error, body))?;
+    match requests.as_slice() {
+        [] => Ok(None),
+        [(known, status)] if *known == id => Ok(Some(*status)),
+        [(other, _)] => Err(CallError::WrongAnswer {
+            detail: format!("asked about request {id}, CM answered about request {other}"),
+        }),
+        [..] => Err(CallError::WrongAnswer {
+            detail: format!("asked about request {id}, CM answered with several"),
+        }),
     }
 }
 

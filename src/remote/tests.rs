@@ -76,6 +76,7 @@ fn decision() -> Decision {
         from: CardStatus::new(2),
         to: CardStatus::new(6),
         to_name: "Retired".to_owned(),
+        complete_request: false,
     }
 }
 
@@ -141,6 +142,17 @@ async fn a_lookup_asks_for_records_and_open_requests_and_joins_them() {
 }
 
 #[tokio::test]
+async fn records_and_requests_are_asked_for_side_by_side() {
+    // Nobody is answered before all three have asked.
+    let all = Arc::new(std::sync::Barrier::new(3));
+    let server = Server::start(move |seen| {
+        all.wait();
+        cm(CARD)(seen)
+    });
+    assert!(remote(&server).lookup(&identity()).await.unwrap().records.is_some());
+}
+
+#[tokio::test]
 async fn a_second_candidate_is_asked_for_only_when_the_first_is_unknown() {
     let server = Server::start(cm(SECOND));
     let found = remote(&server).lookup(&identity()).await.unwrap();
@@ -180,6 +192,42 @@ async fn a_status_update_is_put_and_confirmed_by_the_record() {
     assert_eq!(seen.target, format!("{BASE}/requests/{REQUEST}/smartcards/{RECORD}"));
     assert_eq!(seen.body, r#"{"status":"Retired"}"#);
     assert!(seen.headers.contains(&"content-type: application/json".to_owned()), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_completion_is_put_and_confirmed_by_the_request() {
+    let server = Server::start(|seen| {
+        let status = if seen.method == "PUT" { 8 } else { 18 };
+        let body = format!(r#"{{"Uuid":"{REQUEST}","RequestType":7,"Status":{status}}}"#);
+        Reply::Answer(answer(OK, "Content-Type: application/json\r\n", &body))
+    });
+    let remote = remote(&server);
+    let request = REQUEST.parse().unwrap();
+    assert_eq!(remote.request_status(request).await, Ok(RequestStatus::new(18)));
+    assert_eq!(remote.complete(request).await, Ok(CompleteAnswer::Confirmed));
+    let [read, put] = server.seen().try_into().unwrap();
+    let target = format!("{BASE}/requests/{REQUEST}");
+    assert_eq!(
+        (read.method.as_str(), read.target, read.body.as_str()),
+        ("GET", target.clone(), "")
+    );
+    assert_eq!((put.method.as_str(), &put.target), ("PUT", &target));
+    assert_eq!(put.body, r#"{"status":"Completed"}"#);
+    assert!(put.headers.contains(&"content-type: application/json".to_owned()), "{put:?}");
+}
+
+#[tokio::test]
+async fn a_completion_that_is_not_confirmed_lost_or_refused_is_told_as_such() {
+    let request = || REQUEST.parse().unwrap();
+    let (_server, unsaid) = world(|| Reply::Answer(answer("204 No Content", "", "")));
+    assert_eq!(unsaid.complete(request()).await, Ok(CompleteAnswer::Unconfirmed));
+    let (_server, lost) = world(|| Reply::Cut(Vec::new()));
+    assert_away(lost.complete(request()).await, AwayReason::Unreachable);
+    let (_server, taken) = world(|| Reply::Answer(answer("405 Method Not Allowed", "", "")));
+    assert_away(taken.complete(request()).await, AwayReason::MethodTaken);
+    let (_server, refused) = world(|| Reply::Answer(answer("403 Forbidden", "", "\"no\"")));
+    let refused = refused.complete(request()).await;
+    assert!(matches!(refused, Err(CallError::Refused { http_status: 403, .. })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -1,55 +1,168 @@
-//! The same decision in words, for a person who asks `cardbridge lookup`.
+//! The same decision in words, rule by rule, for a person who asks `cardbridge lookup`.
 
-use super::{Facts, Objection, Rule, RuleSet, Verdict, decide, objection, requests_of};
-use crate::domain::{Record, Request};
+use super::choice::{Choice, Objection, about, choose, objection, requests_of};
+use super::{Facts, Rule, RuleSet, Verdict, decide_on, subject};
+use crate::domain::{Decision, Record, RecordId, Request, RequestId, Trigger};
 
-/// What one rule makes of one open request.
+/// What comes of a card that comes, or goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The record that is meant, where that is clear.
+    pub record: Option<RecordId>,
+    /// What is done.
+    pub verdict: Verdict,
+    /// What each rule for that makes of it, in the order of the file.
+    pub findings: Vec<Finding>,
+}
+
+/// What one rule makes of a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The rule's name.
     pub rule: String,
-    /// The request.
-    pub request: Request,
-    /// Why the rule does not act on it; `None`: it does.
-    pub objection: Option<String>,
+    /// What sets it off.
+    pub on: Trigger,
+    /// Whether it is the one that acts.
+    pub acts: bool,
+    /// The request that it acts on.
+    pub request: Option<RequestId>,
+    /// Why it would act, or not, in words.
+    pub words: String,
 }
 
-/// What the rules would do, and what each of them makes of each open request of the card.
+/// What the rules would do, and what each of them that is for such a moment makes of the card.
 #[must_use]
-pub fn explain(rules: &RuleSet, facts: &Facts<'_>) -> (Verdict, Vec<Finding>) {
-    let records = facts.found.records.as_ref().map_or(&[][..], |(_, records)| records.as_slice());
-    let mut findings = Vec::new();
-    for record in records {
-        for request in requests_of(facts.found, record) {
-            findings.extend(rules.rules.iter().map(|rule| {
-                Finding {
-                    rule: rule.name.clone(),
-                    request: request.clone(),
-                    objection: objection(rule, facts.role, record, request)
-                        .map(|why| words(rules, rule, why, (record, request), facts.role)),
-                }
-            }));
+pub fn explain(rules: &RuleSet, facts: &Facts<'_>) -> Explanation {
+    let (record, verdict, choice) = match subject(rules, facts) {
+        Ok((candidate, record)) => {
+            let verdict = decide_on(rules, facts, candidate, record);
+            (Some(record), verdict, choose(rules, facts, record))
+        }
+        Err(doubt) => (None, doubt.verdict(), Choice::None),
+    };
+    let of_moment = rules.rules.iter().filter(|rule| rule.on == facts.trigger);
+    let findings = of_moment.map(|rule| {
+        let (acts, request, words) = match record {
+            Some(record) => finding(rules, facts, (rule, record), (&choice, &verdict)),
+            None => (false, None, format!("does not act: {}", reason(&verdict))),
+        };
+        Finding { rule: rule.name.clone(), on: rule.on, acts, request, words }
+    });
+    let findings = findings.collect();
+    Explanation { record: record.map(|record| record.id), verdict, findings }
+}
+
+fn finding(
+    rules: &RuleSet,
+    facts: &Facts<'_>,
+    (rule, record): (&Rule, &Record),
+    (choice, verdict): (&Choice<'_, '_>, &Verdict),
+) -> (bool, Option<RequestId>, String) {
+    match choice {
+        Choice::This(chosen, request) if chosen.name == rule.name => {
+            let words = acting(rules, rule, verdict, request.id);
+            let picked = picked(rule, about(rule, facts, record).len());
+            let acts = !matches!(verdict, Verdict::Park { .. });
+            (acts, Some(request.id), format!("{words}{picked}"))
+        }
+        Choice::Several(chosen, why) if chosen.name == rule.name => {
+            (false, None, format!("asks a person: {why} (pick = refuse)"))
+        }
+        Choice::This(first, _) | Choice::Several(first, _) => {
+            let why = objection_to_all(rules, facts, rule, record).unwrap_or_else(|| {
+                format!("rule {} goes first: its request is older, or it stands before", first.name)
+            });
+            (false, None, format!("does not act: {why}"))
+        }
+        Choice::None => {
+            let why = objection_to_all(rules, facts, rule, record).unwrap_or_default();
+            (false, None, format!("does not act: {why}"))
         }
     }
-    (decide(rules, facts), findings)
+}
+
+/// What the rule that acts does.
+fn acting(rules: &RuleSet, rule: &Rule, verdict: &Verdict, request: RequestId) -> String {
+    let from = |decision: &Decision| rules.numbers.card_status_text(decision.from);
+    let rest = |set: &str| {
+        if rule.complete_request {
+            format!("{set}, and completes the request")
+        } else {
+            format!("{set}, and leaves the request open")
+        }
+    };
+    match verdict {
+        Verdict::Set { decision, warning } => {
+            let set = format!("sets {} instead of {}", decision.to_name, from(decision));
+            let mind = warning.as_ref().map(|text| format!("; mind: {text}")).unwrap_or_default();
+            format!("acts on request {request}: {}{mind}", rest(&set))
+        }
+        Verdict::AlreadySet { decision } => {
+            let set = format!("sets nothing, the record is {} already", decision.to_name);
+            format!("acts on request {request}: {}", rest(&set))
+        }
+        Verdict::NothingToDo { .. } | Verdict::UnknownCard { .. } | Verdict::Park { .. } => {
+            format!("asks a person about request {request}: {}", reason(verdict))
+        }
+    }
+}
+
+fn picked(rule: &Rule, about: usize) -> String {
+    if about < 2 {
+        return String::new();
+    }
+    format!("; of {about} open requests that it is about, that is the {}", rule.pick.as_str())
+}
+
+/// Why nothing is set, by the verdict itself.
+fn reason(verdict: &Verdict) -> &str {
+    match verdict {
+        Verdict::NothingToDo { why } | Verdict::UnknownCard { why } | Verdict::Park { why, .. } => {
+            why
+        }
+        Verdict::Set { .. } | Verdict::AlreadySet { .. } => "",
+    }
+}
+
+/// Why a rule is about none of the open requests, or `None` where it is about one.
+fn objection_to_all(
+    rules: &RuleSet,
+    facts: &Facts<'_>,
+    rule: &Rule,
+    record: &Record,
+) -> Option<String> {
+    let requests = requests_of(facts.found, record);
+    if requests.is_empty() {
+        return Some(format!("no open request names record {}", record.id));
+    }
+    let objections: Vec<_> = requests
+        .iter()
+        .map(|request| objection(rule, facts, record, request))
+        .collect::<Option<_>>()?;
+    // One that has the right type says more than those that have not.
+    let closest = objections.iter().find(|why| **why != Objection::RequestType);
+    let why = closest.copied().unwrap_or(Objection::RequestType);
+    Some(words(rules, rule, why, (record, &requests), facts.role))
 }
 
 fn words(
     rules: &RuleSet,
     rule: &Rule,
     why: Objection,
-    (record, request): (&Record, &Request),
+    (record, requests): (&Record, &[&Request]),
     role: &str,
 ) -> String {
     let numbers = &rules.numbers;
     match why {
+        Objection::Trigger => format!("it is for cards that are {}", rule.on.as_str()),
         Objection::RequestType => {
-            let wanted: Vec<_> =
-                rule.request_types.iter().map(|kind| numbers.request_type_text(*kind)).collect();
+            let wanted = rule.request_types.iter().map(|kind| numbers.request_type_text(*kind));
+            let open =
+                requests.iter().map(|request| numbers.request_type_text(request.request_type));
             format!(
-                "it is about {}, the request is {}",
-                wanted.join(" or "),
-                numbers.request_type_text(request.request_type)
+                "it is about {}, what is open is {}",
+                wanted.collect::<Vec<_>>().join(" or "),
+                open.collect::<Vec<_>>().join(", ")
             )
         }
         Objection::CardStatus => {

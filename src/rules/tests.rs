@@ -1,5 +1,7 @@
+use insta::assert_snapshot;
+
 use super::*;
-use crate::domain::{CardId, Family, IdRule, RecordId, RequestId, RequestStatus, Serial};
+use crate::domain::{CardId, Family, IdRule, RecordId, Request, RequestId, RequestStatus, Serial};
 
 const ATR: &str = "3b8d0180fba000000397425446590301c8";
 const CARD: &str = "bc88f13f-83ba-4037-8262-46eba1291c6e";
@@ -51,10 +53,13 @@ fn request_id(n: u8) -> RequestId {
 fn rules() -> RuleSet {
     let rule = |name: &str, kind, to: &str, number| Rule {
         name: name.to_owned(),
+        on: Trigger::Inserted,
         request_types: vec![RequestType::new(kind)],
         set_status: (to.to_owned(), CardStatus::new(number)),
         card_status: vec![],
         reader_role: vec![],
+        complete_request: false,
+        pick: Pick::Oldest,
     };
     RuleSet {
         rules: vec![rule("retire", 7, "Retired", 6), rule("disable", 4, "Disabled", 3)],
@@ -69,7 +74,16 @@ fn found(records: Vec<Record>, requests: Vec<Request>) -> Found {
 
 fn verdict(rules: &RuleSet, found: &Found) -> Verdict {
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    decide(rules, &Facts { role: "desk", atr: Some(&atr), identity: &identity, found })
+    decide(
+        rules,
+        &Facts {
+            trigger: Trigger::Inserted,
+            role: "desk",
+            atr: Some(&atr),
+            identity: &identity,
+            found,
+        },
+    )
 }
 
 #[track_caller]
@@ -84,6 +98,21 @@ fn decision(verdict: Verdict) -> Decision {
 
 const DAY1: &str = "2026-01-01T00:00:00Z";
 const DAY2: &str = "2026-01-02T00:00:00Z";
+
+#[test]
+fn a_request_that_is_carried_out_hides_none_that_is_not() {
+    let disabled = || vec![record(1, 3)];
+    let both = vec![request(1, 4, 1, DAY1), request(2, 7, 1, DAY2)];
+    let Verdict::Set { decision, .. } = verdict(&rules(), &found(disabled(), both)) else {
+        panic!("the older Disable request is carried out already")
+    };
+    assert_eq!((decision.request, decision.to_name.as_str()), (request_id(2), "Retired"));
+    let one = vec![request(1, 4, 1, DAY1)];
+    let Verdict::AlreadySet { decision } = verdict(&rules(), &found(disabled(), one)) else {
+        panic!("nothing else is wanted")
+    };
+    assert_eq!(decision.request, request_id(1));
+}
 
 #[test]
 fn a_retire_request_retires_the_card() {
@@ -124,10 +153,58 @@ fn of_several_requests_the_oldest_counts() {
 }
 
 #[test]
-fn a_request_without_a_time_counts_as_the_youngest() {
-    let requests = vec![request(1, 4, 1, "-"), request(2, 7, 1, DAY2)];
+fn a_request_without_a_time_comes_after_those_with_one_however_they_are_picked() {
+    let requests = vec![request(1, 7, 1, "-"), request(2, 7, 1, DAY2), request(3, 7, 1, "-")];
+    let dated = found(vec![record(1, 2)], requests.clone());
+    let undated = found(vec![record(1, 2)], vec![requests[2].clone(), requests[0].clone()]);
+    for pick in [Pick::Oldest, Pick::Newest] {
+        let rules = picking(pick);
+        assert_eq!(decision(verdict(&rules, &dated)).request, request_id(2), "{pick:?}");
+        // Where none has a time, the id decides: the answer must not depend on CM's order.
+        assert_eq!(decision(verdict(&rules, &undated)).request, request_id(1), "{pick:?}");
+    }
+}
+
+/// The rules, the first of which picks so.
+fn picking(pick: Pick) -> RuleSet {
+    let mut rules = rules();
+    rules.rules[0].pick = pick;
+    rules
+}
+
+#[test]
+fn a_rule_picks_among_the_requests_that_it_is_about() {
+    let requests = vec![request(1, 7, 1, DAY2), request(2, 7, 1, DAY1), request(3, 7, 2, DAY1)];
     let found = found(vec![record(1, 2)], requests);
-    assert_eq!(decision(verdict(&rules(), &found)).request, request_id(2));
+    for (pick, meant) in [(Pick::Oldest, 2), (Pick::Newest, 1)] {
+        assert_eq!(
+            decision(verdict(&picking(pick), &found)).request,
+            request_id(meant),
+            "{pick:?}"
+        );
+    }
+    let Verdict::Park { reason, why } = verdict(&picking(Pick::Refuse), &found) else { panic!() };
+    assert_eq!(reason, ParkReason::Ambiguous);
+    for id in [request_id(1), request_id(2)] {
+        assert!(why.contains(&id.to_string()), "{why}");
+    }
+}
+
+#[test]
+fn a_rule_that_refuses_to_pick_takes_the_only_request_of_its_types() {
+    let requests = vec![request(1, 7, 1, DAY1), request(2, 5, 1, DAY2), request(3, 4, 1, DAY2)];
+    let found = found(vec![record(1, 2)], requests);
+    assert_eq!(decision(verdict(&picking(Pick::Refuse), &found)).request, request_id(1));
+}
+
+#[test]
+fn the_oldest_request_says_which_rule_picks() {
+    // The Disable request is older than both Retire requests: its rule acts, and picks it.
+    let requests = vec![request(1, 7, 1, DAY2), request(2, 7, 1, DAY2), request(3, 4, 1, DAY1)];
+    let found = found(vec![record(1, 2)], requests);
+    for pick in [Pick::Oldest, Pick::Newest, Pick::Refuse] {
+        assert_eq!(decision(verdict(&picking(pick), &found)).request, request_id(3), "{pick:?}");
+    }
 }
 
 #[test]
@@ -192,7 +269,16 @@ fn a_rule_can_be_for_some_statuses_and_some_readers() {
     let disabled = found(vec![record(1, 3)], vec![request(1, 7, 1, DAY1)]);
     let (atr, identity) = (ATR.parse().unwrap(), identity());
     let at = |role| {
-        decide(&rules, &Facts { role, atr: Some(&atr), identity: &identity, found: &disabled })
+        decide(
+            &rules,
+            &Facts {
+                trigger: Trigger::Inserted,
+                role,
+                atr: Some(&atr),
+                identity: &identity,
+                found: &disabled,
+            },
+        )
     };
     assert!(matches!(at("return"), Verdict::Set { .. }));
     assert!(matches!(at("desk"), Verdict::NothingToDo { .. }));
@@ -204,13 +290,154 @@ fn an_unknown_card_is_unknown() {
     assert!(matches!(verdict(&rules(), &none), Verdict::UnknownCard { .. }));
 }
 
-#[test]
-fn the_explanation_names_each_rules_objection() {
-    let found = found(vec![record(1, 2)], vec![request(1, 4, 1, DAY1)]);
+/// What each rule says of a card that was put in, or taken out.
+fn findings(rules: &RuleSet, trigger: Trigger, found: &Found) -> Vec<String> {
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    let facts = Facts { role: "desk", atr: Some(&atr), identity: &identity, found: &found };
-    let (verdict, findings) = explain(&rules(), &facts);
-    assert!(matches!(verdict, Verdict::Set { .. }));
-    let objections: Vec<_> = findings.iter().map(|f| f.objection.as_deref()).collect();
-    assert_eq!(objections, [Some("it is about Retire, the request is Disable"), None]);
+    let facts = Facts { trigger, role: "desk", atr: Some(&atr), identity: &identity, found };
+    let explanation = explain(rules, &facts);
+    assert_eq!(explanation.verdict, decide(rules, &facts), "the words are about what is done");
+    let acting = explanation.findings.iter().filter(|finding| finding.acts).count();
+    let acts = matches!(explanation.verdict, Verdict::Set { .. } | Verdict::AlreadySet { .. });
+    assert_eq!(acting, usize::from(acts));
+    let line = |finding: &Finding| format!("{}: {}", finding.rule, finding.words);
+    explanation.findings.iter().map(line).collect()
+}
+
+fn put_in(rules: &RuleSet, found: &Found) -> String {
+    findings(rules, Trigger::Inserted, found).join("\n")
+}
+
+#[test]
+fn each_rule_says_in_words_why_it_acts_or_not() {
+    let disable = found(vec![record(1, 2)], vec![request(1, 4, 1, DAY1)]);
+    assert_snapshot!(put_in(&rules(), &disable), @r"
+    retire: does not act: it is about Retire, what is open is Disable
+    disable: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Disabled instead of Active, and leaves the request open
+    ");
+    let nothing = found(vec![record(1, 2)], vec![]);
+    assert_snapshot!(put_in(&rules(), &nothing), @r"
+    retire: does not act: no open request names record 17cf063d-e337-4aa9-a822-346554000001
+    disable: does not act: no open request names record 17cf063d-e337-4aa9-a822-346554000001
+    ");
+    let both = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1), request(2, 4, 1, DAY2)]);
+    assert_snapshot!(put_in(&rules(), &both), @r"
+    retire: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Retired instead of Active, and leaves the request open
+    disable: does not act: rule retire goes first: its request is older, or it stands before
+    ");
+    let unknown = Found { records: None, requests: vec![] };
+    assert_snapshot!(put_in(&rules(), &unknown), @r"
+    retire: does not act: CM has no record of this card
+    disable: does not act: CM has no record of this card
+    ");
+    let two = found(vec![record(1, 2), record(2, 2)], vec![]);
+    assert!(put_in(&rules(), &two).contains("retire: does not act: CM has 2 records of this card"));
+}
+
+#[test]
+fn conditions_of_a_rule_are_told_in_words() {
+    let mut rules = rules();
+    rules.rules[0].card_status = vec![CardStatus::new(3)];
+    rules.rules[1].reader_role = vec!["out".to_owned(), "lost".to_owned()];
+    let both = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1), request(2, 4, 1, DAY2)]);
+    assert_snapshot!(put_in(&rules, &both), @r"
+    retire: does not act: it wants the record Disabled, it is Active
+    disable: does not act: it is for readers with the role out or lost, this one has desk
+    ");
+}
+
+#[test]
+fn what_a_rule_picks_and_completes_is_told_in_words() {
+    let requests = vec![request(1, 7, 1, DAY2), request(2, 7, 1, DAY1)];
+    let two = found(vec![record(1, 2)], requests.clone());
+    let retired = found(vec![record(1, 6)], requests);
+    let mut rules = picking(Pick::Newest);
+    rules.rules.truncate(1);
+    rules.rules[0].complete_request = true;
+    assert_snapshot!(put_in(&rules, &two), @"retire: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Retired instead of Active, and completes the request; of 2 open requests that it is about, that is the newest");
+    assert_snapshot!(put_in(&rules, &retired), @"retire: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets nothing, the record is Retired already, and completes the request; of 2 open requests that it is about, that is the newest");
+    rules.rules[0].pick = Pick::Refuse;
+    assert_snapshot!(put_in(&rules, &two), @"retire: asks a person: rule retire is about 2 open requests and picks none of them: b105403d-d021-41ea-9f11-be3d67000002, b105403d-d021-41ea-9f11-be3d67000001 (pick = refuse)");
+}
+
+#[test]
+fn another_atr_is_told_in_words() {
+    let mut known = record(1, 2);
+    known.atr = Some("3b00".parse().unwrap());
+    let found = found(vec![known], vec![request(1, 7, 1, DAY1)]);
+    let mut rules = rules();
+    rules.rules.truncate(1);
+    assert!(
+        put_in(&rules, &found)
+            .ends_with("; mind: CM has ATR 3b00, the card has 3b8d0180fba000000397425446590301c8")
+    );
+    rules.atr_mismatch = AtrMismatch::Refuse;
+    assert!(put_in(&rules, &found).contains("retire: asks a person about request"));
+}
+
+#[test]
+fn a_removal_is_explained_by_the_rules_for_removals() {
+    let mut rules = rules();
+    rules.rules[1].on = Trigger::Removed;
+    let found = found(vec![record(1, 2)], vec![request(1, 4, 1, DAY1), request(2, 7, 1, DAY2)]);
+    assert_snapshot!(put_in(&rules, &found), @"retire: acts on request b105403d-d021-41ea-9f11-be3d67000002: sets Retired instead of Active, and leaves the request open");
+    let taken_out = findings(&rules, Trigger::Removed, &found).join("\n");
+    assert_snapshot!(taken_out, @"disable: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Disabled instead of Active, and leaves the request open");
+    assert!(rules.listens(Trigger::Removed) && rules.listens(Trigger::Inserted));
+    assert!(!self::rules().listens(Trigger::Removed));
+}
+
+#[test]
+fn a_request_that_names_the_card_as_its_old_or_its_new_one_is_about_it() {
+    for (old, new) in [(Some(1), None), (None, Some(1)), (Some(9), Some(1)), (Some(1), Some(9))] {
+        let mut asked = request(1, 7, 1, DAY1);
+        (asked.old_card, asked.new_card) = (old.map(record_id), new.map(record_id));
+        let found = found(vec![record(1, 2)], vec![asked]);
+        assert_eq!(decision(verdict(&rules(), &found)).record, record_id(1), "{old:?} {new:?}");
+    }
+}
+
+#[test]
+fn several_requests_for_one_of_several_records_name_one_record_only() {
+    let requests = vec![request(1, 7, 2, DAY1), request(2, 4, 2, DAY2)];
+    let found = found(vec![record(1, 2), record(2, 2), record(3, 6)], requests);
+    assert_eq!(decision(verdict(&rules(), &found)).record, record_id(2));
+}
+
+#[test]
+fn a_request_that_names_a_retired_record_means_it_all_the_same() {
+    let found = found(vec![record(1, 6), record(2, 2)], vec![request(1, 7, 1, DAY1)]);
+    assert!(matches!(verdict(&rules(), &found), Verdict::AlreadySet { .. }));
+}
+
+#[test]
+fn only_retired_records_and_no_request_are_nothing_to_do() {
+    let found = found(vec![record(1, 6), record(2, 6)], vec![]);
+    assert!(matches!(verdict(&rules(), &found), Verdict::NothingToDo { .. }));
+}
+
+#[test]
+fn of_several_records_of_a_second_choice_id_only_those_with_the_cards_atr_count() {
+    let mut other = record(2, 2);
+    other.atr = Some("3b00".parse().unwrap());
+    let second = |record: Record, named| Found {
+        records: Some((candidate(SWAPPED, IdRule::GidsCardidBe), vec![record, other.clone()])),
+        requests: vec![request(1, 7, named, DAY1)],
+    };
+    assert_eq!(decision(verdict(&rules(), &second(record(1, 2), 1))).record, record_id(1));
+    // The request is about the record that is not believed.
+    assert!(matches!(verdict(&rules(), &second(record(1, 2), 2)), Verdict::NothingToDo { .. }));
+}
+
+#[test]
+fn an_atr_that_cm_does_not_have_or_nobody_read_is_no_mismatch() {
+    let strict = RuleSet { atr_mismatch: AtrMismatch::Refuse, ..rules() };
+    let mut known = record(1, 2);
+    known.atr = None;
+    let without = found(vec![known], vec![request(1, 7, 1, DAY1)]);
+    assert!(matches!(verdict(&strict, &without), Verdict::Set { warning: None, .. }));
+    let with = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1)]);
+    let identity = identity();
+    let trigger = Trigger::Inserted;
+    let unread = Facts { trigger, role: "desk", atr: None, identity: &identity, found: &with };
+    assert!(matches!(decide(&strict, &unread), Verdict::Set { warning: None, .. }));
 }

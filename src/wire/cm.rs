@@ -19,7 +19,7 @@ use crate::domain::{CardStatus, Record, RecordId};
 
 pub use complaint::{Complaint, complaint, plain};
 use json::{Item, Names, Object};
-pub use list::{ListReader, Listed, requests};
+pub use list::{ListReader, Listed, request_statuses, requests};
 use split::Splitter;
 
 /// Why a body is not what was asked for.
@@ -50,10 +50,23 @@ const MAX_RECORDS: usize = 1000;
 /// A record that stands there twice counts once; two of one id that do not say the same are wrong.
 pub fn records(body: &[u8]) -> Result<Vec<Record>, ReadError> {
     let mut records = Vec::new();
+    each_object(body, ("a smart card", OF_A_RECORD), |object, text| {
+        record(object, text).and_then(|record| add(&mut records, record))
+    })?;
+    Ok(records)
+}
+
+/// Hands over each object of a whole body: a list, a single one, `null` or nothing. What is wrong
+/// with one is told only when the body is read to its end.
+fn each_object(
+    body: &[u8],
+    (kind, names): (&'static str, Names),
+    mut take: impl FnMut(&Object, &str) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
     let mut fault = None;
     let mut each = |text: &str| {
-        let read = match object(text, "a smart card", OF_A_RECORD)? {
-            Ok(Some(object)) => record(&object, text).and_then(|record| add(&mut records, record)),
+        let read = match object(text, kind, names)? {
+            Ok(Some(object)) => take(&object, text),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -65,7 +78,7 @@ pub fn records(body: &[u8]) -> Result<Vec<Record>, ReadError> {
     let mut splitter = Splitter::new(body.len());
     splitter.push(body, &mut each)?;
     splitter.finish(&mut each)?;
-    fault.map_or(Ok(records), Err)
+    fault.map_or(Ok(()), Err)
 }
 
 fn add(records: &mut Vec<Record>, record: Record) -> Result<(), ReadError> {

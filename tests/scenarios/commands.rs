@@ -154,11 +154,50 @@ fn lookup_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(world.cm.puts().len(), 0);
     assert_eq!(status(&world), ACTIVE);
 
+    let rules = json["rules"].as_array().unwrap();
+    let told: Vec<_> = rules.iter().map(|rule| (&rule["rule"], &rule["acts"])).collect();
+    assert_eq!(told, [(&"retire".into(), &true.into()), (&"disable".into(), &false.into())]);
+    assert_eq!(rules[0]["request"], REQUEST);
+    for words in [
+        "sets Retired instead of Active, and leaves the request open",
+        "disable: does not act: it is about Disable, what is open is Retire",
+    ] {
+        assert!(output.stdout.contains(words), "{}", output.stdout);
+    }
+
     world.cm.set_fault(Fault::Unauthorized);
     assert_eq!(world.cli(&["lookup", "--card-id", CARD]).unwrap().code, Some(4));
     world.cm.clear_faults();
     world.cm.go_away().unwrap();
     assert_eq!(world.cli(&["lookup", "--card-id", CARD]).unwrap().code, Some(3));
+    world.finish().unwrap();
+}
+
+#[test]
+fn lookup_tells_what_each_rule_would_do_when_a_card_comes_and_when_it_goes() {
+    let Some(world) = world() else { return };
+    let rules = [
+        retire_rule("complete_request = true\npick = \"newest\"\n"),
+        "[[rule]]\nname = \"lost\"\non = \"removed\"\nrequest_type = [\"Disable\"]\n\
+         set_status = \"Disabled\""
+            .to_owned(),
+    ];
+    let world = world.config_extra(&rules.concat()).without_daemon().start().unwrap();
+    let lookup = ["lookup", "--card-id", CARD];
+    let text = world.cli(&lookup).unwrap().stdout;
+    for words in [
+        "sets Retired instead of Active, and completes the request",
+        "lost, when it is taken out: does not act: it is about Disable, what is open is Retire",
+        "would set Retired instead of Active and complete the request, by rule retire",
+        "Taken out  would do nothing: no rule is about the open request (Retire)",
+    ] {
+        assert!(text.contains(words), "no {words:?} in\n{text}");
+    }
+    let json = world.cli(&[&lookup[..], &["--json"]].concat()).unwrap().json().unwrap();
+    assert_eq!(json["verdict"]["decision"]["complete_request"], true);
+    assert_eq!(json["verdict_on_removal"]["would"], "nothing-to-do");
+    assert_eq!((&json["rules"][1]["on"], &json["record"]), (&"removed".into(), &RECORD.into()));
+    assert_eq!(world.cm.puts().len(), 0);
     world.finish().unwrap();
 }
 

@@ -52,7 +52,7 @@ fn wait_card(world: &World, reader: usize, state: &str) -> Value {
 
 /// Waits until pcscd knows whether there is a card in a reader, whatever the daemon knows. A card
 /// that follows another at once may be taken for the same by vpcd.
-fn wait_pcscd(world: &World, reader: usize, card: bool) {
+pub(super) fn wait_pcscd(world: &World, reader: usize, card: bool) {
     let name = &world.pcscd.reader_names()[reader];
     let is_so = || {
         let seen = world.cli(&["scan", "--once", "--json"]).unwrap();

@@ -9,11 +9,13 @@
 )]
 
 mod commands;
+mod completing;
 mod desk;
 mod families;
 mod judges;
 mod kills;
 mod outages;
+mod removals;
 mod way;
 
 use std::time::Duration;
@@ -33,6 +35,8 @@ const REQUEST: &str = "b105403d-d021-41ea-9f11-be3d677d229e";
 /// CM's numbers.
 const ACTIVE: u32 = 2;
 const RETIRED: u32 = 6;
+const EXECUTING: u32 = 18;
+const COMPLETED: u32 = 8;
 const RETIRE: u32 = 7;
 
 /// A world, unless this machine cannot have one; then the test says so and is over.
@@ -52,6 +56,13 @@ fn status(world: &World) -> u32 {
 /// The bytes of the file `cardid` of a card whose id is this, as Windows stores it.
 fn cardid(id: &str) -> [u8; 16] {
     id.parse::<Uuid>().unwrap().to_bytes_le()
+}
+
+/// The default rule for Retire, with these lines added.
+fn retire_rule(lines: &str) -> String {
+    format!(
+        "[[rule]]\nname = \"retire\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\n{lines}"
+    )
 }
 
 /// A CM that knows the seed's card and request, and these cards, each with an approved Retire

@@ -61,7 +61,7 @@ impl Engine {
         entry.attempts += 1;
         entry.heard = false;
         self.queue.busy.insert(entry.draft.card(), id);
-        match entry.sent.clone() {
+        match entry.stage.sent().cloned() {
             Some(decision) => {
                 self.effects.push_back(Effect::ReadBack { entry: id, record: decision.record });
                 entry.step = Step::ReadingBack { decision };

@@ -1,6 +1,6 @@
 //! The steps of an entry.
 
-use super::Step;
+use super::{Step, Then};
 use crate::domain::{
     CallError, Decision, EntryId, Found, Outcome, ParkReason, PutAnswer, Record, Settlement, Stage,
 };
@@ -11,14 +11,13 @@ use crate::rules::{Facts, Verdict, decide};
 impl Engine {
     /// Takes a step out of an entry that is still current; else frees the card that an answer
     /// nobody waits for kept busy.
-    fn take_step(&mut self, id: EntryId) -> Option<Step> {
+    pub(super) fn take_step(&mut self, id: EntryId) -> Option<Step> {
         match self.queue.waiting.get_mut(&id) {
             Some(entry) if entry.superseded_by.is_none() => {
                 Some(std::mem::replace(&mut entry.step, Step::Idle))
             }
             superseded => {
                 if let Some(entry) = superseded {
-                    entry.sent = entry.unconfirmed();
                     entry.step = Step::Idle;
                 }
                 self.queue.busy.retain(|_, busy| *busy != id);
@@ -29,7 +28,7 @@ impl Engine {
     }
 
     /// Notes what an answer, whoever waits for it, says about CM.
-    fn heard<T>(&mut self, id: EntryId, result: &Result<T, CallError>, now: Now) {
+    pub(super) fn heard<T>(&mut self, id: EntryId, result: &Result<T, CallError>, now: Now) {
         if self.link.is_forgotten(id) {
             return;
         }
@@ -58,7 +57,9 @@ impl Engine {
 
     fn away(&mut self, id: EntryId, error: &CallError, now: Now) {
         let entry = self.queue.waiting.get(&id);
-        let of_update = entry.is_some_and(|entry| matches!(entry.step, Step::Pushing { .. }));
+        let of_update = entry.is_some_and(|entry| {
+            matches!(entry.step, Step::Pushing { .. } | Step::Completing { .. })
+        });
         let (retry, random) = (self.policy.retry, &mut self.random);
         let notice = self.link.away(id, (error, of_update), retry, random, now);
         self.effects.extend(notice.map(Effect::Tell));
@@ -104,31 +105,50 @@ impl Engine {
     fn judge(&mut self, id: EntryId, found: &Found, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         let draft = &entry.draft;
-        let facts =
-            Facts { role: &draft.role, atr: Some(&draft.atr), identity: &draft.identity, found };
+        let facts = Facts {
+            trigger: draft.trigger,
+            role: &draft.role,
+            atr: Some(&draft.atr),
+            identity: &draft.identity,
+            found,
+        };
         match decide(&self.policy.rules, &facts) {
             Verdict::Set { decision, warning } => {
-                entry.step = Step::Saving { decision: decision.clone() };
                 let warning = warning.map(|text| Effect::Tell(Notice::Warning { entry: id, text }));
                 self.effects.extend(warning);
-                self.effects.push_back(Effect::Save { entry: id, stage: Stage::Sent(decision) });
+                self.save(id, decision, Then::Push);
             }
-            Verdict::AlreadySet { decision } => {
-                let ours = entry
-                    .sent
-                    .as_ref()
-                    .is_some_and(|sent| sent.record == decision.record && sent.to == decision.to);
-                if ours {
-                    self.end(id, Outcome::Updated, UPDATED_LATE.to_owned(), now);
-                } else {
-                    entry.sent = Some(decision);
-                    self.end(id, Outcome::AlreadySet, ALREADY_SET.to_owned(), now);
-                }
-            }
+            Verdict::AlreadySet { decision } => self.found_set(id, decision, now),
             Verdict::NothingToDo { why } => self.end(id, Outcome::NothingToDo, why, now),
             Verdict::UnknownCard { why } => self.end(id, Outcome::UnknownCard, why, now),
             Verdict::Park { reason, why } => self.end(id, Outcome::Parked(reason), why, now),
         }
+    }
+
+    /// The record has the status: by what was sent before, or by somebody else.
+    fn found_set(&mut self, id: EntryId, found: Decision, now: Now) {
+        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
+        let sent = entry.stage.sent();
+        let ours = sent.filter(|sent| sent.record == found.record && sent.to == found.to);
+        let (decision, how) = match ours {
+            Some(sent) => (Decision { from: sent.from, ..found }, UPDATED_LATE),
+            None => (found, ALREADY_SET),
+        };
+        if decision.complete_request {
+            self.save(id, decision, Then::Complete);
+        } else {
+            let outcome = decision.outcome();
+            entry.stage = Stage::Sent(decision);
+            self.end(id, outcome, how.to_owned(), now);
+        }
+    }
+
+    /// Has the decision put on disk, and then goes on with it.
+    pub(super) fn save(&mut self, id: EntryId, decision: Decision, then: Then) {
+        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
+        entry.said_yes = false;
+        self.effects.push_back(Effect::Save { entry: id, stage: then.stage(decision.clone()) });
+        entry.step = Step::Saving { decision, then };
     }
 
     pub(in crate::engine) fn saved(
@@ -137,18 +157,17 @@ impl Engine {
         result: Result<(), StoreFailure>,
         now: Now,
     ) {
-        let Some(Step::Saving { decision }) = self.take_step(id) else { return };
+        let Some(Step::Saving { decision, then }) = self.take_step(id) else { return };
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         match result {
             Ok(()) => {
-                entry.sent = Some(decision.clone());
-                if !self.link.may_go_on(id) {
-                    self.rest(id, WENT_AWAY, now);
-                    return;
-                }
-                entry.step = Step::Pushing { decision: decision.clone() };
+                entry.stage = then.stage(decision.clone());
                 self.store_works();
-                self.effects.push_back(Effect::Push { entry: id, decision });
+                match then {
+                    Then::Push => self.push(id, decision, now),
+                    Then::Complete => self.complete(id, decision, now),
+                    Then::ReadRequest => self.read_request(id, decision, now),
+                }
             }
             Err(StoreFailure::EntryLost(detail)) => self.lose(id, detail),
             Err(failure) => {
@@ -156,6 +175,16 @@ impl Engine {
                 self.store_fails(&failure);
             }
         }
+    }
+
+    fn push(&mut self, id: EntryId, decision: Decision, now: Now) {
+        if !self.link.may_go_on(id) {
+            self.rest(id, WENT_AWAY, now);
+            return;
+        }
+        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
+        entry.step = Step::Pushing { decision: decision.clone() };
+        self.effects.push_back(Effect::Push { entry: id, decision });
     }
 
     pub(in crate::engine) fn pushed(
@@ -170,15 +199,18 @@ impl Engine {
         }
         let Some(Step::Pushing { decision }) = self.take_step(id) else { return };
         match result {
-            Ok(PutAnswer::Confirmed(_)) => self.confirmed(id, now),
+            Ok(PutAnswer::Confirmed(_)) if decision.complete_request => {
+                self.save(id, decision, Then::Complete);
+            }
+            Ok(PutAnswer::Confirmed(_)) => self.confirmed(id, Outcome::Updated, CONFIRMED, now),
             Ok(PutAnswer::Unconfirmed) => self.read_after_yes(id, decision, now),
             Err(error) => self.trouble(id, error, now),
         }
     }
 
-    fn confirmed(&mut self, id: EntryId, now: Now) {
+    pub(super) fn confirmed(&mut self, id: EntryId, outcome: Outcome, how: &str, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
-        let end = entry.settlement(Outcome::Updated, CONFIRMED.to_owned(), now);
+        let end = entry.settlement(outcome, how.to_owned(), now);
         self.conclude(id, Settlement { http_status: Some(200), ..end }, now);
     }
 
@@ -202,10 +234,22 @@ impl Engine {
     ) {
         self.heard(id, &result, now);
         let Some(Step::ReadingBack { decision }) = self.take_step(id) else { return };
-        let after_yes = self.queue.waiting.get(&id).is_some_and(|entry| entry.said_yes);
+        let Some(entry) = self.queue.waiting.get(&id) else { return };
+        let (after_yes, completing) = (entry.said_yes, matches!(entry.stage, Stage::Completing(_)));
         match result {
+            Ok(record) if record.status == decision.to && completing => {
+                self.read_request(id, decision, now);
+            }
+            Ok(record) if record.status == decision.to && decision.complete_request => {
+                self.save(id, decision, Then::ReadRequest);
+            }
             Ok(record) if record.status == decision.to => {
-                self.end(id, Outcome::Updated, READ_BACK.to_owned(), now);
+                self.end(id, decision.outcome(), READ_BACK.to_owned(), now);
+            }
+            Ok(record) if completing => {
+                let status = self.policy.rules.numbers.card_status_text(record.status);
+                let why = format!("the record has status {status} by now");
+                self.end(id, Outcome::Parked(ParkReason::WrongAnswer), why, now);
             }
             Ok(record) if after_yes => {
                 let status = self.policy.rules.numbers.card_status_text(record.status);
@@ -219,7 +263,7 @@ impl Engine {
     }
 }
 
-const WENT_AWAY: &str = "CM went away";
+pub(super) const WENT_AWAY: &str = "CM went away";
 
 const CONFIRMED: &str = "CM confirmed the new status";
 const ALREADY_SET: &str = "the record has that status already";

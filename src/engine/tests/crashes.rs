@@ -1,14 +1,22 @@
 //! Killed at every effect, with it done and not done: the next life goes on from the disk.
 
-use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
+use super::world::cm::{Ask, DISABLE, DISABLED, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
-use super::world::{Crash, HOUR, SECOND, World};
+use super::world::{Crash, HOUR, SECOND, World, completing, removing};
 
 /// Plays a scenario once whole and then with a crash at each of its effects, lifts every fault,
 /// lets time pass, and looks at what became of it.
 fn killed_everywhere(scenario: impl Fn(&mut World), look: impl Fn(&World)) {
+    killed_everywhere_in(World::new, scenario, look);
+}
+
+fn killed_everywhere_in(
+    make: impl Fn() -> World,
+    scenario: impl Fn(&mut World),
+    look: impl Fn(&World),
+) {
     let play = |crash| {
-        let mut world = World::new();
+        let mut world = make();
         world.crash = crash;
         scenario(&mut world);
         world.cm.mood = Mood::Fine;
@@ -158,6 +166,88 @@ fn an_outage_killed_anywhere_ends_with_every_card_done() {
             for card in 1..=3 {
                 assert_eq!(world.cm.status(card), RETIRED, "{}", world.story());
             }
+        },
+    );
+}
+
+/// The status is set once, the request completed once, whoever of the lives did which.
+fn retired_and_completed_once(world: &World) {
+    retired_once(world);
+    assert_eq!(world.cm.open(1), 0, "{}", world.story());
+    assert_eq!(world.asked(Ask::Complete), 1, "{}", world.story());
+}
+
+#[test]
+fn a_completion_killed_anywhere_is_made_exactly_once() {
+    killed_everywhere_in(
+        || World::with(completing()),
+        |world| {
+            world.cm.request(1, RETIRE);
+            world.insert("Left", 1);
+            world.run(SECOND);
+        },
+        |world| {
+            retired_and_completed_once(world);
+            let last = world.outcome(world.entries());
+            assert!(["updated", "nothing-to-do"].contains(&last.as_str()), "{}", world.story());
+        },
+    );
+}
+
+#[test]
+fn a_completion_whose_answers_are_lost_killed_anywhere_is_made_exactly_once() {
+    for lost in [[Mood::Fine, Mood::AnswerLost], [Mood::AnswerLost, Mood::Fine]] {
+        killed_everywhere_in(
+            || World::with(completing()),
+            |world| {
+                world.cm.request(1, RETIRE);
+                world.cm.script.push_back(Mood::Fine);
+                world.cm.script.extend(lost);
+                world.insert("Left", 1);
+                world.run(HOUR);
+            },
+            retired_and_completed_once,
+        );
+    }
+}
+
+#[test]
+fn a_card_put_in_again_while_its_request_is_completed_killed_anywhere_ends_once() {
+    killed_everywhere_in(
+        || World::with(completing()),
+        |world| {
+            world.cm.request(1, RETIRE);
+            world.cm.latency = 2 * SECOND;
+            world.insert("Left", 1);
+            world.run_until(|world| world.asked(Ask::Complete) > 0);
+            world.insert("Left", 1);
+            world.run(HOUR);
+        },
+        retired_and_completed_once,
+    );
+}
+
+#[test]
+fn a_removal_killed_anywhere_is_seen_whole_or_not_at_all() {
+    killed_everywhere_in(
+        || World::with(removing()),
+        |world| {
+            world.cm.request(1, DISABLE);
+            world.insert("Left", 1);
+            world.run(SECOND);
+            world.remove("Left");
+            world.run(SECOND);
+        },
+        |world| {
+            let removal =
+                world.disk.appended.iter().find(|(_, draft)| !draft.trigger.is_insertion());
+            let Some((entry, _)) = removal else {
+                // It was killed before the removal was on disk: nobody may claim it.
+                assert_eq!(world.asked(Ask::Push), 0);
+                return;
+            };
+            assert_eq!(world.disk.trail(*entry), ["updated"], "{}", world.story());
+            assert_eq!((world.cm.status(1), world.asked(Ask::Push)), (DISABLED, 1));
         },
     );
 }

@@ -1,5 +1,6 @@
 //! Waiting is not an outcome: CM away, back, slow, and failing on one card.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
@@ -497,4 +498,38 @@ fn a_restart_does_not_make_a_waiting_card_younger() {
     assert_eq!(world.outcome(1), "none");
     world.run(2 * DAY);
     assert_eq!(world.trail(1), ["parked: expired"]);
+}
+
+#[test]
+fn stations_that_cm_asks_to_come_back_at_one_moment_come_back_at_many() {
+    let back = |seed| {
+        let mut world = World::seeded(policy(), seed);
+        world.cm.mood = Mood::Busy(600);
+        world.insert("Left", 1);
+        world.run_until(|world| world.calls.len() == 2);
+        world.calls[1].at - world.calls[0].at
+    };
+    let waits: Vec<_> = (1..=40).map(back).collect();
+    assert!(waits.iter().all(|wait| *wait >= 600 * SECOND), "never before: {waits:?}");
+    assert!(waits.iter().all(|wait| *wait < 640 * SECOND), "nor long after: {waits:?}");
+    let apart: BTreeSet<_> = waits.iter().map(Duration::as_millis).collect();
+    assert!(apart.len() > 30, "{waits:?}");
+}
+
+#[test]
+fn an_api_that_is_switched_off_is_named_so_whatever_is_asked_first() {
+    for script in [&[][..], &[Mood::Fine], &[Mood::Fine, Mood::AnswerLost]] {
+        let mut world = World::new();
+        world.cm.request(1, RETIRE);
+        world.cm.script.extend(script.iter().copied());
+        world.cm.mood = Mood::Off;
+        world.insert("Left", 1);
+        world.run(HOUR);
+        let LinkView::Away { reason, .. } = world.engine.link_view(world.now) else { panic!() };
+        assert_eq!(reason, "api-off", "{script:?}");
+        assert_eq!(world.trail(1).len(), 0, "nobody is parked for that");
+        world.cm.mood = Mood::Fine;
+        world.run(HOUR);
+        assert_eq!(world.trail(1), ["updated"], "{script:?}");
+    }
 }

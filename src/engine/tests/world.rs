@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
+
 use crate::domain::{
     EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified, NotIdentifiedReason,
-    Numbers, ReaderName, ReaderRules, Serial,
+    Numbers, ReaderName, ReaderRules, RequestId, Serial, Trigger,
 };
 use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Refusal, Restored, Retry, Taken};
-use crate::rules::{AtrMismatch, Rule, RuleSet};
+use crate::rules::{AtrMismatch, Pick, Rule, RuleSet};
 
 pub(in crate::engine) mod cm;
 pub(in crate::engine) mod disk;
@@ -86,6 +88,10 @@ pub(in crate::engine) struct World {
     looked_up: BTreeMap<EntryId, Found>,
     /// Entries to whose update CM said yes.
     said_yes: BTreeSet<EntryId>,
+    /// Entries that saw in this life that the record has the status.
+    saw_it_set: BTreeSet<EntryId>,
+    /// Requests whose completion was sent, and nobody has read since what became of it.
+    completion_unknown: BTreeSet<RequestId>,
     last_knock: Option<Instant>,
     /// Entries whose answer comes from the CM of before a reload.
     cm_before: BTreeSet<EntryId>,
@@ -94,7 +100,10 @@ pub(in crate::engine) struct World {
     /// Whether a person's wish allows one call before that.
     granted: bool,
     retried: BTreeSet<EntryId>,
-    lives: u64,
+    /// How many removals have to be on disk, once it takes them.
+    removals_due: usize,
+    /// How many engines there were.
+    pub(in crate::engine) lives: u64,
 }
 
 /// Which cards the tests use: their numbers are those of their records.
@@ -103,10 +112,13 @@ pub(in crate::engine) const READERS: [&str; 3] = ["Left", "Right", "Third"];
 pub(in crate::engine) fn policy() -> Policy {
     let rule = |name: &str, kind, to: &str, number| Rule {
         name: name.to_owned(),
+        on: Trigger::Inserted,
         request_types: vec![kind],
         set_status: (to.to_owned(), number),
         card_status: vec![],
         reader_role: vec![],
+        complete_request: false,
+        pick: Pick::Oldest,
     };
     Policy {
         station: "desk-3".to_owned(),
@@ -127,6 +139,22 @@ pub(in crate::engine) fn policy() -> Policy {
     }
 }
 
+/// The same, but every rule completes its request.
+pub(in crate::engine) fn completing() -> Policy {
+    let mut policy = policy();
+    for rule in &mut policy.rules.rules {
+        rule.complete_request = true;
+    }
+    policy
+}
+
+/// Cards are retired when they come, and disabled when they go.
+pub(in crate::engine) fn removing() -> Policy {
+    let mut policy = policy();
+    policy.rules.rules[1].on = Trigger::Removed;
+    policy
+}
+
 pub(in crate::engine) fn identity(card: u8) -> Identity {
     Identity::new(
         Family::Gids,
@@ -142,10 +170,14 @@ impl World {
     }
 
     pub(in crate::engine) fn with(policy: Policy) -> Self {
+        Self::seeded(policy, 1)
+    }
+
+    pub(in crate::engine) fn seeded(policy: Policy, seed: u64) -> Self {
         let wall = "2026-03-01T08:00:00Z".parse().unwrap();
         let now = Now { mono: Instant::now() + 400 * DAY, wall };
         let mut world = Self {
-            engine: Engine::new(policy.clone(), Restored::default(), 1, now),
+            engine: Engine::new(policy.clone(), Restored::default(), seed, now),
             policy,
             now,
             started: now,
@@ -165,11 +197,14 @@ impl World {
             left_alone_until: None,
             granted: false,
             retried: BTreeSet::new(),
+            removals_due: 0,
             inbox: Vec::new(),
             posted: 0,
             in_flight: BTreeMap::new(),
             looked_up: BTreeMap::new(),
             said_yes: BTreeSet::new(),
+            saw_it_set: BTreeSet::new(),
+            completion_unknown: BTreeSet::new(),
             lives: 1,
         };
         for card in 1..=9 {
@@ -187,8 +222,10 @@ impl World {
         self.in_flight.clear();
         self.looked_up.clear();
         self.said_yes.clear();
+        self.saw_it_set.clear();
         self.cm_before.clear();
         (self.last_knock, self.left_alone_until) = (None, None);
+        self.removals_due = self.disk.removals();
         self.lives += 1;
         meanwhile(self);
         self.last_insertion = InsertionId::ZERO;
@@ -196,6 +233,20 @@ impl World {
         self.engine = Engine::new(self.policy.clone(), restored, self.lives, self.now);
         self.perform_all();
         self.announce();
+    }
+
+    /// The machine is started anew: the clock that never jumps begins where it likes, and the one
+    /// on the wall may have been set.
+    pub(in crate::engine) fn reboot(&mut self, wall: SignedDuration) {
+        self.restart_after(|world| {
+            world.now.mono = world.started.mono.checked_sub(200 * DAY).unwrap();
+            world.jump(wall);
+        });
+    }
+
+    /// The clock on the wall is set, or went on while the machine slept; the other one did not.
+    pub(in crate::engine) fn jump(&mut self, wall: SignedDuration) {
+        self.now.wall = self.now.wall.saturating_add(wall).unwrap();
     }
 
     pub(in crate::engine) fn restart(&mut self) {
@@ -282,33 +333,15 @@ impl World {
         self.inbox.is_empty()
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only calls are watched")]
     fn deliver(&mut self, seq: u64) {
         let at = self.inbox.iter().position(|(_, is, _)| *is == seq).unwrap();
         let (_, _, event) = self.inbox.remove(at);
         let stale = self.engine.stale_answers();
         self.note_wish_to_be_left_alone(&event);
-        let pushed = match &event {
-            Event::LookedUp { entry, result } => {
-                self.in_flight.remove(entry);
-                if let Ok(found) = result {
-                    self.looked_up.insert(*entry, found.clone());
-                }
-                None
-            }
-            Event::ReadBack { entry, .. } => {
-                self.in_flight.remove(entry);
-                None
-            }
-            Event::Pushed { entry, result } => {
-                self.in_flight.remove(entry);
-                result.is_ok().then_some(*entry)
-            }
-            _ => None,
-        };
-        self.engine.handle(event, self.now);
+        self.note_answer(&event);
+        self.engine.handle(event.clone(), self.now);
         if self.engine.stale_answers() == stale {
-            self.said_yes.extend(pushed);
+            self.note_what_it_said(&event);
         }
         self.perform_all();
     }
@@ -319,6 +352,7 @@ impl World {
     }
 
     fn perform_all(&mut self) {
+        self.bounded();
         while let Some(effect) = self.engine.poll_effect() {
             self.effects += 1;
             match self.crash {
@@ -366,6 +400,21 @@ impl World {
                 let result = self.cm.put(&decision, mood);
                 self.post(self.cm.latency, Event::Pushed { entry, result });
             }
+            Effect::ReadRequest { entry, request } => {
+                let card = self.card_of(entry);
+                self.call(Ask::ReadRequest, entry, card);
+                let mood = self.cm.mood(card);
+                let result = self.cm.read_request(request, mood);
+                self.post(self.cm.latency, Event::RequestRead { entry, result });
+            }
+            Effect::Complete { entry, decision } => {
+                let card = self.card_of(entry);
+                self.completion_justified(entry, &decision);
+                self.call(Ask::Complete, entry, card);
+                let mood = self.cm.mood(card);
+                let result = self.cm.complete(&decision, mood);
+                self.post(self.cm.latency, Event::Completed { entry, result });
+            }
             Effect::Tell(notice) => self.told.push(notice),
             _ => {}
         }
@@ -382,6 +431,11 @@ impl World {
 
     pub(in crate::engine) fn card_of(&self, entry: EntryId) -> u8 {
         number_of(&self.disk.entries[&entry].draft.identity)
+    }
+
+    /// The card of an entry that is or was on disk.
+    pub(in crate::engine) fn card_at(&self, entry: EntryId) -> u8 {
+        number_of(&self.disk.appended[&entry].identity)
     }
 
     pub(in crate::engine) fn card_of_entry(&self, entry: i64) -> Option<u8> {

@@ -12,7 +12,8 @@ fn card(atr: &str) -> Occupant {
 }
 
 /// Shows a table one reader, and tells what it makes of that: `+` for an insertion, `!` for a mute
-/// card, `-` for a removal, each with its number, `*` after a card that was there at the start.
+/// card, `-` for a removal, each with its number, `*` after a card that was there at the start, `?` after
+/// a removal that may be none: nobody saw the card being taken out.
 struct Desk(Table);
 
 impl Desk {
@@ -48,7 +49,9 @@ fn tell(observations: &[Observation]) -> String {
                 format!("+{insertion}{}", if *at_start { "*" } else { "" })
             }
             Observation::Mute { insertion, .. } => format!("!{insertion}"),
-            Observation::Removed { insertion, .. } => format!("-{insertion}"),
+            Observation::Removed { insertion, how, .. } => {
+                format!("-{insertion}{}", if *how == Departure::Taken { "" } else { "?" })
+            }
             Observation::ServiceUp
             | Observation::ServiceDown { .. }
             | Observation::Settled
@@ -92,7 +95,7 @@ fn a_card_that_was_there_before_pcscd_and_is_swapped_is_two_insertions() {
 
 #[test]
 fn an_atr_that_changes_without_an_event_ends_the_stay() {
-    assert_eq!(Desk::with(card(A), 0).see(card(B), 0), "-1 +2");
+    assert_eq!(Desk::with(card(A), 0).see(card(B), 0), "-1? +2");
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn several_swaps_between_two_looks_are_one() {
 
 #[test]
 fn a_count_that_began_again_ends_the_stay() {
-    assert_eq!(Desk::with(card(A), 5).see(card(A), 0), "-1 +2");
+    assert_eq!(Desk::with(card(A), 5).see(card(A), 0), "-1? +2");
 }
 
 #[test]
@@ -137,18 +140,18 @@ fn a_mute_card_turned_round_is_another_stay() {
 
 #[test]
 fn a_mute_card_that_somebody_got_to_answer_is_another_stay() {
-    assert_eq!(Desk::with(Occupant::Mute, 1).see(card(A), 1), "-1 +2");
+    assert_eq!(Desk::with(Occupant::Mute, 1).see(card(A), 1), "-1? +2");
 }
 
 #[test]
 fn a_card_that_falls_silent_is_another_stay() {
-    assert_eq!(Desk::with(card(A), 1).see(Occupant::Mute, 1), "-1 !2");
+    assert_eq!(Desk::with(card(A), 1).see(Occupant::Mute, 1), "-1? !2");
 }
 
 #[test]
 fn a_reader_in_trouble_has_lost_its_card() {
     let mut desk = Desk::with(card(A), 1);
-    assert_eq!(desk.see(Occupant::Unknown, 0), "-1");
+    assert_eq!(desk.see(Occupant::Unknown, 0), "-1?");
     assert_eq!(desk.see(Occupant::Unknown, 0), "");
     assert_eq!(desk.see(card(A), 2), "+2");
 }
@@ -161,8 +164,8 @@ fn a_reader_that_recovers_empty_tells_nothing() {
 
 #[test]
 fn a_reader_goes_with_its_card() {
-    assert_eq!(Desk::with(card(A), 1).unplug(), "-1 detached");
-    assert_eq!(Desk::with(Occupant::Mute, 1).unplug(), "-1 detached");
+    assert_eq!(Desk::with(card(A), 1).unplug(), "-1? detached");
+    assert_eq!(Desk::with(Occupant::Mute, 1).unplug(), "-1? detached");
     assert_eq!(Desk::with(Occupant::Nothing, 1).unplug(), "detached");
     assert_eq!(Desk::with(Occupant::Unknown, 1).unplug(), "detached");
 }
@@ -238,7 +241,10 @@ proptest! {
                 if let Some(number) = word.strip_prefix(['+', '!']) {
                     prop_assert_eq!(present.replace(number.trim_end_matches('*').to_owned()), None);
                 } else if let Some(number) = word.strip_prefix('-') {
-                    prop_assert_eq!(present.take(), Some(number.to_owned()));
+                    if unplugged || occupant == Occupant::Unknown {
+                        prop_assert!(number.ends_with('?'), "nobody saw it being taken out");
+                    }
+                    prop_assert_eq!(present.take(), Some(number.trim_end_matches('?').to_owned()));
                 }
             }
             let occupied = !unplugged && matches!(occupant, Occupant::Mute | Occupant::Card(_));

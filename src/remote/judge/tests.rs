@@ -29,6 +29,7 @@ fn decision() -> Decision {
         from: CardStatus::new(2),
         to: CardStatus::new(6),
         to_name: "Retired".to_owned(),
+        complete_request: false,
     }
 }
 
@@ -156,4 +157,36 @@ fn request_lists_do_not_matter_for_a_card_without_records() {
         requests_about(&records, [Ok(Vec::new()), list()], &Numbers::default()),
         "a page",
     );
+}
+
+#[test]
+fn a_completion_counts_when_the_request_itself_says_that_it_is_completed() {
+    let id: RequestId = "aaaaaaaa-0000-0000-0000-000000000001".parse().unwrap();
+    let judged = |body: &str| complete_answer(id, body.as_bytes(), &Numbers::default());
+    assert_eq!(judged(&request('a', 8)), Ok(CompleteAnswer::Confirmed));
+    assert_eq!(judged(&format!("[{}]", request('a', 8))), Ok(CompleteAnswer::Confirmed));
+    for unsaid in ["", "null", "[]", &request('a', 18), &request('a', 99)] {
+        assert_eq!(judged(unsaid), Ok(CompleteAnswer::Unconfirmed), "{unsaid}");
+    }
+    assert_wrong(judged(&request('b', 8)), "CM answered about request bbbbbbbb");
+    let two = format!("[{},{}]", request('a', 8), request('b', 8));
+    assert_wrong(judged(&two), "with several");
+    assert_wrong(judged(&format!("[{},{}]", request('a', 8), request('a', 3))), "with several");
+    assert_not_cm(judged("<html>"), "");
+    let mut numbers = Numbers::default();
+    numbers.request_status.set("Finished", 8);
+    let unknown = complete_answer(id, request('a', 8).as_bytes(), &numbers);
+    assert_eq!(unknown, Ok(CompleteAnswer::Unconfirmed), "without a number nothing is confirmed");
+}
+
+#[test]
+fn a_request_that_is_read_is_the_one_that_was_asked_for() {
+    let id: RequestId = "aaaaaaaa-0000-0000-0000-000000000001".parse().unwrap();
+    let judged = |body: &str| the_request(id, body.as_bytes());
+    assert_eq!(judged(&request('a', 18)), Ok(RequestStatus::new(18)));
+    assert_wrong(judged(&request('b', 18)), "CM answered about request bbbbbbbb");
+    assert_wrong(judged(r#"{"Uuid":"aaaaaaaa-0000-0000-0000-000000000001"}"#), "no usable Status");
+    for empty in ["", "null", "[]"] {
+        assert_not_cm(judged(empty), "empty where a request must be");
+    }
 }

@@ -7,12 +7,15 @@ use jiff::Timestamp;
 
 use super::json::{Names, Object};
 use super::split::Splitter;
-use super::{ReadError, object, wrong};
+use super::{ReadError, each_object, object, wrong};
 use crate::domain::{RecordId, Request, RequestId, RequestStatus, RequestType};
 
 /// The properties that are read of a request; by one of the first three it is told from other JSON.
 const OF_A_REQUEST: Names =
     &["Uuid", "Status", "RequestType", "OldSmartcardUuid", "NewSmartcardUuid", "Submitted"];
+
+/// What stands where one is expected, in words.
+const KIND: &str = "a request";
 
 /// The most bytes of one request; CM's have about 700, and what was typed into its forms.
 const REQUEST_LIMIT: usize = 256 << 10;
@@ -80,6 +83,23 @@ impl ListReader {
     }
 }
 
+/// Which requests a whole body is about, and where each stands; one that is there twice and says
+/// the same counts once.
+pub fn request_statuses(body: &[u8]) -> Result<Vec<(RequestId, RequestStatus)>, ReadError> {
+    let mut requests = Vec::new();
+    each_object(body, (KIND, OF_A_REQUEST), |object, _| {
+        let lacks = |name| wrong(KIND, &format!("has no usable {name}"));
+        let id = object.guid("Uuid").and_then(RequestId::new).ok_or_else(|| lacks("Uuid"))?;
+        let status = object.integer("Status").map(RequestStatus::new);
+        let request = (id, status.ok_or_else(|| lacks("Status"))?);
+        if !requests.contains(&request) {
+            requests.push(request);
+        }
+        Ok(())
+    })?;
+    Ok(requests)
+}
+
 /// Those requests of a list that name one of the `wanted` records.
 pub fn requests(list: &[Listed], wanted: &[RecordId]) -> Result<Vec<Request>, ReadError> {
     let names = |card: &Option<RecordId>| card.is_some_and(|card| wanted.contains(&card));
@@ -90,7 +110,7 @@ pub fn requests(list: &[Listed], wanted: &[RecordId]) -> Result<Vec<Request>, Re
 }
 
 fn one(text: &str, kept: &mut Vec<Listed>, fault: &mut Option<ReadError>) -> Result<(), ReadError> {
-    match object(text, "a request", OF_A_REQUEST)? {
+    match object(text, KIND, OF_A_REQUEST)? {
         Err(error) => {
             fault.get_or_insert(error);
         }

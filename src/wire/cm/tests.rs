@@ -299,6 +299,20 @@ fn times_are_read_with_any_fraction_and_unset_ones_are_none() {
 }
 
 #[test]
+fn where_a_request_stands_is_read_from_the_request_itself() {
+    let statuses = |body: &str| request_statuses(body.as_bytes());
+    let id = "0c96d73f-967b-420e-854a-43ad2a1504bc".parse().unwrap();
+    assert_eq!(statuses(REQUEST).unwrap(), [(id, RequestStatus::new(3))]);
+    assert_eq!(statuses(&format!("[{REQUEST},{REQUEST}]")).unwrap().len(), 1);
+    for none in ["", "null", "[]"] {
+        assert_eq!(statuses(none).unwrap(), [], "{none}");
+    }
+    assert!(matches!(statuses(r#"{"Uuid":"x","Status":3}"#), Err(ReadError::Wrong(_))));
+    assert!(matches!(statuses(r#"{"Message":"x"}"#), Err(ReadError::Foreign(..))));
+    assert!(matches!(statuses(r#"{"Uuid":"x""#), Err(ReadError::NotJson(_))));
+}
+
+#[test]
 fn a_status_update_is_exact() {
     assert_eq!(status_update("Retired"), r#"{"status":"Retired"}"#);
     assert_eq!(status_update("a\"b"), r#"{"status":"a\"b"}"#);

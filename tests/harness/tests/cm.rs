@@ -370,3 +370,18 @@ fn the_control_api_sets_faults_and_shows_the_log() {
     let wire = connect(&off).unwrap();
     assert_eq!(talk(wire, &call_text("GET", "/_sim/log", "", "")).unwrap().status, 404);
 }
+
+#[test]
+fn a_fault_can_be_for_one_of_the_two_puts_of_a_request() {
+    let cm = seed();
+    cm.set_fault(Fault::Forbidden.times(1).method("PUT").body("Completed"));
+    cm.set_fault(Fault::NoContentAfter.times(1).method("PUT").body("Completed"));
+    assert_eq!(call(&cm, "PUT", &put_card(), RETIRED).status, 200);
+    let complete =
+        || call(&cm, "PUT", &format!("/requests/{REQUEST}"), r#"{"status":"Completed"}"#);
+    assert_eq!(complete().status, 403);
+    assert_eq!(cm.request(id(REQUEST)).unwrap().status, 18, "refused, not completed");
+    assert_eq!(complete().status, 200);
+    assert_eq!(cm.request(id(REQUEST)).unwrap().status, 8);
+    assert_eq!(complete().status, 403, "it is completed once");
+}

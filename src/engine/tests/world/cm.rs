@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::domain::{
-    AwayReason, CallError, Candidate, CardId, CardStatus, Decision, Found, IdRule, Identity,
-    PutAnswer, Record, RecordId, Request, RequestId, RequestStatus, RequestType,
+    AwayReason, CallError, Candidate, CardId, CardStatus, CompleteAnswer, Decision, Found, IdRule,
+    Identity, PutAnswer, Record, RecordId, Request, RequestId, RequestStatus, RequestType,
 };
 
 pub(in crate::engine) const ACTIVE: CardStatus = CardStatus::new(2);
@@ -13,6 +13,10 @@ pub(in crate::engine) const DISABLED: CardStatus = CardStatus::new(3);
 pub(in crate::engine) const RETIRED: CardStatus = CardStatus::new(6);
 pub(in crate::engine) const RETIRE: RequestType = RequestType::new(7);
 pub(in crate::engine) const DISABLE: RequestType = RequestType::new(4);
+pub(in crate::engine) const APPROVED: RequestStatus = RequestStatus::new(3);
+pub(in crate::engine) const EXECUTING: RequestStatus = RequestStatus::new(18);
+pub(in crate::engine) const COMPLETED: RequestStatus = RequestStatus::new(8);
+pub(in crate::engine) const CANCELED: RequestStatus = RequestStatus::new(17);
 pub(in crate::engine) const ATR: &str = "3b8d0180fba000000397425446590301c8";
 
 /// How CM takes a call.
@@ -27,6 +31,8 @@ pub(in crate::engine) enum Mood {
     Failing,
     /// 500 with Retry-After, in seconds.
     FailingFor(u64),
+    /// 404 on every route: the API is switched off.
+    Off,
     /// 403.
     Refusing,
     /// An answer about something else.
@@ -37,6 +43,8 @@ pub(in crate::engine) enum Mood {
     PutFailing,
     /// 403 on every PUT; reads are fine.
     PutRefused,
+    /// 403 where a request is completed; all else is fine.
+    CompleteRefused,
     /// What is asked for is done, but the answer is lost.
     AnswerLost,
     /// 204 on a PUT that was applied; reads are fine.
@@ -51,6 +59,8 @@ pub(in crate::engine) enum Ask {
     Lookup,
     ReadBack,
     Push,
+    ReadRequest,
+    Complete,
 }
 
 /// Survives a crash of the engine.
@@ -98,7 +108,7 @@ impl Cm {
         self.requests.push(Request {
             id: format!("b105403d-d021-41ea-9f11-be3d670000{n:02x}").parse().unwrap(),
             request_type: kind,
-            status: RequestStatus::new(3),
+            status: APPROVED,
             old_card: Some(record_id(record)),
             new_card: None,
             submitted: "2026-01-01T00:00:00Z".parse().ok(),
@@ -107,6 +117,20 @@ impl Cm {
 
     pub(in crate::engine) fn status(&self, record: u8) -> CardStatus {
         self.records[&record_id(record)].1.status
+    }
+
+    /// The open requests that name a record.
+    pub(in crate::engine) fn open(&self, record: u8) -> usize {
+        let named = |request: &&Request| is_open(request) && request.names(record_id(record));
+        self.requests.iter().filter(named).count()
+    }
+
+    /// What the open requests that name a record want, the oldest first.
+    pub(in crate::engine) fn open_kinds(&self, record: u8) -> Vec<RequestType> {
+        let named = |request: &&Request| is_open(request) && request.names(record_id(record));
+        let mut open: Vec<_> = self.requests.iter().filter(named).collect();
+        open.sort_by_key(|request| (request.submitted, request.id));
+        open.iter().map(|request| request.request_type).collect()
     }
 
     pub(super) fn mood(&mut self, card: u8) -> Mood {
@@ -125,7 +149,8 @@ impl Cm {
             let found = records.as_ref().map_or(&[][..], |(_, records)| records);
             found.iter().any(|record| request.names(record.id))
         };
-        let requests = self.requests.iter().filter(named).cloned().collect();
+        let open = self.requests.iter().filter(|request| is_open(request));
+        let requests = open.filter(named).cloned().collect();
         Ok(Found { records, requests })
     }
 
@@ -137,11 +162,12 @@ impl Cm {
     pub(super) fn put(&mut self, decision: &Decision, mood: Mood) -> Result<PutAnswer, CallError> {
         let answer = fault(Ask::Push, mood);
         let applied = match mood {
-            Mood::Fine | Mood::NoContent | Mood::AnswerLost => true,
+            Mood::Fine | Mood::NoContent | Mood::AnswerLost | Mood::CompleteRefused => true,
             Mood::Away
             | Mood::Busy(_)
             | Mood::FailingFor(_)
             | Mood::Failing
+            | Mood::Off
             | Mood::Refusing
             | Mood::Wrong
             | Mood::PutTaken
@@ -150,6 +176,11 @@ impl Cm {
             | Mood::NoContentNoChange => false,
         };
         if applied {
+            let request = self.requests.iter_mut().find(|known| known.id == decision.request);
+            let Some(request) = request.filter(|request| is_open(request)) else {
+                return Err(refused());
+            };
+            request.status = EXECUTING;
             self.records.get_mut(&decision.record).unwrap().1.status = decision.to;
         }
         answer?;
@@ -157,6 +188,49 @@ impl Cm {
             return Ok(PutAnswer::Unconfirmed);
         }
         Ok(PutAnswer::Confirmed(decision.to))
+    }
+
+    pub(super) fn read_request(
+        &self,
+        request: RequestId,
+        mood: Mood,
+    ) -> Result<RequestStatus, CallError> {
+        fault(Ask::ReadRequest, mood)?;
+        Ok(self.requests.iter().find(|known| known.id == request).unwrap().status)
+    }
+
+    pub(super) fn complete(
+        &mut self,
+        decision: &Decision,
+        mood: Mood,
+    ) -> Result<CompleteAnswer, CallError> {
+        let status = self.records[&decision.record].1.status;
+        assert_eq!(status, decision.to, "completed before it is done");
+        let answer = fault(Ask::Complete, mood);
+        if matches!(mood, Mood::Fine | Mood::NoContent | Mood::AnswerLost) {
+            let request = self.requests.iter_mut().find(|known| known.id == decision.request);
+            let Some(request) = request.filter(|request| is_open(request)) else {
+                return Err(refused());
+            };
+            request.status = COMPLETED;
+        }
+        answer?;
+        if matches!(mood, Mood::NoContent | Mood::NoContentNoChange) {
+            return Ok(CompleteAnswer::Unconfirmed);
+        }
+        Ok(CompleteAnswer::Confirmed)
+    }
+}
+
+fn is_open(request: &Request) -> bool {
+    [APPROVED, EXECUTING].contains(&request.status)
+}
+
+fn refused() -> CallError {
+    CallError::Refused {
+        http_status: 403,
+        detail: "not for you".to_owned(),
+        correlation_id: Some("beef".to_owned()),
     }
 }
 
@@ -173,28 +247,33 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
         correlation_id: Some("c0ffee".to_owned()),
         retry_after: seconds.map(Duration::from_secs),
     };
-    let refused = CallError::Refused {
-        http_status: 403,
-        detail: "not for you".to_owned(),
-        correlation_id: Some("beef".to_owned()),
-    };
-    let put = ask == Ask::Push;
+    let put = matches!(ask, Ask::Push | Ask::Complete);
     match mood {
         Mood::PutTaken if put => Err(away(AwayReason::MethodTaken, None)),
         Mood::PutFailing if put => Err(failed(None)),
-        Mood::PutRefused if put => Err(refused),
+        Mood::PutRefused if put => Err(refused()),
+        Mood::CompleteRefused if ask == Ask::Complete => Err(refused()),
         Mood::Fine
         | Mood::NoContent
         | Mood::NoContentNoChange
         | Mood::PutTaken
         | Mood::PutFailing
-        | Mood::PutRefused => Ok(()),
+        | Mood::PutRefused
+        | Mood::CompleteRefused => Ok(()),
         Mood::Away => Err(away(AwayReason::Unreachable, None)),
         Mood::AnswerLost => Err(away(AwayReason::Timeout, None)),
         Mood::Busy(seconds) => Err(away(AwayReason::Busy, Some(seconds))),
         Mood::Failing => Err(failed(None)),
         Mood::FailingFor(seconds) => Err(failed(Some(seconds))),
-        Mood::Refusing => Err(refused),
+        // The three calls of a look-up are enough to tell; a single one is not.
+        Mood::Off if ask == Ask::Lookup => Err(away(AwayReason::ApiOff, None)),
+        Mood::Off => Err(CallError::Failed {
+            http_status: 404,
+            detail: "404 Not Found".to_owned(),
+            correlation_id: None,
+            retry_after: None,
+        }),
+        Mood::Refusing => Err(refused()),
         Mood::Wrong => Err(CallError::WrongAnswer { detail: "another card's record".to_owned() }),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
     AuditKind, AuditLine, Draft, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
+    Trigger,
 };
 use crate::engine::{Effect, Event, NewEntry, Restored, StoreFailure};
 
@@ -35,6 +36,8 @@ pub(in crate::engine) struct Disk {
     pub(in crate::engine) asked: BTreeMap<Verb, usize>,
     /// Parked entries that gave way to a newer one.
     pub(in crate::engine) gave_way: BTreeSet<EntryId>,
+    /// Parked entries that a person took up again: those are out of turn.
+    taken_up: BTreeSet<EntryId>,
     /// Every entry that was ever on disk.
     pub(in crate::engine) appended: BTreeMap<EntryId, Draft>,
     pub(in crate::engine) last: i64,
@@ -47,6 +50,19 @@ impl Disk {
             stays: self.stays.values().cloned().collect(),
             latest: self.audit.iter().rev().take(20).cloned().collect(),
         }
+    }
+
+    /// How many cards that were taken out were ever on disk.
+    pub(in crate::engine) fn removals(&self) -> usize {
+        self.appended.values().filter(|draft| draft.trigger == Trigger::Removed).count()
+    }
+
+    /// Whether an older entry of the same card waits, but for one that a person took up again.
+    fn older_waits(&self, id: EntryId) -> bool {
+        let card = self.appended[&id].card();
+        self.entries.range(..id).any(|(older, row)| {
+            row.draft.card() == card && !is_parked(&row.stage) && !self.taken_up.contains(older)
+        })
     }
 
     /// Every entry that was ever on disk.
@@ -70,7 +86,8 @@ impl Disk {
         let answer = match effect {
             Effect::Append { insertion, entry } => {
                 let result = self.allow(Verb::Append).map(|()| self.append(entry));
-                Some(Event::Appended { insertion: *insertion, result })
+                let trigger = entry.draft.trigger;
+                Some(Event::Appended { insertion: *insertion, trigger, result })
             }
             Effect::Save { entry, stage } => {
                 let result = self.allow(Verb::Save).and_then(|()| self.save(*entry, stage));
@@ -97,6 +114,8 @@ impl Disk {
             | Effect::Lookup { .. }
             | Effect::ReadBack { .. }
             | Effect::Push { .. }
+            | Effect::ReadRequest { .. }
+            | Effect::Complete { .. }
             | Effect::Tell(_) => return None,
         };
         Some(answer.into_iter().collect())
@@ -136,14 +155,16 @@ impl Disk {
         self.last += 1;
         let id = EntryId::new(self.last);
         let draft = new.draft.clone();
-        let stay = Stay {
-            reader: draft.reader.clone(),
-            event_count: draft.event_count,
-            atr: draft.atr.clone(),
-            card: draft.card(),
-            entry: id,
-        };
-        self.stays.insert(draft.reader.clone(), stay);
+        if draft.trigger == Trigger::Inserted {
+            let stay = Stay {
+                reader: draft.reader.clone(),
+                event_count: draft.event_count,
+                atr: draft.atr.clone(),
+                card: draft.card(),
+                entry: id,
+            };
+            self.stays.insert(draft.reader.clone(), stay);
+        }
         self.appended.insert(id, draft.clone());
         self.entries.insert(id, Entry { id, draft, stage: new.stage.clone() });
         (id, lines)
@@ -163,6 +184,9 @@ impl Disk {
     }
 
     fn settle(&mut self, id: EntryId, end: &Settlement) -> Result<AuditLine, StoreFailure> {
+        let in_turn = matches!(end.outcome, Outcome::Superseded | Outcome::Discarded)
+            || !self.older_waits(id);
+        assert!(in_turn, "{id} ends before an older entry of its card: {end:?}");
         let Some(row) = self.entries.get_mut(&id) else {
             return self.conflict(format!("settle of {id}, which is gone: {end:?}"));
         };
@@ -182,7 +206,8 @@ impl Disk {
     fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<AuditLine, StoreFailure> {
         match self.entries.get_mut(&id) {
             Some(row) if is_parked(&row.stage) => {
-                row.stage = Stage::waiting(row.stage.sent().cloned());
+                row.stage = row.stage.resumed();
+                self.taken_up.insert(id);
                 self.audit.push(act.clone());
                 Ok(act.clone())
             }

@@ -2,7 +2,7 @@
 
 use super::cm::ATR;
 use super::{Seat, World};
-use crate::domain::ReaderName;
+use crate::domain::{CardView, Departure, ReaderName, Trigger};
 use crate::engine::{Event, Presence};
 
 impl World {
@@ -16,7 +16,9 @@ impl World {
         let insertion = self.seat(reader).insertion;
         self.remove_unseen(reader);
         if let Some(insertion) = insertion {
-            self.tell(Event::CardRemoved { reader: reader.into(), insertion });
+            self.note_removal(reader);
+            let how = Departure::Taken;
+            self.tell(Event::CardRemoved { reader: reader.into(), insertion, how });
         }
     }
 
@@ -45,7 +47,27 @@ impl World {
     /// Tells a card that came without the one before it having been seen to go.
     pub(in crate::engine) fn swap_in_one_look(&mut self, reader: &str, card: u8) {
         self.insert_unseen(reader, card);
+        self.note_removal(reader);
         self.present(&reader.into(), false);
+    }
+
+    /// A card that is shown as identified is about to be told to be gone.
+    fn note_removal(&mut self, reader: &str) {
+        let views = self.engine.reader_views();
+        let shown = views.iter().find(|view| view.reader.as_str() == reader);
+        let identified = shown.is_some_and(|view| matches!(view.card, CardView::Identified { .. }));
+        let listens = self.policy.rules.listens(Trigger::Removed);
+        self.removals_due += usize::from(identified && listens);
+    }
+
+    /// A reader is pulled with the card that is in it, and comes back with it.
+    pub(in crate::engine) fn replug(&mut self, reader: &str) {
+        let reader = ReaderName::from(reader);
+        self.tell(Event::Detached { reader: reader.clone() });
+        self.tell(Event::Attached { reader: reader.clone() });
+        if self.seats[&reader].card.is_some() {
+            self.present(&reader, true);
+        }
     }
 
     /// The PC/SC service is started anew: its event counters begin at nought.

@@ -1,12 +1,18 @@
 //! What must never happen, watched at every call; and what happened, for the tests to look at.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::cm::{Ask, DISABLE, RETIRE, RETIRED};
 use super::disk::is_parked;
-use super::{Call, InFlight, SECOND, World, number_of};
-use crate::domain::{CallError, Decision, Entry, EntryId, LinkView, ReaderName, Stage};
+use super::{Call, InFlight, READERS, SECOND, World, number_of};
+use crate::domain::{CallError, Decision, Entry, EntryId, LinkView, PutAnswer, ReaderName, Stage};
 use crate::engine::Event;
+
+/// The most entries that one card has at a time: one whose outcome is on its way to the disk, one
+/// of its newest insertion, one for each reader that it was taken out of since; and as many that
+/// wait for a person, until it is put in again.
+const PER_CARD: usize = 2 * (2 + READERS.len());
 
 impl World {
     #[expect(clippy::wildcard_enum_match_arm, reason = "only calls are watched")]
@@ -15,6 +21,8 @@ impl World {
             Event::LookedUp { entry, result } => (entry, result.as_ref().err()),
             Event::ReadBack { entry, result } => (entry, result.as_ref().err()),
             Event::Pushed { entry, result } => (entry, result.as_ref().err()),
+            Event::RequestRead { entry, result } => (entry, result.as_ref().err()),
+            Event::Completed { entry, result } => (entry, result.as_ref().err()),
             _ => return,
         };
         if self.cm_before.remove(entry) {
@@ -23,6 +31,65 @@ impl World {
         if let Some(CallError::Away { retry_after: Some(time), .. }) = error {
             self.left_alone_until = self.left_alone_until.max(Some(self.now.mono + *time));
         }
+    }
+
+    /// A call has its answer, whoever waits for it.
+    pub(super) fn note_answer(&mut self, event: &Event) {
+        let (Event::LookedUp { entry, .. }
+        | Event::ReadBack { entry, .. }
+        | Event::Pushed { entry, .. }
+        | Event::RequestRead { entry, .. }
+        | Event::Completed { entry, .. }) = event
+        else {
+            return;
+        };
+        self.in_flight.remove(entry);
+        if let Event::LookedUp { result: Ok(found), .. } = event {
+            self.looked_up.insert(*entry, found.clone());
+        }
+    }
+
+    /// The engine heard this answer, and has to act on it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only good answers are watched")]
+    pub(super) fn note_what_it_said(&mut self, event: &Event) {
+        match event {
+            Event::Pushed { entry, result: Ok(answer) } => {
+                self.said_yes.insert(*entry);
+                if matches!(answer, PutAnswer::Confirmed(_)) {
+                    self.saw_it_set.insert(*entry);
+                }
+            }
+            Event::ReadBack { entry, result: Ok(record) } => {
+                let sent = self.disk.entries.get(entry).and_then(|row| row.stage.sent());
+                if sent.is_some_and(|sent| sent.record == record.id && sent.to == record.status) {
+                    self.saw_it_set.insert(*entry);
+                }
+            }
+            Event::LookedUp { result: Ok(found), .. } => {
+                for request in &found.requests {
+                    self.completion_unknown.remove(&request.id);
+                }
+            }
+            Event::RequestRead { entry, result: Ok(_) } => {
+                if let Some(sent) = self.disk.entries.get(entry).and_then(|row| row.stage.sent()) {
+                    self.completion_unknown.remove(&sent.request);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A completion is on disk, the record was seen to have the status, the request to be open,
+    /// and no earlier completion of it is in the dark.
+    pub(super) fn completion_justified(&mut self, entry: EntryId, decision: &Decision) {
+        assert!(decision.complete_request, "nobody asked for it");
+        assert_eq!(self.disk.entries[&entry].stage, Stage::Completing(decision.clone()));
+        let looked_up = self.looked_up.get(&entry).and_then(|found| found.records.as_ref());
+        let found_set = looked_up.is_some_and(|(_, records)| {
+            records.iter().any(|is| is.id == decision.record && is.status == decision.to)
+        });
+        assert!(found_set || self.saw_it_set.contains(&entry), "unseen: {}", self.story());
+        assert!(self.completion_unknown.insert(decision.request), "blindly: {}", self.story());
     }
 
     /// Never two calls for a card, never more cards than allowed, never two knocks.
@@ -82,6 +149,28 @@ impl World {
         let record = records.iter().find(|record| record.id == decision.record).unwrap();
         assert_eq!(record.status, decision.from);
         assert_ne!(record.status, decision.to);
+    }
+
+    /// What is held in memory has a bound that no history passes.
+    pub(super) fn bounded(&self) {
+        let engine = &self.engine;
+        let cards: BTreeSet<u8> =
+            self.disk.appended.values().map(|draft| number_of(&draft.identity)).collect();
+        let (waiting, parked, busy) = engine.queue.sizes();
+        let (readers, stays) = engine.desk.sizes();
+        let held = waiting + parked + engine.intake.size() + readers;
+        let story = || self.story();
+        assert!(waiting + parked <= PER_CARD * cards.len(), "entries: {}", story());
+        assert!(busy <= cards.len(), "cards in hand: {}", story());
+        assert!(engine.effects.len() <= 2 * held + 8, "effects: {}", story());
+        assert!(engine.latest.len() <= 20, "lines: {}", story());
+        assert!(engine.link.size() <= self.in_flight.len(), "forgotten: {}", story());
+        assert!(readers <= READERS.len() && stays <= READERS.len(), "readers: {}", story());
+    }
+
+    /// Every removal that was seen in this life is on disk, and none that was not.
+    pub(in crate::engine) fn check_removals(&self) {
+        assert_eq!(self.disk.removals(), self.removals_due, "{}", self.story());
     }
 
     pub(in crate::engine) fn seated(&self) -> impl Iterator<Item = (&ReaderName, u8)> {

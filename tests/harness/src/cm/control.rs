@@ -26,7 +26,7 @@ Control API, for curl:
   GET    /_sim/faults     the faults that are set
   POST   /_sim/faults     sets a fault, for example
          {\"fault\":\"slow\",\"ms\":2000,\"times\":3,\"method\":\"PUT\",\"path\":\"/smartcards/\"}
-         times, method and path are optional. Faults: reset, slow (ms),
+         times, method, path and body are optional. Faults: reset, slow (ms),
          hold-before, hold-after, answer-lost, unauthorized, forbidden,
          html-not-found, html-method-not-allowed,
          too-many-requests (retry_after), unavailable (retry_after),

@@ -95,9 +95,10 @@ impl Desk {
 
     /// Writes a call into the log and finds the faults it meets.
     pub(super) fn arrive(&self, call: &Call) -> (Attendance<'_>, Vec<Fault>) {
+        let body = String::from_utf8_lossy(&call.body);
         let (id, faults) = self.change(|inner| {
             let meets = |rule: &mut FaultRule| {
-                let met = rule.meets(&call.method, &call.target);
+                let met = rule.meets(&call.method, &call.target, &body);
                 met.then(|| rule.fault.clone())
             };
             let faults: Vec<Fault> = inner.rules.iter_mut().filter_map(meets).collect();
@@ -109,7 +110,7 @@ impl Desk {
                 method: call.method.clone(),
                 target: call.target.clone(),
                 headers: call.headers.clone(),
-                body: String::from_utf8_lossy(&call.body).into_owned(),
+                body: body.clone().into_owned(),
                 status: None,
                 applied: false,
                 finished: false,

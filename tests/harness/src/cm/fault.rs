@@ -91,6 +91,9 @@ pub struct FaultRule {
     /// Only where path and query contain this, in any case.
     #[serde(default)]
     pub path: Option<String>,
+    /// Only where the body contains this: tells the two PUTs of a request apart.
+    #[serde(default)]
+    pub body: Option<String>,
 }
 
 impl Fault {
@@ -110,6 +113,12 @@ impl Fault {
     #[must_use]
     pub fn path(self, part: &str) -> FaultRule {
         FaultRule::from(self).path(part)
+    }
+
+    /// The fault where the body contains `part`.
+    #[must_use]
+    pub fn body(self, part: &str) -> FaultRule {
+        FaultRule::from(self).body(part)
     }
 
     /// The answer given without asking CM.
@@ -178,7 +187,7 @@ impl Fault {
 
 impl From<Fault> for FaultRule {
     fn from(fault: Fault) -> Self {
-        Self { fault, times: None, method: None, path: None }
+        Self { fault, times: None, method: None, path: None, body: None }
     }
 }
 
@@ -204,12 +213,20 @@ impl FaultRule {
         self
     }
 
+    /// Limits the rule to bodies that contain `part`.
+    #[must_use]
+    pub fn body(mut self, part: &str) -> Self {
+        self.body = Some(part.to_owned());
+        self
+    }
+
     /// Whether the rule meets a call; counts it if so.
-    pub(super) fn meets(&mut self, method: &str, target: &str) -> bool {
+    pub(super) fn meets(&mut self, method: &str, target: &str, body: &str) -> bool {
         let target = target.to_ascii_lowercase();
         let part = self.path.as_deref().unwrap_or("").to_ascii_lowercase();
         let other_method = self.method.as_ref().is_some_and(|wanted| wanted != method);
-        if other_method || !target.contains(&part) {
+        let other_body = self.body.as_ref().is_some_and(|part| !body.contains(part));
+        if other_method || other_body || !target.contains(&part) {
             return false;
         }
         match &mut self.times {

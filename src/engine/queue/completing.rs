@@ -1,0 +1,122 @@
+//! The second half of an entry whose rule completes the request: the record has the status, and
+//! CM is told that the request is done.
+//!
+//! Nothing is completed that the record does not confirm: [`Stage::Completing`] is written only
+//! after CM said that the record has the status, and what may have been sent is read back, record
+//! and request, before it is sent again.
+
+#[cfg(doc)]
+use crate::domain::Stage;
+
+use super::Step;
+use super::steps::WENT_AWAY;
+use crate::domain::{
+    CallError, CompleteAnswer, Decision, EntryId, Outcome, ParkReason, RequestStatus,
+};
+use crate::engine::{Effect, Engine, Now};
+
+/// Where a request stands, as far as it matters to whoever wants it completed.
+enum Standing {
+    Completed,
+    Open,
+    /// Over in another way, or not begun.
+    Otherwise,
+}
+
+impl Engine {
+    pub(super) fn complete(&mut self, id: EntryId, decision: Decision, now: Now) {
+        if !self.link.may_go_on(id) {
+            self.rest(id, WENT_AWAY, now);
+            return;
+        }
+        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
+        entry.step = Step::Completing { decision: decision.clone() };
+        self.effects.push_back(Effect::Complete { entry: id, decision });
+    }
+
+    pub(super) fn read_request(&mut self, id: EntryId, decision: Decision, now: Now) {
+        if !self.link.may_go_on(id) {
+            self.rest(id, WENT_AWAY, now);
+            return;
+        }
+        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
+        self.effects.push_back(Effect::ReadRequest { entry: id, request: decision.request });
+        entry.step = Step::ReadingRequest { decision };
+    }
+
+    pub(in crate::engine) fn completed(
+        &mut self,
+        id: EntryId,
+        result: Result<CompleteAnswer, CallError>,
+        now: Now,
+    ) {
+        self.heard(id, &result, now);
+        if result.is_ok() {
+            self.updates_work(now);
+        }
+        let Some(Step::Completing { decision }) = self.take_step(id) else { return };
+        match result {
+            Ok(CompleteAnswer::Confirmed) => {
+                let outcome = decision.outcome();
+                let already = outcome == Outcome::AlreadySet;
+                self.confirmed(id, outcome, if already { ALREADY_SET } else { CONFIRMED }, now);
+            }
+            Ok(CompleteAnswer::Unconfirmed) => {
+                if let Some(entry) = self.queue.waiting.get_mut(&id) {
+                    entry.said_yes = true;
+                }
+                self.read_request(id, decision, now);
+            }
+            Err(error) => self.trouble(id, error, now),
+        }
+    }
+
+    pub(in crate::engine) fn request_read(
+        &mut self,
+        id: EntryId,
+        result: Result<RequestStatus, CallError>,
+        now: Now,
+    ) {
+        self.heard(id, &result, now);
+        let Some(Step::ReadingRequest { decision }) = self.take_step(id) else { return };
+        match result {
+            Ok(status) => self.stands(id, decision, status, now),
+            Err(error) => self.trouble(id, error, now),
+        }
+    }
+
+    fn stands(&mut self, id: EntryId, decision: Decision, status: RequestStatus, now: Now) {
+        let after_yes = self.queue.waiting.get(&id).is_some_and(|entry| entry.said_yes);
+        let text = self.policy.rules.numbers.request_status_text(status);
+        match self.standing(status) {
+            Standing::Completed => {
+                self.end(id, decision.outcome(), READ_BACK.to_owned(), now);
+            }
+            Standing::Open if after_yes => {
+                let why = format!("CM said yes, but the request is still {text}");
+                self.end(id, Outcome::Parked(ParkReason::WrongAnswer), why, now);
+            }
+            Standing::Open => self.complete(id, decision, now),
+            Standing::Otherwise => {
+                let why = format!("the request is {text} by now");
+                self.end(id, Outcome::Parked(ParkReason::Refused), why, now);
+            }
+        }
+    }
+
+    fn standing(&self, status: RequestStatus) -> Standing {
+        let numbers = &self.policy.rules.numbers.request_status;
+        let is = |name| numbers.number(name) == Some(status.number());
+        if is("Completed") {
+            Standing::Completed
+        } else if is("Approved") || is("Executing") {
+            Standing::Open
+        } else {
+            Standing::Otherwise
+        }
+    }
+}
+
+const CONFIRMED: &str = "CM confirmed the new status and completed the request";
+const ALREADY_SET: &str = "the record has that status already; CM completed the request";
+const READ_BACK: &str = "record and request, read back, are as they should be";

@@ -203,7 +203,8 @@ async fn no_answer_takes_more_than_its_share_of_memory() {
         for found in [one, two, three, four] {
             assert!(matches!(found, Err(CallError::Away { .. })), "{found:?}");
         }
-        let grown = peak() - before;
+        // The kernel sums it up over processors, and may come out a little lower than before.
+        let grown = peak().saturating_sub(before);
         assert!(grown < 40 << 10, "{grown} KiB more than {before}");
     }
 }

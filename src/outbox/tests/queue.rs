@@ -252,3 +252,26 @@ async fn a_stay_lasts_until_the_card_is_taken_out_or_another_comes() {
     outbox.close();
     assert_eq!(place.restored().stays, [stay(3, elsewhere)]);
 }
+
+#[tokio::test]
+async fn a_card_that_went_is_kept_and_begins_no_stay() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    let went = Draft { trigger: Trigger::Removed, ..draft(1) };
+    let went = Append { draft: went, ..append(1) };
+    let stays =
+        |restored: &Restored| -> Vec<_> { restored.stays.iter().map(|stay| stay.entry).collect() };
+    outbox.append(went).await.unwrap();
+    let completing = Stage::Completing(Decision { complete_request: true, ..decision(1) });
+    outbox.save(id(2), completing.clone()).await.unwrap();
+    outbox.close();
+    let restored = place.restored();
+    assert_eq!(stays(&restored), [id(1)], "that of the insertion, until its end is told");
+    let kept: Vec<_> = restored.entries.iter().map(|entry| entry.draft.trigger).collect();
+    assert_eq!(kept, [Trigger::Inserted, Trigger::Removed]);
+    assert_eq!(restored.entries[1].stage, completing);
+    let (outbox, _) = place.open();
+    let line = outbox.settle(id(2), end(Outcome::Updated)).await.unwrap();
+    assert_eq!(line.trigger, Trigger::Removed);
+}

@@ -74,25 +74,34 @@
 //!   is to be tried again: what was sent is stored as sent, and read back before it is repeated.
 
 mod budget;
+mod chain;
 mod error;
 mod file;
 mod presence;
+mod prune;
 mod read_only;
 mod row;
 mod schema;
 mod store;
 mod trail;
+mod verify;
 mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 pub use error::{OpenError, Shortage, StoreError};
 pub use read_only::{Listing, ReadError, ReadOnly};
 pub use row::Damage;
 pub use trail::{AuditCursor, AuditFilter, AuditPage, NoCursor, PAGE_LINES};
+pub use verify::ChainCursor;
 
-use crate::domain::{AuditLine, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay};
+use crate::domain::{
+    AuditLine, ChainPiece, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay,
+};
 use budget::Budget;
 use store::Store;
 use worker::{Worker, answer};
@@ -226,6 +235,19 @@ impl Outbox {
         answer(self.worker.submit(move |store| store.note(&line)))
     }
 
+    /// Forgets the oldest audit lines that are older than `keep`, in as many transactions as it
+    /// takes, between which other commands run. Tells how many lines went.
+    pub async fn prune(&self, keep: Duration, now: Timestamp) -> Result<usize, StoreError> {
+        let mut pruned = 0;
+        loop {
+            let batch = self.worker.submit(move |store| store.prune(keep, now));
+            match answer(batch).await? {
+                0 => return Ok(pruned),
+                lines => pruned += lines,
+            }
+        }
+    }
+
     /// Forgets the reader's stay: its card was taken out.
     pub fn end_stay(
         &self,
@@ -240,6 +262,14 @@ impl Outbox {
         filter: AuditFilter,
     ) -> impl Future<Output = Result<AuditPage, StoreError>> + Send + use<> {
         answer(self.worker.submit(move |store| store.audit(&filter)))
+    }
+
+    /// Looks along the next piece of the audit trail's chain.
+    pub fn verify(
+        &self,
+        after: Option<ChainCursor>,
+    ) -> impl Future<Output = Result<ChainPiece, StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.verify(after.as_ref())))
     }
 
     /// Comes back once the file as a whole is found to be damaged or gone ([`StoreError::Lost`]):

@@ -18,6 +18,8 @@ pub enum AuditKind {
     NotIdentified,
     /// A person did something to an entry.
     Act,
+    /// The outbox was damaged, and the trail goes on in a new file.
+    Break,
 }
 
 /// One line of the audit trail. Its JSON is the public form; times are RFC 3339 in UTC.

@@ -142,6 +142,21 @@ impl From<serde_json::Error> for StoreError {
     }
 }
 
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Lost(cause) => Self::Lost(cause),
+            error @ (StoreError::Full(_)
+            | StoreError::Busy
+            | StoreError::Unwritable(_)
+            | StoreError::Gone(_)
+            | StoreError::Conflict(_)
+            | StoreError::Damaged(..)
+            | StoreError::Closed) => Self::Unusable(Box::new(error)),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {

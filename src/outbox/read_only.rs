@@ -10,8 +10,9 @@ use rusqlite::Connection;
 use super::error::{OpenError, StoreError};
 use super::row::Damage;
 use super::trail::{self, AuditFilter, AuditPage};
+use super::verify::{self, ChainCursor};
 use super::{file, schema, store};
-use crate::domain::Entry;
+use crate::domain::{ChainPiece, Entry};
 
 /// An outbox that is only looked at.
 #[derive(Debug, Clone)]
@@ -66,6 +67,11 @@ impl ReadOnly {
     /// A page of the audit trail.
     pub fn audit(&self, filter: &AuditFilter) -> Result<AuditPage, ReadError> {
         self.ask(|conn| trail::page(conn, filter))
+    }
+
+    /// A piece of the audit trail's chain, looked along.
+    pub fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainPiece, ReadError> {
+        self.ask(|conn| verify::piece(conn, after, verify::PIECE))
     }
 
     fn ask<T>(

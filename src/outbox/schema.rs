@@ -5,16 +5,25 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::error::OpenError;
+use super::chain;
+use super::error::{OpenError, StoreError};
 
 /// The version that this program reads and writes. Raising it takes a migration, and a fixture
 /// `tests/fixtures/outbox/v<VERSION>.db` (see `tests/fixture.rs`).
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What turns version n into n + 1, from n = 0, which is an empty file.
-const MIGRATIONS: [&str; VERSION as usize] = [include_str!("v1.sql")];
+const MIGRATIONS: [Migration; VERSION as usize] = [
+    |tx| Ok(tx.execute_batch(include_str!("v1.sql"))?),
+    |tx| {
+        tx.execute_batch(include_str!("v2.sql"))?;
+        chain::begin(tx)
+    },
+];
+
+type Migration = fn(&Transaction<'_>) -> Result<(), StoreError>;
 
 /// `cbrd`, the mark of an outbox.
 const APPLICATION_ID: i32 = 0x6362_7264;
@@ -42,7 +51,7 @@ pub(super) fn migrate(conn: &mut Connection, found: u32) -> Result<(), OpenError
     }
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in MIGRATIONS.iter().skip(found as usize) {
-        tx.execute_batch(step)?;
+        step(&tx)?;
     }
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;

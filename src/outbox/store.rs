@@ -1,8 +1,10 @@
 //! The transactions. Each is wholly on disk when it returns, or did not happen.
 
 use std::error::Error;
+use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use super::budget::Budget;
 use super::error::{OpenError, Shortage, StoreError};
@@ -10,8 +12,11 @@ use super::file::{self, Lock};
 use super::presence::Presence;
 use super::row::{self, Damage};
 use super::trail::{self, AuditFilter, AuditPage};
-use super::{Append, Appended, LATEST, Options, Restored, schema};
-use crate::domain::{AuditLine, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay};
+use super::verify::{self, ChainCursor};
+use super::{Append, Appended, LATEST, Options, Restored, chain, prune, schema};
+use crate::domain::{
+    AuditLine, ChainPiece, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
+};
 
 /// The one connection that writes.
 #[derive(Debug)]
@@ -74,7 +79,7 @@ impl Store {
         }
         self.budget.allow(&tx)?;
 
-        let id = EntryId::new(next_number(&tx, "entry", "id")?);
+        let id = EntryId::new(next_number(&tx)?);
         let Append { draft, stage, .. } = append;
         row::insert_entry(&tx, &Entry { id, draft: draft.clone(), stage: stage.clone() })?;
         row::upsert_stay(
@@ -123,7 +128,7 @@ impl Store {
             delete(&tx, id)?;
             self.entries.saturating_sub(1)
         };
-        write_line(&tx, &line)?;
+        chain::append(&tx, &line)?;
         tx.commit()?;
         self.entries = left;
         Ok(line)
@@ -139,7 +144,7 @@ impl Store {
         self.budget.allow(&tx)?;
         let stage = Stage::waiting(entry.stage.sent().cloned());
         row::update_entry(&tx, &Entry { stage, ..entry })?;
-        write_line(&tx, act)?;
+        chain::append(&tx, act)?;
         Ok(tx.commit()?)
     }
 
@@ -147,8 +152,17 @@ impl Store {
     pub(super) fn note(&mut self, line: &AuditLine) -> Result<(), StoreError> {
         let tx = begin(&mut self.conn, &self.presence)?;
         self.budget.allow(&tx)?;
-        write_line(&tx, line)?;
+        chain::append(&tx, line)?;
         Ok(tx.commit()?)
+    }
+
+    /// Forgets the oldest audit lines that are older than `keep`, some at a time, and tells how
+    /// many.
+    pub(super) fn prune(&mut self, keep: Duration, now: Timestamp) -> Result<usize, StoreError> {
+        let tx = begin(&mut self.conn, &self.presence)?;
+        let pruned = prune::batch(&tx, keep, now, prune::BATCH)?;
+        tx.commit()?;
+        Ok(pruned)
     }
 
     /// Forgets what was last seen in a reader.
@@ -156,6 +170,11 @@ impl Store {
         let tx = begin(&mut self.conn, &self.presence)?;
         tx.prepare_cached("DELETE FROM stay WHERE reader = ?")?.execute([reader.as_str()])?;
         Ok(tx.commit()?)
+    }
+
+    /// A piece of the audit trail's chain, looked along.
+    pub(super) fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainPiece, StoreError> {
+        verify::piece(&self.conn, after, verify::PIECE)
     }
 
     /// A page of the audit trail.
@@ -258,7 +277,7 @@ fn supersede(
         (false, Some(end)) => {
             let line = AuditLine::settled(station, id, &entry.draft, end);
             delete(tx, id)?;
-            write_line(tx, &line)?;
+            chain::append(tx, &line)?;
             Ok(Superseded::Audited(Box::new(line)))
         }
         (false, None) => {
@@ -273,18 +292,12 @@ fn delete(tx: &Transaction<'_>, id: EntryId) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn write_line(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), StoreError> {
-    row::insert_line(tx, next_number(tx, "audit", "seq")?, line)
-}
-
-/// The number of the next row, known before the row is written because the seal covers it.
+/// The number of the next entry, known before the row is written because the seal covers it.
 /// `sqlite_sequence` remembers the largest number that ever was (AUTOINCREMENT).
-fn next_number(tx: &Transaction<'_>, table: &str, column: &str) -> Result<i64, StoreError> {
-    let sql = format!(
-        "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), \
-                    ifnull((SELECT max({column}) FROM {table}), 0)) + 1"
-    );
-    Ok(tx.prepare_cached(&sql)?.query_row(params![table], |row| row.get(0))?)
+fn next_number(tx: &Transaction<'_>) -> Result<i64, StoreError> {
+    let sql = "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0), \
+                          ifnull((SELECT max(id) FROM entry), 0)) + 1";
+    Ok(tx.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
 fn is_parked(stage: &Stage) -> bool {

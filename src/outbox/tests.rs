@@ -1,5 +1,6 @@
 //! The outbox by what it promises. Helpers here, promises in the files beside.
 
+mod chain;
 mod damage;
 mod fixture;
 mod limits;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Settings;
 use crate::control::{self, ActError, Server};
@@ -21,11 +21,12 @@ use crate::remote::Remote;
 use crate::telemetry::Ids;
 
 mod answer;
+mod keeper;
 mod perform;
 mod report;
 mod translate;
 
-pub(crate) use answer::audit_filter;
+pub(crate) use answer::{audit_filter, chain_cursor};
 pub use translate::{ClientError, reader_options, remote};
 
 /// How long a card may take to be read before the reader is given up on: longer than any card
@@ -58,6 +59,8 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         Restored { entries: restored.entries, stays: restored.stays, latest: restored.latest };
     report::started(&settings, &restored);
     let (events, results) = mpsc::unbounded_channel();
+    let (keep, kept) = watch::channel(settings.audit.keep);
+    tokio::spawn(keeper::prune(outbox.clone(), kept));
     let app = App {
         engine: Engine::new(translate::policy(&settings), restored, fastrand::u64(..), now()),
         readers,
@@ -65,6 +68,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         remote,
         events,
         wishes: BTreeMap::new(),
+        keep,
         ids: Ids { whole: settings.log.show_ids },
         started_at: Timestamp::now(),
         settings,
@@ -107,6 +111,8 @@ struct App {
     events: mpsc::UnboundedSender<Event>,
     /// People who wait to hear that their wish for an entry is on disk.
     wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
+    /// How long audit lines are kept.
+    keep: watch::Sender<Duration>,
     ids: Ids,
     started_at: Timestamp,
     settings: Settings,
@@ -160,6 +166,7 @@ impl App {
         }
         self.readers.set_probing(fresh.probing.clone());
         self.ids = Ids { whole: fresh.log.show_ids };
+        self.keep.send_replace(fresh.audit.keep);
         self.engine.handle(Event::Reconfigured(Box::new(translate::policy(&fresh))), now());
         self.settings = fresh;
         tracing::info!("Configuration reloaded");

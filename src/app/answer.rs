@@ -4,11 +4,11 @@ use tokio::sync::oneshot;
 
 use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
-use crate::domain::{EntryId, Snapshot};
+use crate::domain::{ChainPiece, EntryId, Snapshot};
 use crate::engine::{Event, Refusal, Taken};
-use crate::outbox::{AuditFilter, NoCursor, PAGE_LINES};
+use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES};
 use crate::telemetry::Chain;
-use crate::wire::control::AuditQuery;
+use crate::wire::control::{AuditQuery, VerifyQuery};
 
 impl App {
     pub(super) fn answer(&mut self, request: Request) {
@@ -17,6 +17,7 @@ impl App {
             Request::Entries(reply) => send(reply, self.engine.entry_views(now())),
             Request::Act { entry, act, by, reply } => self.act(entry, act, &by, reply),
             Request::Audit(query, reply) => self.audit(&query, reply),
+            Request::Verify(query, reply) => self.verify(&query, reply),
         }
     }
 
@@ -79,6 +80,22 @@ impl App {
             send(reply, page.map_err(|error| AuditError::Store(Chain(&error).to_string())));
         });
     }
+
+    fn verify(&self, query: &VerifyQuery, reply: oneshot::Sender<Result<ChainPiece, AuditError>>) {
+        let piece = match chain_cursor(query) {
+            Ok(after) => self.outbox.verify(after),
+            Err(error) => return send(reply, Err(AuditError::BadCursor(error.to_string()))),
+        };
+        tokio::spawn(async move {
+            let piece = piece.await;
+            send(reply, piece.map_err(|error| AuditError::Store(Chain(&error).to_string())));
+        });
+    }
+}
+
+/// Where the outbox is to go on along the chain.
+pub(crate) fn chain_cursor(query: &VerifyQuery) -> Result<Option<ChainCursor>, NoCursor> {
+    query.after.as_deref().map(str::parse).transpose()
 }
 
 /// The outbox's form of a query.

@@ -27,6 +27,7 @@ mod report;
 mod translate;
 
 pub(crate) use answer::{audit_filter, chain_cursor};
+pub(crate) use translate::outbox_options;
 pub use translate::{ClientError, reader_options, remote};
 
 /// How long a card may take to be read before the reader is given up on: longer than any card
@@ -49,7 +50,7 @@ pub fn run(settings: Settings, reload: Reload) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let (outbox, restored) = outbox::open(translate::outbox_options(&settings))?;
+    let (outbox, restored) = outbox::open(outbox_options(&settings))?;
     report::damaged(&restored.damaged);
     let (server, requests) = Server::bind(&settings.control.socket)?;
     let remote = remote(&settings)?;

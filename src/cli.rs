@@ -17,6 +17,7 @@ mod out;
 mod queue;
 mod station;
 mod status;
+mod stopped;
 mod text;
 mod trail;
 mod verify;

@@ -169,6 +169,16 @@ pub fn open(options: Options) -> Result<(Outbox, Restored), OpenError> {
     open_within(options, budget)
 }
 
+/// Opens an outbox that is there, to act on it while no daemon runs. Blocks. What is damaged is
+/// left to the daemon.
+pub fn open_stopped(options: Options) -> Result<(Outbox, Restored), OpenError> {
+    match options.path.try_exists() {
+        Ok(true) => open(options),
+        Ok(false) => Err(OpenError::Missing { path: options.path }),
+        Err(source) => Err(OpenError::Inaccessible { path: options.path, source }),
+    }
+}
+
 /// Looks into the outbox at this path, whether a daemon has it open or not. Blocks, as does
 /// everything that is asked of it.
 pub fn open_read_only(path: &Path) -> Result<ReadOnly, OpenError> {

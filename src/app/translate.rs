@@ -25,7 +25,7 @@ pub(super) fn policy(settings: &Settings) -> Policy {
 }
 
 /// What the outbox is told.
-pub(super) fn outbox_options(settings: &Settings) -> outbox::Options {
+pub(crate) fn outbox_options(settings: &Settings) -> outbox::Options {
     outbox::Options {
         path: settings.outbox.path.clone(),
         max_entries: settings.outbox.max_entries,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,9 +31,11 @@ pub(super) struct Lock {
 impl Lock {
     /// The lock of the outbox at this path.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+        let outbox = path;
         let path = beside(path, ".lock");
         let inaccessible = |source| OpenError::Inaccessible { path: path.clone(), source };
         let mut file = private().open(&path).map_err(inaccessible)?;
+        give_to_owner_of(outbox, &file);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -59,6 +61,16 @@ pub(super) fn presence(path: &Path, made: Identity, lock: &Lock) -> Result<Prese
     presence.expect_what_is_at(beside(path, "-wal"))?;
     presence.expect_what_is_at(beside(path, "-shm"))?;
     Ok(presence)
+}
+
+/// Has a lock that root made, for a daemon that does not run, belong to whom the outbox does.
+fn give_to_owner_of(outbox: &Path, lock: &File) {
+    if let (Ok(outbox), Ok(made)) = (outbox.metadata(), lock.metadata())
+        && (outbox.uid(), outbox.gid()) != (made.uid(), made.gid())
+        && let Err(error) = fchown(lock, Some(outbox.uid()), Some(outbox.gid()))
+    {
+        tracing::debug!(%error, "Lock stays as it is");
+    }
 }
 
 fn tell_pid(file: &mut File) -> io::Result<()> {

@@ -184,6 +184,81 @@ fn a_parked_card_is_shown_retried_and_discarded_by_a_person() {
     world.finish().unwrap();
 }
 
+#[test]
+fn a_parked_card_is_retried_and_discarded_while_the_daemon_is_stopped() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.cm.set_fault(Fault::Forbidden.times(2).method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.stop_daemon().unwrap();
+
+    assert_eq!(world.cli(&["outbox", "retry", "2"]).unwrap().code, Some(1));
+    assert_eq!(world.cli(&["outbox", "retry", "1"]).unwrap().code, Some(0));
+    let listed = world.cli(&["outbox", "list", "--json"]).unwrap().json().unwrap();
+    assert_eq!(listed[0]["entry"]["stage"]["stage"], "sent", "{listed}");
+    assert_eq!(world.outcomes().unwrap(), ["parked", "retried"]);
+    world.start_daemon().unwrap();
+    world.wait_for_outcomes(3, LONG).unwrap();
+    world.stop_daemon().unwrap();
+
+    assert_eq!(world.cli(&["outbox", "discard", "1"]).unwrap().code, Some(2));
+    assert_eq!(world.cli(&["outbox", "discard", "1", "--yes"]).unwrap().code, Some(0));
+    let last = world.audit().unwrap().pop().unwrap();
+    assert_eq!((&last["outcome"], &last["by"]), (&"discarded".into(), &by().into()));
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
+    world.finish().unwrap();
+}
+
+#[test]
+fn the_file_of_a_daemon_that_does_not_answer_is_left_to_it() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.cm.set_fault(Fault::Forbidden.times(1).method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    std::fs::remove_file(world.control_path()).unwrap();
+    for act in [&["outbox", "retry", "1"][..], &["outbox", "discard", "1", "--yes"]] {
+        let refused = world.cli(act).unwrap();
+        assert_eq!(refused.code, Some(3), "{refused:?}");
+        let pid = world.daemon_pid().unwrap().to_string();
+        assert!(refused.stderr.contains(&pid), "{refused:?} does not name {pid}");
+    }
+    world.kill9_daemon().unwrap();
+    assert_eq!(world.outcomes().unwrap(), ["parked"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn the_audit_trail_is_verified_while_the_daemon_runs_and_when_it_is_stopped() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    let whole = world.cli(&["audit", "verify", "--json"]).unwrap();
+    assert_eq!(whole.code, Some(0), "{whole:?}");
+    let verdict = whole.json().unwrap();
+    assert_eq!((&verdict["ok"], &verdict["lines"]), (&true.into(), &1.into()), "{verdict}");
+    let csv = world.cli(&["audit", "--format", "csv"]).unwrap().stdout;
+    assert!(csv.starts_with("at,station,kind,outcome,"), "{csv}");
+    assert!(csv.contains(",outcome,updated,"), "{csv}");
+
+    world.stop_daemon().unwrap();
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
+    let mut bytes = std::fs::read(world.outbox_path()).unwrap();
+    let start = bytes.windows(9).position(|part| part == b"\"updated\"").unwrap();
+    bytes[start + 1] = b'U';
+    std::fs::write(world.outbox_path(), bytes).unwrap();
+    let stopped = world.cli(&["audit", "verify"]).unwrap();
+    assert_eq!(stopped.code, Some(1), "{stopped:?}");
+    assert!(stopped.stdout.starts_with("line 1 ("), "{stopped:?}");
+    world.expect_error("Outbox has a damaged row");
+    world.start_daemon().unwrap();
+    let running = world.cli(&["audit", "verify"]).unwrap();
+    assert_eq!((running.code, running.stdout), (Some(1), stopped.stdout));
+    world.finish().unwrap();
+}
+
 fn by() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("Uid:")).unwrap();

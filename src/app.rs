@@ -52,6 +52,8 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let (outbox, restored) = outbox::open(outbox_options(&settings))?;
     report::damaged(&restored.damaged);
+    report::mended(restored.mended.as_ref());
+    let damage = answer::damage(&restored);
     let (server, requests) = Server::bind(&settings.control.socket)?;
     let remote = remote(&settings)?;
     let (readers, observations) =
@@ -69,6 +71,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         remote,
         events,
         wishes: BTreeMap::new(),
+        damage,
         keep,
         ids: Ids { whole: settings.log.show_ids },
         started_at: Timestamp::now(),
@@ -112,6 +115,8 @@ struct App {
     events: mpsc::UnboundedSender<Event>,
     /// People who wait to hear that their wish for an entry is on disk.
     wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
+    /// What the outbox lost before this start, in words.
+    damage: Option<String>,
     /// How long audit lines are kept.
     keep: watch::Sender<Duration>,
     ids: Ids,

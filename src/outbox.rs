@@ -77,10 +77,12 @@ mod budget;
 mod chain;
 mod error;
 mod file;
+mod mend;
 mod presence;
 mod prune;
 mod read_only;
 mod row;
+mod salvage;
 mod schema;
 mod store;
 mod trail;
@@ -94,6 +96,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use error::{OpenError, Shortage, StoreError};
+pub use mend::Mended;
 pub use read_only::{Listing, ReadError, ReadOnly};
 pub use row::Damage;
 pub use trail::{AuditCursor, AuditFilter, AuditPage, NoCursor, PAGE_LINES};
@@ -103,7 +106,7 @@ use crate::domain::{
     AuditLine, ChainPiece, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay,
 };
 use budget::Budget;
-use store::Store;
+use store::{OnDamage, Store};
 use worker::{Worker, answer};
 
 /// How many of the newest audit lines are told on opening.
@@ -118,6 +121,8 @@ pub struct Options {
     pub max_entries: usize,
     /// The station's id, for audit lines.
     pub station: String,
+    /// The moment of the opening.
+    pub now: Timestamp,
 }
 
 /// What an outbox holds when it is opened.
@@ -131,6 +136,8 @@ pub struct Restored {
     pub latest: Vec<AuditLine>,
     /// Rows that were skipped: to be told loudly, each may have been an entry.
     pub damaged: Vec<Damage>,
+    /// What became of the file, where it was damaged as a whole.
+    pub mended: Option<Mended>,
 }
 
 /// An insertion to be stored.
@@ -166,14 +173,17 @@ pub struct Outbox {
 /// Opens the outbox, or makes it, and starts its thread. Blocks.
 pub fn open(options: Options) -> Result<(Outbox, Restored), OpenError> {
     let budget = Budget::of(options.max_entries);
-    open_within(options, budget)
+    open_within(options, budget, OnDamage::Mend)
 }
 
 /// Opens an outbox that is there, to act on it while no daemon runs. Blocks. What is damaged is
 /// left to the daemon.
 pub fn open_stopped(options: Options) -> Result<(Outbox, Restored), OpenError> {
     match options.path.try_exists() {
-        Ok(true) => open(options),
+        Ok(true) => {
+            let budget = Budget::of(options.max_entries);
+            open_within(options, budget, OnDamage::Leave)
+        }
         Ok(false) => Err(OpenError::Missing { path: options.path }),
         Err(source) => Err(OpenError::Inaccessible { path: options.path, source }),
     }
@@ -185,9 +195,13 @@ pub fn open_read_only(path: &Path) -> Result<ReadOnly, OpenError> {
     ReadOnly::open(path)
 }
 
-fn open_within(options: Options, budget: Budget) -> Result<(Outbox, Restored), OpenError> {
+fn open_within(
+    options: Options,
+    budget: Budget,
+    on_damage: OnDamage,
+) -> Result<(Outbox, Restored), OpenError> {
     let path = options.path.clone();
-    let (store, restored) = Store::open(options, budget)?;
+    let (store, restored) = Store::open(options, budget, on_damage)?;
     let worker = Worker::start(store).map_err(|error| OpenError::Unusable(Box::new(error)))?;
     tracing::info!(
         path = %path.display(),

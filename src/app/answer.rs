@@ -6,7 +6,7 @@ use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
 use crate::domain::{ChainPiece, EntryId, Snapshot};
 use crate::engine::{Event, Refusal, Taken};
-use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES};
+use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
 use crate::telemetry::Chain;
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
@@ -31,6 +31,7 @@ impl App {
             cm: self.engine.link_view(now()),
             outbox: self.engine.outbox_view(),
             latest: self.engine.latest(),
+            damage: self.damage.clone(),
         }
     }
 
@@ -91,6 +92,15 @@ impl App {
             send(reply, piece.map_err(|error| AuditError::Store(Chain(&error).to_string())));
         });
     }
+}
+
+/// What the outbox lost, in words.
+pub(super) fn damage(restored: &Restored) -> Option<String> {
+    let rows = restored.damaged.len();
+    let left = (rows > 0).then(|| format!("{rows} damaged rows are left alone; see the log"));
+    let parts: Vec<_> =
+        restored.mended.as_ref().map(ToString::to_string).into_iter().chain(left).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Where the outbox is to go on along the chain.

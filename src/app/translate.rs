@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use super::PROBE_DEADLINE;
 use crate::config::{Auth, Settings};
 use crate::engine::{Event, Policy, Presence, Retry};
@@ -30,6 +32,7 @@ pub(crate) fn outbox_options(settings: &Settings) -> outbox::Options {
         path: settings.outbox.path.clone(),
         max_entries: settings.outbox.max_entries,
         station: settings.station.clone(),
+        now: Timestamp::now(),
     }
 }
 

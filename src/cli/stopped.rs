@@ -24,7 +24,7 @@ pub(super) fn act(
     let settings = settings_if_any(config)?.filter(|settings| settings.outbox.path.exists());
     let Some(settings) = settings else { return Err(silent.into()) };
     let (outbox, restored) =
-        outbox::open_stopped(outbox_options(&settings)).map_err(|error| closed(error, silent))?;
+        outbox::open_stopped(outbox_options(&settings)).map_err(|error| closed(error, &silent))?;
     let entry = restored.entries.into_iter().find(|entry| entry.id == id);
     let done = match entry {
         Some(entry) => block_on(async {
@@ -41,13 +41,12 @@ pub(super) fn act(
 }
 
 /// Why the file is not to be had. One that a process holds is that process's to change.
-fn closed(error: OpenError, silent: ClientError) -> Failure {
-    match error {
-        OpenError::InUse { .. } => {
-            Failure::new(Exit::Unreachable, anyhow::Error::new(error).context(silent.to_string()))
-        }
-        error => Failure::new(Exit::Failed, error),
+fn closed(error: OpenError, silent: &ClientError) -> Failure {
+    if let OpenError::InUse { .. } = error {
+        let silent = silent.to_string();
+        return Failure::new(Exit::Unreachable, anyhow::Error::new(error).context(silent));
     }
+    Failure::new(Exit::Failed, error)
 }
 
 async fn discard(outbox: &Outbox, entry: &Entry) -> Result<(), StoreError> {

@@ -25,6 +25,7 @@ fn snapshot() -> Snapshot {
         cm: LinkView::Untried,
         outbox: OutboxView { waiting: 0, parked: 0, oldest: None, trouble: None },
         latest: vec![],
+        damage: None,
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
-    Outcome, ReaderName, RecordId, RequestId, Serial, Settlement,
+    NotIdentifiedReason, Outcome, ReaderName, RecordId, RequestId, Serial, Settlement,
 };
 
 /// What an audit line is about.
@@ -172,6 +172,18 @@ impl AuditLine {
             attempts: 0,
             duration_ms: 0,
             by: None,
+        }
+    }
+
+    /// The line of a break in the trail: what is before it was carried over from a damaged file.
+    #[must_use]
+    pub fn broken(station: &str, at: Timestamp, detail: String) -> Self {
+        let nowhere = NotIdentified::new(NotIdentifiedReason::Failed, detail);
+        Self {
+            kind: AuditKind::Break,
+            outcome: "outbox-damaged".to_owned(),
+            reason: None,
+            ..Self::not_identified(station, (&"".into(), ""), None, at, &nowhere)
         }
     }
 

@@ -68,7 +68,10 @@ pub(super) fn end(conn: &Connection, end: End) -> Result<Result<ChainMark, Damag
 pub(super) fn append(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), StoreError> {
     // A head that cannot be believed is no end to go on from: the next start mends the file.
     let head = end(tx, End::Head)?.map_err(|damage| StoreError::Lost(Box::new(damage)))?;
-    let seq = head.seq.saturating_add(1);
+    // A line that stands beyond it, where none should be, is not in the way.
+    let last: Option<i64> =
+        tx.prepare_cached("SELECT max(seq) FROM audit")?.query_row([], |row| row.get(0))?;
+    let seq = last.unwrap_or(0).max(head.seq).saturating_add(1);
     let hash = row::insert_line(tx, seq, line, |seal| link(&head.hash, seal))?;
     row::upsert_mark(tx, End::Head, &ChainMark { seq, at: Some(line.at), hash })
 }
@@ -76,21 +79,31 @@ pub(super) fn append(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), Store
 /// Chains the lines that version 1 wrote, as they are, and writes both ends.
 pub(super) fn begin(tx: &Transaction<'_>) -> Result<(), StoreError> {
     row::upsert_mark(tx, End::Anchor, &origin())?;
+    let head = chain_the_unchained(tx)?;
+    row::upsert_mark(tx, End::Head, &head)
+}
+
+/// Chains lines that have no `chain`, and tells the last line of all.
+pub(super) fn chain_the_unchained(tx: &Transaction<'_>) -> Result<ChainMark, StoreError> {
     let mut head = origin();
     loop {
         let next = tx
-            .prepare_cached("SELECT seq, at, seal FROM audit WHERE seq > ? ORDER BY seq LIMIT 1")?
+            .prepare_cached(
+                "SELECT seq, at, seal, chain FROM audit WHERE seq > ? ORDER BY seq LIMIT 1",
+            )?
             .query_row([head.seq], |found| {
                 let at: String = found.get(1)?;
                 let seal: Vec<u8> = found.get(2)?;
-                let hash = link(&head.hash, &seal);
+                let mut hash: String = found.get(3)?;
+                if hash.is_empty() {
+                    hash = link(&head.hash, &seal);
+                }
                 Ok(ChainMark { seq: found.get(0)?, at: at.parse().ok(), hash })
             })
             .optional()?;
-        let Some(line) = next else { break };
-        tx.prepare_cached("UPDATE audit SET chain = ? WHERE seq = ?")?
+        let Some(line) = next else { return Ok(head) };
+        tx.prepare_cached("UPDATE audit SET chain = ? WHERE seq = ? AND chain = ''")?
             .execute(params![line.hash, line.seq])?;
         head = line;
     }
-    row::upsert_mark(tx, End::Head, &head)
 }

@@ -146,9 +146,12 @@ impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Lost(cause) => Self::Lost(cause),
+            StoreError::Unwritable(cause) => match cause.downcast::<rusqlite::Error>() {
+                Ok(error) => (*error).into(),
+                Err(cause) => Self::Unusable(cause),
+            },
             error @ (StoreError::Full(_)
             | StoreError::Busy
-            | StoreError::Unwritable(_)
             | StoreError::Gone(_)
             | StoreError::Conflict(_)
             | StoreError::Damaged(..)
@@ -158,12 +161,15 @@ impl From<StoreError> for OpenError {
 }
 
 impl From<rusqlite::Error> for OpenError {
+    /// No question that is asked on opening is wrong: where SQLite does not understand one, or the
+    /// answer is of another kind, the file is not what was written.
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            None
+            | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
                 Self::Lost(Box::new(error))
             }
-            _ => Self::Unusable(Box::new(error)),
+            Some(_) => Self::Unusable(Box::new(error)),
         }
     }
 }

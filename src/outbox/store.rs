@@ -1,19 +1,21 @@
 //! The transactions. Each is wholly on disk when it returns, or did not happen.
 
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use super::budget::Budget;
+use super::chain::End;
 use super::error::{OpenError, Shortage, StoreError};
 use super::file::{self, Lock};
 use super::presence::Presence;
 use super::row::{self, Damage};
 use super::trail::{self, AuditFilter, AuditPage};
 use super::verify::{self, ChainCursor};
-use super::{Append, Appended, LATEST, Options, Restored, chain, prune, schema};
+use super::{Append, Appended, LATEST, Options, Restored, chain, mend, prune, schema};
 use crate::domain::{
     AuditLine, ChainPiece, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
 };
@@ -33,20 +35,30 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens or makes the file, and reads what is left from before.
-    pub(super) fn open(options: Options, budget: Budget) -> Result<(Self, Restored), OpenError> {
+    pub(super) fn open(
+        options: Options,
+        budget: Budget,
+        on_damage: OnDamage,
+    ) -> Result<(Self, Restored), OpenError> {
         // Absolute, so that no path begins with "file:", which SQLite would take for a URI.
         let path = std::path::absolute(&options.path)
             .map_err(|source| OpenError::Inaccessible { path: options.path.clone(), source })?;
         file::make_directory(&path)?;
         let lock = Lock::take(&path)?;
-        let made = file::make_file(&path)?;
-        let mut conn = file::connect(&path)?;
-        let found = schema::identify(&conn, &path)?;
-        file::make_durable(&conn)?;
-        budget.impose(&conn)?;
-        schema::migrate(&mut conn, found)?;
-
-        let restored = restore(&conn)?;
+        if !mend::go_on(&path)? && !path.exists() {
+            mend::make(&path, options.now)?;
+        }
+        let mut mended = None;
+        let (conn, mut restored) = match connect(&path, budget) {
+            Err(OpenError::Lost(cause)) if on_damage == OnDamage::Mend => {
+                let cause = cause.to_string();
+                mended = Some(mend::set_aside(&path, &options, budget, cause)?);
+                connect(&path, budget)?
+            }
+            opened => opened?,
+        };
+        restored.mended = mended;
+        let made = file::identity(&path)?;
         let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
         let store = Self {
             conn,
@@ -195,6 +207,36 @@ impl Store {
     }
 }
 
+/// What is done with a file that is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDamage {
+    /// It makes way for a new one with all that can be read of it.
+    Mend,
+    /// It is told and left.
+    Leave,
+}
+
+/// Opens the file for writing, up to date and checked, and reads what is left from before.
+fn connect(path: &Path, budget: Budget) -> Result<(Connection, Restored), OpenError> {
+    let mut conn = file::connect(path)?;
+    // Until it is known to be sound, nothing of its log is brought into it.
+    file::keep_log_on_close(&conn, true)?;
+    let found = schema::identify(&conn, path)?;
+    file::check_header(path)?;
+    file::make_durable(&conn)?;
+    budget.impose(&conn)?;
+    schema::migrate(&mut conn, found)?;
+    file::check(&conn)?;
+    for end in [End::Anchor, End::Head] {
+        chain::end(&conn, end)?.map_err(|damage| OpenError::Lost(Box::new(damage)))?;
+    }
+    // What it finds is for `audit verify` to tell; here it only has to be readable.
+    verify::piece(&conn, None, 1)?;
+    let restored = restore(&conn)?;
+    file::keep_log_on_close(&conn, false)?;
+    Ok((conn, restored))
+}
+
 /// Every entry, the oldest first.
 pub(super) fn entries(conn: &Connection) -> Result<Vec<Result<Entry, Damage>>, rusqlite::Error> {
     let sql = format!("SELECT {} FROM entry ORDER BY id", row::ENTRY);
@@ -213,6 +255,7 @@ fn restore(conn: &Connection) -> Result<Restored, rusqlite::Error> {
         stays: sift(stays, &mut damaged),
         latest: sift(trail::latest(conn, LATEST)?, &mut damaged),
         damaged,
+        mended: None,
     })
 }
 

@@ -278,15 +278,26 @@ fn a_second_daemon_on_the_same_outbox_is_refused() {
 }
 
 #[test]
-fn a_lost_outbox_is_told_and_not_replaced_by_an_empty_one() {
+fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
     let Some(world) = world() else { return };
     let mut world = world.start().unwrap();
     world.stop_daemon().unwrap();
     std::fs::write(world.outbox_path(), vec![0x5a; 20_000]).unwrap();
-    let run = world.cli(&["run"]).unwrap();
-    assert_eq!(run.code, Some(1), "{run:?}");
-    assert!(run.stderr.contains("the outbox's file is damaged"), "{run:?}");
-    assert_eq!(std::fs::read(world.outbox_path()).unwrap(), vec![0x5a; 20_000]);
+    world.expect_error("Outbox was damaged and is set aside");
+    world.start_daemon().unwrap();
+    let files = std::fs::read_dir(world.outbox_path().parent().unwrap()).unwrap();
+    let mut files = files.map(|file| file.unwrap().path());
+    let aside = files.find(|file| file.display().to_string().contains(".damaged-")).unwrap();
+    assert_eq!(std::fs::read(&aside).unwrap(), vec![0x5a; 20_000]);
+    let status = world.cli(&["status"]).unwrap().stdout;
+    assert!(status.contains("DAMAGE: the outbox was damaged"), "{status}");
+    let verdict = world.cli(&["audit", "verify"]).unwrap();
+    assert_eq!(verdict.code, Some(1), "{verdict:?}");
+    assert!(verdict.stdout.contains(": the outbox was damaged"), "{verdict:?}");
+
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let outcomes = world.wait_for_outcomes(2, LONG).unwrap();
+    assert_eq!(outcomes, ["outbox-damaged", "updated"]);
     world.finish().unwrap();
 }
 

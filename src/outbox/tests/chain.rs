@@ -285,7 +285,7 @@ async fn a_batch_that_breaks_off_half_way_has_pruned_nothing() {
 async fn pruning_makes_room_in_a_file_of_its_full_size() {
     let place = Place::new();
     let budget = Budget { max_entries: 1000, soft: 40 * 4096, hard: 60 * 4096 };
-    let (outbox, _) = open_within(place.options(), budget).unwrap();
+    let (outbox, _) = open_within(place.options(), budget, OnDamage::Mend).unwrap();
     let mut second = 0;
     while outbox.note(not_identified(second)).await.is_ok() {
         second += 1;

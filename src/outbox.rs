@@ -84,11 +84,13 @@ mod read_only;
 mod row;
 mod salvage;
 mod schema;
+mod slot;
 mod store;
 mod trail;
 mod verify;
 mod worker;
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +108,8 @@ use crate::domain::{
     AuditLine, ChainPiece, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay,
 };
 use budget::Budget;
-use store::{OnDamage, Store};
+use slot::Slot;
+use store::OnDamage;
 use worker::{Worker, answer};
 
 /// How many of the newest audit lines are told on opening.
@@ -126,7 +129,7 @@ pub struct Options {
 }
 
 /// What an outbox holds when it is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
     /// The entries, waiting and parked, the oldest first.
     pub entries: Vec<Entry>,
@@ -201,8 +204,19 @@ fn open_within(
     on_damage: OnDamage,
 ) -> Result<(Outbox, Restored), OpenError> {
     let path = options.path.clone();
-    let (store, restored) = Store::open(options, budget, on_damage)?;
-    let worker = Worker::start(store).map_err(|error| OpenError::Unusable(Box::new(error)))?;
+    let (slot, restored, trouble) = Slot::open(options, budget, on_damage)?;
+    let trouble = trouble.map(|error| {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{error}{cause}")
+    });
+    if let Some(trouble) = &trouble {
+        tracing::error!(
+            trouble,
+            "Outbox cannot be written; cards are read, and stored once it can"
+        );
+    }
+    let worker =
+        Worker::start(slot, trouble).map_err(|error| OpenError::Unusable(Box::new(error)))?;
     tracing::info!(
         path = %path.display(),
         entries = restored.entries.len(),
@@ -294,6 +308,17 @@ impl Outbox {
         after: Option<ChainCursor>,
     ) -> impl Future<Output = Result<ChainPiece, StoreError>> + Send + use<> {
         answer(self.worker.submit(move |store| store.verify(after.as_ref())))
+    }
+
+    /// Why the file cannot be written, where it could not since the start; asking has it tried
+    /// again.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = self.worker.trouble();
+        if trouble.is_some() {
+            drop(self.worker.submit(|_| Ok(())));
+        }
+        trouble
     }
 
     /// Comes back once the file as a whole is found to be damaged or gone ([`StoreError::Lost`]):

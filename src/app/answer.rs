@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
-use crate::domain::{ChainPiece, EntryId, Snapshot};
+use crate::domain::{ChainPiece, EntryId, OutboxView, Snapshot};
 use crate::engine::{Event, Refusal, Taken};
 use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
 use crate::telemetry::Chain;
@@ -29,10 +29,17 @@ impl App {
             pcscd: self.engine.service_view(),
             readers: self.engine.reader_views(),
             cm: self.engine.link_view(now()),
-            outbox: self.engine.outbox_view(),
+            outbox: self.outbox_view(),
             latest: self.engine.latest(),
             damage: self.damage.clone(),
         }
+    }
+
+    /// The engine knows of trouble once a card has met it; the outbox from the start on.
+    fn outbox_view(&self) -> OutboxView {
+        let view = self.engine.outbox_view();
+        let trouble = self.outbox.trouble();
+        OutboxView { trouble: view.trouble.clone().or(trouble), ..view }
     }
 
     /// A wish is answered once it is fulfilled, which may take the disk.

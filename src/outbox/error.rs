@@ -74,6 +74,43 @@ pub enum OpenError {
     Unusable(#[source] Cause),
 }
 
+impl OpenError {
+    /// Whether it is the disk that does not take writes: that passes without a person's correcting
+    /// anything here.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Inaccessible { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ),
+            Self::Unusable(cause) => is_of_the_disk(cause.as_ref()),
+            Self::InUse { .. }
+            | Self::Missing { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Older { .. }
+            | Self::NotDurable { .. }
+            | Self::Lost(_) => false,
+        }
+    }
+}
+
+fn is_of_the_disk(cause: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let code = cause.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+    let full = matches!(cause.downcast_ref(), Some(StoreError::Full(Shortage::Disk)));
+    full || matches!(
+        code,
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::SystemIoFailure
+        )
+    )
+}
+
 fn named(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }

@@ -87,7 +87,7 @@ impl ReadOnly {
         Ok(question(&self.connect()?)?)
     }
 
-    fn connect(&self) -> Result<Connection, OpenError> {
+    pub(super) fn connect(&self) -> Result<Connection, OpenError> {
         let conn = file::connect_read_only(&self.path)?;
         let found = schema::identify(&conn, &self.path)?;
         if found < schema::VERSION {

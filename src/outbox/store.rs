@@ -243,7 +243,8 @@ pub(super) fn entries(conn: &Connection) -> Result<Vec<Result<Entry, Damage>>, r
     conn.prepare(&sql)?.query_map([], |found| Ok(row::entry(found)))?.collect()
 }
 
-fn restore(conn: &Connection) -> Result<Restored, rusqlite::Error> {
+/// What a file holds.
+pub(super) fn restore(conn: &Connection) -> Result<Restored, rusqlite::Error> {
     let sql = format!("SELECT {} FROM stay ORDER BY reader", row::STAY);
     let stays: Vec<_> = conn
         .prepare(&sql)?

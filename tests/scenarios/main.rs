@@ -10,6 +10,7 @@
 
 mod commands;
 mod desk;
+mod disks;
 mod families;
 mod judges;
 mod kills;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::domain::{AuditKind, ChainFaultKind};
 
+use super::super::store::Store;
 use super::super::verify;
 use super::damage::two_entries;
 use super::*;

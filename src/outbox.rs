@@ -2,7 +2,7 @@
 //!
 //! What is told as stored survives a crash and a power cut; what did not fit is refused, never
 //! dropped. This module decides nothing about an entry, sends nothing and reads no clock. It
-//! never changes an audit line. Why SQLite: `docs/decisions/0001-storage-engine.md`.
+//! never changes an audit line, and removes only the oldest (`prune.rs`). Why SQLite: `docs/decisions/0001-storage-engine.md`.
 //!
 //! # Limits
 //!
@@ -14,15 +14,16 @@
 //! | commands that wait | 1,024 | [`StoreError::Busy`] |
 //! | waiting for somebody else's lock | 1 s | [`StoreError::Busy`] |
 //! | a page of the audit trail | 1,000 lines | the next page |
+//! | a piece of the chain that is looked along | 1,000 lines | the next piece |
 //! | SQLite's cache | 256 KiB | – |
 //! | processes | 1, and any number that only look | [`OpenError::InUse`] |
 //!
-//! An audit line takes about 1 KiB and is never removed. When the trail has used its 1 GiB (about
-//! a million cards), the outbox is full until a person archives the file.
+//! An audit line takes about 1 KiB. When the trail has used its 1 GiB (about a million cards), the
+//! outbox is full until lines are pruned: what is pruned makes room in the file.
 //!
-//! # Layout, version 1
+//! # Layout, version 2
 //!
-//! `outbox.db` (0600, `user_version` 1, `application_id` "cbrd"), `outbox.db-wal` and `-shm`
+//! `outbox.db` (0600, `user_version` 2, `application_id` "cbrd"), `outbox.db-wal` and `-shm`
 //! while it is open, `outbox.db.lock` with the pid of the process that has it open.
 //!
 //! ```text
@@ -33,13 +34,14 @@
 //!        stage    JSON of Stage                         entry    entry's id, or null
 //!        seal                                           line     JSON of AuditLine
 //! stay   reader   PC/SC name                            seal
-//!        stay     JSON of Stay
+//!        stay     JSON of Stay                          chain    64 hex digits, see chain.rs
 //!        seal
+//! chain  place    anchor or head      hash  its chain
+//!        seq, at  of that line        seal
 //! ```
 //!
 //! `seal` is a SHA-256 over the row (`row.rs`): SQLite's file has no checksum of its own. Triggers
-//! refuse to change or delete a line of `audit`. A hash chain over the lines fits in a later
-//! version: `seq` is their order, and `seal` covers each.
+//! refuse to change a line of `audit`, or to delete one that the anchor has not passed.
 //!
 //! # Writing
 //!
@@ -52,6 +54,7 @@
 //! | settle | an audit line; the entry deleted, or its stage set to parked |
 //! | unpark | an audit line; the entry's stage set to queued |
 //! | note | an audit line |
+//! | prune | the anchor moved; up to 500 audit lines deleted |
 //! | end of a stay | the reader's stay deleted |
 //!
 //! Each asks first whether `outbox.db` and the files beside it are those that were opened
@@ -63,8 +66,10 @@
 //!   happened or not, never half.
 //! - A row whose seal does not fit is skipped and told ([`Restored::damaged`]), and left in the
 //!   file. It counts as an entry until somebody deletes it with `sqlite3`.
-//! - A file that SQLite cannot read is [`OpenError::Lost`]. It is not replaced by an empty one:
-//!   that would drop what waits. `sqlite3 outbox.db .recover` saves what can be saved.
+//! - A file that is damaged as a whole is set aside, and all that is readable goes into a new one
+//!   ([`Mended`]), which is told loudly, and in the audit trail (`mend.rs`, `salvage.rs`).
+//! - A disk that takes no writes at the start: what can be read is told, and every command tries
+//!   again to open the file (`slot.rs`).
 //! - A file that is removed or replaced while it is open is [`StoreError::Lost`] for every command
 //!   that writes, which ends the daemon. What waited in it is gone, unless it was only moved: put
 //!   it back, with its `-wal`, before the next start, which would make an empty one. Where only

@@ -66,8 +66,8 @@ pub enum OpenError {
         /// The setting that did not hold.
         setting: &'static str,
     },
-    /// The outbox is lost: a person moves the file aside, saves what can be saved, starts anew.
-    #[error("the outbox's file is damaged; move it aside to start with an empty one")]
+    /// The file is damaged: the daemon sets it aside and carries over what is readable.
+    #[error("the outbox's file is damaged; the daemon mends it when it is started")]
     Lost(#[source] Cause),
     /// Disk, memory or system do not let us: the cause tells.
     #[error("the outbox could not be opened")]
@@ -151,8 +151,7 @@ pub enum Shortage {
     /// As many entries wait as may (`outbox.max_entries`).
     #[error("it has as many entries as it may have")]
     Entries,
-    /// The file is as large as it may be. The audit trail never shrinks: once the outbox is
-    /// empty, the file can be archived.
+    /// The file is as large as it may be, until the audit trail is pruned.
     #[error("its file is as large as it may be")]
     Budget,
     /// The disk is full.

@@ -34,13 +34,15 @@ fn world_with_a_disk() -> Option<(World, tempfile::TempDir)> {
     Some((world, disk))
 }
 
-/// Starts the daemon on the tmpfs, on which this is done first.
+/// Starts the daemon on a small tmpfs, on which this is done first.
 fn start(world: &mut World, disk: &Path, first: &str) {
+    start_on(world, disk, "mount -t tmpfs -o size=1m tmpfs", first);
+}
+
+/// Starts the daemon on what this command mounts.
+fn start_on(world: &mut World, disk: &Path, mount: &str, first: &str) {
     let disk = disk.display();
-    let script = format!(
-        "mount -t tmpfs -o size=1m tmpfs {disk} && cd {disk} && {first} && \
-                          cd / && exec \"$@\""
-    );
+    let script = format!("{mount} {disk} && cd {disk} && {first} && cd / && exec \"$@\"");
     world.start_daemon_under(&["unshare", "--mount", "sh", "-c", &script, "sh"]).unwrap();
 }
 
@@ -121,5 +123,34 @@ fn a_disk_that_is_read_only_at_the_start_is_written_once_it_can_be() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     is_shown_without_an_entry(&world);
     inside(&world, disk.path(), &format!("mount -o remount,rw {}", disk.path().display()));
+    recovers(world);
+}
+
+#[test]
+fn a_disk_that_turns_read_only_under_the_daemon_is_told_and_no_entry_claimed() {
+    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let image = image.path().display();
+    let mount = format!("mount -o loop,errors=remount-ro {image}");
+    let make = format!("truncate -s 16M {image} && mkfs.ext4 -q {image}");
+    let try_it = format!("{make} && {mount} {}", disk.path().display());
+    let tried = Command::new("unshare").args(["--mount", "sh", "-c", &try_it]).output().unwrap();
+    if !tried.status.success() {
+        let reason = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+        cardbridge_harness::skipped(&format!("no ext4 on a loop device: {reason}"));
+        return drop(world.finish());
+    }
+    world.expect_error("Outbox takes no entries");
+    start_on(&mut world, disk.path(), &mount, "true");
+    // An error of the file system has the kernel take writes away; only mounting it anew ends that.
+    let fail = "device=$(basename \"$(findmnt -no SOURCE .)\") && \
+                echo 1 > /sys/fs/ext4/$device/trigger_fs_error";
+    let at = disk.path().display().to_string();
+    inside(&world, disk.path(), &fail.replace(" .)", &format!(" {at})")));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    is_shown_without_an_entry(&world);
+    world.kill9_daemon().unwrap();
+
+    start_on(&mut world, disk.path(), &mount, "true");
     recovers(world);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Settings;
 use crate::control::{self, ActError, Server};
@@ -21,11 +21,13 @@ use crate::remote::Remote;
 use crate::telemetry::Ids;
 
 mod answer;
+mod keeper;
 mod perform;
 mod report;
 mod translate;
 
-pub(crate) use answer::audit_filter;
+pub(crate) use answer::{audit_filter, chain_cursor};
+pub(crate) use translate::outbox_options;
 pub use translate::{ClientError, credential, reader_options, remote};
 
 /// How long a card may take to be read before the reader is given up on: longer than any card
@@ -51,8 +53,10 @@ pub fn run(settings: Settings, reload: Reload) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let (outbox, restored) = outbox::open(translate::outbox_options(&settings))?;
+    let (outbox, restored) = outbox::open(outbox_options(&settings))?;
     report::damaged(&restored.damaged);
+    report::mended(restored.mended.as_ref());
+    let damage = answer::damage(&restored);
     let (server, requests) = Server::bind(&settings.control.socket)?;
     let remote = remote(&settings)?;
     let (readers, observations) =
@@ -61,6 +65,8 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         Restored { entries: restored.entries, stays: restored.stays, latest: restored.latest };
     report::started(&settings, &restored);
     let (events, results) = mpsc::unbounded_channel();
+    let (keep, kept) = watch::channel(settings.audit.keep);
+    tokio::spawn(keeper::prune(outbox.clone(), kept));
     let app = App {
         engine: Engine::new(translate::policy(&settings), restored, fastrand::u64(..), now()),
         readers,
@@ -68,6 +74,8 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         remote,
         events,
         wishes: BTreeMap::new(),
+        damage,
+        keep,
         ids: Ids { whole: settings.log.show_ids },
         started_at: Timestamp::now(),
         settings,
@@ -110,6 +118,10 @@ struct App {
     events: mpsc::UnboundedSender<Event>,
     /// People who wait to hear that their wish for an entry is on disk.
     wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
+    /// What the outbox lost before this start, in words.
+    damage: Option<String>,
+    /// How long audit lines are kept.
+    keep: watch::Sender<Duration>,
     ids: Ids,
     started_at: Timestamp,
     settings: Settings,
@@ -163,6 +175,7 @@ impl App {
         }
         self.readers.set_probing(fresh.probing.clone());
         self.ids = Ids { whole: fresh.log.show_ids };
+        self.keep.send_replace(fresh.audit.keep);
         self.engine.handle(Event::Reconfigured(Box::new(translate::policy(&fresh))), now());
         self.settings = fresh;
         tracing::info!("Configuration reloaded");

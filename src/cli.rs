@@ -9,6 +9,7 @@ use crate::domain::{CardId, EntryId};
 
 mod atr;
 mod cards;
+mod csv;
 mod exit;
 mod load;
 mod lookup;
@@ -16,8 +17,10 @@ mod out;
 mod queue;
 mod station;
 mod status;
+mod stopped;
 mod text;
 mod trail;
+mod verify;
 
 use exit::Failure;
 use out::Out;
@@ -69,7 +72,7 @@ enum Command {
     /// Show and manage the entries that wait, for CM or for a person
     #[command(subcommand)]
     Outbox(OutboxCommand),
-    /// Show the audit trail, the oldest line first
+    /// Show the audit trail, the oldest line first, or verify it
     Audit(AuditArguments),
     /// Check and show the configuration
     #[command(subcommand)]
@@ -111,7 +114,10 @@ enum OutboxCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 struct AuditArguments {
+    #[command(subcommand)]
+    command: Option<AuditCommand>,
     /// Not before: RFC 3339, a date (UTC), or an age like 2h or 30d
     #[arg(long, value_name = "T", value_parser = trail::moment)]
     since: Option<jiff::Timestamp>,
@@ -126,12 +132,20 @@ struct AuditArguments {
     format: Option<AuditFormat>,
 }
 
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Look for lines that were changed, removed or moved; end with 1 where there are any
+    Verify,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum AuditFormat {
     /// For people
     Text,
     /// One object a line
     Json,
+    /// A table with a header, as in RFC 4180
+    Csv,
 }
 
 #[derive(Debug, Subcommand)]
@@ -170,6 +184,9 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<exit::Exit, Failure> {
         Command::Outbox(OutboxCommand::Retry { id }) => queue::retry(config, *id, out),
         Command::Outbox(OutboxCommand::Discard { id, yes }) => {
             queue::discard(config, *id, *yes, out)
+        }
+        Command::Audit(AuditArguments { command: Some(AuditCommand::Verify), .. }) => {
+            verify::verify(config, out)
         }
         Command::Audit(audit) => trail::audit(config, audit, out),
         Command::Config(ConfigCommand::Check) => station::check(config, out),

@@ -24,7 +24,8 @@ pub use example::example;
 pub use keys::{Fallback, Form, KEYS, Key, Support};
 pub use problem::{Origin, Problem, Problems};
 pub use settings::{
-    Auth, CmSettings, ControlSettings, Level, LogFormat, LogSettings, OutboxSettings, Settings,
+    AuditSettings, Auth, CmSettings, ControlSettings, Level, LogFormat, LogSettings,
+    OutboxSettings, Settings,
 };
 
 use problem::Report;

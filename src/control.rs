@@ -6,8 +6,8 @@
 
 use tokio::sync::oneshot;
 
-use crate::domain::{AuditLine, EntryId, EntryView, Snapshot};
-use crate::wire::control::AuditQuery;
+use crate::domain::{AuditLine, ChainPiece, EntryId, EntryView, Snapshot};
+use crate::wire::control::{AuditQuery, VerifyQuery};
 
 mod client;
 mod guard;
@@ -36,6 +36,8 @@ pub enum Request {
     },
     /// Some audit lines.
     Audit(AuditQuery, oneshot::Sender<Result<Page, AuditError>>),
+    /// A piece of the audit trail's chain, looked along.
+    Verify(VerifyQuery, oneshot::Sender<Result<ChainPiece, AuditError>>),
 }
 
 /// Audit lines, and what the next page begins after.

@@ -7,6 +7,7 @@ mod atr;
 mod audit;
 mod call;
 mod card;
+mod chain;
 mod cm;
 mod entry;
 mod id_rule;
@@ -24,6 +25,7 @@ pub use card::{
     Candidate, CardId, CardIdError, CardKey, Family, Identity, NotIdentified, NotIdentifiedReason,
     Serial, UnknownName,
 };
+pub use chain::{ChainFault, ChainFaultKind, ChainMark, ChainPiece};
 pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
 pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};
 pub use id_rule::IdRule;

@@ -2,7 +2,7 @@
 //!
 //! What is told as stored survives a crash and a power cut; what did not fit is refused, never
 //! dropped. This module decides nothing about an entry, sends nothing and reads no clock. It
-//! never changes an audit line. Why SQLite: `docs/decisions/0001-storage-engine.md`.
+//! never changes an audit line, and removes only the oldest (`prune.rs`). Why SQLite: `docs/decisions/0001-storage-engine.md`.
 //!
 //! # Limits
 //!
@@ -14,15 +14,16 @@
 //! | commands that wait | 1,024 | [`StoreError::Busy`] |
 //! | waiting for somebody else's lock | 1 s | [`StoreError::Busy`] |
 //! | a page of the audit trail | 1,000 lines | the next page |
+//! | a piece of the chain that is looked along | 1,000 lines | the next piece |
 //! | SQLite's cache | 256 KiB | – |
 //! | processes | 1, and any number that only look | [`OpenError::InUse`] |
 //!
-//! An audit line takes about 1 KiB and is never removed. When the trail has used its 1 GiB (about
-//! a million cards), the outbox is full until a person archives the file.
+//! An audit line takes about 1 KiB. When the trail has used its 1 GiB (about a million cards), the
+//! outbox is full until lines are pruned: what is pruned makes room in the file.
 //!
-//! # Layout, version 1
+//! # Layout, version 2
 //!
-//! `outbox.db` (0600, `user_version` 1, `application_id` "cbrd"), `outbox.db-wal` and `-shm`
+//! `outbox.db` (0600, `user_version` 2, `application_id` "cbrd"), `outbox.db-wal` and `-shm`
 //! while it is open, `outbox.db.lock` with the pid of the process that has it open.
 //!
 //! ```text
@@ -33,13 +34,14 @@
 //!        stage    JSON of Stage                         entry    entry's id, or null
 //!        seal                                           line     JSON of AuditLine
 //! stay   reader   PC/SC name                            seal
-//!        stay     JSON of Stay
+//!        stay     JSON of Stay                          chain    64 hex digits, see chain.rs
 //!        seal
+//! chain  place    anchor or head      hash  its chain
+//!        seq, at  of that line        seal
 //! ```
 //!
 //! `seal` is a SHA-256 over the row (`row.rs`): SQLite's file has no checksum of its own. Triggers
-//! refuse to change or delete a line of `audit`. A hash chain over the lines fits in a later
-//! version: `seq` is their order, and `seal` covers each.
+//! refuse to change a line of `audit`, or to delete one that the anchor has not passed.
 //!
 //! # Writing
 //!
@@ -52,6 +54,7 @@
 //! | settle | an audit line; the entry deleted, or its stage set to parked |
 //! | unpark | an audit line; the entry's stage set to queued |
 //! | note | an audit line |
+//! | prune | the anchor moved; up to 500 audit lines deleted |
 //! | end of a stay | the reader's stay deleted |
 //!
 //! Each asks first whether `outbox.db` and the files beside it are those that were opened
@@ -63,8 +66,10 @@
 //!   happened or not, never half.
 //! - A row whose seal does not fit is skipped and told ([`Restored::damaged`]), and left in the
 //!   file. It counts as an entry until somebody deletes it with `sqlite3`.
-//! - A file that SQLite cannot read is [`OpenError::Lost`]. It is not replaced by an empty one:
-//!   that would drop what waits. `sqlite3 outbox.db .recover` saves what can be saved.
+//! - A file that is damaged as a whole is set aside, and all that is readable goes into a new one
+//!   ([`Mended`]), which is told loudly, and in the audit trail (`mend.rs`, `salvage.rs`).
+//! - A disk that takes no writes at the start: what can be read is told, and every command tries
+//!   again to open the file (`slot.rs`).
 //! - A file that is removed or replaced while it is open is [`StoreError::Lost`] for every command
 //!   that writes, which ends the daemon. What waited in it is gone, unless it was only moved: put
 //!   it back, with its `-wal`, before the next start, which would make an empty one. Where only
@@ -74,27 +79,42 @@
 //!   is to be tried again: what was sent is stored as sent, and read back before it is repeated.
 
 mod budget;
+mod chain;
 mod error;
 mod file;
+mod mend;
 mod presence;
+mod prune;
 mod read_only;
 mod row;
+mod salvage;
 mod schema;
+mod slot;
 mod store;
 mod trail;
+mod verify;
 mod worker;
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 pub use error::{OpenError, Shortage, StoreError};
+pub use mend::Mended;
 pub use read_only::{Listing, ReadError, ReadOnly};
 pub use row::Damage;
 pub use trail::{AuditCursor, AuditFilter, AuditPage, NoCursor, PAGE_LINES};
+pub use verify::ChainCursor;
 
-use crate::domain::{AuditLine, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay};
+use crate::domain::{
+    AuditLine, ChainPiece, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay,
+};
 use budget::Budget;
-use store::Store;
+use slot::Slot;
+use store::OnDamage;
 use worker::{Worker, answer};
 
 /// How many of the newest audit lines are told on opening.
@@ -109,10 +129,12 @@ pub struct Options {
     pub max_entries: usize,
     /// The station's id, for audit lines.
     pub station: String,
+    /// The moment of the opening.
+    pub now: Timestamp,
 }
 
 /// What an outbox holds when it is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
     /// The entries, waiting and parked, the oldest first.
     pub entries: Vec<Entry>,
@@ -122,6 +144,8 @@ pub struct Restored {
     pub latest: Vec<AuditLine>,
     /// Rows that were skipped: to be told loudly, each may have been an entry.
     pub damaged: Vec<Damage>,
+    /// What became of the file, where it was damaged as a whole.
+    pub mended: Option<Mended>,
 }
 
 /// An insertion to be stored.
@@ -157,7 +181,20 @@ pub struct Outbox {
 /// Opens the outbox, or makes it, and starts its thread. Blocks.
 pub fn open(options: Options) -> Result<(Outbox, Restored), OpenError> {
     let budget = Budget::of(options.max_entries);
-    open_within(options, budget)
+    open_within(options, budget, OnDamage::Mend)
+}
+
+/// Opens an outbox that is there, to act on it while no daemon runs. Blocks. What is damaged is
+/// left to the daemon.
+pub fn open_stopped(options: Options) -> Result<(Outbox, Restored), OpenError> {
+    match options.path.try_exists() {
+        Ok(true) => {
+            let budget = Budget::of(options.max_entries);
+            open_within(options, budget, OnDamage::Leave)
+        }
+        Ok(false) => Err(OpenError::Missing { path: options.path }),
+        Err(source) => Err(OpenError::Inaccessible { path: options.path, source }),
+    }
 }
 
 /// Looks into the outbox at this path, whether a daemon has it open or not. Blocks, as does
@@ -166,10 +203,25 @@ pub fn open_read_only(path: &Path) -> Result<ReadOnly, OpenError> {
     ReadOnly::open(path)
 }
 
-fn open_within(options: Options, budget: Budget) -> Result<(Outbox, Restored), OpenError> {
+fn open_within(
+    options: Options,
+    budget: Budget,
+    on_damage: OnDamage,
+) -> Result<(Outbox, Restored), OpenError> {
     let path = options.path.clone();
-    let (store, restored) = Store::open(options, budget)?;
-    let worker = Worker::start(store).map_err(|error| OpenError::Unusable(Box::new(error)))?;
+    let (slot, restored, trouble) = Slot::open(options, budget, on_damage)?;
+    let trouble = trouble.map(|error| {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{error}{cause}")
+    });
+    if let Some(trouble) = &trouble {
+        tracing::error!(
+            trouble,
+            "Outbox cannot be written; cards are read, and stored once it can"
+        );
+    }
+    let worker =
+        Worker::start(slot, trouble).map_err(|error| OpenError::Unusable(Box::new(error)))?;
     tracing::info!(
         path = %path.display(),
         entries = restored.entries.len(),
@@ -226,6 +278,19 @@ impl Outbox {
         answer(self.worker.submit(move |store| store.note(&line)))
     }
 
+    /// Forgets the oldest audit lines that are older than `keep`, in as many transactions as it
+    /// takes, between which other commands run. Tells how many lines went.
+    pub async fn prune(&self, keep: Duration, now: Timestamp) -> Result<usize, StoreError> {
+        let mut pruned = 0;
+        loop {
+            let batch = self.worker.submit(move |store| store.prune(keep, now));
+            match answer(batch).await? {
+                0 => return Ok(pruned),
+                lines => pruned += lines,
+            }
+        }
+    }
+
     /// Forgets the reader's stay: its card was taken out.
     pub fn end_stay(
         &self,
@@ -240,6 +305,25 @@ impl Outbox {
         filter: AuditFilter,
     ) -> impl Future<Output = Result<AuditPage, StoreError>> + Send + use<> {
         answer(self.worker.submit(move |store| store.audit(&filter)))
+    }
+
+    /// Looks along the next piece of the audit trail's chain.
+    pub fn verify(
+        &self,
+        after: Option<ChainCursor>,
+    ) -> impl Future<Output = Result<ChainPiece, StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.verify(after.as_ref())))
+    }
+
+    /// Why the file cannot be written, where it could not since the start; asking has it tried
+    /// again.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = self.worker.trouble();
+        if trouble.is_some() {
+            drop(self.worker.submit(|_| Ok(())));
+        }
+        trouble
     }
 
     /// Comes back once the file as a whole is found to be damaged or gone ([`StoreError::Lost`]):

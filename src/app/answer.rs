@@ -4,11 +4,11 @@ use tokio::sync::oneshot;
 
 use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
-use crate::domain::{EntryId, Snapshot};
+use crate::domain::{ChainPiece, EntryId, OutboxView, Snapshot};
 use crate::engine::{Event, Refusal, Taken};
-use crate::outbox::{AuditFilter, NoCursor, PAGE_LINES};
+use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
 use crate::telemetry::Chain;
-use crate::wire::control::AuditQuery;
+use crate::wire::control::{AuditQuery, VerifyQuery};
 
 impl App {
     pub(super) fn answer(&mut self, request: Request) {
@@ -17,6 +17,7 @@ impl App {
             Request::Entries(reply) => send(reply, self.engine.entry_views(now())),
             Request::Act { entry, act, by, reply } => self.act(entry, act, &by, reply),
             Request::Audit(query, reply) => self.audit(&query, reply),
+            Request::Verify(query, reply) => self.verify(&query, reply),
         }
     }
 
@@ -28,9 +29,17 @@ impl App {
             pcscd: self.engine.service_view(),
             readers: self.engine.reader_views(),
             cm: self.engine.link_view(now()),
-            outbox: self.engine.outbox_view(),
+            outbox: self.outbox_view(),
             latest: self.engine.latest(),
+            damage: self.damage.clone(),
         }
+    }
+
+    /// The engine knows of trouble once a card has met it; the outbox from the start on.
+    fn outbox_view(&self) -> OutboxView {
+        let view = self.engine.outbox_view();
+        let trouble = self.outbox.trouble();
+        OutboxView { trouble: view.trouble.clone().or(trouble), ..view }
     }
 
     /// A wish is answered once it is fulfilled, which may take the disk.
@@ -79,6 +88,31 @@ impl App {
             send(reply, page.map_err(|error| AuditError::Store(Chain(&error).to_string())));
         });
     }
+
+    fn verify(&self, query: &VerifyQuery, reply: oneshot::Sender<Result<ChainPiece, AuditError>>) {
+        let piece = match chain_cursor(query) {
+            Ok(after) => self.outbox.verify(after),
+            Err(error) => return send(reply, Err(AuditError::BadCursor(error.to_string()))),
+        };
+        tokio::spawn(async move {
+            let piece = piece.await;
+            send(reply, piece.map_err(|error| AuditError::Store(Chain(&error).to_string())));
+        });
+    }
+}
+
+/// What the outbox lost, in words.
+pub(super) fn damage(restored: &Restored) -> Option<String> {
+    let rows = restored.damaged.len();
+    let left = (rows > 0).then(|| format!("{rows} damaged rows are left alone; see the log"));
+    let parts: Vec<_> =
+        restored.mended.as_ref().map(ToString::to_string).into_iter().chain(left).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Where the outbox is to go on along the chain.
+pub(crate) fn chain_cursor(query: &VerifyQuery) -> Result<Option<ChainCursor>, NoCursor> {
+    query.after.as_deref().map(str::parse).transpose()
 }
 
 /// The outbox's form of a query.

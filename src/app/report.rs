@@ -3,7 +3,7 @@
 use crate::config::Settings;
 use crate::domain::{AuditLine, AwayReason, EntryId};
 use crate::engine::{Event, Notice, Restored};
-use crate::outbox::Damage;
+use crate::outbox::{Damage, Mended};
 use crate::readers::Observation;
 use crate::telemetry::Ids;
 
@@ -21,6 +21,21 @@ pub(super) fn started(settings: &Settings, restored: &Restored) {
 pub(super) fn damaged(rows: &[Damage]) {
     for row in rows {
         tracing::error!(row = %row, "Outbox has a damaged row; it is left alone");
+    }
+}
+
+/// The outbox was damaged as a whole: what could not be read may have been somebody's card.
+pub(super) fn mended(mended: Option<&Mended>) {
+    if let Some(mended) = mended {
+        tracing::error!(
+            aside = %mended.aside.display(),
+            cause = mended.cause,
+            entries = mended.entries,
+            lines = mended.lines,
+            stays = mended.stays,
+            damaged = mended.damaged,
+            "Outbox was damaged and is set aside; what is readable was carried over"
+        );
     }
 }
 

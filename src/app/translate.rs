@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use super::PROBE_DEADLINE;
 use crate::config::{Auth, Settings};
 use crate::engine::{Event, Policy, Presence, Retry};
@@ -25,11 +27,12 @@ pub(super) fn policy(settings: &Settings) -> Policy {
 }
 
 /// What the outbox is told.
-pub(super) fn outbox_options(settings: &Settings) -> outbox::Options {
+pub(crate) fn outbox_options(settings: &Settings) -> outbox::Options {
     outbox::Options {
         path: settings.outbox.path.clone(),
         max_entries: settings.outbox.max_entries,
         station: settings.station.clone(),
+        now: Timestamp::now(),
     }
 }
 

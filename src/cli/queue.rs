@@ -7,10 +7,12 @@ use super::exit::{Exit, Failure};
 use super::load::settings_without_cm;
 use super::out::Out;
 use super::status::client;
+use super::stopped;
 use super::text::{table, time};
 use crate::control::{Act, ClientError};
 use crate::domain::{EntryId, EntryView, Stage, Trigger};
 use crate::outbox;
+use crate::wire::control::Done;
 
 /// The entries that the daemon has, or those on the disk of one that does not run.
 fn entries(config: Option<&Path>) -> Result<Vec<EntryView>, Failure> {
@@ -168,7 +170,14 @@ pub(super) fn discard(
 
 fn act(config: Option<&Path>, id: EntryId, act: Act, out: &mut Out) -> Result<Exit, Failure> {
     let client = client(config)?;
-    let done = block_on(async { Ok(client.act(id, act).await?) })?;
+    let done = match block_on(async { Ok(client.act(id, act).await) })? {
+        Ok(done) => done,
+        Err(silent @ ClientError::NotRunning(..)) => {
+            stopped::act(config, id, act, silent)?;
+            Done { done: act.done().to_owned() }
+        }
+        Err(error) => return Err(error.into()),
+    };
     if out.is_json() {
         return out.value(&done);
     }

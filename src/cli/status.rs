@@ -40,6 +40,7 @@ fn as_text(snapshot: &Snapshot, numbers: &Numbers) -> Vec<String> {
     ];
     rows.extend(outbox.oldest.map(|at| row("", format!("oldest since {}", time(at)))));
     rows.extend(outbox.trouble.as_ref().map(|trouble| row("", format!("TROUBLE: {trouble}"))));
+    rows.extend(snapshot.damage.as_ref().map(|damage| row("", format!("DAMAGE: {damage}"))));
     rows.extend(snapshot.readers.iter().map(|reader| row("Reader", reader_text(reader))));
     if snapshot.readers.is_empty() {
         rows.push(row("Reader", "none".to_owned()));

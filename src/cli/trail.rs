@@ -9,6 +9,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::cards::block_on;
+use super::csv;
 use super::exit::{Exit, Failure};
 use super::load::numbers;
 use super::out::Out;
@@ -67,10 +68,8 @@ pub(super) fn audit(
     out: &mut Out,
 ) -> Result<Exit, Failure> {
     let numbers = numbers(config)?;
-    let json = match arguments.format {
-        Some(format) => format == AuditFormat::Json,
-        None => out.is_json(),
-    };
+    let usual = if out.is_json() { AuditFormat::Json } else { AuditFormat::Text };
+    let format = arguments.format.unwrap_or(usual);
     let mut query = AuditQuery {
         since: arguments.since,
         until: arguments.until,
@@ -79,12 +78,15 @@ pub(super) fn audit(
         limit: Some(PAGE),
     };
     let (source, mut page) = first_page(config, &query)?;
+    if format == AuditFormat::Csv {
+        out.text(&csv::header())?;
+    }
     loop {
         for line in &page.lines {
-            if json {
-                out.object(line)?;
-            } else {
-                out.line(&as_text(line, &numbers))?;
+            match format {
+                AuditFormat::Text => out.line(&as_text(line, &numbers))?,
+                AuditFormat::Json => out.object(line)?,
+                AuditFormat::Csv => drop(out.text(&csv::record(line)?)?),
             }
         }
         if page.next.is_none() {
@@ -131,7 +133,11 @@ pub(super) fn as_text(line: &AuditLine, numbers: &Numbers) -> String {
     if let Some(entry) = line.entry {
         add(format_args!("  entry {entry}"));
     }
-    add(format_args!("  at {}: {}", line.label, line.detail));
+    if line.label.is_empty() {
+        add(format_args!("  {}", line.detail));
+    } else {
+        add(format_args!("  at {}: {}", line.label, line.detail));
+    }
     if let Some(id) = &line.correlation_id {
         add(format_args!("  [correlation id {id}]"));
     }

@@ -206,6 +206,8 @@ pub static KEYS: &[Key] = &[
     Key::new("outbox.retry_min", Text, Value(r#""1s""#), "The shortest wait between two tries."),
     Key::new("outbox.retry_max", Text, Value(r#""5m""#), "The longest wait between two tries."),
 
+    Key::new("audit.keep", Text, Value(r#""400d""#), "How long the audit trail keeps a line, from 1d to 100years; a line whose entry waits stays."),
+
     Key::new("control.socket", Text, Value(r#""/run/cardbridge/control.sock""#), "The Unix socket of `cardbridge status`, `outbox` and `audit`."),
 
     Key::new("log.level", Text, Value(r#""info""#), "What is worth a line: `error`, `warn`, `info`, `debug` or `trace`."),

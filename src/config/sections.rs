@@ -14,7 +14,8 @@ use super::problem::{Fault, Report, Reported};
 use super::rules;
 use super::scope::Scope;
 use super::settings::{
-    Auth, CmSettings, ControlSettings, Level, LogFormat, LogSettings, OutboxSettings, Settings,
+    AuditSettings, Auth, CmSettings, ControlSettings, Level, LogFormat, LogSettings,
+    OutboxSettings, Settings,
 };
 use super::tree::Tree;
 use super::value::{
@@ -34,6 +35,9 @@ const RETRY: RangeInclusive<Duration> = SHORTEST..=Duration::from_hours(24);
 
 /// How old an entry may get; ten years are more than CM has left.
 const AGE: RangeInclusive<Duration> = SHORTEST..=Duration::from_hours(10 * 8766);
+
+/// How long audit lines are kept; a day is more than a slip of the keyboard should leave.
+const KEEP: RangeInclusive<Duration> = Duration::from_hours(24)..=Duration::from_hours(100 * 8766);
 
 /// More cards at a time than any desk has, and not more than CM would take.
 const CONCURRENCY: RangeInclusive<usize> = 1..=64;
@@ -57,6 +61,7 @@ pub(super) fn read(
         choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)], &[]),
     );
     let outbox = outbox(&mut scope);
+    let keep = scope.required("audit.keep", duration(KEEP));
     let control = apart(&mut scope, &outbox);
     let log = log(&mut scope);
 
@@ -72,6 +77,7 @@ pub(super) fn read(
         readers: readers?,
         rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },
         outbox: outbox?,
+        audit: AuditSettings { keep: keep? },
         control: ControlSettings { socket: control? },
         log: log?,
     })

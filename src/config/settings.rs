@@ -24,6 +24,8 @@ pub struct Settings {
     pub rules: RuleSet,
     /// The durable queue.
     pub outbox: OutboxSettings,
+    /// The audit trail.
+    pub audit: AuditSettings,
     /// The control interface.
     pub control: ControlSettings,
     /// The log.
@@ -76,6 +78,13 @@ pub struct OutboxSettings {
     pub retry_min: Duration,
     /// The longest wait between two tries.
     pub retry_max: Duration,
+}
+
+/// The audit trail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// How long a line is kept.
+    pub keep: Duration,
 }
 
 /// The control interface.

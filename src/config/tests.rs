@@ -116,6 +116,7 @@ fn the_address_of_cm_is_all_that_has_to_be_said() {
     assert_eq!(settings.rules.atr_mismatch, AtrMismatch::Warn);
     assert_eq!(settings.outbox.path.to_str(), Some("/var/lib/cardbridge/outbox.db"));
     assert_eq!(settings.outbox.max_entries, 100_000);
+    assert_eq!(settings.audit.keep, Duration::from_hours(400 * 24));
     assert_eq!(settings.outbox.max_age, Duration::from_hours(30 * 24));
     assert_eq!(settings.outbox.retry_min, Duration::from_secs(1));
     assert_eq!(settings.outbox.retry_max, Duration::from_mins(5));
@@ -244,7 +245,7 @@ fn unknown_names_come_with_the_one_that_was_meant() {
     assert_snapshot!(line("[log]\nlevle = \"info\""), @"/etc/cardbridge/cardbridge.toml: log.levle: is not a known key; did you mean log.level?");
     assert_snapshot!(line("[outbox]\ntoken_file = \"x\""), @"/etc/cardbridge/cardbridge.toml: outbox.token_file: is not a known key; did you mean cm.auth.token_file?");
     assert_snapshot!(line("[log]\nzebra = 1"), @"/etc/cardbridge/cardbridge.toml: log.zebra: is not a known key; remove it; [log] has level, format, show_ids");
-    assert_snapshot!(line("[zebra]\na = 1\nb = 2"), @"/etc/cardbridge/cardbridge.toml: zebra: is not a known section; remove it; a file has station, cm, cards, card, reader, rule, outbox, control, log");
+    assert_snapshot!(line("[zebra]\na = 1\nb = 2"), @"/etc/cardbridge/cardbridge.toml: zebra: is not a known section; remove it; a file has station, cm, cards, card, reader, rule, outbox, audit, control, log");
     assert_snapshot!(line("[[rule]]\nname = \"r\"\nrequest_type = [\"Retire\"]\nset_status = \"Retired\"\nstatus = 1"), @"/etc/cardbridge/cardbridge.toml: rule[1].status: is not a known key; remove it; [[rule]] has name, on, request_type, set_status, complete_request, card_status, reader_role, pick");
     assert_snapshot!(line("[log]\nlevel = \"warning\""), @r#"/etc/cardbridge/cardbridge.toml: log.level: "warning" is not known here; did you mean "warn"?"#);
     assert_snapshot!(line("[log]\nformat = \"xml\""), @r#"/etc/cardbridge/cardbridge.toml: log.format: "xml" is not known here; use one of auto, text, json"#);
@@ -529,6 +530,7 @@ fn values_that_make_no_sense_are_refused_with_a_remedy() {
     assert_snapshot!(line("[outbox]\nretry_min = \"10m\""), @"/etc/cardbridge/cardbridge.toml: outbox.retry_min: 10m is longer than outbox.retry_max, 5m; lower it, or raise the other");
     assert_snapshot!(line("[outbox]\nretry_max = \"500ms\""), @"/etc/cardbridge/cardbridge.toml: outbox.retry_max: 500ms is shorter than outbox.retry_min, 1s; raise it, or lower the other");
     assert_snapshot!(line("[outbox]\npath = \"outbox.db\""), @r#"/etc/cardbridge/cardbridge.toml: outbox.path: "outbox.db" is not an absolute path; write the whole path from / on"#);
+    assert_snapshot!(line("[audit]\nkeep = \"400s\""), @r#"/etc/cardbridge/cardbridge.toml: audit.keep: "400s" is too short; give a duration from 1day to 100years"#);
     assert_snapshot!(line("[control]\nsocket = \"/run/\""), @"/etc/cardbridge/cardbridge.toml: control.socket: is the path of a directory; write the path of a file");
     assert_snapshot!(line("[cards]\nskip_atr = [\"3b 8d\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.skip_atr[1]: "3b 8d" is no ATR: ' ' is neither a hex digit nor ?; write the ATR as hex digits without blanks, ? for any one digit"#);
     assert_snapshot!(line("[cards]\nskip_atr = \"3b8d\""), @"/etc/cardbridge/cardbridge.toml: cards.skip_atr: is a string, not a list; put it in [ ]");

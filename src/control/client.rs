@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Act;
-use crate::domain::{EntryId, EntryView, Snapshot};
-use crate::wire::control::{AuditPage, AuditQuery, Done, Problem};
+use crate::domain::{ChainPiece, EntryId, EntryView, Snapshot};
+use crate::wire::control::{AuditPage, AuditQuery, Done, Problem, VerifyQuery};
 
 /// The daemon answers from memory or from its disk: longer than this it does not answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,6 +90,12 @@ impl Client {
         pairs.extend(query.after.as_ref().map(|cursor| format!("after={cursor}")));
         pairs.extend(query.limit.map(|limit| format!("limit={limit}")));
         self.call(Method::GET, &format!("/v1/audit?{}", pairs.join("&"))).await
+    }
+
+    /// A piece of the audit trail's chain, looked along.
+    pub async fn verify(&self, query: &VerifyQuery) -> Result<ChainPiece, ClientError> {
+        let after = query.after.as_ref().map(|cursor| format!("after={cursor}"));
+        self.call(Method::GET, &format!("/v1/audit/verify?{}", after.unwrap_or_default())).await
     }
 
     async fn call<T: DeserializeOwned>(

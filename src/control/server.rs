@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::guard::Guarded;
 use super::{Act, ActError, AuditError, Request};
-use crate::domain::{EntryId, EntryView, Snapshot};
-use crate::wire::control::{AuditPage, AuditQuery, Done, Problem};
+use crate::domain::{ChainPiece, EntryId, EntryView, Snapshot};
+use crate::wire::control::{AuditPage, AuditQuery, Done, Problem, VerifyQuery};
 
 /// Requests that wait for the daemon's loop: people and monitors ask a few times a second at most.
 const QUEUE: usize = 32;
@@ -91,6 +91,7 @@ async fn answer(listener: UnixListener, requests: mpsc::Sender<Request>) {
         .route("/v1/outbox/{id}/retry", post(retry))
         .route("/v1/outbox/{id}/discard", post(discard))
         .route("/v1/audit", get(audit))
+        .route("/v1/audit/verify", get(verify))
         .fallback(async || Trouble::nothing("no such route"))
         .method_not_allowed_fallback(async || {
             Trouble(StatusCode::METHOD_NOT_ALLOWED, "no such method here".to_owned())
@@ -179,6 +180,14 @@ async fn audit(
     let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
     let (lines, next) = daemon.ask(|reply| Request::Audit(query, reply)).await??;
     Ok(Json(AuditPage { lines, next }))
+}
+
+async fn verify(
+    State(daemon): State<Loop>,
+    query: Result<Query<VerifyQuery>, QueryRejection>,
+) -> Result<Json<ChainPiece>, Trouble> {
+    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
+    Ok(Json(daemon.ask(|reply| Request::Verify(query, reply)).await??))
 }
 
 /// An answer that is not a success.

@@ -25,7 +25,12 @@ fn snapshot() -> Snapshot {
         cm: LinkView::Untried,
         outbox: OutboxView { waiting: 0, parked: 0, oldest: None, trouble: None },
         latest: vec![],
+        damage: None,
     }
+}
+
+fn piece() -> ChainPiece {
+    ChainPiece { lines: 7, faults: vec![], anchor: None, head: None, next: Some("16".to_owned()) }
 }
 
 /// Stands in for the daemon's loop.
@@ -49,6 +54,10 @@ fn serve(mut requests: Receiver<Request>) {
                     assert_eq!(query.limit, Some(7));
                     assert!(query.since.is_some() && query.until.is_none());
                     drop(reply.send(Ok((vec![], Some("9@2026".to_owned())))));
+                }
+                Request::Verify(query, reply) => {
+                    assert_eq!(query.after.as_deref(), Some("9.aa.bb"));
+                    drop(reply.send(Ok(piece())));
                 }
             }
         }
@@ -78,6 +87,8 @@ async fn the_client_gets_what_the_loop_answers() {
         ..AuditQuery::default()
     };
     assert_eq!(client.audit(&query).await.unwrap().next.as_deref(), Some("9@2026"));
+    let after = VerifyQuery { after: Some("9.aa.bb".to_owned()) };
+    assert_eq!(client.verify(&after).await.unwrap(), piece());
     assert_eq!(client.act(EntryId::new(1), Act::Retry).await.unwrap().done, "retried");
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
-    Outcome, ReaderName, RecordId, RequestId, Serial, Settlement, Trigger,
+    NotIdentifiedReason, Outcome, ReaderName, RecordId, RequestId, Serial, Settlement, Trigger,
 };
 
 /// What an audit line is about.
@@ -18,6 +18,8 @@ pub enum AuditKind {
     NotIdentified,
     /// A person did something to an entry.
     Act,
+    /// The outbox was damaged, and the trail goes on in a new file.
+    Break,
 }
 
 /// One line of the audit trail. Its JSON is the public form; times are RFC 3339 in UTC.
@@ -175,6 +177,18 @@ impl AuditLine {
             attempts: 0,
             duration_ms: 0,
             by: None,
+        }
+    }
+
+    /// The line of a break in the trail: what is before it was carried over from a damaged file.
+    #[must_use]
+    pub fn broken(station: &str, at: Timestamp, detail: String) -> Self {
+        let nowhere = NotIdentified::new(NotIdentifiedReason::Failed, detail);
+        Self {
+            kind: AuditKind::Break,
+            outcome: "outbox-damaged".to_owned(),
+            reason: None,
+            ..Self::not_identified(station, (&"".into(), ""), None, at, &nowhere)
         }
     }
 

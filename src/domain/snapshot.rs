@@ -24,6 +24,9 @@ pub struct Snapshot {
     pub outbox: OutboxView,
     /// The latest audit lines, the newest first.
     pub latest: Vec<AuditLine>,
+    /// What the outbox was found to have lost when the daemon started, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 /// The PC/SC service.

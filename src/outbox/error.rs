@@ -66,12 +66,49 @@ pub enum OpenError {
         /// The setting that did not hold.
         setting: &'static str,
     },
-    /// The outbox is lost: a person moves the file aside, saves what can be saved, starts anew.
-    #[error("the outbox's file is damaged; move it aside to start with an empty one")]
+    /// The file is damaged: the daemon sets it aside and carries over what is readable.
+    #[error("the outbox's file is damaged; the daemon mends it when it is started")]
     Lost(#[source] Cause),
     /// Disk, memory or system do not let us: the cause tells.
     #[error("the outbox could not be opened")]
     Unusable(#[source] Cause),
+}
+
+impl OpenError {
+    /// Whether it is the disk that does not take writes: that passes without a person's correcting
+    /// anything here.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Inaccessible { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ),
+            Self::Unusable(cause) => is_of_the_disk(cause.as_ref()),
+            Self::InUse { .. }
+            | Self::Missing { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Older { .. }
+            | Self::NotDurable { .. }
+            | Self::Lost(_) => false,
+        }
+    }
+}
+
+fn is_of_the_disk(cause: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let code = cause.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+    let full = matches!(cause.downcast_ref(), Some(StoreError::Full(Shortage::Disk)));
+    full || matches!(
+        code,
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::SystemIoFailure
+        )
+    )
 }
 
 fn named(pid: Option<u32>) -> String {
@@ -114,8 +151,7 @@ pub enum Shortage {
     /// As many entries wait as may (`outbox.max_entries`).
     #[error("it has as many entries as it may have")]
     Entries,
-    /// The file is as large as it may be. The audit trail never shrinks: once the outbox is
-    /// empty, the file can be archived.
+    /// The file is as large as it may be, until the audit trail is pruned.
     #[error("its file is as large as it may be")]
     Budget,
     /// The disk is full.
@@ -142,13 +178,34 @@ impl From<serde_json::Error> for StoreError {
     }
 }
 
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Lost(cause) => Self::Lost(cause),
+            StoreError::Unwritable(cause) => match cause.downcast::<rusqlite::Error>() {
+                Ok(error) => (*error).into(),
+                Err(cause) => Self::Unusable(cause),
+            },
+            error @ (StoreError::Full(_)
+            | StoreError::Busy
+            | StoreError::Gone(_)
+            | StoreError::Conflict(_)
+            | StoreError::Damaged(..)
+            | StoreError::Closed) => Self::Unusable(Box::new(error)),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for OpenError {
+    /// No question that is asked on opening is wrong: where SQLite does not understand one, or the
+    /// answer is of another kind, the file is not what was written.
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            None
+            | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
                 Self::Lost(Box::new(error))
             }
-            _ => Self::Unusable(Box::new(error)),
+            Some(_) => Self::Unusable(Box::new(error)),
         }
     }
 }

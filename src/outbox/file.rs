@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::OpenError;
@@ -18,6 +19,12 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pages that SQLite keeps in memory, in KiB; negative is SQLite's sign for that unit.
 const CACHE_SIZE: i64 = -256;
+
+/// The size of a page: SQLite's default, and what every outbox was made with.
+pub(super) const PAGE: usize = 4096;
+
+/// Up to how many pages a file is checked as a whole at the start: 32 MiB, some 100 ms.
+const SMALL: u32 = 8192;
 
 /// Holds every other process off for as long as it lives. The kernel ends it with the process,
 /// so a file left behind by a crash locks nobody out.
@@ -31,9 +38,11 @@ pub(super) struct Lock {
 impl Lock {
     /// The lock of the outbox at this path.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+        let outbox = path;
         let path = beside(path, ".lock");
         let inaccessible = |source| OpenError::Inaccessible { path: path.clone(), source };
         let mut file = private().open(&path).map_err(inaccessible)?;
+        give_to_owner_of(outbox, &file);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -44,7 +53,9 @@ impl Lock {
             }
             Err(TryLockError::Error(source)) => return Err(inaccessible(source)),
         }
-        tell_pid(&mut file).map_err(inaccessible)?;
+        if let Err(error) = tell_pid(&mut file) {
+            tracing::warn!(%error, "Lock does not tell the pid");
+        }
         let identity = file.metadata().map_err(inaccessible)?.into();
         Ok(Self { _file: file, path, identity })
     }
@@ -59,6 +70,16 @@ pub(super) fn presence(path: &Path, made: Identity, lock: &Lock) -> Result<Prese
     presence.expect_what_is_at(beside(path, "-wal"))?;
     presence.expect_what_is_at(beside(path, "-shm"))?;
     Ok(presence)
+}
+
+/// Has a lock that root made, for a daemon that does not run, belong to whom the outbox does.
+fn give_to_owner_of(outbox: &Path, lock: &File) {
+    if let (Ok(outbox), Ok(made)) = (outbox.metadata(), lock.metadata())
+        && (outbox.uid(), outbox.gid()) != (made.uid(), made.gid())
+        && let Err(error) = fchown(lock, Some(outbox.uid()), Some(outbox.gid()))
+    {
+        tracing::debug!(%error, "Lock stays as it is");
+    }
 }
 
 fn tell_pid(file: &mut File) -> io::Result<()> {
@@ -78,12 +99,19 @@ pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
     make().map_err(|source| OpenError::Inaccessible { path: directory.to_owned(), source })
 }
 
+/// Which file is at the path.
+pub(super) fn identity(path: &Path) -> Result<Identity, OpenError> {
+    let found = path.metadata();
+    found
+        .map(Identity::from)
+        .map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })
+}
+
 /// Makes the file, mode 0600, where it is missing. SQLite gives `-wal` and `-shm` its mode.
-pub(super) fn make_file(path: &Path) -> Result<Identity, OpenError> {
+pub(super) fn make_file(path: &Path) -> Result<(), OpenError> {
     let make = || {
-        let made = private().open(path)?.metadata()?;
-        path.parent().map_or(Ok(()), sync_directory)?;
-        Ok(made.into())
+        private().open(path)?;
+        path.parent().map_or(Ok(()), sync_directory)
     };
     make().map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })
 }
@@ -115,6 +143,54 @@ pub(super) fn in_use(path: &Path) -> bool {
     beside(path, "-wal").exists()
 }
 
+/// Whether closing leaves the `-wal` as it is. Otherwise the last one to close brings it in.
+pub(super) fn keep_log_on_close(conn: &Connection, keep: bool) -> Result<(), OpenError> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)?;
+    Ok(())
+}
+
+/// Whether the file is what SQLite wrote: [`OpenError::Lost`] where it is not.
+///
+/// A large one only where it holds what waits; the audit trail has a check of its own.
+pub(super) fn check(conn: &Connection) -> Result<(), OpenError> {
+    let pages: u32 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let checks: &[&str] = if pages <= SMALL {
+        &["PRAGMA integrity_check(1)"]
+    } else {
+        &[
+            "PRAGMA quick_check('entry')",
+            "PRAGMA quick_check('stay')",
+            "PRAGMA quick_check('chain')",
+        ]
+    };
+    for check in checks {
+        let verdict: String = conn.query_row(check, [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(OpenError::Lost(verdict.into()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file begins as every outbox does: what SQLite reads there, it believes.
+pub(super) fn check_header(path: &Path) -> Result<(), OpenError> {
+    let mut header = [0; 100];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    let size = u16::try_from(PAGE).unwrap_or_default().to_be_bytes();
+    let as_written = header.starts_with(b"SQLite format 3\0")
+        && header.get(16..24) == Some(&[size[0], size[1], 2, 2, 0, 64, 32, 32])
+        && header.get(44..48) == Some(&[0, 0, 0, 4])
+        && header.get(56..60) == Some(&[0, 0, 0, 1]);
+    match read {
+        Ok(()) if as_written => Ok(()),
+        Ok(()) => Err(OpenError::Lost("its header is not that of an outbox".into())),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(OpenError::Lost("it has no header".into()))
+        }
+        Err(source) => Err(OpenError::Inaccessible { path: path.to_owned(), source }),
+    }
+}
+
 /// Sets what durability rests on, and reads back that it holds.
 pub(super) fn make_durable(conn: &Connection) -> Result<(), OpenError> {
     let mode: String =
@@ -129,6 +205,8 @@ pub(super) fn make_durable(conn: &Connection) -> Result<(), OpenError> {
     }
     conn.pragma_update(None, "cache_size", CACHE_SIZE)?;
     conn.pragma_update(None, "cell_size_check", true)?;
+    // What was deleted is gone: no damage brings a settled entry back.
+    conn.pragma_update(None, "secure_delete", true)?;
     Ok(())
 }
 
@@ -146,7 +224,7 @@ fn private() -> OpenOptions {
 }
 
 /// A new name is on disk only once its directory is.
-fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 

@@ -10,8 +10,9 @@ use rusqlite::Connection;
 use super::error::{OpenError, StoreError};
 use super::row::Damage;
 use super::trail::{self, AuditFilter, AuditPage};
+use super::verify::{self, ChainCursor};
 use super::{file, schema, store};
-use crate::domain::Entry;
+use crate::domain::{ChainPiece, Entry};
 
 /// An outbox that is only looked at.
 #[derive(Debug, Clone)]
@@ -68,6 +69,11 @@ impl ReadOnly {
         self.ask(|conn| trail::page(conn, filter))
     }
 
+    /// A piece of the audit trail's chain, looked along.
+    pub fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainPiece, ReadError> {
+        self.ask(|conn| verify::piece(conn, after, verify::PIECE))
+    }
+
     fn ask<T>(
         &self,
         question: impl Fn(&Connection) -> Result<T, StoreError>,
@@ -81,7 +87,7 @@ impl ReadOnly {
         Ok(question(&self.connect()?)?)
     }
 
-    fn connect(&self) -> Result<Connection, OpenError> {
+    pub(super) fn connect(&self) -> Result<Connection, OpenError> {
         let conn = file::connect_read_only(&self.path)?;
         let found = schema::identify(&conn, &self.path)?;
         if found < schema::VERSION {

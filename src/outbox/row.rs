@@ -7,12 +7,13 @@
 
 use jiff::Timestamp;
 use ring::digest::{Context, Digest, SHA256};
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{FromSql, Value, ValueRef};
 use rusqlite::{Row, Transaction, params_from_iter};
 use serde::de::DeserializeOwned;
 
+use super::chain::End;
 use super::error::StoreError;
-use crate::domain::{AuditLine, Entry, EntryId, Stay};
+use crate::domain::{AuditLine, ChainMark, Entry, EntryId, Stay};
 
 /// A row that is not what was written. It was skipped, and stays in the file for a person to see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,8 @@ pub struct Damage {
 pub(super) const ENTRY: &str = "id, seen_at, card, draft, stage, seal";
 /// The columns of `audit`, in the order that the seal covers them.
 pub(super) const AUDIT: &str = "seq, at, outcome, card, entry, line, seal";
+/// The columns of `chain`, in the order that the seal covers them.
+pub(super) const CHAIN: &str = "place, seq, at, hash, seal";
 /// The columns of `stay`, in the order that the seal covers them.
 pub(super) const STAY: &str = "reader, stay, seal";
 
@@ -46,15 +49,17 @@ pub(super) fn update_entry(tx: &Transaction<'_>, entry: &Entry) -> Result<(), St
     write(tx, sql, "entry", entry_cells(entry)?)
 }
 
-/// Adds a line to the audit trail; its number must be free.
+/// Adds a line to the audit trail; its number must be free. Tells its `chain`, which `link` makes
+/// of its seal.
 pub(super) fn insert_line(
     tx: &Transaction<'_>,
     seq: i64,
     line: &AuditLine,
-) -> Result<(), StoreError> {
-    let sql =
-        "INSERT INTO audit (seq, at, outcome, card, entry, line, seal) VALUES (?,?,?,?,?,?,?)";
-    let cells = vec![
+    link: impl FnOnce(&[u8]) -> String,
+) -> Result<String, StoreError> {
+    let sql = "INSERT INTO audit (seq, at, outcome, card, entry, line, seal, chain) \
+               VALUES (?,?,?,?,?,?,?,?)";
+    let mut cells = vec![
         seq.into(),
         instant(line.at).into(),
         line.outcome.clone().into(),
@@ -62,7 +67,27 @@ pub(super) fn insert_line(
         line.entry.map(EntryId::number).into(),
         serde_json::to_string(line)?.into(),
     ];
-    write(tx, sql, "audit", cells)
+    let seal = seal("audit", cells.iter().map(ValueRef::from));
+    let chain = link(seal.as_ref());
+    cells.extend([Value::Blob(seal.as_ref().to_vec()), chain.clone().into()]);
+    tx.prepare_cached(sql)?.execute(params_from_iter(cells))?;
+    Ok(chain)
+}
+
+/// Writes where an end of the chain is over where it was.
+pub(super) fn upsert_mark(
+    tx: &Transaction<'_>,
+    end: End,
+    mark: &ChainMark,
+) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO chain (place, seq, at, hash, seal) VALUES (?,?,?,?,?)";
+    let cells = vec![
+        end.name().to_owned().into(),
+        mark.seq.into(),
+        mark.at.map(instant).into(),
+        mark.hash.clone().into(),
+    ];
+    write(tx, sql, "chain", cells)
 }
 
 /// Writes what was last seen in a reader over what was seen there before.
@@ -74,19 +99,40 @@ pub(super) fn upsert_stay(tx: &Transaction<'_>, stay: &Stay) -> Result<(), Store
 
 /// The entry of a row of [`ENTRY`] columns.
 pub(super) fn entry(row: &Row<'_>) -> Result<Entry, Damage> {
-    let cells = Sealed::open("entry", row)?;
+    let cells = Sealed::open("entry", ENTRY, row)?;
     let id = cells.integer(0)?;
     Ok(Entry { id: EntryId::new(id), draft: cells.json(3)?, stage: cells.json(4)? })
 }
 
 /// The line of a row of [`AUDIT`] columns.
 pub(super) fn line(row: &Row<'_>) -> Result<AuditLine, Damage> {
-    Sealed::open("audit", row)?.json(5)
+    Sealed::open("audit", AUDIT, row)?.json(5)
 }
 
 /// The stay of a row of [`STAY`] columns.
 pub(super) fn stay(row: &Row<'_>) -> Result<Stay, Damage> {
-    Sealed::open("stay", row)?.json(1)
+    Sealed::open("stay", STAY, row)?.json(1)
+}
+
+/// The place in the chain of a row of [`CHAIN`] columns.
+pub(super) fn mark(row: &Row<'_>) -> Result<ChainMark, Damage> {
+    let cells = Sealed::open("chain", CHAIN, row)?;
+    let at: Option<String> = cells.get(2)?;
+    let at = at.map(|at| at.parse()).transpose();
+    Ok(ChainMark {
+        seq: cells.integer(1)?,
+        at: at.map_err(|error| cells.damage(&format!("it cannot be understood: {error}")))?,
+        hash: cells.get(3)?,
+    })
+}
+
+/// SHA-256 over these parts, one after the other.
+pub(super) fn digest(parts: &[&[u8]]) -> Digest {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    context.finish()
 }
 
 /// An instant as text of one length, so that the order of the texts is the order in time.
@@ -116,7 +162,7 @@ fn write(
     Ok(())
 }
 
-fn seal<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>>) -> Digest {
+pub(super) fn seal<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>>) -> Digest {
     let mut context = Context::new(&SHA256);
     context.update(table.as_bytes());
     for cell in cells {
@@ -145,9 +191,10 @@ struct Sealed<'a> {
 }
 
 impl<'a> Sealed<'a> {
-    fn open(table: &'static str, row: &'a Row<'a>) -> Result<Self, Damage> {
+    /// The row begins with these columns, of which the seal is the last.
+    fn open(table: &'static str, columns: &str, row: &'a Row<'a>) -> Result<Self, Damage> {
         let sealed = Self { table, row };
-        let columns = row.as_ref().column_count();
+        let columns = columns.split(',').count();
         let cells = (0..columns - 1).map(|i| row.get_ref(i)).collect::<Result<Vec<_>, _>>();
         let (Ok(cells), Ok(ValueRef::Blob(stored))) = (cells, row.get_ref(columns - 1)) else {
             return Err(sealed.damage("it has no seal"));
@@ -160,6 +207,10 @@ impl<'a> Sealed<'a> {
     }
 
     fn integer(&self, column: usize) -> Result<i64, Damage> {
+        self.get(column)
+    }
+
+    fn get<T: FromSql>(&self, column: usize) -> Result<T, Damage> {
         self.row.get(column).map_err(|error| self.damage(&error.to_string()))
     }
 

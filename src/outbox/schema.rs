@@ -5,16 +5,28 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::error::OpenError;
+use super::chain;
+use super::error::{OpenError, StoreError};
 
 /// The version that this program reads and writes. Raising it takes a migration, and a fixture
 /// `tests/fixtures/outbox/v<VERSION>.db` (see `tests/fixture.rs`).
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What turns version n into n + 1, from n = 0, which is an empty file.
-const MIGRATIONS: [&str; VERSION as usize] = [include_str!("v1.sql")];
+const MIGRATIONS: [Migration; VERSION as usize] = [
+    |tx| Ok(tx.execute_batch(include_str!("v1.sql"))?),
+    |tx| {
+        tx.execute_batch(include_str!("v2.sql"))?;
+        chain::begin(tx)
+    },
+];
+
+type Migration = fn(&Transaction<'_>) -> Result<(), StoreError>;
+
+/// How many versions may follow this one; a number beyond them is damage.
+const FUTURE: u32 = 1000;
 
 /// `cbrd`, the mark of an outbox.
 const APPLICATION_ID: i32 = 0x6362_7264;
@@ -26,13 +38,28 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<u32, OpenError>
     let objects: i64 =
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let empty = application == 0 && found == 0 && objects == 0;
-    if !empty && application != APPLICATION_ID {
+    let ours = has(conn, "entry")? && has(conn, "audit")? && has(conn, "stay")?;
+    if !empty && !ours && application != APPLICATION_ID {
         return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    let tables = if has(conn, "chain")? { 2 } else { 1 };
+    let fits = match found {
+        0 => empty,
+        found if found <= VERSION => application == APPLICATION_ID && ours && tables == found,
+        found => found < VERSION + FUTURE,
+    };
+    if !fits {
+        return Err(OpenError::Lost("its version is not that of its tables".into()));
     }
     if found > VERSION {
         return Err(OpenError::Newer { found, known: VERSION });
     }
     Ok(found)
+}
+
+fn has(conn: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?)";
+    conn.query_row(sql, [table], |row| row.get(0))
 }
 
 /// Brings the file from version `found` to [`VERSION`], wholly or not at all.
@@ -42,7 +69,7 @@ pub(super) fn migrate(conn: &mut Connection, found: u32) -> Result<(), OpenError
     }
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in MIGRATIONS.iter().skip(found as usize) {
-        tx.execute_batch(step)?;
+        step(&tx)?;
     }
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;

@@ -1,17 +1,24 @@
 //! The transactions. Each is wholly on disk when it returns, or did not happen.
 
 use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use super::budget::Budget;
+use super::chain::End;
 use super::error::{OpenError, Shortage, StoreError};
 use super::file::{self, Lock};
 use super::presence::Presence;
 use super::row::{self, Damage};
 use super::trail::{self, AuditFilter, AuditPage};
-use super::{Append, Appended, LATEST, Options, Restored, schema};
-use crate::domain::{AuditLine, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay};
+use super::verify::{self, ChainCursor};
+use super::{Append, Appended, LATEST, Options, Restored, chain, mend, prune, schema};
+use crate::domain::{
+    AuditLine, ChainPiece, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
+};
 
 /// The one connection that writes.
 #[derive(Debug)]
@@ -28,20 +35,30 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens or makes the file, and reads what is left from before.
-    pub(super) fn open(options: Options, budget: Budget) -> Result<(Self, Restored), OpenError> {
+    pub(super) fn open(
+        options: Options,
+        budget: Budget,
+        on_damage: OnDamage,
+    ) -> Result<(Self, Restored), OpenError> {
         // Absolute, so that no path begins with "file:", which SQLite would take for a URI.
         let path = std::path::absolute(&options.path)
             .map_err(|source| OpenError::Inaccessible { path: options.path.clone(), source })?;
         file::make_directory(&path)?;
         let lock = Lock::take(&path)?;
-        let made = file::make_file(&path)?;
-        let mut conn = file::connect(&path)?;
-        let found = schema::identify(&conn, &path)?;
-        file::make_durable(&conn)?;
-        budget.impose(&conn)?;
-        schema::migrate(&mut conn, found)?;
-
-        let restored = restore(&conn)?;
+        if !mend::go_on(&path)? && !path.exists() {
+            mend::make(&path, options.now)?;
+        }
+        let mut mended = None;
+        let (conn, mut restored) = match connect(&path, budget) {
+            Err(OpenError::Lost(cause)) if on_damage == OnDamage::Mend => {
+                let cause = cause.to_string();
+                mended = Some(mend::set_aside(&path, &options, budget, cause)?);
+                connect(&path, budget)?
+            }
+            opened => opened?,
+        };
+        restored.mended = mended;
+        let made = file::identity(&path)?;
         let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
         let store = Self {
             conn,
@@ -74,7 +91,7 @@ impl Store {
         }
         self.budget.allow(&tx)?;
 
-        let id = EntryId::new(next_number(&tx, "entry", "id")?);
+        let id = EntryId::new(next_number(&tx)?);
         let Append { draft, stage, .. } = append;
         row::insert_entry(&tx, &Entry { id, draft: draft.clone(), stage: stage.clone() })?;
         // A card that went has no stay any more; that of the next may be there already.
@@ -124,7 +141,7 @@ impl Store {
             delete(&tx, id)?;
             self.entries.saturating_sub(1)
         };
-        write_line(&tx, &line)?;
+        chain::append(&tx, &line)?;
         tx.commit()?;
         self.entries = left;
         Ok(line)
@@ -140,7 +157,7 @@ impl Store {
         self.budget.allow(&tx)?;
         let stage = Stage::waiting(entry.stage.sent().cloned());
         row::update_entry(&tx, &Entry { stage, ..entry })?;
-        write_line(&tx, act)?;
+        chain::append(&tx, act)?;
         Ok(tx.commit()?)
     }
 
@@ -148,8 +165,17 @@ impl Store {
     pub(super) fn note(&mut self, line: &AuditLine) -> Result<(), StoreError> {
         let tx = begin(&mut self.conn, &self.presence)?;
         self.budget.allow(&tx)?;
-        write_line(&tx, line)?;
+        chain::append(&tx, line)?;
         Ok(tx.commit()?)
+    }
+
+    /// Forgets the oldest audit lines that are older than `keep`, some at a time, and tells how
+    /// many.
+    pub(super) fn prune(&mut self, keep: Duration, now: Timestamp) -> Result<usize, StoreError> {
+        let tx = begin(&mut self.conn, &self.presence)?;
+        let pruned = prune::batch(&tx, keep, now, prune::BATCH)?;
+        tx.commit()?;
+        Ok(pruned)
     }
 
     /// Forgets what was last seen in a reader.
@@ -157,6 +183,11 @@ impl Store {
         let tx = begin(&mut self.conn, &self.presence)?;
         tx.prepare_cached("DELETE FROM stay WHERE reader = ?")?.execute([reader.as_str()])?;
         Ok(tx.commit()?)
+    }
+
+    /// A piece of the audit trail's chain, looked along.
+    pub(super) fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainPiece, StoreError> {
+        verify::piece(&self.conn, after, verify::PIECE)
     }
 
     /// A page of the audit trail.
@@ -177,13 +208,44 @@ impl Store {
     }
 }
 
+/// What is done with a file that is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDamage {
+    /// It makes way for a new one with all that can be read of it.
+    Mend,
+    /// It is told and left.
+    Leave,
+}
+
+/// Opens the file for writing, up to date and checked, and reads what is left from before.
+fn connect(path: &Path, budget: Budget) -> Result<(Connection, Restored), OpenError> {
+    let mut conn = file::connect(path)?;
+    // Until it is known to be sound, nothing of its log is brought into it.
+    file::keep_log_on_close(&conn, true)?;
+    let found = schema::identify(&conn, path)?;
+    file::check_header(path)?;
+    file::make_durable(&conn)?;
+    budget.impose(&conn)?;
+    schema::migrate(&mut conn, found)?;
+    file::check(&conn)?;
+    for end in [End::Anchor, End::Head] {
+        chain::end(&conn, end)?.map_err(|damage| OpenError::Lost(Box::new(damage)))?;
+    }
+    // What it finds is for `audit verify` to tell; here it only has to be readable.
+    verify::piece(&conn, None, 1)?;
+    let restored = restore(&conn)?;
+    file::keep_log_on_close(&conn, false)?;
+    Ok((conn, restored))
+}
+
 /// Every entry, the oldest first.
 pub(super) fn entries(conn: &Connection) -> Result<Vec<Result<Entry, Damage>>, rusqlite::Error> {
     let sql = format!("SELECT {} FROM entry ORDER BY id", row::ENTRY);
     conn.prepare(&sql)?.query_map([], |found| Ok(row::entry(found)))?.collect()
 }
 
-fn restore(conn: &Connection) -> Result<Restored, rusqlite::Error> {
+/// What a file holds.
+pub(super) fn restore(conn: &Connection) -> Result<Restored, rusqlite::Error> {
     let sql = format!("SELECT {} FROM stay ORDER BY reader", row::STAY);
     let stays: Vec<_> = conn
         .prepare(&sql)?
@@ -195,6 +257,7 @@ fn restore(conn: &Connection) -> Result<Restored, rusqlite::Error> {
         stays: sift(stays, &mut damaged),
         latest: sift(trail::latest(conn, LATEST)?, &mut damaged),
         damaged,
+        mended: None,
     })
 }
 
@@ -259,7 +322,7 @@ fn supersede(
         (false, Some(end)) => {
             let line = AuditLine::settled(station, id, &entry.draft, end);
             delete(tx, id)?;
-            write_line(tx, &line)?;
+            chain::append(tx, &line)?;
             Ok(Superseded::Audited(Box::new(line)))
         }
         (false, None) => {
@@ -274,18 +337,12 @@ fn delete(tx: &Transaction<'_>, id: EntryId) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn write_line(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), StoreError> {
-    row::insert_line(tx, next_number(tx, "audit", "seq")?, line)
-}
-
-/// The number of the next row, known before the row is written because the seal covers it.
+/// The number of the next entry, known before the row is written because the seal covers it.
 /// `sqlite_sequence` remembers the largest number that ever was (AUTOINCREMENT).
-fn next_number(tx: &Transaction<'_>, table: &str, column: &str) -> Result<i64, StoreError> {
-    let sql = format!(
-        "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), \
-                    ifnull((SELECT max({column}) FROM {table}), 0)) + 1"
-    );
-    Ok(tx.prepare_cached(&sql)?.query_row(params![table], |row| row.get(0))?)
+fn next_number(tx: &Transaction<'_>) -> Result<i64, StoreError> {
+    let sql = "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0), \
+                          ifnull((SELECT max(id) FROM entry), 0)) + 1";
+    Ok(tx.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
 fn is_parked(stage: &Stage) -> bool {

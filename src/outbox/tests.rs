@@ -1,9 +1,11 @@
 //! The outbox by what it promises. Helpers here, promises in the files beside.
 
+mod chain;
 mod damage;
 mod fixture;
 mod limits;
 mod looking;
+mod mending;
 mod opening;
 mod presence;
 mod queue;
@@ -37,7 +39,7 @@ impl Place {
     }
 
     fn options(&self) -> Options {
-        Options { path: self.path(), max_entries: 1000, station: "desk-3".to_owned() }
+        Options { path: self.path(), max_entries: 1000, station: "desk-3".to_owned(), now: at(50) }
     }
 
     fn open(&self) -> (Outbox, Restored) {

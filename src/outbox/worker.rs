@@ -12,14 +12,18 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::{Notify, oneshot};
 
 use super::error::StoreError;
+use super::slot::Slot;
 use super::store::Store;
 
 /// How many commands may wait. 16 readers with a card a second each fill it in a minute: a disk
 /// that holds its breath for longer is not coming back by waiting. About 2 MB.
 pub(super) const COMMANDS: usize = 1024;
 
+/// Takes the store, or why there is none, and answers.
+type Run = dyn FnOnce(Result<&mut Store, StoreError>) + Send;
+
 enum Command {
-    Run(Box<dyn FnOnce(&mut Store) + Send>),
+    Run(Box<Run>),
     Close,
 }
 
@@ -32,15 +36,20 @@ pub(super) struct Worker {
     commands: SyncSender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
     lost: Arc<Notify>,
+    /// Why there is no file to write to, in words.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Worker {
     /// Starts the thread, which owns the store from then on.
-    pub(super) fn start(store: Store) -> io::Result<Self> {
+    pub(super) fn start(slot: Slot, trouble: Option<String>) -> io::Result<Self> {
         let (commands, submitted) = sync_channel(COMMANDS);
-        let thread =
-            thread::Builder::new().name("outbox".into()).spawn(move || run(store, &submitted))?;
-        Ok(Self { commands, thread: Mutex::new(Some(thread)), lost: Arc::default() })
+        let trouble = Arc::new(Mutex::new(trouble));
+        let told = Arc::clone(&trouble);
+        let thread = thread::Builder::new()
+            .name("outbox".into())
+            .spawn(move || run(slot, &submitted, &told))?;
+        Ok(Self { commands, thread: Mutex::new(Some(thread)), lost: Arc::default(), trouble })
     }
 
     /// Queues a command, now; never blocks.
@@ -51,7 +60,7 @@ impl Worker {
         let (reply, answer) = oneshot::channel();
         let lost = Arc::clone(&self.lost);
         let run = Command::Run(Box::new(move |store| {
-            let result = command(store);
+            let result = store.and_then(command);
             if let Err(error @ StoreError::Lost(_)) = &result {
                 let error: &dyn Error = error;
                 tracing::error!(error, "Outbox is lost");
@@ -65,6 +74,11 @@ impl Worker {
             Err(TrySendError::Full(_)) => Err(StoreError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(StoreError::Closed),
         }
+    }
+
+    /// Why there is no file to write to, in words.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Comes back once a command has found the file to be lost.
@@ -94,9 +108,13 @@ pub(super) async fn answer<T>(submitted: Submitted<T>) -> Result<T, StoreError> 
     submitted?.await.unwrap_or(Err(StoreError::Closed))
 }
 
-fn run(mut store: Store, submitted: &Receiver<Command>) {
+fn run(mut slot: Slot, submitted: &Receiver<Command>, trouble: &Mutex<Option<String>>) {
     while let Ok(Command::Run(command)) = submitted.recv() {
-        command(&mut store);
+        let store = slot.store();
+        if store.is_ok() {
+            *trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        command(store);
     }
-    store.close();
+    slot.close();
 }

@@ -7,6 +7,7 @@
 //! | `GET /v1/outbox/{id}` | [`EntryView`] |
 //! | `POST /v1/outbox/{id}/retry`, `POST /v1/outbox/{id}/discard` | [`Done`] |
 //! | `GET /v1/audit?since=&until=&card=&after=&limit=` | [`AuditPage`], the oldest first |
+//! | `GET /v1/audit/verify?after=` | [`ChainPiece`]: some thousand lines, and where to go on |
 //!
 //! Anything that is not a success answers with a [`Problem`]. Snapshots, entries and audit lines
 //! are the domain's own types: their serde form is the interface.
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{AuditLine, CardId};
 #[cfg(doc)]
-use crate::domain::{EntryView, Snapshot};
+use crate::domain::{ChainPiece, EntryView, Snapshot};
 
 /// Which audit lines are wanted; nothing: all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,15 @@ pub struct AuditQuery {
     /// No more than this many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+}
+
+/// Which piece of the audit trail's chain is to be looked along; nothing: the first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyQuery {
+    /// After the piece that gave this as its `next`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Some audit lines, and where to go on.

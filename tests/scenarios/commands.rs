@@ -226,6 +226,81 @@ fn a_parked_card_is_shown_retried_and_discarded_by_a_person() {
     world.finish().unwrap();
 }
 
+#[test]
+fn a_parked_card_is_retried_and_discarded_while_the_daemon_is_stopped() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.cm.set_fault(Fault::Forbidden.times(2).method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.stop_daemon().unwrap();
+
+    assert_eq!(world.cli(&["outbox", "retry", "2"]).unwrap().code, Some(1));
+    assert_eq!(world.cli(&["outbox", "retry", "1"]).unwrap().code, Some(0));
+    let listed = world.cli(&["outbox", "list", "--json"]).unwrap().json().unwrap();
+    assert_eq!(listed[0]["entry"]["stage"]["stage"], "sent", "{listed}");
+    assert_eq!(world.outcomes().unwrap(), ["parked", "retried"]);
+    world.start_daemon().unwrap();
+    world.wait_for_outcomes(3, LONG).unwrap();
+    world.stop_daemon().unwrap();
+
+    assert_eq!(world.cli(&["outbox", "discard", "1"]).unwrap().code, Some(2));
+    assert_eq!(world.cli(&["outbox", "discard", "1", "--yes"]).unwrap().code, Some(0));
+    let last = world.audit().unwrap().pop().unwrap();
+    assert_eq!((&last["outcome"], &last["by"]), (&"discarded".into(), &by().into()));
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
+    world.finish().unwrap();
+}
+
+#[test]
+fn the_file_of_a_daemon_that_does_not_answer_is_left_to_it() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.cm.set_fault(Fault::Forbidden.times(1).method("PUT"));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    std::fs::remove_file(world.control_path()).unwrap();
+    for act in [&["outbox", "retry", "1"][..], &["outbox", "discard", "1", "--yes"]] {
+        let refused = world.cli(act).unwrap();
+        assert_eq!(refused.code, Some(3), "{refused:?}");
+        let pid = world.daemon_pid().unwrap().to_string();
+        assert!(refused.stderr.contains(&pid), "{refused:?} does not name {pid}");
+    }
+    world.kill9_daemon().unwrap();
+    assert_eq!(world.outcomes().unwrap(), ["parked"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn the_audit_trail_is_verified_while_the_daemon_runs_and_when_it_is_stopped() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    let whole = world.cli(&["audit", "verify", "--json"]).unwrap();
+    assert_eq!(whole.code, Some(0), "{whole:?}");
+    let verdict = whole.json().unwrap();
+    assert_eq!((&verdict["ok"], &verdict["lines"]), (&true.into(), &1.into()), "{verdict}");
+    let csv = world.cli(&["audit", "--format", "csv"]).unwrap().stdout;
+    assert!(csv.starts_with("at,station,kind,outcome,"), "{csv}");
+    assert!(csv.contains(",outcome,updated,"), "{csv}");
+
+    world.stop_daemon().unwrap();
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
+    let mut bytes = std::fs::read(world.outbox_path()).unwrap();
+    let start = bytes.windows(9).position(|part| part == b"\"updated\"").unwrap();
+    bytes[start + 1] = b'U';
+    std::fs::write(world.outbox_path(), bytes).unwrap();
+    let stopped = world.cli(&["audit", "verify"]).unwrap();
+    assert_eq!(stopped.code, Some(1), "{stopped:?}");
+    assert!(stopped.stdout.starts_with("line 1 ("), "{stopped:?}");
+    world.expect_error("Outbox has a damaged row");
+    world.start_daemon().unwrap();
+    let running = world.cli(&["audit", "verify"]).unwrap();
+    assert_eq!((running.code, running.stdout), (Some(1), stopped.stdout));
+    world.finish().unwrap();
+}
+
 fn by() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
@@ -245,15 +320,26 @@ fn a_second_daemon_on_the_same_outbox_is_refused() {
 }
 
 #[test]
-fn a_lost_outbox_is_told_and_not_replaced_by_an_empty_one() {
+fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
     let Some(world) = world() else { return };
     let mut world = world.start().unwrap();
     world.stop_daemon().unwrap();
     std::fs::write(world.outbox_path(), vec![0x5a; 20_000]).unwrap();
-    let run = world.cli(&["run"]).unwrap();
-    assert_eq!(run.code, Some(1), "{run:?}");
-    assert!(run.stderr.contains("the outbox's file is damaged"), "{run:?}");
-    assert_eq!(std::fs::read(world.outbox_path()).unwrap(), vec![0x5a; 20_000]);
+    world.expect_error("Outbox was damaged and is set aside");
+    world.start_daemon().unwrap();
+    let files = std::fs::read_dir(world.outbox_path().parent().unwrap()).unwrap();
+    let mut files = files.map(|file| file.unwrap().path());
+    let aside = files.find(|file| file.display().to_string().contains(".damaged-")).unwrap();
+    assert_eq!(std::fs::read(&aside).unwrap(), vec![0x5a; 20_000]);
+    let status = world.cli(&["status"]).unwrap().stdout;
+    assert!(status.contains("DAMAGE: the outbox was damaged"), "{status}");
+    let verdict = world.cli(&["audit", "verify"]).unwrap();
+    assert_eq!(verdict.code, Some(1), "{verdict:?}");
+    assert!(verdict.stdout.contains(": the outbox was damaged"), "{verdict:?}");
+
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let outcomes = world.wait_for_outcomes(2, LONG).unwrap();
+    assert_eq!(outcomes, ["outbox-damaged", "updated"]);
     world.finish().unwrap();
 }
 

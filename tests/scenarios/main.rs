@@ -11,6 +11,7 @@
 mod commands;
 mod completing;
 mod desk;
+mod disks;
 mod families;
 mod judges;
 mod kills;

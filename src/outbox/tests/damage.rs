@@ -13,7 +13,7 @@ fn flip(place: &Place, needle: &str) {
     std::fs::write(place.path(), bytes).unwrap();
 }
 
-async fn two_entries(place: &Place) {
+pub(super) async fn two_entries(place: &Place) {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let other = Draft { reader: "Other".into(), label: "Desk 4".to_owned(), ..draft(2) };
@@ -107,17 +107,4 @@ async fn a_damaged_line_does_not_stop_the_pages() {
         }
     }
     assert_eq!(seen, (2, 1));
-}
-
-#[tokio::test]
-async fn a_torn_file_is_lost_and_not_replaced() {
-    let place = Place::new();
-    two_entries(&place).await;
-    let mut bytes = std::fs::read(place.path()).unwrap();
-    for page in bytes.chunks_mut(4096).skip(1) {
-        page[..8].fill(0xff);
-    }
-    std::fs::write(place.path(), &bytes).unwrap();
-    assert!(matches!(open(place.options()), Err(OpenError::Lost(_))));
-    assert_eq!(std::fs::read(place.path()).unwrap().len(), bytes.len());
 }

@@ -10,7 +10,7 @@ fn fixture(version: u32) -> PathBuf {
 }
 
 /// A copy: opening a file may change it.
-fn copy_of(version: u32) -> Place {
+pub(super) fn copy_of(version: u32) -> Place {
     let place = Place::new();
     let from = fixture(version);
     std::fs::copy(&from, place.path())
@@ -86,7 +86,7 @@ async fn what_is_written_today_is_byte_for_byte_what_was_released() {
     fill(&outbox).await;
     outbox.close();
     let released = copy_of(schema::VERSION);
-    for table in ["entry", "audit", "stay"] {
+    for table in ["entry", "audit", "stay", "chain"] {
         let rows = |place: &Place| -> Vec<Vec<rusqlite::types::Value>> {
             let conn = place.sqlite();
             let mut statement = conn.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).unwrap();

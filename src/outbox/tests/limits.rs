@@ -42,7 +42,7 @@ async fn more_entries_than_allowed_are_refused_while_settling_goes_on() {
 async fn a_file_of_its_full_size_refuses_what_is_new_and_settles_what_it_holds() {
     let place = Place::new();
     let budget = Budget { max_entries: 1000, soft: 50 * 4096, hard: 100 * 4096 };
-    let (outbox, _) = open_within(place.options(), budget).unwrap();
+    let (outbox, _) = open_within(place.options(), budget, OnDamage::Mend).unwrap();
     let mut taken = 0;
     let refused = loop {
         match outbox.append(bulky(taken + 1)).await {
@@ -67,7 +67,7 @@ async fn a_full_disk_refuses_what_is_new_and_heals_in_the_same_process() {
     let place = Place::new();
     // SQLite's own limit answers with the same code as a disk without room.
     let budget = Budget { max_entries: 1000, soft: u64::MAX, hard: 50 * 4096 };
-    let (outbox, _) = open_within(place.options(), budget).unwrap();
+    let (outbox, _) = open_within(place.options(), budget, OnDamage::Mend).unwrap();
     let mut taken = 0;
     let refused = loop {
         match outbox.append(bulky(taken + 1)).await {

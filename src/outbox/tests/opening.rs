@@ -68,14 +68,6 @@ fn another_programs_file_is_left_as_it_is() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_lost_and_left_as_it_is() {
-    let place = Place::new();
-    std::fs::write(place.path(), "x".repeat(5000)).unwrap();
-    assert!(matches!(open(place.options()), Err(OpenError::Lost(_))));
-    assert_eq!(std::fs::read(place.path()).unwrap(), "x".repeat(5000).as_bytes());
-}
-
-#[test]
 fn a_later_version_is_refused_and_left_as_it_is() {
     let place = Place::new();
     place.open().0.close();

@@ -8,7 +8,7 @@ async fn an_entry_comes_back_after_a_restart_as_it_was_stored() {
     let (outbox, restored) = place.open();
     assert_eq!(
         restored,
-        Restored { entries: vec![], stays: vec![], latest: vec![], damaged: vec![] }
+        Restored { entries: vec![], stays: vec![], latest: vec![], damaged: vec![], mended: None }
     );
     outbox.append(append(1)).await.unwrap();
     outbox.append(append(2)).await.unwrap();

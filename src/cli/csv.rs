@@ -1,0 +1,199 @@
+//! Audit lines as CSV: RFC 4180, with a header, one record a line of the trail.
+//!
+//! Every field of a line has its column, in the order of its JSON, whether the line has it or not;
+//! times, ids and words are those of the JSON, `inventory` is its JSON in one cell. A field is
+//! quoted where a comma, a quote or a line break is in it, records end with CR LF.
+//!
+//! A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@`, a tab or a CR for a formula, and
+//! a reader's name, a card's label and CM's words come from outside. Such a cell gets an apostrophe
+//! in front, which spreadsheets take for "this is text". A program that wants the words as they are
+//! reads the JSON.
+
+use serde_json::Value;
+
+use super::exit::{Exit, Failure};
+use crate::domain::AuditLine;
+
+/// The columns: the names of the line's fields.
+const COLUMNS: [&str; 28] = [
+    "at",
+    "station",
+    "kind",
+    "outcome",
+    "reason",
+    "detail",
+    "entry",
+    "reader",
+    "label",
+    "trigger",
+    "seen_at",
+    "atr",
+    "family",
+    "serial",
+    "inventory",
+    "card_id",
+    "id_rule",
+    "rule",
+    "record",
+    "request",
+    "old_status",
+    "new_status",
+    "new_status_name",
+    "http_status",
+    "correlation_id",
+    "attempts",
+    "duration_ms",
+    "by",
+];
+
+/// The first record: the names of the columns.
+pub(super) fn header() -> String {
+    join(COLUMNS.iter().map(|name| (*name).to_owned()))
+}
+
+/// A line's record.
+pub(super) fn record(line: &AuditLine) -> Result<String, Failure> {
+    let json = serde_json::to_value(line).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(join(COLUMNS.iter().map(|name| field(json.get(name)))))
+}
+
+fn join(fields: impl Iterator<Item = String>) -> String {
+    fields.collect::<Vec<_>>().join(",") + "\r\n"
+}
+
+fn field(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => quoted(&harmless(text)),
+        Some(value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) => {
+            quoted(&value.to_string())
+        }
+    }
+}
+
+/// The text as no spreadsheet takes it for a formula.
+fn harmless(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
+}
+
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\r', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::{
+        Candidate, CardStatus, Decision, Draft, EntryId, Family, IdRule, Identity, Outcome,
+        ParkReason, Serial, Settlement, Trigger,
+    };
+
+    /// A line that has every field.
+    fn line() -> AuditLine {
+        let candidate = Candidate {
+            card_id: "3f2504e0-4f89-11d3-9a0c-0305e82c3300".parse().unwrap(),
+            rule: IdRule::GidsCardid,
+        };
+        let at = "2026-03-01T10:00:00Z".parse().unwrap();
+        let draft = Draft {
+            seen_at: at,
+            reader: "=cmd|' /C calc'!A0".into(),
+            label: "Desk 3, \"left\"\nby the door".to_owned(),
+            role: "desk".to_owned(),
+            trigger: Trigger::Removed,
+            event_count: 1,
+            atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
+            identity: Identity::new(
+                Family::Gids,
+                Serial::from_bytes(&[7; 16]),
+                candidate.clone(),
+                Vec::new(),
+            ),
+        };
+        let decision = Decision {
+            rule: "retire".to_owned(),
+            candidate,
+            record: "3f2504e0-4f89-11d3-9a0c-0305e82c3301".parse().unwrap(),
+            request: "3f2504e0-4f89-11d3-9a0c-0305e82c3302".parse().unwrap(),
+            from: CardStatus::new(2),
+            to: CardStatus::new(6),
+            to_name: "Retired".to_owned(),
+            complete_request: false,
+        };
+        let end = Settlement {
+            outcome: Outcome::Parked(ParkReason::Refused),
+            at,
+            decision: Some(decision),
+            detail: "-1+2".to_owned(),
+            http_status: Some(403),
+            correlation_id: Some("c-1".to_owned()),
+            attempts: 3,
+            duration: Duration::from_millis(1500),
+            by: Some("uid 0".to_owned()),
+        };
+        let line = AuditLine::settled("desk-3", EntryId::new(1), &draft, &end);
+        let inventory = serde_json::from_value(serde_json::json!({ "iccsn": "a,b" }));
+        AuditLine { inventory: inventory.unwrap(), ..line }
+    }
+
+    /// A reader of RFC 4180 that is not the writer's mirror image.
+    fn parse(text: &str) -> Vec<Vec<String>> {
+        let (mut records, mut record, mut field) = (Vec::new(), Vec::new(), String::new());
+        let (mut chars, mut inside) = (text.chars().peekable(), false);
+        while let Some(c) = chars.next() {
+            match (inside, c) {
+                (true, '"') if chars.peek() == Some(&'"') => field.push(chars.next().unwrap()),
+                (_, '"') => inside = !inside,
+                (false, ',') => record.push(std::mem::take(&mut field)),
+                (false, '\r') => assert_eq!(chars.peek(), Some(&'\n')),
+                (false, '\n') => {
+                    record.push(std::mem::take(&mut field));
+                    records.push(std::mem::take(&mut record));
+                }
+                (_, c) => field.push(c),
+            }
+        }
+        assert!(!inside && field.is_empty() && record.is_empty());
+        records
+    }
+
+    #[test]
+    fn every_field_of_a_line_has_its_column() {
+        let json = serde_json::to_value(line()).unwrap();
+        let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, COLUMNS);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_whatever_is_in_it() {
+        let records = parse(&(header() + &record(&line()).unwrap()));
+        assert_eq!(records.len(), 2);
+        assert_eq!(records[0], COLUMNS);
+        let column = |name: &str| {
+            let index = COLUMNS.iter().position(|column| *column == name).unwrap();
+            records[1][index].as_str()
+        };
+        assert_eq!(column("label"), "Desk 3, \"left\"\nby the door");
+        assert_eq!(column("http_status"), "403");
+        assert_eq!(column("inventory"), r#"{"iccsn":"a,b"}"#);
+    }
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        let records = parse(&record(&line()).unwrap());
+        for cell in &records[0] {
+            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell}");
+        }
+        assert!(records[0].iter().any(|cell| cell == "'=cmd|' /C calc'!A0"), "{records:?}");
+    }
+}

@@ -1,0 +1,85 @@
+//! Acts on the entries of a daemon that does not run, in its file and under its lock.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::cards::block_on;
+use super::exit::{Exit, Failure};
+use super::load::settings_without_cm;
+use crate::app::outbox_options;
+use crate::control::{Act, ClientError};
+use crate::domain::{AuditLine, Entry, EntryId, Outcome, Settlement, Stage};
+use crate::outbox::{self, OpenError, Outbox, StoreError};
+
+/// Does to an entry what the daemon would; `silent` is why that could not be asked.
+pub(super) fn act(
+    config: Option<&Path>,
+    id: EntryId,
+    act: Act,
+    silent: ClientError,
+) -> Result<(), Failure> {
+    let settings = settings_without_cm(config)?;
+    if !settings.outbox.path.exists() {
+        return Err(silent.into());
+    }
+    let (outbox, restored) =
+        outbox::open_stopped(outbox_options(&settings)).map_err(|error| closed(error, &silent))?;
+    let entry = restored.entries.into_iter().find(|entry| entry.id == id);
+    let done = match entry {
+        Some(entry) => block_on(async {
+            Ok(match act {
+                Act::Discard => discard(&outbox, &entry).await,
+                Act::Retry => retry(&outbox, &entry, &settings.station).await,
+            })
+        })?
+        .map_err(|error| Failure::new(Exit::Failed, error)),
+        None => Err(Failure::message(Exit::Failed, "no such entry waits")),
+    };
+    outbox.close();
+    done
+}
+
+/// Why the file is not to be had. One that a process holds is that process's to change.
+fn closed(error: OpenError, silent: &ClientError) -> Failure {
+    if let OpenError::InUse { .. } = error {
+        let silent = silent.to_string();
+        return Failure::new(Exit::Unreachable, anyhow::Error::new(error).context(silent));
+    }
+    Failure::new(Exit::Failed, error)
+}
+
+async fn discard(outbox: &Outbox, entry: &Entry) -> Result<(), StoreError> {
+    let (by, now) = (user(), Timestamp::now());
+    let end = Settlement {
+        outcome: Outcome::Discarded,
+        at: now,
+        decision: entry.stage.sent().cloned(),
+        detail: format!("discarded by {by}, while the daemon was stopped"),
+        http_status: None,
+        correlation_id: None,
+        attempts: 0,
+        duration: Duration::try_from(now.duration_since(entry.draft.seen_at)).unwrap_or_default(),
+        by: Some(by),
+    };
+    outbox.settle(entry.id, end).await.map(drop)
+}
+
+/// A parked entry goes back into the queue. One that waits is tried at the start anyway.
+async fn retry(outbox: &Outbox, entry: &Entry, station: &str) -> Result<(), StoreError> {
+    match entry.stage {
+        Stage::Parked { .. } => {
+            let act = AuditLine::act(station, entry, "retried", &user(), Timestamp::now());
+            outbox.unpark(entry.id, act).await
+        }
+        Stage::Queued | Stage::Sent(_) | Stage::Completing(_) => Ok(()),
+    }
+}
+
+/// Who does it, as the daemon would say it of the other end of its socket.
+fn user() -> String {
+    let process = std::fs::metadata("/proc/self");
+    process.map_or_else(|_| "unknown user".to_owned(), |process| format!("uid {}", process.uid()))
+}

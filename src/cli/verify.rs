@@ -1,0 +1,103 @@
+//! `audit verify`: whether the audit trail is what was written.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::cards::block_on;
+use super::exit::{Exit, Failure};
+use super::out::Out;
+use super::queue::stored;
+use super::status::client;
+use super::text::time;
+use crate::app::chain_cursor;
+use crate::control::{Client, ClientError};
+use crate::domain::{ChainFault, ChainMark, ChainPiece};
+use crate::outbox::ReadOnly;
+use crate::wire::control::VerifyQuery;
+
+/// What the pieces of the chain come to.
+#[derive(Debug, Default, Serialize)]
+struct Verdict {
+    ok: bool,
+    lines: u64,
+    anchor: Option<ChainMark>,
+    head: Option<ChainMark>,
+    faults: Vec<ChainFault>,
+}
+
+/// Who looks along the chain.
+enum Source {
+    Daemon(Client),
+    Disk(ReadOnly),
+}
+
+impl Source {
+    fn piece(&self, query: &VerifyQuery) -> Result<ChainPiece, Failure> {
+        match self {
+            Self::Daemon(client) => block_on(async { Ok(client.verify(query).await?) }),
+            Self::Disk(store) => {
+                let failed = |error: anyhow::Error| Failure::new(Exit::Failed, error);
+                let after = chain_cursor(query).map_err(|error| failed(error.into()))?;
+                store.verify(after.as_ref()).map_err(|error| failed(error.into()))
+            }
+        }
+    }
+}
+
+pub(super) fn verify(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+    let verdict = walk(config)?;
+    let exit = if verdict.ok { Exit::Done } else { Exit::Failed };
+    if out.is_json() {
+        return out.value(&verdict).map(|_| exit);
+    }
+    for line in as_text(&verdict) {
+        out.line(&line)?;
+    }
+    Ok(exit)
+}
+
+fn walk(config: Option<&Path>) -> Result<Verdict, Failure> {
+    let (source, mut piece) = first_piece(config)?;
+    let mut verdict = Verdict::default();
+    loop {
+        verdict.lines += piece.lines;
+        verdict.faults.append(&mut piece.faults);
+        (verdict.anchor, verdict.head) = (piece.anchor, piece.head);
+        let Some(after) = piece.next else { break };
+        piece = source.piece(&VerifyQuery { after: Some(after) })?;
+    }
+    verdict.ok = verdict.faults.is_empty();
+    Ok(verdict)
+}
+
+/// The running daemon, or the file of one that does not run.
+fn first_piece(config: Option<&Path>) -> Result<(Source, ChainPiece), Failure> {
+    let client = client(config)?;
+    match block_on(async { Ok(client.verify(&VerifyQuery::default()).await) })? {
+        Ok(piece) => Ok((Source::Daemon(client), piece)),
+        Err(error @ ClientError::NotRunning(..)) => {
+            let source = Source::Disk(stored(config)?.ok_or(error)?);
+            let piece = source.piece(&VerifyQuery::default())?;
+            Ok((source, piece))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn as_text(verdict: &Verdict) -> Vec<String> {
+    let mut lines: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
+    let count = verdict.lines;
+    lines.push(if verdict.ok {
+        format!("The audit trail is whole: {count} lines.")
+    } else {
+        format!("The audit trail is not whole: {count} lines, {} faults.", verdict.faults.len())
+    });
+    if let Some(ChainMark { seq, at: Some(at), .. }) = &verdict.anchor {
+        lines.push(format!("Pruned up to line {seq}, of {}.", time(*at)));
+    }
+    if let Some(ChainMark { seq, hash, .. }) = &verdict.head {
+        lines.push(format!("It ends with line {seq}, {hash}."));
+    }
+    lines
+}

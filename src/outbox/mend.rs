@@ -1,0 +1,187 @@
+//! New files, and new files in the place of damaged ones.
+//!
+//! A file is made beside its place and moved there when it is whole, so that one without content
+//! is never ours. A damaged one makes way under a dated name:
+//!
+//! ```text
+//! outbox.db.new        being made; worth nothing
+//! outbox.db.ready      whole; from here on the move goes on at the next start, whatever happens
+//! outbox.db.damaged-T  the damaged file, with its -wal and -shm; T is the time that .ready bears
+//! outbox.db.copy       what is read in its stead: reading may write
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::budget::Budget;
+use super::error::OpenError;
+use super::{Options, chain, file, salvage, schema};
+use crate::domain::AuditLine;
+
+/// What became of a file that was damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    /// Where the damaged file is.
+    pub aside: PathBuf,
+    /// What was wrong with it, in words.
+    pub cause: String,
+    /// Entries that were carried over.
+    pub entries: u64,
+    /// Audit lines that were carried over.
+    pub lines: u64,
+    /// Stays that were carried over.
+    pub stays: u64,
+    /// Rows that were found and are not what was written.
+    pub damaged: u64,
+}
+
+impl std::fmt::Display for Mended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { aside, cause, entries, lines, stays, damaged } = self;
+        let aside = aside.file_name().unwrap_or_default().to_string_lossy();
+        write!(
+            f,
+            "the outbox was damaged ({cause}) and set aside as {aside}; carried over: {entries} \
+             entries, {lines} audit lines, {stays} cards in readers; not believed: {damaged} rows; \
+             what could not be read is not counted"
+        )
+    }
+}
+
+/// Makes a file where there is none.
+pub(super) fn make(path: &Path, now: Timestamp) -> Result<(), OpenError> {
+    let conn = begin(path)?;
+    finish(path, conn, now)
+}
+
+/// Makes a file with all that can be read of a damaged one, and moves that aside.
+pub(super) fn set_aside(
+    path: &Path,
+    options: &Options,
+    budget: Budget,
+    cause: String,
+) -> Result<Mended, OpenError> {
+    let (stamp, aside) = free_name(path, options.now);
+    begin(path)?.close().map_err(|(_, error)| error)?;
+    let page = first_page(path)?;
+    let mut conn = reopen(path, budget)?;
+    let tx = conn.transaction()?;
+    let found = salvage::carry(path, &file::beside(path, ".copy"), &page, &tx)?;
+    let salvage::Found { entries, lines, stays, damaged } = found;
+    let mended = Mended { aside, cause, entries, lines, stays, damaged };
+    let line = AuditLine::broken(&options.station, options.now, mended.to_string());
+    chain::append(&tx, &line)?;
+    tx.commit()?;
+    finish(path, conn, stamp)?;
+    Ok(mended)
+}
+
+/// Goes on with a move that was broken off. Tells whether there was one.
+pub(super) fn go_on(path: &Path) -> Result<bool, OpenError> {
+    let ready = file::beside(path, ".ready");
+    let inaccessible = |source| OpenError::Inaccessible { path: ready.clone(), source };
+    let stamp = match ready.metadata().and_then(|found| found.modified()) {
+        Ok(stamp) => Timestamp::try_from(stamp).unwrap_or(Timestamp::UNIX_EPOCH),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(inaccessible(error)),
+    };
+    let aside = aside(path, stamp);
+    let moved = || {
+        // The -wal first: without it the file is not what it was, and with another's it is worse.
+        for suffix in ["-wal", "-shm", ""] {
+            move_if_there(&file::beside(path, suffix), &file::beside(&aside, suffix))?;
+        }
+        sync_parent(path)?;
+        fs::rename(&ready, path)?;
+        sync_parent(path)
+    };
+    moved().map_err(inaccessible)?;
+    Ok(true)
+}
+
+/// An empty outbox under construction.
+fn begin(path: &Path) -> Result<Connection, OpenError> {
+    let new = file::beside(path, ".new");
+    remove(&new)?;
+    file::make_file(&new)?;
+    let mut conn = file::connect(&new)?;
+    file::make_durable(&conn)?;
+    schema::migrate(&mut conn, 0)?;
+    Ok(conn)
+}
+
+/// The first page of an empty outbox.
+fn first_page(path: &Path) -> Result<Vec<u8>, OpenError> {
+    let new = file::beside(path, ".new");
+    let bytes = fs::read(&new).map_err(|source| OpenError::Inaccessible { path: new, source })?;
+    Ok(bytes.get(..file::PAGE).unwrap_or_default().to_vec())
+}
+
+fn reopen(path: &Path, budget: Budget) -> Result<Connection, OpenError> {
+    let conn = file::connect(&file::beside(path, ".new"))?;
+    file::make_durable(&conn)?;
+    budget.impose(&conn)?;
+    Ok(conn)
+}
+
+/// Moves what was made to its place.
+fn finish(path: &Path, conn: Connection, stamp: Timestamp) -> Result<(), OpenError> {
+    conn.close().map_err(|(_, error)| error)?;
+    let (new, ready) = (file::beside(path, ".new"), file::beside(path, ".ready"));
+    let moved = || {
+        let made = File::options().write(true).open(&new)?;
+        made.set_modified(SystemTime::try_from(stamp).map_err(io::Error::other)?)?;
+        made.sync_all()?;
+        fs::rename(&new, &ready)?;
+        sync_parent(path)
+    };
+    moved().map_err(|source| OpenError::Inaccessible { path: new.clone(), source })?;
+    go_on(path).map(drop)
+}
+
+/// Removes a file of ours that is worth nothing, with what SQLite puts beside it.
+pub(super) fn remove(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = file::beside(path, suffix);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Inaccessible { path, source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A second whose name is free, from now on.
+fn free_name(path: &Path, now: Timestamp) -> (Timestamp, PathBuf) {
+    let mut second = now.as_second();
+    loop {
+        let stamp = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+        let name = aside(path, stamp);
+        if !name.exists() || second == i64::MAX {
+            return (stamp, name);
+        }
+        second = second.saturating_add(1);
+    }
+}
+
+fn aside(path: &Path, stamp: Timestamp) -> PathBuf {
+    file::beside(path, &format!(".damaged-{}", stamp.strftime("%Y%m%dT%H%M%SZ")))
+}
+
+fn move_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), file::sync_directory)
+}

@@ -1,0 +1,320 @@
+//! The chain over the audit lines: whole, or wrong at a place that is told.
+
+use crate::domain::{ChainFault, ChainFaultKind, ChainPiece};
+
+use super::super::chain::{self, End};
+use super::super::{row, verify};
+use super::*;
+use ChainFaultKind::{Broken, Changed, Extra, Missing};
+
+/// Five lines, a minute apart.
+async fn five_lines(place: &Place) {
+    let (outbox, _) = place.open();
+    for number in 1..=5 {
+        outbox.note(not_identified(number * 60)).await.unwrap();
+    }
+    outbox.close();
+}
+
+/// What a walk in pieces of this many lines finds.
+fn walked(place: &Place, limit: usize) -> ChainPiece {
+    let conn = place.sqlite();
+    let mut found = verify::piece(&conn, None, limit).unwrap();
+    while let Some(next) = found.next.take() {
+        let after = next.parse().unwrap();
+        let mut piece = verify::piece(&conn, Some(&after), limit).unwrap();
+        found.lines += piece.lines;
+        found.faults.append(&mut piece.faults);
+        (found.head, found.next) = (piece.head, piece.next);
+    }
+    found
+}
+
+/// The faults, whatever the size of the pieces.
+fn faults(place: &Place) -> Vec<ChainFault> {
+    let found = walked(place, 1000).faults;
+    for limit in 1..=6 {
+        assert_eq!(walked(place, limit).faults, found, "in pieces of {limit}");
+    }
+    found
+}
+
+fn places(place: &Place) -> Vec<(ChainFaultKind, i64, i64)> {
+    faults(place).into_iter().map(|fault| (fault.kind, fault.seq, fault.last)).collect()
+}
+
+/// Somebody with `sqlite3` who takes the triggers away first.
+fn tamper(place: &Place, sql: &str) {
+    let free = "DROP TRIGGER audit_stays; DROP TRIGGER audit_stays_as_written;";
+    place.sqlite().execute_batch(&format!("{free}{sql}")).unwrap();
+}
+
+/// Writes a line's seal anew, as somebody does who knows how: only the chain tells then.
+fn seal_anew(place: &Place, seq: i64) {
+    let conn = place.sqlite();
+    let sql = "SELECT seq, at, outcome, card, entry, line FROM audit WHERE seq = ?";
+    let cells: Vec<rusqlite::types::Value> = conn
+        .query_row(sql, [seq], |row| (0..6).map(|i| row.get(i)).collect::<Result<_, _>>())
+        .unwrap();
+    let seal = row::seal("audit", cells.iter().map(rusqlite::types::ValueRef::from));
+    let sql = "UPDATE audit SET seal = ? WHERE seq = ?";
+    conn.execute(sql, rusqlite::params![seal.as_ref(), seq]).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_written_verifies() {
+    let place = Place::new();
+    place.open().0.close();
+    assert_eq!(places(&place), []);
+    five_lines(&place).await;
+    assert_eq!(places(&place), []);
+    let whole = walked(&place, 1000);
+    assert_eq!((whole.lines, whole.head.unwrap().seq), (5, 5));
+}
+
+#[tokio::test]
+async fn a_changed_line_is_told_by_number_and_time_and_no_other_with_it() {
+    for change in [
+        "UPDATE audit SET line = replace(line, 'mute', 'busy') WHERE seq = 3",
+        "UPDATE audit SET at = '2020-01-01T00:00:00.000000000Z' WHERE seq = 3",
+        "UPDATE audit SET outcome = 'updated' WHERE seq = 3",
+        "UPDATE audit SET card = 'x' WHERE seq = 3",
+        "UPDATE audit SET entry = 7 WHERE seq = 3",
+        "UPDATE audit SET seal = zeroblob(32) WHERE seq = 3",
+        "UPDATE audit SET chain = 'x' WHERE seq = 3",
+        "UPDATE audit SET chain = (SELECT chain FROM audit WHERE seq = 2) WHERE seq = 3",
+    ] {
+        let place = Place::new();
+        five_lines(&place).await;
+        tamper(&place, change);
+        assert_eq!(places(&place), [(Changed, 3, 3)], "{change}");
+    }
+    let place = Place::new();
+    five_lines(&place).await;
+    tamper(&place, "UPDATE audit SET line = replace(line, 'mute', 'busy') WHERE seq = 3");
+    let told = faults(&place).pop().unwrap().to_string();
+    let at = at(180);
+    assert_eq!(told, format!("line 3 ({at}): was changed or moved: its seal does not fit"));
+}
+
+#[tokio::test]
+async fn a_changed_line_with_a_seal_of_its_own_is_told_at_every_place() {
+    for seq in 1..=5 {
+        let place = Place::new();
+        five_lines(&place).await;
+        let sql = "UPDATE audit SET line = replace(line, 'mute', 'busy') WHERE seq = ";
+        tamper(&place, &format!("{sql}{seq}"));
+        seal_anew(&place, seq);
+        assert_eq!(places(&place), [(Changed, seq, seq)]);
+    }
+}
+
+#[tokio::test]
+async fn a_removed_line_is_told_wherever_it_was() {
+    for (first, last) in [(1, 1), (1, 2), (3, 3), (2, 4), (5, 5), (4, 5), (1, 5)] {
+        let place = Place::new();
+        five_lines(&place).await;
+        tamper(&place, &format!("DELETE FROM audit WHERE seq BETWEEN {first} AND {last}"));
+        assert_eq!(places(&place), [(Missing, first, last)]);
+    }
+}
+
+#[tokio::test]
+async fn lines_that_close_the_gap_of_a_removed_one_are_told() {
+    let place = Place::new();
+    five_lines(&place).await;
+    tamper(&place, "DELETE FROM audit WHERE seq = 3; UPDATE audit SET seq = 3 WHERE seq = 4");
+    seal_anew(&place, 3);
+    assert_eq!(places(&place), [(Changed, 3, 3), (Missing, 4, 4)]);
+}
+
+#[tokio::test]
+async fn lines_that_changed_places_are_told_even_with_new_seals() {
+    let swap = "UPDATE audit SET seq = 9 WHERE seq = 2; UPDATE audit SET seq = 2 WHERE seq = 3; \
+                UPDATE audit SET seq = 3 WHERE seq = 9";
+    let place = Place::new();
+    five_lines(&place).await;
+    tamper(&place, swap);
+    // The next one after them does not follow from what stands before it now.
+    assert_eq!(places(&place), [(Changed, 2, 2), (Changed, 3, 3), (Changed, 4, 4)]);
+    seal_anew(&place, 2);
+    seal_anew(&place, 3);
+    assert_eq!(places(&place), [(Changed, 2, 2), (Changed, 3, 3), (Changed, 4, 4)]);
+}
+
+#[tokio::test]
+async fn a_line_beyond_the_end_and_an_end_that_was_moved_back_are_told() {
+    let place = Place::new();
+    five_lines(&place).await;
+    let more = "INSERT INTO audit SELECT 6, at, outcome, card, entry, line, seal, chain \
+                FROM audit WHERE seq = 5";
+    tamper(&place, more);
+    assert!(places(&place).contains(&(Extra, 6, 6)));
+
+    let place = Place::new();
+    five_lines(&place).await;
+    place.sqlite().execute_batch("UPDATE chain SET seq = 4 WHERE place = 'head'").unwrap();
+    assert_eq!(places(&place), [(ChainFaultKind::End, 5, 5)], "its seal tells");
+    place.sqlite().execute_batch("DELETE FROM chain WHERE place = 'head'").unwrap();
+    assert_eq!(places(&place), [(ChainFaultKind::End, 5, 5)]);
+}
+
+#[tokio::test]
+async fn what_version_1_wrote_is_chained_as_it_is_by_the_next_opening() {
+    let place = fixture::copy_of(1);
+    place.open().0.close();
+    assert_eq!(places(&place), []);
+    assert!(walked(&place, 1000).lines > 0);
+
+    // What was missing before stays missing.
+    let place = fixture::copy_of(1);
+    let free = "DROP TRIGGER audit_stays; DELETE FROM audit WHERE seq = 2; \
+                CREATE TRIGGER audit_stays BEFORE DELETE ON audit BEGIN SELECT 1; END";
+    place.sqlite().execute_batch(free).unwrap();
+    place.open().0.close();
+    assert_eq!(places(&place), [(Missing, 2, 2)]);
+}
+
+#[tokio::test]
+async fn pruning_takes_what_is_old_from_the_front_and_the_rest_verifies() {
+    let place = Place::new();
+    five_lines(&place).await;
+    let (outbox, _) = place.open();
+    // Counted from the newest line, at second 300: older than 130 s are those of 60 and 120.
+    let keep = Duration::from_secs(130);
+    assert_eq!(outbox.prune(keep, at(310)).await.unwrap(), 2);
+    assert_eq!(outbox.prune(keep, at(310)).await.unwrap(), 0);
+    outbox.note(not_identified(360)).await.unwrap();
+    outbox.close();
+    assert_eq!(places(&place), []);
+    let whole = walked(&place, 1000);
+    assert_eq!((whole.lines, whole.anchor.unwrap().seq, whole.head.unwrap().seq), (4, 2, 6));
+
+    tamper(&place, "DELETE FROM audit WHERE seq = 3");
+    assert_eq!(places(&place), [(Missing, 3, 3)], "beyond what was pruned");
+}
+
+#[tokio::test]
+async fn a_pruned_line_that_is_put_back_is_told() {
+    let place = Place::new();
+    five_lines(&place).await;
+    place.sqlite().execute_batch("CREATE TABLE keep AS SELECT * FROM audit").unwrap();
+    let (outbox, _) = place.open();
+    outbox.prune(Duration::from_secs(130), at(310)).await.unwrap();
+    outbox.close();
+    place.sqlite().execute_batch("INSERT INTO audit SELECT * FROM keep WHERE seq = 2").unwrap();
+    assert_eq!(places(&place), [(Extra, 2, 2)]);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_makes_nothing_old() {
+    let place = Place::new();
+    five_lines(&place).await;
+    let (outbox, _) = place.open();
+    let keep = Duration::from_hours(24);
+    for now in [at(i64::from(u32::MAX)), at(-100_000_000)] {
+        assert_eq!(outbox.prune(keep, now).await.unwrap(), 0);
+    }
+    assert_eq!(outbox.prune(Duration::MAX, at(310)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn no_line_goes_before_one_whose_entry_still_waits() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    outbox.append(append(2)).await.unwrap();
+    outbox.settle(id(2), Settlement { at: at(10), ..end(Outcome::Updated) }).await.unwrap();
+    outbox.settle(id(1), Settlement { at: at(20), ..parked() }).await.unwrap();
+    outbox.note(not_identified(1000)).await.unwrap();
+    let keep = Duration::from_secs(100);
+    assert_eq!(outbox.prune(keep, at(1000)).await.unwrap(), 1, "the parked one's line stays");
+    outbox.settle(id(1), Settlement { at: at(1000), ..end(Outcome::Discarded) }).await.unwrap();
+    assert_eq!(outbox.prune(keep, at(1000)).await.unwrap(), 1);
+    assert_eq!(places(&place), []);
+}
+
+#[tokio::test]
+async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    let lines = i64::try_from(prune::BATCH * 2 + 10).unwrap();
+    let notes: Vec<_> = (1..=lines).map(|number| outbox.note(not_identified(number))).collect();
+    for note in notes {
+        note.await.unwrap();
+    }
+    outbox.note(not_identified(1_000_000)).await.unwrap();
+    let mut pruned = 0;
+    loop {
+        let keep = Duration::from_secs(1000);
+        let batch = outbox.worker.submit(move |store| store.prune(keep, at(1_000_000)));
+        let batch = answer(batch).await.unwrap();
+        pruned += i64::try_from(batch).unwrap();
+        // What is on disk now is what a kill leaves behind.
+        let killed = Place::new();
+        for suffix in ["", "-wal"] {
+            let to = file::beside(&killed.path(), suffix);
+            std::fs::copy(file::beside(&place.path(), suffix), to).unwrap();
+        }
+        let found = walked(&killed, 1000);
+        assert_eq!(found.faults, []);
+        assert_eq!(found.anchor.unwrap().seq, pruned);
+        if batch == 0 {
+            break;
+        }
+        assert!(batch <= prune::BATCH);
+    }
+    assert_eq!(pruned, lines);
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_off_half_way_has_pruned_nothing() {
+    let place = Place::new();
+    five_lines(&place).await;
+    let stop = "CREATE TRIGGER stop BEFORE DELETE ON audit WHEN OLD.seq = 2 \
+                BEGIN SELECT raise(ABORT, 'stopped'); END";
+    place.sqlite().execute_batch(stop).unwrap();
+    let (outbox, _) = place.open();
+    assert!(outbox.prune(Duration::from_secs(130), at(310)).await.is_err());
+    assert_eq!(places(&place), []);
+    place.sqlite().execute_batch("DROP TRIGGER stop").unwrap();
+    assert_eq!(outbox.prune(Duration::from_secs(130), at(310)).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn pruning_makes_room_in_a_file_of_its_full_size() {
+    let place = Place::new();
+    let budget = Budget { max_entries: 1000, soft: 40 * 4096, hard: 60 * 4096 };
+    let (outbox, _) = open_within(place.options(), budget, OnDamage::Mend).unwrap();
+    let mut second = 0;
+    while outbox.note(not_identified(second)).await.is_ok() {
+        second += 1;
+    }
+    assert!(second > 50, "{second} lines");
+    assert!(outbox.prune(Duration::from_secs(10), at(second)).await.unwrap() > 50);
+    outbox.note(not_identified(second)).await.unwrap();
+    outbox.close();
+    assert_eq!(places(&place), []);
+}
+
+#[tokio::test]
+async fn a_break_is_told_as_such() {
+    let place = Place::new();
+    five_lines(&place).await;
+    let (outbox, _) = place.open();
+    let line = AuditLine { kind: crate::domain::AuditKind::Break, ..not_identified(400) };
+    outbox.note(line).await.unwrap();
+    outbox.close();
+    assert_eq!(places(&place), [(Broken, 6, 6)]);
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_believed_is_no_place_to_go_on_from() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.note(not_identified(1)).await.unwrap();
+    let other = place.sqlite();
+    other.execute_batch("UPDATE chain SET seq = 7 WHERE place = 'head'").unwrap();
+    assert!(matches!(outbox.note(not_identified(2)).await, Err(StoreError::Lost(_))));
+    assert!(chain::end(&other, End::Head).unwrap().is_err());
+}

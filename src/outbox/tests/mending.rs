@@ -1,0 +1,309 @@
+//! A damaged file makes way for one with all that is left of it, and that is told.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::domain::{AuditKind, ChainFaultKind};
+
+use super::super::store::Store;
+use super::super::verify;
+use super::damage::two_entries;
+use super::*;
+
+/// The files in the place that begin like this, by name.
+fn files(place: &Place, start: &str) -> Vec<String> {
+    let names = fs::read_dir(place.dir.path()).unwrap();
+    let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with(start)).collect();
+    names.sort();
+    names
+}
+
+fn broken(place: &Place) -> Vec<String> {
+    let piece = verify::piece(&place.sqlite(), None, 1000).unwrap();
+    let broken = piece.faults.into_iter().filter(|fault| fault.kind == ChainFaultKind::Broken);
+    broken.map(|fault| fault.detail).collect()
+}
+
+#[test]
+fn a_file_that_is_no_database_is_set_aside_and_told() {
+    let place = Place::new();
+    fs::write(place.path(), "x".repeat(5000)).unwrap();
+    let restored = place.restored();
+    let mended = restored.mended.unwrap();
+    assert_eq!(fs::read(&mended.aside).unwrap(), "x".repeat(5000).as_bytes());
+    assert_eq!(files(&place, "outbox.db.d"), ["outbox.db.damaged-20231114T221410Z"]);
+    assert_eq!((mended.entries, mended.lines, mended.stays, mended.damaged), (0, 0, 0, 0));
+    assert_eq!(restored.latest[0].kind, AuditKind::Break);
+    assert_eq!(broken(&place), [mended.to_string()]);
+    // Once.
+    assert_eq!(place.restored().mended, None);
+}
+
+#[test]
+fn an_empty_file_is_a_damaged_one_and_a_missing_one_is_not() {
+    let place = Place::new();
+    fs::write(place.path(), "").unwrap();
+    assert!(place.restored().mended.is_some());
+    assert_eq!(Place::new().restored().mended, None);
+}
+
+#[tokio::test]
+async fn what_is_readable_of_a_torn_file_is_carried_over() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    for number in 1..=40 {
+        let reader = format!("Reader {number}").as_str().into();
+        let draft = Draft { reader, ..draft(number) };
+        outbox.append(Append { draft, ..append(number) }).await.unwrap();
+        outbox.note(not_identified(number.into())).await.unwrap();
+    }
+    outbox.close();
+    let whole = place.restored();
+    let mut bytes = fs::read(place.path()).unwrap();
+    // A leaf of the table of entries: with some of them, and not with the first and the last.
+    let middle = bytes.windows(9).position(|part| part == b"Reader 20").unwrap();
+    let page = middle / file::PAGE * file::PAGE;
+    bytes[page..page + 8].fill(0xff);
+    fs::write(place.path(), &bytes).unwrap();
+
+    let (outbox, restored) = place.open();
+    let mended = restored.mended.clone().unwrap();
+    let numbers: Vec<_> = restored.entries.iter().map(|entry| entry.id.number()).collect();
+    assert!(numbers.contains(&1) && numbers.contains(&40), "{numbers:?}");
+    assert!((30..40).contains(&numbers.len()), "{numbers:?}");
+    assert!(restored.entries.iter().all(|entry| whole.entries.contains(entry)));
+    assert_eq!(mended.entries, numbers.len() as u64);
+    assert_eq!(mended.lines, 40);
+    // A card whose entry is lost counts as new where it lies.
+    assert_eq!(restored.stays.len(), numbers.len());
+    // It is an outbox, and its trail goes on.
+    assert_eq!(outbox.append(append(41)).await.unwrap().entry, id(41));
+    outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
+    outbox.close();
+    assert_eq!(broken(&place), [mended.to_string()]);
+    assert_eq!(fs::read(&mended.aside).unwrap(), bytes, "the damaged file is as it was");
+}
+
+#[tokio::test]
+async fn nothing_that_is_over_comes_back_and_no_number_is_used_twice() {
+    let place = Place::new();
+    two_entries(&place).await;
+    let (outbox, _) = place.open();
+    outbox.settle(id(2), end(Outcome::Updated)).await.unwrap();
+    outbox.close();
+    let mut bytes = fs::read(place.path()).unwrap();
+    bytes[0] = b'x';
+    fs::write(place.path(), bytes).unwrap();
+    let (outbox, restored) = place.open();
+    assert!(restored.mended.is_some());
+    assert_eq!(restored.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(1)]);
+    assert_eq!(restored.latest.len(), 2, "the outcome and the break");
+    assert_eq!(outbox.append(append(3)).await.unwrap().entry, id(3));
+}
+
+#[tokio::test]
+async fn what_the_log_of_a_killed_daemon_held_is_carried_over_too() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    let killed = Place::new();
+    for suffix in ["", "-wal"] {
+        let to = file::beside(&killed.path(), suffix);
+        fs::copy(file::beside(&place.path(), suffix), to).unwrap();
+    }
+    let mut bytes = fs::read(killed.path()).unwrap();
+    bytes[20] ^= 1;
+    fs::write(killed.path(), bytes).unwrap();
+    let restored = killed.restored();
+    assert_eq!((restored.entries.len(), restored.mended.is_some()), (1, true));
+    let aside = files(&killed, "outbox.db.damaged");
+    assert!(aside.iter().any(|name| name.ends_with("-wal")), "the -wal goes with it: {aside:?}");
+}
+
+#[tokio::test]
+async fn lines_that_are_lost_at_the_end_are_missed() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    for number in 1..=60 {
+        outbox.note(not_identified(number)).await.unwrap();
+    }
+    outbox.close();
+    let mut bytes = fs::read(place.path()).unwrap();
+    let text = at(60).to_string();
+    let last = bytes.windows(text.len()).position(|part| part == text.as_bytes()).unwrap();
+    let page = last / file::PAGE * file::PAGE;
+    bytes[page..page + 8].fill(0xff);
+    fs::write(place.path(), &bytes).unwrap();
+    let mended = place.restored().mended.unwrap();
+    assert!(mended.lines < 60, "{mended}");
+    let piece = verify::piece(&place.sqlite(), None, 1000).unwrap();
+    let kinds: Vec<_> = piece.faults.iter().map(|fault| fault.kind).collect();
+    assert!(kinds.contains(&ChainFaultKind::Missing), "{kinds:?}");
+    assert_eq!(piece.head.unwrap().seq, 61, "the break is the line after the last one there was");
+}
+
+#[tokio::test]
+async fn a_move_that_is_broken_off_goes_on_wherever_it_was() {
+    for step in 0..=3 {
+        let place = Place::new();
+        two_entries(&place).await;
+        let expected = place.restored();
+        // The moment after `.ready` was made: it bears the content, the old one is still there.
+        let path = place.path();
+        let ready = file::beside(&path, ".ready");
+        fs::copy(&path, &ready).unwrap();
+        for suffix in ["-wal", "-shm"] {
+            fs::write(file::beside(&path, suffix), "of the damaged one").unwrap();
+        }
+        fs::write(&path, "damaged").unwrap();
+        let stamp = fs::metadata(&ready).unwrap().modified().unwrap();
+        let stamp = Timestamp::try_from(stamp).unwrap().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let aside = file::beside(&path, &format!(".damaged-{stamp}"));
+        for suffix in ["-wal", "-shm", ""].iter().take(step) {
+            fs::rename(file::beside(&path, suffix), file::beside(&aside, suffix)).unwrap();
+        }
+        assert_eq!(place.restored(), expected, "after step {step}");
+        assert_eq!(fs::read(&aside).unwrap(), b"damaged");
+        assert_eq!(files(&place, "outbox.db.damaged").len(), 3);
+        assert!(!ready.exists());
+    }
+}
+
+#[tokio::test]
+async fn what_was_begun_and_not_finished_is_worth_nothing() {
+    let place = Place::new();
+    two_entries(&place).await;
+    let expected = place.restored();
+    for name in [".new", ".new-wal", ".copy", ".copy-wal"] {
+        fs::write(file::beside(&place.path(), name), "half").unwrap();
+    }
+    assert_eq!(place.restored(), expected);
+    fs::write(place.path(), "x").unwrap();
+    assert!(place.restored().mended.is_some());
+    assert_eq!(files(&place, "outbox.db.new"), [""; 0]);
+    assert_eq!(files(&place, "outbox.db.copy"), [""; 0]);
+}
+
+#[test]
+fn a_stopped_daemons_damaged_file_is_left_to_the_daemon() {
+    let place = Place::new();
+    fs::write(place.path(), "x".repeat(5000)).unwrap();
+    assert!(matches!(open_stopped(place.options()), Err(OpenError::Lost(_))));
+    assert!(matches!(open_stopped(Place::new().options()), Err(OpenError::Missing { .. })));
+    assert_eq!(files(&place, "outbox.db.damaged"), [""; 0]);
+}
+
+/// A small outbox, its bytes and what it holds.
+async fn small() -> (Vec<u8>, Restored) {
+    let place = Place::new();
+    two_entries(&place).await;
+    let (outbox, _) = place.open();
+    let refused = Settlement { decision: Some(decision(2)), ..parked() };
+    outbox.settle(id(2), refused).await.unwrap();
+    outbox.append(append(3)).await.unwrap();
+    outbox.settle(id(3), end(Outcome::Updated)).await.unwrap();
+    outbox.note(not_identified(9)).await.unwrap();
+    outbox.close();
+    let restored = place.restored();
+    (fs::read(place.path()).unwrap(), restored)
+}
+
+/// A directory in memory, where there is one.
+fn in_memory() -> Place {
+    let shm = Path::new("/dev/shm");
+    Place { dir: TempDir::new_in(shm).unwrap_or_else(|_| TempDir::new().unwrap()) }
+}
+
+/// Opens a file of these bytes: what is believed was written, and what is not there is missed.
+fn survives(bytes: &[u8], whole: &Restored, what: &str) -> &'static str {
+    let place = in_memory();
+    fs::write(place.path(), bytes).unwrap();
+    if let Ok(looking) = open_read_only(&place.path())
+        && let Ok(listing) = looking.entries()
+    {
+        assert!(listing.entries.iter().all(|entry| whole.entries.contains(entry)), "{what}");
+    }
+    let budget = Budget::of(1000);
+    let (store, restored) = match Store::open(place.options(), budget, OnDamage::Mend) {
+        Ok(opened) => opened,
+        Err(OpenError::Newer { .. }) => return "newer",
+        Err(error) => panic!("{what}: {error:?}"),
+    };
+    let Restored { entries, stays, latest, damaged, mended } = restored;
+    assert!(entries.iter().all(|entry| whole.entries.contains(entry)), "{what}");
+    assert!(stays.iter().all(|stay| whole.stays.contains(stay)), "{what}");
+    let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::Break).collect();
+    assert!(lines.iter().all(|line| whole.latest.contains(line)), "{what}");
+    let told = mended.is_some() || !damaged.is_empty();
+    let all = entries.len() == whole.entries.len()
+        && lines.len() == whole.latest.len()
+        && stays.len() == whole.stays.len();
+    assert!(all || told, "{what}: something is gone and nothing is told");
+    store.verify(None).unwrap();
+    store.close();
+    match (mended.is_some(), damaged.is_empty()) {
+        (true, _) => "set aside",
+        (false, false) => "row not believed",
+        (false, true) => "harmless",
+    }
+}
+
+/// Runs the cases on every core, and counts what came of them.
+fn each(cases: &[usize], case: impl Fn(usize) -> &'static str + Sync) -> Counts {
+    let threads = std::thread::available_parallelism().map_or(2, Into::into);
+    let outcomes = std::thread::scope(|scope| {
+        let case = &case;
+        let share = cases.len().div_ceil(threads).max(1);
+        let run = |share: &'_ [usize]| share.iter().map(|at| case(*at)).collect::<Vec<_>>();
+        let running: Vec<_> =
+            cases.chunks(share).map(|share| scope.spawn(move || run(share))).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    let mut counts = Counts::new();
+    for outcome in outcomes {
+        *counts.entry(outcome).or_default() += 1;
+    }
+    counts
+}
+
+type Counts = BTreeMap<&'static str, usize>;
+
+async fn flip_each(choose: impl Fn(usize) -> bool) {
+    let (bytes, whole) = small().await;
+    let cases: Vec<_> = (0..bytes.len()).filter(|at| choose(*at)).collect();
+    let bits = [0x01_u8, 0x80, 0xff];
+    let counts = each(&cases, |at| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= bits[at % bits.len()];
+        survives(&bytes, &whole, &format!("byte {at}"))
+    });
+    assert!(counts["set aside"] > 0 && counts["row not believed"] > 0, "{counts:?}");
+    // The lowest byte of the version: who knows a later one must not touch the file.
+    assert!(counts.get("newer").copied().unwrap_or(0) <= 1, "{counts:?}");
+}
+
+async fn cut_to_each(choose: impl Fn(usize) -> bool) {
+    let (bytes, whole) = small().await;
+    let cases: Vec<_> = (0..bytes.len()).filter(|length| choose(*length)).collect();
+    let cut = |length| survives(&bytes[..length], &whole, &format!("cut to {length}"));
+    let counts = each(&cases, cut);
+    assert_eq!(counts.keys().collect::<Vec<_>>(), [&"set aside"], "{counts:?}");
+}
+
+/// The header, where every page begins, and some of the rest; all of it where `EVERY_BYTE` is set.
+fn worth_a_look(at: usize, one_in: usize) -> bool {
+    let all = std::env::var_os("EVERY_BYTE").is_some();
+    all || at < 100 || at % file::PAGE < 16 || at.is_multiple_of(one_in)
+}
+
+#[tokio::test]
+async fn no_flipped_byte_makes_it_panic_or_invent_anything() {
+    flip_each(|at| worth_a_look(at, 11)).await;
+}
+
+#[tokio::test]
+async fn no_length_it_is_cut_to_makes_it_panic_or_invent_anything() {
+    cut_to_each(|length| worth_a_look(length, 83)).await;
+}

@@ -1,0 +1,156 @@
+//! Disks that are full or read-only: cards are read and shown, nothing is claimed that is not on
+//! disk, and the daemon recovers by itself.
+//!
+//! The outbox lies on a small tmpfs in a mount namespace of the daemon's own; root is needed.
+
+use std::path::Path;
+use std::process::Command;
+
+use cardbridge_harness::cards::GidsCard;
+
+use super::*;
+
+/// Why there can be no file system of a scenario's own here, if so.
+fn unavailable(dir: &Path) -> Option<String> {
+    let mount = format!("mount -t tmpfs tmpfs {}", dir.display());
+    let tried = Command::new("unshare").args(["--mount", "sh", "-c", &mount]).output();
+    match tried {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// A world whose daemon is still to be started, and the directory of its outbox.
+fn world_with_a_disk() -> Option<(World, tempfile::TempDir)> {
+    let builder = world()?;
+    let disk = tempfile::tempdir().unwrap();
+    if let Some(reason) = unavailable(disk.path()) {
+        cardbridge_harness::skipped(&format!("no file system of its own: {reason}"));
+        return None;
+    }
+    let path = format!("\"{}\"", disk.path().join("outbox.db").display());
+    let world = builder.config_set("outbox.path", &path).without_daemon().start().unwrap();
+    Some((world, disk))
+}
+
+/// Starts the daemon on a small tmpfs, on which this is done first.
+fn start(world: &mut World, disk: &Path, first: &str) {
+    start_on(world, disk, "mount -t tmpfs -o size=1m tmpfs", first);
+}
+
+/// Starts the daemon on what this command mounts.
+fn start_on(world: &mut World, disk: &Path, mount: &str, first: &str) {
+    let disk = disk.display();
+    let script = format!("{mount} {disk} && cd {disk} && {first} && cd / && exec \"$@\"");
+    world.start_daemon_under(&["unshare", "--mount", "sh", "-c", &script, "sh"]).unwrap();
+}
+
+/// Does something in the daemon's mount namespace, within the outbox's directory.
+fn inside(world: &World, disk: &Path, script: &str) {
+    let pid = world.daemon_pid().unwrap().to_string();
+    let script = format!("cd {} && {script}", disk.display());
+    let output = Command::new("nsenter").args(["-t", &pid, "-m", "sh", "-c", &script]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+}
+
+fn trouble(world: &World) -> String {
+    let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
+    status["outbox"]["trouble"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The card is read and shown, and no entry is claimed for it.
+fn is_shown_without_an_entry(world: &World) {
+    let shown = || {
+        let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
+        let card = &status["readers"][0]["card"];
+        card["state"] == "identified"
+            && card["entry"].is_null()
+            && status["outbox"]["trouble"].is_string()
+    };
+    world.wait_until("the card is shown, and the trouble", LONG, shown).unwrap();
+    assert_eq!(world.cm.log().len(), 0, "CM is not asked about what is not on disk");
+    let listed = world.cli(&["outbox", "list", "--json"]).unwrap().json().unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 0);
+}
+
+fn recovers(mut world: World) {
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(status(&world), RETIRED);
+    assert_eq!(trouble(&world), "");
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+const FILL: &str = "{ dd if=/dev/zero of=filler bs=4096 2>/dev/null || true; }";
+
+#[test]
+fn a_disk_that_is_full_at_the_start_keeps_no_card_from_being_read() {
+    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    world.expect_error("Outbox cannot be written");
+    world.expect_error("Outbox takes no entries");
+    start(&mut world, disk.path(), FILL);
+    assert_ne!(trouble(&world), "");
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    is_shown_without_an_entry(&world);
+    inside(&world, disk.path(), "rm filler");
+    recovers(world);
+}
+
+#[test]
+fn a_disk_that_fills_up_while_the_daemon_runs_holds_cards_back_until_there_is_room() {
+    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    world.expect_error("Outbox takes no entries");
+    world.expect_error("Outbox did not take a note");
+    start(&mut world, disk.path(), "true");
+    inside(&world, disk.path(), FILL);
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    is_shown_without_an_entry(&world);
+    inside(&world, disk.path(), "rm filler");
+    recovers(world);
+}
+
+#[test]
+fn a_disk_that_is_read_only_at_the_start_is_written_once_it_can_be() {
+    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    world.expect_error("Outbox cannot be written");
+    world.expect_error("Outbox takes no entries");
+    let read_only = format!("mount -o remount,ro {}", disk.path().display());
+    start(&mut world, disk.path(), &read_only);
+    assert!(trouble(&world).contains("Read-only file system"), "{}", trouble(&world));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    is_shown_without_an_entry(&world);
+    inside(&world, disk.path(), &format!("mount -o remount,rw {}", disk.path().display()));
+    recovers(world);
+}
+
+#[test]
+fn a_disk_that_turns_read_only_under_the_daemon_is_told_and_no_entry_claimed() {
+    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let image = image.path().display();
+    let mount = format!("mount -o loop,errors=remount-ro {image}");
+    let make = format!("truncate -s 16M {image} && mkfs.ext4 -q {image}");
+    let try_it = format!("{make} && {mount} {}", disk.path().display());
+    let tried = Command::new("unshare").args(["--mount", "sh", "-c", &try_it]).output().unwrap();
+    if !tried.status.success() {
+        let reason = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+        cardbridge_harness::skipped(&format!("no ext4 on a loop device: {reason}"));
+        return drop(world.finish());
+    }
+    world.expect_error("Outbox takes no entries");
+    start_on(&mut world, disk.path(), &mount, "true");
+    // An error of the file system has the kernel take writes away; only mounting it anew ends that.
+    let fail = "device=$(basename \"$(findmnt -no SOURCE .)\") && \
+                echo 1 > /sys/fs/ext4/$device/trigger_fs_error";
+    let at = disk.path().display().to_string();
+    inside(&world, disk.path(), &fail.replace(" .)", &format!(" {at})")));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    is_shown_without_an_entry(&world);
+    world.kill9_daemon().unwrap();
+
+    start_on(&mut world, disk.path(), &mount, "true");
+    recovers(world);
+}

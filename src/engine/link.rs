@@ -90,6 +90,8 @@ pub(super) enum Answered {
     Again,
     /// The outage is over.
     Back,
+    /// The outage is over, for a CM that nobody had waited for since it was named.
+    Anew,
 }
 
 impl Away {
@@ -189,7 +191,7 @@ impl Link {
             State::Untried { told_away } => {
                 let told_away = *told_away;
                 self.state = up;
-                if told_away { Answered::Back } else { Answered::AsBefore }
+                if told_away { Answered::Anew } else { Answered::AsBefore }
             }
             State::Away(away) if now.mono < away.not_before && away.knocker != Some(entry) => {
                 Answered::AsBefore

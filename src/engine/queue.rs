@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::Now;
 use super::link::millis;
+use super::{Now, Retry};
 use crate::domain::{
     CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId, OutboxView, Outcome,
     ParkReason, Settlement, Stage,
@@ -62,6 +62,8 @@ struct Waiting {
     through_then: u64,
     /// Whether CM answered anything since the entry was last started.
     heard: bool,
+    /// Whether a person wished it to go at once, and it has not gone since.
+    wished: bool,
     last_error: Option<String>,
 }
 
@@ -119,6 +121,7 @@ impl Waiting {
             own_trouble: 0,
             through_then: 0,
             heard: false,
+            wished: false,
             last_error: None,
         }
     }
@@ -284,12 +287,17 @@ impl Queue {
         views
     }
 
-    /// CM is back: whoever only waited for that need not wait longer. An entry that CM answered
-    /// before it failed keeps its own distance, or two such entries would chase each other.
-    fn release(&mut self, now: Now) {
+    /// CM is back: whoever only waited for that waits for nothing but its turn in the return of
+    /// all stations. An entry that CM answered before it failed keeps its own distance, or two
+    /// such entries would chase each other.
+    fn release(&mut self, retry: Retry, random: &mut fastrand::Rng, now: Now) {
         for entry in self.waiting.values_mut() {
-            if entry.step == Step::Idle && !entry.heard {
-                entry.not_before = entry.not_before.min(now.mono);
+            if entry.step == Step::Idle && !entry.heard && !entry.wished {
+                let waited = now.mono.saturating_duration_since(entry.since);
+                let turn = now.mono + retry.spread(waited, random);
+                // A turn that was drawn before, and has not come yet, is only ever moved forward.
+                let drawn = entry.not_before > now.mono;
+                entry.not_before = if drawn { turn.min(entry.not_before) } else { turn };
             }
         }
     }

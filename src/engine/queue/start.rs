@@ -60,6 +60,7 @@ impl Engine {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         entry.attempts += 1;
         entry.heard = false;
+        entry.wished = false;
         self.queue.busy.insert(entry.draft.card(), id);
         match entry.sent.clone() {
             Some(decision) => {

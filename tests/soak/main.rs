@@ -11,6 +11,7 @@
     reason = "a test fails where something is not as expected"
 )]
 
+mod power;
 mod storm;
 
 use std::io::Write as _;

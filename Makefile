@@ -3,7 +3,10 @@
 CARGO ?= cargo
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: help build test demo demo-live lint install-packages measure
+# Rounds of make soak: twelve kills and eight power cuts each.
+SOAK_ROUNDS ?= 20
+
+.PHONY: help build test soak demo demo-live lint install-packages measure
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -13,6 +16,9 @@ build: install-packages ## the agent and the programs of the harness
 
 test: build ## every test
 	$(CARGO) test --workspace
+
+soak: build ## kills and power cuts, SOAK_ROUNDS=20 rounds of them; SOAK_SEED=... repeats one
+	SOAK_ROUNDS=$(SOAK_ROUNDS) $(CARGO) test --test soak -- --nocapture --test-threads=1
 
 demo: build ## one card on its way from a virtual reader to CM's record
 	$(BIN)/demo --agent $(BIN)/cardbridge

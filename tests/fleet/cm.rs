@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cardbridge::domain::{
     AwayReason, CallError, Candidate, CardStatus, Decision, Found, Identity, PutAnswer, Record,
-    RecordId, Request, RequestStatus, RequestType,
+    RecordId, Request, RequestId, RequestStatus, RequestType,
 };
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ impl Cm {
         let candidate: Candidate = identity.first().clone();
         let id = record_id(candidate.card_id.uuid());
         let request = Request {
-            id: format!("b1050000-{}", &id.to_string()[9..]).parse().unwrap(),
+            id: request_id(candidate.card_id.uuid()),
             request_type: RETIRE,
             status: APPROVED,
             old_card: Some(id),
@@ -93,5 +93,14 @@ impl Cm {
 
 /// The record of a card.
 fn record_id(card: Uuid) -> RecordId {
-    format!("17cf0000-{}", &card.to_string()[9..]).parse().unwrap()
+    with_first_word(card, 0x17cf_0000).to_string().parse().unwrap()
+}
+
+/// The request to retire it.
+fn request_id(card: Uuid) -> RequestId {
+    with_first_word(card, 0xb105_0000).to_string().parse().unwrap()
+}
+
+fn with_first_word(card: Uuid, first: u128) -> Uuid {
+    Uuid::from_u128((card.as_u128() & (u128::MAX >> 32)) | (first << 96))
 }

@@ -68,7 +68,7 @@ impl fmt::Display for Report {
 }
 
 enum What {
-    Answer(Event),
+    Answer(Box<Event>),
     Card,
     Due,
 }
@@ -100,8 +100,8 @@ pub(crate) fn play(fleet: &Fleet) -> Report {
     while cleared.is_none() && world.time < back + 45 * MINUTE {
         world.run(world.time + Duration::from_secs(1));
         let left: usize = world.stations.iter().map(|station| station.backlog).sum();
-        half = half.or((left <= backlog / 2).then_some(world.time - back));
-        cleared = (left == 0).then_some(world.time - back);
+        half = half.or((left <= backlog / 2).then_some(world.time.saturating_sub(back)));
+        cleared = (left == 0).then_some(world.time.saturating_sub(back));
     }
     world.check();
     let second = fleet.second();
@@ -163,7 +163,7 @@ impl World {
     fn happen(&mut self, number: usize, what: What) {
         let now = self.epoch.at(self.time);
         match what {
-            What::Answer(event) => self.stations[number].engine.handle(event, now),
+            What::Answer(event) => self.stations[number].engine.handle(*event, now),
             What::Card => {
                 self.stations[number].insert(now);
                 self.next_card(number);
@@ -174,7 +174,7 @@ impl World {
             }
         }
         for (after, event) in self.stations[number].perform(&mut self.cm, self.time) {
-            self.post(after, number, What::Answer(event));
+            self.post(after, number, What::Answer(Box::new(event)));
         }
         self.wake(number);
     }
@@ -206,7 +206,7 @@ fn busiest(arrivals: &[Duration], second: Duration) -> (usize, Duration) {
     let mut busiest = (0, Duration::ZERO);
     let mut first = 0;
     for (last, at) in arrivals.iter().enumerate() {
-        while *at - arrivals[first] >= second {
+        while at.saturating_sub(arrivals[first]) >= second {
             first += 1;
         }
         if last + 1 - first > busiest.0 {

@@ -18,7 +18,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 /// Longer than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// How many rounds to play.
 fn rounds(few: u64) -> u64 {

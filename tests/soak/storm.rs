@@ -36,7 +36,7 @@ fn killed_at_random_under_load_every_insertion_ends_once_and_no_put_is_repeated(
 
 fn play(seed: u64, kills: usize) {
     let deck = Deck::new();
-    let before = deck.store();
+    let before = Deck::store();
     let mut world = World::builder(env!("CARGO_BIN_EXE_cardbridge"))
         .readers(READERS)
         .cm(CmOptions { store: before.clone(), ..CmOptions::default() })
@@ -44,14 +44,14 @@ fn play(seed: u64, kills: usize) {
         .start()
         .unwrap();
     let mut random = Rng::with_seed(seed);
-    let hands = Hands::start(world.pcscd.namespace(), &deck, &mut random);
+    let hands = Hands::start(&world.pcscd.namespace(), &deck, &mut random);
     let mut weather = Weather::default();
     for _ in 0..kills {
         live_and_die(&mut world, &mut weather, &mut random);
     }
     let inserted = hands.stop();
     weather.clear(&world.cm);
-    quiesce(&world, &deck);
+    quiesce(&world);
     judge(&world, &before, inserted);
     world.finish().unwrap();
 }
@@ -81,13 +81,13 @@ fn pause(random: &mut Rng, most: u64) {
 }
 
 /// In calm weather: a last card in each reader, and everything comes to its end.
-fn quiesce(world: &World, deck: &Deck) {
+fn quiesce(world: &World) {
     let status = || world.cli(&["status", "--json"]).unwrap().json().unwrap();
     let readers = || status()["readers"].as_array().cloned().unwrap_or_default();
     let empty = || readers().iter().filter(|at| at["card"]["state"] == "empty").count() == READERS;
     world.wait_until("empty readers", LONG, empty).unwrap();
     let last: Vec<_> =
-        (0..READERS).map(|reader| world.insert(reader, deck.take_last(reader)).unwrap()).collect();
+        (0..READERS).map(|reader| world.insert(reader, Deck::last(reader)).unwrap()).collect();
     let done = || {
         let status = status();
         let readers = status["readers"].as_array().unwrap();

@@ -40,7 +40,7 @@ impl Deck {
 
     /// What CM knows of the cards: most are to be retired, some disabled, of some nobody wants
     /// anything, and some CM does not know.
-    pub(super) fn store(&self) -> Store {
+    pub(super) fn store() -> Store {
         let mut store = Store::default();
         for card in 0..CARDS + READERS {
             let record = Record::of_card(id(card));
@@ -74,7 +74,7 @@ impl Deck {
     }
 
     /// The card that a reader has at the end, which was in none before.
-    pub(super) fn take_last(&self, reader: usize) -> GidsCard {
+    pub(super) fn last(reader: usize) -> GidsCard {
         card(CARDS + reader)
     }
 }
@@ -86,7 +86,7 @@ pub(super) struct Hands {
 }
 
 impl Hands {
-    pub(super) fn start(namespace: Namespace, deck: &Deck, random: &mut Rng) -> Self {
+    pub(super) fn start(namespace: &Namespace, deck: &Deck, random: &mut Rng) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let hand = |reader| {
             let (namespace, deck) = (namespace.clone(), deck.clone());

@@ -8,7 +8,7 @@
 //! Whatever fails on the way goes back to Idle and is tried again later; what is known about a
 //! possible change in CM (`Stage::Sent`) is never forgotten on that way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::link::millis;
@@ -33,6 +33,8 @@ pub(super) struct Queue {
     parked: BTreeMap<EntryId, Parked>,
     /// The cards that are being worked on, each with the entry that does.
     busy: BTreeMap<CardKey, EntryId>,
+    /// Entries whose outcome the disk did not take, to be offered again.
+    unoffered: BTreeSet<EntryId>,
     /// How many entries came through: CM did, or knew, all that they asked.
     came_through: u64,
 }
@@ -100,7 +102,6 @@ enum Step {
     /// The outcome is decided and on its way to the disk.
     Ending {
         end: Settlement,
-        offered: bool,
     },
 }
 
@@ -173,6 +174,7 @@ impl Queue {
             waiting: BTreeMap::new(),
             parked: BTreeMap::new(),
             busy: BTreeMap::new(),
+            unoffered: BTreeSet::new(),
             came_through: 0,
         };
         let mut newest = BTreeMap::new();
@@ -341,15 +343,15 @@ impl Queue {
 
     /// The entries that may start.
     fn startable(&self) -> impl Iterator<Item = (EntryId, &Waiting)> {
-        self.waiting
-            .iter()
-            .filter(|(_, entry)| {
-                entry.step == Step::Idle
-                    && entry.superseded_by.is_none()
-                    && entry.after.is_none_or(|older| !self.waiting.contains_key(&older))
-                    && !self.busy.contains_key(&entry.draft.card())
-            })
-            .map(|(id, entry)| (*id, entry))
+        let may_start = self.waiting.iter().filter(|(_, entry)| self.may_start(entry));
+        may_start.map(|(id, entry)| (*id, entry))
+    }
+
+    fn may_start(&self, entry: &Waiting) -> bool {
+        entry.step == Step::Idle
+            && entry.superseded_by.is_none()
+            && entry.after.is_none_or(|older| !self.waiting.contains_key(&older))
+            && !self.busy.contains_key(&entry.draft.card())
     }
 }
 

@@ -4,7 +4,10 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: help build test fuzz demo demo-live lint install-packages measure
+# Rounds of make soak: twelve kills and eight power cuts each.
+SOAK_ROUNDS ?= 20
+
+.PHONY: help build test soak fuzz demo demo-live lint install-packages measure
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -14,6 +17,9 @@ build: install-packages ## the agent and the programs of the harness
 
 test: build ## every test
 	$(CARGO) test --workspace
+
+soak: build ## kills and power cuts, SOAK_ROUNDS=20 rounds of them; SOAK_SEED=... repeats one
+	SOAK_ROUNDS=$(SOAK_ROUNDS) $(CARGO) test --test soak -- --nocapture --test-threads=1
 
 fuzz: install-packages ## every fuzz target, FUZZ_SECONDS=60 each
 	@CARGO="$(CARGO)" FUZZ_SECONDS="$(FUZZ_SECONDS)" tests/fuzz/run

@@ -20,6 +20,14 @@ impl Retry {
         let span = most.saturating_sub(self.min);
         self.min + span.mul_f64(random.f64())
     }
+
+    /// How much longer somebody waits who has waited so long for a CM that is back: anything up
+    /// to the same again, and up to three times the longest wait between tries. All stations learn
+    /// within one such wait that CM is back; without this they would bring it everything they
+    /// have at that moment.
+    pub(super) fn spread(self, waited: Duration, random: &mut fastrand::Rng) -> Duration {
+        waited.min(self.max.saturating_mul(3)).mul_f64(random.f64())
+    }
 }
 
 #[cfg(test)]
@@ -35,6 +43,19 @@ mod tests {
             let delay = retry.delay(failures, &mut random);
             assert!(delay >= retry.min && delay <= most, "{failures}: {delay:?}");
         }
+    }
+
+    #[test]
+    fn after_an_outage_nobody_waits_longer_than_before_nor_than_three_of_the_longest_waits() {
+        let retry = Retry { min: Duration::from_secs(1), max: Duration::from_mins(5) };
+        let mut random = fastrand::Rng::with_seed(7);
+        let most = |waited, random: &mut fastrand::Rng| {
+            (0..1000).map(|_| retry.spread(waited, random)).max().unwrap()
+        };
+        let short = most(Duration::from_secs(3), &mut random);
+        assert!(short > Duration::from_secs(2) && short <= Duration::from_secs(3), "{short:?}");
+        let long = most(Duration::from_hours(5), &mut random);
+        assert!(long > Duration::from_mins(14) && long <= Duration::from_mins(15), "{long:?}");
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub(super) enum Answered {
     Again,
     /// The outage is over.
     Back,
+    /// The outage is over, for a CM that nobody had waited for since it was named.
+    Anew,
 }
 
 /// The next knock after so many failures. Where CM named a time it names it to many stations, so
@@ -207,7 +209,7 @@ impl Link {
             State::Untried { told_away } => {
                 let told_away = *told_away;
                 self.state = up;
-                if told_away { Answered::Back } else { Answered::AsBefore }
+                if told_away { Answered::Anew } else { Answered::AsBefore }
             }
             State::Away(away) if now.mono < away.not_before && away.knocker != Some(entry) => {
                 Answered::AsBefore

@@ -11,11 +11,11 @@
 //! Whatever fails on the way goes back to Idle and is tried again later; what is known about a
 //! possible change in CM (`Stage::Sent`, `Stage::Completing`) is never forgotten on that way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::Now;
 use super::link::millis;
+use super::{Now, Retry};
 use crate::domain::{
     CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId, OutboxView, Outcome,
     ParkReason, Settlement, Stage, Trigger,
@@ -37,6 +37,8 @@ pub(super) struct Queue {
     parked: BTreeMap<EntryId, Parked>,
     /// The cards that are being worked on, each with the entry that does.
     busy: BTreeMap<CardKey, EntryId>,
+    /// Entries whose outcome the disk did not take, to be offered again.
+    unoffered: BTreeSet<EntryId>,
     /// How many entries came through: CM did, or knew, all that they asked.
     came_through: u64,
 }
@@ -66,6 +68,8 @@ struct Waiting {
     through_then: u64,
     /// Whether CM answered anything since the entry was last started.
     heard: bool,
+    /// Whether a person wished it to go at once, and it has not gone since.
+    wished: bool,
     last_error: Option<String>,
 }
 
@@ -109,7 +113,6 @@ enum Step {
     /// The outcome is decided and on its way to the disk.
     Ending {
         end: Settlement,
-        offered: bool,
     },
 }
 
@@ -150,6 +153,7 @@ impl Waiting {
             own_trouble: 0,
             through_then: 0,
             heard: false,
+            wished: false,
             last_error: None,
         }
     }
@@ -202,6 +206,7 @@ impl Queue {
             waiting: BTreeMap::new(),
             parked: BTreeMap::new(),
             busy: BTreeMap::new(),
+            unoffered: BTreeSet::new(),
             came_through: 0,
         };
         let mut newest = BTreeMap::new();
@@ -320,12 +325,17 @@ impl Queue {
         views
     }
 
-    /// CM is back: whoever only waited for that need not wait longer. An entry that CM answered
-    /// before it failed keeps its own distance, or two such entries would chase each other.
-    fn release(&mut self, now: Now) {
+    /// CM is back: whoever only waited for that waits for nothing but its turn in the return of
+    /// all stations. An entry that CM answered before it failed keeps its own distance, or two
+    /// such entries would chase each other.
+    fn release(&mut self, retry: Retry, random: &mut fastrand::Rng, now: Now) {
         for entry in self.waiting.values_mut() {
-            if entry.step == Step::Idle && !entry.heard {
-                entry.not_before = entry.not_before.min(now.mono);
+            if entry.step == Step::Idle && !entry.heard && !entry.wished {
+                let waited = now.mono.saturating_duration_since(entry.since);
+                let turn = now.mono + retry.spread(waited, random);
+                // A turn that was drawn before, and has not come yet, is only ever moved forward.
+                let drawn = entry.not_before > now.mono;
+                entry.not_before = if drawn { turn.min(entry.not_before) } else { turn };
             }
         }
     }
@@ -379,15 +389,15 @@ impl Queue {
 
     /// The entries that may start.
     fn startable(&self) -> impl Iterator<Item = (EntryId, &Waiting)> {
-        self.waiting
-            .iter()
-            .filter(|(_, entry)| {
-                entry.step == Step::Idle
-                    && entry.superseded_by.is_none()
-                    && entry.after.is_none_or(|older| !self.waiting.contains_key(&older))
-                    && !self.busy.contains_key(&entry.draft.card())
-            })
-            .map(|(id, entry)| (*id, entry))
+        let may_start = self.waiting.iter().filter(|(_, entry)| self.may_start(entry));
+        may_start.map(|(id, entry)| (*id, entry))
+    }
+
+    fn may_start(&self, entry: &Waiting) -> bool {
+        entry.step == Step::Idle
+            && entry.superseded_by.is_none()
+            && entry.after.is_none_or(|older| !self.waiting.contains_key(&older))
+            && !self.busy.contains_key(&entry.draft.card())
     }
 }
 

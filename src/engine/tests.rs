@@ -2,6 +2,7 @@
 
 pub(super) mod world;
 
+mod clocks;
 mod completing;
 mod crashes;
 mod outages;

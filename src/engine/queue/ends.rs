@@ -85,7 +85,7 @@ impl Engine {
     pub(super) fn settle(&mut self, id: EntryId, end: Settlement) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         self.queue.busy.insert(entry.draft.card(), id);
-        entry.step = Step::Ending { end: end.clone(), offered: true };
+        entry.step = Step::Ending { end: end.clone() };
         self.effects.push_back(Effect::Settle { entry: id, end });
     }
 
@@ -100,7 +100,7 @@ impl Engine {
             return;
         }
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        let Step::Ending { end, offered } = &mut entry.step else { return };
+        let Step::Ending { end } = &entry.step else { return };
         match result {
             Ok(line) => {
                 if let Some(stage) = Stage::parked(end) {
@@ -120,7 +120,7 @@ impl Engine {
                 self.store_fails(&failure);
             }
             Err(failure) => {
-                *offered = false;
+                self.queue.unoffered.insert(id);
                 entry.not_before =
                     now.mono + self.policy.retry.delay(entry.failures, &mut self.random);
                 entry.failures = entry.failures.saturating_add(1);
@@ -139,13 +139,15 @@ impl Engine {
 
     /// Offers outcomes to the disk again that it did not take.
     pub(super) fn offer_ends(&mut self, now: Now) {
-        for (id, entry) in &mut self.queue.waiting {
-            if let Step::Ending { end, offered: offered @ false } = &mut entry.step
-                && entry.not_before <= now.mono
-            {
-                *offered = true;
-                self.effects.push_back(Effect::Settle { entry: *id, end: end.clone() });
+        let queue = &mut self.queue;
+        queue.unoffered.retain(|id| {
+            let Some(entry) = queue.waiting.get(id) else { return false };
+            let Step::Ending { end } = &entry.step else { return false };
+            if entry.not_before > now.mono {
+                return true;
             }
-        }
+            self.effects.push_back(Effect::Settle { entry: *id, end: end.clone() });
+            false
+        });
     }
 }

@@ -12,17 +12,18 @@ impl Engine {
     pub(in crate::engine) fn next_start(&self) -> Option<Instant> {
         let max_age = self.policy.max_age;
         let startable = || self.queue.startable();
-        let expiry = startable().filter_map(|(_, entry)| entry.since.checked_add(max_age)).min();
-        let earliest = startable().map(|(_, entry)| entry.not_before).min();
+        let oldest = startable().map(|(_, entry)| entry.since).min();
+        let expiry = oldest.and_then(|since| since.checked_add(max_age));
+        // Only where it is asked for: 10,000 entries may wait, and this is asked at every event.
+        let earliest = || startable().map(|(_, entry)| entry.not_before).min();
         let start = match self.link.door(self.queue.talking()) {
             Door::Open if self.queue.talking() >= self.policy.concurrency.get() => None,
-            Door::Open | Door::One => earliest,
-            Door::OneAt(knock) => earliest.map(|at| at.max(knock)),
+            Door::Open | Door::One => earliest(),
+            Door::OneAt(knock) => earliest().map(|at| at.max(knock)),
             Door::Shut => None,
         };
-        let ends = self.queue.waiting.values().filter_map(|entry| {
-            matches!(entry.step, Step::Ending { offered: false, .. }).then_some(entry.not_before)
-        });
+        let unoffered = self.queue.unoffered.iter();
+        let ends = unoffered.filter_map(|id| Some(self.queue.waiting.get(id)?.not_before));
         expiry.into_iter().chain(start).chain(ends).min()
     }
 
@@ -60,6 +61,7 @@ impl Engine {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         entry.attempts += 1;
         entry.heard = false;
+        entry.wished = false;
         self.queue.busy.insert(entry.draft.card(), id);
         match entry.stage.sent().cloned() {
             Some(decision) => {
@@ -82,9 +84,11 @@ impl Engine {
         let max_age = self.policy.max_age;
         let expired: Vec<_> = self
             .queue
-            .startable()
+            .waiting
+            .iter()
             .filter(|(_, entry)| now.mono.saturating_duration_since(entry.since) >= max_age)
-            .map(|(id, entry)| (id, entry.last_error.clone()))
+            .filter(|(_, entry)| self.queue.may_start(entry))
+            .map(|(id, entry)| (*id, entry.last_error.clone()))
             .collect();
         for (id, last_error) in expired {
             let why = last_error.unwrap_or_else(|| "it was never tried".to_owned());

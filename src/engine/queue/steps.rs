@@ -51,8 +51,9 @@ impl Engine {
             Answered::AsBefore => return,
             Answered::Again => {}
             Answered::Back => self.tell(Notice::CmBack),
+            Answered::Anew => return self.tell(Notice::CmBack),
         }
-        self.queue.release(now);
+        self.queue.release(self.policy.retry, &mut self.random, now);
     }
 
     fn away(&mut self, id: EntryId, error: &CallError, now: Now) {

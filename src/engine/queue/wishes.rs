@@ -18,6 +18,7 @@ impl Engine {
         }
         let entry = self.queue.waiting.get_mut(&id).ok_or(Refusal::NoSuchEntry)?;
         entry.not_before = now.mono;
+        entry.wished = true;
         self.link.knock_now(now);
         self.advance(now);
         Ok(Taken::Now)

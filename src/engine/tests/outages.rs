@@ -8,6 +8,9 @@ use super::world::{DAY, HOUR, SECOND, World, policy};
 use crate::domain::LinkView;
 use crate::engine::Notice;
 
+/// Within this time everybody who waited for CM has had a turn when it is back.
+const RETURN: Duration = Duration::from_mins(15);
+
 /// A world in which CM is away and nine cards wait.
 fn nine_wait(mood: Mood) -> World {
     let mut world = World::new();
@@ -42,12 +45,12 @@ fn an_outage_keeps_every_card_waiting_and_loses_none() {
 }
 
 #[test]
-fn the_others_are_released_when_cm_is_back() {
+fn the_others_follow_within_a_quarter_of_an_hour_when_cm_is_back() {
     for mood in [Mood::Away, Mood::Failing] {
         let mut world = nine_wait(mood);
         world.cm.mood = Mood::Fine;
         world.run_until(|world| !world.is_away());
-        world.run(SECOND);
+        world.run(RETURN);
         for card in 1..=9 {
             assert_eq!(world.cm.status(card), RETIRED, "{mood:?}");
         }
@@ -67,8 +70,51 @@ fn one_that_knocked_in_vain_a_moment_ago_is_released_too() {
         world.cm.mood = Mood::Fine;
         world.insert("Right", 2);
         world.run(2 * SECOND);
+        assert_eq!(world.trail(2), ["nothing-to-do"], "{}", world.story());
+        world.run(RETURN);
         assert_eq!(world.trail(1), ["updated"], "{}", world.story());
     }
+}
+
+#[test]
+fn many_cards_do_not_all_go_at_the_moment_when_cm_is_back() {
+    let mut world = nine_wait(Mood::Away);
+    world.cm.mood = Mood::Fine;
+    world.run_until(|world| !world.is_away());
+    let back = world.now.mono;
+    world.run(RETURN);
+    let mut minutes: Vec<_> =
+        asked_since(&world, back).iter().map(|at| (*at - back).as_secs() / 60).collect();
+    minutes.dedup();
+    assert!(minutes.len() >= 5, "{minutes:?}");
+}
+
+#[test]
+fn after_a_short_outage_nobody_waits_longer_than_it_took() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    for (reader, card) in super::world::READERS.into_iter().zip(1..) {
+        world.cm.request(card, RETIRE);
+        world.insert(reader, card);
+    }
+    world.run(4 * SECOND);
+    world.cm.mood = Mood::Fine;
+    world.run_until(|world| !world.is_away());
+    let waited = world.now.mono - world.started.mono;
+    world.run(waited + SECOND);
+    for card in 1..=3 {
+        assert_eq!(world.cm.status(card), RETIRED, "{}", world.story());
+    }
+}
+
+#[test]
+fn a_card_that_comes_while_the_others_return_goes_at_once() {
+    let mut world = nine_wait(Mood::Away);
+    world.cm.mood = Mood::Fine;
+    world.run_until(|world| !world.is_away());
+    world.insert("Right", 12);
+    world.run(SECOND);
+    assert_eq!(world.trail(world.entries()).len(), 1, "{}", world.story());
 }
 
 #[test]
@@ -262,7 +308,7 @@ fn nobody_knocks_before_the_time_that_cm_asked_for() {
             world.run(10 * SECOND);
         }
         assert_eq!(world.calls.len(), 1, "{mood:?}");
-        world.run(530 * SECOND);
+        world.run(530 * SECOND + RETURN);
         assert_eq!(world.outcome(9), "nothing-to-do", "{mood:?}");
     }
 }
@@ -281,6 +327,8 @@ fn a_person_may_knock_before_the_time_that_cm_asked_for() {
     world.cm.mood = Mood::Fine;
     world.retry(2).unwrap();
     world.run(SECOND);
+    assert_eq!(world.outcome(2), "nothing-to-do");
+    world.run(RETURN);
     assert_eq!(
         (world.outcome(1), world.outcome(2)),
         ("nothing-to-do".into(), "nothing-to-do".into())
@@ -356,7 +404,7 @@ fn an_answer_under_way_does_not_cut_short_the_time_that_cm_asked_for() {
     world.insert("Third", 3);
     world.run(590 * SECOND);
     assert!(asked_since(&world, since).is_empty(), "{}", world.story());
-    world.run(60 * SECOND);
+    world.run(60 * SECOND + RETURN);
     assert_eq!(world.trail(2), ["updated"]);
     assert_eq!(world.trail(3), ["nothing-to-do"]);
     assert_eq!(world.trail(4), ["nothing-to-do"]);

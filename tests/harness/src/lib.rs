@@ -6,6 +6,7 @@
 
 pub mod cards;
 pub mod cm;
+pub mod judge;
 pub mod netns;
 pub mod pcscd;
 pub mod process;

@@ -197,6 +197,14 @@ impl World {
         Ok(())
     }
 
+    /// Starts the agent and waits for nothing: for a scenario that ends it in
+    /// the middle of its start.
+    pub fn launch_daemon(&mut self) -> Result<()> {
+        ensure!(!self.daemon_running(), "the agent runs already");
+        self.daemon = Some(Process::spawn(self.daemon_command(&[])?)?);
+        Ok(())
+    }
+
     /// Ends the agent with SIGKILL.
     pub fn kill9_daemon(&mut self) -> Result<()> {
         let pid = self.daemon_pid()?;

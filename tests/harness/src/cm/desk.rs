@@ -114,6 +114,8 @@ impl Desk {
                 status: None,
                 applied: false,
                 finished: false,
+                performed_at: None,
+                finished_at: None,
                 faults: faults.iter().map(|fault| format!("{fault:?}")).collect(),
             });
             (id, faults)
@@ -161,6 +163,7 @@ impl Attendance<'_> {
             let done = perform(&mut inner.store, call);
             if let Some(entry) = inner.log.get_mut(self.id) {
                 entry.applied = done.applied;
+                entry.performed_at = Some(SystemTime::now());
             }
             done.answer
         })
@@ -179,6 +182,7 @@ impl Drop for Attendance<'_> {
             if let Some(entry) = inner.log.get_mut(self.id) {
                 entry.status = self.status;
                 entry.finished = true;
+                entry.finished_at = Some(SystemTime::now());
             }
         });
     }

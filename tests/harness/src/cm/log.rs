@@ -27,6 +27,13 @@ pub struct LogEntry {
     pub applied: bool,
     /// Whether the call is over: answered, cut or reset.
     pub finished: bool,
+    /// When CM looked at it, and did what was asked; `None` where a fault came
+    /// between.
+    #[serde(skip)]
+    pub performed_at: Option<SystemTime>,
+    /// When it was over.
+    #[serde(skip)]
+    pub finished_at: Option<SystemTime>,
     /// The faults it met.
     pub faults: Vec<String>,
 }

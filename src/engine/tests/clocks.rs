@@ -1,0 +1,75 @@
+//! The clock on the wall is set while cards wait: deadlines follow the other one, and no outcome
+//! is lost or doubled.
+
+use jiff::SignedDuration;
+
+use super::world::cm::{Mood, RETIRE, RETIRED};
+use super::world::{DAY, HOUR, SECOND, World};
+
+/// Three cards wait for a CM that is away.
+fn three_wait() -> World {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    for (reader, card) in super::world::READERS.into_iter().zip(1..) {
+        world.cm.request(card, RETIRE);
+        world.insert(reader, card);
+        world.run(SECOND);
+    }
+    world
+}
+
+fn set_clock(world: &mut World, hours: i64) {
+    world.now.wall = world.now.wall.saturating_add(SignedDuration::from_hours(hours)).unwrap();
+}
+
+/// CM comes back, and every card has its one outcome.
+fn ends_well(world: &mut World, what: &str) {
+    world.cm.mood = Mood::Fine;
+    world.run(2 * HOUR);
+    for entry in 1..=3 {
+        assert_eq!(world.trail(entry), ["updated"], "{what}: {}", world.story());
+    }
+    assert_eq!(world.entries(), 3, "{what}: {}", world.story());
+    assert!((1..=3).all(|card| world.cm.status(card) == RETIRED));
+}
+
+#[test]
+fn a_clock_set_by_a_day_while_cards_wait_loses_none_and_doubles_none() {
+    for hours in [-24, 24] {
+        let mut world = three_wait();
+        set_clock(&mut world, hours);
+        world.run(HOUR);
+        ends_well(&mut world, &format!("{hours} h"));
+    }
+}
+
+#[test]
+fn a_clock_set_by_a_day_over_a_restart_loses_none_and_doubles_none() {
+    for hours in [-24, 24] {
+        let mut world = three_wait();
+        world.restart_after(|world| set_clock(world, hours));
+        world.run(HOUR);
+        set_clock(&mut world, -hours);
+        world.restart();
+        ends_well(&mut world, &format!("{hours} h, and back"));
+    }
+}
+
+#[test]
+fn a_clock_set_back_by_a_day_postpones_no_knock() {
+    let mut world = three_wait();
+    world.run(HOUR);
+    set_clock(&mut world, -24);
+    let before = world.calls.len();
+    world.run(HOUR);
+    assert!(world.calls.len() > before, "{}", world.story());
+    ends_well(&mut world, "back by a day");
+}
+
+#[test]
+fn a_clock_that_jumps_beyond_max_age_parks_nobody_before_a_restart() {
+    let mut world = three_wait();
+    set_clock(&mut world, 24 * 400);
+    world.run(DAY);
+    ends_well(&mut world, "forward by more than a year");
+}

@@ -1,0 +1,161 @@
+//! One station: a real engine, a disk that does what it is told, and cards that come and go.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cardbridge::config::{Inputs, Source, parse};
+use cardbridge::domain::{
+    AuditLine, Candidate, Departure, Draft, EntryId, Family, IdRule, Identity, InsertionId, Serial,
+};
+use cardbridge::engine::{Effect, Engine, Event, Now, Policy, Presence, Restored, Retry};
+
+use super::cm::Cm;
+
+pub(crate) const ATR: &str = "3b8d0180fba000000397425446590301c8";
+const READER: &str = "Reader";
+
+/// How long things take.
+const CALL: Duration = Duration::from_millis(20);
+const COMMIT: Duration = Duration::from_millis(2);
+const PROBE: Duration = Duration::from_millis(150);
+
+/// Midnight of the simulation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Epoch(pub(crate) Instant);
+
+impl Epoch {
+    pub(crate) fn at(self, time: Duration) -> Now {
+        let wall: jiff::Timestamp = "2026-03-01T08:00:00Z".parse().unwrap();
+        Now { mono: self.0 + time, wall: wall + time }
+    }
+}
+
+/// What the documentation's configuration says to the engine.
+pub(crate) fn policy() -> Policy {
+    let text = "[cm]\nurl = \"https://cm.example.com\"\n[cm.auth]\nmethod = \"none\"\n";
+    let source = Source { name: "fleet".to_owned(), text: text.to_owned() };
+    let inputs = Inputs { sources: &[source], host_name: "desk-3", ..Inputs::default() };
+    let settings = parse(&inputs).unwrap().settings;
+    Policy {
+        station: settings.station,
+        rules: settings.rules,
+        readers: settings.readers,
+        skip_atr: settings.skip_atr,
+        concurrency: settings.cm.concurrency,
+        retry: Retry { min: settings.outbox.retry_min, max: settings.outbox.retry_max },
+        max_age: settings.outbox.max_age,
+        probe_deadline: Duration::from_secs(10),
+    }
+}
+
+/// A station, and the number that its cards begin with.
+#[derive(Debug)]
+pub(crate) struct Station {
+    pub(crate) engine: Engine,
+    number: usize,
+    cards: u64,
+    insertion: InsertionId,
+    entries: i64,
+    /// How many of the entries that waited when CM came back wait still.
+    pub(crate) backlog: usize,
+    /// The last of those.
+    backlog_ends: EntryId,
+    /// What waits on the disk.
+    drafts: BTreeMap<EntryId, Draft>,
+    pub(crate) settled: Vec<(EntryId, String)>,
+}
+
+impl Station {
+    pub(crate) fn new(number: usize, policy: &Policy, seed: u64, now: Now) -> Self {
+        let mut engine = Engine::new(policy.clone(), Restored::default(), seed, now);
+        engine.handle(Event::ServiceUp, now);
+        engine.handle(Event::Attached { reader: READER.into() }, now);
+        engine.handle(Event::ServiceSettled, now);
+        Self {
+            engine,
+            number,
+            cards: 0,
+            insertion: InsertionId::ZERO,
+            entries: 0,
+            backlog: 0,
+            backlog_ends: EntryId::new(0),
+            drafts: BTreeMap::new(),
+            settled: Vec::new(),
+        }
+    }
+
+    /// CM is back: counts what waits.
+    pub(crate) fn mark_backlog(&mut self) -> usize {
+        self.backlog_ends = EntryId::new(self.entries);
+        self.backlog = self.drafts.len();
+        self.backlog
+    }
+
+    /// A card that was never seen before, in the place of the one before.
+    pub(crate) fn insert(&mut self, now: Now) {
+        if self.cards > 0 {
+            let reader = READER.into();
+            let insertion = self.insertion;
+            self.engine
+                .handle(Event::CardRemoved { reader, insertion, how: Departure::Taken }, now);
+        }
+        self.cards += 1;
+        self.insertion = self.insertion.next();
+        let presence = Presence {
+            reader: READER.into(),
+            insertion: self.insertion,
+            atr: ATR.parse().unwrap(),
+            event_count: u32::try_from(self.cards).unwrap(),
+            at_start: false,
+        };
+        self.engine.handle(Event::CardPresent(presence), now);
+    }
+
+    /// Does what the engine wants done; the answers come later.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others have no answer")]
+    pub(crate) fn perform(&mut self, cm: &mut Cm, time: Duration) -> Vec<(Duration, Event)> {
+        let mut answers = Vec::new();
+        while let Some(effect) = self.engine.poll_effect() {
+            let answer = match effect {
+                Effect::Probe { reader, insertion, .. } => {
+                    let result = Ok(self.identity());
+                    (PROBE, Event::Probed { reader, insertion, result })
+                }
+                Effect::Append { insertion, entry } => {
+                    self.entries += 1;
+                    let id = EntryId::new(self.entries);
+                    let trigger = entry.draft.trigger;
+                    self.drafts.insert(id, entry.draft);
+                    (COMMIT, Event::Appended { insertion, trigger, result: Ok((id, Vec::new())) })
+                }
+                Effect::Save { entry, .. } => (COMMIT, Event::Saved { entry, result: Ok(()) }),
+                Effect::Settle { entry, end } => {
+                    let draft = self.drafts.remove(&entry).unwrap();
+                    self.backlog -= usize::from(entry <= self.backlog_ends);
+                    self.settled.push((entry, end.outcome.as_str().to_owned()));
+                    let line = AuditLine::settled("desk", entry, &draft, &end);
+                    (COMMIT, Event::Settled { entry, result: Ok(line) })
+                }
+                Effect::Lookup { entry, identity } => {
+                    (CALL, Event::LookedUp { entry, result: cm.look_up(&identity, time) })
+                }
+                Effect::ReadBack { entry, record } => {
+                    (CALL, Event::ReadBack { entry, result: cm.read(record, time) })
+                }
+                Effect::Push { entry, decision } => {
+                    (CALL, Event::Pushed { entry, result: cm.put(&decision, time) })
+                }
+                _ => continue,
+            };
+            answers.push(answer);
+        }
+        answers
+    }
+
+    fn identity(&self) -> Identity {
+        let id = format!("bc88f13f-0000-4000-{:04x}-{:012x}", self.number, self.cards);
+        let first = Candidate { card_id: id.parse().unwrap(), rule: IdRule::GidsCardid };
+        let serial = Serial::from_bytes(&self.cards.to_be_bytes());
+        Identity::new(Family::Gids, serial, first, Vec::new())
+    }
+}

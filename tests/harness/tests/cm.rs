@@ -163,6 +163,23 @@ fn posts_answer_201_with_a_uri_as_a_json_string() {
 }
 
 #[test]
+fn a_request_keeps_what_it_was_opened_with_and_lists_are_the_callers_own() {
+    let cm = seed();
+    let (template, user) = (Uuid::new_v4(), Uuid::new_v4());
+    let body = format!(
+        r#"{{"type":"Retire","smartcard":"{RECORD}","datacollection":"[]","comment":"left",
+            "priority":2,"profiletemplateuuid":"{template}","target":"{user}"}}"#
+    );
+    let uri = call(&cm, "POST", "/requests", &body).json().as_str().unwrap().to_owned();
+    let opened = cm.request(id(uri.rsplit('/').next().unwrap())).unwrap();
+    assert_eq!((opened.comment.as_str(), opened.priority), ("left", 2));
+    assert_eq!((opened.profile_template_uuid, opened.target_user_uuid), (template, user));
+    let list = |user: &str| get(&cm, &format!("/requests?status=Pending&targetuser={user}"));
+    assert_eq!(list("current").json().as_array().unwrap().len(), 1);
+    assert_eq!(list("somebody").status, 500);
+}
+
+#[test]
 fn upper_case_guids_and_unknown_routes() {
     let cm = Cm::start(CmOptions {
         store: Store {
@@ -173,8 +190,10 @@ fn upper_case_guids_and_unknown_routes() {
     })
     .unwrap();
     assert_eq!(get(&cm, CARD).json()["Uuid"], RECORD.to_uppercase());
-    let unknown = get(&cm, "/nowhere");
-    assert!(unknown.status == 404 && unknown.is_html());
+    for path in ["/nowhere", "requests?status=Approved"] {
+        let unknown = get(&cm, path);
+        assert!(unknown.status == 404 && unknown.is_html(), "{path}");
+    }
     assert!(call(&cm, "DELETE", CARD, "").is_html());
 }
 

@@ -25,6 +25,9 @@ pub(super) fn perform(store: &mut Store, call: &Call) -> Done {
     let Some(path) = path.strip_prefix(&BASE_PATH.to_ascii_lowercase()) else {
         return Done::unchanged(Answer::html(404));
     };
+    if !path.is_empty() && !path.starts_with('/') {
+        return Done::unchanged(Answer::html(404));
+    }
     let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     match (call.method.as_str(), segments.as_slice()) {
         ("GET", _) => Done::unchanged(get(store, &segments, query)),
@@ -65,9 +68,12 @@ fn get(store: &Store, segments: &[&str], query: &str) -> Answer {
             let operations = guid(uuid).and_then(|uuid| store.operations(uuid));
             found(operations, |names| Value::from(names.to_vec()).to_string())
         }
+        // Of whose requests are asked for, `current` is all that CM knows.
         ["requests"] => match store.requests_in(parameter(query, "status")) {
-            Some(requests) => Answer::json(200, array(&requests, |request| request.json())),
-            None => failure(),
+            Some(requests) if parameter(query, "targetuser").is_none_or(is_current) => {
+                Answer::json(200, array(&requests, |request| request.json()))
+            }
+            Some(_) | None => failure(),
         },
         ["requests", uuid] => found(guid(uuid).and_then(|uuid| store.request(uuid)), Request::json),
         ["profiletemplates"] => Answer::json(200, templates(store)),
@@ -134,7 +140,17 @@ fn post_request(store: &mut Store, call: &Call) -> Result<Answer, Refusal> {
     let body = body(call)?;
     let request_type = text(&body, "type").and_then(|name| number(&REQUEST_TYPE, name));
     let card = text(&body, "smartcard").and_then(guid);
-    let uuid = store.open_request(request_type.ok_or(Refusal::Failure)?, card);
+    let record = card.and_then(|card| store.record(card)).cloned().unwrap_or_default();
+    let asked = Request::approved(request_type.ok_or(Refusal::Failure)?, &record);
+    let priority = member(&body, "priority").and_then(Value::as_u64);
+    let named = |name| text(&body, name).and_then(guid);
+    let uuid = store.open_request(Request {
+        comment: text(&body, "comment").unwrap_or("").to_owned(),
+        priority: priority.and_then(|priority| priority.try_into().ok()).unwrap_or(0),
+        profile_template_uuid: named("profiletemplateuuid").unwrap_or(asked.profile_template_uuid),
+        target_user_uuid: named("target").unwrap_or(asked.target_user_uuid),
+        ..asked
+    });
     Ok(created("requests", uuid))
 }
 
@@ -152,10 +168,17 @@ fn body(call: &Call) -> Result<Value, Refusal> {
     serde_json::from_slice(&call.body).map_err(|_| Refusal::Failure)
 }
 
-fn text<'a>(body: &'a Value, name: &str) -> Option<&'a str> {
+fn member<'a>(body: &'a Value, name: &str) -> Option<&'a Value> {
     let mut members = body.as_object()?.iter();
-    let member = members.find(|(key, _)| key.eq_ignore_ascii_case(name));
-    member.and_then(|(_, value)| value.as_str())
+    members.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+fn text<'a>(body: &'a Value, name: &str) -> Option<&'a str> {
+    member(body, name)?.as_str()
+}
+
+fn is_current(user: &str) -> bool {
+    user.eq_ignore_ascii_case("current")
 }
 
 fn guid(text: &str) -> Option<Uuid> {

@@ -132,13 +132,8 @@ impl Store {
     }
 
     /// Opens a request, which then waits for approval.
-    pub(super) fn open_request(&mut self, request_type: u32, card: Option<Uuid>) -> Uuid {
-        let record = card.and_then(|card| self.record(card)).cloned();
-        let request = Request {
-            status: PENDING,
-            submitted: now(),
-            ..Request::approved(request_type, &record.unwrap_or_default())
-        };
+    pub(super) fn open_request(&mut self, asked: Request) -> Uuid {
+        let request = Request { status: PENDING, submitted: now(), ..asked };
         let uuid = request.uuid;
         self.requests.push(request);
         uuid

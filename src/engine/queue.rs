@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use self::expiry::Oldest;
 use super::link::millis;
 use super::{Now, Retry};
 use crate::domain::{
@@ -23,6 +24,7 @@ use crate::domain::{
 
 mod completing;
 mod ends;
+mod expiry;
 mod start;
 mod steps;
 mod wishes;
@@ -39,6 +41,7 @@ pub(super) struct Queue {
     busy: BTreeMap<CardKey, EntryId>,
     /// Entries whose outcome the disk did not take, to be offered again.
     unoffered: BTreeSet<EntryId>,
+    oldest: Oldest,
     /// How many entries came through: CM did, or knew, all that they asked.
     came_through: u64,
 }
@@ -207,6 +210,7 @@ impl Queue {
             parked: BTreeMap::new(),
             busy: BTreeMap::new(),
             unoffered: BTreeSet::new(),
+            oldest: Oldest::default(),
             came_through: 0,
         };
         let mut newest = BTreeMap::new();
@@ -218,7 +222,7 @@ impl Queue {
             }
             let mut waiting = Waiting::from_disk(entry, now);
             waiting.after = newest.insert(waiting.draft.card(), id);
-            queue.waiting.insert(id, waiting);
+            queue.wait(id, waiting);
         }
         queue
     }
@@ -276,7 +280,12 @@ impl Queue {
         new.through_then = self.came_through;
         let older = self.waiting.iter().rev().find(|(_, old)| old.draft.card() == card);
         new.after = older.map(|(id, _)| *id);
-        self.waiting.insert(entry, new);
+        self.wait(entry, new);
+    }
+
+    fn wait(&mut self, id: EntryId, entry: Waiting) {
+        self.oldest.add(entry.since);
+        self.waiting.insert(id, entry);
     }
 
     /// The new entry is not on disk: those whose place it would have taken go on.

@@ -3,19 +3,15 @@
 use std::time::Instant;
 
 use super::{Step, Waiting};
-use crate::domain::{EntryId, Outcome, ParkReason};
+use crate::domain::EntryId;
 use crate::engine::link::Door;
 use crate::engine::{Effect, Engine, Now};
 
 impl Engine {
     /// The next moment at which an entry may start, expire, or be offered to the disk again.
     pub(in crate::engine) fn next_start(&self) -> Option<Instant> {
-        let max_age = self.policy.max_age;
-        let startable = || self.queue.startable();
-        let oldest = startable().map(|(_, entry)| entry.since).min();
-        let expiry = oldest.and_then(|since| since.checked_add(max_age));
         // Only where it is asked for: 10,000 entries may wait, and this is asked at every event.
-        let earliest = || startable().map(|(_, entry)| entry.not_before).min();
+        let earliest = || self.queue.startable().map(|(_, entry)| entry.not_before).min();
         let start = match self.link.door(self.queue.talking()) {
             Door::Open if self.queue.talking() >= self.policy.concurrency.get() => None,
             Door::Open | Door::One => earliest(),
@@ -24,7 +20,7 @@ impl Engine {
         };
         let unoffered = self.queue.unoffered.iter();
         let ends = unoffered.filter_map(|id| Some(self.queue.waiting.get(id)?.not_before));
-        expiry.into_iter().chain(start).chain(ends).min()
+        self.next_expiry().into_iter().chain(start).chain(ends).min()
     }
 
     pub(in crate::engine) fn start_entries(&mut self, now: Now) {
@@ -77,23 +73,5 @@ impl Engine {
         entry.step = Step::LookingUp;
         let identity = entry.draft.identity.clone();
         self.effects.push_back(Effect::Lookup { entry: id, identity });
-    }
-
-    /// Parks what has waited too long.
-    fn expire(&mut self, now: Now) {
-        let max_age = self.policy.max_age;
-        let expired: Vec<_> = self
-            .queue
-            .waiting
-            .iter()
-            .filter(|(_, entry)| now.mono.saturating_duration_since(entry.since) >= max_age)
-            .filter(|(_, entry)| self.queue.may_start(entry))
-            .map(|(id, entry)| (*id, entry.last_error.clone()))
-            .collect();
-        for (id, last_error) in expired {
-            let why = last_error.unwrap_or_else(|| "it was never tried".to_owned());
-            let detail = format!("waited longer than outbox.max_age; last: {why}");
-            self.end(id, Outcome::Parked(ParkReason::Expired), detail, now);
-        }
     }
 }

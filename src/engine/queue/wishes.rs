@@ -76,7 +76,7 @@ impl Engine {
                 let mut entry = Waiting::from_disk(parked.entry, now);
                 entry.since = now.mono;
                 entry.through_then = self.queue.came_through;
-                self.queue.waiting.insert(id, entry);
+                self.queue.wait(id, entry);
                 self.publish(line);
                 self.store_works();
                 self.link.knock_now(now);

@@ -227,6 +227,19 @@ fn a_request_that_was_closed_meanwhile_is_not_carried_out() {
 }
 
 #[test]
+fn a_card_that_has_waited_too_long_during_a_call_is_parked_when_that_fails() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.cm.latency = 31 * DAY;
+    world.insert("Left", 1);
+    world.run(30 * DAY + HOUR);
+    assert_eq!(world.trail(1).len(), 0);
+    world.run(DAY);
+    assert_eq!(world.trail(1), ["parked: expired"]);
+    assert_eq!(world.calls.len(), 1);
+}
+
+#[test]
 fn a_card_that_waited_too_long_is_parked_with_what_happened_last() {
     let mut world = World::new();
     world.cm.mood = Mood::Away;

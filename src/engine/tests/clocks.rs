@@ -73,3 +73,44 @@ fn a_clock_that_jumps_beyond_max_age_parks_nobody_before_a_restart() {
     world.run(DAY);
     ends_well(&mut world, "forward by more than a year");
 }
+
+#[test]
+fn a_wall_clock_that_jumps_changes_nothing_while_the_daemon_runs() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(HOUR);
+    world.set_wall("2036-01-01T00:00:00Z");
+    world.run(HOUR);
+    world.set_wall("1970-01-01T00:00:00Z");
+    world.run(HOUR);
+    assert_eq!(world.outcome(1), "none");
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["nothing-to-do"]);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_while_a_card_is_being_kept_does_not_make_it_old() {
+    let mut world = World::new();
+    world.set_wall("1970-01-01T00:00:30Z");
+    world.disk_latency = SECOND;
+    world.insert("Left", 1);
+    world.run_until(|world| world.entries() == 1);
+    world.set_wall("2026-03-01T08:00:00Z");
+    world.run(HOUR);
+    assert_eq!(world.trail(1), ["nothing-to-do"]);
+}
+
+#[test]
+fn a_restart_does_not_make_a_waiting_card_younger() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(20 * DAY);
+    world.restart();
+    world.run(9 * DAY);
+    assert_eq!(world.outcome(1), "none");
+    world.run(2 * DAY);
+    assert_eq!(world.trail(1), ["parked: expired"]);
+}

@@ -9,10 +9,10 @@ use crate::domain::LinkView;
 use crate::engine::Notice;
 
 /// Within this time everybody who waited for CM has had a turn when it is back.
-const RETURN: Duration = Duration::from_mins(15);
+pub(super) const RETURN: Duration = Duration::from_mins(15);
 
 /// A world in which CM is away and nine cards wait.
-fn nine_wait(mood: Mood) -> World {
+pub(super) fn nine_wait(mood: Mood) -> World {
     let mut world = World::new();
     world.cm.mood = mood;
     for card in 1..=9 {
@@ -24,7 +24,7 @@ fn nine_wait(mood: Mood) -> World {
     world
 }
 
-fn asked_since(world: &World, since: Instant) -> Vec<Instant> {
+pub(super) fn asked_since(world: &World, since: Instant) -> Vec<Instant> {
     world.calls.iter().map(|call| call.at).filter(|at| *at > since).collect()
 }
 
@@ -243,174 +243,6 @@ fn an_outage_of_updates_is_over_when_nobody_wants_one_any_more() {
 }
 
 #[test]
-fn a_new_card_knocks_at_once() {
-    let mut world = nine_wait(Mood::Away);
-    world.run_until(World::is_quiet);
-    world.run(2 * SECOND);
-    world.run_until(World::is_quiet);
-    let since = world.now.mono;
-    world.insert("Right", 20);
-    world.run(SECOND + SECOND / 2);
-    assert_eq!(asked_since(&world, since).len(), 1);
-}
-
-#[test]
-fn new_cards_knock_at_most_once_a_second() {
-    let mut world = World::new();
-    world.cm.mood = Mood::Away;
-    for card in (1..=9).cycle().take(200) {
-        world.insert("Left", card);
-        world.run(SECOND / 8);
-    }
-    for two in world.calls.windows(2) {
-        assert!(two[1].at - two[0].at >= SECOND, "{}", world.story());
-    }
-    assert!(world.calls.len() > 20, "{}", world.calls.len());
-}
-
-#[test]
-fn the_card_put_in_again_during_its_own_knock_keeps_the_distance_too() {
-    let mut world = World::new();
-    world.cm.mood = Mood::Failing;
-    world.cm.latency = SECOND / 4;
-    for _ in 0..40 {
-        world.insert("Left", 1);
-        world.run(SECOND / 5);
-    }
-    for two in world.calls.windows(2) {
-        assert!(two[1].at - two[0].at >= SECOND, "{}", world.story());
-    }
-}
-
-#[test]
-fn a_card_put_in_during_a_knock_knocks_when_that_has_failed() {
-    let mut world = nine_wait(Mood::Away);
-    world.cm.latency = 10 * SECOND;
-    let before = world.calls.len();
-    world.run_until(|world| world.calls.len() > before);
-    world.insert("Right", 20);
-    world.run(9 * SECOND);
-    world.cm.mood = Mood::Fine;
-    world.run(4 * SECOND);
-    assert_eq!(world.calls.len(), before + 2, "{}", world.story());
-}
-
-#[test]
-fn nobody_knocks_before_the_time_that_cm_asked_for() {
-    for mood in [Mood::Busy(600), Mood::FailingFor(600)] {
-        let mut world = World::new();
-        world.cm.mood = mood;
-        world.insert("Left", 1);
-        world.run(SECOND);
-        world.cm.mood = Mood::Fine;
-        for card in 2..=9 {
-            world.insert("Left", card);
-            world.run(10 * SECOND);
-        }
-        assert_eq!(world.calls.len(), 1, "{mood:?}");
-        world.run(530 * SECOND + RETURN);
-        assert_eq!(world.outcome(9), "nothing-to-do", "{mood:?}");
-    }
-}
-
-#[test]
-fn a_person_may_knock_before_the_time_that_cm_asked_for() {
-    let mut world = World::new();
-    world.cm.mood = Mood::Busy(86_400);
-    world.insert("Left", 1);
-    world.insert("Right", 2);
-    world.run(10 * SECOND);
-    world.retry(1).unwrap();
-    world.retry(2).unwrap();
-    world.run(HOUR);
-    assert_eq!(world.calls.len(), 2, "{}", world.story());
-    world.cm.mood = Mood::Fine;
-    world.retry(2).unwrap();
-    world.run(SECOND);
-    assert_eq!(world.outcome(2), "nothing-to-do");
-    world.run(RETURN);
-    assert_eq!(
-        (world.outcome(1), world.outcome(2)),
-        ("nothing-to-do".into(), "nothing-to-do".into())
-    );
-    assert!(!world.is_away());
-}
-
-#[test]
-fn a_person_knocks_at_most_once_a_second() {
-    let mut world = World::new();
-    world.cm.mood = Mood::Away;
-    world.insert("Left", 1);
-    world.run(SECOND);
-    let since = world.now.mono;
-    for _ in 0..50 {
-        world.retry(1).unwrap();
-        world.run(SECOND / 10);
-    }
-    let asked = asked_since(&world, since);
-    assert!((4..=6).contains(&asked.len()), "{}", world.story());
-    assert!(asked.windows(2).all(|two| two[1] - two[0] >= SECOND), "{}", world.story());
-}
-
-#[test]
-fn a_reload_lifts_every_wait_for_one_first() {
-    for mood in [Mood::Busy(86_400), Mood::Away, Mood::PutTaken] {
-        let mut world = nine_wait(mood);
-        world.run_until(World::is_quiet);
-        let before = world.calls.len();
-        world.reload();
-        assert_eq!(world.calls.len(), before + 1, "{mood:?} {}", world.story());
-        world.run_until(World::is_quiet);
-        world.cm.mood = Mood::Fine;
-        world.reload();
-        world.run(2 * SECOND);
-        for entry in 1..=9 {
-            assert_eq!(world.outcome(entry), "updated", "{mood:?} {}", world.story());
-        }
-        assert!(matches!(world.told.last(), Some(Notice::CmBack)), "{:?}", world.told);
-    }
-}
-
-#[test]
-fn the_old_cms_answer_after_a_reload_says_nothing_about_the_new_one() {
-    let mut world = World::new();
-    world.cm.mood = Mood::Busy(86_400);
-    world.cm.latency = 5 * SECOND;
-    world.insert("Left", 1);
-    world.run(SECOND);
-    world.cm.mood = Mood::Fine;
-    world.cm.latency = SECOND / 10;
-    world.reload();
-    world.run(20 * SECOND);
-    assert_eq!(world.trail(1), ["nothing-to-do"]);
-    assert_eq!(world.told, []);
-}
-
-#[test]
-fn an_answer_under_way_does_not_cut_short_the_time_that_cm_asked_for() {
-    let mut world = World::new();
-    world.cm.request(2, RETIRE);
-    world.insert("Left", 9);
-    world.run(SECOND);
-    // One is told to wait while the answer to another is still under way.
-    world.cm.latency = 5 * SECOND;
-    world.insert("Right", 2);
-    world.run(SECOND);
-    world.cm.latency = SECOND / 10;
-    world.cm.script.extend([Mood::Busy(600)]);
-    world.insert("Left", 1);
-    world.run(5 * SECOND);
-    let since = world.now.mono;
-    world.insert("Third", 3);
-    world.run(590 * SECOND);
-    assert!(asked_since(&world, since).is_empty(), "{}", world.story());
-    world.run(60 * SECOND + RETURN);
-    assert_eq!(world.trail(2), ["updated"]);
-    assert_eq!(world.trail(3), ["nothing-to-do"]);
-    assert_eq!(world.trail(4), ["nothing-to-do"]);
-}
-
-#[test]
 fn one_cards_own_trouble_is_rejected_after_ten_tries_while_others_go_through() {
     for mood in [Mood::Failing, Mood::PutFailing] {
         let mut world = World::new();
@@ -505,47 +337,6 @@ fn no_more_cards_are_worked_on_than_the_configuration_says_and_all_get_their_tur
         assert_eq!(world.trail(entry), ["nothing-to-do"]);
     }
     assert_eq!(world.asked(Ask::Lookup), 9);
-}
-
-#[test]
-fn a_wall_clock_that_jumps_changes_nothing_while_the_daemon_runs() {
-    let mut world = World::new();
-    world.cm.mood = Mood::Away;
-    world.insert("Left", 1);
-    world.run(HOUR);
-    world.set_wall("2036-01-01T00:00:00Z");
-    world.run(HOUR);
-    world.set_wall("1970-01-01T00:00:00Z");
-    world.run(HOUR);
-    assert_eq!(world.outcome(1), "none");
-    world.cm.mood = Mood::Fine;
-    world.run(HOUR);
-    assert_eq!(world.trail(1), ["nothing-to-do"]);
-}
-
-#[test]
-fn a_wall_clock_that_is_set_while_a_card_is_being_kept_does_not_make_it_old() {
-    let mut world = World::new();
-    world.set_wall("1970-01-01T00:00:30Z");
-    world.disk_latency = SECOND;
-    world.insert("Left", 1);
-    world.run_until(|world| world.entries() == 1);
-    world.set_wall("2026-03-01T08:00:00Z");
-    world.run(HOUR);
-    assert_eq!(world.trail(1), ["nothing-to-do"]);
-}
-
-#[test]
-fn a_restart_does_not_make_a_waiting_card_younger() {
-    let mut world = World::new();
-    world.cm.mood = Mood::Away;
-    world.insert("Left", 1);
-    world.run(20 * DAY);
-    world.restart();
-    world.run(9 * DAY);
-    assert_eq!(world.outcome(1), "none");
-    world.run(2 * DAY);
-    assert_eq!(world.trail(1), ["parked: expired"]);
 }
 
 #[test]

@@ -9,7 +9,6 @@
 use crate::domain::Stage;
 
 use super::Step;
-use super::steps::WENT_AWAY;
 use crate::domain::{
     CallError, CompleteAnswer, Decision, EntryId, Outcome, ParkReason, RequestStatus,
 };
@@ -25,23 +24,13 @@ enum Standing {
 
 impl Engine {
     pub(super) fn complete(&mut self, id: EntryId, decision: Decision, now: Now) {
-        if !self.link.may_go_on(id) {
-            self.rest(id, WENT_AWAY, now);
-            return;
-        }
-        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        entry.step = Step::Completing { decision: decision.clone() };
-        self.effects.push_back(Effect::Complete { entry: id, decision });
+        let step = Step::Completing { decision: decision.clone() };
+        self.go_on(id, step, Effect::Complete { entry: id, decision }, now);
     }
 
     pub(super) fn read_request(&mut self, id: EntryId, decision: Decision, now: Now) {
-        if !self.link.may_go_on(id) {
-            self.rest(id, WENT_AWAY, now);
-            return;
-        }
-        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        self.effects.push_back(Effect::ReadRequest { entry: id, request: decision.request });
-        entry.step = Step::ReadingRequest { decision };
+        let call = Effect::ReadRequest { entry: id, request: decision.request };
+        self.go_on(id, Step::ReadingRequest { decision }, call, now);
     }
 
     pub(in crate::engine) fn completed(

@@ -179,13 +179,19 @@ impl Engine {
     }
 
     fn push(&mut self, id: EntryId, decision: Decision, now: Now) {
+        let step = Step::Pushing { decision: decision.clone() };
+        self.go_on(id, step, Effect::Push { entry: id, decision }, now);
+    }
+
+    /// Makes the next call on an entry's way, unless CM went away meanwhile.
+    pub(super) fn go_on(&mut self, id: EntryId, step: Step, call: Effect, now: Now) {
         if !self.link.may_go_on(id) {
             self.rest(id, WENT_AWAY, now);
             return;
         }
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        entry.step = Step::Pushing { decision: decision.clone() };
-        self.effects.push_back(Effect::Push { entry: id, decision });
+        entry.step = step;
+        self.effects.push_back(call);
     }
 
     pub(in crate::engine) fn pushed(
@@ -218,13 +224,8 @@ impl Engine {
     fn read_after_yes(&mut self, id: EntryId, decision: Decision, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         entry.said_yes = true;
-        if !self.link.may_go_on(id) {
-            self.rest(id, WENT_AWAY, now);
-            return;
-        }
-        let record = decision.record;
-        entry.step = Step::ReadingBack { decision };
-        self.effects.push_back(Effect::ReadBack { entry: id, record });
+        let call = Effect::ReadBack { entry: id, record: decision.record };
+        self.go_on(id, Step::ReadingBack { decision }, call, now);
     }
 
     pub(in crate::engine) fn read_back(
@@ -264,7 +265,7 @@ impl Engine {
     }
 }
 
-pub(super) const WENT_AWAY: &str = "CM went away";
+const WENT_AWAY: &str = "CM went away";
 
 const CONFIRMED: &str = "CM confirmed the new status";
 const ALREADY_SET: &str = "the record has that status already";

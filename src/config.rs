@@ -6,6 +6,7 @@
 //! environment itself, and opens none of the files that the settings name.
 
 mod address;
+mod auth;
 mod cards;
 mod effective;
 mod example;
@@ -24,8 +25,8 @@ pub use example::example;
 pub use keys::{Fallback, Form, KEYS, Key, Support};
 pub use problem::{Origin, Problem, Problems};
 pub use settings::{
-    AuditSettings, Auth, CmSettings, ControlSettings, Level, LogFormat, LogSettings,
-    OutboxSettings, Settings,
+    AuditSettings, Auth, ClientCertificate, ClientProof, CmSettings, ControlSettings,
+    KerberosAccount, Level, LogFormat, LogSettings, OAuth2, OutboxSettings, Proxy, Settings,
 };
 
 use problem::Report;
@@ -115,7 +116,9 @@ pub struct NamedFile {
 pub fn named_files(inputs: &Inputs<'_>) -> Vec<NamedFile> {
     let tree = Tree::merge(inputs, &mut Report::new(inputs));
     let file_keys = KEYS.iter().filter(|key| {
-        key.path.ends_with("_file") && key.support == Support::Now && key.list().is_empty()
+        (key.path.ends_with("_file") || key.path == "cm.auth.keytab")
+            && key.support == Support::Now
+            && key.list().is_empty()
     });
     let named = file_keys.filter_map(|key| {
         let leaf = tree.fields.get(key.path)?;

@@ -18,14 +18,13 @@ mod classify;
 mod credentials;
 mod http;
 mod judge;
+mod options;
 mod retry_after;
 mod setup;
 mod transport;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::domain::{
     AwayReason, CallError, CardId, CompleteAnswer, Decision, Found, Identity, Numbers, PutAnswer,
@@ -34,38 +33,8 @@ use crate::domain::{
 use call::Call;
 use http::{Http, List};
 
+pub use options::{Auth, ClientCertificate, Kerberos, OAuth2, Options, Proof, Proxy};
 pub use setup::SetupError;
-
-/// Where CM is, how long to wait for it, and how to be let in.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// `cm.url`: scheme, host, port, perhaps a path.
-    pub url: String,
-    /// `cm.api_path`: what comes after that.
-    pub api_path: String,
-    /// `cm.timeout`: for one call, from the first byte out to the last one in.
-    pub timeout: Duration,
-    /// `cm.connect_timeout`: for name, connection and TLS.
-    pub connect_timeout: Duration,
-    /// `cm.ca_file`: PEM certificates that are trusted besides the system's.
-    pub ca_file: Option<PathBuf>,
-    /// `[cm.auth]`.
-    pub auth: Auth,
-    /// `[cm.numbers]`: tells which requests are open.
-    pub numbers: Numbers,
-}
-
-/// How the agent says who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// It does not.
-    None,
-    /// With a token from a file, which is read again whenever it changes.
-    Bearer {
-        /// The file; an absolute path.
-        token_file: PathBuf,
-    },
-}
 
 /// CM, as it is reached from here. Clones share connections and credentials.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::PROBE_DEADLINE;
-use crate::config::{Auth, Settings};
+use crate::config::{Auth, ClientCertificate, ClientProof, KerberosAccount, Proxy, Settings};
 use crate::engine::{Event, Policy, Presence, Retry};
 use crate::readers::Observation;
 use crate::remote::{Remote, SetupError};
@@ -50,15 +50,66 @@ pub fn remote(settings: &Settings) -> Result<Remote, ClientError> {
         timeout: settings.cm.timeout,
         connect_timeout: settings.cm.connect_timeout,
         ca_file: settings.cm.ca_file.as_deref().map(credential).transpose()?,
-        auth: match &settings.cm.auth {
-            Auth::None => remote::Auth::None,
-            Auth::Bearer { token_file } => {
-                remote::Auth::Bearer { token_file: credential(token_file)? }
-            }
-        },
+        proxy: proxy(&settings.cm.proxy)?,
+        auth: auth(&settings.cm.auth)?,
+        client_certificate: settings.cm.client_certificate.as_ref().map(certificate).transpose()?,
         numbers: settings.rules.numbers.clone(),
     };
     Ok(Remote::new(options)?)
+}
+
+fn proxy(proxy: &Proxy) -> Result<remote::Proxy, ClientError> {
+    Ok(match proxy {
+        Proxy::Environment => remote::Proxy::Environment,
+        Proxy::None => remote::Proxy::None,
+        Proxy::Named { url, credentials_file } => remote::Proxy::Named {
+            url: url.clone(),
+            credentials_file: credentials_file.as_deref().map(credential).transpose()?,
+        },
+    })
+}
+
+fn auth(auth: &Auth) -> Result<remote::Auth, ClientError> {
+    Ok(match auth {
+        Auth::None => remote::Auth::None,
+        Auth::Bearer { token_file } => remote::Auth::Bearer { token_file: credential(token_file)? },
+        Auth::Negotiate { account, spn, channel_bindings } => {
+            remote::Auth::Negotiate(kerberos(account, spn.clone(), *channel_bindings)?)
+        }
+        Auth::OAuth2(client) => remote::Auth::OAuth2(remote::OAuth2 {
+            token_url: client.token_url.clone(),
+            client_id: client.client_id.clone(),
+            proof: proof(&client.proof)?,
+            resource: client.resource.clone(),
+            scope: client.scope.clone(),
+        }),
+    })
+}
+
+fn kerberos(
+    account: &KerberosAccount,
+    spn: Option<String>,
+    channel_bindings: bool,
+) -> Result<remote::Kerberos, ClientError> {
+    let keytab = credential(&account.keytab)?;
+    Ok(remote::Kerberos { keytab, principal: account.principal.clone(), spn, channel_bindings })
+}
+
+fn proof(proof: &ClientProof) -> Result<remote::Proof, ClientError> {
+    Ok(match proof {
+        ClientProof::Secret { file } => remote::Proof::Secret { file: credential(file)? },
+        ClientProof::Assertion(pair) => remote::Proof::Assertion(certificate(pair)?),
+        ClientProof::Windows { account, channel_bindings } => {
+            remote::Proof::Windows(kerberos(account, None, *channel_bindings)?)
+        }
+    })
+}
+
+fn certificate(pair: &ClientCertificate) -> Result<remote::ClientCertificate, ClientError> {
+    Ok(remote::ClientCertificate {
+        cert_file: credential(&pair.cert_file)?,
+        key_file: credential(&pair.key_file)?,
+    })
 }
 
 /// Why there is no client of CM: all of it in the configuration or on this machine.

@@ -1,4 +1,4 @@
-//! The address of CM: an origin and a path, with nothing in them that could lead elsewhere.
+//! Addresses: of CM, of a token endpoint, of a proxy; with nothing in them that could lead elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,24 +10,69 @@ use super::value::{quote, text};
 /// `https://host` or `https://host:port`; plain HTTP to loopback only.
 pub(super) fn origin(value: &Value) -> Result<String, Fault> {
     let url = text(value)?;
-    let (scheme, rest) = url.split_once("://").ok_or_else(|| not_a_url(url))?;
-    let scheme = scheme.to_ascii_lowercase();
+    let parts = parts(url, "see [cm.auth]", not_a_url)?;
+    if !parts.rest.is_empty() {
+        let what = format!("{} goes on after the host", quote(url));
+        return Err(Fault::new(what, "end it there, and put the path into cm.api_path"));
+    }
+    encrypted(url, &parts)?;
+    Ok(format!("{}://{}", parts.scheme, parts.authority))
+}
+
+/// `https://host/path`: where one thing is asked for; plain HTTP to loopback only.
+pub(super) fn endpoint(value: &Value) -> Result<String, Fault> {
+    let url = text(value)?;
+    let parts = parts(url, "see cm.auth.client_secret_file", not_an_endpoint)?;
+    let plain = parts.rest.chars().all(|c| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c));
+    if parts.rest.is_empty() || !plain {
+        return Err(not_an_endpoint(url));
+    }
+    encrypted(url, &parts)?;
+    Ok(format!("{}://{}/{}", parts.scheme, parts.authority, parts.rest))
+}
+
+/// `http://host:port` or `https://host:port`.
+pub(super) fn proxy(value: &Value) -> Result<String, Fault> {
+    let url = text(value)?;
+    let parts = parts(url, "see cm.proxy_credentials_file", not_a_proxy)?;
+    match parts.scheme.as_str() {
+        "http" | "https" if parts.rest.is_empty() => {
+            Ok(format!("{}://{}", parts.scheme, parts.authority))
+        }
+        _ => Err(not_a_proxy(url)),
+    }
+}
+
+/// An URL without a user's name, taken apart.
+struct Parts<'a> {
+    scheme: String,
+    authority: &'a str,
+    host: Host<'a>,
+    /// What comes after the slash that ends the authority.
+    rest: &'a str,
+}
+
+fn parts<'a>(url: &'a str, see: &str, wrong: impl Fn(&str) -> Fault) -> Result<Parts<'a>, Fault> {
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong(url))?;
     if rest.contains('@') {
         // What is in front of it may be a password: it is not told.
         return Err(Fault::new(
             "has a user name or a password in it",
-            "remove everything up to the @, and see [cm.auth]",
+            format!("remove everything up to the @, and {see}"),
         ));
     }
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains(['/', '?', '#']) {
-        let what = format!("{} goes on after the host", quote(url));
-        return Err(Fault::new(what, "end it there, and put the path into cm.api_path"));
-    }
-    let host = host(authority).ok_or_else(|| not_a_url(url))?;
-    match scheme.as_str() {
-        "https" => Ok(format!("https://{authority}")),
-        "http" if host.is_loopback() => Ok(format!("http://{authority}")),
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    let host = host(authority).ok_or_else(|| wrong(url))?;
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    Ok(Parts { scheme: scheme.to_ascii_lowercase(), authority, host, rest })
+}
+
+/// Whether nobody on the way can read what is sent.
+fn encrypted(url: &str, parts: &Parts<'_>) -> Result<(), Fault> {
+    match parts.scheme.as_str() {
+        "https" => Ok(()),
+        "http" if parts.host.is_loopback() => Ok(()),
         "http" => {
             let what = format!("{} is not encrypted and leads to another machine", quote(url));
             Err(Fault::new(what, "write https://"))
@@ -36,11 +81,24 @@ pub(super) fn origin(value: &Value) -> Result<String, Fault> {
     }
 }
 
+fn not_an_endpoint(url: &str) -> Fault {
+    let remedy = r#"write it like "https://adfs.example.com/adfs/oauth2/token""#;
+    Fault::new(format!("{} is not the address of a token endpoint", shown(url)), remedy)
+}
+
+fn not_a_proxy(url: &str) -> Fault {
+    let remedy = r#"write it like "http://proxy.example.com:3128", or "none""#;
+    Fault::new(format!("{} is not the address of a proxy", shown(url)), remedy)
+}
+
 fn not_a_url(url: &str) -> Fault {
     let remedy = r#"write it like "https://cm.example.com" or "https://cm.example.com:8443""#;
-    // Without a scheme, a password may still stand in front of an @.
-    let shown = if url.contains('@') { "it".to_owned() } else { quote(url) };
-    Fault::new(format!("{shown} is not the address of a web server"), remedy)
+    Fault::new(format!("{} is not the address of a web server", shown(url)), remedy)
+}
+
+/// Without a scheme, a password may still stand in front of an @.
+fn shown(url: &str) -> String {
+    if url.contains('@') { "it".to_owned() } else { quote(url) }
 }
 
 enum Host<'a> {

@@ -79,12 +79,6 @@ impl Key {
         self
     }
 
-    const fn later(path: &'static str, meaning: &'static str) -> Self {
-        let mut key = Self::new(path, Text, Unset, meaning);
-        key.support = Support::NotYet;
-        key
-    }
-
     /// The section that the key is in: `cm`, `cm.auth`, `rule[]`.
     #[must_use]
     pub fn section(&self) -> &'static str {
@@ -159,20 +153,23 @@ pub static KEYS: &[Key] = &[
     Key::new("cm.connect_timeout", Text, Value(r#""3s""#), "How long connecting may take, within `cm.timeout`."),
     Key::new("cm.concurrency", NUMBER, Value("4"), "How many cards are worked on at a time, from 1 to 64; one card never twice at a time."),
     Key::new("cm.ca_file", Text, Unset, "PEM file of certificates to trust in addition to the system's.").shown(r#""/etc/cardbridge/cm-ca.pem""#),
-    Key::new("cm.proxy", Text, Value(r#""none""#), "The proxy on the way to CM. Only `none` is supported yet; the proxy variables of the environment are not looked at."),
+    Key::new("cm.proxy", Text, Unset, "The proxy on the way to CM: `http://host:port` or `https://host:port`, or `none`. Where not set, `HTTPS_PROXY` (or `ALL_PROXY`) and `NO_PROXY` of the environment decide.").shown(r#""http://proxy.example.com:3128""#),
+    Key::new("cm.proxy_credentials_file", Text, Unset, "File with `user:password` for the proxy in `cm.proxy`.").shown(r#""/etc/cardbridge/proxy-credentials""#),
 
-    Key::new("cm.auth.method", Text, Value(r#""none""#), "How CM lets the station in: `none` or `bearer`; `negotiate` and `oauth2` are not supported yet.").shown(r#""bearer""#),
-    Key::new("cm.auth.token_file", Text, Unset, "File with the bearer token; needed for `bearer`, refused otherwise.").shown(r#""/etc/cardbridge/cm-token""#),
-    Key::later("cm.auth.keytab", "Kerberos keytab of the station, for `negotiate`."),
-    Key::later("cm.auth.principal", "Kerberos principal of the station, for `negotiate`."),
-    Key::later("cm.auth.spn", "Kerberos name of CM's web server, for `negotiate`."),
-    Key::later("cm.auth.token_url", "Where tokens are issued, for `oauth2`."),
-    Key::later("cm.auth.client_id", "The station's name there, for `oauth2`."),
-    Key::later("cm.auth.client_secret_file", "File with the station's secret, for `oauth2`."),
-    Key::later("cm.auth.client_key_file", "Private key of the client certificate."),
-    Key::later("cm.auth.client_cert_file", "Client certificate, for TLS or for `oauth2`."),
-    Key::later("cm.auth.resource", "What the token is for, for `oauth2`."),
-    Key::later("cm.auth.scope", "What the token allows, for `oauth2`."),
+    Key::new("cm.auth.method", Text, Value(r#""none""#), "How CM lets the station in: `negotiate` (Kerberos), `oauth2`, `bearer` or `none`.").shown(r#""negotiate""#),
+    Key::new("cm.auth.keytab", Text, Unset, "Kerberos keytab of the station; needed for `negotiate`.").shown(r#""/etc/cardbridge/station.keytab""#),
+    Key::new("cm.auth.principal", Text, Unset, "The station's Kerberos principal; the first one in the keytab where not set.").shown(r#""host/desk-3.example.com@EXAMPLE.COM""#),
+    Key::new("cm.auth.spn", Text, Unset, "Service principal name of CM's web server; `HTTP/` and the host of `cm.url` where not set.").shown(r#""HTTP/cm.example.com""#),
+    Key::new("cm.auth.channel_bindings", SWITCH, Value("true"), "Whether Kerberos is bound to the TLS channel, as Extended Protection asks; `false` only behind something that ends TLS in front of CM."),
+    Key::new("cm.auth.token_url", Text, Unset, "Where tokens are issued; needed for `oauth2`.").shown(r#""https://adfs.example.com/adfs/oauth2/token""#),
+    Key::new("cm.auth.client_id", Text, Unset, "The station's client id there; needed for `oauth2`.").shown(r#""cardbridge-desk-3""#),
+    Key::new("cm.auth.client_secret_file", Text, Unset, "File with the client secret, for `oauth2`; without it, the client certificate signs (`private_key_jwt`).").shown(r#""/etc/cardbridge/client-secret""#),
+    Key::new("cm.auth.use_windows_client_authentication", SWITCH, Value("false"), "For `oauth2`: log on to the token endpoint with Kerberos (`keytab`, `principal`) instead of a secret."),
+    Key::new("cm.auth.resource", Text, Unset, "What the token is for, for `oauth2`; ADFS wants the identifier of CM's Web API.").shown(r#""https://cm.example.com/CertificateManagement""#),
+    Key::new("cm.auth.scope", Text, Unset, "What the token allows, for `oauth2`; names with blanks between them.").shown(r#""openid""#),
+    Key::new("cm.auth.token_file", Text, Unset, "File with the bearer token, read again when it changes; needed for `bearer`.").shown(r#""/etc/cardbridge/cm-token""#),
+    Key::new("cm.auth.client_cert_file", Text, Unset, "PEM file with the station's client certificate, and its chain; with any method.").shown(r#""/etc/cardbridge/client.pem""#),
+    Key::new("cm.auth.client_key_file", Text, Unset, "PEM file with the key of that certificate, not encrypted.").shown(r#""/etc/cardbridge/client.key""#),
 
     Key::new("cm.numbers.request_type.NAME", NUMBER, Unset, "CM's number of the request type NAME: adds a name, or corrects a known one.").shown("12"),
     Key::new("cm.numbers.card_status.NAME", NUMBER, Unset, "CM's number of the card status NAME, likewise.").shown("6"),

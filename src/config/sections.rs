@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use humantime::format_duration;
-use toml::Value;
 
 use super::address;
+use super::auth;
 use super::cards;
 use super::problem::{Fault, Report, Reported};
 use super::rules;
 use super::scope::Scope;
 use super::settings::{
-    AuditSettings, Auth, CmSettings, ControlSettings, Level, LogFormat, LogSettings,
-    OutboxSettings, Settings,
+    AuditSettings, CmSettings, ControlSettings, Level, LogFormat, LogSettings, OutboxSettings,
+    Settings,
 };
 use super::tree::Tree;
 use super::value::{
@@ -105,9 +105,9 @@ fn cm(scope: &mut Scope<'_>, without_cm: bool) -> Result<CmSettings, Reported> {
     let connect_timeout = scope.required("cm.connect_timeout", duration(CALL));
     let concurrency = scope.required("cm.concurrency", integer(CONCURRENCY));
     let ca_file = scope.optional("cm.ca_file", credential);
-    let proxy = scope.required("cm.proxy", no_proxy);
-    let auth = auth(scope);
-    proxy?;
+    let proxy = auth::proxy(scope);
+    let client_certificate = auth::client_certificate(scope);
+    let auth = auth::auth(scope, &client_certificate);
     Ok(CmSettings {
         url: url?,
         api_path: api_path?,
@@ -115,40 +115,10 @@ fn cm(scope: &mut Scope<'_>, without_cm: bool) -> Result<CmSettings, Reported> {
         connect_timeout: connect_timeout?,
         concurrency: NonZeroUsize::new(concurrency?).unwrap_or(NonZeroUsize::MIN),
         ca_file: ca_file?,
+        proxy: proxy?,
         auth: auth?,
+        client_certificate: client_certificate?,
     })
-}
-
-/// The value is not told: a proxy's address may hold a password.
-fn no_proxy(value: &Value) -> Result<(), Fault> {
-    if text(value)? == "none" {
-        Ok(())
-    } else {
-        Err(Fault::not_yet("a proxy", r#"write "none", or remove the key"#))
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Method {
-    None,
-    Bearer,
-}
-
-fn auth(scope: &mut Scope<'_>) -> Result<Auth, Reported> {
-    const TOKEN_FILE: &str = "cm.auth.token_file";
-    let known = [("none", Method::None), ("bearer", Method::Bearer)];
-    let method = scope.required("cm.auth.method", choice(&known, &["negotiate", "oauth2"]));
-    let token_file = scope.optional(TOKEN_FILE, credential);
-    match (method?, token_file?) {
-        (Method::None, None) => Ok(Auth::None),
-        (Method::Bearer, Some(token_file)) => Ok(Auth::Bearer { token_file }),
-        (Method::Bearer, None) => Err(scope.refuse_missing(TOKEN_FILE)),
-        (Method::None, Some(_)) => {
-            let what = "is of no use while cm.auth.method is \"none\"";
-            Err(scope
-                .refuse(TOKEN_FILE, Fault::new(what, "write method = \"bearer\", or remove it")))
-        }
-    }
 }
 
 fn outbox(scope: &mut Scope<'_>) -> Result<OutboxSettings, Reported> {

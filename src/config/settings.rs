@@ -49,20 +49,104 @@ pub struct CmSettings {
     /// Certificates that are trusted in addition to the system's. A bare name is looked up in
     /// the credentials directory.
     pub ca_file: Option<PathBuf>,
+    /// Who stands in between.
+    pub proxy: Proxy,
     /// What the station shows to be let in.
     pub auth: Auth,
+    /// The certificate that the station shows where a server asks for one in the TLS handshake.
+    pub client_certificate: Option<ClientCertificate>,
 }
 
-/// What the station shows to be let in.
+/// Who stands between the station and CM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proxy {
+    /// Whoever the environment names.
+    Environment,
+    /// Nobody.
+    None,
+    /// This one.
+    Named {
+        /// Scheme, host and port, and nothing after them.
+        url: String,
+        /// The file with `user:password`. A bare name is looked up in the credentials directory.
+        credentials_file: Option<PathBuf>,
+    },
+}
+
+/// What the station shows to be let in. Every path may be a bare name, which is looked up in the
+/// credentials directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     /// Nothing.
     None,
     /// A bearer token.
     Bearer {
-        /// The file that holds it. A bare name is looked up in the credentials directory.
+        /// The file that holds it.
         token_file: PathBuf,
     },
+    /// A Kerberos ticket.
+    Negotiate {
+        /// Whose ticket.
+        account: KerberosAccount,
+        /// The service principal name of CM's web server, where it is not the usual one.
+        spn: Option<String>,
+        /// Whether the ticket is bound to the TLS channel.
+        channel_bindings: bool,
+    },
+    /// A token from a token endpoint.
+    OAuth2(OAuth2),
+}
+
+/// Whose tickets the station asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KerberosAccount {
+    /// The keytab.
+    pub keytab: PathBuf,
+    /// The principal; the keytab's first where not set.
+    pub principal: Option<String>,
+}
+
+/// The OAuth 2.0 client credentials grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OAuth2 {
+    /// The token endpoint; plain HTTP leads to loopback only.
+    pub token_url: String,
+    /// The station's name there.
+    pub client_id: String,
+    /// How the station shows there that it is the one.
+    pub proof: ClientProof,
+    /// What the token is for, in ADFS's words.
+    pub resource: Option<String>,
+    /// What the token allows, in everybody's.
+    pub scope: Option<String>,
+}
+
+/// How a client shows a token endpoint that it is the one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientProof {
+    /// By a secret in a file.
+    Secret {
+        /// The file.
+        file: PathBuf,
+    },
+    /// By an assertion that the key of the client certificate signs.
+    Assertion(ClientCertificate),
+    /// By Kerberos.
+    Windows {
+        /// Whose ticket.
+        account: KerberosAccount,
+        /// Whether the ticket is bound to the TLS channel.
+        channel_bindings: bool,
+    },
+}
+
+/// A certificate and its key, in PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, perhaps with its chain.
+    pub cert_file: PathBuf,
+    /// The key.
+    pub key_file: PathBuf,
 }
 
 /// The durable queue.

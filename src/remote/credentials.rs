@@ -1,186 +1,107 @@
-//! The bearer token: from a file, never in a log.
+//! How the station is let in: what goes along with a call, and what an answer says about it.
+//!
+//! Each method gives a [`Pass`] for one call. After the answer it is asked what came of it: a 401
+//! may be worth one more try with another pass, and a server that can prove itself has to.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+mod bearer;
+mod negotiate;
+mod oauth2;
 
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use tokio::time::Instant;
 
-use super::{Auth, away};
-use crate::domain::{AwayReason, CallError};
+use super::setup::{Clients, SetupError};
+use super::{Auth, Options};
+use crate::domain::CallError;
+use bearer::TokenFile;
+use negotiate::{Negotiate, Negotiation};
+use oauth2::TokenSource;
 
-/// The longest token file that is read; of a longer one nothing is sent. Servers refuse headers of a quarter of that.
-const TOKEN_LIMIT: u64 = 64 << 10;
-
-/// Makes the `Authorization` header of each call.
+/// Where passes come from.
 pub(super) enum Credentials {
     None,
     Bearer(TokenFile),
+    Negotiate(Box<Negotiate>),
+    OAuth2(Box<TokenSource>),
 }
 
-/// A token file, and the header made of what it last held.
-pub(super) struct TokenFile {
-    path: PathBuf,
-    last: Mutex<Option<(Stamp, HeaderValue)>>,
+/// What goes along with one call.
+pub(super) struct Pass {
+    /// The `Authorization` header; marked as sensitive.
+    pub(super) header: Option<HeaderValue>,
+    /// What has to come of it.
+    negotiation: Option<Negotiation>,
 }
 
-/// What changes when a file is written or replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// What an answer says about the pass that went with its call.
+#[derive(Debug, Default)]
+pub(super) struct Welcome {
+    /// The HTTP status.
+    pub(super) status: u16,
+    /// `WWW-Authenticate`, each line of it.
+    pub(super) challenges: Vec<HeaderValue>,
+    /// The certificate of the server that answered, as DER; none without TLS.
+    pub(super) certificate: Option<Vec<u8>>,
+}
+
+/// What to do after an answer.
+pub(super) enum Next {
+    /// Believe it.
+    Believe,
+    /// Ask again, once, with another pass: this answer is a 401, so nothing was done.
+    Again,
+    /// Do not believe it.
+    Doubt(CallError),
 }
 
 impl Credentials {
-    pub(super) fn new(auth: &Auth) -> Self {
-        match auth {
+    pub(super) fn new(options: &Options, clients: &Clients<'_>) -> Result<Self, SetupError> {
+        Ok(match &options.auth {
             Auth::None => Self::None,
-            Auth::Bearer { token_file } => {
-                Self::Bearer(TokenFile { path: token_file.clone(), last: Mutex::new(None) })
+            Auth::Bearer { token_file } => Self::Bearer(TokenFile::new(token_file.clone())),
+            Auth::Negotiate(kerberos) => {
+                Self::Negotiate(Box::new(Negotiate::new(kerberos, clients.base(), clients)?))
             }
-        }
+            Auth::OAuth2(client) => Self::OAuth2(Box::new(TokenSource::new(client, clients)?)),
+        })
     }
 
-    /// The header for the next call; the file is looked at each time, and read when it changed.
-    pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, CallError> {
+    /// What goes along with the next call.
+    pub(super) async fn pass(&self, deadline: Instant) -> Result<Pass, CallError> {
         match self {
-            Self::None => Ok(None),
-            Self::Bearer(file) => file.header().map(Some).map_err(|error| {
-                let path = file.path.display();
-                away(AwayReason::Credentials, format!("no token from {path}: {error}"))
-            }),
+            Self::None => Ok(Pass { header: None, negotiation: None }),
+            Self::Bearer(file) => Ok(Pass::token(file.authorization()?)),
+            Self::Negotiate(negotiate) => negotiate.pass(deadline).await,
+            Self::OAuth2(source) => source.token(deadline).await.map(Pass::token),
+        }
+    }
+
+    /// What to make of an answer, as far as it is about the pass.
+    pub(super) async fn after(&self, pass: Pass, welcome: Welcome, deadline: Instant) -> Next {
+        match self {
+            Self::None => Next::Believe,
+            Self::Bearer(file) => file.after(&pass, &welcome),
+            Self::Negotiate(negotiate) => negotiate.after(pass, welcome, deadline).await,
+            Self::OAuth2(source) => source.after(&pass, &welcome),
         }
     }
 }
 
-impl TokenFile {
-    fn header(&self) -> io::Result<HeaderValue> {
-        let metadata = self.path.metadata()?;
-        // Opening a pipe would wait for its writer.
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is not a file"));
-        }
-        let stamp = Stamp::of(&metadata);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, header)) = last.as_ref().filter(|(known, _)| *known == stamp) {
-            return Ok(header.clone());
-        }
-        let header = read(&self.path)?;
-        *last = Some((stamp, header.clone()));
-        Ok(header)
+impl Pass {
+    /// A token that needs nothing from the answer.
+    const fn token(header: HeaderValue) -> Self {
+        Self { header: Some(header), negotiation: None }
     }
 }
 
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            file: (metadata.dev(), metadata.ino()),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
-fn read(path: &Path) -> io::Result<HeaderValue> {
-    let mut text = String::new();
-    // One byte more than allowed, so that a longer file is seen to be longer.
-    File::open(path)?.take(TOKEN_LIMIT + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > TOKEN_LIMIT {
-        return Err(io::Error::other(format!("it has more than {TOKEN_LIMIT} bytes")));
-    }
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(io::Error::other("it is empty"));
-    }
-    // A token has neither spaces nor line breaks inside (RFC 6750 section 2.1).
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(io::Error::other("it holds something else than one token"));
-    }
-    let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(io::Error::other)?;
-    header.set_sensitive(true);
-    Ok(header)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn bearer(path: &Path) -> Credentials {
-        Credentials::new(&Auth::Bearer { token_file: path.to_owned() })
+impl Welcome {
+    pub(super) fn new(status: u16, headers: &HeaderMap, certificate: Option<Vec<u8>>) -> Self {
+        let challenges = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+        Self { status, challenges, certificate }
     }
 
-    fn header(credentials: &Credentials) -> String {
-        credentials.authorization().unwrap().unwrap().to_str().unwrap().to_owned()
-    }
-
-    #[track_caller]
-    fn assert_missing(credentials: &Credentials, words: &str) {
-        match credentials.authorization() {
-            Err(CallError::Away { reason: AwayReason::Credentials, detail, .. }) => {
-                assert!(detail.contains(words), "{detail}");
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn without_credentials_there_is_no_header() {
-        assert_eq!(Credentials::new(&Auth::None).authorization(), Ok(None));
-    }
-
-    #[test]
-    fn a_token_is_trimmed_and_kept_out_of_debug_output() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        fs::write(&path, "\n s3cret \r\n").unwrap();
-        let credentials = bearer(&path);
-        assert_eq!(header(&credentials), "Bearer s3cret");
-        assert!(!format!("{:?}", credentials.authorization()).contains("s3cret"));
-    }
-
-    #[test]
-    fn a_token_is_read_again_when_its_file_is_written_or_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        fs::write(&path, "one").unwrap();
-        let credentials = bearer(&path);
-        assert_eq!(header(&credentials), "Bearer one");
-        fs::write(&path, "three").unwrap();
-        assert_eq!(header(&credentials), "Bearer three");
-        fs::write(dir.path().join("new"), "fours").unwrap();
-        fs::rename(dir.path().join("new"), &path).unwrap();
-        assert_eq!(header(&credentials), "Bearer fours");
-        fs::remove_file(&path).unwrap();
-        assert_missing(&credentials, "No such file");
-    }
-
-    #[test]
-    fn a_file_without_one_token_gives_no_header_and_is_not_quoted() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        fs::write(&path, " \n").unwrap();
-        assert_missing(&bearer(&path), "empty");
-        fs::write(&path, "to\r\nken: x").unwrap();
-        assert_missing(&bearer(&path), "something else");
-        fs::write(&path, b"\xff\xff").unwrap();
-        assert_missing(&bearer(&path), "UTF-8");
-        assert_missing(&bearer(dir.path()), "not a file");
-    }
-
-    #[test]
-    fn a_file_that_is_too_long_for_a_token_is_refused_and_not_cut() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        fs::write(&path, "x".repeat(65_536)).unwrap();
-        assert_eq!(header(&bearer(&path)).len(), "Bearer ".len() + 65_536);
-        fs::write(&path, "x".repeat(65_537)).unwrap();
-        assert_missing(&bearer(&path), "more than 65536 bytes");
+    /// Whether the caller was not let in.
+    pub(super) const fn refused(&self) -> bool {
+        self.status == 401
     }
 }

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::tls::TlsInfo;
 use reqwest::{Client, Request, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
 use super::classify::{Answer, End, classify, misread};
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Next, Pass, Welcome};
 use super::retry_after::retry_after;
-use super::setup::{self, SetupError};
+use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
 use super::{AwayReason, CallError, Options, away};
 use crate::wire::cm::{ListReader, Listed};
@@ -43,12 +44,13 @@ struct Asked<'a> {
 impl Http {
     pub(super) fn new(options: &Options) -> Result<Self, SetupError> {
         let base = setup::base_url(options)?;
+        let clients = Clients::new(options, &base);
         Ok(Self {
-            client: setup::client(options, &base)?,
+            client: clients.client(&base)?,
             peer: Peer::new(&base, options.connect_timeout),
-            base,
-            credentials: Credentials::new(&options.auth),
+            credentials: Credentials::new(options, &clients)?,
             timeout: options.timeout,
+            base,
         })
     }
 
@@ -68,12 +70,18 @@ impl Http {
     async fn converse(
         &self,
         call: &Call<'_>,
-        list: Option<&mut ListReader>,
+        mut list: Option<&mut ListReader>,
     ) -> Result<Vec<u8>, CallError> {
-        let request = self.request(call)?;
         let started = Instant::now();
-        let asked = Asked { limit: call.limit(), deadline: started + self.timeout, list };
-        let answer = self.exchange(request, asked).await;
+        let deadline = started + self.timeout;
+        let answer = match self.ask(call, list.as_deref_mut(), deadline).await {
+            Ok((_, Next::Again)) => match self.ask(call, list, deadline).await {
+                Ok((answer, Next::Believe | Next::Again)) => Ok(answer),
+                Ok((_, Next::Doubt(error))) | Err(error) => Err(error),
+            },
+            Ok((answer, Next::Believe)) => Ok(answer),
+            Ok((_, Next::Doubt(error))) | Err(error) => Err(error),
+        };
         let elapsed_ms = started.elapsed().as_millis();
         let (method, route) = (call.method(), call.route());
         match answer {
@@ -88,20 +96,38 @@ impl Http {
         }
     }
 
-    fn request(&self, call: &Call<'_>) -> Result<Request, CallError> {
+    /// One question, with a pass, and one answer.
+    async fn ask(
+        &self,
+        call: &Call<'_>,
+        list: Option<&mut ListReader>,
+        deadline: Instant,
+    ) -> Result<(Answer, Next), CallError> {
+        let pass = self.credentials.pass(deadline).await?;
+        let request = self.request(call, &pass);
+        let asked = Asked { limit: call.limit(), deadline, list };
+        let (answer, welcome) = self.exchange(request, asked).await?;
+        Ok((answer, self.credentials.after(pass, welcome, deadline).await))
+    }
+
+    fn request(&self, call: &Call<'_>, pass: &Pass) -> Request {
         let mut request = Request::new(call.method(), call.url(&self.base));
-        if let Some(token) = self.credentials.authorization()? {
-            request.headers_mut().insert(AUTHORIZATION, token);
+        if let Some(header) = &pass.header {
+            request.headers_mut().insert(AUTHORIZATION, header.clone());
         }
         if let Some(body) = call.body() {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(CONTENT_TYPE, json);
             *request.body_mut() = Some(body.into());
         }
-        Ok(request)
+        request
     }
 
-    async fn exchange(&self, request: Request, asked: Asked<'_>) -> Result<Answer, CallError> {
+    async fn exchange(
+        &self,
+        request: Request,
+        asked: Asked<'_>,
+    ) -> Result<(Answer, Welcome), CallError> {
         let response = timeout_at(asked.deadline, self.client.execute(request))
             .await
             .map_err(|_| self.late())?
@@ -112,12 +138,16 @@ impl Http {
         } else {
             Asked { limit: COMPLAINT_LIMIT, list: None, ..asked }
         };
+        let certificate =
+            response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
+        let certificate = certificate.map(<[u8]>::to_vec);
         let headers = response.headers();
+        let welcome = Welcome::new(status, headers, certificate);
         let retry_after = retry_after(headers, Timestamp::now());
         let html = text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.contains("html"));
         let location = text(headers, &LOCATION).map(|to| self.host_of(to));
         let (body, end) = self.body(response, asked).await;
-        Ok(Answer { status, retry_after, location, html, body, end })
+        Ok((Answer { status, retry_after, location, html, body, end }, welcome))
     }
 
     /// Chunk by chunk, so that what is over the limit is never held; of a list, only its opening is.

@@ -94,8 +94,30 @@ pub(super) fn base_url(options: &Options) -> Result<Url, SetupError> {
     Ok(url)
 }
 
+/// Makes clients for the servers that are talked to: CM, and whoever issues tokens for it.
+pub(super) struct Clients<'a> {
+    options: &'a Options,
+    base: &'a Url,
+}
+
+impl<'a> Clients<'a> {
+    pub(super) const fn new(options: &'a Options, base: &'a Url) -> Self {
+        Self { options, base }
+    }
+
+    /// A client of the server at this URL.
+    pub(super) fn client(&self, url: &Url) -> Result<Client, SetupError> {
+        client(self.options, url)
+    }
+
+    /// The URL under which CM's routes are.
+    pub(super) const fn base(&self) -> &Url {
+        self.base
+    }
+}
+
 /// A client that neither follows, nor repeats, nor lets the environment choose a proxy.
-pub(super) fn client(options: &Options, base: &Url) -> Result<Client, SetupError> {
+fn client(options: &Options, base: &Url) -> Result<Client, SetupError> {
     if CryptoProvider::get_default().is_none() {
         // An error is somebody else's provider in the same moment: as good.
         ring::default_provider().install_default().ok();
@@ -111,6 +133,7 @@ pub(super) fn client(options: &Options, base: &Url) -> Result<Client, SetupError
         .retry(retry::never())
         .no_proxy()
         .tcp_nodelay(true)
+        .tls_info(true)
         .connect_timeout(options.connect_timeout)
         .pool_idle_timeout(POOL_IDLE);
     let certificates = match &options.ca_file {

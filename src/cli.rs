@@ -9,6 +9,7 @@ use crate::domain::{CardId, EntryId};
 
 mod atr;
 mod cards;
+mod check;
 mod csv;
 mod exit;
 mod load;
@@ -74,6 +75,8 @@ enum Command {
     Outbox(OutboxCommand),
     /// Show the audit trail, the oldest line first, or verify it
     Audit(AuditArguments),
+    /// Go every step from the readers to CM's answer, and tell what to do where one fails
+    Check,
     /// Check and show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -189,6 +192,7 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<exit::Exit, Failure> {
             verify::verify(config, out)
         }
         Command::Audit(audit) => trail::audit(config, audit, out),
+        Command::Check => check::check(config, out),
         Command::Config(ConfigCommand::Check) => station::check(config, out),
         Command::Config(ConfigCommand::Show) => station::show(config, out),
         Command::Config(ConfigCommand::Example) => out.text(&crate::config::example()),

@@ -3,13 +3,14 @@
 //! Three layers, held by `tests/layers`: pure modules that read no clock, file or socket
 //! ([`domain`], [`card`], [`engine`], [`rules`], [`wire`], [`config`]), edges that each own one
 //! thing outside ([`readers`], [`outbox`], [`remote`], [`control`], [`telemetry`]), and the shell
-//! that joins them ([`app`], [`cli`]). `docs/architecture.md` draws the picture.
+//! that joins them ([`app`], [`doctor`], [`cli`]). `docs/architecture.md` draws the picture.
 
 pub mod app;
 pub mod card;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod domain;
 pub mod engine;
 pub mod outbox;

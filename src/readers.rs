@@ -11,6 +11,7 @@
 mod board;
 mod diff;
 mod halt;
+mod look;
 mod monitor;
 mod probe;
 mod trail;
@@ -30,6 +31,8 @@ use tracing::{debug, warn};
 use crate::domain::{
     Atr, Departure, Identity, InsertionId, NotIdentified, NotIdentifiedReason, Probing, ReaderName,
 };
+
+pub use look::{Cards, Holds, Look, look};
 
 use board::Board;
 use monitor::{Monitor, Published};

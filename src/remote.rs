@@ -22,19 +22,23 @@ mod options;
 mod retry_after;
 mod setup;
 mod transport;
+mod way;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::domain::{
-    AwayReason, CallError, CardId, CompleteAnswer, Decision, Found, Identity, Numbers, PutAnswer,
-    Record, RecordId, RequestId, RequestStatus,
+    AwayReason, CallError, CardId, CompleteAnswer, Decision, Found, Identity, PutAnswer, Record,
+    RecordId, RequestId, RequestStatus,
 };
 use call::Call;
 use http::{Http, List};
 
 pub use options::{Auth, ClientCertificate, Kerberos, OAuth2, Options, Proof, Proxy};
 pub use setup::SetupError;
+pub use way::{Handshake, Hop, ShownCertificate, Way};
 
 /// CM, as it is reached from here. Clones share connections and credentials.
 #[derive(Clone)]
@@ -44,7 +48,7 @@ pub struct Remote {
 
 struct Inner {
     http: Http,
-    numbers: Numbers,
+    options: Options,
 }
 
 /// The two lists of open requests, not judged until it is known what to look for.
@@ -54,7 +58,32 @@ impl Remote {
     /// Prepares the client; nothing is sent. Reads `ca_file` and the system's roots, once.
     pub fn new(options: Options) -> Result<Self, SetupError> {
         let http = Http::new(&options)?;
-        Ok(Self { inner: Arc::new(Inner { http, numbers: options.numbers }) })
+        Ok(Self { inner: Arc::new(Inner { http, options }) })
+    }
+
+    /// The way to CM, to be taken step by step.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        Way::new(self.inner.options.clone(), self.inner.http.base())
+    }
+
+    /// What time it is at CM's server, where it says so; anybody may ask.
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, CallError> {
+        self.inner.http.greet().await
+    }
+
+    /// Gets the credentials that a call would show.
+    pub async fn prepare(&self) -> Result<(), CallError> {
+        self.inner.http.prepare().await
+    }
+
+    /// How many open requests this station's account sees.
+    pub async fn open_requests(&self) -> Result<usize, CallError> {
+        let mut seen = 0;
+        for status in judge::OPEN {
+            seen += self.inner.http.list(&Call::OpenRequests(status)).await??.len();
+        }
+        Ok(seen)
     }
 
     /// What CM knows about a card: the records of the first candidate that has any, and the open
@@ -73,7 +102,7 @@ impl Remote {
                 records = self.records(candidate.card_id).await?;
             }
         }
-        let requests = judge::requests_about(&records, open.0, &self.inner.numbers)?;
+        let requests = judge::requests_about(&records, open.0, &self.inner.options.numbers)?;
         let found = (!records.is_empty()).then(|| (candidate.clone(), records));
         Ok(Found { records: found, requests })
     }
@@ -105,7 +134,7 @@ impl Remote {
     /// first.
     pub async fn complete(&self, id: RequestId) -> Result<CompleteAnswer, CallError> {
         let body = self.inner.http.call(&Call::Complete(id)).await?;
-        judge::complete_answer(id, &body, &self.inner.numbers)
+        judge::complete_answer(id, &body, &self.inner.options.numbers)
     }
 
     /// The records of the likeliest card id and the open requests, side by side: the requests are

@@ -5,13 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::tls::TlsInfo;
-use reqwest::{Client, Request, Response, Url};
+use reqwest::{Client, Method, Request, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
 use super::classify::{Answer, End, classify, misread};
 use super::credentials::{Credentials, Next, Pass, Welcome};
-use super::retry_after::retry_after;
+use super::retry_after::{date, retry_after};
 use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
 use super::{AwayReason, CallError, Options, away};
@@ -52,6 +52,27 @@ impl Http {
             timeout: options.timeout,
             base,
         })
+    }
+
+    /// The URL under which the routes are.
+    pub(super) const fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Asks for nothing, as nobody, and tells what time it is there; `None` where it does not say.
+    pub(super) async fn greet(&self) -> Result<Option<Timestamp>, CallError> {
+        let request = Request::new(Method::HEAD, self.base.clone());
+        let deadline = Instant::now() + self.timeout;
+        let response = timeout_at(deadline, self.client.execute(request))
+            .await
+            .map_err(|_| self.late())?
+            .map_err(|error| self.peer.error(&error, Phase::Head))?;
+        Ok(date(response.headers()))
+    }
+
+    /// Gets what a call would show, and shows it to nobody.
+    pub(super) async fn prepare(&self) -> Result<(), CallError> {
+        self.credentials.pass(Instant::now() + self.timeout).await.map(drop)
     }
 
     /// The body of a good answer; anything else is an error, sorted.

@@ -18,14 +18,19 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
         // More digits than fit are a very long time.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
-        let now = self::text(headers, &DATE).and_then(date).unwrap_or(now);
-        Duration::try_from(date(text)?.duration_since(now)).unwrap_or(Duration::ZERO)
+        let now = date(headers).unwrap_or(now);
+        Duration::try_from(read_date(text)?.duration_since(now)).unwrap_or(Duration::ZERO)
     };
     Some(wait.min(LONGEST))
 }
 
+/// What time it is where the answer comes from (RFC 9110 section 6.6.1).
+pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    text(headers, &DATE).and_then(read_date)
+}
+
 /// A date in the one form that RFC 9110 section 5.6.7 lets servers write.
-fn date(text: &str) -> Option<Timestamp> {
+fn read_date(text: &str) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()
 }
 

@@ -21,6 +21,7 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
     ("control", &["domain", "wire"]),
     ("telemetry", &[]),
     ("app", EDGES_AND_PURE),
+    ("doctor", &["domain", "readers", "outbox", "remote", "control", "telemetry"]),
     ("cli", ALL),
 ];
 
@@ -37,8 +38,9 @@ const ALL: &[&str] = &[
     "remote",
     "control",
     "telemetry",
+    "doctor",
 ];
-const EDGES_AND_PURE: &[&str] = ALL.split_at(1).1;
+const EDGES_AND_PURE: &[&str] = ALL.split_at(1).1.split_at(11).0;
 
 pub(crate) const PURE: &[&str] = &["domain", "card", "rules", "wire", "config", "engine"];
 

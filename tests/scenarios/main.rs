@@ -8,6 +8,7 @@
     reason = "a scenario fails where something is not as expected"
 )]
 
+mod check;
 mod clocks;
 mod commands;
 mod completing;

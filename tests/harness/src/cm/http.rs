@@ -1,6 +1,7 @@
 //! HTTP/1.1, as much as a client of CM needs and as broken as a fault wants.
 
 use std::io;
+use std::time::SystemTime;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -86,6 +87,12 @@ async fn read_body(wire: &mut impl Wire, buffer: &mut Vec<u8>, call: &Call) -> i
     Ok(buffer.drain(..length).collect())
 }
 
+/// Writes an answer to HEAD: all but the body.
+pub(super) async fn write_head(wire: &mut impl Wire, answer: &Answer) -> io::Result<()> {
+    wire.write_all(&head(answer, Some(answer.body.len() as u64))).await?;
+    wire.flush().await
+}
+
 /// Writes an answer with its length.
 pub(super) async fn write_answer(wire: &mut impl Wire, answer: &Answer) -> io::Result<()> {
     let mut bytes = head(answer, Some(answer.body.len() as u64));
@@ -140,6 +147,7 @@ fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
     for (name, value) in &answer.headers {
         lines.push(format!("{name}: {value}"));
     }
+    lines.push(format!("Date: {}", httpdate::fmt_http_date(SystemTime::now())));
     lines.push("Server: Microsoft-IIS/10.0".to_owned());
     lines.push("X-Powered-By: ASP.NET".to_owned());
     match length {

@@ -17,7 +17,9 @@ use super::answer::Answer;
 use super::control;
 use super::desk::{Desk, Stage};
 use super::fault::Fault;
-use super::http::{Call, Wire, read_call, write_answer, write_chunked, write_half, write_huge};
+use super::http::{
+    Call, Wire, read_call, write_answer, write_chunked, write_half, write_head, write_huge,
+};
 
 /// What the owner of the server tells it.
 pub(super) enum Order {
@@ -126,6 +128,9 @@ async fn converse(mut wire: impl Resettable, shared: &Shared) -> io::Result<()> 
             _ => serve(&shared.desk, &call).await,
         };
         match delivery {
+            Delivery::Answer(answer) | Delivery::Chunked(answer) if call.method == "HEAD" => {
+                write_head(&mut wire, &answer).await?;
+            }
             Delivery::Answer(answer) => write_answer(&mut wire, &answer).await?,
             Delivery::Chunked(answer) => write_chunked(&mut wire, &answer).await?,
             Delivery::Huge(bytes) => write_huge(&mut wire, bytes).await?,

@@ -1,0 +1,52 @@
+//! `check`: every step from the configuration to CM's answer, each a line with its remedy.
+//!
+//! The steps come in the order in which a card's entry takes them: this machine's readers and
+//! outbox first, then the way of a packet. After a step that fails, those that need it are
+//! skipped, and say so. Nothing is changed anywhere, at CM least of all.
+
+mod cm;
+mod finding;
+mod network;
+mod station;
+
+use std::path::Path;
+
+use crate::domain::ReaderRules;
+use crate::remote::Remote;
+
+pub use finding::{Finding, Grade, Step, Verdict};
+
+/// Takes each finding when it is made: some steps take seconds.
+pub type Tell<'a> = &'a mut dyn FnMut(Finding);
+
+/// What is looked at on this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Station<'a> {
+    /// The outbox's file.
+    pub outbox: &'a Path,
+    /// The daemon's socket.
+    pub socket: &'a Path,
+    /// Which readers count.
+    pub readers: &'a ReaderRules,
+}
+
+/// Looks at readers and outbox.
+pub async fn examine_station(station: Station<'_>, tell: Tell<'_>) {
+    station::examine(station, tell).await;
+}
+
+/// Goes the way to CM.
+pub async fn examine_cm(remote: &Remote, tell: Tell<'_>) {
+    if network::examine(remote, tell).await {
+        cm::examine(remote, tell).await;
+    } else {
+        skip(cm::STEPS, "CM was not reached", tell);
+    }
+}
+
+/// Tells that steps were not taken, and why.
+pub fn skip(steps: &[Step], why: &str, tell: Tell<'_>) {
+    for step in steps {
+        tell(Finding::skipped(*step, why));
+    }
+}

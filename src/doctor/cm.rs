@@ -1,0 +1,136 @@
+//! What CM says: credentials, switched on, let in, allowed, JSON, and what the account sees.
+
+use super::finding::{Finding, Grade, Step};
+use super::{Tell, skip};
+use crate::domain::{AwayReason, CallError};
+use crate::remote::Remote;
+
+/// The steps that are taken here.
+pub(super) const STEPS: &[Step] =
+    &[Step::Credentials, Step::SwitchedOn, Step::LetIn, Step::Allowed, Step::Json, Step::Requests];
+
+/// The steps that one question answers.
+const ASKED: [Step; 5] = [Step::SwitchedOn, Step::LetIn, Step::Allowed, Step::Json, Step::Requests];
+
+pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) {
+    if let Err(error) = remote.prepare().await {
+        tell(Finding::of_call(Step::Credentials, &error));
+        skip(&ASKED, "there are no credentials", tell);
+        return;
+    }
+    tell(Finding::good(Step::Credentials, "obtained"));
+    let asked = remote.open_requests().await;
+    for finding in findings(&asked) {
+        tell(finding);
+    }
+}
+
+/// One answer, step by step: what it got past, where it ended, what is not known.
+fn findings(asked: &Result<usize, CallError>) -> Vec<Finding> {
+    let end = asked.as_ref().err().map(ended_at);
+    let mut findings = Vec::new();
+    let mut over = false;
+    for step in ASKED {
+        findings.push(match asked {
+            _ if over => Finding::skipped(step, "an earlier step failed"),
+            Err(error) if end == Some(step) => {
+                over = true;
+                failure(step, error)
+            }
+            Ok(seen) if step == Step::Requests => {
+                Finding::good(step, format!("{seen} open requests are visible to this account"))
+            }
+            Ok(_) | Err(_) => Finding::good(step, passed(step)),
+        });
+    }
+    findings
+}
+
+const fn passed(step: Step) -> &'static str {
+    match step {
+        Step::SwitchedOn => "CM's REST API answers",
+        Step::LetIn => "the account is let in",
+        Step::Allowed => "the account may list requests",
+        Step::Json => "it is CM that answers",
+        _ => "",
+    }
+}
+
+/// The step at which an answer ends the way.
+fn ended_at(error: &CallError) -> Step {
+    match error {
+        CallError::Away { reason: AwayReason::NotLetIn | AwayReason::Credentials, .. } => {
+            Step::LetIn
+        }
+        CallError::Away { reason: AwayReason::NotCm, .. } | CallError::WrongAnswer { .. } => {
+            Step::Json
+        }
+        CallError::Refused { .. } => Step::Allowed,
+        CallError::Away { .. } | CallError::Failed { .. } => Step::SwitchedOn,
+    }
+}
+
+fn failure(step: Step, error: &CallError) -> Finding {
+    match error {
+        CallError::Failed { http_status: 404, .. } => {
+            Finding::failed(step, Grade::Unreachable, error.detail(), AwayReason::ApiOff.remedy())
+        }
+        CallError::Refused { http_status: 403, .. } => Finding::failed(
+            step,
+            Grade::Refused,
+            error.detail(),
+            "give the station's account the permissions of docs/operations.md in CM",
+        ),
+        CallError::Away { .. }
+        | CallError::Failed { .. }
+        | CallError::Refused { .. }
+        | CallError::WrongAnswer { .. } => Finding::of_call(step, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn verdicts(asked: &Result<usize, CallError>) -> Vec<(Step, Verdict)> {
+        findings(asked).into_iter().map(|finding| (finding.step, finding.verdict)).collect()
+    }
+
+    fn away(reason: AwayReason) -> CallError {
+        CallError::Away { reason, detail: "x".to_owned(), retry_after: None }
+    }
+
+    #[test]
+    fn an_answer_that_is_good_passes_every_step() {
+        let verdicts = verdicts(&Ok(3));
+        assert_eq!(verdicts.len(), 5);
+        assert!(verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Good));
+        assert!(findings(&Ok(3))[4].words.starts_with("3 open requests"));
+    }
+
+    #[test]
+    fn an_answer_ends_at_its_step_and_what_comes_after_is_not_known() {
+        let refused =
+            CallError::Refused { http_status: 403, detail: "no".to_owned(), correlation_id: None };
+        let missing = CallError::Failed {
+            http_status: 404,
+            detail: "404".to_owned(),
+            correlation_id: None,
+            retry_after: None,
+        };
+        for (error, step, grade) in [
+            (missing, Step::SwitchedOn, Grade::Unreachable),
+            (away(AwayReason::NotLetIn), Step::LetIn, Grade::Refused),
+            (refused, Step::Allowed, Grade::Refused),
+            (away(AwayReason::NotCm), Step::Json, Grade::Unreachable),
+            (away(AwayReason::ServerError), Step::SwitchedOn, Grade::Unreachable),
+        ] {
+            let verdicts = verdicts(&Err(error));
+            let at = verdicts.iter().position(|(known, _)| *known == step).unwrap();
+            assert_eq!(verdicts[at].1, Verdict::Failed(grade));
+            assert!(verdicts[..at].iter().all(|(_, verdict)| *verdict == Verdict::Good));
+            assert!(verdicts[at + 1..].iter().all(|(_, verdict)| *verdict == Verdict::Skipped));
+        }
+    }
+}

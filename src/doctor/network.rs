@@ -1,0 +1,159 @@
+//! The way of a packet: name, connection, proxy, TLS, clock.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+
+use super::finding::{Finding, Step};
+use super::{Tell, skip};
+use crate::remote::{Handshake, Remote, ShownCertificate, Way};
+
+/// A certificate that ends sooner is told.
+const ENDS_SOON: Duration = Duration::from_hours(30 * 24);
+
+/// What Kerberos lets clocks differ by (RFC 4120 section 8.2), and OAuth's assertions too.
+const SKEW_LIMIT: Duration = Duration::from_mins(5);
+
+/// A clock that is set by the network does not differ by so much.
+const SKEW_WARNING: Duration = Duration::from_secs(30);
+
+/// Goes as far as the way leads; true where it leads to the end.
+pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) -> bool {
+    let way = remote.way();
+    let after_connection = &[Step::Proxy, Step::Tls, Step::Clock];
+    let Some(stream) = connect(&way, tell).await else {
+        skip(after_connection, "there is no connection", tell);
+        return false;
+    };
+    tell(Finding::good(Step::Proxy, "none"));
+    if !encrypt(&way, stream, tell).await {
+        skip(&[Step::Clock], "there is no TLS", tell);
+        return false;
+    }
+    compare_clocks(remote, tell).await
+}
+
+async fn connect(way: &Way, tell: Tell<'_>) -> Option<TcpStream> {
+    let hop = way.server();
+    let addresses = match way.resolve(hop).await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            tell(Finding::of_call(Step::NameResolution, &error));
+            skip(&[Step::Connection], "there is no address", tell);
+            return None;
+        }
+    };
+    tell(Finding::good(Step::NameResolution, format!("{} is {}", hop.host, list(&addresses))));
+    match way.connect(&addresses).await {
+        Ok((stream, address)) => {
+            tell(Finding::good(Step::Connection, format!("{address} takes connections")));
+            Some(stream)
+        }
+        Err(error) => {
+            tell(Finding::of_call(Step::Connection, &error));
+            None
+        }
+    }
+}
+
+async fn encrypt(way: &Way, stream: TcpStream, tell: Tell<'_>) -> bool {
+    if !way.is_encrypted() {
+        tell(Finding::good(Step::Tls, "not needed: cm.url leads to this machine"));
+        return true;
+    }
+    let Handshake { chain, version } = way.handshake(stream).await;
+    match version {
+        Err(error) => {
+            let shown = chain.first().map(|own| format!("; it shows {}", describe(own)));
+            let mut finding = Finding::of_call(Step::Tls, &error);
+            finding.words.push_str(&shown.unwrap_or_default());
+            tell(finding);
+            false
+        }
+        Ok(version) => {
+            tell(believed(version, &chain));
+            true
+        }
+    }
+}
+
+fn believed(version: &str, chain: &[ShownCertificate]) -> Finding {
+    let own = chain.first().map(describe).unwrap_or_default();
+    let words = format!("{version} with {own}");
+    let soon = Timestamp::now() + ENDS_SOON;
+    match chain.iter().find(|certificate| certificate.not_after < soon) {
+        Some(first) => {
+            let words = format!("{words}; {} ends at {:.0}", first.subject, first.not_after);
+            Finding::warning(Step::Tls, words, "have it renewed")
+        }
+        None => Finding::good(Step::Tls, words),
+    }
+}
+
+fn describe(certificate: &ShownCertificate) -> String {
+    let ShownCertificate { subject, issuer, not_after, .. } = certificate;
+    format!("{subject} by {issuer}, until {not_after:.0}")
+}
+
+async fn compare_clocks(remote: &Remote, tell: Tell<'_>) -> bool {
+    let there = match remote.server_time().await {
+        Ok(there) => there,
+        Err(error) => {
+            tell(Finding::of_call(Step::Clock, &error));
+            return false;
+        }
+    };
+    tell(there.map_or_else(
+        || Finding::skipped(Step::Clock, "the server does not say what time it is"),
+        |there| skew(Timestamp::now(), there),
+    ));
+    true
+}
+
+/// The server tells whole seconds, and the answer took its time.
+fn skew(here: Timestamp, there: Timestamp) -> Finding {
+    let by = here.duration_since(there).unsigned_abs();
+    let side = if here > there { "ahead of" } else { "behind" };
+    let words = format!("{} s {side} the server's", by.as_secs());
+    let remedy = "set this machine's clock, and keep it set by NTP (timedatectl set-ntp true)";
+    if by > SKEW_LIMIT {
+        Finding::failed(Step::Clock, super::Grade::Refused, words, remedy)
+    } else if by > SKEW_WARNING {
+        Finding::warning(Step::Clock, words, remedy)
+    } else {
+        Finding::good(Step::Clock, words)
+    }
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    let all: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Grade, Verdict};
+    use super::*;
+
+    fn verdict(here: &str) -> Verdict {
+        skew(here.parse().unwrap(), "2026-03-01T12:00:00Z".parse().unwrap()).verdict
+    }
+
+    #[test]
+    fn a_clock_may_be_off_by_seconds_but_not_by_minutes() {
+        assert_eq!(verdict("2026-03-01T12:00:02Z"), Verdict::Good);
+        assert_eq!(verdict("2026-03-01T11:59:30Z"), Verdict::Good);
+        assert_eq!(verdict("2026-03-01T12:01:00Z"), Verdict::Warning);
+        assert_eq!(verdict("2026-03-01T11:54:59Z"), Verdict::Failed(Grade::Refused));
+    }
+
+    #[test]
+    fn the_side_on_which_a_clock_is_off_is_told() {
+        let there = "2026-03-01T12:00:00Z".parse().unwrap();
+        let words = |here: &str| skew(here.parse().unwrap(), there).words;
+        assert_eq!(words("2026-03-01T12:00:40Z"), "40 s ahead of the server's");
+        assert_eq!(words("2026-03-01T11:59:20Z"), "40 s behind the server's");
+    }
+}

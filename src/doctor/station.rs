@@ -1,0 +1,146 @@
+//! This machine: pcscd, its readers, the outbox.
+
+use std::time::Duration;
+
+use super::finding::{Finding, Grade, Step};
+use super::{Station, Tell, skip};
+use crate::control::{Client, ClientError};
+use crate::domain::{ReaderName, ReaderRules, Snapshot, Stage};
+use crate::outbox::{self, OpenError};
+use crate::readers::{Cards, Holds, Look, look};
+
+/// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
+const PCSCD_PATIENCE: Duration = Duration::from_secs(8);
+
+/// What lets a user other than root reach pcscd, where that asks polkit.
+const POLKIT_REMEDY: &str = "install the polkit rule (docs/operations.md, \"pcscd and polkit\"), or run \
+     this as the user cardbridge; pcscd refuses everybody once it has 200 clients";
+
+pub(super) async fn examine(station: Station<'_>, tell: Tell<'_>) {
+    readers(station.readers, tell);
+    let client = Client::new(station.socket);
+    let finding = match client.status().await {
+        Ok(snapshot) => running(&snapshot),
+        Err(error) => stopped(station, &error),
+    };
+    tell(finding);
+}
+
+fn readers(rules: &ReaderRules, tell: Tell<'_>) {
+    match look(PCSCD_PATIENCE) {
+        Look::Answers { readers, cards } => {
+            tell(Finding::good(Step::Pcscd, "it answers"));
+            tell(permission(cards));
+            tell(attached(&readers, rules));
+        }
+        Look::Refused => {
+            tell(Finding::good(Step::Pcscd, "it is there"));
+            let words = "pcscd turns this user away (SecurityViolation)";
+            tell(Finding::failed(Step::Permission, Grade::Refused, words, POLKIT_REMEDY));
+            skip(&[Step::Readers], "pcscd tells this user nothing", tell);
+        }
+        Look::Away { why } => {
+            let remedy = "start it with `systemctl start pcscd.socket`";
+            tell(Finding::failed(Step::Pcscd, Grade::Unreachable, why, remedy));
+            skip(&[Step::Permission, Step::Readers], "pcscd is not reachable", tell);
+        }
+        Look::Silent => {
+            let words = format!("it does not answer within {} s", PCSCD_PATIENCE.as_secs());
+            let remedy = "restart it with `systemctl restart pcscd`; a reader or a card holds it";
+            tell(Finding::failed(Step::Pcscd, Grade::Unreachable, words, remedy));
+            skip(&[Step::Permission, Step::Readers], "pcscd does not answer", tell);
+        }
+    }
+}
+
+fn permission(cards: Cards) -> Finding {
+    let step = Step::Permission;
+    match cards {
+        Cards::Allowed => Finding::good(step, "this user may use pcscd and cards"),
+        Cards::Untried => {
+            Finding::good(step, "this user may use pcscd; no card was there to try with")
+        }
+        Cards::Refused => {
+            let words = "this user may use pcscd, but no cards (SecurityViolation)";
+            Finding::failed(step, Grade::Refused, words, POLKIT_REMEDY)
+        }
+    }
+}
+
+fn attached(readers: &[(ReaderName, Holds)], rules: &ReaderRules) -> Finding {
+    let told: Vec<_> = readers.iter().map(|(name, holds)| reader(name, *holds, rules)).collect();
+    if readers.is_empty() {
+        let remedy = "plug one in, and see that its driver is installed (libccid)";
+        Finding::warning(Step::Readers, "none", remedy)
+    } else {
+        Finding::good(Step::Readers, told.join("; "))
+    }
+}
+
+fn reader(name: &ReaderName, holds: Holds, rules: &ReaderRules) -> String {
+    let holds = match holds {
+        Holds::Nothing => "empty",
+        Holds::Card => "with a card",
+        Holds::MuteCard => "with a card that does not answer",
+    };
+    let off = if rules.place(name).enabled { "" } else { ", switched off" };
+    format!("{name} {holds}{off}")
+}
+
+fn running(snapshot: &Snapshot) -> Finding {
+    let outbox = &snapshot.outbox;
+    let words = format!(
+        "the daemon {} has it: {} waiting, {} parked",
+        snapshot.version, outbox.waiting, outbox.parked
+    );
+    let trouble = outbox.trouble.as_ref().or(snapshot.damage.as_ref());
+    match trouble {
+        Some(trouble) => {
+            let words = format!("{words}; {trouble}");
+            Finding::warning(
+                Step::Outbox,
+                words,
+                "see docs/operations.md, \"When something is wrong\"",
+            )
+        }
+        None if outbox.parked > 0 => {
+            Finding::warning(Step::Outbox, words, "look with `cardbridge outbox list`")
+        }
+        None => Finding::good(Step::Outbox, words),
+    }
+}
+
+/// The daemon does not answer: what is in its file.
+fn stopped(station: Station<'_>, error: &ClientError) -> Finding {
+    let step = Step::Outbox;
+    if let ClientError::NotAllowed(_) = error {
+        let remedy = "be root, or join the group cardbridge";
+        return Finding::warning(step, error.to_string(), remedy);
+    }
+    let listing = match outbox::open_read_only(station.outbox) {
+        Ok(outbox) => outbox.entries(),
+        Err(OpenError::Missing { path }) => {
+            let words = format!("the daemon does not run; {} is not there yet", path.display());
+            return Finding::warning(step, words, "start it: `systemctl start cardbridge`");
+        }
+        Err(error) => {
+            let remedy = "be root or the user cardbridge; see docs/operations.md";
+            let words = crate::telemetry::Chain(&error).to_string();
+            return Finding::failed(step, Grade::Broken, words, remedy);
+        }
+    };
+    match listing {
+        Ok(listing) => {
+            let parked =
+                listing.entries.iter().filter(|entry| matches!(entry.stage, Stage::Parked { .. }));
+            let parked = parked.count();
+            let waiting = listing.entries.len() - parked;
+            let words = format!("the daemon does not run; {waiting} waiting, {parked} parked");
+            Finding::warning(step, words, "start it: `systemctl start cardbridge`")
+        }
+        Err(error) => {
+            let words = crate::telemetry::Chain(&error).to_string();
+            Finding::failed(step, Grade::Broken, words, "see docs/operations.md")
+        }
+    }
+}

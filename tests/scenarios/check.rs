@@ -1,0 +1,169 @@
+//! `cardbridge check`: what an administrator reads when a station does not work.
+
+use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::cm::{Certificate, CmOptions, Fault};
+use cardbridge_harness::world::Output;
+
+use super::*;
+
+/// Every step, in order.
+const STEPS: [&str; 16] = [
+    "configuration",
+    "pcscd",
+    "permission",
+    "readers",
+    "outbox",
+    "name-resolution",
+    "connection",
+    "proxy",
+    "tls",
+    "clock",
+    "credentials",
+    "switched-on",
+    "let-in",
+    "allowed",
+    "json",
+    "requests",
+];
+
+/// The one step that failed, and how its line reads.
+#[track_caller]
+fn failed(output: &Output) -> (String, String, String) {
+    let report = output.json().unwrap();
+    assert_eq!(report["ok"], false, "{output:?}");
+    let checks = report["checks"].as_array().unwrap();
+    let at = checks.iter().position(|check| check["state"] == "failed").unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let check = &checks[at];
+    (text(&check["check"]), text(&check["words"]), text(&check["remedy"]))
+}
+
+#[test]
+fn a_good_station_passes_every_step_in_the_order_of_a_packets_life() {
+    let Some(world) = world() else { return };
+    let options =
+        CmOptions { tls: Some(Certificate::Good), store: Store::seed(), ..CmOptions::default() };
+    let world = world.cm(options).start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.cm.add_request(Request::approved(RETIRE, &Record::seed()));
+    let output = world.cli(&["check", "--json"]).unwrap();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let report = output.json().unwrap();
+    assert_eq!(report["ok"], true);
+    let checks = report["checks"].as_array().unwrap();
+    let steps: Vec<_> = checks.iter().map(|check| check["check"].as_str().unwrap()).collect();
+    assert_eq!(steps, STEPS);
+    let words = |step: &str| {
+        let check = checks.iter().find(|check| check["check"] == step).unwrap();
+        assert_eq!(check["state"], "ok", "{check}");
+        check["words"].as_str().unwrap().to_owned()
+    };
+    for (step, part) in [
+        ("readers", "with a card"),
+        ("outbox", "0 waiting, 0 parked"),
+        ("name-resolution", "127.0.0.1"),
+        ("tls", "TLS 1.3"),
+        ("clock", "0 s"),
+        ("requests", "2 open requests"),
+    ] {
+        assert!(words(step).contains(part), "{step}: {}", words(step));
+    }
+    // Nothing but questions reached CM.
+    assert_eq!(world.cm.puts().len(), 1);
+    let text = world.cli(&["check"]).unwrap();
+    assert_eq!(text.code, Some(0));
+    assert_eq!(text.stdout.lines().count(), STEPS.len(), "{}", text.stdout);
+    world.finish().unwrap();
+}
+
+#[test]
+fn what_cm_says_ends_the_check_at_its_step_with_a_remedy() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    for (fault, step, code, remedy) in [
+        (Fault::HtmlNotFound, "switched-on", 3, "Clm.WebApi.Enabled"),
+        (Fault::Unauthorized, "let-in", 4, "[cm.auth]"),
+        (Fault::Forbidden, "allowed", 4, "permissions"),
+        (Fault::HtmlOk, "json", 3, "cm.url"),
+        (Fault::Unavailable { retry_after: None }, "switched-on", 3, "server"),
+    ] {
+        world.cm.set_fault(fault);
+        let output = world.cli(&["check", "--json"]).unwrap();
+        let (failed, words, told) = failed(&output);
+        assert_eq!((failed.as_str(), output.code), (step, Some(code)), "{words}");
+        assert!(told.contains(remedy), "{step}: {told}");
+        world.cm.clear_faults();
+    }
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_certificate_that_is_not_believed_is_shown_all_the_same() {
+    for (certificate, part) in
+        [(Certificate::Expired, "until 20"), (Certificate::WrongName, "other.example.com")]
+    {
+        let Some(world) = world() else { return };
+        let options = CmOptions { tls: Some(certificate), ..CmOptions::default() };
+        let world = world.cm(options).without_daemon().start().unwrap();
+        let output = world.cli(&["check", "--json"]).unwrap();
+        let (step, words, remedy) = failed(&output);
+        assert_eq!((step.as_str(), output.code), ("tls", Some(3)), "{words}");
+        assert!(words.contains(part), "{words}");
+        assert!(remedy.contains("certificate"), "{remedy}");
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_ends_the_check_at_the_connection() {
+    let Some(world) = world() else { return };
+    let world = world.without_daemon().start().unwrap();
+    world.cm.go_away().unwrap();
+    let output = world.cli(&["check", "--json"]).unwrap();
+    let (step, words, _) = failed(&output);
+    assert_eq!((step.as_str(), output.code), ("connection", Some(3)), "{words}");
+    let report = output.json().unwrap();
+    let last = report["checks"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["check"], &last["state"]), (&"requests".into(), &"skipped".into()));
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_name_that_leads_nowhere_ends_the_check_at_the_name() {
+    let Some(world) = world() else { return };
+    let world =
+        world.without_daemon().config_set("cm.url", "\"https://nobody.invalid\"").start().unwrap();
+    let output = world.cli(&["check", "--json"]).unwrap();
+    let (step, words, _) = failed(&output);
+    assert_eq!((step.as_str(), output.code), ("name-resolution", Some(3)), "{words}");
+    assert!(words.contains("nobody.invalid"), "{words}");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_bad_configuration_is_told_and_the_readers_are_looked_at_all_the_same() {
+    let Some(world) = world() else { return };
+    let world =
+        world.without_daemon().config_extra("[cards]\natr_mismatch = \"ignore\"").start().unwrap();
+    let output = world.cli(&["check", "--json"]).unwrap();
+    let (step, words, remedy) = failed(&output);
+    assert_eq!((step.as_str(), output.code), ("configuration", Some(2)), "{words}");
+    assert!(words.contains("cards.atr_mismatch") && remedy.contains("warn"), "{words}: {remedy}");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_pcscd_that_is_not_there_is_told_and_cm_is_asked_all_the_same() {
+    let Some(world) = world() else { return };
+    let mut world = world.without_daemon().start().unwrap();
+    world.pcscd.kill9().unwrap();
+    let output = world.cli(&["check", "--json"]).unwrap();
+    let (step, words, remedy) = failed(&output);
+    assert_eq!((step.as_str(), output.code), ("pcscd", Some(3)), "{words}");
+    assert!(remedy.contains("systemctl start pcscd"), "{remedy}");
+    let report = output.json().unwrap();
+    let last = report["checks"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["check"], &last["state"]), (&"requests".into(), &"ok".into()));
+    world.finish().unwrap();
+}

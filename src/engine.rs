@@ -176,6 +176,7 @@ impl Engine {
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.abandon_slow_probes(now);
+        self.let_go_due(now);
         self.advance(now);
     }
 

@@ -187,6 +187,7 @@ pub static KEYS: &[Key] = &[
     Key::new("reader[].label", Text, Unset, "What people call the reader; its PC/SC name where not set.").shown(r#""Desk 3, left""#),
     Key::new("reader[].role", Text, Value(r#""desk""#), "A free word, for the rules."),
     Key::new("reader[].enabled", SWITCH, Value("true"), "Whether cards in it are looked at."),
+    Key::new("reader[].settle", Text, Value(r#""0s""#), "How long a card may be gone and still not have left, up to 5s: for contactless readers, where a card flickers. No first insertion waits for it.").shown(r#""150ms""#),
 
     Key::new("rule[].name", Text, Required, "What the audit trail calls the rule; no two the same.").shown(r#""retire-at-the-desk""#),
     Key::new("rule[].on", Text, Value(r#""inserted""#), "What sets the rule off: a card that is `inserted`, or one that is `removed`."),

@@ -1,12 +1,15 @@
 //! `[cm.numbers]`, `[[reader]]` and `[[rule]]`: the words of a site, checked against each other.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use toml::Value;
 
 use super::nearest::nearest;
 use super::problem::{Fault, Report, Reported};
 use super::scope::Scope;
 use super::tree::{Item, Leaf, Tree};
-use super::value::{choice, integer, quote, switch, text, word};
+use super::value::{choice, duration, integer, quote, switch, text, word};
 use crate::domain::{
     CardStatus, Glob, NumberMap, Numbers, ReaderRule, ReaderRules, RequestType, Trigger,
 };
@@ -18,6 +21,9 @@ struct Kind {
     section: &'static str,
     noun: &'static str,
 }
+
+/// A card that is away for longer than a few seconds was taken out.
+const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
 
 const REQUEST_TYPE: Kind = Kind { section: "cm.numbers.request_type", noun: "request type" };
 const CARD_STATUS: Kind = Kind { section: "cm.numbers.card_status", noun: "card status" };
@@ -81,7 +87,14 @@ fn reader(item: &Item, report: &mut Report) -> Result<ReaderRule, Reported> {
     let label = scope.optional("reader[].label", word);
     let role = scope.required("reader[].role", word);
     let enabled = scope.required("reader[].enabled", switch);
-    Ok(ReaderRule { matches: matches?, label: label?, role: role?, enabled: enabled? })
+    let settle = scope.required("reader[].settle", duration(SETTLE));
+    Ok(ReaderRule {
+        matches: matches?,
+        label: label?,
+        role: role?,
+        enabled: enabled?,
+        settle: settle?,
+    })
 }
 
 /// Every `[[rule]]`.

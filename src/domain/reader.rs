@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
@@ -117,6 +118,8 @@ pub struct ReaderRule {
     pub role: String,
     /// Whether cards in it are looked at.
     pub enabled: bool,
+    /// How long a card may be gone and still not have left.
+    pub settle: Duration,
 }
 
 /// What the configuration makes of a reader.
@@ -128,6 +131,9 @@ pub struct Place {
     pub role: String,
     /// Whether cards in it are looked at.
     pub enabled: bool,
+    /// How long a card may be gone and still not have left.
+    #[serde(skip)]
+    pub settle: Duration,
 }
 
 /// Every `[[reader]]`, in file order.
@@ -146,11 +152,13 @@ impl ReaderRules {
                 label: rule.label.clone().unwrap_or_else(|| reader.as_str().to_owned()),
                 role: rule.role.clone(),
                 enabled: rule.enabled,
+                settle: rule.settle,
             },
             None => Place {
                 label: reader.as_str().to_owned(),
                 role: Self::DEFAULT_ROLE.to_owned(),
                 enabled: true,
+                settle: Duration::ZERO,
             },
         }
     }
@@ -175,12 +183,14 @@ mod tests {
                 label: None,
                 role: "out".into(),
                 enabled: true,
+                settle: Duration::ZERO,
             },
             ReaderRule {
                 matches: Glob::new("*"),
                 label: Some("B".into()),
                 role: "in".into(),
                 enabled: false,
+                settle: Duration::ZERO,
             },
         ]);
         assert_eq!(rules.place(&"Reader A".into()).role, "out");

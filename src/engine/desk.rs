@@ -1,9 +1,13 @@
 //! Readers and the cards in them, up to an identity.
 
+mod settling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use jiff::Timestamp;
+
+use settling::{Departed, Resumed};
 
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
@@ -25,15 +29,32 @@ struct Slot {
     place: Place,
     since: Timestamp,
     card: Card,
+    /// A card that was taken out just now, while it may turn out not to have been.
+    departed: Option<Departed>,
 }
 
 #[derive(Debug)]
 enum Card {
     None,
-    Mute { insertion: InsertionId },
-    Reading { presence: Presence, seen: Now, deadline: Instant },
-    Identified { presence: Presence, identity: Identity, entry: Option<EntryId> },
-    NotIdentified { presence: Presence, why: NotIdentified },
+    Mute {
+        insertion: InsertionId,
+    },
+    Reading {
+        presence: Presence,
+        seen: Now,
+        deadline: Instant,
+    },
+    /// `stay` is the insertion that the stay began with.
+    Identified {
+        presence: Presence,
+        identity: Identity,
+        entry: Option<EntryId>,
+        stay: InsertionId,
+    },
+    NotIdentified {
+        presence: Presence,
+        why: NotIdentified,
+    },
 }
 
 impl Card {
@@ -52,7 +73,7 @@ impl Card {
             Self::None => CardView::Empty,
             Self::Mute { .. } => CardView::Mute,
             Self::Reading { presence, .. } => CardView::Reading { atr: presence.atr.clone() },
-            Self::Identified { presence, identity, entry } => CardView::Identified {
+            Self::Identified { presence, identity, entry, stay: _ } => CardView::Identified {
                 atr: presence.atr.clone(),
                 identity: identity.clone(),
                 entry: *entry,
@@ -78,10 +99,8 @@ impl Desk {
             .values()
             .filter_map(|slot| match slot.card {
                 Card::Reading { deadline, .. } => Some(deadline),
-                Card::None
-                | Card::Mute { .. }
-                | Card::Identified { .. }
-                | Card::NotIdentified { .. } => None,
+                Card::None => slot.settles_at(),
+                Card::Mute { .. } | Card::Identified { .. } | Card::NotIdentified { .. } => None,
             })
             .min()
     }
@@ -107,18 +126,15 @@ impl Desk {
             reader: reader.clone(),
             place: slot.place.clone(),
             since: slot.since,
-            card: slot.card.view(),
+            card: slot.view(),
         };
         self.readers.iter().map(view).collect()
     }
 
     /// Notes which entry an insertion made, and that the card is in the reader.
     pub(super) fn entered(&mut self, insertion: InsertionId, draft: &Draft, entry: EntryId) {
-        if let Some(slot) = self.readers.get_mut(&draft.reader)
-            && slot.card.insertion() == Some(insertion)
-            && let Card::Identified { entry: known, .. } = &mut slot.card
-        {
-            *known = Some(entry);
+        if let Some(slot) = self.readers.get_mut(&draft.reader) {
+            slot.entered(insertion, entry);
         }
         let stay = Stay {
             reader: draft.reader.clone(),
@@ -157,6 +173,7 @@ impl Engine {
                 format!("the PC/SC service went away: {reason}"),
             )
         };
+        self.let_go_all();
         for (reader, slot) in std::mem::take(&mut self.desk.readers) {
             if let Card::Reading { presence, .. } = slot.card {
                 self.note_not_identified(&reader, &slot.place, Some(presence.atr), &why(), now);
@@ -184,16 +201,19 @@ impl Engine {
 
     pub(super) fn attached(&mut self, reader: ReaderName, now: Now) {
         let place = self.policy.readers.place(&reader);
-        self.desk.readers.insert(reader, Slot { place, since: now.wall, card: Card::None });
+        let slot = Slot { place, since: now.wall, card: Card::None, departed: None };
+        self.desk.readers.insert(reader, slot);
     }
 
     pub(super) fn detached(&mut self, reader: &ReaderName, now: Now) {
         self.empty(reader, Departure::Unclear, now);
+        self.let_go(reader);
         self.desk.readers.remove(reader);
     }
 
     pub(super) fn card_present(&mut self, presence: Presence, now: Now) {
         self.make_room(&presence.reader, presence.insertion, now);
+        self.let_go_unless_back(&presence);
         let deadline = now.mono + self.policy.probe_deadline;
         let reader = presence.reader.clone();
         let Some(slot) = self.desk.readers.get_mut(&reader) else { return };
@@ -221,6 +241,7 @@ impl Engine {
 
     pub(super) fn card_mute(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
         self.make_room(reader, insertion, now);
+        self.let_go(reader);
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         slot.since = now.wall;
         slot.card = Card::Mute { insertion };
@@ -243,7 +264,7 @@ impl Engine {
         now: Now,
     ) {
         let current = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
-        if current == Some(insertion) {
+        if current == Some(insertion) && !self.depart(reader, how, now) {
             self.empty(reader, how, now);
         }
     }
@@ -253,6 +274,12 @@ impl Engine {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         let card = std::mem::replace(&mut slot.card, Card::None);
         slot.since = now.wall;
+        self.left(reader, card, how, now);
+    }
+
+    /// What follows from it that a card left.
+    fn left(&mut self, reader: &ReaderName, card: Card, how: Departure, now: Now) {
+        let Some(slot) = self.desk.readers.get(reader) else { return };
         let place = slot.place.clone();
         self.end_stay(reader);
         match card {
@@ -315,8 +342,22 @@ impl Engine {
         };
         let place = slot.place.clone();
         match result {
-            Ok(identity) => self.identified(presence, identity, (place, seen), now),
+            Ok(identity) => match self.resume(&presence, &identity) {
+                Resumed::Known => {}
+                Resumed::Unread { seen } => {
+                    self.identified(presence, identity, (place, seen), now);
+                }
+                Resumed::No => self.identified(presence, identity, (place, seen), now),
+            },
             Err(why) => {
+                // Gone again before it was read: its removal is on its way.
+                if why.reason == NotIdentifiedReason::Removed
+                    && self.depart(reader, Departure::Taken, now)
+                {
+                    return;
+                }
+                self.let_go(reader);
+                let Some(slot) = self.desk.readers.get_mut(reader) else { return };
                 let atr = presence.atr.clone();
                 slot.card = Card::NotIdentified { presence, why: why.clone() };
                 self.note_not_identified(reader, &place, Some(atr), &why, now);
@@ -338,7 +379,7 @@ impl Engine {
             self.end_stay(&presence.reader);
         }
         if let Some(slot) = self.desk.readers.get_mut(&presence.reader) {
-            slot.card = Card::Identified { presence, identity, entry };
+            slot.card = Card::Identified { presence, identity, entry, stay: insertion };
         }
         match entry {
             Some(entry) => self.desk.entered(insertion, &draft, entry),

@@ -11,5 +11,6 @@ mod outcomes;
 mod people;
 mod readers;
 mod removals;
+mod settling;
 mod storage;
 mod superseding;

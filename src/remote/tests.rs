@@ -7,9 +7,10 @@ use std::env;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::Duration;
 
 use super::*;
-use crate::domain::{Candidate, CardStatus, Family, IdRule, Serial};
+use crate::domain::{Candidate, CardStatus, Family, IdRule, Numbers, Serial};
 use server::{Reply, Seen, Server, answer};
 
 const CARD: &str = "bc88f13f-83ba-4037-8262-46eba1291c6e";
@@ -26,7 +27,9 @@ fn options(url: String) -> Options {
         timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(10),
         ca_file: None,
+        proxy: Proxy::None,
         auth: Auth::None,
+        client_certificate: None,
         numbers: Numbers::default(),
     }
 }

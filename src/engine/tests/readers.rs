@@ -249,6 +249,7 @@ fn a_changed_configuration_counts_from_the_next_card_and_the_next_decision_on() 
         label: Some("not used".to_owned()),
         role: "desk".to_owned(),
         enabled: false,
+        settle: Duration::ZERO,
     });
     world.tell(Event::Reconfigured(Box::new(policy)));
     world.cm.mood = Mood::Fine;

@@ -1,0 +1,154 @@
+//! Cards that flicker: gone and back within `[[reader]] settle`.
+//!
+//! A contactless card at the edge of the field leaves and comes many times in one tap. In a reader
+//! with a settle time a departure counts only once that time is over. A card that is back before is
+//! read again at once, and is the same stay only if it is the same card; a first arrival never waits.
+
+use std::time::Instant;
+
+use super::super::{Engine, Now, Presence};
+use super::{Card, Slot};
+use crate::domain::{Atr, CardView, Departure, EntryId, Identity, InsertionId, ReaderName};
+
+/// A card that was taken out just now.
+#[derive(Debug)]
+pub(super) struct Departed {
+    /// As it was; being read, or identified.
+    card: Card,
+    /// When it was taken out.
+    at: Now,
+    /// When it is gone for good.
+    until: Instant,
+}
+
+/// What a card that was read again is to the one that had departed.
+pub(super) enum Resumed {
+    /// The same: its stay goes on.
+    Known,
+    /// The first one was not read; the stay began when it was seen.
+    Unread {
+        /// When that was.
+        seen: Now,
+    },
+    /// There was none, or it was another one.
+    No,
+}
+
+impl Departed {
+    fn atr(&self) -> Option<&Atr> {
+        match &self.card {
+            Card::Reading { presence, .. }
+            | Card::Identified { presence, .. }
+            | Card::NotIdentified { presence, .. } => Some(&presence.atr),
+            Card::None | Card::Mute { .. } => None,
+        }
+    }
+}
+
+impl Slot {
+    /// When the card that departed is gone for good.
+    pub(super) fn settles_at(&self) -> Option<Instant> {
+        self.departed.as_ref().map(|departed| departed.until)
+    }
+
+    /// A card that may come back in a moment is still shown.
+    pub(super) fn view(&self) -> CardView {
+        match (&self.card, &self.departed) {
+            (Card::None, Some(departed)) => departed.card.view(),
+            (card, _) => card.view(),
+        }
+    }
+
+    /// Notes the entry of the stay that began with this insertion.
+    pub(super) fn entered(&mut self, insertion: InsertionId, entry: EntryId) {
+        let departed = self.departed.as_mut().map(|departed| &mut departed.card);
+        for card in [Some(&mut self.card), departed].into_iter().flatten() {
+            if let Card::Identified { entry: known, stay, .. } = card
+                && *stay == insertion
+            {
+                *known = Some(entry);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// The card is out of the reader, and may be back in a moment; false where that is not waited for.
+    pub(super) fn depart(&mut self, reader: &ReaderName, how: Departure, now: Now) -> bool {
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return false };
+        let waits = !slot.place.settle.is_zero() && how == Departure::Taken;
+        if !waits || !matches!(slot.card, Card::Reading { .. } | Card::Identified { .. }) {
+            return false;
+        }
+        let card = std::mem::replace(&mut slot.card, Card::None);
+        let until = now.mono + slot.place.settle;
+        slot.departed = Some(match slot.departed.take() {
+            // It was the same ATR that was back; who that was is not known.
+            Some(first) => Departed { until, ..first },
+            None => Departed { card, at: now, until },
+        });
+        true
+    }
+
+    /// A card is in the reader again: the one that departed is gone, unless this may be it.
+    pub(super) fn let_go_unless_back(&mut self, presence: &Presence) {
+        let departed =
+            self.desk.readers.get(&presence.reader).and_then(|slot| slot.departed.as_ref());
+        if departed.is_some_and(|departed| departed.atr() != Some(&presence.atr)) {
+            self.let_go(&presence.reader);
+        }
+    }
+
+    /// The card that departed is gone for good.
+    pub(super) fn let_go(&mut self, reader: &ReaderName) {
+        let slot = self.desk.readers.get_mut(reader);
+        if let Some(Departed { card, at, .. }) = slot.and_then(|slot| slot.departed.take()) {
+            self.left(reader, card, Departure::Taken, at);
+        }
+    }
+
+    /// No card that departed comes back.
+    pub(super) fn let_go_all(&mut self) {
+        let readers: Vec<_> = self.desk.readers.keys().cloned().collect();
+        for reader in readers {
+            self.let_go(&reader);
+        }
+    }
+
+    /// Cards whose time to come back is over are gone.
+    pub(in crate::engine) fn let_go_due(&mut self, now: Now) {
+        let due = |slot: &Slot| {
+            matches!(slot.card, Card::None) && slot.settles_at().is_some_and(|at| at <= now.mono)
+        };
+        let readers: Vec<_> = self
+            .desk
+            .readers
+            .iter()
+            .filter(|(_, slot)| due(slot))
+            .map(|(reader, _)| reader.clone())
+            .collect();
+        for reader in readers {
+            self.let_go(&reader);
+        }
+    }
+
+    /// Goes on with the stay of the card that departed, if this is that card.
+    pub(super) fn resume(&mut self, presence: &Presence, identity: &Identity) -> Resumed {
+        let Some(slot) = self.desk.readers.get_mut(&presence.reader) else { return Resumed::No };
+        match slot.departed.take() {
+            Some(Departed { card: Card::Reading { seen, .. }, .. }) => Resumed::Unread { seen },
+            Some(Departed {
+                card: Card::Identified { identity: known, entry, stay, .. }, ..
+            }) if known.key() == identity.key() => {
+                let (presence, identity) = (presence.clone(), identity.clone());
+                slot.card = Card::Identified { presence, identity, entry, stay };
+                Resumed::Known
+            }
+            departed => {
+                slot.departed = departed;
+                self.let_go(&presence.reader);
+                Resumed::No
+            }
+        }
+    }
+}

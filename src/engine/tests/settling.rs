@@ -1,0 +1,159 @@
+//! Cards that flicker, in a reader with a settle time and in one without.
+
+use std::time::Duration;
+
+use super::world::cm::{Mood, RETIRE};
+use super::world::{HOUR, SECOND, World, policy};
+use crate::domain::{CardView, EntryId, Glob, ReaderRule, Trigger};
+use crate::engine::Event;
+
+const MOMENT: Duration = Duration::from_millis(40);
+
+/// A world in which the left reader, and no other, has a settle time of 150 ms.
+fn contactless() -> World {
+    let mut world = World::new();
+    let mut policy = policy();
+    policy.readers.0.push(ReaderRule {
+        matches: Glob::new("Left"),
+        label: None,
+        role: "desk".to_owned(),
+        enabled: true,
+        settle: Duration::from_millis(150),
+    });
+    world.policy = policy.clone();
+    world.tell(Event::Reconfigured(Box::new(policy)));
+    world
+}
+
+fn flicker(world: &mut World, reader: &str, card: u8) {
+    world.remove(reader);
+    world.run(MOMENT);
+    world.insert(reader, card);
+}
+
+fn card(world: &World) -> CardView {
+    world.engine.reader_views().into_iter().next().unwrap().card
+}
+
+#[test]
+fn a_card_that_flickers_makes_one_entry() {
+    let mut world = contactless();
+    world.insert("Left", 1);
+    for _ in 0..5 {
+        world.run(SECOND);
+        flicker(&mut world, "Left", 1);
+    }
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+    let CardView::Identified { entry, .. } = card(&world) else { panic!("{:?}", card(&world)) };
+    assert_eq!(entry, Some(EntryId::new(1)));
+}
+
+#[test]
+fn a_card_that_flickers_elsewhere_makes_an_entry_each_time() {
+    let mut world = contactless();
+    world.insert("Right", 1);
+    world.run(SECOND);
+    flicker(&mut world, "Right", 1);
+    world.run(HOUR);
+    assert_eq!(world.entries(), 2);
+}
+
+#[test]
+fn a_card_that_flickers_before_it_is_read_makes_one_entry_and_no_complaint() {
+    let mut world = contactless();
+    world.probe = Some(Duration::from_millis(100));
+    world.insert("Left", 1);
+    for _ in 0..3 {
+        world.run(MOMENT);
+        flicker(&mut world, "Left", 1);
+    }
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+    let untold = world.disk.audit.iter().all(|line| line.outcome != "not-identified");
+    assert!(untold, "{:?}", world.disk.audit);
+}
+
+#[test]
+fn a_first_insertion_does_not_wait() {
+    let mut world = contactless();
+    world.probe = Some(Duration::ZERO);
+    world.insert("Left", 1);
+    world.run(Duration::from_millis(1));
+    assert_eq!(world.entries(), 1);
+}
+
+#[test]
+fn another_card_within_the_settle_time_is_an_insertion_of_its_own() {
+    let mut world = contactless();
+    world.insert("Left", 1);
+    world.run(SECOND);
+    flicker(&mut world, "Left", 2);
+    world.run(HOUR);
+    assert_eq!(world.entries(), 2);
+    flicker(&mut world, "Left", 1);
+    world.run(HOUR);
+    assert_eq!(world.entries(), 3);
+}
+
+#[test]
+fn a_card_that_comes_back_later_is_a_new_insertion() {
+    let mut world = contactless();
+    world.insert("Left", 1);
+    world.run(SECOND);
+    world.remove("Left");
+    assert!(matches!(card(&world), CardView::Identified { .. }), "it may come back");
+    world.run(Duration::from_millis(151));
+    assert_eq!(card(&world), CardView::Empty);
+    assert!(world.disk.stays.is_empty());
+    world.insert("Left", 1);
+    world.run(HOUR);
+    assert_eq!(world.entries(), 2);
+}
+
+#[test]
+fn a_card_that_flickers_is_taken_out_once() {
+    let mut world = contactless();
+    let mut policy = world.policy.clone();
+    policy.rules.rules[0].on = Trigger::Removed;
+    world.policy = policy.clone();
+    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.cm.request(1, RETIRE);
+    world.insert("Left", 1);
+    world.run(SECOND);
+    flicker(&mut world, "Left", 1);
+    world.run(SECOND);
+    assert_eq!(world.entries(), 1, "it was not taken out");
+    world.remove("Left");
+    world.run(HOUR);
+    assert_eq!(world.entries(), 2);
+}
+
+#[test]
+fn a_reader_that_goes_takes_a_card_that_might_have_come_back_with_it() {
+    let mut world = contactless();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(SECOND);
+    world.remove("Left");
+    world.run(MOMENT);
+    world.replug("Left");
+    assert_eq!(card(&world), CardView::Empty);
+    world.run(SECOND);
+    assert!(world.disk.stays.is_empty());
+}
+
+#[test]
+fn an_entry_that_gets_to_disk_while_its_card_is_gone_for_a_moment_is_that_cards() {
+    let mut world = contactless();
+    world.disk_latency = MOMENT / 2;
+    world.insert("Left", 1);
+    world.run_until(|world| matches!(card(world), CardView::Identified { entry: None, .. }));
+    world.remove("Left");
+    world.run(MOMENT);
+    world.insert("Left", 1);
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+    let CardView::Identified { entry, .. } = card(&world) else { panic!("{:?}", card(&world)) };
+    assert_eq!(entry, Some(EntryId::new(1)));
+}

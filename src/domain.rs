@@ -33,5 +33,8 @@ pub use inventory::{Inventory, Number};
 pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
 pub use probing::{CardRule, Families, Plan, Probing};
-pub use reader::{Departure, Glob, InsertionId, Place, ReaderName, ReaderRule, ReaderRules};
+pub use reader::{
+    Departure, Glob, InsertionId, Place, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule,
+    ReaderRules,
+};
 pub use snapshot::{CardView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot};

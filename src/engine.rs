@@ -147,6 +147,7 @@ impl Engine {
             Event::ServiceDown { reason } => self.service_down(reason, now),
             Event::ServiceSettled => self.service_settled(),
             Event::Attached { reader } => self.attached(reader, now),
+            Event::Described { reader, attributes } => self.described(&reader, attributes, now),
             Event::Detached { reader } => self.detached(&reader, now),
             Event::CardPresent(presence) => self.card_present(presence, now),
             Event::CardMute { reader, insertion } => self.card_mute(&reader, insertion, now),
@@ -175,6 +176,7 @@ impl Engine {
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.stop_waiting_for_attributes(now);
         self.abandon_slow_probes(now);
         self.let_go_due(now);
         self.advance(now);

@@ -9,6 +9,7 @@
 //! long for and what follows from it is the business of whoever takes the [`Observation`]s.
 
 mod board;
+mod describe;
 mod diff;
 mod halt;
 mod look;
@@ -29,9 +30,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
 use crate::domain::{
-    Atr, Departure, Identity, InsertionId, NotIdentified, NotIdentifiedReason, Probing, ReaderName,
+    Atr, Departure, Identity, InsertionId, NotIdentified, NotIdentifiedReason, Probing,
+    ReaderAttributes, ReaderName,
 };
 
+pub use describe::attributes;
 pub use look::{Cards, Holds, Look, look};
 
 use board::Board;
@@ -79,6 +82,13 @@ pub enum Observation {
     Attached {
         /// The reader.
         reader: ReaderName,
+    },
+    /// What a reader's driver tells of it; the answer to [`Readers::describe`].
+    Described {
+        /// The reader.
+        reader: ReaderName,
+        /// What it told; nothing, where it cannot.
+        attributes: ReaderAttributes,
     },
     /// A reader is gone; its card went before it.
     Detached {
@@ -223,6 +233,29 @@ impl Readers {
         };
         if self.observations.send(refused).is_err() {
             debug!("Nobody listens to the readers");
+        }
+    }
+
+    /// Asks a reader's driver what it tells of the reader; the answer comes as
+    /// [`Observation::Described`], unless pcscd or the driver hangs.
+    pub fn describe(&mut self, reader: &ReaderName) {
+        self.given_up.retain(|worker| !worker.has_ended());
+        if self.abandoned() >= MAX_ABANDONED {
+            debug!(%reader, "Too much hangs for the reader to be described");
+            return;
+        }
+        let (observations, described) = (self.observations.clone(), reader.clone());
+        let work = move |_halt| {
+            let attributes = describe::ask_driver(&described);
+            let told = Observation::Described { reader: described, attributes };
+            if observations.send(told).is_err() {
+                debug!("Nobody listens to the readers");
+            }
+        };
+        match Worker::spawn("reader-about", work) {
+            // Counted from the start: it is the driver's to end it.
+            Ok(worker) => self.given_up.push(worker),
+            Err(error) => debug!(%reader, %error, "No thread to describe the reader with"),
         }
     }
 

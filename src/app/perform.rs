@@ -17,6 +17,7 @@ use crate::telemetry::Chain;
 impl App {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
+            Effect::Describe { reader } => self.readers.describe(&reader),
             Effect::Probe { reader, insertion, atr } => {
                 self.readers.probe(&reader, insertion, &atr);
             }

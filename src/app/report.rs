@@ -1,7 +1,7 @@
 //! The log: what happened, with constant messages and values as fields.
 
 use crate::config::Settings;
-use crate::domain::{AuditLine, AwayReason, EntryId};
+use crate::domain::{AuditLine, AwayReason, EntryId, ReaderAttributes};
 use crate::engine::{Event, Notice, Restored};
 use crate::outbox::{Damage, Mended};
 use crate::readers::Observation;
@@ -45,6 +45,10 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
         Observation::ServiceUp | Observation::ServiceDown { .. } => {}
         Observation::Settled => tracing::debug!("Readers are known"),
         Observation::Attached { reader } => tracing::info!(%reader, "Reader attached"),
+        Observation::Described { reader, attributes } => {
+            let ReaderAttributes { vendor, serial } = attributes;
+            tracing::debug!(%reader, vendor, serial, "Reader described");
+        }
         Observation::Detached { reader } => tracing::info!(%reader, "Reader detached"),
         Observation::Inserted { reader, insertion, atr, .. } => {
             tracing::info!(%reader, %insertion, %atr, "Card inserted");
@@ -103,6 +107,7 @@ pub(super) fn happened(event: &Event, ids: Ids) {
         | Event::ServiceDown { .. }
         | Event::ServiceSettled
         | Event::Attached { .. }
+        | Event::Described { .. }
         | Event::Detached { .. }
         | Event::CardPresent(_)
         | Event::CardMute { .. }

@@ -166,6 +166,7 @@ pub(super) fn event(observation: Observation) -> Event {
         Observation::ServiceDown { reason } => Event::ServiceDown { reason },
         Observation::Settled => Event::ServiceSettled,
         Observation::Attached { reader } => Event::Attached { reader },
+        Observation::Described { reader, attributes } => Event::Described { reader, attributes },
         Observation::Detached { reader } => Event::Detached { reader },
         Observation::Inserted { reader, insertion, atr, event_count, at_start } => {
             Event::CardPresent(Presence { reader, insertion, atr, event_count, at_start })

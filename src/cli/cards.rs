@@ -152,7 +152,8 @@ async fn first_look(watch: &mut Watch) -> Result<BTreeMap<ReaderName, Option<Fou
             }
             Observation::ServiceDown { reason } => return Err(unreachable(&reason)),
             Observation::Settled => return Ok(readers),
-            Observation::ServiceUp | Observation::Probed { .. } => {}
+            Observation::ServiceUp | Observation::Described { .. } | Observation::Probed { .. } => {
+            }
         }
     }
 }

@@ -2,13 +2,20 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 use crate::app::credential;
 use crate::config::{
     Inputs, Loaded, NamedFile, Problem, Problems, Settings, Source, Unread, named_files, parse,
 };
-use crate::domain::{Atr, AtrPattern, NotIdentified, Numbers, Probing, ReaderName, ReaderRules};
+use crate::domain::{
+    Atr, AtrPattern, NotIdentified, Numbers, Place, Probing, ReaderName, ReaderRules,
+};
+use crate::readers::attributes;
+
+/// How long a reader's driver may take to tell what it tells.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
@@ -90,7 +97,14 @@ impl Desk {
 
     /// Why the card is not to be touched, if so.
     pub(super) fn leaves_alone(&self, reader: &ReaderName, atr: &Atr) -> Option<NotIdentified> {
-        NotIdentified::left_alone(&self.readers.place(reader), &self.skip_atr, atr)
+        NotIdentified::left_alone(&self.place(reader), &self.skip_atr, atr)
+    }
+
+    /// What the configuration makes of a reader. Its driver is asked only where that matters.
+    pub(super) fn place(&self, reader: &ReaderName) -> Place {
+        let asked = self.readers.need_attributes();
+        let told = asked.then(|| attributes(reader, DRIVER_PATIENCE));
+        self.readers.place(reader, &told.unwrap_or_default())
     }
 }
 

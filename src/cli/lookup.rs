@@ -94,7 +94,7 @@ fn by_id(card_id: CardId) -> Subject {
 async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject, Failure> {
     let desk = Desk::from(settings.clone());
     let card = read_card(&desk, reader).await?;
-    let role = desk.readers.place(&card.reader).role;
+    let role = desk.place(&card.reader).role;
     let mut about = json!({ "reader": card.reader, "atr": card.atr });
     merge(&mut about, &card.result);
     match card.result {

@@ -9,7 +9,9 @@ use super::out::Out;
 use super::text::{table, time};
 use super::trail;
 use crate::control::Client;
-use crate::domain::{CardView, LinkView, Numbers, ReaderView, ServiceView, Snapshot};
+use crate::domain::{
+    CardView, LinkView, Numbers, ReaderAttributes, ReaderView, ServiceView, Snapshot,
+};
 
 /// A way to ask the daemon that this configuration is for.
 pub(super) fn client(config: Option<&Path>) -> Result<Client, Failure> {
@@ -75,6 +77,14 @@ fn link(view: &LinkView) -> String {
     }
 }
 
+fn attributes_text(attributes: &ReaderAttributes) -> String {
+    let ReaderAttributes { vendor, serial } = attributes;
+    let vendor = vendor.as_ref().map(|vendor| format!("by {vendor}"));
+    let serial = serial.as_ref().map(|serial| format!("serial {serial}"));
+    let told: Vec<_> = vendor.into_iter().chain(serial).collect();
+    if told.is_empty() { String::new() } else { format!(", {}", told.join(", ")) }
+}
+
 fn reader_text(view: &ReaderView) -> String {
     let name = view.reader.as_str();
     let label = if view.place.label == name {
@@ -93,5 +103,6 @@ fn reader_text(view: &ReaderView) -> String {
         }
         CardView::NotIdentified { why, .. } => format!("not identified: {}", why.detail),
     };
-    format!("{label}: {card}, since {}", time(view.since))
+    let about = attributes_text(&view.attributes);
+    format!("{label}{about}: {card}, since {}", time(view.since))
 }

@@ -11,7 +11,7 @@ use super::scope::Scope;
 use super::tree::{Item, Leaf, Tree};
 use super::value::{choice, duration, integer, quote, switch, text, word};
 use crate::domain::{
-    CardStatus, Glob, NumberMap, Numbers, ReaderRule, ReaderRules, RequestType, Trigger,
+    CardStatus, NumberMap, Numbers, ReaderMatch, ReaderRule, ReaderRules, RequestType, Trigger,
 };
 use crate::rules::{Pick, Rule};
 
@@ -83,7 +83,8 @@ pub(super) fn readers(tree: &Tree, report: &mut Report) -> Result<ReaderRules, R
 
 fn reader(item: &Item, report: &mut Report) -> Result<ReaderRule, Reported> {
     let mut scope = Scope::item(item, report);
-    let matches = scope.required("reader[].match", |value| word(value).map(|g| Glob::new(&g)));
+    let matches =
+        scope.required("reader[].match", |value| word(value).map(|text| ReaderMatch::new(&text)));
     let label = scope.optional("reader[].label", word);
     let role = scope.required("reader[].role", word);
     let enabled = scope.required("reader[].enabled", switch);

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::keys::{OPEN, Support};
 use super::*;
 use crate::domain::{
-    AtrPattern, CardStatus, Family, IdRule, Probing, ReaderName, RequestType, Trigger,
+    AtrPattern, CardStatus, Family, IdRule, Probing, ReaderAttributes, ReaderName, RequestType,
+    Trigger,
 };
 use crate::rules::{AtrMismatch, Pick};
 
@@ -382,7 +383,7 @@ fn readers_and_rules_of_all_files_stand_in_file_order() {
     let names: Vec<_> = loaded.settings.rules.rules.iter().map(|r| r.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(effective(&loaded, "rule[3].name"), ("\"c\"".into(), "b.toml".into()));
-    let place = loaded.settings.readers.place(&ReaderName::from("X"));
+    let place = loaded.settings.readers.place(&ReaderName::from("X"), &ReaderAttributes::default());
     assert_eq!((place.label.as_str(), place.role.as_str(), place.enabled), ("X", "desk", false));
 
     let world = World::of(&format!("{MINIMAL}{}", rule("a"))).file("b.toml", &rule("a"));

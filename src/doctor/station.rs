@@ -7,10 +7,13 @@ use super::{Station, Tell, skip};
 use crate::control::{Client, ClientError};
 use crate::domain::{ReaderName, ReaderRules, Snapshot, Stage};
 use crate::outbox::{self, OpenError};
-use crate::readers::{Cards, Holds, Look, look};
+use crate::readers::{Cards, Holds, Look, attributes, look};
 
 /// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
 const PCSCD_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long a reader's driver may take to tell what it tells.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What lets a user other than root reach pcscd, where that asks polkit.
 const POLKIT_REMEDY: &str = "install the polkit rule (docs/operations.md, \"pcscd and polkit\"), or run \
@@ -83,8 +86,11 @@ fn reader(name: &ReaderName, holds: Holds, rules: &ReaderRules) -> String {
         Holds::Card => "with a card",
         Holds::MuteCard => "with a card that does not answer",
     };
-    let off = if rules.place(name).enabled { "" } else { ", switched off" };
-    format!("{name} {holds}{off}")
+    let told = attributes(name, DRIVER_PATIENCE);
+    let off = if rules.place(name, &told).enabled { "" } else { ", switched off" };
+    let by = told.vendor.map(|vendor| format!(" by {vendor}")).unwrap_or_default();
+    let serial = told.serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default();
+    format!("{name}{by}{serial} {holds}{off}")
 }
 
 fn running(snapshot: &Snapshot) -> Finding {

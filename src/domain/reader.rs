@@ -88,10 +88,10 @@ impl Glob {
         Self(WildMatch::new(pattern))
     }
 
-    /// Whether the glob stands for this name.
+    /// Whether the glob stands for this text.
     #[must_use]
-    pub fn matches(&self, reader: &ReaderName) -> bool {
-        self.0.matches(reader.as_str())
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.matches(text)
     }
 }
 
@@ -107,11 +107,65 @@ impl fmt::Debug for Glob {
     }
 }
 
+/// What a reader's driver tells of it, where it does (PC/SC part 3, section 3.1.1).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReaderAttributes {
+    /// `SCARD_ATTR_VENDOR_NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// `SCARD_ATTR_VENDOR_IFD_SERIAL_NO`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+}
+
+/// Which readers a rule is about.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReaderMatch {
+    /// Those with such a name.
+    Name(Glob),
+    /// Those of such a vendor.
+    Vendor(Glob),
+    /// The one with this serial number, or a few.
+    Serial(Glob),
+}
+
+impl ReaderMatch {
+    /// A glob over names; over vendors or serial numbers where the text says so in front, as in
+    /// `serial:3F0012*`. No PC/SC name begins like that.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        if let Some(pattern) = text.strip_prefix("vendor:") {
+            Self::Vendor(Glob::new(pattern))
+        } else if let Some(pattern) = text.strip_prefix("serial:") {
+            Self::Serial(Glob::new(pattern))
+        } else {
+            Self::Name(Glob::new(text))
+        }
+    }
+
+    /// Whether it is about this reader.
+    #[must_use]
+    pub fn matches(&self, reader: &ReaderName, attributes: &ReaderAttributes) -> bool {
+        let told = |glob: &Glob, value: &Option<String>| {
+            value.as_ref().is_some_and(|value| glob.matches(value))
+        };
+        match self {
+            Self::Name(glob) => glob.matches(reader.as_str()),
+            Self::Vendor(glob) => told(glob, &attributes.vendor),
+            Self::Serial(glob) => told(glob, &attributes.serial),
+        }
+    }
+
+    const fn needs_attributes(&self) -> bool {
+        matches!(self, Self::Vendor(_) | Self::Serial(_))
+    }
+}
+
 /// One `[[reader]]` of the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReaderRule {
     /// Which readers it is about.
-    pub matches: Glob,
+    pub matches: ReaderMatch,
     /// What people call the reader; its PC/SC name where this is not set.
     pub label: Option<String>,
     /// A free word for the rules.
@@ -144,10 +198,16 @@ impl ReaderRules {
     /// The role of a reader that no rule is about.
     pub const DEFAULT_ROLE: &str = "desk";
 
+    /// Whether a reader's name alone does not tell its place.
+    #[must_use]
+    pub fn need_attributes(&self) -> bool {
+        self.0.iter().any(|rule| rule.matches.needs_attributes())
+    }
+
     /// The place of a reader: the first rule that matches it, or label = name and role = "desk".
     #[must_use]
-    pub fn place(&self, reader: &ReaderName) -> Place {
-        match self.0.iter().find(|rule| rule.matches.matches(reader)) {
+    pub fn place(&self, reader: &ReaderName, attributes: &ReaderAttributes) -> Place {
+        match self.0.iter().find(|rule| rule.matches.matches(reader, attributes)) {
             Some(rule) => Place {
                 label: rule.label.clone().unwrap_or_else(|| reader.as_str().to_owned()),
                 role: rule.role.clone(),
@@ -171,31 +231,47 @@ mod tests {
     #[test]
     fn brackets_in_a_glob_are_literal() {
         let name = ReaderName::from("HID Omnikey 3121 [CCID Interface] (AB12) 00 00");
-        assert!(Glob::new("*Omnikey*[CCID Interface]*").matches(&name));
-        assert!(!Glob::new("*Omnikey*[XYZ]*").matches(&name));
+        assert!(Glob::new("*Omnikey*[CCID Interface]*").matches(name.as_str()));
+        assert!(!Glob::new("*Omnikey*[XYZ]*").matches(name.as_str()));
     }
 
     #[test]
     fn the_first_matching_rule_places_a_reader() {
         let rules = ReaderRules(vec![
             ReaderRule {
-                matches: Glob::new("*A*"),
+                matches: ReaderMatch::new("*A*"),
                 label: None,
                 role: "out".into(),
                 enabled: true,
                 settle: Duration::ZERO,
             },
             ReaderRule {
-                matches: Glob::new("*"),
+                matches: ReaderMatch::new("*"),
                 label: Some("B".into()),
                 role: "in".into(),
                 enabled: false,
                 settle: Duration::ZERO,
             },
         ]);
-        assert_eq!(rules.place(&"Reader A".into()).role, "out");
-        assert_eq!(rules.place(&"Reader A".into()).label, "Reader A");
-        assert!(!rules.place(&"other".into()).enabled);
-        assert_eq!(ReaderRules::default().place(&"other".into()).role, "desk");
+        let place = |rules: &ReaderRules, name: &str| {
+            rules.place(&name.into(), &ReaderAttributes::default())
+        };
+        assert_eq!(place(&rules, "Reader A").role, "out");
+        assert_eq!(place(&rules, "Reader A").label, "Reader A");
+        assert!(!place(&rules, "other").enabled);
+        assert_eq!(place(&ReaderRules::default(), "other").role, "desk");
+        assert!(!rules.need_attributes());
+    }
+
+    #[test]
+    fn a_reader_can_be_told_by_what_its_driver_says() {
+        let name = ReaderName::from("ACS ACR39U 01 00");
+        let told = ReaderAttributes { vendor: Some("ACS".into()), serial: Some("R-17".into()) };
+        let matches = |pattern: &str| ReaderMatch::new(pattern).matches(&name, &told);
+        assert!(matches("serial:R-1?") && matches("vendor:AC*") && matches("*ACR39U*"));
+        assert!(!matches("serial:R-2*") && !matches("vendor:HID") && !matches("R-17"));
+        let untold = ReaderAttributes::default();
+        assert!(!ReaderMatch::new("serial:*").matches(&name, &untold));
+        assert!(ReaderMatch::new("serial:*").needs_attributes());
     }
 }

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Atr, AuditLine, Entry, EntryId, Identity, NotIdentified, Place, ReaderName};
+use super::{
+    Atr, AuditLine, Entry, EntryId, Identity, NotIdentified, Place, ReaderAttributes, ReaderName,
+};
 
 /// Everything that `cardbridge status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,9 @@ pub struct ReaderView {
     pub reader: ReaderName,
     /// What the configuration makes of it.
     pub place: Place,
+    /// What its driver tells of it.
+    #[serde(default)]
+    pub attributes: ReaderAttributes,
     /// Since when the card state is as it is.
     pub since: Timestamp,
     /// What is in it.

@@ -1,5 +1,6 @@
 //! Readers and the cards in them, up to an identity.
 
+mod attributes;
 mod settling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,12 +8,14 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use attributes::{ATTRIBUTES_WITHIN, Attributes};
 use settling::{Departed, Resumed};
 
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
     Atr, AuditLine, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
-    NotIdentifiedReason, Place, ReaderName, ReaderRules, ReaderView, ServiceView, Stay, Trigger,
+    NotIdentifiedReason, Place, ReaderAttributes, ReaderName, ReaderRules, ReaderView, ServiceView,
+    Stay, Trigger,
 };
 
 /// What is known of the PC/SC service, the readers and the cards in them.
@@ -27,6 +30,7 @@ pub(super) struct Desk {
 #[derive(Debug)]
 struct Slot {
     place: Place,
+    attributes: Attributes,
     since: Timestamp,
     card: Card,
     /// A card that was taken out just now, while it may turn out not to have been.
@@ -38,6 +42,11 @@ enum Card {
     None,
     Mute {
         insertion: InsertionId,
+    },
+    /// Nobody knows yet what the configuration makes of the reader.
+    Waiting {
+        presence: Presence,
+        seen: Now,
     },
     Reading {
         presence: Presence,
@@ -62,7 +71,8 @@ impl Card {
         match self {
             Self::None => None,
             Self::Mute { insertion } => Some(*insertion),
-            Self::Reading { presence, .. }
+            Self::Waiting { presence, .. }
+            | Self::Reading { presence, .. }
             | Self::Identified { presence, .. }
             | Self::NotIdentified { presence, .. } => Some(presence.insertion),
         }
@@ -72,7 +82,9 @@ impl Card {
         match self {
             Self::None => CardView::Empty,
             Self::Mute { .. } => CardView::Mute,
-            Self::Reading { presence, .. } => CardView::Reading { atr: presence.atr.clone() },
+            Self::Waiting { presence, .. } | Self::Reading { presence, .. } => {
+                CardView::Reading { atr: presence.atr.clone() }
+            }
             Self::Identified { presence, identity, entry, stay: _ } => CardView::Identified {
                 atr: presence.atr.clone(),
                 identity: identity.clone(),
@@ -100,6 +112,7 @@ impl Desk {
             .filter_map(|slot| match slot.card {
                 Card::Reading { deadline, .. } => Some(deadline),
                 Card::None => slot.settles_at(),
+                Card::Waiting { .. } => slot.attributes.deadline(),
                 Card::Mute { .. } | Card::Identified { .. } | Card::NotIdentified { .. } => None,
             })
             .min()
@@ -107,7 +120,7 @@ impl Desk {
 
     pub(super) fn replace(&mut self, rules: &ReaderRules) {
         for (reader, slot) in &mut self.readers {
-            slot.place = rules.place(reader);
+            slot.place = rules.place(reader, &slot.attributes.told());
         }
     }
 
@@ -125,6 +138,7 @@ impl Desk {
         let view = |(reader, slot): (&ReaderName, &Slot)| ReaderView {
             reader: reader.clone(),
             place: slot.place.clone(),
+            attributes: slot.attributes.told(),
             since: slot.since,
             card: slot.view(),
         };
@@ -175,7 +189,7 @@ impl Engine {
         };
         self.let_go_all();
         for (reader, slot) in std::mem::take(&mut self.desk.readers) {
-            if let Card::Reading { presence, .. } = slot.card {
+            if let Card::Waiting { presence, .. } | Card::Reading { presence, .. } = slot.card {
                 self.note_not_identified(&reader, &slot.place, Some(presence.atr), &why(), now);
             }
         }
@@ -200,8 +214,10 @@ impl Engine {
     }
 
     pub(super) fn attached(&mut self, reader: ReaderName, now: Now) {
-        let place = self.policy.readers.place(&reader);
-        let slot = Slot { place, since: now.wall, card: Card::None, departed: None };
+        let place = self.policy.readers.place(&reader, &ReaderAttributes::default());
+        let attributes = Attributes::NotYet { until: now.mono + ATTRIBUTES_WITHIN };
+        let slot = Slot { place, attributes, since: now.wall, card: Card::None, departed: None };
+        self.effects.push_back(Effect::Describe { reader: reader.clone() });
         self.desk.readers.insert(reader, slot);
     }
 
@@ -214,10 +230,20 @@ impl Engine {
     pub(super) fn card_present(&mut self, presence: Presence, now: Now) {
         self.make_room(&presence.reader, presence.insertion, now);
         self.let_go_unless_back(&presence);
+        let Some(slot) = self.desk.readers.get_mut(&presence.reader) else { return };
+        slot.since = now.wall;
+        if self.policy.readers.need_attributes() && slot.attributes.deadline().is_some() {
+            slot.card = Card::Waiting { presence, seen: now };
+            return;
+        }
+        self.read(presence, now, now);
+    }
+
+    /// Has a card read that was seen a moment ago.
+    fn read(&mut self, presence: Presence, seen: Now, now: Now) {
         let deadline = now.mono + self.policy.probe_deadline;
         let reader = presence.reader.clone();
         let Some(slot) = self.desk.readers.get_mut(&reader) else { return };
-        slot.since = now.wall;
         let skip_atr = &self.policy.skip_atr;
         if let Some(why) = NotIdentified::left_alone(&slot.place, skip_atr, &presence.atr) {
             slot.card = Card::NotIdentified { presence, why };
@@ -228,7 +254,7 @@ impl Engine {
             insertion: presence.insertion,
             atr: presence.atr.clone(),
         });
-        slot.card = Card::Reading { presence, seen: now, deadline };
+        slot.card = Card::Reading { presence, seen, deadline };
     }
 
     /// A card that comes where another is was swapped for that between two looks.
@@ -283,7 +309,7 @@ impl Engine {
         let place = slot.place.clone();
         self.end_stay(reader);
         match card {
-            Card::Reading { presence, .. } => {
+            Card::Waiting { presence, .. } | Card::Reading { presence, .. } => {
                 let why = NotIdentified::new(
                     NotIdentifiedReason::Removed,
                     "the card was taken out before it was read".to_owned(),
@@ -333,6 +359,7 @@ impl Engine {
             }
             Card::None
             | Card::Mute { .. }
+            | Card::Waiting { .. }
             | Card::Reading { .. }
             | Card::Identified { .. }
             | Card::NotIdentified { .. } => {
@@ -399,6 +426,7 @@ impl Engine {
                 }
                 Card::Reading { .. }
                 | Card::None
+                | Card::Waiting { .. }
                 | Card::Mute { .. }
                 | Card::Identified { .. }
                 | Card::NotIdentified { .. } => None,

@@ -10,6 +10,11 @@ use crate::domain::{
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
+    /// Ask the reader's driver what it tells of the reader.
+    Describe {
+        /// Which.
+        reader: ReaderName,
+    },
     /// Read the card.
     Probe {
         /// Where.

@@ -3,7 +3,7 @@
 use super::Policy;
 use crate::domain::{
     Atr, AuditLine, CallError, CompleteAnswer, Departure, EntryId, Found, Identity, InsertionId,
-    NotIdentified, PutAnswer, ReaderName, Record, RequestStatus, Trigger,
+    NotIdentified, PutAnswer, ReaderAttributes, ReaderName, Record, RequestStatus, Trigger,
 };
 
 /// Something that happened.
@@ -22,6 +22,13 @@ pub enum Event {
     Attached {
         /// Which.
         reader: ReaderName,
+    },
+    /// A reader's driver told what it tells of it; nothing, where it cannot.
+    Described {
+        /// Which.
+        reader: ReaderName,
+        /// What it told.
+        attributes: ReaderAttributes,
     },
     /// A reader went.
     Detached {

@@ -5,6 +5,7 @@ pub(super) mod world;
 mod clocks;
 mod completing;
 mod crashes;
+mod described;
 mod knocks;
 mod outages;
 mod outcomes;

@@ -33,6 +33,7 @@ impl Board {
             Observation::ServiceDown { .. } => self.table().clear(),
             Observation::ServiceUp
             | Observation::Attached { .. }
+            | Observation::Described { .. }
             | Observation::Mute { .. }
             | Observation::Settled
             | Observation::Probed { .. } => {}

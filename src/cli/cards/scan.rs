@@ -97,7 +97,7 @@ impl Scan<'_> {
 
     fn show(&mut self, seen: Observation) -> Result<(), Failure> {
         match seen {
-            Observation::ServiceUp | Observation::Settled => Ok(()),
+            Observation::ServiceUp | Observation::Settled | Observation::Described { .. } => Ok(()),
             Observation::ServiceDown { reason } => self.service_down(&reason),
             Observation::Attached { reader } => {
                 self.event("reader-attached", &reader, "")?;

@@ -40,7 +40,7 @@ impl Departed {
             Card::Reading { presence, .. }
             | Card::Identified { presence, .. }
             | Card::NotIdentified { presence, .. } => Some(&presence.atr),
-            Card::None | Card::Mute { .. } => None,
+            Card::None | Card::Mute { .. } | Card::Waiting { .. } => None,
         }
     }
 }

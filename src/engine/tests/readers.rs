@@ -6,7 +6,7 @@ use super::world::cm::{ATR, Mood, RETIRE};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World, policy};
 use crate::domain::{
-    CardView, EntryId, Glob, InsertionId, NotIdentified, NotIdentifiedReason, ReaderRule,
+    CardView, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, ReaderMatch, ReaderRule,
     ServiceView,
 };
 use crate::engine::Event;
@@ -245,7 +245,7 @@ fn a_changed_configuration_counts_from_the_next_card_and_the_next_decision_on() 
     let mut policy = policy();
     policy.rules.rules.clear();
     policy.readers.0.push(ReaderRule {
-        matches: Glob::new("Right"),
+        matches: ReaderMatch::new("Right"),
         label: Some("not used".to_owned()),
         role: "desk".to_owned(),
         enabled: false,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::cm::{Mood, RETIRE};
 use super::world::{HOUR, SECOND, World, policy};
-use crate::domain::{CardView, EntryId, Glob, ReaderRule, Trigger};
+use crate::domain::{CardView, EntryId, ReaderMatch, ReaderRule, Trigger};
 use crate::engine::Event;
 
 const MOMENT: Duration = Duration::from_millis(40);
@@ -14,7 +14,7 @@ fn contactless() -> World {
     let mut world = World::new();
     let mut policy = policy();
     policy.readers.0.push(ReaderRule {
-        matches: Glob::new("Left"),
+        matches: ReaderMatch::new("Left"),
         label: None,
         role: "desk".to_owned(),
         enabled: true,

@@ -354,6 +354,10 @@ impl World {
     fn perform_all(&mut self) {
         self.bounded();
         while let Some(effect) = self.engine.poll_effect() {
+            if matches!(effect, Effect::Describe { .. }) {
+                // Drivers of this world tell nothing by themselves, and no card is touched.
+                continue;
+            }
             self.effects += 1;
             match self.crash {
                 Some(crash) if crash.at == self.effects => {

@@ -54,6 +54,7 @@ fn tell(observations: &[Observation]) -> String {
             }
             Observation::ServiceUp
             | Observation::ServiceDown { .. }
+            | Observation::Described { .. }
             | Observation::Settled
             | Observation::Probed { .. } => panic!("{observation:?}"),
         })

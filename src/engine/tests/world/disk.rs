@@ -109,7 +109,8 @@ impl Disk {
                 self.stays.remove(reader);
                 None
             }
-            Effect::Probe { .. }
+            Effect::Describe { .. }
+            | Effect::Probe { .. }
             | Effect::AbandonProbe { .. }
             | Effect::Lookup { .. }
             | Effect::ReadBack { .. }

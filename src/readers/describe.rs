@@ -1,0 +1,72 @@
+//! What a reader's driver tells of it, whether a card is in it or not.
+
+use std::ffi::CStr;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use pcsc::{Attribute, Context, Disposition, Error, Protocols, Scope, ShareMode};
+use tracing::debug;
+
+use super::wait;
+use crate::domain::{ReaderAttributes, ReaderName};
+
+/// Asks the driver, and gives up after a while: a thread that the driver holds is left behind.
+#[must_use]
+pub fn attributes(reader: &ReaderName, patience: Duration) -> ReaderAttributes {
+    let (answer, answers) = channel();
+    let asked = reader.clone();
+    let asker = thread::Builder::new().name("reader-about".to_owned());
+    // Nobody listens any more where it took too long.
+    let started = asker.spawn(move || answer.send(ask_driver(&asked)).ok());
+    match started {
+        Ok(_) => answers.recv_timeout(patience).unwrap_or_default(),
+        Err(_) => ReaderAttributes::default(),
+    }
+}
+
+/// Asks the driver. No card is powered or spoken to: the connection is to the reader itself.
+pub(super) fn ask_driver(reader: &ReaderName) -> ReaderAttributes {
+    ask(reader).unwrap_or_else(|error| {
+        debug!(%reader, %error, "Reader could not be described");
+        ReaderAttributes::default()
+    })
+}
+
+fn ask(reader: &ReaderName) -> Result<ReaderAttributes, Error> {
+    let context = Context::establish(Scope::System)?;
+    let connection =
+        context.connect(&wait::name(reader), ShareMode::Direct, Protocols::UNDEFINED)?;
+    let text = |attribute| connection.get_attribute_owned(attribute).ok().and_then(|it| text(&it));
+    let attributes = ReaderAttributes {
+        vendor: text(Attribute::VendorName),
+        serial: text(Attribute::VendorIfdSerialNo),
+    };
+    // Dropping it would reset a card that is in the reader.
+    if let Err((connection, error)) = connection.disconnect(Disposition::LeaveCard) {
+        debug!(%reader, %error, "Reader could not be let go of");
+        std::mem::forget(connection);
+    }
+    Ok(attributes)
+}
+
+/// A driver's text, with or without the zero that ends it in C.
+fn text(bytes: &[u8]) -> Option<String> {
+    let text = CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes);
+    let text = String::from_utf8_lossy(text);
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drivers_text_may_end_in_a_zero_and_be_empty() {
+        assert_eq!(text(b"ACS\0"), Some("ACS".to_owned()));
+        assert_eq!(text(b"ACS\0garbage"), Some("ACS".to_owned()));
+        assert_eq!(text(b" R-17 "), Some("R-17".to_owned()));
+        assert_eq!((text(b""), text(b"\0"), text(b"  \0")), (None, None, None));
+    }
+}

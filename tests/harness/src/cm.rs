@@ -27,12 +27,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::net::{bind, getsockname, socket_with, sockopt};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
+use crate::ports;
 use desk::Desk;
 use server::{Order, Shared};
 
@@ -95,8 +94,8 @@ impl Cm {
     /// Starts a simulator.
     pub fn start(options: CmOptions) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("cm-").tempdir()?;
-        let (port, address) =
-            reserve(options.listen).with_context(|| format!("cannot have {}", options.listen))?;
+        let (port, address) = ports::reserve(options.listen)
+            .with_context(|| format!("cannot have {}", options.listen))?;
         let listener = server::listen(address)?;
         let tls_dir = options.tls_dir.unwrap_or_else(|| dir.path().to_owned());
         let ca_file = options.tls.map(|_| tls_dir.join("ca.pem"));
@@ -282,19 +281,4 @@ impl Desk {
             requests.push(request);
         });
     }
-}
-
-/// Binds a socket that keeps the port; with "reuse address" the listener can
-/// have it too.
-fn reserve(address: SocketAddr) -> Result<(OwnedFd, SocketAddr)> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    // Not for the agent to inherit.
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    bind(&socket, &address)?;
-    let address = SocketAddr::try_from(getsockname(&socket)?)?;
-    Ok((socket, address))
 }

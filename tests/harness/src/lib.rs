@@ -7,9 +7,12 @@
 pub mod cards;
 pub mod cm;
 pub mod judge;
+pub mod kdc;
 pub mod netns;
 pub mod pcscd;
+mod ports;
 pub mod process;
+mod server;
 pub mod world;
 
 use std::io::Write as _;

@@ -4,12 +4,14 @@
 //! Nothing here depends on the cardbridge crate: harness and daemon share the
 //! protocols, never the code that speaks them.
 
+pub mod apache;
 pub mod cards;
 pub mod cm;
 pub mod judge;
 pub mod kdc;
 pub mod netns;
 pub mod pcscd;
+pub mod pki;
 mod ports;
 pub mod process;
 mod server;

@@ -4,6 +4,7 @@
 //! Nothing here depends on the cardbridge crate: harness and daemon share the
 //! protocols, never the code that speaks them.
 
+pub mod acceptor;
 pub mod apache;
 pub mod cards;
 pub mod cm;

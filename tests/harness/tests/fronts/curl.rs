@@ -60,6 +60,13 @@ impl Curl {
         assert!(command.status().expect("kinit runs").success());
     }
 
+    /// Lends the tickets to another client.
+    pub(crate) fn log_in(&self, command: &mut Command) {
+        if let Some(krb5_conf) = &self.krb5_conf {
+            client_environment(command, krb5_conf, self.dir.path());
+        }
+    }
+
     /// The arguments that present a client certificate.
     pub(crate) fn identity(&self, identity: &Identity) -> [String; 4] {
         let (certificate, key) = (self.dir.path().join("me.pem"), self.dir.path().join("me.key"));
@@ -75,16 +82,14 @@ impl Curl {
         if let Some(ca) = &self.ca {
             command.arg("--cacert").arg(ca);
         }
-        if let Some(krb5_conf) = &self.krb5_conf {
-            client_environment(&mut command, krb5_conf, self.dir.path());
-        }
+        self.log_in(&mut command);
         let output = command.args(more).arg(url).output().expect("curl runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        let last = text.rmatch_indices("HTTP/1.1 ").map(|(at, _)| at).next().unwrap_or(0);
-        let (head, body) = text[last..].split_once("\r\n\r\n").unwrap_or((&text[last..], ""));
+        let (_, last) = text.split_at(text.rfind("HTTP/1.1 ").unwrap_or(0));
+        let (head, body) = last.split_once("\r\n\r\n").unwrap_or((last, ""));
         let status = head.get(9..12).and_then(|code| code.parse().ok());
         Ok(Reply {
             status: status.expect("a status"),

@@ -15,6 +15,7 @@ pub mod pcscd;
 pub mod pki;
 mod ports;
 pub mod process;
+pub mod proxy;
 mod server;
 pub mod world;
 

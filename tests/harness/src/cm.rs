@@ -17,6 +17,7 @@ mod routes;
 mod server;
 mod store;
 mod tls;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -46,6 +47,7 @@ pub use model::{
 pub use routes::BASE_PATH;
 pub use store::Store;
 pub use tls::Certificate;
+pub use tokens::{ClientProof, TOKEN_PATH, TokenRequest, Tokens};
 
 /// How a simulator is set up.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct CmOptions {
     pub tls_dir: Option<PathBuf>,
     /// The only token let in; everybody is where `None`.
     pub bearer: Option<String>,
+    /// Gives tokens out, and lets only them in.
+    pub tokens: Option<Tokens>,
     /// What CM knows at the start.
     pub store: Store,
     /// Whether `/_sim/` is offered.
@@ -71,6 +75,7 @@ impl Default for CmOptions {
             tls: None,
             tls_dir: None,
             bearer: None,
+            tokens: None,
             store: Store::default(),
             control: false,
         }
@@ -106,6 +111,7 @@ impl Cm {
         let desk = Arc::new(Desk::default());
         desk.lock().store = options.store;
         desk.lock().bearer = options.bearer;
+        desk.lock().tokens = options.tokens;
         let (orders, inbox) = unbounded_channel();
         let shared = Shared {
             desk: Arc::clone(&desk),

@@ -89,7 +89,7 @@ impl Authority {
         }
         let key = new_key(self.signing)?;
         let certificate = leaf.signed_by(&key, &self.issuer)?;
-        Ok(Identity { certificate, key })
+        Ok(Identity { certificate, key, signing: self.signing })
     }
 }
 
@@ -98,6 +98,7 @@ impl Authority {
 pub struct Identity {
     certificate: Certificate,
     key: KeyPair,
+    signing: Signing,
 }
 
 impl Identity {
@@ -125,6 +126,23 @@ impl Identity {
         PrivateKeyDer::Pkcs8(self.key.serialize_der().into())
     }
 
+    /// The public key as ring wants it: a point, or PKCS#1.
+    pub(crate) fn public_key(&self) -> &[u8] {
+        self.key.public_key_raw()
+    }
+
+    /// What its key signs with.
+    #[must_use]
+    pub fn signing(&self) -> Signing {
+        self.signing
+    }
+
+    /// The certificate's SHA-1 thumbprint, by which Windows knows it.
+    #[must_use]
+    pub fn thumbprint(&self) -> [u8; 20] {
+        thumbprint(&self.certificate_der())
+    }
+
     /// Writes certificate and key to a file each.
     pub fn write(&self, certificate: &Path, key: &Path) -> Result<()> {
         let write = |path: &Path, text: String| {
@@ -148,4 +166,12 @@ fn new_key(signing: Signing) -> Result<KeyPair> {
         }
     };
     Ok(key)
+}
+
+/// The SHA-1 of a certificate.
+pub(crate) fn thumbprint(certificate: &[u8]) -> [u8; 20] {
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
+    let mut thumbprint = [0; 20];
+    thumbprint.copy_from_slice(digest.as_ref());
+    thumbprint
 }

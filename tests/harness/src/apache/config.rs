@@ -57,7 +57,8 @@ fn general(dir: &Path, address: SocketAddr) -> String {
 /// A simulator that was away is asked again at once.
 fn upstream(upstream: SocketAddr) -> String {
     format!(
-        "ProxyPass / http://{upstream}/ disablereuse=On retry=0\n\
+        "ProxyPreserveHost On\n\
+         ProxyPass / http://{upstream}/ disablereuse=On retry=0\n\
          RequestHeader set X-Remote-User expr=%{{REMOTE_USER}} \"expr=-n %{{REMOTE_USER}}\"\n\
          RequestHeader unset X-Remote-User \"expr=-z %{{REMOTE_USER}}\"\n"
     )

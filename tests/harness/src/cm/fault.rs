@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::answer::Answer;
+use super::tokens::oauth_error;
 
 /// One way of misbehaving. Where nothing else is said the call is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,13 @@ pub enum Fault {
     },
     /// The call is applied and answered in chunks, without Content-Length.
     Chunked,
+    /// 400 in OAuth's form, for the token endpoint.
+    OauthError {
+        /// OAuth's word for it, as `invalid_grant`.
+        error: String,
+    },
+    /// The call is done; `expires_in` comes as a string.
+    ExpiresInText,
 }
 
 /// A fault with its reach.
@@ -135,6 +143,7 @@ impl Fault {
             Self::ServerError { correlation } => Some(Answer::failure(*correlation)),
             Self::HtmlOk => Some(Answer::html(200)),
             Self::NoContent => Some(Answer::no_content()),
+            Self::OauthError { error } => Some(oauth_error(error)),
             Self::Reset
             | Self::Slow { .. }
             | Self::HoldBefore
@@ -148,7 +157,8 @@ impl Fault {
             | Self::CutInBody
             | Self::OtherUuid
             | Self::Huge { .. }
-            | Self::Chunked => None,
+            | Self::Chunked
+            | Self::ExpiresInText => None,
         }
     }
 
@@ -177,6 +187,9 @@ impl Fault {
         }
         if matches!(self, Self::TruncatedJson) {
             answer.body.truncate(answer.body.len() / 2);
+        }
+        if matches!(self, Self::ExpiresInText) {
+            answer.body = expires_in_text(&answer.body);
         }
         if matches!(self, Self::OtherUuid) {
             answer.body = other_uuid(&answer.body);
@@ -262,4 +275,14 @@ fn other_uuid(body: &[u8]) -> Vec<u8> {
     let tail = rest.split_once('"').map_or("", |(_, tail)| tail);
     let other = Uuid::new_v4();
     format!(r#"{head}"Uuid":"{other}"{tail}"#).into_bytes()
+}
+
+fn expires_in_text(body: &[u8]) -> Vec<u8> {
+    let Ok(mut object) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return body.to_vec();
+    };
+    if let Some(life) = object.get_mut("expires_in") {
+        *life = life.to_string().into();
+    }
+    object.to_string().into_bytes()
 }

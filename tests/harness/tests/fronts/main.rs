@@ -10,6 +10,7 @@ mod acceptor;
 mod apache;
 mod curl;
 mod proxy;
+mod tokens;
 
 use cardbridge_harness::kdc::{Kdc, KdcOptions};
 

@@ -11,7 +11,9 @@ mod control;
 mod desk;
 mod fault;
 mod http;
+mod iis;
 mod log;
+mod manners;
 mod model;
 mod routes;
 mod server;
@@ -116,6 +118,7 @@ impl Cm {
         let shared = Shared {
             desk: Arc::clone(&desk),
             tls,
+            connections: Arc::default(),
             control: options.control.then(|| orders.clone()),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -202,6 +205,11 @@ impl Cm {
     /// Ends every fault; what is held stays held.
     pub fn clear_faults(&self) {
         self.desk.change(|inner| inner.rules.clear());
+    }
+
+    /// Ends the sessions of [`Fault::SessionCookie`].
+    pub fn forget_sessions(&self) {
+        self.desk.change(|inner| inner.manners.forget_sessions());
     }
 
     /// Refuses connections and cuts the open ones.

@@ -12,6 +12,7 @@ use super::answer::Answer;
 use super::fault::{Fault, FaultRule, unauthorized};
 use super::http::Call;
 use super::log::LogEntry;
+use super::manners::Manners;
 use super::routes::{Done, perform};
 use super::store::Store;
 use super::tokens::Tokens;
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     pub(super) held: VecDeque<Held>,
     pub(super) bearer: Option<String>,
     pub(super) tokens: Option<Tokens>,
+    pub(super) manners: Manners,
 }
 
 impl Desk {
@@ -109,6 +111,7 @@ impl Desk {
             inner.log.push(LogEntry {
                 id,
                 at: SystemTime::now(),
+                connection: call.connection,
                 method: call.method.clone(),
                 target: call.target.clone(),
                 headers: call.headers.clone(),
@@ -124,6 +127,19 @@ impl Desk {
         });
         let attendance = Attendance { desk: self, id, status: None };
         (attendance, faults)
+    }
+
+    /// A 401 for a caller that a fault keeps out.
+    pub(super) fn refuse_unknown(&self, call: &Call, faults: &[Fault]) -> Option<Answer> {
+        self.change(|inner| faults.iter().find_map(|fault| inner.manners.refuse(fault, call)))
+    }
+
+    /// The answer with what the web server adds to it.
+    pub(super) fn tell(&self, call: &Call, faults: &[Fault], answer: Answer) -> Answer {
+        self.change(|inner| {
+            let tell = |answer, fault| inner.manners.tell(fault, call, answer);
+            faults.iter().fold(answer, tell)
+        })
     }
 
     /// A 401 for a caller without the expected token.

@@ -13,6 +13,8 @@ pub struct LogEntry {
     /// When it arrived.
     #[serde(serialize_with = "rfc3339")]
     pub at: SystemTime,
+    /// The number of the connection, from 1.
+    pub connection: u64,
     /// HTTP method.
     pub method: String,
     /// Path and query, as sent.

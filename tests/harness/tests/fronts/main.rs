@@ -9,6 +9,7 @@
 mod acceptor;
 mod apache;
 mod curl;
+mod manners;
 mod proxy;
 mod tokens;
 

@@ -34,6 +34,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
+use crate::pki::{Authority, Identity};
 use crate::ports;
 use desk::Desk;
 use server::{Order, Shared};
@@ -48,7 +49,7 @@ pub use model::{
 };
 pub use routes::BASE_PATH;
 pub use store::Store;
-pub use tls::Certificate;
+pub use tls::{Certificate, ClientCertificates};
 pub use tokens::{ClientProof, TOKEN_PATH, TokenRequest, Tokens};
 
 /// How a simulator is set up.
@@ -58,6 +59,8 @@ pub struct CmOptions {
     pub listen: SocketAddr,
     /// HTTPS with this certificate; plain HTTP where `None`.
     pub tls: Option<Certificate>,
+    /// Whether HTTPS asks clients for a certificate.
+    pub client_certificates: ClientCertificates,
     /// Where the CA's certificate goes; a temporary directory where `None`.
     pub tls_dir: Option<PathBuf>,
     /// The only token let in; everybody is where `None`.
@@ -75,6 +78,7 @@ impl Default for CmOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
+            client_certificates: ClientCertificates::NotAsked,
             tls_dir: None,
             bearer: None,
             tokens: None,
@@ -91,6 +95,7 @@ pub struct Cm {
     orders: UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
     address: SocketAddr,
+    ca: Option<Authority>,
     ca_file: Option<PathBuf>,
     _dir: TempDir,
     /// Bound, never listening: while CM is away nobody else gets its port.
@@ -106,9 +111,12 @@ impl Cm {
         let listener = server::listen(address)?;
         let tls_dir = options.tls_dir.unwrap_or_else(|| dir.path().to_owned());
         let ca_file = options.tls.map(|_| tls_dir.join("ca.pem"));
-        let tls = match (options.tls, &ca_file) {
-            (Some(certificate), Some(file)) => Some(tls::acceptor(certificate, file)?),
-            _ => None,
+        let (tls, ca) = match (options.tls, &ca_file) {
+            (Some(certificate), Some(file)) => {
+                let (tls, ca) = tls::acceptor(certificate, options.client_certificates, file)?;
+                (Some(tls), Some(ca))
+            }
+            _ => (None, None),
         };
         let desk = Arc::new(Desk::default());
         desk.lock().store = options.store;
@@ -126,7 +134,16 @@ impl Cm {
         let thread = thread.spawn(move || {
             drop(runtime.block_on(server::run(listener, shared, inbox)));
         })?;
-        Ok(Self { desk, orders, thread: Some(thread), address, ca_file, _dir: dir, _port: port })
+        Ok(Self {
+            desk,
+            orders,
+            thread: Some(thread),
+            address,
+            ca,
+            ca_file,
+            _dir: dir,
+            _port: port,
+        })
     }
 
     /// A simulator that knows the documentation's card and its Retire request.
@@ -151,6 +168,16 @@ impl Cm {
     #[must_use]
     pub fn ca_pem_path(&self) -> Option<PathBuf> {
         self.ca_file.clone()
+    }
+
+    /// A client certificate that its HTTPS accepts.
+    pub fn client(&self, name: &str) -> Result<Identity> {
+        self.ca.as_ref().context("it speaks plain HTTP")?.client(name)
+    }
+
+    /// A client certificate of the same CA that has expired.
+    pub fn expired_client(&self, name: &str) -> Result<Identity> {
+        self.ca.as_ref().context("it speaks plain HTTP")?.expired_client(name)
     }
 
     /// The token it lets in, if it asks for one.

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use cardbridge_harness::cm::{BASE_PATH, CONTROL_HELP, Certificate, Cm, CmOptions, Store, Tokens};
+use cardbridge_harness::cm::{
+    BASE_PATH, CONTROL_HELP, Certificate, ClientCertificates, Cm, CmOptions, Store, Tokens,
+};
 use cardbridge_harness::process::interrupted;
 use clap::Parser;
 
@@ -59,6 +61,7 @@ fn main() -> Result<()> {
     let cm = Cm::start(CmOptions {
         listen: arguments.listen,
         tls: arguments.tls.as_ref().map(|_| Certificate::Good),
+        client_certificates: ClientCertificates::NotAsked,
         tls_dir: arguments.tls,
         bearer: arguments.bearer,
         tokens,

@@ -112,6 +112,7 @@ impl Desk {
                 id,
                 at: SystemTime::now(),
                 connection: call.connection,
+                client_certificate: call.client_certificate.clone(),
                 method: call.method.clone(),
                 target: call.target.clone(),
                 headers: call.headers.clone(),

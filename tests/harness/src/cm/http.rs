@@ -22,6 +22,8 @@ pub(super) struct Call {
     pub(super) head_length: usize,
     /// The connection's number.
     pub(super) connection: u64,
+    /// The thumbprint of the client's certificate.
+    pub(super) client_certificate: Option<String>,
     /// How long the connection had waited for it; `None` for its first call.
     pub(super) idle: Option<Duration>,
 }
@@ -74,6 +76,7 @@ fn parse_head(buffer: &[u8]) -> io::Result<Option<(Call, usize)>> {
         body: Vec::new(),
         head_length: length,
         connection: 0,
+        client_certificate: None,
         idle: None,
     };
     Ok(Some((call, length)))

@@ -21,6 +21,7 @@ use super::fault::Fault;
 use super::http::{
     Call, Wire, read_call, write_answer, write_chunked, write_half, write_huge, write_slowly,
 };
+use crate::pki::thumbprint;
 
 /// What the owner of the server tells it.
 pub(super) enum Order {
@@ -104,29 +105,41 @@ async fn connection(socket: TcpStream, shared: Shared) {
     });
 }
 
-/// A connection that can be reset instead of closed.
-trait Resettable: Wire {
+/// A connection that can be reset instead of closed, and tells whose it is.
+trait Line: Wire {
     fn socket(&self) -> &TcpStream;
+    fn client_certificate(&self) -> Option<String>;
 }
 
-impl Resettable for TcpStream {
+impl Line for TcpStream {
     fn socket(&self) -> &TcpStream {
         self
     }
-}
 
-impl Resettable for TlsStream<TcpStream> {
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+    fn client_certificate(&self) -> Option<String> {
+        None
     }
 }
 
-async fn converse(mut wire: impl Resettable, shared: &Shared) -> io::Result<()> {
+impl Line for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+
+    fn client_certificate(&self) -> Option<String> {
+        let certificate = self.get_ref().1.peer_certificates()?.first()?;
+        Some(hex::encode(thumbprint(certificate)))
+    }
+}
+
+async fn converse(mut wire: impl Line, shared: &Shared) -> io::Result<()> {
     let mut buffer = Vec::new();
     let connection = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+    let client_certificate = wire.client_certificate();
     let mut last_answer: Option<Instant> = None;
     while let Some(mut call) = read_call(&mut wire, &mut buffer).await? {
         call.connection = connection;
+        call.client_certificate.clone_from(&client_certificate);
         call.idle = last_answer.map(|last| last.elapsed());
         let delivery = match &shared.control {
             Some(orders) if call.target.starts_with("/_sim/") => {

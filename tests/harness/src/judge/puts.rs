@@ -134,6 +134,7 @@ mod tests {
             id: usize::try_from(id).unwrap(),
             at,
             connection: 1,
+            client_certificate: None,
             method: method.to_owned(),
             target: target.to_owned(),
             headers: Vec::new(),

@@ -9,6 +9,7 @@
 mod acceptor;
 mod apache;
 mod curl;
+mod https;
 mod manners;
 mod proxy;
 mod tokens;

@@ -12,6 +12,7 @@ mod curl;
 mod https;
 mod manners;
 mod proxy;
+mod survivors;
 mod tokens;
 
 use cardbridge_harness::kdc::{Kdc, KdcOptions};

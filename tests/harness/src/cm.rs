@@ -11,12 +11,15 @@ mod control;
 mod desk;
 mod fault;
 mod http;
+mod iis;
 mod log;
+mod manners;
 mod model;
 mod routes;
 mod server;
 mod store;
 mod tls;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -27,12 +30,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::net::{bind, getsockname, socket_with, sockopt};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
+use crate::pki::{Authority, Identity};
+use crate::ports;
 use desk::Desk;
 use server::{Order, Shared};
 
@@ -46,7 +49,8 @@ pub use model::{
 };
 pub use routes::BASE_PATH;
 pub use store::Store;
-pub use tls::Certificate;
+pub use tls::{Certificate, ClientCertificates};
+pub use tokens::{ClientProof, TOKEN_PATH, TokenRequest, Tokens};
 
 /// How a simulator is set up.
 #[derive(Clone, Debug)]
@@ -55,10 +59,14 @@ pub struct CmOptions {
     pub listen: SocketAddr,
     /// HTTPS with this certificate; plain HTTP where `None`.
     pub tls: Option<Certificate>,
+    /// Whether HTTPS asks clients for a certificate.
+    pub client_certificates: ClientCertificates,
     /// Where the CA's certificate goes; a temporary directory where `None`.
     pub tls_dir: Option<PathBuf>,
     /// The only token let in; everybody is where `None`.
     pub bearer: Option<String>,
+    /// Gives tokens out, and lets only them in.
+    pub tokens: Option<Tokens>,
     /// What CM knows at the start.
     pub store: Store,
     /// Whether `/_sim/` is offered.
@@ -70,8 +78,10 @@ impl Default for CmOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
+            client_certificates: ClientCertificates::NotAsked,
             tls_dir: None,
             bearer: None,
+            tokens: None,
             store: Store::default(),
             control: false,
         }
@@ -85,6 +95,7 @@ pub struct Cm {
     orders: UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
     address: SocketAddr,
+    ca: Option<Authority>,
     ca_file: Option<PathBuf>,
     _dir: TempDir,
     /// Bound, never listening: while CM is away nobody else gets its port.
@@ -95,22 +106,27 @@ impl Cm {
     /// Starts a simulator.
     pub fn start(options: CmOptions) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("cm-").tempdir()?;
-        let (port, address) =
-            reserve(options.listen).with_context(|| format!("cannot have {}", options.listen))?;
+        let (port, address) = ports::reserve(options.listen)
+            .with_context(|| format!("cannot have {}", options.listen))?;
         let listener = server::listen(address)?;
         let tls_dir = options.tls_dir.unwrap_or_else(|| dir.path().to_owned());
         let ca_file = options.tls.map(|_| tls_dir.join("ca.pem"));
-        let tls = match (options.tls, &ca_file) {
-            (Some(certificate), Some(file)) => Some(tls::acceptor(certificate, file)?),
-            _ => None,
+        let (tls, ca) = match (options.tls, &ca_file) {
+            (Some(certificate), Some(file)) => {
+                let (tls, ca) = tls::acceptor(certificate, options.client_certificates, file)?;
+                (Some(tls), Some(ca))
+            }
+            _ => (None, None),
         };
         let desk = Arc::new(Desk::default());
         desk.lock().store = options.store;
         desk.lock().bearer = options.bearer;
+        desk.lock().tokens = options.tokens;
         let (orders, inbox) = unbounded_channel();
         let shared = Shared {
             desk: Arc::clone(&desk),
             tls,
+            connections: Arc::default(),
             control: options.control.then(|| orders.clone()),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -118,7 +134,16 @@ impl Cm {
         let thread = thread.spawn(move || {
             drop(runtime.block_on(server::run(listener, shared, inbox)));
         })?;
-        Ok(Self { desk, orders, thread: Some(thread), address, ca_file, _dir: dir, _port: port })
+        Ok(Self {
+            desk,
+            orders,
+            thread: Some(thread),
+            address,
+            ca,
+            ca_file,
+            _dir: dir,
+            _port: port,
+        })
     }
 
     /// A simulator that knows the documentation's card and its Retire request.
@@ -143,6 +168,16 @@ impl Cm {
     #[must_use]
     pub fn ca_pem_path(&self) -> Option<PathBuf> {
         self.ca_file.clone()
+    }
+
+    /// A client certificate that its HTTPS accepts.
+    pub fn client(&self, name: &str) -> Result<Identity> {
+        self.ca.as_ref().context("it speaks plain HTTP")?.client(name)
+    }
+
+    /// A client certificate of the same CA that has expired.
+    pub fn expired_client(&self, name: &str) -> Result<Identity> {
+        self.ca.as_ref().context("it speaks plain HTTP")?.expired_client(name)
     }
 
     /// The token it lets in, if it asks for one.
@@ -197,6 +232,11 @@ impl Cm {
     /// Ends every fault; what is held stays held.
     pub fn clear_faults(&self) {
         self.desk.change(|inner| inner.rules.clear());
+    }
+
+    /// Ends the sessions of [`Fault::SessionCookie`].
+    pub fn forget_sessions(&self) {
+        self.desk.change(|inner| inner.manners.forget_sessions());
     }
 
     /// Refuses connections and cuts the open ones.
@@ -282,19 +322,4 @@ impl Desk {
             requests.push(request);
         });
     }
-}
-
-/// Binds a socket that keeps the port; with "reuse address" the listener can
-/// have it too.
-fn reserve(address: SocketAddr) -> Result<(OwnedFd, SocketAddr)> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    // Not for the agent to inherit.
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    bind(&socket, &address)?;
-    let address = SocketAddr::try_from(getsockname(&socket)?)?;
-    Ok((socket, address))
 }

@@ -4,12 +4,19 @@
 //! Nothing here depends on the cardbridge crate: harness and daemon share the
 //! protocols, never the code that speaks them.
 
+pub mod acceptor;
+pub mod apache;
 pub mod cards;
 pub mod cm;
 pub mod judge;
+pub mod kdc;
 pub mod netns;
 pub mod pcscd;
+pub mod pki;
+mod ports;
 pub mod process;
+pub mod proxy;
+mod server;
 pub mod world;
 
 use std::io::Write as _;

@@ -9,6 +9,7 @@ mod agent;
 mod config;
 mod log;
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::thread;
@@ -40,7 +41,9 @@ pub struct WorldBuilder {
     binary: PathBuf,
     readers: usize,
     cm: CmOptions,
+    running_cm: Option<Cm>,
     config: Config,
+    environment: Vec<(String, OsString)>,
     daemon: bool,
 }
 
@@ -56,6 +59,33 @@ impl WorldBuilder {
     #[must_use]
     pub fn cm(mut self, options: CmOptions) -> Self {
         self.cm = options;
+        self
+    }
+
+    /// Takes a simulator that runs already, because a server stands before it.
+    #[must_use]
+    pub fn running_cm(mut self, cm: Cm) -> Self {
+        self.running_cm = Some(cm);
+        self
+    }
+
+    /// Sends the agent to another address than the simulator's own, for example
+    /// to the server that stands before it.
+    #[must_use]
+    pub fn cm_url(self, url: &str) -> Self {
+        self.config_set("cm.url", &config::quoted(url))
+    }
+
+    /// Names the CA behind that address.
+    #[must_use]
+    pub fn ca_file(self, file: &Path) -> Self {
+        self.config_set("cm.ca_file", &config::quoted(&file.display().to_string()))
+    }
+
+    /// Sets a variable in the environment of the agent and its commands.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -87,13 +117,17 @@ impl WorldBuilder {
     /// answers on its control socket.
     pub fn start(mut self) -> Result<World> {
         let dir = tempfile::Builder::new().prefix("cw-").tempdir()?;
-        let cm = Cm::start(self.cm)?;
+        let cm = match self.running_cm {
+            Some(cm) => cm,
+            None => Cm::start(self.cm)?,
+        };
         self.config.complete(dir.path(), &cm)?;
         let mut world = World {
             daemon: None,
             binary: self.binary,
             pcscd: Pcscd::start(PcscdOptions { readers: self.readers })?,
             cm,
+            environment: self.environment,
             expected_errors: Vec::new(),
             finished: false,
             dir,
@@ -116,6 +150,7 @@ pub struct World {
     pub pcscd: Pcscd,
     /// The simulated CM.
     pub cm: Cm,
+    environment: Vec<(String, OsString)>,
     expected_errors: Vec<String>,
     finished: bool,
     dir: TempDir,
@@ -129,7 +164,9 @@ impl World {
             binary: binary.as_ref().to_owned(),
             readers: 2,
             cm: CmOptions { store: Store::seed(), ..CmOptions::default() },
+            running_cm: None,
             config: Config::default(),
+            environment: Vec::new(),
             daemon: true,
         }
     }

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::cm::Cm;
 use cardbridge_harness::process::{Process, signal_pid, wait_until};
 use cardbridge_harness::skipped;
 use cardbridge_harness::world::World;
@@ -53,6 +54,28 @@ fn a_world_runs_an_agent_and_survives_its_death() {
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
     world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_agent_is_sent_to_what_stands_before_a_simulator_that_runs_already() {
+    let Some((_dir, agent)) = agent("honest") else { return };
+    let front = Cm::seed().unwrap();
+    let cm = Cm::seed().unwrap();
+    let behind = cm.address();
+    let world = World::builder(&agent)
+        .running_cm(cm)
+        .cm_url(&front.url())
+        .env("KRB5_CONFIG", "/nowhere/krb5.conf")
+        .start()
+        .unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    assert_eq!((front.puts().len(), world.cm.log().len()), (1, 0));
+    assert_eq!(world.cm.address(), behind);
+    let environment = fs::read(format!("/proc/{}/environ", world.daemon_pid().unwrap())).unwrap();
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(environment.contains("\0KRB5_CONFIG=/nowhere/krb5.conf\0"), "{environment}");
     world.finish().unwrap();
 }
 

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use cardbridge_harness::cm::{BASE_PATH, CONTROL_HELP, Certificate, Cm, CmOptions, Store};
+use anyhow::{Context as _, Result, bail};
+use cardbridge_harness::cm::{
+    BASE_PATH, CONTROL_HELP, Certificate, ClientCertificates, Cm, CmOptions, Store, Tokens,
+};
 use cardbridge_harness::process::interrupted;
 use clap::Parser;
 
@@ -25,6 +27,10 @@ struct Arguments {
     /// Lets in only who presents this token.
     #[arg(long, value_name = "TOKEN")]
     bearer: Option<String>,
+    /// Lets in only tokens that it gives out itself, at /adfs/oauth2/token, to
+    /// this client; the resource is `urn:cm`.
+    #[arg(long, value_name = "CLIENT:SECRET", conflicts_with = "bearer")]
+    oauth: Option<String>,
     /// Records and requests to start with, as `/_sim/state` shows them; the
     /// documentation's card and its Retire request if not given.
     #[arg(long, value_name = "FILE.json")]
@@ -42,12 +48,23 @@ fn main() -> Result<()> {
                 .with_context(|| format!("{} is not a state", file.display()))?
         }
     };
+    let tokens = match arguments.oauth.as_deref().map(|pair| pair.split_once(':')) {
+        None => None,
+        Some(None) => bail!("--oauth wants CLIENT:SECRET"),
+        Some(Some((client, secret))) => {
+            let tokens = Tokens::new("urn:cm");
+            tokens.register_secret(client, secret);
+            Some(tokens)
+        }
+    };
     let stop = interrupted()?;
     let cm = Cm::start(CmOptions {
         listen: arguments.listen,
         tls: arguments.tls.as_ref().map(|_| Certificate::Good),
+        client_certificates: ClientCertificates::NotAsked,
         tls_dir: arguments.tls,
         bearer: arguments.bearer,
+        tokens,
         store,
         control: true,
     })?;

@@ -1,5 +1,15 @@
 //! Answers, in CM's manner and in that of the web server in front of it.
 
+/// Who speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// IIS, or CM through it.
+    #[default]
+    Iis,
+    /// The driver before it, which closes the connection after an error.
+    Driver,
+}
+
 /// An HTTP answer before it is written out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -7,6 +17,7 @@ pub(super) struct Answer {
     pub(super) content_type: Option<&'static str>,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
+    pub(super) origin: Origin,
 }
 
 impl Answer {
@@ -16,11 +27,12 @@ impl Answer {
             content_type: Some("application/json; charset=utf-8"),
             headers: Vec::new(),
             body: body.into(),
+            origin: Origin::Iis,
         }
     }
 
     pub(super) fn no_content() -> Self {
-        Self { status: 204, content_type: None, headers: Vec::new(), body: Vec::new() }
+        Self { content_type: None, ..Self::json(204, "") }
     }
 
     /// What the web server says by itself: a page, whatever was asked for.
@@ -56,12 +68,19 @@ pub(super) fn reason(status: u16) -> &'static str {
         200 => "OK",
         201 => "Created",
         204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Redirect",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         411 => "Length Required",
+        413 => "Request Entity Too Large",
         429 => "Too Many Requests",
+        502 => "Bad Gateway",
         503 => "Service Unavailable",
         _ => "Internal Server Error",
     }

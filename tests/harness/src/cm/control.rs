@@ -32,7 +32,11 @@ Control API, for curl:
          too-many-requests (retry_after), unavailable (retry_after),
          server-error (correlation), server-error-after (correlation), html-ok,
          no-content, no-content-after, bom, array-for-object, truncated-json,
-         cut-in-body, other-uuid, huge (bytes), chunked
+         cut-in-body, other-uuid, huge (bytes), chunked, slow-body (ms),
+         lower-case-names, challenge (schemes), iis-error (status, substatus),
+         pool-stopped, head-too-long (bytes), redirect (status, location),
+         any-ticket (persist_ms), stale-login (idle_ms), session-cookie,
+         oauth-error (error), expires-in-text
   DELETE /_sim/faults     clears them
   POST   /_sim/release    releases the calls that are held
   POST   /_sim/away/MS    refuses connections for MS milliseconds

@@ -12,8 +12,10 @@ use super::answer::Answer;
 use super::fault::{Fault, FaultRule, unauthorized};
 use super::http::Call;
 use super::log::LogEntry;
-use super::routes::perform;
+use super::manners::Manners;
+use super::routes::{Done, perform};
 use super::store::Store;
+use super::tokens::Tokens;
 
 /// At which point a call is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub(super) struct Inner {
     pub(super) rules: Vec<FaultRule>,
     pub(super) held: VecDeque<Held>,
     pub(super) bearer: Option<String>,
+    pub(super) tokens: Option<Tokens>,
+    pub(super) manners: Manners,
 }
 
 impl Desk {
@@ -107,6 +111,8 @@ impl Desk {
             inner.log.push(LogEntry {
                 id,
                 at: SystemTime::now(),
+                connection: call.connection,
+                client_certificate: call.client_certificate.clone(),
                 method: call.method.clone(),
                 target: call.target.clone(),
                 headers: call.headers.clone(),
@@ -124,8 +130,25 @@ impl Desk {
         (attendance, faults)
     }
 
+    /// A 401 for a caller that a fault keeps out.
+    pub(super) fn refuse_unknown(&self, call: &Call, faults: &[Fault]) -> Option<Answer> {
+        self.change(|inner| faults.iter().find_map(|fault| inner.manners.refuse(fault, call)))
+    }
+
+    /// The answer with what the web server adds to it.
+    pub(super) fn tell(&self, call: &Call, faults: &[Fault], answer: Answer) -> Answer {
+        self.change(|inner| {
+            let tell = |answer, fault| inner.manners.tell(fault, call, answer);
+            faults.iter().fold(answer, tell)
+        })
+    }
+
     /// A 401 for a caller without the expected token.
     pub(super) fn refuse_stranger(&self, call: &Call) -> Option<Answer> {
+        let tokens = self.lock().tokens.clone();
+        if let Some(tokens) = tokens {
+            return tokens.refuse_stranger(call);
+        }
         let expected = format!("Bearer {}", self.lock().bearer.as_ref()?);
         let known = call.header("authorization") == Some(&expected);
         (!known).then(|| unauthorized("Bearer"))
@@ -160,7 +183,11 @@ impl Attendance<'_> {
 
     pub(super) fn perform(&self, call: &Call) -> Answer {
         self.desk.change(|inner| {
-            let done = perform(&mut inner.store, call);
+            let token = inner.tokens.as_ref().and_then(|tokens| tokens.answer(call));
+            let done = match token {
+                Some(answer) => Done { answer, applied: false },
+                None => perform(&mut inner.store, call),
+            };
             if let Some(entry) = inner.log.get_mut(self.id) {
                 entry.applied = done.applied;
                 entry.performed_at = Some(SystemTime::now());

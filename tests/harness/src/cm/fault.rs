@@ -1,9 +1,11 @@
 //! What can be wrong with CM, its web server or the way to it.
 
+mod answers;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::answer::Answer;
+pub(super) use answers::unauthorized;
 
 /// One way of misbehaving. Where nothing else is said the call is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +76,65 @@ pub enum Fault {
     },
     /// The call is applied and answered in chunks, without Content-Length.
     Chunked,
+    /// 400 in OAuth's form, for the token endpoint.
+    OauthError {
+        /// OAuth's word for it, as `invalid_grant`.
+        error: String,
+    },
+    /// The call is done; `expires_in` comes as a string.
+    ExpiresInText,
+    /// 401 that asks for these schemes, a field each.
+    Challenge {
+        /// As `Negotiate` and `NTLM`, or `NTLM` alone.
+        schemes: Vec<String>,
+    },
+    /// IIS's own page for this status.
+    IisError {
+        /// As 403.
+        status: u16,
+        /// As 7; the page that names it is for callers on the server itself,
+        /// unless somebody turned detailed errors on.
+        substatus: Option<u16>,
+    },
+    /// 503 of the driver before IIS, which closes the connection: the
+    /// application pool is stopped.
+    PoolStopped,
+    /// 400 of the driver before IIS, which closes the connection: for calls
+    /// whose header is longer.
+    HeadTooLong {
+        /// The longest that is taken; 16,384 unless somebody changed it.
+        bytes: usize,
+    },
+    /// Sends the caller elsewhere.
+    Redirect {
+        /// As 302.
+        status: u16,
+        /// The whole URL.
+        location: String,
+    },
+    /// Negotiate as a script: 401 without a token, and any token is taken. The
+    /// server proves nothing; for the real thing there is Apache.
+    AnyTicket {
+        /// For so long an idle connection stays open to calls without a token,
+        /// once it has shown one. Every call needs its own where it is `None`.
+        persist_ms: Option<u64>,
+    },
+    /// 401 to the first call on a kept connection that was idle for so long,
+    /// whatever it presents.
+    StaleLogin {
+        /// The time in milliseconds.
+        idle_ms: u64,
+    },
+    /// The first answer sets a session cookie; calls without it are then
+    /// answered by 401, which sets another.
+    SessionCookie,
+    /// The call is applied; names in its answer are in lower case.
+    LowerCaseNames,
+    /// The call is applied; its answer comes in pieces of a few bytes.
+    SlowBody {
+        /// The pause before each piece in milliseconds.
+        ms: u64,
+    },
 }
 
 /// A fault with its reach.
@@ -119,69 +180,6 @@ impl Fault {
     #[must_use]
     pub fn body(self, part: &str) -> FaultRule {
         FaultRule::from(self).body(part)
-    }
-
-    /// The answer given without asking CM.
-    pub(super) fn instead(&self) -> Option<Answer> {
-        match self {
-            Self::Unauthorized => Some(unauthorized("Negotiate")),
-            Self::Forbidden => Some(Answer::forbidden()),
-            Self::HtmlNotFound => Some(Answer::html(404)),
-            Self::HtmlMethodNotAllowed => {
-                Some(Answer::html(405).with_header("Allow", "GET, HEAD, OPTIONS, TRACE"))
-            }
-            Self::TooManyRequests { retry_after } => Some(later(429, *retry_after)),
-            Self::Unavailable { retry_after } => Some(later(503, *retry_after)),
-            Self::ServerError { correlation } => Some(Answer::failure(*correlation)),
-            Self::HtmlOk => Some(Answer::html(200)),
-            Self::NoContent => Some(Answer::no_content()),
-            Self::Reset
-            | Self::Slow { .. }
-            | Self::HoldBefore
-            | Self::HoldAfter
-            | Self::AnswerLost
-            | Self::ServerErrorAfter { .. }
-            | Self::NoContentAfter
-            | Self::Bom
-            | Self::ArrayForObject
-            | Self::TruncatedJson
-            | Self::CutInBody
-            | Self::OtherUuid
-            | Self::Huge { .. }
-            | Self::Chunked => None,
-        }
-    }
-
-    /// The size of a huge answer.
-    pub(super) fn huge(&self) -> Option<u64> {
-        if let Self::Huge { bytes } = self { Some(*bytes) } else { None }
-    }
-
-    /// Bends CM's own answer.
-    pub(super) fn bend(&self, mut answer: Answer) -> Answer {
-        if let Self::ServerErrorAfter { correlation } = self {
-            return Answer::failure(*correlation);
-        }
-        if matches!(self, Self::NoContentAfter) {
-            return Answer::no_content();
-        }
-        if answer.body.is_empty() {
-            return answer;
-        }
-        if matches!(self, Self::Bom) {
-            answer.body.splice(0..0, [0xEF, 0xBB, 0xBF]);
-        }
-        if matches!(self, Self::ArrayForObject) && answer.body.starts_with(b"{") {
-            answer.body.insert(0, b'[');
-            answer.body.push(b']');
-        }
-        if matches!(self, Self::TruncatedJson) {
-            answer.body.truncate(answer.body.len() / 2);
-        }
-        if matches!(self, Self::OtherUuid) {
-            answer.body = other_uuid(&answer.body);
-        }
-        answer
     }
 }
 
@@ -238,28 +236,4 @@ impl FaultRule {
             }
         }
     }
-}
-
-/// The web server's way of asking for credentials.
-pub(super) fn unauthorized(scheme: &str) -> Answer {
-    Answer::html(401).with_header("WWW-Authenticate", scheme)
-}
-
-fn later(status: u16, retry_after: Option<u32>) -> Answer {
-    let answer = Answer::html(status);
-    match retry_after {
-        Some(seconds) => answer.with_header("Retry-After", seconds.to_string()),
-        None => answer,
-    }
-}
-
-/// The answer with another id in the place of the first `Uuid`.
-fn other_uuid(body: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(body);
-    let Some((head, rest)) = text.split_once(r#""Uuid":""#) else {
-        return body.to_vec();
-    };
-    let tail = rest.split_once('"').map_or("", |(_, tail)| tail);
-    let other = Uuid::new_v4();
-    format!(r#"{head}"Uuid":"{other}"{tail}"#).into_bytes()
 }

@@ -1,11 +1,11 @@
 //! HTTP/1.1, as much as a client of CM needs and as broken as a fault wants.
 
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::answer::{Answer, reason};
+use super::answer::{Answer, Origin, reason};
 
 /// A plain or a TLS connection.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -18,6 +18,14 @@ pub(super) struct Call {
     pub(super) target: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+    /// The bytes before the body.
+    pub(super) head_length: usize,
+    /// The connection's number.
+    pub(super) connection: u64,
+    /// The thumbprint of the client's certificate.
+    pub(super) client_certificate: Option<String>,
+    /// How long the connection had waited for it; `None` for its first call.
+    pub(super) idle: Option<Duration>,
 }
 
 impl Call {
@@ -66,6 +74,10 @@ fn parse_head(buffer: &[u8]) -> io::Result<Option<(Call, usize)>> {
         target: head.path.unwrap_or_default().to_owned(),
         headers: head.headers.iter().map(field).collect(),
         body: Vec::new(),
+        head_length: length,
+        connection: 0,
+        client_certificate: None,
+        idle: None,
     };
     Ok(Some((call, length)))
 }
@@ -114,6 +126,21 @@ pub(super) async fn write_chunked(wire: &mut impl Wire, answer: &Answer) -> io::
     wire.flush().await
 }
 
+/// Writes an answer in pieces of a few bytes, with a pause before each.
+pub(super) async fn write_slowly(
+    wire: &mut impl Wire,
+    answer: &Answer,
+    pause: Duration,
+) -> io::Result<()> {
+    wire.write_all(&head(answer, Some(answer.body.len() as u64))).await?;
+    for piece in answer.body.chunks(61) {
+        wire.flush().await?;
+        tokio::time::sleep(pause).await;
+        wire.write_all(piece).await?;
+    }
+    wire.flush().await
+}
+
 /// Writes an answer that promises its whole body and stops in the middle.
 pub(super) async fn write_half(wire: &mut impl Wire, answer: &Answer) -> io::Result<()> {
     let mut bytes = head(answer, Some(answer.body.len() as u64));
@@ -148,8 +175,16 @@ fn head(answer: &Answer, length: Option<u64>) -> Vec<u8> {
         lines.push(format!("{name}: {value}"));
     }
     lines.push(format!("Date: {}", httpdate::fmt_http_date(SystemTime::now())));
-    lines.push("Server: Microsoft-IIS/10.0".to_owned());
-    lines.push("X-Powered-By: ASP.NET".to_owned());
+    match answer.origin {
+        Origin::Iis => {
+            lines.push("Server: Microsoft-IIS/10.0".to_owned());
+            lines.push("X-Powered-By: ASP.NET".to_owned());
+        }
+        Origin::Driver => {
+            lines.push("Server: Microsoft-HTTPAPI/2.0".to_owned());
+            lines.push("Connection: close".to_owned());
+        }
+    }
     match length {
         None => lines.push("Transfer-Encoding: chunked".to_owned()),
         // 204 has no body, and so no length.

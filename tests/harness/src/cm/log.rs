@@ -13,6 +13,11 @@ pub struct LogEntry {
     /// When it arrived.
     #[serde(serialize_with = "rfc3339")]
     pub at: SystemTime,
+    /// The number of the connection, from 1.
+    pub connection: u64,
+    /// The thumbprint of the client's certificate (SHA-1 in hex), if it has
+    /// shown one.
+    pub client_certificate: Option<String>,
     /// HTTP method.
     pub method: String,
     /// Path and query, as sent.

@@ -4,7 +4,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::{TcpListener, TcpStream};
@@ -13,13 +14,15 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::answer::Answer;
+use super::answer::{Answer, Origin};
 use super::control;
 use super::desk::{Desk, Stage};
 use super::fault::Fault;
 use super::http::{
     Call, Wire, read_call, write_answer, write_chunked, write_half, write_head, write_huge,
+    write_slowly,
 };
+use crate::pki::thumbprint;
 
 /// What the owner of the server tells it.
 pub(super) enum Order {
@@ -36,6 +39,8 @@ pub(super) enum Order {
 pub(super) struct Shared {
     pub(super) desk: Arc<Desk>,
     pub(super) tls: Option<TlsAcceptor>,
+    /// How many there were.
+    pub(super) connections: Arc<AtomicU64>,
     /// Where `/_sim/` may send orders; `None` switches it off.
     pub(super) control: Option<UnboundedSender<Order>>,
 }
@@ -101,26 +106,42 @@ async fn connection(socket: TcpStream, shared: Shared) {
     });
 }
 
-/// A connection that can be reset instead of closed.
-trait Resettable: Wire {
+/// A connection that can be reset instead of closed, and tells whose it is.
+trait Line: Wire {
     fn socket(&self) -> &TcpStream;
+    fn client_certificate(&self) -> Option<String>;
 }
 
-impl Resettable for TcpStream {
+impl Line for TcpStream {
     fn socket(&self) -> &TcpStream {
         self
     }
-}
 
-impl Resettable for TlsStream<TcpStream> {
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+    fn client_certificate(&self) -> Option<String> {
+        None
     }
 }
 
-async fn converse(mut wire: impl Resettable, shared: &Shared) -> io::Result<()> {
+impl Line for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+
+    fn client_certificate(&self) -> Option<String> {
+        let certificate = self.get_ref().1.peer_certificates()?.first()?;
+        Some(hex::encode(thumbprint(certificate)))
+    }
+}
+
+async fn converse(mut wire: impl Line, shared: &Shared) -> io::Result<()> {
     let mut buffer = Vec::new();
-    while let Some(call) = read_call(&mut wire, &mut buffer).await? {
+    let connection = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+    let client_certificate = wire.client_certificate();
+    let mut last_answer: Option<Instant> = None;
+    while let Some(mut call) = read_call(&mut wire, &mut buffer).await? {
+        call.connection = connection;
+        call.client_certificate.clone_from(&client_certificate);
+        call.idle = last_answer.map(|last| last.elapsed());
         let delivery = match &shared.control {
             Some(orders) if call.target.starts_with("/_sim/") => {
                 Delivery::Answer(control::perform(&shared.desk, orders, &call))
@@ -131,7 +152,13 @@ async fn converse(mut wire: impl Resettable, shared: &Shared) -> io::Result<()> 
             Delivery::Answer(answer) | Delivery::Chunked(answer) if call.method == "HEAD" => {
                 write_head(&mut wire, &answer).await?;
             }
-            Delivery::Answer(answer) => write_answer(&mut wire, &answer).await?,
+            Delivery::Answer(answer) => {
+                write_answer(&mut wire, &answer).await?;
+                if answer.origin == Origin::Driver {
+                    return Ok(());
+                }
+            }
+            Delivery::Slowly(answer, pause) => write_slowly(&mut wire, &answer, pause).await?,
             Delivery::Chunked(answer) => write_chunked(&mut wire, &answer).await?,
             Delivery::Huge(bytes) => write_huge(&mut wire, bytes).await?,
             Delivery::Half(answer) => return write_half(&mut wire, &answer).await,
@@ -145,6 +172,7 @@ async fn converse(mut wire: impl Resettable, shared: &Shared) -> io::Result<()> 
         if call.is_last() {
             break;
         }
+        last_answer = Some(Instant::now());
     }
     Ok(())
 }
@@ -153,6 +181,7 @@ async fn converse(mut wire: impl Resettable, shared: &Shared) -> io::Result<()> 
 enum Delivery {
     Answer(Answer),
     Chunked(Answer),
+    Slowly(Answer, Duration),
     Half(Answer),
     Huge(u64),
     Cut,
@@ -171,7 +200,8 @@ async fn serve(desk: &Desk, call: &Call) -> Delivery {
     if faults.contains(&Fault::Reset) {
         return Delivery::Reset;
     }
-    let refusal = faults.iter().find_map(Fault::instead);
+    let refusal = faults.iter().find_map(|fault| fault.instead(call));
+    let refusal = refusal.or_else(|| desk.refuse_unknown(call, &faults));
     if let Some(answer) = refusal.or_else(|| desk.refuse_stranger(call)) {
         return Delivery::Answer(attendance.answer(answer));
     }
@@ -182,6 +212,7 @@ async fn serve(desk: &Desk, call: &Call) -> Delivery {
     for fault in &faults {
         answer = fault.bend(answer);
     }
+    answer = desk.tell(call, &faults, answer);
     if faults.contains(&Fault::AnswerLost) {
         return Delivery::Cut;
     }
@@ -194,6 +225,8 @@ fn delivery(answer: Answer, faults: &[Fault]) -> Delivery {
         Delivery::Huge(bytes)
     } else if faults.contains(&Fault::CutInBody) {
         Delivery::Half(answer)
+    } else if let Some(pause) = faults.iter().find_map(Fault::pause) {
+        Delivery::Slowly(answer, pause)
     } else if faults.contains(&Fault::Chunked) {
         Delivery::Chunked(answer)
     } else {

@@ -5,17 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
-};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::TlsAcceptor;
+
+use crate::pki::{Authority, Signing};
 
 /// Which certificate the simulator shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certificate {
-    /// One that is right for localhost and 127.0.0.1.
+    /// One that is right for localhost, 127.0.0.1 and `[::1]`.
     Good,
     /// One for another host.
     WrongName,
@@ -23,37 +26,53 @@ pub enum Certificate {
     Expired,
 }
 
-/// Writes the CA to `ca_file` and prepares the server's side.
-pub(super) fn acceptor(certificate: Certificate, ca_file: &Path) -> Result<TlsAcceptor> {
-    let ca_key = KeyPair::generate()?;
-    let mut ca = CertificateParams::new(Vec::new())?;
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    ca.distinguished_name.push(DnType::CommonName, "CM simulator's CA");
-    let ca_pem = ca.self_signed(&ca_key)?.pem();
-    fs::write(ca_file, ca_pem).with_context(|| format!("cannot write {}", ca_file.display()))?;
+/// Whether clients are asked for a certificate, in the handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not.
+    #[default]
+    NotAsked,
+    /// They are, and may have none.
+    Wanted,
+    /// No handshake without one.
+    Needed,
+}
 
-    let names = match certificate {
-        Certificate::Good | Certificate::Expired => ["localhost", "127.0.0.1"],
-        Certificate::WrongName => ["other.example.com", "192.0.2.1"],
+const NAMES: &[&str] = &["localhost", "127.0.0.1", "::1"];
+
+/// Writes the CA to `ca_file` and prepares the server's side. The CA signs the
+/// clients' certificates too.
+pub(super) fn acceptor(
+    certificate: Certificate,
+    clients: ClientCertificates,
+    ca_file: &Path,
+) -> Result<(TlsAcceptor, Authority)> {
+    let ca = Authority::new("CM simulator's CA", Signing::default())?;
+    fs::write(ca_file, ca.pem()).with_context(|| format!("cannot write {}", ca_file.display()))?;
+    let leaf = match certificate {
+        Certificate::Good => ca.server(NAMES)?,
+        Certificate::Expired => ca.expired_server(NAMES)?,
+        Certificate::WrongName => ca.server(&["other.example.com", "192.0.2.1"])?,
     };
-    let mut leaf = CertificateParams::new(names.map(str::to_owned))?;
-    leaf.distinguished_name.push(DnType::CommonName, "CM simulator");
-    if certificate == Certificate::Expired {
-        leaf.not_before = date_time_ymd(2001, 1, 1);
-        leaf.not_after = date_time_ymd(2002, 1, 1);
-    }
-    let key = KeyPair::generate()?;
-    let issuer = Issuer::new(ca, ca_key);
-    let leaf = leaf.signed_by(&key, &issuer)?;
-
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![leaf.der().clone()],
-            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        )?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+        .with_client_cert_verifier(verifier(clients, &ca, provider)?)
+        .with_single_cert(vec![leaf.certificate_der()], leaf.key_der())?;
+    Ok((TlsAcceptor::from(Arc::new(config)), ca))
+}
+
+fn verifier(
+    clients: ClientCertificates,
+    ca: &Authority,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes())?)?;
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    Ok(match clients {
+        ClientCertificates::NotAsked => WebPkiClientVerifier::no_client_auth(),
+        ClientCertificates::Wanted => builder.allow_unauthenticated().build()?,
+        ClientCertificates::Needed => builder.build()?,
+    })
 }

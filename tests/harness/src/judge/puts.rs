@@ -133,6 +133,8 @@ mod tests {
         LogEntry {
             id: usize::try_from(id).unwrap(),
             at,
+            connection: 1,
+            client_certificate: None,
             method: method.to_owned(),
             target: target.to_owned(),
             headers: Vec::new(),

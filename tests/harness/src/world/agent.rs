@@ -1,5 +1,6 @@
 //! The agent as a process: how it is started and how its commands are run.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -69,12 +70,17 @@ impl World {
         // Neither may settings of the machine replace the scenario's, nor a
         // proxy stand in front of the simulator.
         let names = std::env::vars_os().map(|(name, _)| name);
-        for name in names.filter(|name| name.to_string_lossy().starts_with("CARDBRIDGE_")) {
+        let settings = |name: &OsString| {
+            let name = name.to_string_lossy();
+            name.starts_with("CARDBRIDGE_") || name.starts_with("KRB5")
+        };
+        for name in names.filter(settings) {
             command.env_remove(name);
         }
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 }
 

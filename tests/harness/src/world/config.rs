@@ -74,7 +74,7 @@ impl fmt::Display for Config {
 }
 
 /// A TOML string.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     // JSON's escapes are TOML's.
     serde_json::Value::from(text).to_string()
 }

@@ -1,0 +1,122 @@
+//! Apache with Negotiate and with client certificates.
+
+use cardbridge_harness::apache::{
+    Apache, ApacheOptions, ClientCertificate, Negotiate, TlsVersion, unavailable,
+};
+use cardbridge_harness::cm::Cm;
+use cardbridge_harness::kdc::{self, WEB_SERVICE};
+use cardbridge_harness::skipped;
+
+use super::curl::{CARD, Curl, Reply};
+use super::{AGENT, realm};
+
+fn can_run() -> bool {
+    let reason = kdc::unavailable().or_else(unavailable);
+    if let Some(reason) = &reason {
+        skipped(reason);
+    }
+    reason.is_none()
+}
+
+fn get(curl: &Curl, apache: &Apache, more: &[&str]) -> Reply {
+    curl.get(&format!("{}{}", apache.url(), CARD), more).expect("an answer")
+}
+
+#[test]
+fn negotiate_is_demanded_and_the_caller_is_named_to_the_simulator() {
+    if !can_run() {
+        return;
+    }
+    let (kdc, curl) = realm();
+    let cm = Cm::seed().unwrap();
+    let negotiate = Some(Negotiate::of(&kdc).unwrap());
+    let apache =
+        Apache::start(&ApacheOptions { negotiate, ..ApacheOptions::before(cm.address()) }).unwrap();
+    let stranger = get(&curl, &apache, &["-H", "X-Remote-User: root@ELSEWHERE"]);
+    assert_eq!(stranger.status, 401);
+    assert_eq!(stranger.header("www-authenticate"), Some("Negotiate"));
+    assert!(cm.log().is_empty(), "{}", cm.story());
+    let known = get(&curl, &apache, &["--negotiate", "-u", ":", "-H", "X-Remote-User: root"]);
+    assert_eq!(known.status, 200, "{}", apache.error_log());
+    let proof = known.header("www-authenticate").unwrap();
+    assert!(proof.starts_with("Negotiate o") && proof.len() > 100, "{proof}");
+    assert!(known.body.contains("17cf063d-e337-4aa9-a822-346554ddd3c9"));
+    let name = format!("{AGENT}@{}", kdc.realm());
+    assert_eq!(cm.log()[0].header("x-remote-user"), Some(name.as_str()));
+    assert!(apache.log().contains(&name), "{}", apache.log());
+}
+
+#[test]
+fn a_connection_stays_open_for_strangers_only_where_it_is_to_persist() {
+    if !can_run() {
+        return;
+    }
+    let (kdc, curl) = realm();
+    let cm = Cm::seed().unwrap();
+    for (persist, status) in [(false, 401), (true, 200)] {
+        let negotiate = Some(Negotiate::of(&kdc).unwrap());
+        let options = ApacheOptions { negotiate, persist, ..ApacheOptions::before(cm.address()) };
+        let apache = Apache::start(&options).unwrap();
+        let url = format!("{}{}", apache.url(), CARD);
+        let second = ["--negotiate", "-u", ":", &url, "--next", "-s", "-i"];
+        let reply = get(&curl, &apache, &second);
+        assert_eq!(reply.status, status, "persist {persist}: {}", apache.log());
+    }
+}
+
+#[test]
+fn a_server_with_other_keys_lets_nobody_in_until_it_has_the_right_ones() {
+    if !can_run() {
+        return;
+    }
+    let (kdc, curl) = realm();
+    let cm = Cm::seed().unwrap();
+    let negotiate = Some(Negotiate::of(&kdc).unwrap());
+    let options = ApacheOptions { negotiate, ..ApacheOptions::before(cm.address()) };
+    let mut apache = Apache::start(&options).unwrap();
+    kdc.rekey(WEB_SERVICE).unwrap();
+    let negotiating = ["--negotiate", "-u", ":"];
+    assert_eq!(get(&curl, &apache, &negotiating).status, 401);
+    apache.set_keytab(&kdc.keytab(WEB_SERVICE).unwrap()).unwrap();
+    assert_eq!(get(&curl, &apache, &negotiating).status, 200);
+    apache.stop().unwrap();
+    let url = format!("{}{}", apache.url(), CARD);
+    assert!(curl.get(&url, &negotiating).unwrap_err().contains("connect"));
+    apache.start_again().unwrap();
+    assert_eq!(get(&curl, &apache, &negotiating).status, 200);
+    cm.go_away().unwrap();
+    assert_eq!(get(&curl, &apache, &negotiating).status, 503);
+    cm.come_back().unwrap();
+    assert_eq!(get(&curl, &apache, &negotiating).status, 200);
+}
+
+#[test]
+fn client_certificates_are_asked_for_in_the_handshake_or_once_the_path_is_known() {
+    if !can_run() {
+        return;
+    }
+    let cm = Cm::seed().unwrap();
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        for client_certificate in [ClientCertificate::WholeSite, ClientCertificate::PerPath] {
+            let case = format!("{version:?}, {client_certificate:?}");
+            let tls = Some(version);
+            let options =
+                ApacheOptions { tls, client_certificate, ..ApacheOptions::before(cm.address()) };
+            let apache = Apache::start(&options).unwrap();
+            let curl = Curl::trusting(&apache.ca_pem());
+            let elsewhere = curl.get(&format!("{}/elsewhere", apache.url()), &[]);
+            let asked_late = client_certificate == ClientCertificate::PerPath;
+            assert_eq!(elsewhere.is_ok_and(|reply| reply.status == 404), asked_late, "{case}");
+            let bare = curl.get(&format!("{}{}", apache.url(), CARD), &[]);
+            assert!(bare.is_err() || bare.is_ok_and(|reply| reply.status == 403), "{case}");
+            let identity = curl.identity(&apache.client("desk-3").unwrap());
+            let mut arguments: Vec<&str> = identity.iter().map(String::as_str).collect();
+            arguments.extend(["-H", "X-Remote-User: root"]);
+            let known = get(&curl, &apache, &arguments);
+            assert_eq!(known.status, 200, "{case}: {}", apache.error_log());
+            let call = cm.log().pop().unwrap();
+            assert_eq!(call.header("x-client-subject"), Some("CN=desk-3"), "{case}");
+            assert_eq!(call.header("x-remote-user"), None, "nobody logged in");
+        }
+    }
+}

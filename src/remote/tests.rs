@@ -7,6 +7,7 @@ use std::env;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::Duration;
 
 use super::*;
 use crate::domain::{Candidate, CardStatus, Family, IdRule, Serial};
@@ -26,7 +27,9 @@ fn options(url: String) -> Options {
         timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(10),
         ca_file: None,
+        proxy: Proxy::None,
         auth: Auth::None,
+        client_certificate: None,
         numbers: Numbers::default(),
     }
 }

@@ -22,7 +22,7 @@ mod value;
 mod variables;
 
 pub use example::example;
-pub use keys::{Fallback, Form, KEYS, Key, Support};
+pub use keys::{Fallback, Form, KEYS, Key};
 pub use problem::{Origin, Problem, Problems};
 pub use settings::{
     AuditSettings, Auth, ClientCertificate, ClientProof, CmSettings, ControlSettings,
@@ -116,9 +116,7 @@ pub struct NamedFile {
 pub fn named_files(inputs: &Inputs<'_>) -> Vec<NamedFile> {
     let tree = Tree::merge(inputs, &mut Report::new(inputs));
     let file_keys = KEYS.iter().filter(|key| {
-        (key.path.ends_with("_file") || key.path == "cm.auth.keytab")
-            && key.support == Support::Now
-            && key.list().is_empty()
+        (key.path.ends_with("_file") || key.path == "cm.auth.keytab") && key.list().is_empty()
     });
     let named = file_keys.filter_map(|key| {
         let leaf = tree.fields.get(key.path)?;

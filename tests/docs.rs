@@ -3,16 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use cardbridge::config::{Fallback, Inputs, KEYS, Key, Source, Support, parse};
+use cardbridge::config::{Fallback, Inputs, KEYS, Key, Source, parse};
 use cardbridge::domain::{AwayReason, NotIdentifiedReason, Numbers, Outcome, ParkReason};
 
 const OPERATIONS: &str = include_str!("../docs/operations.md");
 
 /// A key's row in the table of all keys.
 fn row(key: &Key) -> String {
-    let default = match (key.support, key.fallback) {
-        (Support::Now, Fallback::Value(value)) => format!("`{value}`"),
-        _ => key.default_text().to_owned(),
+    let default = match key.fallback {
+        Fallback::Value(value) => format!("`{value}`"),
+        Fallback::Required | Fallback::Unset | Fallback::HostName => key.default_text().to_owned(),
     };
     format!("| `{}` | {default} | {} |", key.path, key.meaning)
 }

@@ -59,13 +59,15 @@ pub fn remote(settings: &Settings) -> Result<Remote, ClientError> {
 }
 
 fn proxy(proxy: &Proxy) -> Result<remote::Proxy, ClientError> {
+    let place = |file: &Option<PathBuf>| file.as_deref().map(credential).transpose();
     Ok(match proxy {
-        Proxy::Environment => remote::Proxy::Environment,
+        Proxy::Environment { credentials_file } => {
+            remote::Proxy::Environment { credentials_file: place(credentials_file)? }
+        }
         Proxy::None => remote::Proxy::None,
-        Proxy::Named { url, credentials_file } => remote::Proxy::Named {
-            url: url.clone(),
-            credentials_file: credentials_file.as_deref().map(credential).transpose()?,
-        },
+        Proxy::Named { url, credentials_file } => {
+            remote::Proxy::Named { url: url.clone(), credentials_file: place(credentials_file)? }
+        }
     })
 }
 

@@ -1,8 +1,8 @@
 //! `[cm.auth]` and `cm.proxy`: how the station is let in, and what is on the way.
 //!
-//! No value here is told in a message: an address may hold a password, a path may be the secret
-//! itself. Keys of another method than the chosen one are refused: whoever wrote them believes
-//! that they count.
+//! No path here is told in a message: it may be the secret itself, written where its file belongs;
+//! nor is an address with a password in it. Keys of another method than the chosen one are refused:
+//! whoever wrote them believes that they count.
 
 use toml::Value;
 
@@ -197,11 +197,12 @@ pub(super) fn proxy(scope: &mut Scope<'_>) -> Result<Proxy, Reported> {
     let credentials_file = scope.optional(PROXY_CREDENTIALS, credential);
     match (url?, credentials_file?) {
         (Some(Some(url)), credentials_file) => Ok(Proxy::Named { url, credentials_file }),
+        (None, credentials_file) => Ok(Proxy::Environment { credentials_file }),
         (Some(None), None) => Ok(Proxy::None),
-        (None, None) => Ok(Proxy::Environment),
-        (None | Some(None), Some(_)) => {
-            let what = "is of no use while cm.proxy names no proxy";
-            Err(scope.refuse(PROXY_CREDENTIALS, Fault::new(what, "set cm.proxy, or remove it")))
+        (Some(None), Some(_)) => {
+            let what = "is of no use while cm.proxy is \"none\"";
+            let remedy = "name a proxy in cm.proxy, or remove this";
+            Err(scope.refuse(PROXY_CREDENTIALS, Fault::new(what, remedy)))
         }
     }
 }

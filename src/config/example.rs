@@ -1,6 +1,6 @@
 //! A file that shows every key.
 
-use super::keys::{DEFAULT_RULES, Fallback, KEYS, Key, OPEN, Support};
+use super::keys::{DEFAULT_RULES, Fallback, KEYS, Key, OPEN};
 
 /// How a file begins.
 const HEAD: &str = "\
@@ -28,12 +28,7 @@ fn section(keys: &[Key]) -> Vec<String> {
     let hash = if first.list().is_empty() { "" } else { "#" };
     lines.push(format!("{hash}{}", first.heading()));
 
-    let (now, later): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.support == Support::Now);
-    lines.extend(now.into_iter().flat_map(explained));
-    if !later.is_empty() {
-        let names: Vec<_> = later.into_iter().map(Key::name).collect();
-        lines.push(format!("# Not supported yet: {}.", names.join(", ")));
-    }
+    lines.extend(keys.iter().flat_map(explained));
     lines
 }
 

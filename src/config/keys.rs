@@ -18,8 +18,6 @@ pub struct Key {
     pub example: &'static str,
     /// What it does, in one line.
     pub meaning: &'static str,
-    /// Whether this version obeys it.
-    pub support: Support,
 }
 
 /// The kind of a key's value, as far as it decides how an environment variable is read.
@@ -44,15 +42,6 @@ pub enum Fallback {
     Value(&'static str),
 }
 
-/// Whether this version obeys a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Support {
-    /// It does.
-    Now,
-    /// It refuses a configuration that sets it.
-    NotYet,
-}
-
 use Fallback::{HostName, Required, Unset, Value};
 use Form::Text;
 
@@ -71,7 +60,7 @@ impl Key {
             Value(value) => value,
             Required | Unset | HostName => "",
         };
-        Self { path, form, fallback, example, meaning, support: Support::Now }
+        Self { path, form, fallback, example, meaning }
     }
 
     const fn shown(mut self, example: &'static str) -> Self {
@@ -104,12 +93,11 @@ impl Key {
     /// The default in words or as TOML, for people.
     #[must_use]
     pub const fn default_text(&self) -> &'static str {
-        match (self.support, self.fallback) {
-            (Support::NotYet, _) => "not supported yet",
-            (Support::Now, Required) => "must be set",
-            (Support::Now, Unset) => "not set",
-            (Support::Now, HostName) => "the host name",
-            (Support::Now, Value(value)) => value,
+        match self.fallback {
+            Required => "must be set",
+            Unset => "not set",
+            HostName => "the host name",
+            Value(value) => value,
         }
     }
 
@@ -154,7 +142,7 @@ pub static KEYS: &[Key] = &[
     Key::new("cm.concurrency", NUMBER, Value("4"), "How many cards are worked on at a time, from 1 to 64; one card never twice at a time."),
     Key::new("cm.ca_file", Text, Unset, "PEM file of certificates to trust in addition to the system's.").shown(r#""/etc/cardbridge/cm-ca.pem""#),
     Key::new("cm.proxy", Text, Unset, "The proxy on the way to CM: `http://host:port` or `https://host:port`, or `none`. Where not set, `HTTPS_PROXY` (or `ALL_PROXY`) and `NO_PROXY` of the environment decide.").shown(r#""http://proxy.example.com:3128""#),
-    Key::new("cm.proxy_credentials_file", Text, Unset, "File with `user:password` for the proxy in `cm.proxy`.").shown(r#""/etc/cardbridge/proxy-credentials""#),
+    Key::new("cm.proxy_credentials_file", Text, Unset, "File with `user:password` for the proxy, on one line; read again when it changes.").shown(r#""/etc/cardbridge/proxy-credentials""#),
 
     Key::new("cm.auth.method", Text, Value(r#""none""#), "How CM lets the station in: `negotiate` (Kerberos), `oauth2`, `bearer` or `none`.").shown(r#""negotiate""#),
     Key::new("cm.auth.keytab", Text, Unset, "Kerberos keytab of the station; needed for `negotiate`.").shown(r#""/etc/cardbridge/station.keytab""#),
@@ -168,7 +156,7 @@ pub static KEYS: &[Key] = &[
     Key::new("cm.auth.resource", Text, Unset, "What the token is for, for `oauth2`; ADFS wants the identifier of CM's Web API.").shown(r#""https://cm.example.com/CertificateManagement""#),
     Key::new("cm.auth.scope", Text, Unset, "What the token allows, for `oauth2`; names with blanks between them.").shown(r#""openid""#),
     Key::new("cm.auth.token_file", Text, Unset, "File with the bearer token, read again when it changes; needed for `bearer`.").shown(r#""/etc/cardbridge/cm-token""#),
-    Key::new("cm.auth.client_cert_file", Text, Unset, "PEM file with the station's client certificate, and its chain; with any method.").shown(r#""/etc/cardbridge/client.pem""#),
+    Key::new("cm.auth.client_cert_file", Text, Unset, "PEM file with the station's client certificate, and its chain, for TLS; with any method. Read again when it changes.").shown(r#""/etc/cardbridge/client.pem""#),
     Key::new("cm.auth.client_key_file", Text, Unset, "PEM file with the key of that certificate, not encrypted.").shown(r#""/etc/cardbridge/client.key""#),
 
     Key::new("cm.numbers.request_type.NAME", NUMBER, Unset, "CM's number of the request type NAME: adds a name, or corrects a known one.").shown("12"),

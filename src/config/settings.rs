@@ -61,7 +61,10 @@ pub struct CmSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proxy {
     /// Whoever the environment names.
-    Environment,
+    Environment {
+        /// The file with `user:password`. A bare name is looked up in the credentials directory.
+        credentials_file: Option<PathBuf>,
+    },
     /// Nobody.
     None,
     /// This one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use super::keys::{OPEN, Support};
+use super::keys::OPEN;
 use super::*;
 use crate::domain::{
     AtrPattern, CardStatus, Family, IdRule, Probing, ReaderAttributes, ReaderName, RequestType,
@@ -13,6 +13,7 @@ use crate::domain::{
 };
 use crate::rules::{AtrMismatch, Pick};
 
+mod auth;
 mod values;
 
 const MAIN: &str = "/etc/cardbridge/cardbridge.toml";
@@ -282,44 +283,45 @@ fn secrets_in_the_wrong_place_are_not_told() {
 
 #[test]
 fn what_comes_in_later_versions_is_refused_never_ignored() {
-    let mut texts = vec![
-        "[cm.auth]\nmethod = \"negotiate\"".to_owned(),
-        "[cm.auth]\nmethod = \"oauth2\"".to_owned(),
-        "[log]\nformat = \"journald\"".to_owned(),
-    ];
-    for key in KEYS.iter().filter(|key| key.support == Support::NotYet) {
-        texts.push(format!("{}\n{} = \"x\"", key.heading(), key.name()));
-    }
-    assert_eq!(texts.len(), 3 + 10);
-    for text in texts {
-        let line = line(&text);
-        assert!(line.contains("not supported yet"), "{line}");
-    }
-    let line = World::of(&format!("{MINIMAL}proxy = \"http://proxy:3128\"")).line();
+    let line = line("[log]\nformat = \"journald\"");
     assert!(line.contains("not supported yet"), "{line}");
-    World::of(&format!("{MINIMAL}proxy = \"none\"")).settings();
 }
 
 #[test]
-fn every_key_that_is_supported_is_really_read() {
+fn every_key_is_really_read() {
     // A date is of the wrong type for all of them.
-    for key in KEYS.iter().filter(|key| key.support == Support::Now) {
+    for key in KEYS {
         let name = key.name().replace(OPEN, "Some");
-        let text = format!("{}\n{name} = 1979-05-27", key.heading());
-        let lines = World::of(&text).lines();
         let path = key.path.replace("[]", "[1]").replace(OPEN, "Some");
         let told = format!("{MAIN}: {path}: is a date or time, not ");
-        assert!(lines.iter().any(|line| line.starts_with(&told)), "{told}: {lines:#?}");
+        let mut lines = ways_in(key).map(|keys| {
+            let text = format!("{}\n{keys}{name} = 1979-05-27", key.heading());
+            World::of(&text).lines()
+        });
+        assert!(lines.any(|lines| lines.iter().any(|line| line.starts_with(&told))), "{told}");
     }
+}
+
+/// What has to be said beside a key before it counts: a method that it belongs to.
+fn ways_in(key: &Key) -> impl Iterator<Item = String> {
+    let ways = [
+        "",
+        "method = \"negotiate\"\n",
+        "method = \"bearer\"\n",
+        "method = \"oauth2\"\n",
+        "method = \"oauth2\"\nuse_windows_client_authentication = true\n",
+    ];
+    let (section, name) = (key.section(), format!("{} = ", key.name()));
+    let possible =
+        move |way: &&str| way.is_empty() || (section == "cm.auth" && !way.contains(name.as_str()));
+    ways.into_iter().filter(possible).map(str::to_owned)
 }
 
 #[test]
 fn every_key_says_enough_to_be_shown() {
     for key in KEYS {
         assert!(key.meaning.ends_with('.') && !key.meaning.contains('|'), "{}", key.path);
-        if key.support == Support::Now {
-            assert!(key.example.parse::<toml::Value>().is_ok(), "{}", key.path);
-        }
+        assert!(key.example.parse::<toml::Value>().is_ok(), "{}", key.path);
         if let Fallback::Value(text) = key.fallback {
             assert!(text.parse::<toml::Value>().is_ok(), "{}", key.path);
         }
@@ -333,21 +335,38 @@ fn the_example_sets_nothing_but_the_address() {
     assert_eq!(example.settings(), World::of(MINIMAL).settings());
 }
 
-#[test]
-fn the_example_may_be_uncommented_as_a_whole() {
-    let text: String = example()
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if !rest.starts_with([' ', '#']) => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
-    let loaded = World::of(&text).parse().unwrap_or_else(|problems| panic!("{problems}"));
-    for key in KEYS.iter().filter(|key| key.support == Support::Now && key.name() != OPEN) {
-        let (value, origin) = effective(&loaded, &key.path.replace("[]", "[1]"));
-        assert_eq!((value.as_str(), origin.as_str()), (key.example, MAIN), "{}", key.path);
+/// The example with every key of it set, this method among them; keys of others are left out.
+fn uncommented(method: &str) -> Loaded {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with("method = ") => format!("method = {method:?}"),
+        Some(rest) if !rest.starts_with([' ', '#']) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let mut lines: Vec<_> = example().lines().map(line).collect();
+    if let Err(problems) = World::of(&lines.join("\n")).parse() {
+        for problem in problems.iter().filter(|problem| problem.what.contains("is of no use")) {
+            let name = problem.key.trim_start_matches("cm.auth.");
+            lines.retain(|line| !line.starts_with(&format!("{name} = ")));
+        }
     }
-    assert_eq!(loaded.settings.rules.numbers.request_type.number("OfflineUnblock"), Some(12));
+    World::of(&lines.join("\n")).parse().unwrap_or_else(|problems| panic!("{method}: {problems}"))
+}
+
+#[test]
+fn the_example_may_be_uncommented_but_for_the_keys_of_other_methods() {
+    let loaded = ["negotiate", "oauth2", "bearer", "none"].map(uncommented);
+    for key in KEYS.iter().filter(|key| key.name() != OPEN) {
+        let shown = key.path.replace("[]", "[1]");
+        let set = loaded.iter().any(|loaded| {
+            let line = loaded.effective.iter().find(|line| line.key == shown);
+            line.is_some_and(|line| {
+                line.value == key.example && line.origin == Origin::File(MAIN.to_owned())
+            })
+        });
+        assert!(set, "{shown}");
+    }
+    let [negotiate, ..] = loaded;
+    assert_eq!(negotiate.settings.rules.numbers.request_type.number("OfflineUnblock"), Some(12));
 }
 
 #[test]
@@ -427,7 +446,7 @@ fn variables_that_set_nothing_are_told() {
     assert_snapshot!(told("CARDBRIDGE_ZEBRA", "x"), @"CARDBRIDGE_ZEBRA: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
     assert_snapshot!(told("CARDBRIDGE_RULE__NAME", "x"), @"CARDBRIDGE_RULE__NAME: no variable sets the keys of a rule; unset it, and write [[rule]] in a file");
     assert_snapshot!(told("CARDBRIDGE_CM__KEYTAB", "x"), @"CARDBRIDGE_CM__KEYTAB: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
-    assert_snapshot!(told("CARDBRIDGE_CM__AUTH__KEYTAB", "x"), @"CARDBRIDGE_CM__AUTH__KEYTAB: cm.auth.keytab: is not supported yet; remove it");
+    assert_snapshot!(told("CARDBRIDGE_CM__AUTH__KEYTAB", "x"), @r#"CARDBRIDGE_CM__AUTH__KEYTAB: cm.auth.keytab: is of no use while cm.auth.method is "none"; write method = "negotiate" or "oauth2", or remove it"#);
     assert_snapshot!(told("CARDBRIDGE_CARDS__FAMILIES", "gids"), @r#"CARDBRIDGE_CARDS__FAMILIES: cards.families: "gids" is not a list of strings, such as ["a", "b"]; correct the variable, or unset it"#);
     assert_snapshot!(told("CARDBRIDGE_CM__CONCURRENCY", "\"4\""), @"CARDBRIDGE_CM__CONCURRENCY: cm.concurrency: is a string, not an integer; give a number from 1 to 64");
     assert_snapshot!(told("CARDBRIDGE_CM__NUMBERS__CARD_STATUS__", "4"), @"CARDBRIDGE_CM__NUMBERS__CARD_STATUS__: names no key of the configuration; did you mean CARDBRIDGE_CM__NUMBERS__CARD_STATUS__NAME?");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::Inputs;
-use super::keys::{self, DEFAULT_RULES, Fallback, Found, KEYS, Key, Support};
+use super::keys::{self, DEFAULT_RULES, Fallback, Found, KEYS};
 use super::problem::{Fault, Origin, Report};
 use super::value::type_name;
 use super::variables::{self, Setting};
@@ -79,9 +79,9 @@ impl Tree {
         for (name, value) in table {
             let path = keys::join(section, &name);
             match (keys::find(section, &name), value) {
-                (Found::Key(key), value) => {
+                (Found::Key(_), value) => {
                     let leaf = Leaf { value, origin: origin.clone() };
-                    insert(&mut self.fields, key, path, leaf, report);
+                    self.fields.insert(path, leaf);
                 }
                 (Found::Section, Value::Table(table)) => {
                     self.add_table(origin, &path, table, report);
@@ -130,11 +130,11 @@ impl Tree {
         let origin = Origin::Variable(name.to_owned());
         match variables::read(name, value) {
             Ok(None) => {}
-            Ok(Some(Setting { key, path, value })) => {
+            Ok(Some(Setting { path, value })) => {
                 // Variables are upper case by custom: theirs is not the spelling that counts.
                 let spelt = self.fields.keys().find(|known| known.eq_ignore_ascii_case(&path));
                 let path = spelt.cloned().unwrap_or(path);
-                insert(&mut self.fields, key, path, Leaf { value, origin }, report);
+                self.fields.insert(path, Leaf { value, origin });
             }
             Err((path, fault)) => {
                 report.push(&origin, &path, fault);
@@ -152,9 +152,9 @@ impl Item {
     fn add_table(&mut self, section: &str, table: Table, report: &mut Report) {
         for (name, value) in table {
             match keys::find(section, &name) {
-                Found::Key(key) => {
+                Found::Key(_) => {
                     let leaf = Leaf { value, origin: self.origin.clone() };
-                    insert(&mut self.fields, key, keys::join(section, &name), leaf, report);
+                    self.fields.insert(keys::join(section, &name), leaf);
                 }
                 Found::Section | Found::Tables | Found::Nothing => {
                     let path = keys::join(section, &name.escape_debug().to_string());
@@ -169,18 +169,6 @@ impl Item {
 /// `rule[].name` as key of one rule: `rule[2].name`.
 pub(super) fn numbered(path: &str, number: usize) -> String {
     path.replacen("[]", &format!("[{number}]"), 1)
-}
-
-/// Sets a key, unless this version would not obey it.
-fn insert(fields: &mut Fields, key: &Key, path: String, leaf: Leaf, report: &mut Report) {
-    match key.support {
-        Support::Now => {
-            fields.insert(path, leaf);
-        }
-        Support::NotYet => {
-            report.push(&leaf.origin, &path, Fault::new("is not supported yet", "remove it"));
-        }
-    }
 }
 
 fn add_defaults(fields: &mut Fields, list: &str, host_name: &str) {

@@ -12,7 +12,6 @@ const MAIN_FILE: &str = "CARDBRIDGE_CONFIG";
 
 /// What a variable sets.
 pub(super) struct Setting {
-    pub(super) key: &'static Key,
     pub(super) path: String,
     pub(super) value: Value,
 }
@@ -33,7 +32,7 @@ pub(super) fn read(name: &str, text: &str) -> Result<Option<Setting>, (String, F
             return Err((path, Fault::new(what, "correct the variable, or unset it")));
         }
     };
-    Ok(Some(Setting { key, path, value }))
+    Ok(Some(Setting { path, value }))
 }
 
 fn key_of(name: &str) -> Option<(&'static Key, String)> {

@@ -32,7 +32,10 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proxy {
     /// Whoever `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name.
-    Environment,
+    Environment {
+        /// The file with `user:password`; an absolute path.
+        credentials_file: Option<PathBuf>,
+    },
     /// Nobody.
     None,
     /// This one.

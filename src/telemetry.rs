@@ -1,4 +1,5 @@
-//! Logs: set-up, chains of causes, and ids that are shortened where the site wants that.
+//! Logs: set-up, chains of causes, and ids that are shortened where the site wants that. And word to
+//! the service manager.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -13,6 +14,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use tracing::level_filters::LevelFilter;
+
+mod notify;
+
+pub use notify::{News, Notifier};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

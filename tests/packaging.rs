@@ -222,7 +222,7 @@ fn the_manual_page_has_every_command_and_no_error() {
         if letter == '\u{8}' {
             plain.pop().unwrap();
         } else {
-            plain.push(letter)
+            plain.push(letter);
         }
     }
     for command in ["run", "scan", "outbox discard", "audit verify", "config example", "man"] {

@@ -17,6 +17,7 @@ mod disks;
 mod families;
 mod judges;
 mod kills;
+mod manager;
 mod outages;
 mod removals;
 mod way;

@@ -10,6 +10,7 @@ pub mod judge;
 pub mod netns;
 pub mod pcscd;
 pub mod process;
+pub mod systemd;
 pub mod world;
 
 use std::io::Write as _;

@@ -9,6 +9,7 @@ mod agent;
 mod config;
 mod log;
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::thread;
@@ -41,6 +42,7 @@ pub struct WorldBuilder {
     readers: usize,
     cm: CmOptions,
     config: Config,
+    environment: Vec<(String, OsString)>,
     daemon: bool,
 }
 
@@ -76,6 +78,13 @@ impl WorldBuilder {
         self
     }
 
+    /// Sets a variable of the agent's environment, such as the service manager does.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
     /// Leaves the agent to be started by the scenario.
     #[must_use]
     pub fn without_daemon(mut self) -> Self {
@@ -94,6 +103,7 @@ impl WorldBuilder {
             binary: self.binary,
             pcscd: Pcscd::start(PcscdOptions { readers: self.readers })?,
             cm,
+            environment: self.environment,
             expected_errors: Vec::new(),
             finished: false,
             dir,
@@ -116,6 +126,7 @@ pub struct World {
     pub pcscd: Pcscd,
     /// The simulated CM.
     pub cm: Cm,
+    environment: Vec<(String, OsString)>,
     expected_errors: Vec<String>,
     finished: bool,
     dir: TempDir,
@@ -130,6 +141,7 @@ impl World {
             readers: 2,
             cm: CmOptions { store: Store::seed(), ..CmOptions::default() },
             config: Config::default(),
+            environment: Vec::new(),
             daemon: true,
         }
     }

@@ -185,9 +185,14 @@ fn log(scope: &mut Scope<'_>) -> Result<LogSettings, Reported> {
         ("debug", Level::Debug),
         ("trace", Level::Trace),
     ];
-    let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+        ("journald", LogFormat::Journald),
+    ];
     let level = scope.required("log.level", choice(&levels, &[]));
-    let format = scope.required("log.format", choice(&formats, &["journald"]));
+    let format = scope.required("log.format", choice(&formats, &[]));
     let show_ids = scope.required("log.show_ids", switch);
     Ok(LogSettings { level: level?, format: format?, show_ids: show_ids? })
 }

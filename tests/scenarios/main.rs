@@ -15,6 +15,7 @@ mod completing;
 mod desk;
 mod disks;
 mod families;
+mod journal;
 mod judges;
 mod kills;
 mod manager;

@@ -18,13 +18,16 @@ use crate::engine::{Engine, Event, Now, Restored};
 use crate::outbox::{self, Outbox};
 use crate::readers::{Observation, Readers};
 use crate::remote::Remote;
-use crate::telemetry::Ids;
+use crate::telemetry::{Ids, Notifier};
 
 mod answer;
 mod keeper;
 mod perform;
 mod report;
+mod service;
 mod translate;
+
+use service::Service;
 
 pub(crate) use answer::{audit_filter, chain_cursor};
 pub(crate) use translate::outbox_options;
@@ -82,12 +85,13 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         reload,
     };
     let inputs = Inputs { observations, results, requests };
+    let service = Service::new(Notifier::from_environment());
     let lost = app.outbox.clone();
     let ended = tokio::select! {
         // First: a lost outbox is told once, as that, and not as the failure of whatever found it.
         biased;
         () = lost.lost() => Err(anyhow::anyhow!("the outbox is lost; docs/operations.md says what to do")),
-        app = app.work(inputs, &mut signals) => Ok(app),
+        app = app.work(inputs, &mut signals, service) => Ok(app),
     };
     drop(server);
     ended.map(App::stop)
@@ -129,12 +133,20 @@ struct App {
 }
 
 impl App {
-    async fn work(mut self, mut inputs: Inputs, signals: &mut Signals) -> Self {
+    async fn work(
+        mut self,
+        mut inputs: Inputs,
+        signals: &mut Signals,
+        mut service: Service,
+    ) -> Self {
+        service.ready(Instant::now());
         loop {
             while let Some(effect) = self.engine.poll_effect() {
                 self.perform(effect);
             }
-            match next(&mut inputs, signals, self.engine.poll_timeout()).await {
+            service.turned(Instant::now(), || self.snapshot());
+            let due = [self.engine.poll_timeout(), service.due()].into_iter().flatten().min();
+            match next(&mut inputs, signals, due).await {
                 Input::Observation(observation) => {
                     report::observed(&observation, self.ids);
                     self.engine.handle(translate::event(observation), now());
@@ -142,8 +154,15 @@ impl App {
                 Input::Result(event) => self.take_in(*event),
                 Input::Request(request) => self.answer(request),
                 Input::Due => self.engine.handle_timeout(now()),
-                Input::Reload => self.configure_again(),
-                Input::Stop => return self,
+                Input::Reload => {
+                    service.reloading();
+                    self.configure_again();
+                    service.reloaded();
+                }
+                Input::Stop => {
+                    service.stopping();
+                    return self;
+                }
             }
         }
     }

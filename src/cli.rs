@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::domain::{CardId, EntryId};
 
@@ -15,6 +16,7 @@ mod exit;
 mod load;
 mod lookup;
 mod out;
+mod packaging;
 mod queue;
 mod station;
 mod status;
@@ -80,6 +82,13 @@ enum Command {
     /// Check and show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print a script that has a shell complete commands and options
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -196,6 +205,8 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<exit::Exit, Failure> {
         Command::Config(ConfigCommand::Check) => station::check(config, out),
         Command::Config(ConfigCommand::Show) => station::show(config, out),
         Command::Config(ConfigCommand::Example) => out.text(&crate::config::example()),
+        Command::Completions { shell } => packaging::completions(*shell, out),
+        Command::Man => packaging::man(out),
     }
 }
 

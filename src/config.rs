@@ -1,9 +1,9 @@
 //! The configuration: text in, validated settings out, every problem at once.
 //!
 //! TOML files are merged in order, the environment overrides them, and what nobody set comes from
-//! [`KEYS`], the one table of all keys. What cannot be meant, or is not supported yet, is refused
-//! with a remedy; nothing is ignored and nothing is guessed. This module reads no file and no
-//! environment itself, and opens none of the files that the settings name.
+//! [`KEYS`], the one table of all keys. What cannot be meant is refused with a remedy; nothing is
+//! ignored and nothing is guessed. This module reads no file and no environment itself, and opens
+//! none of the files that the settings name.
 
 mod address;
 mod auth;

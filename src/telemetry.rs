@@ -1,18 +1,29 @@
-//! Logs: set-up, chains of causes, and ids that are shortened where the site wants that.
+//! Logs: set-up, chains of causes, and ids that are shortened where the site wants that. And word to
+//! the service manager.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io::IsTerminal;
 
+use tracing::Subscriber;
 use tracing::field::Field;
+use tracing_subscriber::Layer;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use tracing::level_filters::LevelFilter;
+
+mod journal;
+mod notify;
+
+pub use notify::{News, Notifier};
+
+use journal::Journal;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +32,20 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+    /// For the journal, with every value as a field.
+    Journal,
 }
 
-/// Sends logs to standard error from here on. What libraries log is kept to warnings.
+impl Format {
+    /// What suits where standard error goes.
+    #[must_use]
+    pub fn suitable() -> Self {
+        if journal::is_on_stderr() { Self::Journal } else { Self::Text }
+    }
+}
+
+/// Sends logs to standard error, or to the journal, from here on. What libraries log is kept to
+/// warnings. Where there is no journal, standard error has to do, and that is told.
 ///
 /// A second call in one process changes nothing.
 pub fn init(level: LevelFilter, format: Format, ids: Ids) {
@@ -35,17 +57,32 @@ pub fn init(level: LevelFilter, format: Format, ids: Ids) {
         .with_target("cardbridge", level)
         .with_target("cardbridge::readers::transport", bytes);
     let registry = tracing_subscriber::registry().with(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let done = match format {
-        Format::Text => {
-            let fields = debug_fn(|to, field, value| write_field(to, field, value)).delimited(" ");
-            registry.with(layer.with_ansi(colour()).fmt_fields(fields)).try_init()
+    let (no_journal, done) = match format {
+        Format::Text => (None, registry.with(text()).try_init()),
+        Format::Json => {
+            let json = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json();
+            (None, registry.with(json).try_init())
         }
-        Format::Json => registry.with(layer.json()).try_init(),
+        Format::Journal => match Journal::connect() {
+            Ok(journal) => (None, registry.with(journal).try_init()),
+            Err(error) => (Some(error), registry.with(text()).try_init()),
+        },
     };
     if done.is_err() {
         tracing::debug!("Logs were set up before");
+    } else if let Some(error) = no_journal {
+        tracing::warn!(%error, "Journal is not there, logs go to standard error");
     }
+}
+
+/// Lines for people, on standard error.
+fn text<S>() -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let fields = debug_fn(|to, field, value| write_field(to, field, value)).delimited(" ");
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    layer.with_ansi(colour()).fmt_fields(fields)
 }
 
 /// One field of a line: names of readers and words of servers come from outside, and must not

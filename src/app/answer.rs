@@ -21,7 +21,7 @@ impl App {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
             station: self.settings.station.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

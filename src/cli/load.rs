@@ -201,8 +201,10 @@ fn not_text(variable: &str) -> Failure {
     Failure::message(Exit::Usage, format!("environment variable {variable} is not UTF-8 text"))
 }
 
+/// From the kernel and not from /proc, most of which a hardened service does not see.
 fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
     let name = name.trim();
     if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
 }

@@ -45,7 +45,12 @@ impl Out {
 
     /// A text of our own, as it is.
     pub(super) fn text(&mut self, text: &str) -> Result<Exit, Failure> {
-        self.to.write_all(text.as_bytes())?;
+        self.bytes(text.as_bytes())
+    }
+
+    /// The same, where it comes as bytes.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<Exit, Failure> {
+        self.to.write_all(bytes)?;
         self.to.flush()?;
         Ok(Exit::Done)
     }

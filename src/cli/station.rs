@@ -35,8 +35,10 @@ fn log(settings: LogSettings) {
         Level::Trace => LevelFilter::TRACE,
     };
     let format = match settings.format {
-        LogFormat::Auto | LogFormat::Text => Format::Text,
+        LogFormat::Auto => Format::suitable(),
+        LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
+        LogFormat::Journald => Format::Journal,
     };
     telemetry::init(level, format, Ids { whole: settings.show_ids });
 }

@@ -62,7 +62,7 @@ pub(super) fn auth(
     scope: &mut Scope<'_>,
     certificate: &Result<Option<ClientCertificate>, Reported>,
 ) -> Result<Auth, Reported> {
-    let method = scope.required(METHOD, choice(&METHODS, &[]))?;
+    let method = scope.required(METHOD, choice(&METHODS))?;
     let foreign = refuse_foreign(scope, method);
     let auth = match method {
         Method::None => Ok(Auth::None),

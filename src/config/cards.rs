@@ -12,7 +12,7 @@ use crate::domain::{AtrPattern, CardRule, Family, IdRule};
 /// A card family, by name.
 pub(super) fn family(value: &Value) -> Result<Family, Fault> {
     let known: Vec<_> = Family::ALL.iter().map(|family| (family.as_str(), *family)).collect();
-    choice(&known, &[])(value)
+    choice(&known)(value)
 }
 
 /// A pattern over ATRs.
@@ -43,7 +43,7 @@ fn rule(item: &Item, report: &mut Report) -> Result<CardRule, Reported> {
 
 fn id_rule(value: &Value) -> Result<IdRule, Fault> {
     let known: Vec<_> = IdRule::ALL.iter().map(|rule| (rule.as_str(), *rule)).collect();
-    choice(&known, &[])(value)
+    choice(&known)(value)
 }
 
 /// The pinned rule, if a card that is asked for these families can give such an id.

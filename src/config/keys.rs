@@ -197,7 +197,7 @@ pub static KEYS: &[Key] = &[
     Key::new("control.socket", Text, Value(r#""/run/cardbridge/control.sock""#), "The Unix socket of `cardbridge status`, `outbox` and `audit`."),
 
     Key::new("log.level", Text, Value(r#""info""#), "What is worth a line: `error`, `warn`, `info`, `debug` or `trace`."),
-    Key::new("log.format", Text, Value(r#""auto""#), "How a line looks: `auto`, `text` or `json`; `journald` is not supported yet."),
+    Key::new("log.format", Text, Value(r#""auto""#), "How a line looks: `text`, `json`, `journald` with every value a field, or `auto`: `journald` where standard error is the journal, else `text`."),
     Key::new("log.show_ids", SWITCH, Value("true"), "`false` shortens card ids, serials and user ids in the log."),
 ];
 

@@ -99,11 +99,6 @@ impl Fault {
     pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: remedy.into() }
     }
-
-    /// What belongs to the contract, but not to this version.
-    pub(super) fn not_yet(what: impl fmt::Display, remedy: impl Into<String>) -> Self {
-        Self::new(format!("{what} is not supported yet"), remedy)
-    }
 }
 
 /// The proof that a problem was reported: the only way to go on without a value.

@@ -116,7 +116,7 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
 
     let mut scope = Scope::item(item, report);
     let name = scope.required("rule[].name", word);
-    let on = scope.required("rule[].on", choice(&TRIGGERS, &[]));
+    let on = scope.required("rule[].on", choice(&TRIGGERS));
     let request_types = scope.required_list("rule[].request_type", |value| {
         request_type(value).map(|(_, number)| RequestType::new(number))
     });
@@ -129,7 +129,7 @@ fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Rep
         status(value).map(|(_, number)| CardStatus::new(number))
     });
     let reader_role = scope.list("rule[].reader_role", word);
-    let pick = scope.required("rule[].pick", choice(&PICKS, &[]));
+    let pick = scope.required("rule[].pick", choice(&PICKS));
     Ok(Rule {
         name: name?,
         on: on?,

@@ -58,7 +58,7 @@ pub(super) fn read(
     let skip_atr = scope.list_or_empty("cards.skip_atr", cards::atr_pattern);
     let atr_mismatch = scope.required(
         "cards.atr_mismatch",
-        choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)], &[]),
+        choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)]),
     );
     let outbox = outbox(&mut scope);
     let keep = scope.required("audit.keep", duration(KEEP));
@@ -185,9 +185,14 @@ fn log(scope: &mut Scope<'_>) -> Result<LogSettings, Reported> {
         ("debug", Level::Debug),
         ("trace", Level::Trace),
     ];
-    let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let level = scope.required("log.level", choice(&levels, &[]));
-    let format = scope.required("log.format", choice(&formats, &["journald"]));
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+        ("journald", LogFormat::Journald),
+    ];
+    let level = scope.required("log.level", choice(&levels));
+    let format = scope.required("log.format", choice(&formats));
     let show_ids = scope.required("log.show_ids", switch);
     Ok(LogSettings { level: level?, format: format?, show_ids: show_ids? })
 }

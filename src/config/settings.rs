@@ -216,4 +216,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object.
     Json,
+    /// An entry of the journal, each value a field.
+    Journald,
 }

@@ -115,24 +115,17 @@ fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-/// One of some known words; some more belong to the contract, but not to this version.
-pub(super) fn choice<T: Copy>(
-    known: &[(&str, T)],
-    later: &[&str],
-) -> impl FnOnce(&Value) -> Result<T, Fault> {
+/// One of some known words.
+pub(super) fn choice<T: Copy>(known: &[(&str, T)]) -> impl FnOnce(&Value) -> Result<T, Fault> {
     move |value| {
         let text = text(value)?;
-        let mut names = known.iter().map(|(name, _)| *name);
+        let names = known.iter().map(|(name, _)| *name);
         if let Some((_, meant)) = known.iter().find(|(name, _)| *name == text) {
             return Ok(*meant);
         }
-        if later.contains(&text) {
-            let remedy = format!("use {}", names.collect::<Vec<_>>().join(" or "));
-            return Err(Fault::not_yet(quote(text), remedy));
-        }
         let remedy = match nearest(text, names.clone()) {
             Some(meant) => format!("did you mean {meant:?}?"),
-            None => format!("use one of {}", names.by_ref().collect::<Vec<_>>().join(", ")),
+            None => format!("use one of {}", names.collect::<Vec<_>>().join(", ")),
         };
         Err(Fault::new(format!("{} is not known here", quote(text)), remedy))
     }

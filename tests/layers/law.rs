@@ -54,6 +54,8 @@ pub(crate) const OWNED: &[(&str, &[&str])] = &[
     ("axum", &["control"]),
     ("hyper", &["control", "remote"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

@@ -17,6 +17,7 @@ mod ports;
 pub mod process;
 pub mod proxy;
 mod server;
+pub mod systemd;
 pub mod world;
 
 use std::io::Write as _;

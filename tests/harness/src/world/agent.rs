@@ -48,6 +48,7 @@ impl World {
         };
         command.args(["run", "--config"]).arg(self.config_path());
         self.set_environment(&mut command);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }
@@ -79,6 +80,10 @@ impl World {
         }
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
+        }
+        // Nor may a service manager take the agent for the process that it started.
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
+            command.env_remove(name);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }

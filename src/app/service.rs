@@ -1,0 +1,187 @@
+//! What the service manager hears of the daemon: that it works, how it is, and that its loop turns.
+//!
+//! The loop itself feeds the watchdog, in a turn in which the engine has just been asked for what is
+//! to be done: a loop that is stuck, and an engine that does not return, stop it. A quiet daemon
+//! turns for this at half the watchdog's time, and for nothing else.
+
+use std::time::{Duration, Instant};
+
+use crate::domain::{CardView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot};
+use crate::telemetry::{News, Notifier};
+
+/// How soon after one look at the daemon's state the next may follow.
+const APART: Duration = Duration::from_secs(1);
+
+/// The service manager, and what it was told.
+#[derive(Debug)]
+pub(super) struct Service {
+    notifier: Notifier,
+    told: String,
+    /// When the state was last looked at.
+    looked: Option<Instant>,
+    /// When it is to be looked at again, because something may have changed.
+    look: Option<Instant>,
+    /// When the watchdog is fed next.
+    feed: Option<Instant>,
+}
+
+impl Service {
+    pub(super) const fn new(notifier: Notifier) -> Self {
+        Self { notifier, told: String::new(), looked: None, look: None, feed: None }
+    }
+
+    /// The daemon works.
+    pub(super) fn ready(&mut self, now: Instant) {
+        self.notifier.tell(&[News::Ready, News::Alive]);
+        self.feed = self.next_feed(now);
+    }
+
+    pub(super) fn reloading(&self) {
+        self.notifier.tell(&[News::Reloading]);
+    }
+
+    /// The configuration was read again, for better or worse.
+    pub(super) fn reloaded(&self) {
+        self.notifier.tell(&[News::Ready]);
+    }
+
+    pub(super) fn stopping(&self) {
+        self.notifier.tell(&[News::Stopping]);
+    }
+
+    /// When the loop has to turn for this, if nothing happens before.
+    pub(super) fn due(&self) -> Option<Instant> {
+        [self.look, self.feed].into_iter().flatten().min()
+    }
+
+    /// The loop has turned: something may have changed, or was due here.
+    pub(super) fn turned(&mut self, now: Instant, state: impl FnOnce() -> Snapshot) {
+        if !self.notifier.is_heard() {
+            return;
+        }
+        let mut news = Vec::new();
+        let words = self.look(now, state);
+        news.extend(words.as_deref().map(News::Status));
+        if self.feed.is_some_and(|feed| feed <= now) {
+            news.push(News::Alive);
+            self.feed = self.next_feed(now);
+        }
+        if !news.is_empty() {
+            self.notifier.tell(&news);
+        }
+    }
+
+    /// The state in words, if they are others than were told; too soon after the last look, it is
+    /// looked at later.
+    fn look(&mut self, now: Instant, state: impl FnOnce() -> Snapshot) -> Option<String> {
+        let soonest = self.looked.map_or(now, |looked| looked + APART);
+        if soonest > now {
+            self.look = Some(soonest);
+            return None;
+        }
+        (self.looked, self.look) = (Some(now), None);
+        let words = words(&state());
+        let changed = words != self.told;
+        self.told.clone_from(&words);
+        changed.then_some(words)
+    }
+
+    fn next_feed(&self, now: Instant) -> Option<Instant> {
+        self.notifier.watchdog().map(|within| now + within / 2)
+    }
+}
+
+/// The state on one line: "2 readers, 1 card, CM reachable, 3 entries waiting".
+fn words(state: &Snapshot) -> String {
+    let mut parts = match &state.pcscd {
+        ServiceView::Up { .. } => {
+            let card = |view: &&ReaderView| !matches!(view.card, CardView::Empty);
+            let cards = state.readers.iter().filter(card).count();
+            vec![count(state.readers.len(), "reader", "readers"), count(cards, "card", "cards")]
+        }
+        ServiceView::Connecting => vec!["connecting to pcscd".to_owned()],
+        ServiceView::Down { .. } => vec!["no pcscd".to_owned()],
+    };
+    parts.push(match &state.cm {
+        LinkView::Untried => "CM not asked yet".to_owned(),
+        LinkView::Up { .. } => "CM reachable".to_owned(),
+        LinkView::Away { reason, .. } => format!("CM away ({reason})"),
+    });
+    let OutboxView { waiting, parked, trouble, .. } = &state.outbox;
+    parts.push(format!("{} waiting", count(*waiting, "entry", "entries")));
+    if *parked > 0 {
+        parts.push(format!("{parked} parked"));
+    }
+    if trouble.is_some() {
+        parts.push("outbox in trouble".to_owned());
+    }
+    parts.join(", ")
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ReaderAttributes, ReaderName, ReaderRules};
+
+    fn since() -> jiff::Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn reader(name: &str, card: CardView) -> ReaderView {
+        let reader = ReaderName::from(name);
+        let attributes = ReaderAttributes::default();
+        let place = ReaderRules::default().place(&reader, &attributes);
+        ReaderView { reader, place, attributes, since: since(), card }
+    }
+
+    fn state(pcscd: ServiceView, cm: LinkView, outbox: OutboxView) -> Snapshot {
+        Snapshot {
+            station: "desk-3".to_owned(),
+            version: "1".to_owned(),
+            started_at: since(),
+            pcscd,
+            readers: vec![reader("A", CardView::Empty), reader("B", CardView::Mute)],
+            cm,
+            outbox,
+            latest: vec![],
+            damage: None,
+        }
+    }
+
+    fn waiting(waiting: usize) -> OutboxView {
+        OutboxView { waiting, parked: 0, oldest: None, trouble: None }
+    }
+
+    #[test]
+    fn the_state_is_told_in_words() {
+        let up =
+            state(ServiceView::Up { since: since() }, LinkView::Up { since: since() }, waiting(3));
+        assert_eq!(words(&up), "2 readers, 1 card, CM reachable, 3 entries waiting");
+        let down = state(
+            ServiceView::Down { since: since(), reason: String::new() },
+            LinkView::Away {
+                since: since(),
+                reason: "timeout".to_owned(),
+                detail: String::new(),
+                remedy: String::new(),
+                next_try_ms: 0,
+            },
+            OutboxView { parked: 2, trouble: Some("full".to_owned()), ..waiting(1) },
+        );
+        let said = "no pcscd, CM away (timeout), 1 entry waiting, 2 parked, outbox in trouble";
+        assert_eq!(words(&down), said);
+    }
+
+    #[test]
+    fn a_daemon_that_nobody_listens_to_never_turns_for_this() {
+        let mut service = Service::new(Notifier::default());
+        let now = Instant::now();
+        service.ready(now);
+        service.turned(now, || unreachable!("nobody listens"));
+        assert_eq!(service.due(), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! Lines for the journal, in its native protocol: the line as people read it in MESSAGE, and each
+//! of its values as a field of its own.
+//!
+//! Our own and not `tracing-journald`: that one puts only the constant words of a line into MESSAGE,
+//! so that `journalctl -u cardbridge` would not say which reader or card they are about; and it
+//! neither escapes what hostile names bring nor ever gives up on a journal that hangs.
+
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+use super::clean;
+
+/// Where the journal listens.
+const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// How long the journal may take to take a line: longer is a journal that hangs. It is waited for
+/// once; until it takes a line again, no card waits for it any more.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Longer values are cut, so that a line fits into one datagram whatever is in it.
+const LONGEST: usize = 32 * 1024;
+
+/// What the names of our own fields begin with.
+const PREFIX: &str = "CARDBRIDGE_";
+
+/// The journal as a destination of log lines.
+#[derive(Debug)]
+pub(super) struct Journal {
+    patient: UnixDatagram,
+    impatient: UnixDatagram,
+    /// Lines that the journal did not take since it last took one.
+    lost: AtomicU64,
+}
+
+impl Journal {
+    /// The journal, if it is there.
+    pub(super) fn connect() -> io::Result<Self> {
+        UnixDatagram::unbound()?.connect(SOCKET)?;
+        let (patient, impatient) = (UnixDatagram::unbound()?, UnixDatagram::unbound()?);
+        patient.set_write_timeout(Some(PATIENCE))?;
+        impatient.set_nonblocking(true)?;
+        Ok(Self { patient, impatient, lost: AtomicU64::new(0) })
+    }
+
+    /// Not on a connection: the journal may be restarted.
+    fn send(&self, line: &Line) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        let socket = if lost == 0 { &self.patient } else { &self.impatient };
+        match socket.send_to(line.datagram(lost).as_bytes(), SOCKET) {
+            Ok(_) => {
+                self.lost.fetch_sub(lost, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            // There is no journal any more. Where standard error goes nowhere either, nobody can
+            // be told.
+            Err(_) => drop(writeln!(io::stderr(), "{} {}", line.level, line.message(0))),
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::new(event.metadata());
+        event.record(&mut line);
+        self.send(&line);
+    }
+}
+
+/// Whether standard error is a stream of the journal, as `JOURNAL_STREAM` says of the stream that
+/// the service manager gave.
+pub(super) fn is_on_stderr() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let is = file.and_then(|file| file.metadata());
+    is.is_ok_and(|is| stream == format!("{}:{}", is.dev(), is.ino()))
+}
+
+/// One line, as its fields.
+#[derive(Debug)]
+struct Line {
+    level: Level,
+    target: &'static str,
+    words: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Line {
+    fn new(metadata: &'static Metadata<'static>) -> Self {
+        Self {
+            level: *metadata.level(),
+            target: metadata.target(),
+            words: String::new(),
+            fields: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, field: &Field, value: &str) {
+        let cut = value.floor_char_boundary(LONGEST);
+        let (shown, rest) = value.split_at(cut);
+        let mut shown = clean(shown).into_owned();
+        if !rest.is_empty() {
+            shown.push('…');
+        }
+        match field.name() {
+            "message" => self.words = shown,
+            name => self.fields.push((name, shown)),
+        }
+    }
+
+    /// The line as people read it.
+    fn message(&self, lost: u64) -> String {
+        let mut message = self.words.clone();
+        if lost > 0 {
+            let _infallible =
+                write!(message, " (after {lost} lines that the journal did not take)");
+        }
+        for (name, value) in &self.fields {
+            let _infallible = write!(message, " {name}={value}");
+        }
+        message.truncate(message.floor_char_boundary(LONGEST));
+        message
+    }
+
+    /// The line as the journal wants it. No value has a line break: [`clean`] escapes them.
+    fn datagram(&self, lost: u64) -> String {
+        let mut datagram = format!(
+            "MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER=cardbridge\n{PREFIX}TARGET={}\n",
+            self.message(lost),
+            priority(self.level),
+            self.target,
+        );
+        for (name, value) in &self.fields {
+            let _infallible = writeln!(datagram, "{PREFIX}{}={value}", field_name(name));
+        }
+        if lost > 0 {
+            let _infallible = writeln!(datagram, "{PREFIX}LOST_LINES={lost}");
+        }
+        datagram
+    }
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, &format!("{value:?}"));
+    }
+}
+
+/// Syslog's number of a level.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// The journal takes capitals, digits and underscores, and drops other fields without a word.
+fn field_name(name: &str) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    name.chars().map(letter).take(64 - PREFIX.len()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    fn line() -> Line {
+        Line {
+            level: Level::WARN,
+            target: "cardbridge::app",
+            words: "Card inserted".into(),
+            fields: vec![("reader", "A 00".into()), ("at.x", "1".into())],
+        }
+    }
+
+    #[test]
+    fn a_line_is_words_for_people_and_a_field_for_each_value() {
+        assert_eq!(
+            line().datagram(0),
+            "MESSAGE=Card inserted reader=A 00 at.x=1\nPRIORITY=4\nSYSLOG_IDENTIFIER=cardbridge\n\
+             CARDBRIDGE_TARGET=cardbridge::app\nCARDBRIDGE_READER=A 00\nCARDBRIDGE_AT_X=1\n"
+        );
+        let after = line().datagram(7);
+        assert!(after.starts_with("MESSAGE=Card inserted (after 7 lines that"), "{after}");
+        assert!(after.ends_with("CARDBRIDGE_LOST_LINES=7\n"), "{after}");
+    }
+
+    /// Keeps the datagrams instead of sending them.
+    struct Catch(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Catch {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let mut line = Line::new(event.metadata());
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.datagram(0));
+        }
+    }
+
+    #[test]
+    fn a_name_from_outside_makes_no_field_of_its_own_and_no_line_is_too_long_to_send() {
+        let caught = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::registry().with(Catch(Arc::clone(&caught)));
+        let long = "€".repeat(100_000);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(reader = %"A\nPRIORITY=0", absent = None::<u8>, long, "Card inserted");
+        });
+        let datagram = caught.lock().unwrap().pop().unwrap();
+        assert_eq!(datagram.matches("\nPRIORITY=").count(), 1, "{datagram:.200}");
+        assert!(datagram.contains("\nCARDBRIDGE_READER=A\\u{a}PRIORITY=0\n"), "{datagram:.200}");
+        assert!(!datagram.contains("ABSENT"), "{datagram:.200}");
+        assert!(datagram.len() < 3 * LONGEST, "{}", datagram.len());
+    }
+
+    #[test]
+    fn a_level_is_the_priority_that_journalctl_filters_by() {
+        let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+        assert_eq!(levels.map(priority), [3, 4, 6, 7, 7]);
+    }
+
+    #[test]
+    fn names_that_the_journal_would_drop_are_made_ones_that_it_takes() {
+        assert_eq!(field_name("http.status-code"), "HTTP_STATUS_CODE");
+        assert_eq!(PREFIX.len() + field_name(&"x".repeat(100)).len(), 64);
+    }
+}

@@ -1,0 +1,194 @@
+//! Logs in the journal: a socket of the harness stands where journald's is, in a mount namespace
+//! of the daemon's own. Root is needed.
+
+use std::path::Path;
+use std::process::Command;
+
+use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::systemd::{JournalEntry, JournalSocket};
+
+use super::*;
+
+/// Puts a directory where journald has its own, then runs what comes after it.
+const MOUNT: &str = "[ -d /run/systemd/journal ] || \
+    { mount -t tmpfs none /run && mkdir -p /run/systemd/journal; }; \
+    mount --bind \"$1\" /run/systemd/journal && shift";
+
+/// Standard error becomes a stream of the journal, as far as anybody can tell.
+const STREAM: &str = "export JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr)";
+
+/// Why there can be no journal of a scenario's own here, if so.
+fn unavailable(dir: &Path) -> Option<String> {
+    let tried = Command::new("unshare")
+        .args(["--mount", "sh", "-c", MOUNT, "sh"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let reason = || String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+    (!tried.status.success()).then(reason)
+}
+
+/// A daemon that has this in its configuration, started with `first` done before, where the files
+/// of `dir` are the journal's.
+fn start(dir: &Path, format: &str, first: &str, extra: &[(&str, &str)]) -> Option<World> {
+    let builder = world()?;
+    if let Some(reason) = unavailable(dir) {
+        cardbridge_harness::skipped(&format!("no journal of its own: {reason}"));
+        return None;
+    }
+    let mut builder = builder.config_set("log.format", format).without_daemon();
+    for (key, value) in extra {
+        builder = builder.config_set(key, value);
+    }
+    let mut world = builder.start().unwrap();
+    let script = format!("{MOUNT} && {first} && exec \"$@\"");
+    let dir = dir.display().to_string();
+    world.start_daemon_under(&["unshare", "--mount", "sh", "-c", &script, "sh", &dir]).unwrap();
+    Some(world)
+}
+
+fn journal(dir: &Path) -> JournalSocket {
+    JournalSocket::bind(&dir.join("socket")).unwrap()
+}
+
+fn entry(journal: &JournalSocket, words: &str) -> JournalEntry {
+    let entries = journal.entries().unwrap();
+    let found = entries.iter().find(|entry| entry["MESSAGE"].starts_with(words));
+    found.unwrap_or_else(|| panic!("{words}: {entries:#?}")).clone()
+}
+
+#[test]
+fn every_value_is_a_field_and_the_message_says_it_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(dir.path());
+    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.stop_daemon().unwrap();
+    let stopped = || journal.entries().unwrap().iter().any(|entry| entry["MESSAGE"] == "Stopped");
+    world.wait_until("the last line", LONG, stopped).unwrap();
+
+    let settled = entry(&journal, "Entry settled");
+    let has = |name: &str, value: &str| {
+        assert_eq!(settled.get(name).map(String::as_str), Some(value), "{settled:#?}");
+    };
+    has("PRIORITY", "6");
+    has("SYSLOG_IDENTIFIER", "cardbridge");
+    has("CARDBRIDGE_TARGET", "cardbridge::app::report");
+    has("CARDBRIDGE_OUTCOME", "updated");
+    has("CARDBRIDGE_CARD", CARD);
+    has("CARDBRIDGE_RECORD", RECORD);
+    has("CARDBRIDGE_STATUS", "Retired");
+    for part in ["outcome=updated", &format!("card={CARD}"), "status=Retired"] {
+        assert!(settled["MESSAGE"].contains(part), "{settled:#?}");
+    }
+    assert!(!settled.contains_key("CARDBRIDGE_REASON"), "what is not there is no field");
+    let inserted = entry(&journal, "Card inserted");
+    assert!(inserted["CARDBRIDGE_READER"].starts_with("Virtual PCD 1"), "{inserted:#?}");
+    let entries = journal.entries().unwrap();
+    assert!(entries.iter().any(|entry| entry["PRIORITY"] == "7"), "level = debug");
+    assert_eq!(world.daemon_log(), "", "standard error is for nobody");
+    world.finish().unwrap();
+}
+
+#[test]
+fn ids_are_shortened_in_the_journal_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(dir.path());
+    let hidden = [("log.show_ids", "false"), ("log.level", "\"trace\"")];
+    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &hidden) else { return };
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.stop_daemon().unwrap();
+    assert_eq!(entry(&journal, "Entry settled")["CARDBRIDGE_CARD"], "bc88f13f…");
+    let all = format!("{:?}", journal.entries().unwrap());
+    for id in [CARD, RECORD, REQUEST, "3ff188bcba833740826246eba1291c6e"] {
+        assert!(!all.contains(id), "{id}: {all}");
+    }
+    world.finish().unwrap();
+}
+
+#[test]
+fn auto_is_the_journal_where_standard_error_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(dir.path());
+    let Some(mut world) = start(dir.path(), "\"auto\"", STREAM, &[]) else { return };
+    world.stop_daemon().unwrap();
+    assert_eq!(entry(&journal, "Started")["PRIORITY"], "6");
+    assert_eq!(world.daemon_log(), "");
+    let heard = journal.entries().unwrap().len();
+
+    // The variable alone, inherited by somebody whose standard error goes elsewhere, is no proof.
+    let script = format!("{MOUNT} && export JOURNAL_STREAM=1:1 && exec \"$@\"");
+    let dir = dir.path().display().to_string();
+    world.start_daemon_under(&["unshare", "--mount", "sh", "-c", &script, "sh", &dir]).unwrap();
+    world.stop_daemon().unwrap();
+    assert_eq!(journal.entries().unwrap().len(), heard);
+    assert!(world.daemon_log().contains("Started"), "{}", world.daemon_log());
+    world.finish().unwrap();
+}
+
+#[test]
+fn without_a_journal_standard_error_has_to_do_and_that_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
+    world.stop_daemon().unwrap();
+    let log = world.daemon_log();
+    assert_eq!(log.matches("Journal is not there").count(), 1, "{log}");
+    assert!(log.contains("Started") && log.contains("Stopped"), "{log}");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_journal_that_goes_leaves_the_lines_on_standard_error_and_takes_them_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = journal(dir.path());
+    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
+    std::fs::remove_file(dir.path().join("socket")).unwrap();
+    drop(first);
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    let told = || world.daemon_log().contains("INFO Entry settled");
+    world.wait_until("the line on standard error", LONG, told).unwrap();
+
+    let second = journal(dir.path());
+    drop(card);
+    let back = || {
+        second.entries().unwrap().iter().any(|entry| entry["MESSAGE"].starts_with("Card removed"))
+    };
+    world.wait_until("the line in the journal", LONG, back).unwrap();
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_journal_that_hangs_holds_no_card_up_and_is_told_what_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = std::os::unix::net::UnixDatagram::bind(dir.path().join("socket")).unwrap();
+    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
+    // Its queue holds some ten lines, or some hundreds; one line is waited for when it is full.
+    let queue = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap();
+    let cards = queue.trim().parse::<usize>().unwrap() / 10 + 2;
+    for card in 1..=cards {
+        let inserted = world.insert(0, GidsCard::seed()).unwrap();
+        world.wait_for_outcomes(card, LONG).unwrap();
+        drop(inserted);
+    }
+    socket.set_nonblocking(true).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    while socket.recv(&mut buffer).is_ok() {}
+    let _card = world.insert(1, GidsCard::seed()).unwrap();
+    let mut told = String::new();
+    let takes = || {
+        while let Ok(length) = socket.recv(&mut buffer) {
+            told.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        told.contains("Entry settled")
+    };
+    world.wait_until("lines in a journal that works again", LONG, takes).unwrap();
+    assert_eq!(told.matches("lines that the journal did not take").count(), 1, "{told}");
+    assert_eq!(told.matches("CARDBRIDGE_LOST_LINES=").count(), 1, "{told}");
+    drop(socket);
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}

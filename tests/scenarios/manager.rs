@@ -1,0 +1,154 @@
+//! What the service manager hears: that the daemon is ready, how it is, and whether its loop turns.
+
+use std::time::Instant;
+
+use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::cm::Fault;
+use cardbridge_harness::process::{Process, mortal};
+use cardbridge_harness::systemd::NotifySocket;
+
+use super::*;
+
+/// What the manager asks for; the daemon feeds at half of it.
+const WATCHDOG: Duration = Duration::from_millis(800);
+
+/// A world under a service manager, and the directory of its socket.
+fn managed() -> Option<(WorldBuilder, NotifySocket, tempfile::TempDir)> {
+    let builder = world()?;
+    let dir = tempfile::tempdir().unwrap();
+    let manager = NotifySocket::bind(&dir.path().join("notify")).unwrap();
+    let builder = builder
+        .env("NOTIFY_SOCKET", manager.path())
+        .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    Some((builder, manager, dir))
+}
+
+fn wait_status(world: &World, manager: &NotifySocket, status: &str) {
+    let told = world.wait_until(status, LONG, || manager.status() == status);
+    told.unwrap_or_else(|error| panic!("{error}: {:?}", manager.news()));
+}
+
+fn feeds(manager: &NotifySocket) -> usize {
+    manager.moments("WATCHDOG=1").len()
+}
+
+fn wait_fed(world: &World, manager: &NotifySocket) {
+    let before = feeds(manager);
+    world
+        .wait_until("the watchdog to be fed twice", LONG, || feeds(manager) >= before + 2)
+        .unwrap();
+}
+
+/// Whether the manager would restart the daemon.
+fn starves(manager: &NotifySocket) -> bool {
+    manager.moments("WATCHDOG=1").last().is_some_and(|at| at.elapsed() > 2 * WATCHDOG)
+}
+
+/// The line's first moment.
+fn first(manager: &NotifySocket, line: &str) -> Instant {
+    *manager.moments(line).first().unwrap_or_else(|| panic!("{line}: {:?}", manager.news()))
+}
+
+#[test]
+fn the_manager_hears_of_readiness_state_reload_and_the_end_in_this_order() {
+    let Some((builder, manager, _dir)) = managed() else { return };
+    let mut world = builder.start().unwrap();
+    let ready = || !manager.moments("READY=1").is_empty();
+    world.wait_until("READY=1", LONG, ready).unwrap();
+    assert_eq!(world.cli(&["status"]).unwrap().code, Some(0), "ready is: it answers");
+    wait_status(&world, &manager, "2 readers, 0 cards, CM not asked yet, 0 entries waiting");
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_status(&world, &manager, "2 readers, 1 card, CM reachable, 0 entries waiting");
+
+    world.reload_daemon().unwrap();
+    let reloaded = || manager.moments("READY=1").len() == 2;
+    world.wait_until("the second READY=1", LONG, reloaded).unwrap();
+    let began = first(&manager, "RELOADING=1");
+    assert!(began <= *manager.moments("READY=1").last().unwrap());
+    let clock = |line: &str| line.strip_prefix("MONOTONIC_USEC=").and_then(|at| at.parse().ok());
+    let at: Vec<u64> = manager.news().iter().filter_map(|(_, line)| clock(line)).collect();
+    assert!(matches!(at.as_slice(), [at] if *at > 0), "{at:?}");
+
+    let asked = Instant::now();
+    world.stop_daemon().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    let last = || manager.news().last().is_some_and(|(_, line)| line == "STOPPING=1");
+    world.wait_until("STOPPING=1 to be the last word", LONG, last).unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_configuration_that_is_refused_leaves_the_daemon_ready() {
+    let Some((builder, manager, _dir)) = managed() else { return };
+    let mut world = builder.start().unwrap();
+    world.expect_error("Configuration was not reloaded");
+    std::fs::write(world.config_path(), "[cm]\nurl = 7\n").unwrap();
+    world.reload_daemon().unwrap();
+    let again = || manager.moments("READY=1").len() == 2;
+    world.wait_until("the second READY=1", LONG, again).unwrap();
+    wait_fed(&world, &manager);
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn the_words_change_when_cm_goes_away_and_not_more_than_once_a_second() {
+    let Some((builder, manager, _dir)) = managed() else { return };
+    let world = builder.start().unwrap();
+    world.cm.set_fault(Fault::Reset);
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_status(&world, &manager, "2 readers, 1 card, CM away (unreachable), 1 entry waiting");
+    world.cm.clear_faults();
+    wait_status(&world, &manager, "2 readers, 1 card, CM reachable, 0 entries waiting");
+    let told: Vec<_> =
+        manager.news().into_iter().filter(|(_, line)| line.starts_with("STATUS=")).collect();
+    for pair in told.windows(2) {
+        assert_ne!(pair[0].1, pair[1].1, "told only when it changes");
+        // As this process saw them come.
+        let apart = pair[1].0 - pair[0].0;
+        assert!(apart > Duration::from_millis(900), "{apart:?}: {told:?}");
+    }
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_daemon_that_stands_still_feeds_no_watchdog() {
+    let Some((builder, manager, _dir)) = managed() else { return };
+    let world = builder.start().unwrap();
+    wait_fed(&world, &manager);
+    world.freeze_daemon().unwrap();
+    world.wait_until("the watchdog to starve", LONG, || starves(&manager)).unwrap();
+    world.thaw_daemon().unwrap();
+    wait_fed(&world, &manager);
+    world.finish().unwrap();
+}
+
+/// Only the loop's own thread is held here; whatever other threads there are go on.
+#[test]
+fn a_loop_that_is_stuck_feeds_no_watchdog_although_the_process_lives() {
+    let Some((builder, manager, _dir)) = managed() else { return };
+    let world = builder.start().unwrap();
+    wait_fed(&world, &manager);
+    let pid = world.daemon_pid().unwrap().to_string();
+    let mut strace = mortal("strace");
+    strace.args([
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=epoll_wait:delay_exit=3000000",
+        "-p",
+        &pid,
+    ]);
+    let mut strace = Process::spawn(strace).unwrap();
+    let held = || strace.ended().unwrap().is_some() || starves(&manager);
+    world.wait_until("the watchdog to starve", LONG, held).unwrap();
+    if strace.ended().unwrap().is_some() {
+        return cardbridge_harness::skipped("strace cannot trace here");
+    }
+    let task = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+    assert!(task > 1, "the other threads live");
+    strace.kill().unwrap();
+    wait_fed(&world, &manager);
+    world.finish().unwrap();
+}

@@ -37,13 +37,18 @@ fn findings(asked: &Result<usize, CallError>) -> Vec<Finding> {
                 over = true;
                 failure(step, error)
             }
-            Ok(seen) if step == Step::Requests => {
-                Finding::good(step, format!("{seen} open requests are visible to this account"))
-            }
+            Ok(seen) if step == Step::Requests => Finding::good(step, visible(*seen)),
             Ok(_) | Err(_) => Finding::good(step, passed(step)),
         });
     }
     findings
+}
+
+fn visible(seen: usize) -> String {
+    match seen {
+        1 => "1 open request is visible to this account".to_owned(),
+        _ => format!("{seen} open requests are visible to this account"),
+    }
 }
 
 const fn passed(step: Step) -> &'static str {

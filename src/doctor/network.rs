@@ -45,7 +45,7 @@ async fn connect(way: &Way, tell: Tell<'_>) -> Option<TcpStream> {
             return None;
         }
     };
-    tell(Finding::good(Step::NameResolution, format!("{} is {}", hop.host, list(&addresses))));
+    tell(Finding::good(Step::NameResolution, resolved(&hop.host, &addresses)));
     match way.connect(&addresses).await {
         Ok((stream, address)) => {
             tell(Finding::good(Step::Connection, format!("{address} takes connections")));
@@ -127,9 +127,14 @@ fn skew(here: Timestamp, there: Timestamp) -> Finding {
     }
 }
 
-fn list(addresses: &[SocketAddr]) -> String {
+fn resolved(host: &str, addresses: &[SocketAddr]) -> String {
     let all: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    all.join(", ")
+    let all = all.join(", ");
+    if host.trim_matches(['[', ']']) == all {
+        format!("{host} is an address")
+    } else {
+        format!("{host} is {all}")
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +152,13 @@ mod tests {
         assert_eq!(verdict("2026-03-01T11:59:30Z"), Verdict::Good);
         assert_eq!(verdict("2026-03-01T12:01:00Z"), Verdict::Warning);
         assert_eq!(verdict("2026-03-01T11:54:59Z"), Verdict::Failed(Grade::Refused));
+    }
+
+    #[test]
+    fn an_address_needs_no_resolution() {
+        let address = |text: &str| vec![text.parse().unwrap()];
+        assert_eq!(resolved("[::1]", &address("[::1]:443")), "[::1] is an address");
+        assert_eq!(resolved("cm", &address("192.0.2.1:443")), "cm is 192.0.2.1");
     }
 
     #[test]

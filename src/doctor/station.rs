@@ -43,8 +43,9 @@ fn readers(rules: &ReaderRules, tell: Tell<'_>) {
             skip(&[Step::Readers], "pcscd tells this user nothing", tell);
         }
         Look::Away { why } => {
-            let remedy = "start it with `systemctl start pcscd.socket`";
-            tell(Finding::failed(Step::Pcscd, Grade::Unreachable, why, remedy));
+            // Where there is a remedy of its own, it is in the words.
+            let (words, remedy) = why.split_once(": ").unwrap_or((&why, "see pcscd's own log"));
+            tell(Finding::failed(Step::Pcscd, Grade::Unreachable, words, remedy));
             skip(&[Step::Permission, Step::Readers], "pcscd is not reachable", tell);
         }
         Look::Silent => {

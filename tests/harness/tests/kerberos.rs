@@ -103,7 +103,7 @@ fn tickets_of_seconds_end_within_seconds() {
     kinit(&kdc, dir.path(), &keytab).unwrap();
     let start = Instant::now();
     wait_until("the ticket ends", LONG, || kvno(&kdc, dir.path()).is_err()).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(6), "after {:?}", start.elapsed());
+    assert!(start.elapsed() < LONG, "after {:?}", start.elapsed());
     let error = kvno(&kdc, dir.path()).unwrap_err();
     assert!(error.contains("expired"), "{error}");
 }

@@ -65,8 +65,6 @@ struct Inner {
     /// Ids of assertions that were used.
     used: HashSet<String>,
     requests: Vec<TokenRequest>,
-    /// Whether `X-Remote-User` names who has logged in.
-    trusts_front: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +92,6 @@ impl Tokens {
             issued: HashMap::new(),
             used: HashSet::new(),
             requests: Vec::new(),
-            trusts_front: false,
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
@@ -111,10 +108,8 @@ impl Tokens {
     }
 
     /// Registers a client by its Windows account, as the server in front names
-    /// it. From here on `X-Remote-User` is believed: only such a server may
-    /// reach the simulator.
+    /// it in `X-Remote-User`: only such a server may reach the simulator.
     pub fn register_user(&self, client_id: &str, user: &str) {
-        self.lock().trusts_front = true;
         self.register(client_id, Proof::User(user.to_owned()));
     }
 

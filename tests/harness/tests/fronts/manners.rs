@@ -1,5 +1,7 @@
 //! IIS's manners, as curl meets them.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use cardbridge_harness::cm::{CONTROL_HELP, Cm, Fault};
@@ -96,6 +98,11 @@ fn the_driver_before_iis_speaks_for_itself_and_closes() {
     assert_eq!(reply.status, 400);
     assert!(reply.body.contains("<h2>Bad Request - Request Too Long</h2>"), "{}", reply.body);
     assert_eq!(site.cm.log().last().unwrap().connection, 3);
+    let mut wire = TcpStream::connect(site.cm.address()).unwrap();
+    wire.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    site.cm.set_fault(Fault::PoolStopped);
+    wire.write_all(b"GET / HTTP/1.1\r\nHost: cm\r\n\r\n").unwrap();
+    wire.read_to_end(&mut Vec::new()).expect("it closes, though it was not asked to");
 }
 
 #[test]
@@ -126,19 +133,19 @@ fn any_ticket_is_taken_and_each_call_needs_one() {
 #[test]
 fn a_login_that_persists_is_forgotten_when_the_connection_was_idle() {
     let site = site();
-    site.cm.set_fault(Fault::AnyTicket { persist_ms: Some(700) });
+    site.cm.set_fault(Fault::AnyTicket { persist_ms: Some(1500) });
     assert_eq!(site.again("100/s", &[]).header("persistent-auth"), Some("true"));
     assert_eq!(site.get(&[]).status, 401, "another connection");
-    assert_eq!(site.again("1/s", &[]).status, 401, "idle for too long");
-    assert_eq!(site.again("1/s", &["-H", TOKEN]).status, 200);
+    assert_eq!(site.again("30/m", &[]).status, 401, "idle for too long");
+    assert_eq!(site.again("30/m", &["-H", TOKEN]).status, 200);
 }
 
 #[test]
 fn a_stale_login_meets_whoever_comes_after_a_pause() {
     let site = site();
-    site.cm.set_fault(Fault::StaleLogin { idle_ms: 700 });
+    site.cm.set_fault(Fault::StaleLogin { idle_ms: 1500 });
     assert_eq!(site.again("100/s", &["-H", TOKEN]).status, 200);
-    assert_eq!(site.again("1/s", &["-H", TOKEN]).status, 401);
+    assert_eq!(site.again("30/m", &["-H", TOKEN]).status, 401);
     assert_eq!(site.statuses(), [Some(200), Some(200), Some(200), Some(401)]);
 }
 

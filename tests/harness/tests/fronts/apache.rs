@@ -120,3 +120,28 @@ fn client_certificates_are_asked_for_in_the_handshake_or_once_the_path_is_known(
         }
     }
 }
+
+#[test]
+fn a_ticket_and_a_client_certificate_may_both_be_demanded() {
+    if !can_run() {
+        return;
+    }
+    let (kdc, mut curl) = realm();
+    let cm = Cm::seed().unwrap();
+    let apache = Apache::start(&ApacheOptions {
+        negotiate: Some(Negotiate::of(&kdc).unwrap()),
+        tls: Some(TlsVersion::Tls13),
+        client_certificate: ClientCertificate::WholeSite,
+        ..ApacheOptions::before(cm.address())
+    })
+    .unwrap();
+    curl.trust(&apache.ca_pem());
+    let identity = curl.identity(&apache.client("desk-3").unwrap());
+    let mut arguments: Vec<&str> = identity.iter().map(String::as_str).collect();
+    assert_eq!(get(&curl, &apache, &arguments).status, 401);
+    arguments.extend(["--negotiate", "-u", ":"]);
+    assert_eq!(get(&curl, &apache, &arguments).status, 200);
+    let call = cm.log().pop().unwrap();
+    assert_eq!(call.header("x-client-subject"), Some("CN=desk-3"));
+    assert!(call.header("x-remote-user").unwrap().starts_with(AGENT));
+}

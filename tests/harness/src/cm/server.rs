@@ -148,16 +148,12 @@ async fn converse(mut wire: impl Line, shared: &Shared) -> io::Result<()> {
             }
             _ => serve(&shared.desk, &call).await,
         };
+        let last = call.is_last() || delivery.is_last();
         match delivery {
             Delivery::Answer(answer) | Delivery::Chunked(answer) if call.method == "HEAD" => {
                 write_head(&mut wire, &answer).await?;
             }
-            Delivery::Answer(answer) => {
-                write_answer(&mut wire, &answer).await?;
-                if answer.origin == Origin::Driver {
-                    return Ok(());
-                }
-            }
+            Delivery::Answer(answer) => write_answer(&mut wire, &answer).await?,
             Delivery::Slowly(answer, pause) => write_slowly(&mut wire, &answer, pause).await?,
             Delivery::Chunked(answer) => write_chunked(&mut wire, &answer).await?,
             Delivery::Huge(bytes) => write_huge(&mut wire, bytes).await?,
@@ -169,7 +165,7 @@ async fn converse(mut wire: impl Line, shared: &Shared) -> io::Result<()> {
                 return Ok(());
             }
         }
-        if call.is_last() {
+        if last {
             break;
         }
         last_answer = Some(Instant::now());
@@ -186,6 +182,13 @@ enum Delivery {
     Huge(u64),
     Cut,
     Reset,
+}
+
+impl Delivery {
+    /// Whether the server closes the connection after it.
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Answer(answer) if answer.origin == Origin::Driver)
+    }
 }
 
 async fn serve(desk: &Desk, call: &Call) -> Delivery {

@@ -175,7 +175,7 @@ impl Apache {
     }
 
     /// A line a call: connection, number of the call on it, method, path,
-    /// status, user.
+    /// status, user. A line is written after its answer was sent: wait for it.
     #[must_use]
     pub fn log(&self) -> String {
         text(&self.dir.path().join("access.log"))

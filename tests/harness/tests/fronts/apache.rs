@@ -5,10 +5,11 @@ use cardbridge_harness::apache::{
 };
 use cardbridge_harness::cm::Cm;
 use cardbridge_harness::kdc::{self, WEB_SERVICE};
+use cardbridge_harness::process::wait_until;
 use cardbridge_harness::skipped;
 
 use super::curl::{CARD, Curl, Reply};
-use super::{AGENT, realm};
+use super::{AGENT, LONG, realm};
 
 fn can_run() -> bool {
     let reason = kdc::unavailable().or_else(unavailable);
@@ -43,7 +44,7 @@ fn negotiate_is_demanded_and_the_caller_is_named_to_the_simulator() {
     assert!(known.body.contains("17cf063d-e337-4aa9-a822-346554ddd3c9"));
     let name = format!("{AGENT}@{}", kdc.realm());
     assert_eq!(cm.log()[0].header("x-remote-user"), Some(name.as_str()));
-    assert!(apache.log().contains(&name), "{}", apache.log());
+    wait_until("the access log", LONG, || apache.log().contains(&name)).unwrap();
 }
 
 #[test]

@@ -15,10 +15,13 @@ mod proxy;
 mod survivors;
 mod tokens;
 
+use std::time::Duration;
+
 use cardbridge_harness::kdc::{Kdc, KdcOptions};
 
 use curl::Curl;
 
+const LONG: Duration = Duration::from_secs(30);
 const AGENT: &str = "desk-3";
 
 /// A realm, the agent logged in.

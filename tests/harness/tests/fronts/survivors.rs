@@ -4,7 +4,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use cardbridge_harness::acceptor::{self, Acceptor, AcceptorOptions};
 use cardbridge_harness::apache::{self, Apache, ApacheOptions, Negotiate};
@@ -15,7 +14,7 @@ use cardbridge_harness::process::{Process, wait_until};
 use cardbridge_harness::proxy::{self, Proxy, ProxyOptions};
 use cardbridge_harness::skipped;
 
-const LONG: Duration = Duration::from_secs(30);
+use super::LONG;
 
 /// Names the directory in which this program, started by the test below, is the
 /// harness that gets killed.

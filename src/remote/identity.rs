@@ -46,7 +46,7 @@ pub(super) enum Shown {
     /// No server has asked for it.
     NotAsked,
     /// A server asked for it, and was shown it.
-    Shown,
+    Asked,
 }
 
 struct Pair {
@@ -69,7 +69,7 @@ impl Identity {
     pub(super) fn shown(&self) -> Shown {
         match &self.pair {
             None => Shown::None,
-            Some(_) if self.was_asked() => Shown::Shown,
+            Some(_) if self.was_asked() => Shown::Asked,
             Some(_) => Shown::NotAsked,
         }
     }

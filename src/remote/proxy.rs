@@ -158,16 +158,12 @@ fn decoded(text: &str) -> Option<Zeroizing<String>> {
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
         let code = after.get(..2).filter(|_| byte == b'%');
-        let code = code.and_then(|code| hex::decode(code).ok());
-        match code.as_deref() {
-            Some([code]) => {
-                bytes.push(*code);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(byte);
-                rest = after;
-            }
+        if let Some([code]) = code.and_then(|code| hex::decode(code).ok()).as_deref() {
+            bytes.push(*code);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(byte);
+            rest = after;
         }
     }
     String::from_utf8(bytes).ok().map(Zeroizing::new)

@@ -16,6 +16,7 @@ pub(super) enum Fault {
 
 /// Sorts an error, given whether the server has asked for a client certificate in a handshake, and
 /// what it was shown.
+#[expect(clippy::wildcard_enum_match_arm, reason = "of the many things that rustls may say")]
 pub(super) fn sort(error: &Error, in_handshake: bool, asked: bool, shown: Shown) -> Fault {
     match error {
         Error::AlertReceived(alert) => alerted(*alert, in_handshake, asked, shown),
@@ -31,11 +32,12 @@ pub(super) fn sort(error: &Error, in_handshake: bool, asked: bool, shown: Shown)
 }
 
 /// What the server means by an alert (RFC 8446 section 6.2, RFC 5246 section 7.2.2).
+#[expect(clippy::wildcard_enum_match_arm, reason = "of the many things that rustls may say")]
 fn alerted(alert: AlertDescription, in_handshake: bool, asked: bool, shown: Shown) -> Fault {
     use AlertDescription as Alert;
     let ours = match shown {
         Shown::None => CertificateFault::Wanted,
-        Shown::NotAsked | Shown::Shown => CertificateFault::Refused,
+        Shown::NotAsked | Shown::Asked => CertificateFault::Refused,
     };
     match alert {
         // We refuse to renegotiate (TLS 1.2), and that is how servers take it.
@@ -68,11 +70,12 @@ fn alerted(alert: AlertDescription, in_handshake: bool, asked: bool, shown: Show
 pub(super) const fn late(shown: Shown) -> CertificateFault {
     match shown {
         Shown::None => CertificateFault::Wanted,
-        Shown::NotAsked | Shown::Shown => CertificateFault::Late,
+        Shown::NotAsked | Shown::Asked => CertificateFault::Late,
     }
 }
 
 /// What is wrong with the server's certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "of the many things that rustls may say")]
 fn certificate(error: &CertificateError) -> TlsFault {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,

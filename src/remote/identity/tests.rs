@@ -199,7 +199,7 @@ fn whether_anybody_asked_is_known() {
     let identity = Files::new().identity();
     assert_eq!(identity.shown(), Shown::NotAsked);
     shown(&identity);
-    assert_eq!(identity.shown(), Shown::Shown);
+    assert_eq!(identity.shown(), Shown::Asked);
     let none = Identity::new(None).unwrap();
     assert!(none.resolve(&[], &[]).is_none() && none.was_asked());
     assert_eq!(none.shown(), Shown::None);

@@ -264,7 +264,8 @@ async fn the_steps_of_a_check_go_through_the_proxy_too() {
     let remote = by_way(server.address, &ca, named(middle.url()));
     let handshake = step_by_step(&remote).await.unwrap();
     assert_eq!((handshake.version.unwrap(), handshake.chain.len()), ("TLS 1.3", 1));
-    let stranger = by_way(server.address, &Ca::named("another"), named(middle.url()));
+    let other = Ca::named("another");
+    let stranger = by_way(server.address, &other, named(middle.url()));
     let handshake = step_by_step(&stranger).await.unwrap();
     let unknown = AwayReason::Tls(TlsFault::UnknownIssuer);
     assert_eq!(handshake.version.unwrap_err().away(), Some(unknown));
@@ -277,7 +278,7 @@ async fn the_steps_of_a_check_tell_what_the_proxy_says() {
     for (answer, fault, words) in [
         (LOGIN, ProxyFault::Login, "407 Proxy Authentication Required"),
         (FORBIDDEN, ProxyFault::Refuses, "403 Filtered"),
-        ("", ProxyFault::Refuses, "eof"),
+        ("", ProxyFault::Refuses, "unexpected end of file"),
     ] {
         let middle = Middle::start("never", answer);
         let error = step_by_step(&by_way(server.address, &ca, named(middle.url()))).await;

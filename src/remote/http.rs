@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::tls::TlsInfo;
-use reqwest::{Method, Request, Response, Url};
+use reqwest::{Client, Method, Request, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
@@ -70,10 +70,7 @@ impl Http {
         let request = Request::new(Method::HEAD, self.base.clone());
         let deadline = Instant::now() + self.timeout;
         let client = self.outbound.client()?;
-        let response = timeout_at(deadline, client.execute(request))
-            .await
-            .map_err(|_| self.late())?
-            .map_err(|error| self.peer.error(&error, Phase::Head))?;
+        let response = self.respond(&client, request, deadline).await?;
         Ok(date(response.headers()))
     }
 
@@ -159,10 +156,7 @@ impl Http {
         asked: Asked<'_>,
     ) -> Result<(Answer, Welcome), CallError> {
         let client = self.outbound.client()?;
-        let response = timeout_at(asked.deadline, client.execute(request))
-            .await
-            .map_err(|_| self.late())?
-            .map_err(|error| self.peer.error(&error, Phase::Head))?;
+        let response = self.respond(&client, request, asked.deadline).await?;
         let status = response.status().as_u16();
         let asked = if response.status().is_success() {
             asked
@@ -182,6 +176,23 @@ impl Http {
         let (body, end) = self.body(response, asked).await;
         let shown = self.outbound.shown();
         Ok((Answer { status, retry_after, location, html, shown, body, end }, welcome))
+    }
+
+    /// The head of an answer.
+    async fn respond(
+        &self,
+        client: &Client,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Response, CallError> {
+        match timeout_at(deadline, client.execute(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => {
+                let error = self.peer.error(&error, Phase::Head);
+                Err(self.outbound.explained(error, &self.base, deadline).await)
+            }
+            Err(_) => Err(self.late()),
+        }
     }
 
     /// Chunk by chunk, so that what is over the limit is never held; of a list, only its opening is.

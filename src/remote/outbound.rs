@@ -5,20 +5,25 @@ use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 use reqwest::{Client, ClientBuilder, Url};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::identity::{Identity, Shown};
 use super::proxy::OnTheWay;
 use super::setup::SetupError;
-use super::tls::Witness;
+use super::tls::Tls;
 use super::transport::Peer;
+use super::tunnel;
+use super::way::Hop;
 use super::{AwayReason, CallError, away};
+use crate::domain::ProxyFault;
 
 /// A client for one server. It is made anew when the proxy's credentials have changed.
 pub(super) struct Outbound {
     builder: Box<dyn Fn() -> ClientBuilder + Send + Sync>,
     proxy: Option<OnTheWay>,
     identity: Arc<Identity>,
-    witness: Option<Arc<Witness>>,
+    tls: Tls,
     last: Mutex<Option<(Option<HeaderValue>, Client)>>,
 }
 
@@ -28,10 +33,10 @@ impl Outbound {
         builder: impl Fn() -> ClientBuilder + Send + Sync + 'static,
         proxy: Option<OnTheWay>,
         identity: Arc<Identity>,
-        witness: Option<Arc<Witness>>,
+        tls: Tls,
     ) -> Result<Self, SetupError> {
         let last = Mutex::new(None);
-        let mut outbound = Self { builder: Box::new(builder), proxy, identity, witness, last };
+        let mut outbound = Self { builder: Box::new(builder), proxy, identity, tls, last };
         let client = outbound.made(None).map_err(SetupError::Client)?;
         outbound.last = Mutex::new(Some((None, client)));
         Ok(outbound)
@@ -64,7 +69,27 @@ impl Outbound {
 
     /// The server's certificate when it was last believed, as DER.
     pub(super) fn certificate(&self) -> Option<Vec<u8>> {
-        self.witness.as_ref().and_then(|witness| witness.believed())
+        self.tls.witness.as_ref().and_then(|witness| witness.believed())
+    }
+
+    /// Why there is no answer, in the proxy's own words where it gives no way: it is asked once more,
+    /// for the HTTP client does not hand them on.
+    pub(super) async fn explained(
+        &self,
+        error: CallError,
+        server: &Url,
+        deadline: Instant,
+    ) -> CallError {
+        let refuses = AwayReason::Proxy(ProxyFault::Refuses);
+        let Some(proxy) = self.proxy.as_ref().filter(|_| error.away() == Some(refuses)) else {
+            return error;
+        };
+        let ask = async {
+            let (way, server) = (Hop::of(proxy.url()), Hop::of(server).to_string());
+            let stream = TcpStream::connect((way.bare_host(), way.port)).await.ok()?;
+            tunnel::through(proxy, &server, &self.tls.config, stream).await.err()
+        };
+        timeout_at(deadline, ask).await.ok().flatten().unwrap_or(error)
     }
 
     fn made(&self, login: Option<&HeaderValue>) -> reqwest::Result<Client> {

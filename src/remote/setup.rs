@@ -137,9 +137,9 @@ impl<'a> Clients<'a> {
         let identity = Arc::new(Identity::new(self.options.client_certificate.as_ref())?);
         let tls = Tls::of(url, self.options.ca_file.as_deref(), &identity)?;
         let proxy = OnTheWay::to(url, &self.options.proxy)?;
-        let (config, connect_timeout) = (tls.config, self.options.connect_timeout);
+        let (config, connect_timeout) = (tls.config.clone(), self.options.connect_timeout);
         let builder = move || builder(connect_timeout).tls_backend_preconfigured(config.clone());
-        Outbound::new(builder, proxy, identity, tls.witness)
+        Outbound::new(builder, proxy, identity, tls)
     }
 
     /// The URL under which CM's routes are.

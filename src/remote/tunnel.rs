@@ -1,4 +1,4 @@
-//! A way through a proxy by CONNECT (RFC 9110 section 9.3.6), taken by hand: for whoever wants to see
+//! A way through a proxy by CONNECT (RFC 9110 section 9.3.6), taken by hand: for whoever wants to know
 //! what the proxy says, which the HTTP client keeps to itself.
 
 use std::io;
@@ -40,7 +40,8 @@ pub(super) async fn through(
     let first = head.lines().next().unwrap_or_default();
     match first.split_whitespace().nth(1) {
         Some("200") => Ok(stream),
-        Some("407") => {
+        // 401 is what tinyproxy says to a wrong login.
+        Some("407" | "401") => {
             let detail = format!("the proxy {} wants a login: {first}", proxy.name());
             Err(away(AwayReason::Proxy(ProxyFault::Login), cm::plain(&detail)))
         }

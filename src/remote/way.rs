@@ -177,7 +177,7 @@ impl Hop {
     }
 
     /// The host without the brackets of an IPv6 address.
-    fn bare_host(&self) -> &str {
+    pub(super) fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 }

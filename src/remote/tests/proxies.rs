@@ -183,16 +183,30 @@ async fn a_proxy_that_is_not_there_is_told_from_a_cm_that_is_not() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_give_way_is_told_with_its_name() {
+async fn a_proxy_that_does_not_give_way_is_told_in_its_own_words() {
     let (server, ca) = server();
-    for no in [FORBIDDEN, "HTTP/1.1 503 Service Unavailable\r\n\r\n", "nonsense\r\n\r\n", ""] {
+    for (no, words) in [
+        (FORBIDDEN, "gives no way to CM: HTTP/1.1 403 Filtered"),
+        ("HTTP/1.1 502 Bad Gateway\r\n\r\n", "gives no way to CM: HTTP/1.1 502 Bad Gateway"),
+        ("nonsense\r\n\r\n", "gives no way to CM: nonsense"),
+        ("", "gives no way to CM: unexpected end of file"),
+    ] {
         let middle = Middle::start("never", no);
         let remote = by_way(server.address, &ca, named(middle.url()));
         let refuses = AwayReason::Proxy(ProxyFault::Refuses);
         let detail = assert_away(remote.record(record_id()).await, refuses);
-        assert!(detail.contains(&middle.address.to_string()), "{detail}");
+        assert_eq!(detail, format!("the proxy {} {words}", middle.address));
+        assert_eq!(middle.seen().len(), 2, "asked once, and once more for its words");
     }
     assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_proxy_that_takes_a_wrong_login_for_none_wants_one() {
+    let (server, ca) = server();
+    let middle = Middle::start("never", "HTTP/1.1 401 Unauthorized\r\n\r\n");
+    let remote = by_way(server.address, &ca, named(middle.url()));
+    assert_away(remote.record(record_id()).await, AwayReason::Proxy(ProxyFault::Login));
 }
 
 #[tokio::test]

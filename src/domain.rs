@@ -5,6 +5,7 @@
 
 mod atr;
 mod audit;
+mod away;
 mod call;
 mod card;
 mod chain;
@@ -20,7 +21,8 @@ mod snapshot;
 
 pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
 pub use audit::{AuditKind, AuditLine};
-pub use call::{AwayReason, CallError, CompleteAnswer, Found, PutAnswer};
+pub use away::{AwayReason, CertificateFault, ProxyFault, TlsFault};
+pub use call::{CallError, CompleteAnswer, Found, PutAnswer};
 pub use card::{
     Candidate, CardId, CardIdError, CardKey, Family, Identity, NotIdentified, NotIdentifiedReason,
     Serial, UnknownName,

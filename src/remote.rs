@@ -6,22 +6,32 @@
 //! ├ http     sends it within its deadline, and reads no more than that
 //! ├ classify HTTP status → CM is away, failed, refused, or talks
 //! ├ judge    whether what CM says is about what was asked
-//! └ setup    client, TLS roots, base URL;  credentials;  transport errors;  Retry-After
+//! ├ setup    clients, each with its TLS, proxy and client certificate (tls, proxy, identity)
+//! └ transport what it means that there is no answer;  pages  that a web server answers in CM's place
 //! ```
 //!
 //! Nothing is ever repeated here: waiting, trying again and reading back belong to the engine.
-//! Redirects are not followed, proxies of the environment are not used, bodies are not logged, and
-//! no URL is built from anything but typed ids. `docs/cm-protocol.md` has the tables.
+//! Redirects are not followed, bodies, headers and cookies are not logged, and no URL is built from
+//! anything but typed ids. `docs/cm-protocol.md` has the tables.
 
 mod call;
 mod classify;
+mod cookies;
 mod credentials;
+mod file;
 mod http;
+mod identity;
 mod judge;
 mod options;
+mod outbound;
+mod pages;
+mod proxy;
 mod retry_after;
 mod setup;
+mod tls;
+mod tls_fault;
 mod transport;
+mod tunnel;
 mod way;
 
 use std::collections::BTreeSet;
@@ -36,9 +46,10 @@ use crate::domain::{
 use call::Call;
 use http::{Http, List};
 
+pub use identity::IdentityError;
 pub use options::{Auth, ClientCertificate, Kerberos, OAuth2, Options, Proof, Proxy};
 pub use setup::SetupError;
-pub use way::{Handshake, Hop, ShownCertificate, Way};
+pub use way::{Handshake, Hop, Line, ShownCertificate, Way};
 
 /// CM, as it is reached from here. Clones share connections and credentials.
 #[derive(Clone)]
@@ -62,8 +73,7 @@ impl Remote {
     }
 
     /// The way to CM, to be taken step by step.
-    #[must_use]
-    pub fn way(&self) -> Way {
+    pub fn way(&self) -> Result<Way, SetupError> {
         Way::new(self.inner.options.clone(), self.inner.http.base())
     }
 

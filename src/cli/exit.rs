@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use crate::app;
 use crate::control::ClientError;
-use crate::domain::{AwayReason, CallError};
+use crate::domain::{AwayReason, CallError, ProxyFault};
 
 use super::text::clean;
 
@@ -99,7 +99,14 @@ impl From<app::ClientError> for Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let exit = match &error {
-            CallError::Away { reason: AwayReason::NotLetIn | AwayReason::Credentials, .. }
+            CallError::Away {
+                reason:
+                    AwayReason::NotLetIn
+                    | AwayReason::Credentials
+                    | AwayReason::ClientCertificate(_)
+                    | AwayReason::Proxy(ProxyFault::Login),
+                ..
+            }
             | CallError::Refused { .. } => Exit::Refused,
             CallError::Away { .. } => Exit::Unreachable,
             CallError::Failed { .. } | CallError::WrongAnswer { .. } => Exit::Failed,

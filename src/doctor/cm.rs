@@ -64,9 +64,11 @@ const fn passed(step: Step) -> &'static str {
 /// The step at which an answer ends the way.
 fn ended_at(error: &CallError) -> Step {
     match error {
-        CallError::Away { reason: AwayReason::NotLetIn | AwayReason::Credentials, .. } => {
-            Step::LetIn
-        }
+        CallError::Away {
+            reason:
+                AwayReason::NotLetIn | AwayReason::Credentials | AwayReason::ClientCertificate(_),
+            ..
+        } => Step::LetIn,
         CallError::Away { reason: AwayReason::NotCm, .. } | CallError::WrongAnswer { .. } => {
             Step::Json
         }

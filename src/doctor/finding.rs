@@ -1,6 +1,6 @@
 //! What a step came to.
 
-use crate::domain::{AwayReason, CallError};
+use crate::domain::{AwayReason, CallError, ProxyFault};
 
 /// A step, in the order in which they are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,10 +164,15 @@ impl Finding {
 
 const fn grade(reason: AwayReason) -> Grade {
     match reason {
-        AwayReason::Credentials | AwayReason::NotLetIn => Grade::Refused,
+        AwayReason::Credentials
+        | AwayReason::NotLetIn
+        | AwayReason::ClientCertificate(_)
+        | AwayReason::Proxy(ProxyFault::Login) => Grade::Refused,
         AwayReason::Unreachable
         | AwayReason::Timeout
-        | AwayReason::Tls
+        | AwayReason::Proxy(ProxyFault::Unreachable | ProxyFault::Refuses)
+        | AwayReason::Tls(_)
+        | AwayReason::TooLong
         | AwayReason::ApiOff
         | AwayReason::MethodTaken
         | AwayReason::Busy

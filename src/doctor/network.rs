@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use tokio::net::TcpStream;
 
 use super::finding::{Finding, Step};
-use super::{Tell, skip};
-use crate::remote::{Handshake, Remote, ShownCertificate, Way};
+use super::{Grade, Tell, skip};
+use crate::remote::{Handshake, Line, Remote, ShownCertificate, Way};
+use crate::telemetry::Chain;
 
 /// A certificate that ends sooner is told.
 const ENDS_SOON: Duration = Duration::from_hours(30 * 24);
@@ -21,14 +22,25 @@ const SKEW_WARNING: Duration = Duration::from_secs(30);
 
 /// Goes as far as the way leads; true where it leads to the end.
 pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) -> bool {
-    let way = remote.way();
-    let after_connection = &[Step::Proxy, Step::Tls, Step::Clock];
+    let way = match remote.way() {
+        Ok(way) => way,
+        Err(error) => {
+            let words = Chain(&error).to_string();
+            let grade = Grade::Configuration;
+            tell(Finding::failed(Step::NameResolution, grade, words, error.remedy()));
+            skip(&[Step::Connection, Step::Proxy, Step::Tls, Step::Clock], "there is no way", tell);
+            return false;
+        }
+    };
     let Some(stream) = connect(&way, tell).await else {
-        skip(after_connection, "there is no connection", tell);
+        skip(&[Step::Proxy, Step::Tls, Step::Clock], "there is no connection", tell);
         return false;
     };
-    tell(Finding::good(Step::Proxy, "none"));
-    if !encrypt(&way, stream, tell).await {
+    let Some(line) = go_on(&way, stream, tell).await else {
+        skip(&[Step::Tls, Step::Clock], "the proxy gives no way", tell);
+        return false;
+    };
+    if !encrypt(&way, line, tell).await {
         skip(&[Step::Clock], "there is no TLS", tell);
         return false;
     }
@@ -36,8 +48,8 @@ pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) -> bool {
 }
 
 async fn connect(way: &Way, tell: Tell<'_>) -> Option<TcpStream> {
-    let hop = way.server();
-    let addresses = match way.resolve(hop).await {
+    let hop = way.first();
+    let addresses = match way.resolve(&hop).await {
         Ok(addresses) => addresses,
         Err(error) => {
             tell(Finding::of_call(Step::NameResolution, &error));
@@ -58,12 +70,26 @@ async fn connect(way: &Way, tell: Tell<'_>) -> Option<TcpStream> {
     }
 }
 
-async fn encrypt(way: &Way, stream: TcpStream, tell: Tell<'_>) -> bool {
+async fn go_on(way: &Way, stream: TcpStream, tell: Tell<'_>) -> Option<Line> {
+    let words = way.proxy().map_or_else(|| "none".to_owned(), |proxy| format!("{proxy} gives way"));
+    match way.go_on(stream).await {
+        Ok(line) => {
+            tell(Finding::good(Step::Proxy, words));
+            Some(line)
+        }
+        Err(error) => {
+            tell(Finding::of_call(Step::Proxy, &error));
+            None
+        }
+    }
+}
+
+async fn encrypt(way: &Way, line: Line, tell: Tell<'_>) -> bool {
     if !way.is_encrypted() {
         tell(Finding::good(Step::Tls, "not needed: cm.url leads to this machine"));
         return true;
     }
-    let Handshake { chain, version } = way.handshake(stream).await;
+    let Handshake { chain, version } = way.handshake(line).await;
     match version {
         Err(error) => {
             let shown = chain.first().map(|own| format!("; it shows {}", describe(own)));
@@ -119,7 +145,7 @@ fn skew(here: Timestamp, there: Timestamp) -> Finding {
     let words = format!("{} s {side} the server's", by.as_secs());
     let remedy = "set this machine's clock, and keep it set by NTP (timedatectl set-ntp true)";
     if by > SKEW_LIMIT {
-        Finding::failed(Step::Clock, super::Grade::Refused, words, remedy)
+        Finding::failed(Step::Clock, Grade::Refused, words, remedy)
     } else if by > SKEW_WARNING {
         Finding::warning(Step::Clock, words, remedy)
     } else {
@@ -139,7 +165,7 @@ fn resolved(host: &str, addresses: &[SocketAddr]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Grade, Verdict};
+    use super::super::Verdict;
     use super::*;
 
     fn verdict(here: &str) -> Verdict {

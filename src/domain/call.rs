@@ -1,9 +1,8 @@
 //! What came of asking CM, in the few kinds that the engine can do something about.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::{Candidate, CardStatus, Record, Request};
+use super::{AwayReason, Candidate, CardStatus, Record, Request};
 
 /// What CM knows about a card.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,73 +95,5 @@ impl CallError {
             Self::Away { reason, .. } => Some(*reason),
             Self::Failed { .. } | Self::Refused { .. } | Self::WrongAnswer { .. } => None,
         }
-    }
-}
-
-/// The kinds of "CM is away".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AwayReason {
-    /// No connection: name, route, refused, reset.
-    Unreachable,
-    /// No whole answer within `cm.timeout`.
-    Timeout,
-    /// The TLS handshake failed.
-    Tls,
-    /// Our own credentials could not be had, before anything was sent.
-    Credentials,
-    /// 401: not let in.
-    NotLetIn,
-    /// 404 on every route: the REST API is switched off.
-    ApiOff,
-    /// 405: something in front of the API, usually WebDAV, takes the method.
-    MethodTaken,
-    /// 408, 429, 503: asked to come back later.
-    Busy,
-    /// Another 5xx.
-    ServerError,
-    /// The answer is no JSON, or no whole JSON, or too large: something else than CM is talking.
-    NotCm,
-}
-
-impl AwayReason {
-    /// The name in output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Tls => "tls",
-            Self::Credentials => "credentials",
-            Self::NotLetIn => "not-let-in",
-            Self::ApiOff => "api-off",
-            Self::MethodTaken => "method-taken",
-            Self::Busy => "busy",
-            Self::ServerError => "server-error",
-            Self::NotCm => "not-cm",
-        }
-    }
-
-    /// What somebody can do about it.
-    #[must_use]
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::Unreachable => "check cm.url, the network and the server",
-            Self::Timeout => "check the server's load, or raise cm.timeout",
-            Self::Tls => "check the server's certificate, or name its CA in cm.ca_file",
-            Self::Credentials => "check the files named in [cm.auth]",
-            Self::NotLetIn => "check [cm.auth] and the account on the server",
-            Self::ApiOff => {
-                "set Clm.WebApi.Enabled to true in CM's web.config and run iisreset, or check cm.api_path"
-            }
-            Self::MethodTaken => "remove WebDAV publishing from the web server: it takes PUT",
-            Self::Busy | Self::ServerError => "nothing to do here; look at the server if it lasts",
-            Self::NotCm => "check that cm.url leads to CM and not to a proxy or another site",
-        }
-    }
-}
-
-impl fmt::Display for AwayReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use reqwest::StatusCode;
 
 use super::away;
-use crate::domain::{AwayReason, CallError};
+use super::identity::Shown;
+use super::pages;
+use crate::domain::{AwayReason, CallError, ProxyFault};
 use crate::wire::cm;
 
 /// An answer as it came over the wire.
@@ -18,6 +20,8 @@ pub(super) struct Answer {
     pub(super) location: Option<String>,
     /// Whether the server calls it HTML.
     pub(super) html: bool,
+    /// What became of the client certificate that a server may want.
+    pub(super) shown: Shown,
     /// The body, or as much of it as was read.
     pub(super) body: Vec<u8>,
     pub(super) end: End,
@@ -38,22 +42,41 @@ pub(super) enum End {
 ///
 /// A bad answer is judged by its status alone, however its body ended.
 pub(super) fn classify(answer: Answer) -> Result<Vec<u8>, CallError> {
-    use AwayReason::{Busy, MethodTaken, NotCm, NotLetIn, ServerError};
+    use AwayReason::{Busy, MethodTaken, NotCm, NotLetIn, ServerError, TooLong};
     match answer.status {
         200..=299 => good(answer),
         300..=399 => Err(redirect(&answer)),
         401 => Err(gone(NotLetIn, &answer)),
-        404 | 500 => Err(failed(&answer)),
         405 => Err(gone(MethodTaken, &answer)),
         // A proxy between here and CM wants a login: nothing was said about the card.
-        407 => Err(gone(NotCm, &answer)),
-        408 | 429 | 503 => Err(gone(Busy, &answer)),
+        407 => Err(gone(AwayReason::Proxy(ProxyFault::Login), &answer)),
+        // What is sent is as long for every card.
+        413 | 414 | 431 => Err(gone(TooLong, &answer)),
+        // The connection leads to another site.
+        421 => Err(gone(NotCm, &answer)),
+        408 | 425 | 429 | 503 => Err(gone(Busy, &answer)),
+        501..=599 => Err(gone(ServerError, &answer)),
+        400..=500 => Err(page(&answer).unwrap_or_else(|| no(&answer))),
+        _ => Err(gone(NotCm, &answer)),
+    }
+}
+
+/// What a page of the web server's own means, where it says why it is there.
+fn page(answer: &Answer) -> Option<CallError> {
+    if speaks(answer) {
+        return None;
+    }
+    pages::reason(answer.status, &answer.body, answer.shown).map(|reason| gone(reason, answer))
+}
+
+/// A no to this very call.
+fn no(answer: &Answer) -> CallError {
+    match answer.status {
+        404 | 500 => failed(answer),
         // A page in place of CM's words: a proxy's, or the web server's own. Whether it is about this
         // card shows when others are tried.
-        400..=499 if !speaks(&answer) => Err(failed(&answer)),
-        400..=499 => Err(refused(&answer)),
-        501..=599 => Err(gone(ServerError, &answer)),
-        _ => Err(gone(NotCm, &answer)),
+        _ if !speaks(answer) => failed(answer),
+        _ => refused(answer),
     }
 }
 

@@ -10,7 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
 use super::classify::{Answer, End, classify, misread};
+use super::cookies::{Jar, Sent};
 use super::credentials::{Credentials, Next, Pass, Welcome};
+use super::outbound::Outbound;
 use super::retry_after::{date, retry_after};
 use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
@@ -22,9 +24,11 @@ const COMPLAINT_LIMIT: usize = 64 << 10;
 
 /// The client, and what every call needs.
 pub(super) struct Http {
-    client: Client,
+    outbound: Outbound,
     base: Url,
     peer: Peer,
+    /// What CM has put into this process's session.
+    cookies: Jar,
     credentials: Credentials,
     timeout: Duration,
 }
@@ -45,9 +49,11 @@ impl Http {
     pub(super) fn new(options: &Options) -> Result<Self, SetupError> {
         let base = setup::base_url(options)?;
         let clients = Clients::new(options, &base);
+        let outbound = clients.client(&base)?;
         Ok(Self {
-            client: clients.client(&base)?,
-            peer: Peer::new(&base, options.connect_timeout),
+            peer: outbound.peer(&base, options.connect_timeout),
+            outbound,
+            cookies: Jar::of(&base),
             credentials: Credentials::new(options, &clients)?,
             timeout: options.timeout,
             base,
@@ -63,10 +69,8 @@ impl Http {
     pub(super) async fn greet(&self) -> Result<Option<Timestamp>, CallError> {
         let request = Request::new(Method::HEAD, self.base.clone());
         let deadline = Instant::now() + self.timeout;
-        let response = timeout_at(deadline, self.client.execute(request))
-            .await
-            .map_err(|_| self.late())?
-            .map_err(|error| self.peer.error(&error, Phase::Head))?;
+        let client = self.outbound.client()?;
+        let response = self.respond(&client, request, deadline).await?;
         Ok(date(response.headers()))
     }
 
@@ -125,9 +129,10 @@ impl Http {
         deadline: Instant,
     ) -> Result<(Answer, Next), CallError> {
         let pass = self.credentials.pass(deadline).await?;
-        let request = self.request(call, &pass);
+        let mut request = self.request(call, &pass);
+        let sent = self.cookies.put_into(&mut request);
         let asked = Asked { limit: call.limit(), deadline, list };
-        let (answer, welcome) = self.exchange(request, asked).await?;
+        let (answer, welcome) = self.exchange(request, &sent, asked).await?;
         Ok((answer, self.credentials.after(pass, welcome, deadline).await))
     }
 
@@ -147,12 +152,11 @@ impl Http {
     async fn exchange(
         &self,
         request: Request,
+        sent: &Sent,
         asked: Asked<'_>,
     ) -> Result<(Answer, Welcome), CallError> {
-        let response = timeout_at(asked.deadline, self.client.execute(request))
-            .await
-            .map_err(|_| self.late())?
-            .map_err(|error| self.peer.error(&error, Phase::Head))?;
+        let client = self.outbound.client()?;
+        let response = self.respond(&client, request, asked.deadline).await?;
         let status = response.status().as_u16();
         let asked = if response.status().is_success() {
             asked
@@ -161,14 +165,34 @@ impl Http {
         };
         let certificate =
             response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
-        let certificate = certificate.map(<[u8]>::to_vec);
+        // Through a proxy the client does not tell.
+        let certificate = certificate.map(<[u8]>::to_vec).or_else(|| self.outbound.certificate());
         let headers = response.headers();
+        self.cookies.take_from(status, headers, sent);
         let welcome = Welcome::new(status, headers, certificate);
         let retry_after = retry_after(headers, Timestamp::now());
         let html = text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.contains("html"));
         let location = text(headers, &LOCATION).map(|to| self.host_of(to));
         let (body, end) = self.body(response, asked).await;
-        Ok((Answer { status, retry_after, location, html, body, end }, welcome))
+        let shown = self.outbound.shown();
+        Ok((Answer { status, retry_after, location, html, shown, body, end }, welcome))
+    }
+
+    /// The head of an answer.
+    async fn respond(
+        &self,
+        client: &Client,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Response, CallError> {
+        match timeout_at(deadline, client.execute(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => {
+                let error = self.peer.error(&error, Phase::Head);
+                Err(self.outbound.explained(error, &self.base, deadline).await)
+            }
+            Err(_) => Err(self.late()),
+        }
     }
 
     /// Chunk by chunk, so that what is over the limit is never held; of a list, only its opening is.

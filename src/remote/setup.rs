@@ -1,18 +1,19 @@
 //! The HTTP client: what it trusts, how long it waits, what it must not do.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, Url, redirect, retry};
-use rustls::RootCertStore;
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use reqwest::{Client, ClientBuilder, Url, redirect, retry};
+use rustls::server::VerifierBuilderError;
 
 use super::Options;
+use super::identity::{Identity, IdentityError};
+use super::outbound::Outbound;
+use super::proxy::OnTheWay;
+use super::tls::Tls;
 
 /// How long a connection is kept for the next call: enough for a burst of cards. The client's own
 /// 90 s would wake an idle process for nothing.
@@ -51,7 +52,27 @@ pub enum SetupError {
         /// What is wrong with it.
         source: rustls::Error,
     },
-    /// The client cannot be made; with https and no `cm.ca_file`, because the system trusts nobody.
+    /// Neither the system nor `cm.ca_file` says whom to trust.
+    #[error("this system trusts no CA, and no cm.ca_file is named")]
+    NoRoots,
+    /// Those who are to be trusted cannot be.
+    #[error("cannot set up whom TLS trusts")]
+    Trust(#[source] VerifierBuilderError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// The client certificate cannot be shown.
+    #[error(transparent)]
+    ClientCertificate(#[from] IdentityError),
+    /// What is said about a proxy leads nowhere.
+    #[error("the proxy in {place} is not usable: {why}")]
+    Proxy {
+        /// The key or the variable that names it. Its value is not told: it may hold a password.
+        place: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The client cannot be made.
     #[error("cannot set up the HTTPS client")]
     Client(#[source] reqwest::Error),
 }
@@ -69,7 +90,13 @@ impl SetupError {
                 "convert it: openssl x509 -inform der -in CA.cer -out CA.pem"
             }
             Self::CaFileNotUsable { .. } => "export the CA's certificate again",
-            Self::Client(_) => "install ca-certificates, or name CM's CA in cm.ca_file",
+            Self::NoRoots => "install ca-certificates, or name CM's CA in cm.ca_file",
+            Self::Trust(_) => "check cm.ca_file, and install ca-certificates anew",
+            Self::ClientCertificate(error) => error.remedy(),
+            Self::Proxy { .. } => {
+                "write it like http://proxy.example.com:3128, or cm.proxy = \"none\""
+            }
+            Self::Tls(_) | Self::Client(_) => "this is a fault of cardbridge: report it",
         }
     }
 }
@@ -106,8 +133,13 @@ impl<'a> Clients<'a> {
     }
 
     /// A client of the server at this URL.
-    pub(super) fn client(&self, url: &Url) -> Result<Client, SetupError> {
-        client(self.options, url)
+    pub(super) fn client(&self, url: &Url) -> Result<Outbound, SetupError> {
+        let identity = Arc::new(Identity::new(self.options.client_certificate.as_ref())?);
+        let tls = Tls::of(url, self.options.ca_file.as_deref(), &identity)?;
+        let proxy = OnTheWay::to(url, &self.options.proxy)?;
+        let (config, connect_timeout) = (tls.config.clone(), self.options.connect_timeout);
+        let builder = move || builder(connect_timeout).tls_backend_preconfigured(config.clone());
+        Outbound::new(builder, proxy, identity, tls)
     }
 
     /// The URL under which CM's routes are.
@@ -117,14 +149,10 @@ impl<'a> Clients<'a> {
 }
 
 /// A client that neither follows, nor repeats, nor lets the environment choose a proxy.
-fn client(options: &Options, base: &Url) -> Result<Client, SetupError> {
-    if CryptoProvider::get_default().is_none() {
-        // An error is somebody else's provider in the same moment: as good.
-        ring::default_provider().install_default().ok();
-    }
+fn builder(connect_timeout: Duration) -> ClientBuilder {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let builder = Client::builder()
+    Client::builder()
         .user_agent(concat!("cardbridge/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
         .http1_only()
@@ -134,43 +162,6 @@ fn client(options: &Options, base: &Url) -> Result<Client, SetupError> {
         .no_proxy()
         .tcp_nodelay(true)
         .tls_info(true)
-        .connect_timeout(options.connect_timeout)
-        .pool_idle_timeout(POOL_IDLE);
-    let certificates = match &options.ca_file {
-        Some(path) => certificates(path)?,
-        None => Vec::new(),
-    };
-    let builder = if base.scheme() == "http" {
-        // The system's roots would be loaded for nothing, and missed on a machine without any.
-        builder.tls_certs_only(certificates)
-    } else {
-        builder.tls_certs_merge(certificates)
-    };
-    builder.build().map_err(SetupError::Client)
-}
-
-/// The certificates of a PEM file, each one fit to be a root.
-fn certificates(path: &Path) -> Result<Vec<Certificate>, SetupError> {
-    let path = || path.to_owned();
-    let pem = read_file(&path())
-        .map_err(|source| SetupError::CaFileUnreadable { path: path(), source })?;
-    let mut roots = RootCertStore::empty();
-    let mut certificates = Vec::new();
-    for der in CertificateDer::pem_slice_iter(&pem) {
-        let der = der.map_err(|_| SetupError::CaFileNotPem { path: path() })?;
-        certificates.push(Certificate::from_der(&der).map_err(SetupError::Client)?);
-        roots.add(der).map_err(|source| SetupError::CaFileNotUsable { path: path(), source })?;
-    }
-    if certificates.is_empty() {
-        return Err(SetupError::CaFileNotPem { path: path() });
-    }
-    Ok(certificates)
-}
-
-/// A regular file's content: a pipe would wait for its writer, a device may never end.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    fs::read(path)
+        .connect_timeout(connect_timeout)
+        .pool_idle_timeout(POOL_IDLE)
 }

@@ -1,5 +1,8 @@
+mod certificates;
 mod log;
+mod proxies;
 mod server;
+mod sessions;
 mod tls;
 mod trouble;
 

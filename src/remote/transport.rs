@@ -6,18 +6,24 @@
 use std::error::Error;
 use std::io;
 use std::iter;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
 
 use super::away;
-use crate::domain::{AwayReason, CallError};
+use super::identity::{Identity, Shown};
+use super::tls_fault::{self, Fault};
+use crate::domain::{AwayReason, CallError, CertificateFault, ProxyFault};
 use crate::wire::cm;
 
 /// The other end, for messages.
 pub(super) struct Peer {
     /// Host and port.
     name: String,
+    /// Those of the proxy on the way.
+    proxy: Option<String>,
+    identity: Option<Arc<Identity>>,
     connect_timeout: Duration,
 }
 
@@ -30,11 +36,26 @@ pub(super) enum Phase {
     Body,
 }
 
+/// What the client says of a proxy that gave no way to the server. Its type is not to be had from
+/// outside, its words are.
+const TUNNEL: &str = "tunnel error: ";
+
 impl Peer {
     pub(super) fn new(base: &Url, connect_timeout: Duration) -> Self {
         let host = base.host_str().unwrap_or_default();
         let port = base.port_or_known_default().unwrap_or_default();
-        Self { name: format!("{host}:{port}"), connect_timeout }
+        let name = format!("{host}:{port}");
+        Self { name, proxy: None, identity: None, connect_timeout }
+    }
+
+    /// The same, by way of a proxy.
+    pub(super) fn through(self, proxy: Option<String>) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// The same, with a client certificate to show, or none.
+    pub(super) fn showing(self, identity: Arc<Identity>) -> Self {
+        Self { identity: Some(identity), ..self }
     }
 
     /// Sorts an error of the client's.
@@ -44,31 +65,92 @@ impl Peer {
         away(reason, cm::plain(&format!("{what}: {cause}")))
     }
 
+    /// Sorts an error of a handshake that was made by hand.
+    pub(super) fn no_handshake(&self, error: &io::Error) -> CallError {
+        let (reason, what) = match find::<rustls::Error>(error) {
+            Some(tls) => self.no_tls(tls, true),
+            None => (AwayReason::Unreachable, format!("the connection to {} broke", self.name)),
+        };
+        let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
+        away(reason, cm::plain(&format!("{what}: {cause}")))
+    }
+
     fn sort(&self, error: &reqwest::Error, phase: Phase) -> (AwayReason, String) {
         let name = &self.name;
-        if find::<rustls::Error>(error).is_some() {
-            return (AwayReason::Tls, format!("no TLS with {name}"));
+        let tls = find::<rustls::Error>(error);
+        if let Some(reason) = self.proxy.as_ref().and_then(|proxy| tunnel(error, proxy, tls)) {
+            return reason;
         }
+        if let Some(tls) = tls {
+            return self.no_tls(tls, error.is_connect());
+        }
+        let by_way = self.proxy.as_ref().map(|proxy| format!(" by way of the proxy {proxy}"));
+        let by_way = by_way.unwrap_or_default();
         // Of the client's own timeouts only the one for the connection is set.
         if error.is_timeout() {
             let within = self.connect_timeout;
-            return (AwayReason::Unreachable, format!("no connection to {name} within {within:?}"));
+            let what = format!("no connection to {name}{by_way} within {within:?}");
+            return (AwayReason::Unreachable, what);
         }
         let cut = matches!(find::<io::Error>(error), Some(io) if io.kind() == io::ErrorKind::UnexpectedEof)
             || find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message);
         match phase {
             Phase::Body if cut => (AwayReason::NotCm, "the answer was cut short".to_owned()),
             Phase::Head if error.is_connect() => {
-                (AwayReason::Unreachable, format!("no connection to {name}"))
+                (AwayReason::Unreachable, format!("no connection to {name}{by_way}"))
             }
             _ if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) => {
                 (AwayReason::NotCm, format!("{name} does not speak HTTP"))
             }
             Phase::Head | Phase::Body => {
-                (AwayReason::Unreachable, format!("the connection to {name} broke"))
+                (AwayReason::Unreachable, format!("the connection to {name}{by_way} broke"))
             }
         }
     }
+
+    /// TLS failed: in the handshake, or after it.
+    fn no_tls(&self, error: &rustls::Error, in_handshake: bool) -> (AwayReason, String) {
+        let name = &self.name;
+        let identity = self.identity.as_ref();
+        let asked = identity.is_some_and(|identity| identity.was_asked());
+        let shown = identity.map_or(Shown::None, |identity| identity.shown());
+        match tls_fault::sort(error, in_handshake, asked, shown) {
+            Fault::Tls(fault) => (AwayReason::Tls(fault), format!("no TLS with {name}")),
+            Fault::Certificate(fault) => {
+                let what = match fault {
+                    CertificateFault::Wanted => "wants a client certificate, and there is none",
+                    CertificateFault::Late => {
+                        "asks for the client certificate only after the request, which is not answered"
+                    }
+                    CertificateFault::Refused => "does not accept the client certificate",
+                };
+                (AwayReason::ClientCertificate(fault), format!("{name} {what}"))
+            }
+        }
+    }
+}
+
+/// What a proxy has to do with it, if anything.
+fn tunnel(
+    error: &reqwest::Error,
+    proxy: &str,
+    tls: Option<&rustls::Error>,
+) -> Option<(AwayReason, String)> {
+    let words = causes(error)
+        .find_map(|cause| cause.to_string().strip_prefix(TUNNEL).map(str::to_owned))?;
+    let (fault, what) = match words.as_str() {
+        "proxy authorization required" => {
+            (ProxyFault::Login, format!("the proxy {proxy} wants a login"))
+        }
+        "failed to create underlying connection" if tls.is_some() => {
+            (ProxyFault::Unreachable, format!("no TLS with the proxy {proxy}"))
+        }
+        "failed to create underlying connection" => {
+            (ProxyFault::Unreachable, format!("no connection to the proxy {proxy}"))
+        }
+        _ => (ProxyFault::Refuses, format!("the proxy {proxy} gives no way to CM")),
+    };
+    Some((AwayReason::Proxy(fault), what))
 }
 
 /// An error and its causes, the deepest last.

@@ -4,27 +4,26 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use reqwest::Url;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_platform_verifier::Verifier;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use crate::wire::cm;
-
+use super::identity::Identity;
+use super::proxy::OnTheWay;
+use super::setup::SetupError;
+use super::tls::Tls;
+use super::transport::Peer;
+use super::tunnel::{self, Stream};
 use super::{AwayReason, CallError, Options, away};
 
-/// Where the first connection goes, and what it is good for.
+/// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
     /// Its host.
@@ -36,9 +35,14 @@ pub struct Hop {
 /// The way, as the options have it.
 pub struct Way {
     server: Hop,
-    tls: bool,
+    proxy: Option<OnTheWay>,
+    tls: Tls,
+    peer: Peer,
     options: Options,
 }
+
+/// A connection that leads to CM's server, perhaps through a proxy.
+pub struct Line(Box<dyn Stream>);
 
 /// One certificate of a server's chain, as it was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,20 +67,32 @@ pub struct Handshake {
 }
 
 impl Way {
-    pub(super) fn new(options: Options, base: &Url) -> Self {
-        Self { server: Hop::of(base), tls: base.scheme() == "https", options }
+    pub(super) fn new(options: Options, base: &Url) -> Result<Self, SetupError> {
+        let identity = Arc::new(Identity::new(options.client_certificate.as_ref())?);
+        let tls = Tls::of(base, options.ca_file.as_deref(), &identity)?;
+        let proxy = OnTheWay::to(base, &options.proxy)?;
+        let peer = Peer::new(base, options.connect_timeout)
+            .through(proxy.as_ref().map(OnTheWay::name))
+            .showing(identity);
+        Ok(Self { server: Hop::of(base), proxy, tls, peer, options })
     }
 
-    /// CM's server.
+    /// Where the first connection goes: to the proxy, where there is one, else to CM's server.
     #[must_use]
-    pub const fn server(&self) -> &Hop {
-        &self.server
+    pub fn first(&self) -> Hop {
+        self.proxy().unwrap_or_else(|| self.server.clone())
     }
 
-    /// Whether TLS is spoken with it.
+    /// The proxy on the way, where there is one.
+    #[must_use]
+    pub fn proxy(&self) -> Option<Hop> {
+        self.proxy.as_ref().map(|proxy| Hop::of(proxy.url()))
+    }
+
+    /// Whether TLS is spoken with CM's server.
     #[must_use]
     pub const fn is_encrypted(&self) -> bool {
-        self.tls
+        self.tls.witness.is_some()
     }
 
     /// The addresses of a host.
@@ -115,34 +131,35 @@ impl Way {
         Err(away(AwayReason::Unreachable, format!("no connection: {}", refusals.join(", "))))
     }
 
-    /// TLS with CM's server over a connection that leads there.
-    pub async fn handshake(&self, stream: TcpStream) -> Handshake {
-        let witness = match Witness::new(&self.options) {
-            Ok(witness) => Arc::new(witness),
-            Err(error) => return Handshake { chain: Vec::new(), version: Err(no_tls(&error)) },
-        };
-        let version = self.shake(&witness, stream).await;
-        Handshake { chain: witness.shown(), version }
+    /// The way from the first connection to CM's server.
+    pub async fn go_on(&self, stream: TcpStream) -> Result<Line, CallError> {
+        let Some(proxy) = &self.proxy else { return Ok(Line(Box::new(stream))) };
+        let server = self.server.to_string();
+        let way = tunnel::through(proxy, &server, &self.tls.config, stream);
+        let late = |_| tunnel::no_way(proxy, "no answer in time");
+        timeout_at(self.deadline(), way).await.map_err(late)?.map(Line)
     }
 
-    async fn shake(
-        &self,
-        witness: &Arc<Witness>,
-        stream: TcpStream,
-    ) -> Result<&'static str, CallError> {
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| no_tls(&error))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::<Witness>::clone(witness))
-            .with_no_client_auth();
+    /// TLS with CM's server over a connection that leads there.
+    pub async fn handshake(&self, line: Line) -> Handshake {
+        let version = self.shake(line).await;
+        let witness = self.tls.witness.as_ref();
+        let chain = witness.map(|witness| witness.chain()).unwrap_or_default();
+        Handshake { chain: chain.iter().filter_map(ShownCertificate::read).collect(), version }
+    }
+
+    async fn shake(&self, Line(stream): Line) -> Result<&'static str, CallError> {
         let name = ServerName::try_from(self.server.bare_host().to_owned());
-        let name = name.map_err(|error| no_tls(&error))?;
-        let connector = TlsConnector::from(Arc::new(config));
+        let name = name.map_err(|error| away(AwayReason::Unreachable, error.to_string()))?;
+        let connector = TlsConnector::from(Arc::new(self.tls.config.clone()));
         match timeout_at(self.deadline(), connector.connect(name, stream)).await {
             Ok(Ok(tls)) => Ok(version(&tls)),
-            Ok(Err(error)) => Err(no_tls(&error)),
-            Err(_) => Err(no_tls(&"the handshake takes too long")),
+            Ok(Err(error)) => Err(self.peer.no_handshake(&error)),
+            Err(_) => {
+                let within = self.options.connect_timeout;
+                let detail = format!("no TLS with {} within {within:?}", self.server);
+                Err(away(AwayReason::Unreachable, detail))
+            }
         }
     }
 
@@ -160,7 +177,7 @@ impl Hop {
     }
 
     /// The host without the brackets of an IPv6 address.
-    fn bare_host(&self) -> &str {
+    pub(super) fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 }
@@ -171,14 +188,6 @@ impl fmt::Display for Hop {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
-}
-
-fn no_tls(why: &dyn fmt::Display) -> CallError {
-    away(AwayReason::Tls, cm::plain(&why.to_string()))
-}
-
 fn version<S>(tls: &tokio_rustls::client::TlsStream<S>) -> &'static str {
     match tls.get_ref().1.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
@@ -187,67 +196,9 @@ fn version<S>(tls: &tokio_rustls::client::TlsStream<S>) -> &'static str {
     }
 }
 
-/// Believes what calls believe, and remembers what was shown.
-#[derive(Debug)]
-struct Witness {
-    judge: Verifier,
-    shown: Mutex<Vec<ShownCertificate>>,
-}
-
-impl Witness {
-    fn new(options: &Options) -> Result<Self, rustls::Error> {
-        let extra = options.ca_file.as_ref().map(CertificateDer::pem_file_iter);
-        let extra = extra.and_then(Result::ok).into_iter().flatten().filter_map(Result::ok);
-        let judge = Verifier::new_with_extra_roots(extra, provider())?;
-        Ok(Self { judge, shown: Mutex::default() })
-    }
-
-    fn shown(&self) -> Vec<ShownCertificate> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = std::iter::once(end_entity).chain(intermediates);
-        let shown = chain.filter_map(ShownCertificate::read).collect();
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
-        self.judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.judge.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.judge.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.judge.supported_verify_schemes()
-    }
-}
-
 impl ShownCertificate {
     /// None where it is no certificate; whoever judges it says so.
-    fn read(der: &CertificateDer<'_>) -> Option<Self> {
+    pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::from_der(der).ok()?;
         let certificate = certificate.tbs_certificate();
         let validity = certificate.validity();

@@ -50,6 +50,7 @@ pub(crate) const OWNED: &[(&str, &[&str])] = &[
     ("pcsc", &["readers"]),
     ("reqwest", &["remote"]),
     ("rustls", &["remote"]),
+    ("rustls_native_certs", &["remote"]),
     ("rusqlite", &["outbox"]),
     ("axum", &["control"]),
     ("hyper", &["control", "remote"]),

@@ -19,6 +19,7 @@ mod journal;
 mod judges;
 mod kills;
 mod manager;
+mod network;
 mod outages;
 mod removals;
 mod way;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::CertificateFault;
 
 /// A page as IIS writes them.
 const PAGE: &str = "<html><head><title>IIS Detailed Error</title></head><body>long</body></html>";
@@ -11,6 +12,7 @@ fn answer(status: u16, body: &str) -> Answer {
         retry_after: Some(Duration::from_secs(7)),
         location: None,
         html: body.starts_with('<'),
+        shown: Shown::None,
         body: body.as_bytes().to_vec(),
         end: End::Whole,
     }
@@ -32,7 +34,16 @@ fn statuses_that_say_nothing_about_the_card_are_away() {
     for (status, reason, words) in [
         (401, AwayReason::NotLetIn, "401 Unauthorized: IIS Detailed Error"),
         (405, AwayReason::MethodTaken, "405 Method Not Allowed: IIS Detailed Error"),
-        (407, AwayReason::NotCm, "407 Proxy Authentication Required: IIS Detailed Error"),
+        (
+            407,
+            AwayReason::Proxy(ProxyFault::Login),
+            "407 Proxy Authentication Required: IIS Detailed Error",
+        ),
+        (413, AwayReason::TooLong, "413 Payload Too Large: IIS Detailed Error"),
+        (414, AwayReason::TooLong, "414 URI Too Long: IIS Detailed Error"),
+        (421, AwayReason::NotCm, "421 Misdirected Request: IIS Detailed Error"),
+        (425, AwayReason::Busy, "425 Too Early: IIS Detailed Error"),
+        (431, AwayReason::TooLong, "431 Request Header Fields Too Large: IIS Detailed Error"),
         (408, AwayReason::Busy, "408 Request Timeout: IIS Detailed Error"),
         (429, AwayReason::Busy, "429 Too Many Requests: IIS Detailed Error"),
         (503, AwayReason::Busy, "503 Service Unavailable: IIS Detailed Error"),
@@ -72,7 +83,7 @@ fn a_404_or_500_is_cm_failing_on_this_call() {
 
 #[test]
 fn every_other_4xx_is_a_refusal_with_cms_words() {
-    let special = [401, 404, 405, 407, 408, 429];
+    let special = [401, 404, 405, 407, 408, 413, 414, 421, 425, 429, 431];
     for status in (400..=499).filter(|status| !special.contains(status)) {
         let refused = |detail: String| CallError::Refused {
             http_status: status,
@@ -139,5 +150,31 @@ fn a_bad_status_counts_however_its_body_ended() {
         let mut forbidden = answer(403, r#""not you""#);
         forbidden.end = end;
         assert!(matches!(classify(forbidden), Err(CallError::Refused { http_status: 403, .. })));
+    }
+}
+
+#[test]
+fn a_page_that_says_why_is_away_and_never_the_cards_fault() {
+    use AwayReason::{ClientCertificate, MethodTaken, TooLong};
+    let late = "<title>IIS 10.0 Detailed Error - 403.7 - Forbidden</title>";
+    let words = "403 Forbidden: IIS 10.0 Detailed Error - 403.7 - Forbidden";
+    assert_away(error(403, late), ClientCertificate(CertificateFault::Wanted), words);
+    let mut asked_late = answer(403, late);
+    asked_late.shown = Shown::NotAsked;
+    let late = classify(asked_late).unwrap_err();
+    assert_away(late, ClientCertificate(CertificateFault::Late), words);
+    let long = "<h2>Bad Request - Request Too Long</h2><hr><p>HTTP Error 400. The size of the \
+                request headers is too long.</p>";
+    assert!(matches!(error(400, long), CallError::Away { reason: TooLong, .. }));
+    let verb = "<h3>HTTP Error 404.6 - Not Found</h3>";
+    assert!(matches!(error(404, verb), CallError::Away { reason: MethodTaken, .. }));
+}
+
+#[test]
+fn what_cm_says_itself_is_not_taken_for_a_page() {
+    for words in ["HTTP Error 403.7 - client certificate", "post-handshake authentication"] {
+        let mut answer = answer(403, &format!(r#"{{"Message":"{words}"}}"#));
+        answer.shown = Shown::NotAsked;
+        assert!(matches!(classify(answer), Err(CallError::Refused { http_status: 403, .. })));
     }
 }

@@ -42,25 +42,34 @@ impl<S: Read + Write> Stream for S {}
 
 impl Server {
     pub(crate) fn start(reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        Self::listen(reply, |stream| Ok(Box::new(stream)))
+        Self::listen("127.0.0.1:0", reply, |stream| Ok(Box::new(stream)))
     }
 
     pub(crate) fn start_tls(
         config: ServerConfig,
         reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::start_tls_on("127.0.0.1:0", config, reply)
+    }
+
+    pub(crate) fn start_tls_on(
+        address: &str,
+        config: ServerConfig,
+        reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let config = Arc::new(config);
-        Self::listen(reply, move |stream| {
+        Self::listen(address, reply, move |stream| {
             let tls = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
             Ok(Box::new(StreamOwned::new(tls, stream)))
         })
     }
 
     fn listen(
+        address: &str,
         reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
         wrap: impl Fn(TcpStream) -> io::Result<Box<dyn Stream>> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let server = Self { address, seen: Arc::default(), flooded: Arc::default() };
         let (seen, flooded) = (Arc::clone(&server.seen), Arc::clone(&server.flooded));

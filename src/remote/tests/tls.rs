@@ -3,22 +3,32 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion, WantsVerifier};
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::TlsFault;
 
 /// A CA with its certificate in a file.
-struct Ca {
+pub(super) struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: TempDir,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::named("cardbridge test CA")
+    }
+
+    pub(super) fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -26,25 +36,67 @@ impl Ca {
         Self { issuer, dir }
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
+    }
+
+    /// The roots of a server that asks for certificates of this CA.
+    pub(super) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        roots
+    }
+
+    /// A certificate of this CA and its key, as PEM.
+    pub(super) fn issue(&self, params: &CertificateParams) -> (String, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key)
     }
 
     /// A server with a certificate of this CA for `name`.
     fn server(&self, name: &str) -> Server {
+        self.server_with(CertificateParams::new(vec![name.to_owned()]).unwrap(), ALL_VERSIONS)
+    }
+
+    fn server_with(&self, params: CertificateParams, versions: Versions) -> Server {
+        Server::start_tls(self.config(&params, versions), cm(CARD))
+    }
+
+    fn config(&self, params: &CertificateParams, versions: Versions) -> ServerConfig {
+        let builder = builder(versions).with_no_client_auth();
+        let (chain, key) = self.pair(params);
+        builder.with_single_cert(chain, key).unwrap()
+    }
+
+    /// A certificate of this CA and its key, as a server needs them.
+    pub(super) fn pair(
+        &self,
+        params: &CertificateParams,
+    ) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        Server::start_tls(config, cm(CARD))
+        (vec![certificate.der().clone()], key)
     }
+}
+
+pub(super) type Versions = &'static [&'static SupportedProtocolVersion];
+
+pub(super) const ALL_VERSIONS: Versions = &[&TLS12, &TLS13];
+
+pub(super) const EACH_VERSION: [Versions; 2] = [&[&TLS12], &[&TLS13]];
+
+pub(super) fn builder(versions: Versions) -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap()
+}
+
+pub(super) fn for_name(name: &str) -> CertificateParams {
+    CertificateParams::new(vec![name.to_owned()]).unwrap()
+}
+
+const fn tls(fault: TlsFault) -> AwayReason {
+    AwayReason::Tls(fault)
 }
 
 fn trusting(server: &Server, ca_file: PathBuf) -> Remote {
@@ -71,8 +123,8 @@ async fn a_server_of_the_named_ca_is_believed() {
 #[tokio::test]
 async fn a_server_of_another_ca_is_not_and_the_reason_is_told() {
     let server = Ca::new().server("127.0.0.1");
-    let remote = trusting(&server, Ca::new().file());
-    let detail = assert_away(remote.record(record_id()).await, AwayReason::Tls);
+    let remote = trusting(&server, Ca::named("another").file());
+    let detail = assert_away(remote.record(record_id()).await, tls(TlsFault::UnknownIssuer));
     let expected = format!("no TLS with {}: invalid peer certificate: ", server.address);
     assert!(detail.starts_with(&expected), "{detail}");
     assert!(server.seen().is_empty());
@@ -83,7 +135,7 @@ async fn a_certificate_for_another_name_is_told() {
     let ca = Ca::new();
     let server = ca.server("cm.example.com");
     let remote = trusting(&server, ca.file());
-    let detail = assert_away(remote.lookup(&identity()).await, AwayReason::Tls);
+    let detail = assert_away(remote.lookup(&identity()).await, tls(TlsFault::WrongName));
     assert!(detail.contains("not valid for name"), "{detail}");
 }
 
@@ -98,7 +150,7 @@ async fn a_server_without_tls_is_told() {
         std::io::copy(&mut stream, &mut std::io::sink()).ok();
     });
     let remote = Remote::new(options(format!("https://{address}"))).unwrap();
-    assert_away(remote.record(record_id()).await, AwayReason::Tls);
+    assert_away(remote.record(record_id()).await, tls(TlsFault::None));
 }
 
 #[tokio::test]
@@ -157,8 +209,143 @@ fn a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http() {
     }
     let https = || options("https://127.0.0.1:1".to_owned());
     let Err(error) = Remote::new(https()) else { panic!("the system has roots") };
-    assert!(matches!(error, SetupError::Client(_)), "{error:?}");
+    assert!(matches!(error, SetupError::NoRoots), "{error:?}");
     assert!(error.remedy().contains("cm.ca_file"));
     assert!(Remote::new(Options { ca_file: Some(Ca::new().file()), ..https() }).is_ok());
     assert!(Remote::new(options("http://127.0.0.1:1".to_owned())).is_ok());
+}
+
+/// The client runs in a process of its own, with the environment that it needs; the server is here.
+#[tokio::test]
+async fn the_systems_roots_are_those_of_the_environment_where_it_names_some() {
+    const URL: &str = "CARDBRIDGE_TEST_URL";
+    let name =
+        "remote::tests::tls::the_systems_roots_are_those_of_the_environment_where_it_names_some";
+    let ca = Ca::new();
+    let server = ca.server("127.0.0.1");
+    let (file, url) = (ca.file(), format!("https://{}", server.address));
+    if alone(name, &[("SSL_CERT_FILE", file.to_str().unwrap()), (URL, &url)]) {
+        let remote = Remote::new(options(env::var(URL).unwrap())).unwrap();
+        assert!(remote.record(record_id()).await.is_ok());
+    } else {
+        assert_eq!(server.seen().len(), 1);
+        let error = Remote::new(options(url)).unwrap().record(record_id()).await;
+        assert_away(error, tls(TlsFault::UnknownIssuer));
+    }
+}
+
+#[tokio::test]
+async fn tls_1_2_and_1_3_are_spoken() {
+    let ca = Ca::new();
+    for versions in EACH_VERSION {
+        let server = ca.server_with(for_name("127.0.0.1"), versions);
+        let found = trusting(&server, ca.file()).lookup(&identity()).await;
+        assert_eq!(found.unwrap().requests.len(), 1, "{versions:?}");
+    }
+}
+
+/// What comes of a server whose certificate of a trusted CA is like this.
+async fn refused(params: CertificateParams) -> CallError {
+    let ca = Ca::new();
+    let server = ca.server_with(params, ALL_VERSIONS);
+    let error = trusting(&server, ca.file()).record(record_id()).await.unwrap_err();
+    assert!(server.seen().is_empty());
+    error
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_certificate_is_told_with_what_mends_it() {
+    let mut expired = for_name("127.0.0.1");
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    let mut future = for_name("127.0.0.1");
+    future.not_before = date_time_ymd(2199, 1, 1);
+    future.not_after = date_time_ymd(2200, 1, 1);
+    let mut client = for_name("127.0.0.1");
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let mut ca = for_name("127.0.0.1");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    for (params, fault, words) in [
+        (expired, TlsFault::Expired, "clock"),
+        (future, TlsFault::NotYetValid, "clock"),
+        (for_name("cm.example.com"), TlsFault::WrongName, "cm.url"),
+        (client, TlsFault::NotForServers, "server authentication"),
+        (ca, TlsFault::NotForServers, "not the CA's own"),
+    ] {
+        let error = refused(params).await;
+        assert_eq!(error.away(), Some(tls(fault)), "{error}");
+        assert!(tls(fault).remedy().contains(words), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_self_signed_server_is_refused_until_its_certificate_is_the_ca() {
+    let key = KeyPair::generate().unwrap();
+    let certificate = for_name("127.0.0.1").self_signed(&key).unwrap();
+    let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = builder(ALL_VERSIONS)
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], der)
+        .unwrap();
+    let server = Server::start_tls(config, cm(CARD));
+    let stranger = trusting(&server, Ca::named("another").file()).record(record_id()).await;
+    assert_away(stranger, tls(TlsFault::UnknownIssuer));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.pem");
+    fs::write(&file, certificate.pem()).unwrap();
+    assert!(trusting(&server, file).record(record_id()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_ca_of_the_same_name_with_another_key_is_told() {
+    let server = Ca::new().server("127.0.0.1");
+    let error = trusting(&server, Ca::new().file()).record(record_id()).await.unwrap_err();
+    assert_eq!(error.away(), Some(tls(TlsFault::BadSignature)));
+}
+
+/// A server that reads a greeting, and answers it with these bytes.
+fn answering(bytes: &'static [u8]) -> Remote {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || -> std::io::Result<()> {
+        for stream in listener.incoming() {
+            let mut stream = stream?;
+            std::io::Read::read(&mut stream, &mut [0; 16 << 10])?;
+            stream.write_all(bytes)?;
+        }
+        Ok(())
+    });
+    Remote::new(options(url)).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_with_nothing_in_common_is_told_what_to_switch_on() {
+    for (alert, fault) in [
+        // protocol_version, handshake_failure, insufficient_security, unrecognized_name: fatal.
+        (b"\x15\x03\x01\0\x02\x02\x46", TlsFault::OldVersion),
+        (b"\x15\x03\x03\0\x02\x02\x28", TlsFault::NoCipher),
+        (b"\x15\x03\x03\0\x02\x02\x47", TlsFault::NoCipher),
+        (b"\x15\x03\x03\0\x02\x02\x70", TlsFault::UnknownName),
+    ] {
+        let error = answering(alert).record(record_id()).await.unwrap_err();
+        assert_eq!(error.away(), Some(tls(fault)), "{error}");
+    }
+    // A ServerHello of TLS 1.1, as from a server that takes what it can get.
+    let hello = b"\x16\x03\x02\0\x2a\x02\0\0\x26\x03\x02\
+                  0123456789abcdef0123456789abcdef\0\xc0\x14\0";
+    let error = answering(hello).record(record_id()).await.unwrap_err();
+    assert_eq!(error.away(), Some(tls(TlsFault::OldVersion)), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_is_reached_by_an_ipv6_address() {
+    let ca = Ca::new();
+    let server =
+        Server::start_tls_on("[::1]:0", ca.config(&for_name("::1"), ALL_VERSIONS), cm(CARD));
+    trusting(&server, ca.file()).record(record_id()).await.unwrap();
+    let host = format!("host: {}", server.address);
+    assert!(server.seen()[0].headers.contains(&host), "{:?}", server.seen());
+    let other =
+        Server::start_tls_on("[::1]:0", ca.config(&for_name("::2"), ALL_VERSIONS), cm(CARD));
+    let error = trusting(&other, ca.file()).record(record_id()).await;
+    assert_away(error, tls(TlsFault::WrongName));
 }

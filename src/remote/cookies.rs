@@ -1,0 +1,175 @@
+//! The session cookies of one server (RFC 6265), kept in memory and sent to nobody else.
+//!
+//! A deployment of CM may keep a session. Cookies here are as simple as that: they go back to the
+//! server that set them, as long as they are good there. What was sent with a call that was not let
+//! in, or sent elsewhere, is dropped: a stale session must not keep the station out.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use reqwest::{Request, Url};
+use tokio::time::Instant;
+
+/// As many as browsers keep for a site; the oldest makes room.
+const MOST: usize = 50;
+
+/// As long as RFC 6265 section 6.1 wants them to be possible.
+const LONGEST: usize = 4096;
+
+/// The cookies of one server.
+pub(super) struct Jar {
+    host: String,
+    encrypted: bool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    cookies: Vec<Cookie>,
+    /// Of the next cookie.
+    number: u64,
+}
+
+/// No `Debug`: it holds a session.
+struct Cookie {
+    number: u64,
+    name: String,
+    value: String,
+    path: String,
+    ends: Option<Instant>,
+}
+
+/// Which cookies went with a call.
+#[derive(Default)]
+pub(super) struct Sent(Vec<u64>);
+
+impl Jar {
+    pub(super) fn of(server: &Url) -> Self {
+        Self {
+            host: server.host_str().unwrap_or_default().to_ascii_lowercase(),
+            encrypted: server.scheme() == "https",
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Adds what the server wants to have back.
+    pub(super) fn put_into(&self, request: &mut Request) -> Sent {
+        let now = Instant::now();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.cookies.retain(|cookie| cookie.ends.is_none_or(|ends| ends > now));
+        let path = request.url().path();
+        let fit: Vec<_> = inner.cookies.iter().filter(|cookie| cookie.is_for(path)).collect();
+        let pairs: Vec<_> =
+            fit.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
+        let Ok(mut header) = HeaderValue::from_str(&pairs.join("; ")) else {
+            return Sent::default();
+        };
+        if fit.is_empty() {
+            return Sent::default();
+        }
+        header.set_sensitive(true);
+        let sent = Sent(fit.iter().map(|cookie| cookie.number).collect());
+        drop(inner);
+        request.headers_mut().insert(COOKIE, header);
+        sent
+    }
+
+    /// Keeps what an answer sets, once what did no good is dropped.
+    pub(super) fn take_from(&self, status: u16, headers: &HeaderMap, sent: &Sent) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if status == 401 || (300..=399).contains(&status) {
+            inner.cookies.retain(|cookie| !sent.0.contains(&cookie.number));
+        }
+        for line in headers.get_all(SET_COOKIE) {
+            if let Some(cookie) = line.to_str().ok().and_then(|line| self.read(line)) {
+                inner.keep(cookie);
+            }
+        }
+    }
+
+    /// A cookie that this server may set; RFC 6265 section 5.2.
+    fn read(&self, line: &str) -> Option<Cookie> {
+        let mut parts = line.split(';');
+        let (name, value) = parts.next()?.split_once('=')?;
+        let (name, value) = (name.trim(), value.trim());
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if name.is_empty() || line.len() > LONGEST || !plain(name) || !plain(value) {
+            return None;
+        }
+        let (name, value) = (name.to_owned(), value.to_owned());
+        let mut cookie = Cookie { number: 0, name, value, path: "/".to_owned(), ends: None };
+        let mut max_age = None;
+        for part in parts {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let value = value.trim();
+            match key.trim().to_ascii_lowercase().as_str() {
+                "path" if value.starts_with('/') => value.clone_into(&mut cookie.path),
+                "domain" if !self.is_within(value) => return None,
+                "secure" if !self.encrypted => return None,
+                "max-age" => max_age = seconds(value),
+                "expires" => cookie.ends = until(value),
+                _ => {}
+            }
+        }
+        // Max-Age counts before Expires.
+        cookie.ends = max_age.map(|age| Instant::now() + age).or(cookie.ends);
+        Some(cookie)
+    }
+
+    /// Whether this server's name is the domain, or in it.
+    fn is_within(&self, domain: &str) -> bool {
+        let domain = domain.trim_start_matches('.').to_ascii_lowercase();
+        let above = self.host.strip_suffix(&domain);
+        domain.is_empty() || above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+    }
+}
+
+impl Inner {
+    fn keep(&mut self, cookie: Cookie) {
+        let same = |old: &Cookie| old.name == cookie.name && old.path == cookie.path;
+        self.cookies.retain(|old| !same(old));
+        self.number += 1;
+        if self.cookies.len() >= MOST {
+            let oldest = self.cookies.iter().map(|cookie| cookie.number).min();
+            self.cookies.retain(|cookie| Some(cookie.number) != oldest);
+        }
+        self.cookies.push(Cookie { number: self.number, ..cookie });
+        // The most special path first; of equals the oldest (RFC 6265 section 5.4).
+        self.cookies.sort_by_key(|cookie| (std::cmp::Reverse(cookie.path.len()), cookie.number));
+    }
+}
+
+impl Cookie {
+    fn is_for(&self, path: &str) -> bool {
+        let below = path.strip_prefix(&self.path);
+        below.is_some_and(|below| {
+            below.is_empty() || self.path.ends_with('/') || below.starts_with('/')
+        })
+    }
+}
+
+/// `Max-Age`: what is not above zero has ended.
+fn seconds(text: &str) -> Option<Duration> {
+    /// Nothing here lasts longer than a few of these.
+    const YEAR: u64 = 366 * 24 * 60 * 60;
+    let negative = text.strip_prefix('-');
+    if !negative.unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let seconds = text.parse().unwrap_or(if negative.is_some() { 0 } else { YEAR });
+    Some(Duration::from_secs(seconds.min(YEAR)))
+}
+
+/// `Expires`, also with the hyphens that IIS writes; what cannot be read lasts as long as the session.
+fn until(text: &str) -> Option<Instant> {
+    let text = text.replace('-', " ");
+    let date = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(&text).ok()?;
+    let left = Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or_default();
+    Some(Instant::now() + left.min(Duration::from_hours(366 * 24)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! The station's client certificate: which files it is in, and whether a server asked for it.
+//!
+//! The pair is read again when it changed, at the next handshake; what does not do then is told, and
+//! the pair that did stays in force.
+
+mod error;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::ClientCertificate;
+use super::file::{self, Stamp};
+use super::way::ShownCertificate;
+
+pub use error::IdentityError;
+
+/// More than any key in PEM form has, and any chain.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// How long before its end a certificate is warned about.
+const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// What a server may ask for in the handshake.
+pub(super) struct Identity {
+    pair: Option<Pair>,
+    asked: AtomicBool,
+}
+
+/// What became of the client certificate in the handshakes so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// There is none.
+    None,
+    /// No server has asked for it.
+    NotAsked,
+    /// A server asked for it, and was shown it.
+    Asked,
+}
+
+struct Pair {
+    files: ClientCertificate,
+    last: Mutex<Loaded>,
+}
+
+struct Loaded {
+    stamps: Option<[Stamp; 2]>,
+    key: Arc<CertifiedKey>,
+}
+
+impl Identity {
+    /// Reads the pair, where there is one.
+    pub(super) fn new(files: Option<&ClientCertificate>) -> Result<Self, IdentityError> {
+        let pair = files.cloned().map(Pair::load).transpose()?;
+        Ok(Self { pair, asked: AtomicBool::new(false) })
+    }
+
+    pub(super) fn shown(&self) -> Shown {
+        match &self.pair {
+            None => Shown::None,
+            Some(_) if self.was_asked() => Shown::Asked,
+            Some(_) => Shown::NotAsked,
+        }
+    }
+
+    /// Whether a server has asked for a client certificate in a handshake.
+    pub(super) fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        // The server names the CAs that it likes, and some name the wrong ones: it may say so itself.
+        self.pair.as_ref().map(Pair::fresh)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.pair.is_some()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("shown", &self.shown()).finish_non_exhaustive()
+    }
+}
+
+impl Pair {
+    fn load(files: ClientCertificate) -> Result<Self, IdentityError> {
+        let stamps = stamps(&files);
+        let key = Arc::new(certified(&files)?);
+        Ok(Self { files, last: Mutex::new(Loaded { stamps, key }) })
+    }
+
+    /// The pair as it is now, or as it was when it last did.
+    fn fresh(&self) -> Arc<CertifiedKey> {
+        let stamps = stamps(&self.files);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if stamps != last.stamps {
+            // Told once for each change, not for each handshake.
+            last.stamps = stamps;
+            match certified(&self.files) {
+                Ok(key) => last.key = Arc::new(key),
+                Err(error) => {
+                    let (remedy, cause) = (error.remedy(), std::error::Error::source(&error));
+                    let cause = cause.map(ToString::to_string);
+                    tracing::warn!(%error, cause, remedy, "Client certificate has changed and does not do; the old one stays");
+                }
+            }
+        }
+        Arc::clone(&last.key)
+    }
+}
+
+/// How both files look; `None` while one of them is not there.
+fn stamps(files: &ClientCertificate) -> Option<[Stamp; 2]> {
+    Some([Stamp::of(&files.cert_file).ok()?, Stamp::of(&files.key_file).ok()?])
+}
+
+/// The certificate with its chain, and the key that belongs to it.
+fn certified(files: &ClientCertificate) -> Result<CertifiedKey, IdentityError> {
+    let chain = chain(&files.cert_file)?;
+    let mut key = key(&files.key_file)?;
+    let signing = any_supported_type(&key);
+    key.zeroize();
+    let signing = signing.map_err(|source| {
+        let path = files.key_file.clone();
+        IdentityError::KeyNotUsable { path, source }
+    })?;
+    if let Some(first) = chain.first() {
+        warn_of_age(&files.cert_file, first);
+    }
+    let certified = CertifiedKey::new(chain, signing);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+            Ok(certified)
+        }
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let (cert, key) = (files.cert_file.clone(), files.key_file.clone());
+            Err(IdentityError::Mismatch { cert, key })
+        }
+        Err(source) => {
+            let path = files.cert_file.clone();
+            Err(IdentityError::CertNotUsable { path, source })
+        }
+    }
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let at = || path.to_owned();
+    let text =
+        file::read(path).map_err(|source| IdentityError::CertUnreadable { path: at(), source })?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) | Err(_) => Err(IdentityError::CertNotPem { path: at() }),
+    }
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    let at = || path.to_owned();
+    let text: Zeroizing<String> = match file::secret(path, FILE_LIMIT) {
+        Ok(text) => text,
+        // DER is no text.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(IdentityError::KeyNotPem { path: at() });
+        }
+        Err(source) => return Err(IdentityError::KeyUnreadable { path: at(), source }),
+    };
+    // By its label (PKCS #8, RFC 7468 section 11), or by a header of its own (RFC 1421).
+    if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("4,ENCRYPTED") {
+        return Err(IdentityError::KeyEncrypted { path: at() });
+    }
+    PrivateKeyDer::from_pem_slice(text.as_bytes())
+        .map_err(|_: pem::Error| IdentityError::KeyNotPem { path: at() })
+}
+
+fn warn_of_age(path: &Path, certificate: &CertificateDer<'_>) {
+    let Some(shown) = ShownCertificate::read(certificate) else { return };
+    let (from, to) = (shown.not_before, shown.not_after);
+    let (now, file) = (Timestamp::now(), path.display());
+    if to < now {
+        tracing::warn!(%file, until = %to, "Client certificate has expired");
+    } else if now < from {
+        tracing::warn!(%file, %from, "Client certificate is not valid yet; is the clock right?");
+    } else if to.duration_since(now) < SOON {
+        tracing::warn!(%file, until = %to, "Client certificate expires soon");
+    }
+}
+
+#[cfg(test)]
+mod tests;

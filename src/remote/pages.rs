@@ -1,0 +1,201 @@
+//! The pages with which web servers answer in CM's place, as far as they say why.
+//!
+//! Nothing that such a page says is about a card. Known are IIS's sub-codes (Microsoft: "The HTTP
+//! status code in IIS 7 and later"), what http.sys says before IIS hears of a request, and what
+//! Apache and nginx say in front of it about TLS.
+
+use super::identity::Shown;
+use super::tls_fault::late;
+use crate::domain::{AwayReason, CertificateFault, TlsFault};
+
+/// Why this page is there; `None` where it does not say, or says what may be about the call.
+pub(super) fn reason(status: u16, page: &[u8], shown: Shown) -> Option<AwayReason> {
+    let page = String::from_utf8_lossy(page).to_lowercase();
+    match status {
+        400 => bad_request(&page, shown),
+        403 if page.contains("post-handshake authentication") => Some(wanted(shown)),
+        403 => match sub_code(&page, status) {
+            Some(code) => forbidden(code, shown),
+            // IIS tells its sub-codes to nobody but itself, unless it is told to. That a certificate
+            // waits which nobody asked for says enough.
+            None if shown == Shown::NotAsked => Some(wanted(shown)),
+            None => None,
+        },
+        404 => match sub_code(&page, status)? {
+            6 => Some(AwayReason::MethodTaken),
+            13..=15 => Some(AwayReason::TooLong),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn bad_request(page: &str, shown: Shown) -> Option<AwayReason> {
+    let says = |words: &str| page.contains(words);
+    if says("no required ssl certificate") {
+        return Some(wanted(shown));
+    }
+    if says("the ssl certificate error") {
+        return Some(AwayReason::ClientCertificate(CertificateFault::Refused));
+    }
+    if says("plain http request was sent to https port")
+        || says("speaking plain http to an ssl-enabled server port")
+    {
+        return Some(AwayReason::Tls(TlsFault::Wanted));
+    }
+    // http.sys: "HTTP Error 400. The size of the request headers is too long." and others. URLs are
+    // made of ids, and never bad by a card.
+    says("http error 400.")
+        .then(|| if says("too long") { AwayReason::TooLong } else { AwayReason::NotCm })
+}
+
+fn forbidden(sub_code: u32, shown: Shown) -> Option<AwayReason> {
+    match sub_code {
+        4 => Some(AwayReason::Tls(TlsFault::Wanted)),
+        5 => Some(AwayReason::Tls(TlsFault::NoCipher)),
+        // By address or name of this machine.
+        6 | 8 => Some(AwayReason::NotLetIn),
+        7 => Some(wanted(shown)),
+        9 | 10 => Some(AwayReason::Busy),
+        // No account for it, revoked, untrusted, expired.
+        12 | 13 | 16 | 17 => Some(AwayReason::ClientCertificate(CertificateFault::Refused)),
+        // A directory that is not listed: there is no application.
+        14 => Some(AwayReason::NotCm),
+        _ => None,
+    }
+}
+
+/// A client certificate is wanted; the server has not got it.
+const fn wanted(shown: Shown) -> AwayReason {
+    AwayReason::ClientCertificate(late(shown))
+}
+
+/// The number after the status, in `HTTP Error 403.7 - Forbidden` and the like.
+fn sub_code(page: &str, status: u16) -> Option<u32> {
+    let status = format!("{status}.");
+    page.match_indices(&status).find_map(|(at, _)| {
+        let before = page.get(..at)?.chars().next_back();
+        if before.is_some_and(|c| c.is_ascii_digit() || c == '.') {
+            return None;
+        }
+        let after = page.get(at + status.len()..)?;
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        after.get(..digits)?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detailed(code: &str) -> String {
+        format!(
+            "<html><head><title>IIS 10.0 Detailed Error - {code} - Forbidden</title></head>\
+             <body><h3>HTTP Error {code} - Forbidden</h3></body></html>"
+        )
+    }
+
+    fn told(status: u16, page: &str) -> Option<AwayReason> {
+        reason(status, page.as_bytes(), Shown::None)
+    }
+
+    #[test]
+    fn a_sub_code_of_iis_is_what_the_page_is_about() {
+        use AwayReason::{Busy, ClientCertificate, MethodTaken, NotCm, NotLetIn, Tls, TooLong};
+        for (code, meant) in [
+            ("403.4", Tls(TlsFault::Wanted)),
+            ("403.5", Tls(TlsFault::NoCipher)),
+            ("403.6", NotLetIn),
+            ("403.7", ClientCertificate(CertificateFault::Wanted)),
+            ("403.8", NotLetIn),
+            ("403.9", Busy),
+            ("403.12", ClientCertificate(CertificateFault::Refused)),
+            ("403.13", ClientCertificate(CertificateFault::Refused)),
+            ("403.14", NotCm),
+            ("403.16", ClientCertificate(CertificateFault::Refused)),
+            ("403.17", ClientCertificate(CertificateFault::Refused)),
+            ("404.6", MethodTaken),
+            ("404.13", TooLong),
+            ("404.14", TooLong),
+            ("404.15", TooLong),
+        ] {
+            let status = code.split('.').next().unwrap().parse().unwrap();
+            assert_eq!(told(status, &detailed(code)), Some(meant), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_does_not_say_why_is_not_explained() {
+        for (status, page) in [
+            (403, "<title>403 - Forbidden: Access is denied.</title>"),
+            (403, "<p>10.403.7 and 1403.7</p>"),
+            (403, "<h1>HTTP Error 403.1 - Execute access</h1>"),
+            (404, "<h1>HTTP Error 404.0 - Not Found</h1>"),
+            (400, "<h1>Bad Request</h1>"),
+            (500, "<h1>HTTP Error 500.19 - Internal Server Error</h1>"),
+        ] {
+            assert_eq!(told(status, page), None, "{page}");
+        }
+    }
+
+    #[test]
+    fn a_page_without_a_sub_code_is_about_the_certificate_that_nobody_asked_for() {
+        let page = b"<title>403 - Forbidden: Access is denied.</title>";
+        let late = AwayReason::ClientCertificate(CertificateFault::Late);
+        assert_eq!(reason(403, page, Shown::NotAsked), Some(late));
+        assert_eq!(reason(403, page, Shown::Asked), None);
+        assert_eq!(reason(403, detailed("403.7").as_bytes(), Shown::NotAsked), Some(late));
+        let refused = AwayReason::NotLetIn;
+        assert_eq!(reason(403, detailed("403.6").as_bytes(), Shown::NotAsked), Some(refused));
+    }
+
+    #[test]
+    fn what_http_sys_says_is_never_about_a_card() {
+        let page = |words: &str| {
+            format!(
+                "<HTML><HEAD><TITLE>Bad Request</TITLE></HEAD>\r\n<BODY><h2>Bad Request</h2>\r\n\
+                 <hr><p>HTTP Error 400. {words}</p>\r\n</BODY></HTML>"
+            )
+        };
+        let long = page("The size of the request headers is too long.");
+        assert_eq!(told(400, &long), Some(AwayReason::TooLong));
+        let long = page("A request header field is too long.");
+        assert_eq!(told(400, &long), Some(AwayReason::TooLong));
+        let host = page("The request hostname is invalid.");
+        assert_eq!(told(400, &host), Some(AwayReason::NotCm));
+    }
+
+    #[test]
+    fn what_apache_and_nginx_say_about_tls_is_known() {
+        use AwayReason::{ClientCertificate, Tls};
+        for (status, page, meant) in [
+            (
+                400,
+                "<title>400 No required SSL certificate was sent</title>",
+                ClientCertificate(CertificateFault::Wanted),
+            ),
+            (
+                400,
+                "<title>400 The SSL certificate error</title>",
+                ClientCertificate(CertificateFault::Refused),
+            ),
+            (
+                400,
+                "<title>400 The plain HTTP request was sent to HTTPS port</title>",
+                Tls(TlsFault::Wanted),
+            ),
+            (
+                400,
+                "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+                Tls(TlsFault::Wanted),
+            ),
+            (
+                403,
+                "<p>Reason: Cannot perform Post-Handshake Authentication.</p>",
+                ClientCertificate(CertificateFault::Wanted),
+            ),
+        ] {
+            assert_eq!(told(status, page), Some(meant), "{page}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Who stands between here and a server: named by the configuration, or by the environment as for
+//! curl. Nobody does where a server on this machine is talked to without TLS.
+
+mod exempt;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+use zeroize::Zeroizing;
+
+use super::file::{self, Watched};
+use super::options::Proxy;
+use super::setup::SetupError;
+use super::{AwayReason, CallError, away};
+
+/// The longest file with a user and a password that is read.
+const LIMIT: u64 = 4 << 10;
+
+/// A proxy on the way to one server.
+pub(super) struct OnTheWay {
+    url: Url,
+    login: Login,
+}
+
+/// What the proxy is told about who asks.
+enum Login {
+    None,
+    /// What the environment has in the proxy's address.
+    Said(HeaderValue),
+    File(Watched<HeaderValue>),
+}
+
+impl OnTheWay {
+    /// The proxy on the way to `server`, if one is.
+    pub(super) fn to(server: &Url, proxy: &Proxy) -> Result<Option<Self>, SetupError> {
+        Self::find(server, proxy, |name| std::env::var_os(name))
+    }
+
+    fn find(
+        server: &Url,
+        proxy: &Proxy,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Option<Self>, SetupError> {
+        // Without TLS, only this machine is talked to.
+        if server.scheme() != "https" {
+            return Ok(None);
+        }
+        let (place, address, credentials) = match proxy {
+            Proxy::None => return Ok(None),
+            Proxy::Named { url, credentials_file } => ("cm.proxy", url.clone(), credentials_file),
+            Proxy::Environment { credentials_file } => {
+                let host = server.host_str().unwrap_or_default();
+                match environment(host, variable)? {
+                    Some((name, address)) => (name, address, credentials_file),
+                    None => return Ok(None),
+                }
+            }
+        };
+        let bad = |why: &'static str| SetupError::Proxy { place, why };
+        if server.host_str().is_some_and(|host| host.starts_with('[')) {
+            return Err(bad("it cannot be asked for an IPv6 address, write CM's name in cm.url"));
+        }
+        let mut url = address_of(&address).map_err(bad)?;
+        let said = basic_of(&url).map_err(bad)?;
+        url.set_username("").map_err(|()| bad("it has no host"))?;
+        url.set_password(None).map_err(|()| bad("it has no host"))?;
+        let login = match (credentials, said) {
+            (Some(file), _) => Login::File(Watched::new(file.clone())),
+            (None, Some(said)) => Login::Said(said),
+            (None, None) => Login::None,
+        };
+        Ok(Some(Self { url, login }))
+    }
+
+    /// Its address, without who asks.
+    pub(super) const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Its host and port, for messages.
+    pub(super) fn name(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        format!("{host}:{}", self.url.port_or_known_default().unwrap_or_default())
+    }
+
+    /// `Proxy-Authorization` for the next connection; a file is looked at each time.
+    pub(super) fn login(&self) -> Result<Option<HeaderValue>, CallError> {
+        match &self.login {
+            Login::None => Ok(None),
+            Login::Said(header) => Ok(Some(header.clone())),
+            Login::File(file) => file.get(credentials).map(Some).map_err(|error| {
+                let path = file.path().display();
+                let detail = format!("no user and password for the proxy from {path}: {error}");
+                away(AwayReason::Credentials, detail)
+            }),
+        }
+    }
+}
+
+/// The variable that names a proxy for `host`, and what it says; an empty one says nothing.
+fn environment(
+    host: &str,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<(&'static str, String)>, SetupError> {
+    let first = |names: [&'static str; 2]| {
+        let set = names.into_iter().find_map(|name| {
+            variable(name).filter(|value| !value.is_empty()).map(|value| (name, value))
+        });
+        set.map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(SetupError::Proxy { place: name, why: "it is not text" }),
+        })
+        .transpose()
+    };
+    // Lower case counts first, as for curl.
+    let proxy = match first(["https_proxy", "HTTPS_PROXY"])? {
+        Some(proxy) => Some(proxy),
+        None => first(["all_proxy", "ALL_PROXY"])?,
+    };
+    let list = first(["no_proxy", "NO_PROXY"])?.map(|(_, list)| list).unwrap_or_default();
+    Ok(proxy.filter(|_| !exempt::covers(&list, host)))
+}
+
+/// The address of a proxy; without a scheme it is one that speaks HTTP.
+fn address_of(text: &str) -> Result<Url, &'static str> {
+    let text = text.trim();
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url: Url = whole.parse().map_err(|_| "it is no address")?;
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    match url.scheme() {
+        "http" | "https" if url.host_str().is_some() && bare => Ok(url),
+        "http" | "https" => Err("it is no address of a proxy, which is http://HOST:PORT"),
+        "socks4" | "socks4a" | "socks5" | "socks5h" => Err("SOCKS is not supported"),
+        _ => Err("it is neither http:// nor https://"),
+    }
+}
+
+/// User and password of an address.
+fn basic_of(url: &Url) -> Result<Option<HeaderValue>, &'static str> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(None);
+    }
+    let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let (user, password) = user.zip(password).ok_or("its user and password are not text")?;
+    basic(&Zeroizing::new(format!("{}:{}", *user, *password)))
+        .map(Some)
+        .map_err(|_| "its user and password cannot be sent")
+}
+
+/// Text without percent signs (RFC 3986 section 2.1).
+fn decoded(text: &str) -> Option<Zeroizing<String>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| byte == b'%');
+        if let Some([code]) = code.and_then(|code| hex::decode(code).ok()).as_deref() {
+            bytes.push(*code);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(byte);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok().map(Zeroizing::new)
+}
+
+/// The file's `user:password`.
+fn credentials(path: &Path) -> io::Result<HeaderValue> {
+    let text = file::secret(path, LIMIT)?;
+    let line = text.trim_end_matches(['\n', '\r']);
+    if line.contains(char::is_control) {
+        return Err(io::Error::other("it holds more than one line"));
+    }
+    match line.split_once(':') {
+        Some((user, _)) if !user.is_empty() => basic(line),
+        Some(_) | None => Err(io::Error::other("it does not hold user:password")),
+    }
+}
+
+/// RFC 7617.
+fn basic(user_and_password: &str) -> io::Result<HeaderValue> {
+    let encoded = Zeroizing::new(STANDARD.encode(user_and_password));
+    let text = Zeroizing::new(format!("Basic {}", *encoded));
+    let mut header = HeaderValue::from_str(&text).map_err(io::Error::other)?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! What rustls says, as something that somebody can do something about.
+
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+
+use super::identity::Shown;
+use crate::domain::{CertificateFault, TlsFault};
+
+/// Whose certificate it is about, if anybody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The server's, or none.
+    Tls(TlsFault),
+    /// Ours.
+    Certificate(CertificateFault),
+}
+
+/// Sorts an error, given whether the server has asked for a client certificate in a handshake, and
+/// what it was shown.
+#[expect(clippy::wildcard_enum_match_arm, reason = "of the many things that rustls may say")]
+pub(super) fn sort(error: &Error, in_handshake: bool, asked: bool, shown: Shown) -> Fault {
+    match error {
+        Error::AlertReceived(alert) => alerted(*alert, in_handshake, asked, shown),
+        Error::InvalidCertificate(error) => Fault::Tls(certificate(error)),
+        Error::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => Fault::Tls(TlsFault::OldVersion),
+        Error::PeerIncompatible(_) => Fault::Tls(TlsFault::NoCipher),
+        Error::InvalidMessage(_) if in_handshake => Fault::Tls(TlsFault::None),
+        _ => Fault::Tls(TlsFault::Other),
+    }
+}
+
+/// What the server means by an alert (RFC 8446 section 6.2, RFC 5246 section 7.2.2).
+#[expect(clippy::wildcard_enum_match_arm, reason = "of the many things that rustls may say")]
+fn alerted(alert: AlertDescription, in_handshake: bool, asked: bool, shown: Shown) -> Fault {
+    use AlertDescription as Alert;
+    let ours = match shown {
+        Shown::None => CertificateFault::Wanted,
+        Shown::NotAsked | Shown::Asked => CertificateFault::Refused,
+    };
+    match alert {
+        // We refuse to renegotiate (TLS 1.2), and that is how servers take it.
+        Alert::HandshakeFailure | Alert::NoRenegotiation if !in_handshake => {
+            Fault::Certificate(if asked { ours } else { late(shown) })
+        }
+        Alert::CertificateRequired => Fault::Certificate(ours),
+        Alert::HandshakeFailure
+        | Alert::NoCertificate
+        | Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied
+        | Alert::DecryptError
+            if asked =>
+        {
+            Fault::Certificate(ours)
+        }
+        Alert::ProtocolVersion => Fault::Tls(TlsFault::OldVersion),
+        Alert::HandshakeFailure | Alert::InsufficientSecurity => Fault::Tls(TlsFault::NoCipher),
+        Alert::UnrecognisedName => Fault::Tls(TlsFault::UnknownName),
+        _ => Fault::Tls(TlsFault::Other),
+    }
+}
+
+/// A server that asks late: first of all there has to be something to show it.
+pub(super) const fn late(shown: Shown) -> CertificateFault {
+    match shown {
+        Shown::None => CertificateFault::Wanted,
+        Shown::NotAsked | Shown::Asked => CertificateFault::Late,
+    }
+}
+
+/// What is wrong with the server's certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "of the many things that rustls may say")]
+fn certificate(error: &CertificateError) -> TlsFault {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            TlsFault::NotYetValid
+        }
+        CertificateError::UnknownIssuer => TlsFault::UnknownIssuer,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            TlsFault::WrongName
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            TlsFault::NotForServers
+        }
+        CertificateError::BadSignature => TlsFault::BadSignature,
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            TlsFault::Weak
+        }
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            TlsFault::NotForServers
+        }
+        _ => TlsFault::Other,
+    }
+}

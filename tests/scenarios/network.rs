@@ -1,0 +1,341 @@
+//! What stands between the station and CM: proxies, client certificates, sessions, addresses.
+
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use cardbridge_harness::apache::{self, Apache, ApacheOptions, ClientCertificate, TlsVersion};
+use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::cm::{Certificate, ClientCertificates, Cm, Fault};
+use cardbridge_harness::pki::Identity;
+use cardbridge_harness::proxy::{self, Proxy, ProxyOptions};
+use cardbridge_harness::skipped;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A CM with TLS, which knows the seed's card.
+fn with_tls() -> CmOptions {
+    CmOptions { tls: Some(Certificate::Good), store: Store::seed(), ..CmOptions::default() }
+}
+
+/// A string of the configuration.
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+/// The station's client certificate in two files, and a world that shows it.
+fn showing(world: WorldBuilder, identity: &Identity) -> (WorldBuilder, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("client.pem"), dir.path().join("client.key"));
+    identity.write(&cert, &key).unwrap();
+    let file = |path: &Path| quoted(path.to_str().unwrap());
+    let world = world.config_set("cm.auth.client_cert_file", &file(&cert));
+    (world.config_set("cm.auth.client_key_file", &file(&key)), dir)
+}
+
+/// Inserts the seed's card, which is then retired.
+fn updates(world: &World) {
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(status(world), RETIRED);
+}
+
+/// Waits until CM is away for this reason, and returns what is told.
+fn away(world: &World, reason: &str) -> Value {
+    let state = || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"].clone();
+    world.wait_until("CM away", LONG, || state()["reason"] == reason).unwrap();
+    state()
+}
+
+fn told(away: &Value, part: &str) -> String {
+    away[part].as_str().unwrap_or_else(|| panic!("no {part} in {away}")).to_owned()
+}
+
+/// A proxy, unless this machine cannot have one.
+fn start_proxy(credentials: Option<(&str, &str)>) -> Option<Proxy> {
+    if let Some(reason) = proxy::unavailable() {
+        skipped(&reason);
+        return None;
+    }
+    let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
+    Some(Proxy::start(&ProxyOptions { credentials }).unwrap())
+}
+
+#[test]
+fn a_card_is_updated_through_a_proxy_that_the_configuration_names() {
+    let (Some(world), Some(proxy)) = (world(), start_proxy(None)) else { return };
+    let world = world.cm(with_tls()).config_set("cm.proxy", &quoted(&proxy.url())).start().unwrap();
+    updates(&world);
+    let way = format!("CONNECT {} HTTP/1.1", world.cm.address());
+    let requests = proxy.requests();
+    assert!(!requests.is_empty() && requests.iter().all(|request| *request == way), "{requests:?}");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_used_but_for_the_hosts_that_no_proxy_names() {
+    let (Some(first), Some(proxy)) = (world(), start_proxy(None)) else { return };
+    let first = first.cm(with_tls()).env("HTTPS_PROXY", proxy.url()).start().unwrap();
+    updates(&first);
+    assert!(!proxy.requests().is_empty());
+    first.finish().unwrap();
+
+    let Some(second) = world() else { return };
+    let (asked, nobody) = (proxy.requests().len(), "http://127.0.0.1:9");
+    let second = second.cm(with_tls()).env("https_proxy", nobody).env("NO_PROXY", "127.0.0.0/8");
+    let second = second.start().unwrap();
+    updates(&second);
+    assert_eq!(proxy.requests().len(), asked);
+    second.finish().unwrap();
+}
+
+#[test]
+fn a_proxy_with_a_login_is_passed_once_its_file_is_right() {
+    let credentials = Some(("desk", "s3cret-of-the-proxy"));
+    let (Some(world), Some(proxy)) = (world(), start_proxy(credentials)) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("proxy");
+    std::fs::write(&file, "desk:wrong-password\n").unwrap();
+    let world = world
+        .cm(with_tls())
+        .config_set("cm.proxy", &quoted(&proxy.url()))
+        .config_set("cm.proxy_credentials_file", &quoted(file.to_str().unwrap()))
+        .config_set("log.level", "\"trace\"")
+        .start()
+        .unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let why = away(&world, "proxy");
+    let wanted = format!("the proxy {} wants a login", proxy.address());
+    assert!(told(&why, "detail").starts_with(&wanted), "{why}");
+    assert!(told(&why, "remedy").contains("cm.proxy_credentials_file"), "{why}");
+    let check = world.cli(&["check"]).unwrap();
+    assert_eq!(check.code, Some(4), "{check:?}");
+    assert!(check.stdout.contains(&wanted), "{}", check.stdout);
+
+    std::fs::write(&file, "desk:s3cret-of-the-proxy\n").unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    let check = world.cli(&["check"]).unwrap();
+    assert_eq!(check.code, Some(0), "{check:?}");
+    for text in [world.daemon_log(), check.stdout] {
+        for secret in ["s3cret-of-the-proxy", "wrong-password", "ZGVzazp"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_proxy_that_is_gone_is_told_from_a_cm_that_is_gone() {
+    let (Some(world), Some(mut proxy)) = (world(), start_proxy(None)) else { return };
+    let world = world.cm(with_tls()).config_set("cm.proxy", &quoted(&proxy.url())).start().unwrap();
+    world.cm.go_away().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let why = away(&world, "proxy");
+    let no_way = format!("the proxy {} gives no way to CM", proxy.address());
+    assert!(told(&why, "detail").starts_with(&no_way), "{why}");
+    proxy.stop().unwrap();
+    world.cm.come_back().unwrap();
+    let gone = format!("no connection to the proxy {}", proxy.address());
+    world
+        .wait_until("the proxy is gone", LONG, || {
+            told(&away(&world, "proxy"), "detail").starts_with(&gone)
+        })
+        .unwrap();
+    proxy.start_again().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_client_certificate_that_is_asked_for_in_the_handshake_lets_the_station_in() {
+    let Some(world) = world() else { return };
+    let client_certificates = ClientCertificates::Needed;
+    let cm = Cm::start(CmOptions { client_certificates, ..with_tls() }).unwrap();
+    let me = cm.client("desk-3").unwrap();
+    let (world, _files) = showing(world, &me);
+    let world = world.running_cm(cm).start().unwrap();
+    updates(&world);
+    let shown = hex::encode(me.thumbprint());
+    assert!(world.cm.log().iter().all(|call| call.client_certificate.as_ref() == Some(&shown)));
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_client_certificate_that_is_wanted_is_told_and_shown_after_a_reload() {
+    let Some(world) = world() else { return };
+    let client_certificates = ClientCertificates::Needed;
+    let cm = Cm::start(CmOptions { client_certificates, ..with_tls() }).unwrap();
+    let me = cm.client("desk-3").unwrap();
+    let world = world.running_cm(cm).start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let why = away(&world, "client-certificate");
+    assert!(
+        told(&why, "detail").contains("wants a client certificate, and there is none"),
+        "{why}"
+    );
+    assert!(told(&why, "remedy").contains("cm.auth.client_cert_file"), "{why}");
+    let (cert, key) = (world.dir().join("client.pem"), world.dir().join("client.key"));
+    me.write(&cert, &key).unwrap();
+    let config = std::fs::read_to_string(world.config_path()).unwrap();
+    let keys = format!("[cm.auth]\nclient_cert_file = {cert:?}\nclient_key_file = {key:?}\n");
+    let config = config.replace("[cm.auth]\n", &keys);
+    assert!(config.contains(&keys), "{config}");
+    std::fs::write(world.config_path(), config).unwrap();
+    world.reload_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+/// A world before an Apache that wants client certificates in this way, and the station's.
+fn behind_apache(
+    version: TlsVersion,
+    client_certificate: ClientCertificate,
+) -> Option<(WorldBuilder, Apache)> {
+    let world = world()?;
+    if let Some(reason) = apache::unavailable() {
+        skipped(&reason);
+        return None;
+    }
+    let cm = Cm::seed().unwrap();
+    let tls = Some(version);
+    let options = ApacheOptions { tls, client_certificate, ..ApacheOptions::before(cm.address()) };
+    let apache = Apache::start(&options).unwrap();
+    let world = world.running_cm(cm).cm_url(&apache.url()).ca_file(&apache.ca_pem());
+    Some((world, apache))
+}
+
+#[test]
+fn apache_lets_the_station_in_by_its_certificate() {
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let Some((world, apache)) = behind_apache(version, ClientCertificate::WholeSite) else {
+            return;
+        };
+        let (world, _files) = showing(world, &apache.client("desk-3").unwrap());
+        let world = world.start().unwrap();
+        updates(&world);
+        world.finish().unwrap();
+    }
+}
+
+/// A server that asks for the certificate once it knows the call: by renegotiation in TLS 1.2, and
+/// after the handshake in TLS 1.3. Neither can be answered, and what cures it is told.
+#[test]
+fn a_certificate_that_is_asked_for_too_late_is_told_with_the_command_that_cures_it() {
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let Some((world, apache)) = behind_apache(version, ClientCertificate::PerPath) else {
+            return;
+        };
+        let (world, _files) = showing(world, &apache.client("desk-3").unwrap());
+        let world = world.start().unwrap();
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        let why = away(&world, "client-certificate");
+        let command = "netsh http update sslcert ipport=0.0.0.0:443 certhash=HASH appid={GUID} \
+                       clientcertnegotiation=enable";
+        assert!(told(&why, "remedy").contains(command), "{version:?}: {why}");
+        assert!(told(&why, "remedy").contains("netsh http show sslcert"), "{version:?}: {why}");
+        let waiting = world.cli(&["status"]).unwrap().stdout;
+        assert!(waiting.contains("1 waiting"), "{waiting}");
+        assert_eq!(world.outcomes().unwrap(), [""; 0], "no card is parked for it");
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_certificate_that_is_wanted_late_and_not_there_is_told_as_such() {
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let Some((world, _apache)) = behind_apache(version, ClientCertificate::PerPath) else {
+            return;
+        };
+        let world = world.start().unwrap();
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        let why = away(&world, "client-certificate");
+        assert!(told(&why, "remedy").contains("cm.auth.client_cert_file"), "{version:?}: {why}");
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn what_iis_says_of_a_certificate_parks_no_card() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    for sub in [7, 13, 16, 17] {
+        world.cm.set_fault(Fault::IisError { status: 403, substatus: Some(sub) });
+        let card = world.insert(0, GidsCard::seed()).unwrap();
+        let name = format!("403.{sub}");
+        world
+            .wait_until("IIS's words", LONG, || {
+                told(&away(&world, "client-certificate"), "detail").contains(&name)
+            })
+            .unwrap();
+        drop(card);
+        world.cm.clear_faults();
+    }
+    updates_once_more(&world);
+    world.finish().unwrap();
+}
+
+/// What waited goes through; the card that was inserted again and again has one update.
+fn updates_once_more(world: &World) {
+    let updated = || world.outcomes().unwrap().iter().any(|outcome| outcome == "updated");
+    world.wait_until("the update", LONG, updated).unwrap();
+    let parked = world.outcomes().unwrap().iter().any(|outcome| outcome == "parked");
+    assert!(!parked);
+    assert_eq!(status(world), RETIRED);
+}
+
+#[test]
+fn a_request_that_is_too_long_for_the_server_parks_no_card() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.set_fault(Fault::HeadTooLong { bytes: 20 });
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let why = away(&world, "too-long");
+    assert!(told(&why, "remedy").contains("MaxFieldLength and MaxRequestBytes"), "{why}");
+    world.cm.clear_faults();
+    updates_once_more(&world);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_session_that_cm_needs_is_kept() {
+    let Some(world) = world() else { return };
+    let world = world.start().unwrap();
+    world.cm.set_fault(Fault::SessionCookie);
+    updates(&world);
+    let calls = world.cm.log().len();
+    // Each of the first calls, made side by side, may begin a session; no later one does.
+    let refused = world.cm.log().iter().filter(|call| call.status == Some(401)).count();
+    assert!(refused <= 3, "{refused} of {calls}\n{}", world.cm.story());
+    world.finish().unwrap();
+}
+
+#[test]
+fn cm_is_reached_by_an_ipv6_address() {
+    let listen = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+    if TcpListener::bind(listen).is_err() {
+        return skipped("no IPv6 on loopback");
+    }
+    let Some(world) = world() else { return };
+    let world = world.cm(CmOptions { listen, ..with_tls() }).start().unwrap();
+    assert!(world.cm.url().starts_with("https://[::1]:"));
+    updates(&world);
+    world.finish().unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_a_servers_certificate_is_told_with_what_mends_it() {
+    for (certificate, words, remedy) in [
+        (Certificate::WrongName, "not valid for name", "write a name in cm.url"),
+        (Certificate::Expired, "certificate expired", "have the server's certificate renewed"),
+    ] {
+        let Some(world) = world() else { return };
+        let tls = Some(certificate);
+        let world = world.cm(CmOptions { tls, ..with_tls() }).start().unwrap();
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        let why = away(&world, "tls");
+        assert!(told(&why, "detail").contains(words), "{why}");
+        assert!(told(&why, "remedy").contains(remedy), "{why}");
+        world.finish().unwrap();
+    }
+}

@@ -100,8 +100,12 @@ fn bearer(scope: &mut Scope<'_>) -> Result<Auth, Reported> {
 fn negotiate(scope: &mut Scope<'_>) -> Result<Auth, Reported> {
     let account = account(scope);
     let spn = scope.optional(SPN, spn);
-    let channel_bindings = scope.required(CHANNEL_BINDINGS, switch);
+    let channel_bindings = channel_bindings(scope);
     Ok(Auth::Negotiate { account: account?, spn: spn?, channel_bindings: channel_bindings? })
+}
+
+fn channel_bindings(scope: &mut Scope<'_>) -> Result<bool, Reported> {
+    scope.optional(CHANNEL_BINDINGS, switch).map(|said| said.unwrap_or(true))
 }
 
 fn account(scope: &mut Scope<'_>) -> Result<KerberosAccount, Reported> {
@@ -144,9 +148,9 @@ fn proof(
     scope: &mut Scope<'_>,
     certificate: &Result<Option<ClientCertificate>, Reported>,
 ) -> Result<ClientProof, Reported> {
-    let windows = scope.required(WINDOWS, switch);
+    let windows = scope.optional(WINDOWS, switch).map(Option::unwrap_or_default);
     let secret = scope.optional(SECRET_FILE, credential);
-    let channel_bindings = scope.required(CHANNEL_BINDINGS, switch);
+    let channel_bindings = channel_bindings(scope);
     match (windows?, secret?) {
         (true, Some(_)) => {
             let what = format!("is of no use while {WINDOWS} is true");

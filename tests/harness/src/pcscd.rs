@@ -11,6 +11,7 @@ mod vpcd;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use rustix::process::Signal;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::cards::{Card, Faults, InsertedCard};
 use crate::netns::Namespace;
+use crate::process::wait_until;
 
 use bus::Bus;
 pub use fake::{Fake, Hands, Request, Trouble, code};
@@ -28,6 +30,9 @@ use vpcd::Vpcd;
 
 /// pcscd drops what goes beyond 16 readers without a word.
 const MOST_READERS: usize = 16;
+
+/// pcscd answers at once; this is for busy machines.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// What stands in for readers, and for pcscd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,6 +194,12 @@ impl Pcscd {
     /// Plugs a reader in again.
     pub fn plug(&self, reader: usize) -> Result<()> {
         self.readers.treat(reader, Treatment::Plug)
+    }
+
+    /// Waits until pcscd has every reader that is plugged in.
+    pub fn wait_ready(&self) -> Result<()> {
+        let pid = self.pid().unwrap_or(0);
+        wait_until("pcscd has its readers", LIMIT, || self.readers.are_ready(pid))
     }
 
     /// From here on the reader's driver reports an error; not with vpcd.

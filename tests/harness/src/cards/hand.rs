@@ -33,6 +33,8 @@ pub struct CardState {
     pub seen: Option<Instant>,
     /// When the card was first powered up, and had answered that.
     pub powered: Option<Instant>,
+    /// When a program first connected to the card; only where readers are told.
+    pub connected: Option<Instant>,
     /// When the first APDU came.
     pub asked: Option<Instant>,
     /// Whether an APDU waits for [`super::InsertedCard::release`].
@@ -69,6 +71,13 @@ impl Hand {
         let result = change(&mut self.lock());
         self.changed.notify_all();
         result
+    }
+
+    /// A program connects to the card.
+    pub(crate) fn connect(&self) {
+        self.change(|inner| {
+            inner.state.connected.get_or_insert_with(Instant::now);
+        });
     }
 
     /// The card is being taken out: whatever hangs or is slow ends.

@@ -162,7 +162,9 @@ impl Shared {
         self.change(number, |reader| {
             ensure!(reader.plugged != plugged, "reader {number} is so already");
             reader.plugged = plugged;
-            if !plugged {
+            if plugged {
+                reader.due += 1;
+            } else {
                 reader.let_go();
             }
             Ok(())
@@ -190,10 +192,12 @@ impl Shared {
     /// pcscd watches the bus from here on; it hears first what is on it.
     fn watch(&self, mut stream: UnixStream) -> Result<()> {
         let mut state = self.lock();
-        let plugged = state.readers.iter().enumerate().filter(|(_, reader)| reader.plugged);
         let mut there = Vec::new();
-        for (number, _) in plugged {
-            there.push(u8::try_from(number)?);
+        for (number, reader) in state.readers.iter_mut().enumerate() {
+            reader.due = u32::from(reader.plugged);
+            if reader.plugged {
+                there.push(u8::try_from(number)?);
+            }
         }
         stream.write_all(&[u8::try_from(there.len())?])?;
         stream.write_all(&there)?;

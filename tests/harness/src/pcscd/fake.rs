@@ -129,9 +129,24 @@ impl Fake {
         timeout: Duration,
         condition: impl Fn(&[Request]) -> bool,
     ) -> Result<()> {
+        self.wait_desk(what, timeout, |desk| condition(&desk.log))
+    }
+
+    /// Waits until a client waits for word, and so will get it.
+    pub fn wait_for_waiter(&self, timeout: Duration) -> Result<()> {
+        let waits = |desk: &Desk| desk.clients.values().any(|client| client.waits);
+        self.wait_desk("a client that waits", timeout, waits)
+    }
+
+    fn wait_desk(
+        &self,
+        what: &str,
+        timeout: Duration,
+        condition: impl Fn(&Desk) -> bool,
+    ) -> Result<()> {
         let deadline = Instant::now() + timeout;
         let mut desk = self.shared.lock();
-        while !condition(&desk.log) {
+        while !condition(&desk) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 bail!("waited {timeout:?} in vain: {what}; requests: {:?}", desk.log);
@@ -161,6 +176,11 @@ impl Fake {
     /// Wakes every client that waits, for nothing.
     pub fn ring(&self) {
         self.shared.change(Desk::ring);
+    }
+
+    /// Ends every wait as a cancel does.
+    pub fn cancel_waits(&self) {
+        self.shared.change(|desk| desk.tell(code::CANCELLED));
     }
 
     /// Changes several things at once: nobody sees the steps, and clients are

@@ -17,10 +17,12 @@ pub(super) struct Reader {
     pub(super) card: Option<Inside>,
     /// What pcscd has opened, while it has.
     pub(super) channel: Option<Channel>,
+    /// How many times pcscd has yet to open it.
+    pub(super) due: u32,
     /// pcscd's number for it; it stays in the name of a reader that is gone.
     pub(super) lun: u32,
-    /// Whether pcscd has seen that the last card is out.
-    pub(super) seen_empty: bool,
+    /// How many times pcscd has been told that the last card is out.
+    empty_looks: u32,
 }
 
 /// A card in the reader.
@@ -39,7 +41,15 @@ pub(super) struct Channel {
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { plugged: true, broken: false, card: None, channel: None, lun: 0, seen_empty: true }
+        Self {
+            plugged: true,
+            broken: false,
+            card: None,
+            channel: None,
+            due: 1,
+            lun: 0,
+            empty_looks: 0,
+        }
     }
 }
 
@@ -49,17 +59,39 @@ impl Reader {
         format!("Cardbridge Double (R{number:02}) {:02X} 00", self.lun >> 16)
     }
 
-    /// Whether pcscd uses it, and will hear of events.
+    /// Whether pcscd uses it, will hear of events, and has done so with all that was plugged.
     pub(super) fn is_open(&self) -> bool {
-        self.channel.as_ref().is_some_and(|channel| channel.events.is_some())
+        self.due == 0 && self.channel.as_ref().is_some_and(|channel| channel.events.is_some())
+    }
+
+    /// pcscd has opened it.
+    pub(super) fn opened(&mut self, events: UnixStream) {
+        self.due = self.due.saturating_sub(1);
+        if let Some(channel) = &mut self.channel {
+            channel.events = Some(events);
+        }
     }
 
     /// Puts a card in, or leaves the reader empty, and lets pcscd know.
     pub(super) fn put(&mut self, contact: Option<Contact>) {
-        self.seen_empty = contact.is_some();
+        self.empty_looks = 0;
         self.card = contact
             .map(|contact| Inside { hand: contact.hand(), contact: Arc::new(Mutex::new(contact)) });
         self.ring();
+    }
+
+    /// pcscd looks, and there is no card.
+    pub(super) fn look_empty(&mut self) {
+        self.empty_looks += 1;
+        if !self.was_seen_empty() {
+            self.ring();
+        }
+    }
+
+    /// Whether pcscd knows by now that the last card is out. It also looks before it switches a card
+    /// on or off, and makes nothing of what it sees then.
+    fn was_seen_empty(&self) -> bool {
+        self.empty_looks >= 3
     }
 
     /// Something changed: pcscd is to look.
@@ -106,7 +138,7 @@ impl Place for InReader {
         });
         drop(taken);
         let seen = |reader: &Reader| {
-            reader.seen_empty || reader.broken || !reader.plugged || !reader.is_open()
+            reader.was_seen_empty() || reader.broken || !reader.plugged || !reader.is_open()
         };
         self.shared.wait(self.reader, seen);
         self.hand.leave();

@@ -63,9 +63,7 @@ fn welcome(mut stream: UnixStream, shared: &Shared) -> Result<()> {
             // The driver connects for calls first, but may be served second.
             shared.wait(number, |reader| reader.channel.is_some());
             shared.change(number, |reader| {
-                if let Some(channel) = &mut reader.channel {
-                    channel.events = Some(stream);
-                }
+                reader.opened(stream);
                 Ok(())
             })
         }
@@ -85,6 +83,12 @@ fn serve(mut stream: &UnixStream, shared: &Shared, number: usize) -> Result<()> 
             b'U' => power_up(shared, number, false)?,
             b'R' => power_up(shared, number, true)?,
             b'T' => transmit(shared, number, &data)?,
+            b'N' => {
+                if let Some(card) = shared.card(number)? {
+                    card.hand.connect();
+                }
+                (SUCCESS, Vec::new())
+            }
             _ => (SUCCESS, Vec::new()),
         };
         send(stream, code, &answer)?;
@@ -111,7 +115,7 @@ fn presence(shared: &Shared, number: usize) -> Result<u32> {
                 PRESENT
             }
             None => {
-                reader.seen_empty = true;
+                reader.look_empty();
                 NOT_PRESENT
             }
         })

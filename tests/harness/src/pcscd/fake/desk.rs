@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
@@ -99,11 +98,16 @@ impl Desk {
         }
     }
 
-    /// Sends word to all who wait for it.
+    /// Sends word of a change to all who wait for it.
     pub(super) fn ring(&mut self) {
+        self.tell(0);
+    }
+
+    /// Sends a code to all who wait.
+    pub(super) fn tell(&mut self, code: u32) {
         for client in self.clients.values_mut().filter(|client| client.waits) {
             client.waits = false;
-            drop(client.stream.write_all(&word(0)));
+            drop(client.stream.write_all(&word(code)));
         }
     }
 
@@ -125,9 +129,7 @@ impl Desk {
 
     /// Ends a connection and all that it held.
     pub(super) fn forget(&mut self, client: ClientId) {
-        if let Some(client) = self.clients.remove(&client) {
-            drop(client.stream.shutdown(Shutdown::Both));
-        }
+        self.clients.remove(&client);
         for reader in &mut self.readers {
             let gone: Vec<u32> = reader
                 .handles

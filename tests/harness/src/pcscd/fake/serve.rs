@@ -56,8 +56,11 @@ impl Session<'_> {
     fn turn(&self) -> Result<Option<()>> {
         let (request, length) = Request::read(self.stream)?;
         self.while_frozen();
-        let trouble = self.shared.change(|desk| desk.meet(request));
+        // What hangs can be released from the moment on at which it can be seen to hang.
+        let (trouble, releases) = self.shared.change(|desk| (desk.meet(request), desk.releases));
         if trouble == Some(What::CutUnread) {
+            // The body is there, and a byte of it stays unread.
+            Body::read(self.stream, length.saturating_sub(1))?;
             return Ok(None);
         }
         let body = Body::read(self.stream, length)?;
@@ -71,7 +74,7 @@ impl Session<'_> {
         let bytes = Body::read(self.stream, usize::try_from(sent)?)?.0;
         match trouble {
             Some(What::Cut) => return Ok(None),
-            Some(What::Hang) => self.hang(),
+            Some(What::Hang) => self.hang(releases),
             Some(What::Answer(code)) => {
                 self.shared.change(|desk| desk.send(self.client, &body.with_code(code)));
                 return Ok(Some(()));
@@ -86,8 +89,7 @@ impl Session<'_> {
         self.shared.wait_while(|desk| desk.frozen && desk.life == self.life);
     }
 
-    fn hang(&self) {
-        let before = self.shared.lock().releases;
+    fn hang(&self, before: u32) {
         self.shared.wait_while(|desk| desk.releases == before && desk.life == self.life);
     }
 

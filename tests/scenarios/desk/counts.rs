@@ -6,6 +6,14 @@ use super::*;
 /// How late a change may be told that nobody rang for, on a busy machine.
 const SOON: Duration = Duration::from_secs(6);
 
+/// Two seconds after a change the monitor looks once more; whatever is told within two seconds from
+/// here on is told for another reason than that change.
+fn wait_calm(fake: &Fake) {
+    let (looks, waits) = (asked(fake, Request::States), asked(fake, Request::Wait));
+    wait_asked(fake, Request::States, looks, 1);
+    wait_asked(fake, Request::Wait, waits, 2);
+}
+
 #[test]
 fn a_card_that_was_there_before_pcscd_and_is_swapped_unseen_is_found() {
     let Some(world) = ifd() else { return };
@@ -41,6 +49,7 @@ fn a_count_that_stays_at_zero_hides_no_card_with_another_atr() {
     let mut second = world.insert(1, second).unwrap();
     world.wait_for_outcomes(2, LONG).unwrap();
 
+    wait_calm(world.pcscd.fake().unwrap());
     world.pcscd.fake().unwrap().at_once(|hands| hands.exchange_cards(0, 1));
     let rung = Instant::now();
     world.wait_for_outcomes(4, LONG).unwrap();
@@ -109,14 +118,11 @@ fn who_else_uses_a_card_is_no_news() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     wait_idle(&world, 0);
-    // Two seconds after a change the monitor looks once more, at a card in use, and then waits for
-    // long.
+    // The next look is at a card in use.
     fake.wait_for_waiter(LONG).unwrap();
     fake.at_once(|hands| hands.set_sharing(0, 1));
     fake.wait_for_waiter(LONG).unwrap();
-    let (looks, waits) = (asked(fake, Request::States), asked(fake, Request::Wait));
-    wait_asked(fake, Request::States, looks, 1);
-    wait_asked(fake, Request::Wait, waits, 2);
+    wait_calm(fake);
     let before = asked(fake, Request::States);
     for sharing in [2, 1, 0, 1, -1, 0] {
         fake.wait_for_waiter(LONG).unwrap();

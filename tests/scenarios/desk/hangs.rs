@@ -13,15 +13,18 @@ fn a_mute_card_delays_other_cards_by_no_more_than_one_look_at_it() {
     let faults = Faults { mute: true, ..Faults::default() };
     let _mute = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     wait_card(&world, 0, "mute");
+    let mut delays = Vec::new();
     for (done, id) in ids.iter().enumerate() {
         let mut card = world.insert(1, GidsCard::new(cardid(id))).unwrap();
         world.wait_for_outcomes(done + 2, LONG).unwrap();
         let state = card.state();
-        let delay = state.asked.unwrap() - state.seen.unwrap();
-        // The library's 400 ms for a look at the mute card, and a busy machine.
-        assert!(delay < Duration::from_secs(1), "{delay:?}");
+        delays.push(state.asked.unwrap() - state.seen.unwrap());
         card.eject();
     }
+    // The library's 400 ms for a look at the mute card, which is taken every two seconds.
+    delays.sort();
+    assert!(delays[delays.len() / 2] < Duration::from_millis(350), "{delays:?}");
+    assert!(delays[delays.len() - 1] < Duration::from_secs(1), "{delays:?}");
     world.finish().unwrap();
 }
 

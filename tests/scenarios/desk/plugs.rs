@@ -136,6 +136,7 @@ fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
     let world = fake().cm(cm_with(&[OTHER])).start().unwrap();
     let fake = world.pcscd.fake().unwrap();
     wait_readers(&world, 2);
+    let service = told(&world)["pcscd"].clone();
     // After the list, before the look.
     let before = asked(fake, Request::Wait);
     fake.make(Trouble::hang().on(Request::Wait).from(2).times(1));
@@ -150,6 +151,7 @@ fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
     assert_eq!(column(&world, "reader")[1], "Renamed Reader 01 00");
     wait_readers(&world, 2);
+    assert_eq!(told(&world)["pcscd"], service, "pcscd was there all the time");
     world.finish().unwrap();
 }
 

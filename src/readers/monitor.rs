@@ -168,7 +168,10 @@ impl<'a> Session<'a> {
             match self.turn() {
                 Ok(()) => {}
                 // A reader went between list and look, or while it was waited for.
-                Err(Stop::Lost(Error::UnknownReader | Error::Cancelled)) => self.slow_down(),
+                Err(Stop::Lost(Error::UnknownReader | Error::Cancelled)) => {
+                    self.ring = Ring::Rang;
+                    self.slow_down();
+                }
                 Err(stop) => return stop,
             }
         }

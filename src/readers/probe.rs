@@ -33,8 +33,9 @@ const BUSY_PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
-/// How long to wait, each time, for a connection to pcscd beside the monitor's: others may be
-/// about to close files or connections of theirs.
+/// How long to wait, each time, for a connection to pcscd beside the monitor's, or for another one
+/// when it broke: others may be about to close files or connections of theirs. Where pcscd itself
+/// is gone, the monitor finds that out meanwhile, and the card is not wanted any more.
 const SERVICE_PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1)];
 
@@ -65,6 +66,47 @@ pub(super) struct Probe {
 /// Who the card is, or why nobody knows.
 type Verdict = Result<Identity, NotIdentified>;
 
+/// A try that led to no identity.
+#[derive(Debug)]
+struct Setback {
+    next: Next,
+    /// What is told if there is no other try.
+    told: NotIdentified,
+}
+
+/// What may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Another program may let go of the card.
+    WaitForOthers,
+    /// The card may answer if asked from the beginning.
+    StartOver,
+    /// Another connection to pcscd may hold.
+    Reconnect,
+    /// Nothing.
+    GiveUp,
+}
+
+impl From<NotIdentified> for Setback {
+    fn from(told: NotIdentified) -> Self {
+        let busy = told.reason == NotIdentifiedReason::Busy;
+        Self { next: if busy { Next::WaitForOthers } else { Next::GiveUp }, told }
+    }
+}
+
+impl From<Interrupted> for Setback {
+    fn from(why: Interrupted) -> Self {
+        let next = match &why {
+            Interrupted::Reset => Next::StartOver,
+            Interrupted::Lost => Next::Reconnect,
+            Interrupted::Removed | Interrupted::Deadline | Interrupted::Failed { .. } => {
+                Next::GiveUp
+            }
+        };
+        Self { next, told: interrupted(&why) }
+    }
+}
+
 impl Probe {
     /// Probes the card and reports, unless told to end meanwhile.
     pub(super) fn run(self, halt: &Halt, observations: &UnboundedSender<Observation>) {
@@ -81,42 +123,49 @@ impl Probe {
     }
 
     fn identify(&self, halt: &Halt) -> Verdict {
-        let context = self.reach_pcscd(halt, || Context::establish(Scope::System))?;
         let (mut busy, mut restarts) = (BUSY_PAUSES.into_iter(), RESTART_PAUSES.into_iter());
+        let mut reconnects = SERVICE_PAUSES.into_iter();
+        let mut context = self.reach_pcscd(halt, establish)?;
         loop {
-            let (pause, otherwise) = match self.identify_once(&context, halt) {
-                Ok(Err(why)) if why.reason == NotIdentifiedReason::Busy => (busy.next(), why),
-                Ok(verdict) => return verdict,
-                Err(why @ Interrupted::Reset) => (restarts.next(), interrupted(&why)),
-                Err(why) => return Err(interrupted(&why)),
+            let setback = match self.identify_once(&context, halt) {
+                Ok(identity) => return Ok(identity),
+                Err(setback) => setback,
+            };
+            let pause = match setback.next {
+                Next::GiveUp => return Err(setback.told),
+                Next::WaitForOthers => busy.next(),
+                Next::StartOver => restarts.next(),
+                Next::Reconnect => reconnects.next(),
             };
             if !pause.is_some_and(|pause| self.pause(halt, pause)) {
-                self.check_same(&context)?;
-                return Err(otherwise);
+                return Err(self.last_word(&context, setback));
+            }
+            if setback.next == Next::Reconnect {
+                debug!(reader = %self.reader, "Connection broke while the card was read");
+                context = self.reach_pcscd(halt, establish)?;
             }
         }
     }
 
-    /// Reads the card, unless another program has it in a way that forbids it. Whoever has it is
-    /// looked for before each try: a card that was reset has a program that did so.
-    fn identify_once(&self, context: &Context, halt: &Halt) -> Result<Verdict, Interrupted> {
-        let (in_use, card) = match self.look_and_connect(context, halt) {
-            Ok(connected) => connected,
-            Err(why) => return Ok(Err(why)),
+    /// What is told when there was no time for another try.
+    fn last_word(&self, context: &Context, setback: Setback) -> NotIdentified {
+        let same = if setback.next == Next::Reconnect {
+            self.check_present()
+        } else {
+            self.check_same(context).map_err(|setback| setback.told)
         };
-        let verdict = left_as_found(card, |card| self.transact(card, (in_use, halt)))?;
-        Ok(self.check_same(context).and(verdict))
+        same.err().unwrap_or(setback.told)
     }
 
-    fn look_and_connect(
-        &self,
-        context: &Context,
-        halt: &Halt,
-    ) -> Result<(bool, Card), NotIdentified> {
+    /// Reads the card, unless another program has it in a way that forbids it. Whoever has it is
+    /// looked for before each try: a card that was reset has a program that did so.
+    fn identify_once(&self, context: &Context, halt: &Halt) -> Result<Identity, Setback> {
         self.check_wanted(halt)?;
         let in_use = self.look(context)?.is_some_and(|seen| seen.in_use);
         let card = self.connect(context, &wait::name(&self.reader), halt)?;
-        Ok((in_use, card))
+        let verdict = left_as_found(card, |card| self.transact(card, (in_use, halt)))?;
+        self.check_same(context)?;
+        Ok(verdict?)
     }
 
     /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
@@ -144,7 +193,7 @@ impl Probe {
     }
 
     /// Connects to the card together with whoever else is; a mute one is given a second try.
-    fn connect(&self, context: &Context, name: &CStr, halt: &Halt) -> Result<Card, NotIdentified> {
+    fn connect(&self, context: &Context, name: &CStr, halt: &Halt) -> Result<Card, Setback> {
         let mut mute = Some(MUTE_PAUSE);
         loop {
             self.check_wanted(halt)?;
@@ -155,9 +204,20 @@ impl Probe {
             let pause = if is_mute(error) { mute.take() } else { None };
             match pause {
                 Some(pause) if self.pause(halt, pause) => {}
-                _ => return Err(refused(error)),
+                _ => return Err(self.not_connected(context, error)),
             }
         }
+    }
+
+    /// A connection that broke says nothing about the card, where a refusal does. Both can have the
+    /// same code; after a refusal the connection still works, but for pcscd up to 2.0.0, which
+    /// closes it: there the tries run out.
+    fn not_connected(&self, context: &Context, error: Error) -> Setback {
+        let told = refused(error);
+        if is_lost(error) && self.look(context).is_err() {
+            return Setback { next: Next::Reconnect, told };
+        }
+        told.into()
     }
 
     /// One transaction with the card, in which it says who it is, or that it does not know.
@@ -203,7 +263,7 @@ impl Probe {
     /// The monitor may not have looked since a swap, and a connection that was made after it is
     /// as good as any. pcscd's event count tells: if it is what it was when the insertion began,
     /// nothing was taken out or put in between.
-    fn check_same(&self, context: &Context) -> Result<(), NotIdentified> {
+    fn check_same(&self, context: &Context) -> Result<(), Setback> {
         self.check_present()?;
         let seen = self.look(context)?;
         let expected = Look {
@@ -211,14 +271,18 @@ impl Probe {
             occupant: Occupant::Card(self.atr.clone()),
             event_count: self.event_count,
         };
-        if seen.is_some_and(|seen| seen.look == expected) { Ok(()) } else { Err(removed()) }
+        if seen.is_some_and(|seen| seen.look == expected) { Ok(()) } else { Err(removed().into()) }
     }
 
-    fn look(&self, context: &Context) -> Result<Option<Seen>, NotIdentified> {
-        let looks = wait::look(context, std::slice::from_ref(&self.reader))
-            .map_err(|error| interrupted(&interruption(error)))?;
+    fn look(&self, context: &Context) -> Result<Option<Seen>, Interrupted> {
+        let looks =
+            wait::look(context, std::slice::from_ref(&self.reader)).map_err(interruption)?;
         Ok(looks.into_iter().next())
     }
+}
+
+fn establish() -> Result<Context, Error> {
+    Context::establish(Scope::System)
 }
 
 /// Does some work with a card, and lets go of it without a reset however the work ends.

@@ -1,5 +1,10 @@
 //! Readers and cards: what comes, goes, hangs and lies between the card and the outbox.
 
+mod counts;
+mod cuts;
+mod hangs;
+mod plugs;
+mod refusals;
 mod scan;
 mod service;
 mod settings;
@@ -11,6 +16,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use cardbridge_harness::cards::{GidsCard, InsertedCard};
+use cardbridge_harness::pcscd::{Double, Fake, Request};
 use cardbridge_harness::process::Process;
 use serde_json::Value;
 
@@ -19,6 +25,50 @@ use super::*;
 pub(super) use sharing::{has_opensc, opensc};
 
 const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
+
+/// A world with a driver of our own: readers that are plugged, break down, and tell at once.
+fn ifd() -> Option<WorldBuilder> {
+    Some(world()?.double(Double::Ifd))
+}
+
+/// A world without a pcscd: the scenario speaks for it.
+fn fake() -> WorldBuilder {
+    World::builder(env!("CARGO_BIN_EXE_cardbridge")).double(Double::Fake)
+}
+
+/// How often something was asked of a pcscd that is not real.
+fn asked(fake: &Fake, request: Request) -> usize {
+    fake.requests().iter().filter(|asked| **asked == request).count()
+}
+
+/// Waits until so many of these requests were made since `before`.
+fn wait_asked(fake: &Fake, request: Request, before: usize, more: usize) {
+    let enough =
+        |log: &[Request]| log.iter().filter(|asked| **asked == request).count() >= before + more;
+    fake.wait_for(&format!("{more} more of {request:?}"), LONG, enough).unwrap();
+}
+
+/// Waits until `cardbridge status` tells the readers that are there.
+fn wait_readers(world: &World, count: usize) {
+    let is_so = || told(world)["readers"].as_array().is_some_and(|all| all.len() == count);
+    world.wait_until(&format!("{count} readers"), LONG, is_so).unwrap();
+}
+
+/// Waits until `cardbridge status` tells this of pcscd.
+fn wait_service(world: &World, state: &str) {
+    let is_so = || told(world)["pcscd"]["state"] == state;
+    world.wait_until(&format!("pcscd to be told as {state}"), LONG, is_so).unwrap();
+}
+
+/// Ids of so many cards.
+fn ids(count: u128) -> Vec<String> {
+    (1..=count).map(|n| Uuid::from_u128(n << 100 | 0x4000 << 64).to_string()).collect()
+}
+
+/// A CM that knows the cards of these ids, each with an approved Retire request.
+fn cm_of(ids: &[String]) -> CmOptions {
+    cm_with(&ids.iter().map(String::as_str).collect::<Vec<_>>())
+}
 
 /// The card that CM knows beside the seed's, in a world of [`cm_with`].
 fn other() -> GidsCard {

@@ -1,5 +1,4 @@
-//! Virtual cards, inserted into the readers of a private pcscd over vpcd's
-//! protocol.
+//! Virtual cards, inserted into the readers of a private pcscd.
 //!
 //! A [`Card`] knows bytes only. [`load`] makes one from a personalisation file
 //! (`tests/cards/*.toml`). [`InsertedCard`] is the hand that holds it: it
@@ -11,9 +10,11 @@ mod applet_card;
 mod faults;
 mod files;
 mod gids;
+mod hand;
 mod hex_text;
 mod hostile;
 mod idprime;
+mod inserted;
 mod openpgp;
 mod personal;
 mod pins;
@@ -26,11 +27,14 @@ mod transport;
 pub use applet_card::AppletCard;
 pub use faults::{Answering, Faults};
 pub use gids::{GidsCard, SEED_ATR, SEED_CARDID, TableRow};
+pub use hand::{CardState, Exchange};
+pub(crate) use hand::{Contact, Hand};
 pub use hostile::{HostileCard, Malice};
+pub use inserted::InsertedCard;
+pub(crate) use inserted::Place;
 pub use personal::load;
 pub use pins::Pins;
 pub use plain::PlainCard;
-pub use slot::{CardState, Exchange, InsertedCard};
 
 /// A card as its reader sees it.
 pub trait Card: Send {

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::cards::{Card, Faults, InsertedCard};
 use crate::cm::{Cm, CmOptions, Store};
-use crate::pcscd::{Pcscd, PcscdOptions};
+use crate::pcscd::{Double, Pcscd, PcscdOptions};
 use crate::process::{Process, signal_pid, wait_until};
 
 pub use agent::Output;
@@ -39,7 +39,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct WorldBuilder {
     binary: PathBuf,
-    readers: usize,
+    pcscd: PcscdOptions,
     cm: CmOptions,
     running_cm: Option<Cm>,
     config: Config,
@@ -51,7 +51,14 @@ impl WorldBuilder {
     /// Sets the number of readers; 2 if not called.
     #[must_use]
     pub fn readers(mut self, count: usize) -> Self {
-        self.readers = count;
+        self.pcscd.readers = count;
+        self
+    }
+
+    /// Sets what stands in for readers and pcscd; vpcd if not called.
+    #[must_use]
+    pub fn double(mut self, double: Double) -> Self {
+        self.pcscd.double = double;
         self
     }
 
@@ -125,7 +132,7 @@ impl WorldBuilder {
         let mut world = World {
             daemon: None,
             binary: self.binary,
-            pcscd: Pcscd::start(PcscdOptions { readers: self.readers })?,
+            pcscd: Pcscd::start(self.pcscd)?,
             cm,
             environment: self.environment,
             expected_errors: Vec::new(),
@@ -162,7 +169,7 @@ impl World {
     pub fn builder(binary: impl AsRef<Path>) -> WorldBuilder {
         WorldBuilder {
             binary: binary.as_ref().to_owned(),
-            readers: 2,
+            pcscd: PcscdOptions::default(),
             cm: CmOptions { store: Store::seed(), ..CmOptions::default() },
             running_cm: None,
             config: Config::default(),

@@ -87,7 +87,7 @@ fn start(readers: usize) -> Option<Pcscd> {
         skipped(&reason);
         return None;
     }
-    Some(Pcscd::start(PcscdOptions { readers }).expect("pcscd starts"))
+    Some(Pcscd::start(PcscdOptions { readers, ..PcscdOptions::default() }).expect("pcscd starts"))
 }
 
 fn output(pcscd: &Pcscd, tool: &str, args: &[&str]) -> Output {

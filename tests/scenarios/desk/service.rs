@@ -9,11 +9,6 @@ fn holdings(world: &World) -> (usize, usize) {
     (count("fd"), count("task"))
 }
 
-fn wait_service(world: &World, state: &str) {
-    let is_so = || told(world)["pcscd"]["state"] == state;
-    world.wait_until(&format!("pcscd to be told as {state}"), LONG, is_so).unwrap();
-}
-
 #[test]
 fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
     let Some(world) = world() else { return };

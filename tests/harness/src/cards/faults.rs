@@ -9,6 +9,9 @@ pub struct Faults {
     pub mute: bool,
     /// Delay before each answer.
     pub slow: Duration,
+    /// Delay before the answer to a power-up or a reset. A card in vpcd cannot
+    /// have it.
+    pub slow_power_up: Duration,
     /// The card is torn out in the middle of the nth APDU from now (1 is the
     /// next).
     pub remove_at: Option<u32>,

@@ -7,69 +7,23 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rustix::net::sockopt::set_tcp_quickack;
 
-use super::faults::{Bender, Fate};
-use super::{Answering, Card, Faults};
+use super::hand::{Contact, Hand};
+use super::inserted::{InsertedCard, Place};
+use super::{Card, Faults};
 use crate::netns::Namespace;
 use crate::process::wait_until;
 
-/// A command and its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// The command APDU.
-    pub command: Vec<u8>,
-    /// The answer with its status word; `None` until, and unless, it is given.
-    pub answer: Option<Vec<u8>>,
-}
-
-/// What the reader has done with the card so far.
-#[derive(Clone, Debug, Default)]
-pub struct CardState {
-    /// Every APDU, in order, over all power cycles.
-    pub exchanges: Vec<Exchange>,
-    /// Power-ups and resets.
-    pub power_ups: u32,
-    /// Resets alone: a program took the card's state from every other one.
-    pub resets: u32,
-    /// Presence polls.
-    pub polls: u32,
-    /// Whether an APDU waits for [`InsertedCard::release`].
-    pub hanging: bool,
-    /// Whether the card is out of the reader.
-    pub out: bool,
-}
-
-/// A card in a reader; dropping it ejects it.
-#[derive(Debug)]
-pub struct InsertedCard {
-    hand: Arc<Hand>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Hand {
-    inner: Mutex<Inner>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    state: CardState,
-    faults: Faults,
-    socket: Option<TcpStream>,
-    ejected: bool,
-}
-
 impl InsertedCard {
-    /// Inserts `card` into the slot that listens on `port` in `namespace`.
-    /// Comes back once the slot has taken the connection, which may be before
-    /// pcscd has polled it.
+    /// Inserts `card` into the slot of vpcd that listens on `port` in
+    /// `namespace`. Comes back once the slot has taken the connection, which may
+    /// be before pcscd has polled it.
     pub fn insert(
         namespace: Namespace,
         port: u16,
@@ -86,163 +40,68 @@ impl InsertedCard {
             socket.is_some()
         });
         let Some(socket) = socket else { bail!("{connected:?}: {failure:?}") };
-        let hand = Arc::new(Hand::default());
-        hand.lock().faults = faults;
-        hand.lock().socket = Some(socket.try_clone()?);
-        let session = Session { hand: Arc::clone(&hand), card, bender: Bender::default() };
+        let contact = Contact::new(card, faults);
+        let hand = contact.hand();
+        let open = Open::default();
+        open.set(Some(socket.try_clone()?));
+        let session = Session { hand: Arc::clone(&hand), contact, open: open.clone() };
         let thread = thread::Builder::new()
             .name(format!("card-{port}"))
             .spawn(move || session.run(socket, &namespace, port))?;
-        Ok(Self { hand, thread: Some(thread) })
+        Ok(Self::new(hand, Slot { open, thread: Some(thread) }))
+    }
+}
+
+/// The connection to the slot, while there is one. Clones are the same.
+#[derive(Clone, Debug, Default)]
+struct Open(Arc<Mutex<Option<TcpStream>>>);
+
+impl Open {
+    fn set(&self, socket: Option<TcpStream>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = socket;
     }
 
-    /// Takes the card out. Ejecting twice is no harm.
-    pub fn eject(&mut self) {
-        let mut inner = self.hand.lock();
-        inner.ejected = true;
-        if let Some(socket) = inner.socket.take() {
+    fn close(&self) {
+        if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
             drop(socket.shutdown(Shutdown::Both));
         }
-        drop(inner);
-        self.hand.changed.notify_all();
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    open: Open,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Place for Slot {
+    fn vacate(&mut self) {
+        self.open.close();
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
-    }
-
-    /// Everything the reader has done with the card so far.
-    #[must_use]
-    pub fn state(&self) -> CardState {
-        self.hand.lock().state.clone()
-    }
-
-    /// The APDUs so far, in order.
-    #[must_use]
-    pub fn apdus(&self) -> Vec<Exchange> {
-        self.state().exchanges
-    }
-
-    /// Waits for a condition on the card's state, and returns that state.
-    pub fn wait_for(
-        &self,
-        what: &str,
-        timeout: Duration,
-        condition: impl Fn(&CardState) -> bool,
-    ) -> Result<CardState> {
-        let deadline = Instant::now() + timeout;
-        let mut inner = self.hand.lock();
-        while !condition(&inner.state) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                bail!("waited {timeout:?} in vain: {what}; card: {:?}", inner.state);
-            }
-            inner = self.hand.wait(inner, left);
-        }
-        Ok(inner.state.clone())
-    }
-
-    /// Whether the card can be powered from the next power-up on.
-    pub fn mute(&self, mute: bool) {
-        self.hand.lock().faults.mute = mute;
-    }
-
-    /// Delays each answer from here on.
-    pub fn slow(&self, delay: Duration) {
-        self.hand.lock().faults.slow = delay;
-    }
-
-    /// Tears the card out in the middle of the nth APDU from here on.
-    pub fn remove_at(&self, nth: u32) {
-        self.hand.lock().faults.remove_at = Some(nth);
-    }
-
-    /// Leaves the nth APDU from here on unanswered until [`Self::release`].
-    pub fn hang_at(&self, nth: u32) {
-        self.hand.lock().faults.hang_at = Some(nth);
-    }
-
-    /// Answers the APDU that hangs.
-    pub fn release(&self) {
-        self.hand.lock().state.hanging = false;
-        self.hand.changed.notify_all();
-    }
-
-    /// Sets the manner of answering.
-    pub fn answer(&self, how: Answering) {
-        self.hand.lock().faults.answering = how;
-    }
-
-    /// Ends every fault; what hangs is answered.
-    pub fn heal(&self) {
-        self.hand.lock().faults = Faults::default();
-        self.release();
-    }
-}
-
-impl Drop for InsertedCard {
-    fn drop(&mut self) {
-        self.eject();
-    }
-}
-
-impl Hand {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, limit: Duration) -> MutexGuard<'a, Inner> {
-        let result = self.changed.wait_timeout(inner, limit);
-        result.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
-        let result = change(&mut self.lock());
-        self.changed.notify_all();
-        result
-    }
-
-    /// Sleeps, but not past an ejection.
-    fn delay(&self, delay: Duration) {
-        let deadline = Instant::now() + delay;
-        let mut inner = self.lock();
-        while !inner.ejected {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            inner = self.wait(inner, left);
-        }
-    }
-
-    fn hang(&self) {
-        self.change(|inner| inner.state.hanging = true);
-        let mut inner = self.lock();
-        while inner.state.hanging && !inner.ejected {
-            inner = self.wait(inner, Duration::from_secs(1));
-        }
-        inner.state.hanging = false;
     }
 }
 
 struct Session {
     hand: Arc<Hand>,
-    card: Box<dyn Card>,
-    bender: Bender,
+    contact: Contact,
+    open: Open,
 }
 
 impl Session {
     fn run(mut self, first: TcpStream, namespace: &Namespace, port: u16) {
         let mut socket = Some(first);
         while let Some(stream) = socket.take() {
-            let torn_out = matches!(self.serve(&stream), Ok(Fate::Remove));
+            let torn_out = matches!(self.serve(&stream), Ok(TornOut));
             drop(stream.shutdown(Shutdown::Both));
-            self.hand.change(|inner| inner.socket = None);
+            self.open.set(None);
             if torn_out {
                 break;
             }
             socket = self.wait_for_reader(namespace, port);
         }
-        self.hand.change(|inner| inner.state.out = true);
+        self.hand.leave();
     }
 
     /// The reader is gone and the card still in it: pcscd was restarted, or
@@ -250,73 +109,40 @@ impl Session {
     fn wait_for_reader(&self, namespace: &Namespace, port: u16) -> Option<TcpStream> {
         loop {
             self.hand.delay(Duration::from_millis(20));
-            if self.hand.lock().ejected {
+            if self.hand.is_ejected() {
                 return None;
             }
             let Ok(stream) = namespace.connect(port) else {
                 continue;
             };
-            let mut inner = self.hand.lock();
-            inner.socket = stream.try_clone().ok();
-            return (!inner.ejected).then_some(stream);
+            self.open.set(stream.try_clone().ok());
+            // Whoever ejected it before that has found nothing to close.
+            return (!self.hand.is_ejected()).then_some(stream);
         }
     }
 
-    fn serve(&mut self, socket: &TcpStream) -> io::Result<Fate> {
+    fn serve(&mut self, socket: &TcpStream) -> io::Result<TornOut> {
         loop {
             let frame = receive(socket)?;
             let answer = match *frame.as_slice() {
-                [0x04] => Some(self.poll()),
-                [0x00] => None,
+                [0x04] => self.contact.poll(),
+                [0x00] => continue,
                 [control @ (0x01 | 0x02)] => {
-                    self.hand.change(|inner| {
-                        inner.state.power_ups += 1;
-                        inner.state.resets += u32::from(control == 0x02);
-                    });
-                    self.card.power();
-                    None
+                    self.contact.power(control == 0x02);
+                    continue;
                 }
-                _ => match self.apdu(&frame) {
-                    Some(answer) => Some(answer),
-                    None => return Ok(Fate::Remove),
+                _ => match self.contact.apdu(&frame) {
+                    Some(answer) => answer,
+                    None => return Ok(TornOut),
                 },
             };
-            if let Some(answer) = answer {
-                send(socket, &answer)?;
-            }
+            send(socket, &answer)?;
         }
-    }
-
-    fn poll(&self) -> Vec<u8> {
-        let atr = self.card.atr();
-        self.hand.change(|inner| {
-            inner.state.polls += 1;
-            inner.faults.atr(atr)
-        })
-    }
-
-    /// The answer to an APDU; `None` where the card is torn out instead.
-    fn apdu(&mut self, apdu: &[u8]) -> Option<Vec<u8>> {
-        let (fate, slow, how) = self.hand.change(|inner| {
-            inner.state.exchanges.push(Exchange { command: apdu.to_vec(), answer: None });
-            let fate = inner.faults.next_fate();
-            (fate, inner.faults.slow, inner.faults.answering)
-        });
-        match fate {
-            Fate::Remove => return None,
-            Fate::Hang => self.hand.hang(),
-            Fate::Answer => self.hand.delay(slow),
-        }
-        let card = &mut self.card;
-        let answer = self.bender.answer(how, apdu, |apdu| card.command(apdu));
-        self.hand.change(|inner| {
-            if let Some(last) = inner.state.exchanges.last_mut() {
-                last.answer = Some(answer.clone());
-            }
-        });
-        Some(answer)
     }
 }
+
+/// The card was torn out in the middle of a command.
+struct TornOut;
 
 /// Debian's vpcd sends length and payload in two writes; without a quick
 /// acknowledgement of the first, the second waits 40 ms. The kernel forgets the

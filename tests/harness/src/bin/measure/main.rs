@@ -10,6 +10,7 @@ mod badge;
 mod idle;
 mod latency;
 mod memory;
+mod probe;
 mod process;
 mod spread;
 
@@ -37,6 +38,8 @@ struct Arguments {
 enum What {
     /// From the card's last answer to the PUT's arrival at CM.
     Latency(latency::Plan),
+    /// From the reader's word that a card is there to the agent's first command.
+    Probe(probe::Plan),
     /// Resident memory after the start and after many cards.
     Memory(memory::Plan),
     /// CPU time and context switches of an agent with nothing to do.
@@ -54,6 +57,7 @@ fn main() -> Result<()> {
     let world = || World::builder(&agent).config_set("log.level", "\"info\"");
     match arguments.what {
         What::Latency(plan) => latency::measure(&plan, world),
+        What::Probe(plan) => probe::measure(&plan, world),
         What::Memory(plan) => memory::measure(&plan, world),
         What::Idle(plan) => idle::measure(&plan, world),
     }

@@ -1,0 +1,101 @@
+//! A card in a reader, whatever kind of reader that is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::hand::{CardState, Exchange, Hand};
+use super::{Answering, Faults};
+
+/// Where a card is: what has to be done there when it is taken out.
+pub(crate) trait Place: fmt::Debug + Send {
+    /// The card goes; comes back once it is out.
+    fn vacate(&mut self);
+}
+
+/// A card in a reader; dropping it ejects it.
+#[derive(Debug)]
+pub struct InsertedCard {
+    hand: Arc<Hand>,
+    place: Option<Box<dyn Place>>,
+}
+
+impl InsertedCard {
+    pub(crate) fn new(hand: Arc<Hand>, place: impl Place + 'static) -> Self {
+        Self { hand, place: Some(Box::new(place)) }
+    }
+
+    /// Takes the card out. Ejecting twice is no harm.
+    pub fn eject(&mut self) {
+        self.hand.eject();
+        if let Some(mut place) = self.place.take() {
+            place.vacate();
+        }
+    }
+
+    /// Everything the reader has done with the card so far.
+    #[must_use]
+    pub fn state(&self) -> CardState {
+        self.hand.lock().state.clone()
+    }
+
+    /// The APDUs so far, in order.
+    #[must_use]
+    pub fn apdus(&self) -> Vec<Exchange> {
+        self.state().exchanges
+    }
+
+    /// Waits for a condition on the card's state, and returns that state.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        timeout: Duration,
+        condition: impl Fn(&CardState) -> bool,
+    ) -> Result<CardState> {
+        self.hand.wait_for(what, timeout, condition)
+    }
+
+    /// Whether the card can be powered from the next power-up on.
+    pub fn mute(&self, mute: bool) {
+        self.hand.lock().faults.mute = mute;
+    }
+
+    /// Delays each answer from here on.
+    pub fn slow(&self, delay: Duration) {
+        self.hand.lock().faults.slow = delay;
+    }
+
+    /// Tears the card out in the middle of the nth APDU from here on.
+    pub fn remove_at(&self, nth: u32) {
+        self.hand.lock().faults.remove_at = Some(nth);
+    }
+
+    /// Leaves the nth APDU from here on unanswered until [`Self::release`].
+    pub fn hang_at(&self, nth: u32) {
+        self.hand.lock().faults.hang_at = Some(nth);
+    }
+
+    /// Answers the APDU that hangs.
+    pub fn release(&self) {
+        self.hand.release();
+    }
+
+    /// Sets the manner of answering.
+    pub fn answer(&self, how: Answering) {
+        self.hand.lock().faults.answering = how;
+    }
+
+    /// Ends every fault; what hangs is answered.
+    pub fn heal(&self) {
+        self.hand.lock().faults = Faults::default();
+        self.release();
+    }
+}
+
+impl Drop for InsertedCard {
+    fn drop(&mut self) {
+        self.eject();
+    }
+}

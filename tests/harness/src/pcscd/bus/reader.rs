@@ -1,0 +1,146 @@
+//! One reader on the bus.
+
+use std::io::Write as _;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use super::Shared;
+use crate::cards::{Contact, Hand, Place};
+
+/// A reader as the hand sees it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) plugged: bool,
+    /// Its driver reports an error.
+    pub(super) broken: bool,
+    pub(super) card: Option<Inside>,
+    /// What pcscd has opened, while it has.
+    pub(super) channel: Option<Channel>,
+    /// How many times pcscd has yet to open it.
+    pub(super) due: u32,
+    /// pcscd's number for it; it stays in the name of a reader that is gone.
+    pub(super) lun: u32,
+    /// How many times pcscd has been told that the last card is out.
+    empty_looks: u32,
+}
+
+/// A card in the reader.
+#[derive(Clone, Debug)]
+pub(super) struct Inside {
+    pub(super) contact: Arc<Mutex<Contact>>,
+    pub(super) hand: Arc<Hand>,
+}
+
+/// The connections of one opened reader.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) calls: UnixStream,
+    pub(super) events: Option<UnixStream>,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            plugged: true,
+            broken: false,
+            card: None,
+            channel: None,
+            due: 1,
+            lun: 0,
+            empty_looks: 0,
+        }
+    }
+}
+
+impl Reader {
+    /// The name under which pcscd knows it.
+    pub(super) fn name(&self, number: usize) -> String {
+        format!("Cardbridge Double (R{number:02}) {:02X} 00", self.lun >> 16)
+    }
+
+    /// Whether pcscd uses it, will hear of events, and has done so with all that was plugged.
+    pub(super) fn is_open(&self) -> bool {
+        self.due == 0 && self.channel.as_ref().is_some_and(|channel| channel.events.is_some())
+    }
+
+    /// pcscd has opened it.
+    pub(super) fn opened(&mut self, events: UnixStream) {
+        self.due = self.due.saturating_sub(1);
+        if let Some(channel) = &mut self.channel {
+            channel.events = Some(events);
+        }
+    }
+
+    /// Puts a card in, or leaves the reader empty, and lets pcscd know.
+    pub(super) fn put(&mut self, contact: Option<Contact>) {
+        self.empty_looks = 0;
+        self.card = contact
+            .map(|contact| Inside { hand: contact.hand(), contact: Arc::new(Mutex::new(contact)) });
+        self.ring();
+    }
+
+    /// pcscd looks, and there is no card.
+    pub(super) fn look_empty(&mut self) {
+        self.empty_looks += 1;
+        if !self.was_seen_empty() {
+            self.ring();
+        }
+    }
+
+    /// Whether pcscd knows by now that the last card is out. It also looks before it switches a card
+    /// on or off, and makes nothing of what it sees then.
+    fn was_seen_empty(&self) -> bool {
+        self.empty_looks >= 3
+    }
+
+    /// Something changed: pcscd is to look.
+    pub(super) fn ring(&self) {
+        let events = self.channel.as_ref().and_then(|channel| channel.events.as_ref());
+        if let Some(mut events) = events {
+            drop(events.write_all(&[1]));
+        }
+    }
+
+    /// Ends a command that hangs: nobody is there to hear the answer.
+    pub(super) fn let_go(&self) {
+        if let Some(card) = &self.card {
+            card.hand.release();
+        }
+    }
+
+    /// Cuts pcscd off.
+    pub(super) fn cut(&mut self) {
+        self.let_go();
+        if let Some(channel) = self.channel.take() {
+            drop(channel.calls.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+/// A card's place in a reader.
+#[derive(Debug)]
+pub(super) struct InReader {
+    pub(super) shared: Arc<Shared>,
+    pub(super) reader: usize,
+    pub(super) hand: Arc<Hand>,
+}
+
+impl Place for InReader {
+    /// Comes back once pcscd has seen it, so that the next card is another one.
+    fn vacate(&mut self) {
+        let is_mine = |inside: &Inside| Arc::ptr_eq(&inside.hand, &self.hand);
+        let taken = self.shared.change(self.reader, |reader| {
+            if reader.card.as_ref().is_some_and(is_mine) {
+                reader.put(None);
+            }
+            Ok(())
+        });
+        drop(taken);
+        let seen = |reader: &Reader| {
+            reader.was_seen_empty() || reader.broken || !reader.plugged || !reader.is_open()
+        };
+        self.shared.wait(self.reader, seen);
+        self.hand.leave();
+    }
+}

@@ -1,0 +1,81 @@
+//! The connection to pcscd breaks, at any moment and as often as it likes.
+
+use cardbridge_harness::pcscd::Trouble;
+
+use super::*;
+
+/// More requests than the way of one card has.
+const REQUESTS: u32 = 48;
+
+/// Puts a card in, for each request on its way, and has that request go wrong.
+fn each_request(trouble: impl Fn() -> Trouble) {
+    let ids = ids(REQUESTS.into());
+    let world = fake().cm(cm_of(&ids)).start().unwrap();
+    wait_readers(&world, 2);
+    for (nth, id) in (1..=REQUESTS).zip(&ids) {
+        let pcscd = world.pcscd.fake().unwrap();
+        pcscd.make(trouble().from(nth).times(1));
+        let mut card = world.insert(0, GidsCard::new(cardid(id))).unwrap();
+        let updated = || {
+            let audit = world.audit().unwrap();
+            audit.iter().any(|line| line["card_id"] == id.as_str())
+        };
+        let done = world.wait_until(&format!("the card of trouble {nth}"), LONG, updated);
+        done.unwrap_or_else(|error| panic!("{error}: {}", told(&world)));
+        pcscd.clear_troubles();
+        card.eject();
+        wait_card(&world, 0, "empty");
+    }
+    // Once each, whatever it took: a second entry for the same stay would be told as already set.
+    let told: Vec<String> =
+        column(&world, "card_id").into_iter().filter(|id| !id.is_empty()).collect();
+    assert_eq!(told, ids);
+    assert_eq!(world.cm.puts().len(), ids.len());
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_connection_that_is_cut_at_any_request_costs_no_card() {
+    each_request(Trouble::cut);
+}
+
+#[test]
+fn a_connection_that_is_reset_at_any_request_costs_no_card() {
+    each_request(Trouble::cut_unread);
+}
+
+#[test]
+fn a_start_whose_connection_is_cut_at_any_request_comes_to_an_end() {
+    let mut world = fake().without_daemon().start().unwrap();
+    for nth in 1..=12 {
+        world.pcscd.fake().unwrap().make(Trouble::cut().from(nth).times(1));
+        world.start_daemon().unwrap();
+        wait_service(&world, "up");
+        wait_readers(&world, 2);
+        world.stop_daemon().unwrap();
+        world.pcscd.fake().unwrap().clear_troubles();
+    }
+    world.finish().unwrap();
+}
+
+#[test]
+fn twenty_deaths_of_pcscd_are_twenty_recoveries() {
+    let ids = ids(20);
+    let mut world = fake().cm(cm_of(&ids)).start().unwrap();
+    wait_readers(&world, 2);
+    for (round, id) in ids.iter().enumerate() {
+        if round % 2 == 0 {
+            world.pcscd.kill9().unwrap();
+        } else {
+            world.pcscd.stop().unwrap();
+        }
+        wait_service(&world, "down");
+        world.pcscd.restart().unwrap();
+        let mut card = world.insert(0, GidsCard::new(cardid(id))).unwrap();
+        assert_eq!(world.wait_for_outcomes(round + 1, LONG).unwrap()[round], "updated");
+        card.eject();
+        wait_card(&world, 0, "empty");
+    }
+    assert_eq!(column(&world, "card_id"), ids);
+    world.finish().unwrap();
+}

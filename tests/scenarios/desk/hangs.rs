@@ -1,0 +1,108 @@
+//! Cards and readers that are slow, mute or hang: none of them holds up another.
+
+use cardbridge_harness::cards::Faults;
+use cardbridge_harness::pcscd::Trouble;
+
+use super::*;
+
+#[test]
+fn a_mute_card_delays_other_cards_by_no_more_than_one_look_at_it() {
+    let Some(world) = ifd() else { return };
+    let ids = ids(8);
+    let world = world.cm(cm_of(&ids)).start().unwrap();
+    let faults = Faults { mute: true, ..Faults::default() };
+    let _mute = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    wait_card(&world, 0, "mute");
+    let mut delays = Vec::new();
+    for (done, id) in ids.iter().enumerate() {
+        let mut card = world.insert(1, GidsCard::new(cardid(id))).unwrap();
+        world.wait_for_outcomes(done + 2, LONG).unwrap();
+        let state = card.state();
+        delays.push(state.asked.unwrap() - state.seen.unwrap());
+        card.eject();
+    }
+    // The library's 400 ms for a look at the mute card, which is taken every two seconds.
+    delays.sort();
+    assert!(delays[delays.len() / 2] < Duration::from_millis(350), "{delays:?}");
+    assert!(delays[delays.len() - 1] < Duration::from_secs(1), "{delays:?}");
+    world.finish().unwrap();
+}
+
+#[test]
+fn one_hung_card_of_sixteen_holds_up_no_other() {
+    let Some(world) = ifd() else { return };
+    let ids = ids(15);
+    let world = world.readers(16).cm(cm_of(&ids)).start().unwrap();
+    let faults = Faults { hang_at: Some(2), ..Faults::default() };
+    let hung = world.insert_with(7, GidsCard::seed(), faults).unwrap();
+    hung.wait_for("the card to hang", LONG, |state| state.hanging).unwrap();
+    let began = Instant::now();
+    let free = (0..16).filter(|reader| *reader != 7);
+    let _cards: Vec<_> = free
+        .zip(&ids)
+        .map(|(reader, id)| world.insert(reader, GidsCard::new(cardid(id))).unwrap())
+        .collect();
+    assert_eq!(world.wait_for_outcomes(15, LONG).unwrap(), ["updated"; 15]);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(card_in(&world, 7)["state"], "reading");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_powers_up_slowly_holds_up_no_other_and_may_be_pulled_meanwhile() {
+    let Some(world) = ifd() else { return };
+    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    wait_readers(&world, 2);
+    let faults = Faults { slow_power_up: Duration::from_mins(1), ..Faults::default() };
+    let mut slow = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    slow.wait_for("pcscd to see it", LONG, |state| state.seen.is_some()).unwrap();
+    let _other = world.insert(1, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    slow.eject();
+    let faults = Faults { slow_power_up: Duration::from_millis(700), ..Faults::default() };
+    let _again = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    let updated = || column(&world, "card_id").iter().filter(|id| *id == CARD).count() == 1;
+    world.wait_until("the card that came up slowly", LONG, updated).unwrap();
+    assert_eq!(status(&world), RETIRED);
+    world.finish().unwrap();
+}
+
+#[test]
+fn cards_that_came_while_pcscd_was_held_are_worked_on_when_it_goes_on() {
+    let Some(world) = ifd() else { return };
+    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut first = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    world.pcscd.freeze().unwrap();
+    let _other = world.insert(1, other()).unwrap();
+    let asked = Instant::now();
+    told(&world);
+    assert!(asked.elapsed() < Duration::from_secs(2), "status took {:?}", asked.elapsed());
+    world.pcscd.thaw().unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    first.eject();
+    wait_card(&world, 0, "empty");
+    world.pcscd.freeze().unwrap();
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_pcscd_that_hangs_at_any_request_holds_up_no_stop() {
+    let mut world = fake().without_daemon().start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    for nth in 1..=24 {
+        let before = world.pcscd.fake().unwrap().requests().len();
+        world.pcscd.fake().unwrap().make(Trouble::hang().from(nth));
+        world.start_daemon().unwrap();
+        let reached = |log: &[Request]| log.len() >= before + nth as usize;
+        world.pcscd.fake().unwrap().wait_for("the request that hangs", LONG, reached).unwrap();
+        // It fails where that takes two seconds.
+        world.stop_daemon().unwrap();
+        world.pcscd.fake().unwrap().clear_troubles();
+    }
+    world.start_daemon().unwrap();
+    wait_idle(&world, 0);
+    assert_eq!(status(&world), RETIRED);
+    world.finish().unwrap();
+}

@@ -1,0 +1,186 @@
+//! Readers come and go, break down, and change their names.
+
+use cardbridge_harness::pcscd::Trouble;
+
+use super::*;
+
+#[test]
+fn a_reader_unplugged_with_its_card_and_plugged_in_again_is_a_new_stay() {
+    let Some(world) = ifd() else { return };
+    let world = world.start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    for round in 2..=4 {
+        world.pcscd.unplug(0).unwrap();
+        wait_readers(&world, 1);
+        assert_eq!(card_in(&world, 0), Value::Null);
+        world.pcscd.plug(0).unwrap();
+        let outcomes = world.wait_for_outcomes(round, LONG).unwrap();
+        assert_eq!(outcomes[1..], vec!["already-set"; round - 1]);
+        wait_readers(&world, 2);
+    }
+    assert_eq!(entries(&world), [1, 2, 3, 4]);
+    assert_eq!(world.cm.puts().len(), 1);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_reader_whose_plug_is_pulled_and_put_back_at_once_is_worked_on() {
+    let Some(world) = ifd() else { return };
+    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut first = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    wait_idle(&world, 0);
+    // pcscd takes one after the other; the library may see but the end of it, which is as before.
+    for _ in 0..5 {
+        world.pcscd.unplug(0).unwrap();
+        world.pcscd.plug(0).unwrap();
+    }
+    world.pcscd.wait_ready().unwrap();
+    wait_idle(&world, 0);
+    wait_readers(&world, 2);
+    assert_eq!(world.cm.puts().len(), 1, "whatever was seen of it");
+    // What was counted before the plug was pulled is seen after it.
+    world.freeze_daemon().unwrap();
+    first.eject();
+    let second = world.insert(0, other()).unwrap();
+    wait_powered(&second);
+    world.pcscd.unplug(0).unwrap();
+    world.pcscd.plug(0).unwrap();
+    world.pcscd.wait_ready().unwrap();
+    world.thaw_daemon().unwrap();
+    let told = || column(&world, "card_id").last().is_some_and(|last| last == OTHER);
+    world.wait_until("the other card", LONG, told).unwrap();
+    world.wait_until("its record", LONG, || world.cm.puts().len() == 2).unwrap();
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_reader_that_is_back_within_milliseconds_is_a_new_stay_where_the_library_saw_it_go() {
+    let world = fake().start().unwrap();
+    let fake = world.pcscd.fake().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    wait_idle(&world, 0);
+    for round in 2..=4 {
+        // The library sees it go, and the monitor has listed the readers before it looks at them.
+        fake.wait_for_waiter(LONG).unwrap();
+        let before = asked(fake, Request::Wait);
+        world.pcscd.unplug(0).unwrap();
+        wait_asked(fake, Request::Wait, before, 2);
+        world.pcscd.plug(0).unwrap();
+        let plugged = Instant::now();
+        world.wait_for_outcomes(round, LONG).unwrap();
+        assert!(plugged.elapsed() < Duration::from_secs(6), "{:?}", plugged.elapsed());
+        wait_idle(&world, 0);
+    }
+    assert_eq!(world.outcomes().unwrap(), ["updated", "already-set", "already-set", "already-set"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_reader_that_comes_between_list_and_wait_is_seen_before_long() {
+    let world = fake().readers(3).cm(cm_with(&[OTHER])).start().unwrap();
+    let fake = world.pcscd.fake().unwrap();
+    world.pcscd.unplug(2).unwrap();
+    wait_readers(&world, 2);
+    let _waiting = world.insert(2, other()).unwrap();
+
+    // After the list and the look, before the wait: the library counts the readers then, and will
+    // not find that there is one more than before.
+    let before = asked(fake, Request::Wait);
+    fake.make(Trouble::hang().on(Request::Wait).from(3).times(1));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_asked(fake, Request::Wait, before, 3);
+    world.pcscd.plug(2).unwrap();
+    let plugged = Instant::now();
+    fake.release();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    assert!(plugged.elapsed() < Duration::from_secs(6), "{:?}", plugged.elapsed());
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_sixteenth_reader_comes_and_goes_like_any_other() {
+    let Some(world) = ifd() else { return };
+    let ids = ids(16);
+    let world = world.readers(16).cm(cm_of(&ids)).start().unwrap();
+    let card = |reader: usize| GidsCard::new(cardid(&ids[reader]));
+    let mut cards: Vec<_> =
+        (0..16).map(|reader| world.insert(reader, card(reader)).unwrap()).collect();
+    assert_eq!(world.wait_for_outcomes(16, LONG).unwrap(), ["updated"; 16]);
+    for round in 17..=18 {
+        world.pcscd.unplug(5).unwrap();
+        wait_readers(&world, 15);
+        world.pcscd.plug(5).unwrap();
+        wait_readers(&world, 16);
+        assert_eq!(
+            world.wait_for_outcomes(round, LONG).unwrap()[16..],
+            ["already-set"].repeat(round - 16)
+        );
+    }
+    // Sixteen at once are seen to go, and to come.
+    cards.iter_mut().for_each(InsertedCard::eject);
+    for reader in 0..16 {
+        wait_card(&world, reader, "empty");
+    }
+    let _again: Vec<_> =
+        (0..16).map(|reader| world.insert(reader, card(reader)).unwrap()).collect();
+    assert_eq!(world.wait_for_outcomes(34, LONG).unwrap().len(), 34);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
+    let world = fake().cm(cm_with(&[OTHER])).start().unwrap();
+    let fake = world.pcscd.fake().unwrap();
+    wait_readers(&world, 2);
+    let service = told(&world)["pcscd"].clone();
+    // After the list, before the look.
+    let before = asked(fake, Request::Wait);
+    fake.make(Trouble::hang().on(Request::Wait).from(2).times(1));
+    let _card = world.insert(1, GidsCard::seed()).unwrap();
+    wait_asked(fake, Request::Wait, before, 2);
+    fake.at_once(|hands| hands.rename(0, "Renamed Reader 01 00"));
+    let renamed = Instant::now();
+    fake.release();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert!(renamed.elapsed() < Duration::from_secs(5), "{:?}", renamed.elapsed());
+    let _other = world.insert(0, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    assert_eq!(column(&world, "reader")[1], "Renamed Reader 01 00");
+    wait_readers(&world, 2);
+    assert_eq!(told(&world)["pcscd"], service, "pcscd was there all the time");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_reader_that_breaks_down_and_is_repaired_is_worked_on_again() {
+    for double in [Double::Ifd, Double::Fake] {
+        let world = if double == Double::Fake { Some(fake()) } else { ifd() };
+        let Some(world) = world else { return };
+        let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+        let mut card = world.insert(0, GidsCard::seed()).unwrap();
+        world.wait_for_outcomes(1, LONG).unwrap();
+        wait_idle(&world, 0);
+        for round in 2..=3 {
+            world.pcscd.break_down(0).unwrap();
+            wait_card(&world, 0, "empty");
+            world.pcscd.repair(0).unwrap();
+            world.wait_for_outcomes(round, LONG).unwrap();
+            wait_idle(&world, 0);
+        }
+        assert_eq!(world.outcomes().unwrap(), ["updated", "already-set", "already-set"]);
+        world.pcscd.break_down(0).unwrap();
+        wait_card(&world, 0, "empty");
+        card.eject();
+        // The other reader is not touched by it.
+        let _other = world.insert(1, other()).unwrap();
+        assert_eq!(world.wait_for_outcomes(4, LONG).unwrap()[3], "updated");
+        world.pcscd.repair(0).unwrap();
+        wait_card(&world, 0, "empty");
+        world.stop_daemon().unwrap();
+        world.finish().unwrap();
+    }
+}

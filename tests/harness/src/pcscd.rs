@@ -6,7 +6,8 @@
 //! `/run/pcscd` are never touched. Root unshares directly, other users through
 //! a user namespace.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -57,6 +58,8 @@ impl Pcscd {
         let readers = options.readers.next_multiple_of(2);
         ensure!(readers <= MOST_READERS, "pcscd has room for 16 readers");
         let dir = tempfile::Builder::new().prefix("cb-").tempdir()?;
+        // An agent that runs as another user passes through it to the socket.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
         let mut pcscd = Self { namespace: Namespace::default(), process: None, readers, dir };
         // libpcsclite cuts a longer path silently and then finds nothing.
         let length = pcscd.socket_path().as_os_str().len();

@@ -9,8 +9,9 @@ mod serve;
 mod trouble;
 mod wire;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -96,6 +97,8 @@ impl Fake {
             fs::remove_file(&self.socket)?;
         }
         let listener = UnixListener::bind(&self.socket)?;
+        // For everybody, as pcscd's own.
+        fs::set_permissions(&self.socket, Permissions::from_mode(0o777))?;
         self.shared.change(|desk| desk.alive = true);
         let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name("fake-pcscd".to_owned());

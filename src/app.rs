@@ -4,6 +4,7 @@
 //! wants done. Effects that take time run beside the loop and come back as events.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -13,20 +14,22 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Settings;
 use crate::control::{self, ActError, Server};
-use crate::domain::EntryId;
+use crate::domain::{Calls, EntryId};
 use crate::engine::{Engine, Event, Now, Restored};
 use crate::outbox::{self, Outbox};
 use crate::readers::{Observation, Readers};
 use crate::remote::Remote;
-use crate::telemetry::{Ids, Notifier};
+use crate::telemetry::{Chain, Ids, Notifier};
 
 mod answer;
+mod calls;
 mod keeper;
 mod perform;
 mod report;
 mod service;
 mod translate;
 
+use calls::Done;
 use service::Service;
 
 pub(crate) use answer::{audit_filter, chain_cursor};
@@ -60,7 +63,8 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     report::damaged(&restored.damaged);
     report::mended(restored.mended.as_ref());
     let damage = answer::damage(&restored);
-    let (server, requests) = Server::bind(&settings.control.socket)?;
+    let (mut server, requests) = Server::bind(&settings.control.socket)?;
+    monitoring(&mut server, settings.control.metrics_listen).await;
     let remote = remote(&settings)?;
     let (readers, observations) =
         Readers::start(reader_options(&settings)).context("cannot start the reader monitor")?;
@@ -76,6 +80,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         outbox,
         remote,
         events,
+        calls: Calls::default(),
         wishes: BTreeMap::new(),
         damage,
         keep,
@@ -97,17 +102,28 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     ended.map(App::stop)
 }
 
+/// Counters are no reason not to work on cards: a port that cannot be had is told, and left.
+async fn monitoring(server: &mut Server, address: Option<SocketAddr>) {
+    let Some(address) = address else { return };
+    match server.monitor_on(address).await {
+        Ok(address) => tracing::info!(%address, "Metrics can be asked for"),
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "Metrics cannot be asked for on a port");
+        }
+    }
+}
+
 /// What the loop waits for. Events are unbounded: each is the answer to one effect.
 struct Inputs {
     observations: mpsc::UnboundedReceiver<Observation>,
-    results: mpsc::UnboundedReceiver<Event>,
+    results: mpsc::UnboundedReceiver<Done>,
     requests: mpsc::Receiver<control::Request>,
 }
 
 /// One thing that the loop waited for.
 enum Input {
     Observation(Observation),
-    Result(Box<Event>),
+    Result(Box<Done>),
     Request(control::Request),
     Due,
     Reload,
@@ -119,7 +135,8 @@ struct App {
     readers: Readers,
     outbox: Outbox,
     remote: Remote,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<Done>,
+    calls: Calls,
     /// People who wait to hear that their wish for an entry is on disk.
     wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
     /// What the outbox lost before this start, in words.
@@ -151,7 +168,7 @@ impl App {
                     report::observed(&observation, self.ids);
                     self.engine.handle(translate::event(observation), now());
                 }
-                Input::Result(event) => self.take_in(*event),
+                Input::Result(done) => self.take_in(*done),
                 Input::Request(request) => self.answer(request),
                 Input::Due => self.engine.handle_timeout(now()),
                 Input::Reload => {
@@ -167,7 +184,9 @@ impl App {
         }
     }
 
-    fn take_in(&mut self, event: Event) {
+    fn take_in(&mut self, done: Done) {
+        calls::count(&mut self.calls, &done);
+        let event = done.event;
         report::happened(&event, self.ids);
         self.fulfilled(&event);
         self.engine.handle(event, now());
@@ -220,7 +239,7 @@ async fn next(inputs: &mut Inputs, signals: &mut Signals, due: Option<Instant>) 
     tokio::select! {
         biased;
         input = signals.next() => input,
-        Some(event) = inputs.results.recv() => Input::Result(Box::new(event)),
+        Some(done) = inputs.results.recv() => Input::Result(Box::new(done)),
         Some(observation) = inputs.observations.recv() => Input::Observation(observation),
         Some(request) = inputs.requests.recv() => Input::Request(request),
         () = timer => Input::Due,

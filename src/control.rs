@@ -2,14 +2,16 @@
 //!
 //! The server knows no state: it hands each request to the daemon's loop and answers with what
 //! comes back. Who may connect is a matter of the socket's mode and group; who did is told with
-//! every act by the peer's user id.
+//! every act by the peer's user id. What is counted can also be had on a port of this machine's
+//! own, where nothing else can.
 
 use tokio::sync::oneshot;
 
-use crate::domain::{AuditLine, ChainPiece, EntryId, EntryView, Snapshot};
+use crate::domain::{AuditLine, ChainPiece, EntryId, EntryView, Metrics, Snapshot};
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
 mod client;
+mod exposition;
 mod guard;
 mod server;
 
@@ -21,6 +23,8 @@ pub use server::{BindError, Server};
 pub enum Request {
     /// The state of the daemon.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// What was counted, and the state.
+    Metrics(oneshot::Sender<Metrics>),
     /// Every entry that waits.
     Entries(oneshot::Sender<Vec<EntryView>>),
     /// Something to be done to an entry.

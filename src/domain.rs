@@ -13,6 +13,7 @@ mod cm;
 mod entry;
 mod id_rule;
 mod inventory;
+mod metrics;
 mod numbers;
 mod outcome;
 mod probing;
@@ -32,6 +33,7 @@ pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, Re
 pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};
 pub use id_rule::IdRule;
 pub use inventory::{Inventory, Number};
+pub use metrics::{Call, CallTally, Calls, Metrics, Probed, Tally};
 pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
 pub use probing::{CardRule, Families, Plan, Probing};

@@ -26,11 +26,12 @@ use jiff::Timestamp;
 
 use crate::domain::{
     AtrPattern, AuditLine, Entry, EntryView, LinkView, OutboxView, ReaderRules, ReaderView,
-    ServiceView, Stay,
+    ServiceView, Stay, Tally,
 };
 use crate::rules::RuleSet;
 
 mod backoff;
+mod counting;
 mod desk;
 mod effect;
 mod event;
@@ -115,7 +116,7 @@ pub struct Engine {
     random: fastrand::Rng,
     effects: VecDeque<Effect>,
     latest: VecDeque<AuditLine>,
-    stale: u64,
+    tally: Tally,
 }
 
 /// How many audit lines the snapshot shows.
@@ -133,7 +134,7 @@ impl Engine {
             random: fastrand::Rng::with_seed(seed),
             effects: VecDeque::new(),
             latest: restored.latest.into(),
-            stale: 0,
+            tally: Tally::default(),
             policy,
         };
         engine.advance(now);
@@ -142,6 +143,7 @@ impl Engine {
 
     /// Takes in something that happened.
     pub fn handle(&mut self, event: Event, now: Now) {
+        self.count(&event);
         match event {
             Event::ServiceUp => self.service_up(now),
             Event::ServiceDown { reason } => self.service_down(reason, now),
@@ -196,10 +198,10 @@ impl Engine {
             .min()
     }
 
-    /// Answers that came too late to be believed.
+    /// What was counted.
     #[must_use]
-    pub const fn stale_answers(&self) -> u64 {
-        self.stale
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// The PC/SC service, for the snapshot.
@@ -239,6 +241,7 @@ impl Engine {
     }
 
     fn publish(&mut self, line: AuditLine) {
+        self.count_outcome(&line);
         self.latest.push_front(line);
         self.latest.truncate(LATEST);
     }

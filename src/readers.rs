@@ -11,6 +11,7 @@
 mod board;
 mod describe;
 mod diff;
+mod errors;
 mod halt;
 mod look;
 mod monitor;
@@ -38,6 +39,7 @@ pub use describe::attributes;
 pub use look::{Cards, Holds, Look, look};
 
 use board::Board;
+use errors::Errors;
 use monitor::{Monitor, Published};
 use probe::Probe;
 use trail::Trail;
@@ -170,6 +172,7 @@ pub struct Readers {
     board: Board,
     monitor: Worker,
     published: Published,
+    errors: Errors,
     probes: BTreeMap<ReaderName, (Worker, Trail)>,
     given_up: Vec<Worker>,
 }
@@ -184,10 +187,11 @@ impl Readers {
         let (observations, receiver) = unbounded_channel();
         let board = Board::default();
         let published = Published::default();
+        let errors = Errors::default();
         let monitor = Worker::spawn("pcsc-monitor", {
-            let (observations, board, published) =
-                (observations.clone(), board.clone(), published.clone());
-            move |halt| Monitor::new(observations, board, published, halt).run()
+            let (observations, board, published, errors) =
+                (observations.clone(), board.clone(), published.clone(), errors.clone());
+            move |halt| Monitor::new(observations, board, published, errors, halt).run()
         })?;
         let readers = Self {
             options,
@@ -195,6 +199,7 @@ impl Readers {
             board,
             monitor,
             published,
+            errors,
             probes: BTreeMap::new(),
             given_up: Vec::new(),
         };
@@ -277,6 +282,12 @@ impl Readers {
         self.given_up.iter().filter(|worker| !worker.has_ended()).count()
     }
 
+    /// Errors of PC/SC so far, by their code.
+    #[must_use]
+    pub fn errors(&self) -> BTreeMap<String, u64> {
+        self.errors.so_far()
+    }
+
     /// Asks cards this from the next probe on.
     pub fn set_probing(&mut self, probing: Probing) {
         self.options.probing = probing;
@@ -325,6 +336,7 @@ impl Readers {
             plan: self.options.probing.plan(atr),
             deadline: Instant::now() + self.options.probe_deadline,
             board: self.board.clone(),
+            errors: self.errors.clone(),
             trail: trail.clone(),
         };
         let observations = self.observations.clone();

@@ -1,10 +1,11 @@
 //! What people ask on the control socket.
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
-use crate::domain::{ChainPiece, EntryId, OutboxView, Snapshot};
+use crate::domain::{ChainPiece, EntryId, Metrics, OutboxView, Snapshot};
 use crate::engine::{Event, Refusal, Taken};
 use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
 use crate::telemetry::Chain;
@@ -14,6 +15,7 @@ impl App {
     pub(super) fn answer(&mut self, request: Request) {
         match request {
             Request::Snapshot(reply) => send(reply, self.snapshot()),
+            Request::Metrics(reply) => send(reply, self.metrics()),
             Request::Entries(reply) => send(reply, self.engine.entry_views(now())),
             Request::Act { entry, act, by, reply } => self.act(entry, act, &by, reply),
             Request::Audit(query, reply) => self.audit(&query, reply),
@@ -32,6 +34,17 @@ impl App {
             outbox: self.outbox_view(),
             latest: self.engine.latest(),
             damage: self.damage.clone(),
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        Metrics {
+            at: Timestamp::now(),
+            state: self.snapshot(),
+            tally: self.engine.tally().clone(),
+            calls: self.calls.clone(),
+            pcsc_errors: self.readers.errors(),
+            stuck_threads: self.readers.abandoned(),
         }
     }
 

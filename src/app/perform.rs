@@ -4,7 +4,9 @@
 //! order; only their answers, and the calls to CM, come later.
 
 use std::future::Future;
+use std::time::Instant;
 
+use super::calls::Done;
 use super::{App, report};
 use crate::domain::{
     AuditLine, Decision, EntryId, Identity, InsertionId, ReaderName, RecordId, RequestId,
@@ -84,45 +86,52 @@ impl App {
 
     fn look_up(&self, entry: EntryId, identity: Identity) {
         let remote = self.remote.clone();
-        self.later(async move {
-            Some(Event::LookedUp { entry, result: remote.lookup(&identity).await })
-        });
+        self.ask(async move { Event::LookedUp { entry, result: remote.lookup(&identity).await } });
     }
 
     fn read_back(&self, entry: EntryId, record: RecordId) {
         let remote = self.remote.clone();
-        self.later(
-            async move { Some(Event::ReadBack { entry, result: remote.record(record).await }) },
-        );
+        self.ask(async move { Event::ReadBack { entry, result: remote.record(record).await } });
     }
 
     fn push(&self, entry: EntryId, decision: Decision) {
         let remote = self.remote.clone();
-        self.later(async move {
-            Some(Event::Pushed { entry, result: remote.set_status(&decision).await })
-        });
+        self.ask(
+            async move { Event::Pushed { entry, result: remote.set_status(&decision).await } },
+        );
     }
 
     fn read_request(&self, entry: EntryId, request: RequestId) {
         let remote = self.remote.clone();
-        self.later(async move {
-            Some(Event::RequestRead { entry, result: remote.request_status(request).await })
+        self.ask(async move {
+            Event::RequestRead { entry, result: remote.request_status(request).await }
         });
     }
 
     fn complete(&self, entry: EntryId, request: RequestId) {
         let remote = self.remote.clone();
-        self.later(async move {
-            Some(Event::Completed { entry, result: remote.complete(request).await })
-        });
+        self.ask(async move { Event::Completed { entry, result: remote.complete(request).await } });
     }
 
     /// Runs beside the loop; what comes of it comes back as an event.
     fn later(&self, work: impl Future<Output = Option<Event>> + Send + 'static) {
+        self.spawn(async move { work.await.map(|event| Done { event, took: None }) });
+    }
+
+    /// The same, for a call to CM: how long it took comes back too.
+    fn ask(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let asked = Instant::now();
+        self.spawn(async move {
+            let event = work.await;
+            Some(Done { event, took: Some(asked.elapsed()) })
+        });
+    }
+
+    fn spawn(&self, work: impl Future<Output = Option<Done>> + Send + 'static) {
         let events = self.events.clone();
         tokio::spawn(async move {
-            if let Some(event) = work.await
-                && events.send(event).is_err()
+            if let Some(done) = work.await
+                && events.send(done).is_err()
             {
                 tracing::debug!("The loop has ended; the answer is dropped");
             }

@@ -151,6 +151,7 @@ pub(super) fn keep_until_restart(old: &Settings, new: &mut Settings) -> Vec<&'st
     keep("outbox.path", old.outbox.path != new.outbox.path);
     keep("outbox.max_entries", old.outbox.max_entries != new.outbox.max_entries);
     keep("control.socket", old.control.socket != new.control.socket);
+    keep("control.metrics_listen", old.control.metrics_listen != new.control.metrics_listen);
     keep("log.level", old.log.level != new.log.level);
     keep("log.format", old.log.format != new.log.format);
     new.station.clone_from(&old.station);

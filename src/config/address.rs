@@ -1,6 +1,6 @@
 //! Addresses: of CM, of a token endpoint, of a proxy; with nothing in them that could lead elsewhere.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use toml::Value;
 
@@ -89,6 +89,20 @@ fn not_an_endpoint(url: &str) -> Fault {
 fn not_a_proxy(url: &str) -> Fault {
     let remedy = r#"write it like "http://proxy.example.com:3128", or "none""#;
     Fault::new(format!("{} is not the address of a proxy", shown(url)), remedy)
+}
+
+/// An address and port that only this machine reaches.
+pub(super) fn own_port(value: &Value) -> Result<SocketAddr, Fault> {
+    const LIKE: &str = r#"write it like "127.0.0.1:9475" or "[::1]:9475""#;
+    let given = text(value)?;
+    let address: SocketAddr = given
+        .parse()
+        .map_err(|_| Fault::new(format!("{} is no address and port", quote(given)), LIKE))?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    let what = format!("{} can be reached from other machines", quote(given));
+    Err(Fault::new(what, format!("{LIKE}; whoever asks from elsewhere comes through a proxy")))
 }
 
 fn not_a_url(url: &str) -> Fault {

@@ -195,6 +195,7 @@ pub static KEYS: &[Key] = &[
     Key::new("audit.keep", Text, Value(r#""400d""#), "How long the audit trail keeps a line, from 1d to 100years; a line whose entry waits stays."),
 
     Key::new("control.socket", Text, Value(r#""/run/cardbridge/control.sock""#), "The Unix socket of `cardbridge status`, `outbox` and `audit`."),
+    Key::new("control.metrics_listen", Text, Unset, "An address and port of this machine's own at which monitoring gets `/metrics` without the socket.").shown(r#""127.0.0.1:9475""#),
 
     Key::new("log.level", Text, Value(r#""info""#), "What is worth a line: `error`, `warn`, `info`, `debug` or `trace`."),
     Key::new("log.format", Text, Value(r#""auto""#), "How a line looks: `text`, `json`, `journald` with every value a field, or `auto`: `journald` where standard error is the journal, else `text`."),

@@ -62,7 +62,8 @@ pub(super) fn read(
     );
     let outbox = outbox(&mut scope);
     let keep = scope.required("audit.keep", duration(KEEP));
-    let control = apart(&mut scope, &outbox);
+    let socket = apart(&mut scope, &outbox);
+    let metrics_listen = scope.optional("control.metrics_listen", address::own_port);
     let log = log(&mut scope);
 
     let cards = cards::rules(tree, report);
@@ -78,7 +79,7 @@ pub(super) fn read(
         rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },
         outbox: outbox?,
         audit: AuditSettings { keep: keep? },
-        control: ControlSettings { socket: control? },
+        control: ControlSettings { socket: socket?, metrics_listen: metrics_listen? },
         log: log?,
     })
 }

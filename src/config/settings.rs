@@ -1,5 +1,6 @@
 //! What is meant by a configuration: the validated twin of its text.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -179,6 +180,8 @@ pub struct AuditSettings {
 pub struct ControlSettings {
     /// Its Unix socket; the path fits into a socket address.
     pub socket: PathBuf,
+    /// An address of this machine's own at which monitoring may ask what was counted.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// The log.

@@ -1,5 +1,5 @@
-//! Keeps whoever connects to the socket from taking the daemon's descriptors away from its cards:
-//! so many connections at a time, each for so long.
+//! Keeps whoever connects from taking the daemon's descriptors away from its cards: so many
+//! connections at a time, each for so long.
 
 use std::io;
 use std::pin::Pin;
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::unix::{SocketAddr, UCred};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
+use tokio::net::unix::UCred;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
@@ -21,46 +21,48 @@ const CONNECTIONS: usize = 64;
 const LIFETIME: Duration = Duration::from_secs(4);
 
 /// A listener that waits with the next connection until there is room for it.
-pub(super) struct Guarded {
-    listener: UnixListener,
+pub(super) struct Guarded<L> {
+    listener: L,
     room: Arc<Semaphore>,
 }
 
-impl Guarded {
-    pub(super) fn new(listener: UnixListener) -> Self {
+impl<L> Guarded<L> {
+    pub(super) fn new(listener: L) -> Self {
         Self { listener, room: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 }
 
-impl Listener for Guarded {
-    type Io = Connection;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for Guarded<L> {
+    type Io = Connection<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         // The semaphore is never closed, so that there is always a permit in the end.
         let permit = Arc::clone(&self.room).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         (Connection { stream, end: Box::pin(sleep(LIFETIME)), _permit: permit }, address)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<Self::Addr> {
         self.listener.local_addr()
     }
 }
 
 /// A connection that ends when its time is over.
-pub(super) struct Connection {
-    stream: UnixStream,
+pub(super) struct Connection<S> {
+    stream: S,
     end: Pin<Box<Sleep>>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Connection {
+impl Connection<UnixStream> {
     /// Who is on the other end, as the kernel knows.
     pub(super) fn peer_cred(&self) -> io::Result<UCred> {
         self.stream.peer_cred()
     }
+}
 
+impl<S> Connection<S> {
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         self.end.as_mut().poll(cx).is_ready()
     }
@@ -70,7 +72,7 @@ fn over() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the connection lasted too long")
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -83,7 +85,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,6 +1,7 @@
-//! The server's half: routes, and the socket file.
+//! The server's half: routes, the socket file, and the port for monitoring.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -8,15 +9,15 @@ use axum::Json;
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as Segment, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use super::guard::Guarded;
-use super::{Act, ActError, AuditError, Request};
+use super::{Act, ActError, AuditError, Request, exposition};
 use crate::domain::{ChainPiece, EntryId, EntryView, Snapshot};
 use crate::wire::control::{AuditPage, AuditQuery, Done, Problem, VerifyQuery};
 
@@ -27,7 +28,9 @@ const QUEUE: usize = 32;
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    daemon: Loop,
     task: tokio::task::JoinHandle<()>,
+    monitoring: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Why nobody can be answered on the socket.
@@ -39,6 +42,9 @@ pub enum BindError {
     /// The file cannot be made.
     #[error("cannot make the socket {}", .0.display())]
     Socket(PathBuf, #[source] io::Error),
+    /// The port cannot be had.
+    #[error("cannot listen on {0}")]
+    Port(SocketAddr, #[source] io::Error),
 }
 
 impl Server {
@@ -53,14 +59,27 @@ impl Server {
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
         let (requests, receiver) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(answer(listener, requests));
-        Ok((Self { path: path.to_owned(), task }, receiver))
+        let daemon = Loop(requests);
+        let task = tokio::spawn(answer(listener, daemon.clone()));
+        Ok((Self { path: path.to_owned(), daemon, task, monitoring: None }, receiver))
+    }
+
+    /// Answers on a port too, with what is counted and nothing else; tells the address.
+    pub async fn monitor_on(&mut self, address: SocketAddr) -> Result<SocketAddr, BindError> {
+        let failed = |error| BindError::Port(address, error);
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        self.monitoring = Some(tokio::spawn(monitoring(listener, self.daemon.clone())));
+        Ok(bound)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(monitoring) = &self.monitoring {
+            monitoring.abort();
+        }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(%error, "Control socket was not removed");
         }
@@ -83,8 +102,19 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
-async fn answer(listener: UnixListener, requests: mpsc::Sender<Request>) {
+async fn monitoring(listener: TcpListener, daemon: Loop) {
     let routes = axum::Router::new()
+        .route("/metrics", get(metrics))
+        .fallback(async || Trouble::nothing("only /metrics is here"))
+        .with_state(daemon);
+    if let Err(error) = axum::serve(Guarded::new(listener), routes).await {
+        tracing::error!(%error, "Port for monitoring is lost");
+    }
+}
+
+async fn answer(listener: UnixListener, daemon: Loop) {
+    let routes = axum::Router::new()
+        .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/outbox", get(outbox))
         .route("/v1/outbox/{id}", get(entry))
@@ -96,7 +126,7 @@ async fn answer(listener: UnixListener, requests: mpsc::Sender<Request>) {
         .method_not_allowed_fallback(async || {
             Trouble(StatusCode::METHOD_NOT_ALLOWED, "no such method here".to_owned())
         })
-        .with_state(Loop(requests));
+        .with_state(daemon);
     let service = routes.into_make_service_with_connect_info::<Peer>();
     if let Err(error) = axum::serve(Guarded::new(listener), service).await {
         tracing::error!(%error, "Control socket is lost");
@@ -107,8 +137,8 @@ async fn answer(listener: UnixListener, requests: mpsc::Sender<Request>) {
 #[derive(Debug, Clone)]
 struct Peer(String);
 
-impl Connected<IncomingStream<'_, Guarded>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Guarded>) -> Self {
+impl Connected<IncomingStream<'_, Guarded<UnixListener>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Guarded<UnixListener>>) -> Self {
         let peer = stream.io().peer_cred();
         Self(peer.map_or_else(|_| "unknown user".to_owned(), |peer| format!("uid {}", peer.uid())))
     }
@@ -142,6 +172,11 @@ impl Loop {
 
 async fn status(State(daemon): State<Loop>) -> Result<Json<Snapshot>, Trouble> {
     Ok(Json(daemon.ask(Request::Snapshot).await?))
+}
+
+async fn metrics(State(daemon): State<Loop>) -> Result<impl IntoResponse, Trouble> {
+    let metrics = daemon.ask(Request::Metrics).await?;
+    Ok(([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], exposition::text(&metrics)))
 }
 
 async fn outbox(State(daemon): State<Loop>) -> Result<Json<Vec<EntryView>>, Trouble> {

@@ -7,7 +7,9 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
-use crate::domain::{LinkView, OutboxView, ServiceView};
+use crate::domain::{
+    Call, Calls, LinkView, Metrics, OutboxView, Outcome, ParkReason, ServiceView, Tally,
+};
 
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -29,6 +31,29 @@ fn snapshot() -> Snapshot {
     }
 }
 
+fn metrics() -> Metrics {
+    let mut calls = Calls::default();
+    calls.count(Call::Lookup, None, std::time::Duration::from_millis(1500));
+    let mut tally = Tally::default();
+    tally.outcomes.insert(Outcome::Parked(ParkReason::Refused), 3);
+    let state = Snapshot {
+        outbox: OutboxView {
+            waiting: 2,
+            oldest: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+            ..snapshot().outbox
+        },
+        ..snapshot()
+    };
+    Metrics {
+        at: "2026-01-01T01:00:00Z".parse().unwrap(),
+        state,
+        tally,
+        calls,
+        pcsc_errors: [("NoService".to_owned(), 4)].into(),
+        stuck_threads: 0,
+    }
+}
+
 fn piece() -> ChainPiece {
     ChainPiece { lines: 7, faults: vec![], anchor: None, head: None, next: Some("16".to_owned()) }
 }
@@ -39,6 +64,7 @@ fn serve(mut requests: Receiver<Request>) {
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Snapshot(reply) => drop(reply.send(snapshot())),
+                Request::Metrics(reply) => drop(reply.send(metrics())),
                 Request::Entries(reply) => drop(reply.send(vec![])),
                 Request::Act { entry, act, by, reply } => {
                     assert!(by.starts_with("uid "), "{by}");
@@ -90,6 +116,56 @@ async fn the_client_gets_what_the_loop_answers() {
     let after = VerifyQuery { after: Some("9.aa.bb".to_owned()) };
     assert_eq!(client.verify(&after).await.unwrap(), piece());
     assert_eq!(client.act(EntryId::new(1), Act::Retry).await.unwrap().done, "retried");
+}
+
+#[tokio::test]
+async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_there() {
+    let (_dir, path) = place();
+    let (mut server, requests) = Server::bind(&path).unwrap();
+    let address = server.monitor_on("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    serve(requests);
+    let get = |what: &str| format!("GET {what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let on_port = async |what: &str| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(get(what).as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for answer in [raw(&path, get("/metrics").as_bytes()).await, on_port("/metrics").await] {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
+        for line in [
+            "cardbridge_outbox_entries{state=\"waiting\"} 2",
+            "cardbridge_outbox_oldest_age_seconds 3600",
+            "cardbridge_outcomes_total{outcome=\"parked\",reason=\"refused\"} 3",
+            "cardbridge_outcomes_total{outcome=\"updated\",reason=\"\"} 0",
+            "cardbridge_cm_call_duration_seconds_sum{call=\"lookup\"} 1.5",
+            "cardbridge_pcsc_errors_total{code=\"NoService\"} 4",
+        ] {
+            assert!(answer.lines().any(|it| it == line), "{line}: {answer}");
+        }
+        assert!(!answer.contains("\ncardbridge_cm_up "), "nobody has asked CM");
+    }
+    for other in ["/", "/v1/status", "/v1/outbox"] {
+        let answer = on_port(other).await;
+        assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("desk-3"), "{answer}");
+    }
+    drop(server);
+    let gone = async || tokio::net::TcpStream::connect(address).await.is_err();
+    while !gone().await {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_has_is_told() {
+    let (_dir, path) = place();
+    let (mut server, _requests) = Server::bind(&path).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = server.monitor_on(address).await.unwrap_err();
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
 }
 
 #[tokio::test]

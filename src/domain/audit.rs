@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
-    NotIdentifiedReason, Outcome, ReaderName, RecordId, RequestId, Serial, Settlement, Trigger,
+    NotIdentifiedReason, Outcome, ParkReason, ReaderName, RecordId, RequestId, Serial, Settlement,
+    Trigger,
 };
 
 /// What an audit line is about.
@@ -102,6 +103,16 @@ pub struct AuditLine {
 }
 
 impl AuditLine {
+    /// The outcome, where the line is about one.
+    #[must_use]
+    pub fn settled_as(&self) -> Option<Outcome> {
+        let reason = |outcome: Outcome| outcome.park_reason().map(ParkReason::as_str);
+        let is = |outcome: &Outcome| {
+            outcome.as_str() == self.outcome && reason(*outcome) == self.reason.as_deref()
+        };
+        Outcome::ALL.into_iter().find(|outcome| self.kind == AuditKind::Outcome && is(outcome))
+    }
+
     /// The line of a settled entry.
     #[must_use]
     pub fn settled(station: &str, entry: EntryId, draft: &Draft, end: &Settlement) -> Self {

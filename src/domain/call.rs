@@ -88,6 +88,17 @@ impl CallError {
         }
     }
 
+    /// The kind as one word: `refused`, `failed`, `wrong-answer`, or how CM is away.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Away { reason, .. } => reason.as_str(),
+            Self::Failed { .. } => "failed",
+            Self::Refused { .. } => "refused",
+            Self::WrongAnswer { .. } => "wrong-answer",
+        }
+    }
+
     /// Which kind of away it is, where it is one.
     #[must_use]
     pub const fn away(&self) -> Option<AwayReason> {

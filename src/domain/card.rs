@@ -283,7 +283,7 @@ impl NotIdentified {
 }
 
 /// Why a card's identity is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NotIdentifiedReason {
     /// No family that is switched on recognised it.
@@ -305,6 +305,18 @@ pub enum NotIdentifiedReason {
 }
 
 impl NotIdentifiedReason {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::UnknownFamily,
+        Self::NoId,
+        Self::Mute,
+        Self::Busy,
+        Self::Removed,
+        Self::Timeout,
+        Self::Skipped,
+        Self::Failed,
+    ];
+
     /// The name in output.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

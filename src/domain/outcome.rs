@@ -24,6 +24,22 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome, with every reason to park.
+    pub const ALL: [Self; 12] = [
+        Self::Updated,
+        Self::AlreadySet,
+        Self::NothingToDo,
+        Self::UnknownCard,
+        Self::Superseded,
+        Self::Parked(ParkReason::Refused),
+        Self::Parked(ParkReason::Ambiguous),
+        Self::Parked(ParkReason::AtrMismatch),
+        Self::Parked(ParkReason::Rejected),
+        Self::Parked(ParkReason::WrongAnswer),
+        Self::Parked(ParkReason::Expired),
+        Self::Discarded,
+    ];
+
     /// The name in output; why an entry is parked is told beside it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

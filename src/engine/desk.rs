@@ -350,7 +350,7 @@ impl Engine {
         now: Now,
     ) {
         let Some(slot) = self.desk.readers.get_mut(reader) else {
-            self.stale += 1;
+            self.tally.stale_answers += 1;
             return;
         };
         let (presence, seen) = match &slot.card {
@@ -363,11 +363,12 @@ impl Engine {
             | Card::Reading { .. }
             | Card::Identified { .. }
             | Card::NotIdentified { .. } => {
-                self.stale += 1;
+                self.tally.stale_answers += 1;
                 return;
             }
         };
         let place = slot.place.clone();
+        self.count_probe(&result);
         match result {
             Ok(identity) => match self.resume(&presence, &identity) {
                 Resumed::Known => {}

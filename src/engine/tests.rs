@@ -4,6 +4,7 @@ pub(super) mod world;
 
 mod clocks;
 mod completing;
+mod counting;
 mod crashes;
 mod described;
 mod knocks;

@@ -13,6 +13,7 @@ use crate::domain::ReaderName;
 use super::Observation;
 use super::board::Board;
 use super::diff::Table;
+use super::errors::Errors;
 use super::halt::Halt;
 use super::trouble::on_service;
 use super::wait::{Doorbell, Ring, Seen, list, look};
@@ -47,6 +48,7 @@ pub(super) struct Monitor {
     observations: UnboundedSender<Observation>,
     board: Board,
     published: Published,
+    errors: Errors,
     halt: Halt,
     table: Table,
     service: Service,
@@ -80,10 +82,11 @@ impl Monitor {
         observations: UnboundedSender<Observation>,
         board: Board,
         published: Published,
+        errors: Errors,
         halt: Halt,
     ) -> Self {
         let service = Service::Untold { failures: 0 };
-        Self { observations, board, published, halt, table: Table::new(), service }
+        Self { observations, board, published, errors, halt, table: Table::new(), service }
     }
 
     /// Watches until told to end.
@@ -114,7 +117,7 @@ impl Monitor {
     }
 
     fn tell_down(&mut self, error: Error) -> Result<(), Stop> {
-        let reason = on_service(error);
+        let reason = on_service(self.errors.count(error));
         debug!(error = %error, "pcscd is not to be had");
         match &mut self.service {
             Service::Untold { failures: failures @ 0 } => {

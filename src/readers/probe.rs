@@ -19,6 +19,7 @@ use crate::domain::{
 use super::Observation;
 use super::board::Board;
 use super::diff::{Look, Occupant};
+use super::errors::Errors;
 use super::halt::Halt;
 use super::trail::Trail;
 use super::transport::{Limits, Transport};
@@ -60,6 +61,7 @@ pub(super) struct Probe {
     pub(super) plan: Plan,
     pub(super) deadline: Instant,
     pub(super) board: Board,
+    pub(super) errors: Errors,
     pub(super) trail: Trail,
 }
 
@@ -179,7 +181,7 @@ impl Probe {
             self.check_wanted(halt)?;
             let error = match establish() {
                 Ok(context) => return Ok(context),
-                Err(error) => error,
+                Err(error) => self.errors.count(error),
             };
             debug!(reader = %self.reader, error = %error, "No connection to read the card on");
             match pauses.next() {
@@ -199,7 +201,7 @@ impl Probe {
             self.check_wanted(halt)?;
             let error = match context.connect(name, ShareMode::Shared, PROTOCOLS) {
                 Ok(card) => return Ok(card),
-                Err(error) => error,
+                Err(error) => self.errors.count(error),
             };
             let pause = if is_mute(error) { mute.take() } else { None };
             match pause {
@@ -226,9 +228,11 @@ impl Probe {
         card: &mut Card,
         (in_use, halt): (bool, &Halt),
     ) -> Result<Verdict, Interrupted> {
-        let transaction = card.transaction().map_err(interruption)?;
+        let counted = |error| interruption(self.errors.count(error));
+        let transaction = card.transaction().map_err(counted)?;
         let limits = Limits { reader: &self.reader, deadline: self.deadline, halt };
-        let mut transport = Transport::new(&transaction, limits, &self.trail)?;
+        let kept = (&self.trail, &self.errors);
+        let mut transport = Transport::new(&transaction, limits, kept)?;
         let mut inventory = Inventory::default();
         let subject = Subject { atr: &self.atr, plan: &self.plan, in_use };
         let verdict = match card::identify(&mut transport, subject, &mut inventory) {
@@ -275,8 +279,8 @@ impl Probe {
     }
 
     fn look(&self, context: &Context) -> Result<Option<Seen>, Interrupted> {
-        let looks =
-            wait::look(context, std::slice::from_ref(&self.reader)).map_err(interruption)?;
+        let looks = wait::look(context, std::slice::from_ref(&self.reader))
+            .map_err(|error| interruption(self.errors.count(error)))?;
         Ok(looks.into_iter().next())
     }
 }

@@ -9,6 +9,7 @@ use tracing::trace;
 use crate::card::{Command, Interrupted, MAX_COMMANDS, Protocol, Transmit};
 use crate::domain::ReaderName;
 
+use super::errors::Errors;
 use super::halt::Halt;
 use super::trail::Trail;
 use super::trouble::{interruption, on_card};
@@ -25,6 +26,7 @@ pub(super) struct Transport<'a> {
     protocol: Protocol,
     limits: Limits<'a>,
     trail: &'a Trail,
+    errors: &'a Errors,
 }
 
 /// What ends a probe from outside.
@@ -43,10 +45,10 @@ impl<'a> Transport<'a> {
     pub(super) fn new(
         transaction: &'a Transaction<'a>,
         limits: Limits<'a>,
-        trail: &'a Trail,
+        (trail, errors): (&'a Trail, &'a Errors),
     ) -> Result<Self, Interrupted> {
-        let protocol = protocol(transaction)?;
-        Ok(Self { transaction, protocol, limits, trail })
+        let protocol = protocol(transaction, errors)?;
+        Ok(Self { transaction, protocol, limits, trail, errors })
     }
 }
 
@@ -78,7 +80,7 @@ impl Transmit for Transport<'_> {
             // Some drivers call it a success when the card is torn out under a command.
             Ok(response) if response.len() < STATUS_WORD => Err(Interrupted::Reset),
             Ok(response) => Ok(response),
-            Err(error) => Err(interruption(error)),
+            Err(error) => Err(interruption(self.errors.count(error))),
         }
     }
 
@@ -88,9 +90,10 @@ impl Transmit for Transport<'_> {
 }
 
 /// The protocol that the connection ended up with; the crate keeps it to itself.
-fn protocol(transaction: &Transaction<'_>) -> Result<Protocol, Interrupted> {
+fn protocol(transaction: &Transaction<'_>, errors: &Errors) -> Result<Protocol, Interrupted> {
     let (mut name, mut atr) = ([0; NAME_SPACE], [0; pcsc::MAX_ATR_SIZE]);
-    let status = transaction.status2(&mut name, &mut atr).map_err(interruption)?;
+    let status = transaction.status2(&mut name, &mut atr);
+    let status = status.map_err(|error| interruption(errors.count(error)))?;
     agreed(status.protocol2())
 }
 

@@ -92,6 +92,7 @@ const PURE_PATHS: &[&str] = &[
     "std::net::IpAddr",
     "std::net::Ipv4Addr",
     "std::net::Ipv6Addr",
+    "std::net::SocketAddr",
     "std::num",
     "std::ops",
     "std::path::Path",

@@ -19,6 +19,7 @@ mod journal;
 mod judges;
 mod kills;
 mod manager;
+mod metrics;
 mod network;
 mod outages;
 mod removals;

@@ -89,6 +89,12 @@ fn values_that_make_no_sense_are_refused_with_a_remedy() {
     assert_snapshot!(line("[outbox]\nretry_max = \"500ms\""), @"/etc/cardbridge/cardbridge.toml: outbox.retry_max: 500ms is shorter than outbox.retry_min, 1s; raise it, or lower the other");
     assert_snapshot!(line("[outbox]\npath = \"outbox.db\""), @r#"/etc/cardbridge/cardbridge.toml: outbox.path: "outbox.db" is not an absolute path; write the whole path from / on"#);
     assert_snapshot!(line("[audit]\nkeep = \"400s\""), @r#"/etc/cardbridge/cardbridge.toml: audit.keep: "400s" is too short; give a duration from 1day to 100years"#);
+    let listen = |at: &str| format!("[control]\nmetrics_listen = \"{at}\"");
+    assert_snapshot!(line(&listen("9475")), @r#"/etc/cardbridge/cardbridge.toml: control.metrics_listen: "9475" is no address and port; write it like "127.0.0.1:9475" or "[::1]:9475""#);
+    assert_snapshot!(line(&listen("0.0.0.0:9475")), @r#"/etc/cardbridge/cardbridge.toml: control.metrics_listen: "0.0.0.0:9475" can be reached from other machines; write it like "127.0.0.1:9475" or "[::1]:9475"; whoever asks from elsewhere comes through a proxy"#);
+    for other in ["192.0.2.1:80", "[::]:80", "[::ffff:127.0.0.1]:80", "localhost:80", "127.0.0.1"] {
+        assert!(line(&listen(other)).contains("control.metrics_listen"), "{other}");
+    }
     assert_snapshot!(line("[control]\nsocket = \"/run/\""), @"/etc/cardbridge/cardbridge.toml: control.socket: is the path of a directory; write the path of a file");
     assert_snapshot!(line("[cards]\nskip_atr = [\"3b 8d\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.skip_atr[1]: "3b 8d" is no ATR: ' ' is neither a hex digit nor ?; write the ATR as hex digits without blanks, ? for any one digit"#);
     assert_snapshot!(line("[cards]\nskip_atr = \"3b8d\""), @"/etc/cardbridge/cardbridge.toml: cards.skip_atr: is a string, not a list; put it in [ ]");

@@ -21,7 +21,7 @@ impl Engine {
                     entry.step = Step::Idle;
                 }
                 self.queue.busy.retain(|_, busy| *busy != id);
-                self.stale += 1;
+                self.tally.stale_answers += 1;
                 None
             }
         }
@@ -63,6 +63,7 @@ impl Engine {
         });
         let (retry, random) = (self.policy.retry, &mut self.random);
         let notice = self.link.away(id, (error, of_update), retry, random, now);
+        self.tally.cm_outages += u64::from(notice.is_some());
         self.effects.extend(notice.map(Effect::Tell));
     }
 

@@ -136,7 +136,7 @@ fn an_identity_that_comes_after_the_card_left_is_not_believed() {
     world.remove("Left");
     world.run(HOUR);
     assert_eq!(world.entries(), 0);
-    assert_eq!(world.engine.stale_answers(), 1);
+    assert_eq!(world.engine.tally().stale_answers, 1);
     assert!(world.engine.reader_views().iter().all(|view| view.card == CardView::Empty));
     assert_eq!(world.disk.audit.len(), 1);
     assert_eq!(world.disk.audit[0].reason.as_deref(), Some("removed"));

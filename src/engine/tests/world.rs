@@ -336,11 +336,11 @@ impl World {
     fn deliver(&mut self, seq: u64) {
         let at = self.inbox.iter().position(|(_, is, _)| *is == seq).unwrap();
         let (_, _, event) = self.inbox.remove(at);
-        let stale = self.engine.stale_answers();
+        let stale = self.engine.tally().stale_answers;
         self.note_wish_to_be_left_alone(&event);
         self.note_answer(&event);
         self.engine.handle(event.clone(), self.now);
-        if self.engine.stale_answers() == stale {
+        if self.engine.tally().stale_answers == stale {
             self.note_what_it_said(&event);
         }
         self.perform_all();

@@ -19,7 +19,8 @@ fn probe(deadline: Duration) -> Probe {
     });
     let deadline = Instant::now() + deadline;
     let plan = Probing::default().plan(&atr);
-    Probe { reader, insertion, atr, event_count: 1, plan, deadline, board, trail: Trail::default() }
+    let (errors, trail) = (Errors::default(), Trail::default());
+    Probe { reader, insertion, atr, event_count: 1, plan, deadline, board, errors, trail }
 }
 
 #[test]

@@ -1,0 +1,47 @@
+//! Calls to CM, counted when they come back.
+
+use std::time::Duration;
+
+use crate::domain::{Call, CallError, Calls};
+use crate::engine::Event;
+
+/// What came of an effect.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) event: Event,
+    /// How long it took; for calls to CM only.
+    pub(super) took: Option<Duration>,
+}
+
+/// Counts it, if it is a call.
+pub(super) fn count(calls: &mut Calls, done: &Done) {
+    if let (Some(took), Some((call, error))) = (done.took, call(&done.event)) {
+        calls.count(call, error, took);
+    }
+}
+
+/// What was asked for, and why it was not had.
+fn call(event: &Event) -> Option<(Call, Option<&CallError>)> {
+    match event {
+        Event::LookedUp { result, .. } => Some((Call::Lookup, result.as_ref().err())),
+        Event::ReadBack { result, .. } => Some((Call::ReadRecord, result.as_ref().err())),
+        Event::Pushed { result, .. } => Some((Call::SetStatus, result.as_ref().err())),
+        Event::RequestRead { result, .. } => Some((Call::ReadRequest, result.as_ref().err())),
+        Event::Completed { result, .. } => Some((Call::CompleteRequest, result.as_ref().err())),
+        Event::ServiceUp
+        | Event::ServiceDown { .. }
+        | Event::ServiceSettled
+        | Event::Attached { .. }
+        | Event::Detached { .. }
+        | Event::CardPresent(_)
+        | Event::CardMute { .. }
+        | Event::CardRemoved { .. }
+        | Event::Probed { .. }
+        | Event::Appended { .. }
+        | Event::Saved { .. }
+        | Event::Settled { .. }
+        | Event::Unparked { .. }
+        | Event::Noted(_)
+        | Event::Reconfigured(_) => None,
+    }
+}

@@ -1,0 +1,79 @@
+//! What is counted is what happened, once.
+
+use super::world::cm::{Mood, RETIRE};
+use super::world::disk::Verb;
+use super::world::{HOUR, SECOND, World};
+use crate::domain::{
+    Family, InsertionId, NotIdentified, NotIdentifiedReason, Outcome, ParkReason, Probed,
+};
+use crate::engine::Event;
+
+#[test]
+fn cards_probes_and_outcomes_are_counted_once() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.insert("Left", 1);
+    world.run(SECOND);
+    world.remove("Left");
+    world.insert("Left", 2);
+    world.run(SECOND);
+    let tally = world.engine.tally();
+    assert_eq!((tally.insertions, tally.removals, tally.mute), (2, 1, 0));
+    assert_eq!(tally.probes.get(&Probed::Identified(Family::Gids)), Some(&2));
+    assert_eq!(tally.outcomes.get(&Outcome::Updated), Some(&1));
+    assert_eq!(tally.outcomes.get(&Outcome::NothingToDo), Some(&1));
+    assert_eq!(tally.outcomes.values().sum::<u64>(), 2);
+}
+
+#[test]
+fn an_answer_about_a_card_that_is_gone_is_no_probe_that_counts() {
+    let mut world = World::new();
+    let why = NotIdentified::new(NotIdentifiedReason::NoId, String::new());
+    let (reader, insertion) = ("Left".into(), InsertionId::ZERO);
+    world.tell(Event::Probed { reader, insertion, result: Err(why) });
+    let tally = world.engine.tally();
+    assert!(tally.probes.is_empty(), "{tally:?}");
+    assert_eq!(tally.stale_answers, 1);
+}
+
+#[test]
+fn an_outage_is_counted_once_however_long_it_lasts() {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Left", 1);
+    world.run(HOUR);
+    assert_eq!(world.engine.tally().cm_outages, 1);
+    world.cm.mood = Mood::Fine;
+    world.run(HOUR);
+    world.cm.mood = Mood::Away;
+    world.insert("Right", 2);
+    world.run(HOUR);
+    assert_eq!(world.engine.tally().cm_outages, 2);
+}
+
+#[test]
+fn parking_is_counted_by_its_reason() {
+    let mut world = World::new();
+    world.cm.request(1, RETIRE);
+    world.cm.mood = Mood::Refusing;
+    world.insert("Left", 1);
+    world.run(SECOND);
+    let parked = Outcome::Parked(ParkReason::Refused);
+    assert_eq!(world.engine.tally().outcomes.get(&parked), Some(&1));
+}
+
+#[test]
+fn a_loss_of_pcscd_is_counted_when_it_was_there_and_refusals_of_the_disk_each_time() {
+    let mut world = World::new();
+    world.restart_service();
+    world.tell(Event::ServiceDown { reason: "gone".to_owned() });
+    world.tell(Event::ServiceDown { reason: "gone otherwise".to_owned() });
+    assert_eq!(world.engine.tally().pcscd_losses, 2);
+
+    world.tell(Event::ServiceUp);
+    world.disk.refuses.insert(Verb::Append);
+    world.tell(Event::Attached { reader: "Left".into() });
+    world.insert("Left", 1);
+    world.run(60 * SECOND);
+    assert!(world.engine.tally().outbox_errors > 1);
+}

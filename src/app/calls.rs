@@ -33,6 +33,7 @@ fn call(event: &Event) -> Option<(Call, Option<&CallError>)> {
         | Event::ServiceSettled
         | Event::Attached { .. }
         | Event::Detached { .. }
+        | Event::Described { .. }
         | Event::CardPresent(_)
         | Event::CardMute { .. }
         | Event::CardRemoved { .. }

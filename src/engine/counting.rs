@@ -23,6 +23,7 @@ impl Engine {
             | Event::ServiceSettled
             | Event::Attached { .. }
             | Event::Detached { .. }
+            | Event::Described { .. }
             | Event::Probed { .. }
             | Event::Appended { .. }
             | Event::LookedUp { .. }

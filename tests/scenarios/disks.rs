@@ -141,7 +141,7 @@ fn a_disk_that_turns_read_only_under_the_daemon_is_told_and_no_entry_claimed() {
         return drop(world.finish());
     }
     world.expect_error("Outbox takes no entries");
-    start_on(&mut world, disk.path(), &mount, "true");
+    start_on(&mut world, disk.path(), &mount, "chmod 1777 .");
     // An error of the file system has the kernel take writes away; only mounting it anew ends that.
     let fail = "device=$(basename \"$(findmnt -no SOURCE .)\") && \
                 echo 1 > /sys/fs/ext4/$device/trigger_fs_error";

@@ -1,6 +1,7 @@
 //! Logs in the journal: a socket of the harness stands where journald's is, in a mount namespace
 //! of the daemon's own. Root is needed.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -164,7 +165,9 @@ fn a_journal_that_goes_leaves_the_lines_on_standard_error_and_takes_them_when_it
 #[test]
 fn a_journal_that_hangs_holds_no_card_up_and_is_told_what_it_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let socket = std::os::unix::net::UnixDatagram::bind(dir.path().join("socket")).unwrap();
+    let path = dir.path().join("socket");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
     let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
     // Its queue holds some ten lines, or some hundreds; one line is waited for when it is full.
     let queue = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap();

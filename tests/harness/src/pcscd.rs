@@ -10,6 +10,8 @@ mod private;
 mod vpcd;
 
 use std::fmt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,6 +110,8 @@ impl Pcscd {
     pub fn start(options: PcscdOptions) -> Result<Self> {
         ensure!(options.readers <= MOST_READERS, "pcscd has room for 16 readers");
         let dir = tempfile::Builder::new().prefix("cb-").tempdir()?;
+        // An agent that runs as another user passes through it to the socket.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
         let mut pcscd = match options.double {
             Double::Vpcd => {
                 let private = Private::prepare(dir.path())?;

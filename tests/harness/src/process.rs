@@ -31,9 +31,14 @@ static SPAWNER: LazyLock<Sender<Job>> = LazyLock::new(|| {
 /// A command that the kernel kills when the harness dies, however it dies.
 #[must_use]
 pub fn mortal(program: impl AsRef<Path>) -> Command {
+    mortal_as(&[], program)
+}
+
+/// The same, with more that `setpriv` is to do before.
+pub(crate) fn mortal_as(setpriv: &[String], program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]);
-    command.arg(program.as_ref());
+    command.args(["--pdeathsig", "KILL"]).args(setpriv);
+    command.arg("--").arg(program.as_ref());
     command
 }
 

@@ -8,6 +8,7 @@
 mod agent;
 mod config;
 mod log;
+mod user;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use crate::process::{Process, signal_pid, wait_until};
 
 pub use agent::Output;
 use config::Config;
+use user::User;
 
 /// How long a start may take: debug builds under strace on a busy machine are
 /// slow.
@@ -44,6 +46,7 @@ pub struct WorldBuilder {
     running_cm: Option<Cm>,
     config: Config,
     environment: Vec<(String, OsString)>,
+    user: Option<User>,
     daemon: bool,
 }
 
@@ -113,6 +116,14 @@ impl WorldBuilder {
         self
     }
 
+    /// Runs the agent as the harness's own user. Else a harness that is root
+    /// runs it as a user without privileges; commands are run as root.
+    #[must_use]
+    pub fn as_own_user(mut self) -> Self {
+        self.user = None;
+        self
+    }
+
     /// Leaves the agent to be started by the scenario.
     #[must_use]
     pub fn without_daemon(mut self) -> Self {
@@ -129,12 +140,19 @@ impl WorldBuilder {
             None => Cm::start(self.cm)?,
         };
         self.config.complete(dir.path(), &cm)?;
+        if let Some(user) = self.user {
+            user.own(dir.path())?;
+            for path in self.config.texts().chain(self.environment.iter().map(|(_, v)| v.clone())) {
+                user::open_up(&path)?;
+            }
+        }
         let mut world = World {
             daemon: None,
             binary: self.binary,
             pcscd: Pcscd::start(self.pcscd)?,
             cm,
             environment: self.environment,
+            user: self.user,
             expected_errors: Vec::new(),
             finished: false,
             dir,
@@ -158,6 +176,7 @@ pub struct World {
     /// The simulated CM.
     pub cm: Cm,
     environment: Vec<(String, OsString)>,
+    user: Option<User>,
     expected_errors: Vec<String>,
     finished: bool,
     dir: TempDir,
@@ -168,6 +187,7 @@ impl World {
     #[must_use]
     pub fn builder(binary: impl AsRef<Path>) -> WorldBuilder {
         WorldBuilder {
+            user: User::for_agent(binary.as_ref()),
             binary: binary.as_ref().to_owned(),
             pcscd: PcscdOptions::default(),
             cm: CmOptions { store: Store::seed(), ..CmOptions::default() },

@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::World;
-use crate::process::{Process, mortal};
+use super::user::User;
+use crate::process::{Process, mortal, mortal_as};
 
 /// A command that takes longer hangs.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -36,13 +37,14 @@ impl Output {
 impl World {
     pub(super) fn daemon_command(&self, prefix: &[&str]) -> Result<Command> {
         let log = File::options().create(true).append(true).open(self.log_path())?;
+        let user = self.user.map(User::arguments).unwrap_or_default();
         let mut command = match prefix {
-            [] => mortal(&self.binary),
+            [] => mortal_as(&user, &self.binary),
             // The agent must also die with the program it runs under.
             [program, args @ ..] => {
                 let mut command = mortal(program);
-                command.args(args).args(["setpriv", "--pdeathsig", "KILL"]);
-                command.arg(&self.binary);
+                command.args(args).args(["setpriv", "--pdeathsig", "KILL"]).args(user);
+                command.arg("--").arg(&self.binary);
                 command
             }
         };

@@ -1,6 +1,7 @@
 //! The agent's configuration file.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -22,6 +23,12 @@ impl Config {
         let (section, key) = key.rsplit_once('.').unwrap_or(("", key));
         let section = self.sections.entry(section.to_owned()).or_default();
         section.insert(key.to_owned(), value.to_owned());
+    }
+
+    /// Every value that is a string, without its quotes.
+    pub(super) fn texts(&self) -> impl Iterator<Item = OsString> {
+        let values = self.sections.values().flat_map(BTreeMap::values);
+        values.filter_map(|value| Some(serde_json::from_str::<String>(value).ok()?.into()))
     }
 
     pub(super) fn append(&mut self, toml: &str) {

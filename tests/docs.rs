@@ -93,6 +93,24 @@ fn every_outcome_and_every_reason_is_explained_where_a_person_looks_for_it() {
 }
 
 #[test]
+fn every_metric_is_in_the_table_and_the_table_has_no_other() {
+    let source = include_str!("../src/control/exposition.rs");
+    let heads = source.split("page.").skip(1);
+    let heads = heads.filter_map(|call| {
+        let heading =
+            ["gauge(", "counter(", "head("].iter().find_map(|it| call.strip_prefix(it))?;
+        heading.split('"').nth(1)
+    });
+    let meant: Vec<_> = heads.map(|name| format!("| `cardbridge_{name}`")).collect();
+    let rows: Vec<_> = below("### Metrics").filter(|line| line.starts_with("| `")).collect();
+    assert!(meant.len() > 15, "{meant:?}");
+    assert_eq!(rows.len(), meant.len(), "{meant:?}");
+    for (row, name) in rows.iter().zip(&meant) {
+        assert!(row.starts_with(name.as_str()), "{row} is not {name}");
+    }
+}
+
+#[test]
 fn the_names_of_numbers_are_those_that_rules_may_use() {
     let numbers = Numbers::default();
     for (section, map) in [

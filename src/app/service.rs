@@ -124,6 +124,8 @@ fn count(number: usize, one: &str, many: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
     use crate::domain::{ReaderAttributes, ReaderName, ReaderRules};
 
@@ -158,9 +160,7 @@ mod tests {
 
     #[test]
     fn the_state_is_told_in_words() {
-        let up =
-            state(ServiceView::Up { since: since() }, LinkView::Up { since: since() }, waiting(3));
-        assert_eq!(words(&up), "2 readers, 1 card, CM reachable, 3 entries waiting");
+        assert_eq!(words(&up(3)), "2 readers, 1 card, CM reachable, 3 entries waiting");
         let down = state(
             ServiceView::Down { since: since(), reason: String::new() },
             LinkView::Away {
@@ -174,6 +174,63 @@ mod tests {
         );
         let said = "no pcscd, CM away (timeout), 1 entry waiting, 2 parked, outbox in trouble";
         assert_eq!(words(&down), said);
+    }
+
+    /// A service under a manager that wants to hear of life every three minutes.
+    fn managed() -> (Service, UnixDatagram, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let notifier = Notifier::new(path.as_os_str(), Some(Duration::from_mins(3))).unwrap();
+        (Service::new(notifier), manager, dir)
+    }
+
+    fn told(manager: &UnixDatagram) -> Vec<String> {
+        let mut buffer = [0; 512];
+        let mut told = Vec::new();
+        while let Ok(length) = manager.recv(&mut buffer) {
+            told.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        told
+    }
+
+    fn up(entries: usize) -> Snapshot {
+        let since = since();
+        state(ServiceView::Up { since }, LinkView::Up { since }, waiting(entries))
+    }
+
+    #[test]
+    fn a_quiet_daemon_wakes_for_its_watchdog_alone_and_says_nothing_new() {
+        let (mut service, manager, _dir) = managed();
+        let began = Instant::now();
+        service.ready(began);
+        service.turned(began, || up(0));
+        assert_eq!(told(&manager).len(), 2, "ready, and the state");
+        for half in 1..4 {
+            let due = service.due().unwrap();
+            assert_eq!(due.duration_since(began), half * Duration::from_secs(90));
+            service.turned(due, || up(0));
+            assert_eq!(told(&manager), ["WATCHDOG=1"]);
+        }
+    }
+
+    #[test]
+    fn a_busy_daemon_tells_its_state_once_a_second_and_the_last_one_for_sure() {
+        let (mut service, manager, _dir) = managed();
+        let began = Instant::now();
+        service.ready(began);
+        for turn in 0..250_u16 {
+            let now = began + u32::from(turn) * Duration::from_millis(10);
+            service.turned(now, || up(turn.into()));
+        }
+        let statuses = told(&manager).iter().filter(|it| it.starts_with("STATUS=")).count();
+        assert_eq!(statuses, 3, "at 0, 1 and 2 s");
+        let due = service.due().unwrap();
+        assert_eq!(due.duration_since(began), Duration::from_secs(3));
+        service.turned(due, || up(250));
+        assert!(told(&manager)[0].ends_with("250 entries waiting"));
+        assert!(service.due().unwrap() > due + APART, "and then there is rest");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Our own and no crate's: the socket is a parameter, so that tests need not write to the
 //! environment, which in a program with threads nothing makes safe.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -58,7 +58,8 @@ impl Notifier {
         })
     }
 
-    fn new(socket: &OsString, watchdog: Option<Duration>) -> io::Result<Self> {
+    /// A manager that listens at this socket, as `NOTIFY_SOCKET` would name it.
+    pub fn new(socket: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
         // An @ stands for the zero byte of an abstract name.
         let address = match socket.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -126,7 +127,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        let notifier = Notifier::new(&path.into_os_string(), None).unwrap();
+        let notifier = Notifier::new(path.as_os_str(), None).unwrap();
         notifier.tell(&[News::Ready, News::Status("2 readers\nREADY=1"), News::Alive]);
         assert_eq!(received(&manager), "READY=1\nSTATUS=2 readers\\u{a}READY=1\nWATCHDOG=1");
     }
@@ -136,7 +137,7 @@ mod tests {
         let name = format!("cardbridge-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
-        let notifier = Notifier::new(&format!("@{name}").into(), None).unwrap();
+        let notifier = Notifier::new(OsStr::new(&format!("@{name}")), None).unwrap();
         notifier.tell(&[News::Stopping]);
         assert_eq!(received(&manager), "STOPPING=1");
     }
@@ -154,7 +155,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let _deaf = UnixDatagram::bind(&path).unwrap();
-        let notifier = Notifier::new(&path.into_os_string(), None).unwrap();
+        let notifier = Notifier::new(path.as_os_str(), None).unwrap();
         let began = std::time::Instant::now();
         let full = (0..100_000).any(|_| {
             let before = began.elapsed();

@@ -176,6 +176,9 @@ fn a_journal_that_hangs_holds_no_card_up_and_is_told_what_it_missed() {
         let inserted = world.insert(0, GidsCard::seed()).unwrap();
         world.wait_for_outcomes(card, LONG).unwrap();
         drop(inserted);
+        let status = || world.cli(&["status", "--json"]).unwrap().json().unwrap();
+        let empty = || status()["readers"][0]["card"]["state"] == "empty";
+        world.wait_until("the reader to be empty", LONG, empty).unwrap();
     }
     socket.set_nonblocking(true).unwrap();
     let mut buffer = vec![0; 1 << 20];

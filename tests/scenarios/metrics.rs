@@ -148,7 +148,9 @@ fn a_port_of_this_machine_has_the_counters_and_one_that_is_taken_keeps_no_card_w
     let log = world.daemon_log();
     let line = log.lines().find(|line| line.contains("Metrics can be asked for")).unwrap();
     let address: SocketAddr = line.rsplit_once("address=").unwrap().1.parse().unwrap();
-    assert!(ask(TcpStream::connect(address).unwrap()).contains("cardbridge_readers 2\n"));
+    let has_readers =
+        || ask(TcpStream::connect(address).unwrap()).contains("cardbridge_readers 2\n");
+    world.wait_until("two readers among the metrics", LONG, has_readers).unwrap();
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let config = std::fs::read_to_string(world.config_path()).unwrap();

@@ -49,6 +49,12 @@ use worker::Worker;
 /// all its clients; with so many stuck, something is wrong that one more thread will not cure.
 pub const MAX_ABANDONED: usize = 16;
 
+/// How many readers may be described at once: as many as pcscd 1.9 has, twice.
+const MAX_DESCRIBING: usize = 32;
+
+/// How long a probe waits for its reader to be described, which takes milliseconds.
+const DESCRIBED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long [`Readers::stop`] waits. The whole daemon has two seconds to stop in.
 const STOP_WITHIN: Duration = Duration::from_millis(1500);
 
@@ -175,6 +181,7 @@ pub struct Readers {
     errors: Errors,
     probes: BTreeMap<ReaderName, (Worker, Trail)>,
     given_up: Vec<Worker>,
+    describing: BTreeMap<ReaderName, Worker>,
 }
 
 impl Readers {
@@ -202,6 +209,7 @@ impl Readers {
             errors,
             probes: BTreeMap::new(),
             given_up: Vec::new(),
+            describing: BTreeMap::new(),
         };
         Ok((readers, receiver))
     }
@@ -244,8 +252,8 @@ impl Readers {
     /// Asks a reader's driver what it tells of the reader; the answer comes as
     /// [`Observation::Described`], unless pcscd or the driver hangs.
     pub fn describe(&mut self, reader: &ReaderName) {
-        self.given_up.retain(|worker| !worker.has_ended());
-        if self.abandoned() >= MAX_ABANDONED {
+        self.describing.retain(|_, worker| !worker.has_ended());
+        if self.describing.len() >= MAX_DESCRIBING {
             debug!(%reader, "Too much hangs for the reader to be described");
             return;
         }
@@ -258,8 +266,8 @@ impl Readers {
             }
         };
         match Worker::spawn("reader-about", work) {
-            // Counted from the start: it is the driver's to end it.
-            Ok(worker) => self.given_up.push(worker),
+            // It is the driver's to end it.
+            Ok(worker) => drop(self.describing.insert(reader.clone(), worker)),
             Err(error) => debug!(%reader, %error, "No thread to describe the reader with"),
         }
     }
@@ -340,7 +348,14 @@ impl Readers {
             trail: trail.clone(),
         };
         let observations = self.observations.clone();
-        let work = move |halt| probe.run(&halt, &observations);
+        let describing = self.describing.remove(reader);
+        let work = move |halt| {
+            // To the probe, its connection would be that of another program.
+            if describing.is_some_and(|worker| !worker.ends_within(DESCRIBED_WITHIN)) {
+                debug!("Driver still tells about its reader");
+            }
+            probe.run(&halt, &observations);
+        };
         let worker = Worker::spawn(&format!("probe-{insertion}"), work)?;
         self.probes.insert(reader.clone(), (worker, trail));
         Ok(())

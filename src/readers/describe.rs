@@ -5,11 +5,20 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use pcsc::{Attribute, Context, Disposition, Error, Protocols, Scope, ShareMode};
+use pcsc::{Attribute, Card, Context, Disposition, Error, Protocols, Scope, ShareMode};
 use tracing::debug;
 
+use super::diff::Occupant;
 use super::wait;
 use crate::domain::{ReaderAttributes, ReaderName};
+
+/// How long to wait, each time, for whoever works with the card.
+const BUSY_PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+];
 
 /// Asks the driver, and gives up after a while: a thread that the driver holds is left behind.
 #[must_use]
@@ -25,7 +34,7 @@ pub fn attributes(reader: &ReaderName, patience: Duration) -> ReaderAttributes {
     }
 }
 
-/// Asks the driver. No card is powered or spoken to: the connection is to the reader itself.
+/// Asks the driver. No card is spoken to.
 pub(super) fn ask_driver(reader: &ReaderName) -> ReaderAttributes {
     ask(reader).unwrap_or_else(|error| {
         debug!(%reader, %error, "Reader could not be described");
@@ -33,14 +42,21 @@ pub(super) fn ask_driver(reader: &ReaderName) -> ReaderAttributes {
     })
 }
 
+/// A connection to the reader itself would be in the way of whoever connects to a card in it: to
+/// them, pcscd says that the protocols do not match. So that is for a reader without a card.
 fn ask(reader: &ReaderName) -> Result<ReaderAttributes, Error> {
     let context = Context::establish(Scope::System)?;
-    let connection =
-        context.connect(&wait::name(reader), ShareMode::Direct, Protocols::UNDEFINED)?;
-    let text = |attribute| connection.get_attribute_owned(attribute).ok().and_then(|it| text(&it));
+    let seen = wait::look(&context, std::slice::from_ref(reader))?;
+    let has_card = seen.iter().any(|seen| matches!(seen.look.occupant, Occupant::Card(_)));
+    let (mode, protocols) = if has_card {
+        (ShareMode::Shared, Protocols::T0 | Protocols::T1)
+    } else {
+        (ShareMode::Direct, Protocols::UNDEFINED)
+    };
+    let connection = context.connect(&wait::name(reader), mode, protocols)?;
     let attributes = ReaderAttributes {
-        vendor: text(Attribute::VendorName),
-        serial: text(Attribute::VendorIfdSerialNo),
+        vendor: told(&connection, Attribute::VendorName),
+        serial: told(&connection, Attribute::VendorIfdSerialNo),
     };
     // Dropping it would reset a card that is in the reader.
     if let Err((connection, error)) = connection.disconnect(Disposition::LeaveCard) {
@@ -48,6 +64,18 @@ fn ask(reader: &ReaderName) -> Result<ReaderAttributes, Error> {
         std::mem::forget(connection);
     }
     Ok(attributes)
+}
+
+/// One attribute. While somebody works with the card, pcscd keeps it to itself: that is waited for.
+fn told(connection: &Card, attribute: Attribute) -> Option<String> {
+    for pause in BUSY_PAUSES {
+        match connection.get_attribute_owned(attribute) {
+            Ok(bytes) => return text(&bytes),
+            Err(Error::SharingViolation) => thread::sleep(pause),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// A driver's text, with or without the zero that ends it in C.

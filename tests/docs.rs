@@ -1,10 +1,13 @@
 //! The documents say what the code does.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use cardbridge::config::{Fallback, Inputs, KEYS, Key, Source, parse};
-use cardbridge::domain::{AwayReason, NotIdentifiedReason, Numbers, Outcome, ParkReason};
+use cardbridge::domain::{
+    AwayReason, CertificateFault, NotIdentifiedReason, Numbers, Outcome, ParkReason, ProxyFault,
+    TlsFault,
+};
 
 const OPERATIONS: &str = include_str!("../docs/operations.md");
 
@@ -56,11 +59,14 @@ fn every_outcome_and_every_reason_is_explained_where_a_person_looks_for_it() {
     let away = [
         Away::Unreachable,
         Away::Timeout,
-        Away::Tls,
+        Away::Proxy(ProxyFault::Login),
+        Away::Tls(TlsFault::Other),
+        Away::ClientCertificate(CertificateFault::Late),
         Away::Credentials,
         Away::NotLetIn,
         Away::ApiOff,
         Away::MethodTaken,
+        Away::TooLong,
         Away::Busy,
         Away::ServerError,
         Away::NotCm,
@@ -163,6 +169,93 @@ fn the_examples_in_the_document_are_configurations() {
         seen += 1;
     }
     assert!(seen > 0);
+}
+
+#[test]
+fn every_remedy_is_explained_where_a_person_looks_for_it() {
+    use {CertificateFault as Cert, ProxyFault as Proxy, TlsFault as Tls};
+
+    let faults = [
+        [Proxy::Unreachable, Proxy::Login, Proxy::Refuses].map(AwayReason::Proxy).to_vec(),
+        [
+            Tls::UnknownIssuer,
+            Tls::Expired,
+            Tls::NotYetValid,
+            Tls::WrongName,
+            Tls::NotForServers,
+            Tls::BadSignature,
+            Tls::Weak,
+            Tls::OldVersion,
+            Tls::NoCipher,
+            Tls::UnknownName,
+            Tls::None,
+            Tls::Wanted,
+            Tls::Other,
+        ]
+        .map(AwayReason::Tls)
+        .to_vec(),
+        [Cert::Wanted, Cert::Late, Cert::Refused].map(AwayReason::ClientCertificate).to_vec(),
+    ]
+    .concat();
+    let rows: Vec<_> = below("### Proxy, TLS and client certificate").collect();
+    for fault in faults {
+        let (word, remedy) = (fault.as_str(), fault.remedy());
+        let told = |row: &&str| row.starts_with(&format!("| `{word}` |")) && row.contains(remedy);
+        assert!(rows.iter().any(told), "no row of `{word}` says: {remedy}");
+    }
+}
+
+/// The sources of this program and its tests, as one text.
+fn sources() -> io::Result<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut directories = vec![root.join("src"), root.join("tests")];
+    let mut text = String::new();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&fs::read_to_string(path)?);
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// Whether a function of this name is a test.
+fn is_a_test(sources: &str, name: &str) -> bool {
+    let head = format!("fn {name}()");
+    sources.match_indices(&head).any(|(at, _)| {
+        let before = sources.get(..at).unwrap_or_default().trim_end();
+        let attribute = before.trim_end_matches("async").trim_end();
+        attribute.ends_with(']')
+            && attribute.lines().rev().take(3).any(|line| line.contains("test"))
+    })
+}
+
+#[test]
+fn every_behaviour_of_a_server_has_its_test() {
+    let protocol = include_str!("../docs/cm-protocol.md");
+    let heading = "## What comes of what a server does";
+    let rows: Vec<_> = protocol
+        .lines()
+        .skip_while(|line| *line != heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "))
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| Behaviour"))
+        .collect();
+    assert!(rows.len() >= 40, "{} rows", rows.len());
+    let sources = sources().unwrap();
+    for row in &rows {
+        let tests = row.rsplit(" | ").next().unwrap().trim_end_matches(" |");
+        let names: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test: {row}");
+        for name in names {
+            assert!(is_a_test(&sources, name), "there is no test `{name}`: {row}");
+        }
+    }
+    assert!(!is_a_test(&sources, "is_a_test") && !is_a_test(&sources, "sources"));
 }
 
 #[test]

@@ -20,8 +20,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::ClientCertificate;
 use super::file::{self, Stamp};
+use super::options::{Auth, ClientCertificate, OAuth2, Options, Proof};
 use super::way::ShownCertificate;
 
 pub use error::IdentityError;
@@ -35,6 +35,8 @@ const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// What a server may ask for in the handshake.
 pub(super) struct Identity {
     pair: Option<Pair>,
+    /// Whether the pair is there for something else, and TLS may do without.
+    spare: bool,
     asked: AtomicBool,
 }
 
@@ -45,6 +47,8 @@ pub(super) enum Shown {
     None,
     /// No server has asked for it.
     NotAsked,
+    /// No server has asked for it, and none needs to: it is there to sign something else.
+    Spare,
     /// A server asked for it, and was shown it.
     Asked,
 }
@@ -61,15 +65,22 @@ struct Loaded {
 
 impl Identity {
     /// Reads the pair, where there is one.
-    pub(super) fn new(files: Option<&ClientCertificate>) -> Result<Self, IdentityError> {
+    pub(super) fn new(options: &Options) -> Result<Self, IdentityError> {
+        let signs =
+            matches!(&options.auth, Auth::OAuth2(OAuth2 { proof: Proof::Assertion(_), .. }));
+        Self::of(options.client_certificate.as_ref(), signs)
+    }
+
+    fn of(files: Option<&ClientCertificate>, spare: bool) -> Result<Self, IdentityError> {
         let pair = files.cloned().map(Pair::load).transpose()?;
-        Ok(Self { pair, asked: AtomicBool::new(false) })
+        Ok(Self { pair, spare, asked: AtomicBool::new(false) })
     }
 
     pub(super) fn shown(&self) -> Shown {
         match &self.pair {
             None => Shown::None,
             Some(_) if self.was_asked() => Shown::Asked,
+            Some(_) if self.spare => Shown::Spare,
             Some(_) => Shown::NotAsked,
         }
     }

@@ -143,7 +143,9 @@ mod tests {
         let page = b"<title>403 - Forbidden: Access is denied.</title>";
         let late = AwayReason::ClientCertificate(CertificateFault::Late);
         assert_eq!(reason(403, page, Shown::NotAsked), Some(late));
-        assert_eq!(reason(403, page, Shown::Asked), None);
+        for shown in [Shown::Asked, Shown::Spare, Shown::None] {
+            assert_eq!(reason(403, page, shown), None);
+        }
         assert_eq!(reason(403, detailed("403.7").as_bytes(), Shown::NotAsked), Some(late));
         let refused = AwayReason::NotLetIn;
         assert_eq!(reason(403, detailed("403.6").as_bytes(), Shown::NotAsked), Some(refused));

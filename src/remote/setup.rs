@@ -134,7 +134,7 @@ impl<'a> Clients<'a> {
 
     /// A client of the server at this URL.
     pub(super) fn client(&self, url: &Url) -> Result<Outbound, SetupError> {
-        let identity = Arc::new(Identity::new(self.options.client_certificate.as_ref())?);
+        let identity = Arc::new(Identity::new(self.options)?);
         let tls = Tls::of(url, self.options.ca_file.as_deref(), &identity)?;
         let proxy = OnTheWay::to(url, &self.options.proxy)?;
         let (config, connect_timeout) = (tls.config.clone(), self.options.connect_timeout);

@@ -37,7 +37,7 @@ fn alerted(alert: AlertDescription, in_handshake: bool, asked: bool, shown: Show
     use AlertDescription as Alert;
     let ours = match shown {
         Shown::None => CertificateFault::Wanted,
-        Shown::NotAsked | Shown::Asked => CertificateFault::Refused,
+        Shown::NotAsked | Shown::Spare | Shown::Asked => CertificateFault::Refused,
     };
     match alert {
         // We refuse to renegotiate (TLS 1.2), and that is how servers take it.
@@ -70,7 +70,7 @@ fn alerted(alert: AlertDescription, in_handshake: bool, asked: bool, shown: Show
 pub(super) const fn late(shown: Shown) -> CertificateFault {
     match shown {
         Shown::None => CertificateFault::Wanted,
-        Shown::NotAsked | Shown::Asked => CertificateFault::Late,
+        Shown::NotAsked | Shown::Spare | Shown::Asked => CertificateFault::Late,
     }
 }
 
@@ -98,5 +98,52 @@ fn certificate(error: &CertificateError) -> TlsFault {
             TlsFault::NotForServers
         }
         _ => TlsFault::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+
+    use super::*;
+
+    const LATE: Fault = Fault::Certificate(CertificateFault::Late);
+    const WANTED: Fault = Fault::Certificate(CertificateFault::Wanted);
+    const REFUSED: Fault = Fault::Certificate(CertificateFault::Refused);
+
+    #[test]
+    fn an_alert_after_the_handshake_is_the_late_request_that_was_not_answered() {
+        for alert in [AlertDescription::HandshakeFailure, AlertDescription::NoRenegotiation] {
+            let alert = Error::AlertReceived(alert);
+            assert_eq!(sort(&alert, false, false, Shown::NotAsked), LATE);
+            assert_eq!(sort(&alert, false, false, Shown::None), WANTED);
+            assert_eq!(sort(&alert, false, true, Shown::Asked), REFUSED);
+        }
+    }
+
+    #[test]
+    fn the_same_alert_means_the_certificate_only_where_one_was_asked_for() {
+        let alert = Error::AlertReceived(AlertDescription::HandshakeFailure);
+        assert_eq!(sort(&alert, true, true, Shown::None), WANTED);
+        assert_eq!(sort(&alert, true, true, Shown::Asked), REFUSED);
+        let no_cipher = Fault::Tls(TlsFault::NoCipher);
+        assert_eq!(sort(&alert, true, false, Shown::NotAsked), no_cipher);
+        for alert in [AlertDescription::UnknownCA, AlertDescription::CertificateExpired] {
+            let alert = Error::AlertReceived(alert);
+            assert_eq!(sort(&alert, false, true, Shown::Asked), REFUSED);
+            assert_eq!(sort(&alert, false, false, Shown::None), Fault::Tls(TlsFault::Other));
+        }
+    }
+
+    #[test]
+    fn a_short_key_and_an_old_ca_make_a_bad_signature_and_a_stranger_none() {
+        let tls = |error| sort(&Error::InvalidCertificate(error), true, false, Shown::None);
+        assert_eq!(tls(BadSignature), Fault::Tls(TlsFault::BadSignature));
+        assert_eq!(tls(UnknownIssuer), Fault::Tls(TlsFault::UnknownIssuer));
+        let weak = CertificateError::UnsupportedSignatureAlgorithmContext {
+            signature_algorithm_id: Vec::new(),
+            supported_algorithms: Vec::new(),
+        };
+        assert_eq!(tls(weak), Fault::Tls(TlsFault::Weak));
     }
 }

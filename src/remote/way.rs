@@ -68,7 +68,7 @@ pub struct Handshake {
 
 impl Way {
     pub(super) fn new(options: Options, base: &Url) -> Result<Self, SetupError> {
-        let identity = Arc::new(Identity::new(options.client_certificate.as_ref())?);
+        let identity = Arc::new(Identity::new(&options)?);
         let tls = Tls::of(base, options.ca_file.as_deref(), &identity)?;
         let proxy = OnTheWay::to(base, &options.proxy)?;
         let peer = Peer::new(base, options.connect_timeout)

@@ -48,11 +48,11 @@ impl Files {
     }
 
     fn identity(&self) -> Identity {
-        Identity::new(Some(&self.pair())).unwrap()
+        Identity::of(Some(&self.pair()), false).unwrap()
     }
 
     fn error(&self) -> IdentityError {
-        Identity::new(Some(&self.pair())).unwrap_err()
+        Identity::of(Some(&self.pair()), false).unwrap_err()
     }
 }
 
@@ -200,10 +200,14 @@ fn whether_anybody_asked_is_known() {
     assert_eq!(identity.shown(), Shown::NotAsked);
     shown(&identity);
     assert_eq!(identity.shown(), Shown::Asked);
-    let none = Identity::new(None).unwrap();
+    let none = Identity::of(None, false).unwrap();
     assert!(none.resolve(&[], &[]).is_none() && none.was_asked());
     assert_eq!(none.shown(), Shown::None);
     assert!(!none.has_certs());
+    let spare = Identity::of(Some(&Files::new().pair()), true).unwrap();
+    assert_eq!(spare.shown(), Shown::Spare);
+    shown(&spare);
+    assert_eq!(spare.shown(), Shown::Asked);
 }
 
 #[test]

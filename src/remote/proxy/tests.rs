@@ -4,12 +4,16 @@ use super::*;
 
 const CM: &str = "https://cm.example.com";
 
+fn url(text: &str) -> Url {
+    text.parse().unwrap()
+}
+
 fn on_the_way(
     server: &str,
     proxy: &Proxy,
     variables: &[(&str, &str)],
 ) -> Result<Option<OnTheWay>, SetupError> {
-    OnTheWay::find(&server.parse().unwrap(), proxy, |name| {
+    OnTheWay::find(&url(server), proxy, |name| {
         let set = variables.iter().find(|(known, _)| *known == name);
         set.map(|(_, value)| OsString::from(value))
     })

@@ -74,7 +74,7 @@ fn serve(
     let head = head(&mut from)?;
     let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let welcome = head.lines().any(|line| line.ends_with(login));
-    seen.lock().unwrap().push(head);
+    seen.lock().map_err(|_| io::Error::other("a test failed"))?.push(head);
     if !welcome {
         return to.write_all(otherwise.as_bytes());
     }
@@ -167,7 +167,8 @@ async fn a_proxy_that_wants_a_login_and_gets_none_is_told() {
 #[tokio::test]
 async fn a_proxy_that_is_not_there_is_told_from_a_cm_that_is_not() {
     let (server, ca) = server();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // No port of those that are given out.
+    let closed = SocketAddr::from(([127, 0, 0, 1], 1));
     let remote = by_way(server.address, &ca, named(format!("http://{closed}")));
     let unreachable = AwayReason::Proxy(ProxyFault::Unreachable);
     let detail = assert_away(remote.record(record_id()).await, unreachable);
@@ -217,7 +218,7 @@ async fn a_proxy_that_keeps_silent_ends_with_the_connect_timeout() {
     let proxy = named(format!("http://{}", silent.local_addr().unwrap()));
     let connect_timeout = Duration::from_millis(150);
     let ca_file = Some(ca.file());
-    let remote = Remote::new(Options { proxy, ca_file, connect_timeout, ..options(url) }).unwrap();
+    let remote = Remote::new(Options { connect_timeout, ca_file, proxy, ..options(url) }).unwrap();
     let detail = assert_away(remote.record(record_id()).await, AwayReason::Unreachable);
     assert!(detail.contains("by way of the proxy 127.0.0.1:"), "{detail}");
 }

@@ -55,11 +55,11 @@ impl Ca {
 
     /// A server with a certificate of this CA for `name`.
     fn server(&self, name: &str) -> Server {
-        self.server_with(CertificateParams::new(vec![name.to_owned()]).unwrap(), ALL_VERSIONS)
+        self.server_with(&for_name(name), ALL_VERSIONS)
     }
 
-    fn server_with(&self, params: CertificateParams, versions: Versions) -> Server {
-        Server::start_tls(self.config(&params, versions), cm(CARD))
+    fn server_with(&self, params: &CertificateParams, versions: Versions) -> Server {
+        Server::start_tls(self.config(params, versions), cm(CARD))
     }
 
     fn config(&self, params: &CertificateParams, versions: Versions) -> ServerConfig {
@@ -238,7 +238,7 @@ async fn the_systems_roots_are_those_of_the_environment_where_it_names_some() {
 async fn tls_1_2_and_1_3_are_spoken() {
     let ca = Ca::new();
     for versions in EACH_VERSION {
-        let server = ca.server_with(for_name("127.0.0.1"), versions);
+        let server = ca.server_with(&for_name("127.0.0.1"), versions);
         let found = trusting(&server, ca.file()).lookup(&identity()).await;
         assert_eq!(found.unwrap().requests.len(), 1, "{versions:?}");
     }
@@ -247,7 +247,7 @@ async fn tls_1_2_and_1_3_are_spoken() {
 /// What comes of a server whose certificate of a trusted CA is like this.
 async fn refused(params: CertificateParams) -> CallError {
     let ca = Ca::new();
-    let server = ca.server_with(params, ALL_VERSIONS);
+    let server = ca.server_with(&params, ALL_VERSIONS);
     let error = trusting(&server, ca.file()).record(record_id()).await.unwrap_err();
     assert!(server.seen().is_empty());
     error

@@ -219,6 +219,11 @@ impl Probe {
         if is_lost(error) && self.look(context).is_err() {
             return Setback { next: Next::Reconnect, told };
         }
+        // What pcscd says as well when it switches the card off just then, because another program
+        // let go of the reader.
+        if error == Error::ProtoMismatch {
+            return Setback { next: Next::StartOver, told };
+        }
         told.into()
     }
 

@@ -11,14 +11,16 @@
 //!
 //! # The connections
 //!
-//! The socket's path is in the environment ([`link::SOCKET`]). A connection begins with six bytes:
-//! its role, the number of the reader, and the reader's LUN as pcscd has it, little endian.
+//! The socket's path is in the environment ([`link::SOCKET`]). A connection begins with ten bytes:
+//! its role, the number of the reader, the reader's LUN as pcscd has it, and a number that is the
+//! same for both connections of one opening, both little endian.
 //!
 //! | Role | From the harness | To the harness |
 //! |---|---|---|
 //! | `U`, the bus | how many readers there are and their numbers; then `+` or `-` and a number, as readers come and go | |
 //! | `C`, calls of one reader | code and length, four bytes each, and data | what is wanted (one byte), length, data |
 //! | `E`, events of one reader | a byte for each change | |
+//! | `W`, a byte for whoever waits for events of one reader | | |
 
 #![expect(
     unsafe_code,

@@ -5,7 +5,8 @@ use std::env;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(crate) enum Role {
     Bus = b'U' as isize,
     Calls = b'C' as isize,
     Events = b'E' as isize,
+    Wake = b'W' as isize,
 }
 
 /// What is wanted of a reader.
@@ -34,13 +36,21 @@ pub(crate) enum Want {
     Protocol = b'N' as isize,
 }
 
-/// Connects to the harness.
-pub(crate) fn connect(role: Role, reader: u8, lun: u32) -> io::Result<UnixStream> {
+/// Connects to the harness; the connections of one opened reader have one number of their own.
+pub(crate) fn connect(role: Role, reader: u8, lun: u32, opening: u32) -> io::Result<UnixStream> {
     let path = env::var_os(SOCKET).ok_or(ErrorKind::NotFound)?;
     let mut stream = UnixStream::connect(path)?;
-    let [a, b, c, d] = lun.to_le_bytes();
-    stream.write_all(&[role as u8, reader, a, b, c, d])?;
+    let mut hello = vec![role as u8, reader];
+    hello.extend(lun.to_le_bytes());
+    hello.extend(opening.to_le_bytes());
+    stream.write_all(&hello)?;
     Ok(stream)
+}
+
+/// A number that no other opening has, in this process and in those before it.
+fn next_opening() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    process::id().wrapping_shl(12) | (COUNT.fetch_add(1, Ordering::SeqCst) & 0xFFF)
 }
 
 /// A reader that pcscd has opened.
@@ -49,7 +59,7 @@ pub(crate) struct Channel {
     reader: u8,
     calls: Mutex<UnixStream>,
     events: UnixStream,
-    closing: AtomicBool,
+    opening: u32,
     atr: Mutex<Vec<u8>>,
 }
 
@@ -58,12 +68,12 @@ static CHANNELS: Mutex<BTreeMap<u64, Arc<Channel>>> = Mutex::new(BTreeMap::new()
 impl Channel {
     /// Opens a reader under this LUN.
     pub(crate) fn open(lun: u64, reader: u8) -> io::Result<()> {
-        let short = u32::try_from(lun).map_err(io::Error::other)?;
+        let (short, opening) = (u32::try_from(lun).map_err(io::Error::other)?, next_opening());
         let channel = Self {
             reader,
-            calls: Mutex::new(connect(Role::Calls, reader, short)?),
-            events: connect(Role::Events, reader, short)?,
-            closing: AtomicBool::new(false),
+            calls: Mutex::new(connect(Role::Calls, reader, short, opening)?),
+            events: connect(Role::Events, reader, short, opening)?,
+            opening,
             atr: Mutex::default(),
         };
         lock(&CHANNELS).insert(lun, Arc::new(channel));
@@ -75,11 +85,9 @@ impl Channel {
         lock(&CHANNELS).get(&lun).cloned()
     }
 
-    /// Closes a reader; a call that hangs in it ends.
+    /// Closes a reader.
     pub(crate) fn close(lun: u64) {
-        if let Some(channel) = lock(&CHANNELS).remove(&lun) {
-            channel.stop_waiting();
-        }
+        drop(lock(&CHANNELS).remove(&lun));
     }
 
     /// The reader's number.
@@ -119,17 +127,20 @@ impl Channel {
     pub(crate) fn wait(&self, patience: Duration) -> io::Result<()> {
         self.events.set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
         match (&self.events).read(&mut [0; 64]) {
-            Ok(0) if !self.closing.load(Ordering::SeqCst) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Ends [`Self::wait`], for good.
+    /// Ends one [`Self::wait`], the next one if there is none: pcscd does this whenever a program
+    /// lets go of a card, and when it closes the reader. The harness sends what wakes it.
     pub(crate) fn stop_waiting(&self) {
-        self.closing.store(true, Ordering::SeqCst);
-        drop(self.events.shutdown(Shutdown::Both));
+        if connect(Role::Wake, self.reader, 0, self.opening).is_err() {
+            // Nobody will wake it any more.
+            drop(self.events.shutdown(Shutdown::Both));
+        }
     }
 }
 

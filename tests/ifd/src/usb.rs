@@ -72,7 +72,7 @@ extern "C" fn udev_unref(_udev: Object) -> Object {
 /// Connects to the harness; from here on no event is lost.
 #[unsafe(no_mangle)]
 extern "C" fn udev_monitor_new_from_netlink(_udev: Object, _name: *const c_char) -> Object {
-    match connect(Role::Bus, 0, 0) {
+    match connect(Role::Bus, 0, 0, 0) {
         Ok(stream) => {
             drop(BUS.set(stream));
             ptr::without_provenance_mut(1)

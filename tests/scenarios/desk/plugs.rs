@@ -184,3 +184,29 @@ fn a_reader_that_breaks_down_and_is_repaired_is_worked_on_again() {
         world.finish().unwrap();
     }
 }
+
+#[test]
+fn a_reader_told_by_its_serial_number_keeps_its_label_wherever_it_is_plugged_in() {
+    let Some(world) = ifd() else { return };
+    let world = world
+        .cm(cm_with(&[OTHER]))
+        .config_extra("[[reader]]\nmatch = \"serial:R01\"\nlabel = \"Front desk\"")
+        .start()
+        .unwrap();
+    let _card = world.insert(1, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    // Plugged in while the other is out, it takes that one's place, and so another name.
+    let before = world.pcscd.reader_names()[1].clone();
+    world.pcscd.unplug(0).unwrap();
+    world.pcscd.unplug(1).unwrap();
+    wait_readers(&world, 0);
+    world.pcscd.plug(1).unwrap();
+    world.wait_for_outcomes(2, LONG).unwrap();
+    assert_ne!(world.pcscd.reader_names()[1], before);
+    world.pcscd.plug(0).unwrap();
+    let _other = world.insert(0, other()).unwrap();
+    world.wait_for_outcomes(3, LONG).unwrap();
+    let other = world.pcscd.reader_names()[0].clone();
+    assert_eq!(column(&world, "label"), ["Front desk", "Front desk", other.as_str()]);
+    world.finish().unwrap();
+}

@@ -67,3 +67,20 @@ fn a_pcscd_of_another_version_is_told_so() {
     wait_service(&world, "up");
     world.finish().unwrap();
 }
+
+#[test]
+fn a_protocol_that_is_refused_once_is_asked_for_again_and_one_that_always_is_is_told() {
+    let world = fake().start().unwrap();
+    let fake = world.pcscd.fake().unwrap();
+    fake.make(Trouble::answer(code::PROTO_MISMATCH).on(Request::Connect).times(1));
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    card.eject();
+    wait_card(&world, 0, "empty");
+    fake.make(Trouble::answer(code::PROTO_MISMATCH).on(Request::Connect));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "not-identified"]);
+    let told = wait_card(&world, 0, "not-identified");
+    assert!(told["why"]["detail"].as_str().unwrap().contains("T=0 nor T=1"), "{told}");
+    world.finish().unwrap();
+}

@@ -36,6 +36,7 @@ pub mod code {
     pub const UNKNOWN_READER: u32 = 0x8010_0009;
     pub const SHARING_VIOLATION: u32 = 0x8010_000B;
     pub const NO_SMARTCARD: u32 = 0x8010_000C;
+    pub const PROTO_MISMATCH: u32 = 0x8010_000F;
     pub const INVALID_VALUE: u32 = 0x8010_0011;
     pub const NOT_TRANSACTED: u32 = 0x8010_0016;
     pub const READER_UNAVAILABLE: u32 = 0x8010_0017;

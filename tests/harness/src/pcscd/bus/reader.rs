@@ -35,6 +35,7 @@ pub(super) struct Inside {
 /// The connections of one opened reader.
 #[derive(Debug)]
 pub(super) struct Channel {
+    pub(super) opening: u32,
     pub(super) calls: UnixStream,
     pub(super) events: Option<UnixStream>,
 }
@@ -64,10 +65,15 @@ impl Reader {
         self.due == 0 && self.channel.as_ref().is_some_and(|channel| channel.events.is_some())
     }
 
+    /// Whether this is the opening that there is.
+    pub(super) fn is_opening(&self, opening: u32) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.opening == opening)
+    }
+
     /// pcscd has opened it.
-    pub(super) fn opened(&mut self, events: UnixStream) {
+    pub(super) fn opened(&mut self, events: UnixStream, opening: u32) {
         self.due = self.due.saturating_sub(1);
-        if let Some(channel) = &mut self.channel {
+        if let Some(channel) = self.channel.as_mut().filter(|own| own.opening == opening) {
             channel.events = Some(events);
         }
     }

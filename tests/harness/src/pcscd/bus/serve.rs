@@ -25,50 +25,74 @@ const LONGEST: u32 = 1 << 17;
 /// A code and what belongs to it.
 type Answer = (u32, Vec<u8>);
 
-/// Takes the driver's connections until the bus is gone.
+/// Takes the driver's connections until the bus is gone. Each says at once what it is for, and is
+/// noted before the next one is taken: a reader can be opened again within a millisecond.
 pub(super) fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
     for stream in listener.incoming() {
         if shared.lock().stopped {
             break;
         }
-        if let Ok(stream) = stream {
-            let shared = Arc::clone(shared);
-            thread::spawn(move || drop(welcome(stream, &shared)));
-        }
+        let Ok(Some(calls)) = stream.map_err(Into::into).and_then(|it| welcome(it, shared)) else {
+            continue;
+        };
+        let shared = Arc::clone(shared);
+        thread::spawn(move || calls.serve(&shared));
     }
 }
 
-fn welcome(mut stream: UnixStream, shared: &Shared) -> Result<()> {
-    let mut hello = [0; 6];
+/// A connection for the calls of one opened reader.
+struct Calls {
+    stream: UnixStream,
+    number: usize,
+    opening: u32,
+}
+
+impl Calls {
+    fn serve(&self, shared: &Shared) {
+        // It ends when the driver closes it, or dies.
+        drop(serve(&self.stream, shared, self.number));
+        let ended = shared.change(self.number, |reader| {
+            // pcscd may have opened it again by now.
+            if reader.is_opening(self.opening) {
+                reader.channel = None;
+            }
+            Ok(())
+        });
+        drop(ended);
+    }
+}
+
+fn welcome(mut stream: UnixStream, shared: &Shared) -> Result<Option<Calls>> {
+    let (mut hello, mut lun, mut opening) = ([0; 2], [0; 4], [0; 4]);
     stream.read_exact(&mut hello)?;
-    let [role, number, lun @ ..] = hello;
-    let number = usize::from(number);
+    stream.read_exact(&mut lun)?;
+    stream.read_exact(&mut opening)?;
+    let [role, number] = hello;
+    let (number, opening) = (usize::from(number), u32::from_le_bytes(opening));
     match role {
-        b'U' => shared.watch(stream),
+        b'U' => shared.watch(stream)?,
         b'C' => {
             let calls = stream.try_clone()?;
             shared.change(number, |reader| {
                 reader.lun = u32::from_le_bytes(lun);
-                reader.channel = Some(Channel { calls, events: None });
+                reader.channel = Some(Channel { opening, calls, events: None });
                 Ok(())
             })?;
-            let ended = serve(&stream, shared, number);
-            shared.change(number, |reader| {
-                reader.channel = None;
-                Ok(())
-            })?;
-            ended
+            return Ok(Some(Calls { stream, number, opening }));
         }
-        b'E' => {
-            // The driver connects for calls first, but may be served second.
-            shared.wait(number, |reader| reader.channel.is_some());
-            shared.change(number, |reader| {
-                reader.opened(stream);
-                Ok(())
-            })
-        }
+        b'E' => shared.change(number, |reader| {
+            reader.opened(stream, opening);
+            Ok(())
+        })?,
+        b'W' => shared.change(number, |reader| {
+            if reader.is_opening(opening) {
+                reader.ring();
+            }
+            Ok(())
+        })?,
         other => bail!("a connection for nothing known: {other}"),
     }
+    Ok(None)
 }
 
 fn serve(mut stream: &UnixStream, shared: &Shared, number: usize) -> Result<()> {

@@ -14,6 +14,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cardbridge::domain::{Numbers, RecordId};
@@ -21,11 +22,37 @@ use cardbridge::remote::{Auth, Kerberos, Options, Proxy, Remote};
 use cardbridge_harness::apache::{Apache, ApacheOptions, Negotiate};
 use cardbridge_harness::cm::Cm;
 use cardbridge_harness::kdc::{Kdc, KdcOptions};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 const STATION: &str = "desk-3";
 const RECORD: &str = "17cf063d-e337-4aa9-a822-346554ddd3c9";
 
-/// With three arguments it is the client, in a process of its own.
+/// How long each token took, in microseconds, from the loop to its thread and back.
+static TOKENS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+/// Takes the times of tokens from the log.
+struct Times;
+
+impl<S: Subscriber> Layer<S> for Times {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        event.record(&mut Self);
+    }
+}
+
+impl Visit for Times {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "elapsed_us" {
+            TOKENS.lock().unwrap().push(value);
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
+/// With four arguments it is the client, in a process of its own.
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.as_slice() {
@@ -57,6 +84,7 @@ fn servers(calls: &str) {
 }
 
 async fn client(plain: &str, negotiate: &str, keytab: &str, calls: usize) {
+    tracing_subscriber::registry().with(Times).init();
     let none = remote(plain, Auth::None);
     run("without", &none, calls).await;
     let before = memory();
@@ -70,12 +98,16 @@ async fn client(plain: &str, negotiate: &str, keytab: &str, calls: usize) {
     let started = Instant::now();
     kerberos.record(record()).await.unwrap();
     println!("the first call, with login and ticket: {:.1?}", started.elapsed());
-    println!("memory of the process: {before} kB before, {} kB after it", memory());
+    println!("memory of the process: {before} before, {} after it", memory());
     for _ in 0..3 {
         run("with a token each", &kerberos, calls).await;
         run("without", &none, calls).await;
     }
-    println!("memory of the process: {} kB", memory());
+    println!("memory of the process: {}", memory());
+    let mut tokens = std::mem::take(&mut *TOKENS.lock().unwrap());
+    tokens.sort_unstable();
+    let at = |part: usize| tokens[(tokens.len() - 1) * part / 100];
+    println!("{} tokens: p50 {} us, p99 {} us", tokens.len(), at(50), at(99));
 }
 
 fn remote(url: &str, auth: Auth) -> Remote {
@@ -109,9 +141,12 @@ fn record() -> RecordId {
     RECORD.parse().unwrap()
 }
 
-/// Resident memory in kB.
+/// Resident memory, and what of it nobody else can share.
 fn memory() -> String {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.unwrap().trim().trim_end_matches(" kB").to_owned()
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let of = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().to_owned()
+    };
+    format!("{} ({} private)", of("Rss:"), of("Private_Dirty:"))
 }

@@ -120,12 +120,15 @@ impl Negotiate {
         let ticket = self.ticket(threads, deadline).await?;
         let bindings = self.bindings(deadline).await?;
         let (from, to) = (Arc::clone(&ticket), bindings.clone());
+        let asked = Instant::now();
         let started = threads
             .tokens
             .run(deadline, move || from.token(to))
             .await
             .map_err(|Late| no_token("the Kerberos library does not answer".to_owned()))?
             .map_err(|failure| no_token(failure.to_string()))?;
+        let elapsed_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::trace!(elapsed_us, length = started.token.len(), "Token made");
         let header = authorization(&started.token)?;
         let negotiation = Negotiation { context: started.context, ticket, bindings };
         Ok(Pass { header: Some(header), negotiation: Some(negotiation) })

@@ -71,7 +71,7 @@ impl Renewals {
     /// Starts the thread, which asks nobody before the first wish. It ends when this is dropped, or
     /// once the KDC has answered.
     pub(super) fn start(account: Arc<Account>) -> Result<Self, StartError> {
-        let counted = Counted::new()?;
+        let counted = Counted::new(&THREADS)?;
         let (wishes, orders) = mpsc::channel();
         let (publish, standing) = watch::channel(Standing::default());
         thread::Builder::new().name("kerberos".to_owned()).spawn(move || {
@@ -112,19 +112,19 @@ impl Standing {
 }
 
 /// One of the threads that are counted.
-struct Counted;
+struct Counted(&'static AtomicUsize);
 
 impl Counted {
-    fn new() -> Result<Self, StartError> {
+    fn new(threads: &'static AtomicUsize) -> Result<Self, StartError> {
         let more = |count| (count < MOST).then_some(count + 1);
-        let counted = THREADS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        counted.map(|_| Self).map_err(|_| StartError::TooMany)
+        let counted = threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.map(|_| Self(threads)).map_err(|_| StartError::TooMany)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        THREADS.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

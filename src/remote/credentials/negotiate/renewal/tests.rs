@@ -81,3 +81,13 @@ async fn the_thread_ends_with_whoever_wanted_tickets() {
     let ended = standing.wait_for(|standing| standing.attempts > 1).await;
     assert!(ended.is_err());
 }
+
+#[test]
+fn threads_are_counted_and_no_more_than_so_many() {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    let mut all: Vec<_> = (0..MOST).map(|_| Counted::new(&THREADS).unwrap()).collect();
+    let error = Counted::new(&THREADS).err().unwrap();
+    assert_eq!(error.to_string(), "8 threads wait for KDCs that do not answer");
+    all.pop();
+    assert!(Counted::new(&THREADS).is_ok());
+}

@@ -31,6 +31,9 @@ fn ask(world: &World, count: usize) {
     assert_eq!(outcomes.len(), count);
     assert!(outcomes.iter().all(|outcome| outcome == "unknown-card"), "{outcomes:?}");
     drop(card);
+    // A reader that is looked at now and then takes two cards for one.
+    let removed = || world.daemon_log().matches("Card removed").count() == count;
+    world.wait_until("the card's removal", LONG, removed).unwrap();
 }
 
 fn is_away(world: &World) -> bool {

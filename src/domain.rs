@@ -41,4 +41,6 @@ pub use reader::{
     Departure, Glob, InsertionId, Place, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule,
     ReaderRules,
 };
-pub use snapshot::{CardView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot};
+pub use snapshot::{
+    CardView, CredentialsView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot,
+};

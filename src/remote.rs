@@ -40,8 +40,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::domain::{
-    AwayReason, CallError, CardId, CompleteAnswer, Decision, Found, Identity, PutAnswer, Record,
-    RecordId, RequestId, RequestStatus,
+    AwayReason, CallError, CardId, CompleteAnswer, CredentialsView, Decision, Found, Identity,
+    PutAnswer, Record, RecordId, RequestId, RequestStatus,
 };
 use call::Call;
 use http::{Http, List};
@@ -94,6 +94,12 @@ impl Remote {
             seen += self.inner.http.list(&Call::OpenRequests(status)).await??.len();
         }
         Ok(seen)
+    }
+
+    /// How it stands with what lets the station in; nobody is asked.
+    #[must_use]
+    pub fn credentials(&self) -> CredentialsView {
+        self.inner.http.credentials()
     }
 
     /// What CM knows about a card: the records of the first candidate that has any, and the open

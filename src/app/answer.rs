@@ -31,6 +31,7 @@ impl App {
             pcscd: self.engine.service_view(),
             readers: self.engine.reader_views(),
             cm: self.engine.link_view(now()),
+            credentials: self.remote.credentials(),
             outbox: self.outbox_view(),
             latest: self.engine.latest(),
             damage: self.damage.clone(),

@@ -127,7 +127,7 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
-    use crate::domain::{ReaderAttributes, ReaderName, ReaderRules};
+    use crate::domain::{CredentialsView, ReaderAttributes, ReaderName, ReaderRules};
 
     fn since() -> jiff::Timestamp {
         "2026-01-01T00:00:00Z".parse().unwrap()
@@ -148,6 +148,7 @@ mod tests {
             pcscd,
             readers: vec![reader("A", CardView::Empty), reader("B", CardView::Mute)],
             cm,
+            credentials: CredentialsView::default(),
             outbox,
             latest: vec![],
             damage: None,

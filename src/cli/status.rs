@@ -10,7 +10,8 @@ use super::text::{table, time};
 use super::trail;
 use crate::control::Client;
 use crate::domain::{
-    CardView, LinkView, Numbers, ReaderAttributes, ReaderView, ServiceView, Snapshot,
+    CardView, CredentialsView, LinkView, Numbers, ReaderAttributes, ReaderView, ServiceView,
+    Snapshot,
 };
 
 /// A way to ask the daemon that this configuration is for.
@@ -38,6 +39,7 @@ fn as_text(snapshot: &Snapshot, numbers: &Numbers) -> Vec<String> {
         row("Daemon", format!("{} since {}", snapshot.version, time(snapshot.started_at))),
         row("pcscd", service(&snapshot.pcscd)),
         row("CM", link(&snapshot.cm)),
+        row("Login", login(&snapshot.credentials)),
         row("Outbox", format!("{} waiting, {} parked", outbox.waiting, outbox.parked)),
     ];
     rows.extend(outbox.oldest.map(|at| row("", format!("oldest since {}", time(at)))));
@@ -83,6 +85,14 @@ fn attributes_text(attributes: &ReaderAttributes) -> String {
     let serial = serial.as_ref().map(|serial| format!("serial {serial}"));
     let told: Vec<_> = vendor.into_iter().chain(serial).collect();
     if told.is_empty() { String::new() } else { format!(", {}", told.join(", ")) }
+}
+
+fn login(view: &CredentialsView) -> String {
+    let identity = view.identity.as_ref().map(|identity| format!(" as {identity}"));
+    let end = view.valid_until.map(|at| format!(", valid until {}", time(at)));
+    let trouble = view.trouble.as_ref().map(|trouble| format!("; TROUBLE: {trouble}"));
+    let details = [identity, end, trouble].into_iter().flatten();
+    details.fold(view.method.clone(), |line, detail| line + &detail)
 }
 
 fn reader_text(view: &ReaderView) -> String {

@@ -8,7 +8,8 @@ use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::domain::{
-    Call, Calls, LinkView, Metrics, OutboxView, Outcome, ParkReason, ServiceView, Tally,
+    Call, Calls, CredentialsView, LinkView, Metrics, OutboxView, Outcome, ParkReason, ServiceView,
+    Tally,
 };
 
 fn place() -> (TempDir, PathBuf) {
@@ -27,6 +28,12 @@ fn snapshot() -> Snapshot {
         cm: LinkView::Untried,
         outbox: OutboxView { waiting: 0, parked: 0, oldest: None, trouble: None },
         latest: vec![],
+        credentials: CredentialsView {
+            method: "negotiate".to_owned(),
+            identity: Some("desk-3@EXAMPLE.COM".to_owned()),
+            valid_until: "2026-01-01T10:00:00Z".parse().ok(),
+            trouble: None,
+        },
         damage: None,
     }
 }

@@ -119,7 +119,7 @@ impl AwayReason {
             Self::Proxy(fault) => fault.remedy(),
             Self::Tls(fault) => fault.remedy(),
             Self::ClientCertificate(fault) => fault.remedy(),
-            Self::Credentials => "check the files named in [cm.auth] and cm.proxy_credentials_file",
+            Self::Credentials => "check [cm.auth] and what it names, and cm.proxy_credentials_file",
             Self::NotLetIn => "check [cm.auth] and the account on the server",
             Self::ApiOff => {
                 "set Clm.WebApi.Enabled to true in CM's web.config and run iisreset, or check cm.api_path"

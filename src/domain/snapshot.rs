@@ -22,6 +22,9 @@ pub struct Snapshot {
     pub readers: Vec<ReaderView>,
     /// The connection to CM.
     pub cm: LinkView,
+    /// What lets the station in there.
+    #[serde(default)]
+    pub credentials: CredentialsView,
     /// The outbox.
     pub outbox: OutboxView,
     /// The latest audit lines, the newest first.
@@ -122,6 +125,22 @@ pub enum LinkView {
         /// Milliseconds until somebody knocks again, when the snapshot was made.
         next_try_ms: u64,
     },
+}
+
+/// What lets the station in at CM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialsView {
+    /// `cm.auth.method`.
+    pub method: String,
+    /// Who the station is: a principal, or a client's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Until when what it has is good; absent where it has nothing, or something that does not end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Timestamp>,
+    /// Why it could not be renewed, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// The outbox.

@@ -19,6 +19,7 @@ fn readers() -> (Readers, UnboundedReceiver<Observation>) {
         errors: Errors::default(),
         probes: BTreeMap::new(),
         given_up: Vec::new(),
+        describing: BTreeMap::new(),
     };
     (readers, receiver)
 }

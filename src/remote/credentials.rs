@@ -6,15 +6,19 @@
 mod bearer;
 mod negotiate;
 mod oauth2;
+mod stamp;
+
+use std::sync::Arc;
 
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tokio::time::Instant;
 
+use super::outbound::Outbound;
 use super::setup::{Clients, SetupError};
 use super::{Auth, Options};
-use crate::domain::CallError;
+use crate::domain::{CallError, CredentialsView};
 use bearer::TokenFile;
-use negotiate::{Negotiate, Negotiation};
+use negotiate::{Negotiate, Negotiation, Server};
 use oauth2::TokenSource;
 
 /// Where passes come from.
@@ -55,12 +59,22 @@ pub(super) enum Next {
 }
 
 impl Credentials {
-    pub(super) fn new(options: &Options, clients: &Clients<'_>) -> Result<Self, SetupError> {
+    /// `outbound` is what the calls to CM go through.
+    pub(super) fn new(
+        options: &Options,
+        clients: &Clients<'_>,
+        outbound: &Arc<Outbound>,
+    ) -> Result<Self, SetupError> {
         Ok(match &options.auth {
             Auth::None => Self::None,
             Auth::Bearer { token_file } => Self::Bearer(TokenFile::new(token_file.clone())),
             Auth::Negotiate(kerberos) => {
-                Self::Negotiate(Box::new(Negotiate::new(kerberos, clients.base(), clients)?))
+                let server = Server {
+                    url: clients.base().clone(),
+                    outbound: Arc::clone(outbound),
+                    connect_timeout: options.connect_timeout,
+                };
+                Self::Negotiate(Box::new(Negotiate::new(kerberos, server)))
             }
             Auth::OAuth2(client) => Self::OAuth2(Box::new(TokenSource::new(client, clients)?)),
         })
@@ -74,6 +88,17 @@ impl Credentials {
             Self::Negotiate(negotiate) => negotiate.pass(deadline).await,
             Self::OAuth2(source) => source.token(deadline).await.map(Pass::token),
         }
+    }
+
+    /// How it stands with them, for people.
+    pub(super) fn view(&self) -> CredentialsView {
+        let method = match self {
+            Self::Negotiate(negotiate) => return negotiate.view(),
+            Self::None => "none",
+            Self::Bearer(_) => "bearer",
+            Self::OAuth2(_) => "oauth2",
+        };
+        CredentialsView { method: method.to_owned(), ..CredentialsView::default() }
     }
 
     /// What to make of an answer, as far as it is about the pass.

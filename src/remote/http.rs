@@ -1,5 +1,6 @@
 //! Sends one call and reads its answer: within the deadline, and no more of it than allowed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use super::outbound::Outbound;
 use super::retry_after::{date, retry_after};
 use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
-use super::{AwayReason, CallError, Options, away};
+use super::{AwayReason, CallError, CredentialsView, Options, away};
 use crate::wire::cm::{ListReader, Listed};
 
 /// The most that is read of an answer that is not a good one: enough for its words.
@@ -24,7 +25,7 @@ const COMPLAINT_LIMIT: usize = 64 << 10;
 
 /// The client, and what every call needs.
 pub(super) struct Http {
-    outbound: Outbound,
+    outbound: Arc<Outbound>,
     base: Url,
     peer: Peer,
     /// What CM has put into this process's session.
@@ -49,12 +50,12 @@ impl Http {
     pub(super) fn new(options: &Options) -> Result<Self, SetupError> {
         let base = setup::base_url(options)?;
         let clients = Clients::new(options, &base);
-        let outbound = clients.client(&base)?;
+        let outbound = Arc::new(clients.client(&base)?);
         Ok(Self {
             peer: outbound.peer(&base, options.connect_timeout),
+            credentials: Credentials::new(options, &clients, &outbound)?,
             outbound,
             cookies: Jar::of(&base),
-            credentials: Credentials::new(options, &clients)?,
             timeout: options.timeout,
             base,
         })
@@ -77,6 +78,11 @@ impl Http {
     /// Gets what a call would show, and shows it to nobody.
     pub(super) async fn prepare(&self) -> Result<(), CallError> {
         self.credentials.pass(Instant::now() + self.timeout).await.map(drop)
+    }
+
+    /// How it stands with the credentials.
+    pub(super) fn credentials(&self) -> CredentialsView {
+        self.credentials.view()
     }
 
     /// The body of a good answer; anything else is an error, sorted.

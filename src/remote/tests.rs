@@ -49,7 +49,7 @@ fn world(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (Server, Remote) 
 }
 
 /// Whether this test has a process of its own. If not, it is run in one, and that is it.
-fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
+pub(super) fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     const MARK: &str = "CARDBRIDGE_TEST_ALONE";
     if env::var_os(MARK).is_some() {
         return true;

@@ -51,6 +51,7 @@ pub(crate) const OWNED: &[(&str, &[&str])] = &[
     ("reqwest", &["remote"]),
     ("rustls", &["remote"]),
     ("rustls_native_certs", &["remote"]),
+    ("libloading", &["remote"]),
     ("rusqlite", &["outbox"]),
     ("axum", &["control"]),
     ("hyper", &["control", "remote"]),

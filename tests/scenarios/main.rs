@@ -18,6 +18,7 @@ mod families;
 mod hardened;
 mod journal;
 mod judges;
+mod kerberos;
 mod kills;
 mod manager;
 mod metrics;

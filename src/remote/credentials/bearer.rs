@@ -1,14 +1,14 @@
 //! The bearer token: from a file, never in a log.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use reqwest::header::HeaderValue;
 
 use super::super::away;
+use super::stamp::Stamp;
 use super::{Next, Pass, Welcome};
 use crate::domain::{AwayReason, CallError};
 
@@ -19,15 +19,6 @@ const TOKEN_LIMIT: u64 = 64 << 10;
 pub(in crate::remote) struct TokenFile {
     path: PathBuf,
     last: Mutex<Option<(Stamp, HeaderValue)>>,
-}
-
-/// What changes when a file is written or replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl TokenFile {
@@ -54,12 +45,7 @@ impl TokenFile {
     }
 
     fn header(&self) -> io::Result<HeaderValue> {
-        let metadata = self.path.metadata()?;
-        // Opening a pipe would wait for its writer.
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is not a file"));
-        }
-        let stamp = Stamp::of(&metadata);
+        let stamp = Stamp::of_file(&self.path)?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, header)) = last.as_ref().filter(|(known, _)| *known == stamp) {
             return Ok(header.clone());
@@ -67,17 +53,6 @@ impl TokenFile {
         let header = read(&self.path)?;
         *last = Some((stamp, header.clone()));
         Ok(header)
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            file: (metadata.dev(), metadata.ino()),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
     }
 }
 

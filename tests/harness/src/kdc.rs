@@ -120,6 +120,10 @@ impl Kdc {
         let new = path.with_extension("new");
         let file = new.display().to_string();
         self.admin(&["ktadd", "-norandkey", "-k", &file, name])?;
+        // Whoever could read the old one can read the new one.
+        if let Ok(old) = fs::metadata(&path) {
+            fs::set_permissions(&new, old.permissions())?;
+        }
         // In one step: whoever reads it sees the old keys or the new ones.
         fs::rename(new, &path)?;
         Ok(path)

@@ -1,0 +1,255 @@
+//! Tickets are had on a thread of their own, and exchanged whole: while the KDC is silent, or says
+//! no, calls go on with the present one as long as that is good.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::super::stamp::Stamp;
+use super::failure::{Failure, Outlook};
+use super::ticket::{Account, Ticket};
+
+/// Threads that may wait for KDCs at a time, over all reloads of the configuration. One asks; the
+/// others were left alone by a reload while their KDC was silent, and end when they hear from it.
+const MOST: usize = 8;
+
+/// The KDC is asked no more often, however soon its tickets end.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How many threads there are.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Asks for tickets: when they are wished for, and before they end.
+pub(super) struct Renewals {
+    /// How many attempts whoever wishes for one more has seen. Unbounded: a wish a call.
+    wishes: Sender<u64>,
+    standing: watch::Receiver<Standing>,
+}
+
+/// How it stands with the ticket.
+#[derive(Clone, Default)]
+pub(super) struct Standing {
+    /// Attempts that have ended.
+    pub(super) attempts: u64,
+    /// The last ticket that could be had.
+    pub(super) ticket: Option<Arc<Ticket>>,
+    /// Why the last attempt went wrong, if it did.
+    pub(super) trouble: Option<Trouble>,
+    /// The keytab of the last attempt.
+    pub(super) keytab: Option<Stamp>,
+    /// Since when an attempt is under way.
+    pub(super) since: Option<Instant>,
+}
+
+/// Why there is no new ticket.
+#[derive(Clone)]
+pub(super) struct Trouble {
+    pub(super) failure: Arc<Failure>,
+    /// Nobody asks again before, unless the keytab changes.
+    not_before: Instant,
+}
+
+/// Why there is no thread.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// Too many are there.
+    #[error("{MOST} threads wait for KDCs that do not answer")]
+    TooMany,
+    /// The system has none.
+    #[error("no thread can be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl Renewals {
+    /// Starts the thread, which asks nobody before the first wish. It ends when this is dropped, or
+    /// once the KDC has answered.
+    pub(super) fn start(account: Arc<Account>) -> Result<Self, StartError> {
+        let counted = Counted::new(&THREADS)?;
+        let (wishes, orders) = mpsc::channel();
+        let (publish, standing) = watch::channel(Standing::default());
+        thread::Builder::new().name("kerberos".to_owned()).spawn(move || {
+            let _counted = counted;
+            Thread { account, orders, standing: publish, pace: Pace::default() }.run();
+        })?;
+        Ok(Self { wishes, standing })
+    }
+
+    pub(super) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Wishes for one more attempt than there were. Nothing happens where one ended meanwhile.
+    pub(super) fn wish(&self, seen: u64) {
+        if self.wishes.send(seen).is_err() {
+            tracing::debug!("The thread that gets tickets has ended");
+        }
+    }
+}
+
+impl Standing {
+    /// A ticket that can be used.
+    pub(super) fn good(&self, now: Timestamp) -> Option<Arc<Ticket>> {
+        self.ticket.clone().filter(|ticket| ticket.is_good(now))
+    }
+
+    /// Whether asking the KDC is of use now.
+    pub(super) fn may_ask(&self, keytab: Option<Stamp>, now: Instant) -> bool {
+        let asked_too_soon = self.trouble.as_ref().is_some_and(|trouble| now < trouble.not_before);
+        !asked_too_soon || self.is_new(keytab)
+    }
+
+    /// Whether this keytab has not been tried.
+    pub(super) fn is_new(&self, keytab: Option<Stamp>) -> bool {
+        self.attempts > 0 && self.keytab != keytab
+    }
+}
+
+/// One of the threads that are counted.
+struct Counted(&'static AtomicUsize);
+
+impl Counted {
+    fn new(threads: &'static AtomicUsize) -> Result<Self, StartError> {
+        let more = |count| (count < MOST).then_some(count + 1);
+        let counted = threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.map(|_| Self(threads)).map_err(|_| StartError::TooMany)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the thread waited for.
+enum Wait {
+    /// One more attempt than so many is wished for.
+    Wish(u64),
+    /// It is time.
+    Due,
+    /// Nobody is left to hear of tickets.
+    End,
+}
+
+struct Thread {
+    account: Arc<Account>,
+    orders: Receiver<u64>,
+    standing: watch::Sender<Standing>,
+    pace: Pace,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut due = None;
+        loop {
+            let attempts = self.standing.borrow().attempts;
+            match self.wait(due) {
+                // What was wished for has come meanwhile.
+                Wait::Wish(seen) if seen < attempts => {}
+                Wait::Wish(_) | Wait::Due => due = Some(self.attempt()),
+                Wait::End => return,
+            }
+        }
+    }
+
+    fn wait(&self, due: Option<Instant>) -> Wait {
+        let Some(due) = due else { return self.orders.recv().map_or(Wait::End, Wait::Wish) };
+        match self.orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(seen) => Wait::Wish(seen),
+            Err(RecvTimeoutError::Timeout) => Wait::Due,
+            Err(RecvTimeoutError::Disconnected) => Wait::End,
+        }
+    }
+
+    /// Asks for a ticket, publishes what came of it, and says when it is to be asked again.
+    fn attempt(&mut self) -> Instant {
+        let keytab = stamp(&self.account.keytab);
+        self.standing.send_modify(|standing| standing.since = Some(Instant::now()));
+        let outcome = Ticket::obtain(&self.account);
+        let now = Instant::now();
+        let mut standing = self.standing.borrow().clone();
+        standing.attempts += 1;
+        standing.keytab = keytab;
+        standing.since = None;
+        let pause = match outcome {
+            Ok(ticket) => self.succeeded(ticket, &mut standing),
+            Err(failure) => self.failed(failure, &mut standing, now),
+        };
+        // The old ticket is let go of here, and not while others wait to read.
+        drop(self.standing.send_replace(standing));
+        now + pause
+    }
+
+    fn succeeded(&mut self, ticket: Ticket, standing: &mut Standing) -> Duration {
+        let Ticket { principal, valid_until, .. } = &ticket;
+        if standing.trouble.take().is_some() {
+            tracing::info!(%principal, %valid_until, "Kerberos ticket can be had again");
+        } else {
+            tracing::debug!(%principal, %valid_until, "Kerberos ticket obtained");
+        }
+        let left = ticket.renew_at.duration_since(Timestamp::now());
+        standing.ticket = Some(Arc::new(ticket));
+        self.pace = Pace::default();
+        Duration::try_from(left).unwrap_or_default().max(SHORTEST)
+    }
+
+    /// Told once for each kind of trouble. A ticket is asked for in the last fifth of the life of
+    /// the one before, so this is in time.
+    fn failed(&mut self, failure: Failure, standing: &mut Standing, now: Instant) -> Duration {
+        let pause = self.pace.pause(failure.outlook);
+        let not_before = now + Pace::quiet(failure.outlook, pause);
+        let known = standing.trouble.take().is_some_and(|before| *before.failure == failure);
+        if !known {
+            let valid_until = standing.ticket.as_ref().map(|ticket| ticket.valid_until.to_string());
+            let valid_until = valid_until.as_deref().unwrap_or("none");
+            tracing::warn!(error = %failure, valid_until, "Kerberos ticket cannot be had");
+        }
+        standing.trouble = Some(Trouble { failure: Arc::new(failure), not_before });
+        pause
+    }
+}
+
+/// The keytab as it is now; none where it cannot be read.
+pub(super) fn stamp(keytab: &Path) -> Option<Stamp> {
+    Stamp::of_file(keytab).ok()
+}
+
+/// How long it is until the KDC is asked again, after failures.
+#[derive(Debug, Default)]
+struct Pace {
+    failures: u32,
+}
+
+impl Pace {
+    /// The time until the next attempt that nobody wished for.
+    ///
+    /// A directory that locks accounts does so after five wrong passwords in half an hour, or more:
+    /// a wrong key is tried after 0, 1, 5, 20 and 35 minutes.
+    fn pause(&mut self, outlook: Outlook) -> Duration {
+        let (first, factor, most) = match outlook {
+            Outlook::Open => (5, 2_u64, 300),
+            Outlook::Refused => (60, 4, 900),
+        };
+        let pause = factor.saturating_pow(self.failures).saturating_mul(first).min(most);
+        self.failures = self.failures.saturating_add(1);
+        Duration::from_secs(pause)
+    }
+
+    /// The time in which wishes are not obeyed either.
+    fn quiet(outlook: Outlook, pause: Duration) -> Duration {
+        match outlook {
+            Outlook::Open => Duration::from_secs(1),
+            Outlook::Refused => pause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! A ticket for the service, and how it is had: the two things that ask the KDC.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::failure::Failure;
+use super::gssapi::{Cache, Context, Credential, GssError, Gssapi, Mechanism, Name, Started};
+use super::keytab;
+
+/// How much of a ticket's life may pass before the next one is asked for, in hundredths: what is
+/// left is the time for a KDC to come back in.
+const USE: i32 = 80;
+
+/// Who is to be let in, and by which service.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) keytab: PathBuf,
+    /// The keytab's first where not set.
+    pub(super) principal: Option<String>,
+    pub(super) service: Service,
+}
+
+/// The name of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Service(String);
+
+/// A ticket for the service, with the account's own in a cache of their own.
+pub(super) struct Ticket {
+    credential: Arc<Credential>,
+    service: Arc<Name>,
+    /// The account, in full.
+    pub(super) principal: String,
+    pub(super) valid_until: Timestamp,
+    /// When the next one is to be asked for.
+    pub(super) renew_at: Timestamp,
+}
+
+impl Service {
+    /// The wished name, or the web service on this host. The host is taken as it is written: DNS
+    /// has no say in who is to be believed.
+    pub(super) fn new(wished: Option<&str>, host: &str) -> Self {
+        Self(wished.map_or_else(|| format!("HTTP/{host}"), str::to_owned))
+    }
+
+    /// As people write it.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As Kerberos wants it: with no realm after the `@` the KDC says which one it is.
+    fn in_full(&self) -> String {
+        let Self(name) = self;
+        if name.contains('@') { name.clone() } else { format!("{name}@") }
+    }
+}
+
+impl Ticket {
+    /// Logs in and gets a ticket for the service. Blocks for as long as the KDC is silent.
+    pub(super) fn obtain(account: &Account) -> Result<Self, Failure> {
+        let principal = keytab::principal(&account.keytab, account.principal.as_deref())
+            .map_err(|error| Failure::keytab(&error))?;
+        let gssapi = Gssapi::load().map_err(|error| Failure::library(&error))?;
+        let login = |error: GssError| Failure::login(&principal, &error);
+        let name = Name::new(gssapi, &principal).map_err(login)?;
+        let cache = Arc::new(Cache::new(gssapi).map_err(login)?);
+        // Kerberos itself first, for it says what is wrong; SPNEGO finds the tickets in the cache.
+        let plain = Credential::from_keytab(&name, &account.keytab, &cache).map_err(login)?;
+        let plain = Arc::new(plain);
+        let service = |error: GssError| Failure::service(account.service.as_str(), &error);
+        let target = Arc::new(Name::new(gssapi, &account.service.in_full()).map_err(service)?);
+        let started =
+            Context::start(&plain, &target, Mechanism::Kerberos, None).map_err(service)?;
+        let negotiated = Credential::from_cache(&name, Mechanism::Spnego, &cache)
+            .map_err(|error| Failure::token(&error))?;
+        let life = SignedDuration::from_secs(plain.life().min(started.life).into());
+        let now = Timestamp::now();
+        Ok(Self {
+            credential: Arc::new(negotiated),
+            service: target,
+            principal,
+            valid_until: after(now, life),
+            renew_at: after(now, life * USE / 100),
+        })
+    }
+
+    /// A token, bound to a channel or not. Nobody is asked: the cache has the ticket.
+    pub(super) fn token(&self, bindings: Option<Arc<[u8]>>) -> Result<Started, Failure> {
+        Context::start(&self.credential, &self.service, Mechanism::Spnego, bindings)
+            .map_err(|error| Failure::token(&error))
+    }
+
+    /// Whether it can be used.
+    pub(super) fn is_good(&self, now: Timestamp) -> bool {
+        now < self.valid_until
+    }
+}
+
+/// Kerberos' times end in 2106 at the latest, Jiff's later.
+fn after(now: Timestamp, life: SignedDuration) -> Timestamp {
+    now.saturating_add(life).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_the_servers_host_or_what_is_wished_and_the_realm_is_the_kdcs_matter() {
+        let of_host = Service::new(None, "cm.example.com");
+        assert_eq!(
+            (of_host.as_str(), of_host.in_full().as_str()),
+            ("HTTP/cm.example.com", "HTTP/cm.example.com@")
+        );
+        let wished = Service::new(Some("HTTP/cm@EXAMPLE.COM"), "alias.example.com");
+        assert_eq!(wished.in_full(), "HTTP/cm@EXAMPLE.COM");
+    }
+}

@@ -1,0 +1,223 @@
+//! Negotiate: the daemon logs in by itself, from a keytab, with a real KDC and real web servers.
+
+mod refusals;
+mod renewals;
+
+use std::fs;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use cardbridge_harness::acceptor::{self, Acceptor, AcceptorOptions};
+use cardbridge_harness::apache::{self, Apache, ApacheOptions, Negotiate, TlsVersion};
+use cardbridge_harness::cards::GidsCard;
+use cardbridge_harness::cm::Cm;
+use cardbridge_harness::kdc::{self, Kdc, KdcOptions};
+use cardbridge_harness::pki::Signing;
+
+use super::*;
+
+const STATION: &str = "desk-3";
+
+/// A realm that the station has an account in.
+fn realm(options: KdcOptions) -> Option<Kdc> {
+    if let Some(reason) = kdc::unavailable().or_else(apache::unavailable) {
+        cardbridge_harness::skipped(&reason);
+        return None;
+    }
+    let kdc = Kdc::start(options).unwrap();
+    kdc.add_principal(STATION).unwrap();
+    Some(kdc)
+}
+
+/// Apache with Negotiate before a simulator of its own.
+fn apache(kdc: &Kdc, change: impl FnOnce(&mut ApacheOptions)) -> (Cm, Apache) {
+    let cm = Cm::seed().unwrap();
+    let negotiate = Some(Negotiate::of(kdc).unwrap());
+    let mut options = ApacheOptions { negotiate, ..ApacheOptions::before(cm.address()) };
+    change(&mut options);
+    let apache = Apache::start(&options).unwrap();
+    (cm, apache)
+}
+
+/// A world whose daemon has the station's keytab.
+fn station(builder: WorldBuilder, kdc: &Kdc, cm: Cm, url: &str) -> WorldBuilder {
+    let keytab = kdc.keytab(STATION).unwrap();
+    builder
+        .running_cm(cm)
+        .cm_url(url)
+        .env("KRB5_CONFIG", kdc.krb5_conf())
+        .config_set("cm.auth.method", "\"negotiate\"")
+        .config_set("cm.auth.keytab", &quoted(&keytab))
+}
+
+fn quoted(path: &Path) -> String {
+    format!("{:?}", path.display().to_string())
+}
+
+fn credentials(world: &World) -> serde_json::Value {
+    world.cli(&["status", "--json"]).unwrap().json().unwrap()["credentials"].clone()
+}
+
+#[test]
+fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
+    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let (cm, apache) = apache(&kdc, |_| ());
+    // What a person of this machine has is not touched.
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("of-a-person");
+    let builder = builder.env("KRB5CCNAME", &cache).env("KRB5_CLIENT_KTNAME", &cache);
+    let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
+    assert_eq!(credentials(&world)["method"], "negotiate");
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(status(&world), RETIRED);
+    let name = format!("{STATION}@{}", kdc.realm());
+    for call in world.cm.log() {
+        assert_eq!(call.header("x-remote-user"), Some(name.as_str()));
+    }
+    // A token with every call: none was refused first, and the KDC was asked twice in all.
+    assert!(!apache.log().contains(" 401 "), "{}", apache.log());
+    let requests = kdc.requests();
+    assert_eq!((requests.as_issued, requests.tgs_issued), (1, 1), "{}", kdc.log());
+    let credentials = credentials(&world);
+    assert_eq!(credentials["identity"], name.as_str());
+    assert!(credentials["valid_until"].is_string(), "{credentials}");
+    let told = world.cli(&["status"]).unwrap().stdout;
+    assert!(told.contains(&format!("negotiate as {name}, valid until 2")), "{told}");
+    assert!(!cache.exists());
+    world.finish().unwrap();
+}
+
+#[test]
+fn connections_are_kept_and_every_call_has_a_token_of_its_own() {
+    for persist in [false, true] {
+        let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+        let (cm, apache) = apache(&kdc, |options| {
+            options.persist = persist;
+            options.tls = Some(TlsVersion::Tls13);
+        });
+        let world = station(builder, &kdc, cm, &apache.url());
+        let world = world.ca_file(&apache.ca_pem()).start().unwrap();
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"], "{}", apache.log());
+        // One look at the certificate, without saying who asks; then calls, not one of them refused.
+        let log = apache.log();
+        let calls: Vec<_> = log.lines().filter(|line| !line.contains(" HEAD ")).collect();
+        assert_eq!(log.lines().count(), calls.len() + 1, "{log}");
+        assert!(calls.len() >= 4 && calls.iter().all(|line| !line.contains(" 401 ")), "{log}");
+        let connections: std::collections::BTreeSet<_> =
+            log.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert!(connections.len() <= 3, "three calls go side by side: {log}");
+        world.finish().unwrap();
+    }
+}
+
+fn acceptor(kdc: &Kdc, signing: Signing) -> Option<(Cm, Acceptor)> {
+    if let Some(reason) = acceptor::unavailable() {
+        cardbridge_harness::skipped(&reason);
+        return None;
+    }
+    let cm = Cm::seed().unwrap();
+    let negotiate = Negotiate::of(kdc).unwrap();
+    let options = AcceptorOptions { upstream: cm.address(), negotiate, signing };
+    let acceptor = Acceptor::start(options).unwrap();
+    Some((cm, acceptor))
+}
+
+#[test]
+fn a_server_that_demands_channel_bindings_gets_them_whatever_its_certificate_is_signed_with() {
+    for signing in [Signing::EcdsaSha256, Signing::EcdsaSha384, Signing::RsaSha256] {
+        let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+        let Some((cm, acceptor)) = acceptor(&kdc, signing) else { return };
+        let world = station(builder, &kdc, cm, &acceptor.url());
+        let world = world.ca_file(&acceptor.ca_pem()).start().unwrap();
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        let outcomes = world.wait_for_outcomes(1, LONG).unwrap();
+        assert_eq!(outcomes, ["updated"], "{signing:?}: {}", acceptor.log());
+        assert!(!acceptor.log().contains(" 401 "), "{signing:?}: {}", acceptor.log());
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn without_channel_bindings_such_a_server_lets_nobody_in_and_that_is_told() {
+    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let Some((cm, acceptor)) = acceptor(&kdc, Signing::default()) else { return };
+    let world = station(builder, &kdc, cm, &acceptor.url())
+        .ca_file(&acceptor.ca_pem())
+        .config_set("cm.auth.channel_bindings", "false")
+        .without_daemon()
+        .start()
+        .unwrap();
+    let output = world.cli(&["lookup", "--card-id", CARD]).unwrap();
+    let words = "requires Extended Protection, and cm.auth.channel_bindings is false";
+    assert!(output.stderr.contains(words), "{output:?}");
+    assert!(acceptor.log().contains("no bindings"), "{}", acceptor.log());
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_server_that_shows_another_certificate_is_given_a_token_for_that_one() {
+    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let Some((cm, first)) = acceptor(&kdc, Signing::EcdsaSha256) else { return };
+    let negotiate = Negotiate::of(&kdc).unwrap();
+    let options =
+        AcceptorOptions { upstream: cm.address(), negotiate, signing: Signing::EcdsaSha384 };
+    let second = Acceptor::start(options).unwrap();
+    let way = Way::to(first.address());
+    let both = tempfile::NamedTempFile::new().unwrap();
+    let pem = |acceptor: &Acceptor| fs::read_to_string(acceptor.ca_pem()).unwrap();
+    fs::write(both.path(), pem(&first) + &pem(&second)).unwrap();
+    let world = station(builder, &kdc, cm, &format!("https://localhost:{}", way.port()));
+    let world = world.ca_file(both.path()).start().unwrap();
+    let unknown = world.insert(0, GidsCard::new(*Uuid::new_v4().as_bytes())).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["unknown-card"]);
+    way.lead(second.address());
+    drop(first);
+    let _card = world.insert(1, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap()[1], "updated", "{}", second.log());
+    assert!(second.log().contains("wrong bindings"), "{}", second.log());
+    assert_eq!(kdc.requests().as_issued, 1, "the ticket was good all the time");
+    drop(unknown);
+    world.finish().unwrap();
+}
+
+/// A port that leads to one server or another.
+struct Way {
+    listener: SocketAddr,
+    to: Arc<Mutex<SocketAddr>>,
+}
+
+impl Way {
+    fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way =
+            Self { listener: listener.local_addr().unwrap(), to: Arc::new(Mutex::new(server)) };
+        let to = Arc::clone(&way.to);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(*to.lock().unwrap()) else { continue };
+                for (mut from, mut to) in
+                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    thread::spawn(move || {
+                        io::copy(&mut from, &mut to).ok();
+                        to.shutdown(Shutdown::Both).ok();
+                    });
+                }
+            }
+        });
+        way
+    }
+
+    fn port(&self) -> u16 {
+        self.listener.port()
+    }
+
+    fn lead(&self, server: SocketAddr) {
+        *self.to.lock().unwrap() = server;
+    }
+}

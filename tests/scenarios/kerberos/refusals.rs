@@ -1,0 +1,184 @@
+//! Whatever stands between a station and CM is told by step and with a remedy.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use super::*;
+
+/// A world to look cards up from, without a daemon.
+fn desk(kdc: &Kdc, cm: Cm, url: &str) -> Option<World> {
+    Some(station(world()?, kdc, cm, url).without_daemon().start().unwrap())
+}
+
+/// What somebody is told who looks a card up, after a change of the configuration's text.
+fn told(world: &World, from: &str, to: &str) -> String {
+    let text = fs::read_to_string(world.config_path()).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(world.config_path(), text.replace(from, to)).unwrap();
+    let output = world.cli(&["lookup", "--card-id", CARD]).unwrap();
+    fs::write(world.config_path(), text).unwrap();
+    output.stderr
+}
+
+#[track_caller]
+fn assert_told(said: &str, words: &[&str]) {
+    for words in words {
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(!said.contains('\0'), "{said:?}");
+}
+
+#[test]
+fn what_is_wrong_on_this_machine_is_told() {
+    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let (cm, apache) = apache(&kdc, |_| ());
+    let Some(world) = desk(&kdc, cm, &apache.url()) else { return };
+    let keytab = kdc.keytab(STATION).unwrap();
+    let other = |path: &Path| told(&world, &quoted(&keytab), &quoted(path));
+    assert_eq!(told(&world, "[cm]", "[cm]"), "", "as it is, all is well");
+    let missing = world.dir().join("no.keytab");
+    assert_told(&other(&missing), &["no.keytab: No such file", "check that it is there"]);
+    assert_told(&other(&world.config_path()), &["is no keytab: it does not begin with 0x0502"]);
+    let wrong = format!("{}\nprincipal = \"desk-4\"", quoted(&keytab));
+    let said = told(&world, &quoted(&keytab), &wrong);
+    let name = format!("{STATION}@{}", kdc.realm());
+    assert_told(&said, &["has no key of desk-4, only of ", &name, "correct cm.auth.principal"]);
+    assert_eq!(kdc.requests().as_issued, 1, "nobody else asked the KDC");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_machine_without_the_library_says_which_one_is_missing() {
+    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let (cm, apache) = apache(&kdc, |_| ());
+    let Some(builder) = world() else { return };
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("libgssapi_krb5.so.2"), "").unwrap();
+    let world = station(builder, &kdc, cm, &apache.url())
+        .env("LD_LIBRARY_PATH", elsewhere.path())
+        .start()
+        .unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let words = "the Kerberos library cannot be loaded";
+    world.wait_until(words, LONG, || world.daemon_log().contains(words)).unwrap();
+    // What was missing can be installed without a restart.
+    fs::remove_file(elsewhere.path().join("libgssapi_krb5.so.2")).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn what_the_kdc_says_is_told() {
+    let Some(mut kdc) = realm(KdcOptions::default()) else { return };
+    let (cm, apache) = apache(&kdc, |_| ());
+    let Some(world) = desk(&kdc, cm, &apache.url()) else { return };
+    let keytab = quoted(&kdc.keytab(STATION).unwrap());
+    let as_it_is = || told(&world, "[cm]", "[cm]");
+
+    let said = told(&world, &keytab, &format!("{keytab}\nspn = \"HTTP/nowhere\""));
+    assert_told(&said, &["no Kerberos ticket for HTTP/nowhere: ", "not found", "setspn -S"]);
+    kdc.disable(STATION).unwrap();
+    assert_told(&as_it_is(), &["have been revoked", "the account is disabled or locked"]);
+    kdc.enable(STATION).unwrap();
+    kdc.rekey(STATION).unwrap();
+    assert_told(&as_it_is(), &["Preauthentication failed", "make a new keytab"]);
+    kdc.delete(STATION).unwrap();
+    assert_told(&as_it_is(), &["not found in Kerberos database", "create the account"]);
+    kdc.stop().unwrap();
+    assert_told(&as_it_is(), &["Cannot contact any KDC for realm", "check the network"]);
+    fs::write(kdc.krb5_conf(), "[libdefaults]\ndns_lookup_kdc = false\n").unwrap();
+    assert_told(&as_it_is(), &["Cannot find KDC for realm", "name the realm's KDC in krb5.conf"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_told() {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    if !Path::new(LIBRARY).exists() {
+        return cardbridge_harness::skipped("libfaketime is missing: no daemon with a set clock");
+    }
+    let Some(kdc) = realm(KdcOptions { timesync: false, ..KdcOptions::default() }) else { return };
+    let (cm, apache) = apache(&kdc, |_| ());
+    let Some(builder) = world() else { return };
+    let world = station(builder, &kdc, cm, &apache.url())
+        .env("LD_PRELOAD", LIBRARY)
+        .env("FAKETIME", "+10m")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .without_daemon()
+        .start()
+        .unwrap();
+    assert_told(&told(&world, "[cm]", "[cm]"), &["Clock skew too great", "set the clock"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_server_that_does_not_take_the_ticket_is_told() {
+    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let (cm, apache) = apache(&kdc, |_| ());
+    let Some(world) = desk(&kdc, cm, &apache.url()) else { return };
+    // The name stands on an account with another key than the server's.
+    kdc.rekey(kdc::WEB_SERVICE).unwrap();
+    let said = told(&world, "[cm]", "[cm]");
+    let key = "did not take the ticket for HTTP/localhost: Key version is not available; see";
+    assert_told(&said, &[key, "setspn -Q HTTP/localhost"]);
+    let asked = kdc.requests();
+    assert_eq!(asked.as_issued, 2, "one more ticket was tried");
+    world.finish().unwrap();
+}
+
+/// A server that says the same to everybody.
+fn says(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let mut stream = stream;
+                while let Some(Ok(line)) = lines.next() {
+                    if line.is_empty() && stream.write_all(answer.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    format!("http://localhost:{port}")
+}
+
+#[test]
+fn a_server_that_wants_something_else_is_told() {
+    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let cases = [
+        ("WWW-Authenticate: NTLM\r\n", "lets in with NTLM only: NTLM is not spoken here"),
+        ("WWW-Authenticate: Basic realm=\"cm\"\r\n", "lets in with Basic only: switch Windows"),
+        ("WWW-Authenticate: Bearer\r\n", "lets in with Bearer only: set cm.auth.method to"),
+        ("", "names no way to log in"),
+    ];
+    for (header, words) in cases {
+        let answer = format!("HTTP/1.1 401 Unauthorized\r\n{header}Content-Length: 0\r\n\r\n");
+        let url = says(Box::leak(answer.into_boxed_str()));
+        let Some(world) = desk(&kdc, Cm::seed().unwrap(), &url) else { return };
+        assert_told(&told(&world, "[cm]", "[cm]"), &[words]);
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_offers_a_proof_and_cannot_give_it_is_not_believed() {
+    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    for token in ["", " oRQwEqADCgEAoQsGCSqGSIb3EgECAg==", " bm9uc2Vuc2U=", " ***"] {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nWWW-Authenticate: Negotiate{token}\r\nContent-Type: \
+             application/json\r\nContent-Length: 4\r\n\r\nnull"
+        );
+        let url = says(Box::leak(answer.into_boxed_str()));
+        let Some(world) = desk(&kdc, Cm::seed().unwrap(), &url) else { return };
+        let said = told(&world, "[cm]", "[cm]");
+        let expected = "the server does not prove that it is the one";
+        assert_eq!(said.contains(expected), !token.is_empty(), "{token}: {said}");
+        world.finish().unwrap();
+    }
+}

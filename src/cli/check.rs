@@ -13,7 +13,7 @@ use crate::config::{Problem, Settings};
 use crate::doctor::{Finding, Grade, Station, Step, Verdict, examine_cm, examine_station, skip};
 use crate::remote::Remote;
 
-/// The steps that need a configuration.
+/// From this step on, CM has to be known.
 const NEED_CONFIGURATION: usize = 5;
 
 /// Findings on their way out, and what they come to.
@@ -33,19 +33,18 @@ pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failur
         None => settings_without_cm(config).ok(),
     };
     block_on(async {
-        match &local {
-            Some(settings) => examine_station(station(settings), &mut |it| report.take(it)).await,
-            None => {
-                let local = Step::ALL.get(1..NEED_CONFIGURATION).unwrap_or_default();
-                skip(local, NO_CONFIGURATION, &mut |it| report.take(it));
-            }
+        let mut tell = |finding| report.take(finding);
+        let (here, there) = Step::ALL.split_at(NEED_CONFIGURATION);
+        let here = here.split_first().map_or(here, |(_, rest)| rest);
+        if let Some(settings) = &local {
+            examine_station(station(settings), &mut tell).await;
+        } else {
+            skip(here, NO_CONFIGURATION, &mut tell);
         }
-        match &configured {
-            Some((_, remote)) => examine_cm(remote, &mut |it| report.take(it)).await,
-            None => {
-                let distant = Step::ALL.get(NEED_CONFIGURATION..).unwrap_or_default();
-                skip(distant, NO_CONFIGURATION, &mut |it| report.take(it));
-            }
+        if let Some((_, remote)) = &configured {
+            examine_cm(remote, &mut tell).await;
+        } else {
+            skip(there, NO_CONFIGURATION, &mut tell);
         }
         Ok(())
     })?;

@@ -2,26 +2,46 @@
 
 use super::finding::{Finding, Grade, Step};
 use super::{Tell, skip};
-use crate::domain::{AwayReason, CallError};
+use crate::domain::{AwayReason, CallError, CredentialsView};
 use crate::remote::Remote;
 
 /// The steps that are taken here.
 pub(super) const STEPS: &[Step] =
     &[Step::Credentials, Step::SwitchedOn, Step::LetIn, Step::Allowed, Step::Json, Step::Requests];
 
-/// The steps that one question answers.
-const ASKED: [Step; 5] = [Step::SwitchedOn, Step::LetIn, Step::Allowed, Step::Json, Step::Requests];
+/// The steps that one question answers, and what it means that each is passed.
+const ASKED: [(Step, &str); 4] = [
+    (Step::SwitchedOn, "CM's REST API answers"),
+    (Step::LetIn, "the account is let in"),
+    (Step::Allowed, "the account may list requests"),
+    (Step::Json, "it is CM that answers"),
+];
 
 pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) {
     if let Err(error) = remote.prepare().await {
         tell(Finding::of_call(Step::Credentials, &error));
-        skip(&ASKED, "there are no credentials", tell);
+        let asked = STEPS.split_first().map_or(STEPS, |(_, asked)| asked);
+        skip(asked, "there are no credentials", tell);
         return;
     }
-    tell(Finding::good(Step::Credentials, "obtained"));
+    tell(obtained(&remote.credentials()));
     let asked = remote.open_requests().await;
     for finding in findings(&asked) {
         tell(finding);
+    }
+}
+
+fn obtained(view: &CredentialsView) -> Finding {
+    let CredentialsView { method, identity, valid_until, trouble } = view;
+    let who = identity.as_ref().map(|who| format!(" as {who}")).unwrap_or_default();
+    let until = valid_until.map(|at| format!(", good until {at:.0}")).unwrap_or_default();
+    let words = format!("{method}{who}{until}");
+    match trouble {
+        Some(trouble) => {
+            let words = format!("{words}, but not renewed: {trouble}");
+            Finding::warning(Step::Credentials, words, AwayReason::Credentials.remedy())
+        }
+        None => Finding::good(Step::Credentials, words),
     }
 }
 
@@ -30,17 +50,20 @@ fn findings(asked: &Result<usize, CallError>) -> Vec<Finding> {
     let end = asked.as_ref().err().map(ended_at);
     let mut findings = Vec::new();
     let mut over = false;
-    for step in ASKED {
+    for (step, passed) in ASKED {
         findings.push(match asked {
             _ if over => Finding::skipped(step, "an earlier step failed"),
             Err(error) if end == Some(step) => {
                 over = true;
                 failure(step, error)
             }
-            Ok(seen) if step == Step::Requests => Finding::good(step, visible(*seen)),
-            Ok(_) | Err(_) => Finding::good(step, passed(step)),
+            Ok(_) | Err(_) => Finding::good(step, passed),
         });
     }
+    findings.push(match asked {
+        Ok(seen) => Finding::good(Step::Requests, visible(*seen)),
+        Err(_) => Finding::skipped(Step::Requests, "an earlier step failed"),
+    });
     findings
 }
 
@@ -48,16 +71,6 @@ fn visible(seen: usize) -> String {
     match seen {
         1 => "1 open request is visible to this account".to_owned(),
         _ => format!("{seen} open requests are visible to this account"),
-    }
-}
-
-const fn passed(step: Step) -> &'static str {
-    match step {
-        Step::SwitchedOn => "CM's REST API answers",
-        Step::LetIn => "the account is let in",
-        Step::Allowed => "the account may list requests",
-        Step::Json => "it is CM that answers",
-        _ => "",
     }
 }
 

@@ -116,9 +116,11 @@ fn try_card(context: &Context, state: &ReaderState) -> Cards {
 }
 
 fn sort(error: Error) -> Look {
-    match error {
-        Error::NoReadersAvailable => Look::Answers { readers: Vec::new(), cards: Cards::Untried },
-        Error::SecurityViolation => Look::Refused,
-        _ => Look::Away { why: trouble::on_service(error) },
+    if error == Error::NoReadersAvailable {
+        Look::Answers { readers: Vec::new(), cards: Cards::Untried }
+    } else if error == Error::SecurityViolation {
+        Look::Refused
+    } else {
+        Look::Away { why: trouble::on_service(error) }
     }
 }

@@ -92,6 +92,29 @@ fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
 }
 
 #[test]
+fn check_tells_whose_ticket_it_is_and_what_keeps_it_from_being_one() {
+    let (Some(builder), Some(mut kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let (cm, apache) = apache(&kdc, |options| options.tls = Some(TlsVersion::Tls13));
+    let builder = builder.ca_file(&apache.ca_pem());
+    let world = station(builder, &kdc, cm, &apache.url()).without_daemon().start().unwrap();
+    let step = |name: &str| {
+        let report = world.cli(&["check", "--json"]).unwrap().json().unwrap();
+        let checks = report["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["check"] == name).unwrap()
+    };
+    let credentials = step("credentials");
+    let who = format!("negotiate as {STATION}@{}, good until 2", kdc.realm());
+    assert!(credentials["words"].as_str().unwrap().starts_with(&who), "{credentials}");
+    assert_eq!(step("requests")["state"], "ok");
+    kdc.stop().unwrap();
+    let credentials = step("credentials");
+    assert_eq!(credentials["state"], "failed", "{credentials}");
+    assert!(credentials["words"].as_str().unwrap().contains("KDC"), "{credentials}");
+    assert_eq!(step("let-in")["state"], "skipped");
+    world.finish().unwrap();
+}
+
+#[test]
 fn connections_are_kept_and_every_call_has_a_token_of_its_own() {
     for persist in [false, true] {
         let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };

@@ -201,14 +201,38 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
 
 fn warn_of_age(path: &Path, certificate: &CertificateDer<'_>) {
     let Some(shown) = ShownCertificate::read(certificate) else { return };
-    let (from, to) = (shown.not_before, shown.not_after);
-    let (now, file) = (Timestamp::now(), path.display());
-    if to < now {
-        tracing::warn!(%file, until = %to, "Client certificate has expired");
-    } else if now < from {
-        tracing::warn!(%file, %from, "Client certificate is not valid yet; is the clock right?");
-    } else if to.duration_since(now) < SOON {
-        tracing::warn!(%file, until = %to, "Client certificate expires soon");
+    let (file, from, to) = (path.display(), shown.not_before, shown.not_after);
+    match Age::of(&shown, Timestamp::now()) {
+        Age::Good => {}
+        Age::Expired => tracing::warn!(%file, until = %to, "Client certificate has expired"),
+        Age::EndsSoon => tracing::warn!(%file, until = %to, "Client certificate expires soon"),
+        Age::Future => {
+            tracing::warn!(%file, %from, "Client certificate is not valid yet; is the clock right?");
+        }
+    }
+}
+
+/// How far a certificate is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Future,
+    Good,
+    EndsSoon,
+    Expired,
+}
+
+impl Age {
+    fn of(certificate: &ShownCertificate, now: Timestamp) -> Self {
+        let left = certificate.not_after.duration_since(now);
+        if left.is_negative() {
+            Self::Expired
+        } else if now < certificate.not_before {
+            Self::Future
+        } else if left < SOON {
+            Self::EndsSoon
+        } else {
+            Self::Good
+        }
     }
 }
 

@@ -215,3 +215,21 @@ fn nothing_of_a_key_is_in_debug_output() {
     let debug = format!("{:?}", Files::new().identity());
     assert_eq!(debug, "Identity { shown: NotAsked, .. }");
 }
+
+#[test]
+fn a_certificate_that_has_expired_or_soon_will_is_worth_a_warning() {
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2027, 1, 1));
+    let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    let shown = ShownCertificate::read(certificate.der()).unwrap();
+    for (now, age) in [
+        ("2025-12-31T23:59:59Z", Age::Future),
+        ("2026-01-01T00:00:00Z", Age::Good),
+        ("2026-12-17T23:59:59Z", Age::Good),
+        ("2026-12-18T00:00:01Z", Age::EndsSoon),
+        ("2027-01-01T00:00:00Z", Age::EndsSoon),
+        ("2027-01-01T00:00:01Z", Age::Expired),
+    ] {
+        assert_eq!(Age::of(&shown, now.parse().unwrap()), age, "{now}");
+    }
+}

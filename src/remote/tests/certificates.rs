@@ -36,12 +36,21 @@ impl Station {
 
 /// A server of `ca`'s that wants clients of `clients`.
 fn server(ca: &Ca, clients: &Ca, versions: Versions) -> Server {
+    answering(ca, clients, versions, cm(CARD))
+}
+
+fn answering(
+    ca: &Ca,
+    clients: &Ca,
+    versions: Versions,
+    reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+) -> Server {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = Arc::new(clients.roots());
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
     let (chain, key) = ca.pair(&for_name("127.0.0.1"));
     let config = builder(versions).with_client_cert_verifier(verifier);
-    Server::start_tls(config.with_single_cert(chain, key).unwrap(), cm(CARD))
+    Server::start_tls(config.with_single_cert(chain, key).unwrap(), reply)
 }
 
 fn remote(server: &Server, ca: &Ca, client_certificate: Option<ClientCertificate>) -> Remote {
@@ -131,4 +140,22 @@ fn a_pair_that_does_not_do_is_told_with_a_remedy_before_anything_is_sent() {
     assert!(error.to_string().contains("cm.auth.client_key_file"), "{error}");
     assert!(error.remedy().contains("openssl pkey"));
     assert!(!format!("{error:?}").contains("s3cret"));
+}
+
+#[tokio::test]
+async fn who_was_shown_before_counts_for_no_later_connection() {
+    let (ca, other) = (Ca::new(), Ca::named("another"));
+    for versions in EACH_VERSION {
+        let station = Station::with(&ca);
+        // Each call on a connection of its own, so that a session of TLS could be taken up again.
+        let server = answering(&ca, &ca, versions, |_| {
+            Reply::Cut(answer(OK, "Connection: close\r\n", &card_json(CARD, 2)))
+        });
+        let remote = remote(&server, &ca, Some(station.pair()));
+        remote.record(record_id()).await.unwrap();
+        remote.record(record_id()).await.unwrap();
+        station.renew(&other);
+        let error = remote.record(record_id()).await.unwrap_err();
+        assert_told(&error, CertificateFault::Refused);
+    }
 }

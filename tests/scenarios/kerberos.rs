@@ -88,6 +88,10 @@ fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
     let told = world.cli(&["status"]).unwrap().stdout;
     assert!(told.contains(&format!("negotiate as {name}, valid until 2")), "{told}");
     assert!(!cache.exists());
+    let check = world.cli(&["check"]).unwrap();
+    assert_eq!(check.code, Some(0), "{}", check.stdout);
+    let steps = ["credentials     obtained", "let-in          the account is let in"];
+    assert!(steps.iter().all(|step| check.stdout.contains(step)), "{}", check.stdout);
     world.finish().unwrap();
 }
 

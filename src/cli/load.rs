@@ -1,5 +1,6 @@
 //! The configuration's files and environment, read for [`crate::config`].
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -67,10 +68,9 @@ fn unusable(file: NamedFile) -> Option<Problem> {
         let what = format!("{path:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set");
         return problem(what, "write the whole path, or have systemd load the credential");
     };
-    match read(&place) {
+    // Whoever uses it says what is wrong inside. Reading it here would leave a secret in memory.
+    match open(&place) {
         Ok(_) => None,
-        // Whoever uses it says what is wrong inside.
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
         Err(error) => {
             let what = format!("cannot read {}: {error}", place.display());
             problem(what, "check that it is there and that the user cardbridge may read it")
@@ -166,12 +166,16 @@ fn named(config: Option<&Path>) -> Option<PathBuf> {
     config.map(Path::to_owned).or_else(by_environment)
 }
 
-/// A file's text. A pipe could keep a daemon waiting that only wants to reload.
-fn read(file: &Path) -> io::Result<String> {
+/// A file to read. A pipe could keep a daemon waiting that only wants to reload.
+fn open(file: &Path) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    std::fs::read_to_string(file)
+    File::open(file)
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    io::read_to_string(open(file)?)
 }
 
 fn drop_ins() -> io::Result<Vec<PathBuf>> {

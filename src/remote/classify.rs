@@ -27,6 +27,13 @@ pub(super) struct Answer {
     pub(super) end: End,
 }
 
+impl Answer {
+    /// Whether nothing can be done with its body but to tell people of it.
+    pub(super) fn is_for_people(&self) -> bool {
+        !(200..=299).contains(&self.status) || !cm::is_json(&self.body)
+    }
+}
+
 /// How the body ended.
 #[derive(Debug)]
 pub(super) enum End {

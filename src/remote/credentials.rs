@@ -6,14 +6,16 @@
 mod bearer;
 mod negotiate;
 mod oauth2;
-mod stamp;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tokio::time::Instant;
 
 use super::outbound::Outbound;
+use super::retry_after;
+use super::secret::Secret;
 use super::setup::{Clients, SetupError};
 use super::{Auth, Options};
 use crate::domain::{CallError, CredentialsView};
@@ -46,6 +48,8 @@ pub(super) struct Welcome {
     pub(super) challenges: Vec<HeaderValue>,
     /// The certificate of the server that answered, as DER; none without TLS.
     pub(super) certificate: Option<Vec<u8>>,
+    /// What the server's clock showed.
+    pub(super) date: Option<Timestamp>,
 }
 
 /// What to do after an answer.
@@ -76,7 +80,9 @@ impl Credentials {
                 };
                 Self::Negotiate(Box::new(Negotiate::new(kerberos, server)))
             }
-            Auth::OAuth2(client) => Self::OAuth2(Box::new(TokenSource::new(client, clients)?)),
+            Auth::OAuth2(client) => {
+                Self::OAuth2(Box::new(TokenSource::new(client, options, clients)?))
+            }
         })
     }
 
@@ -94,9 +100,9 @@ impl Credentials {
     pub(super) fn view(&self) -> CredentialsView {
         let method = match self {
             Self::Negotiate(negotiate) => return negotiate.view(),
+            Self::OAuth2(source) => return source.view(),
             Self::None => "none",
             Self::Bearer(_) => "bearer",
-            Self::OAuth2(_) => "oauth2",
         };
         CredentialsView { method: method.to_owned(), ..CredentialsView::default() }
     }
@@ -117,12 +123,18 @@ impl Pass {
     const fn token(header: HeaderValue) -> Self {
         Self { header: Some(header), negotiation: None }
     }
+
+    /// What of it must not be told, also where a server sends it back.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        let (_, secret) = self.header.as_ref()?.to_str().ok()?.split_once(' ')?;
+        Some(Secret::new(secret.to_owned()))
+    }
 }
 
 impl Welcome {
     pub(super) fn new(status: u16, headers: &HeaderMap, certificate: Option<Vec<u8>>) -> Self {
         let challenges = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
-        Self { status, challenges, certificate }
+        Self { status, challenges, certificate, date: retry_after::date(headers) }
     }
 
     /// Whether the caller was not let in.

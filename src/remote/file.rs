@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::secret::Secret;
 
 /// A file, and what was made of what it last held.
 pub(super) struct Watched<T> {
@@ -15,7 +17,7 @@ pub(super) struct Watched<T> {
 }
 
 /// What changes when a file is written or replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     file: (u64, u64),
     length: u64,
@@ -58,17 +60,33 @@ impl Stamp {
 }
 
 /// The text of a file that holds a secret; a longer one is refused, and not cut.
-pub(super) fn secret(path: &Path, limit: u64) -> io::Result<Zeroizing<String>> {
-    let length = regular(path)?.len();
-    // One byte more than allowed, so that a longer file is seen to be longer; and room for all of
-    // it at once, so that no piece of it is left behind where it grew.
-    let room = usize::try_from(length.min(limit) + 1).unwrap_or_default();
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    File::open(path)?.take(limit + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > limit {
+///
+/// It goes from the system to where it is cleared at last: the library's own way of reading puts
+/// short files on the stack first, and leaves them there.
+pub(super) fn secret(path: &Path, limit: u64) -> io::Result<Secret> {
+    let announced = regular(path)?.len();
+    if announced > limit {
         return Err(io::Error::other(format!("it has more than {limit} bytes")));
     }
-    Ok(text)
+    let room = usize::try_from(announced).map_err(io::Error::other)? + 1;
+    let mut bytes = Zeroizing::new(vec![0; room]);
+    let (mut file, mut length) = (File::open(path)?, 0);
+    while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if length == room {
+        return Err(io::Error::other("it grew while it was read"));
+    }
+    bytes.truncate(length);
+    String::from_utf8(std::mem::take(&mut *bytes)).map(Secret::new).map_err(|error| {
+        error.into_bytes().zeroize();
+        io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8")
+    })
 }
 
 /// The bytes of a regular file.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::tls::TlsInfo;
-use reqwest::{Client, Method, Request, Response, Url};
+use reqwest::{Method, Request, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
 use super::classify::{Answer, End, classify, misread};
-use super::cookies::{Jar, Sent};
+use super::cookies::Jar;
 use super::credentials::{Credentials, Next, Pass, Welcome};
 use super::outbound::Outbound;
 use super::retry_after::{date, retry_after};
@@ -23,14 +23,19 @@ use crate::wire::cm::{ListReader, Listed};
 /// The most that is read of an answer that is not a good one: enough for its words.
 const COMPLAINT_LIMIT: usize = 64 << 10;
 
-/// The client, and what every call needs.
+/// CM, and what every call needs.
 pub(super) struct Http {
+    caller: Caller,
+    credentials: Credentials,
+}
+
+/// Calls one server: CM, or whoever issues tokens for it.
+pub(super) struct Caller {
     outbound: Arc<Outbound>,
     base: Url,
     peer: Peer,
-    /// What CM has put into this process's session.
-    cookies: Jar,
-    credentials: Credentials,
+    /// What the server has put into this process's session, where it may have one.
+    cookies: Option<Jar>,
     timeout: Duration,
 }
 
@@ -38,7 +43,7 @@ pub(super) struct Http {
 pub(super) type List = Result<Vec<Listed>, CallError>;
 
 /// What may come back, and where it goes.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     /// The most bytes of a good answer.
     limit: usize,
     deadline: Instant,
@@ -50,34 +55,27 @@ impl Http {
     pub(super) fn new(options: &Options) -> Result<Self, SetupError> {
         let base = setup::base_url(options)?;
         let clients = Clients::new(options, &base);
-        let outbound = Arc::new(clients.client(&base)?);
-        Ok(Self {
-            peer: outbound.peer(&base, options.connect_timeout),
-            credentials: Credentials::new(options, &clients, &outbound)?,
-            outbound,
-            cookies: Jar::of(&base),
-            timeout: options.timeout,
-            base,
-        })
+        let cookies = Some(Jar::of(&base));
+        let caller = Caller { cookies, ..Caller::new(&base, options, &clients)? };
+        let credentials = Credentials::new(options, &clients, caller.outbound())?;
+        Ok(Self { caller, credentials })
     }
 
     /// The URL under which the routes are.
     pub(super) const fn base(&self) -> &Url {
-        &self.base
+        &self.caller.base
     }
 
     /// Asks for nothing, as nobody, and tells what time it is there; `None` where it does not say.
     pub(super) async fn greet(&self) -> Result<Option<Timestamp>, CallError> {
-        let request = Request::new(Method::HEAD, self.base.clone());
-        let deadline = Instant::now() + self.timeout;
-        let client = self.outbound.client()?;
-        let response = self.respond(&client, request, deadline).await?;
+        let request = Request::new(Method::HEAD, self.caller.base.clone());
+        let response = self.caller.respond(request, Instant::now() + self.caller.timeout).await?;
         Ok(date(response.headers()))
     }
 
     /// Gets what a call would show, and shows it to nobody.
     pub(super) async fn prepare(&self) -> Result<(), CallError> {
-        self.credentials.pass(Instant::now() + self.timeout).await.map(drop)
+        self.credentials.pass(Instant::now() + self.caller.timeout).await.map(drop)
     }
 
     /// How it stands with the credentials.
@@ -104,7 +102,7 @@ impl Http {
         mut list: Option<&mut ListReader>,
     ) -> Result<Vec<u8>, CallError> {
         let started = Instant::now();
-        let deadline = started + self.timeout;
+        let deadline = started + self.caller.timeout;
         let answer = match self.ask(call, list.as_deref_mut(), deadline).await {
             Ok((_, Next::Again)) => match self.ask(call, list, deadline).await {
                 Ok((answer, Next::Believe | Next::Again)) => Ok(answer),
@@ -135,15 +133,17 @@ impl Http {
         deadline: Instant,
     ) -> Result<(Answer, Next), CallError> {
         let pass = self.credentials.pass(deadline).await?;
-        let mut request = self.request(call, &pass);
-        let sent = self.cookies.put_into(&mut request);
+        let request = self.request(call, &pass);
         let asked = Asked { limit: call.limit(), deadline, list };
-        let (answer, welcome) = self.exchange(request, &sent, asked).await?;
+        let (mut answer, welcome) = self.caller.exchange(request, asked).await?;
+        if let Some(secret) = pass.secret().filter(|_| answer.is_for_people()) {
+            secret.hide_in_bytes(&mut answer.body);
+        }
         Ok((answer, self.credentials.after(pass, welcome, deadline).await))
     }
 
     fn request(&self, call: &Call<'_>, pass: &Pass) -> Request {
-        let mut request = Request::new(call.method(), call.url(&self.base));
+        let mut request = Request::new(call.method(), call.url(&self.caller.base));
         if let Some(header) = &pass.header {
             request.headers_mut().insert(AUTHORIZATION, header.clone());
         }
@@ -154,15 +154,43 @@ impl Http {
         }
         request
     }
+}
 
-    async fn exchange(
+impl Caller {
+    /// For a server that keeps no session.
+    pub(super) fn new(
+        base: &Url,
+        options: &Options,
+        clients: &Clients<'_>,
+    ) -> Result<Self, SetupError> {
+        let outbound = Arc::new(clients.client(base)?);
+        Ok(Self {
+            peer: outbound.peer(base, options.connect_timeout),
+            outbound,
+            base: base.clone(),
+            cookies: None,
+            timeout: options.timeout,
+        })
+    }
+
+    /// What the calls go through.
+    pub(super) const fn outbound(&self) -> &Arc<Outbound> {
+        &self.outbound
+    }
+
+    /// The server's host and port, for messages.
+    pub(super) fn name(&self) -> &str {
+        self.peer.name()
+    }
+
+    /// Sends a request, and reads its answer as far as that is asked for.
+    pub(super) async fn exchange(
         &self,
-        request: Request,
-        sent: &Sent,
+        mut request: Request,
         asked: Asked<'_>,
     ) -> Result<(Answer, Welcome), CallError> {
-        let client = self.outbound.client()?;
-        let response = self.respond(&client, request, asked.deadline).await?;
+        let sent = self.cookies.as_ref().map(|cookies| cookies.put_into(&mut request));
+        let response = self.respond(request, asked.deadline).await?;
         let status = response.status().as_u16();
         let asked = if response.status().is_success() {
             asked
@@ -174,7 +202,9 @@ impl Http {
         // Through a proxy the client does not tell.
         let certificate = certificate.map(<[u8]>::to_vec).or_else(|| self.outbound.certificate());
         let headers = response.headers();
-        self.cookies.take_from(status, headers, sent);
+        if let (Some(cookies), Some(sent)) = (&self.cookies, &sent) {
+            cookies.take_from(status, headers, sent);
+        }
         let welcome = Welcome::new(status, headers, certificate);
         let retry_after = retry_after(headers, Timestamp::now());
         let html = text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.contains("html"));
@@ -184,13 +214,9 @@ impl Http {
         Ok((Answer { status, retry_after, location, html, shown, body, end }, welcome))
     }
 
-    /// The head of an answer.
-    async fn respond(
-        &self,
-        client: &Client,
-        request: Request,
-        deadline: Instant,
-    ) -> Result<Response, CallError> {
+    /// Sends a request, and reads the head of its answer.
+    async fn respond(&self, request: Request, deadline: Instant) -> Result<Response, CallError> {
+        let client = self.outbound.client()?;
         match timeout_at(deadline, client.execute(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
@@ -239,6 +265,13 @@ impl Http {
         let target = self.base.join(location).ok();
         let host = target.as_ref().and_then(Url::host_str);
         host.unwrap_or("an unreadable address").to_owned()
+    }
+}
+
+impl Asked<'_> {
+    /// An answer that is held, up to this many bytes.
+    pub(super) const fn object(limit: usize, deadline: Instant) -> Self {
+        Self { limit, deadline, list: None }
     }
 }
 

@@ -15,13 +15,14 @@ use jiff::{SignedDuration, Timestamp};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::file::{self, Stamp};
 use super::options::{Auth, ClientCertificate, OAuth2, Options, Proof};
+use super::pem;
 use super::way::ShownCertificate;
 
 pub use error::IdentityError;
@@ -142,7 +143,7 @@ fn stamps(files: &ClientCertificate) -> Option<[Stamp; 2]> {
 }
 
 /// The certificate with its chain, and the key that belongs to it.
-fn certified(files: &ClientCertificate) -> Result<CertifiedKey, IdentityError> {
+pub(super) fn certified(files: &ClientCertificate) -> Result<CertifiedKey, IdentityError> {
     let chain = chain(&files.cert_file)?;
     let mut key = key(&files.key_file)?;
     let signing = any_supported_type(&key);
@@ -183,7 +184,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
     let at = || path.to_owned();
-    let text: Zeroizing<String> = match file::secret(path, FILE_LIMIT) {
+    let text = match file::secret(path, FILE_LIMIT) {
         Ok(text) => text,
         // DER is no text.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -192,11 +193,11 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
         Err(source) => return Err(IdentityError::KeyUnreadable { path: at(), source }),
     };
     // By its label (PKCS #8, RFC 7468 section 11), or by a header of its own (RFC 1421).
-    if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("4,ENCRYPTED") {
+    let encrypted = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "4,ENCRYPTED"];
+    if encrypted.iter().any(|mark| text.expose().contains(mark)) {
         return Err(IdentityError::KeyEncrypted { path: at() });
     }
-    PrivateKeyDer::from_pem_slice(text.as_bytes())
-        .map_err(|_: pem::Error| IdentityError::KeyNotPem { path: at() })
+    pem::private_key(&text).ok_or_else(|| IdentityError::KeyNotPem { path: at() })
 }
 
 fn warn_of_age(path: &Path, certificate: &CertificateDer<'_>) {

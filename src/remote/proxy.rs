@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::file::{self, Watched};
 use super::options::Proxy;
+use super::secret::Secret;
 use super::setup::SetupError;
 use super::{AwayReason, CallError, away};
 
@@ -172,7 +173,7 @@ fn decoded(text: &str) -> Option<Zeroizing<String>> {
 /// The file's `user:password`.
 fn credentials(path: &Path) -> io::Result<HeaderValue> {
     let text = file::secret(path, LIMIT)?;
-    let line = text.trim_end_matches(['\n', '\r']);
+    let line = text.expose().trim_end_matches(['\n', '\r']);
     if line.contains(char::is_control) {
         return Err(io::Error::other("it holds more than one line"));
     }
@@ -184,9 +185,10 @@ fn credentials(path: &Path) -> io::Result<HeaderValue> {
 
 /// RFC 7617.
 fn basic(user_and_password: &str) -> io::Result<HeaderValue> {
-    let encoded = Zeroizing::new(STANDARD.encode(user_and_password));
-    let text = Zeroizing::new(format!("Basic {}", *encoded));
-    let mut header = HeaderValue::from_str(&text).map_err(io::Error::other)?;
+    let mut text = Secret::with_room("Basic ".len() + 4 * user_and_password.len().div_ceil(3));
+    text.expose_mut().push_str("Basic ");
+    STANDARD.encode_string(user_and_password, text.expose_mut());
+    let mut header = HeaderValue::from_maybe_shared(text.into_bytes()).map_err(io::Error::other)?;
     header.set_sensitive(true);
     Ok(header)
 }

@@ -30,6 +30,14 @@ pub enum SetupError {
         /// What is wrong with it.
         why: String,
     },
+    /// `cm.auth.token_url` leads nowhere, or where others can read along.
+    #[error("cm.auth.token_url {url:?} is not usable: {why}")]
+    TokenUrl {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// `cm.ca_file` cannot be read.
     #[error("cannot read cm.ca_file {}", path.display())]
     CaFileUnreadable {
@@ -83,6 +91,7 @@ impl SetupError {
     pub const fn remedy(&self) -> &'static str {
         match self {
             Self::Url { .. } => "write cm.url as https://HOST or https://HOST:PORT",
+            Self::TokenUrl { .. } => "write cm.auth.token_url like https://HOST/adfs/oauth2/token",
             Self::CaFileUnreadable { .. } => {
                 "check that the file is there and that the user cardbridge may read it"
             }

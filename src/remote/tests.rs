@@ -1,5 +1,6 @@
 mod certificates;
 mod log;
+mod oauth2;
 mod proxies;
 mod server;
 mod sessions;

@@ -58,6 +58,11 @@ impl Peer {
         Self { identity: Some(identity), ..self }
     }
 
+    /// Host and port.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Sorts an error of the client's.
     pub(super) fn error(&self, error: &reqwest::Error, phase: Phase) -> CallError {
         let (reason, what) = self.sort(error, phase);

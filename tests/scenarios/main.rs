@@ -23,6 +23,7 @@ mod kills;
 mod manager;
 mod metrics;
 mod network;
+mod oauth2;
 mod outages;
 mod removals;
 mod way;

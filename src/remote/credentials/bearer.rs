@@ -1,35 +1,32 @@
 //! The bearer token: from a file, never in a log.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use reqwest::header::HeaderValue;
 
 use super::super::away;
-use super::stamp::Stamp;
+use super::super::file::{self, Watched};
+use super::super::secret::Secret;
 use super::{Next, Pass, Welcome};
 use crate::domain::{AwayReason, CallError};
 
-/// The longest token file that is read; of a longer one nothing is sent. Servers refuse headers of a quarter of that.
+/// The longest token file that is read; of a longer one nothing is sent. Servers refuse headers of a
+/// quarter of that.
 const TOKEN_LIMIT: u64 = 64 << 10;
 
 /// A token file, and the header made of what it last held.
-pub(in crate::remote) struct TokenFile {
-    path: PathBuf,
-    last: Mutex<Option<(Stamp, HeaderValue)>>,
-}
+pub(in crate::remote) struct TokenFile(Watched<HeaderValue>);
 
 impl TokenFile {
     pub(super) const fn new(path: PathBuf) -> Self {
-        Self { path, last: Mutex::new(None) }
+        Self(Watched::new(path))
     }
 
     /// The header for the next call; the file is looked at each time, and read when it changed.
     pub(super) fn authorization(&self) -> Result<HeaderValue, CallError> {
         self.header().map_err(|error| {
-            let path = self.path.display();
+            let path = self.0.path().display();
             away(AwayReason::Credentials, format!("no token from {path}: {error}"))
         })
     }
@@ -45,35 +42,18 @@ impl TokenFile {
     }
 
     fn header(&self) -> io::Result<HeaderValue> {
-        let stamp = Stamp::of_file(&self.path)?;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, header)) = last.as_ref().filter(|(known, _)| *known == stamp) {
-            return Ok(header.clone());
-        }
-        let header = read(&self.path)?;
-        *last = Some((stamp, header.clone()));
-        Ok(header)
+        self.0.get(read)
     }
 }
 
 fn read(path: &Path) -> io::Result<HeaderValue> {
-    let mut text = String::new();
-    // One byte more than allowed, so that a longer file is seen to be longer.
-    File::open(path)?.take(TOKEN_LIMIT + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > TOKEN_LIMIT {
-        return Err(io::Error::other(format!("it has more than {TOKEN_LIMIT} bytes")));
-    }
-    let token = text.trim();
+    let text = file::secret(path, TOKEN_LIMIT)?;
+    let token = text.expose().trim();
     if token.is_empty() {
         return Err(io::Error::other("it is empty"));
     }
-    // A token has neither spaces nor line breaks inside (RFC 6750 section 2.1).
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(io::Error::other("it holds something else than one token"));
-    }
-    let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(io::Error::other)?;
-    header.set_sensitive(true);
-    Ok(header)
+    let header = Secret::new(token.to_owned()).bearer();
+    header.ok_or_else(|| io::Error::other("it holds something else than one token"))
 }
 
 #[cfg(test)]

@@ -1,26 +1,85 @@
-//! OAuth 2.0 client credentials (RFC 6749 section 4.4), as ADFS and others issue tokens.
+//! OAuth 2.0 client credentials (RFC 6749 section 4.4), as AD FS and others issue tokens.
+//!
+//! ```text
+//! oauth2      what a call sees: a token, and what a 401 says about it
+//! ├ source    one request at a time, for whoever waits; renewed ahead of its end
+//! ├ cache     the last token and the last trouble, as a function of the time
+//! ├ endpoint  the request: form, proof, client-request-id
+//! ├ answer    a token, or the endpoint's own words and what to do about them
+//! └ assertion private_key_jwt;  signer  the key that signs it
+//! ```
+//!
+//! Nothing is done without a call that needs it: an idle station asks for no tokens.
+//! `docs/decisions/0016-oauth2.md` tells why this is no library's.
+
+mod answer;
+mod assertion;
+mod cache;
+mod endpoint;
+mod signer;
+mod source;
 
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
 use super::super::setup::{Clients, SetupError};
-use super::super::{AwayReason, OAuth2, away};
+use super::super::{AwayReason, OAuth2, Options, away};
 use super::{Next, Pass, Welcome};
-use crate::domain::CallError;
+use crate::domain::{CallError, CredentialsView};
+use crate::wire::cm;
+use cache::Refused;
+use endpoint::Endpoint;
+use source::Source;
 
 /// Asks for tokens, and keeps the last one.
-pub(in crate::remote) struct TokenSource {}
+pub(in crate::remote) struct TokenSource {
+    source: Source<Endpoint>,
+}
 
 impl TokenSource {
-    pub(super) fn new(_client: &OAuth2, _clients: &Clients<'_>) -> Result<Self, SetupError> {
-        Ok(Self {})
+    pub(super) fn new(
+        client: &OAuth2,
+        options: &Options,
+        clients: &Clients<'_>,
+    ) -> Result<Self, SetupError> {
+        Ok(Self { source: Source::new(Endpoint::new(client, options, clients)?) })
     }
 
-    pub(super) async fn token(&self, _deadline: Instant) -> Result<HeaderValue, CallError> {
-        Err(away(AwayReason::Credentials, "oauth2 is not built yet".to_owned()))
+    /// A token for one call, waited for no longer than until `deadline`.
+    pub(super) async fn token(&self, deadline: Instant) -> Result<HeaderValue, CallError> {
+        self.source.token(deadline).await
     }
 
-    pub(super) fn after(&self, _: &Pass, _: &Welcome) -> Next {
-        Next::Believe
+    /// A token that CM refuses may have been taken back; a fresh one that it refuses was issued for
+    /// somebody or something else.
+    pub(super) fn after(&self, pass: &Pass, welcome: &Welcome) -> Next {
+        let refused = pass.header.as_ref().filter(|_| welcome.refused());
+        match refused.map(|header| (header, self.source.refused(header))) {
+            None => Next::Believe,
+            Some((_, Refused::Renew)) => Next::Again,
+            Some((header, Refused::Fresh)) => Next::Doubt(refuses_fresh(header, welcome)),
+        }
+    }
+
+    /// How it stands with the token, for people.
+    pub(super) fn view(&self) -> CredentialsView {
+        let (valid_until, trouble) = self.source.view();
+        let identity = Some(self.source.issuer().client_id().to_owned());
+        CredentialsView { method: "oauth2".to_owned(), identity, valid_until, trouble }
     }
 }
+
+/// What CM says to a fresh token, and what somebody can do about it.
+fn refuses_fresh(header: &HeaderValue, welcome: &Welcome) -> CallError {
+    let token = header.to_str().unwrap_or_default().trim_start_matches("Bearer ");
+    let said = welcome.challenges.iter().filter_map(|line| line.to_str().ok());
+    let said = said.collect::<Vec<_>>().join(", ").replace(token, "[hidden]");
+    let said = if said.is_empty() { String::new() } else { format!(" ({})", cm::plain(&said)) };
+    let detail = format!(
+        "CM refuses a fresh token{said}: check cm.auth.resource and cm.auth.scope, and on the server the Relying Party or Web API and the account that the client stands for"
+    );
+    away(AwayReason::NotLetIn, detail)
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,27 @@ async fn a_request_to_come_back_later_is_obeyed() {
 }
 
 #[tokio::test]
+async fn a_token_that_the_server_sends_back_is_not_told() {
+    let token_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token_file.path(), "s3cr+t/x").unwrap();
+    for (status, headers, body) in [
+        ("400 Bad Request", "", r#"{"Message":"no s3cr+t/x"}"#),
+        ("400 Bad Request", "", r#"{"Message":"no s3cr\/x","x":"s3cr%2Bt%2Fx"}"#),
+        ("500 Internal Server Error", "", "Bearer s3cr+t/x"),
+        ("502 Bad Gateway", "", "<title>s3cr%2Bt%2Fx</title>"),
+        (OK, "Content-Type: text/html\r\n", "<title>s3cr+t/x</title>"),
+        (OK, "", "[Bearer s3cr+t/x"),
+    ] {
+        let server = Server::start(move |_| Reply::Answer(answer(status, headers, body)));
+        let auth = Auth::Bearer { token_file: token_file.path().to_owned() };
+        let options = Options { auth, ..options(format!("http://{}", server.address)) };
+        let error = Remote::new(options).unwrap().record(record_id()).await.unwrap_err();
+        let told = format!("{error:?}");
+        assert!(!told.contains("s3cr+t") && !told.contains("s3cr%2Bt"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let elsewhere = Server::start(cm(CARD));
     let location = format!("Location: http://{}{BASE}/x\r\n", elsewhere.address);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::super::stamp::Stamp;
+use super::super::super::file::Stamp;
 use super::failure::{Failure, Outlook};
 use super::ticket::{Account, Ticket};
 
@@ -218,7 +218,7 @@ impl Thread {
 
 /// The keytab as it is now; none where it cannot be read.
 pub(super) fn stamp(keytab: &Path) -> Option<Stamp> {
-    Stamp::of_file(keytab).ok()
+    Stamp::of(keytab).ok()
 }
 
 /// How long it is until the KDC is asked again, after failures.

@@ -1,0 +1,99 @@
+//! No token: what the operator is told, and that it heals by itself.
+
+use super::*;
+
+#[test]
+fn a_client_that_is_refused_is_told_and_a_new_secret_heals_it() {
+    let Some(builder) = world() else { return };
+    let adfs = Adfs::with_secret();
+    fs::write(adfs.file("secret"), "wrong").unwrap();
+    let world = adfs.world(builder, &[]).start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let told = away(&world, "credentials");
+    assert!(
+        told.contains("says no: invalid_client: MSIS9622: Client authentication failed"),
+        "{told}"
+    );
+    let id = told.rsplit_once("client-request-id ").unwrap().1.trim_end_matches(')');
+    let asked = adfs.cm.log();
+    assert!(asked.iter().any(|call| call.header("client-request-id") == Some(id)), "{id}");
+    assert!(world.daemon_log().contains("MSIS9622"), "{}", world.daemon_log());
+    assert!(world.cm.log().is_empty(), "nothing is asked without a token");
+    fs::write(adfs.file("secret"), SECRET).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_endpoint_that_is_away_is_spared_and_its_return_is_noticed() {
+    let Some(builder) = world() else { return };
+    let adfs = Adfs::with_secret();
+    adfs.cm.set_fault(Fault::Unavailable { retry_after: None }.path(TOKEN_PATH));
+    let world = adfs.world(builder, &[]).start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let told = away(&world, "credentials");
+    assert!(told.contains("answers 503 Service Unavailable"), "{told}");
+    let several = || adfs.cm.log().len() >= 3;
+    world.wait_until("some tries", LONG, several).unwrap();
+    // The outbox would knock every half second; the endpoint is asked at growing distances.
+    let times: Vec<_> = adfs.cm.log().iter().map(|call| call.at).collect();
+    let gaps: Vec<_> =
+        times.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap()).collect();
+    assert!(
+        gaps[0] >= Duration::from_millis(490) && gaps[1] >= Duration::from_millis(990),
+        "{gaps:?}"
+    );
+    adfs.cm.go_away().unwrap();
+    let gone = || away(&world, "credentials").contains("no connection to");
+    world.wait_until("the outage to be told", LONG, gone).unwrap();
+    adfs.cm.come_back().unwrap();
+    adfs.cm.clear_faults();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_redirect_of_the_endpoint_is_told_and_not_followed() {
+    let Some(builder) = world() else { return };
+    let (adfs, elsewhere) = (Adfs::with_secret(), Adfs::with_secret());
+    let location = format!("{}{TOKEN_PATH}", elsewhere.cm.url());
+    adfs.cm.set_fault(Fault::Redirect { status: 307, location }.path(TOKEN_PATH));
+    let world = adfs.world(builder, &[]).start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let told = away(&world, "credentials");
+    assert!(told.contains("redirects to 127.0.0.1, where nothing is sent"), "{told}");
+    assert!(elsewhere.cm.log().is_empty());
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_token_for_another_resource_is_told_as_that() {
+    let Some(builder) = world() else { return };
+    let adfs = Adfs::with_secret();
+    let world = adfs.world(builder, &[]).config_set("cm.auth.resource", "\"urn:other\"");
+    let world = world.start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let told = away(&world, "credentials");
+    assert!(
+        told.contains("invalid_resource: MSIS9602") && told.contains("cm.auth.resource"),
+        "{told}"
+    );
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_cm_that_takes_no_token_is_told_and_the_endpoint_is_spared() {
+    let Some(builder) = world() else { return };
+    let adfs = Adfs::with_secret();
+    let world = adfs.world(builder, &[]).start().unwrap();
+    world.cm.set_fault(Fault::Unauthorized);
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let fresh = || away(&world, "not-let-in").contains("CM refuses a fresh token");
+    world.wait_until("the refusal to be told", LONG, fresh).unwrap();
+    let many = || refusals(&world) >= 30;
+    world.wait_until("many refusals", LONG, many).unwrap();
+    assert!(adfs.tokens.issued() < refusals(&world) / 2, "{}", adfs.tokens.issued());
+    world.cm.clear_faults();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}

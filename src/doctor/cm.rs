@@ -34,7 +34,7 @@ pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) {
 fn obtained(view: &CredentialsView) -> Finding {
     let CredentialsView { method, identity, valid_until, trouble } = view;
     let who = identity.as_ref().map(|who| format!(" as {who}")).unwrap_or_default();
-    let until = valid_until.map(|at| format!(", good until {at:.0}")).unwrap_or_default();
+    let until = valid_until.map(|at| format!(", valid until {at:.0}")).unwrap_or_default();
     let words = format!("{method}{who}{until}");
     match trouble {
         Some(trouble) => {

@@ -90,7 +90,8 @@ fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
     assert!(!cache.exists());
     let check = world.cli(&["check"]).unwrap();
     assert_eq!(check.code, Some(0), "{}", check.stdout);
-    let steps = ["credentials     obtained", "let-in          the account is let in"];
+    let login = format!("credentials     negotiate as {name}, valid until 2");
+    let steps = [login.as_str(), "let-in          the account is let in"];
     assert!(steps.iter().all(|step| check.stdout.contains(step)), "{}", check.stdout);
     world.finish().unwrap();
 }
@@ -107,7 +108,7 @@ fn check_tells_whose_ticket_it_is_and_what_keeps_it_from_being_one() {
         checks.into_iter().find(|check| check["check"] == name).unwrap()
     };
     let credentials = step("credentials");
-    let who = format!("negotiate as {STATION}@{}, good until 2", kdc.realm());
+    let who = format!("negotiate as {STATION}@{}, valid until 2", kdc.realm());
     assert!(credentials["words"].as_str().unwrap().starts_with(&who), "{credentials}");
     assert_eq!(step("requests")["state"], "ok");
     kdc.stop().unwrap();

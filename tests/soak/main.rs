@@ -11,6 +11,7 @@
     reason = "a test fails where something is not as expected"
 )]
 
+mod chaos;
 mod power;
 mod storm;
 

@@ -7,6 +7,7 @@
 
 mod claims;
 mod puts;
+pub mod stays;
 
 use serde_json::Value;
 

@@ -105,27 +105,27 @@ fn meant(store: &Store, card: Uuid) -> Known {
     }
 }
 
-fn outcome(line: &Value) -> Option<(i64, &str)> {
+pub(super) fn outcome(line: &Value) -> Option<(i64, &str)> {
     let is_outcome = line.get("kind")?.as_str()? == "outcome";
     let outcome = line.get("outcome")?.as_str()?;
     is_outcome.then_some((line.get("entry")?.as_i64()?, outcome))
 }
 
-fn card_of(line: &Value) -> Option<Uuid> {
+pub(super) fn card_of(line: &Value) -> Option<Uuid> {
     Uuid::try_parse(line.get("card_id")?.as_str()?).ok()
 }
 
 /// The lines of the log with this message.
-fn told<'a>(log: &'a str, message: &'static str) -> impl Iterator<Item = &'a str> {
+pub(super) fn told<'a>(log: &'a str, message: &'static str) -> impl Iterator<Item = &'a str> {
     log.lines().filter(move |line| line.contains(message))
 }
 
-fn entry_of(line: &str) -> Option<i64> {
+pub(super) fn entry_of(line: &str) -> Option<i64> {
     field(line, "entry")?.parse().ok()
 }
 
 /// A field of a line of the log in text format.
-fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     value.map(|value| value.trim_matches('"'))
 }

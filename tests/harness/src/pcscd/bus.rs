@@ -195,6 +195,8 @@ impl Shared {
         let mut there = Vec::new();
         for (number, reader) in state.readers.iter_mut().enumerate() {
             reader.due = u32::from(reader.plugged);
+            // What hung in the hands of the pcscd before.
+            reader.let_go();
             if reader.plugged {
                 there.push(u8::try_from(number)?);
             }

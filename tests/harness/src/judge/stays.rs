@@ -1,0 +1,276 @@
+//! The stays of cards in readers, as the hand knows them that put the cards in:
+//! each leaves one story and one end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::claims::{card_of, field, outcome, told};
+
+/// A card that was in for so long, with nothing in the way, has to have been seen.
+const LONG_ENOUGH: Duration = Duration::from_secs(1);
+
+/// From a moment to another.
+pub type Span = (SystemTime, SystemTime);
+
+/// A card in a reader. No card is in two stays.
+#[derive(Clone, Debug)]
+pub struct Stay {
+    /// A part of the reader's name that it keeps over all that happens to it.
+    pub reader: String,
+    /// What is wrong with the card.
+    pub manner: Manner,
+    /// The card's id.
+    pub card: Uuid,
+    /// Its ATR in hexadecimal digits; a hindered card shares it with no other.
+    pub atr: String,
+    /// From the hand that let go of it to the hand that took hold of it again.
+    pub span: Span,
+    /// When pcscd could not have it for its reader's sake: that was unplugged or
+    /// broken, or has another name since.
+    pub lost: Vec<Span>,
+}
+
+/// What is wrong with a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Nothing.
+    Healthy,
+    /// It goes, or hangs, in the middle of a command.
+    Hindered,
+    /// It never answers.
+    Mute,
+}
+
+/// All stays of a run, and what was told of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Desk<'a> {
+    /// The stays, in the order of their beginnings.
+    pub stays: &'a [Stay],
+    /// When pcscd was away or held, or the agent could not know yet that it was back.
+    pub away: &'a [Span],
+    /// The audit trail, a value a line.
+    pub audit: &'a [Value],
+    /// The agent's log over one life, at level info or more.
+    pub log: &'a str,
+}
+
+/// Everything that is wrong with what was told of the stays; empty where all is well.
+#[must_use]
+pub fn stays(desk: &Desk<'_>) -> Vec<String> {
+    let index = Index::new(desk);
+    let mut complaints: Vec<String> = Vec::new();
+    for stay in desk.stays {
+        let wrong = match stay.manner {
+            Manner::Healthy => index.healthy(stay, desk),
+            Manner::Hindered => index.hindered(stay, desk),
+            Manner::Mute => index.mute(stay, desk),
+        };
+        complaints.extend(wrong.into_iter().map(|why| format!("{why}: {stay:?}")));
+    }
+    complaints.extend(index.unexplained(desk));
+    complaints
+}
+
+/// How many stays were long and undisturbed, and so say most.
+#[must_use]
+pub fn exact(desk: &Desk<'_>) -> usize {
+    desk.stays.iter().filter(|stay| stay.is_exact(desk)).count()
+}
+
+impl Stay {
+    /// The longest time for which nothing was in the way.
+    fn calm(&self, desk: &Desk<'_>) -> Duration {
+        let mut marks = self.disturbances(desk);
+        marks.sort_unstable();
+        let (mut at, end) = self.span;
+        let mut longest = Duration::ZERO;
+        for (from, to) in marks {
+            longest = longest.max(from.duration_since(at).unwrap_or_default());
+            at = at.max(to);
+        }
+        longest.max(end.duration_since(at).unwrap_or_default())
+    }
+
+    fn disturbances(&self, desk: &Desk<'_>) -> Vec<Span> {
+        let (from, to) = self.span;
+        let all = desk.away.iter().chain(&self.lost);
+        all.filter(|span| span.0 < to && span.1 > from).copied().collect()
+    }
+
+    /// Whether it must have been seen.
+    fn is_long(&self, desk: &Desk<'_>) -> bool {
+        self.calm(desk) >= LONG_ENOUGH
+    }
+
+    /// Whether it must have been seen, and nobody can have taken it for two.
+    fn is_exact(&self, desk: &Desk<'_>) -> bool {
+        self.is_long(desk) && self.disturbances(desk).is_empty()
+    }
+
+    fn has(&self, at: SystemTime) -> bool {
+        self.span.0 <= at && at <= self.span.1
+    }
+}
+
+/// What was told, by what it was told of.
+struct Index<'a> {
+    /// The insertions in which the log has a card identified.
+    identified: BTreeMap<Uuid, BTreeSet<&'a str>>,
+    /// The insertions that the log calls queued, each with how often.
+    queued: BTreeMap<&'a str, usize>,
+    /// The insertions that the log tells, each with how often.
+    inserted: BTreeMap<&'a str, usize>,
+    /// How often the log tells an insertion with an ATR.
+    inserted_atr: BTreeMap<&'a str, usize>,
+    /// The outcomes of entries.
+    outcomes: BTreeMap<Uuid, Vec<&'a str>>,
+    /// The lines on cards that were not identified: ATR, reader, reason, time.
+    strangers: Vec<Stranger<'a>>,
+    /// When the log tells a mute card, and of which reader.
+    mute: Vec<(SystemTime, &'a str)>,
+}
+
+struct Stranger<'a> {
+    atr: Option<&'a str>,
+    reader: &'a str,
+    reason: &'a str,
+    at: SystemTime,
+}
+
+impl<'a> Index<'a> {
+    fn new(desk: &Desk<'a>) -> Self {
+        let mut index = Self {
+            identified: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            inserted: BTreeMap::new(),
+            inserted_atr: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            strangers: desk.audit.iter().filter_map(stranger).collect(),
+            mute: Vec::new(),
+        };
+        for line in told(desk.log, "Card identified") {
+            let card = field(line, "card").and_then(|card| Uuid::try_parse(card).ok());
+            if let (Some(card), Some(insertion)) = (card, field(line, "insertion")) {
+                index.identified.entry(card).or_default().insert(insertion);
+            }
+        }
+        for insertion in told(desk.log, "Entry queued").filter_map(|line| field(line, "insertion"))
+        {
+            *index.queued.entry(insertion).or_default() += 1;
+        }
+        for line in told(desk.log, "Card inserted") {
+            let (insertion, atr) = (field(line, "insertion"), field(line, "atr"));
+            *index.inserted.entry(insertion.unwrap_or_default()).or_default() += 1;
+            *index.inserted_atr.entry(atr.unwrap_or_default()).or_default() += 1;
+        }
+        let mute = told(desk.log, "Card does not answer");
+        index.mute = mute.filter_map(|line| Some((time(line)?, line))).collect();
+        for line in desk.audit {
+            if let (Some(card), Some((_, outcome))) = (card_of(line), outcome(line)) {
+                index.outcomes.entry(card).or_default().push(outcome);
+            }
+        }
+        index
+    }
+
+    fn ends(&self, stay: &Stay) -> usize {
+        self.outcomes.get(&stay.card).map_or(0, Vec::len)
+    }
+
+    /// A card that nothing is wrong with: an outcome a stay, and one story.
+    fn healthy(&self, stay: &Stay, desk: &Desk<'_>) -> Option<String> {
+        let ends = self.ends(stay);
+        if stay.is_long(desk) && ends == 0 {
+            return Some(format!("in for {:?} and never worked on", stay.calm(desk)));
+        }
+        if ends > 1 + stay.lost.len() {
+            return Some(format!("{ends} outcomes"));
+        }
+        if !stay.is_exact(desk) {
+            return None;
+        }
+        let empty = BTreeSet::new();
+        let insertions = self.identified.get(&stay.card).unwrap_or(&empty);
+        let told = |insertion: &&str| {
+            self.inserted.get(insertion) == Some(&1) && self.queued.get(insertion) == Some(&1)
+        };
+        let one_story = insertions.len() == 1 && insertions.iter().all(told);
+        (!one_story).then(|| format!("no one story in the log, but insertions {insertions:?}"))
+    }
+
+    /// A card that could not be read to its end: worked on, or told as a stranger, once.
+    fn hindered(&self, stay: &Stay, desk: &Desk<'_>) -> Option<String> {
+        let strange = |line: &&Stranger<'_>| line.atr == Some(&*stay.atr);
+        let ends = self.ends(stay) + self.strangers.iter().filter(strange).count();
+        let seen = self.inserted_atr.get(&*stay.atr).copied().unwrap_or(0);
+        if ends > seen {
+            return Some(format!("{ends} ends of {seen} insertions"));
+        }
+        if stay.is_long(desk) && ends == 0 {
+            return Some(format!("in for {:?} and never told", stay.calm(desk)));
+        }
+        let exact = stay.is_exact(desk);
+        (exact && (ends, seen) != (1, 1)).then(|| format!("{ends} ends of {seen} insertions"))
+    }
+
+    /// A mute card is told once.
+    fn mute(&self, stay: &Stay, desk: &Desk<'_>) -> Option<String> {
+        let here = |reader: &str, at| reader.contains(&stay.reader) && stay.has(at);
+        let audited = self
+            .strangers
+            .iter()
+            .filter(|line| line.reason == "mute" && here(line.reader, line.at))
+            .count();
+        let logged = self.mute.iter().filter(|(at, line)| here(line, *at)).count();
+        if stay.is_exact(desk) {
+            let once = (audited, logged) == (1, 1);
+            return (!once).then(|| format!("told {audited} times, in the log {logged} times"));
+        }
+        let most = 1 + stay.disturbances(desk).len();
+        if audited > most {
+            return Some(format!("told {audited} times"));
+        }
+        (stay.is_long(desk) && audited == 0).then(|| "never told".to_owned())
+    }
+
+    /// Cards with nothing wrong that were told as strangers: no more than were disturbed, or taken
+    /// out early.
+    fn unexplained(&self, desk: &Desk<'_>) -> Vec<String> {
+        let mut strangers: BTreeMap<&str, usize> = BTreeMap::new();
+        for atr in self.strangers.iter().filter_map(|line| line.atr) {
+            *strangers.entry(atr).or_default() += 1;
+        }
+        let mut excused: BTreeMap<&str, usize> = BTreeMap::new();
+        for stay in desk.stays.iter().filter(|stay| stay.manner == Manner::Healthy) {
+            let excuses = stay.disturbances(desk).len() + usize::from(!stay.is_long(desk));
+            *excused.entry(&*stay.atr).or_default() += excuses;
+        }
+        let more = excused.into_iter().filter_map(|(atr, excuses)| {
+            let told = strangers.get(atr).copied().unwrap_or(0);
+            (told > excuses).then(|| format!("{told} strangers with ATR {atr}, {excuses} excuses"))
+        });
+        more.collect()
+    }
+}
+
+fn stranger(line: &Value) -> Option<Stranger<'_>> {
+    let text = |key| line.get(key).and_then(Value::as_str);
+    (text("outcome")? == "not-identified").then_some(())?;
+    Some(Stranger {
+        atr: text("atr"),
+        reader: text("reader")?,
+        reason: text("reason")?,
+        at: humantime::parse_rfc3339(text("at")?).ok()?,
+    })
+}
+
+/// When a line of the log was written.
+fn time(line: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339(line.split_whitespace().next()?).ok()
+}
+
+#[cfg(test)]
+mod tests;

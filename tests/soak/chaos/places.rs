@@ -1,0 +1,113 @@
+//! A reader at the desk, and what the hand there has put into it.
+
+use std::time::{Duration, SystemTime};
+
+use cardbridge_harness::cards::{Faults, GidsCard, InsertedCard};
+use cardbridge_harness::cm::{Record, Request, Store};
+use cardbridge_harness::judge::stays::{Manner, Stay};
+use cardbridge_harness::world::World;
+use fastrand::Rng;
+use uuid::Uuid;
+
+const RETIRE: u32 = 7;
+
+/// Of the first cards, one in so many is known to CM: each card that is looked up costs CM a list
+/// of all that it is asked for.
+const KNOWN: usize = 6;
+const FIRST: usize = 600;
+
+/// What is known of a reader.
+#[derive(Default)]
+pub(super) struct Place {
+    pub(super) unplugged: bool,
+    pub(super) broken: bool,
+    /// Since when pcscd does not have it.
+    pub(super) lost: Option<SystemTime>,
+    pub(super) inside: Option<(InsertedCard, Stay)>,
+}
+
+/// What CM knows of the cards.
+pub(super) fn store() -> Store {
+    let mut store = Store::default();
+    for card in (0..FIRST).step_by(KNOWN) {
+        let record = Record::of_card(id(card));
+        store.requests.push(Request::approved(RETIRE, &record));
+        store.records.push(record);
+    }
+    store
+}
+
+impl Place {
+    /// Puts the card of this number in, with whatever is wrong with it.
+    pub(super) fn put(&mut self, world: &World, reader: usize, number: usize, faults: Faults) {
+        let manner = manner(&faults);
+        let mut card = GidsCard::new(id(number).to_bytes_le());
+        if manner == Manner::Hindered {
+            card = card.with_atr(own_atr(number));
+        }
+        let atr = hex::encode(cardbridge_harness::cards::Card::atr(&card));
+        let from = SystemTime::now();
+        let card = world.insert_with(reader, card, faults).unwrap();
+        let name = format!("(R{reader:02})");
+        let stay =
+            Stay { reader: name, manner, card: id(number), atr, span: (from, from), lost: vec![] };
+        self.inside = Some((card, stay));
+    }
+
+    /// Takes the card out.
+    pub(super) fn take(&mut self) -> Option<Stay> {
+        let (mut card, mut stay) = self.inside.take()?;
+        stay.span.1 = SystemTime::now();
+        stay.lost.extend(self.lost.map(|since| (since, stay.span.1)));
+        card.eject();
+        Some(stay)
+    }
+
+    /// pcscd does not have the reader, or has it again.
+    pub(super) fn note(&mut self) {
+        let now = SystemTime::now();
+        if self.unplugged || self.broken {
+            self.lost.get_or_insert(now);
+        } else if let Some(since) = self.lost.take()
+            && let Some((_, stay)) = &mut self.inside
+        {
+            stay.lost.push((since, now));
+        }
+    }
+}
+
+/// What is wrong with most cards is nothing.
+pub(super) fn faults(random: &mut Rng) -> Faults {
+    let mut faults = Faults::default();
+    match random.u8(..20) {
+        0 => faults.mute = true,
+        1 => faults.remove_at = Some(random.u32(1..12)),
+        2 => faults.hang_at = Some(random.u32(1..8)),
+        3 => faults.slow = Duration::from_millis(random.u64(1..25)),
+        4 => faults.slow_power_up = Duration::from_millis(random.u64(1..150)),
+        _ => {}
+    }
+    faults
+}
+
+fn manner(faults: &Faults) -> Manner {
+    if faults.mute {
+        Manner::Mute
+    } else if faults.remove_at.is_some() || faults.hang_at.is_some() {
+        Manner::Hindered
+    } else {
+        Manner::Healthy
+    }
+}
+
+fn id(card: usize) -> Uuid {
+    Uuid::from_u128(0x5709_0000_0000_4000_8000_0000_0000_0000 + card as u128)
+}
+
+/// An ATR for T=1 with the card's number in its historical bytes.
+fn own_atr(number: usize) -> Vec<u8> {
+    let mut atr = vec![0x3B, 0x88, 0x80, 0x01];
+    atr.extend((number as u64).to_be_bytes());
+    atr.push(atr[1..].iter().fold(0, |check, byte| check ^ byte));
+    atr
+}

@@ -144,8 +144,9 @@ fn nothing_is_unsafe_but_the_binding_to_a_c_library() {
 fn every_unsafe_block_says_why_it_is_sound() {
     for path in UNSAFE {
         let text = &sources()[Path::new(path)];
-        let blocks = text.matches("unsafe {").count() + text.matches("unsafe impl").count();
-        assert_eq!(text.matches("// SAFETY: ").count(), blocks, "{path}");
+        let blocks = ["unsafe {", "unsafe impl", "unsafe extern \"C\" {"]
+            .map(|block| text.matches(block).count());
+        assert_eq!(text.matches("// SAFETY: ").count(), blocks.iter().sum(), "{path}");
     }
 }
 

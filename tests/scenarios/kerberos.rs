@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -141,6 +142,31 @@ fn connections_are_kept_and_every_call_has_a_token_of_its_own() {
         assert!(connections.len() <= 3, "three calls go side by side: {log}");
         world.finish().unwrap();
     }
+}
+
+/// The library's own end is made to come while a thread is still in it: strace holds the thread up
+/// where it reads krb5.conf, and the process where it is about to be gone.
+#[test]
+fn a_command_that_ends_while_its_ticket_is_given_back_ends_well() {
+    if !Path::new("/usr/bin/strace").exists() {
+        return cardbridge_harness::skipped("strace is missing: nothing can be held up");
+    }
+    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let (cm, apache) = apache(&kdc, |_| ());
+    let world = station(builder, &kdc, cm, &apache.url()).without_daemon().start().unwrap();
+    let plain = world.cli_command(&["lookup", "--card-id", CARD]);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=openat,exit_group"]);
+    command.args(["-e", "inject=openat:delay_enter=10000"]);
+    command.args(["-e", "inject=exit_group:delay_enter=500000"]);
+    command.arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("Assertion"), "{}: {said}", output.status);
+    world.finish().unwrap();
 }
 
 fn acceptor(kdc: &Kdc, signing: Signing) -> Option<(Cm, Acceptor)> {

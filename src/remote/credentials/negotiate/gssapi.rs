@@ -2,12 +2,14 @@
 //!
 //! MIT Kerberos is loaded when it is first needed, so that a station that is let in otherwise needs
 //! no library. This is the only code of the agent that may be unsafe: [`raw`] is the C interface,
-//! [`owned`] the types that hold what the library hands out and give it back. Outside of here no
+//! [`owned`] the types that hold what the library hands out and give it back, and [`gate`] keeps all
+//! calls out of it once the process ends. Outside of here no
 //! pointer is seen.
 //!
 //! Everything here blocks. Only [`Credential::from_keytab`] and the first [`Context`] for a service
 //! ask the KDC, and each of the two may take half a minute and more when that is silent.
 
+mod gate;
 mod owned;
 mod raw;
 

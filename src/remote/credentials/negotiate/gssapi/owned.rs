@@ -10,6 +10,7 @@ use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::gate::GATE;
 use super::raw::{
     Buffer, ChannelBindings, ContextBody, CredentialBody, KeyValue, KeyValueSet, Library, NameBody,
     Oid, OidSet,
@@ -107,6 +108,7 @@ impl Gssapi {
         mechanism: Mechanism,
         call: impl FnOnce(*mut u32) -> u32,
     ) -> Result<u32, GssError> {
+        let _inside = GATE.enter();
         let mut minor = 0;
         let major = call(&raw mut minor);
         if major & ERRORS == 0 {
@@ -327,6 +329,7 @@ impl Output {
 }
 
 impl Drop for Output {
+    /// Only frees memory, so that the gate does not matter.
     fn drop(&mut self) {
         let mut minor = 0;
         // SAFETY: the buffer is empty or the library's, and is given back once.
@@ -336,6 +339,7 @@ impl Drop for Output {
 
 impl Drop for Name {
     fn drop(&mut self) {
+        let _inside = GATE.enter();
         let mut minor = 0;
         // SAFETY: the handle is the library's, and is given back once.
         unsafe { (self.library.release_name)(&raw mut minor, &raw mut self.handle) };
@@ -344,6 +348,7 @@ impl Drop for Name {
 
 impl Drop for Credential {
     fn drop(&mut self) {
+        let _inside = GATE.enter();
         let mut minor = 0;
         // SAFETY: the handle is the library's, and is given back once.
         unsafe { (self.library.release_cred)(&raw mut minor, &raw mut self.handle) };
@@ -352,6 +357,7 @@ impl Drop for Credential {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        let _inside = GATE.enter();
         let mut minor = 0;
         // SAFETY: the handle is null, which does nothing, or the library's, and is given back
         // once; no token for the other side is wanted.
@@ -368,6 +374,7 @@ impl Drop for Context {
 impl Drop for Cache {
     /// Closing a cache in memory leaves its tickets there: it has to be destroyed.
     fn drop(&mut self) {
+        let _inside = GATE.enter();
         let (mut krb5, mut cache) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: each pointer is used only after the call that sets it went well, and given back
         // once; `krb5_cc_destroy` ends the cache's handle too.

@@ -6,6 +6,8 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
+use super::gate::GATE;
+
 /// MIT's; Heimdal has another interface under another name.
 const LIBRARY: &str = "libgssapi_krb5.so.2";
 
@@ -54,6 +56,16 @@ pub(super) struct ChannelBindings {
     pub(super) application_data: Buffer,
 }
 
+// SAFETY: the declaration is that of `stdlib.h`; any function that takes nothing may be given.
+unsafe extern "C" {
+    /// Has the C library call a function when the process ends, before it ends its libraries.
+    safe fn atexit(function: extern "C" fn()) -> c_int;
+}
+
+extern "C" fn at_exit() {
+    GATE.shut();
+}
+
 macro_rules! opaque {
     ($($(#[$doc:meta])* $name:ident)*) => {
         $($(#[$doc])*
@@ -91,6 +103,8 @@ macro_rules! functions {
                 // SAFETY: MIT's libraries have no more to do when they are loaded than to set
                 // up their own locks and error tables, and may be loaded by any thread.
                 let handle = unsafe { libloading::Library::new(LIBRARY) }?;
+                // Where there is no room for it, the end is as it would be without.
+                atexit(at_exit);
                 // SAFETY: each type below is the one that the header gives the function. The
                 // pointers live as long as `handle`, which this structure keeps. Those of
                 // libkrb5 are found because libgssapi_krb5 depends on it.

@@ -139,3 +139,21 @@ fn dates(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<String> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_short_or_begin_with_a_zero_get_their_whole_length() {
+        let two = |der: &[u8]| side_by_side(der, 4);
+        assert_eq!(two(&[0x30, 6, 2, 1, 7, 2, 1, 9]).unwrap(), [0, 0, 0, 7, 0, 0, 0, 9]);
+        let first_bit = [0x30, 12, 2, 5, 0, 0x80, 1, 2, 3, 2, 3, 0, 0xff, 1];
+        assert_eq!(two(&first_bit).unwrap(), [0x80, 1, 2, 3, 0, 0, 0xff, 1]);
+        for odd in
+            [&[][..], &[0x30, 3, 2, 1, 7], &[0x30, 10, 2, 5, 1, 2, 3, 4, 5, 2, 1, 9], &[4, 0]]
+        {
+            assert_eq!(two(odd), None, "{odd:?}");
+        }
+    }
+}

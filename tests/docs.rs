@@ -237,15 +237,16 @@ fn is_a_test(sources: &str, name: &str) -> bool {
 #[test]
 fn every_behaviour_of_a_server_has_its_test() {
     let protocol = include_str!("../docs/cm-protocol.md");
-    let heading = "## What comes of what a server does";
-    let rows: Vec<_> = protocol
-        .lines()
-        .skip_while(|line| *line != heading)
-        .skip(1)
-        .take_while(|line| !line.starts_with("## "))
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| Behaviour"))
-        .collect();
-    assert!(rows.len() >= 40, "{} rows", rows.len());
+    let headings =
+        ["## What comes of what a server does", "## What comes of what a token endpoint does"];
+    let rows_below = |heading: &'static str| {
+        let lines = protocol.lines().skip_while(move |line| *line != heading).skip(1);
+        let lines = lines.take_while(|line| !line.starts_with("## "));
+        lines.filter(|line| line.starts_with("| ") && !line.starts_with("| Behaviour"))
+    };
+    let rows: Vec<_> = headings.into_iter().flat_map(rows_below).collect();
+    assert!(rows.len() >= 60, "{} rows", rows.len());
+    assert!(headings.into_iter().all(|heading| rows_below(heading).count() > 10));
     let sources = sources().unwrap();
     for row in &rows {
         let tests = row.rsplit(" | ").next().unwrap().trim_end_matches(" |");

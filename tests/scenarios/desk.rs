@@ -3,13 +3,18 @@
 mod counts;
 mod cuts;
 mod hangs;
+mod others;
 mod plugs;
+mod quiet;
 mod refusals;
 mod scan;
+mod serials;
 mod service;
 mod settings;
+mod settling;
 mod sharing;
 mod stays;
+mod stops;
 mod trouble;
 
 use std::process::Command;

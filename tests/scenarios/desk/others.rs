@@ -1,0 +1,173 @@
+//! Programs that nobody here wrote, on the same readers: they work while the daemon does, and the
+//! daemon works while they do.
+
+use std::io::{PipeWriter, Write as _};
+
+use cardbridge_harness::cards::{AppletCard, Pins};
+
+use super::*;
+
+/// A program on the world's pcscd, its output unbuffered; none where it is not installed.
+fn program(world: &World, name: &str, package: &str) -> Option<Command> {
+    let there = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
+    if !there.status.success() {
+        cardbridge_harness::skipped(&format!("{name} is missing (package {package})"));
+        return None;
+    }
+    let mut command = cardbridge_harness::process::mortal("stdbuf");
+    command.args(["-o0", name]).env("PCSCLITE_CSOCK_NAME", world.pcscd.socket_path());
+    Some(command)
+}
+
+/// Waits until a program has said something, so often.
+fn wait_said(world: &World, program: &Beside, words: &str, times: usize) {
+    let said = || program.output().matches(words).count() >= times;
+    let waited = world.wait_until(&format!("{words:?} {times} times"), LONG, said);
+    waited.unwrap_or_else(|error| panic!("{error}: {}", program.output()));
+}
+
+#[test]
+fn pcsc_scan_and_the_daemon_both_see_every_card() {
+    let Some(world) = ifd() else { return };
+    let world = world.start().unwrap();
+    let Some(mut command) = program(&world, "pcsc_scan", "pcsc-tools") else { return };
+    command.arg("-n");
+    let mut scan = Beside::start(command);
+    wait_said(&world, &scan, "Card removed", 2);
+    for round in 1..=4 {
+        let mut card = world.insert(0, GidsCard::seed()).unwrap();
+        wait_said(&world, &scan, "ATR: 3B 8D 01 80", round);
+        world.wait_for_outcomes(round, LONG).unwrap();
+        wait_idle(&world, 0);
+        card.eject();
+        wait_card(&world, 0, "empty");
+        wait_said(&world, &scan, "Card removed", 2 + round);
+    }
+    assert_eq!(world.outcomes().unwrap()[1..], ["already-set"; 3]);
+    assert!(scan.runs());
+    world.finish().unwrap();
+}
+
+#[test]
+fn opensc_waits_for_a_card_beside_the_daemon_and_reads_it() {
+    let Some(world) = ifd() else { return };
+    if !has_opensc() {
+        return;
+    }
+    let world = world.start().unwrap();
+    wait_readers(&world, 2);
+    let mut tools: Vec<_> = [["--wait", "--name"], ["--wait", "--serial"]]
+        .into_iter()
+        .map(|args| Beside::start(opensc(&world, 0, "app default {}", &args)))
+        .collect();
+    for tool in &tools {
+        wait_said(&world, tool, "Waiting for a card", 1);
+    }
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    let ended = || !tools.iter_mut().any(Beside::runs);
+    world.wait_until("the tools' ends", LONG, ended).unwrap();
+    assert!(tools[0].output().contains("GIDS Smart Card"), "{}", tools[0].output());
+    assert!(tools[1].output().contains("3F F1 88 BC"), "{}", tools[1].output());
+    let atr = opensc(&world, 0, "app default {}", &["--atr"]).output().unwrap();
+    let atr = String::from_utf8_lossy(&atr.stdout).into_owned();
+    assert!(atr.starts_with("3b:8d:01:80"), "{atr}");
+    world.finish().unwrap();
+}
+
+/// GnuPG's daemon for cards, spoken to as its agent does.
+struct Scdaemon {
+    program: Beside,
+    input: PipeWriter,
+    _home: tempfile::TempDir,
+}
+
+impl Scdaemon {
+    /// Starts it with a home of its own; none where it is not installed.
+    fn start(world: &World, settings: &str) -> Option<Self> {
+        let mut command = program(world, "/usr/lib/gnupg/scdaemon", "scdaemon")?;
+        let home = tempfile::tempdir().unwrap();
+        let settings = format!("disable-ccid\npcsc-driver libpcsclite.so.1\n{settings}\n");
+        std::fs::write(home.path().join("scdaemon.conf"), settings).unwrap();
+        command.arg("--server").env("GNUPGHOME", home.path());
+        let (output, input) = std::io::pipe().unwrap();
+        command.stdin(output);
+        let program = Beside::start_with(command);
+        wait_said(world, &program, "OK ", 1);
+        Some(Self { program, input, _home: home })
+    }
+
+    /// Has it do something, and waits for words that it has not said before.
+    fn ask(&mut self, world: &World, command: &str, answer: &str) {
+        self.input.write_all(format!("{command}\n").as_bytes()).unwrap();
+        wait_said(world, &self.program, answer, 1);
+    }
+}
+
+const YUBICO: &str = "D2760001240103040006123456780000";
+
+fn openpgp() -> (AppletCard, Pins) {
+    let card = AppletCard::load("tests/cards/openpgp-yubico.toml").unwrap();
+    let pins = card.pins();
+    (card, pins)
+}
+
+#[test]
+fn a_pin_that_scdaemon_verified_is_still_verified_after_the_daemon_read_the_card() {
+    let Some(world) = ifd() else { return };
+    let mut world = world.without_daemon().start().unwrap();
+    let Some(mut scdaemon) = Scdaemon::start(&world, "pcsc-shared") else { return };
+    let (card, pins) = openpgp();
+    let card = world.insert(0, card).unwrap();
+    wait_powered(&card);
+    scdaemon.ask(&world, "SERIALNO openpgp", YUBICO);
+    scdaemon.ask(&world, &format!("CHECKPIN {YUBICO}"), "INQUIRE NEEDPIN");
+    scdaemon.ask(&world, "D 123456%00\nEND", "OK\n");
+    let verified = || pins.is_verified("openpgp");
+    world.wait_until("the PIN to be verified", LONG, verified).unwrap();
+    let before = card.apdus().len();
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["unknown-card"]);
+    assert!(card.apdus().len() > before, "the daemon read it");
+    assert!(pins.is_verified("openpgp"), "and left the session alone");
+    assert_eq!(card.state().resets, 0);
+    scdaemon.ask(&world, "GETATTR SERIALNO\nGETINFO version", "D 2.");
+    world.finish().unwrap();
+}
+
+#[test]
+fn scdaemon_finds_a_card_that_the_daemon_has_read_and_one_that_comes_later() {
+    let Some(world) = ifd() else { return };
+    let world = world.start().unwrap();
+    let (card, _pins) = openpgp();
+    let mut card = world.insert(0, card).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["unknown-card"]);
+    let Some(mut scdaemon) = Scdaemon::start(&world, "pcsc-shared") else { return };
+    scdaemon.ask(&world, "SERIALNO openpgp", YUBICO);
+    card.eject();
+    wait_card(&world, 0, "empty");
+    let (card, _pins) = openpgp();
+    let _again = world.insert(0, card).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["unknown-card", "unknown-card"]);
+    assert!(scdaemon.program.runs());
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_scdaemon_keeps_for_itself_is_told_as_busy_with_the_setting_that_helps() {
+    let Some(world) = ifd() else { return };
+    let mut world = world.without_daemon().start().unwrap();
+    let Some(mut scdaemon) = Scdaemon::start(&world, "") else { return };
+    let (card, _pins) = openpgp();
+    let card = world.insert(0, card).unwrap();
+    wait_powered(&card);
+    scdaemon.ask(&world, "SERIALNO openpgp", YUBICO);
+    let before = card.apdus().len();
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
+    let line = &world.audit().unwrap()[0];
+    assert_eq!(line["reason"], "busy", "{line}");
+    assert!(line["detail"].as_str().unwrap().contains("pcsc-shared"), "{line}");
+    assert_eq!(card.apdus().len(), before, "it was not touched");
+    world.finish().unwrap();
+}

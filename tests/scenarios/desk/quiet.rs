@@ -1,0 +1,69 @@
+//! A daemon with nothing to do does nothing: not to cards, and not to a pcscd that is away.
+
+use cardbridge_harness::pcscd::Trouble;
+
+use super::*;
+
+#[test]
+fn sixteen_cards_that_were_worked_on_are_left_alone() {
+    let ids = ids(16);
+    let world = fake().readers(16).cm(cm_of(&ids)).start().unwrap();
+    let cards: Vec<_> = (0..16)
+        .map(|reader| world.insert(reader, GidsCard::new(cardid(&ids[reader]))).unwrap())
+        .collect();
+    assert_eq!(world.wait_for_outcomes(16, LONG).unwrap(), ["updated"; 16]);
+    let fake = world.pcscd.fake().unwrap();
+    let done = || told(&world)["outbox"]["waiting"] == 0;
+    world.wait_until("the daemon to be done", LONG, done).unwrap();
+    let commands = || cards.iter().map(|card| card.apdus().len()).collect::<Vec<_>>();
+    let (before, calls) = (commands(), world.cm.log().len());
+    let connects = asked(fake, Request::Connect);
+    // As often as it looks in a minute and a half.
+    for _ in 0..6 {
+        let looks = asked(fake, Request::States);
+        fake.wait_for_waiter(LONG).unwrap();
+        fake.cancel_waits();
+        wait_asked(fake, Request::States, looks, 1);
+    }
+    assert_eq!(commands(), before, "no card hears anything");
+    assert_eq!(asked(fake, Request::Connect), connects, "no card is connected to");
+    assert_eq!(world.cm.log().len(), calls, "nor is CM asked");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_socket_behind_which_no_pcscd_comes_up_is_knocked_at_ever_less_often() {
+    let mut world = fake().without_daemon().start().unwrap();
+    let pcscd = world.pcscd.fake().unwrap();
+    // The service manager's socket: it takes the connection, and who was to serve it is gone.
+    pcscd.make(Trouble::cut().on(Request::Version));
+    world.start_daemon().unwrap();
+    let pcscd = world.pcscd.fake().unwrap();
+    let began = Instant::now();
+    wait_asked(pcscd, Request::Version, 0, 9);
+    // 50 ms, and twice as long each time, up to two seconds: 30 connections a minute from there on.
+    let least = Duration::from_millis(50 + 100 + 200 + 400 + 800 + 1600 + 2000);
+    assert!(began.elapsed() >= least, "nine in {:?}", began.elapsed());
+    pcscd.clear_troubles();
+    wait_service(&world, "up");
+    let versions = asked(pcscd, Request::Version);
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_idle(&world, 0);
+    let beside = asked(pcscd, Request::Version) - versions;
+    assert!(beside <= 3, "{beside} more connections for one card");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_pcscd_that_ends_when_nobody_uses_it_has_a_client_all_the_time() {
+    let world = fake().start().unwrap();
+    let pcscd = world.pcscd.fake().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_idle(&world, 0);
+    card.eject();
+    wait_card(&world, 0, "empty");
+    // The monitor's is never let go of; each probe, and each question to a driver, has its own.
+    let left = || asked(pcscd, Request::Establish) - asked(pcscd, Request::Release);
+    world.wait_until("one context", LONG, || left() == 1).unwrap();
+    world.finish().unwrap();
+}

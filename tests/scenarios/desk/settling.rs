@@ -1,0 +1,62 @@
+//! Cards that flicker: out of the reader and back before anybody could have taken them.
+
+use super::*;
+
+/// Longer than a busy machine takes to put a card back.
+const SETTLE: &str = "[[reader]]\nmatch = \"*(R00)*\"\nsettle = \"2s\"\n";
+
+/// Waits until so many arrivals were seen and read.
+fn wait_read(world: &World, count: usize) {
+    let read = || world.daemon_log().matches("Card identified").count() >= count;
+    world.wait_until(&format!("{count} cards read"), LONG, read).unwrap();
+}
+
+#[test]
+fn a_card_that_flickers_in_a_reader_with_a_settle_time_is_one_entry() {
+    let Some(world) = ifd() else { return };
+    let world = world.config_extra(SETTLE).start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_idle(&world, 0);
+    for flicker in 1..=5 {
+        card.eject();
+        card = world.insert(0, GidsCard::seed()).unwrap();
+        wait_read(&world, 1 + flicker);
+    }
+    wait_idle(&world, 0);
+    assert_eq!(card_in(&world, 0)["entry"], 1);
+    assert_eq!(world.outcomes().unwrap(), ["updated"]);
+    assert_eq!(world.daemon_log().matches("Card inserted").count(), 6, "the daemon saw it come");
+    // Out for longer than that, it is taken out.
+    card.eject();
+    wait_card(&world, 0, "empty");
+    let _again = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn another_card_within_the_settle_time_is_an_entry_of_its_own() {
+    let Some(world) = ifd() else { return };
+    let world = world.cm(cm_with(&[OTHER])).config_extra(SETTLE).start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_idle(&world, 0);
+    card.eject();
+    // The same ATR, and another card.
+    let _other = world.insert(0, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
+    assert_eq!(column(&world, "card_id"), [CARD, OTHER]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_flickers_in_a_reader_without_a_settle_time_is_an_entry_each_time() {
+    let Some(world) = ifd() else { return };
+    let world = world.config_extra(SETTLE).start().unwrap();
+    let mut card = world.insert(1, GidsCard::seed()).unwrap();
+    wait_idle(&world, 1);
+    card.eject();
+    let _again = world.insert(1, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
+    assert_eq!(entries(&world), [1, 2]);
+    world.finish().unwrap();
+}

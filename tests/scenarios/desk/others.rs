@@ -75,7 +75,7 @@ fn opensc_waits_for_a_card_beside_the_daemon_and_reads_it() {
     world.finish().unwrap();
 }
 
-/// GnuPG's daemon for cards, spoken to as its agent does.
+/// `GnuPG`'s daemon for cards, spoken to as its agent does.
 struct Scdaemon {
     program: Beside,
     input: PipeWriter,

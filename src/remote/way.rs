@@ -22,6 +22,7 @@ use super::tls::Tls;
 use super::transport::Peer;
 use super::tunnel::{self, Stream};
 use super::{AwayReason, CallError, Options, away};
+use crate::domain::ProxyFault;
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl Way {
         let name = (hop.bare_host(), hop.port);
         let nowhere = |why: &dyn fmt::Display| {
             let detail = format!("the name {} leads to no address: {why}", hop.host);
-            away(AwayReason::Unreachable, detail)
+            away(self.unreachable(), detail)
         };
         match timeout_at(self.deadline(), lookup_host(name)).await {
             Ok(Ok(found)) => {
@@ -128,7 +129,15 @@ impl Way {
                 }
             }
         }
-        Err(away(AwayReason::Unreachable, format!("no connection: {}", refusals.join(", "))))
+        Err(away(self.unreachable(), format!("no connection: {}", refusals.join(", "))))
+    }
+
+    /// What it means that the first hop is not reached: where that is a proxy, `cm.url` is not at fault.
+    const fn unreachable(&self) -> AwayReason {
+        match self.proxy {
+            Some(_) => AwayReason::Proxy(ProxyFault::Unreachable),
+            None => AwayReason::Unreachable,
+        }
     }
 
     /// The way from the first connection to CM's server.

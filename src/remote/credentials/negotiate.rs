@@ -42,13 +42,9 @@ use crate::domain::{CallError, CredentialsView};
 use challenge::{Channel, Offers, Shown};
 use failure::Failure;
 use gssapi::{Context, Step};
-use renewal::{Renewals, Standing};
+use renewal::{Refusals, Renewals, Standing};
 use ticket::{Account, Service, Ticket};
 use worker::{Late, Worker};
-
-/// How often a 401 may be the reason for a new ticket: a server that always says 401 must not have
-/// the KDC asked all the time.
-const RENEWAL_AFTER_401: Duration = Duration::from_mins(1);
 
 /// Makes a token for each call to one server, whichever that is: CM, or a token endpoint.
 ///
@@ -64,8 +60,7 @@ pub(in crate::remote) struct Negotiate {
     /// Whether the server's certificate was looked at.
     looked: OnceCell<()>,
     threads: OnceCell<Threads>,
-    /// When a 401 was last the reason for a new ticket, and how many attempts there were before.
-    renewed: Mutex<Option<(Instant, u64)>>,
+    refusals: Refusals,
 }
 
 /// The server that tokens are for.
@@ -109,7 +104,7 @@ impl Negotiate {
             channel: Mutex::default(),
             looked: OnceCell::new(),
             threads: OnceCell::new(),
-            renewed: Mutex::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -320,28 +315,16 @@ impl Negotiate {
             if is_other(&standing) {
                 return true;
             }
+            let keytab = renewal::stamp(&self.account.keytab);
+            if !self.refusals.may_renew(&standing, keytab, std::time::Instant::now()) {
+                return false;
+            }
             standing.attempts
         };
-        if !self.may_renew(seen) {
-            return false;
-        }
         threads.renewals.wish(seen);
         self.attempt(&mut standing, seen, deadline).await;
         let standing = standing.borrow();
         is_other(&standing)
-    }
-
-    /// Once a minute; and whoever comes while that is under way waits for it.
-    fn may_renew(&self, attempts: u64) -> bool {
-        let mut last = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        match *last {
-            Some((_, before)) if before == attempts => true,
-            Some((at, _)) if at.elapsed() < RENEWAL_AFTER_401 => false,
-            Some(_) | None => {
-                *last = Some((Instant::now(), attempts));
-                true
-            }
-        }
     }
 }
 

@@ -305,3 +305,14 @@ async fn the_steps_of_a_check_tell_what_the_proxy_says() {
     let error = step_by_step(&by_way(server.address, &ca, named(url))).await;
     assert_away(error, AwayReason::Proxy(ProxyFault::Login));
 }
+
+#[tokio::test]
+async fn the_steps_of_a_check_blame_the_proxy_that_is_not_there_and_not_cms_address() {
+    let unreachable = Some(AwayReason::Proxy(ProxyFault::Unreachable));
+    let (server, ca) = server();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let remote = by_way(server.address, &ca, named(format!("http://{gone}")));
+    assert_eq!(step_by_step(&remote).await.unwrap_err().away(), unreachable);
+    let remote = by_way(server.address, &ca, named("http://proxy.invalid:3128".to_owned()));
+    assert_eq!(step_by_step(&remote).await.unwrap_err().away(), unreachable);
+}

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -22,6 +22,10 @@ const MOST: usize = 8;
 
 /// The KDC is asked no more often, however soon its tickets end.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How often a 401 may be the reason for a new ticket: a server that always says 401 must not have
+/// the KDC asked all the time.
+const RENEWAL_AFTER_401: Duration = Duration::from_mins(1);
 
 /// How many threads there are.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -108,6 +112,32 @@ impl Standing {
     /// Whether this keytab has not been tried.
     pub(super) fn is_new(&self, keytab: Option<Stamp>) -> bool {
         self.attempts > 0 && self.keytab != keytab
+    }
+}
+
+/// When a 401 was last the reason for a new ticket, and how many attempts there were before.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<Option<(Instant, u64)>>);
+
+impl Refusals {
+    /// Once a minute, and not while the KDC is not to be asked: a wrong key that is tried for each
+    /// 401 locks the account. Whoever comes while a new ticket is under way waits for that.
+    pub(super) fn may_renew(
+        &self,
+        standing: &Standing,
+        keytab: Option<Stamp>,
+        now: Instant,
+    ) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *last {
+            Some((_, before)) if before == standing.attempts => true,
+            Some((at, _)) if now.saturating_duration_since(at) < RENEWAL_AFTER_401 => false,
+            Some(_) | None if !standing.may_ask(keytab, now) => false,
+            Some(_) | None => {
+                *last = Some((now, standing.attempts));
+                true
+            }
+        }
     }
 }
 

@@ -53,6 +53,21 @@ fn a_wish_is_refused_soon_after_a_failure_unless_the_keytab_changed() {
     assert!(!Standing::default().is_new(keytab), "nothing was tried yet");
 }
 
+#[test]
+fn a_401_is_a_reason_for_a_new_ticket_once_a_minute_and_never_to_try_a_wrong_key_again() {
+    let refusals = Refusals::default();
+    let now = Instant::now();
+    let later = |seconds| now + Duration::from_secs(seconds);
+    let failure = Arc::new(Failure::library("gone"));
+    let trouble = Some(Trouble { failure, not_before: later(900) });
+    let standing = |attempts, trouble| Standing { attempts, trouble, ..Standing::default() };
+    assert!(refusals.may_renew(&standing(1, None), None, now));
+    assert!(refusals.may_renew(&standing(1, None), None, later(1)), "it is under way");
+    assert!(!refusals.may_renew(&standing(2, None), None, later(59)));
+    assert!(!refusals.may_renew(&standing(2, trouble.clone()), None, later(899)));
+    assert!(refusals.may_renew(&standing(2, trouble), None, later(900)));
+}
+
 #[tokio::test]
 async fn an_attempt_that_was_made_meanwhile_fulfils_every_wish_before_it() {
     let dir = tempfile::tempdir().unwrap();

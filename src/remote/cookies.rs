@@ -13,11 +13,16 @@ use reqwest::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use reqwest::{Request, Url};
 use tokio::time::Instant;
 
+use super::secret::Secret;
+
 /// As many as browsers keep for a site; the oldest makes room.
 const MOST: usize = 50;
 
 /// As long as RFC 6265 section 6.1 wants them to be possible.
 const LONGEST: usize = 4096;
+
+/// The shortest value that is taken for a secret.
+const SECRET: usize = 8;
 
 /// The cookies of one server.
 pub(super) struct Jar {
@@ -42,9 +47,21 @@ struct Cookie {
     ends: Option<Instant>,
 }
 
-/// Which cookies went with a call.
+/// Which cookies went with a call, and what of them must not be told.
 #[derive(Default)]
-pub(super) struct Sent(Vec<u64>);
+pub(super) struct Sent {
+    numbers: Vec<u64>,
+    values: Vec<Secret>,
+}
+
+impl Sent {
+    /// Takes out of a body what was sent, for a server may send it back.
+    pub(super) fn hide_in(&self, body: &mut Vec<u8>) {
+        for value in &self.values {
+            value.hide_in_bytes(body);
+        }
+    }
+}
 
 impl Jar {
     pub(super) fn of(server: &Url) -> Self {
@@ -71,7 +88,11 @@ impl Jar {
             return Sent::default();
         }
         header.set_sensitive(true);
-        let sent = Sent(fit.iter().map(|cookie| cookie.number).collect());
+        // What is as short as this is no session's, and stands in many a text.
+        let secret = |cookie: &&&Cookie| cookie.value.len() >= SECRET;
+        let values = fit.iter().filter(secret).map(|cookie| Secret::new(cookie.value.clone()));
+        let numbers = fit.iter().map(|cookie| cookie.number).collect();
+        let sent = Sent { numbers, values: values.collect() };
         drop(inner);
         request.headers_mut().insert(COOKIE, header);
         sent
@@ -81,7 +102,7 @@ impl Jar {
     pub(super) fn take_from(&self, status: u16, headers: &HeaderMap, sent: &Sent) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if status == 401 || (300..=399).contains(&status) {
-            inner.cookies.retain(|cookie| !sent.0.contains(&cookie.number));
+            inner.cookies.retain(|cookie| !sent.numbers.contains(&cookie.number));
         }
         for line in headers.get_all(SET_COOKIE) {
             if let Some(cookie) = line.to_str().ok().and_then(|line| self.read(line)) {

@@ -211,7 +211,11 @@ impl Caller {
         let location = text(headers, &LOCATION).map(|to| self.host_of(to));
         let (body, end) = self.body(response, asked).await;
         let shown = self.outbound.shown();
-        Ok((Answer { status, retry_after, location, html, shown, body, end }, welcome))
+        let mut answer = Answer { status, retry_after, location, html, shown, body, end };
+        if let Some(sent) = sent.filter(|_| answer.is_for_people()) {
+            sent.hide_in(&mut answer.body);
+        }
+        Ok((answer, welcome))
     }
 
     /// Sends a request, and reads the head of its answer.

@@ -90,3 +90,20 @@ async fn a_redirect_takes_neither_token_nor_session_nor_body_along() {
         assert_eq!((server.seen().len(), elsewhere.seen().len()), (1, 0), "{status}");
     }
 }
+
+#[tokio::test]
+async fn a_cookie_that_the_server_sends_back_is_not_told() {
+    let server = Server::start(|seen| {
+        let sent = seen.headers.iter().find(|line| line.starts_with("cookie:"));
+        let body = format!("no: {}", sent.map_or("", String::as_str));
+        let cookie = "Set-Cookie: session=s3cret-session; path=/\r\n";
+        Reply::Answer(answer("500 Internal Server Error", cookie, &body))
+    });
+    let remote = Remote::new(options(format!("http://{}", server.address))).unwrap();
+    for told in ["no: cookie:", "no: cookie: session=[hidden]"] {
+        match remote.record(record_id()).await {
+            Err(CallError::Failed { detail, .. }) => assert!(told.starts_with(&detail), "{detail}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -10,8 +10,7 @@ use super::pages;
 use crate::domain::{AwayReason, CallError, ProxyFault};
 use crate::wire::cm;
 
-/// An answer as it came over the wire.
-#[derive(Debug)]
+/// An answer as it came over the wire. No `Debug`: a token may be in it.
 pub(super) struct Answer {
     pub(super) status: u16,
     /// How long the server asked to wait.

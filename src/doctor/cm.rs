@@ -48,6 +48,8 @@ fn obtained(view: &CredentialsView) -> Finding {
 /// One answer, step by step: what it got past, where it ended, what is not known.
 fn findings(asked: &Result<usize, CallError>) -> Vec<Finding> {
     let end = asked.as_ref().err().map(ended_at);
+    // What is not CM says nothing about CM's doors.
+    let elsewhere = matches!(asked, Err(CallError::Away { reason: AwayReason::NotCm, .. }));
     let mut findings = Vec::new();
     let mut over = false;
     for (step, passed) in ASKED {
@@ -57,6 +59,7 @@ fn findings(asked: &Result<usize, CallError>) -> Vec<Finding> {
                 over = true;
                 failure(step, error)
             }
+            Err(_) if elsewhere => Finding::skipped(step, "it is not CM that answers"),
             Ok(_) | Err(_) => Finding::good(step, passed),
         });
     }
@@ -130,6 +133,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_cm_tells_nothing_about_the_steps_before() {
+        let findings = findings(&Err(away(AwayReason::NotCm)));
+        let verdicts = findings.iter().map(|finding| finding.verdict).collect::<Vec<_>>();
+        let failed = Verdict::Failed(Grade::Unreachable);
+        let skipped = Verdict::Skipped;
+        assert_eq!(verdicts, [skipped, skipped, skipped, failed, skipped]);
+    }
+
+    #[test]
     fn an_answer_ends_at_its_step_and_what_comes_after_is_not_known() {
         let refused =
             CallError::Refused { http_status: 403, detail: "no".to_owned(), correlation_id: None };
@@ -143,7 +155,7 @@ mod tests {
             (missing, Step::SwitchedOn, Grade::Unreachable),
             (away(AwayReason::NotLetIn), Step::LetIn, Grade::Refused),
             (refused, Step::Allowed, Grade::Refused),
-            (away(AwayReason::NotCm), Step::Json, Grade::Unreachable),
+            (CallError::WrongAnswer { detail: "x".to_owned() }, Step::Json, Grade::Broken),
             (away(AwayReason::ServerError), Step::SwitchedOn, Grade::Unreachable),
         ] {
             let verdicts = verdicts(&Err(error));

@@ -131,20 +131,22 @@ async fn compare_clocks(remote: &Remote, tell: Tell<'_>) -> bool {
             return false;
         }
     };
+    // Tickets and assertions are only good for a clock that is right.
+    let matters = matches!(remote.credentials().method.as_str(), "negotiate" | "oauth2");
     tell(there.map_or_else(
         || Finding::skipped(Step::Clock, "the server does not say what time it is"),
-        |there| skew(Timestamp::now(), there),
+        |there| skew(Timestamp::now(), there, matters),
     ));
     true
 }
 
 /// The server tells whole seconds, and the answer took its time.
-fn skew(here: Timestamp, there: Timestamp) -> Finding {
+fn skew(here: Timestamp, there: Timestamp, matters: bool) -> Finding {
     let by = here.duration_since(there).unsigned_abs();
     let side = if here > there { "ahead of" } else { "behind" };
     let words = format!("{} s {side} the server's", by.as_secs());
     let remedy = "set this machine's clock, and keep it set by NTP (timedatectl set-ntp true)";
-    if by > SKEW_LIMIT {
+    if by > SKEW_LIMIT && matters {
         Finding::failed(Step::Clock, Grade::Refused, words, remedy)
     } else if by > SKEW_WARNING {
         Finding::warning(Step::Clock, words, remedy)
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
 
     fn verdict(here: &str) -> Verdict {
-        skew(here.parse().unwrap(), "2026-03-01T12:00:00Z".parse().unwrap()).verdict
+        skew(here.parse().unwrap(), "2026-03-01T12:00:00Z".parse().unwrap(), true).verdict
     }
 
     #[test]
@@ -188,9 +190,16 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_nothing_depends_on_is_only_warned_about() {
+        let there = "2026-03-01T12:00:00Z".parse().unwrap();
+        let far = skew("2026-03-01T18:00:00Z".parse().unwrap(), there, false);
+        assert_eq!(far.verdict, Verdict::Warning);
+    }
+
+    #[test]
     fn the_side_on_which_a_clock_is_off_is_told() {
         let there = "2026-03-01T12:00:00Z".parse().unwrap();
-        let words = |here: &str| skew(here.parse().unwrap(), there).words;
+        let words = |here: &str| skew(here.parse().unwrap(), there, true).words;
         assert_eq!(words("2026-03-01T12:00:40Z"), "40 s ahead of the server's");
         assert_eq!(words("2026-03-01T11:59:20Z"), "40 s behind the server's");
     }

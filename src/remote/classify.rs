@@ -58,8 +58,8 @@ pub(super) fn classify(answer: Answer) -> Result<Vec<u8>, CallError> {
         407 => Err(gone(AwayReason::Proxy(ProxyFault::Login), &answer)),
         // What is sent is as long for every card.
         413 | 414 | 431 => Err(gone(TooLong, &answer)),
-        // The connection leads to another site.
-        421 => Err(gone(NotCm, &answer)),
+        // About the connection or the form of the call, which is the same for every card.
+        411 | 415 | 417 | 421 | 426 => Err(gone(NotCm, &answer)),
         408 | 425 | 429 | 503 => Err(gone(Busy, &answer)),
         501..=599 => Err(gone(ServerError, &answer)),
         400..=500 => Err(page(&answer).unwrap_or_else(|| no(&answer))),

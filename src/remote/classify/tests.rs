@@ -41,6 +41,10 @@ fn statuses_that_say_nothing_about_the_card_are_away() {
         ),
         (413, AwayReason::TooLong, "413 Payload Too Large: IIS Detailed Error"),
         (414, AwayReason::TooLong, "414 URI Too Long: IIS Detailed Error"),
+        (411, AwayReason::NotCm, "411 Length Required: IIS Detailed Error"),
+        (415, AwayReason::NotCm, "415 Unsupported Media Type: IIS Detailed Error"),
+        (417, AwayReason::NotCm, "417 Expectation Failed: IIS Detailed Error"),
+        (426, AwayReason::NotCm, "426 Upgrade Required: IIS Detailed Error"),
         (421, AwayReason::NotCm, "421 Misdirected Request: IIS Detailed Error"),
         (425, AwayReason::Busy, "425 Too Early: IIS Detailed Error"),
         (431, AwayReason::TooLong, "431 Request Header Fields Too Large: IIS Detailed Error"),
@@ -83,7 +87,7 @@ fn a_404_or_500_is_cm_failing_on_this_call() {
 
 #[test]
 fn every_other_4xx_is_a_refusal_with_cms_words() {
-    let special = [401, 404, 405, 407, 408, 413, 414, 421, 425, 429, 431];
+    let special = [401, 404, 405, 407, 408, 411, 413, 414, 415, 417, 421, 425, 426, 429, 431];
     for status in (400..=499).filter(|status| !special.contains(status)) {
         let refused = |detail: String| CallError::Refused {
             http_status: status,

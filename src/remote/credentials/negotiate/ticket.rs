@@ -67,6 +67,7 @@ impl Ticket {
         let cache = Arc::new(Cache::new(gssapi).map_err(login)?);
         // Kerberos itself first, for it says what is wrong; SPNEGO finds the tickets in the cache.
         let plain = Credential::from_keytab(&name, &account.keytab, &cache).map_err(login)?;
+        let login_ends = ends(plain.life());
         let plain = Arc::new(plain);
         let service = |error: GssError| Failure::service(account.service.as_str(), &error);
         let target = Arc::new(Name::new(gssapi, &account.service.in_full()).map_err(service)?);
@@ -74,14 +75,13 @@ impl Ticket {
             Context::start(&plain, &target, Mechanism::Kerberos, None).map_err(service)?;
         let negotiated = Credential::from_cache(&name, Mechanism::Spnego, &cache)
             .map_err(|error| Failure::token(&error))?;
-        let life = SignedDuration::from_secs(plain.life().min(started.life).into());
-        let now = Timestamp::now();
+        let (now, valid_until) = (Timestamp::now(), login_ends.min(ends(started.life)));
         Ok(Self {
             credential: Arc::new(negotiated),
             service: target,
             principal,
-            valid_until: after(now, life),
-            renew_at: after(now, life * USE / 100),
+            valid_until,
+            renew_at: after(now, valid_until.duration_since(now) * USE / 100),
         })
     }
 
@@ -95,6 +95,12 @@ impl Ticket {
     pub(super) fn is_good(&self, now: Timestamp) -> bool {
         now < self.valid_until
     }
+}
+
+/// When something ends that lives for so many seconds from here on. To be asked at once: the next word
+/// with the KDC may take half a minute.
+fn ends(life: u32) -> Timestamp {
+    after(Timestamp::now(), SignedDuration::from_secs(life.into()))
 }
 
 /// Kerberos' times end in 2106 at the latest, Jiff's later.

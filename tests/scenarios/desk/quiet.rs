@@ -4,6 +4,17 @@ use cardbridge_harness::pcscd::Trouble;
 
 use super::*;
 
+/// Waits until the monitor waits for something to happen: a turn is a list, a look, for which the
+/// library asks as for a wait, and that wait.
+fn wait_at_bell(fake: &Fake) {
+    let at_bell = |log: &[Request]| {
+        let turn = log.iter().rev().take_while(|asked| **asked != Request::States);
+        turn.filter(|asked| **asked == Request::Wait).count() >= 2
+    };
+    fake.wait_for("the end of a turn", LONG, at_bell).unwrap();
+    fake.wait_for_waiter(LONG).unwrap();
+}
+
 #[test]
 fn sixteen_cards_that_were_worked_on_are_left_alone() {
     let ids = ids(16);
@@ -20,11 +31,12 @@ fn sixteen_cards_that_were_worked_on_are_left_alone() {
     let connects = asked(fake, Request::Connect);
     // As often as it looks in a minute and a half.
     for _ in 0..6 {
-        let looks = asked(fake, Request::States);
-        fake.wait_for_waiter(LONG).unwrap();
+        wait_at_bell(fake);
+        let lists = asked(fake, Request::States);
         fake.cancel_waits();
-        wait_asked(fake, Request::States, looks, 1);
+        wait_asked(fake, Request::States, lists, 1);
     }
+    wait_at_bell(fake);
     assert_eq!(commands(), before, "no card hears anything");
     assert_eq!(asked(fake, Request::Connect), connects, "no card is connected to");
     assert_eq!(world.cm.log().len(), calls, "nor is CM asked");

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use cardbridge_harness::cards::InsertedCard;
+use cardbridge_harness::pcscd::Double;
 use cardbridge_harness::world::World;
 
 use super::process::{Pid, Usage};
 use super::spread::Spread;
-use super::{Worlds, badge};
+use super::{LIMIT, Worlds, badge};
 
 /// The start, or the last card, is over by then, its connections included.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -26,16 +28,31 @@ pub(crate) struct Plan {
     /// How many cards each has read before.
     #[arg(long, default_value_t = 0)]
     cards: usize,
+    /// How many readers each has, of our own driver, with a card that was worked
+    /// on in each; with 0, two empty ones of vpcd's.
+    #[arg(long, default_value_t = 0)]
+    held: usize,
 }
 
 pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
-    let worlds: Vec<World> = (0..plan.agents).map(|_| worlds().start()).collect::<Result<_>>()?;
+    let start = |_| match plan.held {
+        0 => worlds().start(),
+        held => worlds().double(Double::Ifd).readers(held).start(),
+    };
+    let worlds: Vec<World> = (0..plan.agents).map(start).collect::<Result<_>>()?;
+    let mut held = Vec::new();
     for world in &worlds {
         badge::many(world, 1, plan.cards)?;
+        let cards =
+            (0..plan.held).map(|reader| badge::Badge::issue(&world.cm).retire(world, reader));
+        held.extend(cards.collect::<Result<Vec<_>>>()?);
+        let done = || world.outcomes().is_ok_and(|all| all.len() == plan.cards + plan.held);
+        world.wait_until("every card's outcome", LIMIT, done)?;
     }
     thread::sleep(SETTLED);
     let agents = worlds.iter().map(|world| Ok(Pid(world.daemon_pid()?)));
     let agents: Vec<Pid> = agents.collect::<Result<_>>()?;
+    let commands = commands(&held);
     let began = Instant::now();
     let before: Vec<_> = agents.iter().map(|agent| agent.threads()).collect::<Result<_>>()?;
     thread::sleep(Duration::from_mins(plan.minutes));
@@ -44,12 +61,32 @@ pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
 
     let used: Vec<Vec<Usage>> =
         before.iter().zip(&after).map(|(before, after)| difference(before, after)).collect();
-    println!("idle for {minutes:.2} minutes after {} cards, two empty readers", plan.cards);
+    let readers = match plan.held {
+        0 => "two empty readers".to_owned(),
+        held => format!("{held} readers with a card each"),
+    };
+    println!("idle for {minutes:.2} minutes after {} cards, {readers}", plan.cards);
     tell(&used, minutes);
     for (agent, threads) in agents.iter().zip(&after) {
-        println!("  {} threads, {} descriptors", threads.len(), agent.descriptors()?);
+        let memory = agent.memory()?;
+        println!(
+            "  {} threads, {} descriptors, VmRSS {} KiB, RssAnon {} KiB",
+            threads.len(),
+            agent.descriptors()?,
+            memory.resident,
+            memory.anonymous,
+        );
     }
+    let heard = self::commands(&held) - commands;
+    println!("  commands that the cards heard meanwhile: {heard}");
+    ensure!(heard == 0, "an agent with nothing to do asks cards");
+    drop(held);
     worlds.into_iter().try_for_each(World::finish)
+}
+
+/// How many commands cards have had so far.
+fn commands(cards: &[InsertedCard]) -> usize {
+    cards.iter().map(|card| card.apdus().len()).sum()
 }
 
 /// What each thread used between two looks.

@@ -1,8 +1,8 @@
 //! A reader driver for pcscd (IFD handler 3.0) that has no will of its own: what a reader does is
 //! decided by the test harness, at the other end of a Unix socket.
 //!
-//! It is two things in one library. [`handler`] is the driver: each call of pcscd's goes to the
-//! harness and its answer comes back. [`usb`] stands in for libudev, and so is the USB bus on which
+//! It is two things in one library. `handler` is the driver: each call of pcscd's goes to the
+//! harness and its answer comes back. `usb` stands in for libudev, and so is the USB bus on which
 //! the harness plugs readers in and out: Debian's pcscd has no other way to lose a reader or to get
 //! a new one. Preloaded into pcscd, it is the bus; named in a driver bundle, it is loaded as the
 //! driver of what is on that bus.
@@ -11,7 +11,7 @@
 //!
 //! # The connections
 //!
-//! The socket's path is in the environment ([`link::SOCKET`]). A connection begins with ten bytes:
+//! The socket's path is in the environment (`link::SOCKET`). A connection begins with ten bytes:
 //! its role, the number of the reader, the reader's LUN as pcscd has it, and a number that is the
 //! same for both connections of one opening, both little endian.
 //!

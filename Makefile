@@ -4,7 +4,7 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-# Rounds of make soak: twelve kills and eight power cuts each.
+# Rounds of make soak: twelve kills, eight power cuts and 700 steps of the chaos each.
 SOAK_ROUNDS ?= 20
 
 # Where make install puts things. DESTDIR is for packagers; BINARY is what is installed.
@@ -25,7 +25,7 @@ build: install-packages ## the agent and the programs of the harness
 test: build ## every test
 	$(CARGO) test --workspace
 
-soak: build ## kills and power cuts, SOAK_ROUNDS=20 rounds of them; SOAK_SEED=... repeats one
+soak: build ## kills, power cuts and chaos, SOAK_ROUNDS=20 rounds of them; SOAK_SEED=... repeats one
 	SOAK_ROUNDS=$(SOAK_ROUNDS) $(CARGO) test --test soak -- --nocapture --test-threads=1
 
 fuzz: install-packages ## every fuzz target, FUZZ_SECONDS=60 each

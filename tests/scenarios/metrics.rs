@@ -145,6 +145,9 @@ fn a_port_of_this_machine_has_the_counters_and_one_that_is_taken_keeps_no_card_w
     let Some(builder) = world() else { return };
     let mut world =
         builder.config_set("control.metrics_listen", "\"127.0.0.1:0\"").start().unwrap();
+    // It listens on the control socket before.
+    let told = || world.daemon_log().contains("Metrics can be asked for");
+    world.wait_until("the port of the metrics", LONG, told).unwrap();
     let log = world.daemon_log();
     let line = log.lines().find(|line| line.contains("Metrics can be asked for")).unwrap();
     let address: SocketAddr = line.rsplit_once("address=").unwrap().1.parse().unwrap();

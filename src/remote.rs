@@ -10,7 +10,8 @@
 //! └ transport what it means that there is no answer;  pages  that a web server answers in CM's place
 //! ```
 //!
-//! Nothing is ever repeated here: waiting, trying again and reading back belong to the engine.
+//! Nothing is repeated here but a call that ended in 401, once, with a fresh ticket or token: it was
+//! not done. Waiting, trying again and reading back belong to the engine.
 //! Redirects are not followed, bodies, headers and cookies are not logged, and no URL is built from
 //! anything but typed ids. `docs/cm-protocol.md` has the tables.
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use attributes::{ATTRIBUTES_WITHIN, Attributes};
-use settling::{Departed, Resumed};
+use settling::Departed;
 
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
@@ -370,13 +370,11 @@ impl Engine {
         let place = slot.place.clone();
         self.count_probe(&result);
         match result {
-            Ok(identity) => match self.resume(&presence, &identity) {
-                Resumed::Known => {}
-                Resumed::Unread { seen } => {
+            Ok(identity) => {
+                if let Some(seen) = self.begun(&presence, &identity, seen) {
                     self.identified(presence, identity, (place, seen), now);
                 }
-                Resumed::No => self.identified(presence, identity, (place, seen), now),
-            },
+            }
             Err(why) => {
                 // Gone again before it was read: its removal is on its way.
                 if why.reason == NotIdentifiedReason::Removed

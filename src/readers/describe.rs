@@ -1,7 +1,6 @@
 //! What a reader's driver tells of it, whether a card is in it or not.
 
 use std::ffi::CStr;
-use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use pcsc::{Attribute, Card, Context, Disposition, Error, Protocols, Scope, Share
 use tracing::debug;
 
 use super::diff::Occupant;
+use super::look::within;
 use super::wait;
 use crate::domain::{ReaderAttributes, ReaderName};
 
@@ -23,15 +23,8 @@ const BUSY_PAUSES: [Duration; 4] = [
 /// Asks the driver, and gives up after a while: a thread that the driver holds is left behind.
 #[must_use]
 pub fn attributes(reader: &ReaderName, patience: Duration) -> ReaderAttributes {
-    let (answer, answers) = channel();
     let asked = reader.clone();
-    let asker = thread::Builder::new().name("reader-about".to_owned());
-    // Nobody listens any more where it took too long.
-    let started = asker.spawn(move || answer.send(ask_driver(&asked)).ok());
-    match started {
-        Ok(_) => answers.recv_timeout(patience).unwrap_or_default(),
-        Err(_) => ReaderAttributes::default(),
-    }
+    within("reader-about", patience, move || ask_driver(&asked)).unwrap_or_default()
 }
 
 /// Asks the driver. No card is spoken to.

@@ -1,12 +1,13 @@
 //! One look at pcscd for a person who wants to know whether this user can work with it.
 
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use pcsc::{Context, Disposition, Error, Protocols, ReaderState, Scope, ShareMode, State};
+use pcsc::{Context, Disposition, Error, Protocols, Scope, ShareMode};
 
-use super::trouble;
+use super::diff::Occupant;
+use super::{trouble, wait};
 use crate::domain::ReaderName;
 
 /// How many readers pcsc-lite before 2.5 takes in one call.
@@ -58,51 +59,47 @@ pub enum Holds {
 /// Looks once, on a thread of its own: one that pcscd holds is left behind.
 #[must_use]
 pub fn look(patience: Duration) -> Look {
+    within("pcsc-look", patience, || once().unwrap_or_else(sort)).unwrap_or(Look::Silent)
+}
+
+/// What comes of some work that pcscd may hold, if it comes in time. Its thread is not waited for.
+pub(super) fn within<T: Send + 'static>(
+    thread: &str,
+    patience: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (answer, answers) = channel();
-    let looker = thread::Builder::new().name("pcsc-look".to_owned());
-    let started = looker.spawn(move || {
-        let seen = once().unwrap_or_else(sort);
-        // Nobody listens any more: too late.
-        answer.send(seen).ok();
-    });
-    if let Err(error) = started {
-        return Look::Away { why: format!("no thread to look with: {error}") };
-    }
-    match answers.recv_timeout(patience) {
-        Ok(look) => look,
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Look::Silent,
-    }
+    // Nobody listens any more where it took too long.
+    let started =
+        thread::Builder::new().name(thread.to_owned()).spawn(move || answer.send(work()).ok());
+    started.ok().and_then(|_| answers.recv_timeout(patience).ok())
 }
 
 fn once() -> Result<Look, Error> {
-    let context = Context::establish(Scope::User)?;
-    let names = context.list_readers_owned()?;
-    let mut states: Vec<_> =
-        names.into_iter().map(|name| ReaderState::new(name, State::UNAWARE)).collect();
-    for some in states.chunks_mut(AT_ONCE) {
-        context.get_status_change(Duration::ZERO, some)?;
+    let context = Context::establish(Scope::System)?;
+    let names = wait::list(&context)?;
+    let mut readers = Vec::new();
+    for some in names.chunks(AT_ONCE) {
+        let seen = wait::look(&context, some)?;
+        readers
+            .extend(some.iter().cloned().zip(seen.iter().map(|seen| holds(&seen.look.occupant))));
     }
-    let with_card = states.iter().find(|state| holds(state) == Holds::Card);
-    let cards = with_card.map_or(Cards::Untried, |state| try_card(&context, state));
-    let name = |state: &ReaderState| ReaderName::from(&*state.name().to_string_lossy());
-    let readers = states.iter().map(|state| (name(state), holds(state))).collect();
+    let with_card = readers.iter().find(|(_, holds)| *holds == Holds::Card);
+    let cards = with_card.map_or(Cards::Untried, |(reader, _)| try_card(&context, reader));
     Ok(Look::Answers { readers, cards })
 }
 
-fn holds(state: &ReaderState) -> Holds {
-    let flags = state.event_state();
-    if flags.contains(State::MUTE) {
-        Holds::MuteCard
-    } else if flags.contains(State::PRESENT) {
-        Holds::Card
-    } else {
-        Holds::Nothing
+const fn holds(occupant: &Occupant) -> Holds {
+    match occupant {
+        Occupant::Mute => Holds::MuteCard,
+        Occupant::Card(_) => Holds::Card,
+        Occupant::Nothing | Occupant::Unknown => Holds::Nothing,
     }
 }
 
 /// Connects to a card and leaves it as it is; it is asked nothing.
-fn try_card(context: &Context, state: &ReaderState) -> Cards {
-    match context.connect(state.name(), ShareMode::Shared, Protocols::ANY) {
+fn try_card(context: &Context, reader: &ReaderName) -> Cards {
+    match context.connect(&wait::name(reader), ShareMode::Shared, Protocols::ANY) {
         Ok(card) => {
             // Dropping it would reset the card.
             if let Err((card, _)) = card.disconnect(Disposition::LeaveCard) {

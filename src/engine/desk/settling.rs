@@ -21,19 +21,6 @@ pub(super) struct Departed {
     until: Instant,
 }
 
-/// What a card that was read again is to the one that had departed.
-pub(super) enum Resumed {
-    /// The same: its stay goes on.
-    Known,
-    /// The first one was not read; the stay began when it was seen.
-    Unread {
-        /// When that was.
-        seen: Now,
-    },
-    /// There was none, or it was another one.
-    No,
-}
-
 impl Departed {
     fn atr(&self) -> Option<&Atr> {
         match &self.card {
@@ -132,22 +119,29 @@ impl Engine {
         }
     }
 
-    /// Goes on with the stay of the card that departed, if this is that card.
-    pub(super) fn resume(&mut self, presence: &Presence, identity: &Identity) -> Resumed {
-        let Some(slot) = self.desk.readers.get_mut(&presence.reader) else { return Resumed::No };
+    /// When the stay of a card that was just read began; `None` where it is the stay of the card that
+    /// had departed, which goes on.
+    pub(super) fn begun(
+        &mut self,
+        presence: &Presence,
+        identity: &Identity,
+        seen: Now,
+    ) -> Option<Now> {
+        let slot = self.desk.readers.get_mut(&presence.reader)?;
         match slot.departed.take() {
-            Some(Departed { card: Card::Reading { seen, .. }, .. }) => Resumed::Unread { seen },
+            // That one was not read before it flickered.
+            Some(Departed { card: Card::Reading { seen, .. }, .. }) => Some(seen),
             Some(Departed {
                 card: Card::Identified { identity: known, entry, stay, .. }, ..
             }) if known.key() == identity.key() => {
                 let (presence, identity) = (presence.clone(), identity.clone());
                 slot.card = Card::Identified { presence, identity, entry, stay };
-                Resumed::Known
+                None
             }
             departed => {
                 slot.departed = departed;
                 self.let_go(&presence.reader);
-                Resumed::No
+                Some(seen)
             }
         }
     }

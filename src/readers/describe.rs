@@ -4,10 +4,11 @@ use std::ffi::CStr;
 use std::thread;
 use std::time::Duration;
 
-use pcsc::{Attribute, Card, Context, Disposition, Error, Protocols, Scope, ShareMode};
+use pcsc::{Attribute, Card, Error, Protocols, ShareMode};
 use tracing::debug;
 
 use super::diff::Occupant;
+use super::link::Link;
 use super::look::within;
 use super::wait;
 use crate::domain::{ReaderAttributes, ReaderName};
@@ -38,25 +39,19 @@ pub(super) fn ask_driver(reader: &ReaderName) -> ReaderAttributes {
 /// A connection to the reader itself would be in the way of whoever connects to a card in it: to
 /// them, pcscd says that the protocols do not match. So that is for a reader without a card.
 fn ask(reader: &ReaderName) -> Result<ReaderAttributes, Error> {
-    let context = Context::establish(Scope::System)?;
-    let seen = wait::look(&context, std::slice::from_ref(reader))?;
+    let link = Link::establish()?;
+    let seen = wait::look(&link, std::slice::from_ref(reader))?;
     let has_card = seen.iter().any(|seen| matches!(seen.look.occupant, Occupant::Card(_)));
     let (mode, protocols) = if has_card {
         (ShareMode::Shared, Protocols::T0 | Protocols::T1)
     } else {
         (ShareMode::Direct, Protocols::UNDEFINED)
     };
-    let connection = context.connect(&wait::name(reader), mode, protocols)?;
-    let attributes = ReaderAttributes {
+    let connection = link.connect(reader, mode, protocols)?;
+    Ok(ReaderAttributes {
         vendor: told(&connection, Attribute::VendorName),
         serial: told(&connection, Attribute::VendorIfdSerialNo),
-    };
-    // Dropping it would reset a card that is in the reader.
-    if let Err((connection, error)) = connection.disconnect(Disposition::LeaveCard) {
-        debug!(%reader, %error, "Reader could not be let go of");
-        std::mem::forget(connection);
-    }
-    Ok(attributes)
+    })
 }
 
 /// One attribute. While somebody works with the card, pcscd keeps it to itself: that is waited for.

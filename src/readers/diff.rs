@@ -63,18 +63,13 @@ impl Table {
         self.readers.clear();
     }
 
-    /// Whether there was a mute card in the reader at the last look.
-    pub(super) fn is_mute(&self, reader: &ReaderName) -> bool {
-        self.readers.get(reader).is_some_and(|known| known.occupant == Occupant::Mute)
-    }
-
     /// Whether something can happen that pcscd will not ring for: it compares no event count that
-    /// is 0, mute readers are not listened at, and a driver in trouble promises nothing.
+    /// is 0, and a driver in trouble promises nothing. Mute cards are watched by others.
     pub(super) fn has_blind_spot(&self) -> bool {
         self.readers.values().any(|known| match known.occupant {
-            Occupant::Mute | Occupant::Unknown => true,
+            Occupant::Unknown => true,
             Occupant::Card(_) => known.event_count == 0,
-            Occupant::Nothing => false,
+            Occupant::Nothing | Occupant::Mute => false,
         })
     }
 

@@ -4,9 +4,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use pcsc::{Context, Disposition, Error, Protocols, Scope, ShareMode};
+use pcsc::{Error, Protocols, ShareMode};
 
 use super::diff::Occupant;
+use super::link::Link;
 use super::{trouble, wait};
 use crate::domain::ReaderName;
 
@@ -76,16 +77,16 @@ pub(super) fn within<T: Send + 'static>(
 }
 
 fn once() -> Result<Look, Error> {
-    let context = Context::establish(Scope::System)?;
-    let names = wait::list(&context)?;
+    let link = Link::establish()?;
+    let names = wait::list(&link)?;
     let mut readers = Vec::new();
     for some in names.chunks(AT_ONCE) {
-        let seen = wait::look(&context, some)?;
+        let seen = wait::look(&link, some)?;
         readers
             .extend(some.iter().cloned().zip(seen.iter().map(|seen| holds(&seen.look.occupant))));
     }
     let with_card = readers.iter().find(|(_, holds)| *holds == Holds::Card);
-    let cards = with_card.map_or(Cards::Untried, |(reader, _)| try_card(&context, reader));
+    let cards = with_card.map_or(Cards::Untried, |(reader, _)| try_card(&link, reader));
     Ok(Look::Answers { readers, cards })
 }
 
@@ -98,15 +99,9 @@ const fn holds(occupant: &Occupant) -> Holds {
 }
 
 /// Connects to a card and leaves it as it is; it is asked nothing.
-fn try_card(context: &Context, reader: &ReaderName) -> Cards {
-    match context.connect(&wait::name(reader), ShareMode::Shared, Protocols::ANY) {
-        Ok(card) => {
-            // Dropping it would reset the card.
-            if let Err((card, _)) = card.disconnect(Disposition::LeaveCard) {
-                std::mem::forget(card);
-            }
-            Cards::Allowed
-        }
+fn try_card(link: &Link, reader: &ReaderName) -> Cards {
+    match link.connect(reader, ShareMode::Shared, Protocols::ANY) {
+        Ok(_connection) => Cards::Allowed,
         Err(Error::SecurityViolation) => Cards::Refused,
         Err(_) => Cards::Untried,
     }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pcsc::{Context, Error, Scope};
+use pcsc::Error;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
 
@@ -12,16 +12,19 @@ use crate::domain::ReaderName;
 
 use super::Observation;
 use super::board::Board;
-use super::diff::Table;
+use super::diff::{Occupant, Table};
 use super::errors::Errors;
 use super::halt::Halt;
+use super::link::Link;
+use super::mutes::Mutes;
 use super::trouble::on_service;
 use super::wait::{Doorbell, Ring, Seen, list, look};
 use super::worker::Worker;
 
 /// How long a wait may take while a change could go by without a ring: just after a change,
-/// because one that came between the look and the wait may have been missed, and while
-/// [`Table::has_blind_spot`]. This bounds how late such a change is seen.
+/// because one that came between the look and the wait may have been missed, while
+/// [`Table::has_blind_spot`], and where nothing is there that could ring. This bounds how late such
+/// a change is seen.
 const WATCHFUL: Duration = Duration::from_secs(2);
 
 /// How long a wait may take otherwise. Each turn costs some four context switches, so this is what
@@ -39,9 +42,9 @@ const STEADY: Duration = Duration::from_millis(100);
 const SPINNING: Growth =
     Growth { first: Duration::from_millis(1), most: Duration::from_millis(500) };
 
-/// The monitor's context, where a stopping daemon finds it to cancel the wait.
+/// The monitor's context, for whoever has to end its wait.
 #[derive(Clone, Default)]
-pub(super) struct Published(Arc<Mutex<Option<Context>>>);
+pub(super) struct Published(Arc<Mutex<Option<Arc<Link>>>>);
 
 /// The watching thread's state.
 pub(super) struct Monitor {
@@ -106,12 +109,12 @@ impl Monitor {
 
     /// One connection to pcscd, from its beginning to its end.
     fn connect_and_watch(&mut self) -> Stop {
-        let context = match Context::establish(Scope::System) {
-            Ok(context) => context,
+        let link = match Link::establish() {
+            Ok(link) => Arc::new(link),
             Err(error) => return Stop::Lost(error),
         };
-        self.published.set(Some(context.clone()));
-        let stop = Session::new(self, &context).watch();
+        self.published.set(Some(Arc::clone(&link)));
+        let stop = Session::new(self, &link).watch();
         self.published.set(None);
         stop
     }
@@ -142,26 +145,25 @@ impl Monitor {
 /// One connection to pcscd.
 struct Session<'a> {
     monitor: &'a mut Monitor,
-    context: &'a Context,
+    link: &'a Link,
     doorbell: Doorbell,
     /// How the last wait ended.
     ring: Ring,
     /// The next pauses, should the doorbell ring again for nothing.
     pauses: Pauses,
-    /// When readers with mute cards are looked at again. They are left out of everything else,
-    /// because each call that they are in takes 400 ms longer, for all readers.
-    mute_due: Instant,
+    mutes: Mutes,
 }
 
 impl<'a> Session<'a> {
-    fn new(monitor: &'a mut Monitor, context: &'a Context) -> Self {
+    fn new(monitor: &'a mut Monitor, link: &'a Link) -> Self {
+        let mutes = Mutes::new(monitor.published.clone());
         Self {
             monitor,
-            context,
+            link,
             doorbell: Doorbell::new(),
             ring: Ring::Quiet,
             pauses: SPINNING.start(),
-            mute_due: Instant::now(),
+            mutes,
         }
     }
 
@@ -183,9 +185,11 @@ impl<'a> Session<'a> {
 
     /// Looks, tells what changed, and waits for the next change.
     fn turn(&mut self) -> Result<(), Stop> {
-        let there = list(self.context).map_err(Stop::Lost)?;
-        let due = self.due(&there);
-        let seen = look(self.context, &due).map_err(Stop::Lost)?;
+        let there = list(self.link).map_err(Stop::Lost)?;
+        self.mutes.keep(&there);
+        let due: Vec<_> =
+            there.iter().filter(|reader| !self.mutes.are_quiet_in(reader)).cloned().collect();
+        let seen = look(self.link, &due).map_err(Stop::Lost)?;
         let changed = self.tell_changes(&there, &seen)?;
         if changed || self.ring != Ring::Rang {
             self.pauses = SPINNING.start();
@@ -193,12 +197,13 @@ impl<'a> Session<'a> {
             self.slow_down();
         }
 
-        let table = &self.monitor.table;
-        let patience = if changed || table.has_blind_spot() { WATCHFUL } else { CALM };
-        let answering = seen.iter().filter(|seen| !table.is_mute(&seen.look.reader));
-        self.ring = self.doorbell.wait(self.context, answering, patience).map_err(Stop::Lost)?;
+        let answering = self.leave_mutes(seen);
+        let restless = changed || self.monitor.table.has_blind_spot();
+        let patience = if restless { WATCHFUL } else { CALM };
+        self.ring =
+            self.doorbell.wait(self.link, answering.iter(), patience).map_err(Stop::Lost)?;
         if self.ring == Ring::Unwired {
-            self.monitor.halt.wait(patience);
+            self.monitor.halt.wait(WATCHFUL);
         }
         Ok(())
     }
@@ -208,15 +213,19 @@ impl<'a> Session<'a> {
         self.monitor.halt.wait(self.pauses.next());
     }
 
-    /// The readers to look at in this turn.
-    fn due(&mut self, there: &[ReaderName]) -> Vec<ReaderName> {
-        let now = Instant::now();
-        let mute_too = now >= self.mute_due;
-        if mute_too {
-            self.mute_due = now + WATCHFUL;
+    /// Leaves readers with mute cards to threads of their own; the others are to be waited for.
+    fn leave_mutes(&mut self, seen: Vec<Seen>) -> Vec<Seen> {
+        let mut answering = Vec::new();
+        for seen in seen {
+            self.mutes.forget(&seen.look.reader);
+            if seen.look.occupant != Occupant::Mute {
+                answering.push(seen);
+            } else if let Err(error) = self.mutes.watch(&seen) {
+                debug!(reader = %seen.look.reader, %error, "No thread to watch the mute card with");
+                answering.push(seen);
+            }
         }
-        let table = &self.monitor.table;
-        there.iter().filter(|reader| mute_too || !table.is_mute(reader)).cloned().collect()
+        answering
     }
 
     /// Tells what changed since the last turn, and whether anything did.
@@ -244,21 +253,24 @@ impl<'a> Session<'a> {
 }
 
 impl Published {
-    fn set(&self, context: Option<Context>) {
+    fn set(&self, link: Option<Arc<Link>>) {
         // What was there is dropped after the lock is: dropping a context talks to pcscd.
         let _before =
-            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), context);
+            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), link);
     }
 
-    /// Cancels the monitor's wait from a thread of its own, because a cancel hangs when pcscd does.
+    /// Cancels the monitor's wait. Hangs when pcscd does.
+    pub(super) fn cancel(&self) {
+        let link = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(Err(error)) = link.map(|link| link.cancel()) {
+            debug!(error = %error, "Wait for the readers could not be cancelled");
+        }
+    }
+
+    /// Cancels the monitor's wait from a thread of its own, if there may be one.
     pub(super) fn cancel_from_elsewhere(&self) -> Option<Worker> {
-        let context = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let cancel = move |_| {
-            if let Err(error) = context.cancel() {
-                debug!(error = %error, "Wait for the readers could not be cancelled");
-            }
-        };
-        Worker::spawn("pcsc-cancel", cancel).ok()
+        let published = self.clone();
+        Worker::spawn("pcsc-cancel", move |_| published.cancel()).ok()
     }
 }
 

@@ -3,11 +3,9 @@
 //! The card is shared, read in one transaction, and left as found. An answer is reported only if
 //! the card that gave it is the one that was asked about.
 
-use std::ffi::CStr;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use pcsc::{Card, Context, Disposition, Error, Protocols, Scope, ShareMode};
+use pcsc::{Card, Disposition, Error, Protocols, ShareMode};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::debug;
 
@@ -21,6 +19,7 @@ use super::board::Board;
 use super::diff::{Look, Occupant};
 use super::errors::Errors;
 use super::halt::Halt;
+use super::link::{Handle, Link};
 use super::trail::Trail;
 use super::transport::{Limits, Transport};
 use super::trouble::{interruption, is_gone, is_lost, is_mute, on_another_connection, on_card};
@@ -127,9 +126,9 @@ impl Probe {
     fn identify(&self, halt: &Halt) -> Verdict {
         let (mut busy, mut restarts) = (BUSY_PAUSES.into_iter(), RESTART_PAUSES.into_iter());
         let mut reconnects = SERVICE_PAUSES.into_iter();
-        let mut context = self.reach_pcscd(halt, establish)?;
+        let mut link = self.reach_pcscd(halt, Link::establish)?;
         loop {
-            let setback = match self.identify_once(&context, halt) {
+            let setback = match self.identify_once(&link, halt) {
                 Ok(identity) => return Ok(identity),
                 Err(setback) => setback,
             };
@@ -140,33 +139,34 @@ impl Probe {
                 Next::Reconnect => reconnects.next(),
             };
             if !pause.is_some_and(|pause| self.pause(halt, pause)) {
-                return Err(self.last_word(&context, setback));
+                return Err(self.last_word(&link, setback));
             }
             if setback.next == Next::Reconnect {
                 debug!(reader = %self.reader, "Connection broke while the card was read");
-                context = self.reach_pcscd(halt, establish)?;
+                link = self.reach_pcscd(halt, Link::establish)?;
             }
         }
     }
 
     /// What is told when there was no time for another try.
-    fn last_word(&self, context: &Context, setback: Setback) -> NotIdentified {
+    fn last_word(&self, link: &Link, setback: Setback) -> NotIdentified {
         let same = if setback.next == Next::Reconnect {
             self.check_present()
         } else {
-            self.check_same(context).map_err(|setback| setback.told)
+            self.check_same(link).map_err(|setback| setback.told)
         };
         same.err().unwrap_or(setback.told)
     }
 
     /// Reads the card, unless another program has it in a way that forbids it. Whoever has it is
     /// looked for before each try: a card that was reset has a program that did so.
-    fn identify_once(&self, context: &Context, halt: &Halt) -> Result<Identity, Setback> {
+    fn identify_once(&self, link: &Link, halt: &Halt) -> Result<Identity, Setback> {
         self.check_wanted(halt)?;
-        let in_use = self.look(context)?.is_some_and(|seen| seen.in_use);
-        let card = self.connect(context, &wait::name(&self.reader), halt)?;
-        let verdict = left_as_found(card, |card| self.transact(card, (in_use, halt)))?;
-        self.check_same(context)?;
+        let in_use = self.look(link)?.is_some_and(|seen| seen.in_use);
+        let mut card = self.connect(link, halt)?;
+        let verdict = self.transact(&mut card, (in_use, halt))?;
+        drop(card);
+        self.check_same(link)?;
         Ok(verdict?)
     }
 
@@ -180,7 +180,7 @@ impl Probe {
         loop {
             self.check_wanted(halt)?;
             let error = match establish() {
-                Ok(context) => return Ok(context),
+                Ok(link) => return Ok(link),
                 Err(error) => self.errors.count(error),
             };
             debug!(reader = %self.reader, error = %error, "No connection to read the card on");
@@ -195,18 +195,18 @@ impl Probe {
     }
 
     /// Connects to the card together with whoever else is; a mute one is given a second try.
-    fn connect(&self, context: &Context, name: &CStr, halt: &Halt) -> Result<Card, Setback> {
+    fn connect(&self, link: &Link, halt: &Halt) -> Result<Handle, Setback> {
         let mut mute = Some(MUTE_PAUSE);
         loop {
             self.check_wanted(halt)?;
-            let error = match context.connect(name, ShareMode::Shared, PROTOCOLS) {
+            let error = match link.connect(&self.reader, ShareMode::Shared, PROTOCOLS) {
                 Ok(card) => return Ok(card),
                 Err(error) => self.errors.count(error),
             };
             let pause = if is_mute(error) { mute.take() } else { None };
             match pause {
                 Some(pause) if self.pause(halt, pause) => {}
-                _ => return Err(self.not_connected(context, error)),
+                _ => return Err(self.not_connected(link, error)),
             }
         }
     }
@@ -214,9 +214,9 @@ impl Probe {
     /// A connection that broke says nothing about the card, where a refusal does. Both can have the
     /// same code; after a refusal the connection still works, but for pcscd up to 2.0.0, which
     /// closes it: there the tries run out.
-    fn not_connected(&self, context: &Context, error: Error) -> Setback {
+    fn not_connected(&self, link: &Link, error: Error) -> Setback {
         let told = refused(error);
-        if is_lost(error) && self.look(context).is_err() {
+        if is_lost(error) && self.look(link).is_err() {
             return Setback { next: Next::Reconnect, told };
         }
         // What pcscd says as well when it switches the card off just then, because another program
@@ -272,9 +272,9 @@ impl Probe {
     /// The monitor may not have looked since a swap, and a connection that was made after it is
     /// as good as any. pcscd's event count tells: if it is what it was when the insertion began,
     /// nothing was taken out or put in between.
-    fn check_same(&self, context: &Context) -> Result<(), Setback> {
+    fn check_same(&self, link: &Link) -> Result<(), Setback> {
         self.check_present()?;
-        let seen = self.look(context)?;
+        let seen = self.look(link)?;
         let expected = Look {
             reader: self.reader.clone(),
             occupant: Occupant::Card(self.atr.clone()),
@@ -283,31 +283,11 @@ impl Probe {
         if seen.is_some_and(|seen| seen.look == expected) { Ok(()) } else { Err(removed().into()) }
     }
 
-    fn look(&self, context: &Context) -> Result<Option<Seen>, Interrupted> {
-        let looks = wait::look(context, std::slice::from_ref(&self.reader))
+    fn look(&self, link: &Link) -> Result<Option<Seen>, Interrupted> {
+        let looks = wait::look(link, std::slice::from_ref(&self.reader))
             .map_err(|error| interruption(self.errors.count(error)))?;
         Ok(looks.into_iter().next())
     }
-}
-
-fn establish() -> Result<Context, Error> {
-    Context::establish(Scope::System)
-}
-
-/// Does some work with a card, and lets go of it without a reset however the work ends.
-///
-/// Dropping a [`Card`] would reset it, under every program that uses it.
-fn left_as_found<T>(mut card: Card, work: impl FnOnce(&mut Card) -> T) -> T {
-    let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut card)));
-    if let Err((card, error)) = card.disconnect(Disposition::LeaveCard) {
-        debug!(error = %error, "Card could not be let go of");
-        // Where there is no card and no service at the other end, the reset of a drop reaches
-        // nobody. Where there may be, a handle that leaks is the lesser harm.
-        if !is_gone(error) && !is_lost(error) {
-            std::mem::forget(card);
-        }
-    }
-    outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Why a card that could be spoken to did not say who it is.

@@ -41,7 +41,7 @@ pub(super) fn list(context: &Context) -> Result<Vec<ReaderName>, Error> {
 }
 
 /// A look at a reader, together with the state word that the next wait starts from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) look: Look,
     /// Whether some program has a connection to the card.
@@ -73,6 +73,11 @@ impl Seen {
         let feed = with_count(flags.difference(NO_NEWS), event_count);
         let in_use = flags.intersects(State::INUSE | State::EXCLUSIVE);
         Self { look: Look { reader: reader.clone(), occupant, event_count }, in_use, feed }
+    }
+
+    /// What a wait is to begin from.
+    pub(super) fn expected(&self) -> ReaderState {
+        entry(&name(&self.look.reader), self.feed)
     }
 }
 
@@ -130,27 +135,37 @@ impl Doorbell {
         seen: impl Iterator<Item = &'a Seen>,
         patience: Duration,
     ) -> Result<Ring, Error> {
-        let mut states: Vec<ReaderState> =
-            seen.map(|seen| entry(&name(&seen.look.reader), seen.feed)).collect();
+        let mut states: Vec<ReaderState> = seen.map(Seen::expected).collect();
         if self.has_room {
             states.push(entry(PNP_NOTIFICATION(), with_count(State::UNAWARE, self.event_count)));
         }
         if states.is_empty() {
             return Ok(Ring::Unwired);
         }
-        let ring = match context.get_status_change(patience, &mut states) {
-            Ok(()) => Ring::Rang,
-            Err(Error::Timeout) => Ring::Quiet,
+        let ring = match wait(context, &mut states, patience) {
             Err(Error::InvalidParameter) if self.has_room => {
                 self.has_room = false;
                 return Ok(Ring::Rang);
             }
-            Err(error) => return Err(error),
+            other => other?,
         };
         if let Some(own) = states.last().filter(|_| self.has_room) {
             self.event_count = own.event_count();
         }
         Ok(ring)
+    }
+}
+
+/// Waits until something is otherwise than these entries say.
+pub(super) fn wait(
+    context: &Context,
+    states: &mut [ReaderState],
+    patience: Duration,
+) -> Result<Ring, Error> {
+    match context.get_status_change(patience, states) {
+        Ok(()) => Ok(Ring::Rang),
+        Err(Error::Timeout) => Ok(Ring::Quiet),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Readers and cards: what comes, goes, hangs and lies between the card and the outbox.
 
 mod counts;
+mod crowds;
 mod cuts;
 mod hangs;
 mod others;
@@ -51,6 +52,13 @@ fn wait_asked(fake: &Fake, request: Request, before: usize, more: usize) {
     let enough =
         |log: &[Request]| log.iter().filter(|asked| **asked == request).count() >= before + more;
     fake.wait_for(&format!("{more} more of {request:?}"), LONG, enough).unwrap();
+}
+
+/// Waits until so many readers were described: whoever does that looks at them, which is a wait as
+/// well.
+fn wait_described(world: &World, count: usize) {
+    let described = || world.daemon_log().matches("Reader described").count() >= count;
+    world.wait_until("the readers to be described", LONG, described).unwrap();
 }
 
 /// Waits until `cardbridge status` tells the readers that are there.

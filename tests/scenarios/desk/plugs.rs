@@ -85,7 +85,9 @@ fn a_reader_that_comes_between_list_and_wait_is_seen_before_long() {
     let fake = world.pcscd.fake().unwrap();
     world.pcscd.unplug(2).unwrap();
     wait_readers(&world, 2);
+    wait_described(&world, 3);
     let _waiting = world.insert(2, other()).unwrap();
+    fake.wait_for_waiter(LONG).unwrap();
 
     // After the list and the look, before the wait: the library counts the readers then, and will
     // not find that there is one more than before.
@@ -137,6 +139,8 @@ fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
     let fake = world.pcscd.fake().unwrap();
     wait_readers(&world, 2);
     let service = told(&world)["pcscd"].clone();
+    wait_described(&world, 2);
+    fake.wait_for_waiter(LONG).unwrap();
     // After the list, before the look.
     let before = asked(fake, Request::Wait);
     fake.make(Trouble::hang().on(Request::Wait).from(2).times(1));

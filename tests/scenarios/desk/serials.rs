@@ -62,8 +62,7 @@ fn cards_that_were_there_before_are_worked_on_under_what_the_serial_number_says(
 fn cards_that_come_later_are_worked_on_under_what_the_serial_number_says() {
     let Some(world) = ifd() else { return };
     let world = world.readers(3).cm(cm_with(&[OTHER])).config_extra(RULES).start().unwrap();
-    let described = || world.daemon_log().matches("Reader described").count() == 3;
-    world.wait_until("the readers to be described", LONG, described).unwrap();
+    wait_described(&world, 3);
     let off = world.insert(2, other()).unwrap();
     let card = wait_card(&world, 2, "not-identified");
     assert_eq!(card["why"]["reason"], "skipped");

@@ -16,10 +16,6 @@ const RETIRE: u32 = 7;
 const KNOWN: usize = 6;
 const FIRST: usize = 600;
 
-/// For how long after a mute card the daemon may not know of the next one: it looks at such a reader
-/// every two seconds, because each look takes 400 ms.
-const AFTER_MUTE: Duration = Duration::from_millis(2500);
-
 /// What is known of a reader.
 #[derive(Default)]
 pub(super) struct Place {
@@ -27,8 +23,6 @@ pub(super) struct Place {
     pub(super) broken: bool,
     /// Since when pcscd does not have it.
     pub(super) lost: Option<SystemTime>,
-    /// Until when the daemon may not have seen that a mute card is gone.
-    mute_until: Option<SystemTime>,
     pub(super) inside: Option<(InsertedCard, Stay)>,
 }
 
@@ -55,14 +49,13 @@ impl Place {
         let from = SystemTime::now();
         let card = world.insert_with(reader, card, faults).unwrap();
         let name = format!("(R{reader:02})");
-        let unseen = self.mute_until.filter(|until| from < *until).map(|until| (from, until));
         let stay = Stay {
             reader: name,
             manner,
             card: id(number),
             atr,
             span: (from, from),
-            lost: unseen.into_iter().collect(),
+            lost: Vec::new(),
         };
         self.inside = Some((card, stay));
     }
@@ -73,9 +66,6 @@ impl Place {
         stay.span.1 = SystemTime::now();
         stay.lost.extend(self.lost.map(|since| (since, stay.span.1)));
         card.eject();
-        if stay.manner == Manner::Mute {
-            self.mute_until = Some(SystemTime::now() + AFTER_MUTE);
-        }
         Some(stay)
     }
 

@@ -1,0 +1,198 @@
+//! Connections to pcscd and to what is in its readers. They are made and ended one at a time.
+//!
+//! libpcsclite keeps one list for all contexts of a process, and `SCardDisconnect` walks it without
+//! taking the list's lock (seen from 1.9.9 up to 2.5.1). A thread that establishes or releases its
+//! own context meanwhile pulls the list from under it, and the process dies. So these three calls
+//! take turns here; see `docs/decisions/0002-thread-model.md`.
+
+use std::fmt;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use pcsc::{Card, Context, Disposition, Error, Protocols, Scope, ShareMode};
+use tracing::debug;
+
+use crate::domain::ReaderName;
+
+use super::trouble::{is_gone, is_lost};
+use super::wait;
+
+/// After this long a call is held by pcscd or a driver. It is not at the list then, and the others
+/// need not wait for it.
+const HELD: Duration = Duration::from_millis(500);
+
+static TURNS: Turns = Turns::new();
+
+/// A context of pcscd's.
+pub(super) struct Link(Option<Context>);
+
+/// A connection to a reader or the card in it. When dropped, it leaves the card as it is: dropping
+/// a [`Card`] would reset it, under every program that uses it.
+pub(super) struct Handle(Option<Card>);
+
+impl Link {
+    /// `SCardEstablishContext`.
+    pub(super) fn establish() -> Result<Self, Error> {
+        let _turn = TURNS.take();
+        Context::establish(Scope::System).map(|context| Self(Some(context)))
+    }
+
+    /// `SCardConnect`. It takes no turn: it may take as long as a card takes to power up.
+    pub(super) fn connect(
+        &self,
+        reader: &ReaderName,
+        mode: ShareMode,
+        protocols: Protocols,
+    ) -> Result<Handle, Error> {
+        let card = Context::connect(self, &wait::name(reader), mode, protocols)?;
+        Ok(Handle(Some(card)))
+    }
+}
+
+impl Deref for Link {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("it is there until dropped"))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _turn = TURNS.take();
+        drop(self.0.take());
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+impl Deref for Handle {
+    type Target = Card;
+
+    fn deref(&self) -> &Card {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("it is there until dropped"))
+    }
+}
+
+impl DerefMut for Handle {
+    fn deref_mut(&mut self) -> &mut Card {
+        self.0.as_mut().unwrap_or_else(|| unreachable!("it is there until dropped"))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let _turn = TURNS.take();
+        let left = self.0.take().map_or(Ok(()), |card| card.disconnect(Disposition::LeaveCard));
+        if let Err((card, error)) = left {
+            debug!(error = %error, "Reader could not be let go of");
+            // Where there is no card and no service at the other end, the reset of a drop reaches
+            // nobody. Where there may be, a handle that leaks is the lesser harm.
+            if !is_gone(error) && !is_lost(error) {
+                mem::forget(card);
+            }
+        }
+    }
+}
+
+/// Lets one thread after the other through, and past one that is held.
+struct Turns {
+    taken: Mutex<Option<(ThreadId, Instant)>>,
+    given_back: Condvar,
+}
+
+/// A thread's turn, until dropped.
+struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    const fn new() -> Self {
+        Self { taken: Mutex::new(None), given_back: Condvar::new() }
+    }
+
+    fn take(&self) -> Turn<'_> {
+        let mut taken = self.lock();
+        while let Some((_, since)) = *taken {
+            let Some(left) = HELD.checked_sub(since.elapsed()) else { break };
+            taken = self
+                .given_back
+                .wait_timeout(taken, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        *taken = Some((thread::current().id(), Instant::now()));
+        Turn(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(ThreadId, Instant)>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.0.lock();
+        // Another thread may have gone past this one.
+        if taken.is_some_and(|(holder, _)| holder == thread::current().id()) {
+            *taken = None;
+            self.0.given_back.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn turns_are_taken_one_at_a_time() {
+        let (turns, inside, most) = (Turns::new(), AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let _turn = turns.take();
+                        most.fetch_max(inside.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+                        thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(most.into_inner(), 0, "how many others there were inside");
+    }
+
+    #[test]
+    fn a_thread_that_is_held_is_passed_and_takes_nobodys_turn_away_when_it_goes_on() {
+        let turns = Turns::new();
+        let (release, held) = channel::<()>();
+        thread::scope(|scope| {
+            let (ready, is_ready) = channel();
+            let stuck = scope.spawn({
+                let turns = &turns;
+                move || {
+                    let turn = turns.take();
+                    ready.send(()).unwrap();
+                    held.recv().unwrap();
+                    drop(turn);
+                }
+            });
+            is_ready.recv().unwrap();
+            let turn = turns.take();
+            release.send(()).unwrap();
+            stuck.join().unwrap();
+            assert_eq!(turns.lock().unwrap().0, thread::current().id());
+            drop(turn);
+            assert!(turns.lock().is_none());
+        });
+    }
+}

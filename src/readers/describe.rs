@@ -21,6 +21,10 @@ const BUSY_PAUSES: [Duration; 4] = [
     Duration::from_millis(500),
 ];
 
+/// How long to wait, each time, before a reader is asked once more on another connection: one that
+/// broke says nothing about it, and a rule may need its serial number.
+const RETRIES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+
 /// Asks the driver, and gives up after a while: a thread that the driver holds is left behind.
 #[must_use]
 pub fn attributes(reader: &ReaderName, patience: Duration) -> ReaderAttributes {
@@ -28,12 +32,16 @@ pub fn attributes(reader: &ReaderName, patience: Duration) -> ReaderAttributes {
     within("reader-about", patience, move || ask_driver(&asked)).unwrap_or_default()
 }
 
-/// Asks the driver. No card is spoken to.
+/// Asks the driver, and again where that went wrong. No card is spoken to.
 pub(super) fn ask_driver(reader: &ReaderName) -> ReaderAttributes {
-    ask(reader).unwrap_or_else(|error| {
-        debug!(%reader, %error, "Reader could not be described");
-        ReaderAttributes::default()
-    })
+    for pause in RETRIES {
+        match ask(reader) {
+            Ok(attributes) => return attributes,
+            Err(error) => debug!(%reader, %error, "Reader could not be described"),
+        }
+        thread::sleep(pause);
+    }
+    ask(reader).unwrap_or_default()
 }
 
 /// A connection to the reader itself would be in the way of whoever connects to a card in it: to

@@ -120,11 +120,8 @@ impl Turns {
         let mut taken = self.lock();
         while let Some((_, since)) = *taken {
             let Some(left) = HELD.checked_sub(since.elapsed()) else { break };
-            taken = self
-                .given_back
-                .wait_timeout(taken, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            taken =
+                self.given_back.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         *taken = Some((thread::current().id(), Instant::now()));
         Turn(self)

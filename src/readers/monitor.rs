@@ -17,7 +17,7 @@ use super::errors::Errors;
 use super::halt::Halt;
 use super::link::Link;
 use super::mutes::Mutes;
-use super::trouble::on_service;
+use super::trouble::{is_out_of_step, on_service};
 use super::wait::{Doorbell, Ring, Seen, list, look};
 use super::worker::Worker;
 
@@ -37,6 +37,9 @@ const RECONNECT: Growth = Growth { first: Duration::from_millis(50), most: Durat
 
 /// A connection that lasted for this long worked; the next one is tried for without delay.
 const STEADY: Duration = Duration::from_millis(100);
+
+/// How many connections in a row may be out of step before that is told.
+const MISSTEPS: u32 = 3;
 
 /// Pauses after rings that brought nothing, so that no trick of a pcscd makes this a busy loop.
 const SPINNING: Growth =
@@ -95,12 +98,17 @@ impl Monitor {
     /// Watches until told to end.
     pub(super) fn run(mut self) {
         let mut pauses = RECONNECT.start();
+        let mut missteps = 0;
         let mut began = Instant::now();
         while let Stop::Lost(error) = self.connect_and_watch() {
             if began.elapsed() > STEADY {
                 pauses = RECONNECT.start();
+                missteps = 0;
             }
-            if self.tell_down(error).is_err() || self.halt.wait(pauses.next()) {
+            if is_out_of_step(error) && missteps < MISSTEPS {
+                missteps += 1;
+                debug!(error = %self.errors.count(error), "Connection to pcscd is out of step");
+            } else if self.tell_down(error).is_err() || self.halt.wait(pauses.next()) {
                 break;
             }
             began = Instant::now();

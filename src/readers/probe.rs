@@ -22,7 +22,9 @@ use super::halt::Halt;
 use super::link::{Handle, Link};
 use super::trail::Trail;
 use super::transport::{Limits, Transport};
-use super::trouble::{interruption, is_gone, is_lost, is_mute, on_another_connection, on_card};
+use super::trouble::{
+    interruption, is_gone, is_lost, is_mute, is_out_of_step, on_another_connection, on_card,
+};
 use super::wait::{self, Seen};
 
 /// How long to wait, each time, for a program that has the card to itself.
@@ -82,7 +84,8 @@ enum Next {
     WaitForOthers,
     /// The card may answer if asked from the beginning.
     StartOver,
-    /// Another connection to pcscd may hold.
+    /// Another connection to pcscd may hold. So it is with a card that is said to be gone: if it is,
+    /// the monitor finds that out meanwhile.
     Reconnect,
     /// Nothing.
     GiveUp,
@@ -99,10 +102,8 @@ impl From<Interrupted> for Setback {
     fn from(why: Interrupted) -> Self {
         let next = match &why {
             Interrupted::Reset => Next::StartOver,
-            Interrupted::Lost => Next::Reconnect,
-            Interrupted::Removed | Interrupted::Deadline | Interrupted::Failed { .. } => {
-                Next::GiveUp
-            }
+            Interrupted::Lost | Interrupted::Removed => Next::Reconnect,
+            Interrupted::Deadline | Interrupted::Failed { .. } => Next::GiveUp,
         };
         Self { next, told: interrupted(&why) }
     }
@@ -142,7 +143,7 @@ impl Probe {
                 return Err(self.last_word(&link, setback));
             }
             if setback.next == Next::Reconnect {
-                debug!(reader = %self.reader, "Connection broke while the card was read");
+                debug!(reader = %self.reader, "Card is read again on another connection");
                 link = self.reach_pcscd(halt, Link::establish)?;
             }
         }
@@ -216,7 +217,8 @@ impl Probe {
     /// closes it: there the tries run out.
     fn not_connected(&self, link: &Link, error: Error) -> Setback {
         let told = refused(error);
-        if is_lost(error) && self.look(link).is_err() {
+        let broke = is_out_of_step(error) || (is_lost(error) && self.look(link).is_err());
+        if broke || is_gone(error) {
             return Setback { next: Next::Reconnect, told };
         }
         // What pcscd says as well when it switches the card off just then, because another program
@@ -280,7 +282,9 @@ impl Probe {
             occupant: Occupant::Card(self.atr.clone()),
             event_count: self.event_count,
         };
-        if seen.is_some_and(|seen| seen.look == expected) { Ok(()) } else { Err(removed().into()) }
+        let Some(seen) = seen.filter(|seen| seen.look != expected) else { return Ok(()) };
+        debug!(was = ?expected, is = ?seen.look, "Card is not the one that was asked for");
+        Err(removed().into())
     }
 
     fn look(&self, link: &Link) -> Result<Option<Seen>, Interrupted> {

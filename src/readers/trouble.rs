@@ -20,13 +20,18 @@ const GONE: [Error; 5] = [
 /// exchange failed below.
 const START_OVER: [Error; 2] = [Error::ResetCard, Error::NotTransacted];
 
+/// The code for a connection that fell out of step with pcscd: libpcsclite 2.5.0 and 2.5.1 take word
+/// of an event for the answer to a question of theirs when it comes just before that.
+const OUT_OF_STEP: Error = Error::UnsupportedFeature;
+
 /// Codes that say that the connection to pcscd broke.
-const LOST: [Error; 5] = [
+const LOST: [Error; 6] = [
     Error::NoService,
     Error::CommError,
     Error::ServiceStopped,
     Error::SecurityViolation,
     Error::InternalError,
+    OUT_OF_STEP,
 ];
 
 /// Codes of a connect that say that the card does not answer at power-up.
@@ -40,6 +45,11 @@ pub(super) fn is_gone(error: Error) -> bool {
 /// Whether the connection to pcscd broke.
 pub(super) fn is_lost(error: Error) -> bool {
     LOST.contains(&error)
+}
+
+/// Whether the connection is of no use any more, while pcscd is there as before.
+pub(super) fn is_out_of_step(error: Error) -> bool {
+    error == OUT_OF_STEP
 }
 
 /// Whether the card does not answer at power-up.
@@ -76,9 +86,10 @@ const ON_CARD: [(Error, &str); 5] = [
 ];
 
 /// Codes on a context that there is more to say about than the library does.
-const ON_SERVICE: [(Error, &str); 4] = [
+const ON_SERVICE: [(Error, &str); 5] = [
     (Error::NoService, "pcscd is not running: start it with `systemctl start pcscd.socket`"),
     (Error::CommError, "connection to pcscd broke"),
+    (OUT_OF_STEP, "libpcsclite1 is out of step with pcscd: restart cardbridge"),
     (
         Error::ServiceStopped,
         "pcscd stopped, or is of another version than libpcsclite1: restart it after an upgrade",

@@ -69,6 +69,11 @@ extern "C" fn udev_unref(_udev: Object) -> Object {
     ptr::null_mut()
 }
 
+#[unsafe(no_mangle)]
+extern "C" fn udev_monitor_unref(_monitor: Object) -> Object {
+    ptr::null_mut()
+}
+
 /// Connects to the harness; from here on no event is lost.
 #[unsafe(no_mangle)]
 extern "C" fn udev_monitor_new_from_netlink(_udev: Object, _name: *const c_char) -> Object {
@@ -206,6 +211,15 @@ extern "C" fn udev_device_get_devnode(device: Object) -> *const c_char {
 #[unsafe(no_mangle)]
 extern "C" fn udev_device_get_sysname(device: Object) -> *const c_char {
     text(Names::of_device(device).map(|names| names.interface.as_c_str()))
+}
+
+/// No rule was made for the device. Asked for by pcscd from 2.0 on.
+#[unsafe(no_mangle)]
+extern "C" fn udev_device_get_property_value(
+    _device: Object,
+    _property: *const c_char,
+) -> *const c_char {
+    ptr::null()
 }
 
 #[unsafe(no_mangle)]

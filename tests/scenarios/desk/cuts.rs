@@ -4,6 +4,9 @@ use cardbridge_harness::pcscd::Trouble;
 
 use super::*;
 
+const UNKNOWN_READER: u32 = 0x8010_0009;
+const UNSUPPORTED_FEATURE: u32 = 0x8010_001F;
+
 /// More requests than the way of one card has.
 const REQUESTS: u32 = 48;
 
@@ -42,6 +45,39 @@ fn a_connection_that_is_cut_at_any_request_costs_no_card() {
 #[test]
 fn a_connection_that_is_reset_at_any_request_costs_no_card() {
     each_request(Trouble::cut_unread);
+}
+
+/// As on a connection on which word of an event got in between, with libpcsclite 2.5.
+#[test]
+fn an_answer_that_says_at_any_request_that_the_reader_is_gone_costs_no_card() {
+    each_request(|| Trouble::answer(UNKNOWN_READER));
+}
+
+#[test]
+fn an_answer_that_is_out_of_step_at_any_request_costs_no_card() {
+    each_request(|| Trouble::answer(UNSUPPORTED_FEATURE));
+}
+
+#[test]
+fn a_monitor_that_is_out_of_step_begins_anew_and_says_nothing() {
+    let world = fake().cm(cm_with(&[OTHER])).start().unwrap();
+    let fake = world.pcscd.fake().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    let since = wait_idle(&world, 0)["since"].clone();
+    fake.wait_for_waiter(LONG).unwrap();
+    for _ in 0..3 {
+        let before = asked(fake, Request::Wait);
+        fake.break_waits(UNSUPPORTED_FEATURE);
+        // The look on the new connection, and the wait.
+        wait_asked(fake, Request::Wait, before, 2);
+        fake.wait_for_waiter(LONG).unwrap();
+    }
+    let _other = world.insert(1, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated"; 2]);
+    assert_eq!(card_in(&world, 0)["since"], since, "the same stay");
+    assert!(!world.daemon_log().contains("cannot be watched"), "{}", world.daemon_log());
+    world.finish().unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Result;
 use cardbridge_harness::cards::{Faults, InsertedCard};
 use cardbridge_harness::judge::stays::{Manner, Span, Stay};
 use cardbridge_harness::world::World;
@@ -106,13 +107,23 @@ impl Script {
         } else {
             self.repair(world, reader);
             self.let_go();
-            let done = world.pcscd.plug(reader);
-            // Nobody hears of it while there is no pcscd; the next one looks.
-            let up = self.pcscd == Health::Up;
-            done.and_then(|()| if up { world.pcscd.wait_ready() } else { Ok(()) })
+            self.plug_in(world, reader)
         };
         self.places[reader].note();
         assert!(done.is_ok() || self.pcscd != Health::Up, "{done:?}");
+    }
+
+    /// Puts a plug in. pcscd drops a reader for good that it has not yet let go of in its place
+    /// ("Duplicate reader found"): then it is pulled and put in once more.
+    fn plug_in(&self, world: &World, reader: usize) -> Result<()> {
+        world.pcscd.plug(reader)?;
+        // Nobody hears of it while there is no pcscd; the next one looks.
+        if self.pcscd != Health::Up || world.pcscd.wait_ready().is_ok() {
+            return Ok(());
+        }
+        world.pcscd.unplug(reader)?;
+        world.pcscd.plug(reader)?;
+        world.pcscd.wait_ready()
     }
 
     /// A reader's driver fails, or works again.

@@ -187,6 +187,18 @@ impl Fake {
         self.shared.change(|desk| desk.tell(code::CANCELLED));
     }
 
+    /// Ends every wait with an error, after which clients ask for nothing to wait for, too.
+    pub fn break_waits(&self, code: u32) {
+        self.shared.change(|desk| {
+            let waiting: Vec<u32> =
+                desk.clients.iter().filter(|(_, client)| client.waits).map(|(id, _)| *id).collect();
+            desk.tell(code);
+            for client in waiting {
+                desk.send(client, &wire::word(code::SUCCESS));
+            }
+        });
+    }
+
     /// Changes several things at once: nobody sees the steps, and clients are
     /// woken once, at the end.
     pub fn at_once(&self, change: impl FnOnce(&mut Hands<'_>)) {

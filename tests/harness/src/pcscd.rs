@@ -86,6 +86,7 @@ trait Readers: fmt::Debug + Send + Sync {
 enum Treatment {
     Unplug,
     Plug,
+    Dropped,
     BreakDown,
     Repair,
 }
@@ -198,6 +199,11 @@ impl Pcscd {
     /// Plugs a reader in again.
     pub fn plug(&self, reader: usize) -> Result<()> {
         self.readers.treat(reader, Treatment::Plug)
+    }
+
+    /// pcscd dropped the reader when it was plugged in, and will not take it any more.
+    pub fn dropped(&self, reader: usize) -> Result<()> {
+        self.readers.treat(reader, Treatment::Dropped)
     }
 
     /// Waits until pcscd has every reader that is plugged in.

@@ -121,6 +121,7 @@ impl Script {
         if self.pcscd != Health::Up || world.pcscd.wait_ready().is_ok() {
             return Ok(());
         }
+        world.pcscd.dropped(reader)?;
         world.pcscd.unplug(reader)?;
         world.pcscd.plug(reader)?;
         world.pcscd.wait_ready()

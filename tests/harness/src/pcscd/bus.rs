@@ -116,6 +116,10 @@ impl Readers for Bus {
         match treatment {
             Treatment::Unplug => self.shared.plug(reader, false),
             Treatment::Plug => self.shared.plug(reader, true),
+            Treatment::Dropped => self.shared.change(reader, |reader| {
+                reader.due = 0;
+                Ok(())
+            }),
             Treatment::BreakDown => self.shared.set_broken(reader, true),
             Treatment::Repair => self.shared.set_broken(reader, false),
         }

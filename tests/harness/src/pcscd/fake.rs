@@ -309,6 +309,8 @@ impl Readers for Fake {
                     found.reset();
                 }
                 Treatment::Plug => found.plugged = true,
+                // It drops none.
+                Treatment::Dropped => {}
                 Treatment::BreakDown => found.broken = true,
                 Treatment::Repair => {
                     found.broken = false;

@@ -1,13 +1,15 @@
 //! The PC/SC readers: what is in them as it comes and goes, and who each card is.
 //!
-//! One monitor thread watches, and never talks to a card. Each probe has a thread of its own, at
-//! most one a reader, that may block for as long as pcscd and the card please; a thread that is
+//! One monitor thread watches, and never talks to a card; a mute card has a thread that watches it.
+//! Each probe has a thread of its own, at most one a reader, and so has each question to a driver;
+//! they may block for as long as pcscd and the card please; a thread that is
 //! stuck is given up, counted and capped, never waited for. Every thread has a PC/SC context of its
 //! own, and nobody calls anything but `cancel` on another's (`docs/decisions/0002-thread-model.md`).
 //!
 //! This is the only module that names `pcsc`. It decides nothing: whether a card is probed, how
 //! long for and what follows from it is the business of whoever takes the [`Observation`]s.
 
+mod atr;
 mod board;
 mod describe;
 mod diff;
@@ -42,6 +44,7 @@ pub use look::{Cards, Holds, Look, look};
 
 use board::Board;
 use errors::Errors;
+use halt::Halt;
 use monitor::{Monitor, Published};
 use probe::Probe;
 use trail::Trail;
@@ -50,9 +53,6 @@ use worker::Worker;
 /// How many stuck probe threads there may be. Each keeps a connection of the 200 that pcscd has for
 /// all its clients; with so many stuck, something is wrong that one more thread will not cure.
 pub const MAX_ABANDONED: usize = 16;
-
-/// How many readers may be described at once: as many as pcscd 1.9 has, twice.
-const MAX_DESCRIBING: usize = 32;
 
 /// How long a probe waits for its reader to be described, which takes milliseconds.
 const DESCRIBED_WITHIN: Duration = Duration::from_secs(1);
@@ -183,7 +183,8 @@ pub struct Readers {
     errors: Errors,
     probes: BTreeMap<ReaderName, (Worker, Trail)>,
     given_up: Vec<Worker>,
-    describing: BTreeMap<ReaderName, Worker>,
+    /// Each with what goes up once the driver was asked.
+    describing: BTreeMap<ReaderName, (Worker, Halt)>,
 }
 
 impl Readers {
@@ -251,26 +252,35 @@ impl Readers {
         }
     }
 
-    /// Asks a reader's driver what it tells of the reader; the answer comes as
-    /// [`Observation::Described`], unless pcscd or the driver hangs.
+    /// Asks a reader's driver what it tells of the reader, again and again while it cannot be asked and
+    /// the reader is there; the answer comes as [`Observation::Described`].
     pub fn describe(&mut self, reader: &ReaderName) {
-        self.describing.retain(|_, worker| !worker.has_ended());
-        if self.describing.len() >= MAX_DESCRIBING {
-            debug!(%reader, "Too much hangs for the reader to be described");
+        self.describing.retain(|_, (worker, _)| !worker.has_ended());
+        if let Some((former, _)) = self.describing.remove(reader) {
+            former.halt();
+            self.given_up.push(former);
+        }
+        if self.abandoned() >= MAX_ABANDONED {
+            warn!(%reader, "Too much hangs for the reader to be described");
             return;
         }
         let (observations, described) = (self.observations.clone(), reader.clone());
-        let work = move |_halt| {
-            let attributes = describe::ask_driver(&described);
-            let told = Observation::Described { reader: described, attributes };
-            if observations.send(told).is_err() {
-                debug!("Nobody listens to the readers");
+        let (board, tried) = (self.board.clone(), Halt::default());
+        let work = {
+            let tried = tried.clone();
+            move |halt| {
+                let goes_on = || board.has(&described);
+                let told = describe::asked_until_told(&described, &tried, &halt, goes_on);
+                let Some(attributes) = told.filter(|_| !halt.is_called()) else { return };
+                let told = Observation::Described { reader: described, attributes };
+                if observations.send(told).is_err() {
+                    debug!("Nobody listens to the readers");
+                }
             }
         };
         match Worker::spawn("reader-about", work) {
-            // It is the driver's to end it.
-            Ok(worker) => drop(self.describing.insert(reader.clone(), worker)),
-            Err(error) => debug!(%reader, %error, "No thread to describe the reader with"),
+            Ok(worker) => drop(self.describing.insert(reader.clone(), (worker, tried))),
+            Err(error) => warn!(%reader, %error, "No thread to describe the reader with"),
         }
     }
 
@@ -350,10 +360,10 @@ impl Readers {
             trail: trail.clone(),
         };
         let observations = self.observations.clone();
-        let describing = self.describing.remove(reader);
+        let describing = self.describing.get(reader).map(|(_, tried)| tried.clone());
         let work = move |halt| {
             // To the probe, its connection would be that of another program.
-            if describing.is_some_and(|worker| !worker.ends_within(DESCRIBED_WITHIN)) {
+            if describing.is_some_and(|tried| !tried.wait(DESCRIBED_WITHIN)) {
                 debug!("Driver still tells about its reader");
             }
             probe.run(&halt, &observations);

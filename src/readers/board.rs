@@ -8,9 +8,10 @@ use crate::domain::{InsertionId, ReaderName};
 
 use super::Observation;
 
-/// The table that the monitor writes and the probes read. Clones are the same table.
+/// The table that the monitor writes and the probes read: readers, each with the card in it that
+/// answered. Clones are the same table.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Board(Arc<Mutex<BTreeMap<ReaderName, Present>>>);
+pub(super) struct Board(Arc<Mutex<BTreeMap<ReaderName, Option<Present>>>>);
 
 /// A card that answered, and pcscd's event count as of then.
 #[derive(Debug, Clone, Copy)]
@@ -25,14 +26,16 @@ impl Board {
         match observation {
             Observation::Inserted { reader, insertion, event_count, .. } => {
                 let present = Present { insertion: *insertion, event_count: *event_count };
-                self.table().insert(reader.clone(), present);
+                self.table().insert(reader.clone(), Some(present));
             }
-            Observation::Removed { reader, .. } | Observation::Detached { reader } => {
+            Observation::Attached { reader } | Observation::Removed { reader, .. } => {
+                self.table().insert(reader.clone(), None);
+            }
+            Observation::Detached { reader } => {
                 self.table().remove(reader);
             }
             Observation::ServiceDown { .. } => self.table().clear(),
             Observation::ServiceUp
-            | Observation::Attached { .. }
             | Observation::Described { .. }
             | Observation::Mute { .. }
             | Observation::Settled
@@ -42,11 +45,16 @@ impl Board {
 
     /// The event count with which an insertion began, if it is still the reader's.
     pub(super) fn event_count(&self, reader: &ReaderName, insertion: InsertionId) -> Option<u32> {
-        let present = self.table().get(reader).copied()?;
+        let present = self.table().get(reader).copied()??;
         (present.insertion == insertion).then_some(present.event_count)
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<ReaderName, Present>> {
+    /// Whether the reader is there.
+    pub(super) fn has(&self, reader: &ReaderName) -> bool {
+        self.table().contains_key(reader)
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<ReaderName, Option<Present>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

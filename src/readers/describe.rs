@@ -8,8 +8,10 @@ use pcsc::{Attribute, Card, Error, Protocols, ShareMode};
 use tracing::debug;
 
 use super::diff::Occupant;
+use super::halt::Halt;
 use super::link::Link;
 use super::look::within;
+use super::trouble::{is_gone, is_lost};
 use super::wait;
 use crate::domain::{ReaderAttributes, ReaderName};
 
@@ -25,23 +27,50 @@ const BUSY_PAUSES: [Duration; 4] = [
 /// broke says nothing about it, and a rule may need its serial number.
 const RETRIES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
 
+/// How long to wait after that, again and again, for whoever keeps the reader to himself.
+const LATER: Duration = Duration::from_secs(5);
+
 /// Asks the driver, and gives up after a while: a thread that the driver holds is left behind.
 #[must_use]
 pub fn attributes(reader: &ReaderName, patience: Duration) -> ReaderAttributes {
     let asked = reader.clone();
-    within("reader-about", patience, move || ask_driver(&asked)).unwrap_or_default()
+    let ask = move || asked_within(&asked, RETRIES, thread::sleep);
+    within("reader-about", patience, ask).flatten().unwrap_or_default()
 }
 
-/// Asks the driver, and again where that went wrong. No card is spoken to.
-pub(super) fn ask_driver(reader: &ReaderName) -> ReaderAttributes {
-    for pause in RETRIES {
+/// Asks the driver until it tells, for as long as `goes_on` says so. `tried` goes up as soon as it is
+/// not asked all the time any more.
+pub(super) fn asked_until_told(
+    reader: &ReaderName,
+    tried: &Halt,
+    halt: &Halt,
+    goes_on: impl Fn() -> bool,
+) -> Option<ReaderAttributes> {
+    let sleep = |pause| {
+        halt.wait(pause);
+    };
+    let mut told = asked_within(reader, RETRIES, sleep);
+    tried.call();
+    while told.is_none() && !halt.wait(LATER) && goes_on() {
+        told = asked_within(reader, [], sleep);
+    }
+    told
+}
+
+/// Asks the driver, and again after each pause where that went wrong. No card is spoken to.
+fn asked_within(
+    reader: &ReaderName,
+    pauses: impl IntoIterator<Item = Duration>,
+    sleep: impl Fn(Duration),
+) -> Option<ReaderAttributes> {
+    let mut pauses = pauses.into_iter();
+    loop {
         match ask(reader) {
-            Ok(attributes) => return attributes,
+            Ok(attributes) => return Some(attributes),
             Err(error) => debug!(%reader, %error, "Reader could not be described"),
         }
-        thread::sleep(pause);
+        sleep(pauses.next()?);
     }
-    ask(reader).unwrap_or_default()
 }
 
 /// A connection to the reader itself would be in the way of whoever connects to a card in it: to
@@ -57,21 +86,26 @@ fn ask(reader: &ReaderName) -> Result<ReaderAttributes, Error> {
     };
     let connection = link.connect(reader, mode, protocols)?;
     Ok(ReaderAttributes {
-        vendor: told(&connection, Attribute::VendorName),
-        serial: told(&connection, Attribute::VendorIfdSerialNo),
+        vendor: told(&connection, Attribute::VendorName)?,
+        serial: told(&connection, Attribute::VendorIfdSerialNo)?,
     })
 }
 
 /// One attribute. While somebody works with the card, pcscd keeps it to itself: that is waited for.
-fn told(connection: &Card, attribute: Attribute) -> Option<String> {
+fn told(connection: &Card, attribute: Attribute) -> Result<Option<String>, Error> {
     for pause in BUSY_PAUSES {
         match connection.get_attribute_owned(attribute) {
-            Ok(bytes) => return text(&bytes),
+            Ok(bytes) => return Ok(text(&bytes)),
             Err(Error::SharingViolation) => thread::sleep(pause),
-            Err(_) => return None,
+            // What pcscd makes of a driver that does not know the attribute.
+            Err(Error::UnsupportedFeature | Error::NotTransacted) => return Ok(None),
+            Err(error) if is_gone(error) || is_lost(error) || error == Error::ResetCard => {
+                return Err(error);
+            }
+            Err(_) => return Ok(None),
         }
     }
-    None
+    Err(Error::SharingViolation)
 }
 
 /// A driver's text, with or without the zero that ends it in C.

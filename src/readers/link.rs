@@ -1,9 +1,9 @@
 //! Connections to pcscd and to what is in its readers. They are made and ended one at a time.
 //!
-//! libpcsclite keeps one list for all contexts of a process, and `SCardDisconnect` walks it without
-//! taking the list's lock (seen from 1.9.9 up to 2.5.1). A thread that establishes or releases its
-//! own context meanwhile pulls the list from under it, and the process dies. So these three calls
-//! take turns here; see `docs/decisions/0002-thread-model.md`.
+//! libpcsclite keeps one list for all contexts of a process, and before 2.4.0 `SCardDisconnect` walks
+//! it without taking the list's lock. A thread that establishes or releases its own context meanwhile
+//! pulls the list from under it, and the process dies. So these three calls take turns here; see
+//! `docs/decisions/0002-thread-model.md`.
 
 use std::fmt;
 use std::mem;
@@ -20,11 +20,11 @@ use crate::domain::ReaderName;
 use super::trouble::{is_gone, is_lost};
 use super::wait;
 
-/// After this long a call is held by pcscd or a driver. It is not at the list then, and the others
-/// need not wait for it.
-const HELD: Duration = Duration::from_millis(500);
+/// After this long a call is held by pcscd or a driver, and the others go past it. It is not at the
+/// list while it is held; where it goes on beside another, that is the risk that is left.
+const HELD: Duration = Duration::from_millis(100);
 
-static TURNS: Turns = Turns::new();
+static TURNS: Turns = Turns::new(HELD);
 
 /// A context of pcscd's.
 pub(super) struct Link(Option<Context>);
@@ -104,6 +104,7 @@ impl Drop for Handle {
 
 /// Lets one thread after the other through, and past one that is held.
 struct Turns {
+    held: Duration,
     taken: Mutex<Option<(ThreadId, Instant)>>,
     given_back: Condvar,
 }
@@ -112,14 +113,14 @@ struct Turns {
 struct Turn<'a>(&'a Turns);
 
 impl Turns {
-    const fn new() -> Self {
-        Self { taken: Mutex::new(None), given_back: Condvar::new() }
+    const fn new(held: Duration) -> Self {
+        Self { held, taken: Mutex::new(None), given_back: Condvar::new() }
     }
 
     fn take(&self) -> Turn<'_> {
         let mut taken = self.lock();
         while let Some((_, since)) = *taken {
-            let Some(left) = HELD.checked_sub(since.elapsed()) else { break };
+            let Some(left) = self.held.checked_sub(since.elapsed()) else { break };
             taken =
                 self.given_back.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -152,7 +153,8 @@ mod tests {
 
     #[test]
     fn turns_are_taken_one_at_a_time() {
-        let (turns, inside, most) = (Turns::new(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let turns = Turns::new(Duration::from_mins(1));
+        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_held_is_passed_and_takes_nobodys_turn_away_when_it_goes_on() {
-        let turns = Turns::new();
+        let turns = Turns::new(Duration::from_millis(10));
         let (release, held) = channel::<()>();
         thread::scope(|scope| {
             let (ready, is_ready) = channel();

@@ -22,10 +22,13 @@ use super::wait::{Doorbell, Ring, Seen, list, look};
 use super::worker::Worker;
 
 /// How long a wait may take while a change could go by without a ring: just after a change,
-/// because one that came between the look and the wait may have been missed, while
-/// [`Table::has_blind_spot`], and where nothing is there that could ring. This bounds how late such
-/// a change is seen.
+/// because one that came between the look and the wait may have been missed, and while
+/// [`Table::has_blind_spot`]. This bounds how late such a change is seen.
 const WATCHFUL: Duration = Duration::from_secs(2);
+
+/// How long to sleep where nothing is there that could ring: as many readers as one wait takes, and a
+/// mute card in each.
+const UNWIRED: Duration = Duration::from_millis(200);
 
 /// How long a wait may take otherwise. Each turn costs some four context switches, so this is what
 /// an idle daemon consumes; what it bounds is only how late a reader is seen that came in the
@@ -99,9 +102,8 @@ impl Monitor {
     pub(super) fn run(mut self) {
         let mut pauses = RECONNECT.start();
         let mut missteps = 0;
-        let mut began = Instant::now();
-        while let Stop::Lost(error) = self.connect_and_watch() {
-            if began.elapsed() > STEADY {
+        while let (Stop::Lost(error), lasted) = self.connect_and_watch() {
+            if lasted > STEADY {
                 pauses = RECONNECT.start();
                 missteps = 0;
             }
@@ -111,20 +113,20 @@ impl Monitor {
             } else if self.tell_down(error).is_err() || self.halt.wait(pauses.next()) {
                 break;
             }
-            began = Instant::now();
         }
     }
 
-    /// One connection to pcscd, from its beginning to its end.
-    fn connect_and_watch(&mut self) -> Stop {
+    /// One connection to pcscd, from its beginning to its end, and how long it lasted.
+    fn connect_and_watch(&mut self) -> (Stop, Duration) {
         let link = match Link::establish() {
             Ok(link) => Arc::new(link),
-            Err(error) => return Stop::Lost(error),
+            Err(error) => return (Stop::Lost(error), Duration::ZERO),
         };
+        let began = Instant::now();
         self.published.set(Some(Arc::clone(&link)));
         let stop = Session::new(self, &link).watch();
         self.published.set(None);
-        stop
+        (stop, began.elapsed())
     }
 
     fn tell_down(&mut self, error: Error) -> Result<(), Stop> {
@@ -164,7 +166,7 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(monitor: &'a mut Monitor, link: &'a Link) -> Self {
-        let mutes = Mutes::new(monitor.published.clone());
+        let mutes = Mutes::new(monitor.published.clone(), monitor.errors.clone());
         Self {
             monitor,
             link,
@@ -194,10 +196,16 @@ impl<'a> Session<'a> {
     /// Looks, tells what changed, and waits for the next change.
     fn turn(&mut self) -> Result<(), Stop> {
         let there = list(self.link).map_err(Stop::Lost)?;
-        self.mutes.keep(&there);
-        let due: Vec<_> =
-            there.iter().filter(|reader| !self.mutes.are_quiet_in(reader)).cloned().collect();
-        let seen = look(self.link, &due).map_err(Stop::Lost)?;
+        self.mutes.forget(&there);
+        let mut new = self.doorbell.take_mutes();
+        new.retain(|new| there.contains(&new.look.reader) && !self.mutes.have(&new.look.reader));
+        let is_due = |reader: &&ReaderName| {
+            !self.mutes.have(reader) && new.iter().all(|new| new.look.reader != **reader)
+        };
+        let due: Vec<_> = there.iter().filter(is_due).cloned().collect();
+        let mut seen = look(self.link, &due).map_err(Stop::Lost)?;
+        seen.extend(new);
+        seen.extend(self.mutes.take());
         let changed = self.tell_changes(&there, &seen)?;
         if changed || self.ring != Ring::Rang {
             self.pauses = SPINNING.start();
@@ -211,7 +219,7 @@ impl<'a> Session<'a> {
         self.ring =
             self.doorbell.wait(self.link, answering.iter(), patience).map_err(Stop::Lost)?;
         if self.ring == Ring::Unwired {
-            self.monitor.halt.wait(WATCHFUL);
+            self.monitor.halt.wait(UNWIRED);
         }
         Ok(())
     }
@@ -225,15 +233,22 @@ impl<'a> Session<'a> {
     fn leave_mutes(&mut self, seen: Vec<Seen>) -> Vec<Seen> {
         let mut answering = Vec::new();
         for seen in seen {
-            self.mutes.forget(&seen.look.reader);
-            if seen.look.occupant != Occupant::Mute {
-                answering.push(seen);
-            } else if let Err(error) = self.mutes.watch(&seen) {
-                debug!(reader = %seen.look.reader, %error, "No thread to watch the mute card with");
+            let reader = seen.look.reader.clone();
+            let is_mute = seen.look.occupant == Occupant::Mute;
+            let is_left = is_mute && (self.mutes.have(&reader) || self.leave(seen.clone()));
+            if !is_left {
                 answering.push(seen);
             }
         }
         answering
+    }
+
+    fn leave(&mut self, seen: Seen) -> bool {
+        let left = self.mutes.watch(seen);
+        if let Err(error) = &left {
+            debug!(%error, "No thread for a mute card");
+        }
+        left.is_ok()
     }
 
     /// Tells what changed since the last turn, and whether anything did.

@@ -1,14 +1,13 @@
-//! Mute cards, each watched by a thread of its own.
+//! Mute cards, each looked at by a thread of its own.
 //!
 //! Whatever looks at a mute card takes the library 400 ms, a wait's beginning included, and holds up
 //! every other reader in the same call. So the monitor leaves such a reader to a thread with a
-//! context of its own, and looks at it again when that says so.
+//! context of its own, which looks and waits there, and rings when there is something new.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::slice;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pcsc::Error;
@@ -16,10 +15,12 @@ use tracing::debug;
 
 use crate::domain::ReaderName;
 
+use super::diff::Occupant;
+use super::errors::Errors;
 use super::halt::Halt;
 use super::link::Link;
 use super::monitor::Published;
-use super::wait::{Ring, Seen, look, wait};
+use super::wait::{Seen, look, wait};
 use super::worker::Worker;
 
 /// How long one wait may take. pcscd rings for all that people do to a card, unless its count is 0,
@@ -27,99 +28,145 @@ use super::worker::Worker;
 /// card to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// When the monitor looks again at a mute card that could not be watched.
+/// When the monitor looks itself at a reader that no thread can look at.
 const UNWATCHED: Duration = Duration::from_secs(2);
 
-/// How often the monitor is rung until it looks: a ring that comes just before its wait is lost.
+/// How often the monitor is rung until it listens: a ring that comes just before its wait is lost.
 const RING_EVERY: Duration = Duration::from_millis(20);
 
-/// The readers with mute cards that the monitor need not look at.
+/// The readers that the monitor need not look at.
 pub(super) struct Mutes {
     published: Published,
-    watched: BTreeMap<ReaderName, Watch>,
+    errors: Errors,
+    watched: BTreeMap<ReaderName, (Worker, News)>,
 }
 
-/// One reader with a mute card.
-struct Watch {
-    worker: Worker,
-    /// There is something for the monitor to look at.
-    stirred: Arc<AtomicBool>,
+/// What a thread has to tell. Clones are the same.
+#[derive(Clone, Default)]
+struct News(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+enum Told {
+    /// Nothing that the monitor does not know.
+    #[default]
+    Nothing,
+    /// A look.
+    Seen(Seen),
+    /// That it cannot look.
+    Blind,
 }
 
 impl Mutes {
     /// No reader. The monitor's context is where its wait can be cancelled.
-    pub(super) const fn new(published: Published) -> Self {
-        Self { published, watched: BTreeMap::new() }
+    pub(super) const fn new(published: Published, errors: Errors) -> Self {
+        Self { published, errors, watched: BTreeMap::new() }
     }
 
-    /// Whether the monitor may leave this reader alone.
-    pub(super) fn are_quiet_in(&self, reader: &ReaderName) -> bool {
-        self.watched.get(reader).is_some_and(|watch| !watch.stirred.load(Ordering::Acquire))
+    /// Whether the monitor need not look at this reader.
+    pub(super) fn have(&self, reader: &ReaderName) -> bool {
+        self.watched.contains_key(reader)
     }
 
-    /// Leaves a reader to a thread, from what the monitor saw in it.
-    pub(super) fn watch(&mut self, seen: &Seen) -> io::Result<()> {
-        let (published, stirred) = (self.published.clone(), Arc::new(AtomicBool::new(false)));
+    /// Leaves a reader to a thread, which goes on from what was seen last.
+    pub(super) fn watch(&mut self, seen: Seen) -> io::Result<()> {
         let reader = seen.look.reader.clone();
+        let news = News::default();
         let worker = Worker::spawn("pcsc-mute", {
-            let (seen, stirred) = (seen.clone(), Arc::clone(&stirred));
+            let (published, errors) = (self.published.clone(), self.errors.clone());
+            let (reader, news) = (reader.clone(), news.clone());
             move |halt| {
-                let watched = watch(&seen, &halt);
-                if let Err(error) = &watched {
-                    debug!(reader = %seen.look.reader, %error, "Mute card cannot be watched");
+                let tell = |told| news.tell(told, &published, &halt);
+                if let Err(error) = watch(seen, &halt, &tell) {
+                    let error = errors.count(error);
+                    debug!(%reader, %error, "Reader cannot be left to a thread");
                     halt.wait(UNWATCHED);
+                    tell(Told::Blind);
                 }
-                stirred.store(true, Ordering::Release);
-                ring(&published, &halt);
             }
         })?;
-        self.forget(&reader);
-        self.watched.insert(reader, Watch { worker, stirred });
+        if let Some((former, _)) = self.watched.insert(reader, (worker, news)) {
+            former.halt();
+        }
         Ok(())
     }
 
-    /// Forgets readers that are gone.
-    pub(super) fn keep(&mut self, there: &[ReaderName]) {
-        let gone: Vec<_> =
-            self.watched.keys().filter(|reader| !there.contains(reader)).cloned().collect();
-        for reader in gone {
-            self.forget(&reader);
-        }
+    /// Forgets readers that are gone, and those that nobody could look at.
+    pub(super) fn forget(&mut self, there: &[ReaderName]) {
+        self.keep(|reader, news| there.contains(reader) && !news.is_blind());
     }
 
-    /// Forgets a reader that the monitor looks at itself.
-    pub(super) fn forget(&mut self, reader: &ReaderName) {
-        if let Some(watch) = self.watched.remove(reader) {
-            watch.worker.halt();
-        }
+    /// What the threads have seen. Readers in which no card is mute any more are the monitor's again.
+    pub(super) fn take(&mut self) -> Vec<Seen> {
+        let mut all = Vec::new();
+        self.keep(|_, news| {
+            let Some(seen) = news.take() else { return true };
+            let mute = seen.look.occupant == Occupant::Mute;
+            all.push(seen);
+            mute
+        });
+        all
+    }
+
+    fn keep(&mut self, mut stays: impl FnMut(&ReaderName, &News) -> bool) {
+        self.watched.retain(|reader, (worker, news)| {
+            let stays = stays(reader, news);
+            if !stays {
+                worker.halt();
+            }
+            stays
+        });
     }
 }
 
 impl Drop for Mutes {
     fn drop(&mut self) {
-        for watch in self.watched.values() {
-            watch.worker.halt();
+        for (worker, _) in self.watched.values() {
+            worker.halt();
         }
     }
 }
 
-/// Waits until something changes in the reader, or nobody wants to know any more. The context comes
-/// back because the monitor is in more of a hurry than its release.
-fn watch(seen: &Seen, halt: &Halt) -> Result<Link, Error> {
+impl News {
+    /// Tells, and rings the monitor until it has listened.
+    fn tell(&self, told: Told, published: &Published, halt: &Halt) {
+        *self.lock() = told;
+        while !halt.is_called() && !matches!(*self.lock(), Told::Nothing) {
+            published.cancel();
+            halt.wait(RING_EVERY);
+        }
+    }
+
+    fn is_blind(&self) -> bool {
+        matches!(*self.lock(), Told::Blind)
+    }
+
+    fn take(&self) -> Option<Seen> {
+        let mut told = self.lock();
+        match std::mem::take(&mut *told) {
+            Told::Seen(seen) => Some(seen),
+            other @ (Told::Nothing | Told::Blind) => {
+                *told = other;
+                None
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits and looks, and tells what is new, until the card in the reader answers or is gone, or nobody
+/// wants to know any more.
+fn watch(mut known: Seen, halt: &Halt, tell: &impl Fn(Told)) -> Result<(), Error> {
     let link = Link::establish()?;
-    while !halt.is_called() && wait(&link, &mut [seen.expected()], PATIENCE)? == Ring::Quiet {
-        let now = look(&link, slice::from_ref(&seen.look.reader))?;
-        if now.iter().any(|now| now.look != seen.look) {
-            break;
+    while !halt.is_called() && known.look.occupant == Occupant::Mute {
+        wait(&link, &mut [known.expected()], PATIENCE)?;
+        let Some(seen) = look(&link, slice::from_ref(&known.look.reader))?.pop() else { break };
+        if seen.look != known.look {
+            tell(Told::Seen(seen.clone()));
         }
+        known = seen;
     }
-    Ok(link)
-}
-
-/// Rings the monitor until it has looked.
-fn ring(published: &Published, halt: &Halt) {
-    while !halt.is_called() {
-        published.cancel();
-        halt.wait(RING_EVERY);
-    }
+    Ok(())
 }

@@ -156,7 +156,15 @@ impl Probe {
         } else {
             self.check_same(link).map_err(|setback| setback.told)
         };
-        same.err().unwrap_or(setback.told)
+        match same {
+            Err(told) => told,
+            Ok(()) if setback.told.reason == NotIdentifiedReason::Removed => failed(
+                "card is said to be gone again and again while it lies there: bad contact, or too \
+                 weak a field"
+                    .to_owned(),
+            ),
+            Ok(()) => setback.told,
+        }
     }
 
     /// Reads the card, unless another program has it in a way that forbids it. Whoever has it is

@@ -11,6 +11,7 @@ use pcsc::{Context, Error, PNP_NOTIFICATION, ReaderState, State};
 
 use crate::domain::{Atr, ReaderName};
 
+use super::atr::atr;
 use super::diff::{Look, Occupant};
 
 /// Room for the names of some hundred readers; doubled where it does not do.
@@ -69,7 +70,7 @@ impl Seen {
     fn new(reader: &ReaderName, state: &ReaderState) -> Self {
         let event_count = state.event_count();
         let flags = state.event_state();
-        let occupant = occupant(flags, state.atr());
+        let occupant = occupant(flags, atr(state));
         let feed = with_count(flags.difference(NO_NEWS), event_count);
         let in_use = flags.intersects(State::INUSE | State::EXCLUSIVE);
         Self { look: Look { reader: reader.clone(), occupant, event_count }, in_use, feed }
@@ -115,12 +116,20 @@ pub(super) struct Doorbell {
     /// Below 2.5 a wait takes 16 entries, this one included; with 16 readers it has no room, and
     /// needs none, because another reader would have none either.
     has_room: bool,
+    /// Mute cards that came during the last wait.
+    mutes: Vec<Seen>,
 }
 
 impl Doorbell {
     /// A doorbell on a new connection.
     pub(super) const fn new() -> Self {
-        Self { event_count: 0, has_room: true }
+        Self { event_count: 0, has_room: true, mutes: Vec::new() }
+    }
+
+    /// The mute cards that came during the last wait. They are all that a wait is believed, because a
+    /// look at them takes its time and each change after this one is counted.
+    pub(super) fn take_mutes(&mut self) -> Vec<Seen> {
+        std::mem::take(&mut self.mutes)
     }
 
     /// Tries for room again, after a reader came or went.
@@ -132,10 +141,11 @@ impl Doorbell {
     pub(super) fn wait<'a>(
         &mut self,
         context: &Context,
-        seen: impl Iterator<Item = &'a Seen>,
+        seen: impl Iterator<Item = &'a Seen> + Clone,
         patience: Duration,
     ) -> Result<Ring, Error> {
-        let mut states: Vec<ReaderState> = seen.map(Seen::expected).collect();
+        let mut states: Vec<ReaderState> = seen.clone().map(Seen::expected).collect();
+        self.mutes.clear();
         if self.has_room {
             states.push(entry(PNP_NOTIFICATION(), with_count(State::UNAWARE, self.event_count)));
         }
@@ -149,6 +159,8 @@ impl Doorbell {
             }
             other => other?,
         };
+        let now = seen.zip(&states).map(|(seen, state)| Seen::new(&seen.look.reader, state));
+        self.mutes = now.filter(|seen| seen.look.occupant == Occupant::Mute).collect();
         if let Some(own) = states.last().filter(|_| self.has_room) {
             self.event_count = own.event_count();
         }

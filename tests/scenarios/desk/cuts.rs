@@ -6,6 +6,8 @@ use super::*;
 
 const UNKNOWN_READER: u32 = 0x8010_0009;
 const UNSUPPORTED_FEATURE: u32 = 0x8010_001F;
+const RESET_CARD: u32 = 0x8010_0068;
+const NO_SMARTCARD: u32 = 0x8010_000C;
 
 /// More requests than the way of one card has.
 const REQUESTS: u32 = 48;
@@ -56,6 +58,41 @@ fn an_answer_that_says_at_any_request_that_the_reader_is_gone_costs_no_card() {
 #[test]
 fn an_answer_that_is_out_of_step_at_any_request_costs_no_card() {
     each_request(|| Trouble::answer(UNSUPPORTED_FEATURE));
+}
+
+#[test]
+fn a_card_that_another_program_resets_is_read_from_the_beginning() {
+    let world = fake().start().unwrap();
+    world.pcscd.fake().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit).times(2));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_is_reset_again_and_again_is_told_as_that_and_left_alone() {
+    let world = fake().start().unwrap();
+    world.pcscd.fake().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let told = wait_card(&world, 0, "not-identified");
+    assert_eq!(told["why"]["reason"], "failed", "{told}");
+    assert!(
+        told["why"]["detail"].as_str().unwrap().contains("another program resets it"),
+        "{told}"
+    );
+    assert_eq!(status(&world), ACTIVE);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_that_is_said_to_be_gone_for_good_and_lies_there_is_not_told_as_taken_out() {
+    let world = fake().start().unwrap();
+    world.pcscd.fake().unwrap().make(Trouble::answer(NO_SMARTCARD).on(Request::Transmit));
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let told = wait_card(&world, 0, "not-identified");
+    assert_eq!(told["why"]["reason"], "failed", "{told}");
+    assert!(told["why"]["detail"].as_str().unwrap().contains("while it lies there"), "{told}");
+    world.finish().unwrap();
 }
 
 #[test]

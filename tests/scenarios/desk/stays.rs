@@ -162,6 +162,27 @@ fn a_stay_leaves_one_line_whether_the_card_was_read_or_torn_out() {
 }
 
 #[test]
+fn a_card_that_is_torn_out_at_any_command_is_told_as_that_and_the_next_one_is_read() {
+    let Some(world) = world() else { return };
+    let world = world.double(Double::Ifd).start().unwrap();
+    for step in 1.. {
+        let torn = Faults { remove_at: Some(step), ..Faults::default() };
+        let done = world.outcomes().unwrap().len();
+        let mut card = world.insert_with(0, GidsCard::seed(), torn).unwrap();
+        let told = world.wait_for_outcomes(done + 1, LONG).unwrap().remove(done);
+        card.eject();
+        wait_card(&world, 0, "empty");
+        if told != "not-identified" {
+            assert!(step > 3, "there are more commands than {step}");
+            break;
+        }
+        assert_eq!(column(&world, "reason")[done], "removed", "at command {step}");
+        assert_eq!(status(&world), ACTIVE, "the torn card was never looked up");
+    }
+    world.finish().unwrap();
+}
+
+#[test]
 fn sixteen_cards_in_sixteen_readers_are_sixteen_updates() {
     let Some(world) = world() else { return };
     let ids: Vec<String> =

@@ -180,6 +180,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Now) {
         self.stop_waiting_for_attributes(now);
         self.abandon_slow_probes(now);
+        self.read_busy_again(now);
         self.let_go_due(now);
         self.advance(now);
     }

@@ -204,6 +204,19 @@ impl ReaderRules {
         self.0.iter().any(|rule| rule.matches.needs_attributes())
     }
 
+    /// Whether the name of this reader alone does not tell its place: a rule that comes before those
+    /// that match it asks for what its driver tells.
+    #[must_use]
+    pub fn need_attributes_of(&self, reader: &ReaderName) -> bool {
+        let unknown = ReaderAttributes::default();
+        let first = self
+            .0
+            .iter()
+            .map(|rule| &rule.matches)
+            .find(|matches| matches.needs_attributes() || matches.matches(reader, &unknown));
+        first.is_some_and(ReaderMatch::needs_attributes)
+    }
+
     /// The place of a reader: the first rule that matches it, or label = name and role = "desk".
     #[must_use]
     pub fn place(&self, reader: &ReaderName, attributes: &ReaderAttributes) -> Place {

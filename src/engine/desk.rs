@@ -1,6 +1,7 @@
 //! Readers and the cards in them, up to an identity.
 
 mod attributes;
+mod busy;
 mod settling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use attributes::{ATTRIBUTES_WITHIN, Attributes};
+use busy::Busy;
 use settling::Departed;
 
 use super::{Effect, Engine, Now, Presence};
@@ -35,6 +37,8 @@ struct Slot {
     card: Card,
     /// A card that was taken out just now, while it may turn out not to have been.
     departed: Option<Departed>,
+    /// The card that is in it was busy, or one before it.
+    busy: Option<Busy>,
 }
 
 #[derive(Debug)]
@@ -113,7 +117,8 @@ impl Desk {
                 Card::Reading { deadline, .. } => Some(deadline),
                 Card::None => slot.settles_at(),
                 Card::Waiting { .. } => slot.attributes.deadline(),
-                Card::Mute { .. } | Card::Identified { .. } | Card::NotIdentified { .. } => None,
+                Card::NotIdentified { .. } => slot.again_at(),
+                Card::Mute { .. } | Card::Identified { .. } => None,
             })
             .min()
     }
@@ -187,9 +192,12 @@ impl Engine {
                 format!("the PC/SC service went away: {reason}"),
             )
         };
-        self.let_go_all();
+        self.let_go_all(Departure::Unclear);
         for (reader, slot) in std::mem::take(&mut self.desk.readers) {
-            if let Card::Waiting { presence, .. } | Card::Reading { presence, .. } = slot.card {
+            let told = slot.card.insertion().is_some_and(|card| slot.told_busy(card).is_some());
+            if let Card::Waiting { presence, .. } | Card::Reading { presence, .. } = slot.card
+                && !told
+            {
                 self.note_not_identified(&reader, &slot.place, Some(presence.atr), &why(), now);
             }
         }
@@ -216,14 +224,21 @@ impl Engine {
     pub(super) fn attached(&mut self, reader: ReaderName, now: Now) {
         let place = self.policy.readers.place(&reader, &ReaderAttributes::default());
         let attributes = Attributes::NotYet { until: now.mono + ATTRIBUTES_WITHIN };
-        let slot = Slot { place, attributes, since: now.wall, card: Card::None, departed: None };
+        let slot = Slot {
+            place,
+            attributes,
+            since: now.wall,
+            card: Card::None,
+            departed: None,
+            busy: None,
+        };
         self.effects.push_back(Effect::Describe { reader: reader.clone() });
         self.desk.readers.insert(reader, slot);
     }
 
     pub(super) fn detached(&mut self, reader: &ReaderName, now: Now) {
         self.empty(reader, Departure::Unclear, now);
-        self.let_go(reader);
+        self.let_go(reader, Departure::Unclear);
         self.desk.readers.remove(reader);
     }
 
@@ -232,7 +247,7 @@ impl Engine {
         self.let_go_unless_back(&presence);
         let Some(slot) = self.desk.readers.get_mut(&presence.reader) else { return };
         slot.since = now.wall;
-        if self.policy.readers.need_attributes() && slot.attributes.deadline().is_some() {
+        if slot.is_undecided(&self.policy.readers, &presence.reader) {
             slot.card = Card::Waiting { presence, seen: now };
             return;
         }
@@ -267,7 +282,7 @@ impl Engine {
 
     pub(super) fn card_mute(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
         self.make_room(reader, insertion, now);
-        self.let_go(reader);
+        self.let_go(reader, Departure::Unclear);
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         slot.since = now.wall;
         slot.card = Card::Mute { insertion };
@@ -307,9 +322,10 @@ impl Engine {
     fn left(&mut self, reader: &ReaderName, card: Card, how: Departure, now: Now) {
         let Some(slot) = self.desk.readers.get(reader) else { return };
         let place = slot.place.clone();
+        let told = card.insertion().is_some_and(|card| slot.told_busy(card).is_some());
         self.end_stay(reader);
         match card {
-            Card::Waiting { presence, .. } | Card::Reading { presence, .. } => {
+            Card::Waiting { presence, .. } | Card::Reading { presence, .. } if !told => {
                 let why = NotIdentified::new(
                     NotIdentifiedReason::Removed,
                     "the card was taken out before it was read".to_owned(),
@@ -321,6 +337,8 @@ impl Engine {
             }
             Card::None
             | Card::Mute { .. }
+            | Card::Waiting { .. }
+            | Card::Reading { .. }
             | Card::Identified { .. }
             | Card::NotIdentified { .. } => {}
         }
@@ -382,11 +400,15 @@ impl Engine {
                 {
                     return;
                 }
-                self.let_go(reader);
+                // Whether it is the card that departed nobody knows.
+                self.let_go(reader, Departure::Unclear);
                 let Some(slot) = self.desk.readers.get_mut(reader) else { return };
                 let atr = presence.atr.clone();
+                let told = slot.try_later(insertion, &why, now);
                 slot.card = Card::NotIdentified { presence, why: why.clone() };
-                self.note_not_identified(reader, &place, Some(atr), &why, now);
+                if !told {
+                    self.note_not_identified(reader, &place, Some(atr), &why, now);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 pub(super) mod world;
 
+mod busy;
 mod clocks;
 mod completing;
 mod counting;

@@ -1,15 +1,18 @@
 //! What readers' drivers tell of them, and cards that wait for it.
 //!
 //! Only where a `[[reader]]` asks for a vendor or a serial number does a card wait: to read it in a
-//! reader that is switched off, or under another role, would be the wrong thing.
+//! reader that is switched off, or under another role, would be the wrong thing. Where the driver
+//! cannot be asked, the card is told as not identified, and read when the driver tells after all.
 
 use std::time::{Duration, Instant};
 
 use super::super::{Engine, Now};
 use super::{Card, Slot};
-use crate::domain::{ReaderAttributes, ReaderName};
+use crate::domain::{
+    NotIdentified, NotIdentifiedReason, ReaderAttributes, ReaderName, ReaderRules,
+};
 
-/// How long a driver may take to tell; one that does not is taken for one that cannot.
+/// How long a driver may take to tell before that is told.
 pub(super) const ATTRIBUTES_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a reader's driver told.
@@ -42,6 +45,13 @@ impl Attributes {
     }
 }
 
+impl Slot {
+    /// Whether it is not known yet what the configuration makes of the reader.
+    pub(super) fn is_undecided(&self, rules: &ReaderRules, reader: &ReaderName) -> bool {
+        self.attributes.deadline().is_some() && rules.need_attributes_of(reader)
+    }
+}
+
 impl Engine {
     pub(in crate::engine) fn described(
         &mut self,
@@ -50,15 +60,28 @@ impl Engine {
         now: Now,
     ) {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+        let undecided = slot.is_undecided(&self.policy.readers, reader);
         slot.place = self.policy.readers.place(reader, &attributes);
         slot.attributes = Attributes::Told(attributes);
-        if let Card::Waiting { presence, seen } = &slot.card {
-            let (presence, seen) = (presence.clone(), *seen);
-            self.read(presence, seen, now);
+        match &slot.card {
+            Card::Waiting { presence, seen } => {
+                let (presence, seen) = (presence.clone(), *seen);
+                self.read(presence, seen, now);
+            }
+            Card::NotIdentified { presence, .. } if undecided => {
+                let presence = presence.clone();
+                self.read(presence, now, now);
+            }
+            Card::None
+            | Card::Mute { .. }
+            | Card::Reading { .. }
+            | Card::Identified { .. }
+            | Card::NotIdentified { .. } => {}
         }
     }
 
-    /// Drivers that did not tell in time tell nothing.
+    /// Cards whose readers' drivers did not tell in time are left alone, unless they no longer have to
+    /// tell.
     pub(in crate::engine) fn stop_waiting_for_attributes(&mut self, now: Now) {
         let late = |slot: &Slot| {
             matches!(slot.card, Card::Waiting { .. })
@@ -72,7 +95,26 @@ impl Engine {
             .map(|(reader, _)| reader.clone())
             .collect();
         for reader in readers {
-            self.described(&reader, ReaderAttributes::default(), now);
+            self.wait_no_longer(&reader, now);
         }
+    }
+
+    fn wait_no_longer(&mut self, reader: &ReaderName, now: Now) {
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+        let Card::Waiting { presence, seen } = &slot.card else { return };
+        let (presence, seen) = (presence.clone(), *seen);
+        if !slot.is_undecided(&self.policy.readers, reader) {
+            self.read(presence, seen, now);
+            return;
+        }
+        let why = NotIdentified::new(
+            NotIdentifiedReason::Failed,
+            "the reader's driver does not tell vendor and serial number, which a [[reader]] asks for: \
+             another program may have the card to itself"
+                .to_owned(),
+        );
+        let (place, atr) = (slot.place.clone(), presence.atr.clone());
+        slot.card = Card::NotIdentified { presence, why: why.clone() };
+        self.note_not_identified(reader, &place, Some(atr), &why, now);
     }
 }

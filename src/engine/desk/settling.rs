@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use super::super::{Engine, Now, Presence};
 use super::{Card, Slot};
 use crate::domain::{Atr, CardView, Departure, EntryId, Identity, InsertionId, ReaderName};
@@ -15,6 +17,8 @@ use crate::domain::{Atr, CardView, Departure, EntryId, Identity, InsertionId, Re
 pub(super) struct Departed {
     /// As it was; being read, or identified.
     card: Card,
+    /// Since when it was there.
+    since: Timestamp,
     /// When it was taken out.
     at: Now,
     /// When it is gone for good.
@@ -38,10 +42,17 @@ impl Slot {
         self.departed.as_ref().map(|departed| departed.until)
     }
 
-    /// A card that may come back in a moment is still shown.
+    /// A card that may come back in a moment is still shown, and so is one that was busy while it is
+    /// tried again.
     pub(super) fn view(&self) -> CardView {
         match (&self.card, &self.departed) {
             (Card::None, Some(departed)) => departed.card.view(),
+            (Card::Reading { presence, .. }, _) => match self.told_busy(presence.insertion) {
+                Some(why) => {
+                    CardView::NotIdentified { atr: presence.atr.clone(), why: why.clone() }
+                }
+                None => self.card.view(),
+            },
             (card, _) => card.view(),
         }
     }
@@ -72,7 +83,7 @@ impl Engine {
         slot.departed = Some(match slot.departed.take() {
             // It was the same ATR that was back; who that was is not known.
             Some(first) => Departed { until, ..first },
-            None => Departed { card, at: now, until },
+            None => Departed { card, since: slot.since, at: now, until },
         });
         true
     }
@@ -82,23 +93,26 @@ impl Engine {
         let departed =
             self.desk.readers.get(&presence.reader).and_then(|slot| slot.departed.as_ref());
         if departed.is_some_and(|departed| departed.atr() != Some(&presence.atr)) {
-            self.let_go(&presence.reader);
+            self.let_go(&presence.reader, Departure::Taken);
         }
     }
 
-    /// The card that departed is gone for good.
-    pub(super) fn let_go(&mut self, reader: &ReaderName) {
-        let slot = self.desk.readers.get_mut(reader);
-        if let Some(Departed { card, at, .. }) = slot.and_then(|slot| slot.departed.take()) {
-            self.left(reader, card, Departure::Taken, at);
+    /// The card that departed is not waited for any longer. It was taken out where it stayed away or
+    /// another card came; where something else came in between it may be lying there.
+    pub(super) fn let_go(&mut self, reader: &ReaderName, how: Departure) {
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+        let Some(Departed { card, at, .. }) = slot.departed.take() else { return };
+        if matches!(slot.card, Card::None) {
+            slot.since = at.wall;
         }
+        self.left(reader, card, how, at);
     }
 
-    /// No card that departed comes back.
-    pub(super) fn let_go_all(&mut self) {
+    /// No card that departed is waited for any longer.
+    pub(super) fn let_go_all(&mut self, how: Departure) {
         let readers: Vec<_> = self.desk.readers.keys().cloned().collect();
         for reader in readers {
-            self.let_go(&reader);
+            self.let_go(&reader, how);
         }
     }
 
@@ -115,7 +129,7 @@ impl Engine {
             .map(|(reader, _)| reader.clone())
             .collect();
         for reader in readers {
-            self.let_go(&reader);
+            self.let_go(&reader, Departure::Taken);
         }
     }
 
@@ -132,15 +146,18 @@ impl Engine {
             // That one was not read before it flickered.
             Some(Departed { card: Card::Reading { seen, .. }, .. }) => Some(seen),
             Some(Departed {
-                card: Card::Identified { identity: known, entry, stay, .. }, ..
+                card: Card::Identified { identity: known, entry, stay, .. },
+                since,
+                ..
             }) if known.key() == identity.key() => {
+                slot.since = since;
                 let (presence, identity) = (presence.clone(), identity.clone());
                 slot.card = Card::Identified { presence, identity, entry, stay };
                 None
             }
             departed => {
                 slot.departed = departed;
-                self.let_go(&presence.reader);
+                self.let_go(&presence.reader, Departure::Taken);
                 Some(seen)
             }
         }

@@ -54,15 +54,40 @@ fn a_card_in_a_reader_that_turns_out_to_be_switched_off_is_left_alone() {
 }
 
 #[test]
-fn a_driver_that_does_not_tell_is_not_waited_for_for_ever() {
+fn a_card_in_a_reader_that_nobody_can_place_is_left_alone_until_the_driver_tells() {
     let mut world = by_serial();
-    let mut policy = world.policy.clone();
-    policy.readers.0.pop();
-    world.policy = policy.clone();
-    world.tell(Event::Reconfigured(Box::new(policy)));
     world.insert("Left", 1);
     world.run(Duration::from_millis(1900));
+    assert_eq!(world.disk.audit.len(), 0);
+    world.run(HOUR);
     assert_eq!(world.entries(), 0);
+    assert_eq!(world.disk.audit.len(), 1);
+    assert_eq!(world.disk.audit[0].outcome, "not-identified");
+    let views = world.engine.reader_views();
+    assert!(matches!(views[0].card, CardView::NotIdentified { .. }), "{views:?}");
+    told(&mut world, "Left", Some("17"));
+    world.run(SECOND);
+    assert_eq!(world.entries(), 1);
+}
+
+#[test]
+fn a_card_waits_no_longer_where_no_rule_asks_for_it_any_more() {
+    let mut world = by_serial();
+    world.insert("Left", 1);
+    world.tell(Event::Reconfigured(Box::new(policy())));
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+}
+
+#[test]
+fn a_reader_whose_name_says_it_all_is_not_waited_for() {
+    let mut world = by_serial();
+    let mut policy = world.policy.clone();
+    policy.readers.0.rotate_right(1);
+    policy.readers.0[0].matches = ReaderMatch::new("Left");
+    policy.readers.0[0].enabled = true;
+    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.insert("Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 1);
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::world::cm::{Mood, RETIRE};
 use super::world::{HOUR, SECOND, World, policy};
-use crate::domain::{CardView, EntryId, ReaderMatch, ReaderRule, Trigger};
+use crate::domain::{
+    CardView, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, ReaderMatch, ReaderRule,
+    Trigger,
+};
 use crate::engine::Event;
 
 const MOMENT: Duration = Duration::from_millis(40);
@@ -156,4 +159,62 @@ fn an_entry_that_gets_to_disk_while_its_card_is_gone_for_a_moment_is_that_cards(
     assert_eq!(world.entries(), 1);
     let CardView::Identified { entry, .. } = card(&world) else { panic!("{:?}", card(&world)) };
     assert_eq!(entry, Some(EntryId::new(1)));
+}
+
+/// A world in which cards that are taken out are retired, and in which one was just now.
+fn taken_out_a_moment_ago() -> World {
+    let mut world = contactless();
+    let mut policy = world.policy.clone();
+    policy.rules.rules[0].on = Trigger::Removed;
+    world.policy = policy.clone();
+    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.cm.request(1, RETIRE);
+    world.insert("Left", 1);
+    world.run(SECOND);
+    world.remove("Left");
+    world.run(MOMENT);
+    world
+}
+
+#[test]
+fn a_card_that_may_be_back_was_not_taken_out() {
+    let why = |reason| NotIdentified::new(reason, "it does not say".to_owned());
+    for reason in [NotIdentifiedReason::Timeout, NotIdentifiedReason::Busy] {
+        let mut world = taken_out_a_moment_ago();
+        world.probe = None;
+        world.insert("Left", 1);
+        let (reader, insertion) = ("Left".into(), InsertionId::ZERO.next().next());
+        world.tell(Event::Probed { reader, insertion, result: Err(why(reason)) });
+        world.run(Duration::from_secs(4));
+        assert_eq!(world.entries(), 1, "{reason:?}");
+    }
+}
+
+#[test]
+fn a_card_whose_reader_or_pcscd_goes_before_it_could_come_back_was_not_taken_out() {
+    let mut world = taken_out_a_moment_ago();
+    world.tell(Event::Detached { reader: "Left".into() });
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+
+    let mut world = taken_out_a_moment_ago();
+    world.tell(Event::ServiceDown { reason: "gone".to_owned() });
+    world.run(HOUR);
+    assert_eq!(world.entries(), 1);
+}
+
+#[test]
+fn a_reader_is_empty_since_the_card_left_and_not_since_that_was_sure() {
+    let mut world = contactless();
+    world.insert("Left", 1);
+    let since = |world: &World| world.engine.reader_views()[0].since;
+    let came = since(&world);
+    world.run(SECOND);
+    flicker(&mut world, "Left", 1);
+    world.run(SECOND);
+    assert_eq!(since(&world), came, "the same stay");
+    world.remove("Left");
+    let left = world.now.wall;
+    world.run(SECOND);
+    assert_eq!((card(&world), since(&world)), (CardView::Empty, left));
 }

@@ -23,6 +23,8 @@ fn a_pcscd_that_lets_nobody_in_is_told_with_the_remedy_and_waited_for() {
         assert!(reason.contains("access_pcsc") && reason.contains("200"), "{reason}");
         let text = world.cli(&["status"]).unwrap().stdout;
         assert!(text.contains("access_pcsc"), "{text}");
+        let check = world.cli(&["check"]).unwrap().stdout;
+        assert!(check.contains("FAILED  permission") && check.contains("polkit rule"), "{check}");
         world.pcscd.fake().unwrap().clear_troubles();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -45,6 +47,8 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
         let detail = told["why"]["detail"].as_str().unwrap();
         assert!(detail.contains("access_card"), "{told}");
         assert!(world.cli(&["status"]).unwrap().stdout.contains("access_card"));
+        let check = world.cli(&["check"]).unwrap().stdout;
+        assert!(check.contains("FAILED  permission") && check.contains("polkit rule"), "{check}");
         wait_service(&world, "up");
         world.pcscd.fake().unwrap().clear_troubles();
         card.eject();

@@ -1,6 +1,10 @@
 //! Readers that the configuration names by what their drivers tell: serial number and vendor.
 
+use cardbridge_harness::pcscd::Trouble;
+
 use super::*;
+
+const SHARING_VIOLATION: u32 = 0x8010_000B;
 
 const RULES: &str = r#"
 [[reader]]
@@ -73,5 +77,22 @@ fn cards_that_come_later_are_worked_on_under_what_the_serial_number_says() {
     assert_eq!(column(&world, "label"), ["Front desk", "Elsewhere"]);
     assert_eq!(off.apdus(), [], "it was not touched");
     assert_eq!((off.state().connected, off.state().power_ups), (None, 1), "nor connected to");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_in_a_reader_that_somebody_keeps_from_being_described_is_not_touched_until_it_is() {
+    let rule = "[[reader]]\nmatch = \"serial:R00\"\nenabled = false";
+    let mut world = fake().config_extra(rule).without_daemon().start().unwrap();
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    let busy = Trouble::answer(SHARING_VIOLATION).on(Request::Connect);
+    world.pcscd.fake().unwrap().make(busy);
+    world.start_daemon().unwrap();
+    let told = wait_card(&world, 0, "not-identified");
+    assert!(told["why"]["detail"].as_str().unwrap().contains("driver does not tell"), "{told}");
+    assert_eq!(card.apdus(), [], "it was not touched");
+    // This driver has no serial number, and says so: the rule is for another reader.
+    world.pcscd.fake().unwrap().clear_troubles();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
     world.finish().unwrap();
 }

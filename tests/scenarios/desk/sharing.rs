@@ -60,7 +60,7 @@ fn a_card_that_another_program_has_for_itself_is_waited_for() {
 }
 
 #[test]
-fn a_card_that_another_program_keeps_for_itself_is_told_as_busy() {
+fn a_card_that_another_program_keeps_for_itself_is_told_as_busy_and_read_after_it() {
     let Some((mut world, card, mut program)) = held(true) else { return };
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
@@ -70,6 +70,7 @@ fn a_card_that_another_program_keeps_for_itself_is_told_as_busy() {
     assert!(program.runs());
     assert_eq!(world.cm.log().len(), 0);
     card.release();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
     world.finish().unwrap();
 }
 

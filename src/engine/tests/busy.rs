@@ -1,0 +1,72 @@
+//! Cards that another program has to itself.
+
+use std::time::Duration;
+
+use super::world::{HOUR, SECOND, World};
+use crate::domain::{CardView, InsertionId, NotIdentified, NotIdentifiedReason};
+use crate::engine::Event;
+
+/// The answer of the probe that is under way.
+fn answer(world: &mut World, reason: NotIdentifiedReason) {
+    let why = NotIdentified::new(reason, "somebody has it".to_owned());
+    let (reader, insertion) = ("Left".into(), InsertionId::ZERO.next());
+    world.tell(Event::Probed { reader, insertion, result: Err(why) });
+}
+
+/// A world with a card that is busy.
+fn busy() -> World {
+    let mut world = World::new();
+    world.probe = None;
+    world.insert("Left", 1);
+    answer(&mut world, NotIdentifiedReason::Busy);
+    world
+}
+
+fn told(world: &World) -> Vec<Option<&str>> {
+    world.disk.audit.iter().map(|line| line.reason.as_deref()).collect()
+}
+
+#[test]
+fn a_card_that_was_busy_is_read_when_it_is_not_any_more() {
+    let mut world = busy();
+    world.probe = Some(Duration::ZERO);
+    world.run(4 * SECOND);
+    assert_eq!(world.entries(), 0);
+    world.run(2 * SECOND);
+    assert_eq!(world.entries(), 1);
+    assert_eq!(told(&world)[0], Some("busy"));
+}
+
+#[test]
+fn a_card_that_stays_busy_is_told_once_and_tried_ever_less_often() {
+    let mut world = busy();
+    for (round, pause) in (1..).zip([5, 10, 20, 40, 60, 60]) {
+        world.run(Duration::from_millis(pause * 1000 - 1));
+        answer(&mut world, NotIdentifiedReason::Busy);
+        assert_eq!(world.engine.tally().stale_answers, round, "nobody asked before {pause} s");
+        world.run(Duration::from_millis(1));
+        let views = world.engine.reader_views();
+        assert!(matches!(views[0].card, CardView::NotIdentified { .. }), "{views:?}");
+        answer(&mut world, NotIdentifiedReason::Busy);
+        assert_eq!(world.engine.tally().stale_answers, round, "somebody asked at {pause} s");
+    }
+    assert_eq!(told(&world), [Some("busy")]);
+}
+
+#[test]
+fn a_busy_card_that_is_taken_out_is_told_no_second_time_and_not_asked_again() {
+    let mut world = busy();
+    world.run(5 * SECOND);
+    world.remove("Left");
+    world.run(HOUR);
+    assert_eq!(told(&world), [Some("busy")]);
+}
+
+#[test]
+fn a_busy_card_that_turns_out_to_be_no_card_of_ours_is_told_as_that() {
+    let mut world = busy();
+    world.run(5 * SECOND);
+    answer(&mut world, NotIdentifiedReason::UnknownFamily);
+    world.run(HOUR);
+    assert_eq!(told(&world), [Some("busy"), Some("unknown-family")]);
+}

@@ -262,6 +262,7 @@ impl Engine {
         let skip_atr = &self.policy.skip_atr;
         if let Some(why) = NotIdentified::left_alone(&slot.place, skip_atr, &presence.atr) {
             slot.card = Card::NotIdentified { presence, why };
+            slot.busy = None;
             return;
         }
         self.effects.push_back(Effect::Probe {

@@ -79,7 +79,10 @@ impl Mutes {
                 if let Err(error) = watch(seen, &halt, &tell) {
                     let error = errors.count(error);
                     debug!(%reader, %error, "Reader cannot be left to a thread");
-                    halt.wait(UNWATCHED);
+                    // One that is unknown was pulled; it may be back already.
+                    if error != Error::UnknownReader {
+                        halt.wait(UNWATCHED);
+                    }
                     tell(Told::Blind);
                 }
             }

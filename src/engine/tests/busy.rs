@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::world::{HOUR, SECOND, World};
-use crate::domain::{CardView, InsertionId, NotIdentified, NotIdentifiedReason};
+use crate::domain::{
+    CardView, InsertionId, NotIdentified, NotIdentifiedReason, ReaderMatch, ReaderRule,
+};
 use crate::engine::Event;
 
 /// The answer of the probe that is under way.
@@ -69,4 +71,21 @@ fn a_busy_card_that_turns_out_to_be_no_card_of_ours_is_told_as_that() {
     answer(&mut world, NotIdentifiedReason::UnknownFamily);
     world.run(HOUR);
     assert_eq!(told(&world), [Some("busy"), Some("unknown-family")]);
+}
+
+#[test]
+fn a_busy_card_in_a_reader_that_is_switched_off_meanwhile_is_left_alone() {
+    let mut world = busy();
+    let mut policy = world.policy.clone();
+    policy.readers.0.push(ReaderRule {
+        matches: ReaderMatch::new("Left"),
+        label: None,
+        role: "desk".to_owned(),
+        enabled: false,
+        settle: Duration::ZERO,
+    });
+    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.run(6 * SECOND);
+    assert_eq!(world.engine.poll_timeout(), None, "there is nothing left to do");
+    assert_eq!(told(&world), [Some("busy")]);
 }

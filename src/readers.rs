@@ -20,6 +20,7 @@ mod look;
 mod monitor;
 mod mutes;
 mod probe;
+mod pulse;
 mod trail;
 mod transport;
 mod trouble;
@@ -47,6 +48,7 @@ use errors::Errors;
 use halt::Halt;
 use monitor::{Monitor, Published};
 use probe::Probe;
+use pulse::Pulse;
 use trail::Trail;
 use worker::Worker;
 
@@ -180,6 +182,7 @@ pub struct Readers {
     board: Board,
     monitor: Worker,
     published: Published,
+    pulse: Pulse,
     errors: Errors,
     probes: BTreeMap<ReaderName, (Worker, Trail)>,
     given_up: Vec<Worker>,
@@ -197,11 +200,12 @@ impl Readers {
         let (observations, receiver) = unbounded_channel();
         let board = Board::default();
         let published = Published::default();
-        let errors = Errors::default();
+        let (errors, pulse) = (Errors::default(), Pulse::new());
         let monitor = Worker::spawn("pcsc-monitor", {
-            let (observations, board, published, errors) =
-                (observations.clone(), board.clone(), published.clone(), errors.clone());
-            move |halt| Monitor::new(observations, board, published, errors, halt).run()
+            let (observations, board, errors) =
+                (observations.clone(), board.clone(), errors.clone());
+            let signs = (published.clone(), pulse.clone());
+            move |halt| Monitor::new(observations, board, signs, errors, halt).run()
         })?;
         let readers = Self {
             options,
@@ -209,6 +213,7 @@ impl Readers {
             board,
             monitor,
             published,
+            pulse,
             errors,
             probes: BTreeMap::new(),
             given_up: Vec::new(),
@@ -300,6 +305,12 @@ impl Readers {
     #[must_use]
     pub fn abandoned(&self) -> usize {
         self.given_up.iter().filter(|worker| !worker.has_ended()).count()
+    }
+
+    /// For how long pcscd has hung, if it has: nothing is seen of the readers while it does.
+    #[must_use]
+    pub fn pcscd_hangs(&self) -> Option<Duration> {
+        Some(self.pulse.silence()).filter(|silence| *silence > monitor::HANGS)
     }
 
     /// Errors of PC/SC so far, by their code.

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
-use crate::domain::{ChainPiece, EntryId, Metrics, OutboxView, Snapshot};
+use crate::domain::{ChainPiece, EntryId, Metrics, OutboxView, ServiceView, Snapshot};
 use crate::engine::{Event, Refusal, Taken};
 use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
 use crate::telemetry::Chain;
@@ -28,13 +28,29 @@ impl App {
             station: self.settings.station.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
-            pcscd: self.engine.service_view(),
+            pcscd: self.pcscd_view(),
             readers: self.engine.reader_views(),
             cm: self.engine.link_view(now()),
             credentials: self.remote.credentials(),
             outbox: self.outbox_view(),
             latest: self.engine.latest(),
             damage: self.damage.clone(),
+        }
+    }
+
+    /// A pcscd that hangs says nothing, to the engine either.
+    fn pcscd_view(&self) -> ServiceView {
+        match (self.engine.service_view(), self.readers.pcscd_hangs()) {
+            (ServiceView::Up { .. } | ServiceView::Connecting, Some(silence)) => {
+                ServiceView::Down {
+                    since: Timestamp::now() - silence,
+                    reason:
+                        "pcscd hangs: restart it with `systemctl restart pcscd`; a reader or a \
+                             card may hold it"
+                            .to_owned(),
+                }
+            }
+            (view, _) => view,
         }
     }
 

@@ -17,6 +17,7 @@ use super::errors::Errors;
 use super::halt::Halt;
 use super::link::Link;
 use super::mutes::Mutes;
+use super::pulse::Pulse;
 use super::trouble::{is_out_of_step, on_service};
 use super::wait::{Doorbell, Ring, Seen, list, look};
 use super::worker::Worker;
@@ -34,6 +35,10 @@ const UNWIRED: Duration = Duration::from_millis(200);
 /// an idle daemon consumes; what it bounds is only how late a reader is seen that came in the
 /// fraction of a millisecond between list and wait, on a pcscd before 2.3.
 const CALM: Duration = Duration::from_secs(15);
+
+/// After this long without a turn pcscd hangs: a calm wait, and a look at a mute card in each of a dozen
+/// readers.
+pub(super) const HANGS: Duration = Duration::from_secs(20);
 
 /// Pauses between attempts to reach pcscd.
 const RECONNECT: Growth = Growth { first: Duration::from_millis(50), most: Duration::from_secs(2) };
@@ -57,6 +62,7 @@ pub(super) struct Monitor {
     observations: UnboundedSender<Observation>,
     board: Board,
     published: Published,
+    pulse: Pulse,
     errors: Errors,
     halt: Halt,
     table: Table,
@@ -87,15 +93,15 @@ enum Stop {
 
 impl Monitor {
     /// A monitor that has seen nothing yet.
-    pub(super) const fn new(
+    pub(super) fn new(
         observations: UnboundedSender<Observation>,
         board: Board,
-        published: Published,
+        (published, pulse): (Published, Pulse),
         errors: Errors,
         halt: Halt,
     ) -> Self {
         let service = Service::Untold { failures: 0 };
-        Self { observations, board, published, errors, halt, table: Table::new(), service }
+        Self { observations, board, published, pulse, errors, halt, table: Table::new(), service }
     }
 
     /// Watches until told to end.
@@ -118,6 +124,7 @@ impl Monitor {
 
     /// One connection to pcscd, from its beginning to its end, and how long it lasted.
     fn connect_and_watch(&mut self) -> (Stop, Duration) {
+        self.pulse.beat();
         let link = match Link::establish() {
             Ok(link) => Arc::new(link),
             Err(error) => return (Stop::Lost(error), Duration::ZERO),
@@ -195,6 +202,7 @@ impl<'a> Session<'a> {
 
     /// Looks, tells what changed, and waits for the next change.
     fn turn(&mut self) -> Result<(), Stop> {
+        self.monitor.pulse.beat();
         let there = list(self.link).map_err(Stop::Lost)?;
         self.mutes.forget(&there);
         let mut new = self.doorbell.take_mutes();

@@ -16,6 +16,7 @@ fn readers() -> (Readers, UnboundedReceiver<Observation>) {
         board: Board::default(),
         monitor,
         published: Published::default(),
+        pulse: Pulse::new(),
         errors: Errors::default(),
         probes: BTreeMap::new(),
         given_up: Vec::new(),

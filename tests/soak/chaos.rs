@@ -93,6 +93,7 @@ fn judge(world: &World, before: &Store, script: &Script) {
         desk.away.len(),
         audit.len(),
     ));
+    assert!(exact(&desk) > 0, "no card lay long enough to be judged");
     let mut complaints = complaints(&evidence);
     complaints.extend(stays(&desk));
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));

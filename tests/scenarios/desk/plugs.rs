@@ -83,9 +83,9 @@ fn a_reader_that_is_back_within_milliseconds_is_a_new_stay_where_the_library_saw
 fn a_reader_that_comes_between_list_and_wait_is_seen_before_long() {
     let world = fake().readers(3).cm(cm_with(&[OTHER])).start().unwrap();
     let fake = world.pcscd.fake().unwrap();
+    wait_described(&world, 3);
     world.pcscd.unplug(2).unwrap();
     wait_readers(&world, 2);
-    wait_described(&world, 3);
     let _waiting = world.insert(2, other()).unwrap();
     fake.wait_for_waiter(LONG).unwrap();
 

@@ -123,6 +123,12 @@ impl Desk {
             .min()
     }
 
+    /// The readers of which something holds.
+    fn readers_where(&self, holds: impl Fn(&Slot) -> bool) -> Vec<ReaderName> {
+        let found = self.readers.iter().filter(|(_, slot)| holds(slot));
+        found.map(|(reader, _)| reader.clone()).collect()
+    }
+
     pub(super) fn replace(&mut self, rules: &ReaderRules) {
         for (reader, slot) in &mut self.readers {
             slot.place = rules.place(reader, &slot.attributes.told());

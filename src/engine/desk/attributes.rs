@@ -87,14 +87,7 @@ impl Engine {
             matches!(slot.card, Card::Waiting { .. })
                 && slot.attributes.deadline().is_some_and(|until| until <= now.mono)
         };
-        let readers: Vec<_> = self
-            .desk
-            .readers
-            .iter()
-            .filter(|(_, slot)| late(slot))
-            .map(|(reader, _)| reader.clone())
-            .collect();
-        for reader in readers {
+        for reader in self.desk.readers_where(late) {
             self.wait_no_longer(&reader, now);
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::{Engine, Now};
 use super::{Card, Slot};
-use crate::domain::{InsertionId, NotIdentified, NotIdentifiedReason, ReaderName};
+use crate::domain::{InsertionId, NotIdentified, NotIdentifiedReason};
 
 /// When a card that was busy is tried again; twice as long each time.
 const FIRST: Duration = Duration::from_secs(5);
@@ -56,14 +56,7 @@ impl Engine {
     /// Has cards read again that were busy a while ago.
     pub(in crate::engine) fn read_busy_again(&mut self, now: Now) {
         let is_due = |slot: &Slot| slot.again_at().is_some_and(|at| at <= now.mono);
-        let due: Vec<ReaderName> = self
-            .desk
-            .readers
-            .iter()
-            .filter(|(_, slot)| is_due(slot))
-            .map(|(reader, _)| reader.clone())
-            .collect();
-        for reader in due {
+        for reader in self.desk.readers_where(is_due) {
             let slot = self.desk.readers.get(&reader);
             if let Some(Card::NotIdentified { presence, .. }) = slot.map(|slot| &slot.card) {
                 let presence = presence.clone();

@@ -110,8 +110,7 @@ impl Engine {
 
     /// No card that departed is waited for any longer.
     pub(super) fn let_go_all(&mut self, how: Departure) {
-        let readers: Vec<_> = self.desk.readers.keys().cloned().collect();
-        for reader in readers {
+        for reader in self.desk.readers_where(|_| true) {
             self.let_go(&reader, how);
         }
     }
@@ -121,14 +120,7 @@ impl Engine {
         let due = |slot: &Slot| {
             matches!(slot.card, Card::None) && slot.settles_at().is_some_and(|at| at <= now.mono)
         };
-        let readers: Vec<_> = self
-            .desk
-            .readers
-            .iter()
-            .filter(|(_, slot)| due(slot))
-            .map(|(reader, _)| reader.clone())
-            .collect();
-        for reader in readers {
+        for reader in self.desk.readers_where(due) {
             self.let_go(&reader, Departure::Taken);
         }
     }

@@ -28,6 +28,19 @@ fn contactless() -> World {
     world
 }
 
+/// Such a world in which cards that are taken out are retired, with one in the left reader.
+fn retiring_what_is_taken_out() -> World {
+    let mut world = contactless();
+    let mut policy = world.policy.clone();
+    policy.rules.rules[0].on = Trigger::Removed;
+    world.policy = policy.clone();
+    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.cm.request(1, RETIRE);
+    world.insert("Left", 1);
+    world.run(SECOND);
+    world
+}
+
 fn flicker(world: &mut World, reader: &str, card: u8) {
     world.remove(reader);
     world.run(MOMENT);
@@ -116,14 +129,7 @@ fn a_card_that_comes_back_later_is_a_new_insertion() {
 
 #[test]
 fn a_card_that_flickers_is_taken_out_once() {
-    let mut world = contactless();
-    let mut policy = world.policy.clone();
-    policy.rules.rules[0].on = Trigger::Removed;
-    world.policy = policy.clone();
-    world.tell(Event::Reconfigured(Box::new(policy)));
-    world.cm.request(1, RETIRE);
-    world.insert("Left", 1);
-    world.run(SECOND);
+    let mut world = retiring_what_is_taken_out();
     flicker(&mut world, "Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 1, "it was not taken out");
@@ -161,16 +167,9 @@ fn an_entry_that_gets_to_disk_while_its_card_is_gone_for_a_moment_is_that_cards(
     assert_eq!(entry, Some(EntryId::new(1)));
 }
 
-/// A world in which cards that are taken out are retired, and in which one was just now.
+/// A world in which cards that are taken out are retired, and one was just now.
 fn taken_out_a_moment_ago() -> World {
-    let mut world = contactless();
-    let mut policy = world.policy.clone();
-    policy.rules.rules[0].on = Trigger::Removed;
-    world.policy = policy.clone();
-    world.tell(Event::Reconfigured(Box::new(policy)));
-    world.cm.request(1, RETIRE);
-    world.insert("Left", 1);
-    world.run(SECOND);
+    let mut world = retiring_what_is_taken_out();
     world.remove("Left");
     world.run(MOMENT);
     world

@@ -77,8 +77,8 @@ fn asked_within(
 /// them, pcscd says that the protocols do not match. So that is for a reader without a card.
 fn ask(reader: &ReaderName) -> Result<ReaderAttributes, Error> {
     let link = Link::establish()?;
-    let seen = wait::look(&link, std::slice::from_ref(reader))?;
-    let has_card = seen.iter().any(|seen| matches!(seen.look.occupant, Occupant::Card(_)));
+    let seen = wait::look_at(&link, reader)?;
+    let has_card = matches!(seen.look.occupant, Occupant::Card(_));
     let (mode, protocols) = if has_card {
         (ShareMode::Shared, Protocols::T0 | Protocols::T1)
     } else {

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use super::errors::Errors;
 use super::halt::Halt;
 use super::link::Link;
 use super::monitor::Published;
-use super::wait::{Seen, look, wait};
+use super::wait::{Seen, look_at, wait};
 use super::worker::Worker;
 
 /// How long one wait may take. pcscd rings for all that people do to a card, unless its count is 0,
@@ -165,7 +164,7 @@ fn watch(mut known: Seen, halt: &Halt, tell: &impl Fn(Told)) -> Result<(), Error
     let link = Link::establish()?;
     while !halt.is_called() && known.look.occupant == Occupant::Mute {
         wait(&link, &mut [known.expected()], PATIENCE)?;
-        let Some(seen) = look(&link, slice::from_ref(&known.look.reader))?.pop() else { break };
+        let seen = look_at(&link, &known.look.reader)?;
         if seen.look != known.look {
             tell(Told::Seen(seen.clone()));
         }

@@ -171,7 +171,7 @@ impl Probe {
     /// looked for before each try: a card that was reset has a program that did so.
     fn identify_once(&self, link: &Link, halt: &Halt) -> Result<Identity, Setback> {
         self.check_wanted(halt)?;
-        let in_use = self.look(link)?.is_some_and(|seen| seen.in_use);
+        let in_use = self.look(link)?.in_use;
         let mut card = self.connect(link, halt)?;
         let verdict = self.transact(&mut card, (in_use, halt))?;
         drop(card);
@@ -290,15 +290,15 @@ impl Probe {
             occupant: Occupant::Card(self.atr.clone()),
             event_count: self.event_count,
         };
-        let Some(seen) = seen.filter(|seen| seen.look != expected) else { return Ok(()) };
+        if seen.look == expected {
+            return Ok(());
+        }
         debug!(was = ?expected, is = ?seen.look, "Card is not the one that was asked for");
         Err(removed().into())
     }
 
-    fn look(&self, link: &Link) -> Result<Option<Seen>, Interrupted> {
-        let looks = wait::look(link, std::slice::from_ref(&self.reader))
-            .map_err(|error| interruption(self.errors.count(error)))?;
-        Ok(looks.into_iter().next())
+    fn look(&self, link: &Link) -> Result<Seen, Interrupted> {
+        wait::look_at(link, &self.reader).map_err(|error| interruption(self.errors.count(error)))
     }
 }
 

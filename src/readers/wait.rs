@@ -59,11 +59,16 @@ pub(super) fn look(context: &Context, readers: &[ReaderName]) -> Result<Vec<Seen
     }
     let mut states: Vec<ReaderState> =
         readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
-    match context.get_status_change(Duration::ZERO, &mut states) {
-        Ok(()) | Err(Error::Timeout) => {}
-        Err(error) => return Err(error),
-    }
+    wait(context, &mut states, Duration::ZERO)?;
     Ok(readers.iter().zip(&states).map(|(reader, state)| Seen::new(reader, state)).collect())
+}
+
+/// Looks at one reader, at once.
+pub(super) fn look_at(context: &Context, reader: &ReaderName) -> Result<Seen, Error> {
+    let mut states = [entry(&name(reader), State::UNAWARE)];
+    wait(context, &mut states, Duration::ZERO)?;
+    let [state] = &states;
+    Ok(Seen::new(reader, state))
 }
 
 impl Seen {

@@ -10,6 +10,7 @@ use crate::domain::{
 
 mod choice;
 mod explain;
+mod links;
 
 use choice::{Choice, choose, why_nothing};
 
@@ -159,7 +160,7 @@ fn decide_on(
         Choice::This(rule, request) => (rule, request),
         Choice::Several(_, why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
         Choice::None => {
-            return Verdict::NothingToDo { why: why_nothing(rules, facts.found, record) };
+            return Verdict::NothingToDo { why: why_nothing(rules, facts, record) };
         }
     };
     let warning = match atr_agreement(facts.atr, record) {
@@ -215,7 +216,10 @@ fn meant<'a>(rules: &RuleSet, records: &[&'a Record], found: &Found) -> Result<&
     let named: Vec<_> = records
         .iter()
         .copied()
-        .filter(|record| found.requests.iter().any(|request| request.names(record.id)))
+        .filter(|record| {
+            let mut requests = found.requests.iter();
+            requests.any(|request| links::is_about(request, record.id, &rules.numbers))
+        })
         .collect();
     match named.as_slice() {
         [record] => Ok(record),

@@ -13,7 +13,7 @@ use crate::app::remote;
 use crate::config::Settings;
 use crate::domain::{
     Atr, Candidate, CardId, Decision, Family, Found, IdRule, Identity, Numbers, ReaderRules,
-    Serial, Trigger,
+    RecordId, Serial, Trigger,
 };
 use crate::rules::{Explanation, Facts, Finding, Verdict, explain};
 
@@ -121,6 +121,8 @@ fn as_json(mut about: Value, found: &Found, would: &Would) -> Value {
                 "request": request.id,
                 "request_type": request.request_type,
                 "status": request.status,
+                "old_card": request.old_card,
+                "new_card": request.new_card,
                 "submitted": request.submitted,
             })
         })
@@ -184,7 +186,11 @@ fn as_text(subject: &Subject, found: &Found, would: &Would, numbers: &Numbers) -
     for request in &found.requests {
         let kind = numbers.request_type_text(request.request_type);
         let status = numbers.request_status_text(request.status);
-        rows.push(row("Request", format!("{}  {kind}, {status}", request.id)));
+        let link =
+            |card: Option<RecordId>| card.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        let (old, new) = (link(request.old_card), link(request.new_card));
+        let cards = format!("old card {old}, new card {new}");
+        rows.push(row("Request", format!("{}  {kind}, {status}, {cards}", request.id)));
     }
     for finding in would.findings() {
         let moment = match finding.on {

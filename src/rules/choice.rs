@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Facts, Rule, RuleSet};
+use super::{Facts, Rule, RuleSet, links};
 use crate::domain::{Found, Record, Request};
 
 /// Which request counts, where several open ones that a rule is about name the record.
@@ -51,7 +51,7 @@ pub(super) fn choose<'r, 'f>(
     record: &Record,
 ) -> Choice<'r, 'f> {
     let first = |request: &Request| {
-        rules.rules.iter().find(|rule| objection(rule, facts, record, request).is_none())
+        rules.rules.iter().find(|rule| objection(rules, rule, facts, record, request).is_none())
     };
     let requests = requests_of(facts.found, record);
     let ruled: Vec<_> = requests.iter().filter_map(|request| first(request)).collect();
@@ -59,7 +59,7 @@ pub(super) fn choose<'r, 'f>(
     let Some(&rule) = ruled.iter().find(has_work).or(ruled.first()) else {
         return Choice::None;
     };
-    let about = about(rule, facts, record);
+    let about = about(rules, rule, facts, record);
     match (rule.pick, about.as_slice()) {
         (Pick::Refuse, [_, _, ..]) => Choice::Several(rule, several(rule, &about)),
         _ => pick(rule.pick, about).map_or(Choice::None, |request| Choice::This(rule, request)),
@@ -67,9 +67,14 @@ pub(super) fn choose<'r, 'f>(
 }
 
 /// The open requests of a record that a rule is about, the oldest first.
-pub(super) fn about<'f>(rule: &Rule, facts: &Facts<'f>, record: &Record) -> Vec<&'f Request> {
+pub(super) fn about<'f>(
+    rules: &RuleSet,
+    rule: &Rule,
+    facts: &Facts<'f>,
+    record: &Record,
+) -> Vec<&'f Request> {
     let mut requests = requests_of(facts.found, record);
-    requests.retain(|request| objection(rule, facts, record, request).is_none());
+    requests.retain(|request| objection(rules, rule, facts, record, request).is_none());
     requests
 }
 
@@ -106,12 +111,15 @@ pub(super) fn requests_of<'f>(found: &'f Found, record: &Record) -> Vec<&'f Requ
 pub(super) enum Objection {
     Trigger,
     RequestType,
+    /// The request names the record, but as the card that it does not set the status of.
+    Link,
     CardStatus,
     ReaderRole,
 }
 
 /// Why a rule is not about a request, or `None` if it is.
 pub(super) fn objection(
+    rules: &RuleSet,
     rule: &Rule,
     facts: &Facts<'_>,
     record: &Record,
@@ -122,6 +130,8 @@ pub(super) fn objection(
         Some(Objection::Trigger)
     } else if !rule.request_types.contains(&request.request_type) {
         Some(Objection::RequestType)
+    } else if !links::asks_for(rule, request, record.id, &rules.numbers) {
+        Some(Objection::Link)
     } else if !rule.card_status.is_empty() && !rule.card_status.contains(&record.status) {
         Some(Objection::CardStatus)
     } else if !roles.is_empty() && !roles.iter().any(|word| word == facts.role) {
@@ -131,10 +141,19 @@ pub(super) fn objection(
     }
 }
 
-pub(super) fn why_nothing(rules: &RuleSet, found: &Found, record: &Record) -> String {
-    let requests = requests_of(found, record);
+pub(super) fn why_nothing(rules: &RuleSet, facts: &Facts<'_>, record: &Record) -> String {
+    let requests = requests_of(facts.found, record);
     if requests.is_empty() {
         return format!("no open request names record {}", record.id);
+    }
+    let is_linked_otherwise = |request: &&&Request| {
+        rules
+            .rules
+            .iter()
+            .any(|rule| objection(rules, rule, facts, record, request) == Some(Objection::Link))
+    };
+    if let Some(request) = requests.iter().find(is_linked_otherwise) {
+        return links::why_not(request, record.id, &rules.numbers);
     }
     let types: Vec<_> =
         requests.iter().map(|r| rules.numbers.request_type_text(r.request_type)).collect();

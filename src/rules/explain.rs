@@ -1,7 +1,7 @@
 //! The same decision in words, rule by rule, for a person who asks `cardbridge lookup`.
 
 use super::choice::{Choice, Objection, about, choose, objection, requests_of};
-use super::{Facts, Rule, RuleSet, Verdict, decide_on, subject};
+use super::{Facts, Rule, RuleSet, Verdict, decide_on, links, subject};
 use crate::domain::{Decision, Record, RecordId, Request, RequestId, Trigger};
 
 /// What comes of a card that comes, or goes.
@@ -61,7 +61,7 @@ fn finding(
     match choice {
         Choice::This(chosen, request) if chosen.name == rule.name => {
             let words = acting(rules, rule, verdict, request.id);
-            let picked = picked(rule, about(rule, facts, record).len());
+            let picked = picked(rule, about(rules, rule, facts, record).len());
             let acts = !matches!(verdict, Verdict::Park { .. });
             (acts, Some(request.id), format!("{words}{picked}"))
         }
@@ -137,17 +137,18 @@ fn objection_to_all(
     }
     let objections: Vec<_> = requests
         .iter()
-        .map(|request| objection(rule, facts, record, request))
+        .map(|request| objection(rules, rule, facts, record, request))
         .collect::<Option<_>>()?;
     // One that has the right type says more than those that have not.
-    let closest = objections.iter().find(|why| **why != Objection::RequestType);
-    let why = closest.copied().unwrap_or(Objection::RequestType);
-    Some(words(rules, rule, why, (record, &requests), facts.role))
+    let closest = objections.iter().position(|why| *why != Objection::RequestType);
+    let at = closest.unwrap_or_default();
+    let (why, request) = (objections.get(at)?, requests.get(at)?);
+    Some(words(rules, (rule, request), *why, (record, &requests), facts.role))
 }
 
 fn words(
     rules: &RuleSet,
-    rule: &Rule,
+    (rule, request): (&Rule, &Request),
     why: Objection,
     (record, requests): (&Record, &[&Request]),
     role: &str,
@@ -155,6 +156,7 @@ fn words(
     let numbers = &rules.numbers;
     match why {
         Objection::Trigger => format!("it is for cards that are {}", rule.on.as_str()),
+        Objection::Link => links::why_not(request, record.id, numbers),
         Objection::RequestType => {
             let wanted = rule.request_types.iter().map(|kind| numbers.request_type_text(*kind));
             let open =

@@ -1,3 +1,5 @@
+mod links;
+
 use insta::assert_snapshot;
 
 use super::*;
@@ -384,16 +386,6 @@ fn a_removal_is_explained_by_the_rules_for_removals() {
     assert_snapshot!(taken_out, @"disable: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Disabled instead of Active, and leaves the request open");
     assert!(rules.listens(Trigger::Removed) && rules.listens(Trigger::Inserted));
     assert!(!self::rules().listens(Trigger::Removed));
-}
-
-#[test]
-fn a_request_that_names_the_card_as_its_old_or_its_new_one_is_about_it() {
-    for (old, new) in [(Some(1), None), (None, Some(1)), (Some(9), Some(1)), (Some(1), Some(9))] {
-        let mut asked = request(1, 7, 1, DAY1);
-        (asked.old_card, asked.new_card) = (old.map(record_id), new.map(record_id));
-        let found = found(vec![record(1, 2)], vec![asked]);
-        assert_eq!(decision(verdict(&rules(), &found)).record, record_id(1), "{old:?} {new:?}");
-    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod journal;
 mod judges;
 mod kerberos;
 mod kills;
+mod links;
 mod manager;
 mod metrics;
 mod network;
@@ -48,6 +49,7 @@ const RETIRED: u32 = 6;
 const EXECUTING: u32 = 18;
 const COMPLETED: u32 = 8;
 const RETIRE: u32 = 7;
+const DISABLE: u32 = 4;
 
 /// A world, unless this machine cannot have one; then the test says so and is over.
 fn world() -> Option<WorldBuilder> {

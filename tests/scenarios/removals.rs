@@ -5,7 +5,6 @@ use cardbridge_harness::cm::Fault;
 
 use super::*;
 
-const DISABLE: u32 = 4;
 const DISABLED: u32 = 3;
 
 /// A world that retires cards when they come and disables them when they go, and whose CM has a

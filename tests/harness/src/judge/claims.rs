@@ -97,7 +97,7 @@ fn meant(store: &Store, card: Uuid) -> Known {
     };
     let mut open = store.requests.iter().filter(|request| request.is_open());
     let rule = open
-        .find(|request| request.names(record.uuid))
+        .find(|request| request.old_smartcard_uuid == record.uuid)
         .and_then(|request| RULES.iter().find(|(kind, ..)| *kind == request.request_type));
     match rule {
         Some((_, _, target)) => Known::Wish { record: record.uuid, target: *target },

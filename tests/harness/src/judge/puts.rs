@@ -68,10 +68,11 @@ impl<'a> Put<'a> {
         Ok(())
     }
 
-    /// The status that a rule sets for the request, if it names the record.
+    /// The status that a rule sets for the request, if the record is its old card's: no rule of the
+    /// judge's is about a card that a request brings.
     fn wanted(&self, store: &Store) -> Result<u32, String> {
         let request = store.request(self.request).ok_or("CM has no such request")?;
-        if !request.is_open() || !request.names(self.record) {
+        if !request.is_open() || request.old_smartcard_uuid != self.record {
             return Err("the request is not open, or about another card".to_owned());
         }
         let mut rules = RULES.iter();

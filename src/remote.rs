@@ -19,6 +19,7 @@ mod call;
 mod classify;
 mod cookies;
 mod credentials;
+mod encoding;
 mod file;
 mod http;
 mod identity;
@@ -103,6 +104,12 @@ impl Remote {
     #[must_use]
     pub fn credentials(&self) -> CredentialsView {
         self.inner.http.credentials()
+    }
+
+    /// An operator wants the next call now: it does not wait for the time that a token endpoint asked
+    /// for.
+    pub fn hurry(&self) {
+        self.inner.http.hurry();
     }
 
     /// What CM knows about a card: the records of the first candidate that has any, and the open

@@ -82,7 +82,10 @@ impl App {
     ) {
         tracing::info!(%entry, act = act.done(), by, "Somebody acts on an entry");
         let taken = match act {
-            Act::Retry => self.engine.retry(entry, by, now()),
+            Act::Retry => {
+                self.remote.hurry();
+                self.engine.retry(entry, by, now())
+            }
             Act::Discard => self.engine.discard(entry, by, now()).map(|()| Taken::OnceOnDisk),
         };
         match taken {

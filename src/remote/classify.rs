@@ -6,7 +6,8 @@ use reqwest::StatusCode;
 
 use super::away;
 use super::identity::Shown;
-use super::pages;
+use super::retry_after::with_way_past;
+use super::{encoding, pages};
 use crate::domain::{AwayReason, CallError, ProxyFault};
 use crate::wire::cm;
 
@@ -19,6 +20,8 @@ pub(super) struct Answer {
     pub(super) location: Option<String>,
     /// Whether the server calls it HTML.
     pub(super) html: bool,
+    /// The coding of its body, where it is another than `identity`.
+    pub(super) coding: Option<String>,
     /// What became of the client certificate that a server may want.
     pub(super) shown: Shown,
     /// The body, or as much of it as was read.
@@ -69,7 +72,7 @@ pub(super) fn classify(answer: Answer) -> Result<Vec<u8>, CallError> {
 
 /// What a page of the web server's own means, where it says why it is there.
 fn page(answer: &Answer) -> Option<CallError> {
-    if speaks(answer) {
+    if speaks(answer) || answer.coding.is_some() {
         return None;
     }
     pages::reason(answer.status, &answer.body, answer.shown).map(|reason| gone(reason, answer))
@@ -107,8 +110,18 @@ fn good(answer: Answer) -> Result<Vec<u8>, CallError> {
         End::TooLarge(limit) => {
             Err(away(AwayReason::NotCm, format!("the answer has more than {limit} bytes")))
         }
-        // "None" is an answer of CM's; an empty page is not.
-        End::Whole if answer.html && answer.body.trim_ascii().is_empty() => {
+        End::Whole if let Some(coding) = &answer.coding => {
+            Err(away(AwayReason::NotCm, encoding::complaint(coding)))
+        }
+        // A part of something, where the whole was asked for.
+        End::Whole if answer.status == 206 => Err(gone(AwayReason::NotCm, &answer)),
+        // "None" is an answer of CM's; an empty page is not. An answer without content (RFC 9110
+        // sections 15.3.5 and 15.3.6) is no page, whatever type it names.
+        End::Whole
+            if answer.html
+                && !matches!(answer.status, 204 | 205)
+                && answer.body.trim_ascii().is_empty() =>
+        {
             Err(away(AwayReason::NotCm, "the answer is an empty page".to_owned()))
         }
         End::Whole => Ok(answer.body),
@@ -117,25 +130,34 @@ fn good(answer: Answer) -> Result<Vec<u8>, CallError> {
 
 /// Whether it can be CM that says no: in JSON, or in no words at all.
 fn speaks(answer: &Answer) -> bool {
+    answer.coding.is_none() && says(answer)
+}
+
+fn says(answer: &Answer) -> bool {
     answer.body.trim_ascii().is_empty() || cm::is_json(&answer.body)
 }
 
 fn gone(reason: AwayReason, answer: &Answer) -> CallError {
-    let words = cm::complaint(&answer.body).words;
+    let words = words(answer).words;
     let status = name(answer.status);
     let detail = if words.is_empty() { status } else { format!("{status}: {words}") };
+    let detail = with_way_past(detail, answer.retry_after);
     CallError::Away { reason, detail, retry_after: answer.retry_after }
 }
 
 fn redirect(answer: &Answer) -> CallError {
-    let host = answer.location.as_deref().unwrap_or("nowhere");
     let status = name(answer.status);
-    away(AwayReason::NotCm, cm::plain(&format!("{status}: the server redirects to {host}")))
+    let detail = match &answer.location {
+        Some(host) => format!("{status}: the server redirects to {host}"),
+        None => format!("{status}, and not where to"),
+    };
+    away(AwayReason::NotCm, cm::plain(&detail))
 }
 
 fn failed(answer: &Answer) -> CallError {
     let (detail, correlation_id) = told(answer);
     let (http_status, retry_after) = (answer.status, answer.retry_after);
+    let detail = with_way_past(detail, retry_after);
     CallError::Failed { http_status, detail, correlation_id, retry_after }
 }
 
@@ -146,8 +168,16 @@ fn refused(answer: &Answer) -> CallError {
 
 /// CM's own words, or the status where it has none; and the id that they name.
 fn told(answer: &Answer) -> (String, Option<String>) {
-    let cm::Complaint { words, correlation_id } = cm::complaint(&answer.body);
+    let cm::Complaint { words, correlation_id } = words(answer);
     (if words.is_empty() { name(answer.status) } else { words }, correlation_id)
+}
+
+/// The words of an answer; of a compressed one, that it is compressed.
+fn words(answer: &Answer) -> cm::Complaint {
+    match &answer.coding {
+        Some(coding) => cm::Complaint { words: encoding::complaint(coding), correlation_id: None },
+        None => cm::complaint(&answer.body),
+    }
 }
 
 /// `503 Service Unavailable`; only the number where it has no name.

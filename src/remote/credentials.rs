@@ -96,6 +96,13 @@ impl Credentials {
         }
     }
 
+    /// The next call asks for what it needs, whatever an issuer said of waiting.
+    pub(super) fn hurry(&self) {
+        if let Self::OAuth2(source) = self {
+            source.hurry();
+        }
+    }
+
     /// How it stands with them, for people.
     pub(super) fn view(&self) -> CredentialsView {
         let method = match self {

@@ -13,6 +13,7 @@ use super::call::Call;
 use super::classify::{Answer, End, classify, misread};
 use super::cookies::Jar;
 use super::credentials::{Credentials, Next, Pass, Welcome};
+use super::encoding;
 use super::outbound::Outbound;
 use super::retry_after::{date, retry_after};
 use super::setup::{self, Clients, SetupError};
@@ -76,6 +77,11 @@ impl Http {
     /// Gets what a call would show, and shows it to nobody.
     pub(super) async fn prepare(&self) -> Result<(), CallError> {
         self.credentials.pass(Instant::now() + self.caller.timeout).await.map(drop)
+    }
+
+    /// The next call asks for the credentials it needs, whatever an issuer said of waiting.
+    pub(super) fn hurry(&self) {
+        self.credentials.hurry();
     }
 
     /// How it stands with the credentials.
@@ -209,9 +215,12 @@ impl Caller {
         let retry_after = retry_after(headers, Timestamp::now());
         let html = text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.contains("html"));
         let location = text(headers, &LOCATION).map(|to| self.host_of(to));
+        let announced = encoding::announced(headers);
         let (body, end) = self.body(response, asked).await;
+        let coding = announced.filter(|_| !body.is_empty());
+        let coding = coding.or_else(|| encoding::found(&body).map(str::to_owned));
         let shown = self.outbound.shown();
-        let mut answer = Answer { status, retry_after, location, html, shown, body, end };
+        let mut answer = Answer { status, retry_after, location, html, coding, shown, body, end };
         if let Some(sent) = sent.filter(|_| answer.is_for_people()) {
             sent.hide_in(&mut answer.body);
         }

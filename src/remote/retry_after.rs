@@ -6,10 +6,24 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
-/// The longest wait that is obeyed: a longer one is a mistake, or the server's last word.
-const LONGEST: Duration = Duration::from_hours(24);
+/// The longest wait that is obeyed: one answer must not stop a station for longer.
+const LONGEST: Duration = Duration::from_hours(1);
 
-/// How long the server asks to wait, at most a day; `None` where it does not say so readably.
+/// The shortest wait of which a message names the way past it.
+const WORTH_NAMING: Duration = Duration::from_mins(1);
+
+/// A message about an answer that asks for a long wait, with the command that does not wait.
+pub(super) fn with_way_past(detail: String, wait: Option<Duration>) -> String {
+    match wait.filter(|wait| *wait >= WORTH_NAMING) {
+        Some(wait) => {
+            let wait = humantime::format_duration(Duration::from_secs(wait.as_secs()));
+            format!("{detail}; asked to wait {wait}: `cardbridge outbox retry ID` does not wait")
+        }
+        None => detail,
+    }
+}
+
+/// How long the server asks to wait, at most an hour; `None` where it does not say so readably.
 ///
 /// A date is taken by the server's own clock, where the answer tells what that shows.
 pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
@@ -55,18 +69,21 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_obeyed_up_to_a_day() {
+    fn seconds_are_obeyed_up_to_an_hour() {
         assert_eq!(wait("0", None), Some(0));
         assert_eq!(wait(" 120 ", None), Some(120));
-        assert_eq!(wait("86401", None), Some(86_400));
-        assert_eq!(wait("99999999999999999999999", None), Some(86_400));
+        assert_eq!(wait("3600", None), Some(3600));
+        for long in ["3601", "86400", "31536000", "18446744073709551616", &"9".repeat(300)] {
+            assert_eq!(wait(long, None), Some(3600), "{long}");
+        }
     }
 
     #[test]
-    fn a_date_is_obeyed_up_to_a_day_and_a_past_one_means_now() {
+    fn a_date_is_obeyed_up_to_an_hour_and_a_past_one_means_now() {
         assert_eq!(wait("Sun, 01 Mar 2026 12:01:30 GMT", None), Some(90));
         assert_eq!(wait("Sun, 01 Mar 2026 11:00:00 GMT", None), Some(0));
-        assert_eq!(wait("Mon, 01 Mar 2027 12:00:00 GMT", None), Some(86_400));
+        assert_eq!(wait("Mon, 01 Mar 2027 12:00:00 GMT", None), Some(3600));
+        assert_eq!(wait("Thu, 31 Dec 9998 23:59:59 GMT", None), Some(3600));
     }
 
     #[test]
@@ -74,6 +91,15 @@ mod tests {
         let served = Some("Sun, 01 Mar 2026 13:00:00 GMT");
         assert_eq!(wait("Sun, 01 Mar 2026 13:00:10 GMT", served), Some(10));
         assert_eq!(wait("Sun, 01 Mar 2026 12:00:10 GMT", Some("today")), Some(10));
+    }
+
+    #[test]
+    fn a_long_wait_is_told_with_the_command_that_does_not_wait() {
+        let told = |seconds| with_way_past("503".to_owned(), Some(Duration::from_secs(seconds)));
+        assert_eq!(told(59), "503");
+        assert_eq!(with_way_past("503".to_owned(), None), "503");
+        let words = "503; asked to wait 1h: `cardbridge outbox retry ID` does not wait";
+        assert_eq!(told(3600), words);
     }
 
     #[test]

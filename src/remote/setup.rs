@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, Url, redirect, retry};
 use rustls::server::VerifierBuilderError;
 
@@ -161,6 +161,8 @@ impl<'a> Clients<'a> {
 fn builder(connect_timeout: Duration) -> ClientBuilder {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    // Without it, a proxy may choose any coding (RFC 9110 section 12.5.3).
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     Client::builder()
         .user_agent(concat!("cardbridge/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)

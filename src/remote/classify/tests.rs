@@ -12,6 +12,7 @@ fn answer(status: u16, body: &str) -> Answer {
         retry_after: Some(Duration::from_secs(7)),
         location: None,
         html: body.starts_with('<'),
+        coding: None,
         shown: Shown::None,
         body: body.as_bytes().to_vec(),
         end: End::Whole,
@@ -115,7 +116,7 @@ fn a_page_in_place_of_cms_words_is_no_refusal_yet() {
 
 #[test]
 fn a_redirect_is_told_and_not_believed() {
-    for status in [301, 302, 303, 304, 307, 308] {
+    for status in [300, 301, 302, 303, 304, 305, 307, 308] {
         let mut answer = answer(status, "");
         answer.location = Some("login.example.com".to_owned());
         let CallError::Away { reason, detail, .. } = classify(answer).unwrap_err() else {
@@ -123,6 +124,8 @@ fn a_redirect_is_told_and_not_believed() {
         };
         assert_eq!(reason, AwayReason::NotCm);
         assert!(detail.ends_with("the server redirects to login.example.com"), "{detail}");
+        let nowhere = error(status, "");
+        assert!(nowhere.detail().ends_with("and not where to"), "{nowhere:?}");
     }
 }
 
@@ -146,6 +149,51 @@ fn a_good_status_without_a_whole_body_is_no_answer() {
     let mut empty = answer(200, "\r\n");
     empty.html = true;
     assert_away(classify(empty).unwrap_err(), AwayReason::NotCm, "the answer is an empty page");
+    let part = "206 Partial Content: []";
+    assert_away(error(206, "[]"), AwayReason::NotCm, part);
+}
+
+#[test]
+fn an_answer_without_content_is_no_page_whatever_type_it_names() {
+    for status in [204, 205] {
+        let none = Answer { html: true, ..answer(status, "") };
+        assert_eq!(classify(none).unwrap(), b"", "{status}");
+    }
+    for status in [200, 201, 202, 203] {
+        let page = Answer { html: true, ..answer(status, "") };
+        let words = "the answer is an empty page";
+        assert_away(classify(page).unwrap_err(), AwayReason::NotCm, words);
+    }
+}
+
+#[test]
+fn a_compressed_answer_is_named_with_its_coding_and_never_quoted() {
+    for coding in ["gzip", "br", "x-gzip", "unknown"] {
+        let compressed = |status| Answer {
+            coding: Some(coding.to_owned()),
+            ..answer(status, "\u{1f}garbled http error 400. too long")
+        };
+        for status in [200, 201, 401, 403, 400, 404, 409, 500, 502, 503] {
+            let error = classify(compressed(status)).unwrap_err();
+            let detail = error.detail();
+            assert!(detail.contains(&format!("compressed ({coding})")), "{detail}");
+            assert!(!detail.contains("garbled"), "{detail}");
+            // What cannot be read is nobody's no to this card.
+            assert!(!matches!(error, CallError::Refused { .. }), "{status}: {error:?}");
+            if status == 200 {
+                assert_eq!(error.away(), Some(AwayReason::NotCm));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wait_of_a_minute_and_more_is_told_with_the_way_past_it() {
+    for status in [500, 502, 503, 429, 404] {
+        let long = Answer { retry_after: Some(Duration::from_hours(1)), ..answer(status, "") };
+        let error = classify(long).unwrap_err();
+        assert!(error.detail().contains("`cardbridge outbox retry ID`"), "{error:?}");
+    }
 }
 
 #[test]

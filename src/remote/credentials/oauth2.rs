@@ -50,6 +50,11 @@ impl TokenSource {
         self.source.token(deadline).await
     }
 
+    /// The next call asks for a token, whatever the endpoint said of waiting.
+    pub(super) fn hurry(&self) {
+        self.source.hurry();
+    }
+
     /// A token that CM refuses may have been taken back; a fresh one that it refuses was issued for
     /// somebody or something else.
     pub(super) fn after(&self, pass: &Pass, welcome: &Welcome) -> Next {

@@ -17,6 +17,50 @@ async fn a_request_to_come_back_later_is_obeyed() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_compresses_all_the_same_is_named_and_not_quoted() {
+    // Real gzip of `{"Uuid":""}`, an empty brotli stream, and an empty zlib stream.
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xabV\n-\xcdLQ\xb2RR\xaa\x05\0";
+    for (headers, body, coding) in [
+        ("Content-Encoding: gzip\r\n", &gzip[..], "(gzip)"),
+        ("Content-Encoding: x-gzip\r\nContent-Type: application/json\r\n", gzip, "(x-gzip)"),
+        ("", gzip, "(gzip)"),
+        ("Content-Encoding: BR\r\n", b"\x0b\x05\x80hello\x03", "(br)"),
+        ("", b"\x78\x9c\x03\0\0\0\0\x01", "(deflate)"),
+    ] {
+        for status in [OK, "403 Forbidden", "503 Service Unavailable"] {
+            let mut bytes = answer(status, headers, "");
+            let head = format!("Content-Length: {}", body.len());
+            let text = String::from_utf8(bytes).unwrap().replace("Content-Length: 0", &head);
+            bytes = [text.as_bytes(), body].concat();
+            let server = Server::start(move |_| Reply::Answer(bytes.clone()));
+            for error in [
+                remote(&server).record(record_id()).await.unwrap_err(),
+                remote(&server).open_requests().await.unwrap_err(),
+            ] {
+                assert!(error.detail().contains(coding), "{error:?}");
+                assert!(error.detail().is_ascii(), "{error:?}");
+                assert!(!matches!(error, CallError::Refused { .. }), "{error:?}");
+            }
+            assert!(
+                server
+                    .seen()
+                    .iter()
+                    .all(|seen| { seen.headers.contains(&"accept-encoding: identity".to_owned()) })
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_204_is_no_page_whatever_type_it_names() {
+    let html = "Content-Type: text/html; charset=utf-8\r\n";
+    let (_server, remote) = world(move || Reply::Answer(answer("204 No Content", html, "")));
+    assert_eq!(remote.set_status(&decision()).await, Ok(PutAnswer::Unconfirmed));
+    let found = remote.lookup(&identity()).await.unwrap();
+    assert_eq!(found, Found { records: None, requests: Vec::new() });
+}
+
+#[tokio::test]
 async fn a_token_that_the_server_sends_back_is_not_told() {
     let token_file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token_file.path(), "s3cr+t/x").unwrap();

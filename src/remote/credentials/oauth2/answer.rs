@@ -12,6 +12,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::super::super::classify::{Answer, End};
+use super::super::super::encoding;
 use super::super::super::secret::Secret;
 use crate::wire::cm;
 
@@ -92,8 +93,12 @@ const REMEDIES: &[(&str, &str)] = &[
 
 /// What an answer means. `said` is what was sent and must not come back in words.
 pub(super) fn judge(answer: Answer, said: &[Secret]) -> Result<Grant, Denial> {
-    let Answer { status, location, body, end, .. } = answer;
+    let Answer { status, location, body, end, coding, .. } = answer;
     let body = Zeroizing::new(body);
+    if let Some(coding) = coding {
+        let what = format!("answers {}: {}", name(status), encoding::complaint(&coding));
+        return Err(denial(what, ADDRESS));
+    }
     match status {
         200..=299 => match end {
             End::Whole => grant(&body, said),

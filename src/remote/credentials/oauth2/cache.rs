@@ -127,6 +127,13 @@ impl Cache {
         self.trouble = Some(Trouble { words, until: now + wait, delay, stamps });
     }
 
+    /// An operator does not wait for the time that the endpoint asked for.
+    pub(super) const fn hurry(&mut self, now: Instant) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.until = now;
+        }
+    }
+
     /// CM refused the token of this header. A server that refuses every token costs a request at
     /// growing distances, and not one a call.
     pub(super) fn refused(&mut self, header: &HeaderValue, now: Instant) -> Refused {

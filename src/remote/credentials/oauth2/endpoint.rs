@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::super::super::classify::Answer;
 use super::super::super::file::{self, Stamp};
 use super::super::super::http::{Asked, Caller};
+use super::super::super::retry_after::with_way_past;
 use super::super::super::secret::{Secret, form_encode};
 use super::super::super::setup::{Clients, SetupError};
 use super::super::super::{ClientCertificate, OAuth2, Options, Proof};
@@ -204,6 +205,7 @@ impl Issuer for Endpoint {
             Err(Denial { what, remedy }) => {
                 let said = [vec![format!("it {what}")], hints, vec![remedy.to_owned()]].concat();
                 let words = format!("{} (client-request-id {id})", said.join("; "));
+                let words = with_way_past(words, retry_after);
                 Err(Failure { retry_after, ..self.failure(words, true) })
             }
         }

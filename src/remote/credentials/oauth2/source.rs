@@ -86,6 +86,11 @@ impl<I: Issuer> Source<I> {
             .unwrap_or_else(|| Err(self.none("the request for one was given up")))
     }
 
+    /// The next call asks for a token, whatever the issuer said of waiting.
+    pub(super) fn hurry(&self) {
+        self.shared.state().cache.hurry(Instant::now());
+    }
+
     /// CM refused the token of this header.
     pub(super) fn refused(&self, header: &HeaderValue) -> Refused {
         self.shared.state().cache.refused(header, Instant::now())

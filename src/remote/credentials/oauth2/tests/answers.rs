@@ -12,6 +12,7 @@ use crate::remote::secret::Secret;
 fn answer(status: u16, body: &str) -> Answer {
     Answer {
         status,
+        coding: None,
         retry_after: None,
         location: None,
         html: false,

@@ -233,6 +233,17 @@ async fn an_endpoint_that_says_when_to_come_back_is_not_asked_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operator_does_not_wait_for_what_the_endpoint_said() {
+    let source = source(3600 * SECOND, Duration::ZERO);
+    fails(&source, Some(Failure { retry_after: Some(3600 * SECOND), ..down() }));
+    assert_none(token(&source).await, "it is down");
+    fails(&source, None);
+    assert_none(token(&source).await, "it is down");
+    source.hurry();
+    assert_eq!(token(&source).await.unwrap(), "Bearer 2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_secret_is_tried_at_once() {
     let source = source(3600 * SECOND, Duration::ZERO);
     fails(&source, Some(down()));

@@ -221,7 +221,11 @@ impl App {
 
     /// Ends the edges. What is in flight is on disk and goes on at the next start.
     fn stop(self) {
-        let Self { engine, readers, outbox, .. } = self;
+        let Self { mut engine, readers, outbox, .. } = self;
+        for line in engine.take_unwritten_counts(now()) {
+            // Whether it is on disk nobody can act on any more; closing waits for it.
+            drop(outbox.note(line));
+        }
         drop(engine);
         readers.stop();
         outbox.close();

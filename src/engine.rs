@@ -7,6 +7,7 @@
 //! - `desk` follows readers and cards up to an identity.
 //! - `intake` brings an identity into the outbox; from there on it is an entry.
 //! - `queue` brings entries to their outcome, a step at a time.
+//! - `notes` keeps cards that cannot be identified from filling the audit trail.
 //! - `link` knows whether CM is away, and who may knock.
 //!
 //! What must never happen, and how it is kept from happening:
@@ -37,6 +38,7 @@ mod effect;
 mod event;
 mod intake;
 mod link;
+mod notes;
 mod queue;
 
 pub use backoff::Retry;
@@ -113,6 +115,7 @@ pub struct Engine {
     intake: intake::Intake,
     queue: queue::Queue,
     link: link::Link,
+    notes: notes::Notes,
     random: fastrand::Rng,
     effects: VecDeque<Effect>,
     latest: VecDeque<AuditLine>,
@@ -131,6 +134,7 @@ impl Engine {
             intake: intake::Intake::default(),
             queue: queue::Queue::new(restored.entries, now),
             link: link::Link::default(),
+            notes: notes::Notes::default(),
             random: fastrand::Rng::with_seed(seed),
             effects: VecDeque::new(),
             latest: restored.latest.into(),
@@ -182,6 +186,7 @@ impl Engine {
         self.abandon_slow_probes(now);
         self.read_busy_again(now);
         self.let_go_due(now);
+        self.note_due_counts(now);
         self.advance(now);
     }
 
@@ -193,7 +198,8 @@ impl Engine {
     /// When [`Engine::handle_timeout`] has something to do, if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.desk.next_deadline(), self.intake.next_deadline(), self.next_start()]
+        let notes = self.notes.next_deadline();
+        [self.desk.next_deadline(), self.intake.next_deadline(), self.next_start(), notes]
             .into_iter()
             .flatten()
             .min()

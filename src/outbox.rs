@@ -9,7 +9,8 @@
 //! | what | limit | beyond it |
 //! |---|---|---|
 //! | entries, waiting and parked | `max_entries` (default 100,000) | [`StoreError::Full`], nothing stored |
-//! | file, for what is new | `max_entries` × 2 KiB + 1 GiB | the same; settling goes on |
+//! | notes: audit lines that end no entry | 65,536 | the same for notes; entries go on |
+//! | file, for what is new | `max_entries` × 2 KiB + 1 GiB + notes × 2 KiB | nothing stored; settling goes on |
 //! | file, in all | that + `max_entries` × 2 KiB + 1 MiB | the same, for every command |
 //! | commands that wait | 1,024 | [`StoreError::Busy`] |
 //! | waiting for somebody else's lock | 1 s | [`StoreError::Busy`] |
@@ -18,8 +19,8 @@
 //! | SQLite's cache | 256 KiB | – |
 //! | processes | 1, and any number that only look | [`OpenError::InUse`] |
 //!
-//! An audit line takes about 1 KiB. When the trail has used its 1 GiB (about a million cards), the
-//! outbox is full until lines are pruned: what is pruned makes room in the file.
+//! An audit line takes about 1 KiB. When the outcomes in the trail have used its 1 GiB (about a
+//! million cards), the outbox is full until lines are pruned: what is pruned makes room in the file.
 //!
 //! # Layout, version 2
 //!
@@ -83,6 +84,7 @@ mod chain;
 mod error;
 mod file;
 mod mend;
+mod notes;
 mod presence;
 mod prune;
 mod read_only;

@@ -13,7 +13,7 @@ use crate::domain::{
     Settlement, Stage,
 };
 use crate::engine::{Effect, Event, NewEntry, StoreFailure};
-use crate::outbox::{Append, StoreError};
+use crate::outbox::{Append, Shortage, StoreError};
 use crate::telemetry::Chain;
 
 impl App {
@@ -139,9 +139,12 @@ impl App {
     }
 }
 
-/// Whether something that nothing else waits for is on disk; told where it is not.
+/// Whether something that nothing else waits for is on disk; told where it is not. That there is no
+/// room for notes the outbox logs itself, not for each.
 fn noted(result: &Result<(), StoreError>) -> bool {
-    if let Err(error) = result {
+    if let Err(error) = result
+        && !matches!(error, StoreError::Full(Shortage::Notes))
+    {
         tracing::error!(error = %Chain(error), "Outbox did not take a note");
     }
     result.is_ok()

@@ -15,7 +15,7 @@ use super::exit::{Exit, Failure};
 use crate::domain::AuditLine;
 
 /// The columns: the names of the line's fields.
-const COLUMNS: [&str; 28] = [
+const COLUMNS: [&str; 31] = [
     "at",
     "station",
     "kind",
@@ -44,6 +44,9 @@ const COLUMNS: [&str; 28] = [
     "attempts",
     "duration_ms",
     "by",
+    "count",
+    "first_seen_at",
+    "last_seen_at",
 ];
 
 /// The first record: the names of the columns.
@@ -141,7 +144,8 @@ mod tests {
             duration: Duration::from_millis(1500),
             by: Some("uid 0".to_owned()),
         };
-        let line = AuditLine::settled("desk-3", EntryId::new(1), &draft, &end);
+        let line =
+            AuditLine::settled("desk-3", EntryId::new(1), &draft, &end).repeated(at, 3, (at, at));
         let inventory = serde_json::from_value(serde_json::json!({ "iccsn": "a,b" }));
         AuditLine { inventory: inventory.unwrap(), ..line }
     }

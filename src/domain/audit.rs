@@ -21,6 +21,8 @@ pub enum AuditKind {
     Act,
     /// The outbox was damaged, and the trail goes on in a new file.
     Break,
+    /// The trail has no room for lines that end no entry, or has it again.
+    Notes,
 }
 
 /// One line of the audit trail. Its JSON is the public form; times are RFC 3339 in UTC.
@@ -100,6 +102,16 @@ pub struct AuditLine {
     /// The person, for an act and for an outcome that a person chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// How many failures alike the line counts that have no line of their own; absent: it is about
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// When the first of them was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen_at: Option<Timestamp>,
+    /// When the last of them was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<Timestamp>,
 }
 
 impl AuditLine {
@@ -147,6 +159,9 @@ impl AuditLine {
             attempts: end.attempts,
             duration_ms: u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX),
             by: end.by.clone(),
+            count: None,
+            first_seen_at: None,
+            last_seen_at: None,
         }
     }
 
@@ -188,6 +203,29 @@ impl AuditLine {
             attempts: 0,
             duration_ms: 0,
             by: None,
+            count: None,
+            first_seen_at: None,
+            last_seen_at: None,
+        }
+    }
+
+    /// The line for more failures like this one, all of which it counts.
+    #[must_use]
+    pub fn repeated(
+        self,
+        at: Timestamp,
+        count: u64,
+        (first, last): (Timestamp, Timestamp),
+    ) -> Self {
+        let times = if count == 1 { "time" } else { "times" };
+        Self {
+            at,
+            seen_at: last,
+            detail: format!("{count} more {times}: {}", self.detail),
+            count: Some(count),
+            first_seen_at: Some(first),
+            last_seen_at: Some(last),
+            ..self
         }
     }
 
@@ -200,6 +238,39 @@ impl AuditLine {
             outcome: "outbox-damaged".to_owned(),
             reason: None,
             ..Self::not_identified(station, (&"".into(), ""), None, at, &nowhere)
+        }
+    }
+
+    /// The line after which none is written that ends no entry, until some were pruned.
+    #[must_use]
+    pub fn notes_stopped(station: &str, at: Timestamp) -> Self {
+        let detail = "the audit trail has no room for more notes: cards that cannot be identified \
+                      are not audited until old lines were pruned; entries are";
+        Self::of_notes("notes-stopped", station, at, detail.to_owned())
+    }
+
+    /// The line of so many lines that had no room, due between these moments.
+    #[must_use]
+    pub fn notes_resumed(
+        station: &str,
+        at: Timestamp,
+        refused: u64,
+        (first, last): (Timestamp, Timestamp),
+    ) -> Self {
+        let detail = format!("{refused} notes had no room in the audit trail");
+        Self {
+            count: Some(refused),
+            first_seen_at: Some(first),
+            last_seen_at: Some(last),
+            ..Self::of_notes("notes-resumed", station, at, detail)
+        }
+    }
+
+    fn of_notes(outcome: &str, station: &str, at: Timestamp, detail: String) -> Self {
+        Self {
+            kind: AuditKind::Notes,
+            outcome: outcome.to_owned(),
+            ..Self::broken(station, at, detail)
         }
     }
 

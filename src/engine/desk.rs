@@ -15,7 +15,7 @@ use settling::Departed;
 
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
-    Atr, AuditLine, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
+    Atr, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
     NotIdentifiedReason, Place, ReaderAttributes, ReaderName, ReaderRules, ReaderView, ServiceView,
     Stay, Trigger,
 };
@@ -481,9 +481,7 @@ impl Engine {
         why: &NotIdentified,
         now: Now,
     ) {
-        let at = (reader, place.label.as_str());
-        let line = AuditLine::not_identified(&self.policy.station, at, atr, now.wall, why);
-        self.effects.push_back(Effect::Note(line));
+        self.note_failure((reader, place.label.as_str()), atr, why, now);
     }
 }
 

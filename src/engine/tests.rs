@@ -9,6 +9,7 @@ mod counting;
 mod crashes;
 mod described;
 mod knocks;
+mod notes;
 mod outages;
 mod outcomes;
 mod people;

@@ -154,6 +154,9 @@ pub enum Shortage {
     /// The file is as large as it may be, until the audit trail is pruned.
     #[error("its file is as large as it may be")]
     Budget,
+    /// There are as many audit lines that end no entry as there may be, until some are pruned.
+    #[error("its audit trail has as many notes as it may have")]
+    Notes,
     /// The disk is full.
     #[error("the disk is full")]
     Disk,

@@ -11,6 +11,7 @@ use super::budget::Budget;
 use super::chain::End;
 use super::error::{OpenError, Shortage, StoreError};
 use super::file::{self, Lock};
+use super::notes::Notes;
 use super::presence::Presence;
 use super::row::{self, Damage};
 use super::trail::{self, AuditFilter, AuditPage};
@@ -27,6 +28,7 @@ pub(super) struct Store {
     presence: Presence,
     station: String,
     budget: Budget,
+    notes: Notes,
     /// How many rows `entry` has, so that nobody counts 100,000 of them for each card.
     entries: usize,
     /// The last field: let go only after the connection is.
@@ -65,6 +67,7 @@ impl Store {
             presence: file::presence(&path, made, &lock)?,
             station: options.station,
             budget,
+            notes: Notes::default(),
             entries: entries as usize,
             _lock: lock,
         };
@@ -89,7 +92,7 @@ impl Store {
         if left >= self.budget.max_entries {
             return Err(StoreError::Full(Shortage::Entries));
         }
-        self.budget.allow(&tx)?;
+        self.budget.allow(&tx, self.notes.count(&tx))?;
 
         let id = EntryId::new(next_number(&tx)?);
         let Append { draft, stage, .. } = append;
@@ -154,7 +157,7 @@ impl Store {
         if !is_parked(&entry.stage) {
             return Err(StoreError::Conflict(id));
         }
-        self.budget.allow(&tx)?;
+        self.budget.allow(&tx, self.notes.count(&tx))?;
         let stage = Stage::waiting(entry.stage.sent().cloned());
         row::update_entry(&tx, &Entry { stage, ..entry })?;
         chain::append(&tx, act)?;
@@ -164,9 +167,10 @@ impl Store {
     /// Adds a line that ends no entry.
     pub(super) fn note(&mut self, line: &AuditLine) -> Result<(), StoreError> {
         let tx = begin(&mut self.conn, &self.presence)?;
-        self.budget.allow(&tx)?;
-        chain::append(&tx, line)?;
-        Ok(tx.commit()?)
+        let added = self.notes.append(&tx, line, self.budget.max_notes)?;
+        tx.commit()?;
+        self.notes.added(added, self.budget.max_notes);
+        Ok(())
     }
 
     /// Forgets the oldest audit lines that are older than `keep`, some at a time, and tells how
@@ -175,6 +179,7 @@ impl Store {
         let tx = begin(&mut self.conn, &self.presence)?;
         let pruned = prune::batch(&tx, keep, now, prune::BATCH)?;
         tx.commit()?;
+        self.notes.forget_count();
         Ok(pruned)
     }
 

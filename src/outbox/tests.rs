@@ -6,6 +6,7 @@ mod fixture;
 mod limits;
 mod looking;
 mod mending;
+mod notes;
 mod opening;
 mod presence;
 mod queue;

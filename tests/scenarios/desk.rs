@@ -24,7 +24,7 @@ use std::time::Instant;
 use cardbridge_harness::cards::{GidsCard, InsertedCard};
 use cardbridge_harness::pcscd::{Double, Fake, Request};
 use cardbridge_harness::process::Process;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 

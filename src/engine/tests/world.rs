@@ -351,7 +351,7 @@ impl World {
         self.inbox.push((self.now.mono + after, self.posted, event));
     }
 
-    fn perform_all(&mut self) {
+    pub(in crate::engine) fn perform_all(&mut self) {
         self.bounded();
         while let Some(effect) = self.engine.poll_effect() {
             if matches!(effect, Effect::Describe { .. }) {

@@ -326,3 +326,25 @@ fn only_reading_commands_reach_any_card_and_it_is_left_as_found() {
     }
     world.finish().unwrap();
 }
+
+#[test]
+fn card_that_fails_again_and_again_is_counted_in_one_line_and_no_count_is_lost_by_a_stop() {
+    let Some(world) = ifd() else { return };
+    let mut world = world.start().unwrap();
+    for _ in 0..34 {
+        let mut card = world.insert(0, PlainCard::new(T0_ATR)).unwrap();
+        wait_card(&world, 0, "not-identified");
+        card.eject();
+        wait_card(&world, 0, "empty");
+    }
+    world.stop_daemon().unwrap();
+    let audit = world.audit().unwrap();
+    assert_eq!(audit.len(), 31, "{audit:#?}");
+    let last = &audit[30];
+    assert_eq!((&last["count"], &last["reason"]), (&json!(4), &json!("unknown-family")), "{last}");
+    let time = |key: &str| last[key].as_str().unwrap().to_owned();
+    assert!(time("first_seen_at") < time("last_seen_at"), "{last}");
+    assert!(time("last_seen_at") <= time("at"), "{last}");
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
+    world.finish().unwrap();
+}

@@ -158,7 +158,7 @@ impl World {
             self.disk.appended.values().map(|draft| number_of(&draft.identity)).collect();
         let (waiting, parked, busy) = engine.queue.sizes();
         let (readers, stays) = engine.desk.sizes();
-        let held = waiting + parked + engine.intake.size() + readers;
+        let held = waiting + parked + engine.intake.size() + readers + engine.notes.size();
         let story = || self.story();
         assert!(waiting + parked <= PER_CARD * cards.len(), "entries: {}", story());
         assert!(busy <= cards.len(), "cards in hand: {}", story());

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 const MAX_LEN: usize = 33;
 
 /// The answer-to-reset of a card, 2 to 33 bytes; its text is lower-case hex.
+///
+/// An ATR says itself how long it is, and bytes after its end are no part of it. pcscd 1.9.9 at times
+/// gives the length of its buffer, and what the buffer holds. So zeros after the end are left out,
+/// and whatever follows the end of one that fills the buffer.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Atr(Vec<u8>);
@@ -37,12 +41,52 @@ impl TryFrom<&[u8]> for Atr {
 
     fn try_from(bytes: &[u8]) -> Result<Self, ParseAtrError> {
         if (2..=MAX_LEN).contains(&bytes.len()) {
-            Ok(Self(bytes.to_vec()))
+            Ok(Self(without_padding(bytes).to_vec()))
         } else {
             Err(ParseAtrError::Length(bytes.len()))
         }
     }
 }
+
+/// The bytes up to the end that they give themselves, where what follows is a buffer's.
+fn without_padding(bytes: &[u8]) -> &[u8] {
+    let Some((atr, after)) = length(bytes).and_then(|length| bytes.split_at_checked(length)) else {
+        return bytes;
+    };
+    let is_buffer = bytes.len() == MAX_LEN || after.iter().all(|byte| *byte == 0);
+    if is_buffer { atr } else { bytes }
+}
+
+/// The length of an ATR by its own account (ISO 7816-3:2006 section 8.2): TS and T0, the interface
+/// bytes that T0 and each TD announce, the historical bytes, and TCK where a TD names another
+/// protocol than T=0. Nothing, where it begins as no ATR does or ends before that.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let [DIRECT | INVERSE, t0, ..] = *bytes else { return None };
+    let (mut announced, mut has_tck) = (t0, false);
+    let mut length = 2;
+    loop {
+        length += usize::try_from((announced & INTERFACE).count_ones()).ok()?;
+        if announced & TD == 0 {
+            break;
+        }
+        // TD is the last of the four.
+        announced = *bytes.get(length.checked_sub(1)?)?;
+        has_tck |= announced & PROTOCOL != 0;
+    }
+    length += usize::from(t0 & HISTORICAL) + usize::from(has_tck);
+    (length <= bytes.len()).then_some(length)
+}
+
+/// TS: the conventions by which a card sends bits.
+const DIRECT: u8 = 0x3B;
+const INVERSE: u8 = 0x3F;
+
+/// T0 and TD: which of TA, TB, TC and TD follow; in T0, the number of historical bytes; in TD, the
+/// protocol.
+const INTERFACE: u8 = 0xF0;
+const TD: u8 = 0x80;
+const HISTORICAL: u8 = 0x0F;
+const PROTOCOL: u8 = 0x0F;
 
 impl FromStr for Atr {
     type Err = ParseAtrError;
@@ -127,9 +171,75 @@ impl FromStr for AtrPattern {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SEED: &str = "3b8d0180fba000000397425446590301c8";
+
+    /// Whole ATRs: T=1 with TCK, T=0 alone, T=0 and T=1, T=1 and T=15, inverse, nothing but TS and T0.
+    const WHOLE: [&str; 6] = [
+        SEED,
+        "3b6500002063cb6800",
+        "3bf71100008131fe6543616e6f6b657999",
+        "3b8f8001804f0ca000000306030001000000006a",
+        "3f65000000000000ff",
+        "3b00",
+    ];
+
+    fn bytes_of(text: &str) -> Vec<u8> {
+        hex::decode(text).unwrap()
+    }
+
+    #[test]
+    fn a_buffer_is_cut_to_the_atr_in_it() {
+        for text in WHOLE {
+            let whole = bytes_of(text);
+            for length in whole.len()..=MAX_LEN {
+                let mut buffer = whole.clone();
+                buffer.resize(length, 0);
+                assert_eq!(Atr::try_from(buffer.as_slice()).unwrap().to_string(), text, "{length}");
+            }
+            let mut used = whole.clone();
+            used.resize(MAX_LEN, 0x90);
+            assert_eq!(Atr::try_from(used.as_slice()).unwrap().to_string(), text);
+            assert_eq!(hex::encode(&used).parse::<Atr>().unwrap().to_string(), text);
+            let stored = format!("\"{}\"", hex::encode(&used));
+            assert_eq!(serde_json::from_str::<Atr>(&stored).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_padding_stays() {
+        for text in ["3b0000aa", "3b8d0180fb0000", "000000", "3bff", "3c000000", "3b80800101ff"] {
+            assert_eq!(text.parse::<Atr>().unwrap().to_string(), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_is_done_once_and_leaves_a_beginning(
+            bytes in prop::collection::vec(any::<u8>(), 2..=MAX_LEN),
+        ) {
+            let atr = Atr::try_from(bytes.as_slice()).unwrap();
+            prop_assert!(bytes.starts_with(atr.as_bytes()));
+            prop_assert_eq!(&Atr::try_from(atr.as_bytes()).unwrap(), &atr);
+        }
+
+        #[test]
+        fn an_atr_is_the_same_whatever_zeros_follow(
+            t0 in any::<u8>(), rest in prop::collection::vec(any::<u8>(), MAX_LEN - 2),
+            zeros in 1_usize..MAX_LEN,
+        ) {
+            let bytes = [&[DIRECT, t0], rest.as_slice()].concat();
+            let Some(whole) = length(&bytes).and_then(|length| bytes.get(..length)) else {
+                return Ok(());
+            };
+            let mut padded = whole.to_vec();
+            padded.resize((whole.len() + zeros).min(MAX_LEN), 0);
+            prop_assert_eq!(Atr::try_from(padded.as_slice()).unwrap(), Atr(whole.to_vec()));
+        }
+    }
 
     #[test]
     fn text_is_lower_case_hex_whatever_the_case_read() {

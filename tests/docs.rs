@@ -6,7 +6,7 @@ use std::{fs, io};
 use cardbridge::config::{Fallback, Inputs, KEYS, Key, Source, parse};
 use cardbridge::domain::{
     AwayReason, CertificateFault, NotIdentifiedReason, Numbers, Outcome, ParkReason, ProxyFault,
-    TlsFault,
+    ReaderAttributes, ReaderMatch, TlsFault,
 };
 
 const OPERATIONS: &str = include_str!("../docs/operations.md");
@@ -169,6 +169,75 @@ fn the_examples_in_the_document_are_configurations() {
         seen += 1;
     }
     assert!(seen > 0);
+}
+
+/// Names as pcscd gives them, by what the manual may call the reader: the driver's name of the product,
+/// the interface, the serial number where the device has one, and two counters.
+const READERS: [(&str, &[&str]); 6] = [
+    (
+        "omnikey",
+        &[
+            "HID Global OMNIKEY 3x21 Smart Card Reader [OMNIKEY 3x21 Smart Card Reader] 00 00",
+            "HID Global OMNIKEY 5422 Smartcard Reader [OMNIKEY 5422CL Smartcard Reader] (KH05060028) 01 00",
+            "HID Global OMNIKEY 6121 Smart Card Reader 00 00",
+            "OMNIKEY AG CardMan 3121 00 00",
+            "OMNIKEY CardMan 5321 (0) 00 01",
+        ],
+    ),
+    ("acr39", &["ACS ACR39U ICC Reader 00 00", "ACS ACR39U 01 00"]),
+    ("identiv", &["Identiv uTrust 3700 F CL Reader [uTrust 3700 F CL Reader] (55041234) 00 00"]),
+    ("gemalto", &["Gemalto PC Twin Reader (E1A2B3C4) 00 00", "Gemalto USB Shell Token V2 00 00"]),
+    ("cherry", &["Cherry GmbH SmartTerminal ST-1144 [CCID] 00 00", "Cherry KC 1000 SC 00 00"]),
+    ("yubikey", &["Yubico YubiKey OTP+FIDO+CCID 00 00", "Yubico YubiKey CCID 00 00"]),
+];
+
+/// Every value of `reader[].match` in the examples of a text, but for the one that stands for all
+/// others.
+fn reader_globs(text: &str) -> Vec<String> {
+    let examples = text.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
+    let tables = examples.flat_map(|example| example.split("[[reader]]").skip(1));
+    let globs = tables.filter_map(|table| {
+        let line = table.lines().find(|line| line.starts_with("match = "))?;
+        line.split('"').nth(1).map(str::to_owned)
+    });
+    globs.filter(|glob| glob != "*").collect()
+}
+
+#[test]
+fn every_glob_over_readers_in_the_document_matches_readers_that_exist() {
+    let in_the_table = KEYS.iter().find(|key| key.path == "reader[].match").unwrap();
+    let mut globs = reader_globs(OPERATIONS);
+    globs.push(in_the_table.example.trim_matches('"').to_owned());
+    assert!(globs.len() > 1, "the document has no example");
+    for glob in globs.iter().filter(|glob| !glob.contains(':')) {
+        let product = glob.to_lowercase();
+        let (_, names) = READERS
+            .iter()
+            .find(|(product_line, _)| product.contains(product_line))
+            .unwrap_or_else(|| panic!("add the names of readers that {glob} is about"));
+        for name in *names {
+            let matches =
+                ReaderMatch::new(glob).matches(&(*name).into(), &ReaderAttributes::default());
+            assert!(matches, "{glob} leaves {name} out");
+        }
+    }
+}
+
+#[test]
+fn the_first_example_of_the_document_works_on_the_reader_that_it_names() {
+    let example = OPERATIONS.split("```toml\n").find(|block| block.contains("[[reader]]")).unwrap();
+    let text = example.split("```").next().unwrap().to_owned();
+    let source = Source { name: "docs/operations.md".to_owned(), text };
+    let sources = [source];
+    let inputs =
+        Inputs { sources: &sources, environment: &[], host_name: "desk-3", ..Inputs::default() };
+    let readers = parse(&inputs).expect("a configuration").settings.readers;
+    for (product_line, names) in READERS {
+        for name in names {
+            let place = readers.place(&(*name).into(), &ReaderAttributes::default());
+            assert_eq!(place.enabled, product_line == "omnikey", "{name}: {place:?}");
+        }
+    }
 }
 
 #[test]

@@ -114,5 +114,15 @@ fn reader_text(view: &ReaderView) -> String {
         CardView::NotIdentified { why, .. } => format!("not identified: {}", why.detail),
     };
     let about = attributes_text(&view.attributes);
-    format!("{label}{about}: {card}, since {}", time(view.since))
+    format!("{label}{about}: {}, since {}", in_place(view, card), time(view.since))
+}
+
+/// A card that is not worked on because its reader is switched off is no trouble of the card's.
+fn in_place(view: &ReaderView, card: String) -> String {
+    match &view.card {
+        _ if view.place.enabled => card,
+        CardView::Empty => "switched off".to_owned(),
+        CardView::Mute | CardView::NotIdentified { .. } => "switched off, with a card".to_owned(),
+        CardView::Reading { .. } | CardView::Identified { .. } => format!("switched off, {card}"),
+    }
 }

@@ -171,7 +171,7 @@ pub static KEYS: &[Key] = &[
     Key::new("card[].families", LIST, Unset, "What such a card is asked for instead of `cards.families`, in this order; the family of `id_rule` where only that is set.").shown(r#"["piv"]"#),
     Key::new("card[].id_rule", Text, Unset, "The one rule whose id counts for such a card, as `cardbridge read` names it; all of them where not set.").shown(r#""piv-guid-le""#),
 
-    Key::new("reader[].match", Text, Required, "Glob on the PC/SC name: `*` for any text, `?` for one character. On what the driver tells with `vendor:` or `serial:` in front.").shown(r#""*Omnikey*""#),
+    Key::new("reader[].match", Text, Required, "Glob on the PC/SC name: `*` for any text, `?` for one character, upper or lower case alike. On what the driver tells with `vendor:` or `serial:` in front.").shown(r#""*Omnikey*""#),
     Key::new("reader[].label", Text, Unset, "What people call the reader; its PC/SC name where not set.").shown(r#""Desk 3, left""#),
     Key::new("reader[].role", Text, Value(r#""desk""#), "A free word, for the rules."),
     Key::new("reader[].enabled", SWITCH, Value("true"), "Whether cards in it are looked at."),

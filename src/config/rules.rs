@@ -192,10 +192,14 @@ pub(super) fn refuse_twins(
 ) -> Result<(), Reported> {
     let text =
         |item: &Item| item.fields.get(path).and_then(|leaf| leaf.value.as_str()).map(str::to_owned);
+    // Globs and ATRs mean the same in upper and lower case; names of rules do not.
+    let folded = |item: &Item| {
+        text(item).map(|text| if path == "rule[].name" { text } else { text.to_lowercase() })
+    };
     let mut outcome = Ok(());
     for (index, item) in items.iter().enumerate() {
         let Some(value) = text(item) else { continue };
-        let twin = items.iter().take(index).find(|other| text(other).as_ref() == Some(&value));
+        let twin = items.iter().take(index).find(|other| folded(other) == folded(item));
         if let Some(twin) = twin {
             let what =
                 format!("{} is already {} in {}", quote(&value), twin.shown(path), twin.origin);

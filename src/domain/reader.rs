@@ -75,7 +75,8 @@ pub enum Departure {
     Unclear,
 }
 
-/// A glob over reader names: `*` for any text, `?` for one character, the rest literal.
+/// A glob over what a reader is called: `*` for any text, `?` for one character, the rest literal,
+/// in upper or lower case. Makers write their own names in both (Omnikey, OMNIKEY).
 ///
 /// Brackets are literal too: PC/SC names have them.
 #[derive(Clone, PartialEq)]
@@ -85,7 +86,7 @@ impl Glob {
     /// A glob from its text; every text is one.
     #[must_use]
     pub fn new(pattern: &str) -> Self {
-        Self(WildMatch::new(pattern))
+        Self(WildMatch::new_case_insensitive(pattern))
     }
 
     /// Whether the glob stands for this text.
@@ -134,10 +135,14 @@ impl ReaderMatch {
     /// `serial:3F0012*`. No PC/SC name begins like that.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        if let Some(pattern) = text.strip_prefix("vendor:") {
-            Self::Vendor(Glob::new(pattern))
-        } else if let Some(pattern) = text.strip_prefix("serial:") {
-            Self::Serial(Glob::new(pattern))
+        let after = |prefix: &str| {
+            let (begin, pattern) = text.split_at_checked(prefix.len())?;
+            begin.eq_ignore_ascii_case(prefix).then(|| Glob::new(pattern))
+        };
+        if let Some(glob) = after("vendor:") {
+            Self::Vendor(glob)
+        } else if let Some(glob) = after("serial:") {
+            Self::Serial(glob)
         } else {
             Self::Name(Glob::new(text))
         }
@@ -246,6 +251,21 @@ mod tests {
         let name = ReaderName::from("HID Omnikey 3121 [CCID Interface] (AB12) 00 00");
         assert!(Glob::new("*Omnikey*[CCID Interface]*").matches(name.as_str()));
         assert!(!Glob::new("*Omnikey*[XYZ]*").matches(name.as_str()));
+    }
+
+    #[test]
+    fn a_glob_ignores_case_in_names_vendors_and_serial_numbers() {
+        let name =
+            ReaderName::from("HID Global OMNIKEY 3x21 Smart Card Reader [Leseger\u{c4}t] 00 00");
+        let told = ReaderAttributes {
+            vendor: Some("HID Global".to_owned()),
+            serial: Some("OKCM0011ab".to_owned()),
+        };
+        let matches = |pattern: &str| ReaderMatch::new(pattern).matches(&name, &told);
+        assert!(matches("*Omnikey*") && matches("*omnikey*") && matches("*OmniKey*"));
+        assert!(matches("*leseger\u{e4}t*") && matches("*00 0?"));
+        assert!(matches("vendor:hid*") && matches("Serial:okcm0011AB"));
+        assert!(!matches("*omnikex*") && !matches("serial:okcm0011") && !matches("vendor:omnikey"));
     }
 
     #[test]

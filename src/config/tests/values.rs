@@ -105,6 +105,7 @@ fn values_that_make_no_sense_are_refused_with_a_remedy() {
     assert_snapshot!(line("[cm.auth]\nmethod = \"bearer\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is missing; write token_file = "/etc/cardbridge/cm-token" in [cm.auth]"#);
     assert_snapshot!(line("[cm.auth]\ntoken_file = \"t\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is of no use while cm.auth.method is "none"; write method = "bearer", or remove it"#);
     assert_snapshot!(line("[cm.auth]\nmethod = \"bearer\"\ntoken_file = \"../t\""), @"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is neither an absolute path nor the bare name of a credential; write the whole path from / on, or a name without / for a file in $CREDENTIALS_DIRECTORY");
+    assert_snapshot!(line("[[reader]]\nmatch = \"*Omnikey*\"\n[[reader]]\nmatch = \"*OMNIKEY*\""), @r#"/etc/cardbridge/cardbridge.toml: reader[2].match: "*OMNIKEY*" is already reader[1].match in /etc/cardbridge/cardbridge.toml; change one, only the first of them ever matches"#);
     assert_snapshot!(line("[[reader]]\nmatch = \"\""), @"/etc/cardbridge/cardbridge.toml: reader[1].match: is empty; write something there, or remove the key");
     assert_snapshot!(line("[reader]\nmatch = \"*\""), @"/etc/cardbridge/cardbridge.toml: reader: is a table, not a list of tables; write [[reader]]");
     assert_snapshot!(World::of("rule = []\nlog = 3\n[cm]\nurl = \"https://a\"").lines().join("\n"), @"

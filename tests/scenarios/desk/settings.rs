@@ -47,6 +47,42 @@ fn a_card_in_a_reader_that_is_switched_off_is_never_touched() {
 }
 
 #[test]
+fn a_glob_over_readers_ignores_case_and_status_says_which_are_switched_off() {
+    let Some(world) = world() else { return };
+    let rules = "[[reader]]\nmatch = \"*virtual PCD 1 00 00*\"\nlabel = \"Left\"\n\
+                 [[reader]]\nmatch = \"*\"\nenabled = false";
+    let world = world.config_extra(rules).start().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    let _off = world.insert(1, other()).unwrap();
+    wait_card(&world, 1, "not-identified");
+    let status = world.cli(&["status"]).unwrap().stdout;
+    assert!(status.contains("Virtual PCD 1 00 01: switched off, with a card"), "{status}");
+    assert_eq!(status.matches("switched off").count(), 1, "{status}");
+    world.finish().unwrap();
+}
+
+/// pcscd 1.9.9 at times gives the length of its buffer instead of the ATR's.
+#[test]
+fn an_atr_with_the_rest_of_its_buffer_is_the_atr() {
+    let Some(world) = world() else { return };
+    let world = world.config_set("cards.atr_mismatch", "\"refuse\"").start().unwrap();
+    let mut buffer = hex::decode(SEED_ATR).unwrap();
+    buffer.resize(33, 0);
+    let _card = world.insert(0, GidsCard::seed().with_atr(buffer)).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(wait_card(&world, 0, "identified")["atr"], SEED_ATR);
+    assert_eq!(column(&world, "atr"), [SEED_ATR]);
+    let read = world.cli(&["read", "--reader", &world.pcscd.reader_names()[0], "--json"]).unwrap();
+    let read = read.json().unwrap();
+    assert_eq!(
+        (&read["atr"], &read["atr_facts"]["odd"]),
+        (&SEED_ATR.into(), &Value::Array(vec![]))
+    );
+    world.finish().unwrap();
+}
+
+#[test]
 fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
     let rule = |name: &str, role: &str, set: &str| {
         format!(

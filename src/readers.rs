@@ -329,10 +329,7 @@ impl Readers {
     /// Blocks for that long at worst, when pcscd hangs; a few milliseconds otherwise.
     pub fn stop(mut self) {
         let deadline = Instant::now() + STOP_WITHIN;
-        for (probe, _) in self.probes.values() {
-            probe.halt();
-        }
-        self.monitor.halt();
+        self.halt_all();
         let mut ringing: Option<Worker> = None;
         while !self.monitor.has_ended() && Instant::now() < deadline {
             if ringing.as_ref().is_none_or(Worker::has_ended) {
@@ -340,15 +337,24 @@ impl Readers {
             }
             self.monitor.ends_within(CANCEL_EVERY);
         }
-        let left_behind = std::mem::take(&mut self.probes)
-            .into_values()
-            .filter(|(probe, _)| {
-                !probe.ends_within(deadline.saturating_duration_since(Instant::now()))
+        let probes = std::mem::take(&mut self.probes).into_values().map(|(probe, _)| probe);
+        let describing = std::mem::take(&mut self.describing).into_values().map(|(asks, _)| asks);
+        let left_behind = probes
+            .chain(describing)
+            .filter(|worker| {
+                !worker.ends_within(deadline.saturating_duration_since(Instant::now()))
             })
             .count();
         if left_behind > 0 || !self.monitor.has_ended() {
-            warn!(probes = left_behind, "pcscd or a card hangs, threads are left behind");
+            warn!(threads = left_behind, "pcscd or a card hangs, threads are left behind");
         }
+    }
+
+    /// Calls on every thread to end; those that were given up were called on before.
+    fn halt_all(&self) {
+        self.monitor.halt();
+        let probes = self.probes.values().map(|(probe, _)| probe);
+        probes.chain(self.describing.values().map(|(asks, _)| asks)).for_each(Worker::halt);
     }
 
     fn spawn_probe(
@@ -399,10 +405,7 @@ impl Readers {
 impl Drop for Readers {
     /// Tells every thread to end, and waits for none.
     fn drop(&mut self) {
-        self.monitor.halt();
-        for (probe, _) in self.probes.values() {
-            probe.halt();
-        }
+        self.halt_all();
     }
 }
 

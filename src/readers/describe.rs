@@ -34,7 +34,13 @@ const LATER: Duration = Duration::from_secs(5);
 #[must_use]
 pub fn attributes(reader: &ReaderName, patience: Duration) -> ReaderAttributes {
     let asked = reader.clone();
-    let ask = move || asked_within(&asked, RETRIES, thread::sleep);
+    let ask = move || {
+        let goes_by = |pause| {
+            thread::sleep(pause);
+            true
+        };
+        asked_within(&asked, RETRIES, &goes_by)
+    };
     within("reader-about", patience, ask).flatten().unwrap_or_default()
 }
 
@@ -46,36 +52,40 @@ pub(super) fn asked_until_told(
     halt: &Halt,
     goes_on: impl Fn() -> bool,
 ) -> Option<ReaderAttributes> {
-    let sleep = |pause| {
-        halt.wait(pause);
-    };
-    let mut told = asked_within(reader, RETRIES, sleep);
+    let goes_by = |pause| !halt.wait(pause);
+    let mut told = asked_within(reader, RETRIES, &goes_by);
     tried.call();
     while told.is_none() && !halt.wait(LATER) && goes_on() {
-        told = asked_within(reader, [], sleep);
+        told = asked_within(reader, [], &goes_by);
     }
     told
 }
 
-/// Asks the driver, and again after each pause where that went wrong. No card is spoken to.
+/// Asks the driver, and again after each pause that went by where that went wrong. No card is spoken
+/// to.
 fn asked_within(
     reader: &ReaderName,
     pauses: impl IntoIterator<Item = Duration>,
-    sleep: impl Fn(Duration),
+    goes_by: &impl Fn(Duration) -> bool,
 ) -> Option<ReaderAttributes> {
     let mut pauses = pauses.into_iter();
     loop {
-        match ask(reader) {
+        match ask(reader, goes_by) {
             Ok(attributes) => return Some(attributes),
             Err(error) => debug!(%reader, %error, "Reader could not be described"),
         }
-        sleep(pauses.next()?);
+        if !goes_by(pauses.next()?) {
+            return None;
+        }
     }
 }
 
 /// A connection to the reader itself would be in the way of whoever connects to a card in it: to
 /// them, pcscd says that the protocols do not match. So that is for a reader without a card.
-fn ask(reader: &ReaderName) -> Result<ReaderAttributes, Error> {
+fn ask(
+    reader: &ReaderName,
+    goes_by: &impl Fn(Duration) -> bool,
+) -> Result<ReaderAttributes, Error> {
     let link = Link::establish()?;
     let seen = wait::look_at(&link, reader)?;
     let has_card = matches!(seen.look.occupant, Occupant::Card(_));
@@ -86,17 +96,25 @@ fn ask(reader: &ReaderName) -> Result<ReaderAttributes, Error> {
     };
     let connection = link.connect(reader, mode, protocols)?;
     Ok(ReaderAttributes {
-        vendor: told(&connection, Attribute::VendorName)?,
-        serial: told(&connection, Attribute::VendorIfdSerialNo)?,
+        vendor: told(&connection, Attribute::VendorName, goes_by)?,
+        serial: told(&connection, Attribute::VendorIfdSerialNo, goes_by)?,
     })
 }
 
 /// One attribute. While somebody works with the card, pcscd keeps it to itself: that is waited for.
-fn told(connection: &Card, attribute: Attribute) -> Result<Option<String>, Error> {
+fn told(
+    connection: &Card,
+    attribute: Attribute,
+    goes_by: &impl Fn(Duration) -> bool,
+) -> Result<Option<String>, Error> {
     for pause in BUSY_PAUSES {
         match connection.get_attribute_owned(attribute) {
             Ok(bytes) => return Ok(text(&bytes)),
-            Err(Error::SharingViolation) => thread::sleep(pause),
+            Err(Error::SharingViolation) => {
+                if !goes_by(pause) {
+                    break;
+                }
+            }
             // What pcscd makes of a driver that does not know the attribute.
             Err(Error::UnsupportedFeature | Error::NotTransacted) => return Ok(None),
             Err(error) if is_gone(error) || is_lost(error) || error == Error::ResetCard => {

@@ -76,3 +76,47 @@ fn what_a_hanging_card_was_asked_is_told_when_it_is_given_up() {
     assert_eq!(told[0].command, [0x00, 0xA4]);
     assert!(told[0].response.is_empty());
 }
+
+/// Whoever describes a reader that another program keeps to itself asks again for as long as the
+/// reader is there.
+#[test]
+fn a_stop_ends_the_threads_that_describe_readers() {
+    let (mut readers, observations) = readers();
+    let reader: ReaderName = "Reader".into();
+    let (ended, ends) = channel();
+    let asks = Worker::spawn("reader-about", move |halt| {
+        halt.wait(Duration::from_mins(10));
+        ended.send(()).unwrap();
+    })
+    .unwrap();
+    readers.describing.insert(reader, (asks, Halt::default()));
+    let began = Instant::now();
+    readers.stop();
+    assert!(began.elapsed() < STOP_WITHIN, "a thread that listens is not left behind");
+    ends.try_recv().expect("the thread has ended before the stop");
+    drop(observations);
+}
+
+#[test]
+fn readers_that_are_dropped_end_the_threads_that_describe_readers() {
+    let (mut readers, _observations) = readers();
+    let (ended, ends) = channel();
+    let asks = Worker::spawn("reader-about", move |halt| {
+        halt.wait(Duration::from_mins(10));
+        ended.send(()).unwrap();
+    })
+    .unwrap();
+    readers.describing.insert("Reader".into(), (asks, Halt::default()));
+    drop(readers);
+    ends.recv_timeout(Duration::from_mins(1)).expect("the thread ends");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_driver_that_hangs() {
+    let (mut readers, _observations) = readers();
+    let (asks, _release) = hanging();
+    readers.describing.insert("Reader".into(), (asks, Halt::default()));
+    let began = Instant::now();
+    readers.stop();
+    assert!(began.elapsed() < Duration::from_secs(2));
+}

@@ -60,7 +60,7 @@ pub enum Holds {
 /// Looks once, on a thread of its own: one that pcscd holds is left behind.
 #[must_use]
 pub fn look(patience: Duration) -> Look {
-    within("pcsc-look", patience, || once().unwrap_or_else(sort)).unwrap_or(Look::Silent)
+    within("pcsc-look", patience, once).unwrap_or(Look::Silent)
 }
 
 /// What comes of some work that pcscd may hold, if it comes in time. Its thread is not waited for.
@@ -76,17 +76,26 @@ pub(super) fn within<T: Send + 'static>(
     started.ok().and_then(|_| answers.recv_timeout(patience).ok())
 }
 
-fn once() -> Result<Look, Error> {
-    let link = Link::establish()?;
-    let names = wait::list(&link)?;
+fn once() -> Look {
+    match Link::establish() {
+        Ok(link) => over(&link).unwrap_or_else(sort_later),
+        Err(error) => sort(error),
+    }
+}
+
+fn over(link: &Link) -> Result<Look, Error> {
+    let names = wait::list(link)?;
     let mut readers = Vec::new();
+    if names.is_empty() {
+        wait::first_look(link, &names)?;
+    }
     for some in names.chunks(AT_ONCE) {
-        let seen = wait::look(&link, some)?;
+        let seen = wait::first_look(link, some)?;
         readers
             .extend(some.iter().cloned().zip(seen.iter().map(|seen| holds(&seen.look.occupant))));
     }
     let with_card = readers.iter().find(|(_, holds)| *holds == Holds::Card);
-    let cards = with_card.map_or(Cards::Untried, |(reader, _)| try_card(&link, reader));
+    let cards = with_card.map_or(Cards::Untried, |(reader, _)| try_card(link, reader));
     Ok(Look::Answers { readers, cards })
 }
 
@@ -104,6 +113,15 @@ fn try_card(link: &Link, reader: &ReaderName) -> Cards {
         Ok(_connection) => Cards::Allowed,
         Err(Error::SecurityViolation) => Cards::Refused,
         Err(_) => Cards::Untried,
+    }
+}
+
+/// Whoever may not come in has no connection: on one, the code for that says that it was cut.
+fn sort_later(error: Error) -> Look {
+    if trouble::is_lost(error) && !trouble::is_out_of_step(error) {
+        Look::Away { why: trouble::CUT_AT_FIRST.to_owned() }
+    } else {
+        sort(error)
     }
 }
 

@@ -18,8 +18,8 @@ use super::halt::Halt;
 use super::link::Link;
 use super::mutes::Mutes;
 use super::pulse::Pulse;
-use super::trouble::{is_out_of_step, on_service};
-use super::wait::{Doorbell, Ring, Seen, list, look};
+use super::trouble::{CUT_AT_FIRST, is_lost, is_out_of_step, on_service};
+use super::wait::{Doorbell, Ring, Seen, first_look, list, look};
 use super::worker::Worker;
 
 /// How long a wait may take while a change could go by without a ring: just after a change,
@@ -48,6 +48,10 @@ const STEADY: Duration = Duration::from_millis(100);
 
 /// How many connections in a row may be out of step before that is told.
 const MISSTEPS: u32 = 3;
+
+/// How many connections in a row may break before one of them had its first look: so many are no
+/// chance.
+const UNPROVEN: u32 = 3;
 
 /// Pauses after rings that brought nothing, so that no trick of a pcscd makes this a busy loop.
 const SPINNING: Growth =
@@ -89,6 +93,8 @@ enum Stop {
     Halted,
     /// pcscd is not to be had.
     Lost(Error),
+    /// pcscd took the connection, and ended it before the first look was done.
+    Cut(Error),
 }
 
 impl Monitor {
@@ -108,15 +114,27 @@ impl Monitor {
     pub(super) fn run(mut self) {
         let mut pauses = RECONNECT.start();
         let mut missteps = 0;
-        while let (Stop::Lost(error), lasted) = self.connect_and_watch() {
-            if lasted > STEADY {
+        let mut cuts = 0;
+        loop {
+            let (stop, lasted) = self.connect_and_watch();
+            let (error, is_cut) = match stop {
+                Stop::Halted => break,
+                Stop::Lost(error) => (error, false),
+                Stop::Cut(error) => (error, true),
+            };
+            cuts = if is_cut { cuts + 1 } else { 0 };
+            if lasted > STEADY && !is_cut {
                 pauses = RECONNECT.start();
                 missteps = 0;
             }
             if is_out_of_step(error) && missteps < MISSTEPS {
                 missteps += 1;
                 debug!(error = %self.errors.count(error), "Connection to pcscd is out of step");
-            } else if self.tell_down(error).is_err() || self.halt.wait(pauses.next()) {
+                continue;
+            }
+            let reason = on_service(self.errors.count(error));
+            let reason = if cuts < UNPROVEN { reason } else { CUT_AT_FIRST.to_owned() };
+            if self.tell_down(error, reason).is_err() || self.halt.wait(pauses.next()) {
                 break;
             }
         }
@@ -127,6 +145,7 @@ impl Monitor {
         self.pulse.beat();
         let link = match Link::establish() {
             Ok(link) => Arc::new(link),
+            Err(Error::CommError) => return (Stop::Cut(Error::CommError), Duration::ZERO),
             Err(error) => return (Stop::Lost(error), Duration::ZERO),
         };
         let began = Instant::now();
@@ -136,8 +155,7 @@ impl Monitor {
         (stop, began.elapsed())
     }
 
-    fn tell_down(&mut self, error: Error) -> Result<(), Stop> {
-        let reason = on_service(self.errors.count(error));
+    fn tell_down(&mut self, error: Error, reason: String) -> Result<(), Stop> {
         debug!(error = %error, "pcscd is not to be had");
         match &mut self.service {
             Service::Untold { failures: failures @ 0 } => {
@@ -169,6 +187,8 @@ struct Session<'a> {
     /// The next pauses, should the doorbell ring again for nothing.
     pauses: Pauses,
     mutes: Mutes,
+    /// Whether a look on this connection came to its end.
+    has_looked: bool,
 }
 
 impl<'a> Session<'a> {
@@ -181,6 +201,7 @@ impl<'a> Session<'a> {
             ring: Ring::Quiet,
             pauses: SPINNING.start(),
             mutes,
+            has_looked: false,
         }
     }
 
@@ -193,6 +214,9 @@ impl<'a> Session<'a> {
                 Err(Stop::Lost(Error::UnknownReader | Error::Cancelled)) => {
                     self.ring = Ring::Rang;
                     self.slow_down();
+                }
+                Err(Stop::Lost(error)) if !self.has_looked && is_lost(error) => {
+                    return Stop::Cut(error);
                 }
                 Err(stop) => return stop,
             }
@@ -211,7 +235,7 @@ impl<'a> Session<'a> {
             !self.mutes.have(reader) && new.iter().all(|new| new.look.reader != **reader)
         };
         let due: Vec<_> = there.iter().filter(is_due).cloned().collect();
-        let mut seen = look(self.link, &due).map_err(Stop::Lost)?;
+        let mut seen = self.look(&due).map_err(Stop::Lost)?;
         seen.extend(new);
         seen.extend(self.mutes.take());
         let changed = self.tell_changes(&there, &seen)?;
@@ -230,6 +254,17 @@ impl<'a> Session<'a> {
             self.monitor.halt.wait(UNWIRED);
         }
         Ok(())
+    }
+
+    /// Nothing is told of readers and cards on the word of a pcscd that understands only some of the
+    /// requests.
+    fn look(&mut self, readers: &[ReaderName]) -> Result<Vec<Seen>, Error> {
+        if self.has_looked {
+            return look(self.link, readers);
+        }
+        let seen = first_look(self.link, readers)?;
+        self.has_looked = true;
+        Ok(seen)
     }
 
     /// Sleeps a little, and a little longer each time until something happens.

@@ -90,9 +90,11 @@ const ON_SERVICE: [(Error, &str); 5] = [
     (Error::NoService, "pcscd is not running: start it with `systemctl start pcscd.socket`"),
     (Error::CommError, "connection to pcscd broke"),
     (OUT_OF_STEP, "libpcsclite1 is out of step with pcscd: restart cardbridge"),
+    // The libraries have it from nowhere but pcscd's answer to their version of the protocol.
     (
         Error::ServiceStopped,
-        "pcscd stopped, or is of another version than libpcsclite1: restart it after an upgrade",
+        "protocol does not fit, pcscd is of another version than libpcsclite1: restart pcscd and \
+         cardbridge after an upgrade; in a container install the version that pcscd has",
     ),
     (
         Error::SecurityViolation,
@@ -100,6 +102,11 @@ const ON_SERVICE: [(Error, &str); 5] = [
          end some of its clients if it has 200",
     ),
 ];
+
+/// Why a pcscd cannot be used that takes each connection and ends it before it has answered much.
+pub(super) const CUT_AT_FIRST: &str = "pcscd ends each connection at its first requests: either its \
+     protocol does not fit and it is of another version than libpcsclite1, so install one version of \
+     both and restart pcscd and cardbridge; or it crashes, see `journalctl -u pcscd`";
 
 /// An error on a card in words, with what to do about it where there is something.
 pub(super) fn on_card(error: Error) -> String {

@@ -63,6 +63,23 @@ pub(super) fn look(context: &Context, readers: &[ReaderName]) -> Result<Vec<Seen
     Ok(readers.iter().zip(&states).map(|(reader, state)| Seen::new(reader, state)).collect())
 }
 
+/// Looks at some readers for the first time on a connection, and at the doorbell as well: with that the
+/// library makes each request that looks and waits are made of. A pcscd that does not understand one
+/// of them ends the connection.
+pub(super) fn first_look(context: &Context, readers: &[ReaderName]) -> Result<Vec<Seen>, Error> {
+    let mut states: Vec<ReaderState> =
+        readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
+    states.push(entry(PNP_NOTIFICATION(), State::UNAWARE));
+    match wait(context, &mut states, Duration::ZERO) {
+        // No room for a doorbell, see [`Doorbell::has_room`].
+        Err(Error::InvalidParameter) => return look(context, readers),
+        ring => ring?,
+    };
+    // The library says nothing of a connection that broke at the end of a look; the next request does.
+    list(context)?;
+    Ok(readers.iter().zip(&states).map(|(reader, state)| Seen::new(reader, state)).collect())
+}
+
 /// Looks at one reader, at once.
 pub(super) fn look_at(context: &Context, reader: &ReaderName) -> Result<Seen, Error> {
     let mut states = [entry(&name(reader), State::UNAWARE)];

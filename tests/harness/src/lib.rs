@@ -24,6 +24,14 @@ use std::io::Write as _;
 
 /// Tells, past the capture of the test runner, that something was not tested.
 pub fn skipped(reason: &str) {
-    let line = format!("SKIPPED: {reason}\n");
-    drop(std::io::stderr().write_all(line.as_bytes()));
+    tell("SKIPPED", reason);
+}
+
+/// Tells, past the capture of the test runner, that a double was tested in place of the real thing.
+pub fn replaced(reason: &str) {
+    tell("REPLACED", reason);
+}
+
+fn tell(what: &str, reason: &str) {
+    drop(std::io::stderr().write_all(format!("{what}: {reason}\n").as_bytes()));
 }

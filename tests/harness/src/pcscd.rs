@@ -26,7 +26,7 @@ use crate::process::wait_until;
 use bus::Bus;
 pub use fake::{Fake, Hands, Request, Trouble, code};
 use private::Private;
-pub use private::unavailable;
+pub use private::{has_polkit, unavailable};
 pub use vpcd::FIRST_PORT;
 use vpcd::Vpcd;
 
@@ -58,11 +58,14 @@ pub struct PcscdOptions {
     pub readers: usize,
     /// What is real.
     pub double: Double,
+    /// Whether a pcscd that was built with polkit asks it who may come in. It does not where the
+    /// harness can keep it from that.
+    pub polkit: bool,
 }
 
 impl Default for PcscdOptions {
     fn default() -> Self {
-        Self { readers: 2, double: Double::default() }
+        Self { readers: 2, double: Double::default(), polkit: false }
     }
 }
 
@@ -115,12 +118,12 @@ impl Pcscd {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
         let mut pcscd = match options.double {
             Double::Vpcd => {
-                let private = Private::prepare(dir.path())?;
+                let private = Private::prepare(dir.path(), options.polkit)?;
                 let readers = Vpcd::prepare(dir.path(), options.readers, private.namespace())?;
                 Self { daemon: Daemon::Real(private), readers: Box::new(readers), dir }
             }
             Double::Ifd => {
-                let mut private = Private::prepare(dir.path())?;
+                let mut private = Private::prepare(dir.path(), options.polkit)?;
                 let readers = Bus::prepare(dir.path(), options.readers)?;
                 private.preload(readers.driver(), readers.environment());
                 Self { daemon: Daemon::Real(private), readers: Box::new(readers), dir }

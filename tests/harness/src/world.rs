@@ -58,6 +58,13 @@ impl WorldBuilder {
         self
     }
 
+    /// Has a pcscd that was built with polkit ask it, which lets no agent without privileges in.
+    #[must_use]
+    pub fn with_polkit(mut self) -> Self {
+        self.pcscd.polkit = true;
+        self
+    }
+
     /// Sets what stands in for readers and pcscd; vpcd if not called.
     #[must_use]
     pub fn double(mut self, double: Double) -> Self {

@@ -25,7 +25,7 @@ fn start(double: Double, readers: usize) -> Option<Pcscd> {
         skipped(&reason);
         return None;
     }
-    Some(Pcscd::start(PcscdOptions { readers, double }).unwrap())
+    Some(Pcscd::start(PcscdOptions { readers, double, ..PcscdOptions::default() }).unwrap())
 }
 
 fn opensc_tool(pcscd: &Pcscd, args: &[&str]) -> Output {
@@ -165,5 +165,21 @@ fn a_pcscd_that_cuts_a_connection_is_no_pcscd_to_that_client() {
     let fake = pcscd.fake().unwrap();
     fake.make(Trouble::cut().on(Request::Transmit).from(2).times(1));
     assert_ne!(kind(&pcscd), SEED_CARD);
+    assert_eq!(kind(&pcscd), SEED_CARD);
+}
+
+#[test]
+fn a_double_takes_clients_of_the_librarys_version_and_refuses_those_of_another() {
+    let Some(pcscd) = start(Double::Fake, 1) else { return };
+    let _card = pcscd.insert(0, GidsCard::seed()).unwrap();
+    let fake = pcscd.fake().unwrap();
+    for (major, minor) in [(4, 3), (5, 0)] {
+        fake.speak_only(major, minor);
+        let before = fake.requests().len();
+        assert_ne!(kind(&pcscd), SEED_CARD, "{major}:{minor}");
+        let asked = fake.requests().split_off(before);
+        assert!(asked.iter().all(|request| *request == Request::Version), "{asked:?}");
+    }
+    fake.speak_all();
     assert_eq!(kind(&pcscd), SEED_CARD);
 }

@@ -1,6 +1,6 @@
 //! pcscd says no: whoever looks is told why, and what to do about it.
 
-use cardbridge_harness::pcscd::{Trouble, code};
+use cardbridge_harness::pcscd::{Trouble, code, has_polkit};
 
 use super::*;
 
@@ -8,6 +8,12 @@ use super::*;
 fn reason(world: &World) -> String {
     wait_service(world, "down");
     told(world)["pcscd"]["reason"].as_str().unwrap().to_owned()
+}
+
+/// Says that the versions do not fit, and what to do about it.
+fn assert_tells_version(text: &str) {
+    assert!(text.contains("another version than libpcsclite1"), "{text}");
+    assert!(text.contains("restart pcscd and cardbridge") && !text.contains("broke"), "{text}");
 }
 
 #[test]
@@ -61,14 +67,82 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
 
 #[test]
 fn a_pcscd_of_another_version_is_told_so() {
-    let mut world = fake().without_daemon().start().unwrap();
-    let trouble = Trouble::answer(code::SERVICE_STOPPED).on(Request::Version);
-    world.pcscd.fake().unwrap().make(trouble);
+    // An older one and a newer one, which say so; and an answer that only a code is left of.
+    let older: fn(&Fake) = |fake| fake.speak_only(4, 3);
+    let newer: fn(&Fake) = |fake| fake.speak_only(5, 0);
+    let stopped: fn(&Fake) =
+        |fake| fake.make(Trouble::answer(code::SERVICE_STOPPED).on(Request::Version));
+    for refuse in [older, newer, stopped] {
+        let mut world = fake().without_daemon().start().unwrap();
+        refuse(world.pcscd.fake().unwrap());
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        world.start_daemon().unwrap();
+        assert_tells_version(&reason(&world));
+        assert_tells_version(&world.cli(&["status"]).unwrap().stdout);
+        assert_tells_version(&world.cli(&["check"]).unwrap().stdout);
+        world.pcscd.fake().unwrap().speak_all();
+        world.pcscd.fake().unwrap().clear_troubles();
+        assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another_version() {
+    // A request that is not understood ends the connection, with or without a rest of it unread.
+    for trouble in [Trouble::cut(), Trouble::cut_unread()] {
+        for request in [Request::States, Request::Wait, Request::Unwait] {
+            let mut world = fake().without_daemon().start().unwrap();
+            world.pcscd.fake().unwrap().make(trouble.clone().on(request));
+            let _card = world.insert(0, GidsCard::seed()).unwrap();
+            world.start_daemon().unwrap();
+            let is_told = || {
+                let reason = told(&world)["pcscd"]["reason"].as_str().map(str::to_owned);
+                reason.is_some_and(|reason| reason.contains("another version than libpcsclite1"))
+            };
+            world.wait_until(&format!("{request:?} to be told as that"), LONG, is_told).unwrap();
+            assert_tells_version(&world.cli(&["status"]).unwrap().stdout);
+            // Nothing was said of readers or cards meanwhile, and no attempt follows the other at once.
+            assert!(!world.daemon_log().contains("Readers are being watched"), "{request:?}");
+            let fake = world.pcscd.fake().unwrap();
+            assert!(asked(fake, Request::Version) < 12, "{:?}", fake.requests());
+            fake.clear_troubles();
+            assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+            world.finish().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_pcscd_that_dies_and_comes_back_is_not_told_as_one_of_another_version() {
+    let mut world = fake().start().unwrap();
+    wait_service(&world, "up");
+    for _ in 0..4 {
+        world.pcscd.kill9().unwrap();
+        wait_service(&world, "down");
+        world.pcscd.restart().unwrap();
+        wait_service(&world, "up");
+    }
+    assert!(!world.daemon_log().contains("another version"), "{}", world.daemon_log());
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_pcscd_with_polkit_turns_the_agent_away_and_is_told_with_the_remedy() {
+    let real = has_polkit();
+    let builder = if real { world().map(WorldBuilder::with_polkit) } else { Some(fake()) };
+    let Some(builder) = builder else { return };
+    let mut world = builder.without_daemon().start().unwrap();
+    if !real {
+        cardbridge_harness::replaced(
+            "pcscd is built without polkit: the double Fake refuses for it",
+        );
+        // As pcscd does it: it closes the connection and has read nothing.
+        world.pcscd.fake().unwrap().make(Trouble::cut_unread().on(Request::Version));
+    }
     world.start_daemon().unwrap();
     let reason = reason(&world);
-    assert!(reason.contains("another version than libpcsclite1"), "{reason}");
-    world.pcscd.fake().unwrap().clear_troubles();
-    wait_service(&world, "up");
+    assert!(reason.contains("org.debian.pcsc-lite.access_pcsc"), "{reason}");
     world.finish().unwrap();
 }
 

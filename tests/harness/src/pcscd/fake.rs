@@ -1,8 +1,8 @@
 //! A pcscd that is not there: its protocol, spoken by the test. libpcsclite and
 //! the agent are real; readers are made of data, and can do what no driver can.
 //!
-//! It speaks 4:4, as pcscd 1.9.9 does; libraries of 2.4.1 and newer fall back to
-//! that.
+//! It speaks 4:4, as pcscd 1.9.9 does, and 4:5, as 2.3.3 does; libraries of 2.4.1 and
+//! newer fall back to that.
 
 mod desk;
 mod serve;
@@ -68,7 +68,10 @@ impl Fake {
         fs::create_dir(socket.parent().context("a socket without a directory")?)?;
         let shared = Arc::new(Shared::default());
         let name = |number| Reader::new(format!("Fake Reader {number:02} 00 00"));
-        shared.lock().readers = (0..readers).map(name).collect();
+        let mut desk = shared.lock();
+        desk.readers = (0..readers).map(name).collect();
+        (0..=readers).for_each(|_| desk.count_reader());
+        drop(desk);
         Ok(Self { shared, socket, listener: Arc::default() })
     }
 
@@ -177,6 +180,17 @@ impl Fake {
         self.shared.change(|desk| desk.releases += 1);
     }
 
+    /// From the next connection on it speaks one version of the protocol and takes no client of
+    /// another, as a pcscd before 2.4.1 does.
+    pub fn speak_only(&self, major: u32, minor: u32) {
+        self.shared.change(|desk| desk.only = Some((major, minor)));
+    }
+
+    /// Ends that.
+    pub fn speak_all(&self) {
+        self.shared.change(|desk| desk.only = None);
+    }
+
     /// Wakes every client that waits, for nothing.
     pub fn ring(&self) {
         self.shared.change(Desk::ring);
@@ -238,15 +252,14 @@ impl Hands<'_> {
 
     /// Pulls a reader's plug.
     pub fn unplug(&mut self, reader: usize) {
-        self.each(reader, |reader| {
-            reader.plugged = false;
-            reader.reset();
-        });
+        self.each(reader, Reader::unplug);
+        self.desk.count_reader();
     }
 
     /// Plugs a reader in.
     pub fn plug(&mut self, reader: usize) {
         self.each(reader, |reader| reader.plugged = true);
+        self.desk.count_reader();
     }
 
     /// Exchanges the cards of two readers, as if each had been taken out and put
@@ -304,10 +317,7 @@ impl Readers for Fake {
             let found = desk.readers.get_mut(reader);
             let found = found.with_context(|| format!("there is no reader {reader}"))?;
             match treatment {
-                Treatment::Unplug => {
-                    found.plugged = false;
-                    found.reset();
-                }
+                Treatment::Unplug => found.unplug(),
                 Treatment::Plug => found.plugged = true,
                 // It drops none.
                 Treatment::Dropped => {}
@@ -317,6 +327,9 @@ impl Readers for Fake {
                     // As pcscd does: it counts what it finds then.
                     found.count();
                 }
+            }
+            if matches!(treatment, Treatment::Unplug | Treatment::Plug) {
+                desk.count_reader();
             }
             desk.ring();
             Ok(())

@@ -22,7 +22,11 @@ pub(super) struct Private {
     dir: PathBuf,
     /// Shell commands before it becomes pcscd.
     exports: String,
+    /// Whether it may ask polkit.
+    polkit: bool,
 }
+
+const PCSCD: &str = "/usr/sbin/pcscd";
 
 /// The socket of a pcscd that lives in this directory.
 pub(super) fn socket(dir: &Path) -> PathBuf {
@@ -36,8 +40,8 @@ pub fn unavailable() -> Option<String> {
     if let Some(reason) = vpcd::unavailable() {
         return Some(reason);
     }
-    if !Path::new("/usr/sbin/pcscd").exists() {
-        return Some("/usr/sbin/pcscd is missing (package pcscd)".to_owned());
+    if !Path::new(PCSCD).exists() {
+        return Some(format!("{PCSCD} is missing (package pcscd)"));
     }
     let output = unshare().arg("true").output();
     match output {
@@ -50,15 +54,37 @@ pub fn unavailable() -> Option<String> {
     }
 }
 
+/// Whether the system's pcscd was built with polkit.
+#[must_use]
+pub fn has_polkit() -> bool {
+    about("--version").split_whitespace().any(|feature| feature == "polkit")
+}
+
+/// The option that keeps pcscd from asking polkit, where it has one: some are built with polkit and
+/// have none.
+fn without_polkit() -> &'static str {
+    const OPTION: &str = "--disable-polkit";
+    if about("--help").contains(OPTION) { OPTION } else { "" }
+}
+
+/// What pcscd prints about itself; nothing, where it cannot be run.
+fn about(option: &str) -> String {
+    let output = Command::new(PCSCD).arg(option).output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
 impl Private {
     /// Makes the directories: `conf` for entries of serial readers, `drivers`
     /// for bundles of USB readers, `run` for the socket.
-    pub(super) fn prepare(dir: &Path) -> Result<Self> {
+    pub(super) fn prepare(dir: &Path, polkit: bool) -> Result<Self> {
         for name in ["run", "conf", "drivers"] {
             fs::create_dir(dir.join(name))?;
         }
         let (namespace, dir) = (Namespace::default(), dir.to_owned());
-        Ok(Self { namespace, process: None, dir, exports: String::new() })
+        Ok(Self { namespace, process: None, dir, exports: String::new(), polkit })
     }
 
     /// Has pcscd start with a library before all others.
@@ -142,6 +168,7 @@ impl Private {
     /// would send no death signal any more, hence the look at it.
     fn start_script(&self) -> String {
         let (dir, exports) = (self.dir.display(), &self.exports);
+        let option = if self.polkit { "" } else { without_polkit() };
         format!(
             r#"set -e
 [ "$PPID" = "$1" ]
@@ -150,7 +177,7 @@ mount --bind '{dir}/drivers' /usr/lib/pcsc/drivers
 [ -d /run/pcscd ] || {{ mount -t tmpfs none /run; mkdir /run/pcscd; }}
 mount --bind '{dir}/run' /run/pcscd
 rm -f /run/pcscd/pcscd.pid /run/pcscd/pcscd.comm
-{exports}exec /usr/sbin/pcscd --foreground --config '{dir}/conf'
+{exports}exec {PCSCD} --foreground --config '{dir}/conf' {option}
 "#
         )
     }

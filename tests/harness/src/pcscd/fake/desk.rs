@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use super::trouble::{Trouble, What};
-use super::wire::{ReaderState, Request, states, word};
+use super::wire::{ReaderState, Request, SPOKEN, Version, states, word};
 use crate::cards::{Contact, Hand};
 
 // Flags of a reader's state.
@@ -35,6 +35,10 @@ pub(super) struct Desk {
     pub(super) alive: bool,
     /// How many lives it had; connections of an earlier one are over.
     pub(super) life: u32,
+    /// The one version that it speaks, where it is not all of [`SPOKEN`].
+    pub(super) only: Option<Version>,
+    /// How many times a reader came or went.
+    pub(super) reader_events: u32,
     next: u32,
 }
 
@@ -83,6 +87,20 @@ impl Desk {
     pub(super) fn number(&mut self) -> u32 {
         self.next += 1;
         self.next
+    }
+
+    /// Whether a client of this version is taken, and the version that it is told.
+    pub(super) fn welcomes(&self, client: Version) -> (bool, Version) {
+        match self.only {
+            Some(only) => (client == only, only),
+            None if SPOKEN.contains(&client) => (true, client),
+            None => (false, SPOKEN[0]),
+        }
+    }
+
+    /// Counts that a reader came or went; as in pcscd the count is never 0.
+    pub(super) fn count_reader(&mut self) {
+        self.reader_events = (self.reader_events % 0x7FFF) + 1;
     }
 
     /// Notes a request, and tells what is wrong with its answer.
@@ -185,6 +203,12 @@ impl Reader {
         if let Some(card) = &self.card {
             card.hand.release();
         }
+    }
+
+    /// Its plug is pulled.
+    pub(super) fn unplug(&mut self) {
+        self.plugged = false;
+        self.reset();
     }
 
     /// Lets go of a card.

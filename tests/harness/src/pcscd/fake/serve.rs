@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::desk::{Client, ClientId, Handle, Inside, T1};
 use super::trouble::What;
-use super::wire::{Body, Request, at, word};
+use super::wire::{Body, Request, at, events, word};
 use super::{Shared, code};
 use crate::cards::Contact;
 
@@ -99,9 +99,11 @@ impl Session<'_> {
             Request::Transmit => self.transmit(body, bytes),
             Request::Connect => self.connect(body),
             Request::Version => {
-                body.set(0, 4);
-                body.set(4, 4);
-                body.with_code(code::SUCCESS)
+                let version = (body.number(at::MAJOR), body.number(at::MINOR));
+                let (is_welcome, (major, minor)) = self.shared.lock().welcomes(version);
+                body.set(at::MAJOR, major);
+                body.set(at::MINOR, minor);
+                body.with_code(if is_welcome { code::SUCCESS } else { code::SERVICE_STOPPED })
             }
             Request::Establish => self.shared.change(|desk| {
                 let context = desk.number();
@@ -112,6 +114,7 @@ impl Session<'_> {
                 body.with_code(code::SUCCESS)
             }),
             Request::Release => body.with_code(code::SUCCESS),
+            Request::Events => events(self.shared.lock().reader_events),
             Request::Control | Request::Attribute => body.with_code(code::UNSUPPORTED),
             Request::Cancel => self.cancel(body),
             Request::Reconnect => {

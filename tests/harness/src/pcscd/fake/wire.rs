@@ -1,8 +1,10 @@
-//! pcscd's protocol 4:4 as bytes, little endian.
+//! pcscd's protocol as bytes, little endian: 4:4 (pcsc-lite 1.9.9) and 4:5 (2.3.3), which differ in one
+//! request, [`Request::Events`].
 //!
 //! A request is its size and its command, four bytes each, and a body. The
 //! answer is the same body, filled in, its last four bytes being the code;
-//! requests for the readers' states are answered by those alone. Bytes for and
+//! requests for the readers' states are answered by those alone, and the one
+//! for events, which has no body, by a number and a code. Bytes for and
 //! from a card follow the body and are not counted in the size.
 
 use std::io::{self, Read};
@@ -42,10 +44,18 @@ pub enum Request {
     Wait,
     /// No more word.
     Unwait,
+    /// How many times a reader came or went; from 4:5 on.
+    Events,
 }
 
+/// A version of the protocol: major and minor.
+pub(super) type Version = (u32, u32);
+
+/// The versions that are spoken, the newest first.
+pub(super) const SPOKEN: [Version; 2] = [(4, 5), (4, 4)];
+
 /// The bytes of a body.
-const SIZES: [(u32, Request, usize); 16] = [
+const SIZES: [(u32, Request, usize); 17] = [
     (0x11, Request::Version, 12),
     (0x01, Request::Establish, 12),
     (0x02, Request::Release, 8),
@@ -62,12 +72,13 @@ const SIZES: [(u32, Request, usize); 16] = [
     (0x12, Request::States, 0),
     (0x13, Request::Wait, 0),
     (0x14, Request::Unwait, 0),
+    (0x15, Request::Events, 0),
 ];
 
 impl Request {
-    /// Whether the answer has a code.
+    /// Whether the answer has a code that a client looks at.
     pub(super) fn has_code(self) -> bool {
-        !matches!(self, Self::States | Self::Wait | Self::Unwait)
+        !matches!(self, Self::States | Self::Wait | Self::Unwait | Self::Events)
     }
 
     /// The next request on a connection: what it is, and how long its body.
@@ -88,6 +99,8 @@ impl Request {
 
 /// Where things are in bodies.
 pub(super) mod at {
+    pub(crate) const MAJOR: usize = 0;
+    pub(crate) const MINOR: usize = 4;
     pub(crate) const CONTEXT: usize = 0;
     pub(crate) const HANDLE: usize = 0;
     pub(crate) const NEW_CONTEXT: usize = 4;
@@ -141,6 +154,11 @@ impl Body {
 /// Word of a change, and the answer to [`Request::Unwait`].
 pub(super) fn word(code: u32) -> Vec<u8> {
     [[0; 4], code.to_le_bytes()].concat()
+}
+
+/// The answer to [`Request::Events`].
+pub(super) fn events(count: u32) -> Vec<u8> {
+    [count.to_le_bytes(), [0; 4]].concat()
 }
 
 /// A reader's state as clients get it.

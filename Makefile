@@ -1,4 +1,4 @@
-# Every target works on a fresh Debian 12 with a Rust toolchain.
+# Every target works on a fresh Debian 12 or 13 with a Rust toolchain.
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
@@ -7,6 +7,9 @@ BIN = $${CARGO_TARGET_DIR:-target}/debug
 # Rounds of make soak: twelve kills, eight power cuts and 700 steps of the chaos each.
 SOAK_ROUNDS ?= 20
 
+# The Debian that make test-debian makes.
+SUITE ?= trixie
+
 # Where make install puts things. DESTDIR is for packagers; BINARY is what is installed.
 PREFIX ?= /usr
 DESTDIR ?=
@@ -14,7 +17,7 @@ BINARY ?= $${CARGO_TARGET_DIR:-target}/release/cardbridge
 SHARE = $(DESTDIR)$(PREFIX)/share
 UNITS = $(DESTDIR)$(PREFIX)/lib
 
-.PHONY: help build test soak fuzz demo demo-live lint lint-units install uninstall release install-packages measure
+.PHONY: help build test test-debian soak fuzz demo demo-live lint lint-units install uninstall release install-packages measure
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +27,9 @@ build: install-packages ## the agent and the programs of the harness
 
 test: build ## every test
 	$(CARGO) test --workspace
+
+test-debian: ## make demo and make test in a fresh minimal Debian, SUITE=trixie or bookworm
+	tests/in-debian $(SUITE)
 
 soak: build ## kills, power cuts and chaos, SOAK_ROUNDS=20 rounds of them; SOAK_SEED=... repeats one
 	SOAK_ROUNDS=$(SOAK_ROUNDS) $(CARGO) test --test soak -- --nocapture --test-threads=1

@@ -67,6 +67,8 @@
 //!   happened or not, never half.
 //! - A row whose seal does not fit is skipped and told ([`Restored::damaged`]), and left in the
 //!   file. It counts as an entry until somebody deletes it with `sqlite3`.
+//! - A file that is gone, while its lock or its `-wal` says that it was there, is told in the same
+//!   way as one that is damaged. Links, pipes and the like are refused ([`OpenError::Unsuitable`]).
 //! - A file that is damaged as a whole is set aside, and all that is readable goes into a new one
 //!   ([`Mended`]), which is told loudly, and in the audit trail (`mend.rs`, `salvage.rs`).
 //! - A disk that takes no writes at the start: what can be read is told, and every command tries
@@ -81,8 +83,10 @@
 
 mod budget;
 mod chain;
+mod disk;
 mod error;
 mod file;
+mod lock;
 mod mend;
 mod notes;
 mod presence;
@@ -115,6 +119,7 @@ use crate::domain::{
     AuditLine, ChainPiece, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay,
 };
 use budget::Budget;
+use disk::Place;
 use slot::Slot;
 use store::OnDamage;
 use worker::{Worker, answer};
@@ -189,20 +194,24 @@ pub fn open(options: Options) -> Result<(Outbox, Restored), OpenError> {
 /// Opens an outbox that is there, to act on it while no daemon runs. Blocks. What is damaged is
 /// left to the daemon.
 pub fn open_stopped(options: Options) -> Result<(Outbox, Restored), OpenError> {
-    match options.path.try_exists() {
-        Ok(true) => {
-            let budget = Budget::of(options.max_entries);
-            open_within(options, budget, OnDamage::Leave)
-        }
-        Ok(false) => Err(OpenError::Missing { path: options.path }),
-        Err(source) => Err(OpenError::Inaccessible { path: options.path, source }),
+    if disk::survey(&options.path)? != Place::File {
+        return Err(OpenError::Missing { path: options.path });
     }
+    let budget = Budget::of(options.max_entries);
+    open_within(options, budget, OnDamage::Leave)
 }
 
 /// Looks into the outbox at this path, whether a daemon has it open or not. Blocks, as does
 /// everything that is asked of it.
 pub fn open_read_only(path: &Path) -> Result<ReadOnly, OpenError> {
     ReadOnly::open(path)
+}
+
+/// Has the process go on with the rights of the outbox's owner where it has root's: for commands
+/// that open it beside the daemon or in its stead. For the thread that calls it, and those that it
+/// starts.
+pub fn act_as_owner(path: &Path) -> Result<(), OpenError> {
+    disk::act_as_owner(path)
 }
 
 fn open_within(

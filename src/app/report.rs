@@ -26,9 +26,17 @@ pub(super) fn damaged(rows: &[Damage]) {
 
 /// The outbox was damaged as a whole: what could not be read may have been somebody's card.
 pub(super) fn mended(mended: Option<&Mended>) {
-    if let Some(mended) = mended {
+    let Some(mended) = mended else { return };
+    if mended.aside.is_none() {
         tracing::error!(
-            aside = %mended.aside.display(),
+            cause = mended.cause,
+            entries = mended.entries,
+            lines = mended.lines,
+            "Outbox was gone; what is readable of what was left was carried over"
+        );
+    } else {
+        tracing::error!(
+            aside = mended.aside.as_ref().map(|aside| tracing::field::display(aside.display())),
             cause = mended.cause,
             entries = mended.entries,
             lines = mended.lines,

@@ -52,10 +52,11 @@ pub(super) fn warn_of(damaged: &[outbox::Damage]) {
 /// The disk of a daemon that does not run, where the configuration tells where it is.
 pub(super) fn stored(config: Option<&Path>) -> Result<Option<outbox::ReadOnly>, Failure> {
     let settings = settings_without_cm(config)?;
-    if !settings.outbox.path.exists() {
+    let path = &settings.outbox.path;
+    if path.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let store = outbox::open_read_only(&settings.outbox.path);
+    let store = outbox::act_as_owner(path).and_then(|()| outbox::open_read_only(path));
     store.map(Some).map_err(|error| Failure::new(Exit::Failed, error))
 }
 

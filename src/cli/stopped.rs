@@ -22,17 +22,19 @@ pub(super) fn act(
     silent: ClientError,
 ) -> Result<(), Failure> {
     let settings = settings_without_cm(config)?;
-    if !settings.outbox.path.exists() {
+    if settings.outbox.path.symlink_metadata().is_err() {
         return Err(silent.into());
     }
+    let by = user();
+    outbox::act_as_owner(&settings.outbox.path).map_err(|error| closed(error, &silent))?;
     let (outbox, restored) =
         outbox::open_stopped(outbox_options(&settings)).map_err(|error| closed(error, &silent))?;
     let entry = restored.entries.into_iter().find(|entry| entry.id == id);
     let done = match entry {
         Some(entry) => block_on(async {
             Ok(match act {
-                Act::Discard => discard(&outbox, &entry).await,
-                Act::Retry => retry(&outbox, &entry, &settings.station).await,
+                Act::Discard => discard(&outbox, &entry, by).await,
+                Act::Retry => retry(&outbox, &entry, &settings.station, &by).await,
             })
         })?
         .map_err(|error| Failure::new(Exit::Failed, error)),
@@ -51,8 +53,8 @@ fn closed(error: OpenError, silent: &ClientError) -> Failure {
     Failure::new(Exit::Failed, error)
 }
 
-async fn discard(outbox: &Outbox, entry: &Entry) -> Result<(), StoreError> {
-    let (by, now) = (user(), Timestamp::now());
+async fn discard(outbox: &Outbox, entry: &Entry, by: String) -> Result<(), StoreError> {
+    let now = Timestamp::now();
     let end = Settlement {
         outcome: Outcome::Discarded,
         at: now,
@@ -68,10 +70,10 @@ async fn discard(outbox: &Outbox, entry: &Entry) -> Result<(), StoreError> {
 }
 
 /// A parked entry goes back into the queue. One that waits is tried at the start anyway.
-async fn retry(outbox: &Outbox, entry: &Entry, station: &str) -> Result<(), StoreError> {
+async fn retry(outbox: &Outbox, entry: &Entry, station: &str, by: &str) -> Result<(), StoreError> {
     match entry.stage {
         Stage::Parked { .. } => {
-            let act = AuditLine::act(station, entry, "retried", &user(), Timestamp::now());
+            let act = AuditLine::act(station, entry, "retried", by, Timestamp::now());
             outbox.unpark(entry.id, act).await
         }
         Stage::Queued | Stage::Sent(_) | Stage::Completing(_) => Ok(()),

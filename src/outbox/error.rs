@@ -36,6 +36,14 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// Correct the path, or remove what is there: it is left as it is.
+    #[error("{path} is {what}; the outbox needs a regular file", path = path.display())]
+    Unsuitable {
+        /// The file, or one beside it.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// Correct the path: the file is another program's, and is left as it is.
     #[error("{path} is a SQLite file, but not an outbox", path = path.display())]
     Foreign {
@@ -88,6 +96,7 @@ impl OpenError {
             Self::Unusable(cause) => is_of_the_disk(cause.as_ref()),
             Self::InUse { .. }
             | Self::Missing { .. }
+            | Self::Unsuitable { .. }
             | Self::Foreign { .. }
             | Self::Newer { .. }
             | Self::Older { .. }

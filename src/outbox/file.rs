@@ -1,16 +1,16 @@
-//! The file: made for its owner alone, locked for one process, opened so that stored means stored.
+//! The file as SQLite has it: opened so that stored means stored.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::disk::{self, beside};
 use super::error::OpenError;
+use super::lock::Lock;
 use super::presence::{Identity, Presence};
 
 /// How long a command waits for somebody with `sqlite3` open on the file. Less than the 2 s in
@@ -26,77 +26,16 @@ pub(super) const PAGE: usize = 4096;
 /// Up to how many pages a file is checked as a whole at the start: 32 MiB, some 100 ms.
 const SMALL: u32 = 8192;
 
-/// Holds every other process off for as long as it lives. The kernel ends it with the process,
-/// so a file left behind by a crash locks nobody out.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
-    path: PathBuf,
-    identity: Identity,
-}
-
-impl Lock {
-    /// The lock of the outbox at this path.
-    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
-        let outbox = path;
-        let path = beside(path, ".lock");
-        let inaccessible = |source| OpenError::Inaccessible { path: path.clone(), source };
-        let mut file = private().open(&path).map_err(inaccessible)?;
-        give_to_owner_of(outbox, &file);
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let pid =
-                    file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-                return Err(OpenError::InUse { pid });
-            }
-            Err(TryLockError::Error(source)) => return Err(inaccessible(source)),
-        }
-        if let Err(error) = tell_pid(&mut file) {
-            tracing::warn!(%error, "Lock does not tell the pid");
-        }
-        let identity = file.metadata().map_err(inaccessible)?.into();
-        Ok(Self { _file: file, path, identity })
-    }
-}
-
 /// What has to stay where it is: the lock's file, the outbox's (`made`), and, once a connection
 /// has read something, the two of SQLite's.
 pub(super) fn presence(path: &Path, made: Identity, lock: &Lock) -> Result<Presence, OpenError> {
     let mut presence = Presence::default();
     presence.expect(path.to_owned(), made);
-    presence.expect(lock.path.clone(), lock.identity);
+    let (lock, identity) = lock.file();
+    presence.expect(lock, identity);
     presence.expect_what_is_at(beside(path, "-wal"))?;
     presence.expect_what_is_at(beside(path, "-shm"))?;
     Ok(presence)
-}
-
-/// Has a lock that root made, for a daemon that does not run, belong to whom the outbox does.
-fn give_to_owner_of(outbox: &Path, lock: &File) {
-    if let (Ok(outbox), Ok(made)) = (outbox.metadata(), lock.metadata())
-        && (outbox.uid(), outbox.gid()) != (made.uid(), made.gid())
-        && let Err(error) = fchown(lock, Some(outbox.uid()), Some(outbox.gid()))
-    {
-        tracing::debug!(%error, "Lock stays as it is");
-    }
-}
-
-fn tell_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())
-}
-
-/// Makes the directory, mode 0700, where it is missing.
-pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
-    let Some(directory) = path.parent() else { return Ok(()) };
-    let missing: Vec<&Path> = directory.ancestors().take_while(|dir| !dir.exists()).collect();
-    let make = || {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        missing.iter().filter_map(|made| made.parent()).try_for_each(sync_directory)
-    };
-    make().map_err(|source| OpenError::Inaccessible { path: directory.to_owned(), source })
 }
 
 /// Which file is at the path.
@@ -105,15 +44,6 @@ pub(super) fn identity(path: &Path) -> Result<Identity, OpenError> {
     found
         .map(Identity::from)
         .map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })
-}
-
-/// Makes the file, mode 0600, where it is missing. SQLite gives `-wal` and `-shm` its mode.
-pub(super) fn make_file(path: &Path) -> Result<(), OpenError> {
-    let make = || {
-        private().open(path)?;
-        path.parent().map_or(Ok(()), sync_directory)
-    };
-    make().map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })
 }
 
 /// A file that is there, for reading and writing.
@@ -172,22 +102,36 @@ pub(super) fn check(conn: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether the file begins as every outbox does: what SQLite reads there, it believes.
-pub(super) fn check_header(path: &Path) -> Result<(), OpenError> {
-    let mut header = [0; 100];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    let size = u16::try_from(PAGE).unwrap_or_default().to_be_bytes();
-    let as_written = header.starts_with(b"SQLite format 3\0")
-        && header.get(16..24) == Some(&[size[0], size[1], 2, 2, 0, 64, 32, 32])
-        && header.get(44..48) == Some(&[0, 0, 0, 4])
-        && header.get(56..60) == Some(&[0, 0, 0, 1]);
-    match read {
-        Ok(()) if as_written => Ok(()),
-        Ok(()) => Err(OpenError::Lost("its header is not that of an outbox".into())),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(OpenError::Lost("it has no header".into()))
+/// What the file begins with, read before a connection has it open (`disk.rs`).
+#[derive(Debug)]
+pub(super) struct Header(Option<[u8; 100]>);
+
+impl Header {
+    pub(super) fn read(path: &Path) -> Result<Self, OpenError> {
+        let mut header = [0; 100];
+        let read = disk::open(path).and_then(|mut file| file.read_exact(&mut header));
+        match read {
+            Ok(()) => Ok(Self(Some(header))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Self(None)),
+            Err(source) => Err(OpenError::Inaccessible { path: path.to_owned(), source }),
         }
-        Err(source) => Err(OpenError::Inaccessible { path: path.to_owned(), source }),
+    }
+
+    /// Whether the file begins as every outbox does: what SQLite reads there, it believes.
+    pub(super) fn check(&self) -> Result<(), OpenError> {
+        let Some(header) = &self.0 else {
+            return Err(OpenError::Lost("it has no header".into()));
+        };
+        let size = u16::try_from(PAGE).unwrap_or_default().to_be_bytes();
+        let as_written = header.starts_with(b"SQLite format 3\0")
+            && header.get(16..24) == Some(&[size[0], size[1], 2, 2, 0, 64, 32, 32])
+            && header.get(44..48) == Some(&[0, 0, 0, 4])
+            && header.get(56..60) == Some(&[0, 0, 0, 1]);
+        if as_written {
+            Ok(())
+        } else {
+            Err(OpenError::Lost("its header is not that of an outbox".into()))
+        }
     }
 }
 
@@ -208,24 +152,6 @@ pub(super) fn make_durable(conn: &Connection) -> Result<(), OpenError> {
     // What was deleted is gone: no damage brings a settled entry back.
     conn.pragma_update(None, "secure_delete", true)?;
     Ok(())
-}
-
-/// The path with something after its name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options
-}
-
-/// A new name is on disk only once its directory is.
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 /// The path as SQLite's URI, where `?`, `#` and `%` would mean something.

@@ -10,8 +10,8 @@
 //! outbox.db.copy       what is read in its stead: reading may write
 //! ```
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,15 +19,17 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::budget::Budget;
+use super::disk::{self, Place};
 use super::error::OpenError;
+use super::lock::Lock;
 use super::{Options, chain, file, salvage, schema};
 use crate::domain::AuditLine;
 
 /// What became of a file that was damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mended {
-    /// Where the damaged file is.
-    pub aside: PathBuf,
+    /// Where the damaged file is; `None` where there was none any more.
+    pub aside: Option<PathBuf>,
     /// What was wrong with it, in words.
     pub cause: String,
     /// Entries that were carried over.
@@ -43,12 +45,18 @@ pub struct Mended {
 impl std::fmt::Display for Mended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { aside, cause, entries, lines, stays, damaged } = self;
-        let aside = aside.file_name().unwrap_or_default().to_string_lossy();
+        let aside = aside.as_ref().and_then(|aside| aside.file_name());
+        match aside {
+            Some(aside) => {
+                let aside = aside.to_string_lossy();
+                write!(f, "the outbox was damaged ({cause}) and set aside as {aside}; ")?;
+            }
+            None => write!(f, "the outbox was gone ({cause}); ")?,
+        }
         write!(
             f,
-            "the outbox was damaged ({cause}) and set aside as {aside}; carried over: {entries} \
-             entries, {lines} audit lines, {stays} cards in readers; not believed: {damaged} rows; \
-             what could not be read is not counted"
+            "carried over: {entries} entries, {lines} audit lines, {stays} cards in readers; not \
+             believed: {damaged} rows; what could not be read is not counted"
         )
     }
 }
@@ -59,6 +67,19 @@ pub(super) fn make(path: &Path, now: Timestamp) -> Result<(), OpenError> {
     finish(path, conn, now)
 }
 
+/// Why a file that is not there has to be told as one that is lost; `None` where there never was
+/// one.
+pub(super) fn gone(path: &Path, lock: &Lock) -> Result<Option<String>, OpenError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if disk::survey(path)? == Place::DeadLink {
+        return Ok(Some(format!("{name} was a symbolic link that leads nowhere")));
+    }
+    let left = |suffix| disk::beside(path, suffix).exists();
+    let left = ["-wal", "-shm"].into_iter().find(|suffix| left(suffix));
+    let left = left.or(lock.had_outbox().then_some(".lock"));
+    Ok(left.map(|suffix| format!("{name} was not there, and {name}{suffix} was left of it")))
+}
+
 /// Makes a file with all that can be read of a damaged one, and moves that aside.
 pub(super) fn set_aside(
     path: &Path,
@@ -67,11 +88,13 @@ pub(super) fn set_aside(
     cause: String,
 ) -> Result<Mended, OpenError> {
     let (stamp, aside) = free_name(path, options.now);
+    let left = ["", "-wal", "-shm"].iter().map(|suffix| disk::beside(path, suffix));
+    let aside = left.into_iter().any(|left| left.symlink_metadata().is_ok()).then_some(aside);
     begin(path)?.close().map_err(|(_, error)| error)?;
     let page = first_page(path)?;
     let mut conn = reopen(path, budget)?;
     let tx = conn.transaction()?;
-    let found = salvage::carry(path, &file::beside(path, ".copy"), &page, &tx)?;
+    let found = salvage::carry(path, &disk::beside(path, ".copy"), &page, &tx)?;
     let salvage::Found { entries, lines, stays, damaged } = found;
     let mended = Mended { aside, cause, entries, lines, stays, damaged };
     let line = AuditLine::broken(&options.station, options.now, mended.to_string());
@@ -83,9 +106,9 @@ pub(super) fn set_aside(
 
 /// Goes on with a move that was broken off. Tells whether there was one.
 pub(super) fn go_on(path: &Path) -> Result<bool, OpenError> {
-    let ready = file::beside(path, ".ready");
+    let ready = disk::beside(path, ".ready");
     let inaccessible = |source| OpenError::Inaccessible { path: ready.clone(), source };
-    let stamp = match ready.metadata().and_then(|found| found.modified()) {
+    let stamp = match ready.symlink_metadata().and_then(|found| found.modified()) {
         Ok(stamp) => Timestamp::try_from(stamp).unwrap_or(Timestamp::UNIX_EPOCH),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(inaccessible(error)),
@@ -94,7 +117,7 @@ pub(super) fn go_on(path: &Path) -> Result<bool, OpenError> {
     let moved = || {
         // The -wal first: without it the file is not what it was, and with another's it is worse.
         for suffix in ["-wal", "-shm", ""] {
-            move_if_there(&file::beside(path, suffix), &file::beside(&aside, suffix))?;
+            move_if_there(&disk::beside(path, suffix), &disk::beside(&aside, suffix))?;
         }
         sync_parent(path)?;
         fs::rename(&ready, path)?;
@@ -106,9 +129,11 @@ pub(super) fn go_on(path: &Path) -> Result<bool, OpenError> {
 
 /// An empty outbox under construction.
 fn begin(path: &Path) -> Result<Connection, OpenError> {
-    let new = file::beside(path, ".new");
+    let new = disk::beside(path, ".new");
     remove(&new)?;
-    file::make_file(&new)?;
+    let inaccessible = |source| OpenError::Inaccessible { path: new.clone(), source };
+    disk::create(&new).map_err(inaccessible)?;
+    sync_parent(path).map_err(inaccessible)?;
     let mut conn = file::connect(&new)?;
     file::make_durable(&conn)?;
     schema::migrate(&mut conn, 0)?;
@@ -117,13 +142,15 @@ fn begin(path: &Path) -> Result<Connection, OpenError> {
 
 /// The first page of an empty outbox.
 fn first_page(path: &Path) -> Result<Vec<u8>, OpenError> {
-    let new = file::beside(path, ".new");
-    let bytes = fs::read(&new).map_err(|source| OpenError::Inaccessible { path: new, source })?;
-    Ok(bytes.get(..file::PAGE).unwrap_or_default().to_vec())
+    let new = disk::beside(path, ".new");
+    let mut page = vec![0; file::PAGE];
+    let read = disk::open(&new).and_then(|mut new| new.read_exact(&mut page));
+    read.map_err(|source| OpenError::Inaccessible { path: new, source })?;
+    Ok(page)
 }
 
 fn reopen(path: &Path, budget: Budget) -> Result<Connection, OpenError> {
-    let conn = file::connect(&file::beside(path, ".new"))?;
+    let conn = file::connect(&disk::beside(path, ".new"))?;
     file::make_durable(&conn)?;
     budget.impose(&conn)?;
     Ok(conn)
@@ -132,9 +159,9 @@ fn reopen(path: &Path, budget: Budget) -> Result<Connection, OpenError> {
 /// Moves what was made to its place.
 fn finish(path: &Path, conn: Connection, stamp: Timestamp) -> Result<(), OpenError> {
     conn.close().map_err(|(_, error)| error)?;
-    let (new, ready) = (file::beside(path, ".new"), file::beside(path, ".ready"));
+    let (new, ready) = (disk::beside(path, ".new"), disk::beside(path, ".ready"));
     let moved = || {
-        let made = File::options().write(true).open(&new)?;
+        let made = disk::open_to_write(&new)?;
         made.set_modified(SystemTime::try_from(stamp).map_err(io::Error::other)?)?;
         made.sync_all()?;
         fs::rename(&new, &ready)?;
@@ -147,7 +174,7 @@ fn finish(path: &Path, conn: Connection, stamp: Timestamp) -> Result<(), OpenErr
 /// Removes a file of ours that is worth nothing, with what SQLite puts beside it.
 pub(super) fn remove(path: &Path) -> Result<(), OpenError> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
-        let path = file::beside(path, suffix);
+        let path = disk::beside(path, suffix);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(OpenError::Inaccessible { path, source });
@@ -172,7 +199,7 @@ fn free_name(path: &Path, now: Timestamp) -> (Timestamp, PathBuf) {
 }
 
 fn aside(path: &Path, stamp: Timestamp) -> PathBuf {
-    file::beside(path, &format!(".damaged-{}", stamp.strftime("%Y%m%dT%H%M%SZ")))
+    disk::beside(path, &format!(".damaged-{}", stamp.strftime("%Y%m%dT%H%M%SZ")))
 }
 
 fn move_if_there(from: &Path, to: &Path) -> io::Result<()> {
@@ -183,5 +210,5 @@ fn move_if_there(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), file::sync_directory)
+    path.parent().map_or(Ok(()), disk::sync_directory)
 }

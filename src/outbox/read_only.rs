@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::disk::{self, Place};
 use super::error::{OpenError, StoreError};
 use super::row::Damage;
 use super::trail::{self, AuditFilter, AuditPage};
@@ -45,10 +46,8 @@ impl ReadOnly {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let path = std::path::absolute(path)
             .map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })?;
-        match path.try_exists() {
-            Ok(true) => {}
-            Ok(false) => return Err(OpenError::Missing { path }),
-            Err(source) => return Err(OpenError::Inaccessible { path, source }),
+        if disk::survey(&path)? != Place::File {
+            return Err(OpenError::Missing { path });
         }
         let outbox = Self { path };
         outbox.connect()?;

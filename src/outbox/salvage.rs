@@ -6,7 +6,7 @@
 //! what it stands for is known, so that a card whose entry is lost makes a new one.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -16,7 +16,7 @@ use rusqlite::{Connection, Row, Transaction, params_from_iter};
 
 use super::chain::{self, End};
 use super::error::{OpenError, StoreError};
-use super::{file, mend, row};
+use super::{disk, file, mend, row};
 use crate::domain::{AuditKind, ChainMark, EntryId};
 
 /// How many numbers are tried one by one between two places where reading breaks off.
@@ -66,17 +66,23 @@ pub(super) fn carry(
 
 /// Copies the file with its `-wal`, and puts another first page over its own where one is given.
 fn make_copy(path: &Path, copy: &Path, page: Option<&[u8]>) -> io::Result<()> {
-    let length = fs::copy(path, copy)?;
-    let wal = file::beside(path, "-wal");
-    if wal.exists() {
-        fs::copy(wal, file::beside(copy, "-wal"))?;
-    }
+    let to = copy_file(path, copy)?;
+    let length = to.metadata()?.len();
+    copy_file(&disk::beside(path, "-wal"), &disk::beside(copy, "-wal"))?;
     let Some(page) = page else { return Ok(()) };
-    let to = File::options().write(true).open(copy)?;
     to.write_all_at(page, 0)?;
     // Where the header tells the number of pages.
     let pages = u32::try_from(length.div_ceil(file::PAGE as u64)).unwrap_or(u32::MAX);
     to.write_all_at(&pages.to_be_bytes(), 28)
+}
+
+/// Copies what is there, if anything is.
+fn copy_file(from: &Path, to: &Path) -> io::Result<File> {
+    let mut made = disk::create(to)?;
+    if from.symlink_metadata().is_ok_and(|found| found.is_file()) {
+        io::copy(&mut disk::open(from)?, &mut made)?;
+    }
+    Ok(made)
 }
 
 struct Carrier<'a> {

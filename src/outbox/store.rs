@@ -9,8 +9,10 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::budget::Budget;
 use super::chain::End;
+use super::disk::{self, Place};
 use super::error::{OpenError, Shortage, StoreError};
-use super::file::{self, Lock};
+use super::file::{self, Header};
+use super::lock::Lock;
 use super::notes::Notes;
 use super::presence::Presence;
 use super::row::{self, Damage};
@@ -45,12 +47,21 @@ impl Store {
         // Absolute, so that no path begins with "file:", which SQLite would take for a URI.
         let path = std::path::absolute(&options.path)
             .map_err(|source| OpenError::Inaccessible { path: options.path.clone(), source })?;
-        file::make_directory(&path)?;
-        let lock = Lock::take(&path)?;
-        if !mend::go_on(&path)? && !path.exists() {
-            mend::make(&path, options.now)?;
-        }
+        disk::make_directory(&path)?;
+        disk::survey(&path)?;
+        let mut lock = Lock::take(&path)?;
         let mut mended = None;
+        if !mend::go_on(&path)? && disk::survey(&path)? != Place::File {
+            match mend::gone(&path, &lock)? {
+                None => {
+                    lock.sign(false);
+                    mend::make(&path, options.now)?;
+                }
+                Some(_) if on_damage == OnDamage::Leave => return Err(OpenError::Missing { path }),
+                Some(cause) => mended = Some(mend::set_aside(&path, &options, budget, cause)?),
+            }
+        }
+        lock.sign(true);
         let (conn, mut restored) = match connect(&path, budget) {
             Err(OpenError::Lost(cause)) if on_damage == OnDamage::Mend => {
                 let cause = cause.to_string();
@@ -224,11 +235,12 @@ pub(super) enum OnDamage {
 
 /// Opens the file for writing, up to date and checked, and reads what is left from before.
 fn connect(path: &Path, budget: Budget) -> Result<(Connection, Restored), OpenError> {
+    let header = Header::read(path)?;
     let mut conn = file::connect(path)?;
     // Until it is known to be sound, nothing of its log is brought into it.
     file::keep_log_on_close(&conn, true)?;
     let found = schema::identify(&conn, path)?;
-    file::check_header(path)?;
+    header.check()?;
     file::make_durable(&conn)?;
     budget.impose(&conn)?;
     schema::migrate(&mut conn, found)?;

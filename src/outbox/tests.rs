@@ -4,6 +4,7 @@ mod chain;
 mod damage;
 mod fixture;
 mod limits;
+mod links;
 mod looking;
 mod mending;
 mod notes;

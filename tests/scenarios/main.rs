@@ -15,6 +15,7 @@ mod completing;
 mod desk;
 mod disks;
 mod families;
+mod files;
 mod hardened;
 mod journal;
 mod judges;

@@ -253,8 +253,8 @@ async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
         // What is on disk now is what a kill leaves behind.
         let killed = Place::new();
         for suffix in ["", "-wal"] {
-            let to = file::beside(&killed.path(), suffix);
-            std::fs::copy(file::beside(&place.path(), suffix), to).unwrap();
+            let to = disk::beside(&killed.path(), suffix);
+            std::fs::copy(disk::beside(&place.path(), suffix), to).unwrap();
         }
         let found = walked(&killed, 1000);
         assert_eq!(found.faults, []);

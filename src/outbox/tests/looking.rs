@@ -50,7 +50,7 @@ async fn what_a_killed_daemon_left_in_the_log_is_read() {
     // What is on disk while the outbox is open is what a kill leaves behind.
     let killed = Place::new();
     for suffix in ["", "-wal"] {
-        std::fs::copy(file::beside(&place.path(), suffix), file::beside(&killed.path(), suffix))
+        std::fs::copy(disk::beside(&place.path(), suffix), disk::beside(&killed.path(), suffix))
             .unwrap();
     }
     assert_eq!(killed.entries().len(), 1);

@@ -32,7 +32,7 @@ fn a_file_that_is_no_database_is_set_aside_and_told() {
     fs::write(place.path(), "x".repeat(5000)).unwrap();
     let restored = place.restored();
     let mended = restored.mended.unwrap();
-    assert_eq!(fs::read(&mended.aside).unwrap(), "x".repeat(5000).as_bytes());
+    assert_eq!(fs::read(mended.aside.as_ref().unwrap()).unwrap(), "x".repeat(5000).as_bytes());
     assert_eq!(files(&place, "outbox.db.d"), ["outbox.db.damaged-20231114T221410Z"]);
     assert_eq!((mended.entries, mended.lines, mended.stays, mended.damaged), (0, 0, 0, 0));
     assert_eq!(restored.latest[0].kind, AuditKind::Break);
@@ -83,7 +83,7 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
     outbox.close();
     assert_eq!(broken(&place), [mended.to_string()]);
-    assert_eq!(fs::read(&mended.aside).unwrap(), bytes, "the damaged file is as it was");
+    assert_eq!(fs::read(mended.aside.unwrap()).unwrap(), bytes, "the damaged file is as it was");
 }
 
 #[tokio::test]
@@ -110,8 +110,8 @@ async fn what_the_log_of_a_killed_daemon_held_is_carried_over_too() {
     outbox.append(append(1)).await.unwrap();
     let killed = Place::new();
     for suffix in ["", "-wal"] {
-        let to = file::beside(&killed.path(), suffix);
-        fs::copy(file::beside(&place.path(), suffix), to).unwrap();
+        let to = disk::beside(&killed.path(), suffix);
+        fs::copy(disk::beside(&place.path(), suffix), to).unwrap();
     }
     let mut bytes = fs::read(killed.path()).unwrap();
     bytes[20] ^= 1;
@@ -152,17 +152,17 @@ async fn a_move_that_is_broken_off_goes_on_wherever_it_was() {
         let expected = place.restored();
         // The moment after `.ready` was made: it bears the content, the old one is still there.
         let path = place.path();
-        let ready = file::beside(&path, ".ready");
+        let ready = disk::beside(&path, ".ready");
         fs::copy(&path, &ready).unwrap();
         for suffix in ["-wal", "-shm"] {
-            fs::write(file::beside(&path, suffix), "of the damaged one").unwrap();
+            fs::write(disk::beside(&path, suffix), "of the damaged one").unwrap();
         }
         fs::write(&path, "damaged").unwrap();
         let stamp = fs::metadata(&ready).unwrap().modified().unwrap();
         let stamp = Timestamp::try_from(stamp).unwrap().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let aside = file::beside(&path, &format!(".damaged-{stamp}"));
+        let aside = disk::beside(&path, &format!(".damaged-{stamp}"));
         for suffix in ["-wal", "-shm", ""].iter().take(step) {
-            fs::rename(file::beside(&path, suffix), file::beside(&aside, suffix)).unwrap();
+            fs::rename(disk::beside(&path, suffix), disk::beside(&aside, suffix)).unwrap();
         }
         assert_eq!(place.restored(), expected, "after step {step}");
         assert_eq!(fs::read(&aside).unwrap(), b"damaged");
@@ -177,7 +177,7 @@ async fn what_was_begun_and_not_finished_is_worth_nothing() {
     two_entries(&place).await;
     let expected = place.restored();
     for name in [".new", ".new-wal", ".copy", ".copy-wal"] {
-        fs::write(file::beside(&place.path(), name), "half").unwrap();
+        fs::write(disk::beside(&place.path(), name), "half").unwrap();
     }
     assert_eq!(place.restored(), expected);
     fs::write(place.path(), "x").unwrap();

@@ -20,7 +20,7 @@ async fn directory_and_files_are_made_for_their_owner_alone() {
     assert_eq!(mode(&directory), 0o700);
     assert_eq!(mode(directory.parent().unwrap()), 0o700);
     for suffix in ["", "-wal", "-shm", ".lock"] {
-        assert_eq!(mode(&file::beside(&path, suffix)), 0o600, "{suffix}");
+        assert_eq!(mode(&disk::beside(&path, suffix)), 0o600, "{suffix}");
     }
 }
 
@@ -37,9 +37,9 @@ fn a_second_process_is_refused_and_told_the_pid_of_the_first() {
 #[test]
 fn the_lock_of_a_crashed_process_locks_nobody_out() {
     let place = Place::new();
-    std::fs::write(file::beside(&place.path(), ".lock"), "4194304999\n").unwrap();
+    std::fs::write(disk::beside(&place.path(), ".lock"), "4194304999\n").unwrap();
     let (_outbox, _) = place.open();
-    let told = std::fs::read_to_string(file::beside(&place.path(), ".lock")).unwrap();
+    let told = std::fs::read_to_string(disk::beside(&place.path(), ".lock")).unwrap();
     assert_eq!(told.trim(), std::process::id().to_string());
 }
 
@@ -110,5 +110,41 @@ async fn closing_leaves_nothing_in_the_log_even_while_somebody_looks() {
     let looking = place.sqlite();
     looking.query_row("SELECT count(*) FROM entry", [], |_| Ok(())).unwrap();
     outbox.close();
-    assert_eq!(std::fs::metadata(file::beside(&place.path(), "-wal")).unwrap().len(), 0);
+    assert_eq!(std::fs::metadata(disk::beside(&place.path(), "-wal")).unwrap().len(), 0);
+}
+
+/// What the kernel says of locks on this file: `READ` or `WRITE`, of the POSIX kind, by this process.
+fn posix_locks(path: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+    let pid = format!(" {} ", std::process::id());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let held =
+        |line: &&str| line.contains(" POSIX ") && line.contains(&inode) && line.contains(&pid);
+    locks.lines().filter(held).count()
+}
+
+#[tokio::test]
+async fn the_locks_of_sqlite_are_held_for_as_long_as_it_is_open() {
+    let place = Place::new();
+    for _ in 0..2 {
+        let (outbox, _) = place.open();
+        let held = |when: &str| {
+            for suffix in ["", "-shm"] {
+                let locks = posix_locks(&disk::beside(&place.path(), suffix));
+                assert!(locks > 0, "outbox.db{suffix} is not locked {when}");
+            }
+        };
+        held("after it was opened");
+        let appended = outbox.append(append(1)).await.unwrap();
+        held("after an entry");
+        outbox.settle(appended.entry, end(Outcome::Updated)).await.unwrap();
+        outbox.note(not_identified(1)).await.unwrap();
+        outbox.prune(Duration::ZERO, at(1_000_000)).await.unwrap();
+        held("after pruning");
+        outbox.verify(None).await.unwrap();
+        outbox.audit(AuditFilter::default()).await.unwrap();
+        held("after it was looked at");
+        outbox.close();
+    }
 }

@@ -1,0 +1,144 @@
+//! The outbox's files among programs and people who do not know that they are the daemon's.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cardbridge_harness::cards::{GidsCard, InsertedCard};
+use cardbridge_harness::cm::Fault;
+
+use super::*;
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Whether the daemon holds a record lock on this file, as the kernel lists it.
+fn is_locked(world: &World, path: &Path) -> bool {
+    let inode = format!(":{} ", path.metadata().unwrap().ino());
+    let pid = format!(" {} ", world.daemon_pid().unwrap());
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    let mut held = locks.lines().filter(|line| line.contains("POSIX"));
+    held.any(|line| line.contains(&inode) && line.contains(&pid))
+}
+
+/// Another program reads the outbox and closes it, as an operator's `sqlite3` does.
+fn look_from_outside(world: &World) {
+    let script = "import sqlite3, sys\n\
+                  c = sqlite3.connect(sys.argv[1])\n\
+                  c.execute('SELECT count(*) FROM audit').fetchall()\n\
+                  c.close()";
+    let path = world.outbox_path();
+    let looked = Command::new("python3").args(["-c", script]).arg(path).output().unwrap();
+    assert!(looked.status.success(), "{looked:?}");
+}
+
+#[test]
+fn another_program_that_reads_the_outbox_harms_nothing() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let locked = |world: &World, when: &str| {
+        for suffix in ["", "-shm"] {
+            let path = beside(&world.outbox_path(), suffix);
+            assert!(is_locked(world, &path), "outbox.db{suffix} is not locked {when}");
+        }
+    };
+    locked(&world, "after the start");
+    look_from_outside(&world);
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    look_from_outside(&world);
+    for command in [&["status"][..], &["audit", "verify"], &["outbox", "list"], &["check"]] {
+        world.cli(command).unwrap();
+    }
+    world.reload_daemon().unwrap();
+    world.cli(&["status"]).unwrap();
+    locked(&world, "after everything was asked");
+    world.kill9_daemon().unwrap();
+    world.start_daemon().unwrap();
+    assert_eq!(world.outcomes().unwrap(), ["updated"]);
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
+    world.finish().unwrap();
+}
+
+/// A daemon that was stopped with one entry that waits.
+fn stopped_with_an_entry() -> Option<(World, InsertedCard)> {
+    let mut world = world()?.start().unwrap();
+    world.cm.set_fault(Fault::Reset);
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    let waits = || {
+        let listed = world.cli(&["outbox", "list", "--json"]).unwrap().json().unwrap();
+        listed.as_array().unwrap().len() == 1
+    };
+    world.wait_until("the entry waits", LONG, waits).unwrap();
+    world.stop_daemon().unwrap();
+    Some((world, card))
+}
+
+#[test]
+fn root_follows_no_link_that_the_service_left() {
+    let Some((mut world, _card)) = stopped_with_an_entry() else { return };
+    let path = world.outbox_path();
+    let target = world.dir().join("of-root");
+    fs::write(&target, "root's").unwrap();
+    let before = target.metadata().unwrap();
+    for suffix in [".lock", "-wal", "-shm"] {
+        let link = beside(&path, suffix);
+        drop(fs::remove_file(&link));
+        symlink(&target, &link).unwrap();
+        for command in [&["outbox", "discard", "1", "--yes"][..], &["outbox", "retry", "1"]] {
+            let refused = world.cli(command).unwrap();
+            assert_eq!(refused.code, Some(1), "{refused:?}");
+            assert!(refused.stderr.contains("is a symbolic link"), "{refused:?}");
+        }
+        let after = target.metadata().unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "root's", "{suffix}");
+        assert_eq!((after.uid(), after.gid(), after.mtime()), {
+            (before.uid(), before.gid(), before.mtime())
+        });
+        fs::remove_file(&link).unwrap();
+    }
+    // What root makes is the service's, and the daemon goes on with it.
+    assert_eq!(world.cli(&["outbox", "retry", "1"]).unwrap().code, Some(0));
+    let owner = path.metadata().unwrap().uid();
+    assert_eq!(beside(&path, ".lock").metadata().unwrap().uid(), owner);
+    world.cm.clear_faults();
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_pipe_at_the_outboxs_path_is_refused_and_nothing_hangs() {
+    let Some(world) = world() else { return };
+    let mut world = world.without_daemon().start().unwrap();
+    let made = Command::new("mkfifo").arg(world.outbox_path()).status().unwrap();
+    assert!(made.success());
+    world.launch_daemon().unwrap();
+    assert!(!world.wait_daemon_end(LONG).unwrap().success());
+    assert!(world.daemon_log().contains("is a named pipe"), "{}", world.daemon_log());
+    for command in [&["outbox", "list"][..], &["audit"], &["audit", "verify"], &["check"]] {
+        let output = world.cli(command).unwrap();
+        assert_ne!(output.code, Some(0), "{output:?}");
+    }
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_outbox_that_is_gone_is_told_loudly_and_the_daemon_goes_on() {
+    let Some((mut world, _card)) = stopped_with_an_entry() else { return };
+    world.expect_error("Outbox was gone");
+    fs::remove_file(world.outbox_path()).unwrap();
+    world.cm.clear_faults();
+    world.start_daemon().unwrap();
+    let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
+    let damage = status["damage"].as_str().unwrap_or_default();
+    assert!(damage.contains("the outbox was gone"), "{status}");
+    let verified = world.cli(&["audit", "verify"]).unwrap();
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    assert!(verified.stdout.contains("the outbox was gone"), "{verified:?}");
+    world.finish().unwrap();
+}

@@ -4,6 +4,7 @@
 //! remote     what is asked: lookup, record, set_status, request_status, complete
 //! ├ call     one call: method, URL, body, how much answer it may have
 //! ├ http     sends it within its deadline, and reads no more than that
+//! ├ redact   takes secrets out of every text from outside
 //! ├ classify HTTP status → CM is away, failed, refused, or talks
 //! ├ judge    whether what CM says is about what was asked
 //! ├ setup    clients, each with its TLS, proxy and client certificate (tls, proxy, identity)
@@ -29,6 +30,7 @@ mod outbound;
 mod pages;
 mod pem;
 mod proxy;
+mod redact;
 mod retry_after;
 mod secret;
 mod setup;
@@ -78,26 +80,40 @@ impl Remote {
 
     /// The way to CM, to be taken step by step.
     pub fn way(&self) -> Result<Way, SetupError> {
-        Way::new(self.inner.options.clone(), self.inner.http.base())
+        let http = &self.inner.http;
+        http.learn();
+        Way::new(self.inner.options.clone(), http.base(), http.redactor())
     }
 
     /// What time it is at CM's server, where it says so; anybody may ask.
     pub async fn server_time(&self) -> Result<Option<Timestamp>, CallError> {
-        self.inner.http.greet().await
+        self.hidden(self.inner.http.greet().await)
     }
 
     /// Gets the credentials that a call would show.
     pub async fn prepare(&self) -> Result<(), CallError> {
-        self.inner.http.prepare().await
+        self.hidden(self.inner.http.prepare().await)
     }
 
     /// How many open requests this station's account sees.
     pub async fn open_requests(&self) -> Result<usize, CallError> {
         let mut seen = 0;
         for status in judge::OPEN {
-            seen += self.inner.http.list(&Call::OpenRequests(status)).await??.len();
+            let list = self.inner.http.list(&Call::OpenRequests(status)).await;
+            seen += self.hidden(list.flatten())?.len();
         }
         Ok(seen)
+    }
+
+    /// A text that came from CM, without the secrets that were sent there.
+    #[must_use]
+    pub fn without_secrets(&self, text: &str) -> String {
+        self.inner.http.redactor().hide_all(text).into_owned()
+    }
+
+    /// The one way out for errors.
+    fn hidden<T>(&self, result: Result<T, CallError>) -> Result<T, CallError> {
+        result.map_err(|error| self.inner.http.redactor().hide_in(error))
     }
 
     /// How it stands with what lets the station in; nobody is asked.
@@ -115,6 +131,10 @@ impl Remote {
     /// What CM knows about a card: the records of the first candidate that has any, and the open
     /// requests that name one of them.
     pub async fn lookup(&self, identity: &Identity) -> Result<Found, CallError> {
+        self.hidden(self.look_up(identity).await)
+    }
+
+    async fn look_up(&self, identity: &Identity) -> Result<Found, CallError> {
         let mut candidate = identity.first();
         let (mut records, open) = self.first_look(candidate.card_id).await?;
         let mut asked = BTreeSet::from([candidate.card_id]);
@@ -136,7 +156,7 @@ impl Remote {
     /// One record as it is at this moment.
     pub async fn record(&self, id: RecordId) -> Result<Record, CallError> {
         let body = self.inner.http.call(&Call::Record(id)).await?;
-        judge::the_record(id, &body)
+        self.hidden(judge::the_record(id, &body))
     }
 
     /// Has CM set what was decided.
@@ -145,13 +165,13 @@ impl Remote {
     /// first.
     pub async fn set_status(&self, decision: &Decision) -> Result<PutAnswer, CallError> {
         let body = self.inner.http.call(&Call::SetStatus(decision)).await?;
-        judge::put_answer(decision, &body)
+        self.hidden(judge::put_answer(decision, &body))
     }
 
     /// Where one request stands at this moment.
     pub async fn request_status(&self, id: RequestId) -> Result<RequestStatus, CallError> {
         let body = self.inner.http.call(&Call::Request(id)).await?;
-        judge::the_request(id, &body)
+        self.hidden(judge::the_request(id, &body))
     }
 
     /// Has CM complete a request.
@@ -160,7 +180,7 @@ impl Remote {
     /// first.
     pub async fn complete(&self, id: RequestId) -> Result<CompleteAnswer, CallError> {
         let body = self.inner.http.call(&Call::Complete(id)).await?;
-        judge::complete_answer(id, &body, &self.inner.options.numbers)
+        self.hidden(judge::complete_answer(id, &body, &self.inner.options.numbers))
     }
 
     /// The records of the likeliest card id and the open requests, side by side: the requests are
@@ -184,7 +204,7 @@ impl Remote {
     /// The records of one card id.
     pub async fn records(&self, card: CardId) -> Result<Vec<Record>, CallError> {
         let body = self.inner.http.call(&Call::RecordsOfCard(card)).await?;
-        judge::records_of(card, &body)
+        self.hidden(judge::records_of(card, &body))
     }
 }
 

@@ -41,7 +41,11 @@ pub(super) fn lookup(
             Some(card_id) => by_id(card_id),
             None => in_reader(&settings, reader).await?,
         };
-        let found = remote.lookup(&subject.identity).await?;
+        let mut found = remote.lookup(&subject.identity).await?;
+        // They are shown as they came, and a server may send back what it was sent.
+        for record in found.records.iter_mut().flat_map(|(_, records)| records) {
+            record.raw = remote.without_secrets(&record.raw).into();
+        }
         Ok((subject, found))
     })?;
     let facts = |trigger| Facts {

@@ -1,11 +1,13 @@
 //! What an HTTP answer means, before anybody looks into a good one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 
 use super::away;
 use super::identity::Shown;
+use super::redact::Redactor;
 use super::retry_after::with_way_past;
 use super::{encoding, pages};
 use crate::domain::{AwayReason, CallError, ProxyFault};
@@ -27,13 +29,8 @@ pub(super) struct Answer {
     /// The body, or as much of it as was read.
     pub(super) body: Vec<u8>,
     pub(super) end: End,
-}
-
-impl Answer {
-    /// Whether nothing can be done with its body but to tell people of it.
-    pub(super) fn is_for_people(&self) -> bool {
-        !(200..=299).contains(&self.status) || !cm::is_json(&self.body)
-    }
+    /// Knows what of it must not be told.
+    pub(super) redactor: Arc<Redactor>,
 }
 
 /// How the body ended.
@@ -99,6 +96,7 @@ pub(super) fn misread(error: &cm::ReadError, body: &[u8]) -> CallError {
         }
         cm::ReadError::NotJson(_) | cm::ReadError::Foreign(..) => {
             let words = cm::complaint(body).words;
+            let words = if words.is_empty() { "no text".to_owned() } else { words };
             away(AwayReason::NotCm, format!("{error}: {words}"))
         }
     }
@@ -176,7 +174,7 @@ fn told(answer: &Answer) -> (String, Option<String>) {
 fn words(answer: &Answer) -> cm::Complaint {
     match &answer.coding {
         Some(coding) => cm::Complaint { words: encoding::complaint(coding), correlation_id: None },
-        None => cm::complaint(&answer.body),
+        None => cm::complaint_without(&answer.body, |words| answer.redactor.hide(words)),
     }
 }
 

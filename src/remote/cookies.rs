@@ -4,7 +4,7 @@
 //! server that set them, as long as they are good there. What was sent with a call that was not let
 //! in, or sent elsewhere, is dropped: a stale session must not keep the station out.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use reqwest::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use reqwest::{Request, Url};
 use tokio::time::Instant;
 
-use super::secret::Secret;
+use super::redact::Redactor;
 
 /// As many as browsers keep for a site; the oldest makes room.
 const MOST: usize = 50;
@@ -29,6 +29,7 @@ pub(super) struct Jar {
     host: String,
     encrypted: bool,
     inner: Mutex<Inner>,
+    redactor: Arc<Redactor>,
 }
 
 #[derive(Default)]
@@ -47,28 +48,19 @@ struct Cookie {
     ends: Option<Instant>,
 }
 
-/// Which cookies went with a call, and what of them must not be told.
+/// Which cookies went with a call.
 #[derive(Default)]
 pub(super) struct Sent {
     numbers: Vec<u64>,
-    values: Vec<Secret>,
-}
-
-impl Sent {
-    /// Takes out of a body what was sent, for a server may send it back.
-    pub(super) fn hide_in(&self, body: &mut Vec<u8>) {
-        for value in &self.values {
-            value.hide_in_bytes(body);
-        }
-    }
 }
 
 impl Jar {
-    pub(super) fn of(server: &Url) -> Self {
+    pub(super) fn of(server: &Url, redactor: Arc<Redactor>) -> Self {
         Self {
             host: server.host_str().unwrap_or_default().to_ascii_lowercase(),
             encrypted: server.scheme() == "https",
             inner: Mutex::default(),
+            redactor,
         }
     }
 
@@ -88,11 +80,7 @@ impl Jar {
             return Sent::default();
         }
         header.set_sensitive(true);
-        // What is as short as this is no session's, and stands in many a text.
-        let secret = |cookie: &&&Cookie| cookie.value.len() >= SECRET;
-        let values = fit.iter().filter(secret).map(|cookie| Secret::new(cookie.value.clone()));
-        let numbers = fit.iter().map(|cookie| cookie.number).collect();
-        let sent = Sent { numbers, values: values.collect() };
+        let sent = Sent { numbers: fit.iter().map(|cookie| cookie.number).collect() };
         drop(inner);
         request.headers_mut().insert(COOKIE, header);
         sent
@@ -106,6 +94,10 @@ impl Jar {
         }
         for line in headers.get_all(SET_COOKIE) {
             if let Some(cookie) = line.to_str().ok().and_then(|line| self.read(line)) {
+                // What is shorter is no session's, and stands in many a text.
+                if cookie.value.len() >= SECRET {
+                    self.redactor.learn(&cookie.value);
+                }
                 inner.keep(cookie);
             }
         }

@@ -14,8 +14,8 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tokio::time::Instant;
 
 use super::outbound::Outbound;
+use super::redact::Redactor;
 use super::retry_after;
-use super::secret::Secret;
 use super::setup::{Clients, SetupError};
 use super::{Auth, Options};
 use crate::domain::{CallError, CredentialsView};
@@ -96,6 +96,19 @@ impl Credentials {
         }
     }
 
+    /// Has what the files hold known as secret, as far as they can be read.
+    pub(super) fn learn(&self, redactor: &Redactor) {
+        match self {
+            Self::None | Self::Negotiate(_) => {}
+            Self::Bearer(file) => {
+                if let Ok(header) = file.authorization() {
+                    redactor.saw(&header);
+                }
+            }
+            Self::OAuth2(source) => source.learn(),
+        }
+    }
+
     /// The next call asks for what it needs, whatever an issuer said of waiting.
     pub(super) fn hurry(&self) {
         if let Self::OAuth2(source) = self {
@@ -129,12 +142,6 @@ impl Pass {
     /// A token that needs nothing from the answer.
     const fn token(header: HeaderValue) -> Self {
         Self { header: Some(header), negotiation: None }
-    }
-
-    /// What of it must not be told, also where a server sends it back.
-    pub(super) fn secret(&self) -> Option<Secret> {
-        let (_, secret) = self.header.as_ref()?.to_str().ok()?.split_once(' ')?;
-        Some(Secret::new(secret.to_owned()))
     }
 }
 

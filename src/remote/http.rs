@@ -15,6 +15,7 @@ use super::cookies::Jar;
 use super::credentials::{Credentials, Next, Pass, Welcome};
 use super::encoding;
 use super::outbound::Outbound;
+use super::redact::Redactor;
 use super::retry_after::{date, retry_after};
 use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
@@ -37,6 +38,7 @@ pub(super) struct Caller {
     peer: Peer,
     /// What the server has put into this process's session, where it may have one.
     cookies: Option<Jar>,
+    redactor: Arc<Redactor>,
     timeout: Duration,
 }
 
@@ -55,11 +57,17 @@ pub(super) struct Asked<'a> {
 impl Http {
     pub(super) fn new(options: &Options) -> Result<Self, SetupError> {
         let base = setup::base_url(options)?;
-        let clients = Clients::new(options, &base);
-        let cookies = Some(Jar::of(&base));
+        let redactor = Arc::<Redactor>::default();
+        let clients = Clients::new(options, &base, redactor);
+        let cookies = Some(Jar::of(&base, Arc::clone(clients.redactor())));
         let caller = Caller { cookies, ..Caller::new(&base, options, &clients)? };
         let credentials = Credentials::new(options, &clients, caller.outbound())?;
         Ok(Self { caller, credentials })
+    }
+
+    /// Knows the secrets of these calls.
+    pub(super) const fn redactor(&self) -> &Arc<Redactor> {
+        &self.caller.redactor
     }
 
     /// The URL under which the routes are.
@@ -72,6 +80,11 @@ impl Http {
         let request = Request::new(Method::HEAD, self.caller.base.clone());
         let response = self.caller.respond(request, Instant::now() + self.caller.timeout).await?;
         Ok(date(response.headers()))
+    }
+
+    /// Takes in what is secret already, before anything is sent.
+    pub(super) fn learn(&self) {
+        self.credentials.learn(&self.caller.redactor);
     }
 
     /// Gets what a call would show, and shows it to nobody.
@@ -122,9 +135,10 @@ impl Http {
         match answer {
             Ok(answer) => {
                 tracing::debug!(%method, route, status = answer.status, elapsed_ms, "CM answered");
-                classify(answer)
+                classify(answer).map_err(|error| self.caller.redactor.hide_in(error))
             }
             Err(error) => {
+                let error = self.caller.redactor.hide_in(error);
                 tracing::debug!(%method, route, elapsed_ms, %error, "CM did not answer");
                 Err(error)
             }
@@ -141,16 +155,14 @@ impl Http {
         let pass = self.credentials.pass(deadline).await?;
         let request = self.request(call, &pass);
         let asked = Asked { limit: call.limit(), deadline, list };
-        let (mut answer, welcome) = self.caller.exchange(request, asked).await?;
-        if let Some(secret) = pass.secret().filter(|_| answer.is_for_people()) {
-            secret.hide_in_bytes(&mut answer.body);
-        }
+        let (answer, welcome) = self.caller.exchange(request, asked).await?;
         Ok((answer, self.credentials.after(pass, welcome, deadline).await))
     }
 
     fn request(&self, call: &Call<'_>, pass: &Pass) -> Request {
         let mut request = Request::new(call.method(), call.url(&self.caller.base));
         if let Some(header) = &pass.header {
+            self.caller.redactor.saw(header);
             request.headers_mut().insert(AUTHORIZATION, header.clone());
         }
         if let Some(body) = call.body() {
@@ -175,6 +187,7 @@ impl Caller {
             outbound,
             base: base.clone(),
             cookies: None,
+            redactor: Arc::clone(clients.redactor()),
             timeout: options.timeout,
         })
     }
@@ -220,10 +233,9 @@ impl Caller {
         let coding = announced.filter(|_| !body.is_empty());
         let coding = coding.or_else(|| encoding::found(&body).map(str::to_owned));
         let shown = self.outbound.shown();
-        let mut answer = Answer { status, retry_after, location, html, coding, shown, body, end };
-        if let Some(sent) = sent.filter(|_| answer.is_for_people()) {
-            sent.hide_in(&mut answer.body);
-        }
+        let redactor = Arc::clone(&self.redactor);
+        let answer =
+            Answer { status, retry_after, location, html, coding, shown, body, end, redactor };
         Ok((answer, welcome))
     }
 

@@ -6,6 +6,7 @@ mod exempt;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,9 +16,11 @@ use zeroize::Zeroizing;
 
 use super::file::{self, Watched};
 use super::options::Proxy;
+use super::redact::Redactor;
 use super::secret::Secret;
 use super::setup::SetupError;
 use super::{AwayReason, CallError, away};
+use crate::wire::cm;
 
 /// The longest file with a user and a password that is read.
 const LIMIT: u64 = 4 << 10;
@@ -26,6 +29,7 @@ const LIMIT: u64 = 4 << 10;
 pub(super) struct OnTheWay {
     url: Url,
     login: Login,
+    redactor: Arc<Redactor>,
 }
 
 /// What the proxy is told about who asks.
@@ -38,8 +42,13 @@ enum Login {
 
 impl OnTheWay {
     /// The proxy on the way to `server`, if one is.
-    pub(super) fn to(server: &Url, proxy: &Proxy) -> Result<Option<Self>, SetupError> {
-        Self::find(server, proxy, |name| std::env::var_os(name))
+    pub(super) fn to(
+        server: &Url,
+        proxy: &Proxy,
+        redactor: &Arc<Redactor>,
+    ) -> Result<Option<Self>, SetupError> {
+        let found = Self::find(server, proxy, |name| std::env::var_os(name))?;
+        Ok(found.map(|found| Self { redactor: Arc::clone(redactor), ..found }))
     }
 
     fn find(
@@ -75,7 +84,7 @@ impl OnTheWay {
             (None, Some(said)) => Login::Said(said),
             (None, None) => Login::None,
         };
-        Ok(Some(Self { url, login }))
+        Ok(Some(Self { url, login, redactor: Arc::default() }))
     }
 
     /// Its address, without who asks.
@@ -91,15 +100,24 @@ impl OnTheWay {
 
     /// `Proxy-Authorization` for the next connection; a file is looked at each time.
     pub(super) fn login(&self) -> Result<Option<HeaderValue>, CallError> {
-        match &self.login {
-            Login::None => Ok(None),
-            Login::Said(header) => Ok(Some(header.clone())),
-            Login::File(file) => file.get(credentials).map(Some).map_err(|error| {
+        let login = match &self.login {
+            Login::None => None,
+            Login::Said(header) => Some(header.clone()),
+            Login::File(file) => Some(file.get(credentials).map_err(|error| {
                 let path = file.path().display();
                 let detail = format!("no user and password for the proxy from {path}: {error}");
                 away(AwayReason::Credentials, detail)
-            }),
+            })?),
+        };
+        if let Some(header) = &login {
+            self.redactor.learn_basic(header);
         }
+        Ok(login)
+    }
+
+    /// What the proxy says, without secrets, as one line.
+    pub(super) fn words(&self, text: &str) -> String {
+        cm::plain(&self.redactor.hide(text))
     }
 }
 

@@ -13,6 +13,7 @@ use super::Options;
 use super::identity::{Identity, IdentityError};
 use super::outbound::Outbound;
 use super::proxy::OnTheWay;
+use super::redact::Redactor;
 use super::tls::Tls;
 
 /// How long a connection is kept for the next call: enough for a burst of cards. The client's own
@@ -134,18 +135,24 @@ pub(super) fn base_url(options: &Options) -> Result<Url, SetupError> {
 pub(super) struct Clients<'a> {
     options: &'a Options,
     base: &'a Url,
+    redactor: Arc<Redactor>,
 }
 
 impl<'a> Clients<'a> {
-    pub(super) const fn new(options: &'a Options, base: &'a Url) -> Self {
-        Self { options, base }
+    pub(super) const fn new(options: &'a Options, base: &'a Url, redactor: Arc<Redactor>) -> Self {
+        Self { options, base, redactor }
+    }
+
+    /// Knows the secrets of all of them.
+    pub(super) const fn redactor(&self) -> &Arc<Redactor> {
+        &self.redactor
     }
 
     /// A client of the server at this URL.
     pub(super) fn client(&self, url: &Url) -> Result<Outbound, SetupError> {
         let identity = Arc::new(Identity::new(self.options)?);
         let tls = Tls::of(url, self.options.ca_file.as_deref(), &identity)?;
-        let proxy = OnTheWay::to(url, &self.options.proxy)?;
+        let proxy = OnTheWay::to(url, &self.options.proxy, &self.redactor)?;
         let (config, connect_timeout) = (tls.config.clone(), self.options.connect_timeout);
         let builder = move || builder(connect_timeout).tls_backend_preconfigured(config.clone());
         Outbound::new(builder, proxy, identity, tls)

@@ -1,4 +1,5 @@
 mod certificates;
+mod echoes;
 mod log;
 mod oauth2;
 mod proxies;

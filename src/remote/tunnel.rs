@@ -14,7 +14,6 @@ use tokio_rustls::TlsConnector;
 use super::proxy::OnTheWay;
 use super::{AwayReason, CallError, away};
 use crate::domain::ProxyFault;
-use crate::wire::cm;
 
 /// The longest head of an answer that is read.
 const HEAD_LIMIT: usize = 8 << 10;
@@ -33,7 +32,7 @@ pub(super) async fn through(
     let login = proxy.login()?;
     let mut stream = encrypted(proxy, tls, stream).await.map_err(|error| {
         let detail = format!("no TLS with the proxy {}: {error}", proxy.name());
-        away(AwayReason::Proxy(ProxyFault::Unreachable), cm::plain(&detail))
+        away(AwayReason::Proxy(ProxyFault::Unreachable), proxy.words(&detail))
     })?;
     let head = ask(&mut stream, server, login.as_ref()).await;
     let head = head.map_err(|error| no_way(proxy, &error.to_string()))?;
@@ -43,7 +42,7 @@ pub(super) async fn through(
         // 401 is what tinyproxy says to a wrong login.
         Some("407" | "401") => {
             let detail = format!("the proxy {} wants a login: {first}", proxy.name());
-            Err(away(AwayReason::Proxy(ProxyFault::Login), cm::plain(&detail)))
+            Err(away(AwayReason::Proxy(ProxyFault::Login), proxy.words(&detail)))
         }
         Some(_) | None => Err(no_way(proxy, first)),
     }
@@ -52,7 +51,7 @@ pub(super) async fn through(
 /// The proxy does not lead on.
 pub(super) fn no_way(proxy: &OnTheWay, why: &str) -> CallError {
     let detail = format!("the proxy {} gives no way to CM: {why}", proxy.name());
-    away(AwayReason::Proxy(ProxyFault::Refuses), cm::plain(&detail))
+    away(AwayReason::Proxy(ProxyFault::Refuses), proxy.words(&detail))
 }
 
 async fn encrypted(

@@ -17,6 +17,7 @@ use x509_cert::der::Decode;
 
 use super::identity::Identity;
 use super::proxy::OnTheWay;
+use super::redact::Redactor;
 use super::setup::SetupError;
 use super::tls::Tls;
 use super::transport::Peer;
@@ -40,6 +41,7 @@ pub struct Way {
     tls: Tls,
     peer: Peer,
     options: Options,
+    redactor: Arc<Redactor>,
 }
 
 /// A connection that leads to CM's server, perhaps through a proxy.
@@ -68,14 +70,19 @@ pub struct Handshake {
 }
 
 impl Way {
-    pub(super) fn new(options: Options, base: &Url) -> Result<Self, SetupError> {
+    pub(super) fn new(
+        options: Options,
+        base: &Url,
+        redactor: &Arc<Redactor>,
+    ) -> Result<Self, SetupError> {
         let identity = Arc::new(Identity::new(&options)?);
         let tls = Tls::of(base, options.ca_file.as_deref(), &identity)?;
-        let proxy = OnTheWay::to(base, &options.proxy)?;
+        let proxy = OnTheWay::to(base, &options.proxy, redactor)?;
         let peer = Peer::new(base, options.connect_timeout)
             .through(proxy.as_ref().map(OnTheWay::name))
             .showing(identity);
-        Ok(Self { server: Hop::of(base), proxy, tls, peer, options })
+        let redactor = Arc::clone(redactor);
+        Ok(Self { server: Hop::of(base), proxy, tls, peer, options, redactor })
     }
 
     /// Where the first connection goes: to the proxy, where there is one, else to CM's server.
@@ -154,7 +161,9 @@ impl Way {
         let version = self.shake(line).await;
         let witness = self.tls.witness.as_ref();
         let chain = witness.map(|witness| witness.chain()).unwrap_or_default();
-        Handshake { chain: chain.iter().filter_map(ShownCertificate::read).collect(), version }
+        let chain = chain.iter().filter_map(ShownCertificate::read);
+        let chain = chain.map(|shown| shown.without_secrets(&self.redactor)).collect();
+        Handshake { chain, version: version.map_err(|error| self.redactor.hide_in(error)) }
     }
 
     async fn shake(&self, Line(stream): Line) -> Result<&'static str, CallError> {
@@ -206,6 +215,11 @@ fn version<S>(tls: &tokio_rustls::client::TlsStream<S>) -> &'static str {
 }
 
 impl ShownCertificate {
+    fn without_secrets(self, redactor: &Redactor) -> Self {
+        let [subject, issuer] = [&self.subject, &self.issuer].map(|name| redactor.hide(name));
+        Self { subject, issuer, ..self }
+    }
+
     /// None where it is no certificate; whoever judges it says so.
     pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::from_der(der).ok()?;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::domain::{CardStatus, Record, RecordId};
 
-pub use complaint::{Complaint, complaint, plain};
+pub use complaint::{Complaint, complaint, complaint_without, plain};
 use json::{Item, Names, Object};
 pub use list::{ListReader, Listed, request_statuses, requests};
 use split::Splitter;

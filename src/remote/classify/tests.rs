@@ -16,6 +16,7 @@ fn answer(status: u16, body: &str) -> Answer {
         shown: Shown::None,
         body: body.as_bytes().to_vec(),
         end: End::Whole,
+        redactor: Arc::default(),
     }
 }
 

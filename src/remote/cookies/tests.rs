@@ -5,7 +5,7 @@ use super::*;
 const CM: &str = "https://cm.example.com";
 
 fn jar() -> Jar {
-    Jar::of(&CM.parse().unwrap())
+    Jar::of(&CM.parse().unwrap(), Arc::default())
 }
 
 fn answer(jar: &Jar, status: u16, lines: &[&str], sent: &Sent) {
@@ -61,7 +61,7 @@ fn a_cookie_for_another_domain_is_not_kept() {
 
 #[test]
 fn a_secure_cookie_is_not_kept_without_tls() {
-    let jar = Jar::of(&"http://localhost".parse().unwrap());
+    let jar = Jar::of(&"http://localhost".parse().unwrap(), Arc::default());
     answer(&jar, 200, &["a=1; Secure", "b=2"], &Sent::default());
     assert_eq!(request(&jar, "/").0, "b=2");
 }

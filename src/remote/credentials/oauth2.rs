@@ -22,6 +22,7 @@ mod source;
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
+use super::super::redact::Redactor;
 use super::super::setup::{Clients, SetupError};
 use super::super::{AwayReason, OAuth2, Options, away};
 use super::{Next, Pass, Welcome};
@@ -50,6 +51,11 @@ impl TokenSource {
         self.source.token(deadline).await
     }
 
+    /// Has what the files hold known as secret, as far as they can be read.
+    pub(super) fn learn(&self) {
+        self.source.issuer().learn();
+    }
+
     /// The next call asks for a token, whatever the endpoint said of waiting.
     pub(super) fn hurry(&self) {
         self.source.hurry();
@@ -62,7 +68,9 @@ impl TokenSource {
         match refused.map(|header| (header, self.source.refused(header))) {
             None => Next::Believe,
             Some((_, Refused::Renew)) => Next::Again,
-            Some((header, Refused::Fresh)) => Next::Doubt(refuses_fresh(header, welcome)),
+            Some((_, Refused::Fresh)) => {
+                Next::Doubt(refuses_fresh(self.source.issuer().redactor(), welcome))
+            }
         }
     }
 
@@ -75,10 +83,9 @@ impl TokenSource {
 }
 
 /// What CM says to a fresh token, and what somebody can do about it.
-fn refuses_fresh(header: &HeaderValue, welcome: &Welcome) -> CallError {
-    let token = header.to_str().unwrap_or_default().trim_start_matches("Bearer ");
+fn refuses_fresh(redactor: &Redactor, welcome: &Welcome) -> CallError {
     let said = welcome.challenges.iter().filter_map(|line| line.to_str().ok());
-    let said = said.collect::<Vec<_>>().join(", ").replace(token, "[hidden]");
+    let said = redactor.hide(&said.collect::<Vec<_>>().join(", "));
     let said = if said.is_empty() { String::new() } else { format!(" ({})", cm::plain(&said)) };
     let detail = format!(
         "CM refuses a fresh token{said}: check cm.auth.resource and cm.auth.scope, and on the server the Relying Party or Web API and the account that the client stands for"

@@ -16,15 +16,15 @@ const FORBIDDEN: &str = "HTTP/1.1 403 Filtered\r\nContent-Length: 0\r\n\r\n";
 const LOGIN: &str = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
 
 /// A proxy; it lasts as long as the test process.
-struct Middle {
-    address: SocketAddr,
+pub(super) struct Middle {
+    pub(super) address: SocketAddr,
     /// The heads of what it was asked, in order.
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Middle {
     /// Gives way to whoever sends a line that ends in `login`; others get `otherwise`.
-    fn start(login: &'static str, otherwise: &'static str) -> Self {
+    pub(super) fn start(login: &'static str, otherwise: &'static str) -> Self {
         Self::listen(login, otherwise, None)
     }
 
@@ -54,11 +54,11 @@ impl Middle {
         middle
     }
 
-    fn seen(&self) -> Vec<String> {
+    pub(super) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 }
@@ -257,7 +257,7 @@ async fn the_servers_certificate_is_known_through_a_proxy() {
         ..options(format!("https://localhost:{}", server.address.port()))
     };
     let base = setup::base_url(&options).unwrap();
-    let outbound = setup::Clients::new(&options, &base).client(&base).unwrap();
+    let outbound = setup::Clients::new(&options, &base, Arc::default()).client(&base).unwrap();
     assert_eq!(outbound.certificate(), None);
     let request = reqwest::Request::new(reqwest::Method::GET, base);
     outbound.client().unwrap().execute(request).await.unwrap();

@@ -11,6 +11,9 @@ use super::json::{self, Item, Names};
 /// The longest text that is taken over from a server, in characters.
 const MAX_CHARS: usize = 200;
 
+/// The longest text in which secrets are looked for, in characters.
+const MAX_SEARCHED: usize = 4096;
+
 /// The length of a GUID as text.
 const GUID_LEN: usize = 36;
 
@@ -31,31 +34,56 @@ pub struct Complaint {
 /// Finds the words and the correlation id in the body of an answer, whatever its form.
 #[must_use]
 pub fn complaint(body: &[u8]) -> Complaint {
+    complaint_without(body, str::to_owned)
+}
+
+/// The same, with `hide` taking secrets out of the words before they are cut to a length.
+#[must_use]
+pub fn complaint_without(body: &[u8], hide: impl Fn(&str) -> String) -> Complaint {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
+    if is_binary(text) {
+        return Complaint::default();
+    }
     let words = match json::item(text, WORDS) {
         Ok(json) => words_of(json).unwrap_or_else(|| text.to_owned()),
         Err(_) if text.starts_with('<') => title(text).unwrap_or_else(|| without_tags(text)),
         Err(_) => text.to_owned(),
     };
     let correlation_id = correlation_id(&words).or_else(|| correlation_id(text));
-    Complaint { words: plain(&words), correlation_id }
+    Complaint { words: plain(&hide(&line(&words, MAX_SEARCHED))), correlation_id }
+}
+
+/// Whether one in eight of the first characters is none of a text's: compressed data, a picture.
+fn is_binary(text: &str) -> bool {
+    let odd =
+        |c: &char| *c == char::REPLACEMENT_CHARACTER || (c.is_control() && !c.is_whitespace());
+    let (mut seen, mut strange) = (0_usize, 0_usize);
+    for c in text.chars().take(MAX_CHARS) {
+        seen += 1;
+        strange += usize::from(odd(&c));
+    }
+    strange * 8 > seen
 }
 
 /// One line of at most 200 characters, with runs of white space and control characters made one
 /// space.
 #[must_use]
 pub fn plain(text: &str) -> String {
+    line(text, MAX_CHARS)
+}
+
+fn line(text: &str, max: usize) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let mut line = String::new();
     // A word is a character at least, and more than these are not shown.
-    for word in words.filter(|word| !word.is_empty()).take(MAX_CHARS) {
+    for word in words.filter(|word| !word.is_empty()).take(max) {
         if !line.is_empty() {
             line.push(' ');
         }
         line.push_str(word);
     }
-    match line.char_indices().nth(MAX_CHARS) {
+    match line.char_indices().nth(max) {
         Some((end, _)) => line.get(..end).map_or_else(String::new, |start| format!("{start}…")),
         None => line,
     }

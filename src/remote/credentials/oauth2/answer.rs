@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::super::super::classify::{Answer, End};
 use super::super::super::encoding;
+use super::super::super::redact::Redactor;
 use super::super::super::secret::Secret;
 use crate::wire::cm;
 
@@ -91,9 +92,10 @@ const REMEDIES: &[(&str, &str)] = &[
     ("server_error", SERVER),
 ];
 
-/// What an answer means. `said` is what was sent and must not come back in words.
-pub(super) fn judge(answer: Answer, said: &[Secret]) -> Result<Grant, Denial> {
-    let Answer { status, location, body, end, coding, .. } = answer;
+/// What an answer means.
+pub(super) fn judge(answer: Answer) -> Result<Grant, Denial> {
+    let Answer { status, location, body, end, coding, redactor, .. } = answer;
+    let redactor = &*redactor;
     let body = Zeroizing::new(body);
     if let Some(coding) = coding {
         let what = format!("answers {}: {}", name(status), encoding::complaint(&coding));
@@ -101,7 +103,7 @@ pub(super) fn judge(answer: Answer, said: &[Secret]) -> Result<Grant, Denial> {
     }
     match status {
         200..=299 => match end {
-            End::Whole => grant(&body, said),
+            End::Whole => grant(&body, redactor),
             End::TooLarge(limit) => {
                 Err(denial(format!("answers with more than {limit} bytes"), ADDRESS))
             }
@@ -112,26 +114,29 @@ pub(super) fn judge(answer: Answer, said: &[Secret]) -> Result<Grant, Denial> {
             let what = format!("redirects to {to}, where nothing is sent ({})", name(status));
             Err(denial(what, ADDRESS))
         }
-        _ => Err(refusal(status, &body, said)),
+        _ => Err(refusal(status, &body, redactor)),
     }
 }
 
-fn grant(body: &[u8], said: &[Secret]) -> Result<Grant, Denial> {
+fn grant(body: &[u8], redactor: &Redactor) -> Result<Grant, Denial> {
     let Some(read) = read(body) else {
         let page = body.trim_ascii_start().starts_with(b"<");
-        let title = if page { words(body, said) } else { String::new() };
+        let title = if page { words(body, redactor) } else { String::new() };
         let what = format!("answers with something else than a token: {title}");
         return Err(denial(what.trim_end_matches([':', ' ']).to_owned(), ADDRESS));
     };
     if let Some(error) = &read.error {
-        return Err(told(error, read.error_description.as_deref(), said));
+        return Err(told(error, read.error_description.as_deref(), redactor));
     }
     let Some(token) = read.access_token else {
         return Err(denial("answers without a token".to_owned(), ADDRESS));
     };
     match read.token_type {
         Some(kind) if !kind.eq_ignore_ascii_case("bearer") => {
-            let kind = cm::plain(&hidden(&token.hide_in(&kind), said));
+            let kind = cm::plain(&{
+                redactor.learn(token.expose());
+                redactor.hide(&kind)
+            });
             let what = format!("issues tokens of the type {kind:?}, and CM takes bearer tokens");
             Err(denial(what, SERVER))
         }
@@ -158,11 +163,11 @@ fn life(expires_in: Option<&Value>) -> Duration {
     })
 }
 
-fn refusal(status: u16, body: &[u8], said: &[Secret]) -> Denial {
+fn refusal(status: u16, body: &[u8], redactor: &Redactor) -> Denial {
     if let Some(Body { error: Some(error), error_description, .. }) = read(body) {
-        return told(&error, error_description.as_deref(), said);
+        return told(&error, error_description.as_deref(), redactor);
     }
-    let what = match words(body, said).as_str() {
+    let what = match words(body, redactor).as_str() {
         "" => format!("answers {}", name(status)),
         words => format!("answers {}: {words}", name(status)),
     };
@@ -177,9 +182,9 @@ fn refusal(status: u16, body: &[u8], said: &[Secret]) -> Denial {
 }
 
 /// The endpoint's own error, with what to do about that.
-fn told(error: &str, description: Option<&str>, said: &[Secret]) -> Denial {
+fn told(error: &str, description: Option<&str>, redactor: &Redactor) -> Denial {
     let [error, words] =
-        [error, description.unwrap_or_default()].map(|text| cm::plain(&hidden(text, said)));
+        [error, description.unwrap_or_default()].map(|text| cm::plain(&redactor.hide(text)));
     let remedy =
         REMEDIES.iter().find(|(code, _)| *code == error).map_or(SERVER, |(_, remedy)| *remedy);
     let what = match words.as_str() {
@@ -194,19 +199,9 @@ fn read(body: &[u8]) -> Option<Body> {
     serde_json::from_slice(body).ok()
 }
 
-/// The words of a page, or of somebody else's JSON. What was sent is hidden before they are cut to
-/// a length, and JSON is written anew for that: in its own escapes a secret would not be found.
-fn words(body: &[u8], said: &[Secret]) -> String {
-    let text = match serde_json::from_slice::<Value>(body) {
-        Ok(json) => json.to_string(),
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
-    };
-    let text = Zeroizing::new(text);
-    cm::complaint(hidden(&text, said).as_bytes()).words
-}
-
-fn hidden(text: &str, said: &[Secret]) -> String {
-    said.iter().fold(text.to_owned(), |text, secret| secret.hide_in(&text))
+/// The words of a page, or of somebody else's JSON.
+fn words(body: &[u8], redactor: &Redactor) -> String {
+    cm::complaint_without(body, |words| redactor.hide(words)).words
 }
 
 const fn denial(what: String, remedy: &'static str) -> Denial {

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::super::super::classify::Answer;
 use super::super::super::file::{self, Stamp};
 use super::super::super::http::{Asked, Caller};
+use super::super::super::redact::Redactor;
 use super::super::super::retry_after::with_way_past;
 use super::super::super::secret::{Secret, form_encode};
 use super::super::super::setup::{Clients, SetupError};
@@ -47,13 +48,13 @@ pub(super) struct Endpoint {
     client: OAuth2,
     /// Logs on by Kerberos, where that is the proof.
     login: Option<Negotiate>,
+    redactor: Arc<Redactor>,
     timeout: Duration,
 }
 
-/// What is sent, and what of it must not be seen.
+/// What is sent.
 struct Question {
     form: Secret,
-    said: Vec<Secret>,
     /// What may be the reason, should the answer be no.
     hint: Option<String>,
 }
@@ -61,7 +62,6 @@ struct Question {
 /// What came back.
 struct Heard {
     answer: Answer,
-    said: Vec<Secret>,
     hints: Vec<String>,
     /// Whether it says that another login may be taken.
     again: bool,
@@ -84,7 +84,22 @@ impl Endpoint {
                 Some(Negotiate::new(kerberos, server))
             }
         };
-        Ok(Self { caller, url, client: client.clone(), login, timeout: options.timeout })
+        let (client, redactor) = (client.clone(), Arc::clone(clients.redactor()));
+        Ok(Self { caller, url, client, login, redactor, timeout: options.timeout })
+    }
+
+    /// Knows the secrets of all calls.
+    pub(super) fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
+    /// Has the client's secret known as one, as far as its file can be read.
+    pub(super) fn learn(&self) {
+        if let Proof::Secret { file } = &self.client.proof
+            && let Ok(secret) = secret(file)
+        {
+            self.redactor.learn(secret.expose());
+        }
     }
 
     pub(super) fn client_id(&self) -> &str {
@@ -116,10 +131,10 @@ impl Endpoint {
         let open = open.iter().filter_map(|(name, value)| value.map(|value| (*name, value)));
         let secret = proof.iter().map(|(name, value)| (*name, value.expose()));
         let form = form(&open.chain(secret).collect::<Vec<_>>());
-        let said = proof
-            .into_iter()
-            .filter(|(name, _)| matches!(*name, "client_secret" | "client_assertion"));
-        Ok(Question { form, said: said.map(|(_, value)| value).collect(), hint })
+        let secrets =
+            proof.iter().filter(|(name, _)| matches!(*name, "client_secret" | "client_assertion"));
+        secrets.for_each(|(_, value)| self.redactor.learn(value.expose()));
+        Ok(Question { form, hint })
     }
 
     fn signed(&self, files: &ClientCertificate) -> Result<(Secret, Option<String>), SignerError> {
@@ -147,8 +162,7 @@ impl Endpoint {
 
     /// One request, and what came back.
     async fn exchange(&self, id: Uuid, deadline: Instant) -> Result<Heard, Failure> {
-        let Question { form, mut said, hint } =
-            self.question().map_err(|why| self.failure(why, false))?;
+        let Question { form, hint } = self.question().map_err(|why| self.failure(why, false))?;
         let pass = match &self.login {
             Some(login) => {
                 let pass = login.pass(deadline).await;
@@ -156,7 +170,10 @@ impl Endpoint {
             }
             None => None,
         };
-        said.extend(pass.as_ref().and_then(Pass::secret));
+        let header = pass.as_ref().and_then(|pass| pass.header.as_ref());
+        if let Some(header) = header {
+            self.redactor.saw(header);
+        }
         let request = self.request(form, id, pass.as_ref());
         let asked = Asked::object(ANSWER_LIMIT, deadline);
         let told = |words: &str| self.failure(format!("{words} (client-request-id {id})"), true);
@@ -171,13 +188,14 @@ impl Endpoint {
         };
         match next {
             Next::Doubt(error) => Err(told(error.detail())),
-            Next::Believe => Ok(Heard { answer, said, hints, again: false }),
-            Next::Again => Ok(Heard { answer, said, hints, again: true }),
+            Next::Believe => Ok(Heard { answer, hints, again: false }),
+            Next::Again => Ok(Heard { answer, hints, again: true }),
         }
     }
 
     fn failure(&self, what: impl fmt::Display, asked: bool) -> Failure {
         let words = format!("no token from {}: {what}", self.name());
+        let words = self.redactor.hide(&words);
         Failure { words, retry_after: None, asked }
     }
 }
@@ -191,14 +209,15 @@ impl Issuer for Endpoint {
             heard => heard,
         };
         let elapsed_ms = asked.elapsed().as_millis();
-        let Heard { answer, said, hints, .. } = heard.inspect_err(|failure| {
+        let Heard { answer, hints, .. } = heard.inspect_err(|failure| {
             let error = &failure.words;
             tracing::debug!(endpoint, client_request_id = %id, elapsed_ms, error, "No token was issued");
         })?;
         let (status, retry_after) = (answer.status, answer.retry_after);
         tracing::debug!(endpoint, client_request_id = %id, status, elapsed_ms, "The token endpoint answered");
-        match answer::judge(answer, &said) {
+        match answer::judge(answer) {
             Ok(Grant { header, life }) => {
+                self.redactor.saw(&header);
                 let until = Timestamp::now() + life;
                 Ok(Token { header, asked, life, until })
             }

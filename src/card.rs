@@ -232,6 +232,7 @@ fn with_its_twin(
         found.moved = true;
     }
     found.reading.candidates.extend(other.reading.candidates);
+    found.reading.placeholders.extend(other.reading.placeholders);
     Ok(found)
 }
 
@@ -294,6 +295,11 @@ fn particular(reading: Reading) -> Result<Reading, Miss> {
 fn pinned(id_rule: Option<IdRule>, mut found: Found) -> Result<Found, ProbeError> {
     let Some(rule) = id_rule else { return Ok(found) };
     found.reading.candidates.retain(|candidate| candidate.rule == rule);
+    // A value that belongs to no card is nobody's, whatever the site says.
+    let pinned = !found.reading.placeholders.contains(&rule);
+    for candidate in &mut found.reading.candidates {
+        candidate.pinned = pinned;
+    }
     if found.reading.candidates.is_empty() {
         let what = format!("no id by the rule {rule}, which the configuration pins for this card");
         return Err(ProbeError::NoId { family: found.family, what });

@@ -10,6 +10,7 @@ mod call;
 mod card;
 mod chain;
 mod cm;
+mod drawn;
 mod entry;
 mod id_rule;
 mod inventory;
@@ -19,6 +20,7 @@ mod outcome;
 mod probing;
 mod reader;
 mod snapshot;
+mod strength;
 
 pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
 pub use audit::{AuditKind, AuditLine};
@@ -26,10 +28,11 @@ pub use away::{AwayReason, CertificateFault, ProxyFault, TlsFault};
 pub use call::{CallError, CompleteAnswer, Found, PutAnswer};
 pub use card::{
     Candidate, CardId, CardIdError, CardKey, Family, Identity, NotIdentified, NotIdentifiedReason,
-    Serial, UnknownName,
+    Serial, Trust, UnknownName,
 };
 pub use chain::{ChainFault, ChainFaultKind, ChainMark, ChainPiece};
 pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
+pub use drawn::is_placeholder;
 pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};
 pub use id_rule::IdRule;
 pub use inventory::{Inventory, Number};
@@ -44,3 +47,10 @@ pub use reader::{
 pub use snapshot::{
     CardView, CredentialsView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot,
 };
+pub use strength::Strength;
+
+/// Whether a stored field says no more than its absence.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}

@@ -5,7 +5,7 @@
 
 use crate::domain::{
     Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record,
-    RequestType, Trigger,
+    RequestType, Trigger, Trust,
 };
 
 mod choice;
@@ -128,14 +128,14 @@ pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
 /// Why no record is meant.
 enum Doubt {
     Unknown(String),
-    Ambiguous(String),
+    Park(ParkReason, String),
 }
 
 impl Doubt {
     fn verdict(self) -> Verdict {
         match self {
             Self::Unknown(why) => Verdict::UnknownCard { why },
-            Self::Ambiguous(why) => Verdict::Park { reason: ParkReason::Ambiguous, why },
+            Self::Park(reason, why) => Verdict::Park { reason, why },
         }
     }
 }
@@ -145,8 +145,9 @@ fn subject<'f>(rules: &RuleSet, facts: &Facts<'f>) -> Result<(&'f Candidate, &'f
     let Some((candidate, records)) = &facts.found.records else {
         return Err(Doubt::Unknown("CM has no record of this card".to_owned()));
     };
-    let records = trusted(facts, candidate, records).map_err(Doubt::Unknown)?;
-    let record = meant(rules, &records, facts.found).map_err(Doubt::Ambiguous)?;
+    let records = trusted(facts, candidate, records)?;
+    let ambiguous = |why| Doubt::Park(ParkReason::Ambiguous, why);
+    let record = meant(rules, &records, facts.found).map_err(ambiguous)?;
     Ok((candidate, record))
 }
 
@@ -187,27 +188,57 @@ fn decide_on(
     }
 }
 
-/// The records that may be believed: all of them for the likeliest candidate, else only those
-/// whose ATR is the card's.
+/// The records that are proven to be this card's, by the strength of the id under which CM has them.
+///
+/// An id that proves the card by itself proves all of them where it is the first; any other that
+/// proves anything proves those whose ATR is the card's.
 fn trusted<'a>(
     facts: &Facts<'_>,
     candidate: &Candidate,
     records: &'a [Record],
-) -> Result<Vec<&'a Record>, String> {
-    if candidate == facts.identity.first() {
-        return Ok(records.iter().collect());
+) -> Result<Vec<&'a Record>, Doubt> {
+    let Candidate { card_id, rule, .. } = candidate;
+    let agrees = |record: &&Record| matches!(atr_agreement(facts.atr, record), Agreement::Agrees);
+    match candidate.trust() {
+        Trust::Nothing => Err(Doubt::Park(
+            ParkReason::SharedId,
+            format!(
+                "CM has a record under {card_id} ({rule}), an id that more than one card can carry"
+            ),
+        )),
+        Trust::Id if candidate == facts.identity.first() => Ok(records.iter().collect()),
+        trust @ (Trust::Id | Trust::IdAndAtr) => {
+            let agreeing: Vec<_> = records.iter().filter(agrees).collect();
+            if agreeing.is_empty() {
+                Err(unproven(facts, candidate, trust, records))
+            } else {
+                Ok(agreeing)
+            }
+        }
     }
-    let agreeing: Vec<_> = records
-        .iter()
-        .filter(|record| matches!(atr_agreement(facts.atr, record), Agreement::Agrees))
-        .collect();
-    if agreeing.is_empty() {
-        return Err(format!(
-            "CM has a record only for the second-choice id {} ({}), and its ATR is not the card's",
-            candidate.card_id, candidate.rule
+}
+
+/// Why none of the records that CM has under an id is proven to be this card's.
+fn unproven(facts: &Facts<'_>, candidate: &Candidate, trust: Trust, records: &[Record]) -> Doubt {
+    let Candidate { card_id, rule, .. } = candidate;
+    if trust == Trust::Id {
+        return Doubt::Unknown(format!(
+            "CM has a record only for the second-choice id {card_id} ({rule}), and its ATR is not \
+             the card's"
         ));
     }
-    Ok(agreeing)
+    let atrs = records.iter().find_map(|record| match atr_agreement(facts.atr, record) {
+        Agreement::Differs(why) => Some(why),
+        Agreement::Agrees | Agreement::Unknown => None,
+    });
+    let atrs = atrs.unwrap_or_else(|| "CM's record has none".to_owned());
+    Doubt::Park(
+        ParkReason::AtrMismatch,
+        format!(
+            "CM has a record under {card_id} ({rule}), a serial number, which proves the card only \
+             together with the ATR: {atrs}"
+        ),
+    )
 }
 
 /// Of several records of one card, the one that is meant: the one that an open request names;

@@ -7,7 +7,7 @@
 use super::Transmit;
 use super::apdu::Command;
 use super::exchange::{NoAnswer, ask};
-use super::reading::{Miss, Reading, be, le};
+use super::reading::{Miss, Reading, Worth, be, le};
 use super::tlv::{self, Tlv, TlvError};
 use crate::domain::{IdRule, Serial};
 
@@ -162,12 +162,9 @@ fn find_cardid(answer: &[u8]) -> Result<Place, Unusable> {
 fn read_cardid(place: Place, answer: &[u8]) -> Result<Reading, Unusable> {
     let value = tlv::value(answer, place.object)?;
     let raw: [u8; 16] = value.try_into().map_err(|_| Unusable::Length(value.len()))?;
-    let candidates = [le(IdRule::GidsCardid, raw), be(IdRule::GidsCardidBe, raw)];
-    Ok(Reading {
-        serial: Serial::from_bytes(&raw),
-        candidates: candidates.into_iter().flatten().collect(),
-        home: Some(Command::select(&AID)),
-    })
+    let worth = Worth::of_bytes(raw);
+    let ids = [le(IdRule::GidsCardid, raw, worth), be(IdRule::GidsCardidBe, raw, worth)];
+    Ok(Reading::new(Serial::from_bytes(&raw), ids, Some(Command::select(&AID))))
 }
 
 #[cfg(test)]

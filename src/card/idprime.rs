@@ -8,7 +8,7 @@ use super::Transmit;
 use super::apdu::{By, Command};
 use super::atr::AtrFacts;
 use super::exchange::{NoAnswer, go, read_file};
-use super::reading::{Miss, Reading, be, le};
+use super::reading::{Miss, Reading, Worth, be, le};
 use crate::domain::{Atr, IdRule, Serial};
 
 /// The application.
@@ -86,12 +86,9 @@ pub(super) fn probe(transport: &mut dyn Transmit, atr: &Atr) -> Result<Reading, 
     let Ok(raw) = <[u8; 16]>::try_from(content.as_slice()) else {
         return Err(Miss::NoId(format!("cardid: {} bytes where 16 belong", content.len())));
     };
-    let candidates = [le(IdRule::IdprimeCardid, raw), be(IdRule::IdprimeCardidBe, raw)];
-    Ok(Reading {
-        serial: Serial::from_bytes(&raw),
-        candidates: candidates.into_iter().flatten().collect(),
-        home: Some(select_application),
-    })
+    let worth = Worth::of_bytes(raw);
+    let ids = [le(IdRule::IdprimeCardid, raw, worth), be(IdRule::IdprimeCardidBe, raw, worth)];
+    Ok(Reading::new(Serial::from_bytes(&raw), ids, Some(select_application)))
 }
 
 fn read_index(transport: &mut dyn Transmit) -> Result<Vec<u8>, NoAnswer> {

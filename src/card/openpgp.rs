@@ -8,9 +8,11 @@ use super::Transmit;
 use super::apdu::{Command, StatusWord};
 use super::exchange::{NoAnswer, ask};
 use super::opensc;
-use super::reading::{Miss, Reading, le};
+use super::reading::{Miss, Reading, Worth, le};
 use super::tlv;
 use crate::domain::{IdRule, Serial};
+
+mod manufacturers;
 
 /// RID and application. Exactly these six bytes: there are cards that know no longer SELECT.
 const AID: [u8; 6] = [0xD2, 0x76, 0x00, 0x01, 0x24, 0x01];
@@ -51,19 +53,10 @@ fn read(transport: &mut dyn Transmit, selected: &[u8]) -> Result<Reading, Miss> 
     let Some(aid) = aid else {
         return Err(Miss::OtherFamily("card has no OpenPGP application identifier".into()));
     };
-    if aid.is_of_no_particular_card() {
-        return Err(Miss::NoId(format!(
-            "serial number {} is that of every card whose issuer gave none",
-            hex::encode(aid.serial)
-        )));
-    }
     let serial = Serial::from_bytes(&[aid.manufacturer.as_slice(), &aid.serial].concat());
     let cardid = opensc::cardid(&serial.to_string());
-    Ok(Reading {
-        serial,
-        candidates: le(IdRule::OpenpgpOpensc, cardid).into_iter().collect(),
-        home: Some(Command::select(&AID)),
-    })
+    let ids = [le(IdRule::OpenpgpOpensc, cardid, aid.worth())];
+    Ok(Reading::new(serial, ids, Some(Command::select(&AID))))
 }
 
 /// The application's name in the answer to SELECT.
@@ -91,9 +84,20 @@ impl Aid {
         (rest.len() == 2).then_some(Self { manufacturer: *manufacturer, serial: *serial })
     }
 
+    /// What the serial number is worth: it is its manufacturer who gives it out once.
+    ///
     /// An applet that was installed under a name without a serial number shows zeros for one.
-    fn is_of_no_particular_card(&self) -> bool {
-        self.serial == [0x00; 4] || self.serial == [0xFF; 4]
+    fn worth(&self) -> Worth {
+        let digits: Vec<_> = self.serial.iter().flat_map(|byte| [byte >> 4, byte & 0x0F]).collect();
+        let repeated =
+            |length: usize| digits.iter().skip(length).eq(digits.iter().take(8 - length));
+        if repeated(1) || repeated(2) {
+            Worth::Placeholder
+        } else if manufacturers::is_registered(self.manufacturer) {
+            Worth::Serial
+        } else {
+            Worth::Shared
+        }
     }
 }
 

@@ -7,10 +7,12 @@
 use super::apdu::Command;
 use super::exchange::ask;
 use super::opensc;
-use super::reading::{Miss, Reading, be, le, where_given};
+use super::reading::{Id, Miss, Reading, Worth, be, le, where_given};
 use super::tlv::{self, Tlv};
 use super::{Interrupted, Transmit};
-use crate::domain::{Candidate, IdRule, Inventory, Number, Serial};
+use crate::domain::{IdRule, Inventory, Number, Serial};
+
+mod fascn;
 
 /// The application, without its version (SP 800-73-4 part 1, section 2.2).
 const AID: [u8; 9] = [0xA0, 0x00, 0x00, 0x03, 0x08, 0x00, 0x00, 0x10, 0x00];
@@ -43,19 +45,6 @@ const GUID: u32 = 0x34;
 
 /// The card identifier in the CCC (part 1, table 8).
 const CARD_IDENTIFIER: u32 = 0xF0;
-
-/// FASC-Ns that tools put on every card that they make: the one of Yubico's tools, and that of
-/// pivy and PivApplet (OpenSC pull requests 3270 and 3559).
-const OF_NO_PARTICULAR_CARD: [[u8; 25]; 2] = [
-    [
-        0xD4, 0xE7, 0x39, 0xDA, 0x73, 0x9C, 0xED, 0x39, 0xCE, 0x73, 0x9D, 0x83, 0x68, 0x58, 0x21,
-        0x08, 0x42, 0x10, 0x84, 0x21, 0xC8, 0x42, 0x10, 0xC3, 0xEB,
-    ],
-    [
-        0xD0, 0x42, 0x10, 0xD8, 0x21, 0x08, 0x6C, 0x10, 0x84, 0x21, 0x0D, 0x83, 0x68, 0x58, 0x21,
-        0x08, 0x42, 0x10, 0x84, 0x21, 0xC8, 0x42, 0x10, 0xC3, 0xEB,
-    ],
-];
 
 /// Selects the application and reads who the card is.
 pub(super) fn probe(
@@ -116,11 +105,7 @@ fn read(transport: &mut dyn Transmit, inventory: &mut Inventory) -> Result<Readi
     let Some(serial) = chuid.serial() else {
         return Err(Miss::NoId("CHUID has neither a FASC-N nor a GUID".into()));
     };
-    Ok(Reading {
-        serial: Serial::from_bytes(serial),
-        candidates: chuid.candidates(),
-        home: Some(Command::select(&AID)),
-    })
+    Ok(Reading::new(Serial::from_bytes(serial), chuid.ids(), Some(Command::select(&AID))))
 }
 
 /// The CHUID, or what the card has in place of one.
@@ -172,21 +157,25 @@ impl Chuid {
         }
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
-        let particular = |fascn: &&[u8; 25]| !OF_NO_PARTICULAR_CARD.contains(*fascn);
-        let fascn = self.fascn.as_ref().filter(particular);
-        let from_fascn = fascn.and_then(|fascn| fascn.first_chunk::<16>());
-        let serial = self.serial().filter(|serial| {
-            !OF_NO_PARTICULAR_CARD.iter().any(|fascn| fascn.as_slice() == *serial)
+    fn ids(&self) -> [Option<Id>; 4] {
+        let of_guid = self.guid.map(|guid| (guid, Worth::of_bytes(guid)));
+        let of_fascn = self.fascn.and_then(|fascn| {
+            let front = fascn.first_chunk::<16>()?;
+            Some((*front, fascn::worth(&fascn)))
         });
-        let from_serial = serial.map(|serial| opensc::cardid(&hex::encode(serial)));
-        let candidates = [
-            self.guid.and_then(|guid| le(IdRule::PivGuidLe, guid)),
-            self.guid.and_then(|guid| be(IdRule::PivGuidBe, guid)),
-            from_fascn.and_then(|bytes| le(IdRule::PivFascn, *bytes)),
-            from_serial.and_then(|bytes| le(IdRule::PivOpensc, bytes)),
-        ];
-        candidates.into_iter().flatten().collect()
+        // OpenSC's serial is one or the other: its minidriver takes the first 16 bytes.
+        let of_serial = match self.serial() {
+            Some(serial) if serial.len() == 16 => of_guid,
+            Some(_) | None => of_fascn,
+        };
+        [
+            of_guid.and_then(|(guid, worth)| le(IdRule::PivGuidLe, guid, worth)),
+            of_guid.and_then(|(guid, worth)| be(IdRule::PivGuidBe, guid, worth)),
+            of_fascn.and_then(|(fascn, worth)| le(IdRule::PivFascn, fascn, worth)),
+            of_serial.and_then(|(serial, worth)| {
+                le(IdRule::PivOpensc, opensc::cardid(&hex::encode(serial)), worth)
+            }),
+        ]
     }
 }
 

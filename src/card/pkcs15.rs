@@ -8,7 +8,7 @@
 use super::apdu::{By, Command};
 use super::files::Files;
 use super::opensc;
-use super::reading::{Miss, Reading, le};
+use super::reading::{Miss, Reading, Worth, le};
 use super::tlv;
 use super::{Interrupted, Transmit};
 use crate::domain::{Atr, IdRule, Serial};
@@ -47,16 +47,64 @@ pub(super) fn probe(transport: &mut dyn Transmit, atr: &Atr) -> Result<Reading, 
     let Some(Found { content, home }) = found else {
         return Err(Miss::OtherFamily("card has no EF.TokenInfo".into()));
     };
-    let serial = match serial_number(&content) {
-        Some(number) => Some(Serial::from_bytes(number)),
-        None => driver::serial_number(transport, atr)?,
+    let (number, serial) = match serial_number(&content) {
+        Some(number) => (number.to_vec(), Serial::from_bytes(number)),
+        None => match driver::serial_number(transport, atr)? {
+            Some(number) => {
+                let serial = Serial::from_drivers_bytes(&number);
+                (number, serial)
+            }
+            None => {
+                let what = "EF.TokenInfo has no serial number, nor has the card";
+                return Err(Miss::NoId(what.into()));
+            }
+        },
     };
-    let Some(serial) = serial else {
-        return Err(Miss::NoId("EF.TokenInfo has no serial number, nor has the card".into()));
-    };
-    let cardid = opensc::cardid(&serial.to_string());
-    let candidates = le(IdRule::Pkcs15Opensc, cardid).into_iter().collect();
-    Ok(Reading { serial, candidates, home })
+    let ids = [le(IdRule::Pkcs15Opensc, opensc::cardid(&serial.to_string()), worth(&number))];
+    Ok(Reading::new(serial, ids, home))
+}
+
+/// The lengths of a serial number that the minidriver neither cuts nor repeats beyond doubt.
+const WHOLE: std::ops::RangeInclusive<usize> = 8..=16;
+
+/// How much of a serial number has to be left without what fills it up.
+const MIN_SIGNIFICANT: usize = 6;
+
+/// As many bytes as are the same by chance in one of 16 million serial numbers.
+const MIN_REPEATED: usize = 3;
+
+/// What a serial number is worth, by what the minidriver makes of it: the same 16 bytes of two
+/// serial numbers prove neither.
+fn worth(number: &[u8]) -> Worth {
+    let filling = |byte: &&u8| matches!(**byte, 0x00 | 0xFF | b' ' | b'0');
+    let before = number.iter().take_while(filling).count();
+    let behind = number.iter().rev().take_while(filling).count();
+    let significant = number.len().saturating_sub(before + behind);
+    if significant == 0 || is_counted(number) {
+        return Worth::Placeholder;
+    }
+    let is_serial = WHOLE.contains(&number.len())
+        && significant >= MIN_SIGNIFICANT
+        && !(1..number.len()).any(|length| is_repeated(number, length));
+    if is_serial { Worth::Serial } else { Worth::Shared }
+}
+
+/// Whether a serial number may be its first `length` bytes, repeated by its issuer; or the minidriver
+/// makes of it what it makes of those.
+fn is_repeated(number: &[u8], length: usize) -> bool {
+    let cardid = |number: &[u8]| opensc::cardid(&hex::encode(number));
+    let (part, rest) = number.split_at_checked(length).unwrap_or((number, &[]));
+    let is_long_enough = rest.len() >= MIN_REPEATED;
+    (is_long_enough && rest.iter().eq(number.iter().take(rest.len())))
+        || cardid(part) == cardid(number)
+}
+
+/// Whether it is one byte over and over, or bytes that count up or down.
+fn is_counted(number: &[u8]) -> bool {
+    let mut steps = number.iter().zip(number.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
+    let first = steps.next();
+    steps.all(|step| Some(step) == first)
+        && (number.len() > 2 || first == Some(0) || first.is_none())
 }
 
 /// Looks where EF.DIR says, and else in the usual DF and in the MF.

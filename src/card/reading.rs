@@ -5,17 +5,75 @@ use uuid::Uuid;
 use super::Interrupted;
 use super::apdu::Command;
 use super::exchange::NoAnswer;
-use crate::domain::{Candidate, CardId, IdRule, Serial};
+use crate::domain::{Candidate, CardId, IdRule, Serial, Strength, is_placeholder};
 
 /// What a card of a family said.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     /// The serial for people.
     pub(super) serial: Serial,
-    /// The ids that can be made of it, the likeliest first; none that no particular card has.
+    /// The ids that can be made of it, the likeliest first.
     pub(super) candidates: Vec<Candidate>,
+    /// The rules whose ids are known to belong to no card: a site cannot pin them.
+    pub(super) placeholders: Vec<IdRule>,
     /// What selects the application that was read.
     pub(super) home: Option<Command>,
+}
+
+impl Reading {
+    /// What a card said, with the ids that were made of it.
+    pub(super) fn new(
+        serial: Serial,
+        ids: impl IntoIterator<Item = Option<Id>>,
+        home: Option<Command>,
+    ) -> Self {
+        let ids: Vec<_> = ids.into_iter().flatten().collect();
+        let placeholders = ids.iter().filter(|id| id.worth == Worth::Placeholder);
+        Self {
+            serial,
+            placeholders: placeholders.map(|id| id.candidate.rule).collect(),
+            candidates: ids.into_iter().map(|id| id.candidate).collect(),
+            home,
+        }
+    }
+}
+
+/// What an id is worth, by the value that it was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// Drawn for this card.
+    Unique,
+    /// A serial number that its issuer gives out once.
+    Serial,
+    /// More than one card can carry it.
+    Shared,
+    /// It is known to belong to no card.
+    Placeholder,
+}
+
+impl Worth {
+    /// What 16 bytes are worth that a card has as its id.
+    pub(super) fn of_bytes(bytes: [u8; 16]) -> Self {
+        match Strength::of_bytes(bytes) {
+            Strength::Unique => Self::Unique,
+            Strength::Serial | Strength::Shared if is_placeholder(bytes) => Self::Placeholder,
+            Strength::Serial | Strength::Shared => Self::Shared,
+        }
+    }
+
+    const fn strength(self) -> Strength {
+        match self {
+            Self::Unique => Strength::Unique,
+            Self::Serial => Strength::Serial,
+            Self::Shared | Self::Placeholder => Strength::Shared,
+        }
+    }
+}
+
+/// An id, and what it is worth.
+pub(super) struct Id {
+    candidate: Candidate,
+    worth: Worth,
 }
 
 /// Why one family's probe brought no reading.
@@ -67,16 +125,18 @@ impl From<Interrupted> for Miss {
 }
 
 /// The id that 16 bytes are as a Windows GUID in memory order: the first three fields little-endian.
-pub(super) fn le(rule: IdRule, bytes: [u8; 16]) -> Option<Candidate> {
-    candidate(rule, Uuid::from_bytes_le(bytes))
+pub(super) fn le(rule: IdRule, bytes: [u8; 16], worth: Worth) -> Option<Id> {
+    id(rule, Uuid::from_bytes_le(bytes), worth)
 }
 
 /// The id that 16 bytes are in reading order.
-pub(super) fn be(rule: IdRule, bytes: [u8; 16]) -> Option<Candidate> {
-    candidate(rule, Uuid::from_bytes(bytes))
+pub(super) fn be(rule: IdRule, bytes: [u8; 16], worth: Worth) -> Option<Id> {
+    id(rule, Uuid::from_bytes(bytes), worth)
 }
 
-/// No candidate where no particular card has such an id.
-fn candidate(rule: IdRule, uuid: Uuid) -> Option<Candidate> {
-    CardId::try_from(uuid).ok().map(|card_id| Candidate { card_id, rule })
+/// No id where CM would have none: all zeros, or all ones.
+fn id(rule: IdRule, uuid: Uuid, worth: Worth) -> Option<Id> {
+    let card_id = CardId::try_from(uuid).ok()?;
+    let candidate = Candidate { card_id, rule, strength: worth.strength(), pinned: false };
+    Some(Id { candidate, worth })
 }

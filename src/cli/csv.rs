@@ -15,7 +15,7 @@ use super::exit::{Exit, Failure};
 use crate::domain::AuditLine;
 
 /// The columns: the names of the line's fields.
-const COLUMNS: [&str; 31] = [
+const COLUMNS: [&str; 33] = [
     "at",
     "station",
     "kind",
@@ -33,6 +33,8 @@ const COLUMNS: [&str; 31] = [
     "inventory",
     "card_id",
     "id_rule",
+    "id_strength",
+    "id_pinned",
     "rule",
     "record",
     "request",
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         Candidate, CardStatus, Decision, Draft, EntryId, Family, IdRule, Identity, Outcome,
-        ParkReason, Serial, Settlement, Trigger,
+        ParkReason, Serial, Settlement, Strength, Trigger,
     };
 
     /// A line that has every field.
@@ -106,6 +108,8 @@ mod tests {
         let candidate = Candidate {
             card_id: "3f2504e0-4f89-11d3-9a0c-0305e82c3300".parse().unwrap(),
             rule: IdRule::GidsCardid,
+            strength: Strength::Serial,
+            pinned: true,
         };
         let at = "2026-03-01T10:00:00Z".parse().unwrap();
         let draft = Draft {

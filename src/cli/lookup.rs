@@ -85,7 +85,7 @@ impl Would {
 
 /// A card that is not here: its id is taken as one that a card gave, and its ATR is not known.
 fn by_id(card_id: CardId) -> Subject {
-    let first = Candidate { card_id, rule: IdRule::GidsCardid };
+    let first = Candidate::by_rule(card_id, IdRule::GidsCardid);
     let serial = Serial::from_bytes(&card_id.uuid().to_bytes_le());
     Subject {
         about: json!({ "card_id": card_id }),
@@ -178,10 +178,10 @@ fn as_text(subject: &Subject, found: &Found, would: &Would, numbers: &Numbers) -
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = Vec::new();
     for candidate in subject.identity.candidates() {
-        rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.rule)));
+        rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.origin())));
     }
     if let Some((candidate, records)) = &found.records {
-        rows.push(row("CM knows", format!("{}  by {}", candidate.card_id, candidate.rule)));
+        rows.push(row("CM knows", format!("{}  by {}", candidate.card_id, candidate.origin())));
         for record in records {
             let status = numbers.card_status_text(record.status);
             rows.push(row("Record", format!("{}  {status}", record.id)));

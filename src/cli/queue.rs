@@ -116,7 +116,7 @@ fn as_text(view: &EntryView) -> Vec<String> {
         row("Serial", draft.identity.serial.to_string()),
     ];
     for candidate in draft.identity.candidates() {
-        rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.rule)));
+        rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.origin())));
     }
     if let Stage::Sent(decision) | Stage::Completing(decision) = &view.entry.stage {
         rows.push(row("Rule", format!("{} sets {}", decision.rule, decision.to_name)));

@@ -109,7 +109,8 @@ fn reader_text(view: &ReaderView) -> String {
         CardView::Identified { identity, entry, .. } => {
             let entry =
                 entry.map_or_else(|| "not on disk yet".to_owned(), |id| format!("entry {id}"));
-            format!("{} {}, {entry}", identity.family, identity.first().card_id)
+            let first = identity.first();
+            format!("{} {} by {}, {entry}", identity.family, first.card_id, first.origin())
         }
         CardView::NotIdentified { why, .. } => format!("not identified: {}", why.detail),
     };

@@ -19,7 +19,7 @@ use super::text::time;
 use super::{AuditArguments, AuditFormat};
 use crate::app::audit_filter;
 use crate::control::{Client, ClientError};
-use crate::domain::{AuditLine, CardStatus, Numbers, Trigger};
+use crate::domain::{AuditLine, CardStatus, Numbers, Strength, Trigger};
 use crate::outbox::ReadOnly;
 use crate::wire::control::{AuditPage, AuditQuery};
 
@@ -120,6 +120,14 @@ pub(super) fn as_text(line: &AuditLine, numbers: &Numbers) -> String {
     }
     if let Some(card) = line.card_id {
         add(format_args!("  card {card}"));
+        // An id that is unique needs no remark; lines of version 0.1 say nothing.
+        match line.id_strength {
+            Some(strength @ (Strength::Serial | Strength::Shared)) => {
+                let pinned = if line.id_pinned { ", pinned" } else { "" };
+                add(format_args!(" ({strength}{pinned})"));
+            }
+            Some(Strength::Unique) | None => {}
+        }
     } else if let Some(atr) = &line.atr {
         add(format_args!("  ATR {atr}"));
     }

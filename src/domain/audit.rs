@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
     NotIdentifiedReason, Outcome, ParkReason, ReaderName, RecordId, RequestId, Serial, Settlement,
-    Trigger,
+    Strength, Trigger,
 };
 
 /// What an audit line is about.
@@ -71,6 +71,12 @@ pub struct AuditLine {
     /// The rule that made that id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_rule: Option<IdRule>,
+    /// How much that id proves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_strength: Option<Strength>,
+    /// Whether the site pinned the rule for this card; absent: it did not.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub id_pinned: bool,
     /// The rule of the configuration that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
@@ -148,6 +154,8 @@ impl AuditLine {
             inventory: draft.identity.inventory.clone(),
             card_id: Some(candidate.card_id),
             id_rule: Some(candidate.rule),
+            id_strength: Some(candidate.strength),
+            id_pinned: candidate.pinned,
             rule: decision.map(|d| d.rule.clone()),
             record: decision.map(|d| d.record),
             request: decision.map(|d| d.request),
@@ -192,6 +200,8 @@ impl AuditLine {
             inventory: why.inventory.clone(),
             card_id: None,
             id_rule: None,
+            id_strength: None,
+            id_pinned: false,
             rule: None,
             record: None,
             request: None,

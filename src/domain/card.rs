@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Atr, AtrPattern, IdRule, Inventory, Place};
+use super::{Atr, AtrPattern, IdRule, Inventory, Place, Strength};
 
 /// A text that names none of the values of an enumeration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -131,7 +131,7 @@ impl fmt::Debug for CardId {
 }
 
 /// A card's serial as text: what a person compares with other tools.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Serial(String);
 
@@ -155,13 +155,79 @@ impl fmt::Display for Serial {
     }
 }
 
-/// One id under which CM may know the card, and the rule that made it.
+/// One id under which CM may know the card, the rule that made it, and how much it proves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "CandidateForm")]
 pub struct Candidate {
     /// The id to ask CM for.
     pub card_id: CardId,
     /// How it was made.
     pub rule: IdRule,
+    /// How much it proves.
+    pub strength: Strength,
+    /// Whether the site pinned the rule for this card (`[[card]] id_rule`), and the value is not
+    /// known to belong to no card.
+    #[serde(skip_serializing_if = "super::is_false")]
+    pub pinned: bool,
+}
+
+/// A candidate as it is stored: version 0.1 stored no strength.
+#[derive(Deserialize)]
+struct CandidateForm {
+    card_id: CardId,
+    rule: IdRule,
+    strength: Option<Strength>,
+    #[serde(default)]
+    pinned: bool,
+}
+
+impl From<CandidateForm> for Candidate {
+    fn from(form: CandidateForm) -> Self {
+        let CandidateForm { card_id, rule, strength, pinned } = form;
+        let strength = strength.unwrap_or_else(|| Strength::by_rule(rule, card_id.uuid()));
+        Self { card_id, rule, strength, pinned }
+    }
+}
+
+/// When a record that CM has under an id may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// The id alone proves that the record is this card's.
+    Id,
+    /// The id and the card's ATR together do.
+    IdAndAtr,
+    /// Nothing proves it.
+    Nothing,
+}
+
+impl Candidate {
+    /// An id of which only the value and its rule are known.
+    #[must_use]
+    pub fn by_rule(card_id: CardId, rule: IdRule) -> Self {
+        Self { card_id, rule, strength: Strength::by_rule(rule, card_id.uuid()), pinned: false }
+    }
+
+    /// When a record that CM has under this id may be changed. A pinned id acts like a unique one:
+    /// the site has checked how its cards are numbered.
+    #[must_use]
+    pub const fn trust(&self) -> Trust {
+        match (self.pinned, self.strength) {
+            (true, _) | (false, Strength::Unique) => Trust::Id,
+            (false, Strength::Serial) => Trust::IdAndAtr,
+            (false, Strength::Shared) => Trust::Nothing,
+        }
+    }
+
+    /// The rule, and the strength where it is not `unique`, for people.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        let Self { rule, strength, pinned, .. } = self;
+        match (strength, pinned) {
+            (Strength::Unique, false) => rule.to_string(),
+            (Strength::Serial | Strength::Shared, false) => format!("{rule} ({strength})"),
+            (_, true) => format!("{rule} ({strength}, pinned)"),
+        }
+    }
 }
 
 /// Who a card is: its family, and at least one candidate id, the likeliest first.
@@ -231,21 +297,61 @@ impl Identity {
         &self.first
     }
 
-    /// What makes two insertions the same card.
+    /// What makes two insertions the same card, where the card has this ATR.
     #[must_use]
-    pub const fn key(&self) -> CardKey {
-        CardKey(self.first.card_id)
+    pub fn key(&self, atr: &Atr) -> CardKey {
+        let more = match self.first.strength {
+            Strength::Unique => None,
+            Strength::Serial | Strength::Shared => {
+                Some(Box::new((self.serial.clone(), atr.clone())))
+            }
+        };
+        CardKey { id: self.first.card_id, more }
     }
 }
 
-/// What makes two insertions the same card: the likeliest candidate id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct CardKey(CardId);
+/// What makes two insertions the same card: its first id; where another card can carry that one too,
+/// also its whole serial and its ATR.
+///
+/// As text: the id, and the serial and the ATR behind it, each after a blank.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CardKey {
+    id: CardId,
+    more: Option<Box<(Serial, Atr)>>,
+}
 
 impl fmt::Display for CardKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.id.fmt(f)?;
+        match self.more.as_deref() {
+            Some((serial, atr)) => write!(f, " {serial} {atr}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<CardKey> for String {
+    fn from(key: CardKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for CardKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let mut parts = text.split(' ');
+        let id = parts.next().and_then(|id| id.parse().ok()).ok_or("a card without an id")?;
+        let more = match (parts.next(), parts.next(), parts.next()) {
+            (None, _, _) => None,
+            (Some(serial), Some(atr), None) => {
+                let atr = atr.parse().map_err(|_| "a card whose ATR is none")?;
+                Some(Box::new((Serial(serial.to_owned()), atr)))
+            }
+            (Some(_), _, _) => return Err("a card of too many or too few parts"),
+        };
+        Ok(Self { id, more })
     }
 }
 
@@ -360,6 +466,63 @@ mod tests {
             assert_eq!(text.parse::<CardId>(), Err(CardIdError::NotUnique));
         }
         assert_eq!("SC 12".parse::<CardId>(), Err(CardIdError::NotGuid));
+    }
+
+    fn identity(serial: &[u8], strength: Strength) -> Identity {
+        let card_id = "bc88f13f-83ba-4037-8262-46eba1291c6e".parse().unwrap();
+        let first = Candidate { card_id, rule: IdRule::Pkcs15Opensc, strength, pinned: false };
+        Identity::new(Family::Pkcs15, Serial::from_bytes(serial), first, vec![])
+    }
+
+    #[test]
+    fn cards_of_one_unique_id_are_one_card_and_those_of_another_id_only_if_all_else_is_the_same() {
+        let atrs: [Atr; 2] = ["3b00".parse().unwrap(), "3b8001".parse().unwrap()];
+        let key = |serial: &[u8], strength, atr| identity(serial, strength).key(atr);
+        let unique = key(&[1], Strength::Unique, &atrs[0]);
+        assert_eq!(unique, key(&[2], Strength::Unique, &atrs[1]));
+        for strength in [Strength::Serial, Strength::Shared] {
+            let one = key(&[1], strength, &atrs[0]);
+            assert_eq!(one, key(&[1], strength, &atrs[0]));
+            assert_ne!(one, key(&[2], strength, &atrs[0]), "{strength}");
+            assert_ne!(one, key(&[1], strength, &atrs[1]), "{strength}");
+            assert_ne!(one, unique);
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_card_is_stored_as_text_and_that_of_version_0_1_is_read() {
+        let atr: Atr = "3b00".parse().unwrap();
+        for strength in Strength::ALL {
+            let key = identity(&[1, 2], strength).key(&atr);
+            let stored = serde_json::to_string(&key).unwrap();
+            assert_eq!(serde_json::from_str::<CardKey>(&stored).unwrap(), key);
+        }
+        let old = r#""bc88f13f-83ba-4037-8262-46eba1291c6e""#;
+        let unique = identity(&[1], Strength::Unique).key(&atr);
+        assert_eq!(serde_json::from_str::<CardKey>(old).unwrap(), unique);
+        for bad in ["", "x", "bc88f13f-83ba-4037-8262-46eba1291c6e 01", "a b c d"] {
+            assert!(CardKey::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_candidate_that_was_stored_without_a_strength_has_that_of_its_rule() {
+        let read = |rule: &str, id: &str| -> Candidate {
+            serde_json::from_str(&format!(r#"{{"card_id":"{id}","rule":"{rule}"}}"#)).unwrap()
+        };
+        let id = "bc88f13f-83ba-4037-8262-46eba1291c6e";
+        assert_eq!(read("gids-cardid", id).trust(), Trust::Id);
+        assert_eq!(read("piv-guid-be", id).trust(), Trust::Id);
+        let counted = "00010203-0405-0607-0809-0a0b0c0d0e0f";
+        assert_eq!(read("gids-cardid", counted).trust(), Trust::Nothing);
+        for rule in ["piv-fascn", "piv-opensc", "openpgp-opensc", "pkcs15-opensc"] {
+            assert_eq!(read(rule, id).trust(), Trust::Nothing, "{rule}");
+        }
+        let pinned = Candidate { pinned: true, ..read("openpgp-opensc", id) };
+        let stored = serde_json::to_string(&pinned).unwrap();
+        assert!(stored.ends_with(r#""strength":"shared","pinned":true}"#), "{stored}");
+        assert_eq!(serde_json::from_str::<Candidate>(&stored).unwrap(), pinned);
+        assert_eq!(pinned.trust(), Trust::Id);
     }
 
     #[test]

@@ -98,8 +98,8 @@ pub struct Draft {
 impl Draft {
     /// What makes two insertions the same card.
     #[must_use]
-    pub const fn card(&self) -> CardKey {
-        self.identity.key()
+    pub fn card(&self) -> CardKey {
+        self.identity.key(&self.atr)
     }
 }
 
@@ -190,7 +190,7 @@ pub struct Decision {
     /// The status to set, by the name that CM is told.
     pub to_name: String,
     /// Whether the request is completed once the record has the status.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "super::is_false")]
     pub complete_request: bool,
 }
 
@@ -200,11 +200,6 @@ impl Decision {
     pub fn outcome(&self) -> Outcome {
         if self.from == self.to { Outcome::AlreadySet } else { Outcome::Updated }
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-const fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 /// The end of an entry, as it is audited.
@@ -254,7 +249,7 @@ mod tests {
 
     fn draft(trigger: Trigger) -> Draft {
         let card_id = "bc88f13f-83ba-4037-8262-46eba1291c6e".parse().unwrap();
-        let first = Candidate { card_id, rule: IdRule::GidsCardid };
+        let first = Candidate::by_rule(card_id, IdRule::GidsCardid);
         Draft {
             trigger,
             seen_at: Timestamp::UNIX_EPOCH,

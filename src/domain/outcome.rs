@@ -25,7 +25,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, with every reason to park.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Updated,
         Self::AlreadySet,
         Self::NothingToDo,
@@ -34,6 +34,7 @@ impl Outcome {
         Self::Parked(ParkReason::Refused),
         Self::Parked(ParkReason::Ambiguous),
         Self::Parked(ParkReason::AtrMismatch),
+        Self::Parked(ParkReason::SharedId),
         Self::Parked(ParkReason::Rejected),
         Self::Parked(ParkReason::WrongAnswer),
         Self::Parked(ParkReason::Expired),
@@ -83,8 +84,11 @@ pub enum ParkReason {
     Refused,
     /// More than one record or request could be meant.
     Ambiguous,
-    /// CM's ATR is not the card's, and the configuration says to refuse then.
+    /// CM's ATR is not the card's, and the configuration says to refuse then; or the id alone does
+    /// not prove that the record is this card's, and no ATR does.
     AtrMismatch,
+    /// CM has a record under an id that more than one card can carry.
+    SharedId,
     /// CM fails on this card again and again while others go through.
     Rejected,
     /// CM's answer is about something else than what was asked.
@@ -101,6 +105,7 @@ impl ParkReason {
             Self::Refused => "refused",
             Self::Ambiguous => "ambiguous",
             Self::AtrMismatch => "atr-mismatch",
+            Self::SharedId => "shared-id",
             Self::Rejected => "rejected",
             Self::WrongAnswer => "wrong-answer",
             Self::Expired => "expired",

@@ -177,7 +177,8 @@ impl Desk {
     fn same_stay(&self, presence: &Presence, identity: &Identity) -> Option<EntryId> {
         let stay = self.stays.get(&presence.reader).filter(|_| presence.at_start)?;
         let counter_fits = presence.event_count == stay.event_count || presence.event_count == 0;
-        let same = stay.atr == presence.atr && stay.card == identity.key() && counter_fits;
+        let same =
+            stay.atr == presence.atr && stay.card == identity.key(&presence.atr) && counter_fits;
         same.then_some(stay.entry)
     }
 }

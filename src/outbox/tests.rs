@@ -82,13 +82,13 @@ fn card(number: u128) -> CardId {
 }
 
 fn candidate(number: u128) -> Candidate {
-    Candidate { card_id: card(number), rule: IdRule::GidsCardid }
+    Candidate::by_rule(card(number), IdRule::GidsCardid)
 }
 
 /// Card `number` as it is seen at second `number`.
 fn draft(number: u8) -> Draft {
     let first = candidate(number.into());
-    let second = Candidate { card_id: card(u128::from(number) << 64), rule: IdRule::GidsCardidBe };
+    let second = Candidate::by_rule(card(u128::from(number) << 64), IdRule::GidsCardidBe);
     Draft {
         trigger: Trigger::Inserted,
         seen_at: at(number.into()),

@@ -69,7 +69,7 @@ pub(super) fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
 }
 
 fn identity() -> Identity {
-    let candidate = |id: &str, rule| Candidate { card_id: id.parse().unwrap(), rule };
+    let candidate = |id: &str, rule| Candidate::by_rule(id.parse().unwrap(), rule);
     let rest = vec![candidate(SECOND, IdRule::GidsCardidBe)];
     let first = candidate(CARD, IdRule::GidsCardid);
     Identity::new(Family::Gids, Serial::from_bytes(&[1]), first, rest)

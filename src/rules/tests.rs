@@ -3,14 +3,16 @@ mod links;
 use insta::assert_snapshot;
 
 use super::*;
-use crate::domain::{CardId, Family, IdRule, RecordId, Request, RequestId, RequestStatus, Serial};
+use crate::domain::{
+    Family, IdRule, RecordId, Request, RequestId, RequestStatus, Serial, Strength,
+};
 
 const ATR: &str = "3b8d0180fba000000397425446590301c8";
 const CARD: &str = "bc88f13f-83ba-4037-8262-46eba1291c6e";
 const SWAPPED: &str = "3ff188bc-ba83-3740-8262-46eba1291c6e";
 
 fn candidate(text: &str, rule: IdRule) -> Candidate {
-    Candidate { card_id: text.parse::<CardId>().unwrap(), rule }
+    Candidate::by_rule(text.parse().unwrap(), rule)
 }
 
 fn identity() -> Identity {
@@ -432,4 +434,76 @@ fn an_atr_that_cm_does_not_have_or_nobody_read_is_no_mismatch() {
     let trigger = Trigger::Inserted;
     let unread = Facts { trigger, role: "desk", atr: None, identity: &identity, found: &with };
     assert!(matches!(decide(&strict, &unread), Verdict::Set { warning: None, .. }));
+}
+
+/// A card of one id, by this rule and of this strength.
+fn card_of(strength: Strength, pinned: bool) -> (Identity, Found) {
+    let id = Candidate { strength, pinned, ..candidate(CARD, IdRule::Pkcs15Opensc) };
+    let identity = Identity::new(Family::Pkcs15, Serial::from_bytes(&[1]), id.clone(), vec![]);
+    let requests = vec![request(1, 7, 1, DAY1)];
+    (identity, Found { records: Some((id, vec![record(1, 2)])), requests })
+}
+
+fn verdict_of((identity, found): &(Identity, Found), atr: Option<&str>) -> Verdict {
+    let atr = atr.map(|atr| atr.parse().unwrap());
+    let (trigger, role) = (Trigger::Inserted, "desk");
+    decide(&rules(), &Facts { trigger, role, atr: atr.as_ref(), identity, found })
+}
+
+#[test]
+fn a_match_acts_by_the_strength_of_its_id() {
+    const OTHER: &str = "3b00";
+    use ParkReason::{AtrMismatch, SharedId};
+    use Strength::{Serial, Shared, Unique};
+    for (strength, pinned, atr, parked) in [
+        (Unique, false, Some(ATR), None),
+        (Unique, false, Some(OTHER), None),
+        (Unique, false, None, None),
+        (Serial, false, Some(ATR), None),
+        (Serial, false, Some(OTHER), Some(AtrMismatch)),
+        (Serial, false, None, Some(AtrMismatch)),
+        (Serial, true, Some(OTHER), None),
+        (Shared, false, Some(ATR), Some(SharedId)),
+        (Shared, false, Some(OTHER), Some(SharedId)),
+        (Shared, true, Some(OTHER), None),
+    ] {
+        let what = format!("{strength}, pinned {pinned}, ATR {atr:?}");
+        match (verdict_of(&card_of(strength, pinned), atr), parked) {
+            (Verdict::Set { .. }, None) => {}
+            (Verdict::Park { reason, .. }, Some(parked)) => assert_eq!(reason, parked, "{what}"),
+            (verdict, _) => panic!("{what}: {verdict:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_serial_number_acts_only_where_cm_has_the_atr_whatever_the_setting_says() {
+    for setting in [AtrMismatch::Warn, AtrMismatch::Refuse] {
+        for known in [None, Some("3b00")] {
+            let (identity, mut found) = card_of(Strength::Serial, false);
+            let (_, records) = found.records.as_mut().unwrap();
+            records[0].atr = known.map(|atr| atr.parse().unwrap());
+            let rules = RuleSet { atr_mismatch: setting, ..rules() };
+            let atr = ATR.parse().unwrap();
+            let (trigger, role) = (Trigger::Inserted, "desk");
+            let facts =
+                Facts { trigger, role, atr: Some(&atr), identity: &identity, found: &found };
+            let Verdict::Park { reason, why } = decide(&rules, &facts) else { panic!("{known:?}") };
+            assert_eq!(reason, ParkReason::AtrMismatch);
+            assert!(why.contains("only together with the ATR"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_record_under_a_shared_id_parks_even_where_nothing_is_requested() {
+    let (identity, found) = card_of(Strength::Shared, false);
+    let found = Found { requests: vec![], ..found };
+    let Verdict::Park { reason, why } = verdict_of(&(identity, found), Some(ATR)) else { panic!() };
+    assert_eq!(reason, ParkReason::SharedId);
+    assert_eq!(
+        why,
+        "CM has a record under bc88f13f-83ba-4037-8262-46eba1291c6e (pkcs15-opensc), an id that more \
+         than one card can carry"
+    );
 }

@@ -154,7 +154,7 @@ impl Station {
 
     fn identity(&self) -> Identity {
         let id = format!("bc88f13f-0000-4000-{:04x}-{:012x}", self.number, self.cards);
-        let first = Candidate { card_id: id.parse().unwrap(), rule: IdRule::GidsCardid };
+        let first = Candidate::by_rule(id.parse().unwrap(), IdRule::GidsCardid);
         let serial = Serial::from_bytes(&self.cards.to_be_bytes());
         Identity::new(Family::Gids, serial, first, Vec::new())
     }

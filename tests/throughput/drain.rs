@@ -124,8 +124,7 @@ async fn fill(path: PathBuf, entries: usize) {
 }
 
 fn draft(number: usize) -> Draft {
-    let first =
-        Candidate { card_id: id("bc88f13f", number).parse().unwrap(), rule: IdRule::GidsCardid };
+    let first = Candidate::by_rule(id("bc88f13f", number).parse().unwrap(), IdRule::GidsCardid);
     let serial = Serial::from_bytes(&number.to_be_bytes());
     Draft {
         seen_at: jiff::Timestamp::now(),

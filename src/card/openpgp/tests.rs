@@ -3,6 +3,7 @@
 use super::super::Protocol;
 use super::super::script::Script;
 use super::*;
+use crate::domain::Strength;
 
 const SELECT: &str = "00a4040006d2760001240100";
 const GET_AID: &str = "00ca004f00";
@@ -53,12 +54,31 @@ fn an_identifier_of_another_application_or_length_is_another_family() {
     }
 }
 
+/// The strength of the id of a card with this manufacturer and serial number, and whether the value
+/// is a placeholder.
+fn strength(manufacturer: &str, serial: &str) -> (Strength, bool) {
+    let aid = format!("d27600012401 0304 {manufacturer} {serial} 0000 9000");
+    let reading = probe(&mut card("9000").on(GET_AID, &aid)).unwrap();
+    (reading.candidates[0].strength, !reading.placeholders.is_empty())
+}
+
 #[test]
-fn a_serial_number_that_nobody_gave_is_no_id() {
-    for serial in ["00000000", "ffffffff"] {
-        let aid = format!("d27600012401 0304 afaf {serial} 0000 9000");
-        let mut card = card("9000").on(GET_AID, &aid);
-        assert!(matches!(probe(&mut card), Err(Miss::NoId(_))), "{serial}");
+fn only_a_registered_manufacturer_gives_a_serial_number_that_counts() {
+    for manufacturer in ["0005", "0006", "f517", "000f"] {
+        assert_eq!(strength(manufacturer, "00000001"), (Strength::Serial, false), "{manufacturer}");
+    }
+    for manufacturer in ["0000", "ffff", "ff00", "ff7f", "fffe", "afaf", "1234"] {
+        assert_eq!(strength(manufacturer, "00000001"), (Strength::Shared, false), "{manufacturer}");
+        assert_eq!(strength(manufacturer, "87654321"), (Strength::Shared, false), "{manufacturer}");
+    }
+}
+
+#[test]
+fn a_serial_number_of_one_repeated_character_belongs_to_no_card() {
+    for serial in ["00000000", "ffffffff", "11111111", "12121212", "20202020", "30303030"] {
+        for manufacturer in ["0006", "afaf"] {
+            assert_eq!(strength(manufacturer, serial), (Strength::Shared, true), "{serial}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::Protocol;
 use super::super::script::Script;
 use super::*;
+use crate::domain::Strength;
 
 const SELECT: &str = "00a4040009a0000003080000100000";
 const READ_CHUID: &str = "00cb3fff055c035fc10200";
@@ -36,6 +37,10 @@ fn ids(reading: &Reading) -> Vec<(&'static str, String)> {
     reading.candidates.iter().map(|c| (c.rule.as_str(), c.card_id.to_string())).collect()
 }
 
+fn strengths(reading: &Reading) -> Vec<Strength> {
+    reading.candidates.iter().map(|candidate| candidate.strength).collect()
+}
+
 const GUID_LE: &str = "43534fa0-1073-f901-aa6e-34537bee6fc1";
 const GUID_BE: &str = "a04f5343-7310-01f9-aa6e-34537bee6fc1";
 
@@ -44,8 +49,15 @@ fn a_yubikey_is_known_by_its_guid() {
     let mut card = card(&format!("3019{YUBICO_FASCN}3410{GUID}"));
     let reading = run(&mut card).unwrap();
     assert_eq!(reading.serial.to_string(), GUID, "as OpenSC: the issuer is outside the government");
-    let expected = [("piv-guid-le", GUID_LE), ("piv-guid-be", GUID_BE), ("piv-opensc", GUID_LE)];
+    let expected = [
+        ("piv-guid-le", GUID_LE),
+        ("piv-guid-be", GUID_BE),
+        ("piv-fascn", "da39e7d4-9c73-39ed-ce73-9d8368582108"),
+        ("piv-opensc", GUID_LE),
+    ];
     assert_eq!(ids(&reading), expected.map(|(rule, id)| (rule, id.to_owned())));
+    use Strength::{Shared, Unique};
+    assert_eq!(strengths(&reading), [Unique, Unique, Shared, Unique]);
 }
 
 #[test]
@@ -61,19 +73,39 @@ fn a_card_of_the_government_may_be_known_by_its_fascn() {
         ("piv-opensc", fascn),
     ];
     assert_eq!(ids(&reading), expected.map(|(rule, id)| (rule, id.to_owned())));
+    use Strength::{Serial, Unique};
+    assert_eq!(strengths(&reading), [Unique, Unique, Serial, Serial]);
 }
 
 #[test]
-fn a_fascn_that_tools_put_on_every_card_is_nobodys_id() {
+fn a_fascn_that_tools_put_on_every_card_belongs_to_none() {
     let pivy = "d04210d821086c1084210d836858210842108421c84210c3eb";
-    for fascn in [YUBICO_FASCN, pivy] {
+    let older = "d4e739da739ced39ce739d836858210842108421384210c3f5";
+    for fascn in [YUBICO_FASCN, older, pivy] {
         let reading = run(&mut card(&format!("3019{fascn}"))).unwrap();
         assert_eq!(reading.serial.to_string(), fascn, "that is what OpenSC shows");
-        assert_eq!(reading.candidates, []);
+        assert_eq!(strengths(&reading), [Strength::Shared; 2]);
+        assert_eq!(reading.placeholders, [IdRule::PivFascn, IdRule::PivOpensc]);
     }
-    let reading = run(&mut card(&format!("3019{pivy}3410{GUID}"))).unwrap();
-    let rules: Vec<_> = reading.candidates.iter().map(|c| c.rule.as_str()).collect();
-    assert_eq!(rules, ["piv-guid-le", "piv-guid-be"]);
+}
+
+#[test]
+fn a_guid_that_was_written_is_shared_and_proves_nothing_by_any_rule() {
+    for (guid, placeholder) in [
+        ("00000000000000000000000000000001", true),
+        ("78787878787878787878787878787878", true),
+        ("000102030405060708090a0b0c0d0e0f", true),
+        // NIST's test cards have this text in it.
+        ("31323334353637383930313233343536", true),
+        ("013019d4e739da739ced39ce739d8368", true),
+        ("41434d4520434152442030303030313700", false),
+    ] {
+        let guid = guid.get(..32).unwrap();
+        let reading = run(&mut card(&format!("3019{YUBICO_FASCN}3410{guid}"))).unwrap();
+        assert_eq!(strengths(&reading), [Strength::Shared; 4], "{guid}");
+        let known = reading.placeholders.contains(&IdRule::PivGuidLe);
+        assert_eq!(known, placeholder, "{guid}");
+    }
 }
 
 #[test]

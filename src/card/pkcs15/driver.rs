@@ -8,7 +8,7 @@ use crate::card::atr::AtrFacts;
 use crate::card::exchange::ask;
 use crate::card::reading::where_given;
 use crate::card::{Interrupted, Transmit};
-use crate::domain::{Atr, Serial};
+use crate::domain::Atr;
 
 /// MyEID's "applet information", 20 bytes, and where the serial number is in it.
 const MYEID_INFORMATION: u16 = 0x01A0;
@@ -25,11 +25,11 @@ const CARDOS_IN_BLOCK: std::ops::Range<usize> = 10..16;
 /// version (M4 and 5).
 const CARDOS: [u8; 2] = [0xC8, 0xC9];
 
-/// The number that OpenSC takes for the card's serial, in the upper case in which it prints it.
+/// The number that OpenSC takes for the card's serial.
 pub(super) fn serial_number(
     transport: &mut dyn Transmit,
     atr: &Atr,
-) -> Result<Option<Serial>, Interrupted> {
+) -> Result<Option<Vec<u8>>, Interrupted> {
     let historical = AtrFacts::of(atr).historical.bytes;
     let is_myeid = historical.ends_with(b"MyEID") || historical.ends_with(b"OsEID");
     let is_cardos = matches!(*historical, [maker, _] if CARDOS.contains(&maker));
@@ -45,5 +45,5 @@ pub(super) fn serial_number(
         CARDOS_BLOCK if is_cardos => answer.get(CARDOS_IN_BLOCK),
         _ => None,
     };
-    Ok(number.map(Serial::from_drivers_bytes))
+    Ok(number.map(<[u8]>::to_vec))
 }

@@ -348,3 +348,65 @@ fn an_application_whose_files_are_known_by_identifier_only_is_read() {
         .manners(&["0400", "0800", "0000"]);
     assert_eq!(serial(card), SERIAL);
 }
+
+fn worth_of(number: &str) -> Worth {
+    worth(&hex::decode(number).unwrap())
+}
+
+#[test]
+fn a_serial_number_counts_only_where_nothing_was_cut_repeated_or_filled_up() {
+    for number in ["9276000000001234", "534c494e0a3d7f9b1102a7c4e6f80911", "3132333435363738"] {
+        let expected =
+            if number == "3132333435363738" { Worth::Placeholder } else { Worth::Serial };
+        assert_eq!(worth_of(number), expected, "{number}");
+    }
+    for (number, why) in [
+        ("1234", "two bytes"),
+        ("12341234", "two bytes twice"),
+        ("92760000001234", "seven bytes"),
+        ("92760000000012349276000000001234ab", "seventeen bytes"),
+        ("534c494e0a3d7f9b1102a7c4e6f8091122334401", "twenty bytes"),
+        ("1a2b3c4d1a2b3c4d", "four bytes twice"),
+        ("1a2b3c4d5e1a2b3c", "five bytes repeated"),
+        ("9276000000001234 9276000000001234", "eight bytes twice"),
+        ("1a2b3c0000000000", "three bytes and zeros"),
+        ("3132333420202020", "four letters and blanks"),
+        ("0000000000001234", "two bytes behind zeros"),
+        ("3030303030313233", "three digits behind zeros"),
+        ("1a2b3c4dffffffffffffffff", "four bytes and ones"),
+    ] {
+        assert_eq!(worth_of(&number.replace(' ', "")), Worth::Shared, "{number}: {why}");
+    }
+    for number in [
+        "00",
+        "12",
+        "1212",
+        "0000",
+        "0000000000000000",
+        "ffffffffffffffff",
+        "2020202020202020",
+        "3030303030303030",
+        "3030303020202020",
+        "4141414141414141",
+        "0102030405060708",
+        "07",
+        "00112233445566778899aabb",
+    ] {
+        assert_eq!(worth_of(number), Worth::Placeholder, "{number}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_two_serial_numbers_that_count_make_the_same_id(
+        one in proptest::collection::vec(0_u8..4, 1..33),
+        lengths in (1_usize..33, 1_usize..33),
+    ) {
+        // Two serial numbers that repeat the same bytes to different lengths.
+        let repeat = |length: usize| one.iter().copied().cycle().take(length).collect::<Vec<u8>>();
+        let (a, b) = (repeat(lengths.0), repeat(lengths.1));
+        let id = |number: &[u8]| opensc::cardid(&hex::encode(number));
+        let both_count = worth(&a) == Worth::Serial && worth(&b) == Worth::Serial;
+        proptest::prop_assert!(!(both_count && a != b && id(&a) == id(&b)), "{a:?} {b:?}");
+    }
+}

@@ -13,7 +13,7 @@ use super::super::text::table;
 use super::{Card, block_on, merge, read_card};
 use crate::app::remote;
 use crate::config::Settings;
-use crate::domain::{Atr, Candidate, CardId, IdRule, Identity, Record};
+use crate::domain::{Atr, Candidate, CardId, Identity, Record, Strength};
 use crate::telemetry::Chain;
 
 pub(in crate::cli) fn read(
@@ -65,10 +65,9 @@ fn records_of(known: &[(CardId, Vec<Record>)], candidate: &Candidate) -> Vec<Rec
     answers.flat_map(|(_, records)| records.clone()).collect()
 }
 
-/// The first rule by which CM has a record.
-fn matched(known: &[(CardId, Vec<Record>)], identity: &Identity) -> Option<IdRule> {
-    let mut candidates = identity.candidates();
-    candidates.find(|candidate| !records_of(known, candidate).is_empty()).map(|found| found.rule)
+/// The first id by which CM has a record.
+fn matched<'i>(known: &[(CardId, Vec<Record>)], identity: &'i Identity) -> Option<&'i Candidate> {
+    identity.candidates().find(|candidate| !records_of(known, candidate).is_empty())
 }
 
 fn as_json(card: &Card, known: Option<&Known>, trace: bool) -> Value {
@@ -109,10 +108,20 @@ fn known_as_json(known: &Known, identity: &Identity) -> Value {
         .candidates()
         .map(|candidate| {
             let records: Vec<_> = records_of(known, candidate).iter().map(record).collect();
-            json!({ "card_id": candidate.card_id, "rule": candidate.rule, "records": records })
+            json!({
+                "card_id": candidate.card_id,
+                "rule": candidate.rule,
+                "strength": candidate.strength,
+                "records": records,
+            })
         })
         .collect();
-    json!({ "matched_rule": matched(known, identity), "candidates": candidates })
+    let matched = matched(known, identity);
+    json!({
+        "matched_rule": matched.map(|candidate| candidate.rule),
+        "matched_strength": matched.map(|candidate| candidate.strength),
+        "candidates": candidates,
+    })
 }
 
 fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
@@ -156,7 +165,7 @@ fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
 fn candidate_rows(identity: &Identity, known: Option<&Known>) -> Vec<Vec<String>> {
     let row = |(n, candidate): (usize, &Candidate)| {
         let name = if n == 0 { "Card id" } else { "  or" };
-        let mut text = format!("{}  by {:17}", candidate.card_id, candidate.rule.as_str());
+        let mut text = format!("{}  by {:17}", candidate.card_id, candidate.origin());
         if let Some(Ok(known)) = known {
             let records = records_of(known, candidate);
             let told = |record: &Record| {
@@ -178,7 +187,13 @@ fn cm_row(atr: &Atr, identity: &Identity, known: Option<&Known>) -> Option<Vec<S
         Err(error) => format!("was not asked: {error}"),
         Ok(known) => match matched(known, identity) {
             None => "has no record of this card".to_owned(),
-            Some(rule) => format!(
+            Some(Candidate { rule, pinned: true, .. }) => {
+                format!("knows this card by {rule}, which is pinned")
+            }
+            Some(Candidate { rule, strength: Strength::Shared, .. }) => format!(
+                "has a record by {rule}, an id that more than one card can carry: it is not updated"
+            ),
+            Some(Candidate { rule, .. }) => format!(
                 "knows this card by {rule}; to pin that: [[card]] match = \"{atr}\", id_rule = \"{rule}\""
             ),
         },

@@ -141,7 +141,7 @@ impl Engine {
                 card: Card::Identified { identity: known, entry, stay, .. },
                 since,
                 ..
-            }) if known.key() == identity.key() => {
+            }) if known.key(&presence.atr) == identity.key(&presence.atr) => {
                 slot.since = since;
                 let (presence, identity) = (presence.clone(), identity.clone());
                 slot.card = Card::Identified { presence, identity, entry, stay };

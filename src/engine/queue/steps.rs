@@ -3,6 +3,7 @@
 use super::{Step, Then};
 use crate::domain::{
     CallError, Decision, EntryId, Found, Outcome, ParkReason, PutAnswer, Record, Settlement, Stage,
+    Trust,
 };
 use crate::engine::link::Answered;
 use crate::engine::{Effect, Engine, Notice, Now, StoreFailure};
@@ -239,7 +240,12 @@ impl Engine {
         let Some(Step::ReadingBack { decision }) = self.take_step(id) else { return };
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let (after_yes, completing) = (entry.said_yes, matches!(entry.stage, Stage::Completing(_)));
+        // A decision of version 0.1 that was made by an id that other cards may carry.
+        let unproven = decision.candidate.trust() == Trust::Nothing;
         match result {
+            Ok(_) if unproven && (completing || decision.complete_request) => {
+                self.judge_again(id, now);
+            }
             Ok(record) if record.status == decision.to && completing => {
                 self.read_request(id, decision, now);
             }
@@ -259,9 +265,17 @@ impl Engine {
                 let why = format!("CM said yes, but the record still has status {status}");
                 self.end(id, Outcome::Parked(ParkReason::WrongAnswer), why, now);
             }
-            Ok(_) if self.link.may_go_on(id) => self.look_up(id),
-            Ok(_) => self.rest(id, WENT_AWAY, now),
+            Ok(_) => self.judge_again(id, now),
             Err(error) => self.trouble(id, error, now),
+        }
+    }
+
+    /// Has the rules decide afresh, unless CM went away meanwhile.
+    fn judge_again(&mut self, id: EntryId, now: Now) {
+        if self.link.may_go_on(id) {
+            self.look_up(id);
+        } else {
+            self.rest(id, WENT_AWAY, now);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! version gets its own: `WRITE_FIXTURE=1 cargo test --lib fixture`.
 
 use super::*;
+use crate::outbox::Restored;
 
 fn fixture(version: u32) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/outbox/v{version}.db"))
@@ -47,6 +48,60 @@ async fn write_where_asked() {
     std::fs::copy(place.path(), path).unwrap();
 }
 
+/// What was read, without what version 0.1 did not know: how much the id of an audit line proves, and
+/// by what else than its id a card is told from another one with the same id.
+fn as_before(mut restored: Restored) -> Restored {
+    for line in &mut restored.latest {
+        line.id_strength = None;
+    }
+    for stay in &mut restored.stays {
+        stay.card = id_alone(&stay.card.to_string()).to_owned().try_into().unwrap();
+    }
+    restored
+}
+
+/// The card's id of a key.
+fn id_alone(card: &str) -> &str {
+    card.split(' ').next().unwrap()
+}
+
+/// A cell, without what version 0.1 did not write. Seals and chain hashes are of another text.
+fn cell_as_before(cell: rusqlite::types::Value) -> rusqlite::types::Value {
+    use rusqlite::types::Value;
+    match cell {
+        Value::Text(text) => match serde_json::from_str(&text) {
+            Ok(mut json) => {
+                forget(&mut json);
+                Value::Text(json.to_string())
+            }
+            Err(_) if text.contains(' ') => Value::Text(id_alone(&text).to_owned()),
+            Err(_) if text.len() == 64 => Value::Null,
+            Err(_) => Value::Text(text),
+        },
+        Value::Blob(_) => Value::Null,
+        cell @ (Value::Null | Value::Integer(_) | Value::Real(_)) => cell,
+    }
+}
+
+fn forget(json: &mut serde_json::Value) {
+    match json {
+        serde_json::Value::Object(fields) => {
+            for added in ["strength", "id_strength"] {
+                fields.shift_remove(added);
+            }
+            if let Some(serde_json::Value::String(card)) = fields.get_mut("card") {
+                *card = id_alone(card).to_owned();
+            }
+            fields.values_mut().for_each(forget);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(forget),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
+    }
+}
+
 #[tokio::test]
 async fn every_version_has_a_fixture_and_is_read_today() {
     write_where_asked().await;
@@ -54,12 +109,12 @@ async fn every_version_has_a_fixture_and_is_read_today() {
     let (outbox, _) = today.open();
     fill(&outbox).await;
     outbox.close();
-    let expected = today.restored();
+    let expected = as_before(today.restored());
     assert_eq!((expected.entries.len(), expected.stays.len(), expected.latest.len()), (3, 1, 4));
 
     for version in 1..=schema::VERSION {
         let place = copy_of(version);
-        assert_eq!(place.restored(), expected, "version {version}");
+        assert_eq!(as_before(place.restored()), expected, "version {version}");
         // And it is a working outbox from there on.
         let (outbox, _) = place.open();
         assert_eq!(outbox.append(append(5)).await.unwrap().entry, id(5));
@@ -80,7 +135,7 @@ fn what_this_version_writes_is_what_it_was_released_with() {
 }
 
 #[tokio::test]
-async fn what_is_written_today_is_byte_for_byte_what_was_released() {
+async fn what_is_written_today_is_what_was_released_and_what_is_new_since() {
     let today = Place::new();
     let (outbox, _) = today.open();
     fill(&outbox).await;
@@ -92,7 +147,7 @@ async fn what_is_written_today_is_byte_for_byte_what_was_released() {
             let mut statement = conn.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).unwrap();
             let columns = statement.column_count();
             statement
-                .query_map([], |row| (0..columns).map(|i| row.get(i)).collect())
+                .query_map([], |row| (0..columns).map(|i| row.get(i).map(cell_as_before)).collect())
                 .unwrap()
                 .collect::<Result<_, _>>()
                 .unwrap()

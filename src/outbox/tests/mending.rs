@@ -63,7 +63,8 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
     let whole = place.restored();
     let mut bytes = fs::read(place.path()).unwrap();
     // A leaf of the table of entries: with some of them, and not with the first and the last.
-    let middle = bytes.windows(9).position(|part| part == b"Reader 20").unwrap();
+    let entry = br#""Reader 20","label""#;
+    let middle = bytes.windows(entry.len()).position(|part| part == entry).unwrap();
     let page = middle / file::PAGE * file::PAGE;
     bytes[page..page + 8].fill(0xff);
     fs::write(place.path(), &bytes).unwrap();

@@ -23,7 +23,7 @@ fn request(id: char, status: i64) -> String {
 fn decision() -> Decision {
     Decision {
         rule: "retire".to_owned(),
-        candidate: Candidate { card_id: card(), rule: IdRule::GidsCardid },
+        candidate: Candidate::by_rule(card(), IdRule::GidsCardid),
         record: RECORD.parse().unwrap(),
         request: OTHER.parse().unwrap(),
         from: CardStatus::new(2),

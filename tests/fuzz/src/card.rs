@@ -1,7 +1,9 @@
 //! A family's probe against a card of bad will. `hostile` says what the input is.
 
 use cardbridge::card::{Interrupted, MAX_COMMANDS, ProbeError, Subject, identify};
-use cardbridge::domain::{Candidate, Families, Family, IdRule, Identity, Inventory, Number, Plan};
+use cardbridge::domain::{
+    Candidate, Families, Family, IdRule, Identity, Inventory, Number, Plan, Strength,
+};
 
 use super::hostile::Hostile;
 
@@ -49,8 +51,12 @@ fn is_of(family: Family, identity: &Identity, told: &[u8]) {
     assert!(!serial.is_empty() && contains(told, &serial), "{identity:?}");
     assert_eq!(identity.family, family);
     assert_eq!(identity.first(), identity.candidates().next().unwrap_or(identity.first()));
-    for Candidate { card_id, rule } in identity.candidates() {
+    for Candidate { card_id, rule, strength, pinned } in identity.candidates() {
         let uuid = card_id.uuid();
+        assert!(!pinned, "{identity:?}");
+        if *strength == Strength::Unique {
+            assert!(contains(told, uuid.as_bytes()) || contains(told, &uuid.to_bytes_le()));
+        }
         assert!(!uuid.is_nil() && !uuid.is_max(), "{identity:?}");
         assert_eq!(rule.family(), family);
         let is_told = match rule {

@@ -115,7 +115,7 @@ async fn write(outbox: &Outbox, mut ledger: File, mut random: Rng) {
 
 fn draft(number: u32) -> Draft {
     let id = format!("bc88f13f-0000-4000-8000-0000{number:08x}");
-    let first = Candidate { card_id: id.parse().unwrap(), rule: IdRule::GidsCardid };
+    let first = Candidate::by_rule(id.parse().unwrap(), IdRule::GidsCardid);
     let serial = Serial::from_bytes(&number.to_be_bytes());
     Draft {
         seen_at: jiff::Timestamp::now(),

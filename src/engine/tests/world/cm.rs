@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::domain::{
     AwayReason, CallError, Candidate, CardId, CardStatus, CompleteAnswer, Decision, Found, IdRule,
     Identity, PutAnswer, Record, RecordId, Request, RequestId, RequestStatus, RequestType,
+    Strength,
 };
 
 pub(in crate::engine) const ACTIVE: CardStatus = CardStatus::new(2);
@@ -283,7 +284,7 @@ pub(in crate::engine) fn card_id(card: u8) -> CardId {
 }
 
 pub(in crate::engine) fn candidate(card: u8, rule: IdRule) -> Candidate {
-    Candidate { card_id: card_id(card), rule }
+    Candidate { card_id: card_id(card), rule, strength: Strength::Unique, pinned: false }
 }
 
 pub(in crate::engine) fn record_id(record: u8) -> RecordId {

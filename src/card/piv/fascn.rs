@@ -1,0 +1,205 @@
+//! The FASC-N, by which agencies of the US government number their credentials.
+//!
+//! Source: PACS "Technical Implementation Guidance: Smart Card Enabled Physical Access Control
+//! Systems", version 2.3, section 6. 25 bytes are 40 symbols of five bits: four bits of the digit,
+//! the least significant first, and a bit that makes the number of ones odd.
+//!
+//! ```text
+//! symbol  0      1-4      5   6-9     10   11-16       17  18  19  20  21   22-37     38   39
+//!         start  agency   sep system  sep  credential  sep CS  sep ICI sep  person …  end  LRC
+//! ```
+
+use super::Worth;
+
+const SYMBOLS: usize = 40;
+
+/// Symbols that are no digits.
+const START: u8 = 0xB;
+const SEPARATOR: u8 = 0xD;
+const END: u8 = 0xF;
+
+/// Where they are.
+const SEPARATORS: [usize; 5] = [5, 10, 17, 19, 21];
+const AGENCY: std::ops::Range<usize> = 1..5;
+const SYSTEM: std::ops::Range<usize> = 6..10;
+const CREDENTIAL: std::ops::Range<usize> = 11..17;
+const LAST: usize = 38;
+
+/// Of issuers outside the government, which nobody keeps apart.
+const OUTSIDE: [u8; 4] = [9; 4];
+
+/// What a FASC-N is worth as a card's id, by agency, system and credential. What follows them says
+/// whose the credential is, and not which.
+pub(super) fn worth(fascn: &[u8; 25]) -> Worth {
+    let symbols = symbols(fascn);
+    let number = |range: std::ops::Range<usize>| symbols.get(range).unwrap_or_default();
+    let (agency, system, credential) = (number(AGENCY), number(SYSTEM), number(CREDENTIAL));
+    let digit = |wanted: u8| {
+        [agency, system, credential].iter().all(|field| field.iter().all(|digit| *digit == wanted))
+    };
+    // Whatever the rest of it is like, and however wrong its parity is.
+    if agency.first().is_some_and(|first| digit(*first)) {
+        return Worth::Placeholder;
+    }
+    let given = |field: &[u8]| field.iter().any(|d| *d != 0) && field.iter().any(|d| *d != 9);
+    let is_given = given(agency) && given(system) && given(credential);
+    if is_given && agency != OUTSIDE && is_whole(fascn, &symbols) {
+        Worth::Serial
+    } else {
+        Worth::Shared
+    }
+}
+
+/// Whether every symbol is what belongs in its place, with the right parity and check symbol.
+fn is_whole(fascn: &[u8; 25], symbols: &[u8; SYMBOLS]) -> bool {
+    let parity = raw(fascn).all(|bits| bits.count_ones() % 2 == 1);
+    let check = symbols.iter().fold(0, |sum, symbol| sum ^ symbol) == 0;
+    let in_place = symbols.iter().enumerate().all(|(place, symbol)| match place {
+        0 => *symbol == START,
+        LAST => *symbol == END,
+        // The check symbol.
+        39 => true,
+        place if SEPARATORS.contains(&place) => *symbol == SEPARATOR,
+        _ => *symbol <= 9,
+    });
+    parity && check && in_place
+}
+
+/// The four bits of each symbol, as a number.
+fn symbols(fascn: &[u8; 25]) -> [u8; SYMBOLS] {
+    let mut symbols = [0; SYMBOLS];
+    for (symbol, bits) in symbols.iter_mut().zip(raw(fascn)) {
+        // Without the parity bit, and with the most significant bit in front.
+        *symbol = (bits >> 1).reverse_bits() >> 4;
+    }
+    symbols
+}
+
+/// The five bits of each symbol, as they are on the card.
+fn raw(fascn: &[u8; 25]) -> impl Iterator<Item = u8> {
+    let bit =
+        |place: usize| fascn.get(place / 8).is_some_and(|byte| byte >> (7 - place % 8) & 1 == 1);
+    (0..SYMBOLS).map(move |symbol| {
+        (0..5).fold(0, |bits, place| bits << 1 | u8::from(bit(symbol * 5 + place)))
+    })
+}
+
+#[cfg(test)]
+pub(in crate::card) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The FASC-N of these digits: 4 of the agency, 4 of the system, 6 of the credential, 1 of the
+    /// series, 1 of the issue, 16 of the person.
+    pub(in crate::card) fn encode(digits: &str) -> [u8; 25] {
+        let mut fields = digits.chars().map(|c| u8::try_from(c.to_digit(10).unwrap()).unwrap());
+        let mut symbols = vec![START];
+        for length in [4, 4, 6, 1, 1] {
+            symbols.extend(fields.by_ref().take(length));
+            symbols.push(SEPARATOR);
+        }
+        symbols.extend(fields);
+        symbols.push(END);
+        symbols.push(symbols.iter().fold(0, |sum, symbol| sum ^ symbol));
+        assert_eq!(symbols.len(), SYMBOLS);
+        let bits = symbols.iter().flat_map(|symbol| {
+            let parity = symbol.count_ones().is_multiple_of(2);
+            (0..4).map(move |bit| symbol >> bit & 1 == 1).chain([parity])
+        });
+        let bits: Vec<_> = bits.collect();
+        let bytes =
+            bits.chunks(8).map(|byte| byte.iter().fold(0, |b, bit| b << 1 | u8::from(*bit)));
+        bytes.collect::<Vec<u8>>().try_into().unwrap()
+    }
+
+    const PERSON: &str = "0000000000300001";
+
+    fn of(agency: &str, system: &str, credential: &str, rest: &str) -> Worth {
+        worth(&encode(&format!("{agency}{system}{credential}{rest}")))
+    }
+
+    fn written(hex: &str) -> Worth {
+        worth(&hex::decode(hex).unwrap().try_into().unwrap())
+    }
+
+    #[test]
+    fn the_published_examples_are_what_their_digits_say() {
+        // Yubico's template today, and that of older tools, whose last symbols are wrong.
+        let template = encode(&format!("9999999999999901{PERSON}"));
+        assert_eq!(hex::encode(template), "d4e739da739ced39ce739d836858210842108421c84210c3eb");
+        for constant in [
+            "d4e739da739ced39ce739d836858210842108421c84210c3eb",
+            "d4e739da739ced39ce739d836858210842108421384210c3f5",
+            "d4e739da739ced39ce739d8368582108421084210842108400",
+            // pivy's and PivApplet's.
+            "d04210d821086c1084210d836858210842108421c84210c3eb",
+        ] {
+            assert_eq!(written(constant), Worth::Placeholder, "{constant}");
+        }
+        // PACS, figure 7: agency 0032, system 0001, credential 092446.
+        let agency = "d0439458210c2c19a0846d83685a1082108ce73984108ca3fc";
+        assert_eq!(written(agency), Worth::Serial);
+        assert_eq!(hex::encode(encode("00320001092446011112223333199992")).len(), 50);
+    }
+
+    #[test]
+    fn a_credential_that_an_agency_gave_is_a_serial_and_any_other_is_shared() {
+        let rest = format!("01{PERSON}");
+        for (agency, system, credential, meant) in [
+            ("9700", "1234", "567890", Worth::Serial),
+            ("9700", "1234", "000001", Worth::Serial),
+            ("9999", "1234", "567890", Worth::Shared),
+            ("0000", "1234", "567890", Worth::Shared),
+            ("9700", "9999", "567890", Worth::Shared),
+            ("9700", "0000", "567890", Worth::Shared),
+            ("9700", "1234", "999999", Worth::Shared),
+            ("9700", "1234", "000000", Worth::Shared),
+            ("9999", "9999", "123456", Worth::Shared),
+            ("9999", "9999", "999999", Worth::Placeholder),
+            ("0000", "0000", "000000", Worth::Placeholder),
+            ("1111", "1111", "111111", Worth::Placeholder),
+        ] {
+            assert_eq!(
+                of(agency, system, credential, &rest),
+                meant,
+                "{agency}-{system}-{credential}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_fascn_is_never_a_serial() {
+        for bytes in [[0x00; 25], [0xFF; 25], [0x5A; 25], *b"SERIAL NUMBER 12345678901"] {
+            assert_ne!(worth(&bytes), Worth::Serial, "{}", hex::encode(bytes));
+        }
+        // Nothing but separators, each with its parity.
+        let separators = [0xB5, 0xAD, 0x6B, 0x5A, 0xD6].repeat(5);
+        assert_eq!(worth(&separators.try_into().unwrap()), Worth::Placeholder);
+    }
+
+    proptest! {
+        #[test]
+        fn constants_are_placeholders_whatever_follows_and_whatever_the_parity(
+            digit in prop::sample::select(vec!['0', '9']),
+            rest in "[0-9]{18}",
+            flipped in prop::collection::vec(0_usize..SYMBOLS, 0..6),
+            tail in any::<[u8; 8]>(),
+        ) {
+            let mut fascn = encode(&(digit.to_string().repeat(14) + &rest));
+            for symbol in flipped {
+                let parity = symbol * 5 + 4;
+                fascn[parity / 8] ^= 0x80 >> (parity % 8);
+            }
+            fascn[17..].copy_from_slice(&tail);
+            prop_assert_eq!(worth(&fascn), Worth::Placeholder);
+        }
+
+        #[test]
+        fn a_fascn_with_a_wrong_bit_is_never_a_serial(digits in "97001[0-9]{27}", bit in 0_usize..200) {
+            let mut fascn = encode(&digits);
+            fascn[bit / 8] ^= 0x80 >> (bit % 8);
+            prop_assert_ne!(worth(&fascn), Worth::Serial);
+        }
+    }
+}

@@ -47,18 +47,13 @@ pub(super) fn probe(transport: &mut dyn Transmit, atr: &Atr) -> Result<Reading, 
     let Some(Found { content, home }) = found else {
         return Err(Miss::OtherFamily("card has no EF.TokenInfo".into()));
     };
-    let (number, serial) = match serial_number(&content) {
-        Some(number) => (number.to_vec(), Serial::from_bytes(number)),
-        None => match driver::serial_number(transport, atr)? {
-            Some(number) => {
-                let serial = Serial::from_drivers_bytes(&number);
-                (number, serial)
-            }
-            None => {
-                let what = "EF.TokenInfo has no serial number, nor has the card";
-                return Err(Miss::NoId(what.into()));
-            }
-        },
+    let told = match serial_number(&content) {
+        Some(number) => Some((number.to_vec(), Serial::from_bytes(number))),
+        None => driver::serial_number(transport, atr)?
+            .map(|number| (number.clone(), Serial::from_drivers_bytes(&number))),
+    };
+    let Some((number, serial)) = told else {
+        return Err(Miss::NoId("EF.TokenInfo has no serial number, nor has the card".into()));
     };
     let ids = [le(IdRule::Pkcs15Opensc, opensc::cardid(&serial.to_string()), worth(&number))];
     Ok(Reading::new(serial, ids, home))
@@ -80,7 +75,8 @@ fn worth(number: &[u8]) -> Worth {
     let before = number.iter().take_while(filling).count();
     let behind = number.iter().rev().take_while(filling).count();
     let significant = number.len().saturating_sub(before + behind);
-    if significant == 0 || is_counted(number) {
+    let is_one_byte = number.iter().all(|byte| Some(byte) == number.first());
+    if significant == 0 || is_one_byte {
         return Worth::Placeholder;
     }
     let is_serial = WHOLE.contains(&number.len())
@@ -97,14 +93,6 @@ fn is_repeated(number: &[u8], length: usize) -> bool {
     let is_long_enough = rest.len() >= MIN_REPEATED;
     (is_long_enough && rest.iter().eq(number.iter().take(rest.len())))
         || cardid(part) == cardid(number)
-}
-
-/// Whether it is one byte over and over, or bytes that count up or down.
-fn is_counted(number: &[u8]) -> bool {
-    let mut steps = number.iter().zip(number.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
-    let first = steps.next();
-    steps.all(|step| Some(step) == first)
-        && (number.len() > 2 || first == Some(0) || first.is_none())
 }
 
 /// Looks where EF.DIR says, and else in the usual DF and in the MF.

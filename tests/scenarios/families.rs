@@ -61,7 +61,8 @@ fn told(name: &str, said: &Value) -> String {
     };
     writeln!(lines, "{name}: {who}").unwrap();
     for candidate in said["identity"]["candidates"].as_array().into_iter().flatten() {
-        writeln!(lines, "  {} {}", text(&candidate["card_id"]), text(&candidate["rule"])).unwrap();
+        let [id, rule, strength] = ["card_id", "rule", "strength"].map(|key| text(&candidate[key]));
+        writeln!(lines, "  {id} {rule} {strength}").unwrap();
     }
     for (number, value) in inventory.as_object().into_iter().flatten() {
         writeln!(lines, "  {number} {}", text(value)).unwrap();
@@ -289,7 +290,8 @@ fn read_shows_every_id_next_to_what_cm_has_and_how_to_pin_the_rule() {
     let cm = &said["cm"];
     assert_eq!(cm["matched_rule"], "piv-guid-be", "{said}");
     let candidates = cm["candidates"].as_array().unwrap();
-    assert_eq!(candidates.len(), 3, "{said}");
+    assert_eq!(candidates.len(), 4, "{said}");
+    assert_eq!(cm["matched_strength"], "unique", "{said}");
     assert_eq!(candidates[0]["records"], serde_json::json!([]));
     assert_eq!(candidates[1]["records"][0]["serial_number"], format!("{{{GUID_BE}}}"));
     assert_eq!(world.cm.puts().len(), 0);

@@ -1,6 +1,6 @@
 //! The manufacturers that give out serial numbers of OpenPGP cards.
 //!
-//! Source: GnuPG `scd/app-openpgp.c`, `get_manufacturer`, which is where the numbers are registered.
+//! Source: `GnuPG`'s `scd/app-openpgp.c`, `get_manufacturer`, which is where the numbers are registered.
 //! 0000 and FFFF are for tests, FF00 to FFFE for serial numbers that anyone draws; a number that
 //! is not in the list is no better.
 

@@ -41,6 +41,8 @@ fn strengths(reading: &Reading) -> Vec<Strength> {
     reading.candidates.iter().map(|candidate| candidate.strength).collect()
 }
 
+const UNIQUE: Strength = Strength::Unique;
+
 const GUID_LE: &str = "43534fa0-1073-f901-aa6e-34537bee6fc1";
 const GUID_BE: &str = "a04f5343-7310-01f9-aa6e-34537bee6fc1";
 
@@ -56,8 +58,7 @@ fn a_yubikey_is_known_by_its_guid() {
         ("piv-opensc", GUID_LE),
     ];
     assert_eq!(ids(&reading), expected.map(|(rule, id)| (rule, id.to_owned())));
-    use Strength::{Shared, Unique};
-    assert_eq!(strengths(&reading), [Unique, Unique, Shared, Unique]);
+    assert_eq!(strengths(&reading), [UNIQUE, UNIQUE, Strength::Shared, UNIQUE]);
 }
 
 #[test]
@@ -73,8 +74,7 @@ fn a_card_of_the_government_may_be_known_by_its_fascn() {
         ("piv-opensc", fascn),
     ];
     assert_eq!(ids(&reading), expected.map(|(rule, id)| (rule, id.to_owned())));
-    use Strength::{Serial, Unique};
-    assert_eq!(strengths(&reading), [Unique, Unique, Serial, Serial]);
+    assert_eq!(strengths(&reading), [UNIQUE, UNIQUE, Strength::Serial, Strength::Serial]);
 }
 
 #[test]

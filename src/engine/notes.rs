@@ -18,9 +18,8 @@ use crate::domain::{Atr, AuditLine, NotIdentified, NotIdentifiedReason, ReaderNa
 /// Failures that are further apart than this are not the same any more.
 const QUIET: Duration = Duration::from_mins(10);
 
-/// How many failures alike have a line each: as many cards of one kind as an operator tries one
-/// after the other.
-const MAX_SINGLE: usize = 30;
+/// How many failures alike have a line each: an operator who tries again a few times is no flicker.
+const MAX_SINGLE: usize = 3;
 
 /// How long after each line the next count is written, while the failures go on.
 const INTERVALS: [Duration; 5] = [

@@ -16,6 +16,8 @@ use crate::wire::cm;
 /// An answer as it came over the wire. No `Debug`: a token may be in it.
 pub(super) struct Answer {
     pub(super) status: u16,
+    /// Whether cookies went with the call.
+    pub(super) had_cookies: bool,
     /// How long the server asked to wait.
     pub(super) retry_after: Option<Duration>,
     /// The host that a redirect leads to.
@@ -31,6 +33,31 @@ pub(super) struct Answer {
     pub(super) end: End,
     /// Knows what of it must not be told.
     pub(super) redactor: Arc<Redactor>,
+}
+
+/// What a server has against the head of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadRefusal {
+    /// Nothing.
+    None,
+    /// Perhaps its length: a page says 400, and not why.
+    Suspected,
+    /// Its length, or a field: the call was not handed on.
+    Named,
+}
+
+impl Answer {
+    /// What this answer has against the head of its call.
+    pub(super) fn head_refusal(&self) -> HeadRefusal {
+        match self.status {
+            413 | 431 => HeadRefusal::Named,
+            400 | 404 if !speaks(self) && pages::is_about_head(self.status, &self.body) => {
+                HeadRefusal::Named
+            }
+            400 if !speaks(self) => HeadRefusal::Suspected,
+            _ => HeadRefusal::None,
+        }
+    }
 }
 
 /// How the body ended.

@@ -21,6 +21,9 @@ const MOST: usize = 50;
 /// As long as RFC 6265 section 6.1 wants them to be possible.
 const LONGEST: usize = 4096;
 
+/// The longest `Cookie` field, in bytes: http.sys takes fields of 16 KiB in all, tickets included.
+const ROOM: usize = 4096;
+
 /// The shortest value that is taken for a secret.
 const SECRET: usize = 8;
 
@@ -46,12 +49,20 @@ struct Cookie {
     value: String,
     path: String,
     ends: Option<Instant>,
+    /// Whether the answer that let the station in set it last.
+    of_login: bool,
 }
 
 /// Which cookies went with a call.
 #[derive(Default)]
 pub(super) struct Sent {
     numbers: Vec<u64>,
+}
+
+impl Sent {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
 }
 
 impl Jar {
@@ -92,15 +103,26 @@ impl Jar {
         if status == 401 || (300..=399).contains(&status) {
             inner.cookies.retain(|cookie| !sent.numbers.contains(&cookie.number));
         }
+        let of_login = sent.is_empty() || status == 401;
+        if of_login && headers.contains_key(SET_COOKIE) {
+            for old in &mut inner.cookies {
+                old.of_login = false;
+            }
+        }
         for line in headers.get_all(SET_COOKIE) {
             if let Some(cookie) = line.to_str().ok().and_then(|line| self.read(line)) {
                 // What is shorter is no session's, and stands in many a text.
                 if cookie.value.len() >= SECRET {
                     self.redactor.learn(&cookie.value);
                 }
-                inner.keep(cookie);
+                inner.keep(Cookie { of_login, ..cookie });
             }
         }
+    }
+
+    /// Begins without a session: the server takes no call with this one.
+    pub(super) fn clear(&self) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).cookies.clear();
     }
 
     /// A cookie that this server may set; RFC 6265 section 5.2.
@@ -113,7 +135,8 @@ impl Jar {
             return None;
         }
         let (name, value) = (name.to_owned(), value.to_owned());
-        let mut cookie = Cookie { number: 0, name, value, path: "/".to_owned(), ends: None };
+        let path = "/".to_owned();
+        let mut cookie = Cookie { number: 0, name, value, path, ends: None, of_login: false };
         let mut max_age = None;
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
@@ -143,19 +166,34 @@ impl Jar {
 impl Inner {
     fn keep(&mut self, cookie: Cookie) {
         let same = |old: &Cookie| old.name == cookie.name && old.path == cookie.path;
+        let of_login = cookie.of_login || self.cookies.iter().any(|old| same(old) && old.of_login);
         self.cookies.retain(|old| !same(old));
         self.number += 1;
-        if self.cookies.len() >= MOST {
-            let oldest = self.cookies.iter().map(|cookie| cookie.number).min();
-            self.cookies.retain(|cookie| Some(cookie.number) != oldest);
-        }
-        self.cookies.push(Cookie { number: self.number, ..cookie });
+        self.cookies.push(Cookie { number: self.number, of_login, ..cookie });
+        self.make_room();
         // The most special path first; of equals the oldest (RFC 6265 section 5.4).
         self.cookies.sort_by_key(|cookie| (std::cmp::Reverse(cookie.path.len()), cookie.number));
     }
 }
 
+impl Inner {
+    /// Lets go of the oldest cookies that no login set, then of the oldest that one did.
+    fn make_room(&mut self) {
+        let length = |cookies: &[Cookie]| cookies.iter().map(Cookie::length).sum::<usize>();
+        while self.cookies.len() > MOST || length(&self.cookies) > ROOM {
+            let first = self.cookies.iter().min_by_key(|cookie| (cookie.of_login, cookie.number));
+            let Some(first) = first.map(|cookie| cookie.number) else { return };
+            self.cookies.retain(|cookie| cookie.number != first);
+        }
+    }
+}
+
 impl Cookie {
+    /// Its bytes in a `Cookie` field, `name=value; `.
+    const fn length(&self) -> usize {
+        self.name.len() + 1 + self.value.len() + 2
+    }
+
     fn is_for(&self, path: &str) -> bool {
         let below = path.strip_prefix(&self.path);
         below.is_some_and(|below| {

@@ -10,7 +10,7 @@ use reqwest::{Method, Request, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
-use super::classify::{Answer, End, classify, misread};
+use super::classify::{Answer, End, HeadRefusal, classify, misread};
 use super::cookies::Jar;
 use super::credentials::{Credentials, Next, Pass, Welcome};
 use super::encoding;
@@ -122,7 +122,11 @@ impl Http {
     ) -> Result<Vec<u8>, CallError> {
         let started = Instant::now();
         let deadline = started + self.caller.timeout;
-        let answer = match self.ask(call, list.as_deref_mut(), deadline).await {
+        let mut answer = self.ask(call, list.as_deref_mut(), deadline).await;
+        if self.begins_without_session(call, &answer) {
+            answer = self.ask(call, list.as_deref_mut(), deadline).await;
+        }
+        let answer = match answer {
             Ok((_, Next::Again)) => match self.ask(call, list, deadline).await {
                 Ok((answer, Next::Believe | Next::Again)) => Ok(answer),
                 Ok((_, Next::Doubt(error))) | Err(error) => Err(error),
@@ -143,6 +147,26 @@ impl Http {
                 Err(error)
             }
         }
+    }
+
+    /// Whether a call is made once more without cookies: with them its head is too long, and the server
+    /// did not hand it on. Where that is only suspected, a change is not repeated here.
+    fn begins_without_session(
+        &self,
+        call: &Call<'_>,
+        answer: &Result<(Answer, Next), CallError>,
+    ) -> bool {
+        let Ok((answer, _)) = answer else { return false };
+        let refusal = answer.head_refusal();
+        if !answer.had_cookies || refusal == HeadRefusal::None {
+            return false;
+        }
+        tracing::warn!(
+            status = answer.status,
+            "Session cookies dropped: the server takes no call with them"
+        );
+        self.caller.forget_session();
+        refusal == HeadRefusal::Named || call.method() == Method::GET
     }
 
     /// One question, with a pass, and one answer.
@@ -197,6 +221,13 @@ impl Caller {
         &self.outbound
     }
 
+    /// Begins without a session.
+    fn forget_session(&self) {
+        if let Some(cookies) = &self.cookies {
+            cookies.clear();
+        }
+    }
+
     /// The server's host and port, for messages.
     pub(super) fn name(&self) -> &str {
         self.peer.name()
@@ -233,9 +264,18 @@ impl Caller {
         let coding = announced.filter(|_| !body.is_empty());
         let coding = coding.or_else(|| encoding::found(&body).map(str::to_owned));
         let shown = self.outbound.shown();
-        let redactor = Arc::clone(&self.redactor);
-        let answer =
-            Answer { status, retry_after, location, html, coding, shown, body, end, redactor };
+        let answer = Answer {
+            status,
+            had_cookies: sent.is_some_and(|sent| !sent.is_empty()),
+            retry_after,
+            location,
+            html,
+            coding,
+            shown,
+            body,
+            end,
+            redactor: Arc::clone(&self.redactor),
+        };
         Ok((answer, welcome))
     }
 

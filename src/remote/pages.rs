@@ -23,10 +23,24 @@ pub(super) fn reason(status: u16, page: &[u8], shown: Shown) -> Option<AwayReaso
         },
         404 => match sub_code(&page, status)? {
             6 => Some(AwayReason::MethodTaken),
-            13..=15 => Some(AwayReason::TooLong),
+            // 10: a header field (request filtering); the others: body, URL, query.
+            10 | 13..=15 => Some(AwayReason::TooLong),
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// Whether this page is about the head of a request: such a request was not even handed on.
+pub(super) fn is_about_head(status: u16, page: &[u8]) -> bool {
+    let page = String::from_utf8_lossy(page).to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|words| page.contains(words));
+    match status {
+        // http.sys, nginx ("Request Header Or Cookie Too Large"), Apache ("Size of a request header
+        // field exceeds server limit").
+        400 => says(&["http error 400.", "request header", "header field", "cookie"]),
+        404 => sub_code(&page, status) == Some(10),
+        _ => false,
     }
 }
 
@@ -115,6 +129,7 @@ mod tests {
             ("403.16", ClientCertificate(CertificateFault::Refused)),
             ("403.17", ClientCertificate(CertificateFault::Refused)),
             ("404.6", MethodTaken),
+            ("404.10", TooLong),
             ("404.13", TooLong),
             ("404.14", TooLong),
             ("404.15", TooLong),

@@ -11,6 +11,7 @@ fn answer(status: u16, body: &str) -> Answer {
         status,
         retry_after: Some(Duration::from_secs(7)),
         location: None,
+        had_cookies: false,
         html: body.starts_with('<'),
         coding: None,
         shown: Shown::None,

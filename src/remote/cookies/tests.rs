@@ -122,6 +122,42 @@ fn a_server_cannot_fill_the_memory() {
         );
     }
     assert_eq!(jar.inner.lock().unwrap().cookies.len(), MOST);
+    assert!(request(&jar, &format!("/{}", "p".repeat(199))).0.len() <= ROOM);
     answer(&jar, 200, &[&format!("big={}", "x".repeat(LONGEST))], &Sent::default());
     assert!(!request(&jar, "/").0.contains("big"));
+}
+
+#[test]
+fn what_is_sent_is_bounded_and_the_session_of_the_last_login_stays() {
+    for size in [1, 40, 400, 1300, 3900] {
+        let jar = jar();
+        answer(&jar, 200, &["session=of-the-login; path=/"], &Sent::default());
+        for number in 0..200 {
+            let (header, sent) = request(&jar, "/");
+            assert!(header.len() <= ROOM, "{} bytes", header.len());
+            assert!(header.starts_with("session=of-the-login"), "{header}");
+            answer(&jar, 200, &[&format!("c{number}={}", "x".repeat(size))], &sent);
+        }
+        let newest = format!("c199={}", "x".repeat(size));
+        assert!(request(&jar, "/").0.ends_with(&newest));
+    }
+}
+
+#[test]
+fn a_login_that_sets_too_much_keeps_its_last_and_a_new_login_counts_more_than_the_old_one() {
+    let jar = jar();
+    let big: Vec<_> = (0..50).map(|n| format!("c{n}={}", "x".repeat(1000))).collect();
+    let lines: Vec<_> = big.iter().map(String::as_str).collect();
+    answer(&jar, 200, &lines, &Sent::default());
+    let (header, sent) = request(&jar, "/");
+    assert!(header.len() <= ROOM && header.contains("c49="), "{header}");
+    answer(&jar, 401, &["session=new"], &sent);
+    let (header, sent) = request(&jar, "/");
+    assert_eq!(header, "session=new");
+    for n in 0..9 {
+        answer(&jar, 200, &[&format!("d{n}={}", "x".repeat(1000))], &sent);
+    }
+    assert!(request(&jar, "/").0.starts_with("session=new"));
+    jar.clear();
+    assert_eq!(request(&jar, "/").0, "");
 }

@@ -107,3 +107,67 @@ async fn a_cookie_that_the_server_sends_back_is_not_told() {
         }
     }
 }
+
+/// Sets cookies with each answer, and takes no call whose cookies are longer than `room`.
+fn piling_up(room: usize, status: &'static str, page: &'static str) -> impl Fn(&Seen) -> Reply {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    move |seen| {
+        let sent = seen.headers.iter().find(|line| line.starts_with("cookie:"));
+        if sent.is_some_and(|line| line.len() > room) {
+            return Reply::Answer(answer(status, "Content-Type: text/html\r\n", page));
+        }
+        let n = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let set = format!("Set-Cookie: c{n}={}; path=/\r\n", "x".repeat(900));
+        let body = match cm(CARD)(seen) {
+            Reply::Answer(bytes) => String::from_utf8(bytes).unwrap(),
+            _ => String::new(),
+        };
+        let body = body.split_once("\r\n\r\n").unwrap().1;
+        Reply::Answer(answer(OK, &set, body))
+    }
+}
+
+const TOO_LONG: &str = "<h2>Bad Request - Request Too Long</h2><p>HTTP Error 400. The size of the \
+                        request headers is too long.</p>";
+
+#[tokio::test]
+async fn cookies_that_make_a_call_too_long_are_dropped_and_the_call_is_made_once_more() {
+    for (status, page) in [
+        ("400 Bad Request", TOO_LONG),
+        ("400 Bad Request", "<title>400 Request Header Or Cookie Too Large</title>"),
+        ("413 Payload Too Large", "<p>too large</p>"),
+        ("431 Request Header Fields Too Large", ""),
+        ("404 Not Found", "<h3>HTTP Error 404.10 - Not Found</h3>"),
+    ] {
+        let server = Server::start(piling_up(2500, status, page));
+        let remote = remote(&server);
+        for _ in 0..20 {
+            remote.record(record_id()).await.unwrap();
+            remote.set_status(&decision()).await.unwrap();
+        }
+        let cookies = server.seen().into_iter().flat_map(|seen| seen.headers);
+        let longest = cookies.filter(|line| line.starts_with("cookie:")).map(|line| line.len());
+        assert!(longest.max().unwrap() <= 4096 + "cookie: ".len());
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_repeated_only_where_the_page_says_that_its_head_was_refused() {
+    let page = "<title>400 Bad Request</title><p>Your browser sent an invalid request.</p>";
+    let server = Server::start(piling_up(800, "400 Bad Request", page));
+    let remote = remote(&server);
+    remote.record(record_id()).await.unwrap();
+    let refused = remote.set_status(&decision()).await;
+    assert!(matches!(refused, Err(CallError::Failed { http_status: 400, .. })), "{refused:?}");
+    assert_eq!(server.seen().iter().filter(|seen| seen.method == "PUT").count(), 1);
+    // The next one begins without them, and so does a question at once.
+    remote.set_status(&decision()).await.unwrap();
+    remote.record(record_id()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_is_too_long_without_cookies_is_not_repeated() {
+    let server = Server::start(|_| Reply::Answer(answer("400 Bad Request", "", TOO_LONG)));
+    assert_away(remote(&server).record(record_id()).await, AwayReason::TooLong);
+    assert_eq!(server.seen().len(), 1);
+}

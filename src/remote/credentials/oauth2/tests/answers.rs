@@ -12,6 +12,7 @@ fn answer(status: u16, body: &str) -> Answer {
     Answer {
         status,
         coding: None,
+        had_cookies: false,
         redactor: std::sync::Arc::default(),
         retry_after: None,
         location: None,

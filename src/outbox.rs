@@ -65,6 +65,8 @@
 //!
 //! - Killed or powered off: nothing to do. A transaction whose answer nobody got may have
 //!   happened or not, never half.
+//! - A `-wal` of which SQLite would drop what was acknowledged is damage of the file (`log.rs`).
+//!   It is emptied at the start and after a second without commands.
 //! - A row whose seal does not fit is skipped and told ([`Restored::damaged`]), and left in the
 //!   file. It counts as an entry until somebody deletes it with `sqlite3`.
 //! - A file that is gone, while its lock or its `-wal` says that it was there, is told in the same
@@ -87,6 +89,7 @@ mod disk;
 mod error;
 mod file;
 mod lock;
+mod log;
 mod mend;
 mod notes;
 mod presence;

@@ -79,6 +79,15 @@ pub(super) fn keep_log_on_close(conn: &Connection, keep: bool) -> Result<(), Ope
     Ok(())
 }
 
+/// Brings the log into the file and cuts it to nothing, without waiting for others. Tells whether
+/// that was done.
+pub(super) fn empty_log(conn: &Connection) -> Result<bool, rusqlite::Error> {
+    conn.busy_timeout(Duration::ZERO)?;
+    let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(busy? == 0)
+}
+
 /// Whether the file is what SQLite wrote: [`OpenError::Lost`] where it is not.
 ///
 /// A large one only where it holds what waits; the audit trail has a check of its own.
@@ -148,6 +157,8 @@ pub(super) fn make_durable(conn: &Connection) -> Result<(), OpenError> {
         return Err(OpenError::NotDurable { setting: "synchronous=FULL" });
     }
     conn.pragma_update(None, "cache_size", CACHE_SIZE)?;
+    // A log that begins again leaves nothing of the one before behind it.
+    conn.pragma_update(None, "journal_size_limit", 0)?;
     conn.pragma_update(None, "cell_size_check", true)?;
     // What was deleted is gone: no damage brings a settled entry back.
     conn.pragma_update(None, "secure_delete", true)?;

@@ -11,7 +11,7 @@
 //! ```
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -91,10 +91,9 @@ pub(super) fn set_aside(
     let left = ["", "-wal", "-shm"].iter().map(|suffix| disk::beside(path, suffix));
     let aside = left.into_iter().any(|left| left.symlink_metadata().is_ok()).then_some(aside);
     begin(path)?.close().map_err(|(_, error)| error)?;
-    let page = first_page(path)?;
     let mut conn = reopen(path, budget)?;
     let tx = conn.transaction()?;
-    let found = salvage::carry(path, &disk::beside(path, ".copy"), &page, &tx)?;
+    let found = salvage::carry(path, &tx)?;
     let salvage::Found { entries, lines, stays, damaged } = found;
     let mended = Mended { aside, cause, entries, lines, stays, damaged };
     let line = AuditLine::broken(&options.station, options.now, mended.to_string());
@@ -138,15 +137,6 @@ fn begin(path: &Path) -> Result<Connection, OpenError> {
     file::make_durable(&conn)?;
     schema::migrate(&mut conn, 0)?;
     Ok(conn)
-}
-
-/// The first page of an empty outbox.
-fn first_page(path: &Path) -> Result<Vec<u8>, OpenError> {
-    let new = disk::beside(path, ".new");
-    let mut page = vec![0; file::PAGE];
-    let read = disk::open(&new).and_then(|mut new| new.read_exact(&mut page));
-    read.map_err(|source| OpenError::Inaccessible { path: new, source })?;
-    Ok(page)
 }
 
 fn reopen(path: &Path, budget: Budget) -> Result<Connection, OpenError> {

@@ -12,7 +12,7 @@ use super::error::{OpenError, StoreError};
 use super::row::Damage;
 use super::trail::{self, AuditFilter, AuditPage};
 use super::verify::{self, ChainCursor};
-use super::{file, schema, store};
+use super::{file, log, schema, store};
 use crate::domain::{ChainPiece, Entry};
 
 /// An outbox that is only looked at.
@@ -49,6 +49,7 @@ impl ReadOnly {
         if disk::survey(&path)? != Place::File {
             return Err(OpenError::Missing { path });
         }
+        log::check(&path)?;
         let outbox = Self { path };
         outbox.connect()?;
         Ok(outbox)

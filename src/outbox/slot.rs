@@ -63,6 +63,13 @@ impl Slot {
         }
     }
 
+    /// Empties the log of a store that is open.
+    pub(super) fn tidy(&self) {
+        if let Self::Open(store) = self {
+            store.tidy();
+        }
+    }
+
     /// Lets the file go.
     pub(super) fn close(self) {
         if let Self::Open(store) = self {

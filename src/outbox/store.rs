@@ -18,7 +18,7 @@ use super::presence::Presence;
 use super::row::{self, Damage};
 use super::trail::{self, AuditFilter, AuditPage};
 use super::verify::{self, ChainCursor};
-use super::{Append, Appended, LATEST, Options, Restored, chain, mend, prune, schema};
+use super::{Append, Appended, LATEST, Options, Restored, chain, log, mend, prune, schema};
 use crate::domain::{
     AuditLine, ChainPiece, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
 };
@@ -211,6 +211,11 @@ impl Store {
         trail::page(&self.conn, filter)
     }
 
+    /// Empties the log, so that what was acknowledged is in one place.
+    pub(super) fn tidy(&self) {
+        tidy(&self.conn);
+    }
+
     /// Leaves one file behind: without a `-wal`, unless somebody is reading.
     pub(super) fn close(self) {
         let closed = self
@@ -235,6 +240,7 @@ pub(super) enum OnDamage {
 
 /// Opens the file for writing, up to date and checked, and reads what is left from before.
 fn connect(path: &Path, budget: Budget) -> Result<(Connection, Restored), OpenError> {
+    log::check(path)?;
     let header = Header::read(path)?;
     let mut conn = file::connect(path)?;
     // Until it is known to be sound, nothing of its log is brought into it.
@@ -252,7 +258,21 @@ fn connect(path: &Path, budget: Budget) -> Result<(Connection, Restored), OpenEr
     verify::piece(&conn, None, 1)?;
     let restored = restore(&conn)?;
     file::keep_log_on_close(&conn, false)?;
+    // Each life of the daemon begins a log of its own: see `log.rs`.
+    tidy(&conn);
     Ok((conn, restored))
+}
+
+/// Empties the log, unless another reads. What keeps it from that keeps nothing else from working.
+fn tidy(conn: &Connection) {
+    match file::empty_log(conn) {
+        Ok(true) => {}
+        Ok(false) => tracing::debug!("Outbox's log was not emptied: another program reads it"),
+        Err(error) => {
+            let error: &dyn Error = &error;
+            tracing::warn!(error, "Outbox's log was not emptied");
+        }
+    }
 }
 
 /// Every entry, the oldest first.

@@ -5,6 +5,7 @@ mod damage;
 mod fixture;
 mod limits;
 mod links;
+mod log;
 mod looking;
 mod mending;
 mod notes;

@@ -5,9 +5,10 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -21,6 +22,10 @@ pub(super) const COMMANDS: usize = 1024;
 
 /// Takes the store, or why there is none, and answers.
 type Run = dyn FnOnce(Result<&mut Store, StoreError>) + Send;
+
+/// How long there is nothing to do before the log is emptied: longer than the steps of one card are
+/// apart, and short, because a log that is damaged costs more than a file that is.
+const REST: Duration = Duration::from_secs(1);
 
 enum Command {
     Run(Box<Run>),
@@ -109,12 +114,29 @@ pub(super) async fn answer<T>(submitted: Submitted<T>) -> Result<T, StoreError> 
 }
 
 fn run(mut slot: Slot, submitted: &Receiver<Command>, trouble: &Mutex<Option<String>>) {
-    while let Ok(Command::Run(command)) = submitted.recv() {
-        let store = slot.store();
-        if store.is_ok() {
-            *trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    let mut tidy = true;
+    loop {
+        let next = if tidy {
+            submitted.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            submitted.recv_timeout(REST)
+        };
+        match next {
+            Ok(Command::Run(command)) => {
+                let store = slot.store();
+                if store.is_ok() {
+                    *trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                command(store);
+                tidy = false;
+            }
+            // Where another reads, the next command has it tried again.
+            Err(RecvTimeoutError::Timeout) => {
+                slot.tidy();
+                tidy = true;
+            }
+            Ok(Command::Close) | Err(RecvTimeoutError::Disconnected) => break,
         }
-        command(store);
     }
     slot.close();
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use cardbridge_harness::cards::{GidsCard, InsertedCard};
 use cardbridge_harness::cm::Fault;
+use cardbridge_harness::process::{Process, mortal};
 
 use super::*;
 
@@ -64,16 +65,18 @@ fn another_program_that_reads_the_outbox_harms_nothing() {
     world.finish().unwrap();
 }
 
+/// How many entries wait.
+fn waiting(world: &World) -> usize {
+    let listed = world.cli(&["outbox", "list", "--json"]).unwrap().json().unwrap();
+    listed.as_array().unwrap().len()
+}
+
 /// A daemon that was stopped with one entry that waits.
 fn stopped_with_an_entry() -> Option<(World, InsertedCard)> {
     let mut world = world()?.start().unwrap();
     world.cm.set_fault(Fault::Reset);
     let card = world.insert(0, GidsCard::seed()).unwrap();
-    let waits = || {
-        let listed = world.cli(&["outbox", "list", "--json"]).unwrap().json().unwrap();
-        listed.as_array().unwrap().len() == 1
-    };
-    world.wait_until("the entry waits", LONG, waits).unwrap();
+    world.wait_until("the entry waits", LONG, || waiting(&world) == 1).unwrap();
     world.stop_daemon().unwrap();
     Some((world, card))
 }
@@ -140,5 +143,53 @@ fn an_outbox_that_is_gone_is_told_loudly_and_the_daemon_goes_on() {
     let verified = world.cli(&["audit", "verify"]).unwrap();
     assert_eq!(verified.code, Some(1), "{verified:?}");
     assert!(verified.stdout.contains("the outbox was gone"), "{verified:?}");
+    world.finish().unwrap();
+}
+
+/// A program that reads the outbox and stays in it, so that its log is not emptied.
+fn stay_inside(world: &World) -> Process {
+    let script = "import sqlite3, sys, time\n\
+                  c = sqlite3.connect(sys.argv[1])\n\
+                  c.execute('BEGIN')\n\
+                  c.execute('SELECT count(*) FROM audit').fetchall()\n\
+                  open(sys.argv[2], 'w').close()\n\
+                  time.sleep(600)";
+    let inside = world.dir().join("inside");
+    let mut command = mortal("python3");
+    command.args(["-c", script]).arg(world.outbox_path()).arg(&inside);
+    let process = Process::spawn(command).unwrap();
+    world.wait_until("the other program reads", LONG, || inside.exists()).unwrap();
+    process
+}
+
+#[test]
+fn a_bit_that_flips_in_the_log_of_a_killed_daemon_loses_no_card_and_is_told() {
+    let Some(world) = world() else { return };
+    let mut world = world.readers(2).start().unwrap();
+    world.expect_error("Outbox was damaged and is set aside");
+    world.cm.set_fault(Fault::Reset);
+    let mut reading = stay_inside(&world);
+    let _cards = [GidsCard::seed(), GidsCard::new(cardid(REQUEST))]
+        .into_iter()
+        .enumerate()
+        .map(|(reader, card)| world.insert(reader, card).unwrap())
+        .collect::<Vec<_>>();
+    world.wait_until("two cards wait", LONG, || waiting(&world) == 2).unwrap();
+    world.kill9_daemon().unwrap();
+    reading.kill().unwrap();
+    let log = beside(&world.outbox_path(), "-wal");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[32 + 24 + 2000] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(1));
+
+    world.start_daemon().unwrap();
+    assert_eq!(waiting(&world), 2);
+    let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
+    let damage = status["damage"].as_str().unwrap_or_default();
+    assert!(damage.contains("its log is damaged"), "{status}");
+    let verified = world.cli(&["audit", "verify"]).unwrap();
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    assert!(verified.stdout.contains("its log is damaged"), "{verified:?}");
     world.finish().unwrap();
 }

@@ -88,6 +88,49 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
 }
 
 #[tokio::test]
+async fn a_tree_whose_root_is_gone_loses_no_leaf() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    for number in 1..=40 {
+        outbox.append(append(number)).await.unwrap();
+    }
+    outbox.close();
+    let whole = place.restored();
+    let mut bytes = fs::read(place.path()).unwrap();
+    let conn = place.sqlite();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'entry'";
+    let root: u32 = conn.query_row(sql, [], |row| row.get(0)).unwrap();
+    drop(conn);
+    // Its tables cannot be found either.
+    for page in [1, root as usize] {
+        bytes[(page - 1) * file::PAGE..page * file::PAGE].fill(0xa5);
+    }
+    fs::write(place.path(), &bytes).unwrap();
+    let restored = place.restored();
+    assert_eq!((restored.entries, restored.stays), (whole.entries, whole.stays));
+    assert!(restored.mended.is_some());
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_keeps_the_rows_of_the_pages_that_are_left() {
+    let (bytes, whole) = small().await;
+    let mut kept = 0;
+    for pages in 1..bytes.len() / file::PAGE {
+        let left = &bytes[..pages * file::PAGE];
+        let place = in_memory();
+        fs::write(place.path(), left).unwrap();
+        let restored = place.restored();
+        for entry in &whole.entries {
+            let text = row::instant(entry.draft.seen_at);
+            let is_left = left.windows(text.len()).any(|part| part == text.as_bytes());
+            assert_eq!(restored.entries.contains(entry), is_left, "{pages} pages");
+            kept += usize::from(is_left);
+        }
+    }
+    assert!(kept > whole.entries.len(), "no cut leaves any");
+}
+
+#[tokio::test]
 async fn nothing_that_is_over_comes_back_and_no_number_is_used_twice() {
     let place = Place::new();
     two_entries(&place).await;
@@ -212,7 +255,7 @@ async fn small() -> (Vec<u8>, Restored) {
 }
 
 /// A directory in memory, where there is one.
-fn in_memory() -> Place {
+pub(super) fn in_memory() -> Place {
     let shm = Path::new("/dev/shm");
     Place { dir: TempDir::new_in(shm).unwrap_or_else(|_| TempDir::new().unwrap()) }
 }
@@ -252,7 +295,7 @@ fn survives(bytes: &[u8], whole: &Restored, what: &str) -> &'static str {
 }
 
 /// Runs the cases on every core, and counts what came of them.
-fn each(cases: &[usize], case: impl Fn(usize) -> &'static str + Sync) -> Counts {
+pub(super) fn each(cases: &[usize], case: impl Fn(usize) -> &'static str + Sync) -> Counts {
     let threads = std::thread::available_parallelism().map_or(2, Into::into);
     let outcomes = std::thread::scope(|scope| {
         let case = &case;
@@ -269,7 +312,7 @@ fn each(cases: &[usize], case: impl Fn(usize) -> &'static str + Sync) -> Counts 
     counts
 }
 
-type Counts = BTreeMap<&'static str, usize>;
+pub(super) type Counts = BTreeMap<&'static str, usize>;
 
 async fn flip_each(choose: impl Fn(usize) -> bool) {
     let (bytes, whole) = small().await;

@@ -148,3 +148,44 @@ async fn the_locks_of_sqlite_are_held_for_as_long_as_it_is_open() {
         outbox.close();
     }
 }
+
+/// Closing any descriptor of a file takes SQLite's locks away, so one module opens files, and what
+/// calls it does so while no connection is open.
+#[test]
+fn one_module_opens_files() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox");
+    let opening = [
+        "File::open",
+        "File::create",
+        "File::options",
+        "OpenOptions",
+        "fs::read(",
+        "fs::copy",
+        "fs::write",
+        "read_to_string(path",
+    ];
+    let mut seen = 0;
+    for file in std::fs::read_dir(directory).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "rs") || path.ends_with("tests.rs")
+        {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        let opens = opening.iter().find(|opening| source.contains(**opening));
+        if path.ends_with("disk.rs") {
+            assert!(opens.is_some(), "the words are the wrong ones");
+        } else {
+            assert_eq!(opens, None, "{}", path.display());
+        }
+        let callers = ["lock.rs", "log.rs", "mend.rs", "salvage.rs", "file.rs", "disk.rs"];
+        let calls = ["disk::open", "disk::create"].iter().any(|call| source.contains(call));
+        assert!(
+            !calls || callers.iter().any(|caller| path.ends_with(caller)),
+            "{}",
+            path.display()
+        );
+        seen += 1;
+    }
+    assert!(seen > 10);
+}

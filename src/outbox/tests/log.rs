@@ -1,0 +1,247 @@
+//! A log that is not what was written: nothing is lost, or the loss is told; and what a kill or a
+//! power cut leaves is no damage.
+
+use std::fs;
+
+use crate::domain::{AuditKind, ChainFaultKind};
+
+use super::super::log;
+use super::super::store::Store;
+use super::mending::{each, in_memory};
+use super::*;
+
+/// The outbox's files at one moment, as a kill at that moment leaves them.
+#[derive(Clone)]
+struct Files {
+    database: Vec<u8>,
+    log: Vec<u8>,
+    index: Option<Vec<u8>>,
+}
+
+impl Files {
+    fn of(place: &Place) -> Self {
+        let read = |suffix| fs::read(disk::beside(&place.path(), suffix)).unwrap();
+        Self { database: read(""), log: read("-wal"), index: Some(read("-shm")) }
+    }
+
+    fn without_index(&self) -> Self {
+        Self { index: None, ..self.clone() }
+    }
+
+    /// As after a power cut, which takes what was not synced.
+    fn with_lost_index(&self) -> Self {
+        Self { index: Some(vec![0; 32768]), ..self.clone() }
+    }
+
+    fn place(&self) -> Place {
+        let place = in_memory();
+        let write = |suffix, bytes: &[u8]| {
+            fs::write(disk::beside(&place.path(), suffix), bytes).unwrap();
+        };
+        write("", &self.database);
+        write("-wal", &self.log);
+        if let Some(index) = &self.index {
+            write("-shm", index);
+        }
+        place
+    }
+
+    fn damage(&self) -> Option<String> {
+        log::check(&self.place().path()).err().map(|error| {
+            let OpenError::Lost(cause) = error else { panic!("{error}") };
+            cause.to_string()
+        })
+    }
+
+    fn restored(&self) -> Restored {
+        self.place().restored()
+    }
+}
+
+/// The insertions that were stored.
+fn written(number: u8) -> Draft {
+    Draft { reader: format!("Reader {number}").as_str().into(), ..draft(number) }
+}
+
+/// An outbox whose log has several transactions, of one and of many pages, and what it holds: after
+/// the last transaction, and before it.
+async fn killed() -> [(Files, Restored); 2] {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    for number in 1..=6 {
+        outbox.append(Append { draft: written(number), ..append(number) }).await.unwrap();
+    }
+    outbox.save(id(1), Stage::Sent(decision(1))).await.unwrap();
+    outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
+    outbox.settle(id(2), parked()).await.unwrap();
+    outbox.note(not_identified(9)).await.unwrap();
+    let before = Files::of(&place);
+    outbox.append(Append { draft: written(7), ..append(7) }).await.unwrap();
+    let after = Files::of(&place);
+    outbox.close();
+    let [before, after] = [before, after].map(|files| (files.clone(), files.restored()));
+    assert_eq!((after.1.entries.len(), after.1.latest.len()), (6, 3));
+    assert_eq!(before.1.entries.len(), 5);
+    [before, after]
+}
+
+/// Opens what was damaged: everything is there, or it is told that something may not be.
+fn nothing_is_lost_in_silence(files: &Files, whole: &Restored, what: &str) -> &'static str {
+    let place = files.place();
+    let (store, restored) = Store::open(place.options(), Budget::of(1000), OnDamage::Mend).unwrap();
+    let Restored { entries, latest, damaged, mended, .. } = restored;
+    let known = |entry: &Entry| (1..=7).any(|number| written(number) == entry.draft);
+    assert!(entries.iter().all(known), "{what}: an entry was invented");
+    let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::Break).collect();
+    assert!(lines.iter().all(|line| whole.latest.contains(line)), "{what}: a line was invented");
+    let all = entries == whole.entries && lines.len() == whole.latest.len();
+    let faults = store.verify(None).unwrap().faults;
+    store.close();
+    let told = mended.is_some() && faults.iter().any(|f| f.kind == ChainFaultKind::Broken);
+    assert!(told || all && damaged.is_empty(), "{what}: something is gone and nothing is told");
+    match (told, all) {
+        (true, true) => "told, and nothing is lost",
+        (true, false) => "told",
+        (false, _) => "harmless",
+    }
+}
+
+/// The headers, and some of the rest; all of it where `EVERY_BYTE` is set.
+fn chosen(length: usize, one_in: usize) -> Vec<usize> {
+    let all = std::env::var_os("EVERY_BYTE").is_some();
+    let header =
+        |at: usize| at < 32 || (at - 32) % 4120 < 24 && ((at - 32) / 4120).is_multiple_of(7);
+    (0..length).filter(|at| all || header(*at) || at.is_multiple_of(one_in)).collect()
+}
+
+#[tokio::test]
+async fn no_flipped_byte_of_the_log_loses_anything_in_silence() {
+    let [_, (files, whole)] = killed().await;
+    let bits = [0x01_u8, 0x80, 0xff, 0x10];
+    for files in [files.clone(), files.without_index()] {
+        let cases = chosen(files.log.len(), 1499);
+        let counts = each(&cases, |at| {
+            let mut files = files.clone();
+            files.log[at] ^= bits[at % bits.len()];
+            nothing_is_lost_in_silence(&files, &whole, &format!("byte {at}"))
+        });
+        let told: usize = counts.values().sum::<usize>() - counts.get("harmless").unwrap_or(&0);
+        let saved = counts["told, and nothing is lost"];
+        assert!(told * 100 >= cases.len() * 99, "{counts:?} of {}", cases.len());
+        assert!(saved * 10 >= told * 8, "{counts:?}: little is saved");
+    }
+}
+
+#[tokio::test]
+async fn no_sector_or_page_of_the_log_is_lost_in_silence() {
+    let [_, (files, whole)] = killed().await;
+    for size in [4096, 4120, 12_288] {
+        let cases: Vec<_> = (0..files.log.len()).step_by(size).collect();
+        each(&cases, |at| {
+            let mut files = files.clone();
+            let end = (at + size).min(files.log.len());
+            files.log[at..end].fill(0);
+            nothing_is_lost_in_silence(&files, &whole, &format!("{size} bytes at {at}"))
+        });
+    }
+}
+
+#[tokio::test]
+async fn no_length_that_a_killed_daemons_log_is_cut_to_loses_anything_in_silence() {
+    let [_, (files, whole)] = killed().await;
+    let cases = chosen(files.log.len(), 3989);
+    let counts = each(&cases, |length| {
+        let mut files = files.clone();
+        files.log.truncate(length);
+        nothing_is_lost_in_silence(&files, &whole, &format!("cut to {length}"))
+    });
+    assert_eq!(counts.get("harmless"), None, "{counts:?}");
+    let place = files.place();
+    fs::remove_file(disk::beside(&place.path(), "-wal")).unwrap();
+    assert!(place.restored().mended.is_some(), "a log that is gone is told");
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_never_acknowledged_is_no_damage() {
+    let [(before, held), (after, whole)] = killed().await;
+    let (start, end) = (before.log.len(), after.log.len());
+    assert!(after.log.starts_with(&before.log) && end > start);
+    // A kill: the last transaction was written in order, and not to its end.
+    for length in (start..=end).filter(|length| length % 509 < 2 || *length == end) {
+        let files = Files { log: after.log[..length].to_vec(), ..before.clone() };
+        assert_eq!(files.damage(), None, "cut to {length}");
+        let restored = files.restored();
+        assert_eq!(restored, if length == end { whole.clone() } else { held.clone() });
+    }
+    // A power cut: any of its sectors did not arrive, and the index is old or lost.
+    for sector in start / 512..end.div_ceil(512) {
+        let mut torn = Files { log: after.log.clone(), ..before.clone() };
+        let (from, to) = ((sector * 512).max(start), ((sector + 1) * 512).min(end));
+        torn.log[from..to].fill(0);
+        for files in [torn.clone(), torn.with_lost_index()] {
+            assert_eq!(files.damage(), None, "sector {sector}");
+            let restored = files.restored();
+            assert!(restored == held || restored == whole, "sector {sector}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_another_followed_was_acknowledged_whatever_the_index_says() {
+    let [_, (files, _)] = killed().await;
+    let mut files = files.with_lost_index();
+    files.log[32 + 100] ^= 1;
+    assert!(files.damage().is_some());
+}
+
+#[tokio::test]
+async fn what_an_ordinary_start_finds_is_no_damage() {
+    let place = Place::new();
+    for number in 1..=30 {
+        let (outbox, restored) = place.open();
+        assert_eq!((restored.mended, restored.damaged), (None, vec![]));
+        outbox.append(append(number)).await.unwrap();
+        outbox.settle(id(number.into()), end(Outcome::Updated)).await.unwrap();
+        let killed = Files::of(&place);
+        assert_eq!((killed.damage(), killed.without_index().damage()), (None, None));
+        assert_eq!(killed.with_lost_index().damage(), None);
+        if number % 3 == 0 {
+            // The next start is that of a killed daemon's files.
+            outbox.close();
+            for (suffix, bytes) in [("", &killed.database), ("-wal", &killed.log)] {
+                fs::write(disk::beside(&place.path(), suffix), bytes).unwrap();
+            }
+            fs::write(disk::beside(&place.path(), "-shm"), killed.index.unwrap()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_empty_when_there_is_nothing_to_do() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    let log = disk::beside(&place.path(), "-wal");
+    assert!(log.metadata().unwrap().len() > 0);
+    let start = std::time::Instant::now();
+    while log.metadata().unwrap().len() > 0 {
+        assert!(start.elapsed() < Duration::from_secs(30), "the log is not emptied");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(log::check(&place.path()).map_err(|error| error.to_string()), Ok(()));
+    outbox.append(append(2)).await.unwrap();
+    let killed = Files::of(&place);
+    assert_eq!(killed.restored().entries.len(), 2);
+    outbox.close();
+}
+
+#[tokio::test]
+async fn looking_at_a_log_that_is_damaged_never_says_that_it_is_whole() {
+    let [_, (mut files, _)] = killed().await;
+    files.log[32 + 100] ^= 1;
+    let place = files.place();
+    assert!(matches!(open_read_only(&place.path()), Err(OpenError::Lost(_))));
+    assert!(matches!(open_stopped(place.options()), Err(OpenError::Lost(_))));
+    // And looking has not made it look whole.
+    assert!(place.restored().mended.is_some());
+}

@@ -13,6 +13,7 @@ mod cm;
 mod drawn;
 mod entry;
 mod id_rule;
+mod instance;
 mod inventory;
 mod metrics;
 mod numbers;
@@ -35,6 +36,7 @@ pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, Re
 pub use drawn::is_placeholder;
 pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};
 pub use id_rule::IdRule;
+pub use instance::PcscdInstance;
 pub use inventory::{Inventory, Number};
 pub use metrics::{Call, CallTally, Calls, Metrics, Probed, Tally};
 pub use numbers::{NumberMap, Numbers};

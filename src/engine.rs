@@ -152,7 +152,7 @@ impl Engine {
             Event::ServiceUp => self.service_up(now),
             Event::ServiceDown { reason } => self.service_down(reason, now),
             Event::ServiceSettled => self.service_settled(),
-            Event::Attached { reader } => self.attached(reader, now),
+            Event::Attached { reader, instance } => self.attached(reader, instance, now),
             Event::Described { reader, attributes } => self.described(&reader, attributes, now),
             Event::Detached { reader } => self.detached(&reader, now),
             Event::CardPresent(presence) => self.card_present(presence, now),

@@ -119,7 +119,8 @@ pub use trail::{AuditCursor, AuditFilter, AuditPage, NoCursor, PAGE_LINES};
 pub use verify::ChainCursor;
 
 use crate::domain::{
-    AuditLine, ChainPiece, Draft, Entry, EntryId, ReaderName, Settlement, Stage, Stay,
+    AuditLine, ChainPiece, Draft, Entry, EntryId, PcscdInstance, ReaderName, Settlement, Stage,
+    Stay,
 };
 use budget::Budget;
 use disk::Place;
@@ -165,6 +166,8 @@ pub struct Append {
     pub draft: Draft,
     /// `Queued`, or that of a superseded entry that may have sent something; never `Parked`.
     pub stage: Stage,
+    /// What the reader of a card that came was watched through, where that is certain.
+    pub instance: Option<PcscdInstance>,
     /// Older entries of the same card, each with its end; `None` where it was parked and has one.
     pub supersedes: Vec<(EntryId, Option<Settlement>)>,
 }

@@ -15,6 +15,7 @@ mod describe;
 mod diff;
 mod errors;
 mod halt;
+mod instance;
 mod link;
 mod look;
 mod monitor;
@@ -36,8 +37,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
 use crate::domain::{
-    Atr, Departure, Identity, InsertionId, NotIdentified, NotIdentifiedReason, Probing,
-    ReaderAttributes, ReaderName,
+    Atr, Departure, Identity, InsertionId, NotIdentified, NotIdentifiedReason, PcscdInstance,
+    Probing, ReaderAttributes, ReaderName,
 };
 
 pub use describe::attributes;
@@ -94,6 +95,8 @@ pub enum Observation {
     Attached {
         /// The reader.
         reader: ReaderName,
+        /// What it is watched through, where that is certain.
+        instance: Option<PcscdInstance>,
     },
     /// What a reader's driver tells of it; the answer to [`Readers::describe`].
     Described {

@@ -40,9 +40,9 @@ impl App {
     }
 
     fn append(&self, insertion: InsertionId, entry: NewEntry) {
-        let NewEntry { draft, stage, supersedes } = entry;
+        let NewEntry { draft, stage, instance, supersedes } = entry;
         let trigger = draft.trigger;
-        let done = self.outbox.append(Append { draft, stage, supersedes });
+        let done = self.outbox.append(Append { draft, stage, instance, supersedes });
         self.later(async move {
             let result = done.await.map(|done| (done.entry, done.lines));
             Some(Event::Appended { insertion, trigger, result: result.map_err(failure) })

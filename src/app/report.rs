@@ -52,7 +52,7 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
         // The readers say themselves whether they can be watched.
         Observation::ServiceUp | Observation::ServiceDown { .. } => {}
         Observation::Settled => tracing::debug!("Readers are known"),
-        Observation::Attached { reader } => tracing::info!(%reader, "Reader attached"),
+        Observation::Attached { reader, .. } => tracing::info!(%reader, "Reader attached"),
         Observation::Described { reader, attributes } => {
             let ReaderAttributes { vendor, serial } = attributes;
             tracing::debug!(%reader, vendor, serial, "Reader described");

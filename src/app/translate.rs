@@ -168,7 +168,7 @@ pub(super) fn event(observation: Observation) -> Event {
         Observation::ServiceUp => Event::ServiceUp,
         Observation::ServiceDown { reason } => Event::ServiceDown { reason },
         Observation::Settled => Event::ServiceSettled,
-        Observation::Attached { reader } => Event::Attached { reader },
+        Observation::Attached { reader, instance } => Event::Attached { reader, instance },
         Observation::Described { reader, attributes } => Event::Described { reader, attributes },
         Observation::Detached { reader } => Event::Detached { reader },
         Observation::Inserted { reader, insertion, atr, event_count, at_start } => {

@@ -144,7 +144,7 @@ async fn first_look(watch: &mut Watch) -> Result<BTreeMap<ReaderName, Option<Fou
             Observation::Mute { reader, .. } => {
                 readers.insert(reader, Some(None));
             }
-            Observation::Attached { reader } | Observation::Removed { reader, .. } => {
+            Observation::Attached { reader, .. } | Observation::Removed { reader, .. } => {
                 readers.insert(reader, None);
             }
             Observation::Detached { reader } => {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Atr, Candidate, CardKey, CardStatus, Identity, Outcome, ParkReason, ReaderName, RecordId,
-    RequestId,
+    Atr, Candidate, CardKey, CardStatus, Identity, Outcome, ParkReason, PcscdInstance, ReaderName,
+    RecordId, RequestId,
 };
 
 /// An entry's number in the outbox; never used twice.
@@ -240,6 +240,9 @@ pub struct Stay {
     pub card: CardKey,
     /// The entry that the stay made.
     pub entry: EntryId,
+    /// What the reader was watched through. Without it the counter proves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<PcscdInstance>,
 }
 
 #[cfg(test)]

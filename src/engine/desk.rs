@@ -16,8 +16,8 @@ use settling::Departed;
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
     Atr, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
-    NotIdentifiedReason, Place, ReaderAttributes, ReaderName, ReaderRules, ReaderView, ServiceView,
-    Stay, Trigger,
+    NotIdentifiedReason, PcscdInstance, Place, ReaderAttributes, ReaderName, ReaderRules,
+    ReaderView, ServiceView, Stay, Trigger,
 };
 
 /// What is known of the PC/SC service, the readers and the cards in them.
@@ -33,6 +33,8 @@ pub(super) struct Desk {
 struct Slot {
     place: Place,
     attributes: Attributes,
+    /// What the reader is watched through, where that is certain.
+    instance: Option<PcscdInstance>,
     since: Timestamp,
     card: Card,
     /// A card that was taken out just now, while it may turn out not to have been.
@@ -156,8 +158,14 @@ impl Desk {
         self.readers.iter().map(view).collect()
     }
 
-    /// Notes which entry an insertion made, and that the card is in the reader.
-    pub(super) fn entered(&mut self, insertion: InsertionId, draft: &Draft, entry: EntryId) {
+    /// Notes which entry an insertion made, and that the card is in the reader, which was watched
+    /// through this.
+    pub(super) fn entered(
+        &mut self,
+        insertion: InsertionId,
+        (draft, instance): (&Draft, Option<PcscdInstance>),
+        entry: EntryId,
+    ) {
         if let Some(slot) = self.readers.get_mut(&draft.reader) {
             slot.entered(insertion, entry);
         }
@@ -167,19 +175,25 @@ impl Desk {
             atr: draft.atr.clone(),
             card: draft.card(),
             entry,
+            instance,
         };
         self.stays.insert(draft.reader.clone(), stay);
     }
 
-    /// The entry of the same stay, where the evidence says that the card never left the reader:
-    /// same reader, same ATR, same card, and an event counter that did not move, or that began
-    /// anew with the card in the reader (0: pcscd was started after the card was put in).
+    /// The entry of the same stay, where it is certain that the card never left the reader: same
+    /// card, same ATR, same instance, and an event counter that did not move.
     fn same_stay(&self, presence: &Presence, identity: &Identity) -> Option<EntryId> {
         let stay = self.stays.get(&presence.reader).filter(|_| presence.at_start)?;
-        let counter_fits = presence.event_count == stay.event_count || presence.event_count == 0;
-        let same =
-            stay.atr == presence.atr && stay.card == identity.key(&presence.atr) && counter_fits;
-        same.then_some(stay.entry)
+        let instance = self.instance_of(&presence.reader);
+        let is_watched = instance.is_some() && stay.instance == instance;
+        let key = identity.key(&presence.atr);
+        let is_same = stay.atr == presence.atr && stay.card == key;
+        let has_count = stay.event_count == presence.event_count;
+        (is_watched && is_same && has_count).then_some(stay.entry)
+    }
+
+    fn instance_of(&self, reader: &ReaderName) -> Option<PcscdInstance> {
+        self.readers.get(reader)?.instance.clone()
     }
 }
 
@@ -228,12 +242,18 @@ impl Engine {
         }
     }
 
-    pub(super) fn attached(&mut self, reader: ReaderName, now: Now) {
+    pub(super) fn attached(
+        &mut self,
+        reader: ReaderName,
+        instance: Option<PcscdInstance>,
+        now: Now,
+    ) {
         let place = self.policy.readers.place(&reader, &ReaderAttributes::default());
         let attributes = Attributes::NotYet { until: now.mono + ATTRIBUTES_WITHIN };
         let slot = Slot {
             place,
             attributes,
+            instance,
             since: now.wall,
             card: Card::None,
             departed: None,
@@ -357,7 +377,7 @@ impl Engine {
         if self.policy.rules.listens(Trigger::Removed) {
             let insertion = presence.insertion;
             let draft = draft(Trigger::Removed, presence, identity, (place, now));
-            self.take_in(insertion, draft, now.mono, now);
+            self.take_in(insertion, (draft, None), now.mono, now);
         }
     }
 
@@ -437,9 +457,10 @@ impl Engine {
         if let Some(slot) = self.desk.readers.get_mut(&presence.reader) {
             slot.card = Card::Identified { presence, identity, entry, stay: insertion };
         }
+        let instance = self.desk.instance_of(&draft.reader);
         match entry {
-            Some(entry) => self.desk.entered(insertion, &draft, entry),
-            None => self.take_in(insertion, draft, seen.mono, now),
+            Some(entry) => self.desk.entered(insertion, (&draft, instance), entry),
+            None => self.take_in(insertion, (draft, instance), seen.mono, now),
         }
     }
 

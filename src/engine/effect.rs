@@ -3,8 +3,8 @@
 #[cfg(doc)]
 use super::Event;
 use crate::domain::{
-    Atr, AuditLine, CallError, Decision, Draft, EntryId, Identity, InsertionId, ReaderName,
-    RecordId, RequestId, Settlement, Stage,
+    Atr, AuditLine, CallError, Decision, Draft, EntryId, Identity, InsertionId, PcscdInstance,
+    ReaderName, RecordId, RequestId, Settlement, Stage,
 };
 
 /// Something to be done.
@@ -111,6 +111,8 @@ pub struct NewEntry {
     pub draft: Draft,
     /// That of a superseded entry that may have sent something, which has to be read back.
     pub stage: Stage,
+    /// What the reader of a card that came was watched through, where that is certain.
+    pub instance: Option<PcscdInstance>,
     /// The entries it takes the place of; those that have no outcome yet with theirs.
     pub supersedes: Vec<(EntryId, Option<Settlement>)>,
 }

@@ -3,7 +3,8 @@
 use super::Policy;
 use crate::domain::{
     Atr, AuditLine, CallError, CompleteAnswer, Departure, EntryId, Found, Identity, InsertionId,
-    NotIdentified, PutAnswer, ReaderAttributes, ReaderName, Record, RequestStatus, Trigger,
+    NotIdentified, PcscdInstance, PutAnswer, ReaderAttributes, ReaderName, Record, RequestStatus,
+    Trigger,
 };
 
 /// Something that happened.
@@ -22,6 +23,8 @@ pub enum Event {
     Attached {
         /// Which.
         reader: ReaderName,
+        /// What it is watched through, where that is certain.
+        instance: Option<PcscdInstance>,
     },
     /// A reader's driver told what it tells of it; nothing, where it cannot.
     Described {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{Effect, Engine, NewEntry, Notice, Now, StoreFailure};
-use crate::domain::{AuditLine, Draft, EntryId, InsertionId, ReaderName, Trigger};
+use crate::domain::{AuditLine, Draft, EntryId, InsertionId, PcscdInstance, ReaderName, Trigger};
 
 /// Identified cards that the disk has not taken yet. More than a day's work of a desk is not
 /// kept in memory: what does not fit is told as lost, loudly.
@@ -26,6 +26,8 @@ pub(super) struct Intake {
 #[derive(Debug)]
 struct Pending {
     draft: Draft,
+    /// What the reader was watched through when the card was read.
+    instance: Option<PcscdInstance>,
     /// The moment at which it came or went, on the clock that never jumps.
     seen: Instant,
     /// Whether the card is out of the reader: its stay is over before it is on disk.
@@ -96,7 +98,7 @@ impl Engine {
     pub(super) fn take_in(
         &mut self,
         insertion: InsertionId,
-        draft: Draft,
+        (draft, instance): (Draft, Option<PcscdInstance>),
         seen: Instant,
         now: Now,
     ) {
@@ -106,7 +108,7 @@ impl Engine {
         }
         let (state, trigger) = (State::Due(now.mono), draft.trigger);
         let left = trigger == Trigger::Removed;
-        let pending = Pending { draft, seen, left, state, failures: 0 };
+        let pending = Pending { draft, instance, seen, left, state, failures: 0 };
         self.intake.pending.insert((insertion, trigger), pending);
     }
 
@@ -114,13 +116,13 @@ impl Engine {
         while let Some(of) = self.intake.next_due(now.mono) {
             let Some(pending) = self.intake.pending.get_mut(&of) else { return };
             pending.state = State::Offered;
-            let draft = pending.draft.clone();
+            let (draft, instance) = (pending.draft.clone(), pending.instance.clone());
             let (insertion, trigger) = of;
             // The disk begins a stay with each insertion, though this one is over already.
             let over = pending.left && trigger == Trigger::Inserted;
             let over = over.then(|| Effect::EndStay { reader: draft.reader.clone() });
             let (stage, supersedes) = self.queue.supersede(&draft, insertion, now);
-            let entry = NewEntry { draft, stage, supersedes };
+            let entry = NewEntry { draft, stage, instance, supersedes };
             self.effects.push_back(Effect::Append { insertion, entry });
             self.effects.extend(over);
         }
@@ -141,7 +143,7 @@ impl Engine {
                 }
                 self.store_works();
                 if !pending.left {
-                    self.desk.entered(insertion, &pending.draft, entry);
+                    self.desk.entered(insertion, (&pending.draft, pending.instance), entry);
                 }
                 self.queue.superseded(insertion, entry, (pending.draft, pending.seen), now);
                 if trigger == Trigger::Inserted {

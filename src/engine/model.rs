@@ -54,6 +54,8 @@ enum Act {
     RestartMeanwhile {
         reader: usize,
         card: Option<u8>,
+        /// Whether the PC/SC service was off as well.
+        service: bool,
     },
     RestartService,
     CrashSoon {
@@ -117,8 +119,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => prop::sample::select(vec![0, 2_000]).prop_map(Act::DiskLatency),
         1 => Just(Act::Reload),
         1 => Just(Act::Restart),
-        1 => (reader(), prop::option::of(card()))
-            .prop_map(|(reader, card)| Act::RestartMeanwhile { reader, card }),
+        1 => (reader(), prop::option::of(card()), any::<bool>())
+            .prop_map(|(reader, card, service)| Act::RestartMeanwhile { reader, card, service }),
         1 => Just(Act::RestartService),
         2 => (1_usize..8, any::<bool>())
             .prop_map(|(after, applied)| Act::CrashSoon { after, applied }),
@@ -178,6 +180,13 @@ impl Model {
         self.put_in.insert(READERS[reader], (card, world.entries()));
     }
 
+    /// The PC/SC service is another: nobody can be certain that a card stayed.
+    fn put_all_in(&mut self, world: &World) {
+        for (_, before) in self.put_in.values_mut() {
+            *before = world.entries();
+        }
+    }
+
     /// Every card that is in a reader made an entry there, in this stay.
     fn check_stays(&self, world: &World) {
         for (reader, (card, before)) in &self.put_in {
@@ -230,11 +239,19 @@ fn perform(world: &mut World, model: &mut Model, act: &Act) {
             }
         }
         Act::Replug { reader } => replug(world, model, reader),
-        Act::Reboot { seconds } => world.reboot(SignedDuration::from_secs(seconds)),
+        Act::Reboot { seconds } => {
+            model.put_all_in(world);
+            world.reboot(SignedDuration::from_secs(seconds));
+        }
         Act::Reload => world.reload(),
         Act::Restart => world.restart(),
-        Act::RestartMeanwhile { reader, card } => restart_meanwhile(world, model, reader, card),
-        Act::RestartService => world.restart_service(),
+        Act::RestartMeanwhile { reader, card, service } => {
+            restart_meanwhile(world, model, (reader, card), service);
+        }
+        Act::RestartService => {
+            model.put_all_in(world);
+            world.restart_service();
+        }
         Act::Retry { back } => {
             let _refused = world.retry(world.entries() - back);
         }
@@ -290,16 +307,29 @@ fn replug(world: &mut World, model: &mut Model, reader: usize) {
     }
 }
 
-fn restart_meanwhile(world: &mut World, model: &mut Model, reader: usize, card: Option<u8>) {
+fn restart_meanwhile(
+    world: &mut World,
+    model: &mut Model,
+    (reader, card): (usize, Option<u8>),
+    service: bool,
+) {
+    if service {
+        model.put_all_in(world);
+    }
     if let Some(card) = card {
         take_away(world, card);
         model.put_in(world, reader, card);
     } else {
         model.put_in.remove(READERS[reader]);
     }
-    world.restart_after(|world| match card {
-        Some(card) => world.insert_unseen(READERS[reader], card),
-        None => world.remove_unseen(READERS[reader]),
+    world.restart_after(|world| {
+        match card {
+            Some(card) => world.insert_unseen(READERS[reader], card),
+            None => world.remove_unseen(READERS[reader]),
+        }
+        if service {
+            world.replace_service();
+        }
     });
 }
 

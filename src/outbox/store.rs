@@ -106,7 +106,7 @@ impl Store {
         self.budget.allow(&tx, self.notes.count(&tx))?;
 
         let id = EntryId::new(next_number(&tx)?);
-        let Append { draft, stage, .. } = append;
+        let Append { draft, stage, instance, .. } = append;
         row::insert_entry(&tx, &Entry { id, draft: draft.clone(), stage: stage.clone() })?;
         // A card that went has no stay any more; that of the next may be there already.
         if draft.trigger.is_insertion() {
@@ -116,6 +116,7 @@ impl Store {
                 atr: draft.atr.clone(),
                 card: draft.card(),
                 entry: id,
+                instance: instance.clone(),
             };
             row::upsert_stay(&tx, &stay)?;
         }

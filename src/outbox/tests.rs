@@ -108,7 +108,7 @@ fn draft(number: u8) -> Draft {
 }
 
 fn append(number: u8) -> Append {
-    Append { draft: draft(number), stage: Stage::Queued, supersedes: Vec::new() }
+    Append { draft: draft(number), stage: Stage::Queued, instance: None, supersedes: Vec::new() }
 }
 
 fn decision(number: u8) -> Decision {

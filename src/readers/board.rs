@@ -28,7 +28,7 @@ impl Board {
                 let present = Present { insertion: *insertion, event_count: *event_count };
                 self.table().insert(reader.clone(), Some(present));
             }
-            Observation::Attached { reader } | Observation::Removed { reader, .. } => {
+            Observation::Attached { reader, .. } | Observation::Removed { reader, .. } => {
                 self.table().insert(reader.clone(), None);
             }
             Observation::Detached { reader } => {

@@ -100,7 +100,8 @@ impl Table {
     }
 
     fn attach(&mut self, look: Look, changes: &mut Vec<Observation>) {
-        changes.push(Observation::Attached { reader: look.reader.clone() });
+        // Only who is connected to pcscd knows which one it is.
+        changes.push(Observation::Attached { reader: look.reader.clone(), instance: None });
         self.begin(look, true, changes);
     }
 

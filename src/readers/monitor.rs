@@ -15,6 +15,7 @@ use super::board::Board;
 use super::diff::{Occupant, Table};
 use super::errors::Errors;
 use super::halt::Halt;
+use super::instance::Run;
 use super::link::Link;
 use super::mutes::Mutes;
 use super::pulse::Pulse;
@@ -71,6 +72,8 @@ pub(super) struct Monitor {
     halt: Halt,
     table: Table,
     service: Service,
+    /// The pcscd that was connected to last, where that is certain.
+    run: Option<Run>,
 }
 
 /// What was last told about pcscd.
@@ -107,7 +110,8 @@ impl Monitor {
         halt: Halt,
     ) -> Self {
         let service = Service::Untold { failures: 0 };
-        Self { observations, board, published, pulse, errors, halt, table: Table::new(), service }
+        let (table, run) = (Table::new(), None);
+        Self { observations, board, published, pulse, errors, halt, table, service, run }
     }
 
     /// Watches until told to end.
@@ -148,11 +152,26 @@ impl Monitor {
             Err(Error::CommError) => return (Stop::Cut(Error::CommError), Duration::ZERO),
             Err(error) => return (Stop::Lost(error), Duration::ZERO),
         };
+        if let Err(stop) = self.note_run(Run::of_pcscd()) {
+            return (stop, Duration::ZERO);
+        }
         let began = Instant::now();
         self.published.set(Some(Arc::clone(&link)));
         let stop = Session::new(self, &link).watch();
         self.published.set(None);
         (stop, began.elapsed())
+    }
+
+    /// Notes which pcscd is connected to. One that took the place of another within a connection that
+    /// was out of step has seen nothing of what was in the readers.
+    fn note_run(&mut self, run: Option<Run>) -> Result<(), Stop> {
+        let before = std::mem::replace(&mut self.run, run);
+        let is_another = before.is_some() && self.run.is_some() && before != self.run;
+        if is_another && self.service == Service::Up {
+            let error = Error::ServiceStopped;
+            return self.tell_down(error, on_service(self.errors.count(error)));
+        }
+        Ok(())
     }
 
     fn tell_down(&mut self, error: Error, reason: String) -> Result<(), Stop> {
@@ -305,7 +324,10 @@ impl<'a> Session<'a> {
             self.monitor.tell(Observation::ServiceUp)?;
         }
         let changed = !changes.is_empty();
-        for change in changes {
+        for mut change in changes {
+            if let Observation::Attached { instance, .. } = &mut change {
+                *instance = self.monitor.run.as_ref().map(Run::instance);
+            }
             if matches!(change, Observation::Attached { .. } | Observation::Detached { .. }) {
                 self.doorbell.readers_changed();
             }

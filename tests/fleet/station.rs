@@ -69,7 +69,7 @@ impl Station {
     pub(crate) fn new(number: usize, policy: &Policy, seed: u64, now: Now) -> Self {
         let mut engine = Engine::new(policy.clone(), Restored::default(), seed, now);
         engine.handle(Event::ServiceUp, now);
-        engine.handle(Event::Attached { reader: READER.into() }, now);
+        engine.handle(Event::Attached { reader: READER.into(), instance: None }, now);
         engine.handle(Event::ServiceSettled, now);
         Self {
             engine,

@@ -84,7 +84,13 @@ fn rest(script: &mut Script, world: &mut World) {
 fn judge(world: &World, before: &Store, script: &Script) {
     let (after, calls, audit) = (world.cm.state(), world.cm.log(), world.audit().unwrap());
     let log = world.daemon_log();
-    let desk = Desk { stays: script.stays(), away: script.away(), audit: &audit, log: &log };
+    let desk = Desk {
+        stays: script.stays(),
+        away: script.away(),
+        restarts: script.restarts(),
+        audit: &audit,
+        log: &log,
+    };
     let evidence = Evidence { before, after: &after, calls: &calls, audit: &audit, log: &log };
     tell(&format!(
         "chaos: {} stays, {} of them long and undisturbed, pcscd away or held {} times, {} audit lines",

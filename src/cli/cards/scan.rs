@@ -99,7 +99,7 @@ impl Scan<'_> {
         match seen {
             Observation::ServiceUp | Observation::Settled | Observation::Described { .. } => Ok(()),
             Observation::ServiceDown { reason } => self.service_down(&reason),
-            Observation::Attached { reader } => {
+            Observation::Attached { reader, .. } => {
                 self.event("reader-attached", &reader, "")?;
                 self.readers.insert(reader, Told::Empty);
                 Ok(())

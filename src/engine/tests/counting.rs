@@ -72,7 +72,7 @@ fn a_loss_of_pcscd_is_counted_when_it_was_there_and_refusals_of_the_disk_each_ti
 
     world.tell(Event::ServiceUp);
     world.disk.refuses.insert(Verb::Append);
-    world.tell(Event::Attached { reader: "Left".into() });
+    world.tell(Event::Attached { reader: "Left".into(), instance: None });
     world.insert("Left", 1);
     world.run(60 * SECOND);
     assert!(world.engine.tally().outbox_errors > 1);

@@ -28,17 +28,58 @@ fn a_card_that_stayed_is_not_seen_anew_after_a_restart_of_the_daemon() {
 }
 
 #[test]
-fn a_card_that_stayed_is_not_seen_anew_after_a_restart_of_the_service() {
+fn a_card_is_inserted_again_after_each_restart_of_the_service_and_not_of_the_daemon() {
     let mut world = seen();
+    for entries in [2, 3] {
+        world.restart_service();
+        world.run(HOUR);
+        world.restart();
+        world.run(HOUR);
+        assert_eq!(world.entries(), entries);
+        let views = world.engine.reader_views();
+        let CardView::Identified { entry, .. } = &views[0].card else { panic!("{views:?}") };
+        assert_eq!(*entry, Some(EntryId::new(entries)));
+    }
+}
+
+#[test]
+fn a_card_put_in_again_while_daemon_and_service_were_off_is_a_new_insertion() {
+    // The counter of the new service reaches the old number, or is 0 for a card that it found there.
+    for count in [0, 1] {
+        let mut world = seen();
+        world.cm.request(1, RETIRE);
+        world.restart_after(|world| {
+            world.replace_service();
+            world.set_count("Left", count);
+        });
+        world.run(HOUR);
+        assert_eq!(world.outcome(2), "updated", "{count}: {}", world.story());
+    }
+}
+
+#[test]
+fn a_card_is_inserted_again_where_nobody_can_tell_which_service_it_is() {
+    let mut world = World::new();
+    world.uncertain = true;
     world.restart_service();
-    world.run(HOUR);
-    world.restart_service();
+    world.insert("Left", 1);
+    world.run(SECOND);
     world.restart();
-    world.run(HOUR);
-    assert_eq!(world.entries(), 1);
-    let views = world.engine.reader_views();
-    let CardView::Identified { entry, .. } = &views[0].card else { panic!("{views:?}") };
-    assert_eq!(*entry, Some(EntryId::new(1)));
+    world.run(SECOND);
+    assert_eq!(world.entries(), 2);
+    assert_eq!(world.outcome(2), "nothing-to-do");
+}
+
+#[test]
+fn a_stay_that_an_older_version_stored_is_not_certain() {
+    let mut world = seen();
+    let stay = world.disk.stays.values_mut().next().unwrap();
+    let mut stored = serde_json::to_value(&*stay).unwrap();
+    assert!(stored.as_object_mut().unwrap().remove("instance").is_some());
+    *stay = serde_json::from_value(stored).unwrap();
+    world.restart();
+    world.run(SECOND);
+    assert_eq!(world.entries(), 2);
 }
 
 #[test]
@@ -54,7 +95,7 @@ fn another_card_in_the_same_reader_is_seen_after_a_restart() {
     let mut world = seen();
     world.restart_after(|world| {
         world.insert_unseen("Left", 2);
-        world.reset_counters();
+        world.replace_service();
     });
     world.run(SECOND);
     assert_eq!(world.entries(), 2);
@@ -67,7 +108,7 @@ fn a_card_that_left_while_nobody_looked_is_seen_anew_when_it_comes_back() {
     world.run(SECOND);
     world.restart_after(|world| {
         world.insert_unseen("Left", 1);
-        world.reset_counters();
+        world.replace_service();
     });
     world.run(SECOND);
     assert_eq!(world.entries(), 2);
@@ -94,7 +135,7 @@ fn a_card_that_left_before_its_entry_was_on_disk_is_seen_anew_after_a_restart() 
         let entries = world.entries();
         world.restart_after(|world| {
             world.insert_unseen("Left", 1);
-            world.reset_counters();
+            world.replace_service();
         });
         world.run(HOUR);
         assert_eq!(world.entries(), entries + 1);
@@ -102,7 +143,7 @@ fn a_card_that_left_before_its_entry_was_on_disk_is_seen_anew_after_a_restart() 
 }
 
 #[test]
-fn a_card_whose_entry_was_under_way_when_the_service_went_is_not_seen_anew() {
+fn a_card_whose_entry_was_under_way_when_the_service_went_is_inserted_again() {
     let mut world = World::new();
     world.disk_latency = SECOND;
     world.insert("Left", 1);
@@ -111,7 +152,11 @@ fn a_card_whose_entry_was_under_way_when_the_service_went_is_not_seen_anew() {
     world.run(2 * SECOND);
     world.restart_service();
     world.run(HOUR);
-    assert_eq!(world.entries(), 1);
+    assert_eq!(world.entries(), 2);
+    assert_eq!(
+        (world.outcome(1), world.outcome(2)),
+        ("nothing-to-do".into(), "nothing-to-do".into())
+    );
 }
 
 #[test]
@@ -216,8 +261,8 @@ fn a_card_that_came_after_the_first_look_is_new_whatever_its_counter() {
     let mut world = seen();
     world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
     world.tell(Event::ServiceUp);
-    world.tell(Event::Attached { reader: "Left".into() });
-    world.reset_counters();
+    world.tell(Event::Attached { reader: "Left".into(), instance: None });
+    world.replace_service();
     world.come("Left", false);
     world.run(SECOND);
     assert_eq!(world.entries(), 2);
@@ -229,7 +274,7 @@ fn a_reader_that_is_pulled_ends_the_stay_of_its_card() {
     world.tell(Event::Detached { reader: "Left".into() });
     world.run(SECOND);
     assert!(world.disk.stays.is_empty());
-    world.tell(Event::Attached { reader: "Left".into() });
+    world.tell(Event::Attached { reader: "Left".into(), instance: None });
     world.swap_in_one_look("Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 2);

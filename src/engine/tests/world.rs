@@ -30,8 +30,8 @@ pub(in crate::engine) const DAY: Duration = Duration::from_hours(24);
 
 /// A reader and what is in it, whether the daemon looks or not.
 ///
-/// Its event counter never comes to the same number twice, but for the nought that it has for a
-/// card that was in it when the service was started.
+/// Its event counter never comes to the same number twice within one run of the service, and is 0
+/// for a card that was in it when the service was started.
 #[derive(Debug, Default, Clone)]
 struct Seat {
     card: Option<u8>,
@@ -82,6 +82,10 @@ pub(in crate::engine) struct World {
     seats: BTreeMap<ReaderName, Seat>,
     last_insertion: InsertionId,
     counted: u32,
+    /// Which run of the PC/SC service there is.
+    instance: u32,
+    /// Whether nobody can tell which one it is.
+    pub(in crate::engine) uncertain: bool,
     inbox: Vec<(Instant, u64, Event)>,
     posted: u64,
     in_flight: BTreeMap<EntryId, InFlight>,
@@ -192,6 +196,8 @@ impl World {
             seats: READERS.into_iter().map(|name| (name.into(), Seat::default())).collect(),
             last_insertion: InsertionId::ZERO,
             counted: 0,
+            instance: 0,
+            uncertain: false,
             last_knock: None,
             cm_before: BTreeSet::new(),
             left_alone_until: None,
@@ -240,6 +246,7 @@ impl World {
     pub(in crate::engine) fn reboot(&mut self, wall: SignedDuration) {
         self.restart_after(|world| {
             world.now.mono = world.started.mono.checked_sub(200 * DAY).unwrap();
+            world.replace_service();
             world.jump(wall);
         });
     }

@@ -243,6 +243,7 @@ async fn a_stay_lasts_until_the_card_is_taken_out_or_another_comes() {
         atr: draft.atr.clone(),
         card: draft.card(),
         entry: id(entry),
+        instance: None,
     };
     let (outbox, restored) = place.open();
     assert_eq!(restored.stays, [stay(2, draft(2)), stay(3, elsewhere.clone())]);

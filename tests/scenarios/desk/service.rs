@@ -43,7 +43,7 @@ fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
 }
 
 #[test]
-fn a_card_that_stayed_while_pcscd_was_restarted_is_the_same_stay() {
+fn a_card_that_lay_there_while_pcscd_was_restarted_is_inserted_again_and_set_once() {
     let Some(world) = world() else { return };
     let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -58,10 +58,59 @@ fn a_card_that_stayed_while_pcscd_was_restarted_is_the_same_stay() {
     let again = || world.daemon_log().matches("Readers are known").count() > settled;
     world.wait_until("the readers to be known again", LONG, again).unwrap();
     wait_idle(&world, 0);
-    assert_eq!(card_in(&world, 0)["entry"], 1);
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
+    assert_eq!(card_in(&world, 0)["entry"], 2, "nobody can tell whether it stayed");
     let _other = world.insert(1, other()).unwrap();
-    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
-    assert_eq!(column(&world, "card_id"), [CARD, OTHER], "the card that stayed is not told again");
+    assert_eq!(world.wait_for_outcomes(3, LONG).unwrap()[2], "updated");
+    assert_eq!(column(&world, "card_id"), [CARD, CARD, OTHER]);
+    assert_eq!(world.cm.puts().len(), 2, "one for each card");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_card_put_in_while_daemon_and_pcscd_were_off_is_worked_on() {
+    // The counter of the new pcscd is 0 for a card that it found, as it was for the old pcscd.
+    for found_by_both in [false, true] {
+        let Some(world) = ifd() else { return };
+        let cm = CmOptions {
+            store: Store { requests: Vec::new(), ..Store::seed() },
+            ..CmOptions::default()
+        };
+        let mut world = world.cm(cm).without_daemon().start().unwrap();
+        let mut card = world.insert(0, GidsCard::seed()).unwrap();
+        if found_by_both {
+            world.pcscd.restart().unwrap();
+        }
+        world.start_daemon().unwrap();
+        assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["nothing-to-do"]);
+        world.stop_daemon().unwrap();
+        card.eject();
+        world.cm.add_request(cardbridge_harness::cm::Request::seed());
+        let _again = world.insert(0, GidsCard::seed()).unwrap();
+        world.pcscd.restart().unwrap();
+        world.start_daemon().unwrap();
+        let outcomes = world.wait_for_outcomes(2, LONG).unwrap();
+        assert_eq!(outcomes, ["nothing-to-do", "updated"], "found by both: {found_by_both}");
+        assert_eq!(status(&world), RETIRED);
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn where_nobody_can_tell_which_pcscd_it_is_a_card_is_inserted_again_at_each_start() {
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    let pid_file = world.pcscd.socket_path().with_file_name("pcscd.pid");
+    assert!(pid_file.exists(), "pcscd writes it");
+    std::fs::remove_file(&pid_file).unwrap();
+    world.stop_daemon().unwrap();
+    world.start_daemon().unwrap();
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.stop_daemon().unwrap();
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
+    assert_eq!(world.cm.puts().len(), 1);
     world.finish().unwrap();
 }
 

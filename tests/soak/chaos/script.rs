@@ -34,6 +34,7 @@ pub(super) struct Script {
     cards: usize,
     stays: Vec<Stay>,
     away: Vec<Span>,
+    restarts: Vec<Span>,
 }
 
 impl Script {
@@ -45,6 +46,7 @@ impl Script {
             cards: 0,
             stays: Vec::new(),
             away: Vec::new(),
+            restarts: Vec::new(),
         }
     }
 
@@ -56,6 +58,10 @@ impl Script {
     /// When pcscd was not there for the daemon.
     pub(super) fn away(&self) -> &[Span] {
         &self.away
+    }
+
+    pub(super) fn restarts(&self) -> &[Span] {
+        &self.restarts
     }
 
     pub(super) fn play(&mut self, world: &mut World, steps: usize) {
@@ -199,6 +205,7 @@ impl Script {
                 let names = world.pcscd.reader_names();
                 world.pcscd.restart().unwrap();
                 let back = SystemTime::now();
+                self.restarts.push((since, back));
                 let outage = back.duration_since(since).unwrap();
                 let attempts = (outage + ATTEMPTS.0).min(ATTEMPTS.1);
                 self.away.push((since, back + attempts));

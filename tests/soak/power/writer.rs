@@ -82,6 +82,7 @@ async fn write(outbox: &Outbox, mut ledger: File, mut random: Rng) {
             let append = Append {
                 draft: draft(last),
                 stage: cardbridge::domain::Stage::Queued,
+                instance: None,
                 supersedes: Vec::new(),
             };
             new.push((last, outbox.append(append)));

@@ -163,6 +163,7 @@ impl Disk {
                 atr: draft.atr.clone(),
                 card: draft.card(),
                 entry: id,
+                instance: new.instance.clone(),
             };
             self.stays.insert(draft.reader.clone(), stay);
         }

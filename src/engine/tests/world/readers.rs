@@ -2,7 +2,7 @@
 
 use super::cm::ATR;
 use super::{Seat, World};
-use crate::domain::{CardView, Departure, ReaderName, Trigger};
+use crate::domain::{CardView, Departure, PcscdInstance, ReaderName, Trigger};
 use crate::engine::{Event, Presence};
 
 impl World {
@@ -64,23 +64,27 @@ impl World {
     pub(in crate::engine) fn replug(&mut self, reader: &str) {
         let reader = ReaderName::from(reader);
         self.tell(Event::Detached { reader: reader.clone() });
-        self.tell(Event::Attached { reader: reader.clone() });
-        if self.seats[&reader].card.is_some() {
-            self.present(&reader, true);
-        }
+        self.attach(&reader);
     }
 
-    /// The PC/SC service is started anew: its event counters begin at nought.
+    /// The PC/SC service is started again: its event counters begin at 0.
     pub(in crate::engine) fn restart_service(&mut self) {
         self.tell(Event::ServiceDown { reason: "stopped".to_owned() });
-        self.reset_counters();
+        self.replace_service();
         self.announce();
     }
 
-    pub(in crate::engine) fn reset_counters(&mut self) {
+    /// Another run of the PC/SC service, while nobody looks.
+    pub(in crate::engine) fn replace_service(&mut self) {
+        self.instance += 1;
         for seat in self.seats.values_mut() {
             seat.count = 0;
         }
+    }
+
+    /// Has the service count as many insertions and removals in a reader.
+    pub(in crate::engine) fn set_count(&mut self, reader: &str, count: u32) {
+        self.seat(reader).count = count;
     }
 
     fn seat(&mut self, reader: &str) -> &mut Seat {
@@ -102,11 +106,16 @@ impl World {
         self.tell(Event::ServiceUp);
         let readers: Vec<_> = self.seats.keys().cloned().collect();
         for reader in readers {
-            self.tell(Event::Attached { reader: reader.clone() });
-            if self.seats[&reader].card.is_some() {
-                self.present(&reader, true);
-            }
+            self.attach(&reader);
         }
         self.tell(Event::ServiceSettled);
+    }
+
+    fn attach(&mut self, reader: &ReaderName) {
+        let instance = (!self.uncertain).then(|| PcscdInstance::new(self.instance.to_string()));
+        self.tell(Event::Attached { reader: reader.clone(), instance });
+        if self.seats[reader].card.is_some() {
+            self.present(reader, true);
+        }
     }
 }

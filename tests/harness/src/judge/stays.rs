@@ -51,6 +51,8 @@ pub struct Desk<'a> {
     pub stays: &'a [Stay],
     /// When pcscd was away or held, or the agent could not know yet that it was back.
     pub away: &'a [Span],
+    /// When pcscd was down and another one took its place.
+    pub restarts: &'a [Span],
     /// The audit trail, a value a line.
     pub audit: &'a [Value],
     /// The agent's log over one life, at level info or more.
@@ -98,6 +100,14 @@ impl Stay {
         let (from, to) = self.span;
         let all = desk.away.iter().chain(&self.lost);
         all.filter(|span| span.0 < to && span.1 > from).copied().collect()
+    }
+
+    /// How often nobody could be certain that the card stayed: with its reader or with pcscd everything
+    /// went that could prove it.
+    fn doubts(&self, desk: &Desk<'_>) -> usize {
+        let (from, to) = self.span;
+        let restarts = desk.restarts.iter().filter(|span| span.0 < to && span.1 > from);
+        self.lost.len() + restarts.count()
     }
 
     /// Whether it must have been seen.
@@ -186,7 +196,7 @@ impl<'a> Index<'a> {
         if stay.is_long(desk) && ends == 0 {
             return Some(format!("in for {:?} and never worked on", stay.calm(desk)));
         }
-        if ends > 1 + stay.lost.len() {
+        if ends > 1 + stay.doubts(desk) {
             return Some(format!("{ends} outcomes"));
         }
         if !stay.is_exact(desk) {

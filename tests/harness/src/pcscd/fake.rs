@@ -91,8 +91,13 @@ impl Fake {
         drop(listener.join());
         if tidily {
             fs::remove_file(&self.socket)?;
+            fs::remove_file(self.pid_file())?;
         }
         Ok(())
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.socket.with_file_name("pcscd.pid")
     }
 
     /// It lives, and knows nothing of its clients of before.
@@ -101,6 +106,8 @@ impl Fake {
             fs::remove_file(&self.socket)?;
         }
         let listener = UnixListener::bind(&self.socket)?;
+        // It is written again by each pcscd, before the first connection.
+        fs::write(self.pid_file(), format!("{}\n\0", std::process::id()))?;
         // For everybody, as pcscd's own.
         fs::set_permissions(&self.socket, Permissions::from_mode(0o777))?;
         self.shared.change(|desk| desk.alive = true);

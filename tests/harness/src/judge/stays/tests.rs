@@ -40,7 +40,7 @@ fn stranger(reason: &str) -> Value {
 }
 
 fn judged(stay: &Stay, away: &[Span], audit: &[Value], log: &str) -> Vec<String> {
-    stays(&Desk { stays: std::slice::from_ref(stay), away, audit, log })
+    stays(&Desk { stays: std::slice::from_ref(stay), away, restarts: &[], audit, log })
 }
 
 #[test]
@@ -66,12 +66,23 @@ fn a_second_that_was_never_whole_claims_nothing() {
 }
 
 #[test]
-fn a_card_with_two_outcomes_is_found_and_one_more_for_each_time_its_reader_was_lost_is_not() {
+fn a_card_with_two_outcomes_is_found_and_one_more_for_each_reader_or_pcscd_lost_is_not() {
     let (audit, log) = ([updated(), updated()], story(1) + &story(2));
     let mut stay = stay(Manner::Healthy, 3000);
     assert_eq!(judged(&stay, &[], &audit, &log).len(), 1);
     let away = [(at(500), at(600))];
-    assert_eq!(judged(&stay, &away, &audit, &log).len(), 1, "pcscd's restart ends no stay");
+    assert_eq!(judged(&stay, &away, &audit, &log).len(), 1, "a pcscd that was held is the same");
+    let desk = Desk {
+        stays: std::slice::from_ref(&stay),
+        away: &[],
+        restarts: &away,
+        audit: &audit,
+        log: &log,
+    };
+    let complaints = |desk: &Desk<'_>| stays(desk).into_iter().filter(|it| it.contains("outcomes"));
+    assert_eq!(complaints(&desk).count(), 0, "one more for each restart");
+    let thrice = [updated(), updated(), updated()];
+    assert_eq!(complaints(&Desk { audit: &thrice, ..desk }).count(), 1, "and not two");
     stay.lost.push((at(500), at(600)));
     assert_eq!(judged(&stay, &[], &audit, &log), [""; 0]);
 }

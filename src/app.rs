@@ -23,6 +23,7 @@ use crate::telemetry::{Chain, Ids, Notifier};
 
 mod answer;
 mod calls;
+mod clock;
 mod keeper;
 mod perform;
 mod report;
@@ -68,12 +69,17 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let remote = remote(&settings)?;
     let (readers, observations) =
         Readers::start(reader_options(&settings)).context("cannot start the reader monitor")?;
-    let restored =
-        Restored { entries: restored.entries, stays: restored.stays, latest: restored.latest };
+    let restored = Restored {
+        entries: restored.entries,
+        stays: restored.stays,
+        latest: restored.latest,
+        moment: clock::boot_moment(),
+    };
     report::started(&settings, &restored);
     let (events, results) = mpsc::unbounded_channel();
     let (keep, kept) = watch::channel(settings.audit.keep);
-    tokio::spawn(keeper::prune(outbox.clone(), kept));
+    let (cm_date, dates) = watch::channel(None);
+    tokio::spawn(keeper::prune(outbox.clone(), kept, dates));
     let app = App {
         engine: Engine::new(translate::policy(&settings), restored, fastrand::u64(..), now()),
         readers,
@@ -84,6 +90,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         wishes: BTreeMap::new(),
         damage,
         keep,
+        cm_date,
         ids: Ids { whole: settings.log.show_ids },
         started_at: Timestamp::now(),
         settings,
@@ -143,6 +150,8 @@ struct App {
     damage: Option<String>,
     /// How long audit lines are kept.
     keep: watch::Sender<Duration>,
+    /// The last date that CM told.
+    cm_date: watch::Sender<keeper::CmDate>,
     ids: Ids,
     started_at: Timestamp,
     settings: Settings,
@@ -186,6 +195,9 @@ impl App {
 
     fn take_in(&mut self, done: Done) {
         calls::count(&mut self.calls, &done);
+        if let Some(date) = self.remote.last_date() {
+            self.cm_date.send_replace(Some(date));
+        }
         let event = done.event;
         report::happened(&event, self.ids);
         self.fulfilled(&event);

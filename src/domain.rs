@@ -9,6 +9,7 @@ mod away;
 mod call;
 mod card;
 mod chain;
+mod clock;
 mod cm;
 mod drawn;
 mod entry;
@@ -32,6 +33,7 @@ pub use card::{
     Serial, Trust, UnknownName,
 };
 pub use chain::{ChainFault, ChainFaultKind, ChainMark, ChainPiece};
+pub use clock::{BootMoment, ClockWitness};
 pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
 pub use drawn::is_placeholder;
 pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::domain::{
-    AtrPattern, AuditLine, Entry, EntryView, LinkView, OutboxView, ReaderRules, ReaderView,
-    ServiceView, Stay, Tally,
+    AtrPattern, AuditLine, BootMoment, Entry, EntryView, LinkView, OutboxView, ReaderRules,
+    ReaderView, ServiceView, Stay, Tally,
 };
 use crate::rules::RuleSet;
 
@@ -105,6 +105,8 @@ pub struct Restored {
     pub stays: Vec<Stay>,
     /// The newest audit lines, the newest first.
     pub latest: Vec<AuditLine>,
+    /// The moment of the start, counted from the machine's start, where that is known.
+    pub moment: Option<BootMoment>,
 }
 
 /// The state machine. See the head of this module.
@@ -120,6 +122,8 @@ pub struct Engine {
     effects: VecDeque<Effect>,
     latest: VecDeque<AuditLine>,
     tally: Tally,
+    /// The moment of the start, by the machine's start and by the clock that never jumps.
+    moment: Option<(BootMoment, Instant)>,
 }
 
 /// How many audit lines the snapshot shows.
@@ -132,13 +136,14 @@ impl Engine {
         let mut engine = Self {
             desk: desk::Desk::new(restored.stays),
             intake: intake::Intake::default(),
-            queue: queue::Queue::new(restored.entries, now),
+            queue: queue::Queue::new(restored.entries, restored.moment.as_ref(), now),
             link: link::Link::default(),
             notes: notes::Notes::default(),
             random: fastrand::Rng::with_seed(seed),
             effects: VecDeque::new(),
             latest: restored.latest.into(),
             tally: Tally::default(),
+            moment: restored.moment.map(|moment| (moment, now.mono)),
             policy,
         };
         engine.advance(now);
@@ -258,6 +263,15 @@ impl Engine {
         self.policy = policy;
         self.link.forget(self.queue.asking());
         self.queue.release_all(now);
+    }
+
+    /// A moment, counted from the machine's start.
+    fn boot_moment(&self, at: Instant) -> Option<BootMoment> {
+        let (moment, started) = self.moment.as_ref()?;
+        Some(match at.checked_duration_since(*started) {
+            Some(since) => moment.later(since),
+            None => moment.earlier(started.saturating_duration_since(at)),
+        })
     }
 
     fn tell(&mut self, notice: Notice) {

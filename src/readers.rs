@@ -42,6 +42,7 @@ use crate::domain::{
 };
 
 pub use describe::attributes;
+pub use instance::boot_id;
 pub use look::{Cards, Holds, Look, look};
 
 use board::Board;

@@ -90,6 +90,12 @@ impl Remote {
         self.hidden(self.inner.http.greet().await)
     }
 
+    /// The date in CM's last good answer, and when that came.
+    #[must_use]
+    pub fn last_date(&self) -> Option<(Timestamp, std::time::Instant)> {
+        self.inner.http.last_date()
+    }
+
     /// Gets the credentials that a call would show.
     pub async fn prepare(&self) -> Result<(), CallError> {
         self.hidden(self.inner.http.prepare().await)

@@ -118,6 +118,7 @@ mod tests {
             label: "Desk 3, \"left\"\nby the door".to_owned(),
             role: "desk".to_owned(),
             trigger: Trigger::Removed,
+            boot_moment: None,
             event_count: 1,
             atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
             identity: Identity::new(

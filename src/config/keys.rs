@@ -188,7 +188,7 @@ pub static KEYS: &[Key] = &[
 
     Key::new("outbox.path", Text, Value(r#""/var/lib/cardbridge/outbox.db""#), "The file of the outbox and the audit trail."),
     Key::new("outbox.max_entries", NUMBER, Value("100000"), "How many entries it holds, up to 10000000; further ones are refused, and that is told."),
-    Key::new("outbox.max_age", Text, Value(r#""30d""#), "The age at which a waiting entry is parked as `expired`."),
+    Key::new("outbox.max_age", Text, Value(r#""30d""#), "For how long an entry waits before it is parked as `expired`. Time that surely passed counts: none for which the machine was off, and no jump of the clock."),
     Key::new("outbox.retry_min", Text, Value(r#""1s""#), "The shortest wait between two tries."),
     Key::new("outbox.retry_max", Text, Value(r#""5m""#), "The longest wait between two tries."),
 

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Atr, Candidate, CardKey, CardStatus, Identity, Outcome, ParkReason, PcscdInstance, ReaderName,
-    RecordId, RequestId,
+    Atr, BootMoment, Candidate, CardKey, CardStatus, Identity, Outcome, ParkReason, PcscdInstance,
+    ReaderName, RecordId, RequestId,
 };
 
 /// An entry's number in the outbox; never used twice.
@@ -93,6 +93,9 @@ pub struct Draft {
     pub atr: Atr,
     /// Who the card is.
     pub identity: Identity,
+    /// When it was seen, counted from the machine's start: for how long it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_moment: Option<BootMoment>,
 }
 
 impl Draft {
@@ -262,6 +265,7 @@ mod tests {
             event_count: 1,
             atr: "3b00".parse().unwrap(),
             identity: Identity::new(Family::Gids, Serial::from_bytes(&[1]), first, vec![]),
+            boot_moment: None,
         }
     }
 

@@ -15,7 +15,7 @@ use settling::Departed;
 
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
-    Atr, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
+    Atr, BootMoment, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
     NotIdentifiedReason, PcscdInstance, Place, ReaderAttributes, ReaderName, ReaderRules,
     ReaderView, ServiceView, Stay, Trigger,
 };
@@ -376,7 +376,8 @@ impl Engine {
     fn taken_out(&mut self, presence: Presence, identity: Identity, place: Place, now: Now) {
         if self.policy.rules.listens(Trigger::Removed) {
             let insertion = presence.insertion;
-            let draft = draft(Trigger::Removed, presence, identity, (place, now));
+            let moment = self.boot_moment(now.mono);
+            let draft = draft(Trigger::Removed, presence, identity, (place, now, moment));
             self.take_in(insertion, (draft, None), now.mono, now);
         }
     }
@@ -449,7 +450,9 @@ impl Engine {
         now: Now,
     ) {
         let entry = self.desk.same_stay(&presence, &identity);
-        let draft = draft(Trigger::Inserted, presence.clone(), identity.clone(), (place, seen));
+        let moment = self.boot_moment(seen.mono);
+        let seen_there = (place, seen, moment);
+        let draft = draft(Trigger::Inserted, presence.clone(), identity.clone(), seen_there);
         let insertion = presence.insertion;
         if entry.is_none() {
             self.end_stay(&presence.reader);
@@ -511,7 +514,7 @@ fn draft(
     trigger: Trigger,
     presence: Presence,
     identity: Identity,
-    (place, seen): (Place, Now),
+    (place, seen, boot_moment): (Place, Now, Option<BootMoment>),
 ) -> Draft {
     Draft {
         trigger,
@@ -522,5 +525,6 @@ fn draft(
         event_count: presence.event_count,
         atr: presence.atr,
         identity,
+        boot_moment,
     }
 }

@@ -18,8 +18,8 @@ use self::expiry::Oldest;
 use super::link::millis;
 use super::{Now, Retry};
 use crate::domain::{
-    CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId, OutboxView, Outcome,
-    ParkReason, Settlement, Stage, Trigger,
+    BootMoment, CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId, OutboxView,
+    Outcome, ParkReason, Settlement, Stage, Trigger,
 };
 
 mod completing;
@@ -161,11 +161,17 @@ impl Waiting {
         }
     }
 
-    /// An entry that is known from the disk only: the clock on the wall says how old it is.
-    fn from_disk(entry: Entry, now: Now) -> Self {
+    /// An entry that is known from the disk only. How old it is said to be is what the clock on the
+    /// wall says; for how long it has waited is what surely passed.
+    fn from_disk(entry: Entry, moment: Option<&BootMoment>, now: Now) -> Self {
         let (draft, stage) = (entry.draft, entry.stage.resumed());
         let age = Duration::try_from(now.wall.duration_since(draft.seen_at)).unwrap_or_default();
-        Self::new(draft, stage, now.mono.checked_sub(age).unwrap_or(now.mono), now)
+        let waited = match (moment, &draft.boot_moment) {
+            (Some(moment), Some(seen)) => moment.surely_since(seen),
+            (None, _) | (_, None) => Duration::ZERO,
+        };
+        let before = |by| now.mono.checked_sub(by).unwrap_or(now.mono);
+        Self { since: before(waited), ..Self::new(draft, stage, before(age), now) }
     }
 
     fn settlement(&self, outcome: Outcome, detail: String, now: Now) -> Settlement {
@@ -204,7 +210,7 @@ impl Waiting {
 }
 
 impl Queue {
-    pub(super) fn new(entries: Vec<Entry>, now: Now) -> Self {
+    pub(super) fn new(entries: Vec<Entry>, moment: Option<&BootMoment>, now: Now) -> Self {
         let mut queue = Self {
             waiting: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -220,7 +226,7 @@ impl Queue {
                 queue.parked.insert(id, Parked { entry, claim: None });
                 continue;
             }
-            let mut waiting = Waiting::from_disk(entry, now);
+            let mut waiting = Waiting::from_disk(entry, moment, now);
             waiting.after = newest.insert(waiting.draft.card(), id);
             queue.wait(id, waiting);
         }

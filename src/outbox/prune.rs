@@ -16,10 +16,27 @@ use crate::domain::ChainMark;
 /// How many lines go in one transaction: some ten milliseconds, between which cards are stored.
 pub(super) const BATCH: usize = 500;
 
+/// One run forgets this part of the trail at most.
+const PART: i64 = 10;
+
+/// But this many lines, where the part is smaller.
+const FEW: i64 = 100;
+
+/// Before this no line was written: a clock that says so had not been set.
+const UNSET_BEFORE: &str = "2020";
+
+/// How many lines one run may forget.
+pub(super) fn most(tx: &Transaction<'_>) -> Result<usize, StoreError> {
+    let lost = |damage| StoreError::Lost(Box::new(damage));
+    let (anchor, head) = (chain::end(tx, End::Anchor)?, chain::end(tx, End::Head)?);
+    let lines = head.map_err(lost)?.seq.saturating_sub(anchor.map_err(lost)?.seq);
+    Ok(usize::try_from((lines / PART).max(FEW)).unwrap_or_default())
+}
+
 /// Removes the oldest lines that are older than `keep`, `most` at once, and tells how many.
 ///
-/// How old a line is counts from the newest one where the clock is ahead of that: a clock that
-/// jumps forward makes nothing old.
+/// `now` is a moment that a witness says was reached. How old a line is counts from the newest one where
+/// that is older. A line of a clock that was not set is as old as the next line.
 pub(super) fn batch(
     tx: &Transaction<'_>,
     keep: Duration,
@@ -52,14 +69,19 @@ fn old_lines(
     let mut statement = tx.prepare_cached(sql)?;
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![after, before, most])?;
-    let mut old = Vec::new();
+    let (mut old, mut proven) = (Vec::new(), 0);
     while let Some(found) = rows.next()? {
         if !found.get(3)? {
             break;
         }
         let at: String = found.get(1)?;
+        let is_set = at.as_str() >= UNSET_BEFORE;
         old.push(ChainMark { seq: found.get(0)?, at: at.parse().ok(), hash: found.get(2)? });
+        if is_set {
+            proven = old.len();
+        }
     }
+    old.truncate(proven);
     Ok(old)
 }
 

@@ -185,11 +185,22 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets the oldest audit lines that are older than `keep`, some at a time, and tells how
-    /// many.
-    pub(super) fn prune(&mut self, keep: Duration, now: Timestamp) -> Result<usize, StoreError> {
+    /// How many audit lines may be forgotten at once.
+    pub(super) fn prunable(&mut self) -> Result<usize, StoreError> {
         let tx = begin(&mut self.conn, &self.presence)?;
-        let pruned = prune::batch(&tx, keep, now, prune::BATCH)?;
+        prune::most(&tx)
+    }
+
+    /// Forgets the oldest audit lines that are older than `keep`, so many at most, and tells how
+    /// many.
+    pub(super) fn prune(
+        &mut self,
+        keep: Duration,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<usize, StoreError> {
+        let tx = begin(&mut self.conn, &self.presence)?;
+        let pruned = prune::batch(&tx, keep, now, most)?;
         tx.commit()?;
         self.notes.forget_count();
         Ok(pruned)

@@ -11,6 +11,7 @@ mod mending;
 mod notes;
 mod opening;
 mod presence;
+mod pruning;
 mod queue;
 mod trail;
 
@@ -96,6 +97,7 @@ fn draft(number: u8) -> Draft {
         reader: "HID Omnikey 3121 [CCID Interface] (AB12) 00 00".into(),
         label: "Desk 3, left".to_owned(),
         role: "desk".to_owned(),
+        boot_moment: None,
         event_count: number.into(),
         atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
         identity: Identity::new(

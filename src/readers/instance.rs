@@ -9,7 +9,6 @@
 //! Where any of it cannot be had, nothing is certain, and there is no instance.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -81,14 +80,15 @@ impl Run {
         let mut evidence = self.0.clone();
         evidence.push_str(" usb");
         for (device, number) in usb_devices(Path::new(USB)) {
-            // Writing to a string does not fail.
-            let _ = write!(evidence, " {device}={number}");
+            evidence.extend([" ", &device, "=", &number]);
         }
         PcscdInstance::new(evidence)
     }
 }
 
-fn boot_id() -> Option<String> {
+/// The kernel's id of this boot, where it can be had.
+#[must_use]
+pub fn boot_id() -> Option<String> {
     let from_kernel = fs::read_to_string(BOOT_ID).ok();
     let id = from_kernel.or_else(|| std::env::var(BOOT_ID_VARIABLE).ok())?;
     let id = id.trim();

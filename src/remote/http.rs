@@ -1,6 +1,6 @@
 //! Sends one call and reads its answer: within the deadline, and no more of it than allowed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,6 +40,8 @@ pub(super) struct Caller {
     cookies: Option<Jar>,
     redactor: Arc<Redactor>,
     timeout: Duration,
+    /// The date in the last good answer, and when that came.
+    dated: Mutex<Option<(Timestamp, std::time::Instant)>>,
 }
 
 /// The requests of a list, or what is wrong with what came instead.
@@ -85,6 +87,11 @@ impl Http {
     /// Takes in what is secret already, before anything is sent.
     pub(super) fn learn(&self) {
         self.credentials.learn(&self.caller.redactor);
+    }
+
+    /// The date in the last good answer, and when that came.
+    pub(super) fn last_date(&self) -> Option<(Timestamp, std::time::Instant)> {
+        *self.caller.dated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gets what a call would show, and shows it to nobody.
@@ -213,6 +220,7 @@ impl Caller {
             cookies: None,
             redactor: Arc::clone(clients.redactor()),
             timeout: options.timeout,
+            dated: Mutex::default(),
         })
     }
 
@@ -254,6 +262,10 @@ impl Caller {
         let headers = response.headers();
         if let (Some(cookies), Some(sent)) = (&self.cookies, &sent) {
             cookies.take_from(status, headers, sent);
+        }
+        if let Some(date) = date(headers).filter(|_| response.status().is_success()) {
+            let mut dated = self.dated.lock().unwrap_or_else(PoisonError::into_inner);
+            *dated = Some((date, std::time::Instant::now()));
         }
         let welcome = Welcome::new(status, headers, certificate);
         let retry_after = retry_after(headers, Timestamp::now());

@@ -60,3 +60,74 @@ fn seen_a_day_apart(world: &World) {
     };
     assert_ne!(day(&audit[0]), day(&audit[1]), "{audit:?}");
 }
+
+/// A world whose daemon goes by a file's clock.
+fn clocked(world: WorldBuilder) -> World {
+    // libfaketime is in setpriv too, and shares memory that only its user may open.
+    let world = world.as_own_user().without_daemon().start().unwrap();
+    set_clock(&world, "+0");
+    world
+}
+
+#[test]
+fn a_clock_that_is_a_month_ahead_after_a_restart_expires_no_card_that_waits() {
+    if !Path::new(LIBRARY).exists() {
+        return cardbridge_harness::skipped("libfaketime is missing: no daemon with a set clock");
+    }
+    for (before, after) in [("+0", "+31d"), ("-20000d", "+0"), ("+0", "-20000d")] {
+        let Some(world) = world() else { return };
+        let mut world = clocked(world);
+        set_clock(&world, before);
+        start(&mut world);
+        world.cm.go_away().unwrap();
+        let _card = world.insert(0, GidsCard::seed()).unwrap();
+        let is_queued = || world.daemon_log().contains("Entry queued");
+        world.wait_until("the entry", LONG, is_queued).unwrap();
+        world.kill9_daemon().unwrap();
+        set_clock(&world, after);
+        start(&mut world);
+        let is_open = || world.daemon_log().matches("Outbox opened").count() == 2;
+        world.wait_until("the second start", LONG, is_open).unwrap();
+        world.cm.come_back().unwrap();
+        assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"], "{before}, {after}");
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_clock_that_is_years_ahead_for_one_start_costs_no_line_of_the_audit_trail() {
+    if !Path::new(LIBRARY).exists() {
+        return cardbridge_harness::skipped("libfaketime is missing: no daemon with a set clock");
+    }
+    let Some(world) = world() else { return };
+    let mut world = clocked(world);
+    for (lines, clock) in [(1, "+0"), (2, "+0"), (3, "+500d"), (4, "+500d"), (5, "+0")] {
+        set_clock(&world, clock);
+        start(&mut world);
+        // The first start without CM's word for the day, and then with it.
+        let looked = |told: &str| {
+            let log = world.daemon_log();
+            log.lines()
+                .filter(|line| line.contains("looked through") && line.contains(told))
+                .count()
+        };
+        let before = looked("told=true");
+        world.wait_until("a look", LONG, || looked("told=false") == lines).unwrap();
+        let mut card = world.insert(0, GidsCard::seed()).unwrap();
+        world.wait_for_outcomes(lines, LONG).unwrap();
+        world.wait_until("a look by CM's date", LONG, || looked("told=true") > before).unwrap();
+        card.eject();
+        let is_out = || world.daemon_log().matches("Card removed").count() == lines;
+        world.wait_until("an empty reader", LONG, is_out).unwrap();
+        world.stop_daemon().unwrap();
+        assert_eq!(world.outcomes().unwrap().len(), lines, "none is forgotten");
+    }
+    let years: std::collections::BTreeSet<_> = world
+        .audit()
+        .unwrap()
+        .iter()
+        .map(|line| line["at"].as_str().unwrap().split_once('-').unwrap().0.to_owned())
+        .collect();
+    assert!(years.len() > 1, "the clock was another one: {years:?}");
+    world.finish().unwrap();
+}

@@ -117,7 +117,12 @@ async fn fill(path: PathBuf, entries: usize) {
     let options = Options { path, max_entries: 100_000, station: "desk-3".to_owned(), now };
     let (outbox, _) = outbox::open(options).unwrap();
     for number in 0..entries {
-        let append = Append { draft: draft(number), stage: Stage::Queued, supersedes: Vec::new() };
+        let append = Append {
+            draft: draft(number),
+            stage: Stage::Queued,
+            instance: None,
+            supersedes: Vec::new(),
+        };
         outbox.append(append).await.unwrap();
     }
     outbox.close();
@@ -132,6 +137,7 @@ fn draft(number: usize) -> Draft {
         label: "Reader".to_owned(),
         role: "desk".to_owned(),
         trigger: Trigger::Inserted,
+        boot_moment: None,
         event_count: 1,
         atr: ATR.parse().unwrap(),
         identity: Identity::new(Family::Gids, serial, first, Vec::new()),

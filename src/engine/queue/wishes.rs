@@ -32,7 +32,7 @@ impl Engine {
                 return Err(Refusal::Busy);
             }
             parked.claim = Some(Claim::Wish);
-            let waiting = Waiting::from_disk(parked.entry.clone(), now);
+            let waiting = Waiting::from_disk(parked.entry.clone(), None, now);
             let mut end = waiting.settlement(Outcome::Discarded, why, now);
             end.by = Some(by.to_owned());
             self.effects.push_back(Effect::Settle { entry: id, end });
@@ -73,7 +73,7 @@ impl Engine {
         match result {
             Ok(line) => {
                 let Some(parked) = self.queue.parked.remove(&id) else { return };
-                let mut entry = Waiting::from_disk(parked.entry, now);
+                let mut entry = Waiting::from_disk(parked.entry, None, now);
                 entry.since = now.mono;
                 entry.through_then = self.queue.came_through;
                 self.queue.wait(id, entry);

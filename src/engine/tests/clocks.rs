@@ -114,3 +114,57 @@ fn a_restart_does_not_make_a_waiting_card_younger() {
     world.run(2 * DAY);
     assert_eq!(world.trail(1), ["parked: expired"]);
 }
+
+/// A card that waits for a CM that is away; the station is started again with another clock.
+fn waits_over(change: impl FnOnce(&mut World)) -> World {
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.cm.request(1, RETIRE);
+    world.insert("Left", 1);
+    world.run(HOUR);
+    change(&mut world);
+    world.run(HOUR);
+    world
+}
+
+/// It waits still, and is worked on when CM is back.
+fn still_waits(mut world: World, what: &str) {
+    assert_eq!(world.outcome(1), "none", "{what}: {}", world.story());
+    world.cm.mood = Mood::Fine;
+    world.run(2 * HOUR);
+    assert_eq!(world.cm.status(1), RETIRED, "{what}: {}", world.story());
+}
+
+#[test]
+fn no_jump_of_the_clock_over_a_restart_makes_a_waiting_card_too_old() {
+    for days in [31, 500, -31] {
+        let jumps = |world: &mut World| world.restart_after(|world| set_clock(world, 24 * days));
+        still_waits(waits_over(jumps), &format!("{days} days"));
+    }
+    let without_battery = waits_over(|world| {
+        world.set_wall("1970-01-01T00:00:30Z");
+        world.insert("Right", 2);
+        world.run(HOUR);
+        world.set_wall("2026-03-01T08:00:00Z");
+        world.restart();
+    });
+    assert_eq!(without_battery.outcome(2), "none");
+    still_waits(without_battery, "1970, then the time, then a restart");
+}
+
+#[test]
+fn only_time_since_the_machines_start_surely_passed_after_that() {
+    let off = SignedDuration::from_hours(24 * 400);
+    let mut world = World::new();
+    world.cm.mood = Mood::Away;
+    world.insert("Right", 2);
+    world.run(DAY);
+    world.remove("Right");
+    world.reboot(off);
+    world.run(29 * DAY);
+    world.restart();
+    world.run(HOUR);
+    assert_eq!(world.outcome(1), "none", "{}", world.story());
+    world.run(2 * DAY);
+    assert_eq!(world.trail(1), ["parked: expired"]);
+}

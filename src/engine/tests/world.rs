@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use jiff::SignedDuration;
 
 use crate::domain::{
-    EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified, NotIdentifiedReason,
-    Numbers, ReaderName, ReaderRules, RequestId, Serial, Trigger,
+    BootMoment, EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified,
+    NotIdentifiedReason, Numbers, ReaderName, ReaderRules, RequestId, Serial, Trigger,
 };
 use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Refusal, Restored, Retry, Taken};
 use crate::rules::{AtrMismatch, Pick, Rule, RuleSet};
@@ -86,6 +86,8 @@ pub(in crate::engine) struct World {
     instance: u32,
     /// Whether nobody can tell which one it is.
     pub(in crate::engine) uncertain: bool,
+    /// Which boot of the machine it is, and when that began.
+    boot: (u64, Instant),
     inbox: Vec<(Instant, u64, Event)>,
     posted: u64,
     in_flight: BTreeMap<EntryId, InFlight>,
@@ -180,8 +182,10 @@ impl World {
     pub(in crate::engine) fn seeded(policy: Policy, seed: u64) -> Self {
         let wall = "2026-03-01T08:00:00Z".parse().unwrap();
         let now = Now { mono: Instant::now() + 400 * DAY, wall };
+        let moment = Some(BootMoment { boot: "1".to_owned(), seconds: 0 });
+        let restored = Restored { moment, ..Restored::default() };
         let mut world = Self {
-            engine: Engine::new(policy.clone(), Restored::default(), seed, now),
+            engine: Engine::new(policy.clone(), restored, seed, now),
             policy,
             now,
             started: now,
@@ -198,6 +202,7 @@ impl World {
             counted: 0,
             instance: 0,
             uncertain: false,
+            boot: (1, now.mono),
             last_knock: None,
             cm_before: BTreeSet::new(),
             left_alone_until: None,
@@ -235,7 +240,8 @@ impl World {
         self.lives += 1;
         meanwhile(self);
         self.last_insertion = InsertionId::ZERO;
-        let restored = self.disk.restored();
+        let moment = Some(self.boot_moment());
+        let restored = Restored { moment, ..self.disk.restored() };
         self.engine = Engine::new(self.policy.clone(), restored, self.lives, self.now);
         self.perform_all();
         self.announce();
@@ -246,9 +252,15 @@ impl World {
     pub(in crate::engine) fn reboot(&mut self, wall: SignedDuration) {
         self.restart_after(|world| {
             world.now.mono = world.started.mono.checked_sub(200 * DAY).unwrap();
+            world.boot = (world.boot.0 + 1, world.now.mono);
             world.replace_service();
             world.jump(wall);
         });
+    }
+
+    fn boot_moment(&self) -> BootMoment {
+        let (boot, began) = self.boot;
+        BootMoment { boot: boot.to_string(), seconds: (self.now.mono - began).as_secs() }
     }
 
     /// The clock on the wall is set, or went on while the machine slept; the other one did not.

@@ -247,7 +247,8 @@ async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
     let mut pruned = 0;
     loop {
         let keep = Duration::from_secs(1000);
-        let batch = outbox.worker.submit(move |store| store.prune(keep, at(1_000_000)));
+        let batch =
+            outbox.worker.submit(move |store| store.prune(keep, at(1_000_000), prune::BATCH));
         let batch = answer(batch).await.unwrap();
         pruned += i64::try_from(batch).unwrap();
         // What is on disk now is what a kill leaves behind.

@@ -124,6 +124,7 @@ fn draft(number: u32) -> Draft {
         label: number.to_string(),
         role: "desk".to_owned(),
         trigger: Trigger::Inserted,
+        boot_moment: None,
         event_count: number,
         atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
         identity: Identity::new(Family::Gids, serial, first, Vec::new()),

@@ -49,6 +49,7 @@ impl Disk {
             entries: self.entries.values().cloned().collect(),
             stays: self.stays.values().cloned().collect(),
             latest: self.audit.iter().rev().take(20).cloned().collect(),
+            moment: None,
         }
     }
 

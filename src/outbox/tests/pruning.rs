@@ -1,0 +1,46 @@
+//! How much of the audit trail is forgotten, where a clock may be wrong.
+
+use super::*;
+
+/// The lines that are left.
+async fn left(outbox: &Outbox) -> Vec<Timestamp> {
+    let page = outbox.audit(AuditFilter::default()).await.unwrap();
+    page.lines.iter().map(|line| line.at).collect()
+}
+
+#[tokio::test]
+async fn one_run_forgets_a_tenth_or_a_hundred_lines() {
+    for (lines, runs) in [(250, vec![100, 100, 50, 0]), (1010, vec![101, 100])] {
+        let place = Place::new();
+        let (outbox, _) = place.open();
+        let notes: Vec<_> = (0..lines).map(|number| outbox.note(not_identified(number))).collect();
+        for note in notes {
+            note.await.unwrap();
+        }
+        outbox.note(not_identified(1_000_000)).await.unwrap();
+        for most in runs {
+            let pruned = outbox.prune(Duration::from_hours(24), at(1_000_000)).await.unwrap();
+            assert_eq!(pruned, most, "of {lines}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_line_of_a_clock_that_was_not_set_is_as_old_as_the_next() {
+    const DAY: i64 = 24 * 3600;
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    let unset = -1_700_000_000;
+    for second in [unset, unset + 5, 10 * DAY, unset + 9, 20 * DAY] {
+        outbox.note(not_identified(second)).await.unwrap();
+    }
+    let keep = Duration::from_hours(24 * 15);
+    assert_eq!(outbox.prune(keep, at(20 * DAY)).await.unwrap(), 0);
+    outbox.note(not_identified(26 * DAY)).await.unwrap();
+    assert_eq!(
+        outbox.prune(keep, at(26 * DAY)).await.unwrap(),
+        3,
+        "the fourth is as old as the fifth"
+    );
+    assert!(left(&outbox).await.contains(&at(unset + 9)));
+}

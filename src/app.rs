@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::Settings;
-use crate::control::{self, ActError, Server};
+use crate::config::{ControlSettings, Settings};
+use crate::control::{self, Access, ActError, Groups, Server};
 use crate::domain::{Calls, EntryId};
 use crate::engine::{Engine, Event, Now, Restored};
 use crate::outbox::{self, Outbox};
@@ -64,7 +64,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     report::damaged(&restored.damaged);
     report::mended(restored.mended.as_ref());
     let damage = answer::damage(&restored);
-    let (mut server, requests) = Server::bind(&settings.control.socket)?;
+    let (mut server, requests) = Server::bind(&settings.control.socket, access(&settings).await)?;
     monitoring(&mut server, settings.control.metrics_listen).await;
     let remote = remote(&settings)?;
     let (readers, observations) =
@@ -107,6 +107,12 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     };
     drop(server);
     ended.map(App::stop)
+}
+
+/// Who may do what on the control socket.
+async fn access(settings: &Settings) -> Access {
+    let ControlSettings { view_group, operator_group, .. } = settings.control.clone();
+    Access::look_up(Groups { view: view_group, operator: operator_group }).await
 }
 
 /// Counters are no reason not to work on cards: a port that cannot be had is told, and left.

@@ -1,8 +1,8 @@
 //! The control interface: HTTP/1.1 with JSON on a Unix socket, and its client.
 //!
 //! The server knows no state: it hands each request to the daemon's loop and answers with what
-//! comes back. Who may connect is a matter of the socket's mode and group; who did is told with
-//! every act by the peer's user id. What is counted can also be had on a port of this machine's
+//! comes back. Every user may connect; who may look and who may act follows from the groups that the
+//! kernel knows of the other end. Who acted is told by name and login. What is counted can also be had on a port of this machine's
 //! own, where nothing else can.
 
 use tokio::sync::oneshot;
@@ -10,12 +10,18 @@ use tokio::sync::oneshot;
 use crate::domain::{AuditLine, ChainPiece, EntryId, EntryView, Metrics, Snapshot};
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
+mod access;
 mod client;
 mod exposition;
-mod guard;
+mod gate;
+mod names;
+mod peer;
+mod routes;
 mod server;
 
+pub use access::{Access, Groups};
 pub use client::{Client, ClientError};
+pub use peer::own_user;
 pub use server::{BindError, Server};
 
 /// What somebody asks the daemon for, with the place for the answer.

@@ -143,6 +143,11 @@ fn the_user_has_no_shell_and_owns_the_configuration_by_group_only() {
     let user: Vec<_> =
         users.lines().find(|line| line.starts_with("cardbridge:")).unwrap().split(':').collect();
     assert_eq!(user.last(), Some(&"/usr/sbin/nologin"), "{users}");
+    let groups = fs::read_to_string(place.path().join("etc/group")).unwrap();
+    for group in ["cardbridge-view", "cardbridge-operator"] {
+        let line = groups.lines().find(|line| line.starts_with(&format!("{group}:")));
+        assert!(line.is_some_and(|line| line.ends_with(':')), "without members: {groups}");
+    }
     if !rustix::process::geteuid().is_root() {
         return cardbridge_harness::skipped("owners are given by root only");
     }

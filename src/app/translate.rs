@@ -151,6 +151,8 @@ pub(super) fn keep_until_restart(old: &Settings, new: &mut Settings) -> Vec<&'st
     keep("outbox.path", old.outbox.path != new.outbox.path);
     keep("outbox.max_entries", old.outbox.max_entries != new.outbox.max_entries);
     keep("control.socket", old.control.socket != new.control.socket);
+    keep("control.view_group", old.control.view_group != new.control.view_group);
+    keep("control.operator_group", old.control.operator_group != new.control.operator_group);
     keep("control.metrics_listen", old.control.metrics_listen != new.control.metrics_listen);
     keep("log.level", old.log.level != new.log.level);
     keep("log.format", old.log.format != new.log.format);

@@ -81,7 +81,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
             ClientError::NotRunning(..) | ClientError::Timeout => Exit::Unreachable,
-            ClientError::NotAllowed(_) => Exit::Refused,
+            ClientError::NotAllowed(_) | ClientError::Forbidden(_) => Exit::Refused,
             ClientError::NotFound(_) | ClientError::Refused(_) | ClientError::Protocol(_) => {
                 Exit::Failed
             }

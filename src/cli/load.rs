@@ -48,9 +48,26 @@ fn read_with(
     })
 }
 
+/// The settings for commands that ask the daemon: where the usual configuration is not for this
+/// user's eyes, what the daemon has if its configuration says nothing of the control socket.
+pub(super) fn settings_to_ask(config: Option<&Path>) -> Result<Settings, Failure> {
+    if named(config).is_none() && is_closed(Path::new(DEFAULT)) {
+        return settings_of(&Files { sources: Vec::new(), unread: Vec::new() });
+    }
+    settings_without_cm(config)
+}
+
+/// Whether a file is there, or may be, that this user must not read.
+fn is_closed(file: &Path) -> bool {
+    open(file).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// The settings for commands that do without CM, and so without a configuration.
 pub(super) fn settings_without_cm(config: Option<&Path>) -> Result<Settings, Failure> {
-    let files = Files::gather(config);
+    settings_of(&Files::gather(config))
+}
+
+fn settings_of(files: &Files) -> Result<Settings, Failure> {
     let (environment, host_name) = (environment()?, host_name());
     let inputs = Inputs { without_cm: true, ..files.inputs(&environment, &host_name) };
     let loaded = parse(&inputs);
@@ -80,7 +97,7 @@ fn unusable(file: NamedFile) -> Option<Problem> {
 
 /// CM's numbers as this site has them, for words.
 pub(super) fn numbers(config: Option<&Path>) -> Result<Numbers, Failure> {
-    Ok(settings_without_cm(config)?.rules.numbers)
+    Ok(settings_to_ask(config)?.rules.numbers)
 }
 
 /// What commands about cards need to know, with or without a configuration.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::cards::block_on;
 use super::exit::{Exit, Failure};
-use super::load::settings_without_cm;
+use super::load::settings_to_ask;
 use super::out::Out;
 use super::status::client;
 use super::stopped;
@@ -51,7 +51,7 @@ pub(super) fn warn_of(damaged: &[outbox::Damage]) {
 
 /// The disk of a daemon that does not run, where the configuration tells where it is.
 pub(super) fn stored(config: Option<&Path>) -> Result<Option<outbox::ReadOnly>, Failure> {
-    let settings = settings_without_cm(config)?;
+    let settings = settings_to_ask(config)?;
     let path = &settings.outbox.path;
     if path.symlink_metadata().is_err() {
         return Ok(None);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::cards::block_on;
 use super::exit::{Exit, Failure};
-use super::load::{numbers, settings_without_cm};
+use super::load::{numbers, settings_to_ask};
 use super::out::Out;
 use super::text::{table, time};
 use super::trail;
@@ -16,7 +16,7 @@ use crate::domain::{
 
 /// A way to ask the daemon that this configuration is for.
 pub(super) fn client(config: Option<&Path>) -> Result<Client, Failure> {
-    Ok(Client::new(&settings_without_cm(config)?.control.socket))
+    Ok(Client::new(&settings_to_ask(config)?.control.socket))
 }
 
 pub(super) fn status(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {

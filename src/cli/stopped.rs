@@ -1,6 +1,5 @@
 //! Acts on the entries of a daemon that does not run, in its file and under its lock.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use super::cards::block_on;
 use super::exit::{Exit, Failure};
 use super::load::settings_without_cm;
 use crate::app::outbox_options;
-use crate::control::{Act, ClientError};
+use crate::control::{Act, ClientError, own_user};
 use crate::domain::{AuditLine, Entry, EntryId, Outcome, Settlement, Stage};
 use crate::outbox::{self, OpenError, Outbox, StoreError};
 
@@ -25,7 +24,7 @@ pub(super) fn act(
     if settings.outbox.path.symlink_metadata().is_err() {
         return Err(silent.into());
     }
-    let by = user();
+    let by = own_user();
     outbox::act_as_owner(&settings.outbox.path).map_err(|error| closed(error, &silent))?;
     let (outbox, restored) =
         outbox::open_stopped(outbox_options(&settings)).map_err(|error| closed(error, &silent))?;
@@ -78,10 +77,4 @@ async fn retry(outbox: &Outbox, entry: &Entry, station: &str, by: &str) -> Resul
         }
         Stage::Queued | Stage::Sent(_) | Stage::Completing(_) => Ok(()),
     }
-}
-
-/// Who does it, as the daemon would say it of the other end of its socket.
-fn user() -> String {
-    let process = std::fs::metadata("/proc/self");
-    process.map_or_else(|_| "unknown user".to_owned(), |process| format!("uid {}", process.uid()))
 }

@@ -195,6 +195,8 @@ pub static KEYS: &[Key] = &[
     Key::new("audit.keep", Text, Value(r#""400d""#), "How long the audit trail keeps a line, from 1d to 100years; a line whose entry waits stays."),
 
     Key::new("control.socket", Text, Value(r#""/run/cardbridge/control.sock""#), "The Unix socket of `cardbridge status`, `outbox` and `audit`."),
+    Key::new("control.view_group", Text, Value(r#""cardbridge-view""#), "The group whose members may look at the daemon through the socket."),
+    Key::new("control.operator_group", Text, Value(r#""cardbridge-operator""#), "The group whose members may look, and retry and discard entries."),
     Key::new("control.metrics_listen", Text, Unset, "An address and port of this machine's own at which monitoring gets `/metrics` without the socket.").shown(r#""127.0.0.1:9475""#),
 
     Key::new("log.level", Text, Value(r#""info""#), "What is worth a line: `error`, `warn`, `info`, `debug` or `trace`."),

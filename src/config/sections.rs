@@ -19,7 +19,7 @@ use super::settings::{
 };
 use super::tree::Tree;
 use super::value::{
-    choice, credential, duration, integer, path, quote, socket, switch, text, word,
+    choice, credential, duration, group, integer, path, quote, socket, switch, text, word,
 };
 use crate::domain::Probing;
 use crate::rules::{AtrMismatch, RuleSet};
@@ -63,6 +63,8 @@ pub(super) fn read(
     let outbox = outbox(&mut scope);
     let keep = scope.required("audit.keep", duration(KEEP));
     let socket = apart(&mut scope, &outbox);
+    let view_group = scope.required("control.view_group", group);
+    let operator_group = scope.required("control.operator_group", group);
     let metrics_listen = scope.optional("control.metrics_listen", address::own_port);
     let log = log(&mut scope);
 
@@ -79,7 +81,12 @@ pub(super) fn read(
         rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },
         outbox: outbox?,
         audit: AuditSettings { keep: keep? },
-        control: ControlSettings { socket: socket?, metrics_listen: metrics_listen? },
+        control: ControlSettings {
+            socket: socket?,
+            view_group: view_group?,
+            operator_group: operator_group?,
+            metrics_listen: metrics_listen?,
+        },
         log: log?,
     })
 }

@@ -180,6 +180,10 @@ pub struct AuditSettings {
 pub struct ControlSettings {
     /// Its Unix socket; the path fits into a socket address.
     pub socket: PathBuf,
+    /// The group whose members may look.
+    pub view_group: String,
+    /// The group whose members may look and act.
+    pub operator_group: String,
     /// An address of this machine's own at which monitoring may ask what was counted.
     pub metrics_listen: Option<SocketAddr>,
 }

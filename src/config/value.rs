@@ -66,6 +66,16 @@ pub(super) fn word(value: &Value) -> Result<String, Fault> {
     }
 }
 
+/// The name of a group of this system.
+pub(super) fn group(value: &Value) -> Result<String, Fault> {
+    let name = word(value)?;
+    if name.contains([':', ',', '/', ' ']) {
+        let what = format!("{} is no name of a group", quote(&name));
+        return Err(Fault::new(what, "write it as /etc/group has it"));
+    }
+    Ok(name)
+}
+
 /// `true` or `false`.
 pub(super) fn switch(value: &Value) -> Result<bool, Fault> {
     value.as_bool().ok_or_else(|| wrong_type(value, "true or false", "write true or false"))

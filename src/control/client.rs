@@ -18,6 +18,9 @@ use crate::wire::control::{AuditPage, AuditQuery, Done, Problem, VerifyQuery};
 /// The daemon answers from memory or from its disk: longer than this it does not answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long to wait where so many connect that the socket's queue is full.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(10);
+
 /// No answer is larger: 100,000 entries of half a KiB each.
 const MAX_BODY: usize = 64 << 20;
 
@@ -34,11 +37,14 @@ pub enum ClientError {
     #[error("the daemon does not answer on {}", .0.display())]
     NotRunning(PathBuf, #[source] io::Error),
     /// The socket is there, but not for this user.
-    #[error("no permission for {}: be root or in its group", .0.display())]
+    #[error("no permission for {}: be root, or let this user enter its directory", .0.display())]
     NotAllowed(PathBuf),
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
+    /// This user may not do that.
+    #[error("{0}")]
+    Forbidden(String),
     /// The daemon said no.
     #[error("{0}")]
     Refused(String),
@@ -110,10 +116,27 @@ impl Client {
             return serde_json::from_slice(&body).map_err(protocol);
         }
         let problem: Problem = serde_json::from_slice(&body).map_err(protocol)?;
-        if status == StatusCode::NOT_FOUND {
-            Err(ClientError::NotFound(problem.error))
-        } else {
-            Err(ClientError::Refused(problem.error))
+        Err(match status {
+            StatusCode::NOT_FOUND => ClientError::NotFound(problem.error),
+            StatusCode::FORBIDDEN => ClientError::Forbidden(problem.error),
+            _ => ClientError::Refused(problem.error),
+        })
+    }
+
+    /// A connection, which other users may be about to take the daemon's attention from for a moment.
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Ok(stream) => return Ok(stream),
+                // So many connect that the socket's queue is full (unix(7)).
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(FULL_QUEUE_PAUSE).await;
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(ClientError::NotAllowed(self.socket.clone()));
+                }
+                Err(error) => return Err(ClientError::NotRunning(self.socket.clone(), error)),
+            }
         }
     }
 
@@ -122,13 +145,7 @@ impl Client {
         method: Method,
         path: &str,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                ClientError::NotAllowed(self.socket.clone())
-            } else {
-                ClientError::NotRunning(self.socket.clone(), error)
-            }
-        })?;
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
         let connection = tokio::spawn(connection);

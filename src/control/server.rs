@@ -1,34 +1,46 @@
-//! The server's half: routes, the socket file, and the port for monitoring.
+//! The server's half: the socket file, the port for monitoring, and their connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Json;
-use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path as Segment, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::serve::IncomingStream;
+use axum::Router;
+use axum::http::{StatusCode, uri::Authority};
+use axum::response::IntoResponse;
+use hyper::body::Incoming;
+use hyper::header::HOST;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::guard::Guarded;
-use super::{Act, ActError, AuditError, Request, exposition};
-use crate::domain::{ChainPiece, EntryId, EntryView, Snapshot};
-use crate::wire::control::{AuditPage, AuditQuery, Done, Problem, VerifyQuery};
+use super::Request;
+use super::access::Access;
+use super::gate::{Class, Gate, Place};
+use super::peer::Peer;
+use super::routes::{self, Loop, Trouble};
 
 /// Requests that wait for the daemon's loop: people and monitors ask a few times a second at most.
 const QUEUE: usize = 32;
+
+/// How much of a request's head is read.
+const MAX_HEAD: usize = 16 << 10;
+
+/// How long to wait where the system has no descriptor for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The socket; whoever holds it answers on it.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
     daemon: Loop,
+    gate: Gate,
     task: tokio::task::JoinHandle<()>,
     monitoring: Option<tokio::task::JoinHandle<()>>,
 }
@@ -48,20 +60,21 @@ pub enum BindError {
 }
 
 impl Server {
-    /// Makes the socket, group-accessible (0660), and answers on it. What people ask comes out of
+    /// Makes the socket and answers on it. Every user may connect (0666): who may do what follows
+    /// from what the kernel knows of the other end, see [`Access`]. What people ask comes out of
     /// the receiver.
-    pub fn bind(path: &Path) -> Result<(Self, mpsc::Receiver<Request>), BindError> {
+    pub fn bind(path: &Path, access: Access) -> Result<(Self, mpsc::Receiver<Request>), BindError> {
         let failed = |error| BindError::Socket(path.to_owned(), error);
         remove_stale(path)?;
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
         let (requests, receiver) = mpsc::channel(QUEUE);
-        let daemon = Loop(requests);
-        let task = tokio::spawn(answer(listener, daemon.clone()));
-        Ok((Self { path: path.to_owned(), daemon, task, monitoring: None }, receiver))
+        let (daemon, gate) = (Loop::new(requests), Gate::default());
+        let task = tokio::spawn(answer(listener, daemon.clone(), access, gate.clone()));
+        Ok((Self { path: path.to_owned(), daemon, gate, task, monitoring: None }, receiver))
     }
 
     /// Answers on a port too, with what is counted and nothing else; tells the address.
@@ -69,7 +82,8 @@ impl Server {
         let failed = |error| BindError::Port(address, error);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        self.monitoring = Some(tokio::spawn(monitoring(listener, self.daemon.clone())));
+        let task = monitoring(listener, bound.ip(), self.daemon.clone(), self.gate.clone());
+        self.monitoring = Some(tokio::spawn(task));
         Ok(bound)
     }
 }
@@ -102,161 +116,140 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
-async fn monitoring(listener: TcpListener, daemon: Loop) {
-    let routes = axum::Router::new()
-        .route("/metrics", get(metrics))
-        .fallback(async || Trouble::nothing("only /metrics is here"))
-        .with_state(daemon);
-    if let Err(error) = axum::serve(Guarded::new(listener), routes).await {
-        tracing::error!(%error, "Port for monitoring is lost");
-    }
-}
-
-async fn answer(listener: UnixListener, daemon: Loop) {
-    let routes = axum::Router::new()
-        .route("/metrics", get(metrics))
-        .route("/v1/status", get(status))
-        .route("/v1/outbox", get(outbox))
-        .route("/v1/outbox/{id}", get(entry))
-        .route("/v1/outbox/{id}/retry", post(retry))
-        .route("/v1/outbox/{id}/discard", post(discard))
-        .route("/v1/audit", get(audit))
-        .route("/v1/audit/verify", get(verify))
-        .fallback(async || Trouble::nothing("no such route"))
-        .method_not_allowed_fallback(async || {
-            Trouble(StatusCode::METHOD_NOT_ALLOWED, "no such method here".to_owned())
-        })
-        .with_state(daemon);
-    let service = routes.into_make_service_with_connect_info::<Peer>();
-    if let Err(error) = axum::serve(Guarded::new(listener), service).await {
-        tracing::error!(%error, "Control socket is lost");
-    }
-}
-
-/// Who is on the other end.
-#[derive(Debug, Clone)]
-struct Peer(String);
-
-impl Connected<IncomingStream<'_, Guarded<UnixListener>>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Guarded<UnixListener>>) -> Self {
-        let peer = stream.io().peer_cred();
-        Self(peer.map_or_else(|_| "unknown user".to_owned(), |peer| format!("uid {}", peer.uid())))
-    }
-}
-
-/// The daemon's loop.
-#[derive(Debug, Clone)]
-struct Loop(mpsc::Sender<Request>);
-
-impl Loop {
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<T>) -> Request,
-    ) -> Result<T, Trouble> {
-        let (reply, answer) = oneshot::channel();
-        let stopping = || Trouble(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into());
-        self.0.send(request(reply)).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())
-    }
-
-    async fn entries(&self) -> Result<Vec<EntryView>, Trouble> {
-        self.ask(Request::Entries).await
-    }
-
-    async fn act(self, entry: &str, act: Act, peer: Peer) -> Result<Json<Done>, Trouble> {
-        let entry: EntryId = entry.parse().map_err(|_| Trouble::nothing("no such entry waits"))?;
-        self.ask(|reply| Request::Act { entry, act, by: peer.0, reply }).await??;
-        Ok(Json(Done { done: act.done().to_owned() }))
-    }
-}
-
-async fn status(State(daemon): State<Loop>) -> Result<Json<Snapshot>, Trouble> {
-    Ok(Json(daemon.ask(Request::Snapshot).await?))
-}
-
-async fn metrics(State(daemon): State<Loop>) -> Result<impl IntoResponse, Trouble> {
-    let metrics = daemon.ask(Request::Metrics).await?;
-    Ok(([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], exposition::text(&metrics)))
-}
-
-async fn outbox(State(daemon): State<Loop>) -> Result<Json<Vec<EntryView>>, Trouble> {
-    Ok(Json(daemon.entries().await?))
-}
-
-async fn entry(
-    State(daemon): State<Loop>,
-    Segment(id): Segment<String>,
-) -> Result<Json<EntryView>, Trouble> {
-    let entries = daemon.entries().await?;
-    let found = entries.into_iter().find(|view| view.entry.id.to_string() == id);
-    found.map(Json).ok_or_else(|| Trouble::nothing("no such entry waits"))
-}
-
-async fn retry(
-    State(daemon): State<Loop>,
-    Segment(id): Segment<String>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Result<Json<Done>, Trouble> {
-    daemon.act(&id, Act::Retry, peer).await
-}
-
-async fn discard(
-    State(daemon): State<Loop>,
-    Segment(id): Segment<String>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Result<Json<Done>, Trouble> {
-    daemon.act(&id, Act::Discard, peer).await
-}
-
-async fn audit(
-    State(daemon): State<Loop>,
-    query: Result<Query<AuditQuery>, QueryRejection>,
-) -> Result<Json<AuditPage>, Trouble> {
-    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
-    let (lines, next) = daemon.ask(|reply| Request::Audit(query, reply)).await??;
-    Ok(Json(AuditPage { lines, next }))
-}
-
-async fn verify(
-    State(daemon): State<Loop>,
-    query: Result<Query<VerifyQuery>, QueryRejection>,
-) -> Result<Json<ChainPiece>, Trouble> {
-    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
-    Ok(Json(daemon.ask(|reply| Request::Verify(query, reply)).await??))
-}
-
-/// An answer that is not a success.
-struct Trouble(StatusCode, String);
-
-impl Trouble {
-    fn nothing(what: &str) -> Self {
-        Self(StatusCode::NOT_FOUND, what.to_owned())
-    }
-}
-
-impl From<ActError> for Trouble {
-    fn from(error: ActError) -> Self {
-        let status = match error {
-            ActError::NoSuchEntry => StatusCode::NOT_FOUND,
-            ActError::Busy => StatusCode::CONFLICT,
-            ActError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+async fn answer(listener: UnixListener, daemon: Loop, access: Access, gate: Gate) {
+    let routes = routes::all(daemon, &access);
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+        let Ok(peer) = Peer::of(&stream, &access) else { continue };
+        let class = match peer.role {
+            _ if access.is_trusted(peer.uid) => Class::Trusted,
+            Some(_) => Class::Member,
+            None => Class::Stranger,
         };
-        Self(status, error.to_string())
+        if let Some(place) = gate.admit(class, peer.uid) {
+            let routes = routes.clone();
+            connections.spawn(serve(stream, place, routes, move |request| {
+                request.extensions_mut().insert(peer.clone());
+                true
+            }));
+        }
+        // A flood of connections does not take the loop's turn.
+        tokio::task::yield_now().await;
     }
 }
 
-impl From<AuditError> for Trouble {
-    fn from(error: AuditError) -> Self {
-        let status = match error {
-            AuditError::BadCursor(_) => StatusCode::BAD_REQUEST,
-            AuditError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self(status, error.to_string())
+async fn monitoring(listener: TcpListener, own: IpAddr, daemon: Loop, gate: Gate) {
+    let routes = routes::monitoring(daemon);
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+        if let Some(place) = gate.admit(Class::Port, 0) {
+            let routes = routes.clone();
+            connections.spawn(serve(stream, place, routes, move |request| is_for(request, own)));
+        }
+        tokio::task::yield_now().await;
     }
 }
 
-impl IntoResponse for Trouble {
-    fn into_response(self) -> Response {
-        (self.0, Json(Problem { error: self.1 })).into_response()
+/// A connection that came, unless it is gone again.
+async fn accepted<T>(accepted: io::Result<T>) -> Option<T> {
+    match accepted {
+        Ok(connection) => Some(connection),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+        Err(error) => {
+            tracing::warn!(%error, "Connection cannot be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// Answers the one request of a connection, which `admits` looks at first.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    place: Place,
+    routes: Router,
+    admits: impl Fn(&mut hyper::Request<Incoming>) -> bool,
+) {
+    let place = Arc::new(place);
+    let service = TowerToHyperService::new(routes);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        place.asked();
+        let answer = admits(&mut request).then(|| service.call(request));
+        async {
+            match answer {
+                Some(answer) => answer.await,
+                None => Ok(misdirected().into_response()),
+            }
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.keep_alive(false).half_close(true).max_buf_size(MAX_HEAD);
+    tokio::select! {
+        ended = http.serve_connection(TokioIo::new(stream), service) => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "Connection to the control interface ended early");
+            }
+        }
+        () = place.over() => {}
+    }
+}
+
+fn misdirected() -> Trouble {
+    let what = "the host name of this request is not this machine's: ask for localhost";
+    Trouble(StatusCode::MISDIRECTED_REQUEST, what.to_owned())
+}
+
+/// Whether the request names this machine, by its one Host header and, where the request's target
+/// has one, by that too (RFC 9112, 3.2). A page of another site that had its name point here (DNS
+/// rebinding) names that site.
+fn is_for(request: &hyper::Request<Incoming>, own: IpAddr) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let target = request.uri().authority().map(Authority::as_str);
+    std::iter::once(host.to_str().ok())
+        .chain(target.map(Some))
+        .all(|named| named.is_some_and(|named| is_own_name(named, own)))
+}
+
+fn is_own_name(named: &str, own: IpAddr) -> bool {
+    let Ok(authority) = named.parse::<Authority>() else { return false };
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.is_loopback() || address == own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine_are_loopback_and_the_address_that_is_listened_on() {
+        let own = "127.0.0.9".parse().unwrap();
+        for named in ["localhost", "LOCALHOST:9475", "127.0.0.1", "127.0.0.9:1", "[::1]:9475"] {
+            assert!(is_own_name(named, own), "{named}");
+        }
+        for named in [
+            "",
+            "evil.example",
+            "evil.example:9475",
+            "localhost.evil.example",
+            "localhost@evil.example",
+            "evil@localhost",
+            "127.0.0.1.evil.example",
+            "192.0.2.1",
+            "[2001:db8::1]",
+            "0.0.0.0",
+            "localhost, evil.example",
+        ] {
+            assert!(!is_own_name(named, own), "{named}");
+        }
     }
 }

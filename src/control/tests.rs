@@ -1,5 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,6 +12,11 @@ use crate::domain::{
     Call, Calls, CredentialsView, LinkView, Metrics, OutboxView, Outcome, ParkReason, ServiceView,
     Tally,
 };
+
+/// Nobody but this process's user and root.
+fn own() -> Access {
+    Access::of(None, None, rustix::process::geteuid().as_raw())
+}
 
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -40,7 +46,7 @@ fn snapshot() -> Snapshot {
 
 fn metrics() -> Metrics {
     let mut calls = Calls::default();
-    calls.count(Call::Lookup, None, std::time::Duration::from_millis(1500));
+    calls.count(Call::Lookup, None, Duration::from_millis(1500));
     let mut tally = Tally::default();
     tally.outcomes.insert(Outcome::Parked(ParkReason::Refused), 3);
     let state = Snapshot {
@@ -74,7 +80,7 @@ fn serve(mut requests: Receiver<Request>) {
                 Request::Metrics(reply) => drop(reply.send(metrics())),
                 Request::Entries(reply) => drop(reply.send(vec![])),
                 Request::Act { entry, act, by, reply } => {
-                    assert!(by.starts_with("uid "), "{by}");
+                    assert!(by.ends_with(')') && by.contains(" (uid "), "{by}");
                     let result = match (entry.number(), act) {
                         (1, _) => Ok(()),
                         (2, _) => Err(ActError::Busy),
@@ -109,7 +115,7 @@ async fn raw(path: &Path, request: &[u8]) -> String {
 #[tokio::test]
 async fn the_client_gets_what_the_loop_answers() {
     let (_dir, path) = place();
-    let (_server, requests) = Server::bind(&path).unwrap();
+    let (_server, requests) = Server::bind(&path, own()).unwrap();
     serve(requests);
     let client = Client::new(&path);
     assert_eq!(client.status().await.unwrap(), snapshot());
@@ -128,10 +134,11 @@ async fn the_client_gets_what_the_loop_answers() {
 #[tokio::test]
 async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_there() {
     let (_dir, path) = place();
-    let (mut server, requests) = Server::bind(&path).unwrap();
+    let (mut server, requests) = Server::bind(&path, own()).unwrap();
     let address = server.monitor_on("127.0.0.1:0".parse().unwrap()).await.unwrap();
     serve(requests);
-    let get = |what: &str| format!("GET {what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let get =
+        |what: &str| format!("GET {what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let on_port = async |what: &str| {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream.write_all(get(what).as_bytes()).await.unwrap();
@@ -168,7 +175,7 @@ async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_
 #[tokio::test]
 async fn a_port_that_somebody_has_is_told() {
     let (_dir, path) = place();
-    let (mut server, _requests) = Server::bind(&path).unwrap();
+    let (mut server, _requests) = Server::bind(&path, own()).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let error = server.monitor_on(address).await.unwrap_err();
@@ -178,7 +185,7 @@ async fn a_port_that_somebody_has_is_told() {
 #[tokio::test]
 async fn a_refused_act_says_why() {
     let (_dir, path) = place();
-    let (_server, requests) = Server::bind(&path).unwrap();
+    let (_server, requests) = Server::bind(&path, own()).unwrap();
     serve(requests);
     let client = Client::new(&path);
     let error = client.act(EntryId::new(2), Act::Retry).await.unwrap_err();
@@ -192,11 +199,11 @@ async fn a_refused_act_says_why() {
 #[tokio::test]
 async fn what_is_no_request_harms_nobody() {
     let (_dir, path) = place();
-    let (_server, requests) = Server::bind(&path).unwrap();
+    let (_server, requests) = Server::bind(&path, own()).unwrap();
     serve(requests);
     for garbage in [&b"\0\xff\xfe"[..], b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"] {
         let answer = raw(&path, garbage).await;
-        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 4"), "{garbage:?}: {answer}");
     }
     let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(1 << 20));
     drop(UnixStream::connect(&path).await.unwrap().write_all(long.as_bytes()).await);
@@ -204,10 +211,10 @@ async fn what_is_no_request_harms_nobody() {
 }
 
 #[tokio::test]
-async fn the_socket_is_for_its_owner_and_group_and_goes_with_the_server() {
+async fn socket_is_open_to_every_user_and_goes_with_the_server() {
     let (_dir, path) = place();
-    let (server, _requests) = Server::bind(&path).unwrap();
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    let (server, _requests) = Server::bind(&path, own()).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
     drop(server);
     assert!(!path.exists());
 }
@@ -218,8 +225,8 @@ async fn a_socket_that_a_killed_daemon_left_is_replaced_and_one_that_answers_is_
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "left behind");
-    let (_server, _requests) = Server::bind(&path).unwrap();
-    let second = Server::bind(&path);
+    let (_server, _requests) = Server::bind(&path, own()).unwrap();
+    let second = Server::bind(&path, own());
     assert!(matches!(second, Err(BindError::InUse(_))));
     assert!(path.exists(), "the first goes on");
 }
@@ -229,7 +236,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     let (_dir, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "somebody's").unwrap();
-    assert!(matches!(Server::bind(&path), Err(BindError::Socket(..))));
+    assert!(matches!(Server::bind(&path, own()), Err(BindError::Socket(..))));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
 }
 
@@ -240,14 +247,122 @@ async fn without_a_daemon_the_client_says_so() {
     assert!(matches!(error, ClientError::NotRunning(..)), "{error}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn idle_connections_keep_nobody_out_for_long() {
+#[tokio::test]
+async fn idle_connections_keep_nobody_out() {
     let (_dir, path) = place();
-    let (_server, requests) = Server::bind(&path).unwrap();
+    let (_server, requests) = Server::bind(&path, own()).unwrap();
     serve(requests);
     let mut idle = Vec::new();
-    for _ in 0..100 {
-        idle.push(UnixStream::connect(&path).await.unwrap());
+    for number in 0..300 {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        if number % 2 == 0 {
+            // Half a request is none.
+            drop(stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n").await);
+        }
+        idle.push(stream);
     }
-    assert_eq!(Client::new(&path).status().await.unwrap(), snapshot());
+    let client = Client::new(&path);
+    let asked = std::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(client.status().await.unwrap(), snapshot());
+    }
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    let open = idle.iter_mut().map(async |stream| {
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut byte)).await;
+        usize::from(read.is_err())
+    });
+    let mut held = 0;
+    for open in open {
+        held += open.await;
+    }
+    assert!(held <= 16, "{held} connections are held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_without_a_role_is_told_the_next_step_whatever_is_asked() {
+    let (_dir, path) = place();
+    let nobody = u32::MAX - 1;
+    let (view, operator) = (Some(4_000_000), Some(4_000_001));
+    if !rustix::process::geteuid().is_root() {
+        return cardbridge_harness::skipped("only root connects as another user");
+    }
+    let (_server, requests) = Server::bind(&path, Access::of(view, operator, nobody)).unwrap();
+    serve(requests);
+    std::fs::set_permissions(path.parent().unwrap(), std::fs::Permissions::from_mode(0o755))
+        .unwrap();
+    let ask = |groups: &str, request: &str| {
+        let mut curl = std::process::Command::new("setpriv");
+        let groups = format!("--groups={groups}");
+        curl.args(["--reuid=65534", "--regid=65534", &groups, "curl", "-s", "-i", "--unix-socket"]);
+        curl.arg(&path).args(request.split(' '));
+        let output = curl.output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // Traversable for the other user.
+    std::fs::set_permissions(
+        path.parent().unwrap().parent().unwrap(),
+        std::fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    let (look, act) = ("http://x/v1/status", "-X POST http://x/v1/outbox/1/retry");
+    let cases = [
+        ("65534", look, "403", "add the user to the group lookers"),
+        ("65534", "http://x/metrics", "403", "lookers"),
+        ("65534", "http://x/v1/nothing", "403", "lookers"),
+        ("65534", act, "403", "lookers"),
+        ("4000000", look, "200", "desk-3"),
+        ("4000000", "http://x/v1/nothing", "404", "no such route"),
+        ("4000000", act, "403", "add the user to the group doers"),
+        ("4000001", look, "200", "desk-3"),
+        ("4000001", act, "200", "retried"),
+    ];
+    for (groups, request, status, text) in cases {
+        let answer = tokio::task::block_in_place(|| ask(groups, request));
+        let ok = answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(text);
+        assert!(ok, "{groups} {request}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn port_answers_only_what_names_this_machine() {
+    let (_dir, path) = place();
+    let (mut server, requests) = Server::bind(&path, own()).unwrap();
+    let address = server.monitor_on("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    serve(requests);
+    let ask = async |request: String| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let get = |head: &str| format!("GET {head}\r\nConnection: close\r\n\r\n");
+    for head in [
+        "/metrics HTTP/1.1\r\nHost: localhost".to_owned(),
+        format!("/metrics HTTP/1.1\r\nHost: {address}"),
+        "http://localhost/metrics HTTP/1.1\r\nHost: localhost".to_owned(),
+    ] {
+        let answer = ask(get(&head)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{head}: {answer}");
+    }
+    for head in [
+        "/metrics HTTP/1.1\r\nHost: evil.example",
+        "/metrics HTTP/1.1\r\nHost: evil.example:9475",
+        "/metrics HTTP/1.1\r\nHost: localhost\r\nHost: evil.example",
+        "http://evil.example/metrics HTTP/1.1\r\nHost: localhost",
+        "/metrics HTTP/1.1\r\nX: y",
+        "/metrics HTTP/1.0\r\nX: y",
+    ] {
+        let answer = ask(get(head)).await;
+        assert!(answer.starts_with("HTTP/1") && answer.contains(" 421 "), "{head}: {answer}");
+        assert!(!answer.contains("cardbridge_"), "{head}: {answer}");
+    }
+    // Silent ones keep monitoring out of nothing.
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let answer = ask(get("/metrics HTTP/1.1\r\nHost: localhost")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

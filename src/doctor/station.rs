@@ -120,8 +120,8 @@ fn running(snapshot: &Snapshot) -> Finding {
 /// The daemon does not answer: what is in its file.
 fn stopped(station: Station<'_>, error: &ClientError) -> Finding {
     let step = Step::Outbox;
-    if let ClientError::NotAllowed(_) = error {
-        let remedy = "be root, or join the group cardbridge";
+    if let ClientError::NotAllowed(_) | ClientError::Forbidden(_) = error {
+        let remedy = "be root, or join the group cardbridge-view (`control.view_group`)";
         return Finding::warning(step, error.to_string(), remedy);
     }
     let listing = match outbox::open_read_only(station.outbox) {

@@ -54,6 +54,8 @@ pub(crate) const OWNED: &[(&str, &[&str])] = &[
     ("libloading", &["remote"]),
     ("rusqlite", &["outbox"]),
     ("axum", &["control"]),
+    ("nix", &["control"]),
+    ("libc", &["control"]),
     ("hyper", &["control", "remote"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),

@@ -303,7 +303,11 @@ fn the_audit_trail_is_verified_while_the_daemon_runs_and_when_it_is_stopped() {
 fn by() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
-    format!("uid {}", line.split_whitespace().nth(1).unwrap())
+    let uid = line.split_whitespace().nth(1).unwrap();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let mut users = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let name = users.find(|user| user[2] == uid).map(|user| user[0].to_owned());
+    name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
 }
 
 #[test]

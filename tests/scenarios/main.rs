@@ -28,6 +28,7 @@ mod network;
 mod oauth2;
 mod outages;
 mod removals;
+mod rights;
 mod way;
 
 use std::time::Duration;

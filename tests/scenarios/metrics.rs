@@ -29,7 +29,9 @@ const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
 type Samples = BTreeMap<String, f64>;
 
 fn ask(mut stream: impl std::io::Read + std::io::Write) -> String {
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -1,0 +1,245 @@
+//! What can be asked on the control socket, who may ask it, and what is answered.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Path as Segment, Query, Request as HttpRequest, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router};
+use tokio::sync::{mpsc, oneshot};
+
+use super::access::{Access, Role};
+use super::names::Names;
+use super::peer::Peer;
+use super::{Act, ActError, AuditError, Request, exposition};
+use crate::domain::{ChainPiece, EntryId, EntryView, Snapshot};
+use crate::wire::control::{AuditPage, AuditQuery, Done, Problem, VerifyQuery};
+
+/// What can be asked. One without a role or a handler does not compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Metrics,
+    Status,
+    Outbox,
+    Entry,
+    Retry,
+    Discard,
+    Audit,
+    Verify,
+}
+
+impl Route {
+    const ALL: [Self; 8] = [
+        Self::Metrics,
+        Self::Status,
+        Self::Outbox,
+        Self::Entry,
+        Self::Retry,
+        Self::Discard,
+        Self::Audit,
+        Self::Verify,
+    ];
+
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Metrics => "/metrics",
+            Self::Status => "/v1/status",
+            Self::Outbox => "/v1/outbox",
+            Self::Entry => "/v1/outbox/{id}",
+            Self::Retry => "/v1/outbox/{id}/retry",
+            Self::Discard => "/v1/outbox/{id}/discard",
+            Self::Audit => "/v1/audit",
+            Self::Verify => "/v1/audit/verify",
+        }
+    }
+
+    /// What a user has to be allowed for it.
+    const fn role(self) -> Role {
+        match self {
+            Self::Metrics
+            | Self::Status
+            | Self::Outbox
+            | Self::Entry
+            | Self::Audit
+            | Self::Verify => Role::View,
+            Self::Retry | Self::Discard => Role::Operate,
+        }
+    }
+
+    fn handler(self) -> MethodRouter<Loop> {
+        match self {
+            Self::Metrics => get(metrics),
+            Self::Status => get(status),
+            Self::Outbox => get(outbox),
+            Self::Entry => get(entry),
+            Self::Retry => post(retry),
+            Self::Discard => post(discard),
+            Self::Audit => get(audit),
+            Self::Verify => get(verify),
+        }
+    }
+}
+
+/// All routes of the control socket. Each request has to carry its [`Peer`].
+pub(super) fn all(daemon: Loop, access: &Access) -> Router {
+    let routes = Route::ALL.into_iter().fold(Router::new(), |router, route| {
+        let guard = from_fn_with_state((access.clone(), route.role()), permit);
+        router.route(route.path(), route.handler().layer(guard))
+    });
+    routes
+        .fallback(async || Trouble::nothing("no such route"))
+        .method_not_allowed_fallback(async || {
+            Trouble(StatusCode::METHOD_NOT_ALLOWED, "no such method here".to_owned())
+        })
+        // What is not there is nobody's to know who may not look.
+        .layer(from_fn_with_state((access.clone(), Role::View), permit))
+        .with_state(daemon)
+}
+
+/// What the port for monitoring has.
+pub(super) fn monitoring(daemon: Loop) -> Router {
+    Router::new()
+        .route(Route::Metrics.path(), get(metrics))
+        .fallback(async || Trouble::nothing("only /metrics is here"))
+        .with_state(daemon)
+}
+
+/// Lets a request pass whose user may do that.
+async fn permit(
+    State((access, wanted)): State<(Access, Role)>,
+    Extension(peer): Extension<Peer>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    if peer.role >= Some(wanted) {
+        return next.run(request).await;
+    }
+    tracing::debug!(uid = peer.uid, ?wanted, "Request on the control socket is refused");
+    Trouble(StatusCode::FORBIDDEN, access.refusal(peer.uid, wanted)).into_response()
+}
+
+/// The daemon's loop.
+#[derive(Debug, Clone)]
+pub(super) struct Loop {
+    requests: mpsc::Sender<Request>,
+    names: Names,
+}
+
+impl Loop {
+    pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
+        Self { requests, names: Names::default() }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Trouble> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || Trouble(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into());
+        self.requests.send(request(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    async fn entries(&self) -> Result<Vec<EntryView>, Trouble> {
+        self.ask(Request::Entries).await
+    }
+
+    async fn act(self, entry: &str, act: Act, peer: Peer) -> Result<Json<Done>, Trouble> {
+        let entry: EntryId = entry.parse().map_err(|_| Trouble::nothing("no such entry waits"))?;
+        let by = self.names.describe(peer.uid, peer.login_uid).await;
+        self.ask(|reply| Request::Act { entry, act, by, reply }).await??;
+        Ok(Json(Done { done: act.done().to_owned() }))
+    }
+}
+
+async fn status(State(daemon): State<Loop>) -> Result<Json<Snapshot>, Trouble> {
+    Ok(Json(daemon.ask(Request::Snapshot).await?))
+}
+
+async fn metrics(State(daemon): State<Loop>) -> Result<impl IntoResponse, Trouble> {
+    let metrics = daemon.ask(Request::Metrics).await?;
+    Ok(([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], exposition::text(&metrics)))
+}
+
+async fn outbox(State(daemon): State<Loop>) -> Result<Json<Vec<EntryView>>, Trouble> {
+    Ok(Json(daemon.entries().await?))
+}
+
+async fn entry(
+    State(daemon): State<Loop>,
+    Segment(id): Segment<String>,
+) -> Result<Json<EntryView>, Trouble> {
+    let entries = daemon.entries().await?;
+    let found = entries.into_iter().find(|view| view.entry.id.to_string() == id);
+    found.map(Json).ok_or_else(|| Trouble::nothing("no such entry waits"))
+}
+
+async fn retry(
+    State(daemon): State<Loop>,
+    Segment(id): Segment<String>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Json<Done>, Trouble> {
+    daemon.act(&id, Act::Retry, peer).await
+}
+
+async fn discard(
+    State(daemon): State<Loop>,
+    Segment(id): Segment<String>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Json<Done>, Trouble> {
+    daemon.act(&id, Act::Discard, peer).await
+}
+
+async fn audit(
+    State(daemon): State<Loop>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<AuditPage>, Trouble> {
+    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
+    let (lines, next) = daemon.ask(|reply| Request::Audit(query, reply)).await??;
+    Ok(Json(AuditPage { lines, next }))
+}
+
+async fn verify(
+    State(daemon): State<Loop>,
+    query: Result<Query<VerifyQuery>, QueryRejection>,
+) -> Result<Json<ChainPiece>, Trouble> {
+    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
+    Ok(Json(daemon.ask(|reply| Request::Verify(query, reply)).await??))
+}
+
+/// An answer that is not a success.
+pub(super) struct Trouble(pub(super) StatusCode, pub(super) String);
+
+impl Trouble {
+    fn nothing(what: &str) -> Self {
+        Self(StatusCode::NOT_FOUND, what.to_owned())
+    }
+}
+
+impl From<ActError> for Trouble {
+    fn from(error: ActError) -> Self {
+        let status = match error {
+            ActError::NoSuchEntry => StatusCode::NOT_FOUND,
+            ActError::Busy => StatusCode::CONFLICT,
+            ActError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl From<AuditError> for Trouble {
+    fn from(error: AuditError) -> Self {
+        let status = match error {
+            AuditError::BadCursor(_) => StatusCode::BAD_REQUEST,
+            AuditError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        (self.0, Json(Problem { error: self.1 })).into_response()
+    }
+}

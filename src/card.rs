@@ -51,6 +51,10 @@ pub trait Transmit {
 
     /// The protocol that reader and card agreed on.
     fn protocol(&self) -> Protocol;
+
+    /// The card has said who it is, or a part of that ([`Identity::partial`]). What is sent after the
+    /// whole is for people only, and may fail.
+    fn identified(&mut self, _identity: &Identity) {}
 }
 
 /// Why the way to a card ended, by what is to be done about it.
@@ -115,7 +119,8 @@ pub struct Subject<'a> {
 /// Asks a card who it is, family by family, and what else it says of itself.
 ///
 /// A card that one family recognised without finding an id is still shown to the next families.
-/// What was read into `inventory` counts also where no family recognised the card.
+/// What was read into `inventory` counts also where no family recognised the card. Who the card is
+/// counts from [`Transmit::identified`] on, whatever becomes of the card and the inventory then.
 pub fn identify(
     transport: &mut dyn Transmit,
     subject: Subject<'_>,
@@ -123,37 +128,56 @@ pub fn identify(
 ) -> Result<Identity, ProbeError> {
     let transport = &mut Bounded::new(transport);
     let families = in_order(subject);
+    let mut selected = Vec::new();
     let found = if subject.in_use {
-        look_without_select(transport, &families, inventory)
+        look_without_select(transport, &families, &mut selected)
     } else {
-        look(transport, (&families, subject), inventory)
+        look(transport, (&families, subject), &mut selected)
     };
     let found = match found {
         Err(ProbeError::Interrupted(why)) => return Err(why.into()),
         found => found.and_then(|found| pinned(subject.plan.id_rule, found)),
     };
-    match take_inventory(transport, subject, found.as_ref().ok(), inventory) {
-        // The card is another one, or forgot everything: what was read before does not count.
-        Err(why @ (Interrupted::Removed | Interrupted::Reset | Interrupted::Lost)) => {
-            return Err(why.into());
+    let identity =
+        found.as_ref().map_err(Clone::clone).and_then(|found| found.identity(subject.in_use));
+    if let Ok(identity) = &identity {
+        transport.identified(identity);
+    }
+    match take_inventory(transport, subject, (found.as_ref().ok(), &selected), inventory) {
+        // Nobody knows yet who the card is: asked from the beginning, it may say so.
+        Err(why @ (Interrupted::Removed | Interrupted::Reset | Interrupted::Lost))
+            if identity.is_err() =>
+        {
+            Err(why.into())
         }
         // What is missing is for people only.
-        Err(Interrupted::Deadline | Interrupted::Failed { .. }) | Ok(()) => {}
-    }
-    let Found { family, reading, .. } = found?;
-    let mut candidates = reading.candidates.into_iter();
-    match candidates.next() {
-        Some(first) => Ok(Identity::new(family, reading.serial, first, candidates.collect())),
-        None => Err(ProbeError::NoId { family, what: NOBODYS.to_owned() }),
+        Err(_) | Ok(()) => identity,
     }
 }
 
 /// A card that a family recognised.
+#[derive(Clone)]
 struct Found {
     family: Family,
     reading: Reading,
     /// Whether another application was selected since.
     moved: bool,
+}
+
+impl Found {
+    /// Who the card is, by all that it has to say or by a part. What another program selected hides the
+    /// other applications, so what was read without a SELECT is a part.
+    fn identity(&self, partial: bool) -> Result<Identity, ProbeError> {
+        let Self { family, reading, .. } = self;
+        let mut candidates = reading.candidates.iter().cloned();
+        let Some(first) = candidates.next() else {
+            return Err(ProbeError::NoId { family: *family, what: NOBODYS.to_owned() });
+        };
+        let mut identity =
+            Identity::new(*family, reading.serial.clone(), first, candidates.collect());
+        identity.partial = partial;
+        Ok(identity)
+    }
 }
 
 /// What is wrong with an id that is all zeros, all ones, or the same on every card.
@@ -176,15 +200,15 @@ fn in_order(subject: Subject<'_>) -> Vec<Family> {
 fn look(
     transport: &mut dyn Transmit,
     (families, subject): (&[Family], Subject<'_>),
-    inventory: &mut Inventory,
+    selected: &mut Vec<Family>,
 ) -> Result<Found, ProbeError> {
     let mut tried = Vec::new();
     let mut no_id = None;
     for &family in families {
-        match probe((family, subject.atr), transport, inventory) {
+        match probe((family, subject.atr), transport, selected) {
             Ok(reading) => {
                 let found = Found { family, reading, moved: false };
-                return with_its_twin(transport, (families, subject), found, inventory);
+                return with_its_twin(transport, (families, subject), found, selected);
             }
             Err(Miss::OtherFamily(why)) => tried.push(format!("{family}: {why}")),
             Err(Miss::NoId(what)) => {
@@ -205,7 +229,7 @@ fn with_its_twin(
     transport: &mut dyn Transmit,
     (families, subject): (&[Family], Subject<'_>),
     mut found: Found,
-    inventory: &mut Inventory,
+    selected: &mut Vec<Family>,
 ) -> Result<Found, ProbeError> {
     let twin = match found.family {
         Family::Gids => Family::Piv,
@@ -217,7 +241,13 @@ fn with_its_twin(
     if asked(twin).is_none_or(|place| Some(place) < asked(found.family)) {
         return Ok(found);
     }
-    let mut other = match probe((twin, subject.atr), transport, inventory) {
+    // A card that leaves or hangs now is known by the ids that it gave.
+    if let Ok(identity) =
+        pinned(subject.plan.id_rule, found.clone()).and_then(|found| found.identity(true))
+    {
+        transport.identified(&identity);
+    }
+    let mut other = match probe((twin, subject.atr), transport, selected) {
         Ok(reading) => Found { family: twin, reading, moved: true },
         Err(Miss::Interrupted(why)) => return Err(why.into()),
         Err(Miss::NoId(_)) => return Ok(Found { moved: true, ..found }),
@@ -240,10 +270,10 @@ fn with_its_twin(
 fn look_without_select(
     transport: &mut dyn Transmit,
     families: &[Family],
-    inventory: &mut Inventory,
+    selected: &mut Vec<Family>,
 ) -> Result<Found, ProbeError> {
     for &family in families {
-        match probe_selected(family, transport, inventory) {
+        match probe_selected(family, transport, selected) {
             Ok(reading) => return Ok(Found { family, reading, moved: false }),
             Err(Miss::OtherFamily(_)) => {}
             Err(Miss::NoId(what)) => return Err(ProbeError::NoId { family, what }),
@@ -253,37 +283,45 @@ fn look_without_select(
     Err(ProbeError::InUse)
 }
 
-/// Selects a family's application and reads it.
+/// Selects a family's application and reads it. Notes that it was selected, where the card has it.
 fn probe(
     (family, atr): (Family, &Atr),
     transport: &mut dyn Transmit,
-    inventory: &mut Inventory,
+    selected: &mut Vec<Family>,
 ) -> Result<Reading, Miss> {
     let reading = match family {
         Family::Gids => gids::probe(transport),
         Family::Idprime => idprime::probe(transport, atr),
-        Family::Piv => piv::probe(transport, inventory),
+        Family::Piv => piv::probe(transport),
         Family::Openpgp => openpgp::probe(transport),
         Family::Pkcs15 => pkcs15::probe(transport, atr),
-    }?;
-    particular(reading)
+    };
+    note_selected(family, &reading, selected);
+    particular(reading?)
+}
+
+fn note_selected(family: Family, reading: &Result<Reading, Miss>, selected: &mut Vec<Family>) {
+    if matches!(reading, Ok(_) | Err(Miss::NoId(_))) {
+        selected.push(family);
+    }
 }
 
 /// Reads a family's application, if it is the selected one.
 fn probe_selected(
     family: Family,
     transport: &mut dyn Transmit,
-    inventory: &mut Inventory,
+    selected: &mut Vec<Family>,
 ) -> Result<Reading, Miss> {
     let reading = match family {
         Family::Gids => gids::probe_selected(transport),
-        Family::Piv => piv::probe_selected(transport, inventory),
+        Family::Piv => piv::probe_selected(transport),
         Family::Openpgp => openpgp::probe_selected(transport),
         Family::Idprime | Family::Pkcs15 => {
             Err(Miss::OtherFamily("cannot be told without a SELECT".to_owned()))
         }
-    }?;
-    particular(reading)
+    };
+    note_selected(family, &reading, selected);
+    particular(reading?)
 }
 
 /// A reading that has an id.
@@ -307,20 +345,25 @@ fn pinned(id_rule: Option<IdRule>, mut found: Found) -> Result<Found, ProbeError
     Ok(found)
 }
 
-/// Asks for what people want to know, and selects the application that was identified again, if
-/// another one is selected then: whoever comes next most likely wants that.
+/// Asks for what people want to know, unless the site does not, and selects the application that was
+/// identified again, if another one is selected then: whoever comes next most likely wants that.
 fn take_inventory(
     transport: &mut dyn Transmit,
     subject: Subject<'_>,
-    found: Option<&Found>,
+    (found, selected): (Option<&Found>, &[Family]),
     inventory: &mut Inventory,
 ) -> Result<(), Interrupted> {
-    inventory::of_reader(transport, subject.atr, inventory)?;
+    let wanted = subject.plan.inventory;
+    let mut moved = false;
+    if wanted {
+        inventory::of_reader(transport, subject.atr, inventory)?;
+        moved = inventory::of_piv(transport, selected, inventory)?;
+    }
     if subject.in_use {
         return Ok(());
     }
     let family = found.map(|found| found.family);
-    let moved = inventory::of_card(transport, (subject.atr, family), inventory)?;
+    moved |= wanted && inventory::of_card(transport, (subject.atr, family), inventory)?;
     match found {
         Some(Found { reading: Reading { home: Some(home), .. }, moved: before, .. })
             if moved || *before =>

@@ -165,6 +165,9 @@ impl Engine {
             Event::CardRemoved { reader, insertion, how } => {
                 self.card_removed(&reader, insertion, how, now);
             }
+            Event::Identified { reader, insertion, identity } => {
+                self.told_identity(&reader, insertion, identity, now);
+            }
             Event::Probed { reader, insertion, result } => {
                 self.probed(&reader, insertion, result, now);
             }

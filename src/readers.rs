@@ -22,6 +22,7 @@ mod monitor;
 mod mutes;
 mod probe;
 mod pulse;
+mod socket;
 mod trail;
 mod transport;
 mod trouble;
@@ -142,6 +143,16 @@ pub enum Observation {
     },
     /// Everything that was there when the service came up has been reported.
     Settled,
+    /// A card that is being read has said who it is, or a part of that. [`Self::Probed`] follows once it
+    /// was asked for all, unless it leaves or hangs then.
+    Identified {
+        /// The reader.
+        reader: ReaderName,
+        /// The stay that is being probed.
+        insertion: InsertionId,
+        /// Who the card is, without its inventory.
+        identity: Identity,
+    },
     /// A probe came to its end. Each probe is answered once, unless it was abandoned or a later
     /// probe in the same reader took its place.
     Probed {

@@ -37,6 +37,7 @@ fn call(event: &Event) -> Option<(Call, Option<&CallError>)> {
         | Event::CardPresent(_)
         | Event::CardMute { .. }
         | Event::CardRemoved { .. }
+        | Event::Identified { .. }
         | Event::Probed { .. }
         | Event::Appended { .. }
         | Event::Saved { .. }

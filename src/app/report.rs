@@ -67,6 +67,9 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
         Observation::Removed { reader, insertion, .. } => {
             tracing::info!(%reader, %insertion, "Card removed");
         }
+        Observation::Identified { reader, insertion, .. } => {
+            tracing::debug!(%reader, %insertion, "Card said who it is");
+        }
         Observation::Probed { reader, insertion, result: Ok(identity), .. } => {
             let card = ids.show(identity.first().card_id);
             tracing::info!(%reader, %insertion, family = %identity.family, card, "Card identified");
@@ -120,6 +123,7 @@ pub(super) fn happened(event: &Event, ids: Ids) {
         | Event::CardPresent(_)
         | Event::CardMute { .. }
         | Event::CardRemoved { .. }
+        | Event::Identified { .. }
         | Event::Probed { .. }
         | Event::Reconfigured(_) => {}
     }

@@ -180,6 +180,9 @@ pub(super) fn event(observation: Observation) -> Event {
         Observation::Removed { reader, insertion, how } => {
             Event::CardRemoved { reader, insertion, how }
         }
+        Observation::Identified { reader, insertion, identity } => {
+            Event::Identified { reader, insertion, identity }
+        }
         Observation::Probed { reader, insertion, result, .. } => {
             Event::Probed { reader, insertion, result }
         }

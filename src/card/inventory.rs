@@ -6,6 +6,7 @@ use super::apdu::Command;
 use super::atr::AtrFacts;
 use super::exchange::{ask, go};
 use super::files::Files;
+use super::piv;
 use super::reading::where_given;
 use super::tlv;
 use super::{Interrupted, Transmit};
@@ -42,6 +43,24 @@ pub(super) fn of_reader(
     let uid = uid.filter(|uid| !uid.is_empty()).map(hex::encode);
     inventory.note(Number::ContactlessUid, uid);
     Ok(())
+}
+
+/// What the PIV application says, if the card has one: it is among those that were selected, one after
+/// the other. Tells whether another application is selected now.
+pub(super) fn of_piv(
+    transport: &mut dyn Transmit,
+    selected: &[Family],
+    inventory: &mut Inventory,
+) -> Result<bool, Interrupted> {
+    if !selected.contains(&Family::Piv) {
+        return Ok(false);
+    }
+    let elsewhere = selected.last() != Some(&Family::Piv);
+    if elsewhere {
+        piv::select(transport)?;
+    }
+    inventory.note(Number::PivCcc, piv::ccc(transport)?);
+    Ok(elsewhere)
 }
 
 /// What a card says. Tells whether another application is selected now.

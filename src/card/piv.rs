@@ -5,12 +5,12 @@
 //! minidriver takes, and pins it.
 
 use super::apdu::Command;
-use super::exchange::ask;
+use super::exchange::{ask, go};
 use super::opensc;
 use super::reading::{Id, Miss, Reading, Worth, be, le, where_given};
 use super::tlv::{self, Tlv};
 use super::{Interrupted, Transmit};
-use crate::domain::{IdRule, Inventory, Number, Serial};
+use crate::domain::{IdRule, Serial};
 
 mod fascn;
 
@@ -43,20 +43,22 @@ const DATA: u32 = 0x53;
 const FASCN: u32 = 0x30;
 const GUID: u32 = 0x34;
 
+/// Selects the application again.
+pub(super) fn select(transport: &mut dyn Transmit) -> Result<(), Interrupted> {
+    where_given(go(transport, &Command::select(&AID))).map(drop)
+}
+
 /// The card identifier in the CCC (part 1, table 8).
 const CARD_IDENTIFIER: u32 = 0xF0;
 
 /// Selects the application and reads who the card is.
-pub(super) fn probe(
-    transport: &mut dyn Transmit,
-    inventory: &mut Inventory,
-) -> Result<Reading, Miss> {
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
     let selected = ask(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
     if is_piv(&selected) || has_discovery_object(transport)? {
-        return read(transport, inventory);
+        return read(transport);
     }
     match read_chuid(transport) {
-        Ok(_) => read(transport, inventory),
+        Ok(_) => read(transport),
         Err(Miss::Interrupted(why)) => Err(why.into()),
         Err(Miss::NoId(_) | Miss::OtherFamily(_)) => {
             Err(Miss::OtherFamily("card accepts SELECT, but as another application".into()))
@@ -66,12 +68,9 @@ pub(super) fn probe(
 
 /// Reads who the card is without a SELECT: only the discovery object proves that the application
 /// is there.
-pub(super) fn probe_selected(
-    transport: &mut dyn Transmit,
-    inventory: &mut Inventory,
-) -> Result<Reading, Miss> {
+pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
     if has_discovery_object(transport)? {
-        read(transport, inventory)
+        read(transport)
     } else {
         Err(Miss::OtherFamily("no discovery object where PIV has one".into()))
     }
@@ -94,18 +93,18 @@ fn has_discovery_object(transport: &mut dyn Transmit) -> Result<bool, Interrupte
     Ok(answer.as_ref().is_some_and(names_piv))
 }
 
-fn read(transport: &mut dyn Transmit, inventory: &mut Inventory) -> Result<Reading, Miss> {
-    let chuid = read_chuid(transport);
-    if let Err(Miss::Interrupted(why)) = chuid {
-        return Err(why.into());
-    }
-    let ccc = where_given(ask(transport, &Command::get_data(HERE, CCC)))?;
-    inventory.note(Number::PivCcc, ccc.as_deref().and_then(card_identifier));
-    let chuid = chuid?;
+fn read(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+    let chuid = read_chuid(transport)?;
     let Some(serial) = chuid.serial() else {
         return Err(Miss::NoId("CHUID has neither a FASC-N nor a GUID".into()));
     };
     Ok(Reading::new(Serial::from_bytes(serial), chuid.ids(), Some(Command::select(&AID))))
+}
+
+/// The card identifier in the CCC of the application, which is selected.
+pub(super) fn ccc(transport: &mut dyn Transmit) -> Result<Option<String>, Interrupted> {
+    let answer = where_given(ask(transport, &Command::get_data(HERE, CCC)))?;
+    Ok(answer.as_deref().and_then(card_identifier))
 }
 
 /// The CHUID, or what the card has in place of one.

@@ -8,7 +8,7 @@ use super::exchange::NoAnswer;
 use crate::domain::{Candidate, CardId, IdRule, Serial, Strength, is_placeholder};
 
 /// What a card of a family said.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reading {
     /// The serial for people.
     pub(super) serial: Serial,

@@ -10,7 +10,7 @@ const PIV_SELECT: &str = "00a4040009a0000003080000100000";
 const GUID: &str = "a04f5343731001f9aa6e34537bee6fc1";
 
 fn plan(families: &[Family]) -> Plan {
-    Plan { families: Families::Usual(families.to_vec()), id_rule: None }
+    Plan { families: Families::Usual(families.to_vec()), id_rule: None, inventory: true }
 }
 
 fn ask_as(
@@ -102,17 +102,100 @@ fn an_interruption_ends_the_probe_whatever_families_are_left() {
     }
 }
 
-#[test]
-fn a_card_that_goes_while_it_tells_more_is_not_identified_and_one_that_falls_silent_is() {
-    let run = |why| {
-        let mut card = Script::gids(Protocol::T1).interrupted_after(3, why);
-        identify_as(&mut card, &[Family::Gids])
-    };
-    for why in [Interrupted::Removed, Interrupted::Reset, Interrupted::Lost] {
-        assert_eq!(run(why.clone()), Err(ProbeError::Interrupted(why)));
+/// A card, and what it was taken for at the moment at which it had said who it is.
+struct Witness<'a> {
+    card: &'a mut dyn Transmit,
+    told: Vec<Identity>,
+}
+
+impl Transmit for Witness<'_> {
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+        self.card.transmit(command)
     }
-    assert!(run(Interrupted::Deadline).is_ok());
-    assert!(run(Interrupted::Failed { what: "broken".to_owned() }).is_ok());
+
+    fn protocol(&self) -> Protocol {
+        self.card.protocol()
+    }
+
+    fn identified(&mut self, identity: &Identity) {
+        self.told.push(identity.clone());
+    }
+}
+
+const INTERRUPTIONS: [Interrupted; 4] =
+    [Interrupted::Removed, Interrupted::Reset, Interrupted::Lost, Interrupted::Deadline];
+
+/// Cards of each kind whose inventory takes commands: how many belong to the id.
+#[test]
+fn a_card_that_goes_or_falls_silent_once_its_ids_are_read_is_identified() {
+    let gids = |n, why| Script::gids(Protocol::T1).interrupted_after(n, why);
+    let piv = |n, why| with_piv(Script::new(Protocol::T1)).interrupted_after(n, why);
+    let both = |n, why| with_piv(Script::gids(Protocol::T1)).interrupted_after(n, why);
+    for why in INTERRUPTIONS {
+        for (mut card, families, ids) in [
+            (gids(3, why.clone()), vec![Family::Gids], 2),
+            (piv(2, why.clone()), vec![Family::Piv], 3),
+            (piv(3, why.clone()), vec![Family::Piv], 3),
+            (both(5, why.clone()), vec![Family::Gids, Family::Piv], 5),
+            (both(6, why.clone()), vec![Family::Gids, Family::Piv], 5),
+        ] {
+            let mut witness = Witness { card: &mut card, told: Vec::new() };
+            let identity = identify_as(&mut witness, &families).unwrap();
+            assert_eq!(identity.candidates().count(), ids, "{families:?} {why:?}");
+            assert_eq!(witness.told.last(), Some(&identity), "{families:?} {why:?}");
+        }
+        let mut half = both(3, why.clone());
+        let mut witness = Witness { card: &mut half, told: Vec::new() };
+        assert_eq!(
+            identify_as(&mut witness, &[Family::Gids, Family::Piv]),
+            Err(why.clone().into()),
+            "asked again, it may say all"
+        );
+        let told: Vec<_> = witness.told.iter().map(|told| (told.family, told.partial)).collect();
+        assert_eq!(told, [(Family::Gids, true)], "what it said counts until then");
+        let mut early = gids(2, why.clone());
+        let mut witness = Witness { card: &mut early, told: Vec::new() };
+        assert_eq!(identify_as(&mut witness, &[Family::Gids]), Err(why.into()));
+        assert_eq!(witness.told, []);
+    }
+}
+
+#[test]
+fn a_card_that_nobody_knows_and_that_was_reset_is_asked_again() {
+    for why in [Interrupted::Removed, Interrupted::Reset, Interrupted::Lost] {
+        let mut card = Script::new(Protocol::T1).interrupted_after(1, why.clone());
+        assert_eq!(identify_as(&mut card, &[Family::Gids]), Err(why.into()));
+    }
+}
+
+#[test]
+fn a_card_is_not_asked_for_an_inventory_that_the_site_does_not_want() {
+    let run = |inventory, families: &[Family]| {
+        let mut card =
+            with_piv(Script::gids(Protocol::T1)).on("00a4040008a00000015100000000", "9000");
+        let plan = Plan { inventory, ..plan(families) };
+        let (identity, _) = ask_as(&mut card, &plan, false);
+        (identity.unwrap().candidates().cloned().collect::<Vec<_>>(), card.sent().to_vec())
+    };
+    for families in [&[Family::Gids][..], &[Family::Piv], &[Family::Gids, Family::Piv]] {
+        let (ids, sent) = run(false, families);
+        let (same_ids, more) = run(true, families);
+        assert_eq!(ids, same_ids);
+        assert!(sent.len() < more.len(), "{sent:?}");
+        for command in ["00cb3fff055c035fc10700", "00a4040008a00000015100000000"] {
+            assert!(!sent.iter().any(|sent| sent == command), "{sent:?}");
+        }
+    }
+    let (_, sent) = run(false, &[Family::Gids, Family::Piv]);
+    assert_eq!(sent.last().unwrap(), "00a4040009a0000003974254465900", "it is as it was found");
+}
+
+#[test]
+fn an_identity_that_was_read_beside_another_program_is_partial() {
+    for in_use in [false, true] {
+        let (identity, _) = ask_as(&mut Script::gids(Protocol::T1), &plan(&Family::ALL), in_use);
+        assert_eq!(identity.unwrap().partial, in_use);
+    }
 }
 
 #[test]
@@ -164,7 +247,7 @@ fn what_a_card_of_two_families_is_called_does_not_depend_on_its_atr() {
 fn a_pinned_rule_leaves_its_candidate_and_no_other() {
     let run = |families: Families, rule| {
         let mut card = with_piv(Script::gids(Protocol::T1));
-        let plan = Plan { families, id_rule: Some(rule) };
+        let plan = Plan { families, id_rule: Some(rule), inventory: true };
         ask_as(&mut card, &plan, false).0
     };
     let identity = run(Families::Pinned(vec![Family::Piv]), IdRule::PivGuidBe).unwrap();

@@ -108,21 +108,32 @@ pub(super) async fn read_card(desk: &Desk, wanted: Option<&str>) -> Result<Card,
         return Ok(Card { reader, atr: Some(atr), result: Err(why), exchanges: Vec::new() });
     }
     watch.probe(&reader, insertion, &atr);
-    let read = async {
-        loop {
-            if let Observation::Probed { insertion: read, result, exchanges, .. } =
-                watch.next().await?
-                && read == insertion
-            {
-                return Ok::<_, Failure>((result, exchanges));
-            }
-        }
-    };
+    let mut known = None;
+    let read = read_result(&mut watch, insertion, &mut known);
     let (result, exchanges) = match tokio::time::timeout(PROBE_DEADLINE, read).await {
         Ok(read) => read?,
-        Err(_) => (Err(too_slow()), watch.abandon(&reader)),
+        Err(_) => (known.ok_or_else(too_slow), watch.abandon(&reader)),
     };
     Ok(Card { reader, atr: Some(atr), result, exchanges })
+}
+
+/// How the reading of a card ends; `known` is who the card is, as soon as it has said so.
+async fn read_result(
+    watch: &mut Watch,
+    insertion: InsertionId,
+    known: &mut Option<Identity>,
+) -> Result<(Result<Identity, NotIdentified>, Vec<Exchange>), Failure> {
+    loop {
+        match watch.next().await? {
+            Observation::Identified { insertion: read, identity, .. } if read == insertion => {
+                *known = Some(identity);
+            }
+            Observation::Probed { insertion: read, result, exchanges, .. } if read == insertion => {
+                return Ok((result, exchanges));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A card that took longer than any that answers at all.
@@ -152,8 +163,10 @@ async fn first_look(watch: &mut Watch) -> Result<BTreeMap<ReaderName, Option<Fou
             }
             Observation::ServiceDown { reason } => return Err(unreachable(&reason)),
             Observation::Settled => return Ok(readers),
-            Observation::ServiceUp | Observation::Described { .. } | Observation::Probed { .. } => {
-            }
+            Observation::ServiceUp
+            | Observation::Described { .. }
+            | Observation::Identified { .. }
+            | Observation::Probed { .. } => {}
         }
     }
 }

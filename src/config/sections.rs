@@ -55,6 +55,7 @@ pub(super) fn read(
     let station = station(&mut scope);
     let cm = cm(&mut scope, without_cm);
     let families = scope.required_list("cards.families", cards::family);
+    let inventory = scope.required("cards.inventory", switch);
     let skip_atr = scope.list_or_empty("cards.skip_atr", cards::atr_pattern);
     let atr_mismatch = scope.required(
         "cards.atr_mismatch",
@@ -75,7 +76,7 @@ pub(super) fn read(
     Ok(Settings {
         station: station?,
         cm: cm?,
-        probing: Probing { families: families?, cards: cards? },
+        probing: Probing { families: families?, cards: cards?, inventory: inventory? },
         skip_atr: skip_atr?.unwrap_or_default(),
         readers: readers?,
         rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },

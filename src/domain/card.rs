@@ -240,6 +240,8 @@ pub struct Identity {
     pub serial: Serial,
     /// What else the card says of itself, for people too.
     pub inventory: Inventory,
+    /// Whether another program used the card, so that it could not be read in full.
+    pub partial: bool,
     first: Candidate,
     rest: Vec<Candidate>,
 }
@@ -252,13 +254,15 @@ struct IdentityForm {
     candidates: Vec<Candidate>,
     #[serde(default, skip_serializing_if = "Inventory::is_empty")]
     inventory: Inventory,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
 }
 
 impl From<Identity> for IdentityForm {
     fn from(identity: Identity) -> Self {
         let candidates = identity.candidates().cloned().collect();
-        let Identity { family, serial, inventory, .. } = identity;
-        Self { family, serial, candidates, inventory }
+        let Identity { family, serial, inventory, partial, .. } = identity;
+        Self { family, serial, candidates, inventory, partial }
     }
 }
 
@@ -269,7 +273,7 @@ impl TryFrom<IdentityForm> for Identity {
         let mut candidates = form.candidates.into_iter();
         let first = candidates.next().ok_or("an identity without candidates")?;
         let identity = Self::new(form.family, form.serial, first, candidates.collect());
-        Ok(identity.with_inventory(form.inventory))
+        Ok(Self { partial: form.partial, ..identity.with_inventory(form.inventory) })
     }
 }
 
@@ -277,7 +281,7 @@ impl Identity {
     /// An identity of `first` and whatever else the card may be known as.
     #[must_use]
     pub fn new(family: Family, serial: Serial, first: Candidate, rest: Vec<Candidate>) -> Self {
-        Self { family, serial, inventory: Inventory::default(), first, rest }
+        Self { family, serial, inventory: Inventory::default(), partial: false, first, rest }
     }
 
     /// The same identity, with what else the card says of itself.

@@ -20,6 +20,8 @@ pub struct Probing {
     pub families: Vec<Family>,
     /// Every `[[card]]`, in file order; the first that matches wins.
     pub cards: Vec<CardRule>,
+    /// Whether a card is asked for its inventory, once it is known who it is.
+    pub inventory: bool,
 }
 
 /// How one card is asked who it is.
@@ -29,6 +31,8 @@ pub struct Plan {
     pub families: Families,
     /// The one rule whose id counts, where the site has pinned one.
     pub id_rule: Option<IdRule>,
+    /// Whether it is asked for its inventory.
+    pub inventory: bool,
 }
 
 /// The families that a card is asked for, in this order.
@@ -43,7 +47,7 @@ pub enum Families {
 impl Default for Probing {
     /// Every family, and no card that is known better.
     fn default() -> Self {
-        Self { families: Family::ALL.to_vec(), cards: Vec::new() }
+        Self { families: Family::ALL.to_vec(), cards: Vec::new(), inventory: true }
     }
 }
 
@@ -61,7 +65,7 @@ impl Probing {
             .or_else(|| id_rule.map(|rule| vec![rule.family()]));
         let families =
             pinned.map_or_else(|| Families::Usual(self.families.clone()), Families::Pinned);
-        Plan { families, id_rule }
+        Plan { families, id_rule, inventory: self.inventory }
     }
 }
 
@@ -79,7 +83,7 @@ mod tests {
             rule("3b00??", None, Some(IdRule::PivGuidBe)),
             rule("3b????", Some(vec![Family::Openpgp, Family::Piv]), None),
         ];
-        let probing = Probing { families: vec![Family::Gids], cards };
+        let probing = Probing { families: vec![Family::Gids], cards, inventory: true };
         let plan = |atr: &str| probing.plan(&atr.parse().unwrap());
         assert_eq!(plan("3b00aa").families, Families::Pinned(vec![Family::Piv]));
         assert_eq!(plan("3b00aa").id_rule, Some(IdRule::PivGuidBe));

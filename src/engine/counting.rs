@@ -24,6 +24,7 @@ impl Engine {
             | Event::Attached { .. }
             | Event::Detached { .. }
             | Event::Described { .. }
+            | Event::Identified { .. }
             | Event::Probed { .. }
             | Event::Appended { .. }
             | Event::LookedUp { .. }

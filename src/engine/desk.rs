@@ -2,6 +2,7 @@
 
 mod attributes;
 mod busy;
+mod reading;
 mod settling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,10 +55,12 @@ enum Card {
         presence: Presence,
         seen: Now,
     },
+    /// `known` is who it is, once it has said so; its inventory may follow.
     Reading {
         presence: Presence,
         seen: Now,
         deadline: Instant,
+        known: Option<Box<Identity>>,
     },
     /// `stay` is the insertion that the stay began with.
     Identified {
@@ -213,6 +216,9 @@ impl Engine {
                 format!("the PC/SC service went away: {reason}"),
             )
         };
+        for reader in self.desk.readers_where(|_| true) {
+            self.end_reading(&reader, now);
+        }
         self.let_go_all(Departure::Unclear);
         for (reader, slot) in std::mem::take(&mut self.desk.readers) {
             let told = slot.card.insertion().is_some_and(|card| slot.told_busy(card).is_some());
@@ -264,6 +270,7 @@ impl Engine {
     }
 
     pub(super) fn detached(&mut self, reader: &ReaderName, now: Now) {
+        self.end_reading(reader, now);
         self.empty(reader, Departure::Unclear, now);
         self.let_go(reader, Departure::Unclear);
         self.desk.readers.remove(reader);
@@ -297,13 +304,14 @@ impl Engine {
             insertion: presence.insertion,
             atr: presence.atr.clone(),
         });
-        slot.card = Card::Reading { presence, seen, deadline };
+        slot.card = Card::Reading { presence, seen, deadline, known: None };
     }
 
     /// A card that comes where another is was swapped for that between two looks.
     fn make_room(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
         let held = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
         if held.is_some_and(|held| held != insertion) {
+            self.end_reading(reader, now);
             self.empty(reader, Departure::Taken, now);
         }
     }
@@ -333,6 +341,9 @@ impl Engine {
         now: Now,
     ) {
         let current = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
+        if current == Some(insertion) {
+            self.end_reading(reader, now);
+        }
         if current == Some(insertion) && !self.depart(reader, how, now) {
             self.empty(reader, how, now);
         }
@@ -400,9 +411,9 @@ impl Engine {
             self.tally.stale_answers += 1;
             return;
         };
-        let (presence, seen) = match &slot.card {
-            Card::Reading { presence, seen, .. } if presence.insertion == insertion => {
-                (presence.clone(), *seen)
+        let (presence, seen, known) = match &mut slot.card {
+            Card::Reading { presence, seen, known, .. } if presence.insertion == insertion => {
+                (presence.clone(), *seen, known.take())
             }
             Card::None
             | Card::Mute { .. }
@@ -415,6 +426,7 @@ impl Engine {
             }
         };
         let place = slot.place.clone();
+        let result = result.or_else(|why| known.map(|known| *known).ok_or(why));
         self.count_probe(&result);
         match result {
             Ok(identity) => {
@@ -464,37 +476,6 @@ impl Engine {
         match entry {
             Some(entry) => self.desk.entered(insertion, (&draft, instance), entry),
             None => self.take_in(insertion, (draft, instance), seen.mono, now),
-        }
-    }
-
-    /// Gives up on cards that were not read in time.
-    pub(super) fn abandon_slow_probes(&mut self, now: Now) {
-        let slow: Vec<_> = self
-            .desk
-            .readers
-            .iter()
-            .filter_map(|(reader, slot)| match &slot.card {
-                Card::Reading { presence, deadline, .. } if *deadline <= now.mono => {
-                    Some((reader.clone(), presence.insertion))
-                }
-                Card::Reading { .. }
-                | Card::None
-                | Card::Waiting { .. }
-                | Card::Mute { .. }
-                | Card::Identified { .. }
-                | Card::NotIdentified { .. } => None,
-            })
-            .collect();
-        for (reader, insertion) in slow {
-            self.effects.push_back(Effect::AbandonProbe { reader: reader.clone() });
-            let why = NotIdentified::new(
-                NotIdentifiedReason::Timeout,
-                format!(
-                    "the card was not read within {} s: take it out and put it in again",
-                    self.policy.probe_deadline.as_secs()
-                ),
-            );
-            self.probed(&reader, insertion, Err(why), now);
         }
     }
 

@@ -56,6 +56,15 @@ pub enum Event {
         /// Whether it was taken out, as far as that can be told.
         how: Departure,
     },
+    /// A card that is being read has said who it is; its inventory may follow.
+    Identified {
+        /// Where.
+        reader: ReaderName,
+        /// Which stay.
+        insertion: InsertionId,
+        /// Who it is.
+        identity: Identity,
+    },
     /// A card was read.
     Probed {
         /// Where.

@@ -8,6 +8,7 @@ mod completing;
 mod counting;
 mod crashes;
 mod described;
+mod identified;
 mod knocks;
 mod notes;
 mod outages;

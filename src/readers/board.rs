@@ -39,6 +39,7 @@ impl Board {
             | Observation::Described { .. }
             | Observation::Mute { .. }
             | Observation::Settled
+            | Observation::Identified { .. }
             | Observation::Probed { .. } => {}
         }
     }

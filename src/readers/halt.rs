@@ -1,7 +1,10 @@
 //! A flag that goes up once, and that threads can sleep on. It knows nothing of what is halted.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// Tells a thread to end. Clones are the same flag.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +14,19 @@ pub(super) struct Halt(Arc<Flag>);
 struct Flag {
     up: Mutex<bool>,
     went_up: Condvar,
+    /// Readable once the flag is up; made for whoever waits for another descriptor as well.
+    signal: OnceLock<Option<OwnedFd>>,
+}
+
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// The flag is up.
+    Halted,
+    /// The other descriptor is readable.
+    Other,
+    /// Nothing happened in time.
+    Late,
 }
 
 impl Halt {
@@ -18,6 +34,10 @@ impl Halt {
     pub(super) fn call(&self) {
         *self.0.up.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.went_up.notify_all();
+        if let Some(Some(signal)) = self.0.signal.get() {
+            // It fails only when it is full, and so readable.
+            let _full = rustix::io::write(signal, &1_u64.to_ne_bytes());
+        }
     }
 
     /// Whether the flag is up.
@@ -34,6 +54,30 @@ impl Halt {
             .wait_timeout_while(up, patience, |up| !*up)
             .unwrap_or_else(PoisonError::into_inner);
         *up
+    }
+
+    /// Waits for as long, until the flag goes up, or until another descriptor is readable.
+    pub(super) fn wait_or(&self, other: impl AsFd, patience: Duration) -> Woken {
+        let make = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok();
+        let signal = self.0.signal.get_or_init(make);
+        // A call before the signal was made has put the flag up; one after it is signalled.
+        if self.is_called() {
+            return Woken::Halted;
+        }
+        let timeout = Timespec::try_from(patience).ok();
+        let Some((signal, timeout)) = signal.as_ref().zip(timeout) else {
+            return if self.wait(patience) { Woken::Halted } else { Woken::Late };
+        };
+        let mut both = [PollFd::new(signal, PollFlags::IN), PollFd::new(&other, PollFlags::IN)];
+        // An interrupted wait is a short one: whoever waits looks at the clock.
+        let ready = poll(&mut both, Some(&timeout)).unwrap_or(0);
+        let [_, other] = both;
+        match ready {
+            _ if self.is_called() => Woken::Halted,
+            0 => Woken::Late,
+            _ if other.revents().is_empty() => Woken::Late,
+            _ => Woken::Other,
+        }
     }
 }
 

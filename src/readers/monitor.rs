@@ -14,11 +14,12 @@ use super::Observation;
 use super::board::Board;
 use super::diff::{Occupant, Table};
 use super::errors::Errors;
-use super::halt::Halt;
+use super::halt::{Halt, Woken};
 use super::instance::Run;
 use super::link::Link;
 use super::mutes::Mutes;
 use super::pulse::Pulse;
+use super::socket::{self, Watch};
 use super::trouble::{CUT_AT_FIRST, is_lost, is_out_of_step, on_service};
 use super::wait::{Doorbell, Ring, Seen, first_look, list, look};
 use super::worker::Worker;
@@ -32,6 +33,11 @@ const WATCHFUL: Duration = Duration::from_secs(2);
 /// mute card in each.
 const UNWIRED: Duration = Duration::from_millis(200);
 
+/// For how long a pcscd that just came finds its readers, and how long a wait may take meanwhile: a
+/// reader that comes between list and wait rings only on a pcscd from 2.3 on.
+const FINDING: Duration = Duration::from_secs(3);
+const WHILE_FINDING: Duration = Duration::from_millis(200);
+
 /// How long a wait may take otherwise. Each turn costs some four context switches, so this is what
 /// an idle daemon consumes; what it bounds is only how late a reader is seen that came in the
 /// fraction of a millisecond between list and wait, on a pcscd before 2.3.
@@ -43,6 +49,9 @@ pub(super) const HANGS: Duration = Duration::from_secs(20);
 
 /// Pauses between attempts to reach pcscd.
 const RECONNECT: Growth = Growth { first: Duration::from_millis(50), most: Duration::from_secs(2) };
+
+/// Pauses after its socket appeared: it may take a moment to listen there.
+const APPEARED: Growth = Growth { first: Duration::from_millis(2), most: Duration::from_secs(2) };
 
 /// A connection that lasted for this long worked; the next one is tried for without delay.
 const STEADY: Duration = Duration::from_millis(100);
@@ -138,9 +147,23 @@ impl Monitor {
             }
             let reason = on_service(self.errors.count(error));
             let reason = if cuts < UNPROVEN { reason } else { CUT_AT_FIRST.to_owned() };
-            if self.tell_down(error, reason).is_err() || self.halt.wait(pauses.next()) {
+            if self.tell_down(error, reason).is_err() {
                 break;
             }
+            match self.wait_for_pcscd(pauses.next()) {
+                Woken::Halted => break,
+                Woken::Other => pauses = APPEARED.start(),
+                Woken::Late => {}
+            }
+        }
+    }
+
+    /// Waits before the next try, but no longer than until pcscd's socket appears.
+    fn wait_for_pcscd(&self, patience: Duration) -> Woken {
+        let late = |halted| if halted { Woken::Halted } else { Woken::Late };
+        match Watch::begin(&socket::path()) {
+            Some(watch) => watch.wait(&self.halt, patience),
+            None => late(self.halt.wait(patience)),
         }
     }
 
@@ -200,6 +223,7 @@ impl Monitor {
 struct Session<'a> {
     monitor: &'a mut Monitor,
     link: &'a Link,
+    began: Instant,
     doorbell: Doorbell,
     /// How the last wait ended.
     ring: Ring,
@@ -216,6 +240,7 @@ impl<'a> Session<'a> {
         Self {
             monitor,
             link,
+            began: Instant::now(),
             doorbell: Doorbell::new(),
             ring: Ring::Quiet,
             pauses: SPINNING.start(),
@@ -265,8 +290,7 @@ impl<'a> Session<'a> {
         }
 
         let answering = self.leave_mutes(seen);
-        let restless = changed || self.monitor.table.has_blind_spot();
-        let patience = if restless { WATCHFUL } else { CALM };
+        let patience = self.patience(changed);
         self.ring =
             self.doorbell.wait(self.link, answering.iter(), patience).map_err(Stop::Lost)?;
         if self.ring == Ring::Unwired {
@@ -284,6 +308,16 @@ impl<'a> Session<'a> {
         let seen = first_look(self.link, readers)?;
         self.has_looked = true;
         Ok(seen)
+    }
+
+    fn patience(&self, changed: bool) -> Duration {
+        if self.began.elapsed() < FINDING {
+            WHILE_FINDING
+        } else if changed || self.monitor.table.has_blind_spot() {
+            WATCHFUL
+        } else {
+            CALM
+        }
     }
 
     /// Sleeps a little, and a little longer each time until something happens.

@@ -112,7 +112,7 @@ impl From<Interrupted> for Setback {
 impl Probe {
     /// Probes the card and reports, unless told to end meanwhile.
     pub(super) fn run(self, halt: &Halt, observations: &UnboundedSender<Observation>) {
-        let result = self.identify(halt);
+        let result = self.identify(halt, observations);
         if halt.is_called() {
             return;
         }
@@ -124,12 +124,12 @@ impl Probe {
         }
     }
 
-    fn identify(&self, halt: &Halt) -> Verdict {
+    fn identify(&self, halt: &Halt, observations: &UnboundedSender<Observation>) -> Verdict {
         let (mut busy, mut restarts) = (BUSY_PAUSES.into_iter(), RESTART_PAUSES.into_iter());
         let mut reconnects = SERVICE_PAUSES.into_iter();
         let mut link = self.reach_pcscd(halt, Link::establish)?;
         loop {
-            let setback = match self.identify_once(&link, halt) {
+            let setback = match self.identify_once(&link, (halt, observations)) {
                 Ok(identity) => return Ok(identity),
                 Err(setback) => setback,
             };
@@ -169,14 +169,37 @@ impl Probe {
 
     /// Reads the card, unless another program has it in a way that forbids it. Whoever has it is
     /// looked for before each try: a card that was reset has a program that did so.
-    fn identify_once(&self, link: &Link, halt: &Halt) -> Result<Identity, Setback> {
+    fn identify_once(
+        &self,
+        link: &Link,
+        (halt, observations): (&Halt, &UnboundedSender<Observation>),
+    ) -> Result<Identity, Setback> {
         self.check_wanted(halt)?;
         let in_use = self.look(link)?.in_use;
         let mut card = self.connect(link, halt)?;
-        let verdict = self.transact(&mut card, (in_use, halt))?;
+        let mut known = false;
+        let mut identified = |identity: &Identity| {
+            known = !halt.is_called() && self.check_same(link).is_ok();
+            if known {
+                self.tell_identified(identity, observations);
+            }
+        };
+        let verdict = self.transact(&mut card, (in_use, halt), &mut identified)?;
         drop(card);
-        self.check_same(link)?;
+        if !known {
+            self.check_same(link)?;
+        }
         Ok(verdict?)
+    }
+
+    /// Tells who the card is as soon as it has said so. A connection is to one card until its end, and
+    /// it was this one that was in the reader since the insertion began: it may leave now.
+    fn tell_identified(&self, identity: &Identity, observations: &UnboundedSender<Observation>) {
+        let (reader, insertion) = (self.reader.clone(), self.insertion);
+        let identified = Observation::Identified { reader, insertion, identity: identity.clone() };
+        if observations.send(identified).is_err() {
+            debug!("Nobody listens to the readers");
+        }
     }
 
     /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
@@ -242,12 +265,13 @@ impl Probe {
         &self,
         card: &mut Card,
         (in_use, halt): (bool, &Halt),
+        identified: &mut dyn FnMut(&Identity),
     ) -> Result<Verdict, Interrupted> {
         let counted = |error| interruption(self.errors.count(error));
         let transaction = card.transaction().map_err(counted)?;
         let limits = Limits { reader: &self.reader, deadline: self.deadline, halt };
         let kept = (&self.trail, &self.errors);
-        let mut transport = Transport::new(&transaction, limits, kept)?;
+        let mut transport = Transport::new(&transaction, limits, kept, identified)?;
         let mut inventory = Inventory::default();
         let subject = Subject { atr: &self.atr, plan: &self.plan, in_use };
         let verdict = match card::identify(&mut transport, subject, &mut inventory) {
@@ -255,8 +279,9 @@ impl Probe {
             Err(ProbeError::Interrupted(why)) => return Err(why),
             Err(error) => Err(NotIdentified { inventory, ..unidentified(&error) }),
         };
+        drop(transport);
         match transaction.end(Disposition::LeaveCard) {
-            Err((_, error)) if is_gone(error) => Err(Interrupted::Removed),
+            Err((_, error)) if is_gone(error) && verdict.is_err() => Err(Interrupted::Removed),
             Err(_) | Ok(()) => Ok(verdict),
         }
     }

@@ -1,13 +1,13 @@
 //! One transaction with one card, as [`card`](crate::card) wants it: exchanges are timed, logged at
 //! TRACE and kept, and none begins after the deadline.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pcsc::{MAX_BUFFER_SIZE, Transaction};
 use tracing::trace;
 
 use crate::card::{Command, Interrupted, MAX_COMMANDS, Protocol, Transmit};
-use crate::domain::ReaderName;
+use crate::domain::{Identity, ReaderName};
 
 use super::errors::Errors;
 use super::halt::Halt;
@@ -16,6 +16,9 @@ use super::trouble::{interruption, on_card};
 
 /// The longest reader name of pcsc-lite, with its end, and the two NULs of the list it comes in.
 const NAME_SPACE: usize = 130;
+
+/// How long after a card said who it is it is asked for more. Nothing is sent to CM before that.
+const INVENTORY_WITHIN: Duration = Duration::from_millis(500);
 
 /// A response has at least this many bytes.
 const STATUS_WORD: usize = 2;
@@ -27,6 +30,8 @@ pub(super) struct Transport<'a> {
     limits: Limits<'a>,
     trail: &'a Trail,
     errors: &'a Errors,
+    /// Is called once the card has said who it is.
+    identified: &'a mut dyn FnMut(&Identity),
 }
 
 /// What ends a probe from outside.
@@ -46,9 +51,10 @@ impl<'a> Transport<'a> {
         transaction: &'a Transaction<'a>,
         limits: Limits<'a>,
         (trail, errors): (&'a Trail, &'a Errors),
+        identified: &'a mut dyn FnMut(&Identity),
     ) -> Result<Self, Interrupted> {
         let protocol = protocol(transaction, errors)?;
-        Ok(Self { transaction, protocol, limits, trail, errors })
+        Ok(Self { transaction, protocol, limits, trail, errors, identified })
     }
 }
 
@@ -86,6 +92,13 @@ impl Transmit for Transport<'_> {
 
     fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    fn identified(&mut self, identity: &Identity) {
+        (self.identified)(identity);
+        if !identity.partial {
+            self.limits.deadline = self.limits.deadline.min(Instant::now() + INVENTORY_WITHIN);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod others;
 mod plugs;
 mod quiet;
 mod refusals;
+mod returns;
 mod scan;
 mod serials;
 mod service;

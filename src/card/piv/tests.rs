@@ -30,7 +30,7 @@ fn card(fields: &str) -> Script {
 }
 
 fn run(card: &mut Script) -> Result<Reading, Miss> {
-    probe(card, &mut Inventory::default())
+    probe(card)
 }
 
 fn ids(reading: &Reading) -> Vec<(&'static str, String)> {
@@ -192,19 +192,19 @@ fn the_card_identifier_is_inventory() {
     )
     .replace(' ', "");
     let mut card = card(&format!("3410{GUID}")).on(READ_CCC, &ccc);
-    let mut inventory = Inventory::default();
-    probe(&mut card, &mut inventory).unwrap();
-    assert_eq!(inventory.get(Number::PivCcc), Some(identifier.as_str()));
+    probe(&mut card).unwrap();
+    assert!(!card.sent().iter().any(|sent| sent == READ_CCC), "it is not asked for the id");
+    assert_eq!(super::ccc(&mut card), Ok(Some(identifier)));
 }
 
 #[test]
 fn a_card_that_somebody_selected_is_read_without_a_select() {
     let discovery = "7e124f0ba0000003080000100001005f2f0240009000";
     let mut card = card(&format!("3410{GUID}")).on(READ_DISCOVERY, discovery);
-    assert!(probe_selected(&mut card, &mut Inventory::default()).is_ok());
-    assert_eq!(card.sent(), [READ_DISCOVERY, READ_CHUID, READ_CCC]);
+    assert!(probe_selected(&mut card).is_ok());
+    assert_eq!(card.sent(), [READ_DISCOVERY, READ_CHUID]);
     let mut other = Script::gids(Protocol::T1);
-    let miss = probe_selected(&mut other, &mut Inventory::default());
+    let miss = probe_selected(&mut other);
     assert!(matches!(miss, Err(Miss::OtherFamily(_))));
     assert_eq!(other.sent().len(), 1);
 }

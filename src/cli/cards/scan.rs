@@ -97,7 +97,10 @@ impl Scan<'_> {
 
     fn show(&mut self, seen: Observation) -> Result<(), Failure> {
         match seen {
-            Observation::ServiceUp | Observation::Settled | Observation::Described { .. } => Ok(()),
+            Observation::ServiceUp
+            | Observation::Settled
+            | Observation::Described { .. }
+            | Observation::Identified { .. } => Ok(()),
             Observation::ServiceDown { reason } => self.service_down(&reason),
             Observation::Attached { reader, .. } => {
                 self.event("reader-attached", &reader, "")?;

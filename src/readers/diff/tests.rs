@@ -56,6 +56,7 @@ fn tell(observations: &[Observation]) -> String {
             | Observation::ServiceDown { .. }
             | Observation::Described { .. }
             | Observation::Settled
+            | Observation::Identified { .. }
             | Observation::Probed { .. } => panic!("{observation:?}"),
         })
         .collect();

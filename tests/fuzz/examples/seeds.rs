@@ -148,7 +148,7 @@ fn of_card(file: &Path, seeds: &mut Seeds) -> Result<()> {
                 reader.card.power();
                 for in_use in [false, true] {
                     reader.answers.clear();
-                    let plan = Plan { families: Families::Pinned(vec![family]), id_rule: None };
+                    let plan = Plan { families: Families::Pinned(vec![family]), id_rule: None, inventory: true };
                     let subject = Subject { atr: &atr, plan: &plan, in_use };
                     // What comes of it is not the question here.
                     drop(identify(&mut reader, subject, &mut Inventory::default()));

@@ -15,7 +15,7 @@ pub fn check(family: Family, data: &[u8]) {
     let mut card = Hostile::new(data);
     let Some(atr) = card.atr() else { return };
     let in_use = card.is_in_use();
-    let plan = Plan { families: Families::Pinned(vec![family]), id_rule: None };
+    let plan = Plan { families: Families::Pinned(vec![family]), id_rule: None, inventory: true };
     let mut inventory = Inventory::default();
     let result = identify(&mut card, Subject { atr: &atr, plan: &plan, in_use }, &mut inventory);
 

@@ -135,3 +135,45 @@ fn a_pcscd_that_hangs_at_any_request_holds_up_no_stop() {
     assert_eq!(status(&world), RETIRED);
     world.finish().unwrap();
 }
+
+/// GIDS cards say who they are in three commands, and whether they are PIV cards as well in the next;
+/// then comes the inventory.
+const SECOND_FAMILY: u32 = 4;
+const FIRST_OF_THE_INVENTORY: u32 = 5;
+
+#[test]
+fn a_card_that_leaves_once_its_id_is_read_is_worked_on() {
+    for command in [SECOND_FAMILY, FIRST_OF_THE_INVENTORY] {
+        let Some(world) = ifd() else { return };
+        let world = world.start().unwrap();
+        let faults = Faults { remove_at: Some(command), ..Faults::default() };
+        let _card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+        assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+        wait_card(&world, 0, "empty");
+        world.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_card_that_hangs_once_its_id_is_read_is_worked_on_without_much_delay() {
+    let Some(world) = ifd() else { return };
+    let world = world.start().unwrap();
+    let faults = Faults { hang_at: Some(FIRST_OF_THE_INVENTORY), ..Faults::default() };
+    let card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    card.wait_for("the card to hang", LONG, |state| state.hanging).unwrap();
+    let began = Instant::now();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    wait_card(&world, 0, "identified");
+    world.finish().unwrap();
+}
+
+#[test]
+fn a_site_can_spare_its_cards_the_inventory() {
+    let Some(world) = ifd() else { return };
+    let world = world.config_set("cards.inventory", "false").start().unwrap();
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    assert_eq!(card.apdus().len(), 4, "{:?}", card.apdus());
+    world.finish().unwrap();
+}

@@ -160,10 +160,10 @@ impl Monitor {
 
     /// Waits before the next try, but no longer than until pcscd's socket appears.
     fn wait_for_pcscd(&self, patience: Duration) -> Woken {
-        let late = |halted| if halted { Woken::Halted } else { Woken::Late };
         match Watch::begin(&socket::path()) {
             Some(watch) => watch.wait(&self.halt, patience),
-            None => late(self.halt.wait(patience)),
+            None if self.halt.wait(patience) => Woken::Halted,
+            None => Woken::Late,
         }
     }
 
@@ -224,6 +224,8 @@ struct Session<'a> {
     monitor: &'a mut Monitor,
     link: &'a Link,
     began: Instant,
+    /// Whether pcscd came only now: it was away, or has no reader yet.
+    is_new: bool,
     doorbell: Doorbell,
     /// How the last wait ended.
     ring: Ring,
@@ -236,11 +238,13 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(monitor: &'a mut Monitor, link: &'a Link) -> Self {
+        let is_new = !matches!(monitor.service, Service::Up | Service::Untold { failures: 0 });
         let mutes = Mutes::new(monitor.published.clone(), monitor.errors.clone());
         Self {
             monitor,
             link,
             began: Instant::now(),
+            is_new,
             doorbell: Doorbell::new(),
             ring: Ring::Quiet,
             pauses: SPINNING.start(),
@@ -272,6 +276,7 @@ impl<'a> Session<'a> {
     fn turn(&mut self) -> Result<(), Stop> {
         self.monitor.pulse.beat();
         let there = list(self.link).map_err(Stop::Lost)?;
+        self.is_new |= there.is_empty() && self.monitor.service != Service::Up;
         self.mutes.forget(&there);
         let mut new = self.doorbell.take_mutes();
         new.retain(|new| there.contains(&new.look.reader) && !self.mutes.have(&new.look.reader));
@@ -311,7 +316,7 @@ impl<'a> Session<'a> {
     }
 
     fn patience(&self, changed: bool) -> Duration {
-        if self.began.elapsed() < FINDING {
+        if self.is_new && self.began.elapsed() < FINDING {
             WHILE_FINDING
         } else if changed || self.monitor.table.has_blind_spot() {
             WATCHFUL

@@ -8,14 +8,14 @@
 //!
 //! Where any of it cannot be had, nothing is certain, and there is no instance.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
+use super::socket;
 use crate::domain::PcscdInstance;
 
 /// The kernel's id of this boot.
@@ -23,12 +23,6 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The same, from the service manager: the unit's `ProcSubset=pid` hides the file.
 const BOOT_ID_VARIABLE: &str = "BOOT_ID";
-
-/// What libpcsclite takes the path of pcscd's socket from.
-const SOCKET_VARIABLE: &str = "PCSCLITE_CSOCK_NAME";
-
-/// Where pcscd listens otherwise.
-const SOCKET: &str = "/run/pcscd/pcscd.comm";
 
 /// pcscd's process id, in the directory of its socket.
 const PID_FILE: &str = "pcscd.pid";
@@ -47,9 +41,7 @@ impl Run {
     /// The run of the pcscd to which a connection was just established. It is that one's if the
     /// connection still works afterwards.
     pub(super) fn of_pcscd() -> Option<Self> {
-        let socket = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
-        let socket = PathBuf::from(socket.unwrap_or_else(|| OsString::from(SOCKET)));
-        Self::at(&socket, &boot_id()?)
+        Self::at(&socket::path(), &boot_id()?)
     }
 
     fn at(socket: &Path, boot: &str) -> Option<Self> {

@@ -31,7 +31,7 @@ use super::*;
 
 pub(super) use sharing::{has_opensc, opensc};
 
-const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
+const OTHER: &str = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
 
 /// A world with a driver of our own: readers that are plugged, break down, and tell at once.
 fn ifd() -> Option<WorldBuilder> {
@@ -76,7 +76,15 @@ fn wait_service(world: &World, state: &str) {
 
 /// Ids of so many cards.
 fn ids(count: u128) -> Vec<String> {
-    (1..=count).map(|n| Uuid::from_u128(n << 100 | 0x4000 << 64).to_string()).collect()
+    (1..=count).map(|n| drawn_id(n).to_string()).collect()
+}
+
+/// The same for the same number, and such as is drawn for a card: a number that was counted up proves
+/// nothing.
+fn drawn_id(number: u128) -> Uuid {
+    const MIXER: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+    let mixed = (number + 1).wrapping_mul(MIXER);
+    uuid::Builder::from_random_bytes((mixed ^ mixed >> 61).to_be_bytes()).into_uuid()
 }
 
 /// A CM that knows the cards of these ids, each with an approved Retire request.

@@ -96,7 +96,7 @@ fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
         rule("retire-returns", "returns", "Retired"),
         rule("disable-lost", "lost+found", "Disabled"),
     ];
-    let third = "00000001-0000-4000-8000-000000000001";
+    let third = "b81f62d9-40ae-4c17-93f5-0d6e72a9c35b";
     let Some(world) = world() else { return };
     let world =
         world.readers(4).cm(cm_with(&[OTHER, third])).config_extra(&text.concat()).start().unwrap();

@@ -187,8 +187,7 @@ fn a_card_that_is_torn_out_at_any_command_is_told_as_that_and_the_next_one_is_re
 #[test]
 fn sixteen_cards_in_sixteen_readers_are_sixteen_updates() {
     let Some(world) = world() else { return };
-    let ids: Vec<String> =
-        (1..=16_u128).map(|n| Uuid::from_u128(n << 100 | 0x4000 << 64).to_string()).collect();
+    let ids: Vec<String> = (1..=16_u128).map(|n| drawn_id(n).to_string()).collect();
     let known: Vec<&str> = ids.iter().map(String::as_str).collect();
     let world = world.readers(16).cm(cm_with(&known)).start().unwrap();
     let cards: Vec<_> = ids

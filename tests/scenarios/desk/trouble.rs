@@ -277,8 +277,7 @@ impl Card for Boxed {
 
 #[test]
 fn a_card_is_read_in_whatever_manner_it_answers() {
-    let ids: Vec<String> =
-        (1..=6_u128).map(|n| Uuid::from_u128(n << 100 | 0x4000 << 64).to_string()).collect();
+    let ids: Vec<String> = (1..=6_u128).map(|n| drawn_id(n).to_string()).collect();
     let known: Vec<&str> = ids.iter().map(String::as_str).collect();
     let card = |n: usize| GidsCard::new(cardid(&ids[n]));
     let plain = Answering::Normal;

@@ -11,7 +11,6 @@ mod card;
 mod chain;
 mod clock;
 mod cm;
-mod drawn;
 mod entry;
 mod id_rule;
 mod instance;
@@ -19,6 +18,7 @@ mod inventory;
 mod metrics;
 mod numbers;
 mod outcome;
+mod placeholder;
 mod probing;
 mod reader;
 mod snapshot;
@@ -35,7 +35,6 @@ pub use card::{
 pub use chain::{ChainFault, ChainFaultKind, ChainMark, ChainPiece};
 pub use clock::{BootMoment, ClockWitness};
 pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
-pub use drawn::is_placeholder;
 pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};
 pub use id_rule::IdRule;
 pub use instance::PcscdInstance;
@@ -43,6 +42,7 @@ pub use inventory::{Inventory, Number};
 pub use metrics::{Call, CallTally, Calls, Metrics, Probed, Tally};
 pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
+pub use placeholder::is_placeholder;
 pub use probing::{CardRule, Families, Plan, Probing};
 pub use reader::{
     Departure, Glob, InsertionId, Place, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule,

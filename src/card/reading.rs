@@ -54,11 +54,7 @@ pub(super) enum Worth {
 impl Worth {
     /// What 16 bytes are worth that a card has as its id.
     pub(super) fn of_bytes(bytes: [u8; 16]) -> Self {
-        match Strength::of_bytes(bytes) {
-            Strength::Unique => Self::Unique,
-            Strength::Serial | Strength::Shared if is_placeholder(bytes) => Self::Placeholder,
-            Strength::Serial | Strength::Shared => Self::Shared,
-        }
+        if is_placeholder(bytes) { Self::Placeholder } else { Self::Unique }
     }
 
     const fn strength(self) -> Strength {

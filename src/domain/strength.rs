@@ -5,13 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{IdRule, drawn};
+use super::{IdRule, is_placeholder};
 
 /// How much an id proves. The strongest comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strength {
-    /// 16 bytes that were drawn for this card and written on it: a match acts.
+    /// 16 bytes that were made for this card and written on it: a match acts.
     Unique,
     /// A serial number that its issuer gives out once, from which nothing was cut and which nothing
     /// was added to: a match acts if CM's record has this card's ATR.
@@ -35,10 +35,10 @@ impl Strength {
     }
 
     /// What an id proves that is 16 bytes as the card has them: [`Self::Unique`], unless the bytes
-    /// look written rather than drawn.
+    /// are known to belong to no card.
     #[must_use]
     pub fn of_bytes(bytes: [u8; 16]) -> Self {
-        if drawn::is_likely(bytes) { Self::Unique } else { Self::Shared }
+        if is_placeholder(bytes) { Self::Shared } else { Self::Unique }
     }
 
     /// What an id proves of which only the rule and the value are known: those that were stored
@@ -80,16 +80,16 @@ mod tests {
 
     #[test]
     fn an_id_of_which_only_the_rule_is_known_is_unique_only_where_it_is_16_bytes_of_the_card() {
-        let drawn = Uuid::try_parse("bc88f13f-83ba-4037-8262-46eba1291c6e").unwrap();
-        let written = Uuid::try_parse("12345678-1234-1234-1234-123456789abc").unwrap();
+        let made = Uuid::try_parse("bc88f13f-83ba-4037-8262-46eba1291c6e").unwrap();
+        let placeholder = Uuid::try_parse("00112233-4455-6677-8899-aabbccddeeff").unwrap();
         for rule in IdRule::ALL {
             let derived = matches!(
                 rule,
                 IdRule::PivFascn | IdRule::PivOpensc | IdRule::OpenpgpOpensc | IdRule::Pkcs15Opensc
             );
             let expected = if derived { Strength::Shared } else { Strength::Unique };
-            assert_eq!(Strength::by_rule(rule, drawn), expected, "{rule}");
-            assert_eq!(Strength::by_rule(rule, written), Strength::Shared, "{rule}");
+            assert_eq!(Strength::by_rule(rule, made), expected, "{rule}");
+            assert_eq!(Strength::by_rule(rule, placeholder), Strength::Shared, "{rule}");
         }
     }
 }

@@ -90,21 +90,18 @@ fn a_fascn_that_tools_put_on_every_card_belongs_to_none() {
 }
 
 #[test]
-fn a_guid_that_was_written_is_shared_and_proves_nothing_by_any_rule() {
-    for (guid, placeholder) in [
-        ("00000000000000000000000000000001", true),
-        ("78787878787878787878787878787878", true),
-        ("000102030405060708090a0b0c0d0e0f", true),
+fn a_guid_that_belongs_to_no_card_is_shared_and_proves_nothing_by_any_rule() {
+    for guid in [
+        "00000000000040008000000000000000",
+        "78787878787878787878787878787878",
+        "000102030405060708090a0b0c0d0e0f",
         // NIST's test cards have this text in it.
-        ("31323334353637383930313233343536", true),
-        ("013019d4e739da739ced39ce739d8368", true),
-        ("41434d4520434152442030303030313700", false),
+        "31323334353637383930313233343536",
+        "013019d4e739da739ced39ce739d8368",
     ] {
-        let guid = guid.get(..32).unwrap();
         let reading = run(&mut card(&format!("3019{YUBICO_FASCN}3410{guid}"))).unwrap();
         assert_eq!(strengths(&reading), [Strength::Shared; 4], "{guid}");
-        let known = reading.placeholders.contains(&IdRule::PivGuidLe);
-        assert_eq!(known, placeholder, "{guid}");
+        assert!(reading.placeholders.contains(&IdRule::PivGuidLe), "{guid}");
     }
 }
 

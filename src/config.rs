@@ -46,8 +46,10 @@ pub struct Source {
 pub struct Unread {
     /// The file's path.
     pub name: String,
-    /// What the system says.
+    /// What the system says, or what it is in place of text.
     pub why: String,
+    /// The next step, where it is another than to see whether it can be read.
+    pub remedy: Option<&'static str>,
 }
 
 /// Everything that a configuration is made of.

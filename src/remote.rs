@@ -18,10 +18,12 @@
 
 mod call;
 mod classify;
+mod contents;
 mod cookies;
 mod credentials;
 mod encoding;
 mod file;
+mod files;
 mod http;
 mod identity;
 mod judge;
@@ -52,6 +54,8 @@ use crate::domain::{
 use call::Call;
 use http::{Http, List};
 
+pub use contents::Holds;
+pub use files::{FileFinding, exposed, unusable};
 pub use identity::IdentityError;
 pub use options::{Auth, ClientCertificate, Kerberos, OAuth2, Options, Proof, Proxy};
 pub use setup::SetupError;
@@ -230,6 +234,12 @@ fn worst(errors: [Option<CallError>; 3]) -> CallError {
         .into_iter()
         .nth(away_at.unwrap_or_default())
         .unwrap_or_else(|| away(AwayReason::NotCm, "no answer".to_owned()))
+}
+
+/// What bytes are that should be text; `None` where they are.
+#[must_use]
+pub fn no_text(bytes: &[u8]) -> Option<Holds> {
+    Holds::binary(bytes)
 }
 
 /// CM is away, and did not say for how long.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::cards::block_on;
 use super::exit::{Exit, Failure};
-use super::load::{checked, settings_without_cm};
+use super::load::{checked, settings_without_cm, warnings};
 use super::out::Out;
 use crate::app::remote;
 use crate::config::{Problem, Settings};
@@ -72,6 +72,11 @@ fn configuration(
             return Ok(None);
         }
     };
+    for Problem { origin, key, what, remedy } in warnings(config)? {
+        let words = format!("{origin}: {key}: {what}");
+        let (step, verdict) = (Step::Configuration, Verdict::Warning);
+        report.take(Finding { step, verdict, words, remedy: Some(remedy) });
+    }
     match remote(&loaded.settings) {
         Ok(remote) => {
             let words =

@@ -1,7 +1,7 @@
 //! The configuration's files and environment, read for [`crate::config`].
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::domain::{
     Atr, AtrPattern, NotIdentified, Numbers, Place, Probing, ReaderName, ReaderRules,
 };
 use crate::readers::attributes;
+use crate::remote::{self, FileFinding, Holds};
 
 /// How long a reader's driver may take to tell what it tells.
 const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
@@ -30,7 +31,23 @@ pub(super) fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
 
 /// The configuration, or everything that is wrong with it and with the files that it names.
 pub(super) fn checked(config: Option<&Path>) -> Result<Result<Loaded, Problems>, Failure> {
-    read_with(config, |_| true)
+    let files = Files::gather(config);
+    let checked = read_with(config, |_| true)?;
+    let (environment, host_name) = (environment()?, host_name());
+    let named = named_files(&files.inputs(&environment, &host_name));
+    let inside: Vec<_> = named.iter().filter_map(unusable_inside).collect();
+    Ok(match checked {
+        Err(problems) => Err(problems.with(inside)),
+        Ok(loaded) => Problems::of(inside).map_or(Ok(loaded), Err),
+    })
+}
+
+/// What is no reason not to start, and should be mended: who else may read a secret.
+pub(super) fn warnings(config: Option<&Path>) -> Result<Vec<Problem>, Failure> {
+    let files = Files::gather(config);
+    let (environment, host_name) = (environment()?, host_name());
+    let named = named_files(&files.inputs(&environment, &host_name));
+    Ok(named.iter().filter_map(exposed).collect())
 }
 
 fn read_with(
@@ -85,7 +102,7 @@ fn unusable(file: NamedFile) -> Option<Problem> {
         let what = format!("{path:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set");
         return problem(what, "write the whole path, or have systemd load the credential");
     };
-    // Whoever uses it says what is wrong inside. Reading it here would leave a secret in memory.
+    // What is wrong inside is told by those who use it.
     match open(&place) {
         Ok(_) => None,
         Err(error) => {
@@ -93,6 +110,27 @@ fn unusable(file: NamedFile) -> Option<Problem> {
             problem(what, "check that it is there and that the user cardbridge may read it")
         }
     }
+}
+
+/// What is wrong inside a file that a key names, where it can be read at all.
+fn unusable_inside(file: &NamedFile) -> Option<Problem> {
+    let place = credential(Path::new(&file.path)).ok()?;
+    open(&place).ok()?;
+    remote::unusable(file.key, &place).map(|finding| problem_of(file, finding))
+}
+
+/// Who else may read a file that a key names. What the service manager hands over is its own business.
+fn exposed(file: &NamedFile) -> Option<Problem> {
+    if !file.path.starts_with('/') {
+        return None;
+    }
+    let finding = remote::exposed(file.key, Path::new(&file.path))?;
+    Some(problem_of(file, finding))
+}
+
+fn problem_of(file: &NamedFile, finding: FileFinding) -> Problem {
+    let FileFinding { what, remedy } = finding;
+    Problem { origin: file.origin.clone(), key: file.key.to_owned(), what, remedy }
 }
 
 /// CM's numbers as this site has them, for words.
@@ -160,7 +198,14 @@ impl Files {
         let name = file.display().to_string();
         match text {
             Ok(text) => self.sources.push(Source { name, text: text.clone() }),
-            Err(error) => self.unread.push(Unread { name, why: error.to_string() }),
+            Err(error) => self.unread.push(Unread {
+                name,
+                why: error.to_string(),
+                remedy: error
+                    .get_ref()
+                    .and_then(|cause| cause.downcast_ref::<Holds>())
+                    .and_then(|holds| holds.remedy()),
+            }),
         }
     }
 
@@ -192,7 +237,12 @@ fn open(file: &Path) -> io::Result<File> {
 }
 
 fn read(file: &Path) -> io::Result<String> {
-    io::read_to_string(open(file)?)
+    let mut bytes = Vec::new();
+    open(file)?.read_to_end(&mut bytes)?;
+    match remote::no_text(&bytes) {
+        Some(holds) => Err(io::Error::other(holds)),
+        None => String::from_utf8(bytes).map_err(|_| io::Error::other(Holds::NoText)),
+    }
 }
 
 fn drop_ins() -> io::Result<Vec<PathBuf>> {

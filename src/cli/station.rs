@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
-use super::load::{checked, load};
+use super::load::{checked, load, warnings};
 use super::out::Out;
 use super::text::table;
 use crate::app::{self, ClientError};
@@ -50,14 +50,18 @@ pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failur
         Ok(loaded) => app::remote(&loaded.settings).err().iter().map(one_line).collect(),
     };
     let exit = if problems.is_empty() { Exit::Done } else { Exit::Usage };
+    let warnings: Vec<_> = warnings(config)?.iter().map(ToString::to_string).collect();
     if out.is_json() {
         let verdict = match &checked {
             Ok(loaded) if problems.is_empty() => {
-                json!({ "ok": true, "station": loaded.settings.station })
+                json!({ "ok": true, "station": loaded.settings.station, "warnings": warnings })
             }
-            Ok(_) | Err(_) => json!({ "ok": false, "problems": problems }),
+            Ok(_) | Err(_) => json!({ "ok": false, "problems": problems, "warnings": warnings }),
         };
         return out.value(&verdict).map(|_| exit);
+    }
+    for warning in &warnings {
+        out.line(&format!("warning: {warning}"))?;
     }
     if !problems.is_empty() {
         return Err(Failure::message(exit, problems.join("\n")));

@@ -129,6 +129,7 @@ impl Report {
         let mut report = Self { files, problems: Vec::new(), unread: None };
         for file in inputs.unread {
             let remedy = "check that it is there and that this user may read it";
+            let remedy = file.remedy.unwrap_or(remedy);
             let fault = Fault::new(format!("cannot be read: {}", file.why), remedy);
             report.push_unread(&Origin::File(file.name.clone()), fault);
         }

@@ -7,6 +7,7 @@ mod bearer;
 mod negotiate;
 mod oauth2;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -136,6 +137,21 @@ impl Credentials {
             Self::OAuth2(source) => source.after(&pass, &welcome),
         }
     }
+}
+
+/// Why there is no token in a file.
+pub(super) fn token_in(path: &Path) -> Result<(), String> {
+    bearer::read(path).map(drop).map_err(|error| error.to_string())
+}
+
+/// Why there is no client secret in a file.
+pub(super) fn secret_in(path: &Path) -> Result<(), String> {
+    oauth2::secret_in(path).map(drop)
+}
+
+/// Why a file is no keytab.
+pub(super) fn keytab(path: &Path) -> Result<(), String> {
+    negotiate::keytab(path)
 }
 
 impl Pass {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::contents::{self, Holds};
 use super::secret::Secret;
 
 /// A file, and what was made of what it last held.
@@ -83,10 +84,33 @@ pub(super) fn secret(path: &Path, limit: u64) -> io::Result<Secret> {
         return Err(io::Error::other("it grew while it was read"));
     }
     bytes.truncate(length);
+    if let Some(holds) = Holds::binary(&bytes) {
+        return Err(io::Error::other(holds));
+    }
+    // Some editors begin a file with a byte order mark; it is no part of the secret.
+    let mark = bytes.len() - contents::without_bom(&bytes).len();
+    bytes.drain(..mark);
     String::from_utf8(std::mem::take(&mut *bytes)).map(Secret::new).map_err(|error| {
         error.into_bytes().zeroize();
-        io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8")
+        io::Error::other(Holds::NoText)
     })
+}
+
+/// The text of a file that holds a secret and nothing else.
+pub(super) fn bare_secret(path: &Path, limit: u64) -> io::Result<Secret> {
+    let text = secret(path, limit).map_err(|error| match holds(&error) {
+        Some(holds) => io::Error::other(holds.told()),
+        None => error,
+    })?;
+    match Holds::instead_of_secret(text.expose()) {
+        Some(holds) => Err(io::Error::other(holds.told())),
+        None => Ok(text),
+    }
+}
+
+/// What the file holds, where that is why it cannot be read.
+pub(super) fn holds(error: &io::Error) -> Option<Holds> {
+    error.get_ref()?.downcast_ref::<Holds>().copied()
 }
 
 /// The bytes of a regular file.

@@ -6,7 +6,6 @@
 mod error;
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,9 +16,10 @@ use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use zeroize::Zeroize as _;
 
+use super::contents::{Holds, pem_lines};
 use super::file::{self, Stamp};
 use super::options::{Auth, ClientCertificate, OAuth2, Options, Proof};
 use super::pem;
@@ -145,13 +145,7 @@ fn stamps(files: &ClientCertificate) -> Option<[Stamp; 2]> {
 /// The certificate with its chain, and the key that belongs to it.
 pub(super) fn certified(files: &ClientCertificate) -> Result<CertifiedKey, IdentityError> {
     let chain = chain(&files.cert_file)?;
-    let mut key = key(&files.key_file)?;
-    let signing = any_supported_type(&key);
-    key.zeroize();
-    let signing = signing.map_err(|source| {
-        let path = files.key_file.clone();
-        IdentityError::KeyNotUsable { path, source }
-    })?;
+    let signing = signing(&files.key_file)?;
     if let Some(first) = chain.first() {
         warn_of_age(&files.cert_file, first);
     }
@@ -171,14 +165,28 @@ pub(super) fn certified(files: &ClientCertificate) -> Result<CertifiedKey, Ident
     }
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+/// The key in a file, ready to sign.
+pub(super) fn signing(path: &Path) -> Result<Arc<dyn SigningKey>, IdentityError> {
+    let mut key = key(path)?;
+    let signing = any_supported_type(&key);
+    key.zeroize();
+    signing.map_err(|source| IdentityError::KeyNotUsable { path: path.to_owned(), source })
+}
+
+/// The certificates in a file.
+pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let at = || path.to_owned();
-    let text =
+    let not_pem = |holds| IdentityError::CertNotPem { path: at(), holds };
+    let bytes =
         file::read(path).map_err(|source| IdentityError::CertUnreadable { path: at(), source })?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let text = pem_lines(&bytes).map_err(not_pem)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match chain {
+        Ok(_) if text.contains("-----BEGIN TRUSTED CERTIFICATE-----") => {
+            Err(not_pem(Holds::Trusted))
+        }
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) | Err(_) => Err(IdentityError::CertNotPem { path: at() }),
+        Ok(_) | Err(_) => Err(not_pem(Holds::instead_of_pem(&text, "CERTIFICATE"))),
     }
 }
 
@@ -186,18 +194,22 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
     let at = || path.to_owned();
     let text = match file::secret(path, FILE_LIMIT) {
         Ok(text) => text,
-        // DER is no text.
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(IdentityError::KeyNotPem { path: at() });
+        Err(source) => {
+            return Err(match file::holds(&source) {
+                Some(holds) => IdentityError::KeyNotPem { path: at(), holds },
+                None => IdentityError::KeyUnreadable { path: at(), source },
+            });
         }
-        Err(source) => return Err(IdentityError::KeyUnreadable { path: at(), source }),
     };
     // By its label (PKCS #8, RFC 7468 section 11), or by a header of its own (RFC 1421).
     let encrypted = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "4,ENCRYPTED"];
     if encrypted.iter().any(|mark| text.expose().contains(mark)) {
         return Err(IdentityError::KeyEncrypted { path: at() });
     }
-    pem::private_key(&text).ok_or_else(|| IdentityError::KeyNotPem { path: at() })
+    pem::private_key(&text).ok_or_else(|| {
+        let holds = Holds::instead_of_pem(text.expose(), "PRIVATE KEY");
+        IdentityError::KeyNotPem { path: at(), holds }
+    })
 }
 
 fn warn_of_age(path: &Path, certificate: &CertificateDer<'_>) {

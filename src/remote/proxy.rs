@@ -189,15 +189,20 @@ fn decoded(text: &str) -> Option<Zeroizing<String>> {
 }
 
 /// The file's `user:password`.
-fn credentials(path: &Path) -> io::Result<HeaderValue> {
-    let text = file::secret(path, LIMIT)?;
+pub(super) fn credentials(path: &Path) -> io::Result<HeaderValue> {
+    let text = file::bare_secret(path, LIMIT)?;
     let line = text.expose().trim_end_matches(['\n', '\r']);
+    if line.is_empty() {
+        return Err(io::Error::other("it is empty; write user:password into it"));
+    }
     if line.contains(char::is_control) {
-        return Err(io::Error::other("it holds more than one line"));
+        return Err(io::Error::other("it holds more than one line; write user:password into it"));
     }
     match line.split_once(':') {
         Some((user, _)) if !user.is_empty() => basic(line),
-        Some(_) | None => Err(io::Error::other("it does not hold user:password")),
+        Some(_) | None => {
+            Err(io::Error::other("it does not hold user:password; write both into it"))
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use reqwest::{Client, ClientBuilder, Url, redirect, retry};
 use rustls::server::VerifierBuilderError;
 
 use super::Options;
+use super::contents::Holds;
 use super::identity::{Identity, IdentityError};
 use super::outbound::Outbound;
 use super::proxy::OnTheWay;
@@ -48,10 +49,12 @@ pub enum SetupError {
         source: io::Error,
     },
     /// `cm.ca_file` holds no certificate in PEM form.
-    #[error("no certificate in PEM form in cm.ca_file {}", path.display())]
+    #[error("no certificate in PEM form in cm.ca_file {}: {holds}", path.display())]
     CaFileNotPem {
         /// The file.
         path: PathBuf,
+        /// What it holds.
+        holds: Holds,
     },
     /// `cm.ca_file` holds a certificate that nothing can be checked against.
     #[error("a certificate in cm.ca_file {} is not usable", path.display())]
@@ -96,9 +99,10 @@ impl SetupError {
             Self::CaFileUnreadable { .. } => {
                 "check that the file is there and that the user cardbridge may read it"
             }
-            Self::CaFileNotPem { .. } => {
-                "convert it: openssl x509 -inform der -in CA.cer -out CA.pem"
-            }
+            Self::CaFileNotPem { holds, .. } => match holds.remedy() {
+                Some(remedy) => remedy,
+                None => "convert it: openssl x509 -inform der -in CA.cer -out CA.pem",
+            },
             Self::CaFileNotUsable { .. } => "export the CA's certificate again",
             Self::NoRoots => "install ca-certificates, or name CM's CA in cm.ca_file",
             Self::Trust(_) => "check cm.ca_file, and install ca-certificates anew",

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use super::contents::{Holds, pem_lines};
 use super::file;
 use super::identity::{Identity, Shown};
 use super::setup::SetupError;
@@ -89,17 +90,23 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, SetupError> {
 }
 
 /// The certificates of a PEM file, each one fit to be a root.
-fn certificates(path: &Path) -> Result<RootCertStore, SetupError> {
+pub(super) fn certificates(path: &Path) -> Result<RootCertStore, SetupError> {
     let path = || path.to_owned();
-    let pem = file::read(&path())
+    let not_pem = |holds| SetupError::CaFileNotPem { path: path(), holds };
+    let bytes = file::read(&path())
         .map_err(|source| SetupError::CaFileUnreadable { path: path(), source })?;
+    let pem = pem_lines(&bytes).map_err(not_pem)?;
     let mut roots = RootCertStore::empty();
-    for der in CertificateDer::pem_slice_iter(&pem) {
-        let der = der.map_err(|_| SetupError::CaFileNotPem { path: path() })?;
+    // Nothing that an administrator put there is passed over.
+    if pem.contains("-----BEGIN TRUSTED CERTIFICATE-----") {
+        return Err(not_pem(Holds::Trusted));
+    }
+    for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let der = der.map_err(|_| not_pem(Holds::Damaged))?;
         roots.add(der).map_err(|source| SetupError::CaFileNotUsable { path: path(), source })?;
     }
     if roots.is_empty() {
-        return Err(SetupError::CaFileNotPem { path: path() });
+        return Err(not_pem(Holds::instead_of_pem(&pem, "CERTIFICATE")));
     }
     Ok(roots)
 }

@@ -488,3 +488,74 @@ fn a_proxy_of_the_environment_is_not_asked_for_a_cm_on_this_machine_without_tls(
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     world.finish().unwrap();
 }
+
+#[test]
+fn a_file_of_the_wrong_kind_is_named_by_config_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let text = format!(
+        "[cm]\nurl = \"https://cm.example.com\"\nca_file = \"{}\"\n[cm.auth]\nmethod = \"bearer\"\n\
+         token_file = \"{}\"\n",
+        path("ca.pem"),
+        path("token"),
+    );
+    let config = path("cardbridge.toml");
+    let told = || {
+        let (code, _, stderr) = cardbridge(&["config", "check", "--config", &config]);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+        stderr
+    };
+    let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for mark in [&[0xFF, 0xFE][..], &[]] {
+        std::fs::write(&config, [mark, &utf16].concat()).unwrap();
+        let told = told();
+        assert!(told.contains(&config) && told.contains("UTF-16; save it as UTF-8"), "{told}");
+    }
+    std::fs::write(&config, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+    std::fs::write(path("ca.pem"), "-----BEGIN TRUSTED CERTIFICATE-----\nAA==\n").unwrap();
+    std::fs::write(path("token"), r#"{"access_token":"hunter2"}"#).unwrap();
+    let told = told();
+    for words in [
+        "cm.ca_file: ",
+        "TRUSTED CERTIFICATE",
+        "openssl x509 -in",
+        "cm.auth.token_file: ",
+        "it holds JSON",
+        "jq -r .access_token",
+    ] {
+        assert!(told.contains(words), "{words} in {told}");
+    }
+}
+
+#[test]
+fn a_secret_that_everybody_may_read_is_a_warning_and_no_fault() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "hunter2").unwrap();
+    let config = dir.path().join("cardbridge.toml");
+    let text = format!(
+        "[cm]\nurl = \"https://cm.example.com\"\n[cm.auth]\nmethod = \"bearer\"\ntoken_file = {:?}\n",
+        token.display().to_string()
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    for (mode, warned) in [(0o644, true), (0o600, false)] {
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, stdout, stderr) = cardbridge(&["config", "check", "--config", config]);
+        assert_eq!(code, Some(0), "{stderr}");
+        let said = stdout.contains("warning: ") && stdout.contains("every user of this machine");
+        assert_eq!(said, warned, "{stdout}");
+        assert!(!stdout.contains("hunter2"), "{stdout}");
+        let (_, stdout, _) = cardbridge(&["config", "check", "--json", "--config", config]);
+        let said: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(said["warnings"].as_array().unwrap().len(), usize::from(warned), "{said}");
+        let (_, stdout, _) = cardbridge(&["check", "--json", "--config", config]);
+        let said: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        let of_configuration = said["checks"].as_array().unwrap().iter();
+        let mut of_configuration = of_configuration.filter(|c| c["check"] == "configuration");
+        let found = of_configuration.any(|check| check["state"] == "warning");
+        assert_eq!(found, warned, "{said}");
+    }
+}

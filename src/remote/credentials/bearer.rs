@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use reqwest::header::HeaderValue;
 
 use super::super::away;
+use super::super::contents::Holds;
 use super::super::file::{self, Watched};
 use super::super::secret::Secret;
 use super::{Next, Pass, Welcome};
@@ -46,14 +47,20 @@ impl TokenFile {
     }
 }
 
-fn read(path: &Path) -> io::Result<HeaderValue> {
-    let text = file::secret(path, TOKEN_LIMIT)?;
+/// The header of the token in a file.
+pub(super) fn read(path: &Path) -> io::Result<HeaderValue> {
+    let text = file::bare_secret(path, TOKEN_LIMIT)?;
     let token = text.expose().trim();
     if token.is_empty() {
-        return Err(io::Error::other("it is empty"));
+        return Err(io::Error::other("it is empty; write the token into it"));
+    }
+    if token.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer ")) {
+        return Err(io::Error::other(Holds::Scheme.told()));
     }
     let header = Secret::new(token.to_owned()).bearer();
-    header.ok_or_else(|| io::Error::other("it holds something else than one token"))
+    header.ok_or_else(|| {
+        io::Error::other("it holds something else than one token; write the token alone")
+    })
 }
 
 #[cfg(test)]

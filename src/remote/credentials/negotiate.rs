@@ -22,6 +22,7 @@ mod renewal;
 mod ticket;
 mod worker;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -351,6 +352,12 @@ async fn prove(
         Ok(Err(error)) => doubt(error.to_string()),
         Err(Late) => doubt("the Kerberos library does not answer".to_owned()),
     }
+}
+
+/// Why a file is no keytab.
+pub(in crate::remote) fn keytab(path: &Path) -> Result<(), String> {
+    let principal = keytab::principal(path, None);
+    principal.map(drop).map_err(|error| format!("{error}; {}", error.remedy()))
 }
 
 fn authorization(token: &[u8]) -> Result<HeaderValue, CallError> {

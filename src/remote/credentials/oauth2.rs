@@ -32,6 +32,8 @@ use cache::Refused;
 use endpoint::Endpoint;
 use source::Source;
 
+pub(super) use endpoint::secret as secret_in;
+
 /// Asks for tokens, and keeps the last one.
 pub(in crate::remote) struct TokenSource {
     source: Source<Endpoint>,

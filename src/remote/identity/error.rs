@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::super::contents::Holds;
+
 /// Why there is no client certificate to show: all of it in the two files.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -15,10 +17,12 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// There is no certificate in PEM form.
-    #[error("no certificate in PEM form in cm.auth.client_cert_file {}", path.display())]
+    #[error("no certificate in PEM form in cm.auth.client_cert_file {}: {holds}", path.display())]
     CertNotPem {
         /// The file.
         path: PathBuf,
+        /// What it holds.
+        holds: Holds,
     },
     /// The certificate is none that TLS can show.
     #[error("the certificate in cm.auth.client_cert_file {} is not usable", path.display())]
@@ -43,10 +47,12 @@ pub enum IdentityError {
         path: PathBuf,
     },
     /// There is no key in PEM form.
-    #[error("no private key in PEM form in cm.auth.client_key_file {}", path.display())]
+    #[error("no private key in PEM form in cm.auth.client_key_file {}: {holds}", path.display())]
     KeyNotPem {
         /// The file.
         path: PathBuf,
+        /// What it holds.
+        holds: Holds,
     },
     /// The key is none that TLS can sign with.
     #[error("the key in cm.auth.client_key_file {} is not usable", path.display())]
@@ -78,19 +84,25 @@ impl IdentityError {
             Self::CertUnreadable { .. } | Self::KeyUnreadable { .. } => {
                 "check that the file is there and that the user cardbridge may read it"
             }
-            Self::CertNotPem { .. } => {
-                "convert it: openssl x509 -inform der -in CLIENT.cer -out client.pem, or openssl \
-                 pkcs12 -in CLIENT.pfx -nokeys -out client.pem"
-            }
+            Self::CertNotPem { holds, .. } => match holds.remedy() {
+                Some(remedy) => remedy,
+                None => {
+                    "convert it: openssl x509 -inform der -in CLIENT.cer -out client.pem, or openssl \
+                     pkcs12 -in CLIENT.pfx -nokeys -out client.pem"
+                }
+            },
             Self::CertNotUsable { .. } => "export the certificate again",
             Self::KeyEncrypted { .. } => {
                 "decrypt it: openssl pkey -in ENCRYPTED.key -out client.key, and let only the user \
                  cardbridge read the result"
             }
-            Self::KeyNotPem { .. } => {
-                "convert it: openssl pkey -inform der -in CLIENT.der -out client.key, or openssl \
-                 pkcs12 -in CLIENT.pfx -nocerts -noenc -out client.key"
-            }
+            Self::KeyNotPem { holds, .. } => match holds.remedy() {
+                Some(remedy) => remedy,
+                None => {
+                    "convert it: openssl pkey -inform der -in CLIENT.der -out client.key, or openssl \
+                     pkcs12 -in CLIENT.pfx -nocerts -noenc -out client.key"
+                }
+            },
             Self::KeyNotUsable { .. } => {
                 "have a certificate issued for an RSA key of 2048 to 4096 bits, or an ECDSA key on \
                  P-256 or P-384"

@@ -108,6 +108,10 @@ fn principals(bytes: &[u8]) -> Result<Vec<String>, &'static str> {
     let mut rest = match bytes.split_first_chunk() {
         Some((&FORMAT, rest)) => rest,
         Some((&OLD_FORMAT, _)) => return Err("its format, 0x0501, is out of use"),
+        _ if bytes.is_empty() => return Err("it is empty"),
+        _ if bytes.is_ascii() => {
+            return Err("it is text, perhaps base64, and does not begin with 0x0502");
+        }
         _ => return Err("it does not begin with 0x0502"),
     };
     let mut names: Vec<String> = Vec::new();

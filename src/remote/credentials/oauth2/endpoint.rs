@@ -272,13 +272,13 @@ fn remedy(reason: AwayReason) -> String {
 }
 
 /// The secret in a file: one line, whose end does not count.
-fn secret(path: &Path) -> Result<Secret, String> {
+pub(in super::super) fn secret(path: &Path) -> Result<Secret, String> {
     let told =
         |what: &str| format!("{what} in {}; write the client's secret into it", path.display());
-    let text = file::secret(path, SECRET_LIMIT).map_err(|error| {
+    let text = file::bare_secret(path, SECRET_LIMIT).map_err(|error| {
         format!("cannot read {}: {error}; check cm.auth.client_secret_file", path.display())
     })?;
-    let line = text.expose().trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+    let line = text.expose().trim_end_matches(['\r', '\n']);
     if line.is_empty() {
         return Err(told("there is nothing"));
     }

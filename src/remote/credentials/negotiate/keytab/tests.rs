@@ -85,8 +85,10 @@ fn separators_that_belong_to_a_name_are_marked() {
 #[test]
 fn a_file_that_is_no_keytab_is_told_from_one_that_is_damaged() {
     let no = |bytes: &[u8]| choose(bytes, None);
-    assert_eq!(no(b""), "FILE is no keytab: it does not begin with 0x0502");
-    assert_eq!(no(b"secret"), "FILE is no keytab: it does not begin with 0x0502");
+    assert_eq!(no(b""), "FILE is no keytab: it is empty");
+    assert_eq!(no(&[0xff, 0xfe, 0]), "FILE is no keytab: it does not begin with 0x0502");
+    let text = "FILE is no keytab: it is text, perhaps base64, and does not begin with 0x0502";
+    assert_eq!(no(b"secret"), text);
     assert_eq!(no(&[5, 1, 0]), "FILE is no keytab: its format, 0x0501, is out of use");
     assert_eq!(no(&[5, 2]), "FILE is no keytab: it holds no key");
     let bytes = keytab();

@@ -182,7 +182,8 @@ fn keys_are_read_in_every_form_that_openssl_writes() {
 fn files_that_do_not_do_are_told_with_cause_and_remedy() {
     let keys = Keys::rsa();
     for (text, what, remedy) in [
-        ("", "no private key in PEM form in cm.auth.client_key_file", "convert it: openssl"),
+        ("", "no private key in PEM form in cm.auth.client_key_file", "it is empty; write"),
+        ("x", "no private key in PEM form in cm.auth.client_key_file", "convert it: openssl"),
         ("-----BEGIN ENCRYPTED PRIVATE KEY-----", "is encrypted; ", "openssl pkey -in"),
     ] {
         fs::write(keys.path("odd.pem"), text).unwrap();

@@ -1,0 +1,118 @@
+//! The files that keys name, looked at before anybody uses them: what is wrong inside, and who else may
+//! read or write them.
+
+use std::error::Error;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::credentials::{keytab, secret_in, token_in};
+use super::{identity, proxy, tls};
+
+/// Something about a file, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFinding {
+    /// What it is, without anything of the file's content.
+    pub what: String,
+    /// The next step.
+    pub remedy: String,
+}
+
+/// The keys whose files hold a secret.
+const SECRETS: [&str; 5] = [
+    "cm.auth.client_key_file",
+    "cm.auth.client_secret_file",
+    "cm.auth.keytab",
+    "cm.auth.token_file",
+    "cm.proxy_credentials_file",
+];
+
+/// Why the file of a key cannot be used; in the same words as when it is used. Nothing of it is kept.
+#[must_use]
+pub fn unusable(key: &str, path: &Path) -> Option<FileFinding> {
+    match key {
+        "cm.ca_file" => tls::certificates(path).err().map(|error| of(&error, error.remedy())),
+        "cm.auth.client_cert_file" => {
+            identity::chain(path).err().map(|error| of(&error, error.remedy()))
+        }
+        "cm.auth.client_key_file" => {
+            identity::signing(path).err().map(|error| of(&error, error.remedy()))
+        }
+        "cm.auth.keytab" => keytab(path).err().map(|what| named(key, path, &what)),
+        "cm.auth.token_file" => token_in(path).err().map(|what| named(key, path, &what)),
+        "cm.auth.client_secret_file" => secret_in(path).err().map(|what| named(key, path, &what)),
+        "cm.proxy_credentials_file" => {
+            proxy::credentials(path).err().map(|error| named(key, path, &error.to_string()))
+        }
+        _ => None,
+    }
+}
+
+/// Who may read a secret, or write any of these files, that should not. What a service manager hands
+/// over is its own business.
+#[must_use]
+pub fn exposed(key: &str, path: &Path) -> Option<FileFinding> {
+    // Of a link the file counts that it leads to.
+    let metadata = path.metadata().ok()?;
+    let mode = metadata.mode();
+    let secret = SECRETS.contains(&key);
+    let by_group = !expected_groups().contains(&metadata.gid());
+    let who = if secret && mode & 0o004 != 0 {
+        "every user of this machine may read it".to_owned()
+    } else if mode & 0o002 != 0 {
+        "every user of this machine may write it".to_owned()
+    } else if secret && by_group && mode & 0o040 != 0 {
+        format!("the group {} may read it", group(metadata.gid()))
+    } else if by_group && mode & 0o020 != 0 {
+        format!("the group {} may write it", group(metadata.gid()))
+    } else {
+        return None;
+    };
+    let shown = path.display();
+    let what = format!("{shown} has the mode {:04o}: {who}", mode & 0o7777);
+    let mode = if secret { "0640" } else { "0644" };
+    let remedy = format!("chown root:cardbridge {shown} && chmod {mode} {shown}");
+    Some(FileFinding { what, remedy })
+}
+
+/// Root's, the service's, and that of whoever looks.
+fn expected_groups() -> Vec<u32> {
+    let own = Path::new("/proc/self").metadata().map(|metadata| metadata.gid());
+    let service = groups().into_iter().find(|(name, _)| name == "cardbridge").map(|(_, id)| id);
+    [Some(0), own.ok(), service].into_iter().flatten().collect()
+}
+
+/// The name of a group, or its number where it has none here.
+fn group(id: u32) -> String {
+    let known = groups().into_iter().find(|(_, known)| *known == id);
+    known.map_or_else(|| id.to_string(), |(name, _)| name)
+}
+
+/// The groups of this machine (group(5)).
+fn groups() -> Vec<(String, u32)> {
+    let text = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let group = |line: &str| {
+        let mut fields = line.split(':');
+        Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
+    };
+    text.lines().filter_map(group).collect()
+}
+
+fn of(error: &dyn Error, remedy: &str) -> FileFinding {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    FileFinding { what: format!("{error}{cause}"), remedy: remedy.to_owned() }
+}
+
+fn named(key: &str, path: &Path, what: &str) -> FileFinding {
+    let (what, remedy) = what.split_once("; ").unwrap_or((what, ""));
+    let remedy = if remedy.is_empty() {
+        format!("write what {key} is for into it")
+    } else {
+        remedy.to_owned()
+    };
+    let what =
+        if what.contains('/') { what.to_owned() } else { format!("{}: {what}", path.display()) };
+    FileFinding { what, remedy }
+}
+
+#[cfg(test)]
+mod tests;

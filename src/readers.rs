@@ -11,6 +11,7 @@
 
 mod atr;
 mod board;
+mod comings;
 mod describe;
 mod diff;
 mod errors;
@@ -23,6 +24,7 @@ mod mutes;
 mod probe;
 mod pulse;
 mod socket;
+mod table;
 mod trail;
 mod transport;
 mod trouble;

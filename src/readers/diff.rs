@@ -50,6 +50,8 @@ struct Known {
     event_count: u32,
     /// The stay of the mute or answering card that is in it.
     stay: Option<InsertionId>,
+    /// Whether the reader may have been pulled and put back since, which no look shows.
+    is_doubtful: bool,
 }
 
 impl Table {
@@ -71,6 +73,21 @@ impl Table {
             Occupant::Card(_) => known.event_count == 0,
             Occupant::Nothing | Occupant::Mute => false,
         })
+    }
+
+    /// How many readers came or went, by this list.
+    pub(super) fn moved(&self, there: &[ReaderName]) -> usize {
+        let came = there.iter().filter(|reader| !self.readers.contains_key(*reader)).count();
+        let went = self.readers.keys().filter(|reader| !there.contains(reader)).count();
+        came + went
+    }
+
+    /// Some reader was pulled and put back. Its count began at 0 again, so that cards at another count
+    /// are not in doubt.
+    pub(super) fn doubt(&mut self) {
+        for known in self.readers.values_mut() {
+            known.is_doubtful |= known.event_count == 0 && known.stay.is_some();
+        }
     }
 
     /// Takes in the readers that are there and a look at some of them, and tells what changed.
@@ -107,16 +124,17 @@ impl Table {
 
     fn compare(&mut self, known: &Known, look: Look, changes: &mut Vec<Observation>) {
         let events = look.event_count.wrapping_sub(known.event_count) & 0xFFFF;
-        let same = known.occupant == look.occupant;
+        let same = known.occupant == look.occupant && !known.is_doubtful;
         if same && (events == 0 || known.stay.is_none()) {
             if events > 1 && known.occupant == Occupant::Nothing {
                 debug!(reader = %look.reader, events, "A card came and went between two looks");
             }
             let Look { reader, occupant, event_count } = look;
-            self.readers.insert(reader, Known { occupant, event_count, stay: known.stay });
+            self.readers
+                .insert(reader, Known { stay: known.stay, ..Known::new(occupant, event_count) });
         } else {
             changes.extend(known.end(&look.reader, departure(&look, events)));
-            self.begin(look, false, changes);
+            self.begin(look, known.is_doubtful, changes);
         }
     }
 
@@ -139,7 +157,7 @@ impl Table {
                 Some(insertion)
             }
         };
-        self.readers.insert(reader, Known { occupant, event_count, stay });
+        self.readers.insert(reader, Known { stay, ..Known::new(occupant, event_count) });
     }
 
     const fn number(&mut self) -> InsertionId {
@@ -149,6 +167,10 @@ impl Table {
 }
 
 impl Known {
+    const fn new(occupant: Occupant, event_count: u32) -> Self {
+        Self { occupant, event_count, stay: None, is_doubtful: false }
+    }
+
     /// The end of the stay, if there is one.
     fn end(&self, reader: &ReaderName, how: Departure) -> Option<Observation> {
         self.stay.map(|insertion| Observation::Removed { reader: reader.clone(), insertion, how })

@@ -8,6 +8,7 @@ use pcsc::{Error, Protocols, ShareMode};
 
 use super::diff::Occupant;
 use super::link::Link;
+use super::wait::Doorbell;
 use super::{trouble, wait};
 use crate::domain::ReaderName;
 
@@ -85,12 +86,12 @@ fn once() -> Look {
 
 fn over(link: &Link) -> Result<Look, Error> {
     let names = wait::list(link)?;
-    let mut readers = Vec::new();
+    let (mut doorbell, mut readers) = (Doorbell::new(), Vec::new());
     if names.is_empty() {
-        wait::first_look(link, &names)?;
+        doorbell.first_look(link, &names)?;
     }
     for some in names.chunks(AT_ONCE) {
-        let seen = wait::first_look(link, some)?;
+        let seen = doorbell.first_look(link, some)?;
         readers
             .extend(some.iter().cloned().zip(seen.iter().map(|seen| holds(&seen.look.occupant))));
     }

@@ -21,7 +21,7 @@ use super::mutes::Mutes;
 use super::pulse::Pulse;
 use super::socket::{self, Watch};
 use super::trouble::{CUT_AT_FIRST, is_lost, is_out_of_step, on_service};
-use super::wait::{Doorbell, Ring, Seen, first_look, list, look};
+use super::wait::{Doorbell, Ring, Seen, list, look};
 use super::worker::Worker;
 
 /// How long a wait may take while a change could go by without a ring: just after a change,
@@ -277,6 +277,10 @@ impl<'a> Session<'a> {
         self.monitor.pulse.beat();
         let there = list(self.link).map_err(Stop::Lost)?;
         self.is_new |= there.is_empty() && self.monitor.service != Service::Up;
+        if self.doorbell.hides_a_plug(self.monitor.table.moved(&there)) {
+            debug!("A reader was pulled and put back between two lists");
+            self.monitor.table.doubt();
+        }
         self.mutes.forget(&there);
         let mut new = self.doorbell.take_mutes();
         new.retain(|new| there.contains(&new.look.reader) && !self.mutes.have(&new.look.reader));
@@ -310,7 +314,7 @@ impl<'a> Session<'a> {
         if self.has_looked {
             return look(self.link, readers);
         }
-        let seen = first_look(self.link, readers)?;
+        let seen = self.doorbell.first_look(self.link, readers)?;
         self.has_looked = true;
         Ok(seen)
     }
@@ -345,7 +349,7 @@ impl<'a> Session<'a> {
     }
 
     fn leave(&mut self, seen: Seen) -> bool {
-        let left = self.mutes.watch(seen);
+        let left = self.mutes.watch(seen, self.doorbell.protocol());
         if let Err(error) = &left {
             debug!(%error, "No thread for a mute card");
         }

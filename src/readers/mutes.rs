@@ -1,8 +1,9 @@
 //! Mute cards, each looked at by a thread of its own.
 //!
 //! Whatever looks at a mute card takes the library 400 ms, a wait's beginning included, and holds up
-//! every other reader in the same call. So the monitor leaves such a reader to a thread with a
-//! context of its own, which looks and waits there, and rings when there is something new.
+//! every other reader in the same call; with some libraries, every other thread as well. So the monitor
+//! leaves such a reader to a thread with a context of its own, which waits at pcscd's own table, looks
+//! where that shows something new, and rings.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,8 @@ use super::errors::Errors;
 use super::halt::Halt;
 use super::link::Link;
 use super::monitor::Published;
-use super::wait::{Seen, look_at, wait};
+use super::table::{Connection, Row};
+use super::wait::{Seen, look_at, name, wait};
 use super::worker::Worker;
 
 /// How long one wait may take. pcscd rings for all that people do to a card, unless its count is 0,
@@ -66,8 +68,9 @@ impl Mutes {
         self.watched.contains_key(reader)
     }
 
-    /// Leaves a reader to a thread, which goes on from what was seen last.
-    pub(super) fn watch(&mut self, seen: Seen) -> io::Result<()> {
+    /// Leaves a reader to a thread, which goes on from what was seen last, and asks pcscd for its table in
+    /// this version of the protocol.
+    pub(super) fn watch(&mut self, seen: Seen, minor: u32) -> io::Result<()> {
         let reader = seen.look.reader.clone();
         let news = News::default();
         let worker = Worker::spawn("pcsc-mute", {
@@ -75,7 +78,7 @@ impl Mutes {
             let (reader, news) = (reader.clone(), news.clone());
             move |halt| {
                 let tell = |told| news.tell(told, &published, &halt);
-                if let Err(error) = watch(seen, &halt, &tell) {
+                if let Err(error) = watch(seen, minor, &halt, &tell) {
                     let error = errors.count(error);
                     debug!(%reader, %error, "Reader cannot be left to a thread");
                     // One that is unknown was pulled; it may be back already.
@@ -158,12 +161,41 @@ impl News {
     }
 }
 
+/// Waits until the table may show something else of a reader than it did before. Tells whether it
+/// does, so that a look is due.
+fn wait_at(
+    table: &mut Connection,
+    reader: &ReaderName,
+    before: &mut Option<Row>,
+) -> io::Result<bool> {
+    let row = table.row(&name(reader))?;
+    let is_due = row != *before;
+    *before = row;
+    if is_due {
+        table.stop_waiting()?
+    } else {
+        table.wait(PATIENCE)?
+    }
+    Ok(is_due)
+}
+
 /// Waits and looks, and tells what is new, until the card in the reader answers or is gone, or nobody
 /// wants to know any more.
-fn watch(mut known: Seen, halt: &Halt, tell: &impl Fn(Told)) -> Result<(), Error> {
+fn watch(mut known: Seen, minor: u32, halt: &Halt, tell: &impl Fn(Told)) -> Result<(), Error> {
     let link = Link::establish()?;
+    let mut table = Connection::open(minor).ok();
+    let mut row = Some(Row { is_mute: true, event_count: known.look.event_count });
     while !halt.is_called() && known.look.occupant == Occupant::Mute {
-        wait(&link, &mut [known.expected()], PATIENCE)?;
+        match table.as_mut().map(|table| wait_at(table, &known.look.reader, &mut row)) {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => continue,
+            Some(Err(error)) => {
+                debug!(reader = %known.look.reader, %error, "pcscd's table cannot be read");
+                table = None;
+                continue;
+            }
+            None => drop(wait(&link, &mut [known.expected()], PATIENCE)?),
+        }
         let seen = look_at(&link, &known.look.reader)?;
         if seen.look != known.look {
             tell(Told::Seen(seen.clone()));

@@ -12,6 +12,7 @@ use pcsc::{Context, Error, PNP_NOTIFICATION, ReaderState, State};
 use crate::domain::{Atr, ReaderName};
 
 use super::atr::atr;
+use super::comings::Comings;
 use super::diff::{Look, Occupant};
 
 /// Room for the names of some hundred readers; doubled where it does not do.
@@ -60,23 +61,6 @@ pub(super) fn look(context: &Context, readers: &[ReaderName]) -> Result<Vec<Seen
     let mut states: Vec<ReaderState> =
         readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
     wait(context, &mut states, Duration::ZERO)?;
-    Ok(readers.iter().zip(&states).map(|(reader, state)| Seen::new(reader, state)).collect())
-}
-
-/// Looks at some readers for the first time on a connection, and at the doorbell as well: with that the
-/// library makes each request that looks and waits are made of. A pcscd that does not understand one
-/// of them ends the connection.
-pub(super) fn first_look(context: &Context, readers: &[ReaderName]) -> Result<Vec<Seen>, Error> {
-    let mut states: Vec<ReaderState> =
-        readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
-    states.push(entry(PNP_NOTIFICATION(), State::UNAWARE));
-    match wait(context, &mut states, Duration::ZERO) {
-        // No room for a doorbell, see [`Doorbell::has_room`].
-        Err(Error::InvalidParameter) => return look(context, readers),
-        ring => ring?,
-    };
-    // The library says nothing of a connection that broke at the end of a look; the next request does.
-    list(context)?;
     Ok(readers.iter().zip(&states).map(|(reader, state)| Seen::new(reader, state)).collect())
 }
 
@@ -135,6 +119,7 @@ pub(super) enum Ring {
 pub(super) struct Doorbell {
     /// The number of such events so far, from pcsc-lite 2.3 on.
     event_count: u32,
+    comings: Comings,
     /// Below 2.5 a wait takes 16 entries, this one included; with 16 readers it has no room, and
     /// needs none, because another reader would have none either.
     has_room: bool,
@@ -144,8 +129,8 @@ pub(super) struct Doorbell {
 
 impl Doorbell {
     /// A doorbell on a new connection.
-    pub(super) const fn new() -> Self {
-        Self { event_count: 0, has_room: true, mutes: Vec::new() }
+    pub(super) fn new() -> Self {
+        Self { event_count: 0, comings: Comings::default(), has_room: true, mutes: Vec::new() }
     }
 
     /// The mute cards that came during the last wait. They are all that a wait is believed, because a
@@ -154,9 +139,43 @@ impl Doorbell {
         std::mem::take(&mut self.mutes)
     }
 
+    /// Looks at some readers for the first time on a connection, and at the doorbell as well: with that
+    /// the library makes each request that looks and waits are made of. A pcscd that does not
+    /// understand one of them ends the connection.
+    pub(super) fn first_look(
+        &mut self,
+        context: &Context,
+        readers: &[ReaderName],
+    ) -> Result<Vec<Seen>, Error> {
+        let mut states: Vec<ReaderState> =
+            readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
+        states.push(entry(PNP_NOTIFICATION(), State::UNAWARE));
+        match wait(context, &mut states, Duration::ZERO) {
+            Err(Error::InvalidParameter) => return look(context, readers),
+            ring => ring?,
+        };
+        // The library says nothing of a connection that broke at the end of a look; the next request
+        // does.
+        list(context)?;
+        self.event_count = states.last().map_or(0, ReaderState::event_count);
+        Ok(readers.iter().zip(&states).map(|(reader, state)| Seen::new(reader, state)).collect())
+    }
+
+    /// The minor version of the protocol that this library speaks, as far as it can be known: the events
+    /// are counted from 4:5 on.
+    pub(super) const fn protocol(&self) -> u32 {
+        if self.event_count == 0 { 4 } else { 5 }
+    }
+
     /// Tries for room again, after a reader came or went.
     pub(super) const fn readers_changed(&mut self) {
         self.has_room = true;
+    }
+
+    /// Whether a reader was away since the last list and is in this one too, which shows so many readers
+    /// that came or went.
+    pub(super) fn hides_a_plug(&mut self, moved: usize) -> bool {
+        self.comings.listed(moved)
     }
 
     /// Waits until something may have changed since these looks.
@@ -184,7 +203,11 @@ impl Doorbell {
         let now = seen.zip(&states).map(|(seen, state)| Seen::new(&seen.look.reader, state));
         self.mutes = now.filter(|seen| seen.look.occupant == Occupant::Mute).collect();
         if let Some(own) = states.last().filter(|_| self.has_room) {
-            self.event_count = own.event_count();
+            let before = std::mem::replace(&mut self.event_count, own.event_count());
+            self.comings.counted(before, self.event_count);
+        }
+        if ring == Ring::Quiet {
+            self.comings.settle();
         }
         Ok(ring)
     }

@@ -34,6 +34,10 @@ impl Desk {
         tell(&self.0.update(&[reader], vec![look]))
     }
 
+    fn doubt(&mut self) {
+        self.0.doubt();
+    }
+
     fn unplug(&mut self) -> String {
         tell(&self.0.update(&[], Vec::new()))
     }
@@ -254,4 +258,19 @@ proptest! {
             prop_assert_eq!(present.is_some(), occupied);
         }
     }
+}
+
+#[test]
+fn a_card_at_count_0_is_another_stay_once_a_plug_was_hidden() {
+    let mut desk = Desk::with(card(A), 0);
+    desk.doubt();
+    assert_eq!(desk.see(card(A), 0), "-1? +2*");
+    assert_eq!(desk.see(card(A), 0), "", "once");
+    let mut counted = Desk::with(card(A), 3);
+    counted.doubt();
+    assert_eq!(counted.see(card(A), 3), "");
+    let mut empty = Desk::with(Occupant::Nothing, 0);
+    empty.doubt();
+    assert_eq!(empty.see(Occupant::Nothing, 0), "");
+    assert_eq!(empty.see(card(B), 1), "+1");
 }

@@ -172,9 +172,9 @@ fn wait_at(
     let is_due = row != *before;
     *before = row;
     if is_due {
-        table.stop_waiting()?
+        table.stop_waiting()?;
     } else {
-        table.wait(PATIENCE)?
+        table.wait(PATIENCE)?;
     }
     Ok(is_due)
 }

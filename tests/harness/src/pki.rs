@@ -83,6 +83,8 @@ impl Authority {
         let mut leaf = CertificateParams::new(names)?;
         leaf.distinguished_name.push(DnType::CommonName, common_name);
         leaf.extended_key_usages.push(usage);
+        // Python from 3.13 on refuses a certificate without it.
+        leaf.use_authority_key_identifier_extension = true;
         if expired {
             leaf.not_before = date_time_ymd(2001, 1, 1);
             leaf.not_after = date_time_ymd(2002, 1, 1);

@@ -12,6 +12,10 @@ const AID: [u8; 11] = [0xA0, 0x00, 0x00, 0x00, 0x18, 0x80, 0x00, 0x00, 0x00, 0x0
 const INDEX: u16 = 0x0101;
 const CARDID: u16 = 0x0201;
 
+/// The map of containers, and of keys: OpenSC 0.26 takes no card without them, the second on a 940
+/// alone. The index leaves them out, since nothing is found by it here.
+const MAPS: [(u16, usize); 2] = [(0x0204, 86), (0x0005, 16)];
+
 /// The table `[idprime]` of a personalisation file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +47,9 @@ impl Personal {
             *count = u8::try_from(rows.len() / 21).unwrap_or(u8::MAX);
         }
         files.add([INDEX], Node::Transparent(index));
+        for (id, size) in MAPS {
+            files.add([id], Node::Transparent(vec![0; size]));
+        }
         IdPrime { files }
     }
 }

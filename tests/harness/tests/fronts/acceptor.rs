@@ -77,11 +77,16 @@ fn the_acceptor_answers_strangers_as_iis_does_and_hands_puts_on() {
     assert_eq!(stranger.status, 401);
     assert_eq!(stranger.header("www-authenticate"), Some("Negotiate"));
     assert!(stranger.body.starts_with("<!DOCTYPE"));
-    let unbound = curl.get(&url, &["--negotiate", "-u", ":"]).unwrap();
-    assert_eq!(unbound.header("www-authenticate"), Some("Negotiate"), "bare, as of IIS");
+    // Some curls bind their token to the channel (8.14), some do not (7.88).
+    let curls = curl.get(&url, &["--negotiate", "-u", ":"]).unwrap();
+    let is_bound = curls.status == 200;
+    if !is_bound {
+        assert_eq!(curls.header("www-authenticate"), Some("Negotiate"), "bare, as of IIS");
+        assert!(acceptor.log().contains("401 no bindings"), "{}", acceptor.log());
+    }
     acceptor.stop().unwrap();
     assert!(curl.get(&url, &[]).unwrap_err().contains("connect"));
     acceptor.start_again().unwrap();
     assert_eq!(curl.get(&url, &[]).unwrap().status, 401);
-    assert!(cm.log().is_empty());
+    assert_eq!(cm.log().len(), usize::from(is_bound));
 }

@@ -1,5 +1,8 @@
 //! Apache with Negotiate and with client certificates.
 
+use std::path::Path;
+use std::process::Command;
+
 use cardbridge_harness::apache::{
     Apache, ApacheOptions, ClientCertificate, Negotiate, TlsVersion, unavailable,
 };
@@ -17,6 +20,16 @@ fn can_run() -> bool {
         skipped(reason);
     }
     reason.is_none()
+}
+
+/// What a client prints that logs in with the first of two calls alone.
+fn twice(curl: &Curl, apache: &Apache) -> String {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fronts/twice.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg("-I").arg(program).arg(format!("{}{}", apache.url(), CARD));
+    curl.log_in(&mut command);
+    let output = command.output().expect("the client runs");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 fn get(curl: &Curl, apache: &Apache, more: &[&str]) -> Reply {
@@ -54,14 +67,12 @@ fn a_connection_stays_open_for_strangers_only_where_it_is_to_persist() {
     }
     let (kdc, curl) = realm();
     let cm = Cm::seed().unwrap();
-    for (persist, status) in [(false, 401), (true, 200)] {
+    for (persist, statuses) in [(false, "200\n401\n"), (true, "200\n200\n")] {
         let negotiate = Some(Negotiate::of(&kdc).unwrap());
         let options = ApacheOptions { negotiate, persist, ..ApacheOptions::before(cm.address()) };
         let apache = Apache::start(&options).unwrap();
-        let url = format!("{}{}", apache.url(), CARD);
-        let second = ["--negotiate", "-u", ":", &url, "--next", "-s", "-i"];
-        let reply = get(&curl, &apache, &second);
-        assert_eq!(reply.status, status, "persist {persist}: {}", apache.log());
+        // curl is no judge: 8.14 takes another connection for a call that is to log nobody in.
+        assert_eq!(twice(&curl, &apache), statuses, "persist {persist}: {}", apache.log());
     }
 }
 

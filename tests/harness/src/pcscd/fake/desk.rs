@@ -48,6 +48,21 @@ pub(super) struct Client {
     pub(super) stream: UnixStream,
     pub(super) context: u32,
     pub(super) waits: bool,
+    /// Whether a library of its version asks for the events once it waits.
+    pub(super) asks_for_events: bool,
+    /// Whether it has asked for them in this call; one call may wait several times.
+    pub(super) has_events: bool,
+}
+
+impl Client {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self { stream, context: 0, waits: false, asks_for_events: false, has_events: false }
+    }
+
+    /// Whether it takes the next word for what it waits for, and not for another answer.
+    pub(super) fn listens(&self) -> bool {
+        self.waits && (self.has_events || !self.asks_for_events)
+    }
 }
 
 #[derive(Debug)]
@@ -125,6 +140,8 @@ impl Desk {
     pub(super) fn tell(&mut self, code: u32) {
         for client in self.clients.values_mut().filter(|client| client.waits) {
             client.waits = false;
+            // Any code but this one ends the call.
+            client.has_events &= code == 0;
             drop(client.stream.write_all(&word(code)));
         }
     }

@@ -31,7 +31,7 @@ fn welcome(stream: &UnixStream, shared: &Shared) -> Result<()> {
     let own = stream.try_clone()?;
     let (client, life) = shared.change(|desk| {
         let number = desk.number();
-        desk.clients.insert(number, Client { stream: own, context: 0, waits: false });
+        desk.clients.insert(number, Client::new(own));
         (number, desk.life)
     });
     let ended = Session { stream, shared, client, life }.run();
@@ -100,7 +100,12 @@ impl Session<'_> {
             Request::Connect => self.connect(body),
             Request::Version => {
                 let version = (body.number(at::MAJOR), body.number(at::MINOR));
-                let (is_welcome, (major, minor)) = self.shared.lock().welcomes(version);
+                let (is_welcome, (major, minor)) = self.shared.change(|desk| {
+                    if let Some(client) = desk.clients.get_mut(&client) {
+                        client.asks_for_events = version >= (4, 5);
+                    }
+                    desk.welcomes(version)
+                });
                 body.set(at::MAJOR, major);
                 body.set(at::MINOR, minor);
                 body.with_code(if is_welcome { code::SUCCESS } else { code::SERVICE_STOPPED })
@@ -114,7 +119,14 @@ impl Session<'_> {
                 body.with_code(code::SUCCESS)
             }),
             Request::Release => body.with_code(code::SUCCESS),
-            Request::Events => events(self.shared.lock().reader_events),
+            Request::Events => {
+                return self.shared.change(|desk| {
+                    if let Some(client) = desk.clients.get_mut(&client) {
+                        client.has_events = true;
+                    }
+                    desk.send(client, &events(desk.reader_events));
+                });
+            }
             Request::Control | Request::Attribute => body.with_code(code::UNSUPPORTED),
             Request::Cancel => self.cancel(body),
             Request::Reconnect => {
@@ -138,8 +150,9 @@ impl Session<'_> {
             }
             Request::Unwait => {
                 return self.shared.change(|desk| {
-                    let waited = desk.clients.get_mut(&client).filter(|client| client.waits);
-                    if let Some(own) = waited {
+                    let Some(own) = desk.clients.get_mut(&client) else { return };
+                    own.has_events = false;
+                    if own.waits {
                         own.waits = false;
                         desk.send(client, &word(code::SUCCESS));
                     }
@@ -156,7 +169,7 @@ impl Session<'_> {
             let waiting = |client: &&mut Client| client.waits && client.context == context;
             let found = desk.clients.values_mut().find(waiting);
             let Some(client) = found else { return body.with_code(code::INVALID_HANDLE) };
-            client.waits = false;
+            (client.waits, client.has_events) = (false, false);
             let sent = std::io::Write::write_all(&mut client.stream, &word(code::CANCELLED));
             body.with_code(if sent.is_ok() { code::SUCCESS } else { code::INVALID_HANDLE })
         })

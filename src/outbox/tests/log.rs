@@ -106,12 +106,29 @@ fn nothing_is_lost_in_silence(files: &Files, whole: &Restored, what: &str) -> &'
     }
 }
 
-/// The headers, and some of the rest; all of it where `EVERY_BYTE` is set.
+/// The headers, and some of the rest; ten times as much of it where `EVERY_BYTE` is set.
 fn chosen(length: usize, one_in: usize) -> Vec<usize> {
-    let all = std::env::var_os("EVERY_BYTE").is_some();
+    let one_in =
+        if std::env::var_os("EVERY_BYTE").is_some() { one_in.div_ceil(10) } else { one_in };
     let header =
         |at: usize| at < 32 || (at - 32) % 4120 < 24 && ((at - 32) / 4120).is_multiple_of(7);
-    (0..length).filter(|at| all || header(*at) || at.is_multiple_of(one_in)).collect()
+    (0..length).filter(|at| header(*at) || at.is_multiple_of(one_in)).collect()
+}
+
+#[tokio::test]
+async fn every_flipped_byte_of_the_log_is_noticed() {
+    let [_, (files, _)] = killed().await;
+    let bits = [0x01_u8, 0x80, 0xff, 0x10];
+    for files in [files.clone(), files.without_index()] {
+        let all = std::env::var_os("EVERY_BYTE").is_some();
+        let cases = chosen(files.log.len(), if all { 1 } else { 499 });
+        each(&cases, |at| {
+            let mut files = files.clone();
+            files.log[at] ^= bits[at % bits.len()];
+            assert!(files.damage().is_some(), "byte {at}");
+            "noticed"
+        });
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use crate::telemetry::{Chain, Ids, Notifier};
 mod answer;
 mod calls;
 mod clock;
+mod heads;
 mod keeper;
 mod perform;
 mod report;
@@ -79,6 +80,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let (events, results) = mpsc::unbounded_channel();
     let (keep, kept) = watch::channel(settings.audit.keep);
     let (cm_date, dates) = watch::channel(None);
+    tokio::spawn(heads::log(outbox.clone()));
     tokio::spawn(keeper::prune(outbox.clone(), kept, dates));
     let app = App {
         engine: Engine::new(translate::policy(&settings), restored, fastrand::u64(..), now()),

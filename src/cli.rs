@@ -24,6 +24,7 @@ mod stopped;
 mod text;
 mod trail;
 mod verify;
+mod witness;
 
 use exit::Failure;
 use out::Out;
@@ -147,7 +148,12 @@ struct AuditArguments {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     /// Look for lines that were changed, removed or moved; end with 1 where there are any
-    Verify,
+    Verify {
+        /// A head that the log told (seq and chain): end with 1 where the trail does not have it any
+        /// more, and with 2 where it was pruned; may be given several times
+        #[arg(long, value_name = "SEQ:HASH")]
+        against: Vec<witness::Witness>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -197,9 +203,9 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<exit::Exit, Failure> {
         Command::Outbox(OutboxCommand::Discard { id, yes }) => {
             queue::discard(config, *id, *yes, out)
         }
-        Command::Audit(AuditArguments { command: Some(AuditCommand::Verify), .. }) => {
-            verify::verify(config, out)
-        }
+        Command::Audit(AuditArguments {
+            command: Some(AuditCommand::Verify { against }), ..
+        }) => verify::verify(config, against, out),
         Command::Audit(audit) => trail::audit(config, audit, out),
         Command::Check => check::check(config, out),
         Command::Config(ConfigCommand::Check) => station::check(config, out),

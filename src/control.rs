@@ -7,7 +7,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::domain::{AuditLine, ChainPiece, EntryId, EntryView, Metrics, Snapshot};
+use crate::domain::{AuditRecord, ChainMark, ChainPiece, EntryId, EntryView, Metrics, Snapshot};
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
 mod access;
@@ -46,12 +46,14 @@ pub enum Request {
     },
     /// Some audit lines.
     Audit(AuditQuery, oneshot::Sender<Result<Page, AuditError>>),
+    /// The place in the chain of the line with this number.
+    Mark(i64, oneshot::Sender<Result<Option<ChainMark>, AuditError>>),
     /// A piece of the audit trail's chain, looked along.
     Verify(VerifyQuery, oneshot::Sender<Result<ChainPiece, AuditError>>),
 }
 
 /// Audit lines, and what the next page begins after.
-pub type Page = (Vec<AuditLine>, Option<String>);
+pub type Page = (Vec<AuditRecord>, Option<String>);
 
 /// What a person can do to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

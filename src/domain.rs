@@ -25,7 +25,7 @@ mod snapshot;
 mod strength;
 
 pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
-pub use audit::{AuditKind, AuditLine};
+pub use audit::{AuditKind, AuditLine, AuditRecord};
 pub use away::{AwayReason, CertificateFault, ProxyFault, TlsFault};
 pub use call::{CallError, CompleteAnswer, Found, PutAnswer};
 pub use card::{

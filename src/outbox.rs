@@ -88,6 +88,7 @@ mod chain;
 mod disk;
 mod error;
 mod file;
+mod head;
 mod lock;
 mod log;
 mod mend;
@@ -119,8 +120,8 @@ pub use trail::{AuditCursor, AuditFilter, AuditPage, NoCursor, PAGE_LINES};
 pub use verify::ChainCursor;
 
 use crate::domain::{
-    AuditLine, ChainPiece, Draft, Entry, EntryId, PcscdInstance, ReaderName, Settlement, Stage,
-    Stay,
+    AuditLine, ChainMark, ChainPiece, Draft, Entry, EntryId, PcscdInstance, ReaderName, Settlement,
+    Stage, Stay,
 };
 use budget::Budget;
 use disk::Place;
@@ -327,6 +328,19 @@ impl Outbox {
         filter: AuditFilter,
     ) -> impl Future<Output = Result<AuditPage, StoreError>> + Send + use<> {
         answer(self.worker.submit(move |store| store.audit(&filter)))
+    }
+
+    /// The place in the chain of the audit line with this number, if there is one.
+    pub fn mark(
+        &self,
+        seq: i64,
+    ) -> impl Future<Output = Result<Option<ChainMark>, StoreError>> + Send + use<> {
+        answer(self.worker.submit(move |store| store.mark(seq)))
+    }
+
+    /// Logs the newest audit line's place in the chain.
+    pub fn log_head(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        answer(self.worker.submit(|store| store.log_head()))
     }
 
     /// Looks along the next piece of the audit trail's chain.

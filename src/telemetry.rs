@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt;
-use std::io::IsTerminal;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal};
 
 use tracing::Subscriber;
 use tracing::field::Field;
@@ -60,7 +60,7 @@ pub fn init(level: LevelFilter, format: Format, ids: Ids) {
     let (no_journal, done) = match format {
         Format::Text => (None, registry.with(text()).try_init()),
         Format::Json => {
-            let json = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json();
+            let json = tracing_subscriber::fmt::layer().with_writer(|| JsonStderr).json();
             (None, registry.with(json).try_init())
         }
         Format::Journal => match Journal::connect() {
@@ -81,7 +81,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let fields = debug_fn(|to, field, value| write_field(to, field, value)).delimited(" ");
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     layer.with_ansi(colour()).fmt_fields(fields)
 }
 
@@ -113,14 +113,59 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// Whether a character cannot be seen, or changes how others are shown: controls, format characters
+/// (directions, joiners, tags), separators of lines, what is private or not assigned (Unicode's
+/// general categories C*, Zl, Zp), and letters that are blank (`Default_Ignorable_Code_Point`).
 fn hidden(c: char) -> bool {
-    c.is_control()
+    use unicode_properties::{GeneralCategoryGroup as Group, UnicodeGeneralCategory as _};
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    c.general_category_group() == Group::Other
         || matches!(c,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+            '\u{2028}' | '\u{2029}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A JSON text with everything escaped that [`clean`] escapes. It means the same to every program.
+#[must_use]
+pub fn clean_json(json: &str) -> Cow<'_, str> {
+    // Blanks between values are ASCII; in strings, those are escaped already.
+    let shown = |c: char| c < ' ' || !hidden(c);
+    if json.chars().all(shown) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if shown(c) {
+            escaped.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _infallible = write!(escaped, "\\u{unit:04x}");
+            }
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Standard error for lines of JSON, each of which comes whole.
+struct JsonStderr;
+
+impl io::Write for JsonStderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        io::stderr().write_all(clean_json(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 fn colour() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// An error with its causes, `error: cause: cause of the cause`.
@@ -193,11 +238,11 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("the outer")]
-    struct Outer(#[source] std::io::Error);
+    struct Outer(#[source] io::Error);
 
     #[test]
     fn a_chain_is_printed_once_from_the_outside_in() {
-        let error = Outer(std::io::Error::other("the inner"));
+        let error = Outer(io::Error::other("the inner"));
         assert_eq!(Chain(&error).to_string(), "the outer: the inner");
     }
 
@@ -206,6 +251,48 @@ mod tests {
         let hostile = "Reader\u{1b}[2J\u{202e}x\u{200b}\r\n";
         assert_eq!(clean(hostile), "Reader\\u{1b}[2J\\u{202e}x\\u{200b}\\u{d}\\u{a}");
         assert_eq!(clean("Lesegerät [CCID] 00"), "Lesegerät [CCID] 00");
+    }
+
+    #[test]
+    fn nothing_that_hides_or_turns_text_is_shown_and_every_script_is() {
+        let ranges = [
+            (0, 0x1f),
+            (0x7f, 0x9f),
+            (0xad, 0xad),
+            (0x61c, 0x61c),
+            (0x180e, 0x180e),
+            (0x200b, 0x200f),
+            (0x2028, 0x202e),
+            (0x2060, 0x206f),
+            (0xfeff, 0xfeff),
+            (0xfff9, 0xfffb),
+            (0xe000, 0xe000),
+            (0xe0000, 0xe007f),
+            (0x1d173, 0x1d17a),
+            (0x34f, 0x34f),
+            (0x3164, 0x3164),
+            (0xe0100, 0xe01ef),
+        ];
+        for c in
+            ranges.into_iter().flat_map(|(first, last)| first..=last).filter_map(char::from_u32)
+        {
+            let text = format!("a{c}b");
+            assert!(!clean(&text).contains(c), "{c:?}");
+            let json = serde_json::to_string(&text).unwrap();
+            let cleaned = clean_json(&json);
+            assert!(!cleaned.contains(c), "{c:?}");
+            assert_eq!(
+                serde_json::from_str::<String>(&cleaned).unwrap(),
+                text,
+                "it means the same"
+            );
+        }
+        for text in ["Příliš", "नमस्ते", "قارئ", "読取装置", "e\u{301}", "🪪", "a\u{a0}b", "„x“ – €"]
+        {
+            assert_eq!((&*clean(text), &*clean_json(text)), (text, text));
+        }
+        let pretty = "{\n  \"a\": 1\n}";
+        assert_eq!(clean_json(pretty), pretty);
     }
 
     #[test]

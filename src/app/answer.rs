@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
-use crate::domain::{ChainPiece, EntryId, Metrics, OutboxView, ServiceView, Snapshot};
+use crate::domain::{ChainMark, ChainPiece, EntryId, Metrics, OutboxView, ServiceView, Snapshot};
 use crate::engine::{Event, Refusal, Taken};
 use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
 use crate::telemetry::Chain;
@@ -19,6 +19,7 @@ impl App {
             Request::Entries(reply) => send(reply, self.engine.entry_views(now())),
             Request::Act { entry, act, by, reply } => self.act(entry, act, &by, reply),
             Request::Audit(query, reply) => self.audit(&query, reply),
+            Request::Mark(seq, reply) => self.mark(seq, reply),
             Request::Verify(query, reply) => self.verify(&query, reply),
         }
     }
@@ -119,6 +120,14 @@ impl App {
                 (page.lines, page.next.map(|cursor| cursor.to_string()))
             });
             send(reply, page.map_err(|error| AuditError::Store(Chain(&error).to_string())));
+        });
+    }
+
+    fn mark(&self, seq: i64, reply: oneshot::Sender<Result<Option<ChainMark>, AuditError>>) {
+        let mark = self.outbox.mark(seq);
+        tokio::spawn(async move {
+            let mark = mark.await;
+            send(reply, mark.map_err(|error| AuditError::Store(Chain(&error).to_string())));
         });
     }
 

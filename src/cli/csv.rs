@@ -4,18 +4,23 @@
 //! times, ids and words are those of the JSON, `inventory` is its JSON in one cell. A field is
 //! quoted where a comma, a quote or a line break is in it, records end with CR LF.
 //!
-//! A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@`, a tab or a CR for a formula, and
-//! a reader's name, a card's label and CM's words come from outside. Such a cell gets an apostrophe
-//! in front, which spreadsheets take for "this is text". A program that wants the words as they are
-//! reads the JSON.
+//! Text from outside (a reader's name, a card's label, CM's messages) is changed in two ways, so that
+//! no spreadsheet runs it and no terminal obeys it; a program that wants it as it is reads the JSON:
+//!
+//! - What cannot be seen is escaped, as on a terminal ([`clean`]).
+//! - A cell that begins with `=`, `+`, `-`, `@` or their full-width forms, after blanks and quotes, is
+//!   a formula to a spreadsheet. It gets an apostrophe in front ("this is text"). So does such a piece
+//!   after `,`, `;`, `|` or a colon within a cell: where the list separator is another one than the
+//!   comma, spreadsheets split there, whatever is quoted.
 
 use serde_json::Value;
 
 use super::exit::{Exit, Failure};
-use crate::domain::AuditLine;
+use super::text::clean;
+use crate::domain::AuditRecord;
 
 /// The columns: the names of the line's fields.
-const COLUMNS: [&str; 33] = [
+const COLUMNS: [&str; 35] = [
     "at",
     "station",
     "kind",
@@ -49,6 +54,8 @@ const COLUMNS: [&str; 33] = [
     "count",
     "first_seen_at",
     "last_seen_at",
+    "seq",
+    "chain",
 ];
 
 /// The first record: the names of the columns.
@@ -57,7 +64,7 @@ pub(super) fn header() -> String {
 }
 
 /// A line's record.
-pub(super) fn record(line: &AuditLine) -> Result<String, Failure> {
+pub(super) fn record(line: &AuditRecord) -> Result<String, Failure> {
     let json = serde_json::to_value(line).map_err(|error| Failure::new(Exit::Failed, error))?;
     Ok(join(COLUMNS.iter().map(|name| field(json.get(name)))))
 }
@@ -69,24 +76,35 @@ fn join(fields: impl Iterator<Item = String>) -> String {
 fn field(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => quoted(&harmless(text)),
-        Some(value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) => {
-            quoted(&value.to_string())
+        Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
+        Some(Value::String(text)) => quoted(&harmless(&clean(text))),
+        Some(value @ (Value::Array(_) | Value::Object(_))) => {
+            quoted(&harmless(&clean(&value.to_string())))
         }
     }
 }
 
-/// The text as no spreadsheet takes it for a formula.
+/// What a spreadsheet takes for the beginning of a formula.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
+/// What may be the border of a cell, if not here then in another country.
+const BORDERS: [char; 4] = [',', ';', '|', ':'];
+
+/// The text as no spreadsheet takes it, or a piece of it, for a formula.
 fn harmless(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
+    let mut safe = String::with_capacity(text.len() + 8);
+    for piece in text.split_inclusive(BORDERS) {
+        let content = piece.trim_start_matches([' ', '"', '\u{a0}', '\u{3000}']);
+        if content.starts_with(FORMULA) {
+            safe.push('\'');
+        }
+        safe.push_str(piece);
     }
+    safe
 }
 
 fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\r', '\n']) {
+    if text.contains([',', ';', '"', '\r', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
         text.to_owned()
@@ -99,12 +117,12 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Candidate, CardStatus, Decision, Draft, EntryId, Family, IdRule, Identity, Outcome,
-        ParkReason, Serial, Settlement, Strength, Trigger,
+        AuditLine, Candidate, CardStatus, Decision, Draft, EntryId, Family, IdRule, Identity,
+        Outcome, ParkReason, Serial, Settlement, Strength, Trigger,
     };
 
     /// A line that has every field.
-    fn line() -> AuditLine {
+    fn line() -> AuditRecord {
         let candidate = Candidate {
             card_id: "3f2504e0-4f89-11d3-9a0c-0305e82c3300".parse().unwrap(),
             rule: IdRule::GidsCardid,
@@ -152,7 +170,8 @@ mod tests {
         let line =
             AuditLine::settled("desk-3", EntryId::new(1), &draft, &end).repeated(at, 3, (at, at));
         let inventory = serde_json::from_value(serde_json::json!({ "iccsn": "a,b" }));
-        AuditLine { inventory: inventory.unwrap(), ..line }
+        let line = AuditLine { inventory: inventory.unwrap(), ..line };
+        AuditRecord { line, seq: 7, chain: "ab".repeat(32) }
     }
 
     /// A reader of RFC 4180 that is not the writer's mirror image.
@@ -192,17 +211,62 @@ mod tests {
             let index = COLUMNS.iter().position(|column| *column == name).unwrap();
             records[1][index].as_str()
         };
-        assert_eq!(column("label"), "Desk 3, \"left\"\nby the door");
+        assert_eq!(column("label"), "Desk 3, \"left\"\\u{a}by the door");
+        assert_eq!((column("seq"), column("chain")), ("7", "ab".repeat(32).as_str()));
         assert_eq!(column("http_status"), "403");
         assert_eq!(column("inventory"), r#"{"iccsn":"a,b"}"#);
     }
 
     #[test]
-    fn no_cell_is_a_formula() {
-        let records = parse(&record(&line()).unwrap());
-        for cell in &records[0] {
-            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell}");
+    fn no_cell_is_a_formula_whatever_the_list_separator_is() {
+        let text = record(&line()).unwrap();
+        assert!(parse(&text)[0].iter().any(|cell| cell == "'=cmd|' /C calc'!A0"), "{text}");
+        for hostile in [
+            "=1",
+            "+1",
+            "-1",
+            "@SUM(A1)",
+            "\t=1",
+            "\r=1",
+            " =1",
+            "\"=1\"",
+            "\u{feff}=1",
+            "\u{a0}=1",
+            "\u{ff1d}1",
+            "a;=1",
+            "a; =1",
+            "a;\"=1\"",
+            "a\t=1",
+            "a\n=1",
+            "a,=1",
+            "a|=1",
+            "a;;-1",
+            ";@x",
+        ] {
+            let mut line = line();
+            line.line.label = hostile.to_owned();
+            line.line.inventory =
+                serde_json::from_value(serde_json::json!({ "iccsn": hostile })).unwrap();
+            let text = record(&line).unwrap();
+            for separator in [',', ';', '\t', '|'] {
+                for cell in text.trim_end().split(separator) {
+                    let cell = cell.trim_start_matches(['"', ' ', '\u{a0}']);
+                    assert!(!cell.starts_with(FORMULA), "{hostile:?} by {separator:?}: {cell}");
+                }
+            }
+            assert!(!text.trim_end().contains(char::is_control), "{hostile:?}: {text:?}");
         }
-        assert!(records[0].iter().any(|cell| cell == "'=cmd|' /C calc'!A0"), "{records:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_escaped_in_every_cell() {
+        let mut line = line();
+        line.line.reader = "R\u{202e}\u{61c}\u{ad}".into();
+        line.line.detail = "x\u{9b}2J\u{e0041}".to_owned();
+        line.line.by = Some("a\u{2066}b".to_owned());
+        let text = record(&line).unwrap();
+        for escaped in ["R\\u{202e}\\u{61c}\\u{ad}", "x\\u{9b}2J\\u{e0041}", "a\\u{2066}b"] {
+            assert!(text.contains(escaped), "{text}");
+        }
     }
 }

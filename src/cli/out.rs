@@ -5,7 +5,7 @@ use std::io::{self, StdoutLock, Write};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
-use super::text::clean;
+use super::text::{clean, clean_json};
 
 /// Where a command's data goes.
 pub(super) struct Out {
@@ -30,15 +30,15 @@ impl Out {
 
     /// One object on one line.
     pub(super) fn object(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.to, value).map_err(io::Error::from)?;
-        writeln!(self.to)?;
+        let json = serde_json::to_string(value).map_err(io::Error::from)?;
+        writeln!(self.to, "{}", clean_json(&json))?;
         Ok(self.to.flush()?)
     }
 
     /// One value, laid out for reading.
     pub(super) fn value(&mut self, value: &impl Serialize) -> Result<Exit, Failure> {
-        serde_json::to_writer_pretty(&mut self.to, value).map_err(io::Error::from)?;
-        writeln!(self.to)?;
+        let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+        writeln!(self.to, "{}", clean_json(&json))?;
         self.to.flush()?;
         Ok(Exit::Done)
     }

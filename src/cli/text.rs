@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-pub(super) use crate::telemetry::clean;
+pub(super) use crate::telemetry::{clean, clean_json};
 
 /// Rows with their columns aligned; the last column is as long as it likes.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {

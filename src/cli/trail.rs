@@ -84,7 +84,7 @@ pub(super) fn audit(
     loop {
         for line in &page.lines {
             match format {
-                AuditFormat::Text => out.line(&as_text(line, &numbers))?,
+                AuditFormat::Text => out.line(&as_text(&line.line, &numbers))?,
                 AuditFormat::Json => out.object(line)?,
                 AuditFormat::Csv => drop(out.text(&csv::record(line)?)?),
             }

@@ -10,11 +10,12 @@ use super::out::Out;
 use super::queue::stored;
 use super::status::client;
 use super::text::time;
+use super::witness::{Finding, Heard, Witness};
 use crate::app::chain_cursor;
 use crate::control::{Client, ClientError};
 use crate::domain::{ChainFault, ChainMark, ChainPiece};
 use crate::outbox::ReadOnly;
-use crate::wire::control::VerifyQuery;
+use crate::wire::control::{MarkQuery, VerifyQuery};
 
 /// What the pieces of the chain come to.
 #[derive(Debug, Default, Serialize)]
@@ -24,6 +25,22 @@ struct Verdict {
     anchor: Option<ChainMark>,
     head: Option<ChainMark>,
     faults: Vec<ChainFault>,
+    /// What became of each head that was given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    against: Vec<Heard>,
+}
+
+impl Verdict {
+    /// A trail that is not what it was outweighs a head that tells nothing.
+    fn exit(&self) -> Exit {
+        let found = self.against.iter().map(|heard| heard.found.exit());
+        let faults = (!self.faults.is_empty()).then_some(Exit::Failed);
+        let all: Vec<_> = found.chain(faults).filter(|exit| *exit != Exit::Done).collect();
+        if all.contains(&Exit::Failed) {
+            return Exit::Failed;
+        }
+        all.first().copied().unwrap_or(Exit::Done)
+    }
 }
 
 /// Who looks along the chain.
@@ -33,6 +50,13 @@ enum Source {
 }
 
 impl Source {
+    fn mark(&self, seq: i64) -> Result<Option<ChainMark>, Failure> {
+        match self {
+            Self::Daemon(client) => block_on(async { Ok(client.mark(&MarkQuery { seq }).await?) }),
+            Self::Disk(store) => store.mark(seq).map_err(|error| Failure::new(Exit::Failed, error)),
+        }
+    }
+
     fn piece(&self, query: &VerifyQuery) -> Result<ChainPiece, Failure> {
         match self {
             Self::Daemon(client) => block_on(async { Ok(client.verify(query).await?) }),
@@ -45,9 +69,13 @@ impl Source {
     }
 }
 
-pub(super) fn verify(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
-    let verdict = walk(config)?;
-    let exit = if verdict.ok { Exit::Done } else { Exit::Failed };
+pub(super) fn verify(
+    config: Option<&Path>,
+    witnesses: &[Witness],
+    out: &mut Out,
+) -> Result<Exit, Failure> {
+    let verdict = walk(config, witnesses)?;
+    let exit = verdict.exit();
     if out.is_json() {
         return out.value(&verdict).map(|_| exit);
     }
@@ -57,7 +85,7 @@ pub(super) fn verify(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failu
     Ok(exit)
 }
 
-fn walk(config: Option<&Path>) -> Result<Verdict, Failure> {
+fn walk(config: Option<&Path>, witnesses: &[Witness]) -> Result<Verdict, Failure> {
     let (source, mut piece) = first_piece(config)?;
     let mut verdict = Verdict::default();
     loop {
@@ -68,6 +96,13 @@ fn walk(config: Option<&Path>) -> Result<Verdict, Failure> {
         piece = source.piece(&VerifyQuery { after: Some(after) })?;
     }
     verdict.ok = verdict.faults.is_empty();
+    for witness in witnesses {
+        let line = source.mark(witness.seq)?;
+        let (anchor, head) = (verdict.anchor.as_ref(), verdict.head.as_ref());
+        let heard = witness.compare(anchor, head, line.as_ref());
+        verdict.ok &= heard.found == Finding::Same;
+        verdict.against.push(heard);
+    }
     Ok(verdict)
 }
 
@@ -88,7 +123,7 @@ fn first_piece(config: Option<&Path>) -> Result<(Source, ChainPiece), Failure> {
 fn as_text(verdict: &Verdict) -> Vec<String> {
     let mut lines: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
     let count = verdict.lines;
-    lines.push(if verdict.ok {
+    lines.push(if verdict.faults.is_empty() {
         format!("The audit trail is whole: {count} lines.")
     } else {
         format!("The audit trail is not whole: {count} lines, {} faults.", verdict.faults.len())
@@ -99,5 +134,6 @@ fn as_text(verdict: &Verdict) -> Vec<String> {
     if let Some(ChainMark { seq, hash, .. }) = &verdict.head {
         lines.push(format!("It ends with line {seq}, {hash}."));
     }
+    lines.extend(verdict.against.iter().map(Heard::as_text));
     lines
 }

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Act;
-use crate::domain::{ChainPiece, EntryId, EntryView, Snapshot};
-use crate::wire::control::{AuditPage, AuditQuery, Done, Problem, VerifyQuery};
+use crate::domain::{ChainMark, ChainPiece, EntryId, EntryView, Snapshot};
+use crate::wire::control::{AuditPage, AuditQuery, Done, MarkQuery, Problem, VerifyQuery};
 
 /// The daemon answers from memory or from its disk: longer than this it does not answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,6 +98,14 @@ impl Client {
         self.call(Method::GET, &format!("/v1/audit?{}", pairs.join("&"))).await
     }
 
+    /// The place in the chain of the line with this number, if there is one.
+    pub async fn mark(&self, query: &MarkQuery) -> Result<Option<ChainMark>, ClientError> {
+        match self.call(Method::GET, &format!("/v1/audit/mark?seq={}", query.seq)).await {
+            Err(ClientError::NotFound(_)) => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
     /// A piece of the audit trail's chain, looked along.
     pub async fn verify(&self, query: &VerifyQuery) -> Result<ChainPiece, ClientError> {
         let after = query.after.as_ref().map(|cursor| format!("after={cursor}"));
@@ -109,7 +117,7 @@ impl Client {
         method: Method,
         path: &str,
     ) -> Result<T, ClientError> {
-        let (status, body) = tokio::time::timeout(TIMEOUT, self.exchange(method, path))
+        let (status, body) = tokio::time::timeout(TIMEOUT, self.answered(&method, path))
             .await
             .map_err(|_| ClientError::Timeout)??;
         if status.is_success() {
@@ -121,6 +129,23 @@ impl Client {
             StatusCode::FORBIDDEN => ClientError::Forbidden(problem.error),
             _ => ClientError::Refused(problem.error),
         })
+    }
+
+    /// The answer. Where the daemon gave the connection's place to a newer one before it was asked,
+    /// a question is asked again; an act is not.
+    async fn answered(
+        &self,
+        method: &Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        loop {
+            match self.exchange(method.clone(), path).await {
+                Err(ClientError::Protocol(error)) if *method == Method::GET && is_cut(&*error) => {
+                    tokio::time::sleep(FULL_QUEUE_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// A connection, which other users may be about to take the daemon's attention from for a moment.
@@ -161,6 +186,16 @@ impl Client {
         connection.abort();
         body.map(|body| (status, body.to_bytes())).map_err(ClientError::Protocol)
     }
+}
+
+/// Whether the connection ended before its answer.
+fn is_cut(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.downcast_ref::<hyper::Error>().is_some_and(|error| {
+        error.is_canceled()
+            || error.is_closed()
+            || error.is_incomplete_message()
+            || matches!(std::error::Error::source(error), Some(cause) if cause.is::<io::Error>())
+    })
 }
 
 fn protocol(error: impl std::error::Error + Send + Sync + 'static) -> ClientError {

@@ -13,8 +13,8 @@ use super::access::{Access, Role};
 use super::names::Names;
 use super::peer::Peer;
 use super::{Act, ActError, AuditError, Request, exposition};
-use crate::domain::{ChainPiece, EntryId, EntryView, Snapshot};
-use crate::wire::control::{AuditPage, AuditQuery, Done, Problem, VerifyQuery};
+use crate::domain::{ChainMark, ChainPiece, EntryId, EntryView, Snapshot};
+use crate::wire::control::{AuditPage, AuditQuery, Done, MarkQuery, Problem, VerifyQuery};
 
 /// What can be asked. One without a role or a handler does not compile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +26,12 @@ enum Route {
     Retry,
     Discard,
     Audit,
+    Mark,
     Verify,
 }
 
 impl Route {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Metrics,
         Self::Status,
         Self::Outbox,
@@ -38,6 +39,7 @@ impl Route {
         Self::Retry,
         Self::Discard,
         Self::Audit,
+        Self::Mark,
         Self::Verify,
     ];
 
@@ -50,6 +52,7 @@ impl Route {
             Self::Retry => "/v1/outbox/{id}/retry",
             Self::Discard => "/v1/outbox/{id}/discard",
             Self::Audit => "/v1/audit",
+            Self::Mark => "/v1/audit/mark",
             Self::Verify => "/v1/audit/verify",
         }
     }
@@ -62,6 +65,7 @@ impl Route {
             | Self::Outbox
             | Self::Entry
             | Self::Audit
+            | Self::Mark
             | Self::Verify => Role::View,
             Self::Retry | Self::Discard => Role::Operate,
         }
@@ -76,6 +80,7 @@ impl Route {
             Self::Retry => post(retry),
             Self::Discard => post(discard),
             Self::Audit => get(audit),
+            Self::Mark => get(mark),
             Self::Verify => get(verify),
         }
     }
@@ -198,6 +203,15 @@ async fn audit(
     let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
     let (lines, next) = daemon.ask(|reply| Request::Audit(query, reply)).await??;
     Ok(Json(AuditPage { lines, next }))
+}
+
+async fn mark(
+    State(daemon): State<Loop>,
+    query: Result<Query<MarkQuery>, QueryRejection>,
+) -> Result<Json<ChainMark>, Trouble> {
+    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
+    let found = daemon.ask(|reply| Request::Mark(query.seq, reply)).await??;
+    found.map(Json).ok_or_else(|| Trouble::nothing("no such line in the audit trail"))
 }
 
 async fn verify(

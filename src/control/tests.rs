@@ -12,6 +12,7 @@ use crate::domain::{
     Call, Calls, CredentialsView, LinkView, Metrics, OutboxView, Outcome, ParkReason, ServiceView,
     Tally,
 };
+use crate::wire::control::MarkQuery;
 
 /// Nobody but this process's user and root.
 fn own() -> Access {
@@ -94,6 +95,10 @@ fn serve(mut requests: Receiver<Request>) {
                     assert!(query.since.is_some() && query.until.is_none());
                     drop(reply.send(Ok((vec![], Some("9@2026".to_owned())))));
                 }
+                Request::Mark(seq, reply) => {
+                    let mark = ChainMark { seq, at: None, hash: "ab".to_owned() };
+                    drop(reply.send(Ok((seq == 7).then_some(mark))));
+                }
                 Request::Verify(query, reply) => {
                     assert_eq!(query.after.as_deref(), Some("9.aa.bb"));
                     drop(reply.send(Ok(piece())));
@@ -128,6 +133,8 @@ async fn the_client_gets_what_the_loop_answers() {
     assert_eq!(client.audit(&query).await.unwrap().next.as_deref(), Some("9@2026"));
     let after = VerifyQuery { after: Some("9.aa.bb".to_owned()) };
     assert_eq!(client.verify(&after).await.unwrap(), piece());
+    let mark = async |seq| client.mark(&MarkQuery { seq }).await.unwrap().map(|mark| mark.seq);
+    assert_eq!((mark(7).await, mark(8).await), (Some(7), None));
     assert_eq!(client.act(EntryId::new(1), Act::Retry).await.unwrap().done, "retried");
 }
 

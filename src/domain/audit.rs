@@ -120,6 +120,18 @@ pub struct AuditLine {
     pub last_seen_at: Option<Timestamp>,
 }
 
+/// A line at its place in the trail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// The line.
+    #[serde(flatten)]
+    pub line: AuditLine,
+    /// Its number; numbers have no gaps.
+    pub seq: i64,
+    /// The chain's hash at this line, in hex.
+    pub chain: String,
+}
+
 impl AuditLine {
     /// The outcome, where the line is about one.
     #[must_use]

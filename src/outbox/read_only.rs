@@ -13,7 +13,7 @@ use super::row::Damage;
 use super::trail::{self, AuditFilter, AuditPage};
 use super::verify::{self, ChainCursor};
 use super::{file, log, schema, store};
-use crate::domain::{ChainPiece, Entry};
+use crate::domain::{ChainMark, ChainPiece, Entry};
 
 /// An outbox that is only looked at.
 #[derive(Debug, Clone)]
@@ -67,6 +67,11 @@ impl ReadOnly {
     /// A page of the audit trail.
     pub fn audit(&self, filter: &AuditFilter) -> Result<AuditPage, ReadError> {
         self.ask(|conn| trail::page(conn, filter))
+    }
+
+    /// The place in the chain of the line with this number, if there is one.
+    pub fn mark(&self, seq: i64) -> Result<Option<ChainMark>, ReadError> {
+        self.ask(|conn| trail::mark(conn, seq))
     }
 
     /// A piece of the audit trail's chain, looked along.

@@ -12,6 +12,7 @@ use super::chain::End;
 use super::disk::{self, Place};
 use super::error::{OpenError, Shortage, StoreError};
 use super::file::{self, Header};
+use super::head::{self, HeadLog};
 use super::lock::Lock;
 use super::notes::Notes;
 use super::presence::Presence;
@@ -20,7 +21,7 @@ use super::trail::{self, AuditFilter, AuditPage};
 use super::verify::{self, ChainCursor};
 use super::{Append, Appended, LATEST, Options, Restored, chain, log, mend, prune, schema};
 use crate::domain::{
-    AuditLine, ChainPiece, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
+    AuditLine, ChainMark, ChainPiece, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
 };
 
 /// The one connection that writes.
@@ -31,6 +32,7 @@ pub(super) struct Store {
     station: String,
     budget: Budget,
     notes: Notes,
+    heads: HeadLog,
     /// How many rows `entry` has, so that nobody counts 100,000 of them for each card.
     entries: usize,
     /// The last field: let go only after the connection is.
@@ -79,6 +81,7 @@ impl Store {
             station: options.station,
             budget,
             notes: Notes::default(),
+            heads: HeadLog::default(),
             entries: entries as usize,
             _lock: lock,
         };
@@ -121,6 +124,7 @@ impl Store {
             row::upsert_stay(&tx, &stay)?;
         }
         tx.commit()?;
+        self.heads.moved(&self.conn);
         self.entries = left + 1;
         Ok(Appended { entry: id, lines })
     }
@@ -158,6 +162,7 @@ impl Store {
         };
         chain::append(&tx, &line)?;
         tx.commit()?;
+        self.heads.moved(&self.conn);
         self.entries = left;
         Ok(line)
     }
@@ -173,7 +178,9 @@ impl Store {
         let stage = Stage::waiting(entry.stage.sent().cloned());
         row::update_entry(&tx, &Entry { stage, ..entry })?;
         chain::append(&tx, act)?;
-        Ok(tx.commit()?)
+        tx.commit()?;
+        self.heads.moved(&self.conn);
+        Ok(())
     }
 
     /// Adds a line that ends no entry.
@@ -181,6 +188,7 @@ impl Store {
         let tx = begin(&mut self.conn, &self.presence)?;
         let added = self.notes.append(&tx, line, self.budget.max_notes)?;
         tx.commit()?;
+        self.heads.moved(&self.conn);
         self.notes.added(added, self.budget.max_notes);
         Ok(())
     }
@@ -216,6 +224,17 @@ impl Store {
     /// A piece of the audit trail's chain, looked along.
     pub(super) fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainPiece, StoreError> {
         verify::piece(&self.conn, after, verify::PIECE)
+    }
+
+    /// The place in the chain of the line with this number, if there is one.
+    pub(super) fn mark(&self, seq: i64) -> Result<Option<ChainMark>, StoreError> {
+        trail::mark(&self.conn, seq)
+    }
+
+    /// Logs the newest line's place in the chain.
+    pub(super) fn log_head(&self) -> Result<(), StoreError> {
+        head::log(&head::head(&self.conn)?);
+        Ok(())
     }
 
     /// A page of the audit trail.

@@ -66,7 +66,7 @@ impl Place {
     fn outcomes(&self) -> Vec<(Option<EntryId>, String)> {
         let page = open_read_only(&self.path()).unwrap().audit(&AuditFilter::default()).unwrap();
         assert_eq!(page.damaged, []);
-        page.lines.into_iter().map(|line| (line.entry, line.outcome)).collect()
+        page.lines.into_iter().map(|it| (it.line.entry, it.line.outcome)).collect()
     }
 
     /// A connection that is not the outbox's.

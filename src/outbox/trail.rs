@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::error::StoreError;
 use super::row::{self, Damage};
-use crate::domain::{AuditLine, CardId};
+use crate::domain::{AuditLine, AuditRecord, CardId, ChainMark};
 
 /// The most lines that one page has: about 1 MB.
 pub const PAGE_LINES: usize = 1000;
@@ -68,7 +68,7 @@ pub struct NoCursor;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditPage {
     /// The lines, the oldest first; lines of one instant in the order in which they were written.
-    pub lines: Vec<AuditLine>,
+    pub lines: Vec<AuditRecord>,
     /// Lines of this page that were skipped.
     pub damaged: Vec<Damage>,
     /// What to ask for next, even if only to learn that nothing is left; `None` at the end.
@@ -76,9 +76,9 @@ pub struct AuditPage {
 }
 
 /// Read through `audit_card` or `audit_at`, both of which end in `seq`: no sorting.
-pub(super) const OF_CARD: &str = "SELECT seq, at, outcome, card, entry, line, seal FROM audit \
+pub(super) const OF_CARD: &str = "SELECT seq, at, outcome, card, entry, line, seal, chain FROM audit \
     WHERE card = :card AND (at, seq) > (:at, :seq) AND at < :until ORDER BY at, seq LIMIT :limit";
-pub(super) const OF_ALL: &str = "SELECT seq, at, outcome, card, entry, line, seal FROM audit \
+pub(super) const OF_ALL: &str = "SELECT seq, at, outcome, card, entry, line, seal, chain FROM audit \
     WHERE :card IS NULL AND (at, seq) > (:at, :seq) AND at < :until ORDER BY at, seq LIMIT :limit";
 
 /// Greater than every instant's text.
@@ -103,7 +103,11 @@ pub(super) fn page(conn: &Connection, filter: &AuditFilter) -> Result<AuditPage,
     while let Some(found) = rows.next()? {
         last = Some(cursor(found));
         match row::line(found) {
-            Ok(line) => page.lines.push(line),
+            Ok(line) => {
+                // The seal does not cover the chain: `verify` looks at it.
+                let chain = found.get(7).unwrap_or_default();
+                page.lines.push(AuditRecord { line, seq: found.get(0)?, chain });
+            }
             Err(damage) => page.damaged.push(damage),
         }
     }
@@ -111,6 +115,18 @@ pub(super) fn page(conn: &Connection, filter: &AuditFilter) -> Result<AuditPage,
         page.next = last;
     }
     Ok(page)
+}
+
+/// The place in the chain of the line with this number, if there is one.
+pub(super) fn mark(conn: &Connection, seq: i64) -> Result<Option<ChainMark>, StoreError> {
+    let found = conn
+        .prepare_cached("SELECT seq, at, chain FROM audit WHERE seq = ?")?
+        .query_row([seq], |row| {
+            let at: String = row.get(1)?;
+            Ok(ChainMark { seq: row.get(0)?, at: at.parse().ok(), hash: row.get(2)? })
+        })
+        .optional()?;
+    Ok(found)
 }
 
 /// The newest lines, the newest first.

@@ -7,6 +7,7 @@
 //! | `GET /v1/outbox/{id}` | [`EntryView`] |
 //! | `POST /v1/outbox/{id}/retry`, `POST /v1/outbox/{id}/discard` | [`Done`] |
 //! | `GET /v1/audit?since=&until=&card=&after=&limit=` | [`AuditPage`], the oldest first |
+//! | `GET /v1/audit/mark?seq=` | [`ChainMark`] of the line with that number; 404 where there is none |
 //! | `GET /v1/audit/verify?after=` | [`ChainPiece`]: some thousand lines, and where to go on |
 //!
 //! Anything that is not a success answers with a [`Problem`]. Snapshots, entries and audit lines
@@ -15,9 +16,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AuditLine, CardId};
+use crate::domain::{AuditRecord, CardId};
 #[cfg(doc)]
-use crate::domain::{ChainPiece, EntryView, Snapshot};
+use crate::domain::{ChainMark, ChainPiece, EntryView, Snapshot};
 
 /// Which audit lines are wanted; nothing: all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +50,19 @@ pub struct VerifyQuery {
     pub after: Option<String>,
 }
 
+/// Which line's place in the chain is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarkQuery {
+    /// The line's number.
+    pub seq: i64,
+}
+
 /// Some audit lines, and where to go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditPage {
     /// The lines, the oldest first.
-    pub lines: Vec<AuditLine>,
+    pub lines: Vec<AuditRecord>,
     /// What to give as `after` for the next page; absent after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

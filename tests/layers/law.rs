@@ -61,6 +61,7 @@ pub(crate) const OWNED: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("tracing_subscriber", &["telemetry"]),
+    ("unicode_properties", &["telemetry"]),
 ];
 
 /// All that a pure module may name outside this crate: each path, and what is below it. There is

@@ -300,6 +300,68 @@ fn the_audit_trail_is_verified_while_the_daemon_runs_and_when_it_is_stopped() {
     world.finish().unwrap();
 }
 
+/// The head that the log told last, as `--against` takes it.
+fn logged_head(world: &World) -> String {
+    let log = world.daemon_log();
+    let line = log.lines().rfind(|line| line.contains("Audit trail head")).unwrap();
+    let field = |name: &str| {
+        let rest = line.split_once(&format!(" {name}=")).unwrap().1;
+        rest.split_whitespace().next().unwrap().trim_matches('"').to_owned()
+    };
+    format!("{}:{}", field("seq"), field("chain"))
+}
+
+#[test]
+fn head_that_the_log_told_is_compared_with_the_trail() {
+    let Some(world) = world() else { return };
+    let world = world.double(cardbridge_harness::pcscd::Double::Ifd);
+    let mut world = world.start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.stop_daemon().unwrap();
+    let old = std::fs::read(world.outbox_path()).unwrap();
+    card.eject();
+    world.start_daemon().unwrap();
+    let first = logged_head(&world);
+    assert!(first.starts_with("1:"), "{first}");
+    let line = world.audit().unwrap().remove(0);
+    assert_eq!(format!("{}:{}", line["seq"], line["chain"].as_str().unwrap()), first);
+    let ask = |world: &World, heads: &[&str]| {
+        let against = heads.iter().flat_map(|head| ["--against", head]);
+        let args: Vec<_> = ["audit", "verify", "--json"].into_iter().chain(against).collect();
+        let output = world.cli(&args).unwrap();
+        let found = output.json().map(|json| json["against"][0]["found"].clone());
+        (output.code, found.unwrap_or_default())
+    };
+    let wrong = format!("1:{}", "0f".repeat(32));
+    let later = format!("2:{}", "0f".repeat(32));
+    let table = [(&first, 0, "same"), (&wrong, 1, "differs"), (&later, 1, "missing")];
+    for (head, code, found) in table {
+        assert_eq!(ask(&world, &[head]), (Some(code), found.into()), "running: {head}");
+    }
+    assert_eq!(ask(&world, &[&first, &wrong]).0, Some(1));
+    assert_eq!(ask(&world, &["1:abc"]).0, Some(2));
+
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
+    world.stop_daemon().unwrap();
+    world.start_daemon().unwrap();
+    let second = logged_head(&world);
+    assert!(second.starts_with("2:"), "{second}");
+    world.stop_daemon().unwrap();
+    for (head, code, found) in table.into_iter().take(2).chain([(&second, 0, "same")]) {
+        assert_eq!(ask(&world, &[head]), (Some(code), found.into()), "stopped: {head}");
+    }
+    // An older copy of the file is whole by itself; the log's head knows better.
+    std::fs::write(world.outbox_path(), old).unwrap();
+    assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
+    assert_eq!(ask(&world, &[&first]), (Some(0), "same".into()));
+    assert_eq!(ask(&world, &[&second]), (Some(1), "missing".into()));
+    let told = world.cli(&["audit", "verify", "--against", &second]).unwrap().stdout;
+    assert!(told.contains("older copy"), "{told}");
+    world.finish().unwrap();
+}
+
 fn by() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("Uid:")).unwrap();

@@ -319,3 +319,38 @@ async fn an_end_that_cannot_be_believed_is_no_place_to_go_on_from() {
     assert!(matches!(outbox.note(not_identified(2)).await, Err(StoreError::Lost(_))));
     assert!(chain::end(&other, End::Head).unwrap().is_err());
 }
+
+#[tokio::test]
+async fn head_is_logged_each_time_that_it_passes_a_thousand_lines() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    let other = place.sqlite();
+    let mut heads = head::HeadLog::default();
+    let mut logged = Vec::new();
+    for batch in [1, 997, 1, 1, 1, 998, 3] {
+        let notes: Vec<_> = (0..batch).map(|number| outbox.note(not_identified(number))).collect();
+        for note in notes {
+            note.await.unwrap();
+        }
+        logged.push(heads.moved(&other));
+    }
+    // 1, 998, 999, 1000, 1001, 1999, 2002
+    assert_eq!(logged, [false, false, false, true, false, false, true]);
+}
+
+#[tokio::test]
+async fn page_of_the_trail_tells_each_lines_place_in_the_chain() {
+    let place = Place::new();
+    five_lines(&place).await;
+    let (outbox, _) = place.open();
+    let page = outbox.audit(AuditFilter::default()).await.unwrap();
+    let told: Vec<_> = page.lines.iter().map(|it| (it.seq, it.chain.clone())).collect();
+    assert_eq!(told.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    for (seq, chain) in told {
+        assert_eq!(outbox.mark(seq).await.unwrap().unwrap().hash, chain);
+        let looking = open_read_only(&place.path()).unwrap();
+        assert_eq!(looking.mark(seq).unwrap().unwrap().hash, chain);
+    }
+    assert_eq!(outbox.mark(6).await.unwrap(), None);
+    assert_eq!(outbox.mark(0).await.unwrap(), None);
+}

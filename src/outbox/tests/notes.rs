@@ -14,7 +14,7 @@ fn open_with(place: &Place, budget: Budget) -> Outbox {
 
 async fn kinds(outbox: &Outbox) -> Vec<(AuditKind, Option<u64>)> {
     let page = outbox.audit(AuditFilter::default()).await.unwrap();
-    page.lines.into_iter().map(|line| (line.kind, line.count)).collect()
+    page.lines.into_iter().map(|it| (it.line.kind, it.line.count)).collect()
 }
 
 async fn is_full(outbox: &Outbox, second: i64) -> bool {

@@ -5,7 +5,7 @@ use super::*;
 /// The lines that are left.
 async fn left(outbox: &Outbox) -> Vec<Timestamp> {
     let page = outbox.audit(AuditFilter::default()).await.unwrap();
-    page.lines.iter().map(|line| line.at).collect()
+    page.lines.iter().map(|it| it.line.at).collect()
 }
 
 #[tokio::test]

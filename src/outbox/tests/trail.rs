@@ -7,7 +7,7 @@ async fn walk(outbox: &Outbox, mut filter: AuditFilter) -> Vec<AuditLine> {
     loop {
         let page = outbox.audit(filter.clone()).await.unwrap();
         assert!(page.lines.len() <= filter.limit);
-        lines.extend(page.lines);
+        lines.extend(page.lines.into_iter().map(|it| it.line));
         match page.next {
             Some(next) => filter.after = Some(next),
             None => return lines,

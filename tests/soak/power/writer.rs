@@ -53,7 +53,7 @@ fn tells_what_is_there() {
         found.damaged.extend(page.damaged.iter().map(ToString::to_string));
         for line in page.lines {
             // The draft's number stands in the label.
-            *found.audited.entry(line.label.parse().unwrap()).or_default() += 1;
+            *found.audited.entry(line.line.label.parse().unwrap()).or_default() += 1;
         }
         let Some(next) = page.next else { break };
         filter.after = Some(next);

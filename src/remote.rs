@@ -46,13 +46,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::domain::{
-    AwayReason, CallError, CardId, CompleteAnswer, CredentialsView, Decision, Found, Identity,
-    PutAnswer, Record, RecordId, RequestId, RequestStatus,
+    AwayReason, CallError, Candidate, CardId, CompleteAnswer, CredentialsView, Decision, Found,
+    Identity, PutAnswer, Record, RecordId, RequestId, RequestStatus,
 };
 use call::Call;
-use http::{Http, List};
+use http::Http;
 
 pub use contents::Holds;
 pub use files::{FileFinding, exposed, unusable};
@@ -71,9 +72,6 @@ struct Inner {
     http: Http,
     options: Options,
 }
-
-/// The two lists of open requests, not judged until it is known what to look for.
-struct OpenRequests([List; 2]);
 
 impl Remote {
     /// Prepares the client; nothing is sent. Reads `ca_file` and the system's roots, once.
@@ -109,8 +107,8 @@ impl Remote {
     pub async fn open_requests(&self) -> Result<usize, CallError> {
         let mut seen = 0;
         for status in judge::OPEN {
-            let list = self.inner.http.list(&Call::OpenRequests(status)).await;
-            seen += self.hidden(list.flatten())?.len();
+            let named = self.inner.http.count(&Call::OpenRequests(status)).await;
+            seen += self.hidden(named)?;
         }
         Ok(seen)
     }
@@ -145,22 +143,48 @@ impl Remote {
     }
 
     async fn look_up(&self, identity: &Identity) -> Result<Found, CallError> {
-        let mut candidate = identity.first();
-        let (mut records, open) = self.first_look(candidate.card_id).await?;
-        let mut asked = BTreeSet::from([candidate.card_id]);
+        let (tell, wanted) = watch::channel(None);
+        let (found, approved, executing) = tokio::join!(
+            self.records_of_first(identity, tell),
+            self.inner.http.list(&Call::OpenRequests(judge::OPEN[0]), wanted.clone()),
+            self.inner.http.list(&Call::OpenRequests(judge::OPEN[1]), wanted),
+        );
+        let (found, lists) = match (found, approved, executing) {
+            (Ok(found), Ok(approved), Ok(executing)) => (found?, [approved, executing]),
+            (found, approved, executing) => {
+                return Err(worst([found.err(), approved.err(), executing.err()]));
+            }
+        };
+        let records = found.as_ref().map_or(&[][..], |(_, records)| records);
+        let requests = judge::requests_about(records, lists, &self.inner.options.numbers)?;
+        Ok(Found { records: found, requests })
+    }
+
+    /// The records of the first candidate that has any. Tells whoever reads the lists of requests which
+    /// those are: the requests are the same whichever id has the records. The outer error is about the
+    /// first question, which is asked beside them.
+    async fn records_of_first(
+        &self,
+        identity: &Identity,
+        tell: watch::Sender<Option<Vec<RecordId>>>,
+    ) -> Result<Result<Option<(Candidate, Vec<Record>)>, CallError>, CallError> {
+        let first = identity.first();
+        let mut found = (first.clone(), self.records(first.card_id).await?);
+        let mut asked = BTreeSet::from([first.card_id]);
         for next in identity.candidates().skip(1) {
-            if !records.is_empty() {
+            if !found.1.is_empty() {
                 break;
             }
             // Two rules may make the same id.
             if asked.insert(next.card_id) {
-                candidate = next;
-                records = self.records(candidate.card_id).await?;
+                found = match self.records(next.card_id).await {
+                    Ok(records) => (next.clone(), records),
+                    Err(error) => return Ok(Err(error)),
+                };
             }
         }
-        let requests = judge::requests_about(&records, open.0, &self.inner.options.numbers)?;
-        let found = (!records.is_empty()).then(|| (candidate.clone(), records));
-        Ok(Found { records: found, requests })
+        tell.send_replace(Some(found.1.iter().map(|record| record.id).collect()));
+        Ok(Ok(Some(found).filter(|(_, records)| !records.is_empty())))
     }
 
     /// One record as it is at this moment.
@@ -191,24 +215,6 @@ impl Remote {
     pub async fn complete(&self, id: RequestId) -> Result<CompleteAnswer, CallError> {
         let body = self.inner.http.call(&Call::Complete(id)).await?;
         self.hidden(judge::complete_answer(id, &body, &self.inner.options.numbers))
-    }
-
-    /// The records of the likeliest card id and the open requests, side by side: the requests are
-    /// the same whichever id has the records.
-    async fn first_look(&self, card: CardId) -> Result<(Vec<Record>, OpenRequests), CallError> {
-        let (records, approved, executing) = tokio::join!(
-            self.records(card),
-            self.inner.http.list(&Call::OpenRequests(judge::OPEN[0])),
-            self.inner.http.list(&Call::OpenRequests(judge::OPEN[1])),
-        );
-        match (records, approved, executing) {
-            (Ok(records), Ok(approved), Ok(executing)) => {
-                Ok((records, OpenRequests([approved, executing])))
-            }
-            (records, approved, executing) => {
-                Err(worst([records.err(), approved.err(), executing.err()]))
-            }
-        }
     }
 
     /// The records of one card id.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::tls::TlsInfo;
 use reqwest::{Method, Request, Response, Url};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
@@ -20,6 +21,7 @@ use super::retry_after::{date, retry_after};
 use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
 use super::{AwayReason, CallError, CredentialsView, Options, away};
+use crate::domain::RecordId;
 use crate::wire::cm::{ListReader, Listed};
 
 /// The most that is read of an answer that is not a good one: enough for its words.
@@ -53,8 +55,37 @@ pub(super) struct Asked<'a> {
     limit: usize,
     deadline: Instant,
     /// Reads a good answer while it comes in, instead of its being held.
-    list: Option<&'a mut ListReader>,
+    list: Option<&'a mut Reading>,
 }
+
+/// Which records are meant, once that is known; never, where nobody tells any more.
+pub(super) type Wanted = watch::Receiver<Option<Vec<RecordId>>>;
+
+/// A list of requests that is being read.
+pub(super) struct Reading {
+    reader: ListReader,
+    wanted: Wanted,
+}
+
+impl Reading {
+    /// Takes over which records are meant. A list that is long waits until that is known, and CM
+    /// with it.
+    async fn heed(&mut self) {
+        if self.reader.is_full() {
+            // Nobody tells any more where the records could not be had: nothing is meant.
+            let told = self.wanted.wait_for(Option::is_some).await.is_ok();
+            if !told {
+                self.reader.want(&[]);
+            }
+        }
+        if let Some(records) = &*self.wanted.borrow() {
+            self.reader.want(records);
+        }
+    }
+}
+
+/// How much longer than another answer a list may take, as long as it goes on.
+const LIST_TIMES: u32 = 12;
 
 impl Http {
     pub(super) fn new(options: &Options) -> Result<Self, SetupError> {
@@ -116,16 +147,26 @@ impl Http {
 
     /// A list of requests, read while it comes in. The error within is about what the list says,
     /// and matters only to somebody who needs the list.
-    pub(super) async fn list(&self, call: &Call<'_>) -> Result<List, CallError> {
-        let mut reader = ListReader::default();
-        let opening = self.converse(call, Some(&mut reader)).await?;
-        Ok(reader.finish().map_err(|error| misread(&error, &opening)))
+    pub(super) async fn list(&self, call: &Call<'_>, wanted: Wanted) -> Result<List, CallError> {
+        let mut reading = Reading { reader: ListReader::default(), wanted };
+        let opening = self.converse(call, Some(&mut reading)).await?;
+        Ok(reading.reader.finish().map_err(|error| misread(&error, &opening)))
+    }
+
+    /// How many requests of a list name a card.
+    pub(super) async fn count(&self, call: &Call<'_>) -> Result<usize, CallError> {
+        let (_told, wanted) = watch::channel(Some(Vec::new()));
+        let mut reading = Reading { reader: ListReader::default(), wanted };
+        let opening = self.converse(call, Some(&mut reading)).await?;
+        let named = reading.reader.named();
+        reading.reader.finish().map_err(|error| misread(&error, &opening))?;
+        Ok(named)
     }
 
     async fn converse(
         &self,
         call: &Call<'_>,
-        mut list: Option<&mut ListReader>,
+        mut list: Option<&mut Reading>,
     ) -> Result<Vec<u8>, CallError> {
         let started = Instant::now();
         let deadline = started + self.caller.timeout;
@@ -180,7 +221,7 @@ impl Http {
     async fn ask(
         &self,
         call: &Call<'_>,
-        list: Option<&mut ListReader>,
+        list: Option<&mut Reading>,
         deadline: Instant,
     ) -> Result<(Answer, Next), CallError> {
         let pass = self.credentials.pass(deadline).await?;
@@ -312,8 +353,15 @@ impl Caller {
         if announced > limit as u64 {
             return (body, too_large(limit, list));
         }
+        let last = deadline + self.timeout * LIST_TIMES;
+        let mut deadline = deadline;
         loop {
+            if let Some(list) = &mut list {
+                list.heed().await;
+                deadline = last.min(Instant::now() + self.timeout);
+            }
             let chunk = match timeout_at(deadline, response.chunk()).await {
+                Err(_) if deadline == last => return (body, End::Broken(self.too_long())),
                 Err(_) => return (body, End::Broken(self.late())),
                 Ok(Err(error)) => return (body, End::Broken(self.peer.error(&error, Phase::Body))),
                 Ok(Ok(None)) => return (body, End::Whole),
@@ -321,7 +369,7 @@ impl Caller {
                 Ok(Ok(Some(chunk))) => chunk,
             };
             left -= chunk.len();
-            let Some(reader) = &mut list else {
+            let Some(Reading { reader, .. }) = list.as_deref_mut() else {
                 body.extend_from_slice(&chunk);
                 continue;
             };
@@ -331,6 +379,11 @@ impl Caller {
                 return (body, End::Whole);
             }
         }
+    }
+
+    fn too_long(&self) -> CallError {
+        let time = self.timeout * LIST_TIMES;
+        away(AwayReason::Timeout, format!("the list of open requests takes longer than {time:?}"))
     }
 
     fn late(&self) -> CallError {
@@ -353,10 +406,10 @@ impl Asked<'_> {
 }
 
 /// An answer that is over its limit: a list says so itself, for it may well be CM's.
-fn too_large(limit: usize, list: Option<&mut ListReader>) -> End {
+fn too_large(limit: usize, list: Option<&mut Reading>) -> End {
     match list {
-        Some(reader) => {
-            reader.stop(limit);
+        Some(reading) => {
+            reading.reader.stop(limit);
             End::Whole
         }
         None => End::TooLarge(limit),

@@ -22,6 +22,7 @@ mod judges;
 mod kerberos;
 mod kills;
 mod links;
+mod lists;
 mod manager;
 mod metrics;
 mod network;

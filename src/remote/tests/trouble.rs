@@ -214,15 +214,50 @@ async fn of_a_very_long_list_the_request_of_the_card_is_found() {
 }
 
 #[tokio::test]
-async fn too_many_requests_are_told_as_such_and_not_as_another_site() {
-    let list: Vec<_> = (1..21_000).map(other_request).collect();
+async fn a_long_list_waits_until_it_is_known_which_records_are_meant() {
+    let others: Vec<_> = (1..40_000).map(other_request).collect();
+    let list = format!("[{},{}]", others.join(","), request_json().trim_matches(['[', ']']));
+    let server = Server::start(move |seen| match seen.target.strip_prefix(BASE).unwrap() {
+        "/requests?status=Approved" => Reply::Answer(answer(OK, "", &list)),
+        target => {
+            if target.starts_with("/smartcards") {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            cm(CARD)(seen)
+        }
+    });
+    let found = remote(&server).lookup(&identity()).await.unwrap();
+    assert_eq!(found.requests.len(), 1);
+}
+
+#[tokio::test]
+async fn a_list_that_is_long_does_not_wait_for_records_that_do_not_come() {
+    let others: Vec<_> = (1..40_000).map(other_request).collect();
+    let list = format!("[{}]", others.join(","));
+    let server = Server::start(move |seen| match seen.target.strip_prefix(BASE).unwrap() {
+        "/requests?status=Approved" => Reply::Answer(answer(OK, "", &list)),
+        target if target.starts_with("/smartcards") => {
+            Reply::Answer(answer("503 Service Unavailable", "", ""))
+        }
+        _ => cm(CARD)(seen),
+    });
+    assert!(remote(&server).lookup(&identity()).await.is_err());
+}
+
+#[tokio::test]
+async fn too_many_requests_for_one_card_are_told_as_such_and_not_as_another_site() {
+    let one = request_json();
+    let list = vec![one.trim_matches(['[', ']']); 21_000];
     let list = format!("[{}]", list.join(","));
     let server = Server::start(move |seen| match seen.target.strip_prefix(BASE).unwrap() {
         "/requests?status=Approved" => Reply::Answer(answer(OK, "", &list)),
         _ => cm(CARD)(seen),
     });
     let detail = assert_away(remote(&server).lookup(&identity()).await, AwayReason::ServerError);
-    assert!(detail.starts_with("CM lists more than 20000 open requests: "), "{detail}");
+    assert!(
+        detail.starts_with("CM lists more than 20000 open requests for one card: "),
+        "{detail}"
+    );
 }
 
 /// The most memory that this process has had, in KiB.

@@ -1,7 +1,8 @@
 //! A list of open requests, read while it comes in.
 //!
-//! Which records a request must name is not known yet at that time, and CM lists the open requests
-//! of everybody. So of each only what may be asked later is kept: about a hundred bytes.
+//! CM lists the open requests of everybody. Until it is known which records are meant, of each request
+//! what may be asked later is kept, about a hundred bytes; from then on only those are kept that name
+//! one. So a list may be as long as it likes.
 
 use jiff::Timestamp;
 
@@ -17,11 +18,14 @@ const OF_A_REQUEST: Names =
 /// What stands where one is expected, in words.
 const KIND: &str = "a request";
 
-/// The most bytes of one request; CM's have about 700, and what was typed into its forms.
+/// The most bytes that are held of one request: as many properties as one may have, each cut.
 const REQUEST_LIMIT: usize = 256 << 10;
 
 /// The most requests that are kept of one list: 2 MB of them.
 const MAX_REQUESTS: usize = 20_000;
+
+/// So many are kept before it has to be known which records are meant.
+const MANY: usize = 10_000;
 
 /// What is kept of a request that names a card. What it lacks matters only if it names ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +41,7 @@ pub struct Listed {
 /// Reads a list of requests in the pieces in which it comes.
 pub struct ListReader {
     splitter: Splitter,
-    kept: Vec<Listed>,
+    kept: Kept,
     /// The first object that is wrong; judged only when the list is whole.
     fault: Option<ReadError>,
     /// Why nothing more is read.
@@ -47,15 +51,63 @@ pub struct ListReader {
 impl Default for ListReader {
     fn default() -> Self {
         Self {
-            splitter: Splitter::new(REQUEST_LIMIT),
-            kept: Vec::new(),
+            splitter: Splitter::shortening(REQUEST_LIMIT),
+            kept: Kept::default(),
             fault: None,
             stopped: None,
         }
     }
 }
 
+/// What is kept of a list.
+#[derive(Default)]
+struct Kept {
+    requests: Vec<Listed>,
+    /// The records of which one has to be named, once that is known.
+    wanted: Option<Vec<RecordId>>,
+    /// How many requests named a card.
+    named: usize,
+}
+
+impl Kept {
+    fn add(&mut self, request: Listed) -> Result<(), ReadError> {
+        self.named += 1;
+        if self.wanted.as_ref().is_none_or(|wanted| request.names_one_of(wanted)) {
+            self.requests.push(request);
+        }
+        if self.requests.len() > MAX_REQUESTS {
+            let words = match self.wanted {
+                Some(_) => format!("CM lists more than {MAX_REQUESTS} open requests for one card"),
+                None => format!("CM lists more than {MAX_REQUESTS} open requests"),
+            };
+            return Err(ReadError::TooMuch(words));
+        }
+        Ok(())
+    }
+}
+
 impl ListReader {
+    /// Keeps only requests that name one of these records, of those that came as well.
+    pub fn want(&mut self, records: &[RecordId]) {
+        if self.kept.wanted.is_none() {
+            self.kept.requests.retain(|request| request.names_one_of(records));
+            self.kept.requests.shrink_to_fit();
+            self.kept.wanted = Some(records.to_vec());
+        }
+    }
+
+    /// Whether so much is kept that it has to be known first which records are meant.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.kept.wanted.is_none() && self.kept.requests.len() >= MANY
+    }
+
+    /// How many requests named a card so far.
+    #[must_use]
+    pub const fn named(&self) -> usize {
+        self.kept.named
+    }
+
     /// Takes the next bytes. Whether more can change anything; if not, [`Self::finish`] says why.
     pub fn push(&mut self, bytes: &[u8]) -> bool {
         if self.stopped.is_none() {
@@ -79,7 +131,7 @@ impl ListReader {
         }
         let (kept, fault) = (&mut self.kept, &mut self.fault);
         self.splitter.finish(&mut |text| one(text, kept, fault))?;
-        self.fault.map_or(Ok(self.kept), Err)
+        self.fault.map_or(Ok(self.kept.requests), Err)
     }
 }
 
@@ -102,23 +154,19 @@ pub fn request_statuses(body: &[u8]) -> Result<Vec<(RequestId, RequestStatus)>, 
 
 /// Those requests of a list that name one of the `wanted` records.
 pub fn requests(list: &[Listed], wanted: &[RecordId]) -> Result<Vec<Request>, ReadError> {
-    let names = |card: &Option<RecordId>| card.is_some_and(|card| wanted.contains(&card));
-    list.iter()
-        .filter(|request| names(&request.old_card) || names(&request.new_card))
-        .map(Listed::request)
-        .collect()
+    list.iter().filter(|request| request.names_one_of(wanted)).map(Listed::request).collect()
 }
 
-fn one(text: &str, kept: &mut Vec<Listed>, fault: &mut Option<ReadError>) -> Result<(), ReadError> {
+fn one(text: &str, kept: &mut Kept, fault: &mut Option<ReadError>) -> Result<(), ReadError> {
     match object(text, KIND, OF_A_REQUEST)? {
         Err(error) => {
             fault.get_or_insert(error);
         }
-        Ok(found) => kept.extend(found.as_ref().and_then(Listed::new)),
-    }
-    if kept.len() > MAX_REQUESTS {
-        let words = format!("CM lists more than {MAX_REQUESTS} open requests");
-        return Err(ReadError::TooMuch(words));
+        Ok(found) => {
+            if let Some(request) = found.as_ref().and_then(Listed::new) {
+                kept.add(request)?;
+            }
+        }
     }
     Ok(())
 }
@@ -136,6 +184,11 @@ impl Listed {
             new_card,
             submitted: object.text("Submitted").and_then(time),
         })
+    }
+
+    fn names_one_of(&self, records: &[RecordId]) -> bool {
+        let cards = [self.old_card, self.new_card];
+        cards.into_iter().flatten().any(|card| records.contains(&card))
     }
 
     fn request(&self) -> Result<Request, ReadError> {

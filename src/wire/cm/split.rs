@@ -1,6 +1,7 @@
 //! Splits a body into the values it holds while it comes in: one of them at a time is in memory.
 //!
-//! Only brackets, strings and commas are looked at; whether a value is JSON is for its reader.
+//! Only brackets, strings and commas are looked at; whether a value is JSON is for its reader. Of a value
+//! of which only its short properties are read, the rest is not even held.
 
 use serde::de::Error as _;
 
@@ -30,10 +31,30 @@ pub(super) struct Splitter {
     value: Vec<u8>,
     /// The most bytes of one value.
     limit: usize,
+    /// Whether of a value only its own properties are held, and of long strings the beginning.
+    shortens: bool,
     depth: usize,
-    in_string: bool,
-    escaped: bool,
+    /// The string in which the next byte stands.
+    string: Option<InString>,
 }
+
+/// A string that is not at its end.
+#[derive(Clone, Copy)]
+struct InString {
+    escaped: bool,
+    /// How many bytes it has so far.
+    length: usize,
+    /// How many bytes came since its last escape began; those of `\uXXXX` are not parted.
+    unescaped: usize,
+    /// Whether the rest is left out.
+    is_cut: bool,
+}
+
+/// What is held of a string, in bytes: no property that is read is longer.
+const STRING: usize = 512;
+
+/// How many bytes follow the backslash of the longest escape, `\uXXXX`.
+const ESCAPE: usize = 5;
 
 impl Splitter {
     pub(super) const fn new(limit: usize) -> Self {
@@ -42,10 +63,16 @@ impl Splitter {
             bom: 0,
             value: Vec::new(),
             limit,
+            shortens: false,
             depth: 0,
-            in_string: false,
-            escaped: false,
+            string: None,
         }
+    }
+
+    /// The same, but of each value only its own properties are handed out, what is nested in them is
+    /// empty, and long strings are cut: one value may be as long as it likes.
+    pub(super) fn shortening(limit: usize) -> Self {
+        Self { shortens: true, ..Self::new(limit) }
     }
 
     /// Takes the next bytes, and hands out what ends in them.
@@ -56,7 +83,10 @@ impl Splitter {
     ) -> Result<(), ReadError> {
         bytes.iter().try_for_each(|&byte| match self.place {
             Place::Before => self.before(byte),
-            Place::Single => self.keep(byte),
+            Place::Single => {
+                let is_held = self.follow(byte);
+                if is_held { self.keep(byte) } else { Ok(()) }
+            }
             Place::First | Place::Next => self.within(byte, each),
             Place::After if byte.is_ascii_whitespace() => Ok(()),
             Place::After => Err(not_json("something follows the array")),
@@ -89,6 +119,7 @@ impl Splitter {
             _ if byte.is_ascii_whitespace() => {}
             _ => {
                 self.place = Place::Single;
+                self.follow(byte);
                 self.keep(byte)?;
             }
         }
@@ -100,25 +131,39 @@ impl Splitter {
         byte: u8,
         each: &mut impl FnMut(&str) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        if self.in_string {
-            self.in_string = self.escaped || byte != b'"';
-            self.escaped = byte == b'\\' && !self.escaped;
-            return self.keep(byte);
-        }
         match byte {
-            b',' | b']' if self.depth == 0 => {
+            b',' | b']' if self.depth == 0 && self.string.is_none() => {
                 let none = self.place == Place::First && byte == b']' && self.value.is_empty();
                 self.place = if byte == b',' { Place::Next } else { Place::After };
                 return if none { Ok(()) } else { self.hand_out(each) };
             }
             _ if byte.is_ascii_whitespace() && self.value.is_empty() => return Ok(()),
-            b'"' => self.in_string = true,
+            _ => {}
+        }
+        let is_held = self.follow(byte);
+        if is_held { self.keep(byte) } else { Ok(()) }
+    }
+
+    /// Follows strings and brackets, and tells whether this byte is held.
+    fn follow(&mut self, byte: u8) -> bool {
+        let before = self.depth;
+        if let Some(mut string) = self.string.take() {
+            let ends = byte == b'"' && !string.escaped;
+            let is_held = string.follow(byte, self.shortens) || ends;
+            self.string = (!ends).then_some(string);
+            return is_held && (!self.shortens || before <= 1);
+        }
+        match byte {
+            b'"' => self.string = Some(InString::BEGINNING),
             b'{' | b'[' => self.depth += 1,
             // One too many is found by the reader of the value.
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        self.keep(byte)
+        // The brackets of what is nested are held, and nothing between them; nor is the space that
+        // makes JSON pretty.
+        let is_idle = byte.is_ascii_whitespace();
+        !self.shortens || (before.min(self.depth) <= 1 && !is_idle)
     }
 
     fn keep(&mut self, byte: u8) -> Result<(), ReadError> {
@@ -143,6 +188,21 @@ impl Splitter {
         each(text.trim_ascii())?;
         self.value.clear();
         Ok(())
+    }
+}
+
+impl InString {
+    const BEGINNING: Self = Self { escaped: false, length: 0, unescaped: ESCAPE, is_cut: false };
+
+    /// Follows the string by a byte, and tells whether that is held.
+    const fn follow(&mut self, byte: u8, shortens: bool) -> bool {
+        let begins_a_character = byte & 0xC0 != 0x80;
+        let may_be_cut = !self.escaped && self.unescaped >= ESCAPE && begins_a_character;
+        self.is_cut |= shortens && self.length >= STRING && may_be_cut;
+        self.escaped = byte == b'\\' && !self.escaped;
+        self.unescaped = if self.escaped { 0 } else { self.unescaped.saturating_add(1) };
+        self.length += 1;
+        !self.is_cut
     }
 }
 

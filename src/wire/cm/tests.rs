@@ -161,13 +161,66 @@ fn what_is_read_no_further_says_what_there_was_too_much_of() {
         told(REQUEST, 30_000),
         (20_000, "CM lists more than 20000 open requests".to_owned())
     );
-    let long =
-        REQUEST.replace(r#""Comment":"""#, &format!(r#""Comment":"{}""#, "x".repeat(1 << 18)));
-    assert_eq!(told(&long, 1), (0, "CM lists an object of more than 262144 bytes".to_owned()));
     let records: Vec<_> =
         (1..1100).map(|n| format!(r#"{{"Uuid":"{n:032x}","Status":2}}"#)).collect();
     let error = super::records(format!("[{}]", records.join(",")).as_bytes()).unwrap_err();
     assert_eq!(error.to_string(), "CM answers with more than 1000 records");
+}
+
+#[test]
+fn a_request_may_be_as_long_as_it_likes_and_is_read_all_the_same() {
+    let long = "\\u0000".repeat(100_000) + &"é\\\\\\\"]}".repeat(100_000);
+    let nested = format!("[{}1]", "{\"Uuid\":[\"]}\"]},".repeat(50_000));
+    for (name, value) in [
+        ("Comment", format!("\"{long}\"")),
+        ("DataCollection", nested.clone()),
+        ("X", format!("{{\"y\":{nested}}}")),
+    ] {
+        let request =
+            REQUEST.replacen(r#""Priority":0"#, &format!(r#""Priority":0,"{name}2":{value}"#), 1);
+        assert!(request.len() > 500_000);
+        for body in [request.clone(), format!("[{request}]"), format!("[null,\n{request} , null]")]
+        {
+            let mut reader = ListReader::default();
+            assert!(body.as_bytes().chunks(4096).all(|chunk| reader.push(chunk)), "{name}");
+            let read = super::requests(&reader.finish().unwrap(), &[record_id()]).unwrap();
+            assert_eq!(read.len(), 1, "{name}");
+            assert_eq!(read[0].submitted, Some("2015-07-07T23:40:33.133Z".parse().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn of_a_list_of_any_length_only_the_requests_of_the_records_that_are_meant_are_kept() {
+    let other = REQUEST.replace(RECORD_ID, "99cf063d-e337-4aa9-a822-346554ddd3c9");
+    let element = format!("{other},\n");
+    let mut reader = ListReader::default();
+    reader.push(b"[");
+    for count in 0..60_000 {
+        if count == 15_000 {
+            reader.push(format!("{REQUEST},").as_bytes());
+            assert!(reader.is_full(), "what is not asked for yet is kept up to here");
+            reader.want(&[record_id()]);
+        }
+        assert!(reader.push(element.as_bytes()), "{count}");
+    }
+    assert!(!reader.is_full());
+    assert_eq!(reader.named(), 60_001);
+    reader.push(format!("{REQUEST}]").as_bytes());
+    let kept = reader.finish().unwrap();
+    assert_eq!(kept.len(), 2);
+    assert_eq!(super::requests(&kept, &[record_id()]).unwrap().len(), 2);
+}
+
+#[test]
+fn a_card_with_very_many_requests_of_its_own_is_too_much() {
+    let mut reader = ListReader::default();
+    reader.want(&[record_id()]);
+    reader.push(b"[");
+    let read = (0..30_000).take_while(|_| reader.push(format!("{REQUEST},").as_bytes())).count();
+    assert_eq!(read, 20_000);
+    let error = reader.finish().unwrap_err().to_string();
+    assert_eq!(error, "CM lists more than 20000 open requests for one card");
 }
 
 #[test]

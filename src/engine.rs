@@ -13,7 +13,8 @@
 //! What must never happen, and how it is kept from happening:
 //!
 //! - *Something is sent that is not on disk.* `Push` follows only a `Saved` of its decision.
-//! - *Something is sent twice.* An entry that may have been sent reads the record back first.
+//! - *Something is sent again unseen.* An entry that may have been sent reads the record back first. A
+//!   PUT that CM applies only after that is sent again, with the same content.
 //! - *Two hands on one card.* A card is busy from the first step of an entry until its end, and
 //!   a call that nobody waits for any more keeps its card busy until it returns.
 //! - *A late answer is believed.* Each answer names its insertion or entry; one that is not

@@ -139,7 +139,7 @@ pub static KEYS: &[Key] = &[
     Key::new("cm.api_path", Text, Value(r#""/CertificateManagement/api/v1.0""#), "Where CM's REST API begins on that server."),
     Key::new("cm.timeout", Text, Value(r#""10s""#), "How long one call may take, from 10ms to 1h."),
     Key::new("cm.connect_timeout", Text, Value(r#""3s""#), "How long connecting may take, within `cm.timeout`."),
-    Key::new("cm.concurrency", NUMBER, Value("4"), "How many cards are worked on at a time, from 1 to 64; one card never twice at a time."),
+    Key::new("cm.concurrency", NUMBER, Value("4"), "How many cards are worked on at a time, from 1 to 64; one card never twice at a time. With 2 or more, one place is kept for a card that comes now."),
     Key::new("cm.ca_file", Text, Unset, "PEM file of certificates to trust in addition to the system's.").shown(r#""/etc/cardbridge/cm-ca.pem""#),
     Key::new("cm.proxy", Text, Unset, "The proxy on the way to CM: `http://host:port` or `https://host:port`, or `none`. Where not set, `HTTPS_PROXY` (or `ALL_PROXY`) and `NO_PROXY` of the environment decide.").shown(r#""http://proxy.example.com:3128""#),
     Key::new("cm.proxy_credentials_file", Text, Unset, "File with `user:password` for the proxy, on one line; read again when it changes.").shown(r#""/etc/cardbridge/proxy-credentials""#),

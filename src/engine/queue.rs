@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use self::expiry::Oldest;
+use self::order::Order;
 use super::link::millis;
 use super::{Now, Retry};
 use crate::domain::{
@@ -25,6 +26,7 @@ use crate::domain::{
 mod completing;
 mod ends;
 mod expiry;
+mod order;
 mod start;
 mod steps;
 mod wishes;
@@ -42,6 +44,7 @@ pub(super) struct Queue {
     /// Entries whose outcome the disk did not take, to be offered again.
     unoffered: BTreeSet<EntryId>,
     oldest: Oldest,
+    order: Order,
     /// How many entries came through: CM did, or knew, all that they asked.
     came_through: u64,
 }
@@ -71,8 +74,9 @@ struct Waiting {
     through_then: u64,
     /// Whether CM answered anything since the entry was last started.
     heard: bool,
-    /// Whether a person wished it to go at once, and it has not gone since.
-    wished: bool,
+    /// Whether it goes before those that wait: a new insertion, or one that a person wished to go at once,
+    /// until it has gone.
+    is_first: bool,
     last_error: Option<String>,
 }
 
@@ -156,7 +160,7 @@ impl Waiting {
             own_trouble: 0,
             through_then: 0,
             heard: false,
-            wished: false,
+            is_first: false,
             last_error: None,
         }
     }
@@ -217,6 +221,7 @@ impl Queue {
             busy: BTreeMap::new(),
             unoffered: BTreeSet::new(),
             oldest: Oldest::default(),
+            order: Order::default(),
             came_through: 0,
         };
         let mut newest = BTreeMap::new();
@@ -286,11 +291,13 @@ impl Queue {
         new.through_then = self.came_through;
         let older = self.waiting.iter().rev().find(|(_, old)| old.draft.card() == card);
         new.after = older.map(|(id, _)| *id);
+        new.is_first = new.draft.trigger == Trigger::Inserted;
         self.wait(entry, new);
     }
 
     fn wait(&mut self, id: EntryId, entry: Waiting) {
         self.oldest.add(entry.since);
+        self.order.add(id, &entry);
         self.waiting.insert(id, entry);
     }
 
@@ -345,7 +352,7 @@ impl Queue {
     /// such entries would chase each other.
     fn release(&mut self, retry: Retry, random: &mut fastrand::Rng, now: Now) {
         for entry in self.waiting.values_mut() {
-            if entry.step == Step::Idle && !entry.heard && !entry.wished {
+            if entry.step == Step::Idle && !entry.heard && !entry.is_first {
                 let waited = now.mono.saturating_duration_since(entry.since);
                 let turn = now.mono + retry.spread(waited, random);
                 // A turn that was drawn before, and has not come yet, is only ever moved forward.
@@ -353,6 +360,7 @@ impl Queue {
                 entry.not_before = if drawn { turn.min(entry.not_before) } else { turn };
             }
         }
+        self.order = Order::of(&self.waiting);
     }
 
     /// Whatever made an entry wait may be mended.
@@ -362,6 +370,7 @@ impl Queue {
                 entry.not_before = entry.not_before.min(now.mono);
             }
         }
+        self.order = Order::of(&self.waiting);
     }
 
     /// The entries that wait for an answer of CM, or whose answer nobody waits for any more.
@@ -380,7 +389,7 @@ impl Queue {
 
     /// When the next entry may ask CM something, where everybody may.
     pub(super) fn next_idle(&self) -> Option<Instant> {
-        self.startable().map(|(_, entry)| entry.not_before).min()
+        self.order.earliest(self)
     }
 
     /// Whether anything that may have been sent is not confirmed, but for this entry's.
@@ -400,12 +409,6 @@ impl Queue {
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
         (self.waiting.len(), self.parked.len(), self.busy.len())
-    }
-
-    /// The entries that may start.
-    fn startable(&self) -> impl Iterator<Item = (EntryId, &Waiting)> {
-        let may_start = self.waiting.iter().filter(|(_, entry)| self.may_start(entry));
-        may_start.map(|(id, entry)| (*id, entry))
     }
 
     fn may_start(&self, entry: &Waiting) -> bool {

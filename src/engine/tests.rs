@@ -11,6 +11,7 @@ mod described;
 mod identified;
 mod knocks;
 mod notes;
+mod order;
 mod outages;
 mod outcomes;
 mod people;

@@ -56,6 +56,7 @@ impl Engine {
         entry.failures = entry.failures.saturating_add(1);
         entry.last_error = Some(error.to_owned());
         self.queue.busy.retain(|_, busy| *busy != id);
+        self.queue.note(id);
     }
 
     pub(super) fn end(&mut self, id: EntryId, outcome: Outcome, detail: String, now: Now) {
@@ -117,6 +118,7 @@ impl Engine {
             Err(failure) if end.outcome == Outcome::Discarded => {
                 entry.step = Step::Idle;
                 self.queue.busy.retain(|_, busy| *busy != id);
+                self.queue.note(id);
                 self.store_fails(&failure);
             }
             Err(failure) => {

@@ -1,8 +1,9 @@
 //! Who starts, and when.
 
+use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::{Step, Waiting};
+use super::Step;
 use crate::domain::EntryId;
 use crate::engine::link::Door;
 use crate::engine::{Effect, Engine, Now};
@@ -10,11 +11,10 @@ use crate::engine::{Effect, Engine, Now};
 impl Engine {
     /// The next moment at which an entry may start, expire, or be offered to the disk again.
     pub(in crate::engine) fn next_start(&self) -> Option<Instant> {
-        // Only where it is asked for: 10,000 entries may wait, and this is asked at every event.
-        let earliest = || self.queue.startable().map(|(_, entry)| entry.not_before).min();
+        let earliest = || self.queue.next_idle();
         let start = match self.link.door(self.queue.talking()) {
-            Door::Open if self.queue.talking() >= self.policy.concurrency.get() => None,
-            Door::Open | Door::One => earliest(),
+            Door::Open => self.next_turn(),
+            Door::One => earliest(),
             Door::OneAt(knock) => earliest().map(|at| at.max(knock)),
             Door::Shut => None,
         };
@@ -32,32 +32,52 @@ impl Engine {
         }
     }
 
-    fn next_entry(&self, now: Now) -> Option<EntryId> {
-        let talking = self.queue.talking();
-        match self.link.door(talking) {
-            Door::Open if talking < self.policy.concurrency.get() => {}
-            Door::One => {}
-            Door::OneAt(knock) if knock <= now.mono => {}
-            Door::Open | Door::OneAt(_) | Door::Shut => return None,
-        }
-        self.queue
-            .startable()
-            .filter(|(_, entry)| entry.not_before <= now.mono)
-            .min_by_key(|(id, entry)| (self.turn(entry), entry.not_before, *id))
-            .map(|(id, _)| id)
+    /// The next moment at which an entry may start while CM is there.
+    fn next_turn(&self) -> Option<Instant> {
+        let (all, of_backlog) = self.free();
+        let first = (all > 0).then(|| self.queue.earliest_first()).flatten();
+        let waiting = (of_backlog > 0).then(|| self.queue.next_idle()).flatten();
+        first.into_iter().chain(waiting).min()
     }
 
-    /// Of those who could knock, the one that failed least often does: a card that is itself the
-    /// trouble must not keep CM looking away for the others.
-    const fn turn(&self, entry: &Waiting) -> u32 {
-        if self.link.is_up() { 0 } else { entry.failures }
+    /// How many entries may start, and how many of those that are no new insertions: one place is kept
+    /// for a card that comes now, so that it waits for nobody's call to end.
+    fn free(&self) -> (usize, usize) {
+        let places = self.policy.concurrency.get();
+        let free = places.saturating_sub(self.queue.talking());
+        (free, if places > 1 { free.saturating_sub(1) } else { free })
+    }
+
+    fn next_entry(&mut self, now: Now) -> Option<EntryId> {
+        self.queue.forget_stale(now.mono);
+        let talking = self.queue.talking();
+        match self.link.door(talking) {
+            Door::Open => {
+                let (all, of_backlog) = self.free();
+                let first = (all > 0).then(|| self.queue.first(now.mono)).flatten();
+                return first.or_else(|| {
+                    (of_backlog > 0).then(|| self.queue.due(now.mono).next()).flatten()
+                });
+            }
+            Door::One => {}
+            Door::OneAt(knock) if knock <= now.mono => {}
+            Door::OneAt(_) | Door::Shut => return None,
+        }
+        // Of those who could knock, the one that failed least often does, and of these a new insertion: a
+        // card that is itself the trouble must not keep CM looking away for the others.
+        let turn = |id: &EntryId| {
+            let entry = self.queue.waiting.get(id)?;
+            let newest = entry.is_first.then_some(Reverse(*id));
+            Some((entry.failures, newest.is_none(), newest, entry.not_before, *id))
+        };
+        self.queue.due(now.mono).chain(self.queue.first(now.mono)).min_by_key(turn)
     }
 
     fn start(&mut self, id: EntryId) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         entry.attempts += 1;
         entry.heard = false;
-        entry.wished = false;
+        entry.is_first = false;
         self.queue.busy.insert(entry.draft.card(), id);
         match entry.stage.sent().cloned() {
             Some(decision) => {

@@ -13,7 +13,7 @@ impl Engine {
     /// Takes a step out of an entry that is still current; else frees the card that an answer
     /// nobody waits for kept busy.
     pub(super) fn take_step(&mut self, id: EntryId) -> Option<Step> {
-        match self.queue.waiting.get_mut(&id) {
+        let step = match self.queue.waiting.get_mut(&id) {
             Some(entry) if entry.superseded_by.is_none() => {
                 Some(std::mem::replace(&mut entry.step, Step::Idle))
             }
@@ -25,7 +25,9 @@ impl Engine {
                 self.tally.stale_answers += 1;
                 None
             }
-        }
+        };
+        self.queue.note(id);
+        step
     }
 
     /// Notes what an answer, whoever waits for it, says about CM.

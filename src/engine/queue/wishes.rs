@@ -18,7 +18,8 @@ impl Engine {
         }
         let entry = self.queue.waiting.get_mut(&id).ok_or(Refusal::NoSuchEntry)?;
         entry.not_before = now.mono;
-        entry.wished = true;
+        entry.is_first = true;
+        self.queue.note(id);
         self.link.knock_now(now);
         self.advance(now);
         Ok(Taken::Now)

@@ -33,12 +33,12 @@ mod tlv;
 pub use apdu::{Command, Protocol, StatusWord};
 pub use atr::{
     AtrFacts, Category, Checksum, CompactTlv, Contactless, Convention, Historical, InterfaceByte,
-    Letter, Odd, Role, Scope, hint, likeliest_first,
+    Letter, Odd, Role, Scope, hint,
 };
 
 pub use exchange::MAX_COMMANDS;
 
-use crate::domain::{Atr, Families, Family, IdRule, Identity, Inventory, Plan};
+use crate::domain::{Atr, Families, Family, IdRule, Identity, Inventory, Plan, Strength};
 
 use exchange::{Bounded, go};
 use reading::{Miss, Reading};
@@ -127,12 +127,12 @@ pub fn identify(
     inventory: &mut Inventory,
 ) -> Result<Identity, ProbeError> {
     let transport = &mut Bounded::new(transport);
-    let families = in_order(subject);
+    let families = in_order(subject.plan);
     let mut selected = Vec::new();
     let found = if subject.in_use {
         look_without_select(transport, &families, &mut selected)
     } else {
-        look(transport, (&families, subject), &mut selected)
+        look(transport, (&families, subject.plan), &mut selected)
     };
     let found = match found {
         Err(ProbeError::Interrupted(why)) => return Err(why.into()),
@@ -183,32 +183,42 @@ impl Found {
 /// What is wrong with an id that is all zeros, all ones, or the same on every card.
 const NOBODYS: &str = "what it holds is the id of no particular card";
 
-/// The families to ask for: the one that the ATR hints at first, where the site says nothing else.
-fn in_order(subject: Subject<'_>) -> Vec<Family> {
-    match &subject.plan.families {
-        Families::Pinned(families) => families.clone(),
-        Families::Usual(families) => {
-            let mut families = likeliest_first(families, subject.atr);
-            // Asking costs every other card a command.
-            families.sort_by_key(|f| *f == Family::Idprime && !idprime::is_likely(subject.atr));
-            families
-        }
-    }
+/// The families to ask for, in the order of the site; that of the pinned rule alone, where there is
+/// one. The ATR has no say: what a card is known by depends on its answers alone.
+fn in_order(plan: &Plan) -> Vec<Family> {
+    let (Families::Usual(families) | Families::Pinned(families)) = &plan.families;
+    let is_asked = |family: &&Family| plan.id_rule.is_none_or(|rule| rule.family() == **family);
+    families.iter().filter(is_asked).copied().collect()
 }
 
-/// Asks each family in turn.
+/// Asks one family after the other, until one gives an id that proves the card.
+///
+/// A card may be GIDS and PIV at once, and Windows takes the id from PIV then, as far as is known: both
+/// count, whichever proves it.
 fn look(
     transport: &mut dyn Transmit,
-    (families, subject): (&[Family], Subject<'_>),
+    (families, plan): (&[Family], &Plan),
     selected: &mut Vec<Family>,
 ) -> Result<Found, ProbeError> {
     let mut tried = Vec::new();
     let mut no_id = None;
+    let mut readings = Vec::new();
+    let mut proven = None;
     for &family in families {
-        match probe((family, subject.atr), transport, selected) {
+        if proven.is_some_and(|proven| !are_twins(proven, family)) {
+            continue;
+        }
+        // A card that leaves or hangs now is known by the ids that it gave.
+        if let Some(Ok(identity)) = together(&readings, selected)
+            .map(|found| pinned(plan.id_rule, found).and_then(|found| found.identity(true)))
+        {
+            transport.identified(&identity);
+        }
+        match probe(family, transport, selected) {
             Ok(reading) => {
-                let found = Found { family, reading, moved: false };
-                return with_its_twin(transport, (families, subject), found, selected);
+                let proves = reading.candidates.iter().any(|id| id.strength != Strength::Shared);
+                proven = proven.or(proves.then_some(family));
+                readings.push((family, reading));
             }
             Err(Miss::OtherFamily(why)) => tried.push(format!("{family}: {why}")),
             Err(Miss::NoId(what)) => {
@@ -220,50 +230,26 @@ fn look(
     if tried.is_empty() {
         tried.push("no family is switched on".to_owned());
     }
-    Err(no_id.unwrap_or(ProbeError::UnknownFamily { tried: tried.join("; ") }))
+    together(&readings, selected)
+        .ok_or_else(|| no_id.unwrap_or(ProbeError::UnknownFamily { tried: tried.join("; ") }))
 }
 
-/// A card may be GIDS and PIV at once; Windows takes the id from PIV then, as far as is known. Both
-/// count, in the order in which the site asks for them: which was asked first does not matter.
-fn with_its_twin(
-    transport: &mut dyn Transmit,
-    (families, subject): (&[Family], Subject<'_>),
-    mut found: Found,
-    selected: &mut Vec<Family>,
-) -> Result<Found, ProbeError> {
-    let twin = match found.family {
-        Family::Gids => Family::Piv,
-        Family::Piv => Family::Gids,
-        Family::Idprime | Family::Openpgp | Family::Pkcs15 => return Ok(found),
-    };
-    let asked = |family| families.iter().position(|asked| *asked == family);
-    // One that was asked before was not there, or had no id.
-    if asked(twin).is_none_or(|place| Some(place) < asked(found.family)) {
-        return Ok(found);
-    }
-    // A card that leaves or hangs now is known by the ids that it gave.
-    if let Ok(identity) =
-        pinned(subject.plan.id_rule, found.clone()).and_then(|found| found.identity(true))
-    {
-        transport.identified(&identity);
-    }
-    let mut other = match probe((twin, subject.atr), transport, selected) {
-        Ok(reading) => Found { family: twin, reading, moved: true },
-        Err(Miss::Interrupted(why)) => return Err(why.into()),
-        Err(Miss::NoId(_)) => return Ok(Found { moved: true, ..found }),
-        Err(Miss::OtherFamily(_)) => return Ok(found),
-    };
-    let (Families::Usual(order) | Families::Pinned(order)) = &subject.plan.families;
-    let place = |family| order.iter().position(|asked| *asked == family);
-    if place(other.family) < place(found.family) {
-        std::mem::swap(&mut other, &mut found);
-        found.moved = false;
-    } else {
-        found.moved = true;
-    }
-    found.reading.candidates.extend(other.reading.candidates);
-    found.reading.placeholders.extend(other.reading.placeholders);
-    Ok(found)
+/// Families whose applications one card may have, and by either of which CM may know it.
+const fn are_twins(one: Family, other: Family) -> bool {
+    matches!((one, other), (Family::Gids, Family::Piv) | (Family::Piv, Family::Gids))
+}
+
+/// What the families of a card said, together: the strongest id first, and of those as strong in the
+/// order in which they were asked. The card is of the family of the first.
+fn together(readings: &[(Family, Reading)], selected: &[Family]) -> Option<Found> {
+    let all = || readings.iter().map(|(_, reading)| reading);
+    let mut candidates: Vec<_> = all().flat_map(|reading| reading.candidates.clone()).collect();
+    candidates.sort_by_key(|candidate| candidate.strength);
+    let family = candidates.first()?.rule.family();
+    let placeholders = all().flat_map(|reading| reading.placeholders.clone()).collect();
+    let (_, reading) = readings.iter().find(|(of, _)| *of == family)?;
+    let reading = Reading { candidates, placeholders, ..reading.clone() };
+    Some(Found { family, reading, moved: selected.last() != Some(&family) })
 }
 
 /// Asks whatever application another program has selected. A wrong one answers with an error.
@@ -274,7 +260,10 @@ fn look_without_select(
 ) -> Result<Found, ProbeError> {
     for &family in families {
         match probe_selected(family, transport, selected) {
-            Ok(reading) => return Ok(Found { family, reading, moved: false }),
+            Ok(reading) => {
+                let found = together(&[(family, reading)], selected);
+                return found.ok_or_else(|| ProbeError::NoId { family, what: NOBODYS.to_owned() });
+            }
             Err(Miss::OtherFamily(_)) => {}
             Err(Miss::NoId(what)) => return Err(ProbeError::NoId { family, what }),
             Err(Miss::Interrupted(why)) => return Err(why.into()),
@@ -285,16 +274,16 @@ fn look_without_select(
 
 /// Selects a family's application and reads it. Notes that it was selected, where the card has it.
 fn probe(
-    (family, atr): (Family, &Atr),
+    family: Family,
     transport: &mut dyn Transmit,
     selected: &mut Vec<Family>,
 ) -> Result<Reading, Miss> {
     let reading = match family {
         Family::Gids => gids::probe(transport),
-        Family::Idprime => idprime::probe(transport, atr),
+        Family::Idprime => idprime::probe(transport),
         Family::Piv => piv::probe(transport),
         Family::Openpgp => openpgp::probe(transport),
-        Family::Pkcs15 => pkcs15::probe(transport, atr),
+        Family::Pkcs15 => pkcs15::probe(transport),
     };
     note_selected(family, &reading, selected);
     particular(reading?)

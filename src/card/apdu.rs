@@ -60,7 +60,7 @@ pub enum By {
 /// The tag of a tag list, which names the object that GET DATA is to bring.
 const TAG_LIST: u8 = 0x5C;
 
-/// A command that reads. Every command expects an answer, so every command has an Le.
+/// A command that reads. Every command but a silent SELECT expects an answer, and has an Le.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     class: Class,
@@ -71,6 +71,8 @@ pub struct Command {
     data: Vec<u8>,
     /// How many bytes the card asked to be asked for; whatever there is where it did not.
     exact: Option<u8>,
+    /// Whether no data is expected: a SELECT with P2 = 0C.
+    silent: bool,
 }
 
 impl Command {
@@ -99,11 +101,13 @@ impl Command {
         Self::new(Instruction::Select, [by as u8, 0x00], id.to_vec())
     }
 
-    /// The same SELECT without a wish for an answer (P2 = 0C): some cards know only that one.
+    /// The same SELECT without data in the answer (P2 = 0C, no Le; ISO 7816-4 section 7.1.1): some
+    /// cards know only that one.
     #[must_use]
     pub fn without_answer(mut self) -> Self {
         if self.instruction == Instruction::Select {
             self.p2 = 0x0C;
+            self.silent = true;
         }
         self
     }
@@ -179,7 +183,7 @@ impl Command {
     }
 
     fn new(instruction: Instruction, [p1, p2]: [u8; 2], data: Vec<u8>) -> Self {
-        Self { class: Class::Interindustry, instruction, p1, p2, data, exact: None }
+        Self { class: Class::Interindustry, instruction, p1, p2, data, exact: None, silent: false }
     }
 
     /// The bytes for the wire (ISO 7816-3 section 12.1.3, cases 2S and 4S).
@@ -193,7 +197,8 @@ impl Command {
             bytes.push(self.data.len().to_le_bytes()[0]);
             bytes.extend(&self.data);
         }
-        if self.data.is_empty() || protocol == Protocol::T1 || self.exact.is_some() {
+        let answers = protocol == Protocol::T1 && !self.silent;
+        if self.data.is_empty() || answers || self.exact.is_some() {
             bytes.push(self.exact.unwrap_or(0x00));
         }
         bytes
@@ -248,6 +253,15 @@ pub enum StatusWord {
     Unexpected(u16),
 }
 
+impl StatusWord {
+    /// Whether the card does not know this form of the command (ISO 7816-4 table 6): a wrong length, a
+    /// function, P1 or P2, instruction or class that it does not have. Another form may do.
+    #[must_use]
+    pub const fn is_unknown_form(self) -> bool {
+        matches!(self, Self::Absent(0x6700 | 0x6A81 | 0x6A86 | 0x6A87 | 0x6B00 | 0x6D00 | 0x6E00))
+    }
+}
+
 impl From<[u8; 2]> for StatusWord {
     fn from(bytes: [u8; 2]) -> Self {
         match (u16::from_be_bytes(bytes), bytes) {
@@ -258,8 +272,8 @@ impl From<[u8; 2]> for StatusWord {
             (0x6982, _) => Self::Protected,
             (code @ (0x6283 | 0x6285), _) => Self::Terminated(code),
             (
-                code @ (0x6700 | 0x6985 | 0x6999 | 0x6A81 | 0x6A82 | 0x6A86 | 0x6A88 | 0x6D00
-                | 0x6E00),
+                code @ (0x6700 | 0x6985 | 0x6999 | 0x6A81 | 0x6A82 | 0x6A86 | 0x6A87 | 0x6A88
+                | 0x6B00 | 0x6D00 | 0x6E00),
                 _,
             ) => Self::Absent(code),
             (code, _) => Self::Unexpected(code),
@@ -345,7 +359,9 @@ mod tests {
     #[test]
     fn a_select_without_answer_differs_in_p2_only() {
         let quiet = Command::select(&AID).without_answer();
-        assert_eq!(hex(&quiet, Protocol::T0), "00a4040c09a00000039742544659");
+        for protocol in [Protocol::T0, Protocol::T1] {
+            assert_eq!(hex(&quiet, protocol), "00a4040c09a00000039742544659", "no data, so no Le");
+        }
         assert_eq!(Command::read_record(1).without_answer(), Command::read_record(1));
     }
 
@@ -411,8 +427,16 @@ mod tests {
         assert_eq!(class(0x6282), StatusWord::Shortened);
         assert_eq!(class(0x6982), StatusWord::Protected);
         assert_eq!(class(0x6285), StatusWord::Terminated(0x6285));
-        for code in [0x6A82, 0x6A86, 0x6A88, 0x6A81, 0x6D00, 0x6E00, 0x6700, 0x6985, 0x6999] {
+        for code in
+            [0x6A82, 0x6A86, 0x6A87, 0x6A88, 0x6A81, 0x6B00, 0x6D00, 0x6E00, 0x6700, 0x6985, 0x6999]
+        {
             assert_eq!(class(code), StatusWord::Absent(code));
+        }
+        for code in [0x6A81, 0x6A86, 0x6A87, 0x6B00, 0x6D00, 0x6E00, 0x6700] {
+            assert!(class(code).is_unknown_form(), "{code:04x}");
+        }
+        for code in [0x9000, 0x6A82, 0x6A88, 0x6982, 0x6985, 0x6283, 0x6F00] {
+            assert!(!class(code).is_unknown_form(), "{code:04x}");
         }
         assert_eq!(class(0x9001), StatusWord::Unexpected(0x9001));
         assert_eq!(class(0x6F00).to_string(), "6F00");

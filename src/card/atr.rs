@@ -14,7 +14,7 @@ mod meaning;
 
 pub use historical::{Category, CompactTlv, Historical};
 pub use interface::{InterfaceByte, Letter, Role, Scope};
-pub use known::{hint, likeliest_first};
+pub use known::hint;
 
 use interface::Interface;
 

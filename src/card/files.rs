@@ -10,8 +10,7 @@ use super::{Interrupted, Transmit};
 /// The MF.
 const MF: [u8; 2] = [0x3F, 0x00];
 
-/// "Wrong P1 or P2", and "file not found".
-const WRONG_MANNER: StatusWord = StatusWord::Absent(0x6A86);
+/// "File not found".
 const NO_FILE: StatusWord = StatusWord::Absent(0x6A82);
 
 /// The files of the selected application, or of the card.
@@ -21,29 +20,56 @@ pub(super) struct Files<'a> {
     paths: bool,
     /// Whether the MF may be selected, and files one after the other from there.
     steps: bool,
-    /// Whether it knows only SELECT without a wish for an answer (P2 = 0C).
+    /// Whether it knows only SELECT without data in the answer (P2 = 0C).
     quiet: bool,
+    /// Whether its paths from the MF begin with the MF, as those of the Belgian identity card do.
+    from_mf: bool,
+    /// Whether it keeps what was asked for behind a PIN or a key.
+    protected: bool,
 }
 
 impl<'a> Files<'a> {
     /// Files of a card that nothing is known about.
     pub(super) fn new(transport: &'a mut dyn Transmit) -> Self {
-        Self { transport, paths: true, steps: true, quiet: false }
+        Self { transport, paths: true, steps: true, quiet: false, from_mf: false, protected: false }
     }
 
     /// Selects a file by its path from the MF: in one step, or file by file.
     pub(super) fn select(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
         let path = path.strip_prefix(&MF).unwrap_or(path);
-        let Some(in_one_step) = Command::select_by(By::PathFromMf, path) else { return Ok(false) };
-        if self.paths {
-            match self.go(&in_one_step)? {
-                None => return Ok(true),
-                // Whether it knows no paths or has no such file: some cards say the same to both.
-                Some(NO_FILE) => {}
-                Some(_) => self.paths = false,
-            }
+        Ok((self.paths && self.select_by_path(path)?)
+            || (self.steps && self.select_by_steps(path)?))
+    }
+
+    fn select_by_path(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
+        let (Some(in_one_step), Some(with_mf)) = (
+            Command::select_by(By::PathFromMf, path),
+            Command::select_by(By::PathFromMf, &[MF.as_slice(), path].concat()),
+        ) else {
+            return Ok(false);
+        };
+        if self.from_mf {
+            return Ok(self.go_quietly(&with_mf)?.is_none());
         }
-        Ok(self.steps && self.select_by_steps(path)?)
+        let loud = if self.quiet { None } else { Some(self.go_once(&in_one_step)?) };
+        let knows_answers = !loud.flatten().is_some_and(StatusWord::is_unknown_form);
+        let answer = match loud {
+            Some(answer) if knows_answers => answer,
+            Some(_) | None => self.go_quietly(&in_one_step)?,
+        };
+        match answer {
+            None => return Ok(true),
+            Some(_) if !knows_answers => {
+                self.from_mf = self.go_quietly(&with_mf)?.is_none();
+                if self.from_mf {
+                    return Ok(true);
+                }
+            }
+            Some(_) => {}
+        }
+        // Whether it knows no paths or has no such file: some cards say the same to both.
+        self.paths = answer == Some(NO_FILE);
+        Ok(false)
     }
 
     fn select_by_steps(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
@@ -73,7 +99,7 @@ impl<'a> Files<'a> {
 
     /// Selects an application by its name.
     pub(super) fn select_application(&mut self, select: &Command) -> Result<bool, Interrupted> {
-        Ok(where_given(go(self.transport, select))?.is_some())
+        Ok(self.go(select)?.is_none())
     }
 
     /// Reads the selected file; `None` where the card does not let us.
@@ -89,17 +115,32 @@ impl<'a> Files<'a> {
         where_given(ask(self.transport, &Command::read_record(number)))
     }
 
-    /// Selects; the status word of a refusal. A card that does not know the wish for an answer is
-    /// asked without.
+    /// Whether the card refused something that it keeps behind a PIN or a key.
+    pub(super) const fn is_protected(&self) -> bool {
+        self.protected
+    }
+
+    /// Selects; the status word of a refusal. A card that does not know an answer with data is asked
+    /// for one without.
     fn go(&mut self, command: &Command) -> Result<Option<StatusWord>, Interrupted> {
         if !self.quiet {
-            match refusal(go(self.transport, command))? {
-                Some(WRONG_MANNER) => {}
+            match self.go_once(command)? {
+                Some(status) if status.is_unknown_form() => {}
                 answer => return Ok(answer),
             }
         }
-        let answer = refusal(go(self.transport, &command.clone().without_answer()))?;
+        self.go_quietly(command)
+    }
+
+    fn go_quietly(&mut self, command: &Command) -> Result<Option<StatusWord>, Interrupted> {
+        let answer = self.go_once(&command.clone().without_answer())?;
         self.quiet |= answer.is_none();
+        Ok(answer)
+    }
+
+    fn go_once(&mut self, command: &Command) -> Result<Option<StatusWord>, Interrupted> {
+        let answer = refusal(go(self.transport, command))?;
+        self.protected |= answer == Some(StatusWord::Protected);
         Ok(answer)
     }
 }

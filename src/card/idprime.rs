@@ -6,10 +6,9 @@
 
 use super::Transmit;
 use super::apdu::{By, Command};
-use super::atr::AtrFacts;
 use super::exchange::{NoAnswer, go, read_file};
-use super::reading::{Miss, Reading, Worth, be, le};
-use crate::domain::{Atr, IdRule, Serial};
+use super::reading::{Miss, Reading, Worth, be, le, where_given};
+use crate::domain::{IdRule, Serial};
 
 /// The application.
 const AID: [u8; 11] = [0xA0, 0x00, 0x00, 0x00, 0x18, 0x80, 0x00, 0x00, 0x00, 0x06, 0x62];
@@ -19,6 +18,9 @@ const INDEX: [u8; 2] = [0x01, 0x01];
 
 /// Where the file `cardid` is on every card known.
 const USUAL_CARDID: [u8; 2] = [0x02, 0x01];
+
+/// Files that every minidriver has (WDD `file-system-requirements.md`).
+const FILES: [&str; 4] = ["cardid", "cardcf", "cardapps", "cmapfile"];
 
 /// A file in the index, 21 bytes: file id and size, each 16 bits big-endian; name and directory,
 /// NUL-padded.
@@ -46,6 +48,12 @@ impl Row {
         !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
     }
 
+    /// Whether this is a file that every minidriver has.
+    fn is_known(&self) -> bool {
+        let name = text(&self.name);
+        FILES.iter().any(|file| name.eq_ignore_ascii_case(file.as_bytes()))
+    }
+
     /// Whether this is the file `cardid` in the root directory; names have no case.
     fn is_cardid(&self) -> bool {
         text(&self.directory).is_empty() && text(&self.name).eq_ignore_ascii_case(b"cardid")
@@ -57,34 +65,43 @@ fn text(padded: &[u8]) -> &[u8] {
     padded.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// What the historical bytes of these cards' ATRs have in them.
-const MARK: [u8; 5] = [0x80, 0x31, 0x80, 0x65, 0xB0];
-
-/// Whether the ATR looks like one of these cards'.
-pub(super) fn is_likely(atr: &Atr) -> bool {
-    AtrFacts::of(atr).historical.bytes.windows(MARK.len()).any(|bytes| bytes == MARK)
-}
+/// An application that no card has: a proprietary name (ISO 7816-4 section 8.2.1.2, F0).
+const NOBODYS: [u8; 11] = *b"\xF0cardbridge";
 
 /// Selects the application and reads the card id.
 ///
-/// A card that accepts any SELECT may have files of its own under these numbers: the index has to
-/// list `cardid`, unless the ATR speaks for the card.
-pub(super) fn probe(transport: &mut dyn Transmit, atr: &Atr) -> Result<Reading, Miss> {
+/// A card that accepts any SELECT may have files of its own under these numbers: an index has to be
+/// there, or the card has to refuse the SELECT of an application that no card has.
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
     let select_application = Command::select(&AID);
     go(transport, &select_application).map_err(Miss::other_family)?;
-    let index = read_index(transport).map_err(Miss::other_family)?;
-    let listed = rows(&index).iter().find(|row| row.is_cardid()).map(|row| row.file);
-    let file = match listed {
-        Some(file) => file,
-        None if is_likely(atr) => USUAL_CARDID,
-        None => {
-            let why = "no index file with cardid where IDPrime has one";
-            return Err(Miss::OtherFamily(why.into()));
+    let (file, is_proven) = match read_index(transport) {
+        Ok(index) if is_empty(&index) => (USUAL_CARDID, false),
+        Ok(index) => {
+            let rows = rows(&index);
+            if !rows.iter().any(Row::is_known) {
+                return Err(Miss::OtherFamily("no index file where IDPrime has one".into()));
+            }
+            let listed = rows.iter().find(|row| row.is_cardid()).map(|row| row.file);
+            (listed.unwrap_or(USUAL_CARDID), true)
         }
+        Err(NoAnswer::Interrupted(why)) => return Err(why.into()),
+        Err(_) => (USUAL_CARDID, false),
     };
-    let content = read_cardid(transport, file).map_err(|why| Miss::no_id("cardid", why))?;
+    if !is_proven {
+        if where_given(go(transport, &Command::select(&NOBODYS)))?.is_some() {
+            return Err(Miss::OtherFamily("card accepts SELECT of any application".into()));
+        }
+        go(transport, &select_application).map_err(Miss::other_family)?;
+    }
+    let content = match read_cardid(transport, file) {
+        Ok(content) => content,
+        Err(why) if is_proven => return Err(Miss::no_id("cardid", why)),
+        Err(why) => return Err(Miss::other_family(why)),
+    };
     let Ok(raw) = <[u8; 16]>::try_from(content.as_slice()) else {
-        return Err(Miss::NoId(format!("cardid: {} bytes where 16 belong", content.len())));
+        let what = format!("cardid: {} bytes where 16 belong", content.len());
+        return Err(if is_proven { Miss::NoId(what) } else { Miss::OtherFamily(what) });
     };
     let worth = Worth::of_bytes(raw);
     let ids = [le(IdRule::IdprimeCardid, raw, worth), be(IdRule::IdprimeCardidBe, raw, worth)];
@@ -107,6 +124,11 @@ fn select(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<(), NoAnswer> {
         Err(NoAnswer::Refused(_)) => go(transport, &Command::select_file(By::Identifier, file)),
         answer => answer,
     }
+}
+
+/// Whether an index is there that lists nothing.
+fn is_empty(index: &[u8]) -> bool {
+    matches!(index, [] | [0])
 }
 
 /// Whether an index is there as far as its count says, or can be no index.

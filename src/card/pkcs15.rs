@@ -11,7 +11,7 @@ use super::opensc;
 use super::reading::{Miss, Reading, Worth, le};
 use super::tlv;
 use super::{Interrupted, Transmit};
-use crate::domain::{Atr, IdRule, Serial};
+use crate::domain::{IdRule, Serial};
 
 mod directory;
 mod driver;
@@ -39,20 +39,29 @@ struct Found {
 }
 
 /// Finds the application, by EF.DIR or in the usual places, and reads its serial number.
-pub(super) fn probe(transport: &mut dyn Transmit, atr: &Atr) -> Result<Reading, Miss> {
-    let found = match in_file_system(&mut Files::new(transport))? {
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+    let mut files = Files::new(transport);
+    let found = in_file_system(&mut files)?;
+    let is_protected = files.is_protected();
+    let found = match found {
         Some(found) => Some(found),
         None => in_usual_applications(transport)?,
     };
-    let Some(Found { content, home }) = found else {
-        return Err(Miss::OtherFamily("card has no EF.TokenInfo".into()));
+    let of_driver = |number: Vec<u8>| (Serial::from_drivers_bytes(&number), number);
+    let (told, home) = match found {
+        Some(Found { content, home }) => match serial_number(&content) {
+            Some(number) => (Some((Serial::from_bytes(number), number.to_vec())), home),
+            None => (driver::serial_number(transport)?.map(of_driver), home),
+        },
+        None => {
+            let number = if is_protected { driver::serial_of_protected(transport)? } else { None };
+            let Some(number) = number else {
+                return Err(Miss::OtherFamily("card has no EF.TokenInfo".into()));
+            };
+            (Some(of_driver(number)), None)
+        }
     };
-    let told = match serial_number(&content) {
-        Some(number) => Some((number.to_vec(), Serial::from_bytes(number))),
-        None => driver::serial_number(transport, atr)?
-            .map(|number| (number.clone(), Serial::from_drivers_bytes(&number))),
-    };
-    let Some((number, serial)) = told else {
+    let Some((serial, number)) = told else {
         return Err(Miss::NoId("EF.TokenInfo has no serial number, nor has the card".into()));
     };
     let ids = [le(IdRule::Pkcs15Opensc, opensc::cardid(&serial.to_string()), worth(&number))];

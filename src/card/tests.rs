@@ -229,17 +229,90 @@ fn a_card_that_is_gids_and_piv_may_be_known_by_either() {
     assert_eq!(rules(&[Family::Piv]), (Family::Piv, piv.to_vec()));
 }
 
+/// A card that has an OpenPGP application besides whatever else it has.
+fn with_openpgp(card: Script, manufacturer_and_serial: &str) -> Script {
+    card.on("00a4040006d2760001240100", "9000")
+        .on("00ca004f00", &format!("d276000124010304{manufacturer_and_serial}00009000"))
+}
+
+/// ATRs that hint at each family, at none, and at cards whose serial number OpenSC asks for.
+const ATRS: [&str; 9] = [
+    "3b00",
+    "3b8d0180fba000000397425446590301c8",
+    "3bda18ff81b1fe751f030031f573c001600090001c",
+    "3bfd1300008131fe158073c021c057597562694b657940",
+    "3b7f96000080318065b0850300ef120ffe829000",
+    "3bf51800008131fe454d794549449a",
+    "3bd218008131fe58c90217",
+    "3b9f958131fe9f006646530510043171df000000000026",
+    "3b8e800180fca000000063504b43532d313500",
+];
+
 #[test]
-fn what_a_card_of_two_families_is_called_does_not_depend_on_its_atr() {
-    let hinting = "3b8c80010fa000000308000010000100c3".parse().unwrap();
-    for atr in [atr(), hinting] {
-        let mut card = with_piv(Script::gids(Protocol::T1));
-        let plan = plan(&[Family::Gids, Family::Piv]);
-        let subject = Subject { atr: &atr, plan: &plan, in_use: false };
-        let identity = identify(&mut card, subject, &mut Inventory::default()).unwrap();
-        assert_eq!(identity.family, Family::Gids, "{atr}");
-        assert_eq!(identity.candidates().count(), 5, "{atr}");
-        assert_eq!(identity.first().rule, IdRule::GidsCardid, "{atr}");
+fn who_a_card_is_does_not_depend_on_its_atr() {
+    let t1 = || Script::new(Protocol::T1);
+    let blank_gids = || Script::gids(Protocol::T1).on("00cba012045c02df2000", "df20009000");
+    let cards: [(&str, &dyn Fn() -> Script, Family, usize); 6] = [
+        (
+            "gids-openpgp",
+            &|| with_openpgp(Script::gids(Protocol::T1), "000612345678"),
+            Family::Gids,
+            2,
+        ),
+        ("gids-piv", &|| with_piv(Script::gids(Protocol::T1)), Family::Gids, 5),
+        ("piv-openpgp", &|| with_openpgp(with_piv(t1()), "000612345678"), Family::Piv, 3),
+        ("openpgp", &|| with_openpgp(t1(), "000612345678"), Family::Openpgp, 1),
+        ("test openpgp", &|| with_openpgp(t1(), "ffff00000001"), Family::Openpgp, 1),
+        ("blank gids", &|| with_openpgp(blank_gids(), "000612345678"), Family::Openpgp, 1),
+    ];
+    for (name, card, family, count) in cards {
+        let run = |atr: &str| {
+            let (atr, plan, mut card) = (atr.parse().unwrap(), plan(&Family::ALL), card());
+            let subject = Subject { atr: &atr, plan: &plan, in_use: false };
+            identify(&mut card, subject, &mut Inventory::default()).unwrap()
+        };
+        let identity = run(ATRS[0]);
+        assert_eq!((identity.family, identity.candidates().count()), (family, count), "{name}");
+        for atr in ATRS {
+            let again = run(atr).with_inventory(Inventory::default());
+            assert_eq!(
+                again,
+                identity.clone().with_inventory(Inventory::default()),
+                "{name} {atr}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_strongest_id_comes_first_and_a_shared_one_does_not_end_the_search() {
+    let counted = "000102030405060708090a0b0c0d0e0f";
+    let gids =
+        Script::gids(Protocol::T1).on("00cba012045c02df2000", &format!("df2010{counted}9000"));
+    let identity = identify_as(&mut with_openpgp(gids, "000612345678"), &Family::ALL).unwrap();
+    assert_eq!(identity.family, Family::Openpgp);
+    assert_eq!(identity.serial.to_string(), "000612345678");
+    let strengths: Vec<_> = identity.candidates().map(|id| (id.rule, id.strength)).collect();
+    assert_eq!(
+        strengths,
+        [
+            (IdRule::OpenpgpOpensc, Strength::Serial),
+            (IdRule::GidsCardid, Strength::Shared),
+            (IdRule::GidsCardidBe, Strength::Shared),
+        ]
+    );
+}
+
+#[test]
+fn a_pin_makes_an_id_count_unless_it_belongs_to_no_card() {
+    for (card, pinned) in [("ffff00000001", true), ("fffe52ff6f06", true), ("000600000000", false)]
+    {
+        let mut script = with_openpgp(Script::gids(Protocol::T1), card);
+        let families = Families::Pinned(vec![Family::Gids, Family::Openpgp]);
+        let plan = Plan { families, id_rule: Some(IdRule::OpenpgpOpensc) };
+        let identity = ask_as(&mut script, &plan, false).0.unwrap();
+        let ids: Vec<_> = identity.candidates().map(|id| (id.rule, id.pinned)).collect();
+        assert_eq!(ids, [(IdRule::OpenpgpOpensc, pinned)], "{card}");
     }
 }
 

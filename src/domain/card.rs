@@ -1,5 +1,6 @@
 //! What identifies a card: its family, its serial, and the ids under which CM may know it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -306,30 +307,44 @@ impl Identity {
     pub fn key(&self, atr: &Atr) -> CardKey {
         let more = match self.first.strength {
             Strength::Unique => None,
-            Strength::Serial | Strength::Shared => {
-                Some(Box::new((self.serial.clone(), atr.clone())))
-            }
+            Strength::Serial | Strength::Shared => Some(Box::new(All {
+                serial: self.serial.clone(),
+                ids: self.candidates().map(|candidate| candidate.card_id).collect(),
+                atr: atr.clone(),
+            })),
         };
         CardKey { id: self.first.card_id, more }
     }
 }
 
 /// What makes two insertions the same card: its first id; where another card can carry that one too,
-/// also its whole serial and its ATR.
+/// also all else that it says of itself.
 ///
-/// As text: the id, and the serial and the ATR behind it, each after a blank.
+/// As text: the id, and behind it its whole serial, all of its ids with commas between them, and its
+/// ATR, each after a blank.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CardKey {
     id: CardId,
-    more: Option<Box<(Serial, Atr)>>,
+    more: Option<Box<All>>,
+}
+
+/// All that a card says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct All {
+    serial: Serial,
+    ids: BTreeSet<CardId>,
+    atr: Atr,
 }
 
 impl fmt::Display for CardKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.id.fmt(f)?;
         match self.more.as_deref() {
-            Some((serial, atr)) => write!(f, " {serial} {atr}"),
+            Some(All { serial, ids, atr }) => {
+                let ids: Vec<_> = ids.iter().map(CardId::to_string).collect();
+                write!(f, " {serial} {} {atr}", ids.join(","))
+            }
             None => Ok(()),
         }
     }
@@ -345,17 +360,18 @@ impl TryFrom<String> for CardKey {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, &'static str> {
-        let mut parts = text.split(' ');
-        let id = parts.next().and_then(|id| id.parse().ok()).ok_or("a card without an id")?;
-        let more = match (parts.next(), parts.next(), parts.next()) {
-            (None, _, _) => None,
-            (Some(serial), Some(atr), None) => {
+        let parts: Vec<_> = text.split(' ').collect();
+        let id = |text: &str| text.parse().map_err(|_| "a card whose id is none");
+        match parts.as_slice() {
+            [first] => Ok(Self { id: id(first)?, more: None }),
+            [first, serial, ids, atr] => {
+                let serial = Serial((*serial).to_owned());
+                let ids = ids.split(',').map(id).collect::<Result<_, _>>()?;
                 let atr = atr.parse().map_err(|_| "a card whose ATR is none")?;
-                Some(Box::new((Serial(serial.to_owned()), atr)))
+                Ok(Self { id: id(first)?, more: Some(Box::new(All { serial, ids, atr })) })
             }
-            (Some(_), _, _) => return Err("a card of too many or too few parts"),
-        };
-        Ok(Self { id, more })
+            _ => Err("a card of too many or too few parts"),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The common cards by their ATR, and which family to ask first. Neither is proof of anything:
+//! The common cards by their ATR, and which family they are likely of. Neither is proof of anything:
 //! anybody may build a card that says the ATR of another.
 //!
 //! `docs/cards.md` has the same table with its sources.
@@ -12,7 +12,7 @@ struct Known {
     atr: &'static str,
     /// The card's name, for people.
     name: &'static str,
-    /// The family to ask first, where one of ours may read the card.
+    /// The family that it is likely of, where one of ours may read the card.
     first: Option<Family>,
 }
 
@@ -79,23 +79,13 @@ pub(super) fn name(atr: &Atr) -> Option<&'static str> {
     find(atr).map(|known| known.name)
 }
 
-/// The family to ask first. A card of a known name for which no family is known has none.
+/// The family that the card is likely of. A card of a known name for which no family is known has none.
 #[must_use]
 pub fn hint(atr: &Atr) -> Option<Family> {
     match find(atr) {
         Some(known) => known.first,
         None => marked(atr),
     }
-}
-
-/// The families in the order in which to ask them: the likeliest first, the others as they are.
-#[must_use]
-pub fn likeliest_first(families: &[Family], atr: &Atr) -> Vec<Family> {
-    let likely = hint(atr);
-    let (mut first, others): (Vec<_>, Vec<_>) =
-        families.iter().partition(|family| Some(**family) == likely);
-    first.extend(others);
-    first
 }
 
 fn find(atr: &Atr) -> Option<&'static Known> {
@@ -163,17 +153,5 @@ mod tests {
     #[test]
     fn a_mark_outside_the_historical_bytes_is_no_hint() {
         assert_eq!(hint_of("3bf0a00000030800"), None);
-    }
-
-    #[test]
-    fn a_hint_changes_the_order_of_the_families_and_nothing_else() {
-        let yubikey = "3bf81300008131fe15597562696b657934d4".parse().unwrap();
-        let asked = likeliest_first(&Family::ALL, &yubikey);
-        let meant = [Family::Piv, Family::Gids, Family::Idprime, Family::Openpgp, Family::Pkcs15];
-        assert_eq!(asked, meant);
-        assert_eq!(likeliest_first(&[Family::Gids], &yubikey), [Family::Gids]);
-        assert_eq!(likeliest_first(&[], &yubikey), []);
-        let unknown = "3b8001".parse().unwrap();
-        assert_eq!(likeliest_first(&Family::ALL, &unknown), Family::ALL);
     }
 }

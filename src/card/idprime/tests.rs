@@ -7,16 +7,8 @@ use super::*;
 const SELECT: &str = "00a404000ba00000001880000000066200";
 const READ: &str = "00b0000000";
 
-const IDPRIME: &str = "3b7f96000080318065b0850300ef120ffe829000";
-const PLAIN: &str = "3b80800101";
-
-fn run_as(card: &mut dyn Transmit, atr: &str) -> Result<Reading, Miss> {
-    let atr: Result<Atr, _> = atr.parse();
-    probe(card, &atr.map_err(|error| Miss::NoId(error.to_string()))?)
-}
-
 fn run(card: &mut dyn Transmit) -> Result<Reading, Miss> {
-    run_as(card, IDPRIME)
+    probe(card)
 }
 
 fn row(file: &str, name: &str, directory: &str) -> String {
@@ -111,11 +103,10 @@ fn a_card_without_a_card_id_of_16_bytes_has_none() {
 }
 
 #[test]
-fn an_index_that_lists_nothing_counts_where_the_atr_speaks_for_the_card() {
+fn an_index_that_lists_other_files_or_none_does_not_hide_the_card_id() {
     for index in ["00", &rows_of(&[row("0102", "cmapfile", "mscp")])] {
-        let card = || card(index, "0201", &format!("{CARDID}9000"));
-        assert_eq!(run(&mut card()).unwrap().serial.to_string(), CARDID, "{index}");
-        assert!(matches!(run_as(&mut card(), PLAIN), Err(Miss::OtherFamily(_))), "{index}");
+        let mut card = card(index, "0201", &format!("{CARDID}9000"));
+        assert_eq!(run(&mut card).unwrap().serial.to_string(), CARDID, "{index}");
     }
 }
 
@@ -124,8 +115,49 @@ fn files_of_another_card_under_these_numbers_are_no_card_id() {
     let text = "41".repeat(40);
     for index in [format!("01{text}"), format!("01{}", "00".repeat(21)), "ff".repeat(64)] {
         let mut card = card(&index, "0201", &format!("{CARDID}9000"));
-        assert!(matches!(run_as(&mut card, PLAIN), Err(Miss::OtherFamily(_))), "{index}");
+        assert!(matches!(run(&mut card), Err(Miss::OtherFamily(_))), "{index}");
     }
+}
+
+#[test]
+fn an_index_that_is_refused_does_not_hide_the_card_id() {
+    for refusal in ["6282", "6b00", "6a82", "6982", "6d00", "6f00"] {
+        let mut card = card("", "0201", &format!("{CARDID}9000"));
+        card.index = refusal.to_owned();
+        let reading = run(&mut card).unwrap();
+        assert_eq!(reading.serial.to_string(), CARDID, "{refusal}");
+        assert_eq!(reading.home, Some(Command::select(&AID)));
+        for content in ["6a82", "0102 9000", "9000"] {
+            card.content = content.to_owned();
+            let miss = run(&mut card);
+            assert!(matches!(miss, Err(Miss::OtherFamily(_))), "{refusal} {content}: {miss:?}");
+        }
+    }
+}
+
+/// A card that has no index, and says yes to every SELECT.
+struct Yes(Files);
+
+impl Transmit for Yes {
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, super::super::Interrupted> {
+        let answer = self.0.transmit(command)?;
+        let is_select = command.to_bytes(Protocol::T1).starts_with(&[0x00, 0xA4, 0x04]);
+        Ok(if is_select { vec![0x90, 0x00] } else { answer })
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::T1
+    }
+}
+
+#[test]
+fn a_card_that_accepts_any_application_needs_an_index() {
+    let mut without = card("", "0201", &format!("{CARDID}9000"));
+    without.index = "6a82".to_owned();
+    assert!(matches!(run(&mut Yes(without)), Err(Miss::OtherFamily(_))));
+    let index = rows_of(&[row("0201", "cardid", "")]);
+    let with = card(&index, "0201", &format!("{CARDID}9000"));
+    assert!(run(&mut Yes(with)).is_ok());
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! The serial number of a card whose EF.TokenInfo has none: what OpenSC's drivers ask instead.
+//! The serial number of a card whose EF.TokenInfo has none, or is not readable: what OpenSC's drivers
+//! ask instead. Which driver OpenSC takes depends on the ATR; here only what the card answers counts,
+//! and its length says what it is.
 //!
-//! Sources: OpenSC `src/libopensc/card-myeid.c`, `myeid_get_serialnr`, and `card-cardos.c`,
-//! `cardos_get_serialnr`.
+//! Sources: OpenSC `src/libopensc/card-myeid.c`, `myeid_get_serialnr`; `card-cardos.c`,
+//! `cardos_get_serialnr`; `card-epass2003.c`, `epass2003_get_serialnr`.
 
 use crate::card::apdu::Command;
-use crate::card::atr::AtrFacts;
 use crate::card::exchange::ask;
 use crate::card::reading::where_given;
 use crate::card::{Interrupted, Transmit};
-use crate::domain::Atr;
 
 /// MyEID's "applet information", 20 bytes, and where the serial number is in it.
 const MYEID_INFORMATION: u16 = 0x01A0;
@@ -21,29 +21,33 @@ const CARDOS_LENGTH: usize = 8;
 const CARDOS_BLOCK: usize = 32;
 const CARDOS_IN_BLOCK: std::ops::Range<usize> = 10..16;
 
-/// What the historical bytes of CardOS' ATRs begin with: two of them, of which the second is the
-/// version (M4 and 5).
-const CARDOS: [u8; 2] = [0xC8, 0xC9];
+/// The serial number of an ePass2003, which wants to be asked for its 8 bytes.
+const EPASS_SERIAL: u16 = 0x0180;
+const EPASS_LENGTH: u8 = 8;
 
-/// The number that OpenSC takes for the card's serial.
-pub(super) fn serial_number(
-    transport: &mut dyn Transmit,
-    atr: &Atr,
-) -> Result<Option<Vec<u8>>, Interrupted> {
-    let historical = AtrFacts::of(atr).historical.bytes;
-    let is_myeid = historical.ends_with(b"MyEID") || historical.ends_with(b"OsEID");
-    let is_cardos = matches!(*historical, [maker, _] if CARDOS.contains(&maker));
-    let object = match (is_myeid, is_cardos) {
-        (true, _) => MYEID_INFORMATION,
-        (_, true) => CARDOS_SERIAL,
-        (false, false) => return Ok(None),
-    };
-    let answer = where_given(ask(transport, &Command::get_data_here(object)))?.unwrap_or_default();
-    let number = match answer.len() {
-        MYEID_LENGTH if is_myeid => answer.get(MYEID_SERIAL),
-        CARDOS_LENGTH if is_cardos => Some(answer.as_slice()),
-        CARDOS_BLOCK if is_cardos => answer.get(CARDOS_IN_BLOCK),
+/// The number that a card with an EF.TokenInfo gives.
+pub(super) fn serial_number(transport: &mut dyn Transmit) -> Result<Option<Vec<u8>>, Interrupted> {
+    let information = object(transport, &Command::get_data_here(MYEID_INFORMATION))?;
+    if information.len() == MYEID_LENGTH {
+        return Ok(information.get(MYEID_SERIAL).map(<[u8]>::to_vec));
+    }
+    let product = object(transport, &Command::get_data_here(CARDOS_SERIAL))?;
+    Ok(match product.len() {
+        CARDOS_LENGTH => Some(product),
+        CARDOS_BLOCK => product.get(CARDOS_IN_BLOCK).map(<[u8]>::to_vec),
         _ => None,
-    };
-    Ok(number.map(<[u8]>::to_vec))
+    })
+}
+
+/// The number that a card gives that protects its files.
+pub(super) fn serial_of_protected(
+    transport: &mut dyn Transmit,
+) -> Result<Option<Vec<u8>>, Interrupted> {
+    let command = Command::get_data_here(EPASS_SERIAL).expecting(EPASS_LENGTH);
+    let serial = object(transport, &command)?;
+    Ok((serial.len() == usize::from(EPASS_LENGTH)).then_some(serial))
+}
+
+fn object(transport: &mut dyn Transmit, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    Ok(where_given(ask(transport, command))?.unwrap_or_default())
 }

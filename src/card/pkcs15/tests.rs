@@ -135,15 +135,8 @@ impl Transmit for Files {
     }
 }
 
-const CARDOS: &str = "3bd218008131fe58c90217";
-const MYEID: &str = "3bf51800008131fe454d794549449a";
-
-fn atr(text: &str) -> Atr {
-    text.parse().unwrap()
-}
-
 fn run(card: &mut dyn Transmit) -> Result<Reading, Miss> {
-    probe(card, &atr(CARDOS))
+    probe(card)
 }
 
 fn serial(mut card: Files) -> String {
@@ -288,23 +281,95 @@ fn what_is_no_token_info_is_another_family() {
 
 #[test]
 fn a_serial_number_that_token_info_lacks_is_asked_of_the_card_as_opensc_does() {
-    let told = |object: &str, answer: &str, of| {
+    let told = |object: &str, answer: &str| {
         let mut card = Files::new(&[("50155032", "3003020100")]);
         card.objects.insert(object.to_owned(), format!("{answer}9000"));
-        probe(&mut card, &atr(of)).map(|reading| reading.serial.to_string())
+        run(&mut card).map(|reading| reading.serial.to_string())
     };
-    assert_eq!(told("0181", "0102030405060708", CARDOS).unwrap(), "0102030405060708");
+    assert_eq!(told("0181", "0102030405060708").unwrap(), "0102030405060708");
     let block = format!("{}aabbccddeeff{}", "00".repeat(10), "00".repeat(16));
-    assert_eq!(told("0181", &block, CARDOS).unwrap(), "AABBCCDDEEFF", "as OpenSC prints it");
+    assert_eq!(told("0181", &block).unwrap(), "AABBCCDDEEFF", "as OpenSC prints it");
     let information = format!("{}00112233445566778899 0000", "00".repeat(8));
-    assert_eq!(told("01a0", &information, MYEID).unwrap(), "00112233445566778899");
-    let osed = "3b8580014f7345494457";
-    assert_eq!(told("01a0", &information, osed).unwrap(), "00112233445566778899");
-    for (object, answer) in [("0181", "010203"), ("01a0", &information), ("0181", "")] {
-        assert!(matches!(told(object, answer, CARDOS), Err(Miss::NoId(_))), "{object} {answer}");
+    assert_eq!(told("01a0", &information).unwrap(), "00112233445566778899");
+    for (object, answer) in
+        [("0181", "010203"), ("0181", ""), ("01a0", "0102030405060708"), ("0181", &information)]
+    {
+        assert!(matches!(told(object, answer), Err(Miss::NoId(_))), "{object} {answer}");
     }
-    let other = "3b80800101";
-    assert!(matches!(told("0181", "0102030405060708", other), Err(Miss::NoId(_))));
+}
+
+#[test]
+fn a_card_that_protects_every_file_is_known_by_the_serial_number_that_it_gives_all_the_same() {
+    const SERIAL_OF_EPASS: &str = "00ca018008";
+    let card = |refusal: &'static str, serial: &'static str| {
+        let mut sent = Vec::new();
+        let mut card = Answering(|command: &Command| {
+            let command = hex::encode(command.to_bytes(Protocol::T1));
+            sent.push(command.clone());
+            bytes(if command == SERIAL_OF_EPASS { serial } else { refusal })
+        });
+        let reading = run(&mut card);
+        (reading, sent)
+    };
+    let (reading, _) = card("6982", "26c0b1d2e3f40516 9000");
+    let reading = reading.unwrap();
+    assert_eq!(reading.serial.to_string(), "26C0B1D2E3F40516");
+    assert_eq!(reading.candidates[0].card_id.to_string(), "d2b1c026-f4e3-1605-26c0-b1d2e3f40516");
+    assert_eq!(reading.candidates[0].strength, crate::domain::Strength::Serial);
+    for serial in ["26c0b1d2 9000", "9000", "6982"] {
+        assert!(matches!(card("6982", serial).0, Err(Miss::OtherFamily(_))), "{serial}");
+    }
+    // A card that has no such files is not asked.
+    let (reading, sent) = card("6a82", "26c0b1d2e3f40516 9000");
+    assert!(matches!(reading, Err(Miss::OtherFamily(_))));
+    assert!(!sent.contains(&SERIAL_OF_EPASS.to_owned()), "{sent:?}");
+}
+
+/// A card that is a function of the command.
+struct Answering<F>(F);
+
+impl<F: FnMut(&Command) -> Vec<u8>> Transmit for Answering<F> {
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+        Ok((self.0)(command))
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::T1
+    }
+}
+
+#[test]
+fn the_belgian_applet_knows_paths_that_begin_with_the_mf_and_no_other_select() {
+    let dir = "611a 4f0c a000000177504b43532d3135 5004 42454c50 5104 3f00df00";
+    let info = "301b 020100 0410 534c494e0a3d7f9b1102a7c4e6f80911 0c04 42454c50";
+    for unknown in ["6b00", "6a86", "6a81", "6d00", "6e00", "6700", "6a87"] {
+        for no_such_path in ["6b00", "6a82", "6a86", "6a80"] {
+            let mut current = "";
+            let mut card = Answering(|command: &Command| {
+                let command = hex::encode(command.to_bytes(Protocol::T1));
+                let is_select = command.starts_with("00a4");
+                let answer = match command.as_str() {
+                    "00a4080c043f002f00" => {
+                        current = "dir";
+                        "9000".to_owned()
+                    }
+                    "00a4080c063f00df005032" => {
+                        current = "info";
+                        "9000".to_owned()
+                    }
+                    "00b0000000" if current == "dir" => format!("{dir}9000"),
+                    "00b0000000" if current == "info" => format!("{info}9000"),
+                    command if is_select && command.get(6..8) != Some("0c") => unknown.to_owned(),
+                    _ => no_such_path.to_owned(),
+                };
+                bytes(&answer)
+            });
+            let reading = run(&mut card);
+            let what = format!("{unknown} {no_such_path}: {reading:?}");
+            let Ok(reading) = reading else { panic!("{what}") };
+            assert_eq!(reading.serial.to_string(), "534c494e0a3d7f9b1102a7c4e6f80911", "{what}");
+        }
+    }
 }
 
 #[test]

@@ -33,6 +33,12 @@ pub(super) struct FileManners {
     by_identifier_only: bool,
     /// SELECT with P2 = 0C, that is without an answer, is refused (6A86).
     always_answers: bool,
+    /// The only SELECT is that of a path that begins with the master file, without
+    /// an answer (P1 = 08, P2 = 0C), as with the Belgian identity card; any other is
+    /// refused (6B00).
+    silent_paths_only: bool,
+    /// Every SELECT is refused (6982), as with a Feitian ePass2003.
+    protected: bool,
     /// What READ BINARY beyond the end says.
     end: End,
 }
@@ -111,6 +117,14 @@ impl Files {
     }
 
     fn select(&mut self, command: &Command<'_>) -> Answer {
+        let is_silent_path =
+            command.p1 == 0x08 && command.p2 == 0x0C && command.data.starts_with(&[0x3F, 0x00]);
+        if self.manners.silent_paths_only && !is_silent_path {
+            return Answer::status(WRONG_OFFSET);
+        }
+        if self.manners.protected {
+            return Answer::status(0x6982);
+        }
         let refused = (self.manners.by_identifier_only && command.p1 != 0x00)
             || (self.manners.always_answers && command.p2 & 0x0C == 0x0C);
         let Some(ids) = identifiers(command.data).filter(|_| !refused) else {

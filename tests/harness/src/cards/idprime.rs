@@ -24,6 +24,9 @@ pub(super) struct Personal {
     cardid: Option<Exactly<16>>,
     /// The content of `cardid` where it is not sixteen bytes.
     odd_cardid: Option<Hex>,
+    /// There is no index file.
+    #[serde(default)]
+    without_index: bool,
     #[serde(default)]
     files: FileManners,
     pub(super) pin: Option<String>,
@@ -46,7 +49,9 @@ impl Personal {
         if let [count, rows @ ..] = index.as_mut_slice() {
             *count = u8::try_from(rows.len() / 21).unwrap_or(u8::MAX);
         }
-        files.add([INDEX], Node::Transparent(index));
+        if !self.without_index {
+            files.add([INDEX], Node::Transparent(index));
+        }
         for (id, size) in MAPS {
             files.add([id], Node::Transparent(vec![0; size]));
         }

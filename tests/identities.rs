@@ -1,0 +1,356 @@
+//! Who a card is: every virtual card, asked without a reader, and cards that are made of generated
+//! data. What CM may have under their ids, and which of them may act on it.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test says where it fails")]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use cardbridge::card::{Command, Interrupted, Protocol, Subject, Transmit, identify};
+use cardbridge::domain::{
+    Atr, Candidate, CardId, CardStatus, Family, Found, Identity, Inventory, Numbers, Probing,
+    Record, Request, RequestStatus, RequestType, Strength, Trigger,
+};
+use cardbridge::rules::{AtrMismatch, Facts, Pick, Rule, RuleSet, Verdict, decide};
+use cardbridge_harness::cards::{Card, load};
+use proptest::prelude::*;
+
+/// A card in no reader.
+struct Unread {
+    card: Box<dyn Card>,
+    protocol: Protocol,
+    sent: usize,
+}
+
+impl Unread {
+    fn new(mut card: Box<dyn Card>) -> Self {
+        card.power();
+        let protocol = protocol(&card.atr());
+        Self { card, protocol, sent: 0 }
+    }
+}
+
+impl Transmit for Unread {
+    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+        self.sent += 1;
+        Ok(self.card.command(&command.to_bytes(self.protocol)))
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+}
+
+/// The first protocol that an ATR offers (ISO 7816-3 section 8.2.3, TD1).
+fn protocol(atr: &[u8]) -> Protocol {
+    let y1 = atr[1] >> 4;
+    let before = (y1 & 0x7).count_ones() as usize;
+    match atr.get(2 + before) {
+        Some(td1) if y1 & 0x8 != 0 && td1 & 0x0F == 1 => Protocol::T1,
+        _ => Protocol::T0,
+    }
+}
+
+/// Who the card of a file says that it is, or why it does not, under this ATR or its own; and how many
+/// commands it got.
+fn ask(file: &Path, atr: Option<&str>) -> (Atr, Result<Identity, String>, usize) {
+    let mut card = Unread::new(load(file).unwrap());
+    let atr = atr.map_or_else(
+        || Atr::try_from(card.card.atr().as_slice()).unwrap(),
+        |atr| atr.parse().unwrap(),
+    );
+    let plan = Probing::default().plan(&atr);
+    let subject = Subject { atr: &atr, plan: &plan, in_use: false };
+    let identity = identify(&mut card, subject, &mut Inventory::default());
+    // What it says of itself besides depends on the ATR, and finds no record.
+    let identity = identity.map(|identity| identity.with_inventory(Inventory::default()));
+    (atr, identity.map_err(|why| why.to_string()), card.sent)
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cards");
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// An ATR that says nothing, and ATRs that look like each family and like single cards.
+const ATRS: [&str; 9] = [
+    "3b800181",
+    "3b8d0180fba000000397425446590301c8",
+    "3bda18ff81b1fe751f030031f573c001600090001c",
+    "3bfd1300008131fe158073c021c057597562694b657940",
+    "3b7f96000080318065b0850300ef120ffe829000",
+    "3bf51800008131fe454d794549449a",
+    "3bd218008131fe58c90217",
+    "3b9f958131fe9f006646530510043171df000000000026",
+    "3b8e800180fca000000063504b43532d313500",
+];
+
+#[test]
+fn who_a_card_is_and_how_much_that_proves_does_not_depend_on_its_atr() {
+    let mut identified = 0;
+    for file in files() {
+        let (_, own, _) = ask(&file, None);
+        identified += usize::from(own.is_ok());
+        for atr in ATRS {
+            assert_eq!(ask(&file, Some(atr)).1, own, "{} as {atr}", file.display());
+        }
+    }
+    assert!(identified >= 35, "only {identified} cards are identified");
+}
+
+#[test]
+fn no_card_gets_more_commands_than_its_family_needs() {
+    let mut table = String::new();
+    for file in files() {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let (_, identity, sent) = ask(&file, None);
+        let family = identity.as_ref().map(|identity| identity.family);
+        writeln!(table, "{sent:4}  {name}").unwrap();
+        let most = match family {
+            Ok(Family::Gids) => 16,
+            Ok(Family::Idprime) => 18,
+            Ok(Family::Piv) => 18,
+            Ok(Family::Openpgp) => 20,
+            Ok(Family::Pkcs15) => 40,
+            Err(_) => 128,
+        };
+        assert!(sent <= most, "{name}: {sent} commands");
+    }
+    println!("{table}");
+}
+
+/// A record that CM has under an id.
+fn record(card_id: CardId, atr: Option<&Atr>) -> Record {
+    Record {
+        id: "17cf063d-e337-4aa9-a822-346554ddd3c9".parse().unwrap(),
+        status: CardStatus::new(2),
+        serial_number: format!("{{{card_id}}}"),
+        middleware: "MSBaseCSP".to_owned(),
+        atr: atr.cloned(),
+        raw: Box::default(),
+    }
+}
+
+fn rules() -> RuleSet {
+    RuleSet {
+        rules: vec![Rule {
+            name: "retire".to_owned(),
+            on: Trigger::Inserted,
+            request_types: vec![RequestType::new(7)],
+            set_status: ("Retired".to_owned(), CardStatus::new(6)),
+            card_status: vec![],
+            reader_role: vec![],
+            complete_request: false,
+            pick: Pick::Oldest,
+        }],
+        atr_mismatch: AtrMismatch::Warn,
+        numbers: Numbers::default(),
+    }
+}
+
+/// Whether a card retires this one record of CM's, which an approved request wants retired.
+fn retires((atr, identity): (&Atr, &Identity), record: &Record) -> bool {
+    let has = |id: &&Candidate| record.serial_number == format!("{{{}}}", id.card_id);
+    let records = identity.candidates().find(has).map(|id| (id.clone(), vec![record.clone()]));
+    let requests = records.is_some().then(|| Request {
+        id: "b105403d-d021-41ea-9f11-be3d677d229e".parse().unwrap(),
+        request_type: RequestType::new(7),
+        status: RequestStatus::new(3),
+        old_card: Some(record.id),
+        new_card: None,
+        submitted: None,
+    });
+    let found = Found { records, requests: requests.into_iter().collect() };
+    let (trigger, role) = (Trigger::Inserted, "desk");
+    let facts = Facts { trigger, role, atr: Some(atr), identity, found: &found };
+    matches!(decide(&rules(), &facts), Verdict::Set { .. })
+}
+
+fn share_a_unique_id(one: &Identity, other: &Identity) -> bool {
+    let unique = |id: &&Candidate| id.strength == Strength::Unique;
+    one.candidates()
+        .filter(unique)
+        .any(|id| other.candidates().filter(unique).any(|other| other.card_id == id.card_id))
+}
+
+/// Panics if both cards would retire one record.
+fn assert_not_both(
+    (one, other): ((&Atr, &Identity), (&Atr, &Identity)),
+    same_serial: bool,
+    what: &str,
+) {
+    if share_a_unique_id(one.1, other.1) {
+        return;
+    }
+    let counts = |id: &&Candidate| !(same_serial && id.strength == Strength::Serial);
+    for id in one.1.candidates().chain(other.1.candidates()).filter(counts) {
+        for atr in [None, Some(one.0), Some(other.0)] {
+            let record = record(id.card_id, atr);
+            let both = retires(one, &record) && retires(other, &record);
+            assert!(!both, "{what}: both act on {} by {}", id.card_id, id.rule);
+        }
+    }
+}
+
+#[test]
+fn no_two_virtual_cards_act_on_one_record_unless_a_unique_id_is_equal() {
+    let cards: Vec<_> = files()
+        .into_iter()
+        .filter_map(|file| {
+            let (_, identity, _) = ask(&file, None);
+            Some((file, identity.ok()?))
+        })
+        .collect();
+    // The hardest case: all of them have one ATR.
+    let atr: Atr = "3b800181".parse().unwrap();
+    for (n, (file, one)) in cards.iter().enumerate() {
+        for (other_file, other) in cards.iter().skip(n + 1) {
+            // Files that are the same card in another manner.
+            if one.serial == other.serial {
+                continue;
+            }
+            let what = format!("{} and {}", file.display(), other_file.display());
+            assert_not_both(((&atr, one), (&atr, other)), false, &what);
+        }
+    }
+}
+
+/// The data by which a generated card is told from others.
+#[derive(Debug, Clone, PartialEq)]
+enum Data {
+    Gids([u8; 16]),
+    /// FASC-N and GUID.
+    Piv([u8; 25], [u8; 16]),
+    /// Manufacturer and serial number.
+    Openpgp([u8; 2], [u8; 4]),
+    Pkcs15(Vec<u8>),
+}
+
+impl Data {
+    fn file(&self, atr: &str) -> String {
+        let application = match self {
+            Self::Gids(id) => format!("[gids]\ncardid = \"{}\"", hex::encode(id)),
+            Self::Piv(fascn, guid) => {
+                let (fascn, guid) = (hex::encode(fascn), hex::encode(guid));
+                format!("[piv]\nfascn = \"{fascn}\"\nguid = \"{guid}\"")
+            }
+            Self::Openpgp(manufacturer, serial) => {
+                let (manufacturer, serial) = (hex::encode(manufacturer), hex::encode(serial));
+                format!(
+                    "[openpgp]\nversion = \"0304\"\nmanufacturer = \"{manufacturer}\"\nserial = \"{serial}\""
+                )
+            }
+            Self::Pkcs15(serial) => format!(
+                "default_selected = \"pkcs15\"\n[pkcs15]\nserial = \"{}\"\nlabel = \"C\"",
+                hex::encode(serial)
+            ),
+        };
+        format!("atr = \"{atr}\"\n{application}\n")
+    }
+
+    /// Whether both cards have the serial number of one card: that is what its issuer promises. What
+    /// follows the credential in a FASC-N says whose it is, and not which.
+    fn is_same_serial(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Piv(fascn, _), Self::Piv(other, _)) => fascn[..16] == other[..16],
+            _ => self == other,
+        }
+    }
+}
+
+/// Bytes of few values, so that cards come near each other.
+fn few<const N: usize>() -> impl Strategy<Value = [u8; N]> {
+    let byte = prop::sample::select(vec![0x00, 0xFF, 0x12, 0x20, 0x30, 0x5A]);
+    prop::collection::vec(byte, N).prop_map(|bytes| bytes.try_into().unwrap())
+}
+
+fn fascn() -> impl Strategy<Value = [u8; 25]> {
+    let constants = [
+        "d4e739da739ced39ce739d836858210842108421c84210c3eb",
+        "d4e739da739ced39ce739d836858210842108421384210c3f5",
+        "d04210d821086c1084210d836858210842108421c84210c3eb",
+        "d0439458210c2c19a0846d83685a1082108ce73984108ca3fc",
+    ];
+    let constant = prop::sample::select(constants.to_vec())
+        .prop_map(|text| <[u8; 25]>::try_from(hex::decode(text).unwrap()).unwrap());
+    (constant, few::<25>(), 0_usize..26).prop_map(|(mut fascn, other, keep)| {
+        fascn[keep..].copy_from_slice(&other[keep..]);
+        fascn
+    })
+}
+
+fn data() -> impl Strategy<Value = Data> {
+    let manufacturer = prop::sample::select(vec![
+        [0, 0],
+        [0, 6],
+        [0xFF, 0xFF],
+        [0xFF, 0xFE],
+        [0xFF, 0],
+        [0x12, 0x34],
+    ]);
+    let drawn = Just(*b"\xa0\x4f\x53\x43\x73\x10\x01\xf9\xaa\x6e\x34\x53\x7b\xee\x6f\xc1");
+    prop_oneof![
+        few().prop_map(Data::Gids),
+        (fascn(), prop_oneof![few(), drawn]).prop_map(|(fascn, guid)| Data::Piv(fascn, guid)),
+        (manufacturer, few())
+            .prop_map(|(manufacturer, serial)| Data::Openpgp(manufacturer, serial)),
+        (few::<32>(), 1_usize..=32)
+            .prop_map(|(bytes, length)| Data::Pkcs15(bytes[..length].to_vec())),
+        // Serial numbers that begin alike, or repeat the same bytes.
+        (few::<8>(), 8_usize..=24).prop_map(|(part, length)| Data::Pkcs15(
+            part.iter().copied().cycle().take(length).collect()
+        )),
+    ]
+}
+
+/// Another card, mostly one that is like the first.
+fn pair() -> impl Strategy<Value = (Data, Data)> {
+    let near = (data(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(one, at, byte)| {
+        let mut other = one.clone();
+        match &mut other {
+            Data::Gids(id) => id[at.index(16)] = byte,
+            Data::Piv(fascn, guid) => match at.index(41) {
+                place @ 0..25 => fascn[place] = byte,
+                place => guid[place - 25] = byte,
+            },
+            Data::Openpgp(manufacturer, serial) => match at.index(6) {
+                place @ 0..2 => manufacturer[place] = byte,
+                place => serial[place - 2] = byte,
+            },
+            Data::Pkcs15(serial) => {
+                let place = at.index(serial.len());
+                serial[place] = byte;
+            }
+        }
+        (one, other)
+    });
+    prop_oneof![(data(), data()), near]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_two_cards_act_on_one_record_unless_a_unique_id_is_equal((one, other) in pair()) {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = |name: &str, data: &Data| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, data.file("3b800181")).unwrap();
+            ask(&file, None)
+        };
+        let (atr, first, _) = identity("one.toml", &one);
+        let (_, second, _) = identity("other.toml", &other);
+        if let (Ok(first), Ok(second), false) = (first, second, one == other) {
+            let same_serial = one.is_same_serial(&other);
+            let what = format!("{one:?} and {other:?}");
+            assert_not_both(((&atr, &first), (&atr, &second)), same_serial, &what);
+            // Nor does one take the other's place in the queue.
+            if !same_serial && !share_a_unique_id(&first, &second) {
+                prop_assert_ne!(first.key(&atr), second.key(&atr));
+            }
+        }
+    }
+}

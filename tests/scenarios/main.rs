@@ -30,6 +30,7 @@ mod oauth2;
 mod outages;
 mod removals;
 mod rights;
+mod strengths;
 mod way;
 
 use std::time::Duration;

@@ -309,7 +309,7 @@ fn a_pin_makes_an_id_count_unless_it_belongs_to_no_card() {
     {
         let mut script = with_openpgp(Script::gids(Protocol::T1), card);
         let families = Families::Pinned(vec![Family::Gids, Family::Openpgp]);
-        let plan = Plan { families, id_rule: Some(IdRule::OpenpgpOpensc) };
+        let plan = Plan { families, id_rule: Some(IdRule::OpenpgpOpensc), inventory: true };
         let identity = ask_as(&mut script, &plan, false).0.unwrap();
         let ids: Vec<_> = identity.candidates().map(|id| (id.rule, id.pinned)).collect();
         assert_eq!(ids, [(IdRule::OpenpgpOpensc, pinned)], "{card}");

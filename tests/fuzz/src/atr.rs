@@ -1,6 +1,6 @@
 //! ATRs, as bytes and as text. The input is the ATR.
 
-use cardbridge::card::{AtrFacts, CompactTlv, InterfaceByte, hint, likeliest_first};
+use cardbridge::card::{AtrFacts, CompactTlv, InterfaceByte, hint};
 use cardbridge::domain::{Atr, AtrPattern, Family};
 
 /// Decodes the input as an ATR in every way there is.
@@ -49,10 +49,8 @@ fn decoded(atr: &Atr) {
     assert!(historical.text().is_none_or(|text| is_words(&text)));
     assert!(AtrFacts::of(atr).odd().iter().all(|odd| is_words(&odd.to_string())));
 
-    let mut asked = likeliest_first(&Family::ALL, atr);
-    assert!(hint(atr).is_none_or(|family| asked.first() == Some(&family)));
-    asked.sort_unstable();
-    assert_eq!(asked, Family::ALL, "an ATR changes the order of the families, and nothing else");
+    let known = hint(atr);
+    assert!(known.is_none_or(|family| Family::ALL.contains(&family)));
 }
 
 /// One line that a terminal can be given.

@@ -235,6 +235,10 @@ impl<'a> Index<'a> {
             .filter(|line| line.reason == "mute" && here(line.reader, line.at))
             .count();
         let logged = self.mute.iter().filter(|(at, line)| here(line, *at)).count();
+        if audited == 0 && self.is_counted(stay) {
+            let untold = stay.is_long(desk) && logged == 0;
+            return untold.then(|| "never told".to_owned());
+        }
         if stay.is_exact(desk) {
             let once = (audited, logged) == (1, 1);
             return (!once).then(|| format!("told {audited} times, in the log {logged} times"));
@@ -244,6 +248,19 @@ impl<'a> Index<'a> {
             return Some(format!("told {audited} times"));
         }
         (stay.is_long(desk) && audited == 0).then(|| "never told".to_owned())
+    }
+
+    /// Whether so many mute cards were told in the reader of late that further ones are only counted
+    /// (docs/decisions/0023-notes.md). The log tells each all the same.
+    fn is_counted(&self, stay: &Stay) -> bool {
+        const QUIET: Duration = Duration::from_mins(10);
+        let late = self.strangers.iter().filter(|line| {
+            let before = stay.span.0.duration_since(line.at);
+            line.reason == "mute"
+                && line.reader.contains(&stay.reader)
+                && before.is_ok_and(|before| before < QUIET)
+        });
+        late.count() >= 3
     }
 
     /// Cards with nothing wrong that were told as strangers: no more than were disturbed, or taken

@@ -122,3 +122,21 @@ fn a_mute_card_is_told_once() {
     assert_eq!(judged(&stay, &[], &[], "").len(), 1, "never");
     assert_eq!(judged(&stay, &[], &[stranger("mute"), stranger("mute")], &log).len(), 1, "twice");
 }
+
+#[test]
+fn mute_card_after_three_others_may_be_counted_but_is_in_the_log() {
+    let stay = stay(Manner::Mute, 1000);
+    let log = format!("{START} INFO Card does not answer reader=A (R07) 00 insertion=1\n");
+    let before = |seconds: u64| {
+        let at = stay.span.0 - Duration::from_secs(seconds);
+        let mut line = stranger("mute");
+        line["at"] = json!(humantime::format_rfc3339(at).to_string());
+        line
+    };
+    let three = [before(90), before(60), before(30)];
+    assert_eq!(judged(&stay, &[], &three, &log), [""; 0]);
+    assert_eq!(judged(&stay, &[], &three, "").len(), 1, "neither told nor logged");
+    assert_eq!(judged(&stay, &[], &three[..2], &log).len(), 1, "the third has its line");
+    let long_ago = [before(900), before(800), before(700)];
+    assert_eq!(judged(&stay, &[], &long_ago, &log).len(), 1);
+}

@@ -27,6 +27,7 @@ mod files;
 mod http;
 mod identity;
 mod judge;
+mod legs;
 mod options;
 mod outbound;
 mod pages;

@@ -21,6 +21,7 @@ use zeroize::Zeroize as _;
 
 use super::contents::{Holds, pem_lines};
 use super::file::{self, Stamp};
+use super::legs;
 use super::options::{Auth, ClientCertificate, OAuth2, Options, Proof};
 use super::pem;
 use super::way::ShownCertificate;
@@ -94,6 +95,9 @@ impl Identity {
 
 impl ResolvesClientCert for Identity {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        if legs::is_the_proxys() {
+            return None;
+        }
         self.asked.store(true, Ordering::Relaxed);
         // The server names the CAs that it likes, and some name the wrong ones: it may say so itself.
         self.pair.as_ref().map(Pair::fresh)

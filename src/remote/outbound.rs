@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::identity::{Identity, Shown};
+use super::legs;
 use super::proxy::OnTheWay;
 use super::setup::SetupError;
 use super::tls::Tls;
@@ -87,7 +88,7 @@ impl Outbound {
         let ask = async {
             let (way, server) = (Hop::of(proxy.url()), Hop::of(server).to_string());
             let stream = TcpStream::connect((way.bare_host(), way.port)).await.ok()?;
-            tunnel::through(proxy, &server, &self.tls.config, stream).await.err()
+            tunnel::through(proxy, &server, &self.tls.for_proxy, stream).await.err()
         };
         timeout_at(deadline, ask).await.ok().flatten().unwrap_or(error)
     }
@@ -99,6 +100,12 @@ impl Outbound {
         if let Some(login) = login {
             on_the_way = on_the_way.custom_http_auth(login.clone());
         }
-        builder.proxy(on_the_way).build()
+        let builder = builder.proxy(on_the_way);
+        let two_handshakes = proxy.url().scheme() == "https";
+        if two_handshakes {
+            builder.connector_layer(legs::Counted).build()
+        } else {
+            builder.build()
+        }
     }
 }

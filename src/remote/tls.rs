@@ -5,20 +5,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Url;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, Tls12Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::contents::{Holds, pem_lines};
 use super::file;
 use super::identity::{Identity, Shown};
+use super::legs::NoSessions;
 use super::setup::SetupError;
 
 /// TLS for one server.
 pub(super) struct Tls {
     pub(super) config: ClientConfig,
+    /// The same for a proxy on the way, which is shown nothing of the station's.
+    pub(super) for_proxy: ClientConfig,
     /// What its certificate was; none where it is talked to without TLS.
     pub(super) witness: Option<Arc<Witness>>,
 }
@@ -44,7 +48,7 @@ impl Tls {
             .map_err(SetupError::Tls)?
             .with_root_certificates(RootCertStore::empty())
             .with_client_cert_resolver(Arc::<Identity>::clone(identity));
-        Ok(Self { config, witness: None })
+        Ok(Self { for_proxy: anonymous(&config), config, witness: None })
     }
 
     /// Trusts the system's roots and those of `ca_file`.
@@ -69,9 +73,31 @@ impl Tls {
             .with_client_cert_resolver(Arc::<Identity>::clone(identity));
         if identity.shown() != Shown::None {
             // A session that is taken up again is one of whoever was shown when it began.
-            config.resumption = Resumption::disabled();
+            config.resumption =
+                Resumption::store(Arc::new(NoSessions)).tls12_resumption(Tls12Resumption::Disabled);
         }
-        Ok(Self { config, witness: Some(witness) })
+        Ok(Self { for_proxy: anonymous(&config), config, witness: Some(witness) })
+    }
+}
+
+/// The same configuration without a certificate to show.
+fn anonymous(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    config.client_auth_cert_resolver = Arc::new(NoCertificate);
+    config
+}
+
+/// Has no certificate for anybody.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

@@ -151,7 +151,7 @@ impl Way {
     pub async fn go_on(&self, stream: TcpStream) -> Result<Line, CallError> {
         let Some(proxy) = &self.proxy else { return Ok(Line(Box::new(stream))) };
         let server = self.server.to_string();
-        let way = tunnel::through(proxy, &server, &self.tls.config, stream);
+        let way = tunnel::through(proxy, &server, &self.tls.for_proxy, stream);
         let late = |_| tunnel::no_way(proxy, "no answer in time");
         timeout_at(self.deadline(), way).await.map_err(late)?.map(Line)
     }

@@ -316,3 +316,84 @@ async fn the_steps_of_a_check_blame_the_proxy_that_is_not_there_and_not_cms_addr
     let remote = by_way(server.address, &ca, named("http://proxy.invalid:3128".to_owned()));
     assert_eq!(step_by_step(&remote).await.unwrap_err().away(), unreachable);
 }
+
+/// A proxy that speaks TLS, wants a certificate, and leads on: how many it was shown.
+fn asking_proxy(
+    ca: &Ca,
+    versions: tls::Versions,
+) -> (SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let roots = Arc::new(ca.roots());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider);
+    let (chain, key) = ca.pair(&for_name("localhost"));
+    let config = builder(versions)
+        .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let shown = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&shown);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, count) = (acceptor.clone(), Arc::clone(&count));
+            tokio::spawn(async move {
+                let mut from = acceptor.accept(stream).await?;
+                let certificates = from.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
+                count.fetch_add(certificates, Ordering::SeqCst);
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(from.read_u8().await?);
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let target = head.split(' ').nth(1).unwrap_or_default();
+                let mut to = tokio::net::TcpStream::connect(target).await?;
+                from.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+                tokio::io::copy_bidirectional(&mut from, &mut to).await.map(drop)
+            });
+        }
+    });
+    (address, shown)
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_the_server_and_not_to_a_proxy_that_wants_one() {
+    for versions in tls::EACH_VERSION {
+        let ca = Ca::new();
+        let (proxy, shown) = asking_proxy(&ca, versions);
+        // The server lets nobody in without a certificate.
+        let roots = Arc::new(ca.roots());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider);
+        let (chain, key) = ca.pair(&for_name("localhost"));
+        let config = builder(versions)
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(chain, key)
+            .unwrap();
+        let server = Server::start_tls(config, cm(CARD));
+        let (certificate, key) = ca.issue(&for_name("desk"));
+        let dir = tempfile::tempdir().unwrap();
+        let [cert_file, key_file] = ["cert", "key"].map(|name| dir.path().join(name));
+        fs::write(&cert_file, certificate).unwrap();
+        fs::write(&key_file, key.serialize_pem()).unwrap();
+        let options = Options {
+            proxy: named(format!("https://localhost:{}", proxy.port())),
+            ca_file: Some(ca.file()),
+            client_certificate: Some(ClientCertificate { cert_file, key_file }),
+            ..options(format!("https://localhost:{}", server.address.port()))
+        };
+        let remote = Remote::new(options).unwrap();
+        // Side by side, each on a connection of its own.
+        remote.lookup(&identity()).await.unwrap();
+        let handshake = step_by_step(&remote).await.unwrap();
+        assert!(handshake.version.is_ok(), "{handshake:?}");
+        assert_eq!(server.seen().len(), 3);
+        assert_eq!(shown.load(std::sync::atomic::Ordering::SeqCst), 0, "{versions:?}");
+    }
+}

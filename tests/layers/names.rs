@@ -81,8 +81,11 @@ impl Names {
     /// The tokens of a macro: as far as they can be parsed, and word by word besides.
     fn inside_macro(&mut self, stream: &TokenStream) {
         let tokens = tokens::without_dollars(stream.clone());
+        let verbatim = |item: &Item| matches!(item, Item::Verbatim(_));
         if let Ok(file) = syn::parse2::<syn::File>(tokens.clone()) {
-            self.visit_file(&file);
+            file.attrs.iter().for_each(|attribute| self.visit_attribute(attribute));
+            // What is left as tokens, as a `static` without a value, is read word by word below.
+            file.items.iter().filter(|item| !verbatim(item)).for_each(|item| self.visit_item(item));
         } else if let Ok(statements) = parse_with(Block::parse_within, &tokens) {
             for statement in &statements {
                 self.visit_stmt(statement);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -69,8 +71,7 @@ impl Server {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+        let listener = bind_for_all(path).map_err(failed)?;
         let (requests, receiver) = mpsc::channel(QUEUE);
         let (daemon, gate) = (Loop::new(requests), Gate::default());
         let task = tokio::spawn(answer(listener, daemon.clone(), access, gate.clone()));
@@ -98,6 +99,15 @@ impl Drop for Server {
             tracing::debug!(%error, "Control socket was not removed");
         }
     }
+}
+
+/// Makes the socket, mode 0666. The mode comes from the mask and is not set by name: a daemon that
+/// runs as root would set that of another file, where the name was made a link to it meanwhile.
+fn bind_for_all(path: &Path) -> io::Result<UnixListener> {
+    let mask = umask(Mode::from_raw_mode(0o111));
+    let listener = UnixListener::bind(path);
+    umask(mask);
+    listener
 }
 
 /// Removes a socket that a killed daemon left, but never one that somebody answers on, nor

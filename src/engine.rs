@@ -169,6 +169,7 @@ impl Engine {
             Event::Identified { reader, insertion, identity } => {
                 self.told_identity(&reader, insertion, identity, now);
             }
+            Event::LetGo { reader } => self.others_let_go(&reader, now),
             Event::Probed { reader, insertion, result } => {
                 self.probed(&reader, insertion, result, now);
             }
@@ -285,6 +286,7 @@ impl Engine {
     /// Starts whatever may start now.
     fn advance(&mut self, now: Now) {
         self.start_appends(now);
+        self.start_incomplete(now);
         self.start_entries(now);
     }
 }

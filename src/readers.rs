@@ -28,6 +28,7 @@ mod table;
 mod trail;
 mod transport;
 mod trouble;
+mod turn;
 mod wait;
 mod worker;
 
@@ -55,6 +56,7 @@ use monitor::{Monitor, Published};
 use probe::Probe;
 use pulse::Pulse;
 use trail::Trail;
+use turn::{Stand, Turn};
 use worker::Worker;
 
 /// How many stuck probe threads there may be. Each keeps a connection of the 200 that pcscd has for
@@ -155,6 +157,11 @@ pub enum Observation {
         /// Who the card is, without its inventory.
         identity: Identity,
     },
+    /// Another program let go of the reader, in which a probe has found it.
+    LetGo {
+        /// The reader.
+        reader: ReaderName,
+    },
     /// A probe came to its end. Each probe is answered once, unless it was abandoned or a later
     /// probe in the same reader took its place.
     Probed {
@@ -191,6 +198,22 @@ impl fmt::Debug for Exchange {
     }
 }
 
+/// A probe under way.
+#[derive(Debug)]
+struct Running {
+    worker: Worker,
+    trail: Trail,
+    turn: Turn,
+}
+
+impl Running {
+    /// Whether it was given up while another program was in the middle of something, and still waits
+    /// for the end of that.
+    fn waits_for_others(&self) -> bool {
+        self.turn.stand() == Stand::GivenUp && !self.worker.has_ended()
+    }
+}
+
 /// The handle on the reader threads.
 #[derive(Debug)]
 pub struct Readers {
@@ -201,7 +224,7 @@ pub struct Readers {
     published: Published,
     pulse: Pulse,
     errors: Errors,
-    probes: BTreeMap<ReaderName, (Worker, Trail)>,
+    probes: BTreeMap<ReaderName, Running>,
     given_up: Vec<Worker>,
     /// Each with what goes up once the driver was asked.
     describing: BTreeMap<ReaderName, (Worker, Halt)>,
@@ -242,7 +265,18 @@ impl Readers {
     /// Asks who the card of an insertion is; the answer comes as [`Observation::Probed`].
     ///
     /// A probe that is still under way in the same reader is called off.
-    pub fn probe(&mut self, reader: &ReaderName, insertion: InsertionId, atr: &Atr) {
+    ///
+    /// `only_free`: the card is sent nothing while another program uses it.
+    pub fn probe(
+        &mut self,
+        reader: &ReaderName,
+        insertion: InsertionId,
+        atr: &Atr,
+        only_free: bool,
+    ) {
+        if self.probes.get(reader).is_some_and(Running::waits_for_others) {
+            return self.refuse(reader, insertion, probe::occupied());
+        }
         self.give_up(reader);
         let refusal = match self.board.event_count(reader, insertion) {
             None => NotIdentified::new(
@@ -255,14 +289,20 @@ impl Readers {
                     "{MAX_ABANDONED} cards or readers hang already; restart pcscd, then cardbridge"
                 ),
             ),
-            Some(event_count) => match self.spawn_probe(reader, insertion, atr, event_count) {
-                Ok(()) => return,
-                Err(error) => NotIdentified::new(
-                    NotIdentifiedReason::Failed,
-                    format!("no thread to read the card with: {error}"),
-                ),
-            },
+            Some(event_count) => {
+                match self.spawn_probe((reader, insertion, event_count), atr, only_free) {
+                    Ok(()) => return,
+                    Err(error) => NotIdentified::new(
+                        NotIdentifiedReason::Failed,
+                        format!("no thread to read the card with: {error}"),
+                    ),
+                }
+            }
         };
+        self.refuse(reader, insertion, refusal);
+    }
+
+    fn refuse(&self, reader: &ReaderName, insertion: InsertionId, refusal: NotIdentified) {
         let refused = Observation::Probed {
             reader: reader.clone(),
             insertion,
@@ -309,7 +349,7 @@ impl Readers {
     /// Gives the reader's probe up: it will not be answered, and its thread, should a card or pcscd
     /// hold it, is left behind. Tells what was said so far.
     pub fn abandon(&mut self, reader: &ReaderName) -> Vec<Exchange> {
-        let trail = self.probes.get(reader).map(|(_, trail)| trail.so_far());
+        let trail = self.probes.get(reader).map(|probe| probe.trail.so_far());
         self.give_up(reader);
         let abandoned = self.abandoned();
         if abandoned > 0 {
@@ -354,7 +394,7 @@ impl Readers {
             }
             self.monitor.ends_within(CANCEL_EVERY);
         }
-        let probes = std::mem::take(&mut self.probes).into_values().map(|(probe, _)| probe);
+        let probes = std::mem::take(&mut self.probes).into_values().map(|probe| probe.worker);
         let describing = std::mem::take(&mut self.describing).into_values().map(|(asks, _)| asks);
         let left_behind = probes
             .chain(describing)
@@ -370,18 +410,17 @@ impl Readers {
     /// Calls on every thread to end; those that were given up were called on before.
     fn halt_all(&self) {
         self.monitor.halt();
-        let probes = self.probes.values().map(|(probe, _)| probe);
+        let probes = self.probes.values().map(|probe| &probe.worker);
         probes.chain(self.describing.values().map(|(asks, _)| asks)).for_each(Worker::halt);
     }
 
     fn spawn_probe(
         &mut self,
-        reader: &ReaderName,
-        insertion: InsertionId,
+        (reader, insertion, event_count): (&ReaderName, InsertionId, u32),
         atr: &Atr,
-        event_count: u32,
+        only_free: bool,
     ) -> io::Result<()> {
-        let trail = Trail::default();
+        let (trail, turn) = (Trail::default(), Turn::default());
         let probe = Probe {
             reader: reader.clone(),
             insertion,
@@ -392,28 +431,31 @@ impl Readers {
             board: self.board.clone(),
             errors: self.errors.clone(),
             trail: trail.clone(),
+            turn: turn.clone(),
+            only_free,
         };
         let observations = self.observations.clone();
         let describing = self.describing.get(reader).map(|(_, tried)| tried.clone());
+        let published = self.published.clone();
         let work = move |halt| {
             // To the probe, its connection would be that of another program.
             if describing.is_some_and(|tried| !tried.wait(DESCRIBED_WITHIN)) {
                 debug!("Driver still tells about its reader");
             }
-            probe.run(&halt, &observations);
+            probe.run(&halt, &observations, &published);
         };
         let worker = Worker::spawn(&format!("probe-{insertion}"), work)?;
-        self.probes.insert(reader.clone(), (worker, trail));
+        self.probes.insert(reader.clone(), Running { worker, trail, turn });
         Ok(())
     }
 
     /// Calls the reader's probe off, and keeps count of it for as long as it does not listen.
     fn give_up(&mut self, reader: &ReaderName) {
         self.given_up.retain(|worker| !worker.has_ended());
-        if let Some((probe, _)) = self.probes.remove(reader) {
-            probe.halt();
-            if !probe.has_ended() {
-                self.given_up.push(probe);
+        if let Some(Running { worker, .. }) = self.probes.remove(reader) {
+            worker.halt();
+            if !worker.has_ended() {
+                self.given_up.push(worker);
             }
         }
     }

@@ -42,6 +42,7 @@ fn every_outcome_and_every_reason_is_explained_where_a_person_looks_for_it() {
         Outcome::AlreadySet,
         Outcome::NothingToDo,
         Outcome::UnknownCard,
+        Outcome::NotIdentified,
         Outcome::Superseded,
         Outcome::Parked(Park::Refused),
         Outcome::Discarded,

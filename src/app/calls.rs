@@ -38,6 +38,7 @@ fn call(event: &Event) -> Option<(Call, Option<&CallError>)> {
         | Event::CardMute { .. }
         | Event::CardRemoved { .. }
         | Event::Identified { .. }
+        | Event::LetGo { .. }
         | Event::Probed { .. }
         | Event::Appended { .. }
         | Event::Saved { .. }

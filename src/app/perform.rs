@@ -20,8 +20,8 @@ impl App {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Describe { reader } => self.readers.describe(&reader),
-            Effect::Probe { reader, insertion, atr } => {
-                self.readers.probe(&reader, insertion, &atr);
+            Effect::Probe { reader, insertion, atr, only_free } => {
+                self.readers.probe(&reader, insertion, &atr, only_free);
             }
             Effect::AbandonProbe { reader } => drop(self.readers.abandon(&reader)),
             Effect::Append { insertion, entry } => self.append(insertion, entry),

@@ -67,6 +67,9 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
         Observation::Removed { reader, insertion, .. } => {
             tracing::info!(%reader, %insertion, "Card removed");
         }
+        Observation::LetGo { reader } => {
+            tracing::debug!(%reader, "No other program uses the card any more");
+        }
         Observation::Identified { reader, insertion, .. } => {
             tracing::debug!(%reader, %insertion, "Card said who it is");
         }
@@ -124,6 +127,7 @@ pub(super) fn happened(event: &Event, ids: Ids) {
         | Event::CardMute { .. }
         | Event::CardRemoved { .. }
         | Event::Identified { .. }
+        | Event::LetGo { .. }
         | Event::Probed { .. }
         | Event::Reconfigured(_) => {}
     }

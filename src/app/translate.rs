@@ -180,6 +180,7 @@ pub(super) fn event(observation: Observation) -> Event {
         Observation::Removed { reader, insertion, how } => {
             Event::CardRemoved { reader, insertion, how }
         }
+        Observation::LetGo { reader } => Event::LetGo { reader },
         Observation::Identified { reader, insertion, identity } => {
             Event::Identified { reader, insertion, identity }
         }

@@ -175,7 +175,7 @@ fn a_card_is_not_asked_for_an_inventory_that_the_site_does_not_want() {
             with_piv(Script::gids(Protocol::T1)).on("00a4040008a00000015100000000", "9000");
         let plan = Plan { inventory, ..plan(families) };
         let (identity, _) = ask_as(&mut card, &plan, false);
-        (identity.unwrap().candidates().cloned().collect::<Vec<_>>(), card.sent().to_vec())
+        (identity.unwrap().candidates().cloned().collect::<Vec<_>>(), card.sent().clone())
     };
     for families in [&[Family::Gids][..], &[Family::Piv], &[Family::Gids, Family::Piv]] {
         let (ids, sent) = run(false, families);

@@ -50,7 +50,7 @@ impl Watch {
 
     fn probe(&mut self, reader: &ReaderName, insertion: InsertionId, atr: &Atr) {
         if let Some(readers) = &mut self.readers {
-            readers.probe(reader, insertion, atr);
+            readers.probe(reader, insertion, atr, false);
         }
     }
 
@@ -124,14 +124,15 @@ async fn read_result(
     known: &mut Option<Identity>,
 ) -> Result<(Result<Identity, NotIdentified>, Vec<Exchange>), Failure> {
     loop {
-        match watch.next().await? {
-            Observation::Identified { insertion: read, identity, .. } if read == insertion => {
-                *known = Some(identity);
-            }
-            Observation::Probed { insertion: read, result, exchanges, .. } if read == insertion => {
+        let seen = watch.next().await?;
+        if let Observation::Probed { insertion: read, result, exchanges, .. } = seen {
+            if read == insertion {
                 return Ok((result, exchanges));
             }
-            _ => {}
+        } else if let Observation::Identified { insertion: read, identity, .. } = seen
+            && read == insertion
+        {
+            *known = Some(identity);
         }
     }
 }
@@ -166,6 +167,7 @@ async fn first_look(watch: &mut Watch) -> Result<BTreeMap<ReaderName, Option<Fou
             Observation::ServiceUp
             | Observation::Described { .. }
             | Observation::Identified { .. }
+            | Observation::LetGo { .. }
             | Observation::Probed { .. } => {}
         }
     }

@@ -110,7 +110,10 @@ fn reader_text(view: &ReaderView) -> String {
             let entry =
                 entry.map_or_else(|| "not on disk yet".to_owned(), |id| format!("entry {id}"));
             let first = identity.first();
-            format!("{} {} by {}, {entry}", identity.family, first.card_id, first.origin())
+            let part =
+                if identity.partial { ", read in part: another program uses it" } else { "" };
+            let (family, id, origin) = (identity.family, first.card_id, first.origin());
+            format!("{family} {id} by {origin}, {entry}{part}")
         }
         CardView::NotIdentified { why, .. } => format!("not identified: {}", why.detail),
     };

@@ -291,6 +291,12 @@ impl Identity {
         Self { inventory, ..self }
     }
 
+    /// Whether both may be one card of which one was read in part: they share an id.
+    #[must_use]
+    pub fn shares_id_with(&self, other: &Self) -> bool {
+        self.candidates().any(|own| other.candidates().any(|its| its.card_id == own.card_id))
+    }
+
     /// Every candidate, the likeliest first.
     pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
         std::iter::once(&self.first).chain(&self.rest)

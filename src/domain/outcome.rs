@@ -15,6 +15,8 @@ pub enum Outcome {
     NothingToDo,
     /// CM has no record for any candidate.
     UnknownCard,
+    /// The card could only be read in part until it left, and CM knows nothing to do by that part.
+    NotIdentified,
     /// A newer insertion of the same card took over.
     Superseded,
     /// It needs a person.
@@ -25,11 +27,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, with every reason to park.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Updated,
         Self::AlreadySet,
         Self::NothingToDo,
         Self::UnknownCard,
+        Self::NotIdentified,
         Self::Superseded,
         Self::Parked(ParkReason::Refused),
         Self::Parked(ParkReason::Ambiguous),
@@ -49,6 +52,7 @@ impl Outcome {
             Self::AlreadySet => "already-set",
             Self::NothingToDo => "nothing-to-do",
             Self::UnknownCard => "unknown-card",
+            Self::NotIdentified => "not-identified",
             Self::Superseded => "superseded",
             Self::Parked(_) => "parked",
             Self::Discarded => "discarded",
@@ -64,6 +68,7 @@ impl Outcome {
             | Self::AlreadySet
             | Self::NothingToDo
             | Self::UnknownCard
+            | Self::NotIdentified
             | Self::Superseded
             | Self::Discarded => None,
         }

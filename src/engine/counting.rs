@@ -25,6 +25,7 @@ impl Engine {
             | Event::Detached { .. }
             | Event::Described { .. }
             | Event::Identified { .. }
+            | Event::LetGo { .. }
             | Event::Probed { .. }
             | Event::Appended { .. }
             | Event::LookedUp { .. }

@@ -122,8 +122,8 @@ impl Desk {
                 Card::Reading { deadline, .. } => Some(deadline),
                 Card::None => slot.settles_at(),
                 Card::Waiting { .. } => slot.attributes.deadline(),
-                Card::NotIdentified { .. } => slot.again_at(),
-                Card::Mute { .. } | Card::Identified { .. } => None,
+                Card::NotIdentified { .. } | Card::Identified { .. } => slot.again_at(),
+                Card::Mute { .. } => None,
             })
             .min()
     }
@@ -138,6 +138,22 @@ impl Desk {
         for (reader, slot) in &mut self.readers {
             slot.place = rules.place(reader, &slot.attributes.told());
         }
+    }
+
+    /// Whether the card of this entry is known in part, and may still be read in full.
+    pub(super) fn completes(&self, entry: EntryId) -> bool {
+        self.readers.values().any(|slot| slot.completes(entry))
+    }
+
+    /// The card in a reader, if there is one, is not known from before.
+    pub(super) fn forget_stay(&mut self, reader: &ReaderName) {
+        self.stays.remove(reader);
+    }
+
+    /// The reader in which an entry's stay goes on.
+    pub(super) fn reader_of(&self, entry: EntryId) -> Option<ReaderName> {
+        let stay = self.stays.values().find(|stay| stay.entry == entry);
+        stay.map(|stay| stay.reader.clone())
     }
 
     /// How much is held: readers, and stays of cards.
@@ -195,7 +211,7 @@ impl Desk {
         (is_watched && is_same && has_count).then_some(stay.entry)
     }
 
-    fn instance_of(&self, reader: &ReaderName) -> Option<PcscdInstance> {
+    pub(super) fn instance_of(&self, reader: &ReaderName) -> Option<PcscdInstance> {
         self.readers.get(reader)?.instance.clone()
     }
 }
@@ -303,6 +319,7 @@ impl Engine {
             reader,
             insertion: presence.insertion,
             atr: presence.atr.clone(),
+            only_free: false,
         });
         slot.card = Card::Reading { presence, seen, deadline, known: None };
     }
@@ -407,6 +424,9 @@ impl Engine {
         result: Result<Identity, NotIdentified>,
         now: Now,
     ) {
+        if self.read_again(reader, insertion, &result, now) {
+            return;
+        }
         let Some(slot) = self.desk.readers.get_mut(reader) else {
             self.tally.stale_answers += 1;
             return;
@@ -430,7 +450,7 @@ impl Engine {
         self.count_probe(&result);
         match result {
             Ok(identity) => {
-                if let Some(seen) = self.begun(&presence, &identity, seen) {
+                if let Some(seen) = self.begun(&presence, &identity, (seen, now)) {
                     self.identified(presence, identity, (place, seen), now);
                 }
             }
@@ -469,12 +489,22 @@ impl Engine {
         if entry.is_none() {
             self.end_stay(&presence.reader);
         }
+        let partial = identity.partial;
         if let Some(slot) = self.desk.readers.get_mut(&presence.reader) {
             slot.card = Card::Identified { presence, identity, entry, stay: insertion };
+            slot.busy = None;
+            if partial {
+                slot.complete_later(insertion, now);
+            }
         }
         let instance = self.desk.instance_of(&draft.reader);
         match entry {
-            Some(entry) => self.desk.entered(insertion, (&draft, instance), entry),
+            Some(entry) => {
+                self.desk.entered(insertion, (&draft, instance), entry);
+                if !partial {
+                    self.renew(insertion, entry, &draft.identity, now);
+                }
+            }
             None => self.take_in(insertion, (draft, instance), seen.mono, now),
         }
     }

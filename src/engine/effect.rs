@@ -23,6 +23,8 @@ pub enum Effect {
         insertion: InsertionId,
         /// Its ATR.
         atr: Atr,
+        /// Whether it is sent nothing while another program uses it.
+        only_free: bool,
     },
     /// Stop waiting for the card in this reader.
     AbandonProbe {

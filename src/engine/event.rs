@@ -65,6 +65,11 @@ pub enum Event {
         /// Who it is.
         identity: Identity,
     },
+    /// No other program uses the card in a reader any more.
+    LetGo {
+        /// Where.
+        reader: ReaderName,
+    },
     /// A card was read.
     Probed {
         /// Where.

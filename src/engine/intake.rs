@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{Effect, Engine, NewEntry, Notice, Now, StoreFailure};
-use crate::domain::{AuditLine, Draft, EntryId, InsertionId, PcscdInstance, ReaderName, Trigger};
+use crate::domain::{
+    AuditLine, Draft, EntryId, Identity, InsertionId, PcscdInstance, ReaderName, Trigger,
+};
 
 /// Identified cards that the disk has not taken yet. More than a day's work of a desk is not
 /// kept in memory: what does not fit is told as lost, loudly.
@@ -34,6 +36,10 @@ struct Pending {
     left: bool,
     state: State,
     failures: u32,
+    /// The entry of the same stay that it takes the place of, since the card is known in full.
+    renews: Option<EntryId>,
+    /// What is known of the card in full, since the disk was offered what was known in part.
+    whole: Option<Identity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +86,15 @@ impl Intake {
         self.pending.values().map(|pending| &pending.draft.reader)
     }
 
+    /// It is known in full who the card of an insertion is that is on its way to the disk.
+    pub(super) fn complete(&mut self, insertion: InsertionId, whole: &Identity) {
+        let Some(pending) = self.pending.get_mut(&(insertion, Trigger::Inserted)) else { return };
+        match pending.state {
+            State::Due(_) => pending.draft.identity = whole.clone(),
+            State::Offered => pending.whole = Some(whole.clone()),
+        }
+    }
+
     /// Whatever card is on its way to the disk from this reader is not in it any more. Tells
     /// whether the disk is being offered one just now, and its stay with it.
     pub(super) fn leave(&mut self, reader: &ReaderName) -> bool {
@@ -108,8 +123,27 @@ impl Engine {
         }
         let (state, trigger) = (State::Due(now.mono), draft.trigger);
         let left = trigger == Trigger::Removed;
-        let pending = Pending { draft, instance, seen, left, state, failures: 0 };
+        let pending =
+            Pending { draft, instance, seen, left, state, failures: 0, renews: None, whole: None };
         self.intake.pending.insert((insertion, trigger), pending);
+    }
+
+    /// Puts an entry with all ids in the place of one that has a part of them, unless CM was asked for
+    /// something by that one.
+    pub(super) fn renew(
+        &mut self,
+        insertion: InsertionId,
+        entry: EntryId,
+        whole: &Identity,
+        now: Now,
+    ) {
+        let Some((draft, seen)) = self.queue.to_renew(entry) else { return };
+        let draft = Draft { identity: whole.clone(), ..draft };
+        let instance = self.desk.instance_of(&draft.reader);
+        self.take_in(insertion, (draft, instance), seen, now);
+        if let Some(pending) = self.intake.pending.get_mut(&(insertion, Trigger::Inserted)) {
+            pending.renews = Some(entry);
+        }
     }
 
     pub(super) fn start_appends(&mut self, now: Now) {
@@ -121,7 +155,8 @@ impl Engine {
             // The disk begins a stay with each insertion, though this one is over already.
             let over = pending.left && trigger == Trigger::Inserted;
             let over = over.then(|| Effect::EndStay { reader: draft.reader.clone() });
-            let (stage, supersedes) = self.queue.supersede(&draft, insertion, now);
+            let renews = pending.renews;
+            let (stage, supersedes) = self.queue.supersede(&draft, (insertion, renews), now);
             let entry = NewEntry { draft, stage, instance, supersedes };
             self.effects.push_back(Effect::Append { insertion, entry });
             self.effects.extend(over);
@@ -146,6 +181,9 @@ impl Engine {
                     self.desk.entered(insertion, (&pending.draft, pending.instance), entry);
                 }
                 self.queue.superseded(insertion, entry, (pending.draft, pending.seen), now);
+                if let Some(whole) = pending.whole {
+                    self.renew(insertion, entry, &whole, now);
+                }
                 if trigger == Trigger::Inserted {
                     self.link.knock_soon(now);
                 }

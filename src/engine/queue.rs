@@ -27,6 +27,7 @@ mod completing;
 mod ends;
 mod expiry;
 mod order;
+mod partial;
 mod start;
 mod steps;
 mod wishes;
@@ -43,6 +44,9 @@ pub(super) struct Queue {
     busy: BTreeMap<CardKey, EntryId>,
     /// Entries whose outcome the disk did not take, to be offered again.
     unoffered: BTreeSet<EntryId>,
+    /// Entries of cards that are known in part: CM knows nothing to do by that part, and the cards are
+    /// to be read in full.
+    incomplete: BTreeSet<EntryId>,
     oldest: Oldest,
     order: Order,
     /// How many entries came through: CM did, or knew, all that they asked.
@@ -220,6 +224,7 @@ impl Queue {
             parked: BTreeMap::new(),
             busy: BTreeMap::new(),
             unoffered: BTreeSet::new(),
+            incomplete: BTreeSet::new(),
             oldest: Oldest::default(),
             order: Order::default(),
             came_through: 0,
@@ -243,7 +248,7 @@ impl Queue {
     pub(super) fn supersede(
         &mut self,
         draft: &Draft,
-        insertion: InsertionId,
+        (insertion, renews): (InsertionId, Option<EntryId>),
         now: Now,
     ) -> (Stage, Vec<(EntryId, Option<Settlement>)>) {
         let card = draft.card();
@@ -253,10 +258,11 @@ impl Queue {
             return (inherited, gone);
         }
         for (id, old) in &mut self.waiting {
-            if old.draft.card() == card && old.can_be_superseded() {
+            let renewed = renews == Some(*id);
+            if (old.draft.card() == card || renewed) && old.can_be_superseded() {
                 inherited = newer(inherited, &old.stage);
                 old.superseded_by = Some(insertion);
-                let why = "the card was put in again".to_owned();
+                let why = if renewed { READ_IN_FULL } else { PUT_IN_AGAIN }.to_owned();
                 gone.push((*id, Some(old.settlement(Outcome::Superseded, why, now))));
             }
         }
@@ -411,13 +417,17 @@ impl Queue {
         (self.waiting.len(), self.parked.len(), self.busy.len())
     }
 
-    fn may_start(&self, entry: &Waiting) -> bool {
+    fn may_start(&self, id: EntryId, entry: &Waiting) -> bool {
         entry.step == Step::Idle
+            && !self.incomplete.contains(&id)
             && entry.superseded_by.is_none()
             && entry.after.is_none_or(|older| !self.waiting.contains_key(&older))
             && !self.busy.contains_key(&entry.draft.card())
     }
 }
+
+const PUT_IN_AGAIN: &str = "the card was put in again";
+const READ_IN_FULL: &str = "the card was read in full, once the other program let go of it";
 
 /// What a newer entry inherits: what the newest of the older ones may have sent.
 fn newer(inherited: Stage, old: &Stage) -> Stage {

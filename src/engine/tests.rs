@@ -14,6 +14,7 @@ mod notes;
 mod order;
 mod outages;
 mod outcomes;
+mod partial;
 mod people;
 mod readers;
 mod removals;

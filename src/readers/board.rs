@@ -11,7 +11,24 @@ use super::Observation;
 /// The table that the monitor writes and the probes read: readers, each with the card in it that
 /// answered. Clones are the same table.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Board(Arc<Mutex<BTreeMap<ReaderName, Option<Present>>>>);
+pub(super) struct Board(Arc<Mutex<BTreeMap<ReaderName, Slot>>>);
+
+/// What is in a reader, and whether its release by others is waited for.
+#[derive(Debug, Default)]
+struct Slot {
+    present: Option<Present>,
+    release: Release,
+}
+
+/// Whether it is waited for that other programs let go of a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Release {
+    #[default]
+    Unasked,
+    Asked,
+    /// The monitor's wait ends when it happens.
+    Watched,
+}
 
 /// A card that answered, and pcscd's event count as of then.
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +43,11 @@ impl Board {
         match observation {
             Observation::Inserted { reader, insertion, event_count, .. } => {
                 let present = Present { insertion: *insertion, event_count: *event_count };
-                self.table().insert(reader.clone(), Some(present));
+                let slot = Slot { present: Some(present), ..Slot::default() };
+                self.table().insert(reader.clone(), slot);
             }
             Observation::Attached { reader, .. } | Observation::Removed { reader, .. } => {
-                self.table().insert(reader.clone(), None);
+                self.table().insert(reader.clone(), Slot::default());
             }
             Observation::Detached { reader } => {
                 self.table().remove(reader);
@@ -39,6 +57,7 @@ impl Board {
             | Observation::Described { .. }
             | Observation::Mute { .. }
             | Observation::Settled
+            | Observation::LetGo { .. }
             | Observation::Identified { .. }
             | Observation::Probed { .. } => {}
         }
@@ -46,7 +65,7 @@ impl Board {
 
     /// The event count with which an insertion began, if it is still the reader's.
     pub(super) fn event_count(&self, reader: &ReaderName, insertion: InsertionId) -> Option<u32> {
-        let present = self.table().get(reader).copied()??;
+        let present = self.table().get(reader)?.present?;
         (present.insertion == insertion).then_some(present.event_count)
     }
 
@@ -55,7 +74,31 @@ impl Board {
         self.table().contains_key(reader)
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<ReaderName, Option<Present>>> {
+    /// Has the monitor tell when no other program uses this reader any more.
+    pub(super) fn await_release(&self, reader: &ReaderName) {
+        if let Some(slot) = self.table().get_mut(reader) {
+            slot.release = Release::Asked;
+        }
+    }
+
+    /// Whether the monitor watches for that, or has told it.
+    pub(super) fn is_release_watched(&self, reader: &ReaderName) -> bool {
+        self.table().get(reader).is_none_or(|slot| slot.release != Release::Asked)
+    }
+
+    /// The monitor's look at a reader: whether its release is to be watched for, and whether it is to be
+    /// told now.
+    pub(super) fn see_use(&self, reader: &ReaderName, in_use: bool) -> (bool, bool) {
+        let mut table = self.table();
+        let Some(slot) = table.get_mut(reader).filter(|slot| slot.release != Release::Unasked)
+        else {
+            return (false, false);
+        };
+        slot.release = if in_use { Release::Watched } else { Release::Unasked };
+        (in_use, !in_use)
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<ReaderName, Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

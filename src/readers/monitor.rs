@@ -298,6 +298,7 @@ impl<'a> Session<'a> {
             self.slow_down();
         }
 
+        self.tell_releases(&mut seen)?;
         let answering = self.leave_mutes(seen);
         let patience = self.patience(changed);
         self.ring =
@@ -317,6 +318,19 @@ impl<'a> Session<'a> {
         let seen = self.doorbell.first_look(self.link, readers)?;
         self.has_looked = true;
         Ok(seen)
+    }
+
+    /// Tells which readers other programs have let go of, and has the wait end for the others.
+    fn tell_releases(&self, seen: &mut [Seen]) -> Result<(), Stop> {
+        for seen in seen {
+            let reader = &seen.look.reader;
+            let (watched, released) = self.monitor.board.see_use(reader, seen.in_use);
+            seen.is_release_watched = watched;
+            if released {
+                self.monitor.tell(Observation::LetGo { reader: reader.clone() })?;
+            }
+        }
+        Ok(())
     }
 
     fn patience(&self, changed: bool) -> Duration {

@@ -20,12 +20,15 @@ use super::diff::{Look, Occupant};
 use super::errors::Errors;
 use super::halt::Halt;
 use super::link::{Handle, Link};
+use super::monitor::Published;
 use super::trail::Trail;
 use super::transport::{Limits, Transport};
 use super::trouble::{
     interruption, is_gone, is_lost, is_mute, is_out_of_step, on_another_connection, on_card,
 };
+use super::turn::{Stand, Turn};
 use super::wait::{self, Seen};
+use super::worker::Worker;
 
 /// How long to wait, each time, for a program that has the card to itself.
 const BUSY_PAUSES: [Duration; 4] = [
@@ -49,6 +52,12 @@ const MUTE_PAUSE: Duration = Duration::from_millis(500);
 const RESTART_PAUSES: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(400)];
 
+/// How long before its end a probe that waits for another program is given up.
+const TO_TELL: Duration = Duration::from_secs(1);
+
+/// How often the monitor is rung until it listens.
+const RING_EVERY: Duration = Duration::from_millis(20);
+
 const PROTOCOLS: Protocols = Protocols::T0.union(Protocols::T1);
 
 /// What a probe is asked to do.
@@ -64,6 +73,9 @@ pub(super) struct Probe {
     pub(super) board: Board,
     pub(super) errors: Errors,
     pub(super) trail: Trail,
+    pub(super) turn: Turn,
+    /// Whether the card is sent nothing while another program uses it.
+    pub(super) only_free: bool,
 }
 
 /// Who the card is, or why nobody knows.
@@ -110,17 +122,68 @@ impl From<Interrupted> for Setback {
 }
 
 impl Probe {
-    /// Probes the card and reports, unless told to end meanwhile.
-    pub(super) fn run(self, halt: &Halt, observations: &UnboundedSender<Observation>) {
+    /// Probes the card and reports, unless told to end meanwhile. What another program was in the way
+    /// of is reported again once that lets go.
+    pub(super) fn run(
+        self,
+        halt: &Halt,
+        observations: &UnboundedSender<Observation>,
+        published: &Published,
+    ) {
+        let ended = Halt::default();
+        self.watch_turn(&ended, halt, observations);
         let result = self.identify(halt, observations);
+        ended.call();
         if halt.is_called() {
             return;
         }
-        let Self { reader, insertion, trail, .. } = self;
-        let exchanges = trail.so_far();
-        let probed = Observation::Probed { reader, insertion, result, exchanges };
-        if observations.send(probed).is_err() {
-            debug!("Nobody listens to the readers");
+        let reader = self.reader.clone();
+        if self.turn.stand() == Stand::GivenUp {
+            return tell(observations, Observation::LetGo { reader });
+        }
+        let others = match &result {
+            Ok(identity) => identity.partial,
+            Err(why) => why.reason == NotIdentifiedReason::Busy,
+        };
+        let exchanges = self.trail.so_far();
+        let insertion = self.insertion;
+        tell(observations, Observation::Probed { reader, insertion, result, exchanges });
+        if others {
+            self.have_release_watched(halt, published);
+        }
+    }
+
+    /// Has a thread report that the card is busy, where this one waits for the end of another program's
+    /// transaction when the time is nearly over. It can then be told from a card that hangs.
+    fn watch_turn(&self, ended: &Halt, halt: &Halt, observations: &UnboundedSender<Observation>) {
+        let (ended, halt, observations) = (ended.clone(), halt.clone(), observations.clone());
+        let (reader, insertion) = (self.reader.clone(), self.insertion);
+        let (turn, trail, deadline) = (self.turn.clone(), self.trail.clone(), self.deadline);
+        let watch = move |_: Halt| {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if ended.wait(patience.saturating_sub(TO_TELL)) || halt.is_called() {
+                return;
+            }
+            if waits_for_others(&reader, &turn) && turn.give_up() {
+                let (exchanges, result) = (trail.so_far(), Err(occupied()));
+                tell(&observations, Observation::Probed { reader, insertion, result, exchanges });
+            }
+        };
+        if let Err(error) = Worker::spawn("probe-watch", watch) {
+            debug!(reader = %self.reader, %error, "No thread to watch the probe with");
+        }
+    }
+
+    /// Has the monitor tell when no other program uses the reader any more. A ring that comes just
+    /// before its wait is lost.
+    fn have_release_watched(&self, halt: &Halt, published: &Published) {
+        self.board.await_release(&self.reader);
+        while !halt.is_called()
+            && self.check_present().is_ok()
+            && !self.board.is_release_watched(&self.reader)
+        {
+            published.cancel();
+            halt.wait(RING_EVERY);
         }
     }
 
@@ -131,6 +194,7 @@ impl Probe {
         loop {
             let setback = match self.identify_once(&link, (halt, observations)) {
                 Ok(identity) => return Ok(identity),
+                Err(setback) if self.turn.stand() == Stand::GivenUp => return Err(setback.told),
                 Err(setback) => setback,
             };
             let pause = match setback.next {
@@ -176,6 +240,9 @@ impl Probe {
     ) -> Result<Identity, Setback> {
         self.check_wanted(halt)?;
         let in_use = self.look(link)?.in_use;
+        if in_use && self.only_free {
+            return Err(Setback { next: Next::GiveUp, told: occupied() });
+        }
         let mut card = self.connect(link, halt)?;
         let mut known = false;
         let mut identified = |identity: &Identity| {
@@ -196,10 +263,8 @@ impl Probe {
     /// it was this one that was in the reader since the insertion began: it may leave now.
     fn tell_identified(&self, identity: &Identity, observations: &UnboundedSender<Observation>) {
         let (reader, insertion) = (self.reader.clone(), self.insertion);
-        let identified = Observation::Identified { reader, insertion, identity: identity.clone() };
-        if observations.send(identified).is_err() {
-            debug!("Nobody listens to the readers");
-        }
+        let identity = identity.clone();
+        tell(observations, Observation::Identified { reader, insertion, identity });
     }
 
     /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
@@ -231,7 +296,10 @@ impl Probe {
         let mut mute = Some(MUTE_PAUSE);
         loop {
             self.check_wanted(halt)?;
-            let error = match link.connect(&self.reader, ShareMode::Shared, PROTOCOLS) {
+            let connected = self.in_turn(Stand::Connecting, || {
+                link.connect(&self.reader, ShareMode::Shared, PROTOCOLS)
+            })?;
+            let error = match connected {
                 Ok(card) => return Ok(card),
                 Err(error) => self.errors.count(error),
             };
@@ -241,6 +309,16 @@ impl Probe {
                 _ => return Err(self.not_connected(link, error)),
             }
         }
+    }
+
+    /// Does what may have to wait for another program. Nothing is done with the card if that took so
+    /// long that this probe was given up.
+    fn in_turn<T>(&self, stand: Stand, work: impl FnOnce() -> T) -> Result<T, NotIdentified> {
+        if !self.turn.go(stand) {
+            return Err(occupied());
+        }
+        let done = work();
+        if self.turn.go(Stand::Free) { Ok(done) } else { Err(occupied()) }
     }
 
     /// A connection that broke says nothing about the card, where a refusal does. Both can have the
@@ -266,9 +344,10 @@ impl Probe {
         card: &mut Card,
         (in_use, halt): (bool, &Halt),
         identified: &mut dyn FnMut(&Identity),
-    ) -> Result<Verdict, Interrupted> {
+    ) -> Result<Verdict, Setback> {
         let counted = |error| interruption(self.errors.count(error));
-        let transaction = card.transaction().map_err(counted)?;
+        let transaction =
+            self.in_turn(Stand::Beginning, || card.transaction())?.map_err(counted)?;
         let limits = Limits { reader: &self.reader, deadline: self.deadline, halt };
         let kept = (&self.trail, &self.errors);
         let mut transport = Transport::new(&transaction, limits, kept, identified)?;
@@ -276,12 +355,13 @@ impl Probe {
         let subject = Subject { atr: &self.atr, plan: &self.plan, in_use };
         let verdict = match card::identify(&mut transport, subject, &mut inventory) {
             Ok(identity) => Ok(identity.with_inventory(inventory)),
-            Err(ProbeError::Interrupted(why)) => return Err(why),
+            Err(ProbeError::Interrupted(why)) => return Err(why.into()),
             Err(error) => Err(NotIdentified { inventory, ..unidentified(&error) }),
         };
-        drop(transport);
         match transaction.end(Disposition::LeaveCard) {
-            Err((_, error)) if is_gone(error) && verdict.is_err() => Err(Interrupted::Removed),
+            Err((_, error)) if is_gone(error) && verdict.is_err() => {
+                Err(Interrupted::Removed.into())
+            }
             Err(_) | Ok(()) => Ok(verdict),
         }
     }
@@ -325,6 +405,30 @@ impl Probe {
     fn look(&self, link: &Link) -> Result<Seen, Interrupted> {
         wait::look_at(link, &self.reader).map_err(|error| interruption(self.errors.count(error)))
     }
+}
+
+/// Whether a probe has to wait for another program: pcscd answers, and either gave it a connection and
+/// no transaction, or has somebody else connected.
+fn waits_for_others(reader: &ReaderName, turn: &Turn) -> bool {
+    let seen = Link::establish().and_then(|link| wait::look_at(&link, reader));
+    match turn.stand() {
+        Stand::Connecting => seen.is_ok_and(|seen| seen.in_use),
+        Stand::Beginning => seen.is_ok(),
+        Stand::Free | Stand::GivenUp => false,
+    }
+}
+
+fn tell(observations: &UnboundedSender<Observation>, observation: Observation) {
+    if observations.send(observation).is_err() {
+        debug!("Nobody listens to the readers");
+    }
+}
+
+/// Another program is in the middle of something with the card.
+pub(super) fn occupied() -> NotIdentified {
+    let detail = "another program is using the card and has not let go of it: the card is read once \
+                  it does";
+    not_identified(NotIdentifiedReason::Busy, detail.to_owned())
 }
 
 /// Why a card that could be spoken to did not say who it is.

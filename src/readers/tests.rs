@@ -34,6 +34,39 @@ fn hanging() -> (Worker, Sender<()>) {
     (Worker::spawn("hangs", work).unwrap(), release)
 }
 
+fn running(worker: Worker, trail: Trail) -> Running {
+    Running { worker, trail, turn: Turn::default() }
+}
+
+#[test]
+fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tried() {
+    let (mut readers, mut observations) = readers();
+    let (name, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
+    let atr: Atr = "3b00".parse().unwrap();
+    readers.board.follow(&Observation::Inserted {
+        reader: name.clone(),
+        insertion,
+        atr: atr.clone(),
+        event_count: 1,
+        at_start: false,
+    });
+    let (worker, release) = hanging();
+    let waits = running(worker, Trail::default());
+    assert!(waits.turn.go(Stand::Beginning) && waits.turn.give_up());
+    readers.probes.insert(name.clone(), waits);
+    for _ in 0..3 {
+        readers.probe(&name, insertion, &atr, false);
+        let Ok(Observation::Probed { result: Err(why), .. }) = observations.try_recv() else {
+            panic!("the probe was not refused");
+        };
+        assert_eq!(why.reason, NotIdentifiedReason::Busy);
+    }
+    assert_eq!((readers.probes.len(), readers.abandoned()), (1, 0));
+    drop(release);
+    assert!(readers.probes[&name].worker.ends_within(Duration::from_mins(1)));
+    assert!(!readers.probes[&name].waits_for_others());
+}
+
 #[test]
 fn no_more_threads_are_left_behind_than_there_may_be() {
     let (mut readers, mut observations) = readers();
@@ -49,12 +82,12 @@ fn no_more_threads_are_left_behind_than_there_may_be() {
     let mut releases = Vec::new();
     for _ in 0..MAX_ABANDONED {
         let (worker, release) = hanging();
-        readers.probes.insert(name.clone(), (worker, Trail::default()));
+        readers.probes.insert(name.clone(), running(worker, Trail::default()));
         readers.abandon(&name);
         releases.push(release);
     }
     assert_eq!(readers.abandoned(), MAX_ABANDONED);
-    readers.probe(&name, insertion, &atr);
+    readers.probe(&name, insertion, &atr, false);
     let Ok(Observation::Probed { result: Err(why), .. }) = observations.try_recv() else {
         panic!("the probe was not refused");
     };
@@ -70,7 +103,7 @@ fn what_a_hanging_card_was_asked_is_told_when_it_is_given_up() {
     let (worker, _release) = hanging();
     let trail = Trail::default();
     trail.begin(&[0x00, 0xA4]);
-    readers.probes.insert(name.clone(), (worker, trail));
+    readers.probes.insert(name.clone(), running(worker, trail));
     let told = readers.abandon(&name);
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].command, [0x00, 0xA4]);

@@ -24,7 +24,8 @@ const MAX_NAMES_SPACE: usize = 1024 * 1024;
 /// What two digits follow, for a byte of a name that cannot be shown.
 const ESCAPE: &str = r"\x";
 
-/// What is never fed back: who else uses the card is no news, and would ring for our own probes.
+/// What is never fed back: who else uses the card is no news, and would ring for our own probes; but
+/// see [`Seen::is_release_watched`].
 const NO_NEWS: State = State::INUSE.union(State::EXCLUSIVE).union(State::CHANGED);
 
 /// The readers that pcscd has.
@@ -48,7 +49,10 @@ pub(super) struct Seen {
     pub(super) look: Look,
     /// Whether some program has a connection to the card.
     pub(super) in_use: bool,
+    /// Whether a wait ends when nobody has any more.
+    pub(super) is_release_watched: bool,
     feed: State,
+    used: State,
 }
 
 /// Looks at some readers, at once.
@@ -78,13 +82,15 @@ impl Seen {
         let flags = state.event_state();
         let occupant = occupant(flags, atr(state));
         let feed = with_count(flags.difference(NO_NEWS), event_count);
-        let in_use = flags.intersects(State::INUSE | State::EXCLUSIVE);
-        Self { look: Look { reader: reader.clone(), occupant, event_count }, in_use, feed }
+        let used = flags.intersection(State::INUSE | State::EXCLUSIVE);
+        let look = Look { reader: reader.clone(), occupant, event_count };
+        Self { look, in_use: !used.is_empty(), is_release_watched: false, feed, used }
     }
 
     /// What a wait is to begin from.
     pub(super) fn expected(&self) -> ReaderState {
-        entry(&name(&self.look.reader), self.feed)
+        let used = if self.is_release_watched { self.used } else { State::empty() };
+        entry(&name(&self.look.reader), self.feed | used)
     }
 }
 

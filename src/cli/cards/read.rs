@@ -136,6 +136,10 @@ fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
         Ok(identity) => {
             rows.push(row("Family", identity.family.to_string()));
             rows.push(row("Serial", identity.serial.to_string()));
+            if identity.partial {
+                let text = "read in part: another program uses the card; it may have more ids";
+                rows.push(row("Identity", text.to_owned()));
+            }
             rows.extend(candidate_rows(identity, known));
             rows.extend(card.atr.as_ref().and_then(|atr| cm_row(atr, identity, known)));
             &identity.inventory

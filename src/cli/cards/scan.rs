@@ -100,7 +100,8 @@ impl Scan<'_> {
             Observation::ServiceUp
             | Observation::Settled
             | Observation::Described { .. }
-            | Observation::Identified { .. } => Ok(()),
+            | Observation::Identified { .. }
+            | Observation::LetGo { .. } => Ok(()),
             Observation::ServiceDown { reason } => self.service_down(&reason),
             Observation::Attached { reader, .. } => {
                 self.event("reader-attached", &reader, "")?;

@@ -1,16 +1,26 @@
-//! Cards that another program had to itself: told once, and read later on.
+//! Cards that another program uses: told once, and read later on.
+//!
+//! A card of which nobody knows who it is, and one that was identified in part, are both read again
+//! when the other program lets go; or after a while, ever less often, should that not be told. An entry
+//! of a card that is known in part is with [`super::super::queue`].
 
 use std::time::{Duration, Instant};
 
-use super::super::{Engine, Now};
+use super::super::{Effect, Engine, Now};
 use super::{Card, Slot};
-use crate::domain::{InsertionId, NotIdentified, NotIdentifiedReason};
+use crate::domain::{
+    EntryId, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+};
 
 /// When a card that was busy is tried again; twice as long each time.
 const FIRST: Duration = Duration::from_secs(5);
 
 /// How long it is left alone at most.
 const MOST: Duration = Duration::from_mins(1);
+
+/// Which part of its pause a card is left alone also when the other program lets go: one that comes
+/// and goes all the time must not be answered by as many reads.
+const QUIET_PART: u32 = 5;
 
 /// A card that was busy.
 #[derive(Debug)]
@@ -19,8 +29,12 @@ pub(super) struct Busy {
     /// What was told of it.
     why: NotIdentified,
     pause: Duration,
+    /// When it was tried last.
+    tried: Instant,
     /// When it is tried again.
     at: Instant,
+    /// Until when the answer is waited for, while a card that is known in part is read again.
+    reading: Option<Instant>,
 }
 
 impl Slot {
@@ -29,10 +43,29 @@ impl Slot {
         self.busy.as_ref().filter(|busy| busy.insertion == insertion).map(|busy| &busy.why)
     }
 
-    /// When the card that is in the reader is tried again.
+    /// What is known of the card that is in the reader and is to be read again.
+    fn busy_card(&self) -> Option<&Busy> {
+        let insertion = match &self.card {
+            Card::NotIdentified { presence, .. } => presence.insertion,
+            Card::Identified { presence, identity, .. } if identity.partial => presence.insertion,
+            Card::None
+            | Card::Mute { .. }
+            | Card::Waiting { .. }
+            | Card::Reading { .. }
+            | Card::Identified { .. } => return None,
+        };
+        self.busy.as_ref().filter(|busy| busy.insertion == insertion)
+    }
+
+    /// When the card that is in the reader is tried again, or given up that is being tried.
     pub(super) fn again_at(&self) -> Option<Instant> {
-        let Card::NotIdentified { presence, .. } = &self.card else { return None };
-        self.busy.as_ref().filter(|busy| busy.insertion == presence.insertion).map(|busy| busy.at)
+        self.busy_card().map(|busy| busy.reading.unwrap_or(busy.at))
+    }
+
+    /// Whether the card of this entry is known in part, and may still be read in full.
+    pub(super) fn completes(&self, entry: EntryId) -> bool {
+        matches!(&self.card, Card::Identified { entry: Some(own), .. } if *own == entry)
+            && self.busy_card().is_some()
     }
 
     /// Has the card tried again later, if it was busy; tells whether that was told already.
@@ -47,8 +80,15 @@ impl Slot {
             return false;
         }
         let pause = before.as_ref().map_or(FIRST, |busy| (busy.pause * 2).min(MOST));
-        self.busy = Some(Busy { insertion, why: why.clone(), pause, at: now.mono + pause });
+        let (why, at) = (why.clone(), now.mono + pause);
+        self.busy = Some(Busy { insertion, why, pause, tried: now.mono, at, reading: None });
         before.is_some()
+    }
+
+    /// Has a card read again that was identified in part.
+    pub(super) fn complete_later(&mut self, insertion: InsertionId, now: Now) {
+        let detail = "another program uses the card, which could only be read in part".to_owned();
+        self.try_later(insertion, &NotIdentified::new(NotIdentifiedReason::Busy, detail), now);
     }
 }
 
@@ -57,11 +97,78 @@ impl Engine {
     pub(in crate::engine) fn read_busy_again(&mut self, now: Now) {
         let is_due = |slot: &Slot| slot.again_at().is_some_and(|at| at <= now.mono);
         for reader in self.desk.readers_where(is_due) {
-            let slot = self.desk.readers.get(&reader);
-            if let Some(Card::NotIdentified { presence, .. }) = slot.map(|slot| &slot.card) {
-                let presence = presence.clone();
-                self.read(presence, now, now);
+            match self.desk.readers.get(&reader).map(|slot| &slot.card) {
+                Some(Card::NotIdentified { presence, .. }) => {
+                    let presence = presence.clone();
+                    self.read(presence, now, now);
+                }
+                Some(Card::Identified { .. }) => self.read_rest(&reader, now),
+                _ => {}
             }
+        }
+    }
+
+    /// Reads a card again that is known in part, or gives that up for a while.
+    fn read_rest(&mut self, reader: &ReaderName, now: Now) {
+        let deadline = now.mono + self.policy.probe_deadline;
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+        let Card::Identified { presence, .. } = &slot.card else { return };
+        let presence = presence.clone();
+        let Some(busy) = &mut slot.busy else { return };
+        if busy.reading.is_some() {
+            slot.complete_later(presence.insertion, now);
+            self.effects.push_back(Effect::AbandonProbe { reader: reader.clone() });
+        } else if NotIdentified::left_alone(&slot.place, &self.policy.skip_atr, &presence.atr)
+            .is_some()
+        {
+            slot.busy = None;
+        } else {
+            busy.reading = Some(deadline);
+            let (reader, atr) = (reader.clone(), presence.atr);
+            let insertion = presence.insertion;
+            self.effects.push_back(Effect::Probe { reader, insertion, atr, only_free: true });
+        }
+    }
+
+    /// No other program uses the card any more.
+    pub(in crate::engine) fn others_let_go(&mut self, reader: &ReaderName, now: Now) {
+        if let Some(busy) = self.desk.readers.get_mut(reader).and_then(|slot| slot.busy.as_mut()) {
+            let soonest = (busy.tried + busy.pause / QUIET_PART).max(now.mono);
+            busy.at = busy.at.min(soonest);
+        }
+    }
+
+    /// The answer of a card that is known in part and was read again; false where it is none.
+    pub(super) fn read_again(
+        &mut self,
+        reader: &ReaderName,
+        insertion: InsertionId,
+        result: &Result<Identity, NotIdentified>,
+        now: Now,
+    ) -> bool {
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return false };
+        let is_read = slot.busy_card().is_some_and(|busy| busy.reading.is_some());
+        if !is_read || slot.card.insertion() != Some(insertion) {
+            return false;
+        }
+        match result {
+            Ok(identity) if !identity.partial => self.know_in_full(reader, identity, now),
+            Ok(_) | Err(_) => slot.complete_later(insertion, now),
+        }
+        true
+    }
+
+    /// It is known in full who a card is that was known in part. The entry that it made, unless CM was
+    /// asked for something by then, gives way to one of the same stay that has all ids.
+    pub(super) fn know_in_full(&mut self, reader: &ReaderName, whole: &Identity, now: Now) {
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+        slot.busy = None;
+        let Card::Identified { identity, entry, stay, .. } = &mut slot.card else { return };
+        *identity = whole.clone();
+        let (entry, stay) = (*entry, *stay);
+        match entry {
+            Some(entry) => self.renew(stay, entry, whole, now),
+            None => self.intake.complete(stay, whole),
         }
     }
 }

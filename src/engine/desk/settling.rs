@@ -57,6 +57,10 @@ impl Slot {
         }
     }
 
+    fn is_partial(&self) -> bool {
+        matches!(&self.card, Card::Identified { identity, .. } if identity.partial)
+    }
+
     /// Notes the entry of the stay that began with this insertion.
     pub(super) fn entered(&mut self, insertion: InsertionId, entry: EntryId) {
         let departed = self.departed.as_mut().map(|departed| &mut departed.card);
@@ -68,6 +72,14 @@ impl Slot {
             }
         }
     }
+}
+
+/// Whether a card that came back is the one that departed. Of one that was read in part not all ids are
+/// known, and the first may be another one.
+fn is_same_card(known: &Identity, identity: &Identity, presence: &Presence) -> bool {
+    let is_partial = known.partial || identity.partial;
+    known.key(&presence.atr) == identity.key(&presence.atr)
+        || (is_partial && known.shares_id_with(identity))
 }
 
 impl Engine {
@@ -131,7 +143,7 @@ impl Engine {
         &mut self,
         presence: &Presence,
         identity: &Identity,
-        seen: Now,
+        (seen, now): (Now, Now),
     ) -> Option<Now> {
         let slot = self.desk.readers.get_mut(&presence.reader)?;
         match slot.departed.take() {
@@ -141,10 +153,17 @@ impl Engine {
                 card: Card::Identified { identity: known, entry, stay, .. },
                 since,
                 ..
-            }) if known.key(&presence.atr) == identity.key(&presence.atr) => {
+            }) if is_same_card(&known, identity, presence) => {
                 slot.since = since;
-                let (presence, identity) = (presence.clone(), identity.clone());
-                slot.card = Card::Identified { presence, identity, entry, stay };
+                let presence = presence.clone();
+                let (reader, insertion) = (presence.reader.clone(), presence.insertion);
+                let completed = known.partial && !identity.partial;
+                slot.card = Card::Identified { presence, identity: known, entry, stay };
+                if completed {
+                    self.know_in_full(&reader, identity, now);
+                } else if slot.is_partial() {
+                    slot.complete_later(insertion, now);
+                }
                 None
             }
             departed => {

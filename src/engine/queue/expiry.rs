@@ -40,7 +40,7 @@ impl Engine {
         for (id, entry) in &self.queue.waiting {
             if now.mono.saturating_duration_since(entry.since) < self.policy.max_age {
                 oldest.add(entry.since);
-            } else if self.queue.may_start(entry) {
+            } else if self.queue.may_start(*id, entry) {
                 expired.push((*id, entry.last_error.clone()));
             } else {
                 oldest.overdue = true;

@@ -102,6 +102,6 @@ impl Queue {
     }
 
     fn can_start(&self, id: EntryId) -> bool {
-        self.waiting.get(&id).is_some_and(|entry| self.may_start(entry))
+        self.waiting.get(&id).is_some_and(|entry| self.may_start(id, entry))
     }
 }

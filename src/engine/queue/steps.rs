@@ -1,6 +1,6 @@
 //! The steps of an entry.
 
-use super::{Step, Then};
+use super::{Step, Then, partial};
 use crate::domain::{
     CallError, Decision, EntryId, Found, Outcome, ParkReason, PutAnswer, Record, Settlement, Stage,
     Trust,
@@ -117,7 +117,11 @@ impl Engine {
             identity: &draft.identity,
             found,
         };
-        match decide(&self.policy.rules, &facts) {
+        let verdict = decide(&self.policy.rules, &facts);
+        if draft.identity.partial && !partial::is_proven(&verdict) {
+            return self.hold_back(id, &verdict, now);
+        }
+        match verdict {
             Verdict::Set { decision, warning } => {
                 let warning = warning.map(|text| Effect::Tell(Notice::Warning { entry: id, text }));
                 self.effects.extend(warning);

@@ -19,6 +19,7 @@ impl Engine {
         let entry = self.queue.waiting.get_mut(&id).ok_or(Refusal::NoSuchEntry)?;
         entry.not_before = now.mono;
         entry.is_first = true;
+        self.queue.incomplete.remove(&id);
         self.queue.note(id);
         self.link.knock_now(now);
         self.advance(now);

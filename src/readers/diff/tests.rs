@@ -61,6 +61,7 @@ fn tell(observations: &[Observation]) -> String {
             | Observation::Described { .. }
             | Observation::Settled
             | Observation::Identified { .. }
+            | Observation::LetGo { .. }
             | Observation::Probed { .. } => panic!("{observation:?}"),
         })
         .collect();

@@ -20,7 +20,21 @@ fn probe(deadline: Duration) -> Probe {
     let deadline = Instant::now() + deadline;
     let plan = Probing::default().plan(&atr);
     let (errors, trail) = (Errors::default(), Trail::default());
-    Probe { reader, insertion, atr, event_count: 1, plan, deadline, board, errors, trail }
+    let turn = Turn::default();
+    let (event_count, only_free) = (1, false);
+    Probe {
+        reader,
+        insertion,
+        atr,
+        event_count,
+        plan,
+        deadline,
+        board,
+        errors,
+        trail,
+        turn,
+        only_free,
+    }
 }
 
 #[test]

@@ -74,6 +74,32 @@ fn a_card_that_another_program_keeps_for_itself_is_told_as_busy_and_read_after_i
     world.finish().unwrap();
 }
 
+/// The kernel's threads of the daemon.
+fn threads(world: &World) -> usize {
+    let pid = world.daemon_pid().unwrap();
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+}
+
+#[test]
+fn a_card_in_a_long_transaction_of_another_program_is_busy_and_read_after_it() {
+    let Some((mut world, card, program)) = held(false) else { return };
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
+    let line = &world.audit().unwrap()[0];
+    assert_eq!(line["reason"], "busy", "{line}");
+    let before = threads(&world);
+    // It is tried again after 5 s, and no thread is left behind for that.
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(threads(&world) <= before, "{} threads, {before} before", threads(&world));
+    assert_eq!(card.apdus().len(), 1, "only the other program's command");
+    card.release();
+    let began = Instant::now();
+    assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(program);
+    world.finish().unwrap();
+}
+
 #[test]
 fn a_card_in_another_programs_transaction_is_waited_for() {
     let Some((mut world, card, mut program)) = held(false) else { return };

@@ -1,0 +1,92 @@
+//! Entries of cards that another program uses, of which a part of the ids is known.
+//!
+//! Such an entry acts where CM has a record under an id that proves by itself that it is this card's.
+//! Nothing else is final while the card may still be read in full: another id of it may be the one that
+//! CM knows. Once it cannot be any more, the card counts as not identified.
+
+use std::time::Instant;
+
+use super::Step;
+use crate::domain::{Draft, EntryId, Outcome, Stage, Trust};
+use crate::engine::{Effect, Engine, Now};
+use crate::rules::Verdict;
+
+impl Engine {
+    /// What a verdict on a card that is known in part comes to, if it is not carried out.
+    pub(super) fn hold_back(&mut self, id: EntryId, verdict: &Verdict, now: Now) {
+        let why = why(verdict);
+        if !self.desk.completes(id) {
+            let detail = format!(
+                "the card was read in part only, since another program used it; by that part: {why}"
+            );
+            self.forget_stay(id);
+            self.end(id, Outcome::NotIdentified, detail, now);
+            return;
+        }
+        let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
+        entry.step = Step::Idle;
+        entry.last_error =
+            Some(format!("another program uses the card, which is read in full after that; {why}"));
+        self.queue.busy.retain(|_, busy| *busy != id);
+        self.queue.incomplete.insert(id);
+        self.queue.note(id);
+    }
+
+    /// A card that still lies in its reader, unseen by now, is not taken for one that was worked on.
+    fn forget_stay(&mut self, id: EntryId) {
+        if let Some(reader) = self.desk.reader_of(id) {
+            self.desk.forget_stay(&reader);
+            self.effects.push_back(Effect::EndStay { reader });
+        }
+    }
+
+    /// Entries whose cards cannot be read in full any more are looked at by what is known.
+    pub(in crate::engine) fn start_incomplete(&mut self, now: Now) {
+        let Self { queue, desk, .. } = self;
+        let mut released = Vec::new();
+        queue.incomplete.retain(|id| {
+            let Some(entry) = queue.waiting.get_mut(id) else { return false };
+            let waits = desk.completes(*id) || entry.superseded_by.is_some();
+            if !waits {
+                entry.not_before = now.mono;
+                released.push(*id);
+            }
+            waits
+        });
+        released.into_iter().for_each(|id| self.queue.note(id));
+    }
+}
+
+impl super::Queue {
+    /// What a whole identity goes into, and since when it waits, unless CM was asked for something.
+    pub(in crate::engine) fn to_renew(&self, id: EntryId) -> Option<(Draft, Instant)> {
+        let entry = self.waiting.get(&id)?;
+        let undecided = matches!(entry.step, Step::Idle | Step::LookingUp)
+            && entry.stage == Stage::Queued
+            && entry.superseded_by.is_none()
+            && entry.draft.identity.partial;
+        undecided.then(|| (entry.draft.clone(), entry.seen))
+    }
+}
+
+/// Whether a verdict on a card that is known in part is carried out.
+pub(super) fn is_proven(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Set { decision, .. } | Verdict::AlreadySet { decision } => {
+            decision.candidate.trust() == Trust::Id
+        }
+        Verdict::NothingToDo { .. } | Verdict::UnknownCard { .. } | Verdict::Park { .. } => false,
+    }
+}
+
+fn why(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Set { decision, .. } | Verdict::AlreadySet { decision } => format!(
+            "CM has a record under the id {} ({}), which alone does not prove that it is this card's",
+            decision.candidate.card_id, decision.candidate.rule
+        ),
+        Verdict::NothingToDo { why } | Verdict::UnknownCard { why } | Verdict::Park { why, .. } => {
+            why.clone()
+        }
+    }
+}

@@ -15,8 +15,8 @@ use super::places::{Place, faults};
 /// Between two steps, at most.
 const PAUSE: u64 = 80;
 
-/// The daemon doubles its pauses while pcscd is away: it comes back within as long again, and this.
-const ATTEMPTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long the daemon may take to connect to a pcscd that came back.
+const CONNECTED_WITHIN: Duration = Duration::from_millis(100);
 
 /// How pcscd is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -206,9 +206,7 @@ impl Script {
                 world.pcscd.restart().unwrap();
                 let back = SystemTime::now();
                 self.restarts.push((since, back));
-                let outage = back.duration_since(since).unwrap();
-                let attempts = (outage + ATTEMPTS.0).min(ATTEMPTS.1);
-                self.away.push((since, back + attempts));
+                self.away.push((since, back + CONNECTED_WITHIN));
                 // A card in a reader of another name is in another reader, as far as one can tell.
                 for (place, (before, after)) in
                     self.places.iter_mut().zip(names.iter().zip(&world.pcscd.reader_names()))

@@ -13,7 +13,7 @@ use super::*;
 fn a_daemon_that_is_starting_ends_in_time() {
     let mut world = fake().without_daemon().start().unwrap();
     for there in ["cardbridge.toml", "outbox.db", "control.sock"] {
-        for file in ["outbox.db", "control.sock"] {
+        for file in ["outbox.db", "outbox.db.lock", "control.sock"] {
             drop(std::fs::remove_file(world.dir().join(file)));
         }
         world.launch_daemon().unwrap();

@@ -57,7 +57,7 @@ use call::Call;
 use http::Http;
 
 pub use contents::Holds;
-pub use files::{FileFinding, exposed, unusable};
+pub use files::{FileFinding, exposed, padded, unusable};
 pub use identity::IdentityError;
 pub use options::{Auth, ClientCertificate, Kerberos, OAuth2, Options, Proof, Proxy};
 pub use setup::SetupError;

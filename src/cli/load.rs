@@ -42,12 +42,13 @@ pub(super) fn checked(config: Option<&Path>) -> Result<Result<Loaded, Problems>,
     })
 }
 
-/// What is no reason not to start, and should be mended: who else may read a secret.
+/// What is no reason not to start, and should be corrected: who else may read a secret, and what
+/// surrounds it.
 pub(super) fn warnings(config: Option<&Path>) -> Result<Vec<Problem>, Failure> {
     let files = Files::gather(config);
     let (environment, host_name) = (environment()?, host_name());
     let named = named_files(&files.inputs(&environment, &host_name));
-    Ok(named.iter().filter_map(exposed).collect())
+    Ok(named.iter().flat_map(|file| exposed(file).into_iter().chain(padded(file))).collect())
 }
 
 fn read_with(
@@ -126,6 +127,12 @@ fn exposed(file: &NamedFile) -> Option<Problem> {
     }
     let finding = remote::exposed(file.key, Path::new(&file.path))?;
     Some(problem_of(file, finding))
+}
+
+/// What is sent with a secret in a file that a key names, and is hardly part of it.
+fn padded(file: &NamedFile) -> Option<Problem> {
+    let place = credential(Path::new(&file.path)).ok()?;
+    remote::padded(file.key, &place).map(|finding| problem_of(file, finding))
 }
 
 fn problem_of(file: &NamedFile, finding: FileFinding) -> Problem {

@@ -133,7 +133,10 @@ impl Holds {
     pub(super) fn instead_of_secret(text: &str) -> Option<Self> {
         let text = text.trim();
         let structured = text.starts_with(['{', '[', '"']);
-        if structured && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        let whole = structured && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        // Also one that was cut off, and what jq prints where there is no such property.
+        let begun = text.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'));
+        if whole || begun || text == "null" {
             return Some(Self::Json);
         }
         let start: String = text.chars().take(16).collect::<String>().to_ascii_lowercase();

@@ -92,6 +92,8 @@ impl Jar {
         }
         header.set_sensitive(true);
         let sent = Sent { numbers: fit.iter().map(|cookie| cookie.number).collect() };
+        // Each time: others may have made room in what the redactor remembers.
+        self.learn(fit.into_iter());
         drop(inner);
         request.headers_mut().insert(COOKIE, header);
         sent
@@ -109,14 +111,20 @@ impl Jar {
                 old.of_login = false;
             }
         }
+        let before = inner.number;
         for line in headers.get_all(SET_COOKIE) {
             if let Some(cookie) = line.to_str().ok().and_then(|line| self.read(line)) {
-                // What is shorter is no session's, and stands in many a text.
-                if cookie.value.len() >= SECRET {
-                    self.redactor.learn(&cookie.value);
-                }
                 inner.keep(Cookie { of_login, ..cookie });
             }
+        }
+        self.learn(inner.cookies.iter().filter(|cookie| cookie.number > before));
+    }
+
+    /// Has these known as secret, where they are long enough.
+    fn learn<'a>(&self, cookies: impl Iterator<Item = &'a Cookie>) {
+        // What is shorter is no session's, and stands in many a text.
+        for cookie in cookies.filter(|cookie| cookie.value.len() >= SECRET) {
+            self.redactor.learn(&cookie.value);
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::credentials::{keytab, secret_in, token_in};
-use super::{identity, proxy, tls};
+use super::{file, identity, proxy, tls};
 
 /// Something about a file, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub struct FileFinding {
     /// The next step.
     pub remedy: String,
 }
+
+/// The longest secret that is looked at for what surrounds it.
+const PADDED_LIMIT: u64 = 4 << 10;
 
 /// The keys whose files hold a secret.
 const SECRETS: [&str; 5] = [
@@ -72,6 +75,34 @@ pub fn exposed(key: &str, path: &Path) -> Option<FileFinding> {
     let mode = if secret { "0640" } else { "0644" };
     let remedy = format!("chown root:cardbridge {shown} && chmod {mode} {shown}");
     Some(FileFinding { what, remedy })
+}
+
+/// What is sent with a secret and is hardly part of it: blanks around it, and characters that cannot be
+/// seen.
+#[must_use]
+pub fn padded(key: &str, path: &Path) -> Option<FileFinding> {
+    if !["cm.auth.client_secret_file", "cm.proxy_credentials_file"].contains(&key) {
+        return None;
+    }
+    let text = file::bare_secret(path, PADDED_LIMIT).ok()?;
+    let line = text.expose().trim_end_matches(['\r', '\n']);
+    let what = if line.trim() != line {
+        "its line begins or ends with a blank, which is sent as part of it"
+    } else if line.chars().any(is_unseen) {
+        "it has a character in it that cannot be seen, which is sent as part of it"
+    } else {
+        return None;
+    };
+    let what = format!("{}: {what}", path.display());
+    let remedy = "write it again without that, unless it belongs there".to_owned();
+    Some(FileFinding { what, remedy })
+}
+
+/// Blanks of other widths, and characters without one.
+const fn is_unseen(c: char) -> bool {
+    matches!(c,
+        '\u{a0}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{2000}'..='\u{200f}'
+        | '\u{2028}'..='\u{202f}' | '\u{2060}'..='\u{206f}' | '\u{3000}' | '\u{feff}')
 }
 
 /// Root's, the service's, and that of whoever looks.

@@ -32,8 +32,9 @@ const SHORTEST: usize = 4;
 /// The longest text that is searched, in bytes: no message shows more than 200 characters of it.
 const MAX_TEXT: usize = 4 << 10;
 
-/// How many secrets are remembered; the oldest makes room.
-const MAX_SECRETS: usize = 64;
+/// How many secrets are remembered; the oldest makes room. All cookies of a call and of its answer, 50
+/// each, leave room for others.
+const MAX_SECRETS: usize = 128;
 
 /// How many `Authorization` values are remembered, and their bytes: a ticket makes one for each call.
 const MAX_HEADERS: usize = 256;

@@ -62,6 +62,8 @@ fn what_is_no_secret_is_named_and_a_secret_is_one() {
         (r#"{"access_token":"x"}"#, Holds::Json),
         (" [\"x\"]\n", Holds::Json),
         ("\"quoted\"", Holds::Json),
+        ("{\r\n  \"access_token\": \"x", Holds::Json),
+        ("null\n", Holds::Json),
         ("<!DOCTYPE html><title>Sign in", Holds::Page),
         ("<html>", Holds::Page),
         ("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", Holds::Key),

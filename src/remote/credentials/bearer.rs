@@ -57,8 +57,10 @@ pub(super) fn read(path: &Path) -> io::Result<HeaderValue> {
     if token.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer ")) {
         return Err(io::Error::other(Holds::Scheme.told()));
     }
-    let header = Secret::new(token.to_owned()).bearer();
-    header.ok_or_else(|| {
+    // Quotes, a name or a form around it: a token has `=` at its end alone (RFC 6750 section 2.1).
+    let wrapped = token.trim_end_matches('=').contains(['=', '"', '\'', '{', '}']);
+    let header = Some(Secret::new(token.to_owned())).filter(|_| !wrapped);
+    header.and_then(|token| token.bearer()).ok_or_else(|| {
         io::Error::other("it holds something else than one token; write the token alone")
     })
 }
@@ -119,8 +121,14 @@ mod tests {
         let path = dir.path().join("token");
         fs::write(&path, " \n").unwrap();
         assert_missing(&bearer(&path), "empty");
-        fs::write(&path, "to\r\nken: x").unwrap();
-        assert_missing(&bearer(&path), "something else");
+        for text in
+            ["to\r\nken: x", "TOKEN=s3cret", "'s3cret'", "access_token=s3cret&x=y", "s3cr}t"]
+        {
+            fs::write(&path, text).unwrap();
+            assert_missing(&bearer(&path), "something else");
+        }
+        fs::write(&path, "s3cr-_.~+/t==").unwrap();
+        assert_eq!(header(&bearer(&path)), "Bearer s3cr-_.~+/t==");
         fs::write(&path, b"\xff\xff").unwrap();
         assert_missing(&bearer(&path), "UTF-8");
         assert_missing(&bearer(dir.path()), "not a file");

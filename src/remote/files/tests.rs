@@ -179,3 +179,22 @@ fn a_secret_that_others_may_read_or_write_is_told() {
     assert!(told(CA, 0o646).unwrap().contains("may write it"));
     assert_eq!(exposed(TOKEN, Path::new("/nonexistent")), None);
 }
+
+#[test]
+fn blanks_and_characters_that_cannot_be_seen_around_a_secret_are_told() {
+    let files = Files::new();
+    for key in [SECRET, PROXY] {
+        for text in
+            ["desk:hunter2 \n", " desk:hunter2", "desk:hunter2\t\r\n", "desk:hun\u{200b}ter2"]
+        {
+            let path = files.write(text.as_bytes());
+            let told = padded(key, &path).unwrap().what;
+            assert!(told.contains("is sent as part of it") && !told.contains("hun"), "{told}");
+        }
+        for text in ["desk:hunter2\r\n", "\u{feff}desk:hunter2", "desk:two words, \u{e4}"] {
+            assert_eq!(padded(key, &files.write(text.as_bytes())), None, "{text}");
+        }
+    }
+    // Of a token nothing around it is sent.
+    assert_eq!(padded(TOKEN, &files.write(b" s3cret \n")), None);
+}

@@ -108,6 +108,31 @@ async fn a_cookie_that_the_server_sends_back_is_not_told() {
     }
 }
 
+#[tokio::test]
+async fn a_cookie_is_known_as_a_secret_for_as_long_as_it_is_sent() {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |seen| {
+        let n = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let sent = seen.headers.iter().find(|line| line.starts_with("cookie:"));
+        let body = format!("no: {}", sent.map_or("", String::as_str));
+        // One of the login, and then a pile of others with each answer.
+        let set: String = match n {
+            0 => "Set-Cookie: session=l0gin-of-this-desk; path=/\r\n".to_owned(),
+            _ => (0..90)
+                .map(|i| format!("Set-Cookie: t{}=number-{n:04}-{i:04}\r\n", i % 9))
+                .collect(),
+        };
+        Reply::Answer(answer("500 Internal Server Error", &set, &body))
+    });
+    let remote = remote(&server);
+    for _ in 0..150 {
+        let told = remote.record(record_id()).await.unwrap_err();
+        assert!(!told.detail().contains("l0gin") && !told.detail().contains("number"), "{told:?}");
+    }
+    let last = server.seen().pop().unwrap();
+    assert!(last.headers.iter().any(|line| line.contains("session=l0gin")), "{last:?}");
+}
+
 /// Sets cookies with each answer, and takes no call whose cookies are longer than `room`.
 fn piling_up(room: usize, status: &'static str, page: &'static str) -> impl Fn(&Seen) -> Reply {
     let count = std::sync::atomic::AtomicUsize::new(0);

@@ -164,12 +164,16 @@ fn life(expires_in: Option<&Value>) -> Duration {
 }
 
 fn refusal(status: u16, body: &[u8], redactor: &Redactor) -> Denial {
-    if let Some(Body { error: Some(error), error_description, .. }) = read(body) {
-        return told(&error, error_description.as_deref(), redactor);
+    let read = read(body);
+    if let Some(Body { error: Some(error), error_description, .. }) = &read {
+        return told(error, error_description.as_deref(), redactor);
     }
-    let what = match words(body, redactor).as_str() {
+    // One with a token in it is not quoted: that token is not known as a secret.
+    let quoted = read.is_none_or(|read| read.access_token.is_none());
+    let said = if quoted { words(body, redactor) } else { String::new() };
+    let what = match said.as_str() {
         "" => format!("answers {}", name(status)),
-        words => format!("answers {}: {words}", name(status)),
+        said => format!("answers {}: {said}", name(status)),
     };
     let remedy = match status {
         401 => "check how the endpoint authenticates clients",

@@ -215,3 +215,12 @@ fn what_was_sent_is_hidden_where_it_comes_back() {
         }
     }
 }
+
+#[test]
+fn a_token_in_an_answer_that_is_no_success_is_not_quoted() {
+    let body = r#"{"access_token":"eyJ0b2tlbiI6Im5ldyJ9","token_type":"bearer"}"#;
+    for status in [400, 401, 403, 500, 503] {
+        let Denial { what, .. } = denied(answer(status, body));
+        assert!(what.starts_with(&format!("answers {status}")) && !what.contains("eyJ"), "{what}");
+    }
+}

@@ -25,7 +25,7 @@
 //! # Layout, version 2
 //!
 //! `outbox.db` (0600, `user_version` 2, `application_id` "cbrd"), `outbox.db-wal` and `-shm`
-//! while it is open, `outbox.db.lock` with the pid of the process that has it open.
+//! while it is open, `outbox.db.lock` with the pid of the process that has it open, and the boot.
 //!
 //! ```text
 //! entry  id       integer, never used twice      audit  seq      integer, in order of writing
@@ -89,6 +89,8 @@ mod disk;
 mod error;
 mod file;
 mod head;
+mod image;
+mod index;
 mod lock;
 mod log;
 mod mend;
@@ -297,8 +299,8 @@ impl Outbox {
     }
 
     /// Forgets the oldest audit lines that are older than `keep`, in as many transactions as it
-    /// takes, between which other commands run, but at most a tenth of the trail, or 100 lines: should
-    /// `now` be wrong after all, most is left. Tells how many lines went.
+    /// takes, between which other commands run, but at most a tenth of the trail: should `now` be wrong
+    /// after all, most is left. Tells how many lines went.
     pub async fn prune(&self, keep: Duration, now: Timestamp) -> Result<usize, StoreError> {
         let mut pruned = 0;
         let most = answer(self.worker.submit(store::Store::prunable)).await?;

@@ -8,7 +8,7 @@ use super::load::settings_to_ask;
 use super::out::Out;
 use super::status::client;
 use super::stopped;
-use super::text::{table, time};
+use super::text::{clean, table, time};
 use crate::control::{Act, ClientError};
 use crate::domain::{EntryId, EntryView, Stage, Trigger};
 use crate::outbox;
@@ -45,7 +45,7 @@ fn entry(config: Option<&Path>, id: EntryId) -> Result<EntryView, Failure> {
 #[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
 pub(super) fn warn_of(damaged: &[outbox::Damage]) {
     for row in damaged {
-        eprintln!("cardbridge: left out, because it is damaged: {row}");
+        eprintln!("cardbridge: left out, because it is damaged: {}", clean(&row.to_string()));
     }
 }
 

@@ -126,14 +126,17 @@ impl Header {
         }
     }
 
-    /// Whether the file begins as every outbox does: what SQLite reads there, it believes.
+    /// Whether the file begins as every outbox does: what SQLite reads there, it believes. Another
+    /// program may have set `journal_mode` (the two 2s are 1s then); opening sets it back.
     pub(super) fn check(&self) -> Result<(), OpenError> {
         let Some(header) = &self.0 else {
             return Err(OpenError::Lost("it has no header".into()));
         };
         let size = u16::try_from(PAGE).unwrap_or_default().to_be_bytes();
         let as_written = header.starts_with(b"SQLite format 3\0")
-            && header.get(16..24) == Some(&[size[0], size[1], 2, 2, 0, 64, 32, 32])
+            && header.get(16..18) == Some(&size)
+            && matches!(header.get(18..20), Some([1, 1] | [2, 2]))
+            && header.get(20..24) == Some(&[0, 64, 32, 32])
             && header.get(44..48) == Some(&[0, 0, 0, 4])
             && header.get(56..60) == Some(&[0, 0, 0, 1]);
         if as_written {

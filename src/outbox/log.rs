@@ -24,26 +24,26 @@
 //! `-shm` at all, the files were copied or moved, and a broken last transaction is damage. One life of
 //! the daemon is one generation at least (`Store::open` empties the log), so frames of an earlier life
 //! never have this one's salt.
+//!
+//! SQLite takes any log whose checksums fit, that of another database or of an older copy too. In the boot
+//! in which the outbox was opened last (`lock.rs`) the `-shm` is never older than the `-wal`, so a log with
+//! another salt is not this file's: it is damage, and nothing of that log is read.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::disk;
 use super::error::OpenError;
 use super::file::PAGE;
+use super::index::{Index, Order, Salt, Sums, fill, number, part, salt, sums};
+use super::{disk, lock};
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const FRAME: usize = FRAME_HEADER + PAGE;
-/// The -shm: two headers, and how much was brought into the database.
-const INDEX: usize = 100;
 /// How often a log is looked at that changes meanwhile.
 const LOOKS: usize = 4;
-
-type Salt = [u8; 8];
-type Sums = (u32, u32);
 
 /// One page's image in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,20 +66,8 @@ pub(super) struct Log {
     /// Whether SQLite believes the log's header.
     headed: bool,
     salt: Option<Salt>,
-}
-
-/// What a `-shm` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Index {
-    /// There is none.
-    Absent,
-    /// It says nothing.
-    Mute,
-    Set {
-        committed: usize,
-        restored: usize,
-        salt: Salt,
-    },
+    /// Whether it is another file's log.
+    foreign: bool,
 }
 
 /// [`OpenError::Lost`] where the log has lost something; may be asked while a daemon writes to it.
@@ -95,17 +83,19 @@ pub(super) fn check(path: &Path) -> Result<(), OpenError> {
 }
 
 impl Log {
-    pub(super) fn read(path: &Path) -> Result<Self, OpenError> {
-        let index = Index::read(path)?;
-        let path = disk::beside(path, "-wal");
+    pub(super) fn read(outbox: &Path) -> Result<Self, OpenError> {
+        let index = Index::read(outbox)?;
+        let path = disk::beside(outbox, "-wal");
         let inaccessible = |source| OpenError::Inaccessible { path: path.clone(), source };
-        let mut log = Self { file: None, frames: Vec::new(), index, headed: false, salt: None };
+        let frames = Vec::new();
+        let mut log = Self { file: None, frames, index, headed: false, salt: None, foreign: false };
         match disk::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(inaccessible(error)),
             Ok(file) => {
                 log.walk(&file).map_err(inaccessible)?;
                 log.file = Some(file);
+                log.foreign = log.has_other_salt() && lock::is_of_this_boot(outbox);
             }
         }
         Ok(log)
@@ -145,8 +135,22 @@ impl Log {
         Ok(())
     }
 
+    /// Whether its header is whole and names another generation than the `-shm` does.
+    fn has_other_salt(&self) -> bool {
+        let Index::Set { committed, salt, .. } = self.index else { return false };
+        let Some(own) = self.salt.filter(|_| self.headed && !self.frames.is_empty()) else {
+            return false;
+        };
+        // SQLite counts generations up in the -shm first. It has written no frame there before.
+        let was_last = committed == 0 && number(&own, 0).wrapping_add(1) == number(&salt, 0);
+        salt != Salt::default() && salt != own && !was_last
+    }
+
     /// What of this log SQLite would drop although it was acknowledged, in words.
     pub(super) fn damage(&self) -> Option<String> {
+        if self.foreign {
+            return Some("its log is that of another file".to_owned());
+        }
         let good = if self.headed {
             self.frames.iter().take_while(|frame| frame.intact).count()
         } else {
@@ -180,7 +184,7 @@ impl Log {
 
     /// The frames up to the last that ends a transaction, the oldest first.
     pub(super) fn frames(&self) -> impl DoubleEndedIterator<Item = (usize, Frame)> {
-        let end = self.committed(self.frames.len());
+        let end = if self.foreign { 0 } else { self.committed(self.frames.len()) };
         let frames = self.frames.iter().copied().enumerate().take(end);
         frames.collect::<Vec<_>>().into_iter().filter(|(_, frame)| frame.ours)
     }
@@ -199,109 +203,7 @@ impl Log {
     }
 }
 
-impl Index {
-    fn read(path: &Path) -> Result<Self, OpenError> {
-        let path = disk::beside(path, "-shm");
-        let mut index = [0; INDEX];
-        match disk::open(&path).and_then(|mut file| fill(&mut file, &mut index)) {
-            Ok(true) => {}
-            Ok(false) => return Ok(Self::Mute),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Absent),
-            Err(source) => return Err(OpenError::Inaccessible { path, source }),
-        }
-        let copies = [part(&index, 0, 48), part(&index, 48, 48)];
-        let native = |bytes: &[u8], at| u32::from_ne_bytes(array(bytes, at)) as usize;
-        let set = copies.into_iter().filter(|copy| {
-            let sum = Order::NATIVE.sum((0, 0), part(copy, 0, 40));
-            let stored = (native(copy, 40), native(copy, 44));
-            part(copy, 12, 1) == [1] && stored == (sum.0 as usize, sum.1 as usize)
-        });
-        // A kill between the two leaves one that counts more.
-        let least = set.min_by_key(|copy| native(copy, 16));
-        Ok(least.map_or(Self::Mute, |copy| Self::Set {
-            committed: native(copy, 16),
-            restored: native(&index, 96),
-            salt: salt(copy, 32),
-        }))
-    }
-
-    const fn salt(&self) -> Option<Salt> {
-        match self {
-            Self::Set { salt, .. } => Some(*salt),
-            Self::Absent | Self::Mute => None,
-        }
-    }
-
-    const fn committed(&self) -> usize {
-        match self {
-            Self::Set { committed, .. } => *committed,
-            Self::Absent | Self::Mute => 0,
-        }
-    }
-}
-
-/// The byte order of the words that checksums are made of.
-#[derive(Debug, Clone, Copy)]
-enum Order {
-    Big,
-    Little,
-}
-
-impl Order {
-    const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
-
-    fn of(header: &[u8]) -> Self {
-        match part(header, 0, 4) {
-            [0x37, 0x7f, 6, 0x82] => Self::Little,
-            [0x37, 0x7f, 6, 0x83] => Self::Big,
-            _ => Self::NATIVE,
-        }
-    }
-
-    /// SQLite's checksum over pairs of words, from where it was.
-    fn sum(self, (mut first, mut second): Sums, bytes: &[u8]) -> Sums {
-        let word = |bytes, at| match self {
-            Self::Big => u32::from_be_bytes(array(bytes, at)),
-            Self::Little => u32::from_le_bytes(array(bytes, at)),
-        };
-        for pair in bytes.chunks_exact(8) {
-            first = first.wrapping_add(word(pair, 0)).wrapping_add(second);
-            second = second.wrapping_add(word(pair, 4)).wrapping_add(first);
-        }
-        (first, second)
-    }
-}
-
 /// The same salt, or the same but for one damaged byte: another generation's has more that differ.
 fn is_near(found: Salt, due: Salt) -> bool {
     found.into_iter().zip(due).filter(|(found, due)| found != due).count() <= 1
-}
-
-/// Whether there were as many bytes.
-fn fill(file: &mut impl io::Read, bytes: &mut [u8]) -> io::Result<bool> {
-    match file.read_exact(bytes) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn part(bytes: &[u8], at: usize, length: usize) -> &[u8] {
-    bytes.get(at..at + length).unwrap_or_default()
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    part(bytes, at, N).try_into().unwrap_or([0; N])
-}
-
-fn number(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes(array(bytes, at))
-}
-
-fn sums(bytes: &[u8], at: usize) -> Sums {
-    (number(bytes, at), number(bytes, at + 4))
-}
-
-fn salt(bytes: &[u8], at: usize) -> Salt {
-    array(bytes, at)
 }

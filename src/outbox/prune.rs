@@ -16,11 +16,8 @@ use crate::domain::ChainMark;
 /// How many lines go in one transaction: some ten milliseconds, between which cards are stored.
 pub(super) const BATCH: usize = 500;
 
-/// One run forgets this part of the trail at most.
-const PART: i64 = 10;
-
-/// But this many lines, where the part is smaller.
-const FEW: i64 = 100;
+/// One run forgets this part of the trail at most, rounded up to a whole line.
+const PART: usize = 10;
 
 /// Before this no line was written: a clock that says so had not been set.
 const UNSET_BEFORE: &str = "2020";
@@ -30,7 +27,7 @@ pub(super) fn most(tx: &Transaction<'_>) -> Result<usize, StoreError> {
     let lost = |damage| StoreError::Lost(Box::new(damage));
     let (anchor, head) = (chain::end(tx, End::Anchor)?, chain::end(tx, End::Head)?);
     let lines = head.map_err(lost)?.seq.saturating_sub(anchor.map_err(lost)?.seq);
-    Ok(usize::try_from((lines / PART).max(FEW)).unwrap_or_default())
+    Ok(usize::try_from(lines).unwrap_or_default().div_ceil(PART))
 }
 
 /// Removes the oldest lines that are older than `keep`, `most` at once, and tells how many.
@@ -50,13 +47,13 @@ pub(super) fn batch(
     let before = now.min(newest).checked_sub(keep).map(row::instant).unwrap_or_default();
     let old = old_lines(tx, anchor.seq, &before, most)?;
     let Some(last) = old.last() else { return Ok(0) };
-    tell_faults(tx, last.seq, old.len())?;
+    report_faults(tx, last.seq, old.len())?;
     row::upsert_mark(tx, End::Anchor, last)?;
     tx.prepare_cached("DELETE FROM audit WHERE seq <= ?")?.execute([last.seq])?;
     Ok(old.len())
 }
 
-/// The lines that may go, up to the first that may not.
+/// The lines that may go, `most` at most, up to the first that may not.
 fn old_lines(
     tx: &Transaction<'_>,
     after: i64,
@@ -65,20 +62,23 @@ fn old_lines(
 ) -> Result<Vec<ChainMark>, StoreError> {
     let sql = "SELECT seq, at, chain, \
                       at < ?2 AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = audit.entry) \
-               FROM audit NOT INDEXED WHERE seq > ?1 ORDER BY seq LIMIT ?3";
+               FROM audit NOT INDEXED WHERE seq > ?1 ORDER BY seq";
     let mut statement = tx.prepare_cached(sql)?;
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![after, before, most])?;
-    let (mut old, mut proven) = (Vec::new(), 0);
-    while let Some(found) = rows.next()? {
-        if !found.get(3)? {
-            break;
+    let mut rows = statement.query(params![after, before])?;
+    let (mut old, mut seen, mut proven) = (Vec::new(), 0, 0);
+    while proven < most
+        && let Some(found) = rows.next()?
+        && found.get(3)?
+    {
+        seen += 1;
+        let at: String = found.get(1).unwrap_or_default();
+        if at.as_str() >= UNSET_BEFORE {
+            proven = seen;
         }
-        let at: String = found.get(1)?;
-        let is_set = at.as_str() >= UNSET_BEFORE;
-        old.push(ChainMark { seq: found.get(0)?, at: at.parse().ok(), hash: found.get(2)? });
-        if is_set {
-            proven = old.len();
+        if old.len() < most {
+            // A cell that is no text was changed; `report_faults` names the line.
+            let hash = found.get(2).unwrap_or_default();
+            old.push(ChainMark { seq: found.get(0)?, at: at.parse().ok(), hash });
         }
     }
     old.truncate(proven);
@@ -86,7 +86,7 @@ fn old_lines(
 }
 
 /// What is wrong with lines that go: after this nobody can find it.
-fn tell_faults(tx: &Transaction<'_>, last: i64, lines: usize) -> Result<(), StoreError> {
+fn report_faults(tx: &Transaction<'_>, last: i64, lines: usize) -> Result<(), StoreError> {
     let piece = verify::along(tx, None, lines)?;
     for fault in piece.faults.iter().filter(|fault| fault.seq <= last) {
         tracing::warn!(%fault, "Audit line is pruned that was not as written");

@@ -2,22 +2,12 @@
 //!
 //! No tree of the file is trusted. Each page, the newest image of each first, is read by itself as
 //! the root of a table that has as many columns as the widest of ours: SQLite decodes the rows, and
-//! their seals tell whose they are. A copy is read, never the file:
-//!
-//! ```text
-//! page 1          of a file with the tables `leaf` (rows with a number) and `knot` (rows without)
-//! page 2 to N     as they are in the file, or in its -wal where that has an image that is intact
-//! page N + 1      the root of `leaf`: a copy of each leaf in turn
-//! page N + 2      the root of `knot`, likewise
-//! ```
+//! their seals tell whose they are. A copy is read, never the file (`image.rs`).
 //!
 //! An entry that has an outcome is not carried over even where an old page shows it; a stay only
 //! where what it stands for is known, so that a card whose entry is lost makes a new one.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rusqlite::types::{Value, ValueRef};
@@ -26,6 +16,7 @@ use rusqlite::{Connection, OpenFlags, Row, Transaction, params_from_iter};
 use super::chain::{self, End};
 use super::error::{OpenError, StoreError};
 use super::file::PAGE;
+use super::image::Image;
 use super::log::Log;
 use super::{disk, mend, row};
 use crate::domain::{AuditKind, ChainMark, EntryId, Stay};
@@ -34,20 +25,17 @@ use crate::domain::{AuditKind, ChainMark, EntryId, Stay};
 const UNKNOWN: i64 = 1000;
 /// How far the last number that the file tells may be from the last known one.
 const PLAUSIBLE: i64 = 1_000_000;
-/// How many rows without a number are read below one page: there is one for each reader.
-const KNOTS: i64 = 1000;
+/// How many rows of one page are passed over that SQLite cannot read: a page has no more (SQLite,
+/// "Database File Format", 1.6: six bytes a row at least).
+const UNREADABLE: usize = PAGE / 6;
 
 /// Where a line's `chain` stands behind the columns of [`row::AUDIT`]; no other table is as wide.
 const AUDIT_CHAIN: usize = 7;
 /// Where the cell stands that is null in each of our rows with a number, the number's own.
 const OWN_NUMBER: usize = 8;
 
-const TABLES: &str = "CREATE TABLE leaf (c0, c1, c2, c3, c4, c5, c6, c7); \
-     CREATE TABLE knot (c0 PRIMARY KEY, c1, c2, c3, c4) WITHOUT ROWID; \
-     PRAGMA writable_schema = ON";
-const LEAVES: &str = "SELECT rowid, c1, c2, c3, c4, c5, c6, c7, c0 FROM leaf ORDER BY rowid";
-const LEAVES_BACK: &str =
-    "SELECT rowid, c1, c2, c3, c4, c5, c6, c7, c0 FROM leaf ORDER BY rowid DESC";
+const LEAVES: &str = "SELECT rowid, c1, c2, c3, c4, c5, c6, c7, c0 FROM leaf LIMIT -1 OFFSET ?";
+const KNOTS: &str = "SELECT c0, c1, c2, c3, c4 FROM knot LIMIT 1000 OFFSET ?";
 
 /// What was carried over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,81 +84,6 @@ pub(super) fn carry(path: &Path, tx: &Transaction<'_>) -> Result<Found, OpenErro
     Ok(found)
 }
 
-/// The copy that is read.
-struct Image {
-    file: File,
-    /// How many pages there are of the outbox.
-    pages: u32,
-}
-
-impl Image {
-    fn make(path: &Path, copy: &Path, log: &Log) -> Result<Self, OpenError> {
-        let inaccessible = |source| OpenError::Inaccessible { path: copy.to_owned(), source };
-        let (file, pages) = copy_pages(path, copy, log).map_err(inaccessible)?;
-        let mut first = first_page(pages)?;
-        // No page, so that SQLite asks the file's size.
-        first.get_mut(28..32).unwrap_or_default().fill(0);
-        file.write_all_at(&first, 0).map_err(inaccessible)?;
-        let image = Self { file, pages };
-        image.show(&[0; PAGE]).map_err(inaccessible)?;
-        Ok(image)
-    }
-
-    fn read(&self, number: u32, page: &mut [u8; PAGE]) -> io::Result<()> {
-        self.file.read_exact_at(page, offset(number))
-    }
-
-    /// Puts a page in the place of both roots.
-    fn show(&self, page: &[u8; PAGE]) -> io::Result<()> {
-        self.file.write_all_at(page, offset(self.pages + 1))?;
-        self.file.write_all_at(page, offset(self.pages + 2))?;
-        // The change counter: SQLite forgets the pages that it has read.
-        let mut counter = [0; 4];
-        self.file.read_exact_at(&mut counter, 24)?;
-        let counter = u32::from_be_bytes(counter).wrapping_add(1);
-        self.file.write_all_at(&counter.to_be_bytes(), 24)
-    }
-}
-
-const fn offset(number: u32) -> u64 {
-    (number as u64 - 1) * PAGE as u64
-}
-
-/// Copies the file, and the newest intact image of each page from its log; tells how many pages
-/// there are.
-fn copy_pages(path: &Path, copy: &Path, log: &Log) -> io::Result<(File, u32)> {
-    let mut to = disk::create(copy)?;
-    if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
-        io::copy(&mut disk::open(path)?, &mut to)?;
-    }
-    let count = |bytes: u64| u32::try_from(bytes.div_ceil(PAGE as u64)).unwrap_or(u32::MAX - 2);
-    let (mut page, most) = ([0; PAGE], log.frames().count());
-    let mut pages = count(to.metadata()?.len()).max(1);
-    // A number that no page of this file can have is damage.
-    let most = pages.saturating_add(u32::try_from(most).unwrap_or(u32::MAX)).min(u32::MAX - 2);
-    for (number, frame) in log.frames() {
-        if frame.intact && (1..=most).contains(&frame.page) {
-            log.image(number, &mut page)?;
-            to.write_all_at(&page, offset(frame.page))?;
-            pages = pages.max(frame.page);
-        }
-    }
-    to.set_len(u64::from(pages + 2) * PAGE as u64)?;
-    Ok((to, pages))
-}
-
-/// The first page of a file whose tables have their roots behind this many pages.
-fn first_page(pages: u32) -> Result<Vec<u8>, OpenError> {
-    let mut empty = Connection::open_in_memory()?;
-    empty.execute_batch(TABLES)?;
-    for (table, root) in [("leaf", pages + 1), ("knot", pages + 2)] {
-        let sql = "UPDATE sqlite_schema SET rootpage = ? WHERE name = ?";
-        empty.execute(sql, (root, table))?;
-    }
-    let bytes = empty.serialize("main")?;
-    Ok(bytes.get(..PAGE).unwrap_or_default().to_vec())
-}
-
 struct Salvage<'a> {
     tx: &'a Transaction<'a>,
     found: Found,
@@ -193,20 +106,10 @@ impl<'a> Salvage<'a> {
     /// Takes what the page at the roots has, by its kind (SQLite, "Database File Format", 1.6).
     fn take(&mut self, from: &Connection, kind: u8) -> Result<(), StoreError> {
         match kind {
-            0x0d => {
-                let whole = rows(from, LEAVES, |row| self.numbered(row))?;
-                // From the back, up to the same place.
-                if !whole {
-                    rows(from, LEAVES_BACK, |row| self.numbered(row))?;
-                }
-            }
-            0x02 | 0x0a => {
-                let sql = format!("SELECT c0, c1, c2, c3, c4 FROM knot LIMIT {KNOTS}");
-                rows(from, &sql, |row| self.unnumbered(row))?;
-            }
-            _ => {}
+            0x0d => rows(from, LEAVES, |row| self.numbered(row)),
+            0x02 | 0x0a => rows(from, KNOTS, |row| self.unnumbered(row)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// An entry, a line, or what SQLite notes of the numbers it gave.
@@ -302,34 +205,43 @@ impl<'a> Salvage<'a> {
     }
 }
 
-/// Takes rows until there are no more or reading breaks off; tells whether it did not.
+/// Takes every row that can be read: one that cannot is passed over.
 fn rows(
     from: &Connection,
     sql: &str,
     mut take: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
     let mut statement = from.prepare_cached(sql)?;
-    let Ok(mut rows) = statement.query([]) else { return Ok(false) };
-    loop {
-        match rows.next() {
-            Ok(Some(row)) => take(row)?,
-            Ok(None) => return Ok(true),
-            Err(_) => return Ok(false),
+    let mut place = 0_i64;
+    for _ in 0..=UNREADABLE {
+        // Rows before the offset are not decoded.
+        let mut rows = statement.query([place])?;
+        loop {
+            match rows.next() {
+                Ok(Some(row)) => take(row)?,
+                Ok(None) => return Ok(()),
+                Err(_) => break,
+            }
+            place += 1;
         }
+        place += 1;
     }
+    Ok(())
 }
 
 /// The row's first cells, as many as there are columns.
 fn cells(row: &Row<'_>, columns: &str) -> Result<Vec<Value>, StoreError> {
-    let count = columns.split(',').count();
-    let mut cells: Vec<Value> = (0..count).map(|i| row.get(i)).collect::<Result<_, _>>()?;
-    // The one cell that no seal covers. Version 1 had none, and it is made below; whatever else it
-    // is, it is told as a line that was changed.
-    if let Some(chain) = cells.get_mut(AUDIT_CHAIN).filter(|cell| !matches!(cell, Value::Text(_))) {
-        let text = if *chain == Value::Null { "" } else { "?" };
-        *chain = Value::Text(text.to_owned());
-    }
-    Ok(cells)
+    let cell = |column| {
+        if column != AUDIT_CHAIN {
+            return row.get(column);
+        }
+        // The one cell that no seal covers. Version 1 had none, and it is made below; whatever else it
+        // is, it is reported as a line that was changed.
+        let chain = row.get_ref(column)?;
+        let unreadable = if chain == ValueRef::Null { "" } else { "?" };
+        Ok(Value::Text(chain.as_str().unwrap_or(unreadable).to_owned()))
+    };
+    Ok((0..columns.split(',').count()).map(cell).collect::<Result<_, _>>()?)
 }
 
 /// Writes a row, unless one with its key was written before. Tells how many were written.

@@ -56,14 +56,14 @@ impl Store {
         if !mend::go_on(&path)? && disk::survey(&path)? != Place::File {
             match mend::gone(&path, &lock)? {
                 None => {
-                    lock.sign(false);
+                    lock.sign_new();
                     mend::make(&path, options.now)?;
                 }
                 Some(_) if on_damage == OnDamage::Leave => return Err(OpenError::Missing { path }),
                 Some(cause) => mended = Some(mend::set_aside(&path, &options, budget, cause)?),
             }
         }
-        lock.sign(true);
+        lock.sign_found();
         let (conn, mut restored) = match connect(&path, budget) {
             Err(OpenError::Lost(cause)) if on_damage == OnDamage::Mend => {
                 let cause = cause.to_string();
@@ -72,6 +72,7 @@ impl Store {
             }
             opened => opened?,
         };
+        lock.sign_opened();
         restored.mended = mended;
         let made = file::identity(&path)?;
         let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;

@@ -149,6 +149,17 @@ fn not_identified(second: i64) -> AuditLine {
     AuditLine::not_identified("desk-3", (&"Reader".into(), "Desk"), None, at(second), &why)
 }
 
+/// Prunes in as many runs as it takes, and counts the lines.
+async fn prune_all(outbox: &Outbox, keep: Duration, now: Timestamp) -> usize {
+    let mut pruned = 0;
+    loop {
+        match outbox.prune(keep, now).await.unwrap() {
+            0 => return pruned,
+            lines => pruned += lines,
+        }
+    }
+}
+
 fn id(number: i64) -> EntryId {
     EntryId::new(number)
 }

@@ -262,3 +262,87 @@ async fn looking_at_a_log_that_is_damaged_never_says_that_it_is_whole() {
     // And looking has not made it look whole.
     assert!(place.restored().mended.is_some());
 }
+
+/// As where the outbox was opened last in this boot.
+fn opened_in_this_boot(place: &Place) {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    fs::write(disk::beside(&place.path(), ".lock"), format!("4711\n{boot}")).unwrap();
+}
+
+#[tokio::test]
+async fn the_log_of_another_file_is_damage_and_nothing_of_it_is_read() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    outbox.close();
+    let (outbox, whole) = place.open();
+    outbox.append(append(2)).await.unwrap();
+    let own = Files::of(&place);
+    outbox.close();
+    let [_, (another, _)] = killed().await;
+    let program = Place::new();
+    let conn = program.sqlite();
+    let sql = "PRAGMA journal_mode = WAL; CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)";
+    conn.execute_batch(sql).unwrap();
+    for log in [another.log, Files::of(&program).log] {
+        let place = Files { log, ..own.clone() }.place();
+        opened_in_this_boot(&place);
+        assert!(matches!(open_read_only(&place.path()), Err(OpenError::Lost(_))));
+        let restored = place.restored();
+        let mended = restored.mended.unwrap();
+        assert!(mended.to_string().contains("that of another file"), "{mended}");
+        assert_eq!(restored.entries, whole.entries);
+    }
+    drop(conn);
+    // What a kill leaves is not taken for another's.
+    let place = own.place();
+    opened_in_this_boot(&place);
+    let restored = place.restored();
+    assert_eq!((restored.entries.len(), restored.mended), (2, None));
+}
+
+#[tokio::test]
+async fn a_kill_between_the_two_steps_that_empty_the_log_is_no_damage() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    let full = Files::of(&place);
+    let tidied = outbox.worker.submit(|store| {
+        store.tidy();
+        Ok(())
+    });
+    answer(tidied).await.unwrap();
+    let empty = Files::of(&place);
+    outbox.close();
+    assert!(empty.log.is_empty());
+    let killed = Files { log: full.log, ..empty }.place();
+    opened_in_this_boot(&killed);
+    assert_eq!(killed.restored().mended, None);
+}
+
+#[tokio::test]
+async fn no_start_after_a_kill_takes_its_own_log_for_anothers() {
+    let place = Place::new();
+    for number in 1..=30 {
+        let (outbox, restored) = place.open();
+        assert_eq!((restored.mended, restored.entries.len()), (None, usize::from(number) - 1));
+        outbox.append(append(number)).await.unwrap();
+        if number % 2 == 0 {
+            drop(outbox.worker.submit(|store| {
+                store.tidy();
+                Ok(())
+            }));
+        }
+        if number % 3 == 0 {
+            outbox.save(id(number.into()), Stage::Sent(decision(number))).await.unwrap();
+        }
+        let killed = Files::of(&place);
+        outbox.close();
+        let lock = fs::read_to_string(disk::beside(&place.path(), ".lock")).unwrap();
+        assert_eq!(lock.lines().count(), 2, "a pid and a boot: {lock}");
+        for (suffix, bytes) in [("", &killed.database), ("-wal", &killed.log)] {
+            fs::write(disk::beside(&place.path(), suffix), bytes).unwrap();
+        }
+        fs::write(disk::beside(&place.path(), "-shm"), killed.index.unwrap()).unwrap();
+    }
+}

@@ -80,3 +80,26 @@ fn a_path_that_would_mean_something_in_a_uri_is_read() {
     open(Options { path: path.clone(), ..place.options() }).unwrap().0.close();
     assert_eq!(open_read_only(&path).unwrap().entries().unwrap().entries, []);
 }
+
+#[tokio::test]
+async fn what_another_program_does_to_a_stopped_outbox_is_no_damage() {
+    for sql in [
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA journal_mode = TRUNCATE; VACUUM",
+        "VACUUM",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "ANALYZE; REINDEX",
+        "BEGIN IMMEDIATE; ROLLBACK",
+    ] {
+        let place = Place::new();
+        let (outbox, _) = place.open();
+        for number in 1..=6 {
+            outbox.append(append(number)).await.unwrap();
+        }
+        outbox.settle(id(3), end(Outcome::Updated)).await.unwrap();
+        outbox.close();
+        let whole = place.restored();
+        place.sqlite().execute_batch(sql).unwrap();
+        assert_eq!(place.restored(), whole, "{sql}");
+    }
+}

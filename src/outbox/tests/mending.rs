@@ -87,6 +87,72 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
     assert_eq!(fs::read(mended.aside.unwrap()).unwrap(), bytes, "the damaged file is as it was");
 }
 
+/// Where the rows of the page begin, in the order of their numbers.
+fn row_places(page: &[u8]) -> Vec<usize> {
+    let number = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
+    (0..number(3)).map(|row| number(8 + 2 * row)).collect()
+}
+
+#[tokio::test]
+async fn rows_between_those_that_cannot_be_read_are_carried_over() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    for number in 1..=12 {
+        outbox.append(append(number)).await.unwrap();
+    }
+    outbox.close();
+    let whole = place.restored();
+    let mut bytes = fs::read(place.path()).unwrap();
+    let leaf = |page: &&mut [u8]| page[0] == 0x0d && row_places(page).len() >= 3;
+    let mut lost = 0;
+    for page in bytes.chunks_mut(file::PAGE).skip(1).filter(leaf) {
+        // Every second row is longer than its page, and goes on in a page that is not there.
+        for start in row_places(page).into_iter().step_by(2) {
+            page[start] = 0xff;
+            lost += 1;
+        }
+    }
+    bytes[24..32].fill(0xff);
+    fs::write(place.path(), &bytes).unwrap();
+    let restored = place.restored();
+    assert!(restored.mended.is_some() && lost >= 4);
+    assert_eq!(restored.entries.len(), whole.entries.len() - lost, "{lost} cannot be read");
+}
+
+#[tokio::test]
+async fn a_line_whose_chain_is_no_text_any_more_keeps_no_file_from_being_mended() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    for second in 1..=3 {
+        outbox.note(not_identified(second)).await.unwrap();
+    }
+    outbox.close();
+    let chain = place
+        .sqlite()
+        .query_row("SELECT chain FROM audit WHERE seq = 2", [], |row| row.get::<_, String>(0));
+    let chain = chain.unwrap();
+    let mut bytes = fs::read(place.path()).unwrap();
+    let found = bytes.windows(64).position(|part| part == chain.as_bytes()).unwrap();
+    for damage in [0x80, 0xff] {
+        bytes[found + 5] = damage;
+        let place = in_memory();
+        fs::write(place.path(), &bytes).unwrap();
+        let (outbox, restored) = place.open();
+        assert_eq!(restored.mended, None, "a single line is no reason");
+        let mark = outbox.mark(2).await.unwrap().unwrap();
+        assert_ne!(mark.hash, chain);
+        prune_all(&outbox, Duration::ZERO, at(3)).await;
+        outbox.close();
+
+        let place = in_memory();
+        let torn = [&vec![0; file::PAGE][..], &bytes[file::PAGE..]].concat();
+        fs::write(place.path(), torn).unwrap();
+        let restored = place.restored();
+        assert_eq!(restored.mended.unwrap().lines, 3);
+        assert_eq!(restored.latest.len(), 4);
+    }
+}
+
 #[tokio::test]
 async fn a_tree_whose_root_is_gone_loses_no_leaf() {
     let place = Place::new();

@@ -37,7 +37,7 @@ async fn full_notes_budget_is_said_once_and_counted_until_lines_are_pruned() {
     assert_eq!(kinds(&outbox).await.len(), 5, "nothing more is written");
 
     // The two oldest go: one line tells of the three, and the note itself is the last that fits.
-    assert_eq!(outbox.prune(Duration::from_millis(1500), at(4)).await.unwrap(), 2);
+    assert_eq!(prune_all(&outbox, Duration::from_millis(1500), at(4)).await, 2);
     outbox.note(not_identified(13)).await.unwrap();
     assert_eq!(
         kinds(&outbox).await,

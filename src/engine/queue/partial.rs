@@ -53,7 +53,9 @@ impl Engine {
             }
             waits
         });
-        released.into_iter().for_each(|id| self.queue.note(id));
+        for id in released {
+            self.queue.note(id);
+        }
     }
 }
 

@@ -33,14 +33,23 @@ pub(super) struct FileManners {
     by_identifier_only: bool,
     /// SELECT with P2 = 0C, that is without an answer, is refused (6A86).
     always_answers: bool,
-    /// The only SELECT is that of a path that begins with the master file, without
-    /// an answer (P1 = 08, P2 = 0C), as with the Belgian identity card; any other is
-    /// refused (6B00).
-    silent_paths_only: bool,
-    /// Every SELECT is refused (6982), as with a Feitian ePass2003.
-    protected: bool,
+    /// Which SELECT there is.
+    selects: Selects,
     /// What READ BINARY beyond the end says.
     end: End,
+}
+
+/// Which SELECT a card knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Selects {
+    #[default]
+    Any,
+    /// That of a path that begins with the master file, without an answer (P1 = 08,
+    /// P2 = 0C), as with the Belgian identity card; any other is refused (6B00).
+    SilentPaths,
+    /// None is allowed (6982), as with a Feitian ePass2003.
+    None,
 }
 
 /// What READ BINARY says that asks for more than is left.
@@ -119,11 +128,10 @@ impl Files {
     fn select(&mut self, command: &Command<'_>) -> Answer {
         let is_silent_path =
             command.p1 == 0x08 && command.p2 == 0x0C && command.data.starts_with(&[0x3F, 0x00]);
-        if self.manners.silent_paths_only && !is_silent_path {
-            return Answer::status(WRONG_OFFSET);
-        }
-        if self.manners.protected {
-            return Answer::status(0x6982);
+        match self.manners.selects {
+            Selects::SilentPaths if !is_silent_path => return Answer::status(WRONG_OFFSET),
+            Selects::None => return Answer::status(0x6982),
+            Selects::Any | Selects::SilentPaths => {}
         }
         let refused = (self.manners.by_identifier_only && command.p1 != 0x00)
             || (self.manners.always_answers && command.p2 & 0x0C == 0x0C);

@@ -1,7 +1,15 @@
 //! Who a card is: every virtual card, asked without a reader, and cards that are made of generated
 //! data. What CM may have under their ids, and which of them may act on it.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test says where it fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test says where it fails"
+)]
+
+mod generated;
+mod together;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +21,6 @@ use cardbridge::domain::{
 };
 use cardbridge::rules::{AtrMismatch, Facts, Pick, Rule, RuleSet, Verdict, decide};
 use cardbridge_harness::cards::{Card, load};
-use proptest::prelude::*;
 
 /// A card in no reader.
 struct Unread {
@@ -111,8 +118,7 @@ fn no_card_gets_more_commands_than_its_family_needs() {
         writeln!(table, "{sent:4}  {name}").unwrap();
         let most = match family {
             Ok(Family::Gids) => 16,
-            Ok(Family::Idprime) => 18,
-            Ok(Family::Piv) => 18,
+            Ok(Family::Idprime | Family::Piv) => 18,
             Ok(Family::Openpgp) => 20,
             Ok(Family::Pkcs15) => 40,
             Err(_) => 128,
@@ -209,148 +215,11 @@ fn no_two_virtual_cards_act_on_one_record_unless_a_unique_id_is_equal() {
     for (n, (file, one)) in cards.iter().enumerate() {
         for (other_file, other) in cards.iter().skip(n + 1) {
             // Files that are the same card in another manner.
-            if one.serial == other.serial {
+            if one.family == other.family && one.serial == other.serial {
                 continue;
             }
             let what = format!("{} and {}", file.display(), other_file.display());
             assert_not_both(((&atr, one), (&atr, other)), false, &what);
-        }
-    }
-}
-
-/// The data by which a generated card is told from others.
-#[derive(Debug, Clone, PartialEq)]
-enum Data {
-    Gids([u8; 16]),
-    /// FASC-N and GUID.
-    Piv([u8; 25], [u8; 16]),
-    /// Manufacturer and serial number.
-    Openpgp([u8; 2], [u8; 4]),
-    Pkcs15(Vec<u8>),
-}
-
-impl Data {
-    fn file(&self, atr: &str) -> String {
-        let application = match self {
-            Self::Gids(id) => format!("[gids]\ncardid = \"{}\"", hex::encode(id)),
-            Self::Piv(fascn, guid) => {
-                let (fascn, guid) = (hex::encode(fascn), hex::encode(guid));
-                format!("[piv]\nfascn = \"{fascn}\"\nguid = \"{guid}\"")
-            }
-            Self::Openpgp(manufacturer, serial) => {
-                let (manufacturer, serial) = (hex::encode(manufacturer), hex::encode(serial));
-                format!(
-                    "[openpgp]\nversion = \"0304\"\nmanufacturer = \"{manufacturer}\"\nserial = \"{serial}\""
-                )
-            }
-            Self::Pkcs15(serial) => format!(
-                "default_selected = \"pkcs15\"\n[pkcs15]\nserial = \"{}\"\nlabel = \"C\"",
-                hex::encode(serial)
-            ),
-        };
-        format!("atr = \"{atr}\"\n{application}\n")
-    }
-
-    /// Whether both cards have the serial number of one card: that is what its issuer promises. What
-    /// follows the credential in a FASC-N says whose it is, and not which.
-    fn is_same_serial(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Piv(fascn, _), Self::Piv(other, _)) => fascn[..16] == other[..16],
-            _ => self == other,
-        }
-    }
-}
-
-/// Bytes of few values, so that cards come near each other.
-fn few<const N: usize>() -> impl Strategy<Value = [u8; N]> {
-    let byte = prop::sample::select(vec![0x00, 0xFF, 0x12, 0x20, 0x30, 0x5A]);
-    prop::collection::vec(byte, N).prop_map(|bytes| bytes.try_into().unwrap())
-}
-
-fn fascn() -> impl Strategy<Value = [u8; 25]> {
-    let constants = [
-        "d4e739da739ced39ce739d836858210842108421c84210c3eb",
-        "d4e739da739ced39ce739d836858210842108421384210c3f5",
-        "d04210d821086c1084210d836858210842108421c84210c3eb",
-        "d0439458210c2c19a0846d83685a1082108ce73984108ca3fc",
-    ];
-    let constant = prop::sample::select(constants.to_vec())
-        .prop_map(|text| <[u8; 25]>::try_from(hex::decode(text).unwrap()).unwrap());
-    (constant, few::<25>(), 0_usize..26).prop_map(|(mut fascn, other, keep)| {
-        fascn[keep..].copy_from_slice(&other[keep..]);
-        fascn
-    })
-}
-
-fn data() -> impl Strategy<Value = Data> {
-    let manufacturer = prop::sample::select(vec![
-        [0, 0],
-        [0, 6],
-        [0xFF, 0xFF],
-        [0xFF, 0xFE],
-        [0xFF, 0],
-        [0x12, 0x34],
-    ]);
-    let drawn = Just(*b"\xa0\x4f\x53\x43\x73\x10\x01\xf9\xaa\x6e\x34\x53\x7b\xee\x6f\xc1");
-    prop_oneof![
-        few().prop_map(Data::Gids),
-        (fascn(), prop_oneof![few(), drawn]).prop_map(|(fascn, guid)| Data::Piv(fascn, guid)),
-        (manufacturer, few())
-            .prop_map(|(manufacturer, serial)| Data::Openpgp(manufacturer, serial)),
-        (few::<32>(), 1_usize..=32)
-            .prop_map(|(bytes, length)| Data::Pkcs15(bytes[..length].to_vec())),
-        // Serial numbers that begin alike, or repeat the same bytes.
-        (few::<8>(), 8_usize..=24).prop_map(|(part, length)| Data::Pkcs15(
-            part.iter().copied().cycle().take(length).collect()
-        )),
-    ]
-}
-
-/// Another card, mostly one that is like the first.
-fn pair() -> impl Strategy<Value = (Data, Data)> {
-    let near = (data(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(one, at, byte)| {
-        let mut other = one.clone();
-        match &mut other {
-            Data::Gids(id) => id[at.index(16)] = byte,
-            Data::Piv(fascn, guid) => match at.index(41) {
-                place @ 0..25 => fascn[place] = byte,
-                place => guid[place - 25] = byte,
-            },
-            Data::Openpgp(manufacturer, serial) => match at.index(6) {
-                place @ 0..2 => manufacturer[place] = byte,
-                place => serial[place - 2] = byte,
-            },
-            Data::Pkcs15(serial) => {
-                let place = at.index(serial.len());
-                serial[place] = byte;
-            }
-        }
-        (one, other)
-    });
-    prop_oneof![(data(), data()), near]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_two_cards_act_on_one_record_unless_a_unique_id_is_equal((one, other) in pair()) {
-        let folder = tempfile::tempdir().unwrap();
-        let identity = |name: &str, data: &Data| {
-            let file = folder.path().join(name);
-            std::fs::write(&file, data.file("3b800181")).unwrap();
-            ask(&file, None)
-        };
-        let (atr, first, _) = identity("one.toml", &one);
-        let (_, second, _) = identity("other.toml", &other);
-        if let (Ok(first), Ok(second), false) = (first, second, one == other) {
-            let same_serial = one.is_same_serial(&other);
-            let what = format!("{one:?} and {other:?}");
-            assert_not_both(((&atr, &first), (&atr, &second)), same_serial, &what);
-            // Nor does one take the other's place in the queue.
-            if !same_serial && !share_a_unique_id(&first, &second) {
-                prop_assert_ne!(first.key(&atr), second.key(&atr));
-            }
         }
     }
 }

@@ -38,7 +38,7 @@ pub use atr::{
 
 pub use exchange::MAX_COMMANDS;
 
-use crate::domain::{Atr, Families, Family, IdRule, Identity, Inventory, Plan, Strength};
+use crate::domain::{Atr, Family, IdRule, Identity, Inventory, Plan, Strength};
 
 use exchange::{Bounded, go};
 use reading::{Miss, Reading};
@@ -186,9 +186,8 @@ const NOBODYS: &str = "what it holds is the id of no particular card";
 /// The families to ask for, in the order of the site; that of the pinned rule alone, where there is
 /// one. The ATR has no say: what a card is known by depends on its answers alone.
 fn in_order(plan: &Plan) -> Vec<Family> {
-    let (Families::Usual(families) | Families::Pinned(families)) = &plan.families;
     let is_asked = |family: &&Family| plan.id_rule.is_none_or(|rule| rule.family() == **family);
-    families.iter().filter(is_asked).copied().collect()
+    plan.families.iter().filter(is_asked).copied().collect()
 }
 
 /// Asks one family after the other, until one gives an id that proves the card.

@@ -43,7 +43,7 @@ pub use metrics::{Call, CallTally, Calls, Metrics, Probed, Tally};
 pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
 pub use placeholder::is_placeholder;
-pub use probing::{CardRule, Families, Plan, Probing};
+pub use probing::{CardRule, Plan, Probing};
 pub use reader::{
     Departure, Glob, InsertionId, Place, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule,
     ReaderRules,

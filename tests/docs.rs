@@ -48,15 +48,10 @@ fn every_outcome_and_every_reason_is_explained_where_a_person_looks_for_it() {
         Outcome::Discarded,
     ]
     .map(Outcome::as_str);
-    let parked = [
-        Park::Refused,
-        Park::Ambiguous,
-        Park::AtrMismatch,
-        Park::Rejected,
-        Park::WrongAnswer,
-        Park::Expired,
-    ]
-    .map(ParkReason::as_str);
+    let reason = |outcome| {
+        if let Outcome::Parked(reason) = outcome { Some(ParkReason::as_str(reason)) } else { None }
+    };
+    let parked: Vec<_> = Outcome::ALL.into_iter().filter_map(reason).collect();
     let away = [
         Away::Unreachable,
         Away::Timeout,

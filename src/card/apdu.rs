@@ -254,11 +254,19 @@ pub enum StatusWord {
 }
 
 impl StatusWord {
-    /// Whether the card does not know this form of the command (ISO 7816-4 table 6): a wrong length, a
-    /// function, P1 or P2, instruction or class that it does not have. Another form may do.
+    /// Whether the card knows the command and does not allow it (69xx; ISO 7816-4 table 6): without a
+    /// PIN or a key, or in its present state.
     #[must_use]
-    pub const fn is_unknown_form(self) -> bool {
-        matches!(self, Self::Absent(0x6700 | 0x6A81 | 0x6A86 | 0x6A87 | 0x6B00 | 0x6D00 | 0x6E00))
+    pub const fn is_not_allowed(self) -> bool {
+        match self {
+            Self::Protected => true,
+            Self::Absent(code) | Self::Unexpected(code) => code.to_be_bytes()[0] == 0x69,
+            Self::Success
+            | Self::More(_)
+            | Self::WrongLe(_)
+            | Self::Shortened
+            | Self::Terminated(_) => false,
+        }
     }
 }
 
@@ -432,11 +440,11 @@ mod tests {
         {
             assert_eq!(class(code), StatusWord::Absent(code));
         }
-        for code in [0x6A81, 0x6A86, 0x6A87, 0x6B00, 0x6D00, 0x6E00, 0x6700] {
-            assert!(class(code).is_unknown_form(), "{code:04x}");
+        for code in [0x6900, 0x6981, 0x6982, 0x6985, 0x6986, 0x6999] {
+            assert!(class(code).is_not_allowed(), "{code:04x}");
         }
-        for code in [0x9000, 0x6A82, 0x6A88, 0x6982, 0x6985, 0x6283, 0x6F00] {
-            assert!(!class(code).is_unknown_form(), "{code:04x}");
+        for code in [0x9000, 0x6169, 0x6C69, 0x6282, 0x6283, 0x6700, 0x6A82, 0x6B00, 0x6D00] {
+            assert!(!class(code).is_not_allowed(), "{code:04x}");
         }
         assert_eq!(class(0x9001), StatusWord::Unexpected(0x9001));
         assert_eq!(class(0x6F00).to_string(), "6F00");

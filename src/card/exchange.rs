@@ -102,6 +102,14 @@ pub(super) fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec
     Err(NoAnswer::Endless)
 }
 
+/// Selects an application, and brings what it says of itself; some say nothing, with a warning (6282).
+pub(super) fn select(transport: &mut dyn Transmit, command: &Command) -> Result<Vec<u8>, NoAnswer> {
+    match ask(transport, command) {
+        Err(NoAnswer::Refused(StatusWord::Shortened)) => Ok(Vec::new()),
+        answer => answer,
+    }
+}
+
 /// Gives a command whose answer nobody needs: what waits behind 61xx is not fetched.
 pub(super) fn go(transport: &mut dyn Transmit, command: &Command) -> Result<(), NoAnswer> {
     match once(transport, command)?.status() {

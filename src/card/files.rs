@@ -13,67 +13,101 @@ const MF: [u8; 2] = [0x3F, 0x00];
 /// "File not found".
 const NO_FILE: StatusWord = StatusWord::Absent(0x6A82);
 
+/// A form of SELECT by a path from the MF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PathForm {
+    /// Whether the path begins with the MF, as with the Belgian identity card.
+    from_mf: bool,
+    /// Without data in the answer (P2 = 0C).
+    quiet: bool,
+}
+
+impl PathForm {
+    /// What ISO 7816-4 has first, and most cards know.
+    const USUAL: Self = Self { from_mf: false, quiet: false };
+
+    const ALL: [Self; 4] = [
+        Self::USUAL,
+        Self { from_mf: false, quiet: true },
+        Self { from_mf: true, quiet: true },
+        Self { from_mf: true, quiet: false },
+    ];
+
+    fn command(self, path: &[u8]) -> Option<Command> {
+        let mf: &[u8] = if self.from_mf { &MF } else { &[] };
+        let command = Command::select_by(By::PathFromMf, &[mf, path].concat())?;
+        Some(if self.quiet { command.without_answer() } else { command })
+    }
+}
+
+/// What is known of a card's paths.
+enum Paths {
+    /// It may know these forms.
+    Possible(Vec<PathForm>),
+    /// A file was selected by this form.
+    Known(PathForm),
+}
+
 /// The files of the selected application, or of the card.
 pub(super) struct Files<'a> {
     transport: &'a mut dyn Transmit,
-    /// Whether it may know paths from the MF.
-    paths: bool,
+    paths: Paths,
     /// Whether the MF may be selected, and files one after the other from there.
     steps: bool,
-    /// Whether it knows only SELECT without data in the answer (P2 = 0C).
+    /// Whether it knows only SELECT without data in the answer.
     quiet: bool,
-    /// Whether its paths from the MF begin with the MF, as those of the Belgian identity card do.
-    from_mf: bool,
-    /// Whether it keeps what was asked for behind a PIN or a key.
-    protected: bool,
+    /// Whether it does not allow what was asked for: without a PIN, a key, or in its state.
+    closed: bool,
 }
 
 impl<'a> Files<'a> {
     /// Files of a card that nothing is known about.
     pub(super) fn new(transport: &'a mut dyn Transmit) -> Self {
-        Self { transport, paths: true, steps: true, quiet: false, from_mf: false, protected: false }
+        let paths = Paths::Possible(PathForm::ALL.to_vec());
+        Self { transport, paths, steps: true, quiet: false, closed: false }
     }
 
     /// Selects a file by its path from the MF: in one step, or file by file.
     pub(super) fn select(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
         let path = path.strip_prefix(&MF).unwrap_or(path);
-        Ok((self.paths && self.select_by_path(path)?)
-            || (self.steps && self.select_by_steps(path)?))
+        Ok(self.select_by_path(path)? || (self.steps && self.select_by_steps(path)?))
     }
 
     fn select_by_path(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
-        let (Some(in_one_step), Some(with_mf)) = (
-            Command::select_by(By::PathFromMf, path),
-            Command::select_by(By::PathFromMf, &[MF.as_slice(), path].concat()),
-        ) else {
-            return Ok(false);
+        let forms = match &self.paths {
+            Paths::Known(form) => vec![*form],
+            Paths::Possible(forms) => forms.clone(),
         };
-        if self.from_mf {
-            return Ok(self.go_quietly(&with_mf)?.is_none());
-        }
-        let loud = if self.quiet { None } else { Some(self.go_once(&in_one_step)?) };
-        let knows_answers = !loud.flatten().is_some_and(StatusWord::is_unknown_form);
-        let answer = match loud {
-            Some(answer) if knows_answers => answer,
-            Some(_) | None => self.go_quietly(&in_one_step)?,
-        };
-        match answer {
-            None => return Ok(true),
-            Some(_) if !knows_answers => {
-                self.from_mf = self.go_quietly(&with_mf)?.is_none();
-                if self.from_mf {
+        let mut possible = Vec::new();
+        for form in forms {
+            let Some(command) = form.command(path) else { return Ok(false) };
+            match self.go_once(&command)? {
+                None => {
+                    self.paths = Paths::Known(form);
+                    self.quiet |= form.quiet;
                     return Ok(true);
                 }
+                // Whether it does not know the form or has no such file: some cards say the same to both.
+                Some(NO_FILE) => possible.push(form),
+                Some(_) => {}
             }
-            Some(_) => {}
         }
-        // Whether it knows no paths or has no such file: some cards say the same to both.
-        self.paths = answer == Some(NO_FILE);
+        if possible.contains(&PathForm::USUAL) {
+            possible = vec![PathForm::USUAL];
+        }
+        if let Paths::Possible(forms) = &mut self.paths {
+            *forms = possible;
+        }
         Ok(false)
     }
 
     fn select_by_steps(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
-        if self.go(&Command::select_file(By::Identifier, MF))?.is_some() {
+        let mf = Command::select_file(By::Identifier, MF);
+        let mut refusal = self.go(&mf)?;
+        if refusal == Some(NO_FILE) && !self.quiet {
+            refusal = self.go_quietly(&mf)?;
+        }
+        if refusal.is_some() {
             self.steps = false;
             return Ok(false);
         }
@@ -115,17 +149,17 @@ impl<'a> Files<'a> {
         where_given(ask(self.transport, &Command::read_record(number)))
     }
 
-    /// Whether the card refused something that it keeps behind a PIN or a key.
-    pub(super) const fn is_protected(&self) -> bool {
-        self.protected
+    /// Whether the card does not allow something that it was asked for.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closed
     }
 
-    /// Selects; the status word of a refusal. A card that does not know an answer with data is asked
+    /// Selects; the status word of a refusal. A card that may not know an answer with data is asked
     /// for one without.
     fn go(&mut self, command: &Command) -> Result<Option<StatusWord>, Interrupted> {
         if !self.quiet {
             match self.go_once(command)? {
-                Some(status) if status.is_unknown_form() => {}
+                Some(status) if status != NO_FILE => {}
                 answer => return Ok(answer),
             }
         }
@@ -140,7 +174,7 @@ impl<'a> Files<'a> {
 
     fn go_once(&mut self, command: &Command) -> Result<Option<StatusWord>, Interrupted> {
         let answer = refusal(go(self.transport, command))?;
-        self.protected |= answer == Some(StatusWord::Protected);
+        self.closed |= answer.is_some_and(StatusWord::is_not_allowed);
         Ok(answer)
     }
 }

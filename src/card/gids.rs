@@ -6,7 +6,7 @@
 
 use super::Transmit;
 use super::apdu::Command;
-use super::exchange::{NoAnswer, ask};
+use super::exchange::{NoAnswer, ask, select};
 use super::reading::{Miss, Reading, Worth, be, le};
 use super::tlv::{self, Tlv, TlvError};
 use crate::domain::{IdRule, Serial};
@@ -33,7 +33,7 @@ const USUAL_CARDID: Place = Place { file: 0xA012, object: 0xDF20 };
 
 /// Selects the application and reads the card id.
 pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
-    let selected = ask(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
+    let selected = select(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
     if is_gids(&selected) {
         let table = ask(transport, &TABLE.command());
         return read(transport, table);

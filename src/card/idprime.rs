@@ -126,9 +126,9 @@ fn select(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<(), NoAnswer> {
     }
 }
 
-/// Whether an index is there that lists nothing.
+/// Whether an index is there that lists nothing, or of which not even a row could be read.
 fn is_empty(index: &[u8]) -> bool {
-    matches!(index, [] | [0])
+    index.first() == Some(&0) || index.len() <= Row::LENGTH
 }
 
 /// Whether an index is there as far as its count says, or can be no index.

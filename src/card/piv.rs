@@ -5,7 +5,7 @@
 //! minidriver takes, and pins it.
 
 use super::apdu::Command;
-use super::exchange::{ask, go};
+use super::exchange::{self, ask, go};
 use super::opensc;
 use super::reading::{Id, Miss, Reading, Worth, be, le, where_given};
 use super::tlv::{self, Tlv};
@@ -53,7 +53,8 @@ const CARD_IDENTIFIER: u32 = 0xF0;
 
 /// Selects the application and reads who the card is.
 pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
-    let selected = ask(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
+    let selected =
+        exchange::select(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
     if is_piv(&selected) || has_discovery_object(transport)? {
         return read(transport);
     }

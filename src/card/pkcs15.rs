@@ -42,30 +42,39 @@ struct Found {
 pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
     let mut files = Files::new(transport);
     let found = in_file_system(&mut files)?;
-    let is_protected = files.is_protected();
+    let is_closed = files.is_closed();
     let found = match found {
         Some(found) => Some(found),
         None => in_usual_applications(transport)?,
     };
-    let of_driver = |number: Vec<u8>| (Serial::from_drivers_bytes(&number), number);
-    let (told, home) = match found {
-        Some(Found { content, home }) => match serial_number(&content) {
-            Some(number) => (Some((Serial::from_bytes(number), number.to_vec())), home),
-            None => (driver::serial_number(transport)?.map(of_driver), home),
-        },
-        None => {
-            let number = if is_protected { driver::serial_of_protected(transport)? } else { None };
-            let Some(number) = number else {
-                return Err(Miss::OtherFamily("card has no EF.TokenInfo".into()));
-            };
-            (Some(of_driver(number)), None)
-        }
+    let Some((serial, number)) = serial_of(found.as_ref(), is_closed, transport)? else {
+        return Err(match found {
+            Some(_) => Miss::NoId("EF.TokenInfo has no serial number, nor has the card".into()),
+            None => Miss::OtherFamily("card has no EF.TokenInfo".into()),
+        });
     };
-    let Some((serial, number)) = told else {
-        return Err(Miss::NoId("EF.TokenInfo has no serial number, nor has the card".into()));
-    };
+    let home = found.and_then(|found| found.home);
     let ids = [le(IdRule::Pkcs15Opensc, opensc::cardid(&serial.to_string()), worth(&number))];
     Ok(Reading::new(serial, ids, home))
+}
+
+/// The serial number in EF.TokenInfo, or the card's own; as text, and as it is.
+fn serial_of(
+    found: Option<&Found>,
+    is_closed: bool,
+    transport: &mut dyn Transmit,
+) -> Result<Option<(Serial, Vec<u8>)>, Interrupted> {
+    if let Some(number) = found.and_then(|found| serial_number(&found.content)) {
+        return Ok(Some((Serial::from_bytes(number), number.to_vec())));
+    }
+    let number = if found.is_some() {
+        driver::serial_number(transport)?
+    } else if is_closed {
+        driver::serial_of_closed(transport)?
+    } else {
+        None
+    };
+    Ok(number.map(|number| (Serial::from_drivers_bytes(&number), number)))
 }
 
 /// The lengths of a serial number that the minidriver neither cuts nor repeats beyond doubt.
@@ -84,8 +93,8 @@ fn worth(number: &[u8]) -> Worth {
     let before = number.iter().take_while(filling).count();
     let behind = number.iter().rev().take_while(filling).count();
     let significant = number.len().saturating_sub(before + behind);
-    let is_one_byte = number.iter().all(|byte| Some(byte) == number.first());
-    if significant == 0 || is_one_byte {
+    let repeats_a_byte = number.len() > 1 && number.iter().all(|byte| Some(byte) == number.first());
+    if significant == 0 || repeats_a_byte {
         return Worth::Placeholder;
     }
     let is_serial = WHOLE.contains(&number.len())

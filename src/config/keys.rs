@@ -163,7 +163,7 @@ pub static KEYS: &[Key] = &[
     Key::new("cm.numbers.card_status.NAME", NUMBER, Unset, "CM's number of the card status NAME, likewise.").shown("6"),
     Key::new("cm.numbers.request_status.NAME", NUMBER, Unset, "CM's number of the request status NAME, likewise.").shown("18"),
 
-    Key::new("cards.families", LIST, Value(r#"["gids", "idprime", "piv", "openpgp", "pkcs15"]"#), "The card families that are looked for, in this order; one that is left out is switched off. What a card's ATR hints at goes first."),
+    Key::new("cards.families", LIST, Value(r#"["gids", "idprime", "piv", "openpgp", "pkcs15"]"#), "The card families that are looked for, in this order; one that is left out is switched off."),
     Key::new("cards.inventory", SWITCH, Value("true"), "Whether a card is asked for its inventory (ICCSN, CPLC and the like, for people) once it is known who it is; `false` spares it these commands."),
     Key::new("cards.skip_atr", LIST, Value("[]"), "Cards that are seen, but never touched: ATRs in hex, `?` for any one digit.").shown(r#"["3b8f8001804f0ca00000030603????00000000??"]"#),
     Key::new("cards.atr_mismatch", Text, Value(r#""warn""#), "What to do when CM's ATR is not the card's: `warn` and go on, or `refuse` and park."),

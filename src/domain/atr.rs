@@ -165,7 +165,8 @@ impl FromStr for AtrPattern {
         if !text.len().is_multiple_of(2) || !(4..=2 * MAX_LEN).contains(&text.len()) {
             return Err(ParseAtrPatternError::Length(text.len()));
         }
-        Ok(Self(text))
+        // Without a ? it is an ATR, and ends where that does.
+        Ok(Self(text.parse().map_or(text, |atr: Atr| atr.to_string())))
     }
 }
 
@@ -253,6 +254,16 @@ mod tests {
         assert_eq!("3b".repeat(34).parse::<Atr>(), Err(ParseAtrError::Length(34)));
         assert_eq!("3b0".parse::<Atr>(), Err(ParseAtrError::NotHex));
         assert!("3b".repeat(33).parse::<Atr>().is_ok());
+    }
+
+    #[test]
+    fn a_pattern_that_was_copied_from_a_buffer_matches_the_atr_in_it() {
+        for text in WHOLE {
+            let mut buffer = bytes_of(text);
+            buffer.resize(MAX_LEN, 0);
+            let pattern: AtrPattern = hex::encode_upper(buffer).parse().unwrap();
+            assert!(pattern.matches(&text.parse().unwrap()), "{text}");
+        }
     }
 
     #[test]

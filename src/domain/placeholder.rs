@@ -5,15 +5,16 @@
 
 use uuid::Uuid;
 
-/// The shortest count: how many of the 15 differences between neighbours are the same, and not 0.
-const MIN_COUNTED: usize = 12;
+/// The shortest count: how many of the 15 differences between neighbours are the same, and not 0. Version
+/// and variant of a GUID change four of them.
+const MIN_COUNTED: usize = 11;
 
 /// The longest pattern of a placeholder that repeats it, in bytes.
 const MAX_PATTERN: usize = 4;
 
-/// The bits of a GUID that say version and variant (RFC 9562 section 4): all that a template without
+/// The two digits of a GUID with version and variant (RFC 9562 section 4), which also a template without
 /// random bytes sets.
-const VERSION_AND_VARIANT: u128 = 0x0000_0000_0000_F000_C000_0000_0000_0000;
+const VERSION_AND_VARIANT: u128 = 0x0000_0000_0000_F000_F000_0000_0000_0000;
 
 /// What FASC-Ns of no card begin with (see `card::piv`); tools copied them into the GUID.
 const FASCN_TEMPLATES: [[u8; 5]; 2] =
@@ -45,7 +46,6 @@ pub fn is_placeholder(bytes: [u8; 16]) -> bool {
     [bytes, swapped].iter().any(|bytes| {
         let value = u128::from_be_bytes(*bytes);
         PUBLISHED.contains(&value)
-            || value & !VERSION_AND_VARIANT == 0
             || holds_fascn(bytes)
             || counts(bytes)
             || (1..=MAX_PATTERN).any(|length| repeats(bytes, length))
@@ -59,9 +59,14 @@ fn counts(bytes: &[u8; 16]) -> bool {
     steps().any(|step| step != 0 && same(step) >= MIN_COUNTED)
 }
 
-/// Whether the first `length` bytes are repeated to the end.
+/// Whether the first `length` bytes are repeated to the end, but for version and variant.
 fn repeats(bytes: &[u8; 16], length: usize) -> bool {
-    bytes.iter().skip(length).eq(bytes.iter().take(16 - length))
+    let mut repeated = [0; 16];
+    for (to, from) in repeated.iter_mut().zip(bytes.iter().take(length).cycle()) {
+        *to = *from;
+    }
+    let differences = u128::from_be_bytes(*bytes) ^ u128::from_be_bytes(repeated);
+    differences & !VERSION_AND_VARIANT == 0
 }
 
 fn holds_fascn(bytes: &[u8; 16]) -> bool {
@@ -84,6 +89,12 @@ mod tests {
             ("bc88f13f-83ba-4037-8262-46eba1291c6e", false),
             ("00000000-0000-4000-8000-000000000000", true),
             ("ffffffff-ffff-ffff-ffff-ffffffffffff", true),
+            ("ffffffff-ffff-4fff-bfff-ffffffffffff", true),
+            ("11111111-1111-4111-8111-111111111111", true),
+            ("12345678-1234-5678-1234-567812345678", true),
+            ("12345678-1234-1234-1234-123456789abc", true),
+            ("00010203-0405-4607-8809-0a0b0c0d0e0f", true),
+            ("00112233-4455-4677-8899-aabbccddeeff", true),
             ("78787878-7878-7878-7878-787878787878", true),
             ("20202020-2020-2020-2020-202020202020", true),
             ("00010203-0405-0607-0809-0a0b0c0d0e0f", true),

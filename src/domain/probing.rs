@@ -27,21 +27,12 @@ pub struct Probing {
 /// How one card is asked who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The families that it is asked for.
-    pub families: Families,
+    /// The families that it is asked for, in this order.
+    pub families: Vec<Family>,
     /// The one rule whose id counts, where the site has pinned one.
     pub id_rule: Option<IdRule>,
     /// Whether it is asked for its inventory.
     pub inventory: bool,
-}
-
-/// The families that a card is asked for, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Families {
-    /// As the site says for this very card.
-    Pinned(Vec<Family>),
-    /// As the station says for all cards; what the ATR hints at may go first.
-    Usual(Vec<Family>),
 }
 
 impl Default for Probing {
@@ -60,11 +51,10 @@ impl Probing {
     pub fn plan(&self, atr: &Atr) -> Plan {
         let rule = self.cards.iter().find(|card| card.matches.matches(atr));
         let id_rule = rule.and_then(|rule| rule.id_rule);
-        let pinned = rule
+        let families = rule
             .and_then(|rule| rule.families.clone())
-            .or_else(|| id_rule.map(|rule| vec![rule.family()]));
-        let families =
-            pinned.map_or_else(|| Families::Usual(self.families.clone()), Families::Pinned);
+            .or_else(|| id_rule.map(|rule| vec![rule.family()]))
+            .unwrap_or_else(|| self.families.clone());
         Plan { families, id_rule, inventory: self.inventory }
     }
 }
@@ -85,10 +75,9 @@ mod tests {
         ];
         let probing = Probing { families: vec![Family::Gids], cards, inventory: true };
         let plan = |atr: &str| probing.plan(&atr.parse().unwrap());
-        assert_eq!(plan("3b00aa").families, Families::Pinned(vec![Family::Piv]));
+        assert_eq!(plan("3b00aa").families, [Family::Piv]);
         assert_eq!(plan("3b00aa").id_rule, Some(IdRule::PivGuidBe));
-        let both = vec![Family::Openpgp, Family::Piv];
-        assert_eq!(plan("3b01aa").families, Families::Pinned(both));
-        assert_eq!(plan("3b0000aa").families, Families::Usual(vec![Family::Gids]));
+        assert_eq!(plan("3b01aa").families, [Family::Openpgp, Family::Piv]);
+        assert_eq!(plan("3b0000aa").families, [Family::Gids]);
     }
 }

@@ -120,8 +120,12 @@ fn files_of_another_card_under_these_numbers_are_no_card_id() {
 }
 
 #[test]
-fn an_index_that_is_refused_does_not_hide_the_card_id() {
-    for refusal in ["6282", "6b00", "6a82", "6982", "6d00", "6f00"] {
+fn an_index_that_is_refused_or_cut_off_does_not_hide_the_card_id() {
+    let cut_off = "050102001063617264636600000000000000006282";
+    let empty = format!("00{}9000", "00".repeat(40));
+    let refused =
+        ["6282", "6b00", "6a82", "6982", "6985", "6d00", "6e00", "6f00", "6100", "90", ""];
+    for refusal in refused.into_iter().chain(["6c00", "056282", "009000", cut_off, &empty]) {
         let mut card = card("", "0201", &format!("{CARDID}9000"));
         card.index = refusal.to_owned();
         let reading = run(&mut card).unwrap();

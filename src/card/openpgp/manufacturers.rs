@@ -11,6 +11,11 @@ const REGISTERED: [u16; 31] = [
     0x63AF, 0xBA53, 0xBD0E, 0xCA05, 0xF1D0, 0xF517, 0xF5EC,
 ];
 
+/// Whether this is the number of test cards, which all begin to count at 1.
+pub(super) const fn is_for_tests(number: [u8; 2]) -> bool {
+    matches!(number, [0x00, 0x00] | [0xFF, 0xFF])
+}
+
 /// Whether the manufacturer with this number (big-endian) is registered.
 pub(super) fn is_registered(number: [u8; 2]) -> bool {
     REGISTERED.binary_search(&u16::from_be_bytes(number)).is_ok()

@@ -67,9 +67,18 @@ fn only_a_registered_manufacturer_gives_a_serial_number_that_counts() {
     for manufacturer in ["0005", "0006", "f517", "000f"] {
         assert_eq!(strength(manufacturer, "00000001"), (Strength::Serial, false), "{manufacturer}");
     }
-    for manufacturer in ["0000", "ffff", "ff00", "ff7f", "fffe", "afaf", "1234"] {
+    for manufacturer in ["ff00", "ff7f", "fffe", "afaf", "1234"] {
         assert_eq!(strength(manufacturer, "00000001"), (Strength::Shared, false), "{manufacturer}");
         assert_eq!(strength(manufacturer, "87654321"), (Strength::Shared, false), "{manufacturer}");
+    }
+}
+
+#[test]
+fn a_number_of_a_test_card_belongs_to_no_card() {
+    for manufacturer in ["0000", "ffff"] {
+        for serial in ["00000001", "87654321"] {
+            assert_eq!(strength(manufacturer, serial), (Strength::Shared, true), "{manufacturer}");
+        }
     }
 }
 

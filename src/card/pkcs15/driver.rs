@@ -39,8 +39,8 @@ pub(super) fn serial_number(transport: &mut dyn Transmit) -> Result<Option<Vec<u
     })
 }
 
-/// The number that a card gives that protects its files.
-pub(super) fn serial_of_protected(
+/// The number that a card gives that does not allow its files to be selected.
+pub(super) fn serial_of_closed(
     transport: &mut dyn Transmit,
 ) -> Result<Option<Vec<u8>>, Interrupted> {
     let command = Command::get_data_here(EPASS_SERIAL).expecting(EPASS_LENGTH);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use cardbridge::card::{Command, Interrupted, Protocol, Subject, Transmit, identify};
 use cardbridge::config::{KEYS, example};
-use cardbridge::domain::{Atr, Families, Family, Inventory, Plan};
+use cardbridge::domain::{Atr, Family, Inventory, Plan};
 use cardbridge_fuzz::hostile::{ATRS, IN_USE, T0, TORN_OUT, encode};
 use cardbridge_harness::cards::{Card, load};
 
@@ -148,7 +148,7 @@ fn of_card(file: &Path, seeds: &mut Seeds) -> Result<()> {
                 reader.card.power();
                 for in_use in [false, true] {
                     reader.answers.clear();
-                    let plan = Plan { families: Families::Pinned(vec![family]), id_rule: None, inventory: true };
+                    let plan = Plan { families: vec![family], id_rule: None, inventory: true };
                     let subject = Subject { atr: &atr, plan: &plan, in_use };
                     // What comes of it is not the question here.
                     drop(identify(&mut reader, subject, &mut Inventory::default()));

@@ -1,9 +1,7 @@
 //! A family's probe against a card of bad will. `hostile` says what the input is.
 
 use cardbridge::card::{Interrupted, MAX_COMMANDS, ProbeError, Subject, identify};
-use cardbridge::domain::{
-    Candidate, Families, Family, IdRule, Identity, Inventory, Number, Plan, Strength,
-};
+use cardbridge::domain::{Candidate, Family, IdRule, Identity, Inventory, Number, Plan, Strength};
 
 use super::hostile::Hostile;
 
@@ -15,7 +13,7 @@ pub fn check(family: Family, data: &[u8]) {
     let mut card = Hostile::new(data);
     let Some(atr) = card.atr() else { return };
     let in_use = card.is_in_use();
-    let plan = Plan { families: Families::Pinned(vec![family]), id_rule: None, inventory: true };
+    let plan = Plan { families: vec![family], id_rule: None, inventory: true };
     let mut inventory = Inventory::default();
     let result = identify(&mut card, Subject { atr: &atr, plan: &plan, in_use }, &mut inventory);
 

@@ -9,7 +9,7 @@ use pcsc::{Card, Disposition, Error, Protocols, ShareMode};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::debug;
 
-use crate::card::{self, Interrupted, ProbeError, Subject};
+use crate::card::{self, AtrFacts, Interrupted, ProbeError, Subject};
 use crate::domain::{
     Atr, Identity, InsertionId, Inventory, NotIdentified, NotIdentifiedReason, Plan, ReaderName,
 };
@@ -24,7 +24,8 @@ use super::monitor::Published;
 use super::trail::Trail;
 use super::transport::{Limits, Transport};
 use super::trouble::{
-    interruption, is_gone, is_lost, is_mute, is_out_of_step, on_another_connection, on_card,
+    interruption, is_gone, is_lost, is_mute, is_out_of_step, is_without_protocol,
+    on_another_connection, on_card, on_protocols,
 };
 use super::turn::{Stand, Turn};
 use super::wait::{self, Seen};
@@ -44,7 +45,7 @@ const BUSY_PAUSES: [Duration; 4] = [
 const SERVICE_PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1)];
 
-/// How long to wait before a card that did not power up is tried once more.
+/// How long to wait before a card that did not power up, or agree on a protocol, is tried once more.
 const MUTE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long to wait, each time, before the probe starts over. The sum is over the 400 ms within
@@ -303,7 +304,8 @@ impl Probe {
                 Ok(card) => return Ok(card),
                 Err(error) => self.errors.count(error),
             };
-            let pause = if is_mute(error) { mute.take() } else { None };
+            let is_tried_again = is_mute(error) || error == Error::UnresponsiveCard;
+            let pause = if is_tried_again { mute.take() } else { None };
             match pause {
                 Some(pause) if self.pause(halt, pause) => {}
                 _ => return Err(self.not_connected(link, error)),
@@ -325,7 +327,7 @@ impl Probe {
     /// same code; after a refusal the connection still works, but for pcscd up to 2.0.0, which
     /// closes it: there the tries run out.
     fn not_connected(&self, link: &Link, error: Error) -> Setback {
-        let told = refused(error);
+        let told = self.refused(error);
         let broke = is_out_of_step(error) || (is_lost(error) && self.look(link).is_err());
         if broke || is_gone(error) {
             return Setback { next: Next::Reconnect, told };
@@ -336,6 +338,24 @@ impl Probe {
             return Setback { next: Next::StartOver, told };
         }
         told.into()
+    }
+
+    /// Why the card could not be connected to, or not again.
+    fn refused(&self, error: Error) -> NotIdentified {
+        if is_gone(error) {
+            removed()
+        } else if is_mute(error) {
+            let detail = "card does not answer at power-up: turn it round, or clean it";
+            not_identified(NotIdentifiedReason::Mute, detail.to_owned())
+        } else if is_without_protocol(error) {
+            failed(on_protocols(&AtrFacts::of(&self.atr).protocols))
+        } else if error == Error::SharingViolation {
+            let detail = "another program has the card to itself: end it, or let it share the card \
+                          (scdaemon: pcsc-shared)";
+            not_identified(NotIdentifiedReason::Busy, detail.to_owned())
+        } else {
+            failed(on_card(error))
+        }
     }
 
     /// One transaction with the card, in which it says who it is, or that it does not know.
@@ -440,22 +460,6 @@ fn unidentified(error: &ProbeError) -> NotIdentified {
         ProbeError::Interrupted(why) => return interrupted(why),
     };
     not_identified(reason, error.to_string())
-}
-
-/// Why a card could not be connected to, or not again.
-fn refused(error: Error) -> NotIdentified {
-    if is_gone(error) {
-        removed()
-    } else if is_mute(error) {
-        let detail = "card does not answer at power-up: turn it round, or clean it";
-        not_identified(NotIdentifiedReason::Mute, detail.to_owned())
-    } else if error == Error::SharingViolation {
-        let detail = "another program has the card to itself: end it, or let it share the card \
-                      (scdaemon: pcsc-shared)";
-        not_identified(NotIdentifiedReason::Busy, detail.to_owned())
-    } else {
-        failed(on_card(error))
-    }
 }
 
 fn interrupted(why: &Interrupted) -> NotIdentified {

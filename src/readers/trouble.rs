@@ -34,8 +34,9 @@ const LOST: [Error; 6] = [
     OUT_OF_STEP,
 ];
 
-/// Codes of a connect that say that the card does not answer at power-up.
-const MUTE: [Error; 2] = [Error::UnpoweredCard, Error::UnresponsiveCard];
+/// Codes of a connect that say that reader and card agree on no protocol: none was left to try, or the
+/// negotiation failed. The card answered at power-up, or pcscd would say that it has no power.
+const NO_PROTOCOL: [Error; 2] = [Error::ProtoMismatch, Error::UnresponsiveCard];
 
 /// Whether card or reader went away.
 pub(super) fn is_gone(error: Error) -> bool {
@@ -52,9 +53,14 @@ pub(super) fn is_out_of_step(error: Error) -> bool {
     error == OUT_OF_STEP
 }
 
-/// Whether the card does not answer at power-up.
+/// Whether a connect failed because the card does not answer at power-up.
 pub(super) fn is_mute(error: Error) -> bool {
-    MUTE.contains(&error)
+    error == Error::UnpoweredCard
+}
+
+/// Whether a connect failed because reader and card agree on no protocol.
+pub(super) fn is_without_protocol(error: Error) -> bool {
+    NO_PROTOCOL.contains(&error)
 }
 
 /// What an error on a connected card means for its probe.
@@ -129,6 +135,19 @@ pub(super) fn on_another_connection(error: Error) -> String {
     on_service(error)
 }
 
+/// Why reader and card agree on no protocol, by the protocols that the card offers.
+pub(super) fn on_protocols(offered: &[u8]) -> String {
+    if !offered.iter().any(|protocol| matches!(protocol, 0 | 1)) {
+        return on_card(Error::ProtoMismatch);
+    }
+    let names: Vec<_> = offered.iter().map(|protocol| format!("T={protocol}")).collect();
+    format!(
+        "reader and card agree on no protocol: the card answers and offers {}, the reader does not \
+         take that: try another reader, or clean the card",
+        names.join(" and ")
+    )
+}
+
 fn words(better: &[(Error, &str)], error: Error) -> String {
     match better.iter().find(|(code, _)| *code == error) {
         Some((_, words)) => (*words).to_owned(),
@@ -176,6 +195,16 @@ mod tests {
         let words = on_another_connection(Error::NoService);
         assert!(words.contains("too many open files") && !words.contains("not running"), "{words}");
         assert_eq!(on_another_connection(Error::CommError), on_service(Error::CommError));
+    }
+
+    #[test]
+    fn a_card_without_a_protocol_in_common_is_said_to_answer_and_what_it_offers() {
+        for (offered, says) in [([1].as_slice(), "offers T=1,"), (&[0, 1], "offers T=0 and T=1,")] {
+            let words = on_protocols(offered);
+            assert!(words.contains(says) && words.contains("another reader"), "{words}");
+        }
+        assert_eq!(on_protocols(&[14]), on_card(Error::ProtoMismatch));
+        assert!(NO_PROTOCOL.into_iter().all(|error| !is_mute(error)));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use super::*;
 /// A card that only speaks T=0: no T=1 in its ATR.
 const T0_ATR: [u8; 4] = [0x3b, 0x02, 0x14, 0x50];
 
+/// A card that only speaks T=1.
+const T1_ATR: [u8; 4] = [0x3b, 0x80, 0x01, 0x81];
+
 /// Faults from the first command on.
 fn answering(answering: Answering) -> Faults {
     Faults { answering, ..Faults::default() }
@@ -31,6 +34,31 @@ fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
     wait_card(&world, 0, "empty");
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
+    world.finish().unwrap();
+}
+
+/// A card that answered at power-up is not mute, and to turn it round would not help.
+#[test]
+fn a_card_that_the_reader_has_no_protocol_for_is_said_to_answer() {
+    let Some(world) = ifd() else { return };
+    let world = world.start().unwrap();
+    let faults = || Faults { t0_only: true, ..Faults::default() };
+    let card = PlainCard::new(T1_ATR);
+    let _card = world.insert_with(0, card, faults()).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
+    let line = &world.audit().unwrap()[0];
+    let detail = line["detail"].as_str().unwrap();
+    assert_eq!((&line["reason"], &line["atr"]), (&json!("failed"), &json!(hex::encode(T1_ATR))));
+    assert!(detail.contains("T=1") && detail.contains("another reader"), "{detail}");
+    assert!(!detail.contains("turn it round"), "{detail}");
+
+    let name = world.pcscd.reader_names()[0].clone();
+    let read = world.cli(&["read", "--reader", &name]).unwrap().stdout;
+    assert!(read.contains("T=1") && !read.contains("turn it round"), "{read}");
+    // A card of T=0 has nothing to complain of in that reader.
+    let _other = world.insert_with(1, PlainCard::new(T0_ATR), faults()).unwrap();
+    world.wait_for_outcomes(2, LONG).unwrap();
+    assert_eq!(world.audit().unwrap()[1]["reason"], "unknown-family");
     world.finish().unwrap();
 }
 

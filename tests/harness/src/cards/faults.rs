@@ -12,6 +12,8 @@ pub struct Faults {
     /// Delay before the answer to a power-up or a reset. A card in vpcd cannot
     /// have it.
     pub slow_power_up: Duration,
+    /// The reader speaks T=0 only. A reader of vpcd speaks everything.
+    pub t0_only: bool,
     /// The card is torn out in the middle of the nth APDU from now (1 is the
     /// next).
     pub remove_at: Option<u32>,

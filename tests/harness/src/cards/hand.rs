@@ -80,6 +80,11 @@ impl Hand {
         });
     }
 
+    /// Whether the reader speaks T=0 only.
+    pub(crate) fn is_in_t0_reader(&self) -> bool {
+        self.lock().faults.t0_only
+    }
+
     /// The card is being taken out: whatever hangs or is slow ends.
     pub(super) fn eject(&self) {
         self.change(|inner| inner.ejected = true);

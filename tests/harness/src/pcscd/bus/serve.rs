@@ -13,11 +13,15 @@ use crate::cards::Contact;
 
 // Codes of `ifdhandler.h`.
 const SUCCESS: u32 = 0;
+const PROTOCOL_NOT_SUPPORTED: u32 = 607;
 const POWER_FAILED: u32 = 608;
 const COMMUNICATION_ERROR: u32 = 612;
 const PRESENT: u32 = 615;
 const NOT_PRESENT: u32 = 616;
 const NO_SUCH_DEVICE: u32 = 617;
+
+/// T=0 as the driver is asked for it; T=1 is 2.
+const T0: [u8; 4] = 1_u32.to_le_bytes();
 
 /// Longer than any APDU.
 const LONGEST: u32 = 1 << 17;
@@ -107,12 +111,7 @@ fn serve(mut stream: &UnixStream, shared: &Shared, number: usize) -> Result<()> 
             b'U' => power_up(shared, number, false)?,
             b'R' => power_up(shared, number, true)?,
             b'T' => transmit(shared, number, &data)?,
-            b'N' => {
-                if let Some(card) = shared.card(number)? {
-                    card.hand.connect();
-                }
-                (SUCCESS, Vec::new())
-            }
+            b'N' => (negotiate(shared, number, &data)?, Vec::new()),
             _ => (SUCCESS, Vec::new()),
         };
         send(stream, code, &answer)?;
@@ -150,6 +149,13 @@ fn power_up(shared: &Shared, number: usize, reset: bool) -> Result<Answer> {
     let Some(card) = shared.card(number)? else { return Ok((POWER_FAILED, Vec::new())) };
     let atr = touch(&card).answer_to_reset(reset);
     Ok(atr.map_or((POWER_FAILED, Vec::new()), |atr| (SUCCESS, atr)))
+}
+
+fn negotiate(shared: &Shared, number: usize, protocol: &[u8]) -> Result<u32> {
+    let Some(card) = shared.card(number)? else { return Ok(SUCCESS) };
+    card.hand.connect();
+    let is_spoken = protocol.starts_with(&T0) || !card.hand.is_in_t0_reader();
+    Ok(if is_spoken { SUCCESS } else { PROTOCOL_NOT_SUPPORTED })
 }
 
 fn transmit(shared: &Shared, number: usize, command: &[u8]) -> Result<Answer> {

@@ -196,6 +196,7 @@ impl Engine {
         self.abandon_slow_probes(now);
         self.read_busy_again(now);
         self.let_go_due(now);
+        self.enter_still(now);
         self.note_due_counts(now);
         self.advance(now);
     }

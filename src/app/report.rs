@@ -157,6 +157,9 @@ pub(super) fn notice(notice: &Notice, ids: Ids) {
         Notice::Warning { entry, text } => {
             tracing::warn!(%entry, text = ids.in_text(text), "Card is unusual");
         }
+        Notice::Restless { reader } => {
+            tracing::warn!(%reader, "Card comes and goes all the time: it is worked on once it lies still");
+        }
         Notice::StoreTrouble(detail) => tracing::error!(detail, "Outbox takes no entries"),
         Notice::StoreBack => tracing::info!("Outbox takes entries again"),
         Notice::EntryLost { entry, detail } => {

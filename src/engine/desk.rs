@@ -3,6 +3,7 @@
 mod attributes;
 mod busy;
 mod reading;
+mod repeats;
 mod settling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 
 use attributes::{ATTRIBUTES_WITHIN, Attributes};
 use busy::Busy;
+use repeats::{Held, Repeats};
 use settling::Departed;
 
 use super::{Effect, Engine, Now, Presence};
@@ -42,6 +44,9 @@ struct Slot {
     departed: Option<Departed>,
     /// The card that is in it was busy, or one before it.
     busy: Option<Busy>,
+    repeats: Repeats,
+    /// The card that is in it makes its entry later, because it came too often.
+    held: Option<Held>,
 }
 
 #[derive(Debug)]
@@ -122,7 +127,10 @@ impl Desk {
                 Card::Reading { deadline, .. } => Some(deadline),
                 Card::None => slot.settles_at(),
                 Card::Waiting { .. } => slot.attributes.deadline(),
-                Card::NotIdentified { .. } | Card::Identified { .. } => slot.again_at(),
+                Card::NotIdentified { .. } => slot.again_at(),
+                Card::Identified { .. } => {
+                    slot.again_at().into_iter().chain(slot.enters_at()).min()
+                }
                 Card::Mute { .. } => None,
             })
             .min()
@@ -280,6 +288,8 @@ impl Engine {
             card: Card::None,
             departed: None,
             busy: None,
+            repeats: Repeats::default(),
+            held: None,
         };
         self.effects.push_back(Effect::Describe { reader: reader.clone() });
         self.desk.readers.insert(reader, slot);
@@ -376,10 +386,14 @@ impl Engine {
 
     /// What follows from it that a card left.
     fn left(&mut self, reader: &ReaderName, card: Card, how: Departure, now: Now) {
-        let Some(slot) = self.desk.readers.get(reader) else { return };
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         let place = slot.place.clone();
         let told = card.insertion().is_some_and(|card| slot.told_busy(card).is_some());
+        let held = slot.ends_held(&card);
         self.end_stay(reader);
+        if let Some(held) = held {
+            return self.note_restless((reader, &place.label), held, now);
+        }
         match card {
             Card::Waiting { presence, .. } | Card::Reading { presence, .. } if !told => {
                 let why = NotIdentified::new(
@@ -505,6 +519,7 @@ impl Engine {
                     self.renew(insertion, entry, &draft.identity, now);
                 }
             }
+            None if self.hold((&draft.reader, insertion), draft.card(), seen) => {}
             None => self.take_in(insertion, (draft, instance), seen.mono, now),
         }
     }

@@ -133,6 +133,11 @@ pub enum Notice {
         /// In words.
         text: String,
     },
+    /// A card comes and goes all the time, and makes its entry once it lies still.
+    Restless {
+        /// Where.
+        reader: ReaderName,
+    },
     /// The outbox does not take entries.
     StoreTrouble(String),
     /// The outbox takes entries again.

@@ -18,6 +18,7 @@ mod partial;
 mod people;
 mod readers;
 mod removals;
+mod repeats;
 mod settling;
 mod storage;
 mod superseding;

@@ -155,6 +155,7 @@ impl Engine {
                 ..
             }) if is_same_card(&known, identity, presence) => {
                 slot.since = since;
+                slot.moved(now);
                 let presence = presence.clone();
                 let (reader, insertion) = (presence.reader.clone(), presence.insertion);
                 let completed = known.partial && !identity.partial;

@@ -109,8 +109,8 @@ fn a_disk_that_refuses_everything_costs_few_calls() {
 fn cards_beyond_what_memory_keeps_are_told_as_lost() {
     let mut world = World::new();
     world.disk.refuses.insert(Verb::Append);
-    for _ in 0..300 {
-        world.insert("Left", 1);
+    for card in (1..=9).cycle().take(300) {
+        world.insert("Left", card);
         world.run(SECOND);
     }
     let lost = world.told.iter().filter(|told| matches!(told, Notice::Lost(_))).count();

@@ -2,7 +2,7 @@
 
 use super::cm::ATR;
 use super::{Seat, World};
-use crate::domain::{CardView, Departure, PcscdInstance, ReaderName, Trigger};
+use crate::domain::{CardView, Departure, InsertionId, PcscdInstance, ReaderName, Trigger};
 use crate::engine::{Event, Presence};
 
 impl World {
@@ -20,6 +20,11 @@ impl World {
             let how = Departure::Taken;
             self.tell(Event::CardRemoved { reader: reader.into(), insertion, how });
         }
+    }
+
+    /// The stay that is in a reader.
+    pub(in crate::engine) fn insertion_in(&mut self, reader: &str) -> InsertionId {
+        self.seat(reader).insertion.unwrap()
     }
 
     /// Puts a card in while nobody looks.

@@ -1,0 +1,186 @@
+//! Cards that come and go without end: a bad contact, or a card at the edge of a contactless field.
+//!
+//! Each stay would make an entry and audit lines, several times a second, until the outbox is full. So a
+//! card that came too often in one reader is restless: it has to lie still before it makes an entry, longer
+//! each time, and a stay that ends before is counted like a failure. It is restless until it did not come
+//! for a while. What a reader makes at the pace that is left fits into the audit trail
+//! (`docs/decisions/0035-restless-cards.md`).
+
+use std::time::{Duration, Instant};
+
+use super::super::{Engine, Notice, Now};
+use super::{Card, Slot, draft};
+use crate::domain::{
+    Atr, CardKey, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName, Trigger,
+};
+
+/// What is too often: more than so many times at once, or for long at shorter intervals than this.
+const LIMITS: [(u32, Duration); 2] = [(20, Duration::from_secs(3)), (200, Duration::from_secs(30))];
+
+/// How long a restless card is away for it not to be restless any more.
+const RESTED: Duration = Duration::from_secs(30);
+
+/// How long a restless card has to lie still, at first and at most; twice as long after each entry.
+const FIRST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(30);
+
+/// Of how many cards a reader remembers how often they came: some may lie in one field together.
+const MAX_FOLLOWED: usize = 8;
+
+/// How often cards came of late in one reader, the one that came last at the end.
+#[derive(Debug, Default)]
+pub(super) struct Repeats(Vec<Repeat>);
+
+#[derive(Debug)]
+struct Repeat {
+    card: CardKey,
+    /// When it came last.
+    came: Instant,
+    /// For each limit, until when the times that it came are spread at that interval.
+    spread: [Instant; LIMITS.len()],
+    /// How many entries it made since it is restless.
+    restless: Option<u32>,
+}
+
+/// A restless card that has not lain still for long enough.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The stay that it is held in.
+    stay: InsertionId,
+    card: CardKey,
+    seen: Now,
+    pause: Duration,
+    until: Instant,
+}
+
+impl Repeats {
+    /// A card came; how long it is held, and whether that is new.
+    fn came(&mut self, card: &CardKey, now: Instant) -> (Duration, bool) {
+        let known = self.0.iter().position(|repeat| repeat.card == *card);
+        let mut repeat = known.map_or_else(
+            || Repeat { card: card.clone(), came: now, spread: [now; 2], restless: None },
+            |at| self.0.remove(at),
+        );
+        let is_new = repeat.comes(now);
+        let pause = repeat.pause();
+        self.0.push(repeat);
+        if self.0.len() > MAX_FOLLOWED {
+            self.0.remove(0);
+        }
+        (pause, is_new)
+    }
+
+    /// The card makes an entry.
+    fn enters(&mut self, card: &CardKey) {
+        let repeat = self.0.iter_mut().find(|repeat| repeat.card == *card);
+        if let Some(entries) = repeat.and_then(|repeat| repeat.restless.as_mut()) {
+            *entries = entries.saturating_add(1);
+        }
+    }
+}
+
+impl Repeat {
+    /// It comes; whether it is restless from now on.
+    fn comes(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.came) >= RESTED {
+            self.restless = None;
+        }
+        self.came = now;
+        let mut is_too_often = false;
+        for ((times, interval), spread) in LIMITS.into_iter().zip(&mut self.spread) {
+            let most = now + interval * times;
+            let next = (*spread).max(now) + interval;
+            is_too_often |= next > most;
+            *spread = next.min(most);
+        }
+        let is_new = is_too_often && self.restless.is_none();
+        if is_new {
+            self.restless = Some(0);
+        }
+        is_new
+    }
+
+    /// How long it has to lie still.
+    fn pause(&self) -> Duration {
+        let Some(entries) = self.restless else { return Duration::ZERO };
+        2_u32.checked_pow(entries).map_or(MOST, |times| FIRST.saturating_mul(times).min(MOST))
+    }
+}
+
+impl Slot {
+    /// When the card that is in the reader makes its entry, if it is held.
+    pub(super) fn enters_at(&self) -> Option<Instant> {
+        self.held.as_ref().map(|held| held.until)
+    }
+
+    /// A card that is held has moved: it begins to lie still now.
+    pub(super) fn moved(&mut self, now: Now) {
+        if let Some(held) = &mut self.held {
+            held.until = now.mono + held.pause;
+        }
+    }
+
+    /// The stay of a card ends; its ATR, and for how long it had to lie still, where it was held.
+    pub(super) fn ends_held(&mut self, card: &Card) -> Option<(Atr, Duration)> {
+        let Card::Identified { presence, stay, .. } = card else { return None };
+        let held = self.held.take_if(|held| held.stay == *stay)?;
+        Some((presence.atr.clone(), held.pause))
+    }
+}
+
+impl Engine {
+    /// Whether a card that was just identified is held: it came too often.
+    pub(super) fn hold(
+        &mut self,
+        (reader, insertion): (&ReaderName, InsertionId),
+        card: CardKey,
+        seen: Now,
+    ) -> bool {
+        let Some(slot) = self.desk.readers.get_mut(reader) else { return false };
+        let (pause, is_news) = slot.repeats.came(&card, seen.mono);
+        if pause.is_zero() {
+            return false;
+        }
+        let until = seen.mono + pause;
+        slot.held = Some(Held { stay: insertion, card, seen, pause, until });
+        if is_news {
+            self.tell(Notice::Restless { reader: reader.clone() });
+        }
+        true
+    }
+
+    /// Cards that were held and have lain still make their entries.
+    pub(in crate::engine) fn enter_still(&mut self, now: Now) {
+        let is_due = |slot: &Slot| {
+            matches!(slot.card, Card::Identified { .. })
+                && slot.enters_at().is_some_and(|at| at <= now.mono)
+        };
+        for reader in self.desk.readers_where(is_due) {
+            let Some(slot) = self.desk.readers.get_mut(&reader) else { continue };
+            let Card::Identified { presence, identity, stay, .. } = &slot.card else { continue };
+            let (presence, identity, stay) = (presence.clone(), identity.clone(), *stay);
+            let Some(held) = slot.held.take() else { continue };
+            slot.repeats.enters(&held.card);
+            let (place, instance) = (slot.place.clone(), slot.instance.clone());
+            let moment = self.boot_moment(held.seen.mono);
+            let draft = draft(Trigger::Inserted, presence, identity, (place, held.seen, moment));
+            self.take_in(stay, (draft, instance), held.seen.mono, now);
+        }
+    }
+
+    /// A card that was held did not lie still for as long as it had to.
+    pub(super) fn note_restless(
+        &mut self,
+        place: (&ReaderName, &str),
+        (atr, pause): (Atr, Duration),
+        now: Now,
+    ) {
+        let detail = format!(
+            "the card comes and goes all the time, and went before it had lain still for {} s: clean card \
+             and reader",
+            pause.as_secs()
+        );
+        let why = NotIdentified::new(NotIdentifiedReason::Removed, detail);
+        self.note_failure(place, Some(atr), &why, now);
+    }
+}

@@ -19,7 +19,7 @@ use super::instance::Run;
 use super::link::Link;
 use super::mutes::Mutes;
 use super::pulse::Pulse;
-use super::socket::{self, Watch};
+use super::socket::{self, Stamp};
 use super::trouble::{CUT_AT_FIRST, is_lost, is_out_of_step, on_service};
 use super::wait::{Doorbell, Ring, Seen, list, look};
 use super::worker::Worker;
@@ -129,6 +129,7 @@ impl Monitor {
         let mut missteps = 0;
         let mut cuts = 0;
         loop {
+            let socket = Stamp::of(&socket::path());
             let (stop, lasted) = self.connect_and_watch();
             let (error, is_cut) = match stop {
                 Stop::Halted => break,
@@ -150,20 +151,11 @@ impl Monitor {
             if self.tell_down(error, reason).is_err() {
                 break;
             }
-            match self.wait_for_pcscd(pauses.next()) {
+            match socket::wait_for(&socket::path(), socket, &self.halt, pauses.next()) {
                 Woken::Halted => break,
                 Woken::Other => pauses = APPEARED.start(),
                 Woken::Late => {}
             }
-        }
-    }
-
-    /// Waits before the next try, but no longer than until pcscd's socket appears.
-    fn wait_for_pcscd(&self, patience: Duration) -> Woken {
-        match Watch::begin(&socket::path()) {
-            Some(watch) => watch.wait(&self.halt, patience),
-            None if self.halt.wait(patience) => Woken::Halted,
-            None => Woken::Late,
         }
     }
 

@@ -5,9 +5,11 @@
 //! is watched is the directory nearest to the socket that is there (inotify(7)).
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,7 +37,7 @@ const EVENTS_SPACE: usize = 4096;
 
 /// A watch on the nearest directory, for what leads on to the socket.
 #[derive(Debug)]
-pub(super) struct Watch {
+struct Watch {
     events: OwnedFd,
     awaited: OsString,
 }
@@ -46,9 +48,35 @@ pub(super) fn path() -> PathBuf {
     named.map_or_else(|| PathBuf::from(USUAL), PathBuf::from)
 }
 
+/// Which socket file it is, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(Option<(u64, u64, i64, i64)>);
+
+impl Stamp {
+    pub(super) fn of(socket: &Path) -> Self {
+        let made = fs::symlink_metadata(socket).ok();
+        Self(made.map(|file| (file.dev(), file.ino(), file.ctime(), file.ctime_nsec())))
+    }
+}
+
+/// Waits for as long as asked, until `halt` is called, or until the socket appears; at once where it is
+/// another one than it was before the last try.
+pub(super) fn wait_for(socket: &Path, before: Stamp, halt: &Halt, patience: Duration) -> Woken {
+    let watch = Watch::begin(socket);
+    // One that appeared between the last try and the watch is no event any more.
+    if Stamp::of(socket) != before && !halt.is_called() {
+        return Woken::Other;
+    }
+    match watch {
+        Some(watch) => watch.wait(halt, patience),
+        None if halt.wait(patience) => Woken::Halted,
+        None => Woken::Late,
+    }
+}
+
 impl Watch {
     /// Begins to watch; nothing where the kernel has no watch left.
-    pub(super) fn begin(socket: &Path) -> Option<Self> {
+    fn begin(socket: &Path) -> Option<Self> {
         let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         let mut awaited = socket;
         loop {
@@ -66,7 +94,7 @@ impl Watch {
     /// Waits until something appeared that may lead to the socket, for as long as asked; or until
     /// `halt` is called. The watch has done its service once something appeared: the next one may
     /// have to be on another directory.
-    pub(super) fn wait(&self, halt: &Halt, patience: Duration) -> Woken {
+    fn wait(&self, halt: &Halt, patience: Duration) -> Woken {
         let end = Instant::now() + patience;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -100,7 +128,6 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::net::UnixListener;
     use std::thread;
 
@@ -149,6 +176,24 @@ mod tests {
         let watch = Watch::begin(&directory.path().join("pcscd.comm")).unwrap();
         fs::write(directory.path().join("pcscd.pid"), "1").unwrap();
         assert_eq!(watch.wait(&Halt::default(), Duration::from_millis(50)), Woken::Late);
+    }
+
+    #[test]
+    fn a_socket_that_appeared_between_the_last_try_and_the_wait_is_not_waited_for() {
+        let directory = directory();
+        let socket = directory.path().join("pcscd.comm");
+        let halt = Halt::default();
+        let none = Stamp::of(&socket);
+        drop(UnixListener::bind(&socket).unwrap());
+        assert_eq!(wait_for(&socket, none, &halt, LONG), Woken::Other);
+        // A killed pcscd left that one; the next one made it again in the same moment.
+        let stale = Stamp::of(&socket);
+        assert_eq!(wait_for(&socket, stale, &halt, Duration::ZERO), Woken::Late);
+        fs::remove_file(&socket).unwrap();
+        let _socket = UnixListener::bind(&socket).unwrap();
+        assert_eq!(wait_for(&socket, stale, &halt, LONG), Woken::Other);
+        halt.call();
+        assert_eq!(wait_for(&socket, stale, &halt, LONG), Woken::Halted);
     }
 
     #[test]

@@ -347,3 +347,26 @@ fn every_link_between_the_documents_leads_somewhere() {
     }
     assert!(links > 10, "only {links} links were seen");
 }
+
+#[test]
+fn each_decision_has_a_number_of_its_own_and_a_row_in_the_list() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/decisions");
+    let list = fs::read_to_string(folder.join("README.md")).unwrap();
+    let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+    files.retain(|name| name != "README.md");
+    files.sort();
+    for two in files.windows(2) {
+        assert_ne!(two[0][..4], two[1][..4], "{two:?}");
+    }
+    for file in &files {
+        let number = &file[..4];
+        assert!(list.contains(&format!("| [{number}]({file}) |")), "{file} is not in the list");
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        assert!(text.starts_with(&format!("# {number}: ")), "{file}");
+    }
+    // A number that is passed over is said to be.
+    for number in 1..=files.len() {
+        assert!(list.contains(&format!("{number:04}")), "{number:04}");
+    }
+}

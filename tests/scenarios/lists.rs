@@ -1,5 +1,7 @@
 //! Lists of open requests as long as those of a site where nobody completes any.
 
+use std::io::Write as _;
+
 use cardbridge_harness::cards::GidsCard;
 
 use super::*;
@@ -39,7 +41,9 @@ fn very_long_lists_of_requests_take_no_more_memory_than_short_ones() {
     let outcomes = world.wait_for_outcomes(1, 10 * LONG).unwrap();
     assert_eq!(outcomes, ["updated"]);
     let more = memory(&world, "VmHWM").saturating_sub(before);
-    eprintln!("lists: {more} KiB more than {before} KiB, with {many} requests in each of two");
+    let figure =
+        format!("lists: {more} KiB more than {before} KiB, with {many} requests in each of two");
+    writeln!(std::io::stderr(), "{figure}").unwrap();
     assert!(more < BOUND, "{more} KiB more than {before} KiB");
     world.finish().unwrap();
 }

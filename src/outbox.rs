@@ -312,7 +312,9 @@ impl Outbox {
                 lines => pruned += lines,
             }
         }
-        tracing::info!(most, "Audit trail forgets no more at once; it goes on another time");
+        if pruned > 0 {
+            tracing::info!(pruned, "Audit trail forgets no more at once; it goes on another time");
+        }
         Ok(pruned)
     }
 

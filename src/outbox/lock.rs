@@ -23,6 +23,9 @@ const TEXT: u64 = 64;
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// The same, from the service manager and without dashes: the unit's `ProcSubset=pid` hides the file.
+const BOOT_ID_VARIABLE: &str = "BOOT_ID";
+
 /// Holds every other process off for as long as it lives. The kernel ends it with the process,
 /// so a file left behind by a crash locks nobody out.
 #[derive(Debug)]
@@ -108,8 +111,9 @@ pub(super) fn is_of_this_boot(outbox: &Path) -> bool {
 }
 
 fn this_boot() -> Option<String> {
-    let text = disk::open(Path::new(BOOT_ID)).and_then(|mut file| read(&mut file)).ok()?;
-    Some(text.trim().to_owned()).filter(|boot| !boot.is_empty())
+    let from_kernel = disk::open(Path::new(BOOT_ID)).and_then(|mut file| read(&mut file)).ok();
+    let id = from_kernel.or_else(|| std::env::var(BOOT_ID_VARIABLE).ok())?;
+    Some(id.trim().replace('-', "")).filter(|id| !id.is_empty())
 }
 
 fn second_line(text: &str) -> &str {

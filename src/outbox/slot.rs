@@ -63,10 +63,11 @@ impl Slot {
         }
     }
 
-    /// Empties the log of a store that is open.
-    pub(super) fn tidy(&self) {
-        if let Self::Open(store) = self {
-            store.tidy();
+    /// Empties the log of a store that is open. Tells whether another program keeps it from that.
+    pub(super) fn tidy(&self) -> bool {
+        match self {
+            Self::Open(store) => store.tidy(),
+            Self::Waiting(_) => false,
         }
     }
 

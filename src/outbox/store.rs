@@ -243,9 +243,10 @@ impl Store {
         trail::page(&self.conn, filter)
     }
 
-    /// Empties the log, so that what was acknowledged is in one place.
-    pub(super) fn tidy(&self) {
-        tidy(&self.conn);
+    /// Empties the log, so that what was acknowledged is in one place. Tells whether another program
+    /// keeps it from that.
+    pub(super) fn tidy(&self) -> bool {
+        tidy(&self.conn)
     }
 
     /// Leaves one file behind: without a `-wal`, unless somebody is reading.
@@ -295,14 +296,19 @@ fn connect(path: &Path, budget: Budget) -> Result<(Connection, Restored), OpenEr
     Ok((conn, restored))
 }
 
-/// Empties the log, unless another reads. What keeps it from that keeps nothing else from working.
-fn tidy(conn: &Connection) {
+/// Empties the log, unless another reads; tells whether one does. What keeps it from that keeps nothing
+/// else from working.
+fn tidy(conn: &Connection) -> bool {
     match file::empty_log(conn) {
-        Ok(true) => {}
-        Ok(false) => tracing::debug!("Outbox's log was not emptied: another program reads it"),
+        Ok(true) => false,
+        Ok(false) => {
+            tracing::debug!("Outbox's log was not emptied: another program reads it");
+            true
+        }
         Err(error) => {
             let error: &dyn Error = &error;
             tracing::warn!(error, "Outbox's log was not emptied");
+            false
         }
     }
 }

@@ -27,6 +27,9 @@ type Run = dyn FnOnce(Result<&mut Store, StoreError>) + Send;
 /// apart, and short, because a log that is damaged costs more than a file that is.
 const REST: Duration = Duration::from_secs(1);
 
+/// The same, where another program kept it from that.
+const LONG_REST: Duration = Duration::from_secs(10);
+
 enum Command {
     Run(Box<Run>),
     Close,
@@ -114,12 +117,12 @@ pub(super) async fn answer<T>(submitted: Submitted<T>) -> Result<T, StoreError> 
 }
 
 fn run(mut slot: Slot, submitted: &Receiver<Command>, trouble: &Mutex<Option<String>>) {
-    let mut tidy = true;
+    // How long until the log is emptied; nothing where it is empty.
+    let mut rest = None;
     loop {
-        let next = if tidy {
-            submitted.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            submitted.recv_timeout(REST)
+        let next = match rest {
+            Some(rest) => submitted.recv_timeout(rest),
+            None => submitted.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
             Ok(Command::Run(command)) => {
@@ -128,13 +131,9 @@ fn run(mut slot: Slot, submitted: &Receiver<Command>, trouble: &Mutex<Option<Str
                     *trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 }
                 command(store);
-                tidy = false;
+                rest = Some(REST);
             }
-            // Where another reads, the next command has it tried again.
-            Err(RecvTimeoutError::Timeout) => {
-                slot.tidy();
-                tidy = true;
-            }
+            Err(RecvTimeoutError::Timeout) => rest = slot.tidy().then_some(LONG_REST),
             Ok(Command::Close) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }

@@ -48,7 +48,8 @@ impl Engine {
         }
         self.queue.oldest = oldest;
         for (id, last_error) in expired {
-            let why = last_error.unwrap_or_else(|| "it was never tried".to_owned());
+            let why = last_error
+                .unwrap_or_else(|| "it was not tried since the daemon started".to_owned());
             let detail = format!("waited longer than outbox.max_age; last: {why}");
             self.end(id, Outcome::Parked(ParkReason::Expired), detail, now);
         }

@@ -253,6 +253,29 @@ async fn the_log_is_empty_when_there_is_nothing_to_do() {
 }
 
 #[tokio::test]
+async fn the_log_is_emptied_once_another_program_reads_no_more() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    let reading = place.sqlite();
+    reading.execute_batch("BEGIN; SELECT count(*) FROM entry").unwrap();
+    outbox.append(append(2)).await.unwrap();
+    let tidied = outbox.worker.submit(|store| Ok(store.tidy()));
+    assert!(answer(tidied).await.unwrap(), "another program reads");
+    let log = disk::beside(&place.path(), "-wal");
+    // Longer than until the first try.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(log.metadata().unwrap().len() > 0);
+    drop(reading);
+    let start = std::time::Instant::now();
+    while log.metadata().unwrap().len() > 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the log is not emptied");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    outbox.close();
+}
+
+#[tokio::test]
 async fn looking_at_a_log_that_is_damaged_never_says_that_it_is_whole() {
     let [_, (mut files, _)] = killed().await;
     files.log[32 + 100] ^= 1;
@@ -308,11 +331,8 @@ async fn a_kill_between_the_two_steps_that_empty_the_log_is_no_damage() {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let full = Files::of(&place);
-    let tidied = outbox.worker.submit(|store| {
-        store.tidy();
-        Ok(())
-    });
-    answer(tidied).await.unwrap();
+    let tidied = outbox.worker.submit(|store| Ok(store.tidy()));
+    assert!(!answer(tidied).await.unwrap(), "nobody reads");
     let empty = Files::of(&place);
     outbox.close();
     assert!(empty.log.is_empty());
@@ -329,10 +349,7 @@ async fn no_start_after_a_kill_takes_its_own_log_for_anothers() {
         assert_eq!((restored.mended, restored.entries.len()), (None, usize::from(number) - 1));
         outbox.append(append(number)).await.unwrap();
         if number % 2 == 0 {
-            drop(outbox.worker.submit(|store| {
-                store.tidy();
-                Ok(())
-            }));
+            drop(outbox.worker.submit(|store| Ok(store.tidy())));
         }
         if number % 3 == 0 {
             outbox.save(id(number.into()), Stage::Sent(decision(number))).await.unwrap();

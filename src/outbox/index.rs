@@ -66,6 +66,14 @@ impl Index {
         }
     }
 
+    /// How many frames were brought into the database.
+    pub(super) const fn restored(&self) -> usize {
+        match self {
+            Self::Set { restored, .. } => *restored,
+            Self::Absent | Self::Mute => 0,
+        }
+    }
+
     /// How many frames it counts.
     pub(super) const fn committed(&self) -> usize {
         match self {

@@ -29,6 +29,7 @@
 //! in which the outbox was opened last (`lock.rs`) the `-shm` is never older than the `-wal`, so a log with
 //! another salt is not this file's: it is damage, and nothing of that log is read.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -182,11 +183,19 @@ impl Log {
         })
     }
 
-    /// The frames up to the last that ends a transaction, the oldest first.
+    /// The frames up to the last that ends a transaction, the oldest first. Where the newest image of a
+    /// page is damaged and was brought into the database, that has it: none of the page's frames is here.
     pub(super) fn frames(&self) -> impl DoubleEndedIterator<Item = (usize, Frame)> {
         let end = if self.foreign { 0 } else { self.committed(self.frames.len()) };
         let frames = self.frames.iter().copied().enumerate().take(end);
-        frames.collect::<Vec<_>>().into_iter().filter(|(_, frame)| frame.ours)
+        let frames: Vec<_> = frames.filter(|(_, frame)| frame.ours).collect();
+        let newest: BTreeMap<_, _> =
+            frames.iter().map(|(number, frame)| (frame.page, (*number, frame.intact))).collect();
+        let restored = if self.index.salt() == self.salt { self.index.restored() } else { 0 };
+        let is_in_database = move |page: u32| {
+            newest.get(&page).is_some_and(|(number, intact)| !intact && *number < restored)
+        };
+        frames.into_iter().filter(move |(_, frame)| !is_in_database(frame.page))
     }
 
     /// How many of the first frames end with one that commits.

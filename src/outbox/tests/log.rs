@@ -276,6 +276,33 @@ async fn the_log_is_emptied_once_another_program_reads_no_more() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_damaged_in_the_log_is_read_where_it_was_brought_to() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    for number in 1..=6 {
+        outbox.append(Append { draft: written(number), ..append(number) }).await.unwrap();
+    }
+    // Another program reads the newest state: the log goes into the file, and is not emptied.
+    let reading = place.sqlite();
+    reading.execute_batch("BEGIN; SELECT count(*) FROM entry").unwrap();
+    let tidied = outbox.worker.submit(|store| Ok(store.tidy()));
+    assert!(answer(tidied).await.unwrap());
+    let files = Files::of(&place);
+    drop(reading);
+    outbox.close();
+    let whole = files.restored();
+    assert_eq!(whole.entries.len(), 6);
+    let damages: Vec<_> = (0..files.log.len() / 4120).collect();
+    each(&damages, |frame| {
+        let mut files = files.clone();
+        files.log[32 + frame * 4120 + 24..][..4096].fill(0xa5);
+        let restored = files.restored();
+        assert_eq!(restored.entries, whole.entries, "frame {frame}");
+        if restored.mended.is_some() { "told" } else { "harmless" }
+    });
+}
+
+#[tokio::test]
 async fn looking_at_a_log_that_is_damaged_never_says_that_it_is_whole() {
     let [_, (mut files, _)] = killed().await;
     files.log[32 + 100] ^= 1;

@@ -160,6 +160,7 @@ mod tests {
             outcome: Outcome::Parked(ParkReason::Refused),
             at,
             decision: Some(decision),
+            known_by: None,
             detail: "-1+2".to_owned(),
             http_status: Some(403),
             correlation_id: Some("c-1".to_owned()),

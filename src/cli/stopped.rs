@@ -58,6 +58,7 @@ async fn discard(outbox: &Outbox, entry: &Entry, by: String) -> Result<(), Store
         outcome: Outcome::Discarded,
         at: now,
         decision: entry.stage.sent().cloned(),
+        known_by: None,
         detail: format!("discarded by {by}, while the daemon was stopped"),
         http_status: None,
         correlation_id: None,

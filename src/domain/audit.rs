@@ -147,7 +147,8 @@ impl AuditLine {
     #[must_use]
     pub fn settled(station: &str, entry: EntryId, draft: &Draft, end: &Settlement) -> Self {
         let decision = end.decision.as_ref();
-        let candidate = decision.map_or_else(|| draft.identity.first(), |d| &d.candidate);
+        let known_by = decision.map(|decision| &decision.candidate).or(end.known_by.as_ref());
+        let candidate = known_by.unwrap_or_else(|| draft.identity.first());
         Self {
             at: end.at,
             station: station.to_owned(),
@@ -303,6 +304,7 @@ impl AuditLine {
             outcome: Outcome::Discarded,
             at,
             decision: None,
+            known_by: None,
             detail: format!("{act} by {by}"),
             http_status: None,
             correlation_id: None,

@@ -214,6 +214,8 @@ pub struct Settlement {
     pub at: Timestamp,
     /// What was decided, where it came so far.
     pub decision: Option<Decision>,
+    /// The id under which CM had a record, where it was asked and had one.
+    pub known_by: Option<Candidate>,
     /// Why, in words.
     pub detail: String,
     /// The HTTP status that ended it, where one did.

@@ -19,8 +19,8 @@ use self::order::Order;
 use super::link::millis;
 use super::{Now, Retry};
 use crate::domain::{
-    BootMoment, CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId, OutboxView,
-    Outcome, ParkReason, Settlement, Stage, Trigger,
+    BootMoment, Candidate, CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId,
+    OutboxView, Outcome, ParkReason, Settlement, Stage, Trigger,
 };
 
 mod completing;
@@ -82,6 +82,8 @@ struct Waiting {
     /// until it has gone.
     is_first: bool,
     last_error: Option<String>,
+    /// The id under which CM had a record when it was last asked.
+    known_by: Option<Candidate>,
 }
 
 /// An entry that waits for a person.
@@ -165,6 +167,7 @@ impl Waiting {
             through_then: 0,
             heard: false,
             is_first: false,
+            known_by: None,
             last_error: None,
         }
     }
@@ -187,6 +190,7 @@ impl Waiting {
             outcome,
             at: now.wall,
             decision: self.stage.sent().cloned(),
+            known_by: self.known_by.clone(),
             detail: self.in_words(outcome, detail),
             http_status: None,
             correlation_id: None,

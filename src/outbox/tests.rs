@@ -131,6 +131,7 @@ fn end(outcome: Outcome) -> Settlement {
         outcome,
         at: at(100),
         decision: None,
+        known_by: None,
         detail: format!("the end: {outcome}"),
         http_status: Some(200),
         correlation_id: Some("c-1".to_owned()),

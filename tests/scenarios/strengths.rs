@@ -84,6 +84,7 @@ fn a_record_under_an_id_that_other_cards_carry_parks_the_card_and_is_not_updated
         assert_eq!(line["outcome"], "parked", "{id}: {line}");
         assert_eq!(line["reason"], "shared-id", "{id}: {line}");
         assert!(line["detail"].as_str().unwrap().contains(id), "{line}");
+        assert_eq!((&line["card_id"], &line["id_strength"]), (&id.into(), &"shared".into()));
     }
 }
 
@@ -97,9 +98,8 @@ fn a_serial_number_updates_only_the_record_that_has_the_cards_atr() {
         assert_eq!(line["outcome"], outcome_of, "{line}");
         if outcome_of == "parked" {
             assert_eq!(line["reason"], "atr-mismatch", "{line}");
-        } else {
-            assert_eq!(line["id_strength"], "serial", "{line}");
         }
+        assert_eq!((&line["card_id"], &line["id_strength"]), (&id.into(), &"serial".into()));
     }
 }
 

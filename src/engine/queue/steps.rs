@@ -118,7 +118,8 @@ impl Engine {
             found,
         };
         let verdict = decide(&self.policy.rules, &facts);
-        if draft.identity.partial && !partial::is_proven(&verdict) {
+        entry.known_by = found.records.as_ref().map(|(candidate, _)| candidate.clone());
+        if entry.draft.identity.partial && !partial::is_proven(&verdict) {
             return self.hold_back(id, &verdict, now);
         }
         match verdict {

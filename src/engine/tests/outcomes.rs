@@ -94,6 +94,7 @@ fn a_second_choice_id_counts_only_with_the_cards_own_atr() {
     assert_eq!(world.trail(1), ["updated"]);
     assert_eq!(world.disk.audit[0].card_id, Some(card_id(140)));
     assert_eq!(world.trail(2), ["unknown-card"]);
+    assert_eq!(world.disk.audit[1].card_id, Some(card_id(141)), "what CM knew, and not the first");
 }
 
 #[test]

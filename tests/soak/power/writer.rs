@@ -153,6 +153,7 @@ fn settlement() -> Settlement {
         outcome: Outcome::Updated,
         at: jiff::Timestamp::now(),
         decision: Some(decision()),
+        known_by: None,
         detail: "CM confirmed the new status".to_owned(),
         http_status: Some(200),
         correlation_id: None,

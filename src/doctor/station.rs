@@ -1,12 +1,14 @@
 //! This machine: pcscd, its readers, the outbox.
 
+use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use super::finding::{Finding, Grade, Step};
 use super::{Station, Tell, skip};
 use crate::control::{Client, ClientError};
 use crate::domain::{ReaderName, ReaderRules, Snapshot, Stage};
-use crate::outbox::{self, OpenError};
+use crate::outbox::{self, Listing, OpenError, ReadError};
 use crate::readers::{Cards, Holds, Look, attributes, look};
 
 /// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
@@ -117,6 +119,17 @@ fn running(snapshot: &Snapshot) -> Finding {
     }
 }
 
+/// What waits in the file, read with the rights of its owner: root opens no file in a directory of the
+/// service's. In a thread of its own, because a thread does not get root's rights back.
+fn on_disk(path: &Path) -> Result<Result<Listing, ReadError>, OpenError> {
+    let look = || {
+        outbox::act_as_owner(path)?;
+        Ok(outbox::open_read_only(path)?.entries())
+    };
+    let looked = thread::scope(|scope| scope.spawn(look).join());
+    looked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// The daemon does not answer: what is in its file.
 fn stopped(station: Station<'_>, error: &ClientError) -> Finding {
     let step = Step::Outbox;
@@ -124,8 +137,8 @@ fn stopped(station: Station<'_>, error: &ClientError) -> Finding {
         let remedy = "be root, or join the group cardbridge-view (`control.view_group`)";
         return Finding::warning(step, error.to_string(), remedy);
     }
-    let listing = match outbox::open_read_only(station.outbox) {
-        Ok(outbox) => outbox.entries(),
+    let listing = match on_disk(station.outbox) {
+        Ok(listing) => listing,
         Err(OpenError::Missing { path }) => {
             let words = format!("the daemon does not run; {} is not there yet", path.display());
             return Finding::warning(step, words, "start it: `systemctl start cardbridge`");

@@ -1,7 +1,7 @@
 //! The outbox's files among programs and people who do not know that they are the daemon's.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -108,6 +108,33 @@ fn root_follows_no_link_that_the_service_left() {
     assert_eq!(world.cli(&["outbox", "retry", "1"]).unwrap().code, Some(0));
     let owner = path.metadata().unwrap().uid();
     assert_eq!(beside(&path, ".lock").metadata().unwrap().uid(), owner);
+    world.cm.clear_faults();
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
+fn root_makes_no_file_beside_the_outbox_by_looking() {
+    if !rustix::process::geteuid().is_root() {
+        return cardbridge_harness::skipped("only root can give files away");
+    }
+    let Some(world) = world() else { return };
+    let mut world = world.start().unwrap();
+    world.cm.set_fault(Fault::Reset);
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_until("the entry waits", LONG, || waiting(&world) == 1).unwrap();
+    world.kill9_daemon().unwrap();
+    // What the owner may not do, nobody does by looking.
+    let index = beside(&world.outbox_path(), "-shm");
+    fs::remove_file(&index).unwrap();
+    let directory = world.outbox_path().parent().unwrap().to_owned();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).unwrap();
+    for command in [&["check"][..], &["outbox", "list"], &["audit"], &["audit", "verify"]] {
+        let output = world.cli(command).unwrap();
+        assert!(!index.exists(), "{output:?}");
+    }
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
     world.cm.clear_faults();
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);

@@ -94,7 +94,7 @@ const BORDERS: [char; 4] = [',', ';', '|', ':'];
 fn harmless(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + 8);
     for piece in text.split_inclusive(BORDERS) {
-        let content = piece.trim_start_matches([' ', '"', '\u{a0}', '\u{3000}']);
+        let content = piece.trim_start_matches(|c: char| c.is_whitespace() || c == '"');
         if content.starts_with(FORMULA) {
             safe.push('\'');
         }
@@ -233,6 +233,8 @@ mod tests {
             "\"=1\"",
             "\u{feff}=1",
             "\u{a0}=1",
+            "\u{2003}=1",
+            "a; \u{3000}=1",
             "\u{ff1d}1",
             "a;=1",
             "a; =1",
@@ -251,7 +253,7 @@ mod tests {
             let text = record(&line).unwrap();
             for separator in [',', ';', '\t', '|'] {
                 for cell in text.trim_end().split(separator) {
-                    let cell = cell.trim_start_matches(['"', ' ', '\u{a0}']);
+                    let cell = cell.trim_start_matches(|c: char| c.is_whitespace() || c == '"');
                     assert!(!cell.starts_with(FORMULA), "{hostile:?} by {separator:?}: {cell}");
                 }
             }

@@ -3,7 +3,7 @@
 //! ```text
 //! remote     what is asked: lookup, record, set_status, request_status, complete
 //! ├ call     one call: method, URL, body, how much answer it may have
-//! ├ http     sends it within its deadline, and reads no more than that
+//! ├ http     sends it within its deadline, and reads no more than that; lane: in a thread of its own
 //! ├ redact   takes secrets out of every text from outside
 //! ├ classify HTTP status → CM is away, failed, refused, or talks
 //! ├ judge    whether what CM says is about what was asked
@@ -27,6 +27,7 @@ mod files;
 mod http;
 mod identity;
 mod judge;
+mod lane;
 mod legs;
 mod options;
 mod outbound;

@@ -8,19 +8,19 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use reqwest::tls::TlsInfo;
 use reqwest::{Method, Request, Response, Url};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
 use super::classify::{Answer, End, HeadRefusal, classify, misread};
 use super::cookies::Jar;
 use super::credentials::{Credentials, Next, Pass, Welcome};
-use super::encoding;
 use super::outbound::Outbound;
 use super::redact::Redactor;
 use super::retry_after::{date, retry_after};
 use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
-use super::{AwayReason, CallError, CredentialsView, Options, away};
+use super::{AwayReason, CallError, CredentialsView, Options, away, encoding, lane};
 use crate::domain::RecordId;
 use crate::wire::cm::{ListReader, Listed};
 
@@ -83,6 +83,9 @@ impl Reading {
         }
     }
 }
+
+/// How many bytes of a list are read in one turn of the loop.
+const PIECE: usize = 16 << 10;
 
 /// How much longer than another answer a list may take, as long as it goes on.
 const LIST_TIMES: u32 = 12;
@@ -335,7 +338,7 @@ impl Caller {
     /// Sends a request, and reads the head of its answer.
     async fn respond(&self, request: Request, deadline: Instant) -> Result<Response, CallError> {
         let client = self.outbound.client()?;
-        match timeout_at(deadline, client.execute(request)).await {
+        match timeout_at(deadline, lane::run(client.execute(request))).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 let error = self.peer.error(&error, Phase::Head);
@@ -375,8 +378,12 @@ impl Caller {
             };
             let room = COMPLAINT_LIMIT.saturating_sub(body.len()).min(chunk.len());
             body.extend_from_slice(chunk.get(..room).unwrap_or_default());
-            if !reader.push(&chunk) {
-                return (body, End::Whole);
+            // The next chunk may be there already, each time: others have their turn between.
+            for piece in chunk.chunks(PIECE) {
+                if !reader.push(piece) {
+                    return (body, End::Whole);
+                }
+                yield_now().await;
             }
         }
     }

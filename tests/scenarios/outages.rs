@@ -201,6 +201,33 @@ fn while_cm_is_away_one_card_knocks_for_all() {
     world.finish().unwrap();
 }
 
+#[test]
+fn a_server_that_asks_for_a_day_stops_the_station_for_an_hour_at_most_and_a_person_passes_that() {
+    let Some(world) = world() else { return };
+    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    world.cm.set_fault(Fault::Unavailable { retry_after: Some(86_400) });
+    let _first = world.insert(0, GidsCard::seed()).unwrap();
+    let cm = || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"].clone();
+    world.wait_until("CM to be away", LONG, || cm()["state"] == "away").unwrap();
+    let away = cm();
+    let detail = away["detail"].as_str().unwrap();
+    assert!(
+        detail.ends_with("asked to wait 1h: `cardbridge outbox retry ID` does not wait"),
+        "{away}"
+    );
+    let next = away["next_try_ms"].as_u64().unwrap();
+    assert!((3_500_000..3_700_000).contains(&next), "{away}");
+    // A new card has no way past it, a person has.
+    let _second = world.insert(1, GidsCard::new(cardid(OTHER))).unwrap();
+    let both = || world.daemon_log().matches("Entry queued").count() == 2;
+    world.wait_until("both entries", LONG, both).unwrap();
+    world.cm.clear_faults();
+    assert_eq!(world.cli(&["outbox", "retry", "1"]).unwrap().code, Some(0));
+    let updated = || world.outcomes().unwrap().iter().filter(|it| *it == "updated").count() == 2;
+    world.wait_until("both updates", LONG, updated).unwrap();
+    world.finish().unwrap();
+}
+
 /// The most memory that the daemon ever had resident, in bytes.
 fn peak_memory(world: &World) -> u64 {
     let status = format!("/proc/{}/status", world.daemon_pid().unwrap());

@@ -37,7 +37,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::outbound::Outbound;
 use super::super::transport::Phase;
-use super::super::{AwayReason, Kerberos, away};
+use super::super::{AwayReason, Kerberos, away, lane};
 use super::{Next, Pass, Welcome};
 use crate::domain::{CallError, CredentialsView};
 use challenge::{Channel, Offers, Shown};
@@ -235,7 +235,7 @@ impl Negotiate {
         url.set_path("/");
         let outbound = &self.server.outbound;
         let peer = outbound.peer(&url, self.server.connect_timeout);
-        let asked = outbound.client()?.execute(Request::new(Method::HEAD, url.clone()));
+        let asked = lane::run(outbound.client()?.execute(Request::new(Method::HEAD, url.clone())));
         let answer = match timeout_at(deadline, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {

@@ -116,13 +116,12 @@ async fn a_cookie_is_known_as_a_secret_for_as_long_as_it_is_sent() {
         let sent = seen.headers.iter().find(|line| line.starts_with("cookie:"));
         let body = format!("no: {}", sent.map_or("", String::as_str));
         // One of the login, and then a pile of others with each answer.
-        let set: String = match n {
-            0 => "Set-Cookie: session=l0gin-of-this-desk; path=/\r\n".to_owned(),
-            _ => (0..90)
-                .map(|i| format!("Set-Cookie: t{}=number-{n:04}-{i:04}\r\n", i % 9))
-                .collect(),
+        let other = |i| format!("Set-Cookie: t{}=number-{n:04}-{i:04}\r\n", i % 9);
+        let set: Vec<_> = match n {
+            0 => vec!["Set-Cookie: session=l0gin-of-this-desk; path=/\r\n".to_owned()],
+            _ => (0..90).map(other).collect(),
         };
-        Reply::Answer(answer("500 Internal Server Error", &set, &body))
+        Reply::Answer(answer("500 Internal Server Error", &set.concat(), &body))
     });
     let remote = remote(&server);
     for _ in 0..150 {

@@ -156,6 +156,65 @@ async fn an_answer_that_does_not_end_in_time_is_a_timeout() {
     }
 }
 
+/// What a call comes to, and the longest time for which the loop had no turn meanwhile.
+async fn beside<T>(call: impl Future<Output = T>) -> (T, Duration) {
+    let mut longest = Duration::ZERO;
+    let turns = async {
+        loop {
+            let began = Instant::now();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            longest = longest.max(began.elapsed());
+        }
+    };
+    let result = tokio::select! {
+        result = call => result,
+        never = turns => never,
+    };
+    (result, longest)
+}
+
+#[tokio::test]
+async fn a_list_that_comes_fast_holds_up_nothing_else() {
+    let list = format!("[{{\"X\":\"{}\"}}]", "x".repeat(64 << 20));
+    let server = Server::start(move |seen| match seen.target.strip_prefix(BASE).unwrap() {
+        target if target.starts_with("/requests") => Reply::Answer(answer(OK, "", &list)),
+        _ => cm(CARD)(seen),
+    });
+    let (remote, identity) = (remote(&server), identity());
+    let (found, longest) = beside(Box::pin(remote.lookup(&identity))).await;
+    assert_away(found, AwayReason::NotCm);
+    assert!(longest < Duration::from_millis(500), "the loop stood for {longest:?}");
+}
+
+/// Keeps a processor busy, so this runs in a process of its own.
+#[tokio::test]
+async fn answers_before_the_answer_without_end_end_with_the_deadline_and_hold_up_nothing_else() {
+    let name = "remote::tests::trouble::answers_before_the_answer_without_end_end_with_the_deadline_and_hold_up_nothing_else";
+    if !alone(name, &[]) {
+        return;
+    }
+    for piece in [
+        "HTTP/1.1 100 Continue\r\n\r\n".repeat(100),
+        "HTTP/1.1 102 Processing\r\n\r\n".to_owned(),
+        format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(2000)),
+        "HTTP/1.1 199 Later\r\nA: b\r\n\r\n".to_owned(),
+    ] {
+        let before = peak();
+        let server = Server::start(move |_| Reply::Flood(Vec::new(), piece.clone().into_bytes()));
+        let timeout = Duration::from_secs(1);
+        let options = Options { timeout, ..options(format!("http://{}", server.address)) };
+        let remote = Remote::new(options).unwrap();
+        let started = Instant::now();
+        let (ended, longest) = beside(remote.record(record_id())).await;
+        assert_away(ended, AwayReason::Timeout);
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(longest < Duration::from_millis(500), "the loop stood for {longest:?}");
+        let grown = peak().saturating_sub(before);
+        // The server is in this process, too.
+        assert!(grown < 32 << 10, "{grown} KiB more than {before}");
+    }
+}
+
 #[tokio::test]
 async fn a_status_is_believed_though_its_page_never_ends() {
     let head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 900\r\n\r\nnot you";

@@ -314,6 +314,7 @@ impl Identity {
         let more = match self.first.strength {
             Strength::Unique => None,
             Strength::Serial | Strength::Shared => Some(Box::new(All {
+                family: self.family,
                 serial: self.serial.clone(),
                 ids: self.candidates().map(|candidate| candidate.card_id).collect(),
                 atr: atr.clone(),
@@ -326,8 +327,8 @@ impl Identity {
 /// What makes two insertions the same card: its first id; where another card can carry that one too,
 /// also all else that it says of itself.
 ///
-/// As text: the id, and behind it its whole serial, all of its ids with commas between them, and its
-/// ATR, each after a blank.
+/// As text: the id, and behind it its family, its whole serial, all of its ids with commas between them,
+/// and its ATR, each after a blank.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CardKey {
@@ -338,6 +339,7 @@ pub struct CardKey {
 /// All that a card says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct All {
+    family: Family,
     serial: Serial,
     ids: BTreeSet<CardId>,
     atr: Atr,
@@ -347,9 +349,9 @@ impl fmt::Display for CardKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.id.fmt(f)?;
         match self.more.as_deref() {
-            Some(All { serial, ids, atr }) => {
+            Some(All { family, serial, ids, atr }) => {
                 let ids: Vec<_> = ids.iter().map(CardId::to_string).collect();
-                write!(f, " {serial} {} {atr}", ids.join(","))
+                write!(f, " {family} {serial} {} {atr}", ids.join(","))
             }
             None => Ok(()),
         }
@@ -370,11 +372,12 @@ impl TryFrom<String> for CardKey {
         let id = |text: &str| text.parse().map_err(|_| "a card whose id is none");
         match parts.as_slice() {
             [first] => Ok(Self { id: id(first)?, more: None }),
-            [first, serial, ids, atr] => {
+            [first, family, serial, ids, atr] => {
+                let family = family.parse().map_err(|_| "a card whose family is none")?;
                 let serial = Serial((*serial).to_owned());
                 let ids = ids.split(',').map(id).collect::<Result<_, _>>()?;
                 let atr = atr.parse().map_err(|_| "a card whose ATR is none")?;
-                Ok(Self { id: id(first)?, more: Some(Box::new(All { serial, ids, atr })) })
+                Ok(Self { id: id(first)?, more: Some(Box::new(All { family, serial, ids, atr })) })
             }
             _ => Err("a card of too many or too few parts"),
         }
@@ -505,12 +508,14 @@ mod tests {
         let atrs: [Atr; 2] = ["3b00".parse().unwrap(), "3b8001".parse().unwrap()];
         let key = |serial: &[u8], strength, atr| identity(serial, strength).key(atr);
         let unique = key(&[1], Strength::Unique, &atrs[0]);
+        let openpgp = |strength| Identity { family: Family::Openpgp, ..identity(&[1], strength) };
         assert_eq!(unique, key(&[2], Strength::Unique, &atrs[1]));
         for strength in [Strength::Serial, Strength::Shared] {
             let one = key(&[1], strength, &atrs[0]);
             assert_eq!(one, key(&[1], strength, &atrs[0]));
             assert_ne!(one, key(&[2], strength, &atrs[0]), "{strength}");
             assert_ne!(one, key(&[1], strength, &atrs[1]), "{strength}");
+            assert_ne!(one, openpgp(strength).key(&atrs[0]), "{strength}");
             assert_ne!(one, unique);
         }
     }
@@ -526,7 +531,7 @@ mod tests {
         let old = r#""bc88f13f-83ba-4037-8262-46eba1291c6e""#;
         let unique = identity(&[1], Strength::Unique).key(&atr);
         assert_eq!(serde_json::from_str::<CardKey>(old).unwrap(), unique);
-        for bad in ["", "x", "bc88f13f-83ba-4037-8262-46eba1291c6e 01", "a b c d"] {
+        for bad in ["", "x", "bc88f13f-83ba-4037-8262-46eba1291c6e 01", "a b c d e"] {
             assert!(CardKey::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
     }

@@ -13,8 +13,9 @@ const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
 fn start(world: &mut World) {
     let clock = format!("FAKETIME_TIMESTAMP_FILE={}", world.dir().join("clock").display());
     let preload = format!("LD_PRELOAD={LIBRARY}");
-    let rest = ["FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_NO_CACHE=1"];
-    world.start_daemon_under(&["env", &preload, &clock, rest[0], rest[1]]).unwrap();
+    // The times of files are not the clock's: by those of pcscd's the daemon knows it again.
+    let rest = ["FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_NO_CACHE=1", "NO_FAKE_STAT=1"];
+    world.start_daemon_under(&["env", &preload, &clock, rest[0], rest[1], rest[2]]).unwrap();
 }
 
 /// In one step: the library ends a program that finds the file empty.

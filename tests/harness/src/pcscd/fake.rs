@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{Readers, Treatment, private};
 use crate::cards::{Card, Contact, Faults, InsertedCard, Place};
 
-use desk::{Client, Desk, Inside, Reader};
+use desk::{Desk, Inside, Reader};
 pub use trouble::Trouble;
 pub use wire::Request;
 
@@ -148,7 +148,7 @@ impl Fake {
 
     /// Waits until a client waits for word, and so will get it.
     pub fn wait_for_waiter(&self, timeout: Duration) -> Result<()> {
-        let waits = |desk: &Desk| desk.clients.values().any(Client::listens);
+        let waits = |desk: &Desk| desk.clients.values().any(|client| desk.listens(client));
         self.wait_desk("a client that waits", timeout, waits)
     }
 

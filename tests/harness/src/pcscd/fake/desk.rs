@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use super::trouble::{Trouble, What};
-use super::wire::{ReaderState, Request, SPOKEN, Version, states, word};
+use super::wire::{ReaderState, Request, SLOTS, SPOKEN, Version, states, word};
 use crate::cards::{Contact, Hand};
 
 // Flags of a reader's state.
@@ -48,20 +48,15 @@ pub(super) struct Client {
     pub(super) stream: UnixStream,
     pub(super) context: u32,
     pub(super) waits: bool,
-    /// Whether a library of its version asks for the events once it waits.
-    pub(super) asks_for_events: bool,
+    /// The version of the protocol that its library speaks.
+    pub(super) version: Version,
     /// Whether it has asked for them in this call; one call may wait several times.
     pub(super) has_events: bool,
 }
 
 impl Client {
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, context: 0, waits: false, asks_for_events: false, has_events: false }
-    }
-
-    /// Whether it takes the next word for what it waits for, and not for another answer.
-    pub(super) fn listens(&self) -> bool {
-        self.waits && (self.has_events || !self.asks_for_events)
+        Self { stream, context: 0, waits: false, version: (0, 0), has_events: false }
     }
 }
 
@@ -144,6 +139,16 @@ impl Desk {
             client.has_events &= code == 0;
             drop(client.stream.write_all(&word(code)));
         }
+    }
+
+    /// Whether a client takes the next word for what it waits for, and not for another answer.
+    ///
+    /// From 4:5 on, a library that waits for readers too asks for their events first. One that
+    /// waits for as many readers as there may be has no place left for that.
+    pub(super) fn listens(&self, client: &Client) -> bool {
+        let asks_for_events = client.version >= (4, 5)
+            && self.readers.iter().filter(|reader| reader.plugged).count() < SLOTS;
+        client.waits && (client.has_events || !asks_for_events)
     }
 
     pub(super) fn states(&self) -> Vec<u8> {

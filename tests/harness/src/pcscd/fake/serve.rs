@@ -102,7 +102,7 @@ impl Session<'_> {
                 let version = (body.number(at::MAJOR), body.number(at::MINOR));
                 let (is_welcome, (major, minor)) = self.shared.change(|desk| {
                     if let Some(client) = desk.clients.get_mut(&client) {
-                        client.asks_for_events = version >= (4, 5);
+                        client.version = version;
                     }
                     desk.welcomes(version)
                 });

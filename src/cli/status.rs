@@ -110,8 +110,11 @@ fn reader_text(view: &ReaderView) -> String {
             let entry =
                 entry.map_or_else(|| "not on disk yet".to_owned(), |id| format!("entry {id}"));
             let first = identity.first();
-            let part =
-                if identity.partial { ", read in part: another program uses it" } else { "" };
+            let part = if identity.partial {
+                ", read in part: another program uses it, or it stopped answering"
+            } else {
+                ""
+            };
             let (family, id, origin) = (identity.family, first.card_id, first.origin());
             format!("{family} {id} by {origin}, {entry}{part}")
         }

@@ -15,7 +15,7 @@ pub enum Outcome {
     NothingToDo,
     /// CM has no record for any candidate.
     UnknownCard,
-    /// The card could only be read in part until it left, and CM knows nothing to do by that part.
+    /// The card was read in part only until it left or hung, and CM knows nothing to do by that part.
     NotIdentified,
     /// A newer insertion of the same card took over.
     Superseded,

@@ -137,8 +137,8 @@ fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
             rows.push(row("Family", identity.family.to_string()));
             rows.push(row("Serial", identity.serial.to_string()));
             if identity.partial {
-                let text = "read in part: another program uses the card; it may have more ids";
-                rows.push(row("Identity", text.to_owned()));
+                let text = "read in part: another program uses the card, or it stopped answering";
+                rows.push(row("Identity", format!("{text}; it may have more ids")));
             }
             rows.extend(candidate_rows(identity, known));
             rows.extend(card.atr.as_ref().and_then(|atr| cm_row(atr, identity, known)));

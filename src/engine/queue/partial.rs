@@ -1,4 +1,5 @@
-//! Entries of cards that another program uses, of which a part of the ids is known.
+//! Entries of cards of which a part of the ids is known: another program uses the card, or it left
+//! or hung before it was read in full.
 //!
 //! Such an entry acts where CM has a record under an id that proves by itself that it is this card's.
 //! Nothing else is final while the card may still be read in full: another id of it may be the one that
@@ -16,9 +17,7 @@ impl Engine {
     pub(super) fn hold_back(&mut self, id: EntryId, verdict: &Verdict, now: Now) {
         let why = why(verdict);
         if !self.desk.completes(id) {
-            let detail = format!(
-                "the card was read in part only, since another program used it; by that part: {why}"
-            );
+            let detail = format!("the card was read in part only; by that part: {why}");
             self.forget_stay(id);
             self.end(id, Outcome::NotIdentified, detail, now);
             return;

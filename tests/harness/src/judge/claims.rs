@@ -35,12 +35,17 @@ pub(super) fn outcomes(evidence: &Evidence<'_>) -> Vec<String> {
     complaints
 }
 
+/// How a card ends that was read in part only: not all ids under which CM may know it were tried.
+const IN_PART: &str = "not-identified, in part";
+
 /// Each card's outcomes are those that CM's knowledge of it allows, and its
 /// record stands as they say.
 pub(super) fn cards(evidence: &Evidence<'_>) -> Vec<String> {
     let mut cards: BTreeMap<Uuid, Vec<(i64, &str)>> = BTreeMap::new();
     for line in evidence.audit {
         if let (Some(card), Some((entry, outcome))) = (card_of(line), outcome(line)) {
+            let in_part = line["detail"].as_str().is_some_and(|detail| detail.contains("in part"));
+            let outcome = if in_part { IN_PART } else { outcome };
             cards.entry(card).or_default().push((entry, outcome));
         }
     }
@@ -57,8 +62,8 @@ pub(super) fn cards(evidence: &Evidence<'_>) -> Vec<String> {
 
 fn improbable(evidence: &Evidence<'_>, card: Uuid, ends: &[&str]) -> Option<&'static str> {
     let (record, target) = match meant(evidence.before, card) {
-        Known::Nothing => return strange(ends, &["unknown-card"]),
-        Known::Record => return strange(ends, &["nothing-to-do"]),
+        Known::Nothing => return strange(ends, &["unknown-card", IN_PART]),
+        Known::Record => return strange(ends, &["nothing-to-do", IN_PART]),
         Known::Wish { record, target } => (record, target),
     };
     let count = |wanted: &str| ends.iter().filter(|end| **end == wanted).count();
@@ -175,6 +180,17 @@ mod tests {
     fn an_outcome_that_only_the_log_has_is_found() {
         let log = "x INFO Entry settled entry=1 outcome=\"parked\"";
         assert_eq!(judged(&[line(1, "updated")], log, 6).len(), 1);
+    }
+
+    #[test]
+    fn a_card_that_was_read_in_part_ends_so_only_where_cm_knows_nothing_to_do() {
+        let mut line = line(1, "not-identified");
+        line["detail"] = json!("the card was read in part only; by that part: CM has no record");
+        assert_eq!(judged(&[line.clone()], "", 2).len(), 1, "CM has a request for this one");
+        line["card_id"] = json!("7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806");
+        assert_eq!(judged(&[line.clone()], "", 2), [""; 0]);
+        line["detail"] = json!("no family recognised the card");
+        assert_eq!(judged(&[line], "", 2).len(), 1);
     }
 
     #[test]

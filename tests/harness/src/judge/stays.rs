@@ -137,6 +137,9 @@ struct Index<'a> {
     inserted_atr: BTreeMap<&'a str, usize>,
     /// The outcomes of entries.
     outcomes: BTreeMap<Uuid, Vec<&'a str>>,
+    /// The cards that were read in part first, and later in full: a hung call of the agent's own held
+    /// the reader. Each has an entry more.
+    read_again: BTreeSet<Uuid>,
     /// The lines on cards that were not identified: ATR, reader, reason, time.
     strangers: Vec<Stranger<'a>>,
     /// When the log tells a mute card, and of which reader.
@@ -158,6 +161,7 @@ impl<'a> Index<'a> {
             inserted: BTreeMap::new(),
             inserted_atr: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            read_again: BTreeSet::new(),
             strangers: desk.audit.iter().filter_map(stranger).collect(),
             mute: Vec::new(),
         };
@@ -179,7 +183,10 @@ impl<'a> Index<'a> {
         let mute = told(desk.log, "Card does not answer");
         index.mute = mute.filter_map(|line| Some((time(line)?, line))).collect();
         for line in desk.audit {
-            if let (Some(card), Some((_, outcome))) = (card_of(line), outcome(line)) {
+            let (Some(card), Some((_, outcome))) = (card_of(line), outcome(line)) else { continue };
+            if line["detail"].as_str().is_some_and(|detail| detail.contains("read in full")) {
+                index.read_again.insert(card);
+            } else {
                 index.outcomes.entry(card).or_default().push(outcome);
             }
         }
@@ -199,7 +206,7 @@ impl<'a> Index<'a> {
         if ends > 1 + stay.doubts(desk) {
             return Some(format!("{ends} outcomes"));
         }
-        if !stay.is_exact(desk) {
+        if !stay.is_exact(desk) || self.read_again.contains(&stay.card) {
             return None;
         }
         let empty = BTreeSet::new();

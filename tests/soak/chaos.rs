@@ -47,6 +47,8 @@ fn whatever_a_desk_does_each_card_ends_once_and_the_daemon_is_as_before() {
         .unwrap();
     let mut script = Script::new(seed);
     let mut held = Vec::new();
+    // What the daemon waits with for a pcscd that is gone stays as well.
+    script.replace_service(&mut world);
     for _ in 0..rounds {
         script.play(&mut world, steps);
         rest(&mut script, &mut world);

@@ -11,6 +11,9 @@ use super::LONG;
 /// allocator makes of the same work in another order.
 const NOISE: u64 = 2048;
 
+/// The engine's, the outbox's, that of HTTP, and the one that watches the readers.
+const THREADS: usize = 4;
+
 /// Threads, descriptors and memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Holdings {
@@ -33,7 +36,7 @@ impl Holdings {
                     now.threads <= before.threads
                         && now.descriptors.len() <= before.descriptors.len()
                 }
-                None => now.threads <= 3 && now.descriptors.len() == last.descriptors.len(),
+                None => now.threads <= THREADS && now.descriptors.len() == last.descriptors.len(),
             }
         };
         let waited = world.wait_until("the daemon to hold no more than before", LONG, calm);

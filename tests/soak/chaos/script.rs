@@ -188,6 +188,14 @@ impl Script {
         self.heal_service(world);
     }
 
+    /// Ends pcscd by force, and starts it again.
+    pub(super) fn replace_service(&mut self, world: &mut World) {
+        let since = SystemTime::now();
+        world.pcscd.kill9().unwrap();
+        self.pcscd = Health::Down { since };
+        self.heal_service(world);
+    }
+
     fn heal_service(&mut self, world: &mut World) {
         match self.pcscd {
             Health::Up => {}

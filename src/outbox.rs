@@ -25,7 +25,7 @@
 //! # Layout, version 2
 //!
 //! `outbox.db` (0600, `user_version` 2, `application_id` "cbrd"), `outbox.db-wal` and `-shm`
-//! while it is open, `outbox.db.lock` with the pid of the process that has it open, and the boot.
+//! while it is open, `outbox.db.lock` with the pid of the process that has it open.
 //!
 //! ```text
 //! entry  id       integer, never used twice      audit  seq      integer, in order of writing
@@ -91,6 +91,7 @@ mod file;
 mod head;
 mod image;
 mod index;
+mod lineage;
 mod lock;
 mod log;
 mod mend;

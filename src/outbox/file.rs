@@ -68,6 +68,14 @@ pub(super) fn connect_read_only(path: &Path) -> Result<Connection, OpenError> {
     Ok(conn)
 }
 
+/// What the file says without its log, whoever has it open.
+pub(super) fn connect_alone(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    Ok(Connection::open_with_flags(uri(path, "?mode=ro&immutable=1"), flags)?)
+}
+
 /// Whether somebody has the outbox open, or had when it crashed.
 pub(super) fn in_use(path: &Path) -> bool {
     beside(path, "-wal").exists()

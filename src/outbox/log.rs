@@ -24,10 +24,6 @@
 //! `-shm` at all, the files were copied or moved, and a broken last transaction is damage. One life of
 //! the daemon is one generation at least (`Store::open` empties the log), so frames of an earlier life
 //! never have this one's salt.
-//!
-//! SQLite takes any log whose checksums fit, that of another database or of an older copy too. In the boot
-//! in which the outbox was opened last (`lock.rs`) the `-shm` is never older than the `-wal`, so a log with
-//! another salt is not this file's: it is damage, and nothing of that log is read.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,10 +31,10 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use super::disk;
 use super::error::OpenError;
 use super::file::PAGE;
 use super::index::{Index, Order, Salt, Sums, fill, number, part, salt, sums};
-use super::{disk, lock};
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -67,8 +63,6 @@ pub(super) struct Log {
     /// Whether SQLite believes the log's header.
     headed: bool,
     salt: Option<Salt>,
-    /// Whether it is another file's log.
-    foreign: bool,
 }
 
 /// [`OpenError::Lost`] where the log has lost something; may be asked while a daemon writes to it.
@@ -84,19 +78,22 @@ pub(super) fn check(path: &Path) -> Result<(), OpenError> {
 }
 
 impl Log {
+    /// A log without frames.
+    pub(super) const fn none() -> Self {
+        Self { file: None, frames: Vec::new(), index: Index::Absent, headed: false, salt: None }
+    }
+
     pub(super) fn read(outbox: &Path) -> Result<Self, OpenError> {
         let index = Index::read(outbox)?;
         let path = disk::beside(outbox, "-wal");
         let inaccessible = |source| OpenError::Inaccessible { path: path.clone(), source };
-        let frames = Vec::new();
-        let mut log = Self { file: None, frames, index, headed: false, salt: None, foreign: false };
+        let mut log = Self { index, ..Self::none() };
         match disk::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(inaccessible(error)),
             Ok(file) => {
                 log.walk(&file).map_err(inaccessible)?;
                 log.file = Some(file);
-                log.foreign = log.has_other_salt() && lock::is_of_this_boot(outbox);
             }
         }
         Ok(log)
@@ -136,22 +133,8 @@ impl Log {
         Ok(())
     }
 
-    /// Whether its header is whole and names another generation than the `-shm` does.
-    fn has_other_salt(&self) -> bool {
-        let Index::Set { committed, salt, .. } = self.index else { return false };
-        let Some(own) = self.salt.filter(|_| self.headed && !self.frames.is_empty()) else {
-            return false;
-        };
-        // SQLite counts generations up in the -shm first. It has written no frame there before.
-        let was_last = committed == 0 && number(&own, 0).wrapping_add(1) == number(&salt, 0);
-        salt != Salt::default() && salt != own && !was_last
-    }
-
     /// What of this log SQLite would drop although it was acknowledged, in words.
     pub(super) fn damage(&self) -> Option<String> {
-        if self.foreign {
-            return Some("its log is that of another file".to_owned());
-        }
         let good = if self.headed {
             self.frames.iter().take_while(|frame| frame.intact).count()
         } else {
@@ -186,7 +169,7 @@ impl Log {
     /// The frames up to the last that ends a transaction, the oldest first. Where the newest image of a
     /// page is damaged and was brought into the database, that has it: none of the page's frames is here.
     pub(super) fn frames(&self) -> impl DoubleEndedIterator<Item = (usize, Frame)> {
-        let end = if self.foreign { 0 } else { self.committed(self.frames.len()) };
+        let end = self.committed(self.frames.len());
         let frames = self.frames.iter().copied().enumerate().take(end);
         let frames: Vec<_> = frames.filter(|(_, frame)| frame.ours).collect();
         let newest: BTreeMap<_, _> =

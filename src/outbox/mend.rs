@@ -80,20 +80,30 @@ pub(super) fn gone(path: &Path, lock: &Lock) -> Result<Option<String>, OpenError
     Ok(left.map(|suffix| format!("{name} was not there, and {name}{suffix} was left of it")))
 }
 
+/// What is wrong with a file, and what of it is read.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// What is wrong, in words.
+    pub(super) cause: String,
+    /// Whether its log is read too.
+    pub(super) log: bool,
+}
+
 /// Makes a file with all that can be read of a damaged one, and moves that aside.
 pub(super) fn set_aside(
     path: &Path,
     options: &Options,
     budget: Budget,
-    cause: String,
+    source: Source,
 ) -> Result<Mended, OpenError> {
+    let Source { cause, log } = source;
     let (stamp, aside) = free_name(path, options.now);
     let left = ["", "-wal", "-shm"].iter().map(|suffix| disk::beside(path, suffix));
     let aside = left.into_iter().any(|left| left.symlink_metadata().is_ok()).then_some(aside);
     begin(path)?.close().map_err(|(_, error)| error)?;
     let mut conn = reopen(path, budget)?;
     let tx = conn.transaction()?;
-    let found = salvage::carry(path, &tx)?;
+    let found = salvage::carry(path, log, &tx)?;
     let salvage::Found { entries, lines, stays, damaged } = found;
     let mended = Mended { aside, cause, entries, lines, stays, damaged };
     let line = AuditLine::broken(&options.station, options.now, mended.to_string());

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::disk::{self, Place};
 use super::error::{OpenError, StoreError};
+use super::lineage::Alone;
 use super::row::Damage;
 use super::trail::{self, AuditFilter, AuditPage};
 use super::verify::{self, ChainCursor};
@@ -50,6 +51,8 @@ impl ReadOnly {
             return Err(OpenError::Missing { path });
         }
         log::check(&path)?;
+        let alone = Alone::read(&path);
+        alone.map_or(Ok(()), |alone| alone.check(&file::connect_read_only(&path)?))?;
         let outbox = Self { path };
         outbox.connect()?;
         Ok(outbox)

@@ -47,11 +47,12 @@ pub(super) struct Found {
     pub(super) damaged: u64,
 }
 
-/// Carries everything that can be read of the file at `path`, and of its log, over into a new one.
-pub(super) fn carry(path: &Path, tx: &Transaction<'_>) -> Result<Found, OpenError> {
+/// Carries everything that can be read of the file at `path`, and of its log where it is the file's, over
+/// into a new one.
+pub(super) fn carry(path: &Path, log: bool, tx: &Transaction<'_>) -> Result<Found, OpenError> {
     let copy = disk::beside(path, ".copy");
     mend::remove(&copy)?;
-    let log = Log::read(path)?;
+    let log = if log { Log::read(path)? } else { Log::none() };
     let inaccessible = |source| OpenError::Inaccessible { path: copy.clone(), source };
     let image = Image::make(path, &copy, &log)?;
     let from = Connection::open_with_flags(

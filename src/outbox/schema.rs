@@ -57,7 +57,8 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<u32, OpenError>
     Ok(found)
 }
 
-fn has(conn: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
+/// Whether the file has this table.
+pub(super) fn has(conn: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?)";
     conn.query_row(sql, [table], |row| row.get(0))
 }

@@ -13,7 +13,9 @@ use super::disk::{self, Place};
 use super::error::{OpenError, Shortage, StoreError};
 use super::file::{self, Header};
 use super::head::{self, HeadLog};
+use super::lineage::{Alone, AnotherLog};
 use super::lock::Lock;
+use super::mend::Source;
 use super::notes::Notes;
 use super::presence::Presence;
 use super::row::{self, Damage};
@@ -56,23 +58,25 @@ impl Store {
         if !mend::go_on(&path)? && disk::survey(&path)? != Place::File {
             match mend::gone(&path, &lock)? {
                 None => {
-                    lock.sign_new();
+                    lock.sign(false);
                     mend::make(&path, options.now)?;
                 }
                 Some(_) if on_damage == OnDamage::Leave => return Err(OpenError::Missing { path }),
-                Some(cause) => mended = Some(mend::set_aside(&path, &options, budget, cause)?),
+                Some(cause) => {
+                    let source = Source { log: true, cause };
+                    mended = Some(mend::set_aside(&path, &options, budget, source)?);
+                }
             }
         }
-        lock.sign_found();
+        lock.sign(true);
         let (conn, mut restored) = match connect(&path, budget) {
             Err(OpenError::Lost(cause)) if on_damage == OnDamage::Mend => {
-                let cause = cause.to_string();
-                mended = Some(mend::set_aside(&path, &options, budget, cause)?);
+                let source = Source { log: !cause.is::<AnotherLog>(), cause: cause.to_string() };
+                mended = Some(mend::set_aside(&path, &options, budget, source)?);
                 connect(&path, budget)?
             }
             opened => opened?,
         };
-        lock.sign_opened();
         restored.mended = mended;
         let made = file::identity(&path)?;
         let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
@@ -275,9 +279,11 @@ pub(super) enum OnDamage {
 fn connect(path: &Path, budget: Budget) -> Result<(Connection, Restored), OpenError> {
     log::check(path)?;
     let header = Header::read(path)?;
+    let alone = Alone::read(path);
     let mut conn = file::connect(path)?;
     // Until it is known to be sound, nothing of its log is brought into it.
     file::keep_log_on_close(&conn, true)?;
+    alone.map_or(Ok(()), |alone| alone.check(&conn))?;
     let found = schema::identify(&conn, path)?;
     header.check()?;
     file::make_durable(&conn)?;

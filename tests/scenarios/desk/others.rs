@@ -162,6 +162,46 @@ fn a_pin_that_scdaemon_verified_is_still_verified_after_the_daemon_read_the_card
     world.finish().unwrap();
 }
 
+/// CM knows the card by its GIDS id. Both programs use its other application, and the daemon ends in two ways
+/// meanwhile.
+#[test]
+fn a_card_of_two_families_is_worked_on_once_the_last_other_program_lets_go() {
+    let Some(world) = ifd() else { return };
+    let mut world = world.without_daemon().start().unwrap();
+    let Some(mut one) = Scdaemon::start(&world, "pcsc-shared") else { return };
+    let Some(mut two) = Scdaemon::start(&world, "pcsc-shared") else { return };
+    let card = AppletCard::load("tests/cards/gids-openpgp.toml").unwrap();
+    let card = world.insert(0, card).unwrap();
+    wait_powered(&card);
+    one.open_card(&world);
+    two.open_card(&world);
+    let wait_part = |world: &World| {
+        let known = || {
+            let identity = &card_in(world, 0)["identity"];
+            identity["partial"] == true && told(world)["outbox"]["waiting"] == 1
+        };
+        world.wait_until("the card to be known in part", LONG, known).unwrap();
+    };
+    world.start_daemon().unwrap();
+    wait_part(&world);
+    world.kill9_daemon().unwrap();
+    world.start_daemon().unwrap();
+    wait_part(&world);
+    drop(one);
+    world.stop_daemon().unwrap();
+    world.start_daemon().unwrap();
+    wait_part(&world);
+    assert_eq!(world.cm.puts().len(), 0);
+    drop(two);
+    let updated = || world.outcomes().unwrap().last().is_some_and(|last| last == "updated");
+    world.wait_until("the card to be worked on", LONG, updated).unwrap();
+    let others = ["superseded", "not-identified", "updated"];
+    let outcomes = world.outcomes().unwrap();
+    assert!(outcomes.iter().all(|outcome| others.contains(&outcome.as_str())), "{outcomes:?}");
+    assert_eq!(world.cm.puts().len(), 1);
+    world.finish().unwrap();
+}
+
 #[test]
 fn scdaemon_finds_a_card_that_the_daemon_has_read_and_one_that_comes_later() {
     let Some(world) = ifd() else { return };

@@ -60,3 +60,23 @@ fn a_card_that_flickers_in_a_reader_without_a_settle_time_is_an_entry_each_time(
     assert_eq!(entries(&world), [1, 2]);
     world.finish().unwrap();
 }
+
+#[test]
+fn a_card_that_flickers_without_end_is_counted_and_worked_on_once_it_lies_still() {
+    let Some(world) = ifd() else { return };
+    let mut world = world.start().unwrap();
+    for stay in 1..=60 {
+        let mut card = world.insert(0, GidsCard::seed()).unwrap();
+        wait_read(&world, stay);
+        card.eject();
+    }
+    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_idle(&world, 0);
+    world.stop_daemon().unwrap();
+    let audit = world.audit().unwrap();
+    assert!(audit.len() < 45, "{} lines", audit.len());
+    let stays: u64 = audit.iter().map(|line| line["count"].as_u64().unwrap_or(1)).sum();
+    assert_eq!(stays, 61, "{audit:#?}");
+    assert_eq!(world.daemon_log().matches("comes and goes all the time:").count(), 1);
+    world.finish().unwrap();
+}

@@ -208,14 +208,15 @@ impl Desk {
     }
 
     /// The entry of the same stay, where it is certain that the card never left the reader: same
-    /// card, same ATR, same instance, and an event counter that did not move.
+    /// card, same ATR, same instance, and an event counter that did not move. One at 0 may have begun
+    /// anew, or never moves.
     fn same_stay(&self, presence: &Presence, identity: &Identity) -> Option<EntryId> {
         let stay = self.stays.get(&presence.reader).filter(|_| presence.at_start)?;
         let instance = self.instance_of(&presence.reader);
         let is_watched = instance.is_some() && stay.instance == instance;
         let key = identity.key(&presence.atr);
         let is_same = stay.atr == presence.atr && stay.card == key;
-        let has_count = stay.event_count == presence.event_count;
+        let has_count = stay.event_count == presence.event_count && presence.event_count > 0;
         (is_watched && is_same && has_count).then_some(stay.entry)
     }
 

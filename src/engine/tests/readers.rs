@@ -28,17 +28,35 @@ fn a_card_that_stayed_is_not_seen_anew_after_a_restart_of_the_daemon() {
 }
 
 #[test]
-fn a_card_is_inserted_again_after_each_restart_of_the_service_and_not_of_the_daemon() {
+fn a_card_is_inserted_again_after_each_restart_of_the_service() {
     let mut world = seen();
     for entries in [2, 3] {
         world.restart_service();
-        world.run(HOUR);
-        world.restart();
         world.run(HOUR);
         assert_eq!(world.entries(), entries);
         let views = world.engine.reader_views();
         let CardView::Identified { entry, .. } = &views[0].card else { panic!("{views:?}") };
         assert_eq!(*entry, Some(EntryId::new(entries)));
+    }
+}
+
+/// A reader that was away begins to count at 0 again, and a service may not count at all.
+#[test]
+fn a_card_at_a_count_of_0_is_inserted_again_by_each_daemon() {
+    for card in [1, 2] {
+        let mut world = World::new();
+        world.insert_unseen("Left", 1);
+        world.set_count("Left", 0);
+        world.restart();
+        world.run(HOUR);
+        assert_eq!(world.entries(), 1);
+        world.cm.request(card, RETIRE);
+        world.restart_after(|world| {
+            world.insert_unseen("Left", card);
+            world.set_count("Left", 0);
+        });
+        world.run(HOUR);
+        assert_eq!(world.outcome(2), "updated", "{}", world.story());
     }
 }
 

@@ -304,7 +304,7 @@ impl Probe {
                 Ok(card) => return Ok(card),
                 Err(error) => self.errors.count(error),
             };
-            let is_tried_again = is_mute(error) || error == Error::UnresponsiveCard;
+            let is_tried_again = is_mute(error) || is_without_protocol(error);
             let pause = if is_tried_again { mute.take() } else { None };
             match pause {
                 Some(pause) if self.pause(halt, pause) => {}

@@ -34,10 +34,6 @@ const LOST: [Error; 6] = [
     OUT_OF_STEP,
 ];
 
-/// Codes of a connect that say that reader and card agree on no protocol: none was left to try, or the
-/// negotiation failed. The card answered at power-up, or pcscd would say that it has no power.
-const NO_PROTOCOL: [Error; 2] = [Error::ProtoMismatch, Error::UnresponsiveCard];
-
 /// Whether card or reader went away.
 pub(super) fn is_gone(error: Error) -> bool {
     GONE.contains(&error)
@@ -58,9 +54,10 @@ pub(super) fn is_mute(error: Error) -> bool {
     error == Error::UnpoweredCard
 }
 
-/// Whether a connect failed because reader and card agree on no protocol.
+/// Whether a connect failed because reader and card agree on no protocol. The card answered at power-up,
+/// or pcscd would say that it has no power.
 pub(super) fn is_without_protocol(error: Error) -> bool {
-    NO_PROTOCOL.contains(&error)
+    error == Error::UnresponsiveCard
 }
 
 /// What an error on a connected card means for its probe.
@@ -204,7 +201,7 @@ mod tests {
             assert!(words.contains(says) && words.contains("another reader"), "{words}");
         }
         assert_eq!(on_protocols(&[14]), on_card(Error::ProtoMismatch));
-        assert!(NO_PROTOCOL.into_iter().all(|error| !is_mute(error)));
+        assert!(is_without_protocol(Error::UnresponsiveCard) && !is_mute(Error::UnresponsiveCard));
     }
 
     #[test]

@@ -79,14 +79,6 @@ fn ids(count: u128) -> Vec<String> {
     (1..=count).map(|n| drawn_id(n).to_string()).collect()
 }
 
-/// The same for the same number, and such as is drawn for a card: a number that was counted up proves
-/// nothing.
-fn drawn_id(number: u128) -> Uuid {
-    const MIXER: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
-    let mixed = (number + 1).wrapping_mul(MIXER);
-    uuid::Builder::from_random_bytes((mixed ^ mixed >> 61).to_be_bytes()).into_uuid()
-}
-
 /// A CM that knows the cards of these ids, each with an approved Retire request.
 fn cm_of(ids: &[String]) -> CmOptions {
     cm_with(&ids.iter().map(String::as_str).collect::<Vec<_>>())

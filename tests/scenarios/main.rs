@@ -16,6 +16,7 @@ mod desk;
 mod disks;
 mod families;
 mod files;
+mod fresh;
 mod hardened;
 mod journal;
 mod judges;
@@ -91,4 +92,12 @@ fn cm_with(cards: &[&str]) -> CmOptions {
         store.records.push(record);
     }
     CmOptions { store, ..CmOptions::default() }
+}
+
+/// An id: the same for the same number, and such as is drawn for a card: a number that was counted up proves
+/// nothing.
+fn drawn_id(number: u128) -> Uuid {
+    const MIXER: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+    let mixed = (number + 1).wrapping_mul(MIXER);
+    uuid::Builder::from_random_bytes((mixed ^ mixed >> 61).to_be_bytes()).into_uuid()
 }

@@ -7,7 +7,7 @@ use cardbridge_harness::cards::GidsCard;
 use super::*;
 
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
+const OTHER: &str = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
 
 /// Starts the daemon with a clock that goes by the file `clock`.
 fn start(world: &mut World) {

@@ -130,7 +130,7 @@ fn sixteen_cards_at_once_cost_one_token_request() {
     let Some(builder) = world() else { return };
     let adfs = Adfs::with_secret();
     let ids: Vec<_> =
-        (0..16).map(|n| format!("0f0e0d0c-0b0a-4908-8706-0504030201{n:02x}")).collect();
+        (0..16).map(|n| format!("7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b8{n:02x}")).collect();
     let known: Vec<_> = ids.iter().map(String::as_str).collect();
     let builder = builder.readers(16).config_set("cm.concurrency", "64");
     // The endpoint takes its time, so that all of them come to wait.
@@ -186,4 +186,4 @@ fn a_token_that_was_taken_back_is_replaced_within_the_call() {
     world.finish().unwrap();
 }
 
-const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
+const OTHER: &str = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";

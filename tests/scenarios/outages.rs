@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 
-const OTHER: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
+const OTHER: &str = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
 
 #[test]
 fn a_card_put_in_while_cm_is_away_is_updated_once_when_it_is_back() {
@@ -96,7 +96,7 @@ fn cms_no_parks_the_card_with_cms_words() {
 fn a_card_that_cm_fails_on_while_others_come_through_is_parked_after_ten_tries() {
     let Some(world) = world() else { return };
     let others: Vec<_> =
-        (1..=10).map(|n| format!("0f0e0d0c-0b0a-4908-8706-0000000000{n:02x}")).collect();
+        (1..=10).map(|n| format!("7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b8{n:02x}")).collect();
     let known: Vec<_> = others.iter().map(String::as_str).collect();
     let world = world
         .readers(12)

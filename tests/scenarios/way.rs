@@ -106,7 +106,7 @@ fn two_records_that_open_requests_name_are_left_to_a_person() {
 #[test]
 fn two_readers_work_at_once() {
     let Some(world) = world() else { return };
-    let other = "0f0e0d0c-0b0a-4908-8706-050403020100";
+    let other = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
     let world = world.readers(2).cm(cm_with(&[other])).start().unwrap();
     let _first = world.insert(0, GidsCard::seed()).unwrap();
     let _second = world.insert(1, GidsCard::new(cardid(other))).unwrap();

@@ -39,12 +39,18 @@ pub(super) fn found(body: &[u8]) -> Option<&'static str> {
     MAGIC.iter().find(|(magic, _)| body.starts_with(magic)).map(|(_, name)| *name)
 }
 
+/// What somebody can do about a compressed answer.
+pub(super) const REMEDY: &str =
+    "switch compression off for this server in the proxy or web server on the way";
+
 /// What a message says about a compressed answer.
 pub(super) fn complaint(coding: &str) -> String {
-    format!(
-        "the answer is compressed ({coding}), although the call asks for identity: switch \
-         compression off for this server in the proxy or web server on the way"
-    )
+    format!("{}: {REMEDY}", compressed(coding))
+}
+
+/// The same without what to do.
+pub(super) fn compressed(coding: &str) -> String {
+    format!("the answer is compressed ({coding}), although the call asks for identity")
 }
 
 /// A name as RFC 9110 section 5.6.2 lets tokens be written; anything else is `unknown`.

@@ -63,10 +63,25 @@ struct Runs {
     length: usize,
     /// Sorted.
     hashes: Vec<u64>,
+    /// Of a secret that is shorter than a run: its beginnings, the shortest first.
+    starts: Vec<u64>,
 }
 
-/// The hashes of all runs of one length, by that length.
-type Wanted = BTreeMap<usize, Vec<u64>>;
+/// The hashes of all runs, and of what a cut may have left of one, by their length.
+#[derive(Default)]
+struct Wanted {
+    runs: BTreeMap<usize, Vec<u64>>,
+    starts: BTreeMap<usize, Vec<u64>>,
+}
+
+impl Wanted {
+    fn add(&mut self, runs: &Runs) {
+        self.runs.entry(runs.length).or_default().extend(&runs.hashes);
+        for (length, hash) in (SHORTEST..).zip(&runs.starts) {
+            self.starts.entry(length).or_default().push(*hash);
+        }
+    }
+}
 
 impl Redactor {
     /// A secret: text, or a line of it.
@@ -111,12 +126,18 @@ impl Redactor {
     /// The whole text without secrets.
     pub(super) fn hide_all<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let wanted = self.wanted();
-        if wanted.is_empty() {
+        if wanted.runs.is_empty() {
             return Cow::Borrowed(text);
         }
-        match views::of(text, |view, found| self.search(view, &wanted, found)) {
-            Some(found) if found.is_empty() => Cow::Borrowed(text),
-            Some(found) => Cow::Owned(without(text, found)),
+        match views::of(text, |view, found| self.search(view, &wanted.runs, found)) {
+            Some(mut found) => {
+                found.extend(self.left_of_a_cut(text, &wanted.starts));
+                if found.is_empty() {
+                    Cow::Borrowed(text)
+                } else {
+                    Cow::Owned(without(text, found))
+                }
+            }
             // Encoded so often that it is not worth looking further.
             None => Cow::Borrowed(HIDDEN),
         }
@@ -166,32 +187,52 @@ impl Redactor {
         let mut hashes: Vec<_> = runs.map(|(_, run)| self.hasher.hash_one(run)).collect();
         hashes.sort_unstable();
         hashes.dedup();
-        Some(Runs { length, hashes })
+        let starts = if secret.len() < RUN { SHORTEST..secret.len() } else { 0..0 };
+        let starts = starts.filter_map(|end| secret.get(..end));
+        let starts = starts.map(|start| self.hasher.hash_one(start)).collect();
+        Some(Runs { length, hashes, starts })
     }
 
     fn wanted(&self) -> Wanted {
         let known = self.known();
-        let mut wanted = Wanted::new();
+        let mut wanted = Wanted::default();
         for header in &known.headers {
             let Some(token) = credentials(header) else { continue };
             let binary = STANDARD.decode(token).map(Zeroizing::new);
             let forms = [Some(token.as_bytes()), binary.as_ref().ok().map(|bytes| &***bytes)];
             for runs in forms.into_iter().flatten().filter_map(|form| self.runs(form, 0)) {
-                wanted.entry(runs.length).or_default().extend(runs.hashes);
+                wanted.add(&runs);
             }
         }
-        for Runs { length, hashes } in &known.secrets {
-            wanted.entry(*length).or_default().extend(hashes);
-        }
+        known.secrets.iter().for_each(|runs| wanted.add(runs));
         drop(known);
-        for hashes in wanted.values_mut() {
+        for hashes in wanted.runs.values_mut() {
             hashes.sort_unstable();
         }
         wanted
     }
 
+    /// What is left of a secret at the end of a text that was cut before it came here.
+    fn left_of_a_cut(
+        &self,
+        text: &str,
+        starts: &BTreeMap<usize, Vec<u64>>,
+    ) -> Option<Range<usize>> {
+        let end = text.strip_suffix('…')?.len();
+        starts.iter().rev().find_map(|(length, hashes)| {
+            let left = text.get(end.checked_sub(*length)?..end)?;
+            let hash = self.hasher.hash_one(&**fold(left.as_bytes()));
+            hashes.contains(&hash).then_some(end - length..end)
+        })
+    }
+
     /// Adds the places of all runs that are secret.
-    fn search(&self, view: &View, wanted: &Wanted, found: &mut Vec<Range<usize>>) {
+    fn search(
+        &self,
+        view: &View,
+        wanted: &BTreeMap<usize, Vec<u64>>,
+        found: &mut Vec<Range<usize>>,
+    ) {
         let folded = view.folded();
         for (length, hashes) in wanted {
             for (at, run) in folded.bytes().windows(*length).enumerate() {

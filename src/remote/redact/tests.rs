@@ -100,6 +100,19 @@ fn every_run_of_twelve_characters_is_hidden_and_what_is_shorter_is_not() {
 }
 
 #[test]
+fn what_a_cut_left_of_a_short_secret_is_hidden() {
+    let redactor = knowing("Abc+23xyZ");
+    redactor.saw(&"Bearer s3cr/tTok".parse().unwrap());
+    for left in ["Abc+", "abc-2", "Abc+23xyZ", "s3cr/", "s3cr/tTo"] {
+        assert_eq!(redactor.hide(&format!("no session={left}…")), "no session=[hidden]…", "{left}");
+    }
+    // Not cut, too little, or another text.
+    for text in ["session=Abc+23xy", "session=Abc…", "session=bc+23xyY…", "…", "é…"] {
+        assert_eq!(redactor.hide(text), text);
+    }
+}
+
+#[test]
 fn a_text_without_a_secret_stays_as_it_is() {
     let redactor = knowing(TOKEN);
     redactor.learn("s3cret!");

@@ -98,8 +98,8 @@ pub(super) fn judge(answer: Answer) -> Result<Grant, Denial> {
     let redactor = &*redactor;
     let body = Zeroizing::new(body);
     if let Some(coding) = coding {
-        let what = format!("answers {}: {}", name(status), encoding::complaint(&coding));
-        return Err(denial(what, ADDRESS));
+        let what = format!("answers {}: {}", name(status), encoding::compressed(&coding));
+        return Err(denial(what, encoding::REMEDY));
     }
     match status {
         200..=299 => match end {

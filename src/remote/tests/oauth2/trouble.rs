@@ -54,6 +54,24 @@ async fn a_token_of_adfs_as_it_comes_goes_along() {
 }
 
 #[tokio::test]
+async fn an_endpoint_behind_a_proxy_that_compresses_is_told_as_that() {
+    let zstd = [&[0x28, 0xB5, 0x2F, 0xFD, 4][..], b"\x58\x10\x01\x00{\"access"].concat();
+    for (headers, coding) in [("Content-Encoding: br\r\n", "(br)"), ("", "(zstd)")] {
+        for status in [OK, "400 Bad Request", "401 Unauthorized", "503 Service Unavailable"] {
+            let head = format!("{headers}Content-Length: {}\r\n", zstd.len());
+            let head = format!("HTTP/1.1 {status}\r\n{head}\r\n");
+            let whole = [head.as_bytes(), &zstd].concat();
+            let site = Site::new(move |_| Reply::Answer(whole.clone()));
+            let told = told(&site).await;
+            assert!(told.contains(coding) && told.contains("compression off"), "{told}");
+            assert!(told.is_ascii() && !told.contains("access"), "{told}");
+            let asked = site.adfs.seen().pop().unwrap().headers;
+            assert!(asked.contains(&"accept-encoding: identity".to_owned()), "{asked:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_dead_endpoint_is_not_asked_by_every_call() {
     // It accepts, and hangs up.
     let site = Site::new(|_| Reply::Cut(Vec::new()));

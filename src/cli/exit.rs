@@ -80,7 +80,9 @@ impl From<io::Error> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
-            ClientError::NotRunning(..) | ClientError::Timeout => Exit::Unreachable,
+            ClientError::NotRunning(..) | ClientError::Timeout | ClientError::Cut => {
+                Exit::Unreachable
+            }
             ClientError::NotAllowed(_) | ClientError::Forbidden(_) => Exit::Refused,
             ClientError::NotFound(_) | ClientError::Refused(_) | ClientError::Protocol(_) => {
                 Exit::Failed

@@ -51,6 +51,12 @@ pub enum ClientError {
     /// The daemon answered in a way that this program does not understand.
     #[error("the daemon's answer cannot be read; is it another version?")]
     Protocol(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection ended first. What was asked for may have been done, or not.
+    #[error(
+        "the daemon closed the connection before it answered: see with outbox list whether it was \
+         done, and try again"
+    )]
+    Cut,
     /// It took too long.
     #[error("the daemon did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
@@ -140,7 +146,10 @@ impl Client {
     ) -> Result<(StatusCode, Bytes), ClientError> {
         loop {
             match self.exchange(method.clone(), path).await {
-                Err(ClientError::Protocol(error)) if *method == Method::GET && is_cut(&*error) => {
+                Err(ClientError::Protocol(error)) if is_cut(&*error) => {
+                    if *method != Method::GET {
+                        return Err(ClientError::Cut);
+                    }
                     tokio::time::sleep(FULL_QUEUE_PAUSE).await;
                 }
                 answer => return answer,

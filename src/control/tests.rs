@@ -255,6 +255,25 @@ async fn without_a_daemon_the_client_says_so() {
 }
 
 #[tokio::test]
+async fn an_act_whose_connection_is_closed_is_not_repeated_and_says_so() {
+    let (_dir, path) = place();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let closing = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let read = stream.read(&mut [0; 1024]).await.unwrap();
+        drop(stream);
+        // Nothing more comes.
+        let again = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+        (read > 0, again.is_err())
+    });
+    let error = Client::new(&path).act(EntryId::new(1), Act::Retry).await.unwrap_err();
+    assert!(matches!(error, ClientError::Cut), "{error}");
+    assert!(error.to_string().contains("outbox list"), "{error}");
+    assert_eq!(closing.await.unwrap(), (true, true));
+}
+
+#[tokio::test]
 async fn idle_connections_keep_nobody_out() {
     let (_dir, path) = place();
     let (_server, requests) = Server::bind(&path, own()).unwrap();

@@ -7,13 +7,10 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 /// The longest name of a coding that a message shows, in characters.
 const MAX_NAME: usize = 40;
 
-/// The first bytes of compressed data: RFC 1952, RFC 1950, RFC 8878, bzip2, xz, LZ4, and compress(1).
-/// Brotli has none.
+/// The first bytes of compressed data: RFC 1952, RFC 8878, bzip2, xz, LZ4, and compress(1). Brotli has
+/// none.
 const MAGIC: &[(&[u8], &str)] = &[
     (&[0x1F, 0x8B], "gzip"),
-    (&[0x78, 0x01], "deflate"),
-    (&[0x78, 0x9C], "deflate"),
-    (&[0x78, 0xDA], "deflate"),
     (&[0x28, 0xB5, 0x2F, 0xFD], "zstd"),
     (b"BZh", "bzip2"),
     (&[0xFD, b'7', b'z', b'X', b'Z', 0], "xz"),
@@ -36,7 +33,17 @@ pub(super) fn announced(headers: &HeaderMap) -> Option<String> {
 
 /// The coding that a body begins with, whatever its header fields say.
 pub(super) fn found(body: &[u8]) -> Option<&'static str> {
-    MAGIC.iter().find(|(magic, _)| body.starts_with(magic)).map(|(_, name)| *name)
+    let known = MAGIC.iter().find(|(magic, _)| body.starts_with(magic)).map(|(_, name)| *name);
+    known.or_else(|| is_zlib(body).then_some("deflate"))
+}
+
+/// Whether it begins as RFC 1950 section 2.2 says, and goes on as no text does: `x^` is text, too.
+fn is_zlib(body: &[u8]) -> bool {
+    let [method, flags, rest @ ..] = body else { return false };
+    let header = u16::from_be_bytes([*method, *flags]);
+    let start = rest.get(..rest.len().min(64)).unwrap_or_default();
+    let is_odd = |byte: &u8| !byte.is_ascii_graphic() && !byte.is_ascii_whitespace();
+    method & 0x8F == 8 && header.is_multiple_of(31) && start.iter().any(is_odd)
 }
 
 /// What somebody can do about a compressed answer.
@@ -98,9 +105,12 @@ mod tests {
     #[test]
     fn compressed_data_is_known_by_its_first_bytes_and_text_is_none() {
         assert_eq!(found(&[0x1F, 0x8B, 8, 0]), Some("gzip"));
-        assert_eq!(found(&[0x78, 0x9C, 1]), Some("deflate"));
+        for flags in [0x01, 0x5E, 0x9C, 0xDA] {
+            assert_eq!(found(&[0x78, flags, 0xAB, 0x56]), Some("deflate"));
+        }
+        assert_eq!(found(&[0x58, 0x85, 0xAB, 0x56]), Some("deflate"));
         assert_eq!(found(&[0x28, 0xB5, 0x2F, 0xFD, 0]), Some("zstd"));
-        for text in [&b""[..], b"x^2", b"{}", b"(abc)", b"BZ"] {
+        for text in [&b""[..], b"x", b"x^2", b"x^2 and more of it\r\n", b"{}", b"(abc)", b"BZ"] {
             assert_eq!(found(text), None, "{text:?}");
         }
     }

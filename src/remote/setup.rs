@@ -21,6 +21,9 @@ use super::tls::Tls;
 /// 90 s would wake an idle process for nothing.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
+/// The most header fields of an answer: a server may set many cookies. The client's own 100 are few.
+const MAX_HEADERS: usize = 500;
+
 /// Why there is no client: all of it in the configuration or on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -178,6 +181,7 @@ fn builder(connect_timeout: Duration) -> ClientBuilder {
         .user_agent(concat!("cardbridge/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
         .http1_only()
+        .http1_max_headers(MAX_HEADERS)
         .redirect(redirect::Policy::none())
         .referer(false)
         .retry(retry::never())

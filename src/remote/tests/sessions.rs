@@ -119,7 +119,7 @@ async fn a_cookie_is_known_as_a_secret_for_as_long_as_it_is_sent() {
         let other = |i| format!("Set-Cookie: t{}=number-{n:04}-{i:04}\r\n", i % 9);
         let set: Vec<_> = match n {
             0 => vec!["Set-Cookie: session=l0gin-of-this-desk; path=/\r\n".to_owned()],
-            _ => (0..90).map(other).collect(),
+            _ => (0..400).map(other).collect(),
         };
         Reply::Answer(answer("500 Internal Server Error", &set.concat(), &body))
     });

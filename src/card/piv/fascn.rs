@@ -37,12 +37,13 @@ pub(super) fn worth(fascn: &[u8; 25]) -> Worth {
     let digit = |wanted: u8| {
         [agency, system, credential].iter().all(|field| field.iter().all(|digit| *digit == wanted))
     };
+    let given = |field: &&[u8]| field.iter().any(|d| *d != 0) && field.iter().any(|d| *d != 9);
+    let fields = [agency, system, credential];
     // Whatever the rest of it is like, and however wrong its parity is.
-    if agency.first().is_some_and(|first| digit(*first)) {
+    if agency.first().is_some_and(|first| digit(*first)) || !fields.iter().any(given) {
         return Worth::Placeholder;
     }
-    let given = |field: &[u8]| field.iter().any(|d| *d != 0) && field.iter().any(|d| *d != 9);
-    let is_given = given(agency) && given(system) && given(credential);
+    let is_given = fields.iter().all(given);
     if is_given && agency != OUTSIDE && is_whole(fascn, &symbols) {
         Worth::Serial
     } else {
@@ -148,6 +149,7 @@ pub(in crate::card) mod tests {
         let rest = format!("01{PERSON}");
         for (agency, system, credential, meant) in [
             ("9700", "1234", "567890", Worth::Serial),
+            ("9990", "0009", "000009", Worth::Serial),
             ("9700", "1234", "000001", Worth::Serial),
             ("9999", "1234", "567890", Worth::Shared),
             ("0000", "1234", "567890", Worth::Shared),
@@ -158,6 +160,8 @@ pub(in crate::card) mod tests {
             ("9999", "9999", "123456", Worth::Shared),
             ("9999", "9999", "999999", Worth::Placeholder),
             ("0000", "0000", "000000", Worth::Placeholder),
+            ("9999", "9999", "000000", Worth::Placeholder),
+            ("0000", "9999", "999999", Worth::Placeholder),
             ("1111", "1111", "111111", Worth::Placeholder),
         ] {
             assert_eq!(

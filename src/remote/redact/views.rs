@@ -20,6 +20,9 @@ const BUDGET: (usize, usize) = (24, 64 << 10);
 const MIN_BASE64: usize = 6;
 const MIN_HEX: usize = 8;
 
+/// The most digits of a character reference: zeros in front count for nothing.
+const MAX_DIGITS: usize = 32;
+
 /// What is read after decoding base64 or hex has to have this much text in it to be decoded further.
 const MIN_TEXT: usize = 8;
 
@@ -217,9 +220,14 @@ fn percent(view: &View, form: bool) -> Option<View> {
     changed.then_some(out).filter(|_| !form || view.bytes.contains(&b'+'))
 }
 
-/// `\u002B`, `\x2B`, `\/` and the like.
+/// `\u002B`, `\u{2b}`, `\x2B`, `\/` and the like.
 fn backslash(view: &View) -> Option<View> {
     rewritten(view, |rest| match rest {
+        [b'\\', b'u' | b'U', b'{', digits @ ..] => {
+            let (code, length) = number(digits, 16, 1, 8)?;
+            let end = digits.get(length) == Some(&b'}');
+            Some((vec![char::from_u32(code).filter(|_| end)?], 4 + length))
+        }
         [b'\\', b'u' | b'U', digits @ ..] => {
             let (first, _) = number(digits, 16, 4, 4)?;
             if let Some(c) = char::from_u32(first) {
@@ -247,11 +255,11 @@ fn references(view: &View) -> Option<View> {
         let after = rest.strip_prefix(b"&")?;
         let (code, length) = match after {
             [b'#', b'x' | b'X', digits @ ..] => {
-                let (code, length) = number(digits, 16, 1, 8)?;
+                let (code, length) = number(digits, 16, 1, MAX_DIGITS)?;
                 (code, 3 + length)
             }
             [b'#', digits @ ..] => {
-                let (code, length) = number(digits, 10, 1, 8)?;
+                let (code, length) = number(digits, 10, 1, MAX_DIGITS)?;
                 (code, 2 + length)
             }
             _ => {

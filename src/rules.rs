@@ -116,6 +116,19 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Whether it is carried out on a card that is known in part: the id alone proves the record.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        match self {
+            Self::Set { decision, .. } | Self::AlreadySet { decision } => {
+                decision.candidate.trust() == Trust::Id
+            }
+            Self::NothingToDo { .. } | Self::UnknownCard { .. } | Self::Park { .. } => false,
+        }
+    }
+}
+
 /// Decides what a card that came or went sets.
 #[must_use]
 pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {

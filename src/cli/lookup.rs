@@ -59,7 +59,8 @@ pub(super) fn lookup(
     let put_in = explain(rules, &facts(Trigger::Inserted));
     let taken_out =
         rules.listens(Trigger::Removed).then(|| explain(rules, &facts(Trigger::Removed)));
-    let would = Would { put_in, taken_out };
+    let is_held_back = subject.identity.partial && !put_in.verdict.is_proven();
+    let would = Would { put_in, taken_out, is_held_back };
     if out.is_json() {
         return out.value(&as_json(subject.about, &found, &would));
     }
@@ -74,6 +75,8 @@ struct Would {
     put_in: Explanation,
     /// Where any rule is for that.
     taken_out: Option<Explanation>,
+    /// Whether nothing comes of it until the card is read in full.
+    is_held_back: bool,
 }
 
 impl Would {
@@ -150,6 +153,9 @@ fn as_json(mut about: Value, found: &Found, would: &Would) -> Value {
         about.insert("rules".to_owned(), json!(rules));
         about.insert("record".to_owned(), json!(would.put_in.record));
         about.insert("verdict".to_owned(), verdict_json(&would.put_in.verdict));
+        if would.is_held_back {
+            about.insert("held_back".to_owned(), true.into());
+        }
         if let Some(taken_out) = &would.taken_out {
             about.insert("verdict_on_removal".to_owned(), verdict_json(&taken_out.verdict));
         }
@@ -203,13 +209,17 @@ fn as_text(subject: &Subject, found: &Found, would: &Would, numbers: &Numbers) -
         };
         rows.push(row("Rule", format!("{}{moment}: {}", finding.rule, finding.words)));
     }
-    rows.push(row("So", verdict_text(&would.put_in.verdict, numbers)));
+    let so = verdict_text(&would.put_in.verdict, numbers);
+    rows.push(row("So", if would.is_held_back { format!("{HELD_BACK}{so}") } else { so }));
     if let Some(taken_out) = &would.taken_out {
         let text = verdict_text(&taken_out.verdict, numbers);
         rows.push(row("Taken out", text));
     }
     table(&rows)
 }
+
+/// What is said before a verdict that is not carried out.
+const HELD_BACK: &str = "would wait until the card is read in full; by the part that was read it ";
 
 const fn completion(decision: &Decision) -> &'static str {
     if decision.complete_request { " and complete the request" } else { "" }

@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use super::Step;
-use crate::domain::{Draft, EntryId, Outcome, Stage, Trust};
+use crate::domain::{Draft, EntryId, Outcome, Stage};
 use crate::engine::{Effect, Engine, Now};
 use crate::rules::Verdict;
 
@@ -67,16 +67,6 @@ impl super::Queue {
             && entry.superseded_by.is_none()
             && entry.draft.identity.partial;
         undecided.then(|| (entry.draft.clone(), entry.seen))
-    }
-}
-
-/// Whether a verdict on a card that is known in part is carried out.
-pub(super) fn is_proven(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::Set { decision, .. } | Verdict::AlreadySet { decision } => {
-            decision.candidate.trust() == Trust::Id
-        }
-        Verdict::NothingToDo { .. } | Verdict::UnknownCard { .. } | Verdict::Park { .. } => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The steps of an entry.
 
-use super::{Step, Then, partial};
+use super::{Step, Then};
 use crate::domain::{
     CallError, Decision, EntryId, Found, Outcome, ParkReason, PutAnswer, Record, Settlement, Stage,
     Trust,
@@ -119,7 +119,7 @@ impl Engine {
         };
         let verdict = decide(&self.policy.rules, &facts);
         entry.known_by = found.records.as_ref().map(|(candidate, _)| candidate.clone());
-        if entry.draft.identity.partial && !partial::is_proven(&verdict) {
+        if entry.draft.identity.partial && !verdict.is_proven() {
             return self.hold_back(id, &verdict, now);
         }
         match verdict {

@@ -184,6 +184,12 @@ fn a_card_of_two_families_is_worked_on_once_the_last_other_program_lets_go() {
     };
     world.start_daemon().unwrap();
     wait_part(&world);
+    let name = world.pcscd.reader_names()[0].clone();
+    let said = world.cli(&["lookup", "--reader", &name, "--json"]).unwrap().json().unwrap();
+    assert_eq!(said["identity"]["partial"], true, "{said}");
+    assert_eq!(said["held_back"], true, "{said}");
+    let said = world.cli(&["lookup", "--reader", &name]).unwrap().stdout;
+    assert!(said.contains("would wait until the card is read in full"), "{said}");
     world.kill9_daemon().unwrap();
     world.start_daemon().unwrap();
     wait_part(&world);

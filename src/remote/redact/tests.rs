@@ -36,7 +36,7 @@ fn encoded(part: &str) -> Vec<String> {
         each(&|byte| format!("&#x{byte:04x}")),
         each(&|byte| format!("&#{byte:014};")),
         each(&|byte| format!("\\u{{{byte:x}}}")),
-        part.split_inclusive(|_: char| true).collect::<Vec<_>>().join("\\u{200b}"),
+        part.chars().map(|c| c.escape_debug().to_string()).collect::<Vec<_>>().join("\\u{200b}"),
         each(&|byte| format!("%26%23{byte}%3B")),
         each(&|byte| format!("{byte:02x}:")),
         each(&|byte| format!("{byte:02X} ")),

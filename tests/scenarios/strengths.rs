@@ -155,3 +155,22 @@ fn read_names_the_strength_of_each_id_and_recommends_no_shared_one() {
     assert_eq!(said["matched"]["strength"], "shared", "{said}");
     world.finish().unwrap();
 }
+
+#[test]
+fn the_log_of_a_parked_card_shows_no_id_that_is_not_to_be_shown() {
+    let Some(world) = world() else { return };
+    let world = world.cm(cm_with(ID_OF_CONSTANT, PLAIN));
+    let world = world
+        .config_set("log.show_ids", "false")
+        .config_set("log.level", "\"trace\"")
+        .start()
+        .unwrap();
+    let _card = world.insert(0, card(&world, "card.toml", PLAIN, &piv(CONSTANT, GUID))).unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
+    let log = world.daemon_log();
+    assert!(log.contains("more than one card can carry"), "{log}");
+    for id in [ID_OF_CONSTANT, "43534fa0-1073-f901-aa6e-34537bee6fc1", GUID, CONSTANT] {
+        assert!(!log.contains(id), "{id} in {log}");
+    }
+    world.finish().unwrap();
+}

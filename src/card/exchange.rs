@@ -102,10 +102,14 @@ pub(super) fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec
     Err(NoAnswer::Endless)
 }
 
-/// Selects an application, and brings what it says of itself; some say nothing, with a warning (6282).
+/// Selects an application, and brings what it says of itself. Some say nothing, with a warning (6282); some
+/// do not know the form of SELECT that wants to hear it (6A86, 6B00).
 pub(super) fn select(transport: &mut dyn Transmit, command: &Command) -> Result<Vec<u8>, NoAnswer> {
     match ask(transport, command) {
         Err(NoAnswer::Refused(StatusWord::Shortened)) => Ok(Vec::new()),
+        Err(NoAnswer::Refused(StatusWord::Absent(0x6A86 | 0x6B00))) => {
+            go(transport, &command.clone().without_answer()).map(|()| Vec::new())
+        }
         answer => answer,
     }
 }

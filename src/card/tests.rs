@@ -77,6 +77,27 @@ fn a_select_that_is_answered_with_a_warning_alone_selects() {
 }
 
 #[test]
+fn an_application_is_selected_without_an_answer_where_the_card_knows_no_other_form() {
+    for refusal in ["6a86", "6b00"] {
+        let gids = Script::gids(Protocol::T1)
+            .on("00a4040009a0000003974254465900", refusal)
+            .on("00a4040c09a00000039742544659", "9000");
+        let piv = with_piv(Script::new(Protocol::T1))
+            .on(PIV_SELECT, refusal)
+            .on("00a4040c09a00000030800001000", "9000");
+        let openpgp = with_openpgp(Script::new(Protocol::T1), "000612345678")
+            .on("00a4040006d2760001240100", refusal)
+            .on("00a4040c06d27600012401", "9000");
+        for (mut card, family) in
+            [(gids, Family::Gids), (piv, Family::Piv), (openpgp, Family::Openpgp)]
+        {
+            let identity = identify_as(&mut card, &Family::ALL);
+            assert_eq!(identity.unwrap().family, family, "{refusal}");
+        }
+    }
+}
+
+#[test]
 fn the_application_that_was_identified_is_selected_again_where_another_one_is() {
     let select = "00a4040009a0000003974254465900";
     let mut card = Script::gids(Protocol::T1).on("00a4040008a00000015100000000", "9000");

@@ -87,8 +87,9 @@ impl<'a> Files<'a> {
                     self.quiet |= form.quiet;
                     return Ok(true);
                 }
-                // Whether it does not know the form or has no such file: some cards say the same to both.
-                Some(NO_FILE) => possible.push(form),
+                // Whether it does not know the form, or has no such file or guards it: some cards say the
+                // same to all.
+                Some(status) if status == NO_FILE || status.is_not_allowed() => possible.push(form),
                 Some(_) => {}
             }
         }

@@ -65,6 +65,19 @@ fn cards_with_few_forms_of_select_are_read_whatever_they_say_to_the_others() {
 }
 
 #[test]
+fn an_ef_dir_that_is_guarded_does_not_hide_a_token_info_that_is_not() {
+    for (refusal, form) in [("6982", "0800"), ("6985", "0800"), ("6982", "080c")] {
+        let mut files = Files::new(&[("50155032", INFO)]).manners(&[form]);
+        let mut card = Answering(|command: &Command| {
+            let text = hex::encode(command.to_bytes(Protocol::T1));
+            let is_dir = text.starts_with(&format!("00a4{form}022f00"));
+            if is_dir { bytes(refusal) } else { files.transmit(command).unwrap() }
+        });
+        assert_eq!(run(&mut card).unwrap().serial.to_string(), SERIAL, "{refusal} {form}");
+    }
+}
+
+#[test]
 fn a_card_that_protects_every_file_is_known_by_the_serial_number_that_it_gives_all_the_same() {
     const SERIAL_OF_EPASS: &str = "00ca018008";
     let card = |refusal: &'static str, serial: &'static str| {

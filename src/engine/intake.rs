@@ -137,7 +137,7 @@ impl Engine {
         whole: &Identity,
         now: Now,
     ) {
-        let Some((draft, seen)) = self.queue.to_renew(entry) else { return };
+        let Some((draft, seen)) = self.queue.to_renew(entry, now) else { return };
         let draft = Draft { identity: whole.clone(), ..draft };
         let instance = self.desk.instance_of(&draft.reader);
         self.take_in(insertion, (draft, instance), seen, now);

@@ -271,7 +271,8 @@ impl Queue {
             }
         }
         for (id, old) in &mut self.parked {
-            if old.entry.draft.card() == card && old.claim.is_none() {
+            let is_replaced = old.entry.draft.card() == card || renews == Some(*id);
+            if is_replaced && old.claim.is_none() {
                 old.claim = Some(Claim::Insertion(insertion));
                 gone.push((*id, None));
             }

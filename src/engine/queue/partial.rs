@@ -7,8 +7,8 @@
 
 use std::time::Instant;
 
-use super::Step;
-use crate::domain::{Draft, EntryId, Outcome, Stage};
+use super::{Parked, Step};
+use crate::domain::{Draft, EntryId, Outcome};
 use crate::engine::{Effect, Engine, Now};
 use crate::rules::Verdict;
 
@@ -59,14 +59,25 @@ impl Engine {
 }
 
 impl super::Queue {
-    /// What a whole identity goes into, and since when it waits, unless CM was asked for something.
-    pub(in crate::engine) fn to_renew(&self, id: EntryId) -> Option<(Draft, Instant)> {
-        let entry = self.waiting.get(&id)?;
-        let undecided = matches!(entry.step, Step::Idle | Step::LookingUp)
-            && entry.stage == Stage::Queued
-            && entry.superseded_by.is_none()
-            && entry.draft.identity.partial;
-        undecided.then(|| (entry.draft.clone(), entry.seen))
+    /// What a whole identity goes into, and since when it waits, unless CM was asked for something. An entry
+    /// that is parked by the part that it has, or about to be, is no more than that part either.
+    pub(in crate::engine) fn to_renew(&self, id: EntryId, now: Now) -> Option<(Draft, Instant)> {
+        let (draft, seen, is_undecided) = if let Some(entry) = self.waiting.get(&id) {
+            let is_undecided = match &entry.step {
+                Step::Idle | Step::LookingUp => entry.superseded_by.is_none(),
+                Step::Ending { end } => end.outcome.park_reason().is_some(),
+                Step::ReadingBack { .. }
+                | Step::Saving { .. }
+                | Step::Pushing { .. }
+                | Step::ReadingRequest { .. }
+                | Step::Completing { .. } => false,
+            };
+            (&entry.draft, entry.seen, is_undecided && entry.stage.sent().is_none())
+        } else {
+            let Parked { entry, claim } = self.parked.get(&id)?;
+            (&entry.draft, now.mono, claim.is_none() && entry.stage.sent().is_none())
+        };
+        (is_undecided && draft.identity.partial).then(|| (draft.clone(), seen))
     }
 }
 

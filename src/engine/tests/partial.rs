@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::cm::{ACTIVE, RETIRE, RETIRED};
+use super::world::cm::{ACTIVE, Mood, RETIRE, RETIRED};
 use super::world::{SECOND, World, identity};
 use crate::domain::{CardView, InsertionId, NotIdentified, NotIdentifiedReason};
 use crate::engine::Event;
@@ -87,6 +87,23 @@ fn a_card_is_worked_on_once_it_is_read_in_full_whatever_the_part_said() {
         assert_eq!(told(&world), ["superseded", "updated"], "{}", world.story());
         assert_eq!((world.cm.status(2), world.cm.status(1)), (RETIRED, ACTIVE));
         assert!(world.disk.entries.is_empty());
+    }
+}
+
+#[test]
+fn a_card_that_was_parked_by_its_part_is_worked_on_once_it_is_read_in_full() {
+    for (latency, part) in [(Duration::ZERO, 1), (Duration::ZERO, 50), (4 * SECOND, 50)] {
+        let mut world = known_in_part(part);
+        world.cm.request(2, RETIRE);
+        world.cm.mood = Mood::Refusing;
+        world.disk_latency = latency;
+        world.run(2 * SECOND);
+        world.cm.mood = Mood::Fine;
+        let_go(&mut world);
+        answer(&mut world, Ok(identity(2)));
+        world.run(60 * SECOND);
+        assert_eq!(told(&world).last(), Some(&"updated"), "{}", world.story());
+        assert_eq!((world.cm.status(2), world.cm.status(1)), (RETIRED, ACTIVE));
     }
 }
 

@@ -79,6 +79,9 @@ pub(in crate::engine) struct World {
     pub(in crate::engine) crash: Option<Crash>,
     pub(in crate::engine) effects: usize,
     pub(in crate::engine) started: Now,
+    /// The readers whose cards another program uses, and whether it has selected an application in which
+    /// they have another id.
+    pub(in crate::engine) used: BTreeMap<ReaderName, bool>,
     seats: BTreeMap<ReaderName, Seat>,
     last_insertion: InsertionId,
     counted: u32,
@@ -170,6 +173,19 @@ pub(in crate::engine) fn identity(card: u8) -> Identity {
     )
 }
 
+/// What a card says beside another program, if one uses it.
+fn part(card: u8, used: Option<bool>) -> Identity {
+    let mut identity = match used {
+        Some(true) => {
+            let other = candidate(card + 50, IdRule::PivGuidBe);
+            Identity::new(Family::Piv, Serial::from_bytes(&[card]), other, vec![])
+        }
+        Some(false) | None => identity(card),
+    };
+    identity.partial = used.is_some();
+    identity
+}
+
 impl World {
     pub(in crate::engine) fn new() -> Self {
         Self::with(policy())
@@ -197,6 +213,7 @@ impl World {
             disk_latency: Duration::ZERO,
             crash: None,
             effects: 0,
+            used: BTreeMap::new(),
             seats: READERS.into_iter().map(|name| (name.into(), Seat::default())).collect(),
             last_insertion: InsertionId::ZERO,
             counted: 0,
@@ -400,7 +417,9 @@ impl World {
             return;
         }
         match effect {
-            Effect::Probe { reader, insertion, .. } => self.read_card(reader, insertion),
+            Effect::Probe { reader, insertion, only_free, .. } => {
+                self.read_card(reader, insertion, only_free);
+            }
             Effect::Lookup { entry, identity } => {
                 let card = number_of(&identity);
                 self.call(Ask::Lookup, entry, card);
@@ -443,12 +462,17 @@ impl World {
         }
     }
 
-    fn read_card(&mut self, reader: ReaderName, insertion: InsertionId) {
+    fn read_card(&mut self, reader: ReaderName, insertion: InsertionId, only_free: bool) {
         let Some(time) = self.probe else { return };
+        let used = self.used.get(&reader).copied();
+        if used.is_some() && only_free {
+            let why = NotIdentified::new(NotIdentifiedReason::Busy, "in use".to_owned());
+            return self.post(time, Event::Probed { reader, insertion, result: Err(why) });
+        }
         let seat = &self.seats[&reader];
         let gone = NotIdentified::new(NotIdentifiedReason::Removed, "gone".to_owned());
         let card = seat.card.filter(|_| seat.insertion == Some(insertion));
-        let result = card.map(identity).ok_or(gone);
+        let result = card.map(|card| part(card, used)).ok_or(gone);
         self.post(time, Event::Probed { reader, insertion, result });
     }
 

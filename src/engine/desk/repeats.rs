@@ -14,13 +14,15 @@ use crate::domain::{
     Atr, CardKey, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName, Trigger,
 };
 
-/// What is too often: more than so many times at once, or for long at shorter intervals than this.
+/// What is too often: more than so many times at once, or for long at shorter intervals than this. The
+/// last limit is that of a card that does not stop.
 const LIMITS: [(u32, Duration); 2] = [(20, Duration::from_secs(3)), (200, Duration::from_secs(30))];
 
 /// How long a restless card is away for it not to be restless any more.
 const RESTED: Duration = Duration::from_secs(30);
 
-/// How long a restless card has to lie still, at first and at most; twice as long after each entry.
+/// How long a restless card has to lie still, at first and at most; twice as long after each entry
+/// once it is beyond the last limit.
 const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(30);
 
@@ -38,8 +40,9 @@ struct Repeat {
     came: Instant,
     /// For each limit, until when the times that it came are spread at that interval.
     spread: [Instant; LIMITS.len()],
-    /// How many entries it made since it is restless.
+    /// How many entries it made beyond the last limit since it is restless.
     restless: Option<u32>,
+    is_beyond_last: bool,
 }
 
 /// A restless card that has not lain still for long enough.
@@ -58,7 +61,13 @@ impl Repeats {
     fn came(&mut self, card: &CardKey, now: Instant) -> (Duration, bool) {
         let known = self.0.iter().position(|repeat| repeat.card == *card);
         let mut repeat = known.map_or_else(
-            || Repeat { card: card.clone(), came: now, spread: [now; 2], restless: None },
+            || Repeat {
+                card: card.clone(),
+                came: now,
+                spread: [now; 2],
+                restless: None,
+                is_beyond_last: false,
+            },
             |at| self.0.remove(at),
         );
         let is_new = repeat.comes(now);
@@ -72,7 +81,7 @@ impl Repeats {
 
     /// The card makes an entry.
     fn enters(&mut self, card: &CardKey) {
-        let repeat = self.0.iter_mut().find(|repeat| repeat.card == *card);
+        let repeat = self.0.iter_mut().find(|repeat| repeat.card == *card && repeat.is_beyond_last);
         if let Some(entries) = repeat.and_then(|repeat| repeat.restless.as_mut()) {
             *entries = entries.saturating_add(1);
         }
@@ -90,7 +99,8 @@ impl Repeat {
         for ((times, interval), spread) in LIMITS.into_iter().zip(&mut self.spread) {
             let most = now + interval * times;
             let next = (*spread).max(now) + interval;
-            is_too_often |= next > most;
+            self.is_beyond_last = next > most;
+            is_too_often |= self.is_beyond_last;
             *spread = next.min(most);
         }
         let is_new = is_too_often && self.restless.is_none();

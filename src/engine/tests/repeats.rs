@@ -96,6 +96,13 @@ fn a_card_that_flickered_is_worked_on_once_it_lies_still() {
 }
 
 #[test]
+fn a_card_that_is_tried_a_hundred_times_in_haste_lies_still_for_one_second_each_time() {
+    let mut world = World::new();
+    flicker(&mut world, 1, (millis(1_200), millis(100)), 100 * millis(1_300));
+    assert_eq!(world.entries(), 100);
+}
+
+#[test]
 fn other_cards_in_the_reader_and_the_card_elsewhere_wait_for_nothing() {
     let mut world = restless();
     for (reader, card) in [(READER, 2), ("Right", 1)] {
@@ -166,7 +173,6 @@ fn a_card_that_is_held_when_the_daemon_ends_is_worked_on_by_the_next() {
 #[test]
 fn a_card_that_is_read_in_full_while_it_is_held_makes_its_entry_with_all_ids() {
     let mut world = restless();
-    flicker(&mut world, 1, (millis(1_300), millis(100)), SECOND);
     world.probe = None;
     let reader = || READER.into();
     world.insert(READER, 1);
@@ -175,9 +181,9 @@ fn a_card_that_is_read_in_full_while_it_is_held_makes_its_entry_with_all_ids() {
     partial.partial = true;
     world.tell(Event::Probed { reader: reader(), insertion, result: Ok(partial) });
     let before = world.entries();
-    // The other program lets go before the card has lain still for its two seconds.
+    // The other program lets go before the card has lain still for its second.
     world.tell(Event::LetGo { reader: reader() });
-    world.run(millis(1_100));
+    world.run(millis(600));
     world.tell(Event::Probed { reader: reader(), insertion, result: Ok(identity(1)) });
     assert_eq!(world.entries(), before);
     world.run(HOUR);

@@ -173,6 +173,9 @@ fn a_card_that_is_held_when_the_daemon_ends_is_worked_on_by_the_next() {
 #[test]
 fn a_card_that_is_read_in_full_while_it_is_held_makes_its_entry_with_all_ids() {
     let mut world = restless();
+    // It does not stop, and so has to lie still for two seconds.
+    flicker(&mut world, 1, (millis(200), millis(130)), 15 * SECOND);
+    flicker(&mut world, 1, (millis(1_300), millis(100)), SECOND);
     world.probe = None;
     let reader = || READER.into();
     world.insert(READER, 1);
@@ -181,9 +184,9 @@ fn a_card_that_is_read_in_full_while_it_is_held_makes_its_entry_with_all_ids() {
     partial.partial = true;
     world.tell(Event::Probed { reader: reader(), insertion, result: Ok(partial) });
     let before = world.entries();
-    // The other program lets go before the card has lain still for its second.
+    // The other program lets go before the card has lain still for its two seconds.
     world.tell(Event::LetGo { reader: reader() });
-    world.run(millis(600));
+    world.run(millis(1_100));
     world.tell(Event::Probed { reader: reader(), insertion, result: Ok(identity(1)) });
     assert_eq!(world.entries(), before);
     world.run(HOUR);

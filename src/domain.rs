@@ -8,6 +8,7 @@ mod audit;
 mod away;
 mod call;
 mod card;
+mod card_key;
 mod chain;
 mod clock;
 mod cm;
@@ -16,6 +17,7 @@ mod id_rule;
 mod instance;
 mod inventory;
 mod metrics;
+mod not_identified;
 mod numbers;
 mod outcome;
 mod placeholder;
@@ -28,10 +30,8 @@ pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
 pub use audit::{AuditKind, AuditLine, AuditRecord};
 pub use away::{AwayReason, CertificateFault, ProxyFault, TlsFault};
 pub use call::{CallError, CompleteAnswer, Found, PutAnswer};
-pub use card::{
-    Candidate, CardId, CardIdError, CardKey, Family, Identity, NotIdentified, NotIdentifiedReason,
-    Serial, Trust, UnknownName,
-};
+pub use card::{Candidate, CardId, CardIdError, Family, Identity, Serial, Trust, UnknownName};
+pub use card_key::CardKey;
 pub use chain::{ChainFault, ChainFaultKind, ChainMark, ChainPiece};
 pub use clock::{BootMoment, ClockWitness};
 pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
@@ -40,6 +40,7 @@ pub use id_rule::IdRule;
 pub use instance::PcscdInstance;
 pub use inventory::{Inventory, Number};
 pub use metrics::{Call, CallTally, Calls, Metrics, Probed, Tally};
+pub use not_identified::{NotIdentified, NotIdentifiedReason};
 pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
 pub use placeholder::is_placeholder;

@@ -13,12 +13,13 @@ use jiff::Timestamp;
 
 use attributes::{ATTRIBUTES_WITHIN, Attributes};
 use busy::Busy;
+use reading::draft;
 use repeats::{Held, Repeats};
 use settling::Departed;
 
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
-    Atr, BootMoment, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
+    Atr, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
     NotIdentifiedReason, PcscdInstance, Place, ReaderAttributes, ReaderName, ReaderRules,
     ReaderView, ServiceView, Stay, Trigger,
 };
@@ -432,99 +433,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn probed(
-        &mut self,
-        reader: &ReaderName,
-        insertion: InsertionId,
-        result: Result<Identity, NotIdentified>,
-        now: Now,
-    ) {
-        if self.read_again(reader, insertion, &result, now) {
-            return;
-        }
-        let Some(slot) = self.desk.readers.get_mut(reader) else {
-            self.tally.stale_answers += 1;
-            return;
-        };
-        let (presence, seen, known) = match &mut slot.card {
-            Card::Reading { presence, seen, known, .. } if presence.insertion == insertion => {
-                (presence.clone(), *seen, known.take())
-            }
-            Card::None
-            | Card::Mute { .. }
-            | Card::Waiting { .. }
-            | Card::Reading { .. }
-            | Card::Identified { .. }
-            | Card::NotIdentified { .. } => {
-                self.tally.stale_answers += 1;
-                return;
-            }
-        };
-        let place = slot.place.clone();
-        let result = result.or_else(|why| known.map(|known| *known).ok_or(why));
-        self.count_probe(&result);
-        match result {
-            Ok(identity) => {
-                if let Some(seen) = self.begun(&presence, &identity, (seen, now)) {
-                    self.identified(presence, identity, (place, seen), now);
-                }
-            }
-            Err(why) => {
-                // Gone again before it was read: its removal is on its way.
-                if why.reason == NotIdentifiedReason::Removed
-                    && self.depart(reader, Departure::Taken, now)
-                {
-                    return;
-                }
-                // Whether it is the card that departed nobody knows.
-                self.let_go(reader, Departure::Unclear);
-                let Some(slot) = self.desk.readers.get_mut(reader) else { return };
-                let atr = presence.atr.clone();
-                let told = slot.try_later(insertion, &why, now);
-                slot.card = Card::NotIdentified { presence, why: why.clone() };
-                if !told {
-                    self.note_not_identified(reader, &place, Some(atr), &why, now);
-                }
-            }
-        }
-    }
-
-    fn identified(
-        &mut self,
-        presence: Presence,
-        identity: Identity,
-        (place, seen): (Place, Now),
-        now: Now,
-    ) {
-        let entry = self.desk.same_stay(&presence, &identity);
-        let moment = self.boot_moment(seen.mono);
-        let seen_there = (place, seen, moment);
-        let draft = draft(Trigger::Inserted, presence.clone(), identity.clone(), seen_there);
-        let insertion = presence.insertion;
-        if entry.is_none() {
-            self.end_stay(&presence.reader);
-        }
-        let partial = identity.partial;
-        if let Some(slot) = self.desk.readers.get_mut(&presence.reader) {
-            slot.card = Card::Identified { presence, identity, entry, stay: insertion };
-            slot.busy = None;
-            if partial {
-                slot.complete_later(insertion, now);
-            }
-        }
-        let instance = self.desk.instance_of(&draft.reader);
-        match entry {
-            Some(entry) => {
-                self.desk.entered(insertion, (&draft, instance), entry);
-                if !partial {
-                    self.renew(insertion, entry, &draft.identity, now);
-                }
-            }
-            None if self.hold((&draft.reader, insertion), draft.card(), seen) => {}
-            None => self.take_in(insertion, (draft, instance), seen.mono, now),
-        }
-    }
-
     fn note_not_identified(
         &mut self,
         reader: &ReaderName,
@@ -534,24 +442,5 @@ impl Engine {
         now: Now,
     ) {
         self.note_failure((reader, place.label.as_str()), atr, why, now);
-    }
-}
-
-fn draft(
-    trigger: Trigger,
-    presence: Presence,
-    identity: Identity,
-    (place, seen, boot_moment): (Place, Now, Option<BootMoment>),
-) -> Draft {
-    Draft {
-        trigger,
-        seen_at: seen.wall,
-        reader: presence.reader,
-        label: place.label,
-        role: place.role,
-        event_count: presence.event_count,
-        atr: presence.atr,
-        identity,
-        boot_moment,
     }
 }

@@ -9,7 +9,8 @@
 use std::time::{Duration, Instant};
 
 use super::super::{Engine, Notice, Now};
-use super::{Card, Slot, draft};
+use super::reading::draft;
+use super::{Card, Slot};
 use crate::domain::{
     Atr, CardKey, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName, Trigger,
 };

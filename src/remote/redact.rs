@@ -2,7 +2,7 @@
 //!
 //! A server may send back what it was sent: whole or in part, in another encoding, in any place. So a
 //! text is searched after decoding, in each encoding of [`views`], for every run of [`RUN`] characters
-//! of a secret. Every [`CallError`](crate::domain::CallError) of this module goes through here.
+//! of a secret. Every [`CallError`] of this module goes through here.
 //!
 //! Secrets that are needed for a moment only are not kept for this: of them a keyed hash of each run
 //! is remembered, and not the run.

@@ -61,8 +61,10 @@ lint: install-packages lint-units ## format, clippy, documentation, licences, th
 lint-units: install-packages ## the unit against what systemd thinks of it
 	systemd-analyze security --no-pager --offline=yes --threshold=15 systemd/cardbridge.service
 
+# The date of the source is a witness against a clock that is behind (docs/decisions/0025).
 release: ## the program as it is installed
-	$(CARGO) build --release
+	SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)}" \
+		$(CARGO) build --release
 
 # Builds nothing: `make release` does, as a user who has a toolchain. A configuration that is there
 # stays as it is.

@@ -60,7 +60,7 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Identify the card that is in the reader now; CM is not asked
+    /// Identify the card that is in the reader now; CM is asked which id it knows, where cm.url is set
     Read(ReadArguments),
     /// Show what CM knows of the card and what the rules would do; nothing is changed
     Lookup {

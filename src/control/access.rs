@@ -44,7 +44,7 @@ impl Access {
         if !missing.is_empty() {
             tracing::info!(
                 groups = missing.join(", "),
-                "Groups for the control socket do not exist; they have no members until a restart"
+                "Groups for the control socket were not found; they have no members until a restart"
             );
         }
         Self { groups, view, operator, own: nix::unistd::Uid::effective().as_raw() }

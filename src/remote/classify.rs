@@ -118,9 +118,10 @@ pub(super) fn misread(error: &cm::ReadError, body: &[u8]) -> CallError {
     match error {
         cm::ReadError::Wrong(detail) => CallError::WrongAnswer { detail: detail.clone() },
         // It is CM that talks: a remedy for another site in its place would mislead.
-        cm::ReadError::TooMuch(words) => {
-            away(AwayReason::ServerError, format!("{words}: too much to be read, clear up in CM"))
-        }
+        cm::ReadError::TooMuch(words) => away(
+            AwayReason::ServerError,
+            format!("{words}: too much to be read; complete or cancel old requests in CM"),
+        ),
         cm::ReadError::NotJson(_) | cm::ReadError::Foreign(..) => {
             let words = cm::complaint(body).words;
             let words = if words.is_empty() { "no text".to_owned() } else { words };

@@ -74,6 +74,8 @@ struct Reading {
     atr: Atr,
     at: Timestamp,
     deadline: Instant,
+    /// Who it is, once its ids are read; what follows is for people.
+    known: Option<Box<Identity>>,
 }
 
 impl Scan<'_> {
@@ -100,8 +102,15 @@ impl Scan<'_> {
             Observation::ServiceUp
             | Observation::Settled
             | Observation::Described { .. }
-            | Observation::Identified { .. }
             | Observation::LetGo { .. } => Ok(()),
+            Observation::Identified { reader, insertion, identity } => {
+                if let Some(Told::Reading(reading)) = self.readers.get_mut(&reader)
+                    && reading.insertion == insertion
+                {
+                    reading.known = Some(Box::new(identity));
+                }
+                Ok(())
+            }
             Observation::ServiceDown { reason } => self.service_down(&reason),
             Observation::Attached { reader, .. } => {
                 self.event("reader-attached", &reader, "")?;
@@ -126,7 +135,7 @@ impl Scan<'_> {
                 if skipped.is_none() {
                     self.watch.probe(&reader, insertion, &atr);
                 }
-                let reading = Reading { insertion, atr, at, deadline };
+                let reading = Reading { insertion, atr, at, deadline, known: None };
                 self.readers.insert(reader.clone(), Told::Reading(reading));
                 skipped.map_or(Ok(()), |why| self.probed(&reader, insertion, &Err(why)))
             }
@@ -219,7 +228,9 @@ impl Scan<'_> {
         reader: &ReaderName,
         result: &Result<Identity, NotIdentified>,
     ) -> Result<(), Failure> {
-        let Reading { at, atr, .. } = reading;
+        let Reading { at, atr, known, .. } = reading;
+        let known = known.as_deref().cloned().filter(|_| result.is_err()).map(Ok);
+        let result = known.as_ref().unwrap_or(result);
         if self.out.is_json() {
             let mut object =
                 json!({ "event": "card-inserted", "at": at, "reader": reader, "atr": atr });
@@ -227,7 +238,10 @@ impl Scan<'_> {
             return self.out.object(&object);
         }
         let who = match result {
-            Ok(identity) => format!("{} {}", identity.family, identity.first().card_id),
+            Ok(identity) => {
+                let part = if identity.partial { " (read in part)" } else { "" };
+                format!("{} {}{part}", identity.family, identity.first().card_id)
+            }
             Err(why) => format!("not identified: {}", why.detail),
         };
         self.out.line(&format!("{}  {:15}  {reader}  {who}  ATR {atr}", time(*at), "card inserted"))

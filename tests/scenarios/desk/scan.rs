@@ -102,3 +102,18 @@ fn a_card_that_a_scan_could_not_read_in_time_was_in_the_reader_all_the_same() {
     assert!(scan.output().contains(r#""reason":"removed""#), "{}", scan.output());
     world.finish().unwrap();
 }
+
+#[test]
+fn a_card_that_leaves_once_its_id_is_read_is_identified_in_a_scan_as_well() {
+    let Some(world) = ifd() else { return };
+    let world = world.without_daemon().start().unwrap();
+    let scan = Beside::start(world.cli_command(&["scan", "--json"]));
+    wait_events(&world, &scan, 0, &["reader-attached"]);
+    // In the command that asks whether it is a PIV card as well.
+    let faults = Faults { remove_at: Some(4), ..Faults::default() };
+    let _card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
+    wait_events(&world, &scan, 0, &["reader-attached", "card-inserted", "card-removed"]);
+    let output = scan.output();
+    assert!(output.contains(CARD) && !output.contains("not_identified"), "{output}");
+    world.finish().unwrap();
+}

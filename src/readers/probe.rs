@@ -140,6 +140,8 @@ impl Probe {
         }
         let reader = self.reader.clone();
         if self.turn.stand() == Stand::GivenUp {
+            // Before it is reported: the next probe may come before this thread has ended.
+            self.turn.end();
             return tell(observations, Observation::LetGo { reader });
         }
         let others = match &result {
@@ -434,7 +436,7 @@ fn waits_for_others(reader: &ReaderName, turn: &Turn) -> bool {
     match turn.stand() {
         Stand::Connecting => seen.is_ok_and(|seen| seen.in_use),
         Stand::Beginning => seen.is_ok(),
-        Stand::Free | Stand::GivenUp => false,
+        Stand::Free | Stand::GivenUp | Stand::Over => false,
     }
 }
 

@@ -20,19 +20,26 @@ pub(super) enum Stand {
     Connecting,
     /// It has a connection, and waits for its transaction.
     Beginning,
-    /// It was given up while it waited.
+    /// It was given up while it waited, and still waits.
     GivenUp,
+    /// It was given up, and waits no longer.
+    Over,
 }
 
 impl Turn {
     /// Goes to another stand; false once it was given up.
     pub(super) fn go(&self, to: Stand) -> bool {
         let mut stand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if *stand == Stand::GivenUp {
+        if matches!(*stand, Stand::GivenUp | Stand::Over) {
             return false;
         }
         *stand = to;
         true
+    }
+
+    /// One that was given up has ended its wait: another may have its turn.
+    pub(super) fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Stand::Over;
     }
 
     /// Where it is now.
@@ -63,6 +70,11 @@ mod tests {
         assert!(turn.clone().give_up());
         assert!(!turn.go(Stand::Free));
         assert_eq!((turn.stand(), turn.give_up()), (Stand::GivenUp, false));
+        turn.end();
+        assert_eq!(
+            (turn.go(Stand::Free), turn.stand(), turn.give_up()),
+            (false, Stand::Over, false)
+        );
     }
 
     #[test]

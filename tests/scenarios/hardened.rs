@@ -90,7 +90,7 @@ fn every_system_call_of_a_cards_whole_way_is_one_that_the_unit_allows() {
     world.stop_daemon().unwrap();
 
     let trace = std::fs::read_to_string(path).unwrap();
-    let calls = calls(&trace, env!("CARGO_BIN_EXE_cardbridge"));
+    let calls = calls(&trace, world.binary().to_str().unwrap());
     assert!(calls.len() > 500, "{} calls", calls.len());
     let allowed = allowed(&sets);
     let name = |call: &String| call.split('(').next().unwrap_or_default().to_owned();

@@ -37,7 +37,7 @@ fn open_world() -> Option<World> {
 fn as_user(world: &World, user: &[&str], groups: &str, args: &[&str]) -> (Option<i32>, String) {
     let mut changed = Command::new("sh");
     changed.args(["-c", "echo 2 >/proc/self/loginuid; exec setpriv \"$@\"", "sh"]);
-    changed.args(user).arg(groups).arg("--").arg(env!("CARGO_BIN_EXE_cardbridge"));
+    changed.args(user).arg(groups).arg("--").arg(world.binary());
     changed.args(args).arg("--config").arg(world.config_path()).current_dir(world.dir());
     let output = changed.output().unwrap();
     let text = [output.stdout, output.stderr].concat();

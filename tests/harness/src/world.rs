@@ -147,15 +147,17 @@ impl WorldBuilder {
             None => Cm::start(self.cm)?,
         };
         self.config.complete(dir.path(), &cm)?;
+        let mut binary = self.binary;
         if let Some(user) = self.user {
             user.own(dir.path())?;
+            binary = user::reachable(&binary, dir.path())?;
             for path in self.config.texts().chain(self.environment.iter().map(|(_, v)| v.clone())) {
                 user::open_up(&path)?;
             }
         }
         let mut world = World {
             daemon: None,
-            binary: self.binary,
+            binary,
             pcscd: Pcscd::start(self.pcscd)?,
             cm,
             environment: self.environment,
@@ -190,11 +192,17 @@ pub struct World {
 }
 
 impl World {
+    /// The agent's program, where the user that it runs as reaches it.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// A world around this `cardbridge` binary.
     #[must_use]
     pub fn builder(binary: impl AsRef<Path>) -> WorldBuilder {
         WorldBuilder {
-            user: User::for_agent(binary.as_ref()),
+            user: User::for_agent(),
             binary: binary.as_ref().to_owned(),
             pcscd: PcscdOptions::default(),
             cm: CmOptions { store: Store::seed(), ..CmOptions::default() },

@@ -16,18 +16,9 @@ const UNPRIVILEGED: u32 = 64_321;
 pub(super) struct User(u32);
 
 impl User {
-    /// The user for an agent whose program is this file. None where the
-    /// harness is not root itself, or others cannot reach the file.
-    pub(super) fn for_agent(binary: &Path) -> Option<Self> {
-        if !geteuid().is_root() {
-            return None;
-        }
-        if !binary.ancestors().all(is_open) {
-            let binary = binary.display();
-            crate::skipped(&format!("the agent runs as root: {binary} is for root only"));
-            return None;
-        }
-        Some(Self(UNPRIVILEGED))
+    /// The user for an agent. None where the harness is not root itself.
+    pub(super) fn for_agent() -> Option<Self> {
+        geteuid().is_root().then_some(Self(UNPRIVILEGED))
     }
 
     /// What `setpriv` needs to be told.
@@ -43,6 +34,20 @@ impl User {
         let Self(id) = self;
         chown(directory, Some(id), Some(id)).context("cannot give the world to the agent")
     }
+}
+
+/// The path of a program that every user reaches: its own, or one in this directory where only root
+/// may go to its own.
+pub(super) fn reachable(program: &Path, directory: &Path) -> Result<PathBuf> {
+    if program.ancestors().all(is_open) {
+        return Ok(program.to_owned());
+    }
+    let near = directory.join("cardbridge");
+    if !is_open(program) || fs::hard_link(program, &near).is_err() {
+        fs::copy(program, &near).context("cannot copy the agent")?;
+        fs::set_permissions(&near, Permissions::from_mode(0o755))?;
+    }
+    Ok(near)
 }
 
 /// Whether others may pass, or read and run.

@@ -212,6 +212,9 @@ impl Contact {
             Fate::Hang => self.hand.hang(),
             Fate::Answer => self.hand.delay(slow),
         }
+        if self.hand.is_ejected() {
+            return None;
+        }
         let card = &mut self.card;
         let answer = self.bender.answer(how, apdu, |apdu| card.command(apdu));
         self.hand.change(|inner| {

@@ -15,13 +15,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::cards::{Card, Faults, InsertedCard};
 use crate::netns::Namespace;
-use crate::process::wait_until;
+use crate::process::{hold_pid, wait_until};
 
 use bus::Bus;
 pub use fake::{Fake, Hands, Request, Trouble, code};
@@ -255,7 +255,7 @@ impl Pcscd {
     /// Freezes pcscd (SIGSTOP): its clients hang.
     pub fn freeze(&self) -> Result<()> {
         match &self.daemon {
-            Daemon::Real(private) => private.signal(Signal::STOP),
+            Daemon::Real(private) => hold_pid(private.pid().context("pcscd does not run")?),
             Daemon::Fake(fake) => fake.freeze(true),
         }
     }

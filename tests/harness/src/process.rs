@@ -1,5 +1,6 @@
 //! Child processes that do not outlive the harness, and bounded waiting.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -143,6 +144,20 @@ pub fn signal_pid(pid: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pid = pid.context("not a process id")?;
     kill_process(pid, signal).with_context(|| format!("cannot send {signal:?}"))
+}
+
+/// Holds a process where it is (SIGSTOP), and waits until each of its threads stands still.
+pub fn hold_pid(pid: u32) -> Result<()> {
+    signal_pid(pid, Signal::STOP)?;
+    wait_until("a process to stand still", Duration::from_secs(5), || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let states =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        // The state follows the name, which is in brackets.
+        states
+            .into_iter()
+            .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+    })
 }
 
 /// Looks at `condition` every 20 ms until it holds; an error names `what` was

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use crate::cards::{Card, Faults, InsertedCard};
 use crate::cm::{Cm, CmOptions, Store};
 use crate::pcscd::{Double, Pcscd, PcscdOptions};
-use crate::process::{Process, signal_pid, wait_until};
+use crate::process::{Process, hold_pid, signal_pid, wait_until};
 
 pub use agent::Output;
 use config::Config;
@@ -307,7 +307,7 @@ impl World {
 
     /// Holds the agent where it is (SIGSTOP).
     pub fn freeze_daemon(&self) -> Result<()> {
-        signal_pid(self.daemon_pid()?, Signal::STOP)
+        hold_pid(self.daemon_pid()?)
     }
 
     /// Lets a held agent go on (SIGCONT).

@@ -38,18 +38,24 @@ fn running(worker: Worker, trail: Trail) -> Running {
     Running { worker, trail, turn: Turn::default() }
 }
 
-#[test]
-fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tried() {
-    let (mut readers, mut observations) = readers();
-    let (name, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
+/// A card in the reader `Reader`.
+fn insert_card(readers: &Readers) -> (ReaderName, InsertionId, Atr) {
+    let (reader, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
     let atr: Atr = "3b00".parse().unwrap();
     readers.board.follow(&Observation::Inserted {
-        reader: name.clone(),
+        reader: reader.clone(),
         insertion,
         atr: atr.clone(),
         event_count: 1,
         at_start: false,
     });
+    (reader, insertion, atr)
+}
+
+#[test]
+fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tried() {
+    let (mut readers, mut observations) = readers();
+    let (name, insertion, atr) = insert_card(&readers);
     let (worker, release) = hanging();
     let waits = running(worker, Trail::default());
     assert!(waits.turn.go(Stand::Beginning) && waits.turn.give_up());
@@ -70,15 +76,7 @@ fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tri
 #[test]
 fn no_more_threads_are_left_behind_than_there_may_be() {
     let (mut readers, mut observations) = readers();
-    let (name, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
-    let atr: Atr = "3b00".parse().unwrap();
-    readers.board.follow(&Observation::Inserted {
-        reader: name.clone(),
-        insertion,
-        atr: atr.clone(),
-        event_count: 1,
-        at_start: false,
-    });
+    let (name, insertion, atr) = insert_card(&readers);
     let mut releases = Vec::new();
     for _ in 0..MAX_ABANDONED {
         let (worker, release) = hanging();

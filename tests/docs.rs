@@ -1,4 +1,4 @@
-//! The documents say what the code does.
+//! Compares the documents with the code.
 
 use std::path::Path;
 use std::{fs, io};
@@ -9,7 +9,13 @@ use cardbridge::domain::{
     ReaderAttributes, ReaderMatch, TlsFault,
 };
 
-const OPERATIONS: &str = include_str!("../docs/operations.md");
+const CONFIGURE: &str = include_str!("../docs/configure.md");
+const OPERATE: &str = include_str!("../docs/operate.md");
+const TROUBLESHOOT: &str = include_str!("../docs/troubleshoot.md");
+const REFERENCE: &str = include_str!("../docs/reference.md");
+
+/// The documents with configuration examples.
+const EXAMPLES: [&str; 2] = [CONFIGURE, REFERENCE];
 
 /// A key's row in the table of all keys.
 fn row(key: &Key) -> String {
@@ -21,20 +27,25 @@ fn row(key: &Key) -> String {
 }
 
 /// The lines below a heading, up to the next one.
-fn below(heading: &str) -> impl Iterator<Item = &'static str> {
-    let lines = OPERATIONS.lines().skip_while(move |line| *line != heading).skip(1);
+fn below(document: &'static str, heading: &str) -> impl Iterator<Item = &'static str> {
+    let lines = document.lines().skip_while(move |line| *line != heading).skip(1);
     lines.take_while(|line| !line.starts_with('#'))
 }
 
+/// The table rows below a heading whose first cell is code.
+fn rows(document: &'static str, heading: &str) -> Vec<&'static str> {
+    below(document, heading).filter(|line| line.starts_with("| `")).collect()
+}
+
 #[test]
-fn the_table_of_keys_is_the_one_in_the_code() {
-    let written: Vec<_> = below("### Every key").filter(|line| line.starts_with("| `")).collect();
+fn key_table_equals_keys_in_code() {
+    let written = rows(REFERENCE, "## All configuration keys");
     let meant: Vec<_> = KEYS.iter().map(row).collect();
     assert_eq!(written, meant, "the table should be:\n\n{}\n", meant.join("\n"));
 }
 
 #[test]
-fn every_outcome_and_every_reason_is_explained_where_a_person_looks_for_it() {
+fn every_outcome_and_reason_has_a_row() {
     use {AwayReason as Away, NotIdentifiedReason as Not, ParkReason as Park};
 
     let outcomes = [
@@ -80,22 +91,23 @@ fn every_outcome_and_every_reason_is_explained_where_a_person_looks_for_it() {
     ]
     .map(NotIdentifiedReason::as_str);
 
-    for (heading, words) in [
-        ("### Outcomes", outcomes.as_slice()),
-        ("### Parked: what to do", &parked),
-        ("### CM is away", &away),
-        ("### A card is not identified", &not_identified),
+    for (document, heading, names) in [
+        (OPERATE, "## Outcomes", outcomes.as_slice()),
+        (OPERATE, "## Parked entries: what to do", &parked),
+        (TROUBLESHOOT, "## CM is unavailable: reasons", &away),
+        (TROUBLESHOOT, "## Card is not identified", &not_identified),
     ] {
-        let rows: Vec<_> = below(heading).filter(|line| line.starts_with("| `")).collect();
-        let told = |word: &&str| rows.iter().any(|row| row.starts_with(&format!("| `{word}` |")));
-        let missing: Vec<_> = words.iter().filter(|word| !told(word)).collect();
-        assert!(missing.is_empty(), "{heading} says nothing about {missing:?}");
-        assert_eq!(rows.len(), words.len(), "{heading} explains what does not exist");
+        let rows = rows(document, heading);
+        let has_row =
+            |name: &&str| rows.iter().any(|row| row.starts_with(&format!("| `{name}` |")));
+        let missing: Vec<_> = names.iter().filter(|name| !has_row(name)).collect();
+        assert!(missing.is_empty(), "{heading} has no row for {missing:?}");
+        assert_eq!(rows.len(), names.len(), "{heading} has a row for an unknown name");
     }
 }
 
 #[test]
-fn every_metric_is_in_the_table_and_the_table_has_no_other() {
+fn metric_table_equals_metrics_in_code() {
     let source = include_str!("../src/control/exposition.rs");
     let heads = source.split("page.").skip(1);
     let heads = heads.filter_map(|call| {
@@ -104,7 +116,7 @@ fn every_metric_is_in_the_table_and_the_table_has_no_other() {
         heading.split('"').nth(1)
     });
     let meant: Vec<_> = heads.map(|name| format!("| `cardbridge_{name}`")).collect();
-    let rows: Vec<_> = below("### Metrics").filter(|line| line.starts_with("| `")).collect();
+    let rows = rows(REFERENCE, "## Metrics");
     assert!(meant.len() > 15, "{meant:?}");
     assert_eq!(rows.len(), meant.len(), "{meant:?}");
     for (row, name) in rows.iter().zip(&meant) {
@@ -113,7 +125,7 @@ fn every_metric_is_in_the_table_and_the_table_has_no_other() {
 }
 
 #[test]
-fn the_names_of_numbers_are_those_that_rules_may_use() {
+fn number_table_equals_numbers_in_code() {
     let numbers = Numbers::default();
     for (section, map) in [
         ("request_type", &numbers.request_type),
@@ -122,12 +134,12 @@ fn the_names_of_numbers_are_those_that_rules_may_use() {
     ] {
         let names: Vec<_> = map.iter().map(|(name, number)| format!("{name} {number}")).collect();
         let row = format!("| `[cm.numbers.{section}]` | {} |", names.join(", "));
-        assert!(below("### CM's numbers").any(|line| line == row), "no row {row}");
+        assert!(below(REFERENCE, "## CM numbers").any(|line| line == row), "no row {row}");
     }
 }
 
 #[test]
-fn the_messages_in_the_document_are_what_a_person_reads() {
+fn example_error_messages_are_the_real_ones() {
     let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
     let sources = [
         source(
@@ -144,15 +156,15 @@ fn the_messages_in_the_document_are_what_a_person_reads() {
         ..Inputs::default()
     };
     let problems = parse(&inputs).expect_err("three problems").to_string();
-    assert!(OPERATIONS.contains(&format!("```text\n{problems}\n```")), "{problems}");
+    assert!(CONFIGURE.contains(&format!("```text\n{problems}\n```")), "{problems}");
 }
 
 #[test]
-fn the_examples_in_the_document_are_configurations() {
-    let blocks = OPERATIONS.split("```toml\n").skip(1);
+fn toml_examples_are_valid_configurations() {
+    let blocks = EXAMPLES.into_iter().flat_map(|document| document.split("```toml\n").skip(1));
     let mut seen = 0;
     for text in blocks.filter_map(|block| block.split("```").next()) {
-        let source = Source { name: "docs/operations.md".to_owned(), text: text.to_owned() };
+        let source = Source { name: "example".to_owned(), text: text.to_owned() };
         let inputs = Inputs {
             sources: &[source],
             environment: &[],
@@ -164,11 +176,11 @@ fn the_examples_in_the_document_are_configurations() {
         }
         seen += 1;
     }
-    assert!(seen > 0);
+    assert!(seen > 5, "{seen} examples");
 }
 
-/// Names as pcscd gives them, by what the manual may call the reader: the driver's name of the product,
-/// the interface, the serial number where the device has one, and two counters.
+/// PC/SC names by product: the driver's product name, the interface, the serial number of devices that
+/// have one, and two counters.
 const READERS: [(&str, &[&str]); 6] = [
     (
         "omnikey",
@@ -187,8 +199,7 @@ const READERS: [(&str, &[&str]); 6] = [
     ("yubikey", &["Yubico YubiKey OTP+FIDO+CCID 00 00", "Yubico YubiKey CCID 00 00"]),
 ];
 
-/// Every value of `reader[].match` in the examples of a text, but for the one that stands for all
-/// others.
+/// Every value of `reader[].match` in the examples of a text, except `*`.
 fn reader_globs(text: &str) -> Vec<String> {
     let examples = text.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
     let tables = examples.flat_map(|example| example.split("[[reader]]").skip(1));
@@ -200,9 +211,9 @@ fn reader_globs(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_glob_over_readers_in_the_document_matches_readers_that_exist() {
+fn reader_globs_in_examples_match_real_readers() {
     let in_the_table = KEYS.iter().find(|key| key.path == "reader[].match").unwrap();
-    let mut globs = reader_globs(OPERATIONS);
+    let mut globs = reader_globs(CONFIGURE);
     globs.push(in_the_table.example.trim_matches('"').to_owned());
     assert!(globs.len() > 1, "the document has no example");
     for glob in globs.iter().filter(|glob| !glob.contains(':')) {
@@ -210,7 +221,7 @@ fn every_glob_over_readers_in_the_document_matches_readers_that_exist() {
         let (_, names) = READERS
             .iter()
             .find(|(product_line, _)| product.contains(product_line))
-            .unwrap_or_else(|| panic!("add the names of readers that {glob} is about"));
+            .unwrap_or_else(|| panic!("add PC/SC names for {glob}"));
         for name in *names {
             let matches =
                 ReaderMatch::new(glob).matches(&(*name).into(), &ReaderAttributes::default());
@@ -220,10 +231,10 @@ fn every_glob_over_readers_in_the_document_matches_readers_that_exist() {
 }
 
 #[test]
-fn the_first_example_of_the_document_works_on_the_reader_that_it_names() {
-    let example = OPERATIONS.split("```toml\n").find(|block| block.contains("[[reader]]")).unwrap();
+fn first_reader_example_enables_only_its_reader() {
+    let example = CONFIGURE.split("```toml\n").find(|block| block.contains("[[reader]]")).unwrap();
     let text = example.split("```").next().unwrap().to_owned();
-    let source = Source { name: "docs/operations.md".to_owned(), text };
+    let source = Source { name: "docs/configure.md".to_owned(), text };
     let sources = [source];
     let inputs =
         Inputs { sources: &sources, environment: &[], host_name: "desk-3", ..Inputs::default() };
@@ -237,7 +248,7 @@ fn the_first_example_of_the_document_works_on_the_reader_that_it_names() {
 }
 
 #[test]
-fn every_remedy_is_explained_where_a_person_looks_for_it() {
+fn every_connection_fault_has_a_row_with_its_remedy() {
     use {CertificateFault as Cert, ProxyFault as Proxy, TlsFault as Tls};
 
     let faults = [
@@ -262,11 +273,11 @@ fn every_remedy_is_explained_where_a_person_looks_for_it() {
         [Cert::Wanted, Cert::Late, Cert::Refused].map(AwayReason::ClientCertificate).to_vec(),
     ]
     .concat();
-    let rows: Vec<_> = below("### Proxy, TLS and client certificate").collect();
+    let rows = rows(TROUBLESHOOT, "## TLS, proxy and client certificate");
     for fault in faults {
         let (word, remedy) = (fault.as_str(), fault.remedy());
-        let told = |row: &&str| row.starts_with(&format!("| `{word}` |")) && row.contains(remedy);
-        assert!(rows.iter().any(told), "no row of `{word}` says: {remedy}");
+        let has = |row: &&str| row.starts_with(&format!("| `{word}` |")) && row.contains(remedy);
+        assert!(rows.iter().any(has), "no row of `{word}` has: {remedy}");
     }
 }
 
@@ -300,7 +311,7 @@ fn is_a_test(sources: &str, name: &str) -> bool {
 }
 
 #[test]
-fn every_behaviour_of_a_server_has_its_test() {
+fn every_server_behaviour_names_an_existing_test() {
     let protocol = include_str!("../docs/cm-protocol.md");
     let headings =
         ["## What comes of what a server does", "## What comes of what a token endpoint does"];
@@ -324,32 +335,53 @@ fn every_behaviour_of_a_server_has_its_test() {
     assert!(!is_a_test(&sources, "is_a_test") && !is_a_test(&sources, "sources"));
 }
 
+/// The anchors of the headings of a Markdown text, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let mut in_code = false;
+    let headings = text.lines().filter(|line| {
+        in_code ^= line.starts_with("```");
+        !in_code && line.starts_with('#')
+    });
+    let anchor = |heading: &str| {
+        let title = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        title.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+    };
+    headings.map(anchor).collect()
+}
+
 #[test]
-fn every_link_between_the_documents_leads_somewhere() {
+fn every_link_between_documents_resolves() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut documents = vec![root.join("README.md")];
     for directory in ["docs", "docs/decisions"] {
         let entries = fs::read_dir(root.join(directory)).unwrap();
-        documents.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+        documents.extend(entries.map(|entry| entry.unwrap().path()));
     }
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     let mut links = 0;
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let file = target.split('#').next().unwrap();
-            if file.is_empty() || file.contains("://") {
+            if target.contains("://") {
                 continue;
             }
-            let path = document.parent().unwrap().join(file);
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => document.clone(),
+                file => document.parent().unwrap().join(file),
+            };
             assert!(path.exists(), "{}: {target}", document.display());
+            let linked = anchor.is_empty()
+                || anchors(&fs::read_to_string(&path).unwrap()).contains(&anchor.to_owned());
+            assert!(linked, "{}: {target}", document.display());
             links += 1;
         }
     }
-    assert!(links > 10, "only {links} links were seen");
+    assert!(links > 100, "only {links} links");
 }
 
 #[test]
-fn each_decision_has_a_number_of_its_own_and_a_row_in_the_list() {
+fn every_decision_has_a_unique_number_and_a_row_in_the_list() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/decisions");
     let list = fs::read_to_string(folder.join("README.md")).unwrap();
     let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
@@ -359,13 +391,13 @@ fn each_decision_has_a_number_of_its_own_and_a_row_in_the_list() {
     let mut numbers = Vec::new();
     for file in &files {
         let (number, _) = file.split_once('-').unwrap();
-        assert!(!numbers.contains(&number), "{file} has the number of another");
+        assert!(!numbers.contains(&number), "{file} repeats a number");
         numbers.push(number);
         assert!(list.contains(&format!("| [{number}]({file}) |")), "{file} is not in the list");
         let text = fs::read_to_string(folder.join(file)).unwrap();
         assert!(text.starts_with(&format!("# {number}: ")), "{file}");
     }
-    // A number that is passed over is said to be.
+    // The list also names an unused number.
     for number in 1..=files.len() {
         assert!(list.contains(&format!("{number:04}")), "{number:04}");
     }

@@ -128,7 +128,7 @@ fn nothing_hides_names_from_this_test() {
     holds(Rule::Hiding);
 }
 
-/// Two options of a socket: docs/decisions/0029-who-may.md; a length that the crate `pcsc` trusts: docs/decisions/0002-thread-model.md; the binding to the
+/// Two options of a socket: docs/decisions/0029-access-groups.md; a length that the crate `pcsc` trusts: docs/decisions/0002-thread-model.md; the binding to the
 /// system's GSSAPI: docs/decisions/0015-negotiate.md.
 const UNSAFE: [&str; 4] = [
     "control/peer/socket.rs",

@@ -127,7 +127,7 @@ fn of_config(root: &Path, seeds: &mut Seeds) -> Result<()> {
         let file = lines.collect::<Vec<_>>().join("\n");
         seeds.add("config", format!("{MINIMAL}\0{file}").as_bytes())?;
     }
-    for block in fs::read_to_string(root.join("docs/operations.md"))?.split("```toml\n").skip(1) {
+    for block in fs::read_to_string(root.join("docs/configure.md"))?.split("```toml\n").skip(1) {
         seeds.add("config", block.split("```").next().unwrap_or_default().as_bytes())?;
     }
     for key in KEYS {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{ControlSettings, Settings};
 use crate::control::{self, Access, ActError, Groups, Server};
-use crate::domain::{Calls, EntryId};
+use crate::domain::{CallMetrics, EntryId};
 use crate::engine::{Engine, Event, Now, Restored};
 use crate::outbox::{self, Outbox};
 use crate::readers::{Observation, Readers};
@@ -88,7 +88,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         outbox,
         remote,
         events,
-        calls: Calls::default(),
+        calls: CallMetrics::default(),
         wishes: BTreeMap::new(),
         damage,
         keep,
@@ -151,7 +151,7 @@ struct App {
     outbox: Outbox,
     remote: Remote,
     events: mpsc::UnboundedSender<Done>,
-    calls: Calls,
+    calls: CallMetrics,
     /// People who wait to hear that their wish for an entry is on disk.
     wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
     /// What the outbox lost before this start, in words.

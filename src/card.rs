@@ -38,7 +38,7 @@ pub use atr::{
 
 pub use exchange::MAX_COMMANDS;
 
-use crate::domain::{Atr, Family, IdRule, Identity, Inventory, Plan, Strength};
+use crate::domain::{Atr, CardIdentity, Family, IdRule, Inventory, ProbePlan, Strength};
 
 use exchange::{Bounded, go};
 use reading::{Miss, Reading};
@@ -54,7 +54,7 @@ pub trait Transmit {
 
     /// The card has said who it is, or a part of that ([`Identity::partial`]). What is sent after the
     /// whole is for people only, and may fail.
-    fn identified(&mut self, _identity: &Identity) {}
+    fn identified(&mut self, _identity: &CardIdentity) {}
 }
 
 /// Why the way to a card ended, by what is to be done about it.
@@ -111,7 +111,7 @@ pub struct Subject<'a> {
     /// Its ATR: a hint at most, never proof.
     pub atr: &'a Atr,
     /// What it is asked.
-    pub plan: &'a Plan,
+    pub plan: &'a ProbePlan,
     /// Whether another program has a connection to it: nothing is selected then.
     pub in_use: bool,
 }
@@ -125,7 +125,7 @@ pub fn identify(
     transport: &mut dyn Transmit,
     subject: Subject<'_>,
     inventory: &mut Inventory,
-) -> Result<Identity, ProbeError> {
+) -> Result<CardIdentity, ProbeError> {
     let transport = &mut Bounded::new(transport);
     let families = in_order(subject.plan);
     let mut selected = Vec::new();
@@ -167,14 +167,14 @@ struct Found {
 impl Found {
     /// Who the card is, by all that it has to say or by a part. What another program selected hides the
     /// other applications, so what was read without a SELECT is a part.
-    fn identity(&self, partial: bool) -> Result<Identity, ProbeError> {
+    fn identity(&self, partial: bool) -> Result<CardIdentity, ProbeError> {
         let Self { family, reading, .. } = self;
         let mut candidates = reading.candidates.iter().cloned();
         let Some(first) = candidates.next() else {
             return Err(ProbeError::NoId { family: *family, what: NOBODYS.to_owned() });
         };
         let mut identity =
-            Identity::new(*family, reading.serial.clone(), first, candidates.collect());
+            CardIdentity::new(*family, reading.serial.clone(), first, candidates.collect());
         identity.partial = partial;
         Ok(identity)
     }
@@ -185,7 +185,7 @@ const NOBODYS: &str = "what it holds is the id of no particular card";
 
 /// The families to ask for, in the order of the site; that of the pinned rule alone, where there is
 /// one. The ATR has no say: what a card is known by depends on its answers alone.
-fn in_order(plan: &Plan) -> Vec<Family> {
+fn in_order(plan: &ProbePlan) -> Vec<Family> {
     let is_asked = |family: &&Family| plan.id_rule.is_none_or(|rule| rule.family() == **family);
     plan.families.iter().filter(is_asked).copied().collect()
 }
@@ -196,7 +196,7 @@ fn in_order(plan: &Plan) -> Vec<Family> {
 /// count, whichever proves it.
 fn look(
     transport: &mut dyn Transmit,
-    (families, plan): (&[Family], &Plan),
+    (families, plan): (&[Family], &ProbePlan),
     selected: &mut Vec<Family>,
 ) -> Result<Found, ProbeError> {
     let mut tried = Vec::new();

@@ -7,7 +7,9 @@
 
 use tokio::sync::oneshot;
 
-use crate::domain::{AuditRecord, ChainMark, ChainPiece, EntryId, EntryView, Metrics, Snapshot};
+use crate::domain::{
+    AuditRecord, ChainBatch, ChainPosition, EntryId, EntryView, Metrics, StatusView,
+};
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
 mod access;
@@ -28,7 +30,7 @@ pub use server::{BindError, Server};
 #[derive(Debug)]
 pub enum Request {
     /// The state of the daemon.
-    Snapshot(oneshot::Sender<Snapshot>),
+    Snapshot(oneshot::Sender<StatusView>),
     /// What was counted, and the state.
     Metrics(oneshot::Sender<Metrics>),
     /// Every entry that waits.
@@ -47,9 +49,9 @@ pub enum Request {
     /// Some audit lines.
     Audit(AuditQuery, oneshot::Sender<Result<Page, AuditError>>),
     /// The place in the chain of the line with this number.
-    Mark(i64, oneshot::Sender<Result<Option<ChainMark>, AuditError>>),
+    Mark(i64, oneshot::Sender<Result<Option<ChainPosition>, AuditError>>),
     /// A piece of the audit trail's chain, looked along.
-    Verify(VerifyQuery, oneshot::Sender<Result<ChainPiece, AuditError>>),
+    Verify(VerifyQuery, oneshot::Sender<Result<ChainBatch, AuditError>>),
 }
 
 /// Audit lines, and what the next page begins after.

@@ -5,54 +5,56 @@
 
 mod atr;
 mod audit;
-mod away;
-mod call;
+mod audit_chain;
 mod card;
 mod card_key;
-mod chain;
 mod clock;
 mod cm;
+mod cm_enums;
+mod cm_result;
 mod entry;
 mod id_rule;
 mod instance;
 mod inventory;
 mod metrics;
 mod not_identified;
-mod numbers;
 mod outcome;
 mod placeholder;
-mod probing;
+mod probe_plan;
 mod reader;
-mod snapshot;
 mod strength;
+mod unavailable;
+mod views;
 
 pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
 pub use audit::{AuditKind, AuditLine, AuditRecord};
-pub use away::{AwayReason, CertificateFault, ProxyFault, TlsFault};
-pub use call::{CallError, CompleteAnswer, Found, PutAnswer};
-pub use card::{Candidate, CardId, CardIdError, Family, Identity, Serial, Trust, UnknownName};
+pub use audit_chain::{ChainBatch, ChainFault, ChainFaultKind, ChainPosition};
+pub use card::{
+    Candidate, CardId, CardIdError, CardIdentity, Family, IdTrust, Serial, UnknownEnumValue,
+};
 pub use card_key::CardKey;
-pub use chain::{ChainFault, ChainFaultKind, ChainMark, ChainPiece};
 pub use clock::{BootMoment, ClockWitness};
-pub use cm::{CardStatus, Record, RecordId, Request, RequestId, RequestStatus, RequestType};
-pub use entry::{Decision, Draft, Entry, EntryId, Settlement, Stage, Stay, Trigger};
+pub use cm::{CardRecord, CardStatus, CmRequest, RecordId, RequestId, RequestStatus, RequestType};
+pub use cm_enums::{CmEnums, EnumMap};
+pub use cm_result::{CallError, CompleteRequestResult, LookupResult, SetStatusResult};
+pub use entry::{CardEvent, Decision, Entry, EntryId, LastSeenCard, Settlement, Stage, Trigger};
 pub use id_rule::IdRule;
 pub use instance::PcscdInstance;
-pub use inventory::{Inventory, Number};
-pub use metrics::{Call, CallTally, Calls, Metrics, Probed, Tally};
+pub use inventory::{Inventory, InventoryNumber};
+pub use metrics::{CallMetrics, CallStats, CmOperation, EngineCounters, Metrics, ProbeResult};
 pub use not_identified::{NotIdentified, NotIdentifiedReason};
-pub use numbers::{NumberMap, Numbers};
 pub use outcome::{Outcome, ParkReason};
 pub use placeholder::is_placeholder;
-pub use probing::{CardRule, Plan, Probing};
+pub use probe_plan::{CardRule, ProbePlan, ProbeSettings};
 pub use reader::{
-    Departure, Glob, InsertionId, Place, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule,
-    ReaderRules,
-};
-pub use snapshot::{
-    CardView, CredentialsView, EntryView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot,
+    Glob, InsertionId, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule, ReaderRules,
+    ReaderSettings, Removal,
 };
 pub use strength::Strength;
+pub use unavailable::{ClientCertFault, ProxyFault, TlsFault, UnavailableReason};
+pub use views::{
+    CardView, CmView, CredentialsView, EntryView, OutboxView, PcscdView, ReaderView, StatusView,
+};
 
 /// Whether a stored field says no more than its absence.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]

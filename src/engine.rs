@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::domain::{
-    AtrPattern, AuditLine, BootMoment, Entry, EntryView, LinkView, OutboxView, ReaderRules,
-    ReaderView, ServiceView, Stay, Tally,
+    AtrPattern, AuditLine, BootMoment, CmView, EngineCounters, Entry, EntryView, LastSeenCard,
+    OutboxView, PcscdView, ReaderRules, ReaderView,
 };
 use crate::rules::RuleSet;
 
@@ -103,7 +103,7 @@ pub struct Restored {
     /// Entries that wait, for CM or for a person.
     pub entries: Vec<Entry>,
     /// The cards that were last seen in the readers.
-    pub stays: Vec<Stay>,
+    pub stays: Vec<LastSeenCard>,
     /// The newest audit lines, the newest first.
     pub latest: Vec<AuditLine>,
     /// The moment of the start, counted from the machine's start, where that is known.
@@ -122,7 +122,7 @@ pub struct Engine {
     random: fastrand::Rng,
     effects: VecDeque<Effect>,
     latest: VecDeque<AuditLine>,
-    tally: Tally,
+    tally: EngineCounters,
     /// The moment of the start, by the machine's start and by the clock that never jumps.
     moment: Option<(BootMoment, Instant)>,
 }
@@ -143,7 +143,7 @@ impl Engine {
             random: fastrand::Rng::with_seed(seed),
             effects: VecDeque::new(),
             latest: restored.latest.into(),
-            tally: Tally::default(),
+            tally: EngineCounters::default(),
             moment: restored.moment.map(|moment| (moment, now.mono)),
             policy,
         };
@@ -218,13 +218,13 @@ impl Engine {
 
     /// What was counted.
     #[must_use]
-    pub const fn tally(&self) -> &Tally {
+    pub const fn tally(&self) -> &EngineCounters {
         &self.tally
     }
 
     /// The PC/SC service, for the snapshot.
     #[must_use]
-    pub fn service_view(&self) -> ServiceView {
+    pub fn service_view(&self) -> PcscdView {
         self.desk.service_view()
     }
 
@@ -236,7 +236,7 @@ impl Engine {
 
     /// The connection to CM, for the snapshot.
     #[must_use]
-    pub fn link_view(&self, now: Now) -> LinkView {
+    pub fn link_view(&self, now: Now) -> CmView {
         self.link.view(self.queue.next_idle(), now)
     }
 

@@ -123,8 +123,8 @@ pub use trail::{AuditCursor, AuditFilter, AuditPage, NoCursor, PAGE_LINES};
 pub use verify::ChainCursor;
 
 use crate::domain::{
-    AuditLine, ChainMark, ChainPiece, Draft, Entry, EntryId, PcscdInstance, ReaderName, Settlement,
-    Stage, Stay,
+    AuditLine, CardEvent, ChainBatch, ChainPosition, Entry, EntryId, LastSeenCard, PcscdInstance,
+    ReaderName, Settlement, Stage,
 };
 use budget::Budget;
 use disk::Place;
@@ -154,7 +154,7 @@ pub struct Restored {
     /// The entries, waiting and parked, the oldest first.
     pub entries: Vec<Entry>,
     /// The card that was last seen in each reader, where it was not seen leaving.
-    pub stays: Vec<Stay>,
+    pub stays: Vec<LastSeenCard>,
     /// The newest 20 audit lines, the newest first.
     pub latest: Vec<AuditLine>,
     /// Rows that were skipped: to be told loudly, each may have been an entry.
@@ -167,7 +167,7 @@ pub struct Restored {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Append {
     /// The insertion.
-    pub draft: Draft,
+    pub draft: CardEvent,
     /// `Queued`, or that of a superseded entry that may have sent something; never `Parked`.
     pub stage: Stage,
     /// What the reader of a card that came was watched through, where that is certain.
@@ -339,7 +339,7 @@ impl Outbox {
     pub fn mark(
         &self,
         seq: i64,
-    ) -> impl Future<Output = Result<Option<ChainMark>, StoreError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Option<ChainPosition>, StoreError>> + Send + use<> {
         answer(self.worker.submit(move |store| store.mark(seq)))
     }
 
@@ -352,7 +352,7 @@ impl Outbox {
     pub fn verify(
         &self,
         after: Option<ChainCursor>,
-    ) -> impl Future<Output = Result<ChainPiece, StoreError>> + Send + use<> {
+    ) -> impl Future<Output = Result<ChainBatch, StoreError>> + Send + use<> {
         answer(self.worker.submit(move |store| store.verify(after.as_ref())))
     }
 

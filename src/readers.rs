@@ -41,8 +41,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
 use crate::domain::{
-    Atr, Departure, Identity, InsertionId, NotIdentified, NotIdentifiedReason, PcscdInstance,
-    Probing, ReaderAttributes, ReaderName,
+    Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, PcscdInstance,
+    ProbeSettings, ReaderAttributes, ReaderName, Removal,
 };
 
 pub use describe::attributes;
@@ -76,7 +76,7 @@ const CANCEL_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What cards are asked.
-    pub probing: Probing,
+    pub probing: ProbeSettings,
     /// How long a probe may take; looked at between commands and while waiting for the card.
     pub probe_deadline: Duration,
 }
@@ -143,7 +143,7 @@ pub enum Observation {
         /// The stay that ended.
         insertion: InsertionId,
         /// Whether it was taken out, as far as that can be told.
-        how: Departure,
+        how: Removal,
     },
     /// Everything that was there when the service came up has been reported.
     Settled,
@@ -155,7 +155,7 @@ pub enum Observation {
         /// The stay that is being probed.
         insertion: InsertionId,
         /// Who the card is, without its inventory.
-        identity: Identity,
+        identity: CardIdentity,
     },
     /// Another program let go of the reader, in which a probe has found it.
     LetGo {
@@ -170,7 +170,7 @@ pub enum Observation {
         /// The stay that was probed.
         insertion: InsertionId,
         /// Who the card is.
-        result: Result<Identity, NotIdentified>,
+        result: Result<CardIdentity, NotIdentified>,
         /// What was said on the way.
         exchanges: Vec<Exchange>,
     },
@@ -284,7 +284,7 @@ impl Readers {
                 "card was taken out before it was read".to_owned(),
             ),
             Some(_) if self.abandoned() >= MAX_ABANDONED => NotIdentified::new(
-                NotIdentifiedReason::Failed,
+                NotIdentifiedReason::ReadError,
                 format!(
                     "{MAX_ABANDONED} cards or readers hang already; restart pcscd, then cardbridge"
                 ),
@@ -293,7 +293,7 @@ impl Readers {
                 match self.spawn_probe((reader, insertion, event_count), atr, only_free) {
                     Ok(()) => return,
                     Err(error) => NotIdentified::new(
-                        NotIdentifiedReason::Failed,
+                        NotIdentifiedReason::ReadError,
                         format!("no thread to read the card with: {error}"),
                     ),
                 }
@@ -377,7 +377,7 @@ impl Readers {
     }
 
     /// Asks cards this from the next probe on.
-    pub fn set_probing(&mut self, probing: Probing) {
+    pub fn set_probing(&mut self, probing: ProbeSettings) {
         self.options.probing = probing;
     }
 

@@ -51,8 +51,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::domain::{
-    AwayReason, CallError, Candidate, CardId, CompleteAnswer, CredentialsView, Decision, Found,
-    Identity, PutAnswer, Record, RecordId, RequestId, RequestStatus,
+    CallError, Candidate, CardId, CardIdentity, CardRecord, CompleteRequestResult, CredentialsView,
+    Decision, LookupResult, RecordId, RequestId, RequestStatus, SetStatusResult, UnavailableReason,
 };
 use call::Call;
 use http::Http;
@@ -140,11 +140,11 @@ impl Remote {
 
     /// What CM knows about a card: the records of the first candidate that has any, and the open
     /// requests that name one of them.
-    pub async fn lookup(&self, identity: &Identity) -> Result<Found, CallError> {
+    pub async fn lookup(&self, identity: &CardIdentity) -> Result<LookupResult, CallError> {
         self.hidden(self.look_up(identity).await)
     }
 
-    async fn look_up(&self, identity: &Identity) -> Result<Found, CallError> {
+    async fn look_up(&self, identity: &CardIdentity) -> Result<LookupResult, CallError> {
         let (tell, wanted) = watch::channel(None);
         let (found, approved, executing) = tokio::join!(
             self.records_of_first(identity, tell),
@@ -159,7 +159,7 @@ impl Remote {
         };
         let records = found.as_ref().map_or(&[][..], |(_, records)| records);
         let requests = judge::requests_about(records, lists, &self.inner.options.numbers)?;
-        Ok(Found { records: found, requests })
+        Ok(LookupResult { records: found, requests })
     }
 
     /// The records of the first candidate that has any. Tells whoever reads the lists of requests which
@@ -167,10 +167,10 @@ impl Remote {
     /// first question, which is asked beside them.
     async fn records_of_first(
         &self,
-        identity: &Identity,
+        identity: &CardIdentity,
         tell: watch::Sender<Option<Vec<RecordId>>>,
-    ) -> Result<Result<Option<(Candidate, Vec<Record>)>, CallError>, CallError> {
-        let first = identity.first();
+    ) -> Result<Result<Option<(Candidate, Vec<CardRecord>)>, CallError>, CallError> {
+        let first = identity.primary();
         let mut found = (first.clone(), self.records(first.card_id).await?);
         let mut asked = BTreeSet::from([first.card_id]);
         for next in identity.candidates().skip(1) {
@@ -190,7 +190,7 @@ impl Remote {
     }
 
     /// One record as it is at this moment.
-    pub async fn record(&self, id: RecordId) -> Result<Record, CallError> {
+    pub async fn record(&self, id: RecordId) -> Result<CardRecord, CallError> {
         let body = self.inner.http.call(&Call::Record(id)).await?;
         self.hidden(judge::the_record(id, &body))
     }
@@ -199,7 +199,7 @@ impl Remote {
     ///
     /// An error does not mean that nothing was set: whoever calls this again reads the record
     /// first.
-    pub async fn set_status(&self, decision: &Decision) -> Result<PutAnswer, CallError> {
+    pub async fn set_status(&self, decision: &Decision) -> Result<SetStatusResult, CallError> {
         let body = self.inner.http.call(&Call::SetStatus(decision)).await?;
         self.hidden(judge::put_answer(decision, &body))
     }
@@ -214,13 +214,13 @@ impl Remote {
     ///
     /// An error does not mean that it is not completed: whoever calls this again reads the request
     /// first.
-    pub async fn complete(&self, id: RequestId) -> Result<CompleteAnswer, CallError> {
+    pub async fn complete(&self, id: RequestId) -> Result<CompleteRequestResult, CallError> {
         let body = self.inner.http.call(&Call::Complete(id)).await?;
         self.hidden(judge::complete_answer(id, &body, &self.inner.options.numbers))
     }
 
     /// The records of one card id.
-    pub async fn records(&self, card: CardId) -> Result<Vec<Record>, CallError> {
+    pub async fn records(&self, card: CardId) -> Result<Vec<CardRecord>, CallError> {
         let body = self.inner.http.call(&Call::RecordsOfCard(card)).await?;
         self.hidden(judge::records_of(card, &body))
     }
@@ -235,13 +235,13 @@ fn worst(errors: [Option<CallError>; 3]) -> CallError {
     let count = errors.len();
     let errors: Vec<_> = errors.into_iter().flatten().collect();
     if errors.len() == count && errors.iter().all(not_found) {
-        return away(AwayReason::ApiOff, "CM answers 404 on every route".to_owned());
+        return away(UnavailableReason::ApiDisabled, "CM answers 404 on every route".to_owned());
     }
-    let away_at = errors.iter().position(|error| matches!(error, CallError::Away { .. }));
+    let away_at = errors.iter().position(|error| matches!(error, CallError::Unavailable { .. }));
     errors
         .into_iter()
         .nth(away_at.unwrap_or_default())
-        .unwrap_or_else(|| away(AwayReason::NotCm, "no answer".to_owned()))
+        .unwrap_or_else(|| away(UnavailableReason::NotCm, "no answer".to_owned()))
 }
 
 /// What bytes are that should be text; `None` where they are.
@@ -251,8 +251,8 @@ pub fn no_text(bytes: &[u8]) -> Option<Holds> {
 }
 
 /// CM is away, and did not say for how long.
-const fn away(reason: AwayReason, detail: String) -> CallError {
-    CallError::Away { reason, detail, retry_after: None }
+const fn away(reason: UnavailableReason, detail: String) -> CallError {
+    CallError::Unavailable { reason, detail, retry_after: None }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! Whatever could be meant in two ways is left alone: a wrong update revokes a person's badge.
 
 use crate::domain::{
-    Atr, Candidate, CardStatus, Decision, Found, Identity, Numbers, ParkReason, Record,
-    RequestType, Trigger, Trust,
+    Atr, Candidate, CardIdentity, CardRecord, CardStatus, CmEnums, Decision, IdTrust, LookupResult,
+    ParkReason, RequestType, Trigger,
 };
 
 mod choice;
@@ -56,7 +56,7 @@ pub struct RuleSet {
     /// What to do when CM's ATR is not the card's.
     pub atr_mismatch: AtrMismatch,
     /// CM's numbers, for words.
-    pub numbers: Numbers,
+    pub numbers: CmEnums,
 }
 
 impl RuleSet {
@@ -77,9 +77,9 @@ pub struct Facts<'a> {
     /// What the card says, where it is here to say it.
     pub atr: Option<&'a Atr>,
     /// Who the card is.
-    pub identity: &'a Identity,
+    pub identity: &'a CardIdentity,
     /// What CM knows.
-    pub found: &'a Found,
+    pub found: &'a LookupResult,
 }
 
 /// What the rules say.
@@ -122,7 +122,7 @@ impl Verdict {
     pub fn is_proven(&self) -> bool {
         match self {
             Self::Set { decision, .. } | Self::AlreadySet { decision } => {
-                decision.candidate.trust() == Trust::Id
+                decision.candidate.trust() == IdTrust::Id
             }
             Self::NothingToDo { .. } | Self::UnknownCard { .. } | Self::Park { .. } => false,
         }
@@ -154,7 +154,10 @@ impl Doubt {
 }
 
 /// The record that is meant, and the id by which CM knew it; or why there is none.
-fn subject<'f>(rules: &RuleSet, facts: &Facts<'f>) -> Result<(&'f Candidate, &'f Record), Doubt> {
+fn subject<'f>(
+    rules: &RuleSet,
+    facts: &Facts<'f>,
+) -> Result<(&'f Candidate, &'f CardRecord), Doubt> {
     let Some((candidate, records)) = &facts.found.records else {
         return Err(Doubt::Unknown("CM has no record of this card".to_owned()));
     };
@@ -168,7 +171,7 @@ fn decide_on(
     rules: &RuleSet,
     facts: &Facts<'_>,
     candidate: &Candidate,
-    record: &Record,
+    record: &CardRecord,
 ) -> Verdict {
     let (rule, request) = match choose(rules, facts, record) {
         Choice::This(rule, request) => (rule, request),
@@ -189,12 +192,12 @@ fn decide_on(
         candidate: candidate.clone(),
         record: record.id,
         request: request.id,
-        from: record.status,
-        to: rule.set_status.1,
-        to_name: rule.set_status.0.clone(),
+        old_status: record.status,
+        new_status: rule.set_status.1,
+        new_status_name: rule.set_status.0.clone(),
         complete_request: rule.complete_request,
     };
-    if decision.from == decision.to {
+    if decision.old_status == decision.new_status {
         Verdict::AlreadySet { decision }
     } else {
         Verdict::Set { decision, warning }
@@ -208,19 +211,20 @@ fn decide_on(
 fn trusted<'a>(
     facts: &Facts<'_>,
     candidate: &Candidate,
-    records: &'a [Record],
-) -> Result<Vec<&'a Record>, Doubt> {
+    records: &'a [CardRecord],
+) -> Result<Vec<&'a CardRecord>, Doubt> {
     let Candidate { card_id, rule, .. } = candidate;
-    let agrees = |record: &&Record| matches!(atr_agreement(facts.atr, record), Agreement::Agrees);
+    let agrees =
+        |record: &&CardRecord| matches!(atr_agreement(facts.atr, record), Agreement::Agrees);
     match candidate.trust() {
-        Trust::Nothing => Err(Doubt::Park(
+        IdTrust::Nothing => Err(Doubt::Park(
             ParkReason::SharedId,
             format!(
                 "CM has a record under {card_id} ({rule}), an id that more than one card can carry"
             ),
         )),
-        Trust::Id if candidate == facts.identity.first() => Ok(records.iter().collect()),
-        trust @ (Trust::Id | Trust::IdAndAtr) => {
+        IdTrust::Id if candidate == facts.identity.primary() => Ok(records.iter().collect()),
+        trust @ (IdTrust::Id | IdTrust::IdAndAtr) => {
             let agreeing: Vec<_> = records.iter().filter(agrees).collect();
             if agreeing.is_empty() {
                 Err(unproven(facts, candidate, trust, records))
@@ -232,9 +236,14 @@ fn trusted<'a>(
 }
 
 /// Why none of the records that CM has under an id is proven to be this card's.
-fn unproven(facts: &Facts<'_>, candidate: &Candidate, trust: Trust, records: &[Record]) -> Doubt {
+fn unproven(
+    facts: &Facts<'_>,
+    candidate: &Candidate,
+    trust: IdTrust,
+    records: &[CardRecord],
+) -> Doubt {
     let Candidate { card_id, rule, .. } = candidate;
-    if trust == Trust::Id {
+    if trust == IdTrust::Id {
         return Doubt::Unknown(format!(
             "CM has a record only for the second-choice id {card_id} ({rule}), and its ATR is not \
              the card's"
@@ -256,7 +265,11 @@ fn unproven(facts: &Facts<'_>, candidate: &Candidate, trust: Trust, records: &[R
 
 /// Of several records of one card, the one that is meant: the one that an open request names;
 /// without one, not Retired before Retired.
-fn meant<'a>(rules: &RuleSet, records: &[&'a Record], found: &Found) -> Result<&'a Record, String> {
+fn meant<'a>(
+    rules: &RuleSet,
+    records: &[&'a CardRecord],
+    found: &LookupResult,
+) -> Result<&'a CardRecord, String> {
     let named: Vec<_> = records
         .iter()
         .copied()
@@ -278,7 +291,7 @@ fn meant<'a>(rules: &RuleSet, records: &[&'a Record], found: &Found) -> Result<&
 
 /// The one record of several that no open request names. Nothing is changed without a request,
 /// so this only chooses what is told.
-fn unnamed<'a>(rules: &RuleSet, records: &[&'a Record]) -> Result<&'a Record, String> {
+fn unnamed<'a>(rules: &RuleSet, records: &[&'a CardRecord]) -> Result<&'a CardRecord, String> {
     let retired = rules.numbers.card_status.number("Retired").map(CardStatus::new);
     let live: Vec<_> = records.iter().copied().filter(|r| Some(r.status) != retired).collect();
     match (live.as_slice(), records) {
@@ -288,7 +301,7 @@ fn unnamed<'a>(rules: &RuleSet, records: &[&'a Record]) -> Result<&'a Record, St
     }
 }
 
-fn ids(records: &[&Record]) -> String {
+fn ids(records: &[&CardRecord]) -> String {
     records.iter().map(|record| record.id.to_string()).collect::<Vec<_>>().join(", ")
 }
 
@@ -298,7 +311,7 @@ enum Agreement {
     Unknown,
 }
 
-fn atr_agreement(atr: Option<&Atr>, record: &Record) -> Agreement {
+fn atr_agreement(atr: Option<&Atr>, record: &CardRecord) -> Agreement {
     match (&record.atr, atr) {
         (Some(known), Some(atr)) if known == atr => Agreement::Agrees,
         (Some(known), Some(atr)) => {

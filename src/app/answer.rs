@@ -5,7 +5,9 @@ use tokio::sync::oneshot;
 
 use super::{App, now, report};
 use crate::control::{Act, ActError, AuditError, Page, Request};
-use crate::domain::{ChainMark, ChainPiece, EntryId, Metrics, OutboxView, ServiceView, Snapshot};
+use crate::domain::{
+    ChainBatch, ChainPosition, EntryId, Metrics, OutboxView, PcscdView, StatusView,
+};
 use crate::engine::{Event, Refusal, Taken};
 use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
 use crate::telemetry::Chain;
@@ -24,8 +26,8 @@ impl App {
         }
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    pub(super) fn snapshot(&self) -> StatusView {
+        StatusView {
             station: self.settings.station.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
@@ -34,16 +36,16 @@ impl App {
             cm: self.engine.link_view(now()),
             credentials: self.remote.credentials(),
             outbox: self.outbox_view(),
-            latest: self.engine.latest(),
-            damage: self.damage.clone(),
+            recent_audit: self.engine.latest(),
+            data_loss: self.damage.clone(),
         }
     }
 
     /// A pcscd that hangs says nothing, to the engine either.
-    fn pcscd_view(&self) -> ServiceView {
+    fn pcscd_view(&self) -> PcscdView {
         match (self.engine.service_view(), self.readers.pcscd_hangs()) {
-            (ServiceView::Up { .. } | ServiceView::Connecting, Some(silence)) => {
-                ServiceView::Down {
+            (PcscdView::Connected { .. } | PcscdView::Connecting, Some(silence)) => {
+                PcscdView::Unavailable {
                     since: Timestamp::now() - silence,
                     reason:
                         "pcscd hangs: restart it with `systemctl restart pcscd`; a reader or a \
@@ -59,7 +61,7 @@ impl App {
         Metrics {
             at: Timestamp::now(),
             state: self.snapshot(),
-            tally: self.engine.tally().clone(),
+            counters: self.engine.tally().clone(),
             calls: self.calls.clone(),
             pcsc_errors: self.readers.errors(),
             stuck_threads: self.readers.abandoned(),
@@ -70,7 +72,7 @@ impl App {
     fn outbox_view(&self) -> OutboxView {
         let view = self.engine.outbox_view();
         let trouble = self.outbox.trouble();
-        OutboxView { trouble: view.trouble.clone().or(trouble), ..view }
+        OutboxView { write_error: view.write_error.clone().or(trouble), ..view }
     }
 
     /// A wish is answered once it is fulfilled, which may take the disk.
@@ -123,7 +125,7 @@ impl App {
         });
     }
 
-    fn mark(&self, seq: i64, reply: oneshot::Sender<Result<Option<ChainMark>, AuditError>>) {
+    fn mark(&self, seq: i64, reply: oneshot::Sender<Result<Option<ChainPosition>, AuditError>>) {
         let mark = self.outbox.mark(seq);
         tokio::spawn(async move {
             let mark = mark.await;
@@ -131,7 +133,7 @@ impl App {
         });
     }
 
-    fn verify(&self, query: &VerifyQuery, reply: oneshot::Sender<Result<ChainPiece, AuditError>>) {
+    fn verify(&self, query: &VerifyQuery, reply: oneshot::Sender<Result<ChainBatch, AuditError>>) {
         let piece = match chain_cursor(query) {
             Ok(after) => self.outbox.verify(after),
             Err(error) => return send(reply, Err(AuditError::BadCursor(error.to_string()))),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{Call, CallError, Calls};
+use crate::domain::{CallError, CallMetrics, CmOperation};
 use crate::engine::Event;
 
 /// What came of an effect.
@@ -14,20 +14,24 @@ pub(super) struct Done {
 }
 
 /// Counts it, if it is a call.
-pub(super) fn count(calls: &mut Calls, done: &Done) {
+pub(super) fn count(calls: &mut CallMetrics, done: &Done) {
     if let (Some(took), Some((call, error))) = (done.took, call(&done.event)) {
         calls.count(call, error, took);
     }
 }
 
 /// What was asked for, and why it was not had.
-fn call(event: &Event) -> Option<(Call, Option<&CallError>)> {
+fn call(event: &Event) -> Option<(CmOperation, Option<&CallError>)> {
     match event {
-        Event::LookedUp { result, .. } => Some((Call::Lookup, result.as_ref().err())),
-        Event::ReadBack { result, .. } => Some((Call::ReadRecord, result.as_ref().err())),
-        Event::Pushed { result, .. } => Some((Call::SetStatus, result.as_ref().err())),
-        Event::RequestRead { result, .. } => Some((Call::ReadRequest, result.as_ref().err())),
-        Event::Completed { result, .. } => Some((Call::CompleteRequest, result.as_ref().err())),
+        Event::LookedUp { result, .. } => Some((CmOperation::Lookup, result.as_ref().err())),
+        Event::ReadBack { result, .. } => Some((CmOperation::ReadRecord, result.as_ref().err())),
+        Event::Pushed { result, .. } => Some((CmOperation::SetStatus, result.as_ref().err())),
+        Event::RequestRead { result, .. } => {
+            Some((CmOperation::ReadRequest, result.as_ref().err()))
+        }
+        Event::Completed { result, .. } => {
+            Some((CmOperation::CompleteRequest, result.as_ref().err()))
+        }
         Event::ServiceUp
         | Event::ServiceDown { .. }
         | Event::ServiceSettled

@@ -32,7 +32,7 @@ pub(super) async fn prune(
         let days = *keep.borrow_and_update();
         let told = *dates.borrow_and_update();
         if let Some((date, at)) = told {
-            witness.hear(date, at);
+            witness.observe(date, at);
         }
         let (wall, now) = (Timestamp::now(), Instant::now());
         let reached = witness.reached(wall, now);

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::calls::Done;
 use super::{App, report};
 use crate::domain::{
-    AuditLine, Decision, EntryId, Identity, InsertionId, ReaderName, RecordId, RequestId,
+    AuditLine, CardIdentity, Decision, EntryId, InsertionId, ReaderName, RecordId, RequestId,
     Settlement, Stage,
 };
 use crate::engine::{Effect, Event, NewEntry, StoreFailure};
@@ -84,7 +84,7 @@ impl App {
         });
     }
 
-    fn look_up(&self, entry: EntryId, identity: Identity) {
+    fn look_up(&self, entry: EntryId, identity: CardIdentity) {
         let remote = self.remote.clone();
         self.ask(async move { Event::LookedUp { entry, result: remote.lookup(&identity).await } });
     }

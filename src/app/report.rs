@@ -1,7 +1,7 @@
 //! The log: what happened, with constant messages and values as fields.
 
 use crate::config::Settings;
-use crate::domain::{AuditLine, AwayReason, EntryId, ReaderAttributes};
+use crate::domain::{AuditLine, EntryId, ReaderAttributes, UnavailableReason};
 use crate::engine::{Event, Notice, Restored};
 use crate::outbox::{Damage, Mended};
 use crate::readers::Observation;
@@ -74,7 +74,7 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
             tracing::debug!(%reader, %insertion, "Card said who it is");
         }
         Observation::Probed { reader, insertion, result: Ok(identity), .. } => {
-            let card = ids.show(identity.first().card_id);
+            let card = ids.show(identity.primary().card_id);
             tracing::info!(%reader, %insertion, family = %identity.family, card, "Card identified");
         }
         Observation::Probed { reader, insertion, result: Err(why), .. } => {
@@ -150,7 +150,7 @@ fn settled(line: &AuditLine, ids: Ids) {
 pub(super) fn notice(notice: &Notice, ids: Ids) {
     match notice {
         Notice::CmAway(error) => {
-            let remedy = error.away().map(AwayReason::remedy);
+            let remedy = error.unavailable_reason().map(UnavailableReason::remedy);
             tracing::warn!(detail = ids.in_text(error.detail()), remedy, "CM is away");
         }
         Notice::CmBack => tracing::info!("CM is back"),
@@ -166,7 +166,7 @@ pub(super) fn notice(notice: &Notice, ids: Ids) {
             tracing::error!(%entry, detail, "Outbox lost an entry; look at CM's record");
         }
         Notice::Lost(draft) => {
-            let card = ids.show(draft.identity.first().card_id);
+            let card = ids.show(draft.identity.primary().card_id);
             tracing::error!(reader = %draft.reader, card, "Card is lost: no room on disk or in memory");
         }
     }

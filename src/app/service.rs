@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::domain::{CardView, LinkView, OutboxView, ReaderView, ServiceView, Snapshot};
+use crate::domain::{CardView, CmView, OutboxView, PcscdView, ReaderView, StatusView};
 use crate::telemetry::{News, Notifier};
 
 /// How soon after one look at the daemon's state the next may follow.
@@ -55,7 +55,7 @@ impl Service {
     }
 
     /// The loop has turned: something may have changed, or was due here.
-    pub(super) fn turned(&mut self, now: Instant, state: impl FnOnce() -> Snapshot) {
+    pub(super) fn turned(&mut self, now: Instant, state: impl FnOnce() -> StatusView) {
         if !self.notifier.is_heard() {
             return;
         }
@@ -73,7 +73,7 @@ impl Service {
 
     /// The state in words, if they are others than were told; too soon after the last look, it is
     /// looked at later.
-    fn look(&mut self, now: Instant, state: impl FnOnce() -> Snapshot) -> Option<String> {
+    fn look(&mut self, now: Instant, state: impl FnOnce() -> StatusView) -> Option<String> {
         let soonest = self.looked.map_or(now, |looked| looked + APART);
         if soonest > now {
             self.look = Some(soonest);
@@ -92,22 +92,22 @@ impl Service {
 }
 
 /// The state on one line: "2 readers, 1 card, CM reachable, 3 entries waiting".
-fn words(state: &Snapshot) -> String {
+fn words(state: &StatusView) -> String {
     let mut parts = match &state.pcscd {
-        ServiceView::Up { .. } => {
+        PcscdView::Connected { .. } => {
             let card = |view: &&ReaderView| !matches!(view.card, CardView::Empty);
             let cards = state.readers.iter().filter(card).count();
             vec![count(state.readers.len(), "reader", "readers"), count(cards, "card", "cards")]
         }
-        ServiceView::Connecting => vec!["connecting to pcscd".to_owned()],
-        ServiceView::Down { .. } => vec!["no pcscd".to_owned()],
+        PcscdView::Connecting => vec!["connecting to pcscd".to_owned()],
+        PcscdView::Unavailable { .. } => vec!["no pcscd".to_owned()],
     };
     parts.push(match &state.cm {
-        LinkView::Untried => "CM not asked yet".to_owned(),
-        LinkView::Up { .. } => "CM reachable".to_owned(),
-        LinkView::Away { reason, .. } => format!("CM away ({reason})"),
+        CmView::Unknown => "CM not asked yet".to_owned(),
+        CmView::Available { .. } => "CM reachable".to_owned(),
+        CmView::Unavailable { reason, .. } => format!("CM away ({reason})"),
     });
-    let OutboxView { waiting, parked, trouble, .. } = &state.outbox;
+    let OutboxView { waiting, parked, write_error: trouble, .. } = &state.outbox;
     parts.push(format!("{} waiting", count(*waiting, "entry", "entries")));
     if *parked > 0 {
         parts.push(format!("{parked} parked"));
@@ -136,12 +136,12 @@ mod tests {
     fn reader(name: &str, card: CardView) -> ReaderView {
         let reader = ReaderName::from(name);
         let attributes = ReaderAttributes::default();
-        let place = ReaderRules::default().place(&reader, &attributes);
-        ReaderView { reader, place, attributes, since: since(), card }
+        let place = ReaderRules::default().settings_for(&reader, &attributes);
+        ReaderView { reader, settings: place, attributes, since: since(), card }
     }
 
-    fn state(pcscd: ServiceView, cm: LinkView, outbox: OutboxView) -> Snapshot {
-        Snapshot {
+    fn state(pcscd: PcscdView, cm: CmView, outbox: OutboxView) -> StatusView {
+        StatusView {
             station: "desk-3".to_owned(),
             version: "1".to_owned(),
             started_at: since(),
@@ -150,28 +150,28 @@ mod tests {
             cm,
             credentials: CredentialsView::default(),
             outbox,
-            latest: vec![],
-            damage: None,
+            recent_audit: vec![],
+            data_loss: None,
         }
     }
 
     fn waiting(waiting: usize) -> OutboxView {
-        OutboxView { waiting, parked: 0, oldest: None, trouble: None }
+        OutboxView { waiting, parked: 0, oldest_waiting_at: None, write_error: None }
     }
 
     #[test]
     fn the_state_is_told_in_words() {
         assert_eq!(words(&up(3)), "2 readers, 1 card, CM reachable, 3 entries waiting");
         let down = state(
-            ServiceView::Down { since: since(), reason: String::new() },
-            LinkView::Away {
+            PcscdView::Unavailable { since: since(), reason: String::new() },
+            CmView::Unavailable {
                 since: since(),
                 reason: "timeout".to_owned(),
                 detail: String::new(),
                 remedy: String::new(),
                 next_try_ms: 0,
             },
-            OutboxView { parked: 2, trouble: Some("full".to_owned()), ..waiting(1) },
+            OutboxView { parked: 2, write_error: Some("full".to_owned()), ..waiting(1) },
         );
         let said = "no pcscd, CM away (timeout), 1 entry waiting, 2 parked, outbox in trouble";
         assert_eq!(words(&down), said);
@@ -196,9 +196,9 @@ mod tests {
         told
     }
 
-    fn up(entries: usize) -> Snapshot {
+    fn up(entries: usize) -> StatusView {
         let since = since();
-        state(ServiceView::Up { since }, LinkView::Up { since }, waiting(entries))
+        state(PcscdView::Connected { since }, CmView::Available { since }, waiting(entries))
     }
 
     #[test]

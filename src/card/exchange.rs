@@ -6,7 +6,7 @@
 
 use super::apdu::{Command, Protocol, Response, StatusWord};
 use super::{Interrupted, Transmit};
-use crate::domain::Identity;
+use crate::domain::CardIdentity;
 
 /// The longest answer that is put together. Every identity is under 256 bytes; the longest things
 /// read on the way to one are a signed CHUID, up to some 3 KiB (NIST SP 800-73-4 part 1, table 9),
@@ -49,7 +49,7 @@ impl Transmit for Bounded<'_> {
         self.transport.protocol()
     }
 
-    fn identified(&mut self, identity: &Identity) {
+    fn identified(&mut self, identity: &CardIdentity) {
         self.transport.identified(identity);
     }
 }

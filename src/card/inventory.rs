@@ -10,7 +10,7 @@ use super::piv;
 use super::reading::where_given;
 use super::tlv;
 use super::{Interrupted, Transmit};
-use crate::domain::{Atr, Family, Inventory, Number};
+use crate::domain::{Atr, Family, Inventory, InventoryNumber};
 
 /// EF.GDO (ISO 7816-4 section 8.2.1.3), and the ICCSN in it.
 const EF_GDO: [u8; 2] = [0x2F, 0x02];
@@ -41,7 +41,7 @@ pub(super) fn of_reader(
     }
     let uid = where_given(ask(transport, &Command::get_contactless_uid()))?;
     let uid = uid.filter(|uid| !uid.is_empty()).map(hex::encode);
-    inventory.note(Number::ContactlessUid, uid);
+    inventory.note(InventoryNumber::ContactlessUid, uid);
     Ok(())
 }
 
@@ -59,7 +59,7 @@ pub(super) fn of_piv(
     if elsewhere {
         piv::select(transport)?;
     }
-    inventory.note(Number::PivCcc, piv::ccc(transport)?);
+    inventory.note(InventoryNumber::PivCcc, piv::ccc(transport)?);
     Ok(elsewhere)
 }
 
@@ -73,14 +73,14 @@ pub(super) fn of_card(
     if is_yubikey(atr) {
         let (serial, elsewhere) = yubikey_serial(transport, family)?;
         moved |= elsewhere;
-        inventory.note(Number::YubikeySerial, serial.map(|serial| serial.to_string()));
+        inventory.note(InventoryNumber::YubikeySerial, serial.map(|serial| serial.to_string()));
     }
     if matches!(family, Some(Family::Pkcs15) | None) {
-        inventory.note(Number::Iccsn, iccsn(transport)?);
+        inventory.note(InventoryNumber::Iccsn, iccsn(transport)?);
     }
     let manager = where_given(go(transport, &Command::select(&CARD_MANAGER)))?.is_some();
     if manager {
-        inventory.note(Number::Cplc, cplc(transport)?);
+        inventory.note(InventoryNumber::Cplc, cplc(transport)?);
     }
     Ok(moved || manager)
 }

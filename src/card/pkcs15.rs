@@ -74,7 +74,7 @@ fn serial_of(
     } else {
         None
     };
-    Ok(number.map(|number| (Serial::from_drivers_bytes(&number), number)))
+    Ok(number.map(|number| (Serial::from_opensc_driver(&number), number)))
 }
 
 /// The lengths of a serial number that the minidriver neither cuts nor repeats beyond doubt.

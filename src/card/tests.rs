@@ -9,22 +9,22 @@ const CHUID_READ: &str = "00cb3fff055c035fc10200";
 const PIV_SELECT: &str = "00a4040009a0000003080000100000";
 const GUID: &str = "a04f5343731001f9aa6e34537bee6fc1";
 
-fn plan(families: &[Family]) -> Plan {
-    Plan { families: families.to_vec(), id_rule: None, inventory: true }
+fn plan(families: &[Family]) -> ProbePlan {
+    ProbePlan { families: families.to_vec(), id_rule: None, inventory: true }
 }
 
 fn ask_as(
     card: &mut dyn Transmit,
-    plan: &Plan,
+    plan: &ProbePlan,
     in_use: bool,
-) -> (Result<Identity, ProbeError>, Inventory) {
+) -> (Result<CardIdentity, ProbeError>, Inventory) {
     let mut inventory = Inventory::default();
     let subject = Subject { atr: &atr(), plan, in_use };
     let result = identify(card, subject, &mut inventory);
     (result, inventory)
 }
 
-fn identify_as(card: &mut dyn Transmit, families: &[Family]) -> Result<Identity, ProbeError> {
+fn identify_as(card: &mut dyn Transmit, families: &[Family]) -> Result<CardIdentity, ProbeError> {
     ask_as(card, &plan(families), false).0
 }
 
@@ -138,7 +138,7 @@ fn an_interruption_ends_the_probe_whatever_families_are_left() {
 /// A card, and what it was taken for at the moment at which it had said who it is.
 struct Witness<'a> {
     card: &'a mut dyn Transmit,
-    told: Vec<Identity>,
+    told: Vec<CardIdentity>,
 }
 
 impl Transmit for Witness<'_> {
@@ -150,7 +150,7 @@ impl Transmit for Witness<'_> {
         self.card.protocol()
     }
 
-    fn identified(&mut self, identity: &Identity) {
+    fn identified(&mut self, identity: &CardIdentity) {
         self.told.push(identity.clone());
     }
 }
@@ -206,7 +206,7 @@ fn a_card_is_not_asked_for_an_inventory_that_the_site_does_not_want() {
     let run = |inventory, families: &[Family]| {
         let mut card =
             with_piv(Script::gids(Protocol::T1)).on("00a4040008a00000015100000000", "9000");
-        let plan = Plan { inventory, ..plan(families) };
+        let plan = ProbePlan { inventory, ..plan(families) };
         let (identity, _) = ask_as(&mut card, &plan, false);
         (identity.unwrap().candidates().cloned().collect::<Vec<_>>(), card.sent().clone())
     };
@@ -347,7 +347,7 @@ fn a_pin_makes_an_id_count_unless_it_belongs_to_no_card() {
     ] {
         let mut script = with_openpgp(Script::gids(Protocol::T1), card);
         let families = vec![Family::Gids, Family::Openpgp];
-        let plan = Plan { families, id_rule: Some(IdRule::OpenpgpOpensc), inventory: true };
+        let plan = ProbePlan { families, id_rule: Some(IdRule::OpenpgpOpensc), inventory: true };
         let identity = ask_as(&mut script, &plan, false).0.unwrap();
         let ids: Vec<_> = identity.candidates().map(|id| (id.rule, id.pinned)).collect();
         assert_eq!(ids, [(IdRule::OpenpgpOpensc, pinned)], "{card}");
@@ -358,7 +358,7 @@ fn a_pin_makes_an_id_count_unless_it_belongs_to_no_card() {
 fn a_pinned_rule_leaves_its_candidate_and_no_other() {
     let run = |families: Vec<Family>, rule| {
         let mut card = with_piv(Script::gids(Protocol::T1));
-        let plan = Plan { families, id_rule: Some(rule), inventory: true };
+        let plan = ProbePlan { families, id_rule: Some(rule), inventory: true };
         ask_as(&mut card, &plan, false).0
     };
     let identity = run(vec![Family::Piv], IdRule::PivGuidBe).unwrap();

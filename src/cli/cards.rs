@@ -9,7 +9,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::exit::{Exit, Failure};
 use super::load::Desk;
 use crate::app::PROBE_DEADLINE;
-use crate::domain::{Atr, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName};
+use crate::domain::{
+    Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+};
 use crate::readers::{Exchange, Observation, Options, Readers};
 
 mod read;
@@ -73,7 +75,7 @@ fn unreachable(reason: &str) -> Failure {
 }
 
 /// Adds who a card is, or why that is not known, to an object about it.
-pub(super) fn merge(object: &mut Value, result: &Result<Identity, NotIdentified>) {
+pub(super) fn merge(object: &mut Value, result: &Result<CardIdentity, NotIdentified>) {
     let (key, value) = match result {
         Ok(identity) => ("identity", serde_json::to_value(identity)),
         Err(why) => ("not_identified", serde_json::to_value(why)),
@@ -88,7 +90,7 @@ pub(super) struct Card {
     pub(super) reader: ReaderName,
     /// None where the card does not answer at power-up.
     pub(super) atr: Option<Atr>,
-    pub(super) result: Result<Identity, NotIdentified>,
+    pub(super) result: Result<CardIdentity, NotIdentified>,
     exchanges: Vec<Exchange>,
 }
 
@@ -121,8 +123,8 @@ pub(super) async fn read_card(desk: &Desk, wanted: Option<&str>) -> Result<Card,
 async fn read_result(
     watch: &mut Watch,
     insertion: InsertionId,
-    known: &mut Option<Identity>,
-) -> Result<(Result<Identity, NotIdentified>, Vec<Exchange>), Failure> {
+    known: &mut Option<CardIdentity>,
+) -> Result<(Result<CardIdentity, NotIdentified>, Vec<Exchange>), Failure> {
     loop {
         let seen = watch.next().await?;
         if let Observation::Probed { insertion: read, result, exchanges, .. } = seen {

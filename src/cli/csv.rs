@@ -117,8 +117,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        AuditLine, Candidate, CardStatus, Decision, Draft, EntryId, Family, IdRule, Identity,
-        Outcome, ParkReason, Serial, Settlement, Strength, Trigger,
+        AuditLine, Candidate, CardEvent, CardIdentity, CardStatus, Decision, EntryId, Family,
+        IdRule, Outcome, ParkReason, Serial, Settlement, Strength, Trigger,
     };
 
     /// A line that has every field.
@@ -130,7 +130,7 @@ mod tests {
             pinned: true,
         };
         let at = "2026-03-01T10:00:00Z".parse().unwrap();
-        let draft = Draft {
+        let draft = CardEvent {
             seen_at: at,
             reader: "=cmd|' /C calc'!A0".into(),
             label: "Desk 3, \"left\"\nby the door".to_owned(),
@@ -139,7 +139,7 @@ mod tests {
             boot_moment: None,
             event_count: 1,
             atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
-            identity: Identity::new(
+            identity: CardIdentity::new(
                 Family::Gids,
                 Serial::from_bytes(&[7; 16]),
                 candidate.clone(),
@@ -151,9 +151,9 @@ mod tests {
             candidate,
             record: "3f2504e0-4f89-11d3-9a0c-0305e82c3301".parse().unwrap(),
             request: "3f2504e0-4f89-11d3-9a0c-0305e82c3302".parse().unwrap(),
-            from: CardStatus::new(2),
-            to: CardStatus::new(6),
-            to_name: "Retired".to_owned(),
+            old_status: CardStatus::new(2),
+            new_status: CardStatus::new(6),
+            new_status_name: "Retired".to_owned(),
             complete_request: false,
         };
         let end = Settlement {

@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use crate::app;
 use crate::control::ClientError;
-use crate::domain::{AwayReason, CallError, ProxyFault};
+use crate::domain::{CallError, ProxyFault, UnavailableReason};
 
 use super::text::clean;
 
@@ -101,19 +101,19 @@ impl From<app::ClientError> for Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let exit = match &error {
-            CallError::Away {
+            CallError::Unavailable {
                 reason:
-                    AwayReason::NotLetIn
-                    | AwayReason::Credentials
-                    | AwayReason::ClientCertificate(_)
-                    | AwayReason::Proxy(ProxyFault::Login),
+                    UnavailableReason::Unauthorized
+                    | UnavailableReason::Credentials
+                    | UnavailableReason::ClientCertificate(_)
+                    | UnavailableReason::Proxy(ProxyFault::AuthRequired),
                 ..
             }
             | CallError::Refused { .. } => Exit::Refused,
-            CallError::Away { .. } => Exit::Unreachable,
-            CallError::Failed { .. } | CallError::WrongAnswer { .. } => Exit::Failed,
+            CallError::Unavailable { .. } => Exit::Unreachable,
+            CallError::Failed { .. } | CallError::UnexpectedResponse { .. } => Exit::Failed,
         };
-        let remedy = error.away().map(|reason| format!("\n{}", reason.remedy()));
+        let remedy = error.unavailable_reason().map(|reason| format!("\n{}", reason.remedy()));
         Self::message(exit, format!("{error}{}", remedy.unwrap_or_default()))
     }
 }

@@ -11,7 +11,7 @@ use crate::config::{
     Inputs, Loaded, NamedFile, Problem, Problems, Settings, Source, Unread, named_files, parse,
 };
 use crate::domain::{
-    Atr, AtrPattern, NotIdentified, Numbers, Place, Probing, ReaderName, ReaderRules,
+    Atr, AtrPattern, CmEnums, NotIdentified, ProbeSettings, ReaderName, ReaderRules, ReaderSettings,
 };
 use crate::readers::attributes;
 use crate::remote::{self, FileFinding, Holds};
@@ -141,13 +141,13 @@ fn problem_of(file: &NamedFile, finding: FileFinding) -> Problem {
 }
 
 /// CM's numbers as this site has them, for words.
-pub(super) fn numbers(config: Option<&Path>) -> Result<Numbers, Failure> {
+pub(super) fn numbers(config: Option<&Path>) -> Result<CmEnums, Failure> {
     Ok(settings_to_ask(config)?.rules.numbers)
 }
 
 /// What commands about cards need to know, with or without a configuration.
 pub(super) struct Desk {
-    pub(super) probing: Probing,
+    pub(super) probing: ProbeSettings,
     pub(super) readers: ReaderRules,
     pub(super) skip_atr: Vec<AtrPattern>,
 }
@@ -159,14 +159,14 @@ impl Desk {
 
     /// Why the card is not to be touched, if so.
     pub(super) fn leaves_alone(&self, reader: &ReaderName, atr: &Atr) -> Option<NotIdentified> {
-        NotIdentified::left_alone(&self.place(reader), &self.skip_atr, atr)
+        NotIdentified::skipped_by_config(&self.place(reader), &self.skip_atr, atr)
     }
 
     /// What the configuration makes of a reader. Its driver is asked only where that matters.
-    pub(super) fn place(&self, reader: &ReaderName) -> Place {
+    pub(super) fn place(&self, reader: &ReaderName) -> ReaderSettings {
         let asked = self.readers.need_attributes();
         let told = asked.then(|| attributes(reader, DRIVER_PATIENCE));
-        self.readers.place(reader, &told.unwrap_or_default())
+        self.readers.settings_for(reader, &told.unwrap_or_default())
     }
 }
 

@@ -12,8 +12,8 @@ use super::text::table;
 use crate::app::remote;
 use crate::config::Settings;
 use crate::domain::{
-    Atr, Candidate, CardId, Decision, Family, Found, IdRule, Identity, Numbers, ReaderRules,
-    RecordId, Serial, Trigger,
+    Atr, Candidate, CardId, CardIdentity, CmEnums, Decision, Family, IdRule, LookupResult,
+    ReaderRules, RecordId, Serial, Trigger,
 };
 use crate::rules::{Explanation, Facts, Finding, Verdict, explain};
 
@@ -21,7 +21,7 @@ use crate::rules::{Explanation, Facts, Finding, Verdict, explain};
 struct Subject {
     /// What is told about it.
     about: Value,
-    identity: Identity,
+    identity: CardIdentity,
     /// Its ATR, where it is in a reader.
     atr: Option<Atr>,
     /// The role of its reader.
@@ -92,7 +92,7 @@ fn by_id(card_id: CardId) -> Subject {
     let serial = Serial::from_bytes(&card_id.uuid().to_bytes_le());
     Subject {
         about: json!({ "card_id": card_id }),
-        identity: Identity::new(Family::Gids, serial, first, Vec::new()),
+        identity: CardIdentity::new(Family::Gids, serial, first, Vec::new()),
         atr: None,
         role: ReaderRules::DEFAULT_ROLE.to_owned(),
     }
@@ -113,7 +113,7 @@ async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject,
     }
 }
 
-fn as_json(mut about: Value, found: &Found, would: &Would) -> Value {
+fn as_json(mut about: Value, found: &LookupResult, would: &Would) -> Value {
     let (candidate, records) = match &found.records {
         Some((candidate, records)) => {
             (Some(candidate), records.iter().map(|record| raw(&record.raw)).collect())
@@ -180,7 +180,12 @@ fn verdict_json(verdict: &Verdict) -> Value {
     }
 }
 
-fn as_text(subject: &Subject, found: &Found, would: &Would, numbers: &Numbers) -> Vec<String> {
+fn as_text(
+    subject: &Subject,
+    found: &LookupResult,
+    would: &Would,
+    numbers: &CmEnums,
+) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = Vec::new();
     for candidate in subject.identity.candidates() {
@@ -225,25 +230,25 @@ const fn completion(decision: &Decision) -> &'static str {
     if decision.complete_request { " and complete the request" } else { "" }
 }
 
-fn verdict_text(verdict: &Verdict, numbers: &Numbers) -> String {
+fn verdict_text(verdict: &Verdict, numbers: &CmEnums) -> String {
     match verdict {
         Verdict::Set { decision, warning } => {
-            let from = numbers.card_status_text(decision.from);
+            let from = numbers.card_status_text(decision.old_status);
             let warning =
                 warning.as_ref().map(|warning| format!(" (mind: {warning})")).unwrap_or_default();
             format!(
                 "would set {} instead of {from}{}, by rule {}{warning}",
-                decision.to_name,
+                decision.new_status_name,
                 completion(decision),
                 decision.rule
             )
         }
         Verdict::AlreadySet { decision } if decision.complete_request => format!(
             "would only complete the request, by rule {}: the record is {} already",
-            decision.rule, decision.to_name
+            decision.rule, decision.new_status_name
         ),
         Verdict::AlreadySet { decision } => {
-            format!("would do nothing: the record is {} already", decision.to_name)
+            format!("would do nothing: the record is {} already", decision.new_status_name)
         }
         Verdict::NothingToDo { why } | Verdict::UnknownCard { why } => {
             format!("would do nothing: {why}")

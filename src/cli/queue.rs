@@ -78,12 +78,12 @@ pub(super) fn list(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure
     }
     let mut rows = vec![["ENTRY", "SEEN", "READER", "CARD", "STATE"].map(str::to_owned).to_vec()];
     rows.extend(entries.iter().map(|view| {
-        let draft = &view.entry.draft;
+        let draft = &view.entry.card_event;
         vec![
             view.entry.id.to_string(),
             time(draft.seen_at),
             draft.label.clone(),
-            draft.identity.first().card_id.to_string(),
+            draft.identity.primary().card_id.to_string(),
             state(view),
         ]
     }));
@@ -106,7 +106,7 @@ pub(super) fn show(config: Option<&Path>, id: EntryId, out: &mut Out) -> Result<
 
 fn as_text(view: &EntryView) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    let draft = &view.entry.draft;
+    let draft = &view.entry.card_event;
     let mut rows = vec![
         row("Entry", view.entry.id.to_string()),
         row("Seen", format!("{}, {}", time(draft.seen_at), draft.trigger.as_str())),
@@ -119,7 +119,7 @@ fn as_text(view: &EntryView) -> Vec<String> {
         rows.push(row("Card id", format!("{}  by {}", candidate.card_id, candidate.origin())));
     }
     if let Stage::Sent(decision) | Stage::Completing(decision) = &view.entry.stage {
-        rows.push(row("Rule", format!("{} sets {}", decision.rule, decision.to_name)));
+        rows.push(row("Rule", format!("{} sets {}", decision.rule, decision.new_status_name)));
         rows.push(row("Record", decision.record.to_string()));
         rows.push(row("Request", decision.request.to_string()));
     }
@@ -129,7 +129,7 @@ fn as_text(view: &EntryView) -> Vec<String> {
 
 /// Where an entry stands, and why it waits.
 fn state(view: &EntryView) -> String {
-    let what = if view.entry.draft.trigger == Trigger::Removed { "taken out; " } else { "" };
+    let what = if view.entry.card_event.trigger == Trigger::Removed { "taken out; " } else { "" };
     format!("{what}{}", stage(view))
 }
 

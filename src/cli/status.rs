@@ -10,8 +10,7 @@ use super::text::{table, time};
 use super::trail;
 use crate::control::Client;
 use crate::domain::{
-    CardView, CredentialsView, LinkView, Numbers, ReaderAttributes, ReaderView, ServiceView,
-    Snapshot,
+    CardView, CmEnums, CmView, CredentialsView, PcscdView, ReaderAttributes, ReaderView, StatusView,
 };
 
 /// A way to ask the daemon that this configuration is for.
@@ -31,7 +30,7 @@ pub(super) fn status(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-fn as_text(snapshot: &Snapshot, numbers: &Numbers) -> Vec<String> {
+fn as_text(snapshot: &StatusView, numbers: &CmEnums) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let outbox = &snapshot.outbox;
     let mut rows = vec![
@@ -42,36 +41,36 @@ fn as_text(snapshot: &Snapshot, numbers: &Numbers) -> Vec<String> {
         row("Login", login(&snapshot.credentials)),
         row("Outbox", format!("{} waiting, {} parked", outbox.waiting, outbox.parked)),
     ];
-    rows.extend(outbox.oldest.map(|at| row("", format!("oldest since {}", time(at)))));
-    rows.extend(outbox.trouble.as_ref().map(|trouble| row("", format!("TROUBLE: {trouble}"))));
-    rows.extend(snapshot.damage.as_ref().map(|damage| row("", format!("DAMAGE: {damage}"))));
+    rows.extend(outbox.oldest_waiting_at.map(|at| row("", format!("oldest since {}", time(at)))));
+    rows.extend(outbox.write_error.as_ref().map(|trouble| row("", format!("TROUBLE: {trouble}"))));
+    rows.extend(snapshot.data_loss.as_ref().map(|damage| row("", format!("DAMAGE: {damage}"))));
     rows.extend(snapshot.readers.iter().map(|reader| row("Reader", reader_text(reader))));
     if snapshot.readers.is_empty() {
         rows.push(row("Reader", "none".to_owned()));
     }
     let mut lines = table(&rows);
-    if !snapshot.latest.is_empty() {
+    if !snapshot.recent_audit.is_empty() {
         lines.push(String::new());
-        lines.extend(snapshot.latest.iter().map(|line| trail::as_text(line, numbers)));
+        lines.extend(snapshot.recent_audit.iter().map(|line| trail::as_text(line, numbers)));
     }
     lines
 }
 
-fn service(view: &ServiceView) -> String {
+fn service(view: &PcscdView) -> String {
     match view {
-        ServiceView::Connecting => "connecting".to_owned(),
-        ServiceView::Up { since } => format!("connected since {}", time(*since)),
-        ServiceView::Down { since, reason } => {
+        PcscdView::Connecting => "connecting".to_owned(),
+        PcscdView::Connected { since } => format!("connected since {}", time(*since)),
+        PcscdView::Unavailable { since, reason } => {
             format!("no connection since {}: {reason}", time(*since))
         }
     }
 }
 
-fn link(view: &LinkView) -> String {
+fn link(view: &CmView) -> String {
     match view {
-        LinkView::Untried => "not asked yet".to_owned(),
-        LinkView::Up { since } => format!("answers since {}", time(*since)),
-        LinkView::Away { since, reason, detail, remedy, next_try_ms } => format!(
+        CmView::Unknown => "not asked yet".to_owned(),
+        CmView::Available { since } => format!("answers since {}", time(*since)),
+        CmView::Unavailable { since, reason, detail, remedy, next_try_ms } => format!(
             "away since {} ({reason}): {detail}; {remedy}; next try in {} s",
             time(*since),
             next_try_ms.div_ceil(1000)
@@ -90,17 +89,17 @@ fn attributes_text(attributes: &ReaderAttributes) -> String {
 fn login(view: &CredentialsView) -> String {
     let identity = view.identity.as_ref().map(|identity| format!(" as {identity}"));
     let end = view.valid_until.map(|at| format!(", valid until {}", time(at)));
-    let trouble = view.trouble.as_ref().map(|trouble| format!("; TROUBLE: {trouble}"));
+    let trouble = view.renewal_error.as_ref().map(|trouble| format!("; TROUBLE: {trouble}"));
     let details = [identity, end, trouble].into_iter().flatten();
     details.fold(view.method.clone(), |line, detail| line + &detail)
 }
 
 fn reader_text(view: &ReaderView) -> String {
     let name = view.reader.as_str();
-    let label = if view.place.label == name {
+    let label = if view.settings.label == name {
         name.to_owned()
     } else {
-        format!("{} ({name})", view.place.label)
+        format!("{} ({name})", view.settings.label)
     };
     let card = match &view.card {
         CardView::Empty => "empty".to_owned(),
@@ -109,7 +108,7 @@ fn reader_text(view: &ReaderView) -> String {
         CardView::Identified { identity, entry, .. } => {
             let entry =
                 entry.map_or_else(|| "not on disk yet".to_owned(), |id| format!("entry {id}"));
-            let first = identity.first();
+            let first = identity.primary();
             let part = if identity.partial {
                 ", read in part: another program uses it, or it stopped answering"
             } else {
@@ -118,7 +117,7 @@ fn reader_text(view: &ReaderView) -> String {
             let (family, id, origin) = (identity.family, first.card_id, first.origin());
             format!("{family} {id} by {origin}, {entry}{part}")
         }
-        CardView::NotIdentified { why, .. } => format!("not identified: {}", why.detail),
+        CardView::NotIdentified { error: why, .. } => format!("not identified: {}", why.detail),
     };
     let about = attributes_text(&view.attributes);
     format!("{label}{about}: {}, since {}", in_place(view, card), time(view.since))
@@ -127,7 +126,7 @@ fn reader_text(view: &ReaderView) -> String {
 /// A card that is not worked on because its reader is switched off is no trouble of the card's.
 fn in_place(view: &ReaderView, card: String) -> String {
     match &view.card {
-        _ if view.place.enabled => card,
+        _ if view.settings.enabled => card,
         CardView::Empty => "switched off".to_owned(),
         CardView::Mute | CardView::NotIdentified { .. } => "switched off, with a card".to_owned(),
         CardView::Reading { .. } | CardView::Identified { .. } => format!("switched off, {card}"),

@@ -63,7 +63,8 @@ async fn discard(outbox: &Outbox, entry: &Entry, by: String) -> Result<(), Store
         http_status: None,
         correlation_id: None,
         attempts: 0,
-        duration: Duration::try_from(now.duration_since(entry.draft.seen_at)).unwrap_or_default(),
+        duration: Duration::try_from(now.duration_since(entry.card_event.seen_at))
+            .unwrap_or_default(),
         by: Some(by),
     };
     outbox.settle(entry.id, end).await.map(drop)
@@ -73,7 +74,7 @@ async fn discard(outbox: &Outbox, entry: &Entry, by: String) -> Result<(), Store
 async fn retry(outbox: &Outbox, entry: &Entry, station: &str, by: &str) -> Result<(), StoreError> {
     match entry.stage {
         Stage::Parked { .. } => {
-            let act = AuditLine::act(station, entry, "retried", by, Timestamp::now());
+            let act = AuditLine::operator_action(station, entry, "retried", by, Timestamp::now());
             outbox.unpark(entry.id, act).await
         }
         Stage::Queued | Stage::Sent(_) | Stage::Completing(_) => Ok(()),

@@ -19,7 +19,7 @@ use super::text::time;
 use super::{AuditArguments, AuditFormat};
 use crate::app::audit_filter;
 use crate::control::{Client, ClientError};
-use crate::domain::{AuditLine, CardStatus, Numbers, Strength, Trigger};
+use crate::domain::{AuditLine, CardStatus, CmEnums, Strength, Trigger};
 use crate::outbox::ReadOnly;
 use crate::wire::control::{AuditPage, AuditQuery};
 
@@ -112,7 +112,7 @@ fn first_page(config: Option<&Path>, query: &AuditQuery) -> Result<(Source, Audi
 }
 
 /// A line for people: when, what, which card, what changed and why.
-pub(super) fn as_text(line: &AuditLine, numbers: &Numbers) -> String {
+pub(super) fn as_text(line: &AuditLine, numbers: &CmEnums) -> String {
     let mut text = format!("{}  {:14}", time(line.at), line.outcome);
     let mut add = |part: std::fmt::Arguments<'_>| text.write_fmt(part).is_ok();
     if let Some(reason) = &line.reason {

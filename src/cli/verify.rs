@@ -13,7 +13,7 @@ use super::text::time;
 use super::witness::{Finding, Heard, Witness};
 use crate::app::chain_cursor;
 use crate::control::{Client, ClientError};
-use crate::domain::{ChainFault, ChainMark, ChainPiece};
+use crate::domain::{ChainBatch, ChainFault, ChainPosition};
 use crate::outbox::ReadOnly;
 use crate::wire::control::{MarkQuery, VerifyQuery};
 
@@ -22,8 +22,8 @@ use crate::wire::control::{MarkQuery, VerifyQuery};
 struct Verdict {
     ok: bool,
     lines: u64,
-    anchor: Option<ChainMark>,
-    head: Option<ChainMark>,
+    anchor: Option<ChainPosition>,
+    head: Option<ChainPosition>,
     faults: Vec<ChainFault>,
     /// What became of each head that was given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -50,14 +50,14 @@ enum Source {
 }
 
 impl Source {
-    fn mark(&self, seq: i64) -> Result<Option<ChainMark>, Failure> {
+    fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, Failure> {
         match self {
             Self::Daemon(client) => block_on(async { Ok(client.mark(&MarkQuery { seq }).await?) }),
             Self::Disk(store) => store.mark(seq).map_err(|error| Failure::new(Exit::Failed, error)),
         }
     }
 
-    fn piece(&self, query: &VerifyQuery) -> Result<ChainPiece, Failure> {
+    fn piece(&self, query: &VerifyQuery) -> Result<ChainBatch, Failure> {
         match self {
             Self::Daemon(client) => block_on(async { Ok(client.verify(query).await?) }),
             Self::Disk(store) => {
@@ -107,7 +107,7 @@ fn walk(config: Option<&Path>, witnesses: &[Witness]) -> Result<Verdict, Failure
 }
 
 /// The running daemon, or the file of one that does not run.
-fn first_piece(config: Option<&Path>) -> Result<(Source, ChainPiece), Failure> {
+fn first_piece(config: Option<&Path>) -> Result<(Source, ChainBatch), Failure> {
     let client = client(config)?;
     match block_on(async { Ok(client.verify(&VerifyQuery::default()).await) })? {
         Ok(piece) => Ok((Source::Daemon(client), piece)),
@@ -128,10 +128,10 @@ fn as_text(verdict: &Verdict) -> Vec<String> {
     } else {
         format!("The audit trail is not whole: {count} lines, {} faults.", verdict.faults.len())
     });
-    if let Some(ChainMark { seq, at: Some(at), .. }) = &verdict.anchor {
+    if let Some(ChainPosition { seq, at: Some(at), .. }) = &verdict.anchor {
         lines.push(format!("Pruned up to line {seq}, of {}.", time(*at)));
     }
-    if let Some(ChainMark { seq, hash, .. }) = &verdict.head {
+    if let Some(ChainPosition { seq, hash, .. }) = &verdict.head {
         lines.push(format!("It ends with line {seq}, {hash}."));
     }
     lines.extend(verdict.against.iter().map(Heard::as_text));

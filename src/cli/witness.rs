@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::exit::Exit;
-use crate::domain::ChainMark;
+use crate::domain::ChainPosition;
 
 /// A head as it was logged: a line's number and its chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -87,9 +87,9 @@ impl Witness {
     /// Compares with the trail between these ends, in which the line stands like this.
     pub(super) fn compare(
         &self,
-        anchor: Option<&ChainMark>,
-        head: Option<&ChainMark>,
-        line: Option<&ChainMark>,
+        anchor: Option<&ChainPosition>,
+        head: Option<&ChainPosition>,
+        line: Option<&ChainPosition>,
     ) -> Heard {
         let (first, last) = (anchor.map_or(0, |mark| mark.seq), head.map_or(0, |mark| mark.seq));
         let stored = anchor.filter(|mark| mark.seq == self.seq).or(line);
@@ -130,8 +130,8 @@ impl Heard {
 mod tests {
     use super::*;
 
-    fn mark(seq: i64, digit: char) -> ChainMark {
-        ChainMark { seq, at: None, hash: digit.to_string().repeat(64) }
+    fn mark(seq: i64, digit: char) -> ChainPosition {
+        ChainPosition { seq, at: None, hash: digit.to_string().repeat(64) }
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn witness_finds_what_it_saw_or_says_why_not() {
         let (anchor, head) = (mark(5, 'a'), mark(9, 'b'));
-        let ask = |seq, digit: char, line: Option<ChainMark>| {
+        let ask = |seq, digit: char, line: Option<ChainPosition>| {
             let witness = Witness { seq, hash: digit.to_string().repeat(64) };
             witness.compare(Some(&anchor), Some(&head), line.as_ref()).found
         };

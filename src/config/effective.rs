@@ -4,10 +4,10 @@ use super::Effective;
 use super::keys::{self, KEYS, Key, OPEN};
 use super::problem::Origin;
 use super::tree::{Fields, Tree, numbered};
-use crate::domain::{NumberMap, Numbers};
+use crate::domain::{CmEnums, EnumMap};
 
 /// Every key with a value, in the order of [`KEYS`].
-pub(super) fn effective(tree: &Tree, numbers: &Numbers) -> Vec<Effective> {
+pub(super) fn effective(tree: &Tree, numbers: &CmEnums) -> Vec<Effective> {
     KEYS.chunk_by(|a, b| a.section() == b.section())
         .flat_map(|section| match section {
             [key] if key.name() == OPEN => of_numbers(key.section(), &tree.fields, numbers),
@@ -40,7 +40,7 @@ fn of_items(section: &[Key], tree: &Tree) -> Vec<Effective> {
     lines
 }
 
-fn of_numbers(section: &str, fields: &Fields, numbers: &Numbers) -> Vec<Effective> {
+fn of_numbers(section: &str, fields: &Fields, numbers: &CmEnums) -> Vec<Effective> {
     let line = |(name, number): (&str, i64)| {
         let key = keys::join(section, name);
         let said = fields.iter().find(|(path, _)| path.eq_ignore_ascii_case(&key));
@@ -53,5 +53,5 @@ fn of_numbers(section: &str, fields: &Fields, numbers: &Numbers) -> Vec<Effectiv
         "cm.numbers.request_status" => Some(&numbers.request_status),
         _ => None,
     };
-    map.into_iter().flat_map(NumberMap::iter).map(line).collect()
+    map.into_iter().flat_map(EnumMap::iter).map(line).collect()
 }

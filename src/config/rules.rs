@@ -11,7 +11,7 @@ use super::scope::Scope;
 use super::tree::{Item, Leaf, Tree};
 use super::value::{choice, duration, integer, quote, switch, text, word};
 use crate::domain::{
-    CardStatus, NumberMap, Numbers, ReaderMatch, ReaderRule, ReaderRules, RequestType, Trigger,
+    CardStatus, CmEnums, EnumMap, ReaderMatch, ReaderRule, ReaderRules, RequestType, Trigger,
 };
 use crate::rules::{Pick, Rule};
 
@@ -31,15 +31,15 @@ const REQUEST_STATUS: Kind = Kind { section: "cm.numbers.request_status", noun: 
 
 /// CM's numbers, as the site extends or corrects them. Those that are wrong are reported and left
 /// out, so that the rules can be checked against the rest.
-pub(super) fn numbers(tree: &Tree, report: &mut Report) -> Numbers {
-    let mut numbers = Numbers::default();
+pub(super) fn numbers(tree: &Tree, report: &mut Report) -> CmEnums {
+    let mut numbers = CmEnums::default();
     add_numbers(REQUEST_TYPE, &mut numbers.request_type, tree, report);
     add_numbers(CARD_STATUS, &mut numbers.card_status, tree, report);
     add_numbers(REQUEST_STATUS, &mut numbers.request_status, tree, report);
     numbers
 }
 
-fn add_numbers(kind: Kind, map: &mut NumberMap, tree: &Tree, report: &mut Report) {
+fn add_numbers(kind: Kind, map: &mut EnumMap, tree: &Tree, report: &mut Report) {
     let mut given: Vec<(&str, i64)> = Vec::new();
     for (path, Leaf { value, origin }) in &tree.fields {
         let name = path.strip_prefix(kind.section).and_then(|rest| rest.strip_prefix('.'));
@@ -94,14 +94,14 @@ fn reader(item: &Item, report: &mut Report) -> Result<ReaderRule, Reported> {
         label: label?,
         role: role?,
         enabled: enabled?,
-        settle: settle?,
+        removal_debounce: settle?,
     })
 }
 
 /// Every `[[rule]]`.
 pub(super) fn rules(
     tree: &Tree,
-    numbers: &Numbers,
+    numbers: &CmEnums,
     report: &mut Report,
 ) -> Result<Vec<Rule>, Reported> {
     let items = tree.items("rule[]");
@@ -110,7 +110,7 @@ pub(super) fn rules(
     rules.into_iter().collect()
 }
 
-fn rule(item: &Item, numbers: &Numbers, report: &mut Report) -> Result<Rule, Reported> {
+fn rule(item: &Item, numbers: &CmEnums, report: &mut Report) -> Result<Rule, Reported> {
     let status = |value: &Value| named(value, CARD_STATUS, &numbers.card_status);
     let request_type = |value: &Value| named(value, REQUEST_TYPE, &numbers.request_type);
 
@@ -156,7 +156,7 @@ const PICKS: [(&str, Pick); 3] = [
 ];
 
 /// Whether a request is completed cannot be seen without CM's number for it.
-fn completion(value: &Value, numbers: &Numbers) -> Result<bool, Fault> {
+fn completion(value: &Value, numbers: &CmEnums) -> Result<bool, Fault> {
     let wanted = switch(value)?;
     if wanted && numbers.request_status.number("Completed").is_none() {
         let what = "needs CM's number of the request status Completed, which is not known";
@@ -166,7 +166,7 @@ fn completion(value: &Value, numbers: &Numbers) -> Result<bool, Fault> {
 }
 
 /// CM's spelling and number of a name.
-fn named(value: &Value, kind: Kind, map: &NumberMap) -> Result<(String, i64), Fault> {
+fn named(value: &Value, kind: Kind, map: &EnumMap) -> Result<(String, i64), Fault> {
     let name = text(value)?;
     let Kind { section, noun } = kind;
     if let Some(number) = map.number(name) {

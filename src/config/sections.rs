@@ -21,7 +21,7 @@ use super::tree::Tree;
 use super::value::{
     choice, credential, duration, group, integer, path, quote, socket, switch, text, word,
 };
-use crate::domain::Probing;
+use crate::domain::ProbeSettings;
 use crate::rules::{AtrMismatch, RuleSet};
 
 /// The shortest wait or timeout that is not a busy loop.
@@ -76,7 +76,7 @@ pub(super) fn read(
     Ok(Settings {
         station: station?,
         cm: cm?,
-        probing: Probing { families: families?, cards: cards?, inventory: inventory? },
+        probing: ProbeSettings { families: families?, cards: cards?, inventory: inventory? },
         skip_atr: skip_atr?.unwrap_or_default(),
         readers: readers?,
         rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::{AtrPattern, Probing, ReaderRules};
+use crate::domain::{AtrPattern, ProbeSettings, ReaderRules};
 use crate::rules::RuleSet;
 
 /// A configuration that can be worked with as it is.
@@ -16,7 +16,7 @@ pub struct Settings {
     /// How to reach CM.
     pub cm: CmSettings,
     /// What cards are asked.
-    pub probing: Probing,
+    pub probing: ProbeSettings,
     /// Cards that are seen, but never touched.
     pub skip_atr: Vec<AtrPattern>,
     /// What people call the readers.

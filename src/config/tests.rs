@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::keys::OPEN;
 use super::*;
 use crate::domain::{
-    AtrPattern, CardStatus, Family, IdRule, Probing, ReaderAttributes, ReaderName, RequestType,
-    Trigger,
+    AtrPattern, CardStatus, Family, IdRule, ProbeSettings, ReaderAttributes, ReaderName,
+    RequestType, Trigger,
 };
 use crate::rules::{AtrMismatch, Pick};
 
@@ -114,7 +114,7 @@ fn the_address_of_cm_is_all_that_has_to_be_said() {
     assert_eq!(settings.cm.concurrency.get(), 4);
     assert_eq!(settings.cm.ca_file, None);
     assert_eq!(settings.cm.auth, Auth::None);
-    assert_eq!(settings.probing, Probing::default());
+    assert_eq!(settings.probing, ProbeSettings::default());
     assert_eq!(settings.skip_atr, []);
     assert_eq!(settings.readers.0, []);
     assert_eq!(settings.rules.atr_mismatch, AtrMismatch::Warn);
@@ -396,7 +396,8 @@ fn readers_and_rules_of_all_files_stand_in_file_order() {
     let names: Vec<_> = loaded.settings.rules.rules.iter().map(|r| r.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(effective(&loaded, "rule[3].name"), ("\"c\"".into(), "b.toml".into()));
-    let place = loaded.settings.readers.place(&ReaderName::from("X"), &ReaderAttributes::default());
+    let place =
+        loaded.settings.readers.settings_for(&ReaderName::from("X"), &ReaderAttributes::default());
     assert_eq!((place.label.as_str(), place.role.as_str(), place.enabled), ("X", "desk", false));
 
     let world = World::of(&format!("{MINIMAL}{}", rule("a"))).file("b.toml", &rule("a"));

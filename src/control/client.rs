@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Act;
-use crate::domain::{ChainMark, ChainPiece, EntryId, EntryView, Snapshot};
+use crate::domain::{ChainBatch, ChainPosition, EntryId, EntryView, StatusView};
 use crate::wire::control::{AuditPage, AuditQuery, Done, MarkQuery, Problem, VerifyQuery};
 
 /// The daemon answers from memory or from its disk: longer than this it does not answer.
@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// The state of the daemon.
-    pub async fn status(&self) -> Result<Snapshot, ClientError> {
+    pub async fn status(&self) -> Result<StatusView, ClientError> {
         self.call(Method::GET, "/v1/status").await
     }
 
@@ -105,7 +105,7 @@ impl Client {
     }
 
     /// The place in the chain of the line with this number, if there is one.
-    pub async fn mark(&self, query: &MarkQuery) -> Result<Option<ChainMark>, ClientError> {
+    pub async fn mark(&self, query: &MarkQuery) -> Result<Option<ChainPosition>, ClientError> {
         match self.call(Method::GET, &format!("/v1/audit/mark?seq={}", query.seq)).await {
             Err(ClientError::NotFound(_)) => Ok(None),
             answer => answer.map(Some),
@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// A piece of the audit trail's chain, looked along.
-    pub async fn verify(&self, query: &VerifyQuery) -> Result<ChainPiece, ClientError> {
+    pub async fn verify(&self, query: &VerifyQuery) -> Result<ChainBatch, ClientError> {
         let after = query.after.as_ref().map(|cursor| format!("after={cursor}"));
         self.call(Method::GET, &format!("/v1/audit/verify?{}", after.unwrap_or_default())).await
     }

@@ -7,8 +7,8 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use crate::domain::{
-    CardView, Family, LinkView, Metrics, NotIdentifiedReason, Outcome, ParkReason, Probed,
-    ServiceView,
+    CardView, CmView, Family, Metrics, NotIdentifiedReason, Outcome, ParkReason, PcscdView,
+    ProbeResult,
 };
 
 /// What the text is, for the header.
@@ -26,19 +26,19 @@ pub(super) fn text(metrics: &Metrics) -> String {
 }
 
 fn daemon(page: &mut Page, metrics: &Metrics) {
-    let Metrics { state, tally, .. } = metrics;
+    let Metrics { state, counters: tally, .. } = metrics;
     page.gauge("build_info", "The running version.");
     page.labelled("build_info", &[("version", &state.version)], 1);
     page.gauge("start_time_seconds", "When the daemon started, in seconds since 1970.");
     page.plain("start_time_seconds", state.started_at.as_second());
     page.counter("stale_answers_total", "Answers that came too late to be believed.");
-    page.plain("stale_answers_total", tally.stale_answers);
+    page.plain("stale_answers_total", tally.stale_results);
 }
 
 fn readers(page: &mut Page, metrics: &Metrics) {
-    let Metrics { state, tally, .. } = metrics;
+    let Metrics { state, counters: tally, .. } = metrics;
     page.gauge("pcscd_up", "Whether the readers can be watched.");
-    page.plain("pcscd_up", u8::from(matches!(state.pcscd, ServiceView::Up { .. })));
+    page.plain("pcscd_up", u8::from(matches!(state.pcscd, PcscdView::Connected { .. })));
     page.counter("pcscd_losses_total", "How often pcscd was there and went away.");
     page.plain("pcscd_losses_total", tally.pcscd_losses);
     page.counter("pcsc_errors_total", "Errors of PC/SC, by their code.");
@@ -58,7 +58,7 @@ fn readers(page: &mut Page, metrics: &Metrics) {
     page.counter("card_insertions_total", "Cards that came and answered.");
     page.plain("card_insertions_total", tally.insertions);
     page.counter("mute_cards_total", "Cards that came and did not answer.");
-    page.plain("mute_cards_total", tally.mute);
+    page.plain("mute_cards_total", tally.mute_cards);
     page.counter("card_removals_total", "Cards that went.");
     page.plain("card_removals_total", tally.removals);
 }
@@ -75,36 +75,36 @@ const fn card_state(view: &CardView) -> Option<&'static str> {
 
 fn probes(page: &mut Page, metrics: &Metrics) {
     page.counter("probes_total", "Cards that were read, by family and by what came of it.");
-    let count = |probed| metrics.tally.probes.get(&probed).copied().unwrap_or_default();
+    let count = |probed| metrics.counters.probes.get(&probed).copied().unwrap_or_default();
     for family in Family::ALL {
         let labels = [("family", family.as_str()), ("result", "identified")];
-        page.labelled("probes_total", &labels, count(Probed::Identified(family)));
+        page.labelled("probes_total", &labels, count(ProbeResult::Identified(family)));
     }
     for reason in NotIdentifiedReason::ALL {
         let labels = [("family", "unknown"), ("result", reason.as_str())];
-        page.labelled("probes_total", &labels, count(Probed::Not(reason)));
+        page.labelled("probes_total", &labels, count(ProbeResult::NotIdentified(reason)));
     }
 }
 
 fn cm(page: &mut Page, metrics: &Metrics) {
     page.gauge("cm_up", "Whether CM answers; absent while nobody has asked it.");
     match metrics.state.cm {
-        LinkView::Untried => {}
-        LinkView::Up { .. } => page.plain("cm_up", 1),
-        LinkView::Away { .. } => page.plain("cm_up", 0),
+        CmView::Unknown => {}
+        CmView::Available { .. } => page.plain("cm_up", 1),
+        CmView::Unavailable { .. } => page.plain("cm_up", 0),
     }
     page.counter("cm_outages_total", "How often CM was found to be away.");
-    page.plain("cm_outages_total", metrics.tally.cm_outages);
+    page.plain("cm_outages_total", metrics.counters.cm_outages);
     page.counter("cm_calls_total", "Calls to CM, by what they are for and how they ended.");
     for (call, tally) in metrics.calls.iter() {
-        for (result, count) in &tally.ends {
+        for (result, count) in &tally.results {
             page.labelled("cm_calls_total", &[("call", call.as_str()), ("result", result)], count);
         }
     }
     page.head("cm_call_duration_seconds", "summary", "How long calls to CM took.");
     for (call, tally) in metrics.calls.iter() {
         let labels = [("call", call.as_str())];
-        page.labelled("cm_call_duration_seconds_sum", &labels, tally.took.as_secs_f64());
+        page.labelled("cm_call_duration_seconds_sum", &labels, tally.total_duration.as_secs_f64());
         page.labelled("cm_call_duration_seconds_count", &labels, tally.count());
     }
 }
@@ -115,18 +115,18 @@ fn outbox(page: &mut Page, metrics: &Metrics) {
     page.labelled("outbox_entries", &[("state", "waiting")], outbox.waiting);
     page.labelled("outbox_entries", &[("state", "parked")], outbox.parked);
     page.gauge("outbox_oldest_age_seconds", "How long ago the oldest waiting card was seen.");
-    let age = outbox.oldest.map(|oldest| metrics.at.duration_since(oldest));
+    let age = outbox.oldest_waiting_at.map(|oldest| metrics.at.duration_since(oldest));
     let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
     page.plain("outbox_oldest_age_seconds", age.as_secs_f64());
     page.gauge("outbox_writable", "Whether the disk takes entries.");
-    page.plain("outbox_writable", u8::from(outbox.trouble.is_none()));
+    page.plain("outbox_writable", u8::from(outbox.write_error.is_none()));
     page.counter("outbox_errors_total", "What was asked of the outbox in vain.");
-    page.plain("outbox_errors_total", metrics.tally.outbox_errors);
+    page.plain("outbox_errors_total", metrics.counters.outbox_errors);
     page.counter("outcomes_total", "Entries that came to their outcome, by outcome and reason.");
     for outcome in Outcome::ALL {
         let reason = outcome.park_reason().map_or("", ParkReason::as_str);
         let labels = [("outcome", outcome.as_str()), ("reason", reason)];
-        let count = metrics.tally.outcomes.get(&outcome).copied().unwrap_or_default();
+        let count = metrics.counters.outcomes.get(&outcome).copied().unwrap_or_default();
         page.labelled("outcomes_total", &labels, count);
     }
 }

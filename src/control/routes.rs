@@ -13,7 +13,7 @@ use super::access::{Access, Role};
 use super::names::Names;
 use super::peer::Peer;
 use super::{Act, ActError, AuditError, Request, exposition};
-use crate::domain::{ChainMark, ChainPiece, EntryId, EntryView, Snapshot};
+use crate::domain::{ChainBatch, ChainPosition, EntryId, EntryView, StatusView};
 use crate::wire::control::{AuditPage, AuditQuery, Done, MarkQuery, Problem, VerifyQuery};
 
 /// What can be asked. One without a role or a handler does not compile.
@@ -158,7 +158,7 @@ impl Loop {
     }
 }
 
-async fn status(State(daemon): State<Loop>) -> Result<Json<Snapshot>, Trouble> {
+async fn status(State(daemon): State<Loop>) -> Result<Json<StatusView>, Trouble> {
     Ok(Json(daemon.ask(Request::Snapshot).await?))
 }
 
@@ -208,7 +208,7 @@ async fn audit(
 async fn mark(
     State(daemon): State<Loop>,
     query: Result<Query<MarkQuery>, QueryRejection>,
-) -> Result<Json<ChainMark>, Trouble> {
+) -> Result<Json<ChainPosition>, Trouble> {
     let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
     let found = daemon.ask(|reply| Request::Mark(query.seq, reply)).await??;
     found.map(Json).ok_or_else(|| Trouble::nothing("no such line in the audit trail"))
@@ -217,7 +217,7 @@ async fn mark(
 async fn verify(
     State(daemon): State<Loop>,
     query: Result<Query<VerifyQuery>, QueryRejection>,
-) -> Result<Json<ChainPiece>, Trouble> {
+) -> Result<Json<ChainBatch>, Trouble> {
     let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
     Ok(Json(daemon.ask(|reply| Request::Verify(query, reply)).await??))
 }

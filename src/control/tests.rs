@@ -9,8 +9,8 @@ use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::domain::{
-    Call, Calls, CredentialsView, LinkView, Metrics, OutboxView, Outcome, ParkReason, ServiceView,
-    Tally,
+    CallMetrics, CmOperation, CmView, CredentialsView, EngineCounters, Metrics, OutboxView,
+    Outcome, ParkReason, PcscdView,
 };
 use crate::wire::control::MarkQuery;
 
@@ -25,35 +25,35 @@ fn place() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-fn snapshot() -> Snapshot {
-    Snapshot {
+fn snapshot() -> StatusView {
+    StatusView {
         station: "desk-3".to_owned(),
         version: "1".to_owned(),
         started_at: "2026-01-01T00:00:00Z".parse().unwrap(),
-        pcscd: ServiceView::Connecting,
+        pcscd: PcscdView::Connecting,
         readers: vec![],
-        cm: LinkView::Untried,
-        outbox: OutboxView { waiting: 0, parked: 0, oldest: None, trouble: None },
-        latest: vec![],
+        cm: CmView::Unknown,
+        outbox: OutboxView { waiting: 0, parked: 0, oldest_waiting_at: None, write_error: None },
+        recent_audit: vec![],
         credentials: CredentialsView {
             method: "negotiate".to_owned(),
             identity: Some("desk-3@EXAMPLE.COM".to_owned()),
             valid_until: "2026-01-01T10:00:00Z".parse().ok(),
-            trouble: None,
+            renewal_error: None,
         },
-        damage: None,
+        data_loss: None,
     }
 }
 
 fn metrics() -> Metrics {
-    let mut calls = Calls::default();
-    calls.count(Call::Lookup, None, Duration::from_millis(1500));
-    let mut tally = Tally::default();
+    let mut calls = CallMetrics::default();
+    calls.count(CmOperation::Lookup, None, Duration::from_millis(1500));
+    let mut tally = EngineCounters::default();
     tally.outcomes.insert(Outcome::Parked(ParkReason::Refused), 3);
-    let state = Snapshot {
+    let state = StatusView {
         outbox: OutboxView {
             waiting: 2,
-            oldest: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+            oldest_waiting_at: Some("2026-01-01T00:00:00Z".parse().unwrap()),
             ..snapshot().outbox
         },
         ..snapshot()
@@ -61,15 +61,15 @@ fn metrics() -> Metrics {
     Metrics {
         at: "2026-01-01T01:00:00Z".parse().unwrap(),
         state,
-        tally,
+        counters: tally,
         calls,
         pcsc_errors: [("NoService".to_owned(), 4)].into(),
         stuck_threads: 0,
     }
 }
 
-fn piece() -> ChainPiece {
-    ChainPiece { lines: 7, faults: vec![], anchor: None, head: None, next: Some("16".to_owned()) }
+fn piece() -> ChainBatch {
+    ChainBatch { lines: 7, faults: vec![], anchor: None, head: None, next: Some("16".to_owned()) }
 }
 
 /// Stands in for the daemon's loop.
@@ -96,7 +96,7 @@ fn serve(mut requests: Receiver<Request>) {
                     drop(reply.send(Ok((vec![], Some("9@2026".to_owned())))));
                 }
                 Request::Mark(seq, reply) => {
-                    let mark = ChainMark { seq, at: None, hash: "ab".to_owned() };
+                    let mark = ChainPosition { seq, at: None, hash: "ab".to_owned() };
                     drop(reply.send(Ok((seq == 7).then_some(mark))));
                 }
                 Request::Verify(query, reply) => {

@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, Grade, Step};
 use super::{Tell, skip};
-use crate::domain::{AwayReason, CallError, CredentialsView};
+use crate::domain::{CallError, CredentialsView, UnavailableReason};
 use crate::remote::Remote;
 
 /// The steps that are taken here.
@@ -32,14 +32,14 @@ pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) {
 }
 
 fn obtained(view: &CredentialsView) -> Finding {
-    let CredentialsView { method, identity, valid_until, trouble } = view;
+    let CredentialsView { method, identity, valid_until, renewal_error: trouble } = view;
     let who = identity.as_ref().map(|who| format!(" as {who}")).unwrap_or_default();
     let until = valid_until.map(|at| format!(", valid until {at:.0}")).unwrap_or_default();
     let words = format!("{method}{who}{until}");
     match trouble {
         Some(trouble) => {
             let words = format!("{words}, but not renewed: {trouble}");
-            Finding::warning(Step::Credentials, words, AwayReason::Credentials.remedy())
+            Finding::warning(Step::Credentials, words, UnavailableReason::Credentials.remedy())
         }
         None => Finding::good(Step::Credentials, words),
     }
@@ -49,7 +49,8 @@ fn obtained(view: &CredentialsView) -> Finding {
 fn findings(asked: &Result<usize, CallError>) -> Vec<Finding> {
     let end = asked.as_ref().err().map(ended_at);
     // What is not CM says nothing about CM's doors.
-    let elsewhere = matches!(asked, Err(CallError::Away { reason: AwayReason::NotCm, .. }));
+    let elsewhere =
+        matches!(asked, Err(CallError::Unavailable { reason: UnavailableReason::NotCm, .. }));
     let mut findings = Vec::new();
     let mut over = false;
     for (step, passed) in ASKED {
@@ -80,34 +81,38 @@ fn visible(seen: usize) -> String {
 /// The step at which an answer ends the way.
 fn ended_at(error: &CallError) -> Step {
     match error {
-        CallError::Away {
+        CallError::Unavailable {
             reason:
-                AwayReason::NotLetIn | AwayReason::Credentials | AwayReason::ClientCertificate(_),
+                UnavailableReason::Unauthorized
+                | UnavailableReason::Credentials
+                | UnavailableReason::ClientCertificate(_),
             ..
         } => Step::LetIn,
-        CallError::Away { reason: AwayReason::NotCm, .. } | CallError::WrongAnswer { .. } => {
-            Step::Json
-        }
+        CallError::Unavailable { reason: UnavailableReason::NotCm, .. }
+        | CallError::UnexpectedResponse { .. } => Step::Json,
         CallError::Refused { .. } => Step::Allowed,
-        CallError::Away { .. } | CallError::Failed { .. } => Step::SwitchedOn,
+        CallError::Unavailable { .. } | CallError::Failed { .. } => Step::SwitchedOn,
     }
 }
 
 fn failure(step: Step, error: &CallError) -> Finding {
     match error {
-        CallError::Failed { http_status: 404, .. } => {
-            Finding::failed(step, Grade::Unreachable, error.detail(), AwayReason::ApiOff.remedy())
-        }
+        CallError::Failed { http_status: 404, .. } => Finding::failed(
+            step,
+            Grade::Unreachable,
+            error.detail(),
+            UnavailableReason::ApiDisabled.remedy(),
+        ),
         CallError::Refused { http_status: 403, .. } => Finding::failed(
             step,
             Grade::Refused,
             error.detail(),
             "give the station's account the permissions of docs/operations.md in CM",
         ),
-        CallError::Away { .. }
+        CallError::Unavailable { .. }
         | CallError::Failed { .. }
         | CallError::Refused { .. }
-        | CallError::WrongAnswer { .. } => Finding::of_call(step, error),
+        | CallError::UnexpectedResponse { .. } => Finding::of_call(step, error),
     }
 }
 
@@ -120,8 +125,8 @@ mod tests {
         findings(asked).into_iter().map(|finding| (finding.step, finding.verdict)).collect()
     }
 
-    fn away(reason: AwayReason) -> CallError {
-        CallError::Away { reason, detail: "x".to_owned(), retry_after: None }
+    fn away(reason: UnavailableReason) -> CallError {
+        CallError::Unavailable { reason, detail: "x".to_owned(), retry_after: None }
     }
 
     #[test]
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_not_cm_tells_nothing_about_the_steps_before() {
-        let findings = findings(&Err(away(AwayReason::NotCm)));
+        let findings = findings(&Err(away(UnavailableReason::NotCm)));
         let verdicts = findings.iter().map(|finding| finding.verdict).collect::<Vec<_>>();
         let failed = Verdict::Failed(Grade::Unreachable);
         let skipped = Verdict::Skipped;
@@ -153,10 +158,10 @@ mod tests {
         };
         for (error, step, grade) in [
             (missing, Step::SwitchedOn, Grade::Unreachable),
-            (away(AwayReason::NotLetIn), Step::LetIn, Grade::Refused),
+            (away(UnavailableReason::Unauthorized), Step::LetIn, Grade::Refused),
             (refused, Step::Allowed, Grade::Refused),
-            (CallError::WrongAnswer { detail: "x".to_owned() }, Step::Json, Grade::Broken),
-            (away(AwayReason::ServerError), Step::SwitchedOn, Grade::Unreachable),
+            (CallError::UnexpectedResponse { detail: "x".to_owned() }, Step::Json, Grade::Broken),
+            (away(UnavailableReason::ServerError), Step::SwitchedOn, Grade::Unreachable),
         ] {
             let verdicts = verdicts(&Err(error));
             let at = verdicts.iter().position(|(known, _)| *known == step).unwrap();

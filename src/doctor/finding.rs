@@ -1,6 +1,6 @@
 //! What a step came to.
 
-use crate::domain::{AwayReason, CallError, ProxyFault};
+use crate::domain::{CallError, ProxyFault, UnavailableReason};
 
 /// A step, in the order in which they are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,10 +151,10 @@ impl Finding {
     /// A step that ended with what a call to CM would end with.
     pub(super) fn of_call(step: Step, error: &CallError) -> Self {
         let (grade, remedy) = match error {
-            CallError::Away { reason, .. } => (grade(*reason), reason.remedy()),
+            CallError::Unavailable { reason, .. } => (grade(*reason), reason.remedy()),
             CallError::Failed { .. } => (Grade::Broken, "look at the server's event log"),
             CallError::Refused { .. } => (Grade::Refused, "see what CM says"),
-            CallError::WrongAnswer { .. } => {
+            CallError::UnexpectedResponse { .. } => {
                 (Grade::Broken, "check that cm.url leads to CM and to nothing else")
             }
         };
@@ -162,21 +162,21 @@ impl Finding {
     }
 }
 
-const fn grade(reason: AwayReason) -> Grade {
+const fn grade(reason: UnavailableReason) -> Grade {
     match reason {
-        AwayReason::Credentials
-        | AwayReason::NotLetIn
-        | AwayReason::ClientCertificate(_)
-        | AwayReason::Proxy(ProxyFault::Login) => Grade::Refused,
-        AwayReason::Unreachable
-        | AwayReason::Timeout
-        | AwayReason::Proxy(ProxyFault::Unreachable | ProxyFault::Refuses)
-        | AwayReason::Tls(_)
-        | AwayReason::TooLong
-        | AwayReason::ApiOff
-        | AwayReason::MethodTaken
-        | AwayReason::Busy
-        | AwayReason::ServerError
-        | AwayReason::NotCm => Grade::Unreachable,
+        UnavailableReason::Credentials
+        | UnavailableReason::Unauthorized
+        | UnavailableReason::ClientCertificate(_)
+        | UnavailableReason::Proxy(ProxyFault::AuthRequired) => Grade::Refused,
+        UnavailableReason::Unreachable
+        | UnavailableReason::Timeout
+        | UnavailableReason::Proxy(ProxyFault::Unreachable | ProxyFault::ConnectRejected)
+        | UnavailableReason::Tls(_)
+        | UnavailableReason::RequestTooLarge
+        | UnavailableReason::ApiDisabled
+        | UnavailableReason::MethodNotAllowed
+        | UnavailableReason::Busy
+        | UnavailableReason::ServerError
+        | UnavailableReason::NotCm => Grade::Unreachable,
     }
 }

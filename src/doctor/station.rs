@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::finding::{Finding, Grade, Step};
 use super::{Station, Tell, skip};
 use crate::control::{Client, ClientError};
-use crate::domain::{ReaderName, ReaderRules, Snapshot, Stage};
+use crate::domain::{ReaderName, ReaderRules, Stage, StatusView};
 use crate::outbox::{self, Listing, OpenError, ReadError};
 use crate::readers::{Cards, Holds, Look, attributes, look};
 
@@ -90,19 +90,19 @@ fn reader(name: &ReaderName, holds: Holds, rules: &ReaderRules) -> String {
         Holds::MuteCard => "with a card that does not answer",
     };
     let told = attributes(name, DRIVER_PATIENCE);
-    let off = if rules.place(name, &told).enabled { "" } else { ", switched off" };
+    let off = if rules.settings_for(name, &told).enabled { "" } else { ", switched off" };
     let by = told.vendor.map(|vendor| format!(" by {vendor}")).unwrap_or_default();
     let serial = told.serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default();
     format!("{name}{by}{serial} {holds}{off}")
 }
 
-fn running(snapshot: &Snapshot) -> Finding {
+fn running(snapshot: &StatusView) -> Finding {
     let outbox = &snapshot.outbox;
     let words = format!(
         "the daemon {} has it: {} waiting, {} parked",
         snapshot.version, outbox.waiting, outbox.parked
     );
-    let trouble = outbox.trouble.as_ref().or(snapshot.damage.as_ref());
+    let trouble = outbox.write_error.as_ref().or(snapshot.data_loss.as_ref());
     match trouble {
         Some(trouble) => {
             let words = format!("{words}; {trouble}");

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Atr, CardId, CardStatus, Draft, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
+    Atr, CardEvent, CardId, CardStatus, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
     NotIdentifiedReason, Outcome, ParkReason, ReaderName, RecordId, RequestId, Serial, Settlement,
     Strength, Trigger,
 };
@@ -18,9 +18,9 @@ pub enum AuditKind {
     /// A card was seen that could not be identified.
     NotIdentified,
     /// A person did something to an entry.
-    Act,
+    OperatorAction,
     /// The outbox was damaged, and the trail goes on in a new file.
-    Break,
+    ChainBreak,
     /// The trail has no room for lines that end no entry, or has it again.
     Notes,
 }
@@ -135,7 +135,7 @@ pub struct AuditRecord {
 impl AuditLine {
     /// The outcome, where the line is about one.
     #[must_use]
-    pub fn settled_as(&self) -> Option<Outcome> {
+    pub fn outcome(&self) -> Option<Outcome> {
         let reason = |outcome: Outcome| outcome.park_reason().map(ParkReason::as_str);
         let is = |outcome: &Outcome| {
             outcome.as_str() == self.outcome && reason(*outcome) == self.reason.as_deref()
@@ -145,10 +145,10 @@ impl AuditLine {
 
     /// The line of a settled entry.
     #[must_use]
-    pub fn settled(station: &str, entry: EntryId, draft: &Draft, end: &Settlement) -> Self {
+    pub fn settled(station: &str, entry: EntryId, draft: &CardEvent, end: &Settlement) -> Self {
         let decision = end.decision.as_ref();
         let known_by = decision.map(|decision| &decision.candidate).or(end.known_by.as_ref());
-        let candidate = known_by.unwrap_or_else(|| draft.identity.first());
+        let candidate = known_by.unwrap_or_else(|| draft.identity.primary());
         Self {
             at: end.at,
             station: station.to_owned(),
@@ -172,9 +172,9 @@ impl AuditLine {
             rule: decision.map(|d| d.rule.clone()),
             record: decision.map(|d| d.record),
             request: decision.map(|d| d.request),
-            old_status: decision.map(|d| d.from),
-            new_status: decision.map(|d| d.to),
-            new_status_name: decision.map(|d| d.to_name.clone()),
+            old_status: decision.map(|d| d.old_status),
+            new_status: decision.map(|d| d.new_status),
+            new_status_name: decision.map(|d| d.new_status_name.clone()),
             http_status: end.http_status,
             correlation_id: end.correlation_id.clone(),
             attempts: end.attempts,
@@ -254,10 +254,10 @@ impl AuditLine {
 
     /// The line of a break in the trail: what is before it was carried over from a damaged file.
     #[must_use]
-    pub fn broken(station: &str, at: Timestamp, detail: String) -> Self {
-        let nowhere = NotIdentified::new(NotIdentifiedReason::Failed, detail);
+    pub fn chain_break(station: &str, at: Timestamp, detail: String) -> Self {
+        let nowhere = NotIdentified::new(NotIdentifiedReason::ReadError, detail);
         Self {
-            kind: AuditKind::Break,
+            kind: AuditKind::ChainBreak,
             outcome: "outbox-damaged".to_owned(),
             reason: None,
             ..Self::not_identified(station, (&"".into(), ""), None, at, &nowhere)
@@ -293,13 +293,19 @@ impl AuditLine {
         Self {
             kind: AuditKind::Notes,
             outcome: outcome.to_owned(),
-            ..Self::broken(station, at, detail)
+            ..Self::chain_break(station, at, detail)
         }
     }
 
     /// The line of a person's act on an entry, which does not end it.
     #[must_use]
-    pub fn act(station: &str, entry: &Entry, act: &str, by: &str, at: Timestamp) -> Self {
+    pub fn operator_action(
+        station: &str,
+        entry: &Entry,
+        act: &str,
+        by: &str,
+        at: Timestamp,
+    ) -> Self {
         let end = Settlement {
             outcome: Outcome::Discarded,
             at,
@@ -313,9 +319,9 @@ impl AuditLine {
             by: Some(by.to_owned()),
         };
         Self {
-            kind: AuditKind::Act,
+            kind: AuditKind::OperatorAction,
             outcome: act.to_owned(),
-            ..Self::settled(station, entry.id, &entry.draft, &end)
+            ..Self::settled(station, entry.id, &entry.card_event, &end)
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{IdRule, Inventory, Strength};
 /// A text that names none of the values of an enumeration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not one of {known}")]
-pub struct UnknownName {
+pub struct UnknownEnumValue {
     /// The text.
     pub name: String,
     /// The names that would have done.
@@ -52,12 +52,11 @@ impl Family {
 }
 
 impl FromStr for Family {
-    type Err = UnknownName;
+    type Err = UnknownEnumValue;
 
-    fn from_str(name: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|family| family.as_str() == name).ok_or_else(|| UnknownName {
-            name: name.to_owned(),
-            known: "gids, idprime, piv, openpgp, pkcs15",
+    fn from_str(name: &str) -> Result<Self, UnknownEnumValue> {
+        Self::ALL.into_iter().find(|family| family.as_str() == name).ok_or_else(|| {
+            UnknownEnumValue { name: name.to_owned(), known: "gids, idprime, piv, openpgp, pkcs15" }
         })
     }
 }
@@ -149,7 +148,7 @@ impl Serial {
 
     /// Bytes that OpenSC has from a driver of its own, which it prints as upper-case hex.
     #[must_use]
-    pub fn from_drivers_bytes(bytes: &[u8]) -> Self {
+    pub fn from_opensc_driver(bytes: &[u8]) -> Self {
         Self(hex::encode_upper(bytes))
     }
 }
@@ -196,7 +195,7 @@ impl From<CandidateForm> for Candidate {
 
 /// When a record that CM has under an id may be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub enum IdTrust {
     /// The id alone proves that the record is this card's.
     Id,
     /// The id and the card's ATR together do.
@@ -215,11 +214,11 @@ impl Candidate {
     /// When a record that CM has under this id may be changed. A pinned id acts like a unique one:
     /// the site has checked how its cards are numbered.
     #[must_use]
-    pub const fn trust(&self) -> Trust {
+    pub const fn trust(&self) -> IdTrust {
         match (self.pinned, self.strength) {
-            (true, _) | (false, Strength::Unique) => Trust::Id,
-            (false, Strength::Serial) => Trust::IdAndAtr,
-            (false, Strength::Shared) => Trust::Nothing,
+            (true, _) | (false, Strength::Unique) => IdTrust::Id,
+            (false, Strength::Serial) => IdTrust::IdAndAtr,
+            (false, Strength::Shared) => IdTrust::Nothing,
         }
     }
 
@@ -237,8 +236,8 @@ impl Candidate {
 
 /// Who a card is: its family, and at least one candidate id, the likeliest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "IdentityForm", into = "IdentityForm")]
-pub struct Identity {
+#[serde(try_from = "CardIdentityData", into = "CardIdentityData")]
+pub struct CardIdentity {
     /// The protocol that answered.
     pub family: Family,
     /// The serial for people.
@@ -253,7 +252,7 @@ pub struct Identity {
 
 /// An identity as it is stored and shown.
 #[derive(Serialize, Deserialize)]
-struct IdentityForm {
+struct CardIdentityData {
     family: Family,
     serial: Serial,
     candidates: Vec<Candidate>,
@@ -263,18 +262,18 @@ struct IdentityForm {
     partial: bool,
 }
 
-impl From<Identity> for IdentityForm {
-    fn from(identity: Identity) -> Self {
+impl From<CardIdentity> for CardIdentityData {
+    fn from(identity: CardIdentity) -> Self {
         let candidates = identity.candidates().cloned().collect();
-        let Identity { family, serial, inventory, partial, .. } = identity;
+        let CardIdentity { family, serial, inventory, partial, .. } = identity;
         Self { family, serial, candidates, inventory, partial }
     }
 }
 
-impl TryFrom<IdentityForm> for Identity {
+impl TryFrom<CardIdentityData> for CardIdentity {
     type Error = &'static str;
 
-    fn try_from(form: IdentityForm) -> Result<Self, &'static str> {
+    fn try_from(form: CardIdentityData) -> Result<Self, &'static str> {
         let mut candidates = form.candidates.into_iter();
         let first = candidates.next().ok_or("an identity without candidates")?;
         let identity = Self::new(form.family, form.serial, first, candidates.collect());
@@ -282,7 +281,7 @@ impl TryFrom<IdentityForm> for Identity {
     }
 }
 
-impl Identity {
+impl CardIdentity {
     /// An identity of `first` and whatever else the card may be known as.
     #[must_use]
     pub fn new(family: Family, serial: Serial, first: Candidate, rest: Vec<Candidate>) -> Self {
@@ -308,7 +307,7 @@ impl Identity {
 
     /// The likeliest candidate.
     #[must_use]
-    pub const fn first(&self) -> &Candidate {
+    pub const fn primary(&self) -> &Candidate {
         &self.first
     }
 }
@@ -342,18 +341,18 @@ mod tests {
             serde_json::from_str(&format!(r#"{{"card_id":"{id}","rule":"{rule}"}}"#)).unwrap()
         };
         let id = "bc88f13f-83ba-4037-8262-46eba1291c6e";
-        assert_eq!(read("gids-cardid", id).trust(), Trust::Id);
-        assert_eq!(read("piv-guid-be", id).trust(), Trust::Id);
+        assert_eq!(read("gids-cardid", id).trust(), IdTrust::Id);
+        assert_eq!(read("piv-guid-be", id).trust(), IdTrust::Id);
         let counted = "00010203-0405-0607-0809-0a0b0c0d0e0f";
-        assert_eq!(read("gids-cardid", counted).trust(), Trust::Nothing);
+        assert_eq!(read("gids-cardid", counted).trust(), IdTrust::Nothing);
         for rule in ["piv-fascn", "piv-opensc", "openpgp-opensc", "pkcs15-opensc"] {
-            assert_eq!(read(rule, id).trust(), Trust::Nothing, "{rule}");
+            assert_eq!(read(rule, id).trust(), IdTrust::Nothing, "{rule}");
         }
         let pinned = Candidate { pinned: true, ..read("openpgp-opensc", id) };
         let stored = serde_json::to_string(&pinned).unwrap();
         assert!(stored.ends_with(r#""strength":"shared","pinned":true}"#), "{stored}");
         assert_eq!(serde_json::from_str::<Candidate>(&stored).unwrap(), pinned);
-        assert_eq!(pinned.trust(), Trust::Id);
+        assert_eq!(pinned.trust(), IdTrust::Id);
     }
 
     #[test]

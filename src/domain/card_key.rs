@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Atr, CardId, Family, Identity, Serial, Strength};
+use super::{Atr, CardId, CardIdentity, Family, Serial, Strength};
 
 /// What makes two insertions the same card: its first id; where another card can carry that one too,
 /// also all else that it says of itself.
@@ -67,11 +67,11 @@ impl TryFrom<String> for CardKey {
     }
 }
 
-impl Identity {
+impl CardIdentity {
     /// What makes two insertions the same card, where the card has this ATR.
     #[must_use]
     pub fn key(&self, atr: &Atr) -> CardKey {
-        let more = match self.first().strength {
+        let more = match self.primary().strength {
             Strength::Unique => None,
             Strength::Serial | Strength::Shared => Some(Box::new(All {
                 family: self.family,
@@ -80,7 +80,7 @@ impl Identity {
                 atr: atr.clone(),
             })),
         };
-        CardKey { id: self.first().card_id, more }
+        CardKey { id: self.primary().card_id, more }
     }
 }
 
@@ -89,10 +89,10 @@ mod tests {
     use super::*;
     use crate::domain::{Candidate, IdRule};
 
-    fn identity(serial: &[u8], strength: Strength) -> Identity {
+    fn identity(serial: &[u8], strength: Strength) -> CardIdentity {
         let card_id = "bc88f13f-83ba-4037-8262-46eba1291c6e".parse().unwrap();
         let first = Candidate { card_id, rule: IdRule::Pkcs15Opensc, strength, pinned: false };
-        Identity::new(Family::Pkcs15, Serial::from_bytes(serial), first, vec![])
+        CardIdentity::new(Family::Pkcs15, Serial::from_bytes(serial), first, vec![])
     }
 
     #[test]

@@ -47,19 +47,19 @@ pub struct ClockWitness {
     /// Since when it runs.
     started: Instant,
     /// The last `Date` of CM's, and when that came.
-    told: Option<(Timestamp, Instant)>,
+    latest: Option<(Timestamp, Instant)>,
 }
 
 impl ClockWitness {
     /// Knows the date of the build only.
     #[must_use]
     pub const fn new(built: Timestamp, started: Instant) -> Self {
-        Self { built, started, told: None }
+        Self { built, started, latest: None }
     }
 
     /// Takes CM's date, in place of an older one: its clock may have been set as well.
-    pub const fn hear(&mut self, date: Timestamp, at: Instant) {
-        self.told = Some((date, at));
+    pub const fn observe(&mut self, date: Timestamp, at: Instant) {
+        self.latest = Some((date, at));
     }
 
     /// The date that has been reached: whatever the clock on the wall says, and a witness besides.
@@ -69,7 +69,7 @@ impl ClockWitness {
             date.checked_add(now.saturating_duration_since(at)).unwrap_or(date)
         };
         let built = after(self.built, self.started);
-        let told = self.told.map(|(date, at)| after(date, at));
+        let told = self.latest.map(|(date, at)| after(date, at));
         wall.min(told.map_or(built, |told| told.max(built)))
     }
 }
@@ -105,9 +105,9 @@ mod tests {
         let ahead = date("2027-06-01");
         assert_eq!(witness.reached(ahead, started), date("2026-01-01"));
         assert_eq!(witness.reached(ahead, started + 3 * DAY), date("2026-01-04"));
-        witness.hear(date("2026-02-01"), started + DAY);
+        witness.observe(date("2026-02-01"), started + DAY);
         assert_eq!(witness.reached(ahead, started + 2 * DAY), date("2026-02-02"));
-        witness.hear(date("1999-01-01"), started + 2 * DAY);
+        witness.observe(date("1999-01-01"), started + 2 * DAY);
         assert_eq!(
             witness.reached(ahead, started + 2 * DAY),
             date("2026-01-03"),
@@ -119,7 +119,7 @@ mod tests {
     fn a_clock_that_is_behind_has_reached_only_what_it_says() {
         let started = Instant::now();
         let mut witness = ClockWitness::new(date("2026-01-01"), started);
-        witness.hear(date("2026-02-01"), started);
+        witness.observe(date("2026-02-01"), started);
         assert_eq!(witness.reached(date("1970-01-01"), started), date("1970-01-01"));
     }
 }

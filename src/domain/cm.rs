@@ -93,7 +93,7 @@ number! {
 
 /// A smart card's record in CM. A card that was assigned again has more than one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Record {
+pub struct CardRecord {
     /// CM's id of the record.
     pub id: RecordId,
     /// Its status.
@@ -110,7 +110,7 @@ pub struct Record {
 
 /// A request in CM that is open: Approved or Executing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct CmRequest {
     /// CM's id of the request.
     pub id: RequestId,
     /// What is asked for.
@@ -125,7 +125,7 @@ pub struct Request {
     pub submitted: Option<Timestamp>,
 }
 
-impl Request {
+impl CmRequest {
     /// Whether the request is about this record.
     #[must_use]
     pub fn names(&self, record: RecordId) -> bool {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Atr, BootMoment, Candidate, CardKey, CardStatus, Identity, Outcome, ParkReason, PcscdInstance,
-    ReaderName, RecordId, RequestId,
+    Atr, BootMoment, Candidate, CardIdentity, CardKey, CardStatus, Outcome, ParkReason,
+    PcscdInstance, ReaderName, RecordId, RequestId,
 };
 
 /// An entry's number in the outbox; never used twice.
@@ -75,7 +75,7 @@ impl Trigger {
 
 /// An identified card that came or went, on its way into the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Draft {
+pub struct CardEvent {
     /// Whether it came or went.
     #[serde(default, skip_serializing_if = "Trigger::is_insertion")]
     pub trigger: Trigger,
@@ -92,16 +92,16 @@ pub struct Draft {
     /// The card's ATR.
     pub atr: Atr,
     /// Who the card is.
-    pub identity: Identity,
+    pub identity: CardIdentity,
     /// When it was seen, counted from the machine's start: for how long it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_moment: Option<BootMoment>,
 }
 
-impl Draft {
+impl CardEvent {
     /// What makes two insertions the same card.
     #[must_use]
-    pub fn card(&self) -> CardKey {
+    pub fn card_key(&self) -> CardKey {
         self.identity.key(&self.atr)
     }
 }
@@ -170,7 +170,7 @@ pub struct Entry {
     /// Its number.
     pub id: EntryId,
     /// The insertion.
-    pub draft: Draft,
+    pub card_event: CardEvent,
     /// How far it has come.
     pub stage: Stage,
 }
@@ -187,11 +187,11 @@ pub struct Decision {
     /// The request that asks for it.
     pub request: RequestId,
     /// The record's status before.
-    pub from: CardStatus,
+    pub old_status: CardStatus,
     /// The status to set, as number.
-    pub to: CardStatus,
+    pub new_status: CardStatus,
     /// The status to set, by the name that CM is told.
-    pub to_name: String,
+    pub new_status_name: String,
     /// Whether the request is completed once the record has the status.
     #[serde(default, skip_serializing_if = "super::is_false")]
     pub complete_request: bool,
@@ -201,7 +201,7 @@ impl Decision {
     /// The outcome once CM did all of it.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        if self.from == self.to { Outcome::AlreadySet } else { Outcome::Updated }
+        if self.old_status == self.new_status { Outcome::AlreadySet } else { Outcome::Updated }
     }
 }
 
@@ -234,7 +234,7 @@ pub struct Settlement {
 ///
 /// It tells a card that never left from one that was put in again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stay {
+pub struct LastSeenCard {
     /// The reader.
     pub reader: ReaderName,
     /// The reader's PC/SC event counter when the card was seen.
@@ -255,10 +255,10 @@ mod tests {
     use super::*;
     use crate::domain::{Family, IdRule, Serial};
 
-    fn draft(trigger: Trigger) -> Draft {
+    fn draft(trigger: Trigger) -> CardEvent {
         let card_id = "bc88f13f-83ba-4037-8262-46eba1291c6e".parse().unwrap();
         let first = Candidate::by_rule(card_id, IdRule::GidsCardid);
-        Draft {
+        CardEvent {
             trigger,
             seen_at: Timestamp::UNIX_EPOCH,
             reader: "Left".into(),
@@ -266,7 +266,7 @@ mod tests {
             role: "desk".to_owned(),
             event_count: 1,
             atr: "3b00".parse().unwrap(),
-            identity: Identity::new(Family::Gids, Serial::from_bytes(&[1]), first, vec![]),
+            identity: CardIdentity::new(Family::Gids, Serial::from_bytes(&[1]), first, vec![]),
             boot_moment: None,
         }
     }
@@ -275,22 +275,22 @@ mod tests {
     fn what_was_stored_without_a_trigger_came() {
         let stored = serde_json::to_string(&draft(Trigger::Inserted)).unwrap();
         assert!(!stored.contains("trigger"), "insertions are stored as they always were: {stored}");
-        assert_eq!(serde_json::from_str::<Draft>(&stored).unwrap(), draft(Trigger::Inserted));
+        assert_eq!(serde_json::from_str::<CardEvent>(&stored).unwrap(), draft(Trigger::Inserted));
         let removed = serde_json::to_string(&draft(Trigger::Removed)).unwrap();
         assert!(removed.starts_with(r#"{"trigger":"removed","#), "{removed}");
-        assert_eq!(serde_json::from_str::<Draft>(&removed).unwrap(), draft(Trigger::Removed));
+        assert_eq!(serde_json::from_str::<CardEvent>(&removed).unwrap(), draft(Trigger::Removed));
     }
 
     #[test]
     fn a_decision_that_was_stored_before_requests_were_completed_completes_none() {
         let decision = Decision {
             rule: "retire".to_owned(),
-            candidate: draft(Trigger::Inserted).identity.first().clone(),
+            candidate: draft(Trigger::Inserted).identity.primary().clone(),
             record: "17cf063d-e337-4aa9-a822-346554ddd3c9".parse().unwrap(),
             request: "b105403d-d021-41ea-9f11-be3d677d229e".parse().unwrap(),
-            from: CardStatus::new(2),
-            to: CardStatus::new(6),
-            to_name: "Retired".to_owned(),
+            old_status: CardStatus::new(2),
+            new_status: CardStatus::new(6),
+            new_status_name: "Retired".to_owned(),
             complete_request: false,
         };
         let stored = serde_json::to_string(&Stage::Sent(decision.clone())).unwrap();

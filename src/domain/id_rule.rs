@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Family, UnknownName};
+use super::{Family, UnknownEnumValue};
 
 /// The rule by which a candidate id was made from what the card said.
 ///
@@ -82,10 +82,10 @@ impl IdRule {
 }
 
 impl FromStr for IdRule {
-    type Err = UnknownName;
+    type Err = UnknownEnumValue;
 
-    fn from_str(name: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|rule| rule.as_str() == name).ok_or_else(|| UnknownName {
+    fn from_str(name: &str) -> Result<Self, UnknownEnumValue> {
+        Self::ALL.into_iter().find(|rule| rule.as_str() == name).ok_or_else(|| UnknownEnumValue {
             name: name.to_owned(),
             known: "gids-cardid, gids-cardid-be, idprime-cardid, idprime-cardid-be, piv-guid-le, \
                     piv-guid-be, piv-fascn, piv-opensc, openpgp-opensc, pkcs15-opensc",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A number that a card or its reader may tell besides the card's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Number {
+pub enum InventoryNumber {
     /// The ICCSN of EF.GDO (ISO 7816-4, data object 5A): its digits, without padding.
     Iccsn,
     /// The 42 bytes of card production life cycle data (GlobalPlatform, data object 9F7F), in hex.
@@ -20,7 +20,7 @@ pub enum Number {
     PivCcc,
 }
 
-impl Number {
+impl InventoryNumber {
     /// What people call it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -39,17 +39,17 @@ impl Number {
 /// For people: shown and audited, and never used to find a record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Inventory(BTreeMap<Number, String>);
+pub struct Inventory(BTreeMap<InventoryNumber, String>);
 
 impl Inventory {
     /// Adds what a card told, if it told anything.
-    pub fn note(&mut self, number: Number, value: Option<String>) {
+    pub fn note(&mut self, number: InventoryNumber, value: Option<String>) {
         self.0.extend(value.map(|value| (number, value)));
     }
 
     /// What the card told.
     #[must_use]
-    pub fn get(&self, number: Number) -> Option<&str> {
+    pub fn get(&self, number: InventoryNumber) -> Option<&str> {
         self.0.get(&number).map(String::as_str)
     }
 
@@ -60,7 +60,7 @@ impl Inventory {
     }
 
     /// Everything that the card told.
-    pub fn iter(&self) -> impl Iterator<Item = (Number, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (InventoryNumber, &str)> {
         self.0.iter().map(|(number, value)| (*number, value.as_str()))
     }
 }
@@ -72,10 +72,10 @@ mod tests {
     #[test]
     fn what_a_card_does_not_tell_is_not_there() {
         let mut inventory = Inventory::default();
-        inventory.note(Number::Cplc, None);
+        inventory.note(InventoryNumber::Cplc, None);
         assert!(inventory.is_empty());
         assert_eq!(serde_json::to_string(&inventory).unwrap(), "{}");
-        inventory.note(Number::YubikeySerial, Some("10365563".to_owned()));
+        inventory.note(InventoryNumber::YubikeySerial, Some("10365563".to_owned()));
         let text = serde_json::to_string(&inventory).unwrap();
         assert_eq!(text, r#"{"yubikey_serial":"10365563"}"#);
         assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap(), inventory);

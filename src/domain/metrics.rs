@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{CallError, Family, NotIdentifiedReason, Outcome, Snapshot};
+use super::{CallError, Family, NotIdentifiedReason, Outcome, StatusView};
 
 /// All that is counted, and the state, at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,11 +17,11 @@ pub struct Metrics {
     /// The moment.
     pub at: Timestamp,
     /// The state.
-    pub state: Snapshot,
+    pub state: StatusView,
     /// What the engine counted.
-    pub tally: Tally,
+    pub counters: EngineCounters,
     /// The calls to CM.
-    pub calls: Calls,
+    pub calls: CallMetrics,
     /// Errors of PC/SC, by their code.
     pub pcsc_errors: BTreeMap<String, u64>,
     /// Threads that a card or pcscd holds.
@@ -30,15 +30,15 @@ pub struct Metrics {
 
 /// What the engine counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct EngineCounters {
     /// Cards that came and answered.
     pub insertions: u64,
     /// Cards that came and did not answer.
-    pub mute: u64,
+    pub mute_cards: u64,
     /// Cards that went.
     pub removals: u64,
     /// What came of reading cards.
-    pub probes: BTreeMap<Probed, u64>,
+    pub probes: BTreeMap<ProbeResult, u64>,
     /// How often pcscd was lost.
     pub pcscd_losses: u64,
     /// How often CM was found to be away.
@@ -48,25 +48,25 @@ pub struct Tally {
     /// Outcomes that are on disk.
     pub outcomes: BTreeMap<Outcome, u64>,
     /// Answers that came too late to be believed.
-    pub stale_answers: u64,
+    pub stale_results: u64,
 }
 
 /// What came of reading a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Probed {
+pub enum ProbeResult {
     /// It is known who it is.
     Identified(Family),
     /// It is not.
-    Not(NotIdentifiedReason),
+    NotIdentified(NotIdentifiedReason),
 }
 
 /// The calls to CM, by what they are for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Calls(BTreeMap<Call, CallTally>);
+pub struct CallMetrics(BTreeMap<CmOperation, CallStats>);
 
 /// What a call to CM is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
+pub enum CmOperation {
     /// To find a card's record and requests.
     Lookup,
     /// To read a record again.
@@ -81,14 +81,14 @@ pub enum Call {
 
 /// The calls of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CallTally {
+pub struct CallStats {
     /// How they ended: `ok`, or what [`CallError::kind`] says.
-    pub ends: BTreeMap<&'static str, u64>,
+    pub results: BTreeMap<&'static str, u64>,
     /// How long they took, all together.
-    pub took: Duration,
+    pub total_duration: Duration,
 }
 
-impl Call {
+impl CmOperation {
     /// The name in output.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -102,47 +102,48 @@ impl Call {
     }
 }
 
-impl Calls {
+impl CallMetrics {
     /// Counts a call that ended, by its error if it has one.
-    pub fn count(&mut self, call: Call, error: Option<&CallError>, took: Duration) {
+    pub fn count(&mut self, call: CmOperation, error: Option<&CallError>, took: Duration) {
         let tally = self.0.entry(call).or_default();
-        *tally.ends.entry(error.map_or("ok", CallError::kind)).or_default() += 1;
-        tally.took += took;
+        *tally.results.entry(error.map_or("ok", CallError::kind)).or_default() += 1;
+        tally.total_duration += took;
     }
 
     /// Each kind of call that was made.
-    pub fn iter(&self) -> impl Iterator<Item = (Call, &CallTally)> {
+    pub fn iter(&self) -> impl Iterator<Item = (CmOperation, &CallStats)> {
         self.0.iter().map(|(call, tally)| (*call, tally))
     }
 }
 
-impl CallTally {
+impl CallStats {
     /// How many there were.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.ends.values().sum()
+        self.results.values().sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::AwayReason;
+    use crate::domain::UnavailableReason;
 
     #[test]
     fn calls_are_counted_by_purpose_and_end() {
-        let mut calls = Calls::default();
-        let away = CallError::Away {
-            reason: AwayReason::Timeout,
+        let mut calls = CallMetrics::default();
+        let away = CallError::Unavailable {
+            reason: UnavailableReason::Timeout,
             detail: String::new(),
             retry_after: None,
         };
-        calls.count(Call::SetStatus, None, Duration::from_secs(1));
-        calls.count(Call::SetStatus, Some(&away), Duration::from_secs(2));
-        calls.count(Call::Lookup, None, Duration::ZERO);
-        let set: Vec<_> = calls.iter().filter(|(call, _)| *call == Call::SetStatus).collect();
+        calls.count(CmOperation::SetStatus, None, Duration::from_secs(1));
+        calls.count(CmOperation::SetStatus, Some(&away), Duration::from_secs(2));
+        calls.count(CmOperation::Lookup, None, Duration::ZERO);
+        let set: Vec<_> =
+            calls.iter().filter(|(call, _)| *call == CmOperation::SetStatus).collect();
         let [(_, tally)] = set.as_slice() else { panic!("{calls:?}") };
-        assert_eq!(tally.ends, BTreeMap::from([("ok", 1), ("timeout", 1)]));
-        assert_eq!((tally.count(), tally.took), (2, Duration::from_secs(3)));
+        assert_eq!(tally.results, BTreeMap::from([("ok", 1), ("timeout", 1)]));
+        assert_eq!((tally.count(), tally.total_duration), (2, Duration::from_secs(3)));
     }
 }

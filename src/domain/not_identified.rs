@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Atr, AtrPattern, Inventory, Place};
+use super::{Atr, AtrPattern, Inventory, ReaderSettings};
 
 /// A card that was seen but whose identity is not known, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,11 @@ impl NotIdentified {
 
     /// Why a card is not to be touched, if the configuration says so.
     #[must_use]
-    pub fn left_alone(place: &Place, skip_atr: &[AtrPattern], atr: &Atr) -> Option<Self> {
+    pub fn skipped_by_config(
+        place: &ReaderSettings,
+        skip_atr: &[AtrPattern],
+        atr: &Atr,
+    ) -> Option<Self> {
         let detail = if skip_atr.iter().any(|pattern| pattern.matches(atr)) {
             "cards.skip_atr names its ATR"
         } else if place.enabled {
@@ -46,11 +50,11 @@ pub enum NotIdentifiedReason {
     /// No family that is switched on recognised it.
     UnknownFamily,
     /// The family is known, but the card holds no usable id.
-    NoId,
+    NoCardId,
     /// It did not answer at power-up: upside down, dirty or dead.
     Mute,
     /// Another program has it for itself, or uses it in a way that we would disturb.
-    Busy,
+    InUse,
     /// It was taken out before it was read.
     Removed,
     /// It did not answer within the deadline.
@@ -58,20 +62,20 @@ pub enum NotIdentifiedReason {
     /// The configuration says to leave it alone (`cards.skip_atr`).
     Skipped,
     /// Reader or card failed on the way.
-    Failed,
+    ReadError,
 }
 
 impl NotIdentifiedReason {
     /// Every reason.
     pub const ALL: [Self; 8] = [
         Self::UnknownFamily,
-        Self::NoId,
+        Self::NoCardId,
         Self::Mute,
-        Self::Busy,
+        Self::InUse,
         Self::Removed,
         Self::Timeout,
         Self::Skipped,
-        Self::Failed,
+        Self::ReadError,
     ];
 
     /// The name in output.
@@ -79,13 +83,13 @@ impl NotIdentifiedReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::UnknownFamily => "unknown-family",
-            Self::NoId => "no-id",
+            Self::NoCardId => "no-id",
             Self::Mute => "mute",
-            Self::Busy => "busy",
+            Self::InUse => "busy",
             Self::Removed => "removed",
             Self::Timeout => "timeout",
             Self::Skipped => "skipped",
-            Self::Failed => "failed",
+            Self::ReadError => "failed",
         }
     }
 }

@@ -38,8 +38,8 @@ impl Outcome {
         Self::Parked(ParkReason::Ambiguous),
         Self::Parked(ParkReason::AtrMismatch),
         Self::Parked(ParkReason::SharedId),
-        Self::Parked(ParkReason::Rejected),
-        Self::Parked(ParkReason::WrongAnswer),
+        Self::Parked(ParkReason::RepeatedFailure),
+        Self::Parked(ParkReason::UnexpectedResponse),
         Self::Parked(ParkReason::Expired),
         Self::Discarded,
     ];
@@ -95,9 +95,9 @@ pub enum ParkReason {
     /// CM has a record under an id that more than one card can carry.
     SharedId,
     /// CM fails on this card again and again while others go through.
-    Rejected,
+    RepeatedFailure,
     /// CM's answer is about something else than what was asked.
-    WrongAnswer,
+    UnexpectedResponse,
     /// It waited longer than `outbox.max_age`.
     Expired,
 }
@@ -111,8 +111,8 @@ impl ParkReason {
             Self::Ambiguous => "ambiguous",
             Self::AtrMismatch => "atr-mismatch",
             Self::SharedId => "shared-id",
-            Self::Rejected => "rejected",
-            Self::WrongAnswer => "wrong-answer",
+            Self::RepeatedFailure => "rejected",
+            Self::UnexpectedResponse => "wrong-answer",
             Self::Expired => "expired",
         }
     }

@@ -67,12 +67,12 @@ impl fmt::Display for InsertionId {
 
 /// How a card's stay in a reader ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departure {
+pub enum Removal {
     /// The card was taken out of a reader that is still there.
-    Taken,
+    Observed,
     /// Nobody can tell: the reader went with the card in it, its driver is in trouble, or the card
     /// fell silent where it was.
-    Unclear,
+    Inferred,
 }
 
 /// A glob over what a reader is called: `*` for any text, `?` for one character, the rest literal,
@@ -178,12 +178,12 @@ pub struct ReaderRule {
     /// Whether cards in it are looked at.
     pub enabled: bool,
     /// How long a card may be gone and still not have left.
-    pub settle: Duration,
+    pub removal_debounce: Duration,
 }
 
 /// What the configuration makes of a reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ReaderSettings {
     /// What people call the reader.
     pub label: String,
     /// A free word for the rules.
@@ -192,7 +192,7 @@ pub struct Place {
     pub enabled: bool,
     /// How long a card may be gone and still not have left.
     #[serde(skip)]
-    pub settle: Duration,
+    pub removal_debounce: Duration,
 }
 
 /// Every `[[reader]]`, in file order.
@@ -224,19 +224,23 @@ impl ReaderRules {
 
     /// The place of a reader: the first rule that matches it, or label = name and role = "desk".
     #[must_use]
-    pub fn place(&self, reader: &ReaderName, attributes: &ReaderAttributes) -> Place {
+    pub fn settings_for(
+        &self,
+        reader: &ReaderName,
+        attributes: &ReaderAttributes,
+    ) -> ReaderSettings {
         match self.0.iter().find(|rule| rule.matches.matches(reader, attributes)) {
-            Some(rule) => Place {
+            Some(rule) => ReaderSettings {
                 label: rule.label.clone().unwrap_or_else(|| reader.as_str().to_owned()),
                 role: rule.role.clone(),
                 enabled: rule.enabled,
-                settle: rule.settle,
+                removal_debounce: rule.removal_debounce,
             },
-            None => Place {
+            None => ReaderSettings {
                 label: reader.as_str().to_owned(),
                 role: Self::DEFAULT_ROLE.to_owned(),
                 enabled: true,
-                settle: Duration::ZERO,
+                removal_debounce: Duration::ZERO,
             },
         }
     }
@@ -276,18 +280,18 @@ mod tests {
                 label: None,
                 role: "out".into(),
                 enabled: true,
-                settle: Duration::ZERO,
+                removal_debounce: Duration::ZERO,
             },
             ReaderRule {
                 matches: ReaderMatch::new("*"),
                 label: Some("B".into()),
                 role: "in".into(),
                 enabled: false,
-                settle: Duration::ZERO,
+                removal_debounce: Duration::ZERO,
             },
         ]);
         let place = |rules: &ReaderRules, name: &str| {
-            rules.place(&name.into(), &ReaderAttributes::default())
+            rules.settings_for(&name.into(), &ReaderAttributes::default())
         };
         assert_eq!(place(&rules, "Reader A").role, "out");
         assert_eq!(place(&rules, "Reader A").label, "Reader A");

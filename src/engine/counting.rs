@@ -1,7 +1,7 @@
 //! What the engine counts, for monitoring. Nothing is decided by it.
 
 use super::{Engine, Event};
-use crate::domain::{AuditLine, Identity, NotIdentified, Probed, ServiceView};
+use crate::domain::{AuditLine, CardIdentity, NotIdentified, PcscdView, ProbeResult};
 
 impl Engine {
     /// Counts what happened, before it is taken in.
@@ -9,10 +9,10 @@ impl Engine {
         let tally = &mut self.tally;
         match event {
             Event::CardPresent(_) => tally.insertions += 1,
-            Event::CardMute { .. } => tally.mute += 1,
+            Event::CardMute { .. } => tally.mute_cards += 1,
             Event::CardRemoved { .. } => tally.removals += 1,
             Event::ServiceDown { .. } => {
-                let lost = matches!(self.desk.service_view(), ServiceView::Up { .. });
+                let lost = matches!(self.desk.service_view(), PcscdView::Connected { .. });
                 tally.pcscd_losses += u64::from(lost);
             }
             Event::Appended { result: Err(_), .. }
@@ -42,17 +42,17 @@ impl Engine {
     }
 
     /// Counts an answer about a card that is still in its reader.
-    pub(super) fn count_probe(&mut self, result: &Result<Identity, NotIdentified>) {
+    pub(super) fn count_probe(&mut self, result: &Result<CardIdentity, NotIdentified>) {
         let probed = match result {
-            Ok(identity) => Probed::Identified(identity.family),
-            Err(why) => Probed::Not(why.reason),
+            Ok(identity) => ProbeResult::Identified(identity.family),
+            Err(why) => ProbeResult::NotIdentified(why.reason),
         };
         *self.tally.probes.entry(probed).or_default() += 1;
     }
 
     /// Counts an outcome that is on disk.
     pub(super) fn count_outcome(&mut self, line: &AuditLine) {
-        if let Some(outcome) = line.settled_as() {
+        if let Some(outcome) = line.outcome() {
             *self.tally.outcomes.entry(outcome).or_default() += 1;
         }
     }

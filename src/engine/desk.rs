@@ -19,23 +19,23 @@ use settling::Departed;
 
 use super::{Effect, Engine, Now, Presence};
 use crate::domain::{
-    Atr, CardView, Departure, Draft, EntryId, Identity, InsertionId, NotIdentified,
-    NotIdentifiedReason, PcscdInstance, Place, ReaderAttributes, ReaderName, ReaderRules,
-    ReaderView, ServiceView, Stay, Trigger,
+    Atr, CardEvent, CardIdentity, CardView, EntryId, InsertionId, LastSeenCard, NotIdentified,
+    NotIdentifiedReason, PcscdInstance, PcscdView, ReaderAttributes, ReaderName, ReaderRules,
+    ReaderSettings, ReaderView, Removal, Trigger,
 };
 
 /// What is known of the PC/SC service, the readers and the cards in them.
 #[derive(Debug)]
 pub(super) struct Desk {
-    service: ServiceView,
+    service: PcscdView,
     readers: BTreeMap<ReaderName, Slot>,
     /// The card that each reader last held, as far as it was not seen to leave.
-    stays: BTreeMap<ReaderName, Stay>,
+    stays: BTreeMap<ReaderName, LastSeenCard>,
 }
 
 #[derive(Debug)]
 struct Slot {
-    place: Place,
+    place: ReaderSettings,
     attributes: Attributes,
     /// What the reader is watched through, where that is certain.
     instance: Option<PcscdInstance>,
@@ -66,12 +66,12 @@ enum Card {
         presence: Presence,
         seen: Now,
         deadline: Instant,
-        known: Option<Box<Identity>>,
+        known: Option<Box<CardIdentity>>,
     },
     /// `stay` is the insertion that the stay began with.
     Identified {
         presence: Presence,
-        identity: Identity,
+        identity: CardIdentity,
         entry: Option<EntryId>,
         stay: InsertionId,
     },
@@ -106,16 +106,16 @@ impl Card {
                 entry: *entry,
             },
             Self::NotIdentified { presence, why } => {
-                CardView::NotIdentified { atr: presence.atr.clone(), why: why.clone() }
+                CardView::NotIdentified { atr: presence.atr.clone(), error: why.clone() }
             }
         }
     }
 }
 
 impl Desk {
-    pub(super) fn new(stays: Vec<Stay>) -> Self {
+    pub(super) fn new(stays: Vec<LastSeenCard>) -> Self {
         Self {
-            service: ServiceView::Connecting,
+            service: PcscdView::Connecting,
             readers: BTreeMap::new(),
             stays: stays.into_iter().map(|stay| (stay.reader.clone(), stay)).collect(),
         }
@@ -145,7 +145,7 @@ impl Desk {
 
     pub(super) fn replace(&mut self, rules: &ReaderRules) {
         for (reader, slot) in &mut self.readers {
-            slot.place = rules.place(reader, &slot.attributes.told());
+            slot.place = rules.settings_for(reader, &slot.attributes.told());
         }
     }
 
@@ -171,14 +171,14 @@ impl Desk {
         (self.readers.len(), self.stays.len())
     }
 
-    pub(super) fn service_view(&self) -> ServiceView {
+    pub(super) fn service_view(&self) -> PcscdView {
         self.service.clone()
     }
 
     pub(super) fn reader_views(&self) -> Vec<ReaderView> {
         let view = |(reader, slot): (&ReaderName, &Slot)| ReaderView {
             reader: reader.clone(),
-            place: slot.place.clone(),
+            settings: slot.place.clone(),
             attributes: slot.attributes.told(),
             since: slot.since,
             card: slot.view(),
@@ -191,17 +191,17 @@ impl Desk {
     pub(super) fn entered(
         &mut self,
         insertion: InsertionId,
-        (draft, instance): (&Draft, Option<PcscdInstance>),
+        (draft, instance): (&CardEvent, Option<PcscdInstance>),
         entry: EntryId,
     ) {
         if let Some(slot) = self.readers.get_mut(&draft.reader) {
             slot.entered(insertion, entry);
         }
-        let stay = Stay {
+        let stay = LastSeenCard {
             reader: draft.reader.clone(),
             event_count: draft.event_count,
             atr: draft.atr.clone(),
-            card: draft.card(),
+            card: draft.card_key(),
             entry,
             instance,
         };
@@ -211,7 +211,7 @@ impl Desk {
     /// The entry of the same stay, where it is certain that the card never left the reader: same
     /// card, same ATR, same instance, and an event counter that did not move. One at 0 may have begun
     /// anew, or never moves.
-    fn same_stay(&self, presence: &Presence, identity: &Identity) -> Option<EntryId> {
+    fn same_stay(&self, presence: &Presence, identity: &CardIdentity) -> Option<EntryId> {
         let stay = self.stays.get(&presence.reader).filter(|_| presence.at_start)?;
         let instance = self.instance_of(&presence.reader);
         let is_watched = instance.is_some() && stay.instance == instance;
@@ -228,24 +228,24 @@ impl Desk {
 
 impl Engine {
     pub(super) fn service_up(&mut self, now: Now) {
-        self.desk.service = ServiceView::Up { since: now.wall };
+        self.desk.service = PcscdView::Connected { since: now.wall };
     }
 
     pub(super) fn service_down(&mut self, reason: String, now: Now) {
         let since = match &self.desk.service {
-            ServiceView::Down { since, .. } => *since,
-            ServiceView::Connecting | ServiceView::Up { .. } => now.wall,
+            PcscdView::Unavailable { since, .. } => *since,
+            PcscdView::Connecting | PcscdView::Connected { .. } => now.wall,
         };
         let why = || {
             NotIdentified::new(
-                NotIdentifiedReason::Failed,
+                NotIdentifiedReason::ReadError,
                 format!("the PC/SC service went away: {reason}"),
             )
         };
         for reader in self.desk.readers_where(|_| true) {
             self.end_reading(&reader, now);
         }
-        self.let_go_all(Departure::Unclear);
+        self.let_go_all(Removal::Inferred);
         for (reader, slot) in std::mem::take(&mut self.desk.readers) {
             let told = slot.card.insertion().is_some_and(|card| slot.told_busy(card).is_some());
             if let Card::Waiting { presence, .. } | Card::Reading { presence, .. } = slot.card
@@ -254,7 +254,7 @@ impl Engine {
                 self.note_not_identified(&reader, &slot.place, Some(presence.atr), &why(), now);
             }
         }
-        self.desk.service = ServiceView::Down { since, reason };
+        self.desk.service = PcscdView::Unavailable { since, reason };
     }
 
     /// Ends the stays of cards that are not where they were.
@@ -280,7 +280,7 @@ impl Engine {
         instance: Option<PcscdInstance>,
         now: Now,
     ) {
-        let place = self.policy.readers.place(&reader, &ReaderAttributes::default());
+        let place = self.policy.readers.settings_for(&reader, &ReaderAttributes::default());
         let attributes = Attributes::NotYet { until: now.mono + ATTRIBUTES_WITHIN };
         let slot = Slot {
             place,
@@ -299,8 +299,8 @@ impl Engine {
 
     pub(super) fn detached(&mut self, reader: &ReaderName, now: Now) {
         self.end_reading(reader, now);
-        self.empty(reader, Departure::Unclear, now);
-        self.let_go(reader, Departure::Unclear);
+        self.empty(reader, Removal::Inferred, now);
+        self.let_go(reader, Removal::Inferred);
         self.desk.readers.remove(reader);
     }
 
@@ -322,7 +322,7 @@ impl Engine {
         let reader = presence.reader.clone();
         let Some(slot) = self.desk.readers.get_mut(&reader) else { return };
         let skip_atr = &self.policy.skip_atr;
-        if let Some(why) = NotIdentified::left_alone(&slot.place, skip_atr, &presence.atr) {
+        if let Some(why) = NotIdentified::skipped_by_config(&slot.place, skip_atr, &presence.atr) {
             slot.card = Card::NotIdentified { presence, why };
             slot.busy = None;
             return;
@@ -341,13 +341,13 @@ impl Engine {
         let held = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
         if held.is_some_and(|held| held != insertion) {
             self.end_reading(reader, now);
-            self.empty(reader, Departure::Taken, now);
+            self.empty(reader, Removal::Observed, now);
         }
     }
 
     pub(super) fn card_mute(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
         self.make_room(reader, insertion, now);
-        self.let_go(reader, Departure::Unclear);
+        self.let_go(reader, Removal::Inferred);
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         slot.since = now.wall;
         slot.card = Card::Mute { insertion };
@@ -366,7 +366,7 @@ impl Engine {
         &mut self,
         reader: &ReaderName,
         insertion: InsertionId,
-        how: Departure,
+        how: Removal,
         now: Now,
     ) {
         let current = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
@@ -379,7 +379,7 @@ impl Engine {
     }
 
     /// The card is out of the reader, or the reader is.
-    fn empty(&mut self, reader: &ReaderName, how: Departure, now: Now) {
+    fn empty(&mut self, reader: &ReaderName, how: Removal, now: Now) {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         let card = std::mem::replace(&mut slot.card, Card::None);
         slot.since = now.wall;
@@ -387,7 +387,7 @@ impl Engine {
     }
 
     /// What follows from it that a card left.
-    fn left(&mut self, reader: &ReaderName, card: Card, how: Departure, now: Now) {
+    fn left(&mut self, reader: &ReaderName, card: Card, how: Removal, now: Now) {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         let place = slot.place.clone();
         let told = card.insertion().is_some_and(|card| slot.told_busy(card).is_some());
@@ -404,7 +404,7 @@ impl Engine {
                 );
                 self.note_not_identified(reader, &place, Some(presence.atr), &why, now);
             }
-            Card::Identified { presence, identity, .. } if how == Departure::Taken => {
+            Card::Identified { presence, identity, .. } if how == Removal::Observed => {
                 self.taken_out(presence, identity, place, now);
             }
             Card::None
@@ -417,7 +417,13 @@ impl Engine {
     }
 
     /// A removal is an entry of its own, where any rule is for removals.
-    fn taken_out(&mut self, presence: Presence, identity: Identity, place: Place, now: Now) {
+    fn taken_out(
+        &mut self,
+        presence: Presence,
+        identity: CardIdentity,
+        place: ReaderSettings,
+        now: Now,
+    ) {
         if self.policy.rules.listens(Trigger::Removed) {
             let insertion = presence.insertion;
             let moment = self.boot_moment(now.mono);
@@ -436,7 +442,7 @@ impl Engine {
     fn note_not_identified(
         &mut self,
         reader: &ReaderName,
-        place: &Place,
+        place: &ReaderSettings,
         atr: Option<Atr>,
         why: &NotIdentified,
         now: Now,

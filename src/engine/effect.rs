@@ -3,8 +3,8 @@
 #[cfg(doc)]
 use super::Event;
 use crate::domain::{
-    Atr, AuditLine, CallError, Decision, Draft, EntryId, Identity, InsertionId, PcscdInstance,
-    ReaderName, RecordId, RequestId, Settlement, Stage,
+    Atr, AuditLine, CallError, CardEvent, CardIdentity, Decision, EntryId, InsertionId,
+    PcscdInstance, ReaderName, RecordId, RequestId, Settlement, Stage,
 };
 
 /// Something to be done.
@@ -48,7 +48,7 @@ pub enum Effect {
         /// For whom.
         entry: EntryId,
         /// The card.
-        identity: Identity,
+        identity: CardIdentity,
     },
     /// Read a record again.
     ReadBack {
@@ -110,7 +110,7 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
     /// The card that came or went.
-    pub draft: Draft,
+    pub draft: CardEvent,
     /// That of a superseded entry that may have sent something, which has to be read back.
     pub stage: Stage,
     /// What the reader of a card that came was watched through, where that is certain.
@@ -150,5 +150,5 @@ pub enum Notice {
         detail: String,
     },
     /// An identified card could not be kept: neither the disk nor the memory had room for it.
-    Lost(Box<Draft>),
+    Lost(Box<CardEvent>),
 }

@@ -2,9 +2,9 @@
 
 use super::Policy;
 use crate::domain::{
-    Atr, AuditLine, CallError, CompleteAnswer, Departure, EntryId, Found, Identity, InsertionId,
-    NotIdentified, PcscdInstance, PutAnswer, ReaderAttributes, ReaderName, Record, RequestStatus,
-    Trigger,
+    Atr, AuditLine, CallError, CardIdentity, CardRecord, CompleteRequestResult, EntryId,
+    InsertionId, LookupResult, NotIdentified, PcscdInstance, ReaderAttributes, ReaderName, Removal,
+    RequestStatus, SetStatusResult, Trigger,
 };
 
 /// Something that happened.
@@ -54,7 +54,7 @@ pub enum Event {
         /// Which stay.
         insertion: InsertionId,
         /// Whether it was taken out, as far as that can be told.
-        how: Departure,
+        how: Removal,
     },
     /// A card that is being read has said who it is; its inventory may follow.
     Identified {
@@ -63,7 +63,7 @@ pub enum Event {
         /// Which stay.
         insertion: InsertionId,
         /// Who it is.
-        identity: Identity,
+        identity: CardIdentity,
     },
     /// No other program uses the card in a reader any more.
     LetGo {
@@ -77,7 +77,7 @@ pub enum Event {
         /// Which stay.
         insertion: InsertionId,
         /// Who it is, or why that is not known.
-        result: Result<Identity, NotIdentified>,
+        result: Result<CardIdentity, NotIdentified>,
     },
     /// The outbox took an entry, or not.
     Appended {
@@ -93,14 +93,14 @@ pub enum Event {
         /// For whom.
         entry: EntryId,
         /// What it knows.
-        result: Result<Found, CallError>,
+        result: Result<LookupResult, CallError>,
     },
     /// A record was read again.
     ReadBack {
         /// For whom.
         entry: EntryId,
         /// The record.
-        result: Result<Record, CallError>,
+        result: Result<CardRecord, CallError>,
     },
     /// A decision is on disk, or not.
     Saved {
@@ -114,7 +114,7 @@ pub enum Event {
         /// For whom.
         entry: EntryId,
         /// How CM took it.
-        result: Result<PutAnswer, CallError>,
+        result: Result<SetStatusResult, CallError>,
     },
     /// A request was read again.
     RequestRead {
@@ -128,7 +128,7 @@ pub enum Event {
         /// For whom.
         entry: EntryId,
         /// How CM took it.
-        result: Result<CompleteAnswer, CallError>,
+        result: Result<CompleteRequestResult, CallError>,
     },
     /// An outcome is on disk, or not.
     Settled {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Effect, Engine, NewEntry, Notice, Now, StoreFailure};
 use crate::domain::{
-    AuditLine, Draft, EntryId, Identity, InsertionId, PcscdInstance, ReaderName, Trigger,
+    AuditLine, CardEvent, CardIdentity, EntryId, InsertionId, PcscdInstance, ReaderName, Trigger,
 };
 
 /// Identified cards that the disk has not taken yet. More than a day's work of a desk is not
@@ -27,7 +27,7 @@ pub(super) struct Intake {
 
 #[derive(Debug)]
 struct Pending {
-    draft: Draft,
+    draft: CardEvent,
     /// What the reader was watched through when the card was read.
     instance: Option<PcscdInstance>,
     /// The moment at which it came or went, on the clock that never jumps.
@@ -39,7 +39,7 @@ struct Pending {
     /// The entry of the same stay that it takes the place of, since the card is known in full.
     renews: Option<EntryId>,
     /// What is known of the card in full, since the disk was offered what was known in part.
-    whole: Option<Identity>,
+    whole: Option<CardIdentity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Intake {
     fn to_offer(&self) -> impl Iterator<Item = (Move, Instant)> {
         let mut cards = BTreeSet::new();
         self.pending.iter().filter_map(move |(of, pending)| {
-            let oldest = cards.insert(pending.draft.card());
+            let oldest = cards.insert(pending.draft.card_key());
             match pending.state {
                 State::Due(at) if oldest => Some((*of, at)),
                 State::Due(_) | State::Offered => None,
@@ -87,7 +87,7 @@ impl Intake {
     }
 
     /// It is known in full who the card of an insertion is that is on its way to the disk.
-    pub(super) fn complete(&mut self, insertion: InsertionId, whole: &Identity) {
+    pub(super) fn complete(&mut self, insertion: InsertionId, whole: &CardIdentity) {
         let Some(pending) = self.pending.get_mut(&(insertion, Trigger::Inserted)) else { return };
         match pending.state {
             State::Due(_) => pending.draft.identity = whole.clone(),
@@ -113,7 +113,7 @@ impl Engine {
     pub(super) fn take_in(
         &mut self,
         insertion: InsertionId,
-        (draft, instance): (Draft, Option<PcscdInstance>),
+        (draft, instance): (CardEvent, Option<PcscdInstance>),
         seen: Instant,
         now: Now,
     ) {
@@ -134,11 +134,11 @@ impl Engine {
         &mut self,
         insertion: InsertionId,
         entry: EntryId,
-        whole: &Identity,
+        whole: &CardIdentity,
         now: Now,
     ) {
         let Some((draft, seen)) = self.queue.to_renew(entry, now) else { return };
-        let draft = Draft { identity: whole.clone(), ..draft };
+        let draft = CardEvent { identity: whole.clone(), ..draft };
         let instance = self.desk.instance_of(&draft.reader);
         self.take_in(insertion, (draft, instance), seen, now);
         if let Some(pending) = self.intake.pending.get_mut(&(insertion, Trigger::Inserted)) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::{Notice, Now, Retry};
-use crate::domain::{AwayReason, CallError, EntryId, LinkView};
+use crate::domain::{CallError, CmView, EntryId, UnavailableReason};
 
 /// The least time between a knock and the next, where a new insertion makes that one.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ impl Default for State {
 #[derive(Debug, Clone)]
 struct Outage {
     since: Timestamp,
-    reason: AwayReason,
+    reason: UnavailableReason,
     detail: String,
     /// Whether it began with an update: that CM answers questions does not end it.
     of_updates: bool,
@@ -243,17 +243,17 @@ impl Link {
         now: Now,
     ) -> Option<Notice> {
         let (reason, retry_after) = match error {
-            CallError::Away { reason, retry_after, .. } => (*reason, *retry_after),
+            CallError::Unavailable { reason, retry_after, .. } => (*reason, *retry_after),
             // Nobody comes through, and what is asked for is not there: so it is while the API is off.
             CallError::Failed { http_status: 404, retry_after, .. } => {
-                (AwayReason::ApiOff, *retry_after)
+                (UnavailableReason::ApiDisabled, *retry_after)
             }
             CallError::Failed { http_status: 500.., retry_after, .. } => {
-                (AwayReason::ServerError, *retry_after)
+                (UnavailableReason::ServerError, *retry_after)
             }
-            CallError::Failed { retry_after, .. } => (AwayReason::NotCm, *retry_after),
-            CallError::Refused { .. } | CallError::WrongAnswer { .. } => {
-                (AwayReason::ServerError, None)
+            CallError::Failed { retry_after, .. } => (UnavailableReason::NotCm, *retry_after),
+            CallError::Refused { .. } | CallError::UnexpectedResponse { .. } => {
+                (UnavailableReason::ServerError, None)
             }
         };
         let asked = now.mono + retry_after.unwrap_or_default();
@@ -320,10 +320,10 @@ impl Link {
     }
 
     /// For the snapshot; `next` is when the next entry asks something, where everybody may.
-    pub(super) fn view(&self, next: Option<Instant>, now: Now) -> LinkView {
+    pub(super) fn view(&self, next: Option<Instant>, now: Now) -> CmView {
         match &self.state {
-            State::Untried { .. } => LinkView::Untried,
-            State::Up { since } => LinkView::Up { since: *since },
+            State::Untried { .. } => CmView::Unknown,
+            State::Up { since } => CmView::Available { since: *since },
             State::InDoubt(outage) => outage.view(next.unwrap_or(now.mono), now),
             State::Away(away) => away.outage.view(away.next_knock, now),
         }
@@ -331,8 +331,8 @@ impl Link {
 }
 
 impl Outage {
-    fn view(&self, next_try: Instant, now: Now) -> LinkView {
-        LinkView::Away {
+    fn view(&self, next_try: Instant, now: Now) -> CmView {
+        CmView::Unavailable {
             since: self.since,
             reason: self.reason.as_str().to_owned(),
             detail: self.detail.clone(),

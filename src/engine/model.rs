@@ -16,7 +16,7 @@ use super::tests::world::disk::{Verb, is_parked};
 use super::tests::world::{Crash, DAY, HOUR, READERS, SECOND, World, policy, removing};
 use super::{Event, Policy};
 
-use crate::domain::{Identity, RequestType, Trigger};
+use crate::domain::{CardIdentity, RequestType, Trigger};
 
 const CARDS: u8 = 3;
 
@@ -211,7 +211,7 @@ impl Model {
     }
 }
 
-fn whole(identity: &Identity) -> Identity {
+fn whole(identity: &CardIdentity) -> CardIdentity {
     let mut whole = identity.clone();
     whole.partial = false;
     whole
@@ -419,7 +419,7 @@ fn put_every_card_in_once_more(world: &mut World, site: Site, model: &Model) {
     world.run(40 * DAY);
     check_quiet(world);
     // Told until the disk takes something again, which it just did.
-    assert_eq!(world.engine.outbox_view().trouble, None, "{}", world.story());
+    assert_eq!(world.engine.outbox_view().write_error, None, "{}", world.story());
 }
 
 /// What comes of a card in this state, by the rules of [`Site`]: a record is disabled only while it

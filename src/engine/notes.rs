@@ -230,7 +230,7 @@ fn rest_line(station: &str, rest: &Rest, now: Now) -> AuditLine {
         reasons.join(", "),
         readers.join(", ")
     );
-    let why = NotIdentified::new(NotIdentifiedReason::Failed, detail);
+    let why = NotIdentified::new(NotIdentifiedReason::ReadError, detail);
     let line = AuditLine::not_identified(station, (&"".into(), ""), None, now.wall, &why);
     AuditLine { reason: Some("various".to_owned()), ..line }
 }

@@ -19,7 +19,7 @@ use self::order::Order;
 use super::link::millis;
 use super::{Now, Retry};
 use crate::domain::{
-    BootMoment, Candidate, CardKey, Decision, Draft, Entry, EntryId, EntryView, InsertionId,
+    BootMoment, Candidate, CardEvent, CardKey, Decision, Entry, EntryId, EntryView, InsertionId,
     OutboxView, Outcome, ParkReason, Settlement, Stage, Trigger,
 };
 
@@ -56,7 +56,7 @@ pub(super) struct Queue {
 /// An entry that has no outcome on disk yet.
 #[derive(Debug)]
 struct Waiting {
-    draft: Draft,
+    draft: CardEvent,
     /// What has been decided and may have been sent: as on disk, or about to be.
     stage: Stage,
     /// CM said yes to what was sent last, but not what is so now.
@@ -150,7 +150,7 @@ impl Then {
 }
 
 impl Waiting {
-    fn new(draft: Draft, stage: Stage, seen: Instant, now: Now) -> Self {
+    fn new(draft: CardEvent, stage: Stage, seen: Instant, now: Now) -> Self {
         Self {
             seen,
             since: seen,
@@ -175,7 +175,7 @@ impl Waiting {
     /// An entry that is known from the disk only. How old it is said to be is what the clock on the
     /// wall says; for how long it has waited is what surely passed.
     fn from_disk(entry: Entry, moment: Option<&BootMoment>, now: Now) -> Self {
-        let (draft, stage) = (entry.draft, entry.stage.resumed());
+        let (draft, stage) = (entry.card_event, entry.stage.resumed());
         let age = Duration::try_from(now.wall.duration_since(draft.seen_at)).unwrap_or_default();
         let waited = match (moment, &draft.boot_moment) {
             (Some(moment), Some(seen)) => moment.surely_since(seen),
@@ -206,7 +206,7 @@ impl Waiting {
         if outcome.park_reason().is_none() && outcome != Outcome::Discarded {
             return detail;
         }
-        let to = &decision.to_name;
+        let to = &decision.new_status_name;
         let done = if decision.outcome() == Outcome::AlreadySet {
             format!("the record has status {to} already")
         } else {
@@ -241,7 +241,7 @@ impl Queue {
                 continue;
             }
             let mut waiting = Waiting::from_disk(entry, moment, now);
-            waiting.after = newest.insert(waiting.draft.card(), id);
+            waiting.after = newest.insert(waiting.draft.card_key(), id);
             queue.wait(id, waiting);
         }
         queue
@@ -251,11 +251,11 @@ impl Queue {
     /// takes nobody's place: what its insertion began is brought to its end first.
     pub(super) fn supersede(
         &mut self,
-        draft: &Draft,
+        draft: &CardEvent,
         (insertion, renews): (InsertionId, Option<EntryId>),
         now: Now,
     ) -> (Stage, Vec<(EntryId, Option<Settlement>)>) {
-        let card = draft.card();
+        let card = draft.card_key();
         let mut inherited = Stage::Queued;
         let mut gone = Vec::new();
         if draft.trigger == Trigger::Removed {
@@ -263,7 +263,7 @@ impl Queue {
         }
         for (id, old) in &mut self.waiting {
             let renewed = renews == Some(*id);
-            if (old.draft.card() == card || renewed) && old.can_be_superseded() {
+            if (old.draft.card_key() == card || renewed) && old.can_be_superseded() {
                 inherited = newer(inherited, &old.stage);
                 old.superseded_by = Some(insertion);
                 let why = if renewed { READ_IN_FULL } else { PUT_IN_AGAIN }.to_owned();
@@ -271,7 +271,7 @@ impl Queue {
             }
         }
         for (id, old) in &mut self.parked {
-            let is_replaced = old.entry.draft.card() == card || renews == Some(*id);
+            let is_replaced = old.entry.card_event.card_key() == card || renews == Some(*id);
             if is_replaced && old.claim.is_none() {
                 old.claim = Some(Claim::Insertion(insertion));
                 gone.push((*id, None));
@@ -285,10 +285,10 @@ impl Queue {
         &mut self,
         insertion: InsertionId,
         entry: EntryId,
-        (draft, seen): (Draft, Instant),
+        (draft, seen): (CardEvent, Instant),
         now: Now,
     ) {
-        let card = draft.card();
+        let card = draft.card_key();
         let mut stage = Stage::Queued;
         self.waiting.retain(|_, old| {
             if old.superseded_by != Some(insertion) {
@@ -300,7 +300,7 @@ impl Queue {
         self.parked.retain(|_, old| old.claim != Some(Claim::Insertion(insertion)));
         let mut new = Waiting::new(draft, stage, seen, now);
         new.through_then = self.came_through;
-        let older = self.waiting.iter().rev().find(|(_, old)| old.draft.card() == card);
+        let older = self.waiting.iter().rev().find(|(_, old)| old.draft.card_key() == card);
         new.after = older.map(|(id, _)| *id);
         new.is_first = new.draft.trigger == Trigger::Inserted;
         self.wait(entry, new);
@@ -330,8 +330,8 @@ impl Queue {
         OutboxView {
             waiting: self.waiting.len(),
             parked: self.parked.len(),
-            oldest: self.waiting.values().map(|entry| entry.draft.seen_at).min(),
-            trouble,
+            oldest_waiting_at: self.waiting.values().map(|entry| entry.draft.seen_at).min(),
+            write_error: trouble,
         }
     }
 
@@ -342,7 +342,7 @@ impl Queue {
             millis(next.saturating_duration_since(now.mono))
         };
         let waiting = self.waiting.iter().map(|(id, entry)| EntryView {
-            entry: Entry { id: *id, draft: entry.draft.clone(), stage: entry.stage.clone() },
+            entry: Entry { id: *id, card_event: entry.draft.clone(), stage: entry.stage.clone() },
             attempts: entry.attempts,
             last_error: entry.last_error.clone(),
             next_try_ms: (entry.step == Step::Idle).then(|| wait(entry)),
@@ -427,7 +427,7 @@ impl Queue {
             && !self.incomplete.contains(&id)
             && entry.superseded_by.is_none()
             && entry.after.is_none_or(|older| !self.waiting.contains_key(&older))
-            && !self.busy.contains_key(&entry.draft.card())
+            && !self.busy.contains_key(&entry.draft.card_key())
     }
 }
 

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::error::StoreError;
 use super::row::{self, Damage};
-use crate::domain::{AuditLine, ChainMark};
+use crate::domain::{AuditLine, ChainPosition};
 
 /// What the first line of all follows.
 pub(super) const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -42,8 +42,8 @@ impl End {
 }
 
 /// The end of a chain without lines.
-pub(super) fn origin() -> ChainMark {
-    ChainMark { seq: 0, at: None, hash: NOTHING.to_owned() }
+pub(super) fn origin() -> ChainPosition {
+    ChainPosition { seq: 0, at: None, hash: NOTHING.to_owned() }
 }
 
 /// What a line's `chain` is, given that of the line before and its own seal.
@@ -52,7 +52,10 @@ pub(super) fn link(before: &str, seal: &[u8]) -> String {
 }
 
 /// An end, as far as it can be believed.
-pub(super) fn end(conn: &Connection, end: End) -> Result<Result<ChainMark, Damage>, StoreError> {
+pub(super) fn end(
+    conn: &Connection,
+    end: End,
+) -> Result<Result<ChainPosition, Damage>, StoreError> {
     let sql = format!("SELECT {} FROM chain WHERE place = ?", row::CHAIN);
     let found = conn
         .prepare_cached(&sql)?
@@ -73,7 +76,7 @@ pub(super) fn append(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), Store
         tx.prepare_cached("SELECT max(seq) FROM audit")?.query_row([], |row| row.get(0))?;
     let seq = last.unwrap_or(0).max(head.seq).saturating_add(1);
     let hash = row::insert_line(tx, seq, line, |seal| link(&head.hash, seal))?;
-    row::upsert_mark(tx, End::Head, &ChainMark { seq, at: Some(line.at), hash })
+    row::upsert_mark(tx, End::Head, &ChainPosition { seq, at: Some(line.at), hash })
 }
 
 /// Chains the lines that version 1 wrote, as they are, and writes both ends.
@@ -84,7 +87,7 @@ pub(super) fn begin(tx: &Transaction<'_>) -> Result<(), StoreError> {
 }
 
 /// Chains lines that have no `chain`, and tells the last line of all.
-pub(super) fn chain_the_unchained(tx: &Transaction<'_>) -> Result<ChainMark, StoreError> {
+pub(super) fn chain_the_unchained(tx: &Transaction<'_>) -> Result<ChainPosition, StoreError> {
     let mut head = origin();
     loop {
         let next = tx
@@ -98,7 +101,7 @@ pub(super) fn chain_the_unchained(tx: &Transaction<'_>) -> Result<ChainMark, Sto
                 if hash.is_empty() {
                     hash = link(&head.hash, &seal);
                 }
-                Ok(ChainMark { seq: found.get(0)?, at: at.parse().ok(), hash })
+                Ok(ChainPosition { seq: found.get(0)?, at: at.parse().ok(), hash })
             })
             .optional()?;
         let Some(line) = next else { return Ok(head) };

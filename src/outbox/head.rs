@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use super::chain::{self, End};
 use super::error::StoreError;
-use crate::domain::ChainMark;
+use crate::domain::ChainPosition;
 
 /// The head is logged every so many lines.
 const EVERY: i64 = 1000;
@@ -32,12 +32,12 @@ impl HeadLog {
 }
 
 /// The newest line's place in the chain.
-pub(super) fn head(conn: &Connection) -> Result<ChainMark, StoreError> {
+pub(super) fn head(conn: &Connection) -> Result<ChainPosition, StoreError> {
     chain::end(conn, End::Head)?.map_err(|damage| StoreError::Lost(Box::new(damage)))
 }
 
 /// One line for the head, if there is any.
-pub(super) fn log(head: &ChainMark) {
+pub(super) fn log(head: &ChainPosition) {
     if head.seq == 0 {
         return;
     }

@@ -83,9 +83,9 @@ impl Alone {
                 return Ok(false);
             }
         }
-        let Some(Entry { id, draft, .. }) = &self.entry else { return Ok(true) };
+        let Some(Entry { id, card_event: draft, .. }) = &self.entry else { return Ok(true) };
         if let Some(found) = one(conn, ENTRY, [id.number()], row::entry)? {
-            return Ok(found.map_or(true, |found| found.draft == *draft));
+            return Ok(found.map_or(true, |found| found.card_event == *draft));
         }
         let line = one(conn, LINE_OF_ENTRY, [self.head, id.number()], row::line)?;
         let is_its = |line: AuditLine| line.seen_at == draft.seen_at && line.reader == draft.reader;

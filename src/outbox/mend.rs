@@ -106,7 +106,7 @@ pub(super) fn set_aside(
     let found = salvage::carry(path, log, &tx)?;
     let salvage::Found { entries, lines, stays, damaged } = found;
     let mended = Mended { aside, cause, entries, lines, stays, damaged };
-    let line = AuditLine::broken(&options.station, options.now, mended.to_string());
+    let line = AuditLine::chain_break(&options.station, options.now, mended.to_string());
     chain::append(&tx, &line)?;
     tx.commit()?;
     finish(path, conn, stamp)?;

@@ -11,7 +11,7 @@ use rusqlite::{Transaction, params};
 use super::chain::{self, End};
 use super::error::StoreError;
 use super::{row, verify};
-use crate::domain::ChainMark;
+use crate::domain::ChainPosition;
 
 /// How many lines go in one transaction: some ten milliseconds, between which cards are stored.
 pub(super) const BATCH: usize = 500;
@@ -59,7 +59,7 @@ fn old_lines(
     after: i64,
     before: &str,
     most: usize,
-) -> Result<Vec<ChainMark>, StoreError> {
+) -> Result<Vec<ChainPosition>, StoreError> {
     let sql = "SELECT seq, at, chain, \
                       at < ?2 AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = audit.entry) \
                FROM audit NOT INDEXED WHERE seq > ?1 ORDER BY seq";
@@ -78,7 +78,7 @@ fn old_lines(
         if old.len() < most {
             // A cell that is no text was changed; `report_faults` names the line.
             let hash = found.get(2).unwrap_or_default();
-            old.push(ChainMark { seq: found.get(0)?, at: at.parse().ok(), hash });
+            old.push(ChainPosition { seq: found.get(0)?, at: at.parse().ok(), hash });
         }
     }
     old.truncate(proven);

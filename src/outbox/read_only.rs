@@ -14,7 +14,7 @@ use super::row::Damage;
 use super::trail::{self, AuditFilter, AuditPage};
 use super::verify::{self, ChainCursor};
 use super::{file, log, schema, store};
-use crate::domain::{ChainMark, ChainPiece, Entry};
+use crate::domain::{ChainBatch, ChainPosition, Entry};
 
 /// An outbox that is only looked at.
 #[derive(Debug, Clone)]
@@ -73,12 +73,12 @@ impl ReadOnly {
     }
 
     /// The place in the chain of the line with this number, if there is one.
-    pub fn mark(&self, seq: i64) -> Result<Option<ChainMark>, ReadError> {
+    pub fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, ReadError> {
         self.ask(|conn| trail::mark(conn, seq))
     }
 
     /// A piece of the audit trail's chain, looked along.
-    pub fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainPiece, ReadError> {
+    pub fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainBatch, ReadError> {
         self.ask(|conn| verify::piece(conn, after, verify::PIECE))
     }
 

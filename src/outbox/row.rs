@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::chain::End;
 use super::error::StoreError;
-use crate::domain::{AuditLine, ChainMark, Entry, EntryId, Stay};
+use crate::domain::{AuditLine, ChainPosition, Entry, EntryId, LastSeenCard};
 
 /// A row that is not what was written. It was skipped, and stays in the file for a person to see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +78,7 @@ pub(super) fn insert_line(
 pub(super) fn upsert_mark(
     tx: &Transaction<'_>,
     end: End,
-    mark: &ChainMark,
+    mark: &ChainPosition,
 ) -> Result<(), StoreError> {
     let sql = "INSERT OR REPLACE INTO chain (place, seq, at, hash, seal) VALUES (?,?,?,?,?)";
     let cells = vec![
@@ -91,7 +91,7 @@ pub(super) fn upsert_mark(
 }
 
 /// Writes what was last seen in a reader over what was seen there before.
-pub(super) fn upsert_stay(tx: &Transaction<'_>, stay: &Stay) -> Result<(), StoreError> {
+pub(super) fn upsert_stay(tx: &Transaction<'_>, stay: &LastSeenCard) -> Result<(), StoreError> {
     let sql = "INSERT OR REPLACE INTO stay (reader, stay, seal) VALUES (?,?,?)";
     let cells = vec![stay.reader.as_str().to_owned().into(), serde_json::to_string(stay)?.into()];
     write(tx, sql, "stay", cells)
@@ -101,7 +101,7 @@ pub(super) fn upsert_stay(tx: &Transaction<'_>, stay: &Stay) -> Result<(), Store
 pub(super) fn entry(row: &Row<'_>) -> Result<Entry, Damage> {
     let cells = Sealed::open("entry", ENTRY, row)?;
     let id = cells.integer(0)?;
-    Ok(Entry { id: EntryId::new(id), draft: cells.json(3)?, stage: cells.json(4)? })
+    Ok(Entry { id: EntryId::new(id), card_event: cells.json(3)?, stage: cells.json(4)? })
 }
 
 /// The line of a row of [`AUDIT`] columns.
@@ -110,16 +110,16 @@ pub(super) fn line(row: &Row<'_>) -> Result<AuditLine, Damage> {
 }
 
 /// The stay of a row of [`STAY`] columns.
-pub(super) fn stay(row: &Row<'_>) -> Result<Stay, Damage> {
+pub(super) fn stay(row: &Row<'_>) -> Result<LastSeenCard, Damage> {
     Sealed::open("stay", STAY, row)?.json(1)
 }
 
 /// The place in the chain of a row of [`CHAIN`] columns.
-pub(super) fn mark(row: &Row<'_>) -> Result<ChainMark, Damage> {
+pub(super) fn mark(row: &Row<'_>) -> Result<ChainPosition, Damage> {
     let cells = Sealed::open("chain", CHAIN, row)?;
     let at: Option<String> = cells.get(2)?;
     let at = at.map(|at| at.parse()).transpose();
-    Ok(ChainMark {
+    Ok(ChainPosition {
         seq: cells.integer(1)?,
         at: at.map_err(|error| cells.damage(&format!("it cannot be understood: {error}")))?,
         hash: cells.get(3)?,
@@ -143,9 +143,9 @@ pub(super) fn instant(at: Timestamp) -> String {
 fn entry_cells(entry: &Entry) -> Result<Vec<Value>, StoreError> {
     Ok(vec![
         entry.id.number().into(),
-        instant(entry.draft.seen_at).into(),
-        entry.draft.card().to_string().into(),
-        serde_json::to_string(&entry.draft)?.into(),
+        instant(entry.card_event.seen_at).into(),
+        entry.card_event.card_key().to_string().into(),
+        serde_json::to_string(&entry.card_event)?.into(),
         serde_json::to_string(&entry.stage)?.into(),
     ])
 }

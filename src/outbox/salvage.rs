@@ -19,7 +19,7 @@ use super::file::PAGE;
 use super::image::Image;
 use super::log::Log;
 use super::{disk, mend, row};
-use crate::domain::{AuditKind, ChainMark, EntryId, Stay};
+use crate::domain::{AuditKind, ChainPosition, EntryId, LastSeenCard};
 
 /// How far new numbers are from the last known one, where nobody knows which was the last.
 const UNKNOWN: i64 = 1000;
@@ -90,9 +90,9 @@ struct Salvage<'a> {
     found: Found,
     /// Entries that have an outcome for good.
     over: BTreeSet<i64>,
-    stays: Vec<(Stay, Vec<Value>)>,
-    anchor: Option<ChainMark>,
-    head: Option<ChainMark>,
+    stays: Vec<(LastSeenCard, Vec<Value>)>,
+    anchor: Option<ChainPosition>,
+    head: Option<ChainPosition>,
     /// The largest number of an entry that the file tells.
     last: Option<i64>,
 }
@@ -182,7 +182,7 @@ impl<'a> Salvage<'a> {
         let last = chain::chain_the_unchained(self.tx)?;
         let known = self.head.as_ref().map_or(0, |head| head.seq);
         // Numbers go on behind the last one there was, so that lines that are gone leave a gap.
-        row::upsert_mark(self.tx, End::Head, &ChainMark { seq: last.seq.max(known), ..last })
+        row::upsert_mark(self.tx, End::Head, &ChainPosition { seq: last.seq.max(known), ..last })
     }
 
     /// No number is used twice, not even that of an entry that is lost.

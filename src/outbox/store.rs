@@ -23,7 +23,8 @@ use super::trail::{self, AuditFilter, AuditPage};
 use super::verify::{self, ChainCursor};
 use super::{Append, Appended, LATEST, Options, Restored, chain, log, mend, prune, schema};
 use crate::domain::{
-    AuditLine, ChainMark, ChainPiece, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
+    AuditLine, ChainBatch, ChainPosition, Entry, EntryId, LastSeenCard, Outcome, ReaderName,
+    Settlement, Stage,
 };
 
 /// The one connection that writes.
@@ -115,14 +116,14 @@ impl Store {
 
         let id = EntryId::new(next_number(&tx)?);
         let Append { draft, stage, instance, .. } = append;
-        row::insert_entry(&tx, &Entry { id, draft: draft.clone(), stage: stage.clone() })?;
+        row::insert_entry(&tx, &Entry { id, card_event: draft.clone(), stage: stage.clone() })?;
         // A card that went has no stay any more; that of the next may be there already.
         if draft.trigger.is_insertion() {
-            let stay = Stay {
+            let stay = LastSeenCard {
                 reader: draft.reader.clone(),
                 event_count: draft.event_count,
                 atr: draft.atr.clone(),
-                card: draft.card(),
+                card: draft.card_key(),
                 entry: id,
                 instance: instance.clone(),
             };
@@ -157,7 +158,7 @@ impl Store {
         if is_parked(&entry.stage) && end.outcome != Outcome::Discarded {
             return Err(StoreError::Conflict(id));
         }
-        let line = AuditLine::settled(&self.station, id, &entry.draft, end);
+        let line = AuditLine::settled(&self.station, id, &entry.card_event, end);
         let left = if let Some(stage) = Stage::parked(end) {
             row::update_entry(&tx, &Entry { stage, ..entry })?;
             self.entries
@@ -227,12 +228,12 @@ impl Store {
     }
 
     /// A piece of the audit trail's chain, looked along.
-    pub(super) fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainPiece, StoreError> {
+    pub(super) fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainBatch, StoreError> {
         verify::piece(&self.conn, after, verify::PIECE)
     }
 
     /// The place in the chain of the line with this number, if there is one.
-    pub(super) fn mark(&self, seq: i64) -> Result<Option<ChainMark>, StoreError> {
+    pub(super) fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, StoreError> {
         trail::mark(&self.conn, seq)
     }
 
@@ -401,7 +402,7 @@ fn supersede(
             Ok(Superseded::Removed)
         }
         (false, Some(end)) => {
-            let line = AuditLine::settled(station, id, &entry.draft, end);
+            let line = AuditLine::settled(station, id, &entry.card_event, end);
             delete(tx, id)?;
             chain::append(tx, &line)?;
             Ok(Superseded::Audited(Box::new(line)))

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use super::budget::Budget;
 use super::*;
 use crate::domain::{
-    Candidate, CardId, CardStatus, Decision, Family, IdRule, Identity, NotIdentified,
+    Candidate, CardId, CardIdentity, CardStatus, Decision, Family, IdRule, NotIdentified,
     NotIdentifiedReason, Outcome, ParkReason, Serial, Trigger,
 };
 
@@ -88,10 +88,10 @@ fn candidate(number: u128) -> Candidate {
 }
 
 /// Card `number` as it is seen at second `number`.
-fn draft(number: u8) -> Draft {
+fn draft(number: u8) -> CardEvent {
     let first = candidate(number.into());
     let second = Candidate::by_rule(card(u128::from(number) << 64), IdRule::GidsCardidBe);
-    Draft {
+    CardEvent {
         trigger: Trigger::Inserted,
         seen_at: at(number.into()),
         reader: "HID Omnikey 3121 [CCID Interface] (AB12) 00 00".into(),
@@ -100,7 +100,7 @@ fn draft(number: u8) -> Draft {
         boot_moment: None,
         event_count: number.into(),
         atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
-        identity: Identity::new(
+        identity: CardIdentity::new(
             Family::Gids,
             Serial::from_bytes(&[number; 16]),
             first,
@@ -119,9 +119,9 @@ fn decision(number: u8) -> Decision {
         candidate: candidate(number.into()),
         record: "3f2504e0-4f89-11d3-9a0c-0305e82c3301".parse().unwrap(),
         request: "3f2504e0-4f89-11d3-9a0c-0305e82c3302".parse().unwrap(),
-        from: CardStatus::new(2),
-        to: CardStatus::new(5),
-        to_name: "Retired".to_owned(),
+        old_status: CardStatus::new(2),
+        new_status: CardStatus::new(5),
+        new_status_name: "Retired".to_owned(),
         complete_request: false,
     }
 }

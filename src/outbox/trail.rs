@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::error::StoreError;
 use super::row::{self, Damage};
-use crate::domain::{AuditLine, AuditRecord, CardId, ChainMark};
+use crate::domain::{AuditLine, AuditRecord, CardId, ChainPosition};
 
 /// The most lines that one page has: about 1 MB.
 pub const PAGE_LINES: usize = 1000;
@@ -118,14 +118,14 @@ pub(super) fn page(conn: &Connection, filter: &AuditFilter) -> Result<AuditPage,
 }
 
 /// The place in the chain of the line with this number, if there is one.
-pub(super) fn mark(conn: &Connection, seq: i64) -> Result<Option<ChainMark>, StoreError> {
+pub(super) fn mark(conn: &Connection, seq: i64) -> Result<Option<ChainPosition>, StoreError> {
     let found = conn
         .prepare_cached("SELECT seq, at, chain FROM audit WHERE seq = ?")?
         .query_row([seq], |row| {
             // No seal is looked at here: a cell that is no text is one that differs.
             let at: String = row.get(1).unwrap_or_default();
             let hash = row.get(2).unwrap_or_default();
-            Ok(ChainMark { seq: row.get(0)?, at: at.parse().ok(), hash })
+            Ok(ChainPosition { seq: row.get(0)?, at: at.parse().ok(), hash })
         })
         .optional()?;
     Ok(found)

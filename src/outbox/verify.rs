@@ -14,7 +14,7 @@ use super::chain::{self, End};
 use super::error::StoreError;
 use super::row::{self, Damage};
 use super::trail::NoCursor;
-use crate::domain::{AuditKind, ChainFault, ChainFaultKind, ChainMark, ChainPiece};
+use crate::domain::{AuditKind, ChainBatch, ChainFault, ChainFaultKind, ChainPosition};
 
 /// How many lines one piece has: some ten milliseconds.
 pub(super) const PIECE: usize = 1000;
@@ -55,8 +55,8 @@ impl FromStr for ChainCursor {
     }
 }
 
-impl From<&ChainMark> for ChainCursor {
-    fn from(mark: &ChainMark) -> Self {
+impl From<&ChainPosition> for ChainCursor {
+    fn from(mark: &ChainPosition) -> Self {
         Self { seq: mark.seq, hashes: Some((mark.hash.clone(), mark.hash.clone())) }
     }
 }
@@ -66,7 +66,7 @@ pub(super) fn piece(
     conn: &Connection,
     after: Option<&ChainCursor>,
     limit: usize,
-) -> Result<ChainPiece, StoreError> {
+) -> Result<ChainBatch, StoreError> {
     let snapshot = conn.unchecked_transaction()?;
     along(&snapshot, after, limit)
 }
@@ -76,7 +76,7 @@ pub(super) fn along(
     snapshot: &Transaction<'_>,
     after: Option<&ChainCursor>,
     limit: usize,
-) -> Result<ChainPiece, StoreError> {
+) -> Result<ChainBatch, StoreError> {
     let anchor = chain::end(snapshot, End::Anchor)?;
     let head = chain::end(snapshot, End::Head)?;
     let start = anchor.as_ref().map_or(ChainCursor { seq: 0, hashes: None }, ChainCursor::from);
@@ -99,7 +99,7 @@ pub(super) fn along(
     }
     let next = (!whole).then(|| walk.place.to_string());
     let Walk { lines, faults, .. } = walk;
-    Ok(ChainPiece { lines, faults, anchor: anchor.ok(), head: head.ok(), next })
+    Ok(ChainBatch { lines, faults, anchor: anchor.ok(), head: head.ok(), next })
 }
 
 /// The time of a line that a piece before this one has looked at.
@@ -125,10 +125,14 @@ impl Walk {
     fn begin(
         &mut self,
         conn: &Connection,
-        anchor: &Result<ChainMark, Damage>,
+        anchor: &Result<ChainPosition, Damage>,
     ) -> Result<(), StoreError> {
         if let Err(damage) = anchor {
-            self.fault(ChainFaultKind::End, (0, 0), format!("where the trail begins: {damage}"));
+            self.fault(
+                ChainFaultKind::Boundary,
+                (0, 0),
+                format!("where the trail begins: {damage}"),
+            );
         }
         let sql = "SELECT min(seq), max(seq) FROM audit NOT INDEXED WHERE seq <= ?";
         let found: (Option<i64>, Option<i64>) =
@@ -174,8 +178,8 @@ impl Walk {
             (Ok(_), Some(due)) if *due != stored && !gap => {
                 self.changed(seq, "it does not follow from the line before it");
             }
-            (Ok(line), _) if line.kind == AuditKind::Break => {
-                self.fault(ChainFaultKind::Broken, (seq, seq), line.detail);
+            (Ok(line), _) if line.kind == AuditKind::ChainBreak => {
+                self.fault(ChainFaultKind::Restarted, (seq, seq), line.detail);
             }
             (Ok(_), _) => {}
         }
@@ -198,13 +202,13 @@ impl Walk {
     }
 
     /// What comes after the last line.
-    fn finish(&mut self, head: &Result<ChainMark, Damage>) {
+    fn finish(&mut self, head: &Result<ChainPosition, Damage>) {
         let last = self.place.seq;
         let head = match head {
             Ok(head) => head,
             Err(damage) => {
                 let detail = format!("where the trail ends: {damage}");
-                return self.fault(ChainFaultKind::End, (last, last), detail);
+                return self.fault(ChainFaultKind::Boundary, (last, last), detail);
             }
         };
         if head.seq > last {

@@ -134,7 +134,7 @@ mod tests {
             Observation::Removed {
                 reader: "A".into(),
                 insertion: first,
-                how: crate::domain::Departure::Taken,
+                how: crate::domain::Removal::Observed,
             },
             Observation::Detached { reader: "A".into() },
             Observation::ServiceDown { reason: String::new() },

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tracing::debug;
 
-use crate::domain::{Atr, Departure, InsertionId, ReaderName};
+use crate::domain::{Atr, InsertionId, ReaderName, Removal};
 
 use super::Observation;
 
@@ -109,7 +109,7 @@ impl Table {
         self.readers.retain(|reader, known| {
             let stays = there.contains(reader);
             if !stays {
-                changes.extend(known.end(reader, Departure::Unclear));
+                changes.extend(known.end(reader, Removal::Inferred));
                 changes.push(Observation::Detached { reader: reader.clone() });
             }
             stays
@@ -172,7 +172,7 @@ impl Known {
     }
 
     /// The end of the stay, if there is one.
-    fn end(&self, reader: &ReaderName, how: Departure) -> Option<Observation> {
+    fn end(&self, reader: &ReaderName, how: Removal) -> Option<Observation> {
         self.stay.map(|insertion| Observation::Removed { reader: reader.clone(), insertion, how })
     }
 }
@@ -181,12 +181,12 @@ impl Known {
 /// counts each insertion and removal: without one, the card is still where it was and only answers
 /// otherwise, or not any more.
 /// A count of 0 began anew with the card in the reader.
-const fn departure(look: &Look, events: u32) -> Departure {
+const fn departure(look: &Look, events: u32) -> Removal {
     let counted = events > 0 && look.event_count > 0;
     match look.occupant {
-        Occupant::Nothing => Departure::Taken,
-        Occupant::Mute | Occupant::Card(_) if counted => Departure::Taken,
-        Occupant::Mute | Occupant::Card(_) | Occupant::Unknown => Departure::Unclear,
+        Occupant::Nothing => Removal::Observed,
+        Occupant::Mute | Occupant::Card(_) if counted => Removal::Observed,
+        Occupant::Mute | Occupant::Card(_) | Occupant::Unknown => Removal::Inferred,
     }
 }
 

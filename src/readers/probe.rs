@@ -11,7 +11,8 @@ use tracing::debug;
 
 use crate::card::{self, AtrFacts, Interrupted, ProbeError, Subject};
 use crate::domain::{
-    Atr, Identity, InsertionId, Inventory, NotIdentified, NotIdentifiedReason, Plan, ReaderName,
+    Atr, CardIdentity, InsertionId, Inventory, NotIdentified, NotIdentifiedReason, ProbePlan,
+    ReaderName,
 };
 
 use super::Observation;
@@ -69,7 +70,7 @@ pub(super) struct Probe {
     pub(super) atr: Atr,
     /// pcscd's event count when the insertion began.
     pub(super) event_count: u32,
-    pub(super) plan: Plan,
+    pub(super) plan: ProbePlan,
     pub(super) deadline: Instant,
     pub(super) board: Board,
     pub(super) errors: Errors,
@@ -80,7 +81,7 @@ pub(super) struct Probe {
 }
 
 /// Who the card is, or why nobody knows.
-type Verdict = Result<Identity, NotIdentified>;
+type Verdict = Result<CardIdentity, NotIdentified>;
 
 /// A try that led to no identity.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ enum Next {
 
 impl From<NotIdentified> for Setback {
     fn from(told: NotIdentified) -> Self {
-        let busy = told.reason == NotIdentifiedReason::Busy;
+        let busy = told.reason == NotIdentifiedReason::InUse;
         Self { next: if busy { Next::WaitForOthers } else { Next::GiveUp }, told }
     }
 }
@@ -146,7 +147,7 @@ impl Probe {
         }
         let others = match &result {
             Ok(identity) => identity.partial,
-            Err(why) => why.reason == NotIdentifiedReason::Busy,
+            Err(why) => why.reason == NotIdentifiedReason::InUse,
         };
         let exchanges = self.trail.so_far();
         let insertion = self.insertion;
@@ -240,7 +241,7 @@ impl Probe {
         &self,
         link: &Link,
         (halt, observations): (&Halt, &UnboundedSender<Observation>),
-    ) -> Result<Identity, Setback> {
+    ) -> Result<CardIdentity, Setback> {
         self.check_wanted(halt)?;
         let in_use = self.look(link)?.in_use;
         if in_use && self.only_free {
@@ -248,7 +249,7 @@ impl Probe {
         }
         let mut card = self.connect(link, halt)?;
         let mut known = false;
-        let mut identified = |identity: &Identity| {
+        let mut identified = |identity: &CardIdentity| {
             known = !halt.is_called() && self.check_same(link).is_ok();
             if known {
                 self.tell_identified(identity, observations);
@@ -264,7 +265,11 @@ impl Probe {
 
     /// Tells who the card is as soon as it has said so. A connection is to one card until its end, and
     /// it was this one that was in the reader since the insertion began: it may leave now.
-    fn tell_identified(&self, identity: &Identity, observations: &UnboundedSender<Observation>) {
+    fn tell_identified(
+        &self,
+        identity: &CardIdentity,
+        observations: &UnboundedSender<Observation>,
+    ) {
         let (reader, insertion) = (self.reader.clone(), self.insertion);
         let identity = identity.clone();
         tell(observations, Observation::Identified { reader, insertion, identity });
@@ -354,7 +359,7 @@ impl Probe {
         } else if error == Error::SharingViolation {
             let detail = "another program has the card to itself: end it, or let it share the card \
                           (scdaemon: pcsc-shared)";
-            not_identified(NotIdentifiedReason::Busy, detail.to_owned())
+            not_identified(NotIdentifiedReason::InUse, detail.to_owned())
         } else {
             failed(on_card(error))
         }
@@ -365,7 +370,7 @@ impl Probe {
         &self,
         card: &mut Card,
         (in_use, halt): (bool, &Halt),
-        identified: &mut dyn FnMut(&Identity),
+        identified: &mut dyn FnMut(&CardIdentity),
     ) -> Result<Verdict, Setback> {
         let counted = |error| interruption(self.errors.count(error));
         let transaction =
@@ -450,15 +455,15 @@ fn tell(observations: &UnboundedSender<Observation>, observation: Observation) {
 pub(super) fn occupied() -> NotIdentified {
     let detail = "another program is using the card and has not let go of it: the card is read once \
                   it does";
-    not_identified(NotIdentifiedReason::Busy, detail.to_owned())
+    not_identified(NotIdentifiedReason::InUse, detail.to_owned())
 }
 
 /// Why a card that could be spoken to did not say who it is.
 fn unidentified(error: &ProbeError) -> NotIdentified {
     let reason = match error {
         ProbeError::UnknownFamily { .. } => NotIdentifiedReason::UnknownFamily,
-        ProbeError::NoId { .. } => NotIdentifiedReason::NoId,
-        ProbeError::InUse => NotIdentifiedReason::Busy,
+        ProbeError::NoId { .. } => NotIdentifiedReason::NoCardId,
+        ProbeError::InUse => NotIdentifiedReason::InUse,
         ProbeError::Interrupted(why) => return interrupted(why),
     };
     not_identified(reason, error.to_string())
@@ -475,7 +480,7 @@ fn interrupted(why: &Interrupted) -> NotIdentified {
             );
         }
         Interrupted::Deadline => NotIdentifiedReason::Timeout,
-        Interrupted::Lost | Interrupted::Failed { .. } => NotIdentifiedReason::Failed,
+        Interrupted::Lost | Interrupted::Failed { .. } => NotIdentifiedReason::ReadError,
     };
     not_identified(reason, why.to_string())
 }
@@ -486,7 +491,7 @@ fn removed() -> NotIdentified {
 }
 
 fn failed(detail: String) -> NotIdentified {
-    not_identified(NotIdentifiedReason::Failed, detail)
+    not_identified(NotIdentifiedReason::ReadError, detail)
 }
 
 fn not_identified(reason: NotIdentifiedReason, detail: String) -> NotIdentified {

@@ -3,13 +3,14 @@
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;
-use crate::domain::Probing;
+use crate::domain::ProbeSettings;
 
 /// Readers whose monitor has ended, and how to release the threads that hang.
 fn readers() -> (Readers, UnboundedReceiver<Observation>) {
     let (observations, receiver) = unbounded_channel();
     let monitor = Worker::spawn("monitor", |_| {}).unwrap();
-    let options = Options { probing: Probing::default(), probe_deadline: Duration::from_secs(10) };
+    let options =
+        Options { probing: ProbeSettings::default(), probe_deadline: Duration::from_secs(10) };
     let readers = Readers {
         options,
         observations,
@@ -65,7 +66,7 @@ fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tri
         let Ok(Observation::Probed { result: Err(why), .. }) = observations.try_recv() else {
             panic!("the probe was not refused");
         };
-        assert_eq!(why.reason, NotIdentifiedReason::Busy);
+        assert_eq!(why.reason, NotIdentifiedReason::InUse);
     }
     assert_eq!((readers.probes.len(), readers.abandoned()), (1, 0));
     drop(release);
@@ -89,7 +90,7 @@ fn no_more_threads_are_left_behind_than_there_may_be() {
     let Ok(Observation::Probed { result: Err(why), .. }) = observations.try_recv() else {
         panic!("the probe was not refused");
     };
-    assert_eq!(why.reason, NotIdentifiedReason::Failed);
+    assert_eq!(why.reason, NotIdentifiedReason::ReadError);
     assert!(why.detail.contains("hang already"), "{}", why.detail);
     assert!(readers.probes.is_empty());
 }

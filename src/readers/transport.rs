@@ -7,7 +7,7 @@ use pcsc::{MAX_BUFFER_SIZE, Transaction};
 use tracing::trace;
 
 use crate::card::{Command, Interrupted, MAX_COMMANDS, Protocol, Transmit};
-use crate::domain::{Identity, ReaderName};
+use crate::domain::{CardIdentity, ReaderName};
 
 use super::errors::Errors;
 use super::halt::Halt;
@@ -31,7 +31,7 @@ pub(super) struct Transport<'a> {
     trail: &'a Trail,
     errors: &'a Errors,
     /// Is called once the card has said who it is.
-    identified: &'a mut dyn FnMut(&Identity),
+    identified: &'a mut dyn FnMut(&CardIdentity),
 }
 
 /// What ends a probe from outside.
@@ -51,7 +51,7 @@ impl<'a> Transport<'a> {
         transaction: &'a Transaction<'a>,
         limits: Limits<'a>,
         (trail, errors): (&'a Trail, &'a Errors),
-        identified: &'a mut dyn FnMut(&Identity),
+        identified: &'a mut dyn FnMut(&CardIdentity),
     ) -> Result<Self, Interrupted> {
         let protocol = protocol(transaction, errors)?;
         Ok(Self { transaction, protocol, limits, trail, errors, identified })
@@ -94,7 +94,7 @@ impl Transmit for Transport<'_> {
         self.protocol
     }
 
-    fn identified(&mut self, identity: &Identity) {
+    fn identified(&mut self, identity: &CardIdentity) {
         (self.identified)(identity);
         if !identity.partial {
             self.limits.deadline = self.limits.deadline.min(Instant::now() + INVENTORY_WITHIN);

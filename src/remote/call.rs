@@ -71,7 +71,7 @@ impl Call<'_> {
             Self::RecordsOfCard(_) | Self::Record(_) | Self::OpenRequests(_) | Self::Request(_) => {
                 None
             }
-            Self::SetStatus(decision) => Some(cm::status_update(&decision.to_name)),
+            Self::SetStatus(decision) => Some(cm::status_update(&decision.new_status_name)),
             Self::Complete(_) => Some(cm::status_update(COMPLETED)),
         }
     }

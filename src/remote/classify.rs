@@ -10,7 +10,7 @@ use super::identity::Shown;
 use super::redact::Redactor;
 use super::retry_after::with_way_past;
 use super::{encoding, pages};
-use crate::domain::{AwayReason, CallError, ProxyFault};
+use crate::domain::{CallError, ProxyFault, UnavailableReason};
 use crate::wire::cm;
 
 /// An answer as it came over the wire. No `Debug`: a token may be in it.
@@ -75,16 +75,18 @@ pub(super) enum End {
 ///
 /// A bad answer is judged by its status alone, however its body ended.
 pub(super) fn classify(answer: Answer) -> Result<Vec<u8>, CallError> {
-    use AwayReason::{Busy, MethodTaken, NotCm, NotLetIn, ServerError, TooLong};
+    use UnavailableReason::{
+        Busy, MethodNotAllowed, NotCm, RequestTooLarge, ServerError, Unauthorized,
+    };
     match answer.status {
         200..=299 => good(answer),
         300..=399 => Err(redirect(&answer)),
-        401 => Err(gone(NotLetIn, &answer)),
-        405 => Err(gone(MethodTaken, &answer)),
+        401 => Err(gone(Unauthorized, &answer)),
+        405 => Err(gone(MethodNotAllowed, &answer)),
         // A proxy between here and CM wants a login: nothing was said about the card.
-        407 => Err(gone(AwayReason::Proxy(ProxyFault::Login), &answer)),
+        407 => Err(gone(UnavailableReason::Proxy(ProxyFault::AuthRequired), &answer)),
         // What is sent is as long for every card.
-        413 | 414 | 431 => Err(gone(TooLong, &answer)),
+        413 | 414 | 431 => Err(gone(RequestTooLarge, &answer)),
         // About the connection or the form of the call, which is the same for every card.
         411 | 415 | 417 | 421 | 426 => Err(gone(NotCm, &answer)),
         408 | 425 | 429 | 503 => Err(gone(Busy, &answer)),
@@ -116,16 +118,16 @@ fn no(answer: &Answer) -> CallError {
 /// A body that is no JSON of CM's, although the status was good.
 pub(super) fn misread(error: &cm::ReadError, body: &[u8]) -> CallError {
     match error {
-        cm::ReadError::Wrong(detail) => CallError::WrongAnswer { detail: detail.clone() },
+        cm::ReadError::Wrong(detail) => CallError::UnexpectedResponse { detail: detail.clone() },
         // It is CM that talks: a remedy for another site in its place would mislead.
         cm::ReadError::TooMuch(words) => away(
-            AwayReason::ServerError,
+            UnavailableReason::ServerError,
             format!("{words}: too much to be read; complete or cancel old requests in CM"),
         ),
         cm::ReadError::NotJson(_) | cm::ReadError::Foreign(..) => {
             let words = cm::complaint(body).words;
             let words = if words.is_empty() { "no text".to_owned() } else { words };
-            away(AwayReason::NotCm, format!("{error}: {words}"))
+            away(UnavailableReason::NotCm, format!("{error}: {words}"))
         }
     }
 }
@@ -134,13 +136,13 @@ fn good(answer: Answer) -> Result<Vec<u8>, CallError> {
     match answer.end {
         End::Broken(error) => Err(error),
         End::TooLarge(limit) => {
-            Err(away(AwayReason::NotCm, format!("the answer has more than {limit} bytes")))
+            Err(away(UnavailableReason::NotCm, format!("the answer has more than {limit} bytes")))
         }
         End::Whole if let Some(coding) = &answer.coding => {
-            Err(away(AwayReason::NotCm, encoding::complaint(coding)))
+            Err(away(UnavailableReason::NotCm, encoding::complaint(coding)))
         }
         // A part of something, where the whole was asked for.
-        End::Whole if answer.status == 206 => Err(gone(AwayReason::NotCm, &answer)),
+        End::Whole if answer.status == 206 => Err(gone(UnavailableReason::NotCm, &answer)),
         // "None" is an answer of CM's; an empty page is not. An answer without content (RFC 9110
         // sections 15.3.5 and 15.3.6) is no page, whatever type it names.
         End::Whole
@@ -148,7 +150,7 @@ fn good(answer: Answer) -> Result<Vec<u8>, CallError> {
                 && !matches!(answer.status, 204 | 205)
                 && answer.body.trim_ascii().is_empty() =>
         {
-            Err(away(AwayReason::NotCm, "the answer is an empty page".to_owned()))
+            Err(away(UnavailableReason::NotCm, "the answer is an empty page".to_owned()))
         }
         End::Whole => Ok(answer.body),
     }
@@ -163,12 +165,12 @@ fn says(answer: &Answer) -> bool {
     answer.body.trim_ascii().is_empty() || cm::is_json(&answer.body)
 }
 
-fn gone(reason: AwayReason, answer: &Answer) -> CallError {
+fn gone(reason: UnavailableReason, answer: &Answer) -> CallError {
     let words = words(answer).words;
     let status = name(answer.status);
     let detail = if words.is_empty() { status } else { format!("{status}: {words}") };
     let detail = with_way_past(detail, answer.retry_after);
-    CallError::Away { reason, detail, retry_after: answer.retry_after }
+    CallError::Unavailable { reason, detail, retry_after: answer.retry_after }
 }
 
 fn redirect(answer: &Answer) -> CallError {
@@ -177,7 +179,7 @@ fn redirect(answer: &Answer) -> CallError {
         Some(host) => format!("{status}: the server redirects to {host}"),
         None => format!("{status}, and not where to"),
     };
-    away(AwayReason::NotCm, cm::plain(&detail))
+    away(UnavailableReason::NotCm, cm::plain(&detail))
 }
 
 fn failed(answer: &Answer) -> CallError {

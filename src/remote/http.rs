@@ -20,7 +20,7 @@ use super::redact::Redactor;
 use super::retry_after::{date, retry_after};
 use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
-use super::{AwayReason, CallError, CredentialsView, Options, away, encoding, lane};
+use super::{CallError, CredentialsView, Options, UnavailableReason, away, encoding, lane};
 use crate::domain::RecordId;
 use crate::wire::cm::{ListReader, Listed};
 
@@ -390,11 +390,14 @@ impl Caller {
 
     fn too_long(&self) -> CallError {
         let time = self.timeout * LIST_TIMES;
-        away(AwayReason::Timeout, format!("the list of open requests takes longer than {time:?}"))
+        away(
+            UnavailableReason::Timeout,
+            format!("the list of open requests takes longer than {time:?}"),
+        )
     }
 
     fn late(&self) -> CallError {
-        away(AwayReason::Timeout, format!("no whole answer within {:?}", self.timeout))
+        away(UnavailableReason::Timeout, format!("no whole answer within {:?}", self.timeout))
     }
 
     /// The host that a redirect leads to; a relative one stays here.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::call::COMPLETED;
 use super::classify::misread;
 use super::http::List;
-use super::{AwayReason, away};
+use super::{UnavailableReason, away};
 use crate::domain::{
-    CallError, CardId, CompleteAnswer, Decision, Numbers, PutAnswer, Record, RecordId, Request,
-    RequestId, RequestStatus,
+    CallError, CardId, CardRecord, CmEnums, CmRequest, CompleteRequestResult, Decision, RecordId,
+    RequestId, RequestStatus, SetStatusResult,
 };
 use crate::wire::cm;
 
@@ -16,9 +16,9 @@ use crate::wire::cm;
 pub(super) const OPEN: [&str; 2] = ["Approved", "Executing"];
 
 /// The records of a card. CM finds them by their serial number; one that has another is none.
-pub(super) fn records_of(card: CardId, body: &[u8]) -> Result<Vec<Record>, CallError> {
+pub(super) fn records_of(card: CardId, body: &[u8]) -> Result<Vec<CardRecord>, CallError> {
     let answered = read(body)?;
-    let asked = |record: &Record| record.serial_number.parse() == Ok(card);
+    let asked = |record: &CardRecord| record.serial_number.parse() == Ok(card);
     let (records, others): (Vec<_>, Vec<_>) = answered.into_iter().partition(asked);
     if records.is_empty() && !others.is_empty() {
         let detail = format!(
@@ -26,7 +26,7 @@ pub(super) fn records_of(card: CardId, body: &[u8]) -> Result<Vec<Record>, CallE
             others.len(),
             cm::plain(others.first().map_or("", |record| &record.serial_number)),
         );
-        return Err(CallError::WrongAnswer { detail });
+        return Err(CallError::UnexpectedResponse { detail });
     }
     if !others.is_empty() {
         let (kept, dropped) = (records.len(), others.len());
@@ -36,29 +36,30 @@ pub(super) fn records_of(card: CardId, body: &[u8]) -> Result<Vec<Record>, CallE
 }
 
 /// The one record that was asked for by its id.
-pub(super) fn the_record(id: RecordId, body: &[u8]) -> Result<Record, CallError> {
+pub(super) fn the_record(id: RecordId, body: &[u8]) -> Result<CardRecord, CallError> {
     let mut records = read(body)?;
     match (records.pop(), records.as_slice()) {
         (Some(record), []) if record.id == id => Ok(record),
         (Some(record), []) => Err(another_record(id, record.id)),
         (Some(_), _) => Err(several_records(id)),
-        (None, _) => {
-            Err(away(AwayReason::NotCm, "the answer is empty where a record must be".to_owned()))
-        }
+        (None, _) => Err(away(
+            UnavailableReason::NotCm,
+            "the answer is empty where a record must be".to_owned(),
+        )),
     }
 }
 
 /// Whether CM set what it was told to set.
-pub(super) fn put_answer(decision: &Decision, body: &[u8]) -> Result<PutAnswer, CallError> {
+pub(super) fn put_answer(decision: &Decision, body: &[u8]) -> Result<SetStatusResult, CallError> {
     let mut records = read(body)?;
     match (records.pop(), records.as_slice()) {
         (Some(record), []) if record.id != decision.record => {
             Err(another_record(decision.record, record.id))
         }
-        (Some(record), []) if record.status == decision.to => {
-            Ok(PutAnswer::Confirmed(record.status))
+        (Some(record), []) if record.status == decision.new_status => {
+            Ok(SetStatusResult::Confirmed(record.status))
         }
-        (Some(_), []) | (None, _) => Ok(PutAnswer::Unconfirmed),
+        (Some(_), []) | (None, _) => Ok(SetStatusResult::Unconfirmed),
         (Some(_), _) => Err(several_records(decision.record)),
     }
 }
@@ -66,7 +67,7 @@ pub(super) fn put_answer(decision: &Decision, body: &[u8]) -> Result<PutAnswer, 
 /// Where the one request that was asked for by its id stands.
 pub(super) fn the_request(id: RequestId, body: &[u8]) -> Result<RequestStatus, CallError> {
     one_request(id, body)?.ok_or_else(|| {
-        away(AwayReason::NotCm, "the answer is empty where a request must be".to_owned())
+        away(UnavailableReason::NotCm, "the answer is empty where a request must be".to_owned())
     })
 }
 
@@ -74,12 +75,16 @@ pub(super) fn the_request(id: RequestId, body: &[u8]) -> Result<RequestStatus, C
 pub(super) fn complete_answer(
     id: RequestId,
     body: &[u8],
-    numbers: &Numbers,
-) -> Result<CompleteAnswer, CallError> {
+    numbers: &CmEnums,
+) -> Result<CompleteRequestResult, CallError> {
     let completed = numbers.request_status.number(COMPLETED).map(RequestStatus::new);
     let status = one_request(id, body)?;
     let confirmed = status.is_some() && status == completed;
-    Ok(if confirmed { CompleteAnswer::Confirmed } else { CompleteAnswer::Unconfirmed })
+    Ok(if confirmed {
+        CompleteRequestResult::Confirmed
+    } else {
+        CompleteRequestResult::Unconfirmed
+    })
 }
 
 /// The status of the request with this id; `None` where the answer says nothing.
@@ -88,10 +93,10 @@ fn one_request(id: RequestId, body: &[u8]) -> Result<Option<RequestStatus>, Call
     match requests.as_slice() {
         [] => Ok(None),
         [(known, status)] if *known == id => Ok(Some(*status)),
-        [(other, _)] => Err(CallError::WrongAnswer {
+        [(other, _)] => Err(CallError::UnexpectedResponse {
             detail: format!("asked about request {id}, CM answered about request {other}"),
         }),
-        [..] => Err(CallError::WrongAnswer {
+        [..] => Err(CallError::UnexpectedResponse {
             detail: format!("asked about request {id}, CM answered with several"),
         }),
     }
@@ -102,16 +107,16 @@ fn one_request(id: RequestId, body: &[u8]) -> Result<Option<RequestStatus>, Call
 /// A request that was approved in one list and is executing in the next is one request. A request
 /// in another status is none: a server that ignores the filter would have us act on a closed one.
 pub(super) fn requests_about(
-    records: &[Record],
+    records: &[CardRecord],
     lists: [List; 2],
-    numbers: &Numbers,
-) -> Result<Vec<Request>, CallError> {
+    numbers: &CmEnums,
+) -> Result<Vec<CmRequest>, CallError> {
     let ids: Vec<_> = records.iter().map(|record| record.id).collect();
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let open = OPEN.map(|name| numbers.request_status.number(name).map(RequestStatus::new));
-    let mut requests: BTreeMap<RequestId, Request> = BTreeMap::new();
+    let mut requests: BTreeMap<RequestId, CmRequest> = BTreeMap::new();
     let mut closed = 0_usize;
     for list in lists {
         for request in cm::requests(&list?, &ids).map_err(|error| misread(&error, b""))? {
@@ -128,17 +133,17 @@ pub(super) fn requests_about(
     Ok(requests.into_values().collect())
 }
 
-fn read(body: &[u8]) -> Result<Vec<Record>, CallError> {
+fn read(body: &[u8]) -> Result<Vec<CardRecord>, CallError> {
     cm::records(body).map_err(|error| misread(&error, body))
 }
 
 fn another_record(asked: RecordId, answered: RecordId) -> CallError {
     let detail = format!("asked about record {asked}, CM answered about record {answered}");
-    CallError::WrongAnswer { detail }
+    CallError::UnexpectedResponse { detail }
 }
 
 fn several_records(asked: RecordId) -> CallError {
-    CallError::WrongAnswer {
+    CallError::UnexpectedResponse {
         detail: format!("asked about record {asked}, CM answered with several"),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::Numbers;
+use crate::domain::CmEnums;
 
 /// Where CM is, how long to wait for it, and how to be let in.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct Options {
     /// What is shown where a server asks for a certificate in the TLS handshake.
     pub client_certificate: Option<ClientCertificate>,
     /// `[cm.numbers]`: tells which requests are open.
-    pub numbers: Numbers,
+    pub numbers: CmEnums,
 }
 
 /// Who stands between here and CM.

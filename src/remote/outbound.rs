@@ -16,7 +16,7 @@ use super::tls::Tls;
 use super::transport::Peer;
 use super::tunnel;
 use super::way::Hop;
-use super::{AwayReason, CallError, away};
+use super::{CallError, UnavailableReason, away};
 use crate::domain::ProxyFault;
 
 /// A client for one server. It is made anew when the proxy's credentials have changed.
@@ -51,7 +51,7 @@ impl Outbound {
             return Ok(client.clone());
         }
         let client = self.made(login.as_ref()).map_err(|error| {
-            away(AwayReason::Unreachable, format!("no client can be made: {error}"))
+            away(UnavailableReason::Unreachable, format!("no client can be made: {error}"))
         })?;
         *last = Some((login, client.clone()));
         Ok(client)
@@ -81,8 +81,10 @@ impl Outbound {
         server: &Url,
         deadline: Instant,
     ) -> CallError {
-        let refuses = AwayReason::Proxy(ProxyFault::Refuses);
-        let Some(proxy) = self.proxy.as_ref().filter(|_| error.away() == Some(refuses)) else {
+        let refuses = UnavailableReason::Proxy(ProxyFault::ConnectRejected);
+        let Some(proxy) =
+            self.proxy.as_ref().filter(|_| error.unavailable_reason() == Some(refuses))
+        else {
             return error;
         };
         let ask = async {

@@ -6,10 +6,10 @@
 
 use super::identity::Shown;
 use super::tls_fault::late;
-use crate::domain::{AwayReason, CertificateFault, TlsFault};
+use crate::domain::{ClientCertFault, TlsFault, UnavailableReason};
 
 /// Why this page is there; `None` where it does not say, or says what may be about the call.
-pub(super) fn reason(status: u16, page: &[u8], shown: Shown) -> Option<AwayReason> {
+pub(super) fn reason(status: u16, page: &[u8], shown: Shown) -> Option<UnavailableReason> {
     let page = String::from_utf8_lossy(page).to_lowercase();
     match status {
         400 => bad_request(&page, shown),
@@ -22,9 +22,9 @@ pub(super) fn reason(status: u16, page: &[u8], shown: Shown) -> Option<AwayReaso
             None => None,
         },
         404 => match sub_code(&page, status)? {
-            6 => Some(AwayReason::MethodTaken),
+            6 => Some(UnavailableReason::MethodNotAllowed),
             // 10: a header field (request filtering); the others: body, URL, query.
-            10 | 13..=15 => Some(AwayReason::TooLong),
+            10 | 13..=15 => Some(UnavailableReason::RequestTooLarge),
             _ => None,
         },
         _ => None,
@@ -44,44 +44,45 @@ pub(super) fn is_about_head(status: u16, page: &[u8]) -> bool {
     }
 }
 
-fn bad_request(page: &str, shown: Shown) -> Option<AwayReason> {
+fn bad_request(page: &str, shown: Shown) -> Option<UnavailableReason> {
     let says = |words: &str| page.contains(words);
     if says("no required ssl certificate") {
         return Some(wanted(shown));
     }
     if says("the ssl certificate error") {
-        return Some(AwayReason::ClientCertificate(CertificateFault::Refused));
+        return Some(UnavailableReason::ClientCertificate(ClientCertFault::Rejected));
     }
     if says("plain http request was sent to https port")
         || says("speaking plain http to an ssl-enabled server port")
     {
-        return Some(AwayReason::Tls(TlsFault::Wanted));
+        return Some(UnavailableReason::Tls(TlsFault::TlsRequired));
     }
     // http.sys: "HTTP Error 400. The size of the request headers is too long." and others. URLs are
     // made of ids, and never bad by a card.
-    says("http error 400.")
-        .then(|| if says("too long") { AwayReason::TooLong } else { AwayReason::NotCm })
+    says("http error 400.").then(|| {
+        if says("too long") { UnavailableReason::RequestTooLarge } else { UnavailableReason::NotCm }
+    })
 }
 
-fn forbidden(sub_code: u32, shown: Shown) -> Option<AwayReason> {
+fn forbidden(sub_code: u32, shown: Shown) -> Option<UnavailableReason> {
     match sub_code {
-        4 => Some(AwayReason::Tls(TlsFault::Wanted)),
-        5 => Some(AwayReason::Tls(TlsFault::NoCipher)),
+        4 => Some(UnavailableReason::Tls(TlsFault::TlsRequired)),
+        5 => Some(UnavailableReason::Tls(TlsFault::NoCommonCipher)),
         // By address or name of this machine.
-        6 | 8 => Some(AwayReason::NotLetIn),
+        6 | 8 => Some(UnavailableReason::Unauthorized),
         7 => Some(wanted(shown)),
-        9 | 10 => Some(AwayReason::Busy),
+        9 | 10 => Some(UnavailableReason::Busy),
         // No account for it, revoked, untrusted, expired.
-        12 | 13 | 16 | 17 => Some(AwayReason::ClientCertificate(CertificateFault::Refused)),
+        12 | 13 | 16 | 17 => Some(UnavailableReason::ClientCertificate(ClientCertFault::Rejected)),
         // A directory that is not listed: there is no application.
-        14 => Some(AwayReason::NotCm),
+        14 => Some(UnavailableReason::NotCm),
         _ => None,
     }
 }
 
 /// A client certificate is wanted; the server has not got it.
-const fn wanted(shown: Shown) -> AwayReason {
-    AwayReason::ClientCertificate(late(shown))
+const fn wanted(shown: Shown) -> UnavailableReason {
+    UnavailableReason::ClientCertificate(late(shown))
 }
 
 /// The number after the status, in `HTTP Error 403.7 - Forbidden` and the like.
@@ -109,30 +110,32 @@ mod tests {
         )
     }
 
-    fn told(status: u16, page: &str) -> Option<AwayReason> {
+    fn told(status: u16, page: &str) -> Option<UnavailableReason> {
         reason(status, page.as_bytes(), Shown::None)
     }
 
     #[test]
     fn a_sub_code_of_iis_is_what_the_page_is_about() {
-        use AwayReason::{Busy, ClientCertificate, MethodTaken, NotCm, NotLetIn, Tls, TooLong};
+        use UnavailableReason::{
+            Busy, ClientCertificate, MethodNotAllowed, NotCm, RequestTooLarge, Tls, Unauthorized,
+        };
         for (code, meant) in [
-            ("403.4", Tls(TlsFault::Wanted)),
-            ("403.5", Tls(TlsFault::NoCipher)),
-            ("403.6", NotLetIn),
-            ("403.7", ClientCertificate(CertificateFault::Wanted)),
-            ("403.8", NotLetIn),
+            ("403.4", Tls(TlsFault::TlsRequired)),
+            ("403.5", Tls(TlsFault::NoCommonCipher)),
+            ("403.6", Unauthorized),
+            ("403.7", ClientCertificate(ClientCertFault::Required)),
+            ("403.8", Unauthorized),
             ("403.9", Busy),
-            ("403.12", ClientCertificate(CertificateFault::Refused)),
-            ("403.13", ClientCertificate(CertificateFault::Refused)),
+            ("403.12", ClientCertificate(ClientCertFault::Rejected)),
+            ("403.13", ClientCertificate(ClientCertFault::Rejected)),
             ("403.14", NotCm),
-            ("403.16", ClientCertificate(CertificateFault::Refused)),
-            ("403.17", ClientCertificate(CertificateFault::Refused)),
-            ("404.6", MethodTaken),
-            ("404.10", TooLong),
-            ("404.13", TooLong),
-            ("404.14", TooLong),
-            ("404.15", TooLong),
+            ("403.16", ClientCertificate(ClientCertFault::Rejected)),
+            ("403.17", ClientCertificate(ClientCertFault::Rejected)),
+            ("404.6", MethodNotAllowed),
+            ("404.10", RequestTooLarge),
+            ("404.13", RequestTooLarge),
+            ("404.14", RequestTooLarge),
+            ("404.15", RequestTooLarge),
         ] {
             let status = code.split('.').next().unwrap().parse().unwrap();
             assert_eq!(told(status, &detailed(code)), Some(meant), "{code}");
@@ -156,13 +159,13 @@ mod tests {
     #[test]
     fn a_page_without_a_sub_code_is_about_the_certificate_that_nobody_asked_for() {
         let page = b"<title>403 - Forbidden: Access is denied.</title>";
-        let late = AwayReason::ClientCertificate(CertificateFault::Late);
+        let late = UnavailableReason::ClientCertificate(ClientCertFault::RequestedLate);
         assert_eq!(reason(403, page, Shown::NotAsked), Some(late));
         for shown in [Shown::Asked, Shown::Spare, Shown::None] {
             assert_eq!(reason(403, page, shown), None);
         }
         assert_eq!(reason(403, detailed("403.7").as_bytes(), Shown::NotAsked), Some(late));
-        let refused = AwayReason::NotLetIn;
+        let refused = UnavailableReason::Unauthorized;
         assert_eq!(reason(403, detailed("403.6").as_bytes(), Shown::NotAsked), Some(refused));
     }
 
@@ -175,41 +178,41 @@ mod tests {
             )
         };
         let long = page("The size of the request headers is too long.");
-        assert_eq!(told(400, &long), Some(AwayReason::TooLong));
+        assert_eq!(told(400, &long), Some(UnavailableReason::RequestTooLarge));
         let long = page("A request header field is too long.");
-        assert_eq!(told(400, &long), Some(AwayReason::TooLong));
+        assert_eq!(told(400, &long), Some(UnavailableReason::RequestTooLarge));
         let host = page("The request hostname is invalid.");
-        assert_eq!(told(400, &host), Some(AwayReason::NotCm));
+        assert_eq!(told(400, &host), Some(UnavailableReason::NotCm));
     }
 
     #[test]
     fn what_apache_and_nginx_say_about_tls_is_known() {
-        use AwayReason::{ClientCertificate, Tls};
+        use UnavailableReason::{ClientCertificate, Tls};
         for (status, page, meant) in [
             (
                 400,
                 "<title>400 No required SSL certificate was sent</title>",
-                ClientCertificate(CertificateFault::Wanted),
+                ClientCertificate(ClientCertFault::Required),
             ),
             (
                 400,
                 "<title>400 The SSL certificate error</title>",
-                ClientCertificate(CertificateFault::Refused),
+                ClientCertificate(ClientCertFault::Rejected),
             ),
             (
                 400,
                 "<title>400 The plain HTTP request was sent to HTTPS port</title>",
-                Tls(TlsFault::Wanted),
+                Tls(TlsFault::TlsRequired),
             ),
             (
                 400,
                 "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
-                Tls(TlsFault::Wanted),
+                Tls(TlsFault::TlsRequired),
             ),
             (
                 403,
                 "<p>Reason: Cannot perform Post-Handshake Authentication.</p>",
-                ClientCertificate(CertificateFault::Wanted),
+                ClientCertificate(ClientCertFault::Required),
             ),
         ] {
             assert_eq!(told(status, page), Some(meant), "{page}");

@@ -19,7 +19,7 @@ use super::options::Proxy;
 use super::redact::Redactor;
 use super::secret::Secret;
 use super::setup::SetupError;
-use super::{AwayReason, CallError, away};
+use super::{CallError, UnavailableReason, away};
 use crate::wire::cm;
 
 /// The longest file with a user and a password that is read.
@@ -106,7 +106,7 @@ impl OnTheWay {
             Login::File(file) => Some(file.get(credentials).map_err(|error| {
                 let path = file.path().display();
                 let detail = format!("no user and password for the proxy from {path}: {error}");
-                away(AwayReason::Credentials, detail)
+                away(UnavailableReason::Credentials, detail)
             })?),
         };
         if let Some(header) = &login {

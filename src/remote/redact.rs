@@ -147,8 +147,8 @@ impl Redactor {
     pub(super) fn hide_in(&self, error: CallError) -> CallError {
         let id = |id: Option<String>| id.filter(|id| self.hide(id) == *id);
         match error {
-            CallError::Away { reason, detail, retry_after } => {
-                CallError::Away { reason, detail: self.hide(&detail), retry_after }
+            CallError::Unavailable { reason, detail, retry_after } => {
+                CallError::Unavailable { reason, detail: self.hide(&detail), retry_after }
             }
             CallError::Failed { http_status, detail, correlation_id, retry_after } => {
                 let (detail, correlation_id) = (self.hide(&detail), id(correlation_id));
@@ -158,8 +158,8 @@ impl Redactor {
                 let (detail, correlation_id) = (self.hide(&detail), id(correlation_id));
                 CallError::Refused { http_status, detail, correlation_id }
             }
-            CallError::WrongAnswer { detail } => {
-                CallError::WrongAnswer { detail: self.hide(&detail) }
+            CallError::UnexpectedResponse { detail } => {
+                CallError::UnexpectedResponse { detail: self.hide(&detail) }
             }
         }
     }

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::*;
-use crate::domain::{Candidate, CardStatus, Family, IdRule, Numbers, Serial};
+use crate::domain::{Candidate, CardStatus, CmEnums, Family, IdRule, Serial};
 use server::{Reply, Seen, Server, answer};
 
 const CARD: &str = "bc88f13f-83ba-4037-8262-46eba1291c6e";
@@ -35,7 +35,7 @@ fn options(url: String) -> Options {
         proxy: Proxy::None,
         auth: Auth::None,
         client_certificate: None,
-        numbers: Numbers::default(),
+        numbers: CmEnums::default(),
     }
 }
 
@@ -68,22 +68,22 @@ pub(super) fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     false
 }
 
-fn identity() -> Identity {
+fn identity() -> CardIdentity {
     let candidate = |id: &str, rule| Candidate::by_rule(id.parse().unwrap(), rule);
     let rest = vec![candidate(SECOND, IdRule::GidsCardidBe)];
     let first = candidate(CARD, IdRule::GidsCardid);
-    Identity::new(Family::Gids, Serial::from_bytes(&[1]), first, rest)
+    CardIdentity::new(Family::Gids, Serial::from_bytes(&[1]), first, rest)
 }
 
 fn decision() -> Decision {
     Decision {
         rule: "retire".to_owned(),
-        candidate: identity().first().clone(),
+        candidate: identity().primary().clone(),
         record: record_id(),
         request: REQUEST.parse().unwrap(),
-        from: CardStatus::new(2),
-        to: CardStatus::new(6),
-        to_name: "Retired".to_owned(),
+        old_status: CardStatus::new(2),
+        new_status: CardStatus::new(6),
+        new_status_name: "Retired".to_owned(),
         complete_request: false,
     }
 }
@@ -124,9 +124,12 @@ fn targets(server: &Server) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_away<T: std::fmt::Debug>(result: Result<T, CallError>, expected: AwayReason) -> String {
+fn assert_away<T: std::fmt::Debug>(
+    result: Result<T, CallError>,
+    expected: UnavailableReason,
+) -> String {
     match result {
-        Err(CallError::Away { reason, detail, .. }) => {
+        Err(CallError::Unavailable { reason, detail, .. }) => {
             assert_eq!(reason, expected, "{detail}");
             detail
         }
@@ -139,7 +142,7 @@ async fn a_lookup_asks_for_records_and_open_requests_and_joins_them() {
     let server = Server::start(cm(CARD));
     let found = remote(&server).lookup(&identity()).await.unwrap();
     let (candidate, records) = found.records.unwrap();
-    assert_eq!(&candidate, identity().first());
+    assert_eq!(&candidate, identity().primary());
     assert_eq!(records[0].id, record_id());
     assert_eq!(found.requests[0].id, REQUEST.parse().unwrap());
     let card = format!("/smartcards?cardid={CARD}");
@@ -173,7 +176,7 @@ async fn a_second_candidate_is_asked_for_only_when_the_first_is_unknown() {
 async fn a_card_that_cm_does_not_know_is_found_to_be_unknown() {
     let (server, remote) = world(|| Reply::Answer(answer("204 No Content", "", "")));
     let found = remote.lookup(&identity()).await.unwrap();
-    assert_eq!(found, Found { records: None, requests: Vec::new() });
+    assert_eq!(found, LookupResult { records: None, requests: Vec::new() });
     assert_eq!(server.seen().len(), 4);
 }
 
@@ -194,7 +197,7 @@ async fn every_call_says_what_it_wants_and_who_asks() {
 async fn a_status_update_is_put_and_confirmed_by_the_record() {
     let server = Server::start(cm(CARD));
     let answer = remote(&server).set_status(&decision()).await;
-    assert_eq!(answer, Ok(PutAnswer::Confirmed(CardStatus::new(6))));
+    assert_eq!(answer, Ok(SetStatusResult::Confirmed(CardStatus::new(6))));
     let [seen] = server.seen().try_into().unwrap();
     assert_eq!(seen.method, "PUT");
     assert_eq!(seen.target, format!("{BASE}/requests/{REQUEST}/smartcards/{RECORD}"));
@@ -212,7 +215,7 @@ async fn a_completion_is_put_and_confirmed_by_the_request() {
     let remote = remote(&server);
     let request = REQUEST.parse().unwrap();
     assert_eq!(remote.request_status(request).await, Ok(RequestStatus::new(18)));
-    assert_eq!(remote.complete(request).await, Ok(CompleteAnswer::Confirmed));
+    assert_eq!(remote.complete(request).await, Ok(CompleteRequestResult::Confirmed));
     let [read, put] = server.seen().try_into().unwrap();
     let target = format!("{BASE}/requests/{REQUEST}");
     assert_eq!(
@@ -228,11 +231,11 @@ async fn a_completion_is_put_and_confirmed_by_the_request() {
 async fn a_completion_that_is_not_confirmed_lost_or_refused_is_told_as_such() {
     let request = || REQUEST.parse().unwrap();
     let (_server, unsaid) = world(|| Reply::Answer(answer("204 No Content", "", "")));
-    assert_eq!(unsaid.complete(request()).await, Ok(CompleteAnswer::Unconfirmed));
+    assert_eq!(unsaid.complete(request()).await, Ok(CompleteRequestResult::Unconfirmed));
     let (_server, lost) = world(|| Reply::Cut(Vec::new()));
-    assert_away(lost.complete(request()).await, AwayReason::Unreachable);
+    assert_away(lost.complete(request()).await, UnavailableReason::Unreachable);
     let (_server, taken) = world(|| Reply::Answer(answer("405 Method Not Allowed", "", "")));
-    assert_away(taken.complete(request()).await, AwayReason::MethodTaken);
+    assert_away(taken.complete(request()).await, UnavailableReason::MethodNotAllowed);
     let (_server, refused) = world(|| Reply::Answer(answer("403 Forbidden", "", "\"no\"")));
     let refused = refused.complete(request()).await;
     assert!(matches!(refused, Err(CallError::Refused { http_status: 403, .. })), "{refused:?}");
@@ -248,14 +251,14 @@ async fn a_record_is_read_back_by_its_own_id() {
 #[tokio::test]
 async fn an_update_that_is_not_confirmed_is_told_as_such() {
     let (_server, remote) = world(|| Reply::Answer(answer("204 No Content", "", "")));
-    assert_eq!(remote.set_status(&decision()).await, Ok(PutAnswer::Unconfirmed));
+    assert_eq!(remote.set_status(&decision()).await, Ok(SetStatusResult::Unconfirmed));
 }
 
 #[tokio::test]
 async fn an_update_that_a_page_answers_is_neither_done_nor_refused() {
     for body in ["<html><title>Sign in</title>", r#"{"Uuid":"17cf063d"#] {
         let (_server, remote) = world(move || Reply::Answer(answer(OK, "", body)));
-        assert_away(remote.set_status(&decision()).await, AwayReason::NotCm);
+        assert_away(remote.set_status(&decision()).await, UnavailableReason::NotCm);
     }
 }
 
@@ -267,7 +270,7 @@ async fn an_update_whose_answer_is_lost_is_sent_once() {
     let remote = remote(&server);
     // The update may go over a connection that served before: the case that clients like to repeat.
     remote.record(record_id()).await.unwrap();
-    assert_away(remote.set_status(&decision()).await, AwayReason::Unreachable);
+    assert_away(remote.set_status(&decision()).await, UnavailableReason::Unreachable);
     assert_eq!(server.seen().iter().filter(|seen| put(seen)).count(), 1);
 }
 
@@ -275,7 +278,7 @@ async fn an_update_whose_answer_is_lost_is_sent_once() {
 async fn a_404_everywhere_is_the_api_switched_off_and_one_404_is_not() {
     let missing = || Reply::Answer(answer("404 Not Found", "", "<title>404</title>"));
     let (_server, all) = world(missing);
-    assert_away(all.lookup(&identity()).await, AwayReason::ApiOff);
+    assert_away(all.lookup(&identity()).await, UnavailableReason::ApiDisabled);
     let one = all.record(record_id()).await;
     assert!(matches!(one, Err(CallError::Failed { http_status: 404, .. })), "{one:?}");
     let server =
@@ -295,7 +298,7 @@ async fn a_lookup_that_is_half_refused_and_half_away_waits() {
             if seen.target.contains("cardid") { "403 Forbidden" } else { "502 Bad Gateway" };
         Reply::Answer(answer(status, "", ""))
     });
-    assert_away(remote(&server).lookup(&identity()).await, AwayReason::ServerError);
+    assert_away(remote(&server).lookup(&identity()).await, UnavailableReason::ServerError);
 }
 
 #[tokio::test]
@@ -338,7 +341,7 @@ async fn without_its_token_nothing_is_sent() {
     let options = Options { auth, ..options(format!("http://{}", server.address)) };
     let detail = assert_away(
         Remote::new(options).unwrap().set_status(&decision()).await,
-        AwayReason::Credentials,
+        UnavailableReason::Credentials,
     );
     assert!(detail.contains("/nonexistent/token"), "{detail}");
     assert!(server.seen().is_empty());

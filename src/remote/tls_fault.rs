@@ -3,7 +3,7 @@
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::identity::Shown;
-use crate::domain::{CertificateFault, TlsFault};
+use crate::domain::{ClientCertFault, TlsFault};
 
 /// Whose certificate it is about, if anybody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) enum Fault {
     /// The server's, or none.
     Tls(TlsFault),
     /// Ours.
-    Certificate(CertificateFault),
+    Certificate(ClientCertFault),
 }
 
 /// Sorts an error, given whether the server has asked for a client certificate in a handshake, and
@@ -24,9 +24,9 @@ pub(super) fn sort(error: &Error, in_handshake: bool, asked: bool, shown: Shown)
         Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        ) => Fault::Tls(TlsFault::OldVersion),
-        Error::PeerIncompatible(_) => Fault::Tls(TlsFault::NoCipher),
-        Error::InvalidMessage(_) if in_handshake => Fault::Tls(TlsFault::None),
+        ) => Fault::Tls(TlsFault::ProtocolVersion),
+        Error::PeerIncompatible(_) => Fault::Tls(TlsFault::NoCommonCipher),
+        Error::InvalidMessage(_) if in_handshake => Fault::Tls(TlsFault::NotTls),
         _ => Fault::Tls(TlsFault::Other),
     }
 }
@@ -36,8 +36,8 @@ pub(super) fn sort(error: &Error, in_handshake: bool, asked: bool, shown: Shown)
 fn alerted(alert: AlertDescription, in_handshake: bool, asked: bool, shown: Shown) -> Fault {
     use AlertDescription as Alert;
     let ours = match shown {
-        Shown::None => CertificateFault::Wanted,
-        Shown::NotAsked | Shown::Spare | Shown::Asked => CertificateFault::Refused,
+        Shown::None => ClientCertFault::Required,
+        Shown::NotAsked | Shown::Spare | Shown::Asked => ClientCertFault::Rejected,
     };
     match alert {
         // We refuse to renegotiate (TLS 1.2), and that is how servers take it.
@@ -59,18 +59,20 @@ fn alerted(alert: AlertDescription, in_handshake: bool, asked: bool, shown: Show
         {
             Fault::Certificate(ours)
         }
-        Alert::ProtocolVersion => Fault::Tls(TlsFault::OldVersion),
-        Alert::HandshakeFailure | Alert::InsufficientSecurity => Fault::Tls(TlsFault::NoCipher),
-        Alert::UnrecognisedName => Fault::Tls(TlsFault::UnknownName),
+        Alert::ProtocolVersion => Fault::Tls(TlsFault::ProtocolVersion),
+        Alert::HandshakeFailure | Alert::InsufficientSecurity => {
+            Fault::Tls(TlsFault::NoCommonCipher)
+        }
+        Alert::UnrecognisedName => Fault::Tls(TlsFault::UnrecognizedName),
         _ => Fault::Tls(TlsFault::Other),
     }
 }
 
 /// A server that asks late: first of all there has to be something to show it.
-pub(super) const fn late(shown: Shown) -> CertificateFault {
+pub(super) const fn late(shown: Shown) -> ClientCertFault {
     match shown {
-        Shown::None => CertificateFault::Wanted,
-        Shown::NotAsked | Shown::Spare | Shown::Asked => CertificateFault::Late,
+        Shown::None => ClientCertFault::Required,
+        Shown::NotAsked | Shown::Spare | Shown::Asked => ClientCertFault::RequestedLate,
     }
 }
 
@@ -84,18 +86,18 @@ fn certificate(error: &CertificateError) -> TlsFault {
         }
         CertificateError::UnknownIssuer => TlsFault::UnknownIssuer,
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            TlsFault::WrongName
+            TlsFault::NameMismatch
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            TlsFault::NotForServers
+            TlsFault::WrongPurpose
         }
         CertificateError::BadSignature => TlsFault::BadSignature,
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            TlsFault::Weak
+            TlsFault::WeakSignature
         }
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
-            TlsFault::NotForServers
+            TlsFault::WrongPurpose
         }
         _ => TlsFault::Other,
     }
@@ -107,9 +109,9 @@ mod tests {
 
     use super::*;
 
-    const LATE: Fault = Fault::Certificate(CertificateFault::Late);
-    const WANTED: Fault = Fault::Certificate(CertificateFault::Wanted);
-    const REFUSED: Fault = Fault::Certificate(CertificateFault::Refused);
+    const LATE: Fault = Fault::Certificate(ClientCertFault::RequestedLate);
+    const WANTED: Fault = Fault::Certificate(ClientCertFault::Required);
+    const REFUSED: Fault = Fault::Certificate(ClientCertFault::Rejected);
 
     #[test]
     fn an_alert_after_the_handshake_is_the_late_request_that_was_not_answered() {
@@ -126,7 +128,7 @@ mod tests {
         let alert = Error::AlertReceived(AlertDescription::HandshakeFailure);
         assert_eq!(sort(&alert, true, true, Shown::None), WANTED);
         assert_eq!(sort(&alert, true, true, Shown::Asked), REFUSED);
-        let no_cipher = Fault::Tls(TlsFault::NoCipher);
+        let no_cipher = Fault::Tls(TlsFault::NoCommonCipher);
         assert_eq!(sort(&alert, true, false, Shown::NotAsked), no_cipher);
         for alert in [AlertDescription::UnknownCA, AlertDescription::CertificateExpired] {
             let alert = Error::AlertReceived(alert);
@@ -144,6 +146,6 @@ mod tests {
             signature_algorithm_id: Vec::new(),
             supported_algorithms: Vec::new(),
         };
-        assert_eq!(tls(weak), Fault::Tls(TlsFault::Weak));
+        assert_eq!(tls(weak), Fault::Tls(TlsFault::WeakSignature));
     }
 }

@@ -14,7 +14,7 @@ use reqwest::Url;
 use super::away;
 use super::identity::{Identity, Shown};
 use super::tls_fault::{self, Fault};
-use crate::domain::{AwayReason, CallError, CertificateFault, ProxyFault};
+use crate::domain::{CallError, ClientCertFault, ProxyFault, UnavailableReason};
 use crate::wire::cm;
 
 /// The other end, for messages.
@@ -74,13 +74,15 @@ impl Peer {
     pub(super) fn no_handshake(&self, error: &io::Error) -> CallError {
         let (reason, what) = match find::<rustls::Error>(error) {
             Some(tls) => self.no_tls(tls, true),
-            None => (AwayReason::Unreachable, format!("the connection to {} broke", self.name)),
+            None => {
+                (UnavailableReason::Unreachable, format!("the connection to {} broke", self.name))
+            }
         };
         let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
         away(reason, cm::plain(&format!("{what}: {cause}")))
     }
 
-    fn sort(&self, error: &reqwest::Error, phase: Phase) -> (AwayReason, String) {
+    fn sort(&self, error: &reqwest::Error, phase: Phase) -> (UnavailableReason, String) {
         let name = &self.name;
         let tls = find::<rustls::Error>(error);
         if let Some(reason) = self.proxy.as_ref().and_then(|proxy| tunnel(error, proxy, tls)) {
@@ -95,41 +97,41 @@ impl Peer {
         if error.is_timeout() {
             let within = self.connect_timeout;
             let what = format!("no connection to {name}{by_way} within {within:?}");
-            return (AwayReason::Unreachable, what);
+            return (UnavailableReason::Unreachable, what);
         }
         let cut = matches!(find::<io::Error>(error), Some(io) if io.kind() == io::ErrorKind::UnexpectedEof)
             || find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message);
         match phase {
-            Phase::Body if cut => (AwayReason::NotCm, "the answer was cut short".to_owned()),
+            Phase::Body if cut => (UnavailableReason::NotCm, "the answer was cut short".to_owned()),
             Phase::Head if error.is_connect() => {
-                (AwayReason::Unreachable, format!("no connection to {name}{by_way}"))
+                (UnavailableReason::Unreachable, format!("no connection to {name}{by_way}"))
             }
             _ if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) => {
-                (AwayReason::NotCm, format!("{name} does not speak HTTP"))
+                (UnavailableReason::NotCm, format!("{name} does not speak HTTP"))
             }
             Phase::Head | Phase::Body => {
-                (AwayReason::Unreachable, format!("the connection to {name}{by_way} broke"))
+                (UnavailableReason::Unreachable, format!("the connection to {name}{by_way} broke"))
             }
         }
     }
 
     /// TLS failed: in the handshake, or after it.
-    fn no_tls(&self, error: &rustls::Error, in_handshake: bool) -> (AwayReason, String) {
+    fn no_tls(&self, error: &rustls::Error, in_handshake: bool) -> (UnavailableReason, String) {
         let name = &self.name;
         let identity = self.identity.as_ref();
         let asked = identity.is_some_and(|identity| identity.was_asked());
         let shown = identity.map_or(Shown::None, |identity| identity.shown());
         match tls_fault::sort(error, in_handshake, asked, shown) {
-            Fault::Tls(fault) => (AwayReason::Tls(fault), format!("no TLS with {name}")),
+            Fault::Tls(fault) => (UnavailableReason::Tls(fault), format!("no TLS with {name}")),
             Fault::Certificate(fault) => {
                 let what = match fault {
-                    CertificateFault::Wanted => "wants a client certificate, and there is none",
-                    CertificateFault::Late => {
+                    ClientCertFault::Required => "wants a client certificate, and there is none",
+                    ClientCertFault::RequestedLate => {
                         "asks for the client certificate only after the request, which is not answered"
                     }
-                    CertificateFault::Refused => "does not accept the client certificate",
+                    ClientCertFault::Rejected => "does not accept the client certificate",
                 };
-                (AwayReason::ClientCertificate(fault), format!("{name} {what}"))
+                (UnavailableReason::ClientCertificate(fault), format!("{name} {what}"))
             }
         }
     }
@@ -140,12 +142,12 @@ fn tunnel(
     error: &reqwest::Error,
     proxy: &str,
     tls: Option<&rustls::Error>,
-) -> Option<(AwayReason, String)> {
+) -> Option<(UnavailableReason, String)> {
     let words = causes(error)
         .find_map(|cause| cause.to_string().strip_prefix(TUNNEL).map(str::to_owned))?;
     let (fault, what) = match words.as_str() {
         "proxy authorization required" => {
-            (ProxyFault::Login, format!("the proxy {proxy} wants a login"))
+            (ProxyFault::AuthRequired, format!("the proxy {proxy} wants a login"))
         }
         "failed to create underlying connection" if tls.is_some() => {
             (ProxyFault::Unreachable, format!("no TLS with the proxy {proxy}"))
@@ -153,9 +155,9 @@ fn tunnel(
         "failed to create underlying connection" => {
             (ProxyFault::Unreachable, format!("no connection to the proxy {proxy}"))
         }
-        _ => (ProxyFault::Refuses, format!("the proxy {proxy} gives no way to CM")),
+        _ => (ProxyFault::ConnectRejected, format!("the proxy {proxy} gives no way to CM")),
     };
-    Some((AwayReason::Proxy(fault), what))
+    Some((UnavailableReason::Proxy(fault), what))
 }
 
 /// An error and its causes, the deepest last.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::proxy::OnTheWay;
-use super::{AwayReason, CallError, away};
+use super::{CallError, UnavailableReason, away};
 use crate::domain::ProxyFault;
 
 /// The longest head of an answer that is read.
@@ -32,7 +32,7 @@ pub(super) async fn through(
     let login = proxy.login()?;
     let mut stream = encrypted(proxy, tls, stream).await.map_err(|error| {
         let detail = format!("no TLS with the proxy {}: {error}", proxy.name());
-        away(AwayReason::Proxy(ProxyFault::Unreachable), proxy.words(&detail))
+        away(UnavailableReason::Proxy(ProxyFault::Unreachable), proxy.words(&detail))
     })?;
     let head = ask(&mut stream, server, login.as_ref()).await;
     let head = head.map_err(|error| no_way(proxy, &error.to_string()))?;
@@ -42,7 +42,7 @@ pub(super) async fn through(
         // 401 is what tinyproxy says to a wrong login.
         Some("407" | "401") => {
             let detail = format!("the proxy {} wants a login: {first}", proxy.name());
-            Err(away(AwayReason::Proxy(ProxyFault::Login), proxy.words(&detail)))
+            Err(away(UnavailableReason::Proxy(ProxyFault::AuthRequired), proxy.words(&detail)))
         }
         Some(_) | None => Err(no_way(proxy, first)),
     }
@@ -51,7 +51,7 @@ pub(super) async fn through(
 /// The proxy does not lead on.
 pub(super) fn no_way(proxy: &OnTheWay, why: &str) -> CallError {
     let detail = format!("the proxy {} gives no way to CM: {why}", proxy.name());
-    away(AwayReason::Proxy(ProxyFault::Refuses), proxy.words(&detail))
+    away(UnavailableReason::Proxy(ProxyFault::ConnectRejected), proxy.words(&detail))
 }
 
 async fn encrypted(

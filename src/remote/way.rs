@@ -22,7 +22,7 @@ use super::setup::SetupError;
 use super::tls::Tls;
 use super::transport::Peer;
 use super::tunnel::{self, Stream};
-use super::{AwayReason, CallError, Options, away};
+use super::{CallError, Options, UnavailableReason, away};
 use crate::domain::ProxyFault;
 
 /// Where a connection goes.
@@ -140,10 +140,10 @@ impl Way {
     }
 
     /// What it means that the first hop is not reached: where that is a proxy, `cm.url` is not at fault.
-    const fn unreachable(&self) -> AwayReason {
+    const fn unreachable(&self) -> UnavailableReason {
         match self.proxy {
-            Some(_) => AwayReason::Proxy(ProxyFault::Unreachable),
-            None => AwayReason::Unreachable,
+            Some(_) => UnavailableReason::Proxy(ProxyFault::Unreachable),
+            None => UnavailableReason::Unreachable,
         }
     }
 
@@ -168,7 +168,7 @@ impl Way {
 
     async fn shake(&self, Line(stream): Line) -> Result<&'static str, CallError> {
         let name = ServerName::try_from(self.server.bare_host().to_owned());
-        let name = name.map_err(|error| away(AwayReason::Unreachable, error.to_string()))?;
+        let name = name.map_err(|error| away(UnavailableReason::Unreachable, error.to_string()))?;
         let connector = TlsConnector::from(Arc::new(self.tls.config.clone()));
         match timeout_at(self.deadline(), connector.connect(name, stream)).await {
             Ok(Ok(tls)) => Ok(version(&tls)),
@@ -176,7 +176,7 @@ impl Way {
             Err(_) => {
                 let within = self.options.connect_timeout;
                 let detail = format!("no TLS with {} within {within:?}", self.server);
-                Err(away(AwayReason::Unreachable, detail))
+                Err(away(UnavailableReason::Unreachable, detail))
             }
         }
     }

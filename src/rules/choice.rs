@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::{Facts, Rule, RuleSet, links};
-use crate::domain::{Found, Record, Request};
+use crate::domain::{CardRecord, CmRequest, LookupResult};
 
 /// Which request counts, where several open ones that a rule is about name the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,7 +33,7 @@ impl Pick {
 #[derive(Debug, Clone)]
 pub(super) enum Choice<'r, 'f> {
     /// This rule carries out this request.
-    This(&'r Rule, &'f Request),
+    This(&'r Rule, &'f CmRequest),
     /// This rule is about several requests, and picks none; in words.
     Several(&'r Rule, String),
     /// No rule is about any open request of the record.
@@ -48,9 +48,9 @@ pub(super) enum Choice<'r, 'f> {
 pub(super) fn choose<'r, 'f>(
     rules: &'r RuleSet,
     facts: &Facts<'f>,
-    record: &Record,
+    record: &CardRecord,
 ) -> Choice<'r, 'f> {
-    let first = |request: &Request| {
+    let first = |request: &CmRequest| {
         rules.rules.iter().find(|rule| objection(rules, rule, facts, record, request).is_none())
     };
     let requests = requests_of(facts.found, record);
@@ -71,14 +71,14 @@ pub(super) fn about<'f>(
     rules: &RuleSet,
     rule: &Rule,
     facts: &Facts<'f>,
-    record: &Record,
-) -> Vec<&'f Request> {
+    record: &CardRecord,
+) -> Vec<&'f CmRequest> {
     let mut requests = requests_of(facts.found, record);
     requests.retain(|request| objection(rules, rule, facts, record, request).is_none());
     requests
 }
 
-fn pick(pick: Pick, requests: Vec<&Request>) -> Option<&Request> {
+fn pick(pick: Pick, requests: Vec<&CmRequest>) -> Option<&CmRequest> {
     match pick {
         Pick::Oldest | Pick::Refuse => requests.into_iter().next(),
         Pick::Newest => requests.into_iter().min_by_key(|request| {
@@ -87,7 +87,7 @@ fn pick(pick: Pick, requests: Vec<&Request>) -> Option<&Request> {
     }
 }
 
-fn several(rule: &Rule, requests: &[&Request]) -> String {
+fn several(rule: &Rule, requests: &[&CmRequest]) -> String {
     let ids: Vec<_> = requests.iter().map(|request| request.id.to_string()).collect();
     format!(
         "rule {} is about {} open requests and picks none of them: {}",
@@ -99,7 +99,7 @@ fn several(rule: &Rule, requests: &[&Request]) -> String {
 
 /// The open requests that name a record, the oldest first; those without a time last, and where
 /// even that says nothing, in the order of their ids.
-pub(super) fn requests_of<'f>(found: &'f Found, record: &Record) -> Vec<&'f Request> {
+pub(super) fn requests_of<'f>(found: &'f LookupResult, record: &CardRecord) -> Vec<&'f CmRequest> {
     let mut requests: Vec<_> =
         found.requests.iter().filter(|request| request.names(record.id)).collect();
     requests.sort_by_key(|request| (request.submitted.is_none(), request.submitted, request.id));
@@ -122,8 +122,8 @@ pub(super) fn objection(
     rules: &RuleSet,
     rule: &Rule,
     facts: &Facts<'_>,
-    record: &Record,
-    request: &Request,
+    record: &CardRecord,
+    request: &CmRequest,
 ) -> Option<Objection> {
     let roles = &rule.reader_role;
     if rule.on != facts.trigger {
@@ -141,12 +141,12 @@ pub(super) fn objection(
     }
 }
 
-pub(super) fn why_nothing(rules: &RuleSet, facts: &Facts<'_>, record: &Record) -> String {
+pub(super) fn why_nothing(rules: &RuleSet, facts: &Facts<'_>, record: &CardRecord) -> String {
     let requests = requests_of(facts.found, record);
     if requests.is_empty() {
         return format!("no open request names record {}", record.id);
     }
-    let is_linked_otherwise = |request: &&&Request| {
+    let is_linked_otherwise = |request: &&&CmRequest| {
         rules
             .rules
             .iter()

@@ -2,7 +2,7 @@
 
 use super::choice::{Choice, Objection, about, choose, objection, requests_of};
 use super::{Facts, Rule, RuleSet, Verdict, decide_on, links, subject};
-use crate::domain::{Decision, Record, RecordId, Request, RequestId, Trigger};
+use crate::domain::{CardRecord, CmRequest, Decision, RecordId, RequestId, Trigger};
 
 /// What comes of a card that comes, or goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub fn explain(rules: &RuleSet, facts: &Facts<'_>) -> Explanation {
 fn finding(
     rules: &RuleSet,
     facts: &Facts<'_>,
-    (rule, record): (&Rule, &Record),
+    (rule, record): (&Rule, &CardRecord),
     (choice, verdict): (&Choice<'_, '_>, &Verdict),
 ) -> (bool, Option<RequestId>, String) {
     match choice {
@@ -83,7 +83,7 @@ fn finding(
 
 /// What the rule that acts does.
 fn acting(rules: &RuleSet, rule: &Rule, verdict: &Verdict, request: RequestId) -> String {
-    let from = |decision: &Decision| rules.numbers.card_status_text(decision.from);
+    let from = |decision: &Decision| rules.numbers.card_status_text(decision.old_status);
     let rest = |set: &str| {
         if rule.complete_request {
             format!("{set}, and completes the request")
@@ -93,12 +93,12 @@ fn acting(rules: &RuleSet, rule: &Rule, verdict: &Verdict, request: RequestId) -
     };
     match verdict {
         Verdict::Set { decision, warning } => {
-            let set = format!("sets {} instead of {}", decision.to_name, from(decision));
+            let set = format!("sets {} instead of {}", decision.new_status_name, from(decision));
             let mind = warning.as_ref().map(|text| format!("; mind: {text}")).unwrap_or_default();
             format!("acts on request {request}: {}{mind}", rest(&set))
         }
         Verdict::AlreadySet { decision } => {
-            let set = format!("sets nothing, the record is {} already", decision.to_name);
+            let set = format!("sets nothing, the record is {} already", decision.new_status_name);
             format!("acts on request {request}: {}", rest(&set))
         }
         Verdict::NothingToDo { .. } | Verdict::UnknownCard { .. } | Verdict::Park { .. } => {
@@ -129,7 +129,7 @@ fn objection_to_all(
     rules: &RuleSet,
     facts: &Facts<'_>,
     rule: &Rule,
-    record: &Record,
+    record: &CardRecord,
 ) -> Option<String> {
     let requests = requests_of(facts.found, record);
     if requests.is_empty() {
@@ -148,9 +148,9 @@ fn objection_to_all(
 
 fn words(
     rules: &RuleSet,
-    (rule, request): (&Rule, &Request),
+    (rule, request): (&Rule, &CmRequest),
     why: Objection,
-    (record, requests): (&Record, &[&Request]),
+    (record, requests): (&CardRecord, &[&CmRequest]),
     role: &str,
 ) -> String {
     let numbers = &rules.numbers;

@@ -9,7 +9,7 @@
 //! which property: what is unclear counts as "not this card".
 
 use super::Rule;
-use crate::domain::{Numbers, RecordId, Request};
+use crate::domain::{CmEnums, CmRequest, RecordId};
 
 /// The types that act on a card that exists before the request, by CM's names.
 const OF_THE_OLD_CARD: &[&str] = &[
@@ -43,7 +43,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(request: &Request, numbers: &Numbers) -> Self {
+    fn of(request: &CmRequest, numbers: &CmEnums) -> Self {
         let name = numbers.request_type.name(request.request_type.number());
         let is_one_of = |names: &[&str]| {
             name.is_some_and(|name| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
@@ -59,7 +59,7 @@ impl Kind {
 }
 
 /// Whether a request can be about a record at all, whatever a rule sets.
-pub(super) fn is_about(request: &Request, record: RecordId, numbers: &Numbers) -> bool {
+pub(super) fn is_about(request: &CmRequest, record: RecordId, numbers: &CmEnums) -> bool {
     match Kind::of(request, numbers) {
         Kind::OldCard => request.old_card == Some(record),
         Kind::TwoCards | Kind::Unknown => request.names(record),
@@ -69,9 +69,9 @@ pub(super) fn is_about(request: &Request, record: RecordId, numbers: &Numbers) -
 /// Whether a request asks for what the rule sets, of this record.
 pub(super) fn asks_for(
     rule: &Rule,
-    request: &Request,
+    request: &CmRequest,
     record: RecordId,
-    numbers: &Numbers,
+    numbers: &CmEnums,
 ) -> bool {
     let status = rule.set_status.0.as_str();
     let in_use = IN_USE.iter().any(|known| known.eq_ignore_ascii_case(status));
@@ -85,7 +85,7 @@ pub(super) fn asks_for(
 }
 
 /// Why a request that names the record does not ask for what the rule sets, in words.
-pub(super) fn why_not(request: &Request, record: RecordId, numbers: &Numbers) -> String {
+pub(super) fn why_not(request: &CmRequest, record: RecordId, numbers: &CmEnums) -> String {
     let kind = numbers.request_type_text(request.request_type);
     let (link, other, counts) = if request.old_card == Some(record) {
         ("OldSmartcardUuid", request.new_card, "NewSmartcardUuid")

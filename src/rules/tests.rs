@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use super::*;
 use crate::domain::{
-    Family, IdRule, RecordId, Request, RequestId, RequestStatus, Serial, Strength,
+    CmRequest, Family, IdRule, RecordId, RequestId, RequestStatus, Serial, Strength,
 };
 
 const ATR: &str = "3b8d0180fba000000397425446590301c8";
@@ -15,8 +15,8 @@ fn candidate(text: &str, rule: IdRule) -> Candidate {
     Candidate::by_rule(text.parse().unwrap(), rule)
 }
 
-fn identity() -> Identity {
-    Identity::new(
+fn identity() -> CardIdentity {
+    CardIdentity::new(
         Family::Gids,
         Serial::from_bytes(&[1]),
         candidate(CARD, IdRule::GidsCardid),
@@ -24,8 +24,8 @@ fn identity() -> Identity {
     )
 }
 
-fn record(n: u8, status: i64) -> Record {
-    Record {
+fn record(n: u8, status: i64) -> CardRecord {
+    CardRecord {
         id: record_id(n),
         status: CardStatus::new(status),
         serial_number: format!("{{{CARD}}}"),
@@ -39,8 +39,8 @@ fn record_id(n: u8) -> RecordId {
     format!("17cf063d-e337-4aa9-a822-3465540000{n:02x}").parse().unwrap()
 }
 
-fn request(n: u8, kind: i64, card: u8, submitted: &str) -> Request {
-    Request {
+fn request(n: u8, kind: i64, card: u8, submitted: &str) -> CmRequest {
+    CmRequest {
         id: request_id(n),
         request_type: RequestType::new(kind),
         status: RequestStatus::new(3),
@@ -68,15 +68,15 @@ fn rules() -> RuleSet {
     RuleSet {
         rules: vec![rule("retire", 7, "Retired", 6), rule("disable", 4, "Disabled", 3)],
         atr_mismatch: AtrMismatch::Warn,
-        numbers: Numbers::default(),
+        numbers: CmEnums::default(),
     }
 }
 
-fn found(records: Vec<Record>, requests: Vec<Request>) -> Found {
-    Found { records: Some((candidate(CARD, IdRule::GidsCardid), records)), requests }
+fn found(records: Vec<CardRecord>, requests: Vec<CmRequest>) -> LookupResult {
+    LookupResult { records: Some((candidate(CARD, IdRule::GidsCardid), records)), requests }
 }
 
-fn verdict(rules: &RuleSet, found: &Found) -> Verdict {
+fn verdict(rules: &RuleSet, found: &LookupResult) -> Verdict {
     let (atr, identity) = (ATR.parse().unwrap(), identity());
     decide(
         rules,
@@ -110,7 +110,7 @@ fn a_request_that_is_carried_out_hides_none_that_is_not() {
     let Verdict::Set { decision, .. } = verdict(&rules(), &found(disabled(), both)) else {
         panic!("the older Disable request is carried out already")
     };
-    assert_eq!((decision.request, decision.to_name.as_str()), (request_id(2), "Retired"));
+    assert_eq!((decision.request, decision.new_status_name.as_str()), (request_id(2), "Retired"));
     let one = vec![request(1, 4, 1, DAY1)];
     let Verdict::AlreadySet { decision } = verdict(&rules(), &found(disabled(), one)) else {
         panic!("nothing else is wanted")
@@ -124,8 +124,11 @@ fn a_retire_request_retires_the_card() {
     let Verdict::Set { decision, warning } = verdict(&rules(), &found) else { panic!() };
     assert_eq!(decision.record, record_id(1));
     assert_eq!(decision.request, request_id(1));
-    assert_eq!((decision.from, decision.to), (CardStatus::new(2), CardStatus::new(6)));
-    assert_eq!(decision.to_name, "Retired");
+    assert_eq!(
+        (decision.old_status, decision.new_status),
+        (CardStatus::new(2), CardStatus::new(6))
+    );
+    assert_eq!(decision.new_status_name, "Retired");
     assert_eq!(decision.rule, "retire");
     assert_eq!(warning, None);
 }
@@ -239,7 +242,7 @@ fn without_a_request_a_live_record_is_meant_before_a_retired_one() {
 #[test]
 fn a_second_choice_id_counts_only_with_the_cards_atr() {
     let mut known = record(1, 2);
-    let second = |record: Record| Found {
+    let second = |record: CardRecord| LookupResult {
         records: Some((candidate(SWAPPED, IdRule::GidsCardidBe), vec![record])),
         requests: vec![request(1, 7, 1, DAY1)],
     };
@@ -290,12 +293,12 @@ fn a_rule_can_be_for_some_statuses_and_some_readers() {
 
 #[test]
 fn an_unknown_card_is_unknown() {
-    let none = Found { records: None, requests: vec![] };
+    let none = LookupResult { records: None, requests: vec![] };
     assert!(matches!(verdict(&rules(), &none), Verdict::UnknownCard { .. }));
 }
 
 /// What each rule says of a card that was put in, or taken out.
-fn findings(rules: &RuleSet, trigger: Trigger, found: &Found) -> Vec<String> {
+fn findings(rules: &RuleSet, trigger: Trigger, found: &LookupResult) -> Vec<String> {
     let (atr, identity) = (ATR.parse().unwrap(), identity());
     let facts = Facts { trigger, role: "desk", atr: Some(&atr), identity: &identity, found };
     let explanation = explain(rules, &facts);
@@ -307,7 +310,7 @@ fn findings(rules: &RuleSet, trigger: Trigger, found: &Found) -> Vec<String> {
     explanation.findings.iter().map(line).collect()
 }
 
-fn put_in(rules: &RuleSet, found: &Found) -> String {
+fn put_in(rules: &RuleSet, found: &LookupResult) -> String {
     findings(rules, Trigger::Inserted, found).join("\n")
 }
 
@@ -328,7 +331,7 @@ fn each_rule_says_in_words_why_it_acts_or_not() {
     retire: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Retired instead of Active, and leaves the request open
     disable: does not act: rule retire goes first: its request is older, or it stands before
     ");
-    let unknown = Found { records: None, requests: vec![] };
+    let unknown = LookupResult { records: None, requests: vec![] };
     assert_snapshot!(put_in(&rules(), &unknown), @r"
     retire: does not act: CM has no record of this card
     disable: does not act: CM has no record of this card
@@ -413,7 +416,7 @@ fn only_retired_records_and_no_request_are_nothing_to_do() {
 fn of_several_records_of_a_second_choice_id_only_those_with_the_cards_atr_count() {
     let mut other = record(2, 2);
     other.atr = Some("3b00".parse().unwrap());
-    let second = |record: Record, named| Found {
+    let second = |record: CardRecord, named| LookupResult {
         records: Some((candidate(SWAPPED, IdRule::GidsCardidBe), vec![record, other.clone()])),
         requests: vec![request(1, 7, named, DAY1)],
     };
@@ -437,14 +440,14 @@ fn an_atr_that_cm_does_not_have_or_nobody_read_is_no_mismatch() {
 }
 
 /// A card of one id, by this rule and of this strength.
-fn card_of(strength: Strength, pinned: bool) -> (Identity, Found) {
+fn card_of(strength: Strength, pinned: bool) -> (CardIdentity, LookupResult) {
     let id = Candidate { strength, pinned, ..candidate(CARD, IdRule::Pkcs15Opensc) };
-    let identity = Identity::new(Family::Pkcs15, Serial::from_bytes(&[1]), id.clone(), vec![]);
+    let identity = CardIdentity::new(Family::Pkcs15, Serial::from_bytes(&[1]), id.clone(), vec![]);
     let requests = vec![request(1, 7, 1, DAY1)];
-    (identity, Found { records: Some((id, vec![record(1, 2)])), requests })
+    (identity, LookupResult { records: Some((id, vec![record(1, 2)])), requests })
 }
 
-fn verdict_of((identity, found): &(Identity, Found), atr: Option<&str>) -> Verdict {
+fn verdict_of((identity, found): &(CardIdentity, LookupResult), atr: Option<&str>) -> Verdict {
     let atr = atr.map(|atr| atr.parse().unwrap());
     let (trigger, role) = (Trigger::Inserted, "desk");
     decide(&rules(), &Facts { trigger, role, atr: atr.as_ref(), identity, found })
@@ -498,7 +501,7 @@ fn a_serial_number_acts_only_where_cm_has_the_atr_whatever_the_setting_says() {
 #[test]
 fn a_record_under_a_shared_id_parks_even_where_nothing_is_requested() {
     let (identity, found) = card_of(Strength::Shared, false);
-    let found = Found { requests: vec![], ..found };
+    let found = LookupResult { requests: vec![], ..found };
     let Verdict::Park { reason, why } = verdict_of(&(identity, found), Some(ATR)) else { panic!() };
     assert_eq!(reason, ParkReason::SharedId);
     assert_eq!(

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
-use crate::domain::{CardStatus, Record, RecordId};
+use crate::domain::{CardRecord, CardStatus, RecordId};
 
 pub use complaint::{Complaint, complaint, complaint_without, plain};
 use json::{Item, Names, Object};
@@ -48,7 +48,7 @@ const MAX_RECORDS: usize = 1000;
 /// Reads smart card records: a list, a single one, `null` or nothing.
 ///
 /// A record that stands there twice counts once; two of one id that do not say the same are wrong.
-pub fn records(body: &[u8]) -> Result<Vec<Record>, ReadError> {
+pub fn records(body: &[u8]) -> Result<Vec<CardRecord>, ReadError> {
     let mut records = Vec::new();
     each_object(body, ("a smart card", OF_A_RECORD), |object, text| {
         record(object, text).and_then(|record| add(&mut records, record))
@@ -81,7 +81,7 @@ fn each_object(
     fault.map_or(Ok(()), Err)
 }
 
-fn add(records: &mut Vec<Record>, record: Record) -> Result<(), ReadError> {
+fn add(records: &mut Vec<CardRecord>, record: CardRecord) -> Result<(), ReadError> {
     let Some(known) = records.iter().find(|known| known.id == record.id) else {
         if records.len() == MAX_RECORDS {
             let words = format!("CM answers with more than {MAX_RECORDS} records");
@@ -90,7 +90,7 @@ fn add(records: &mut Vec<Record>, record: Record) -> Result<(), ReadError> {
         records.push(record);
         return Ok(());
     };
-    let same = Record { raw: known.raw.clone(), ..record } == *known;
+    let same = CardRecord { raw: known.raw.clone(), ..record } == *known;
     if same { Ok(()) } else { Err(wrong("a smart card", "is there twice and not the same")) }
 }
 
@@ -133,11 +133,11 @@ fn object(
     })
 }
 
-fn record(object: &Object, text: &str) -> Result<Record, ReadError> {
+fn record(object: &Object, text: &str) -> Result<CardRecord, ReadError> {
     let kind = "a smart card";
     let id = object.guid("Uuid").and_then(RecordId::new);
     let status = object.integer("Status").map(CardStatus::new);
-    Ok(Record {
+    Ok(CardRecord {
         id: id.ok_or_else(|| wrong(kind, "has no usable Uuid"))?,
         status: status.ok_or_else(|| wrong(kind, "has no usable Status"))?,
         serial_number: object.text("SerialNumber").unwrap_or_default().trim().to_owned(),

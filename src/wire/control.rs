@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{AuditRecord, CardId};
 #[cfg(doc)]
-use crate::domain::{ChainMark, ChainPiece, EntryView, Snapshot};
+use crate::domain::{ChainBatch, ChainPosition, EntryView, StatusView};
 
 /// Which audit lines are wanted; nothing: all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

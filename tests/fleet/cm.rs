@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cardbridge::domain::{
-    AwayReason, CallError, Candidate, CardStatus, Decision, Found, Identity, PutAnswer, Record,
-    RecordId, Request, RequestId, RequestStatus, RequestType,
+    CallError, Candidate, CardIdentity, CardRecord, CardStatus, CmRequest, Decision, LookupResult,
+    RecordId, RequestId, RequestStatus, RequestType, SetStatusResult, UnavailableReason,
 };
 use uuid::Uuid;
 
@@ -30,13 +30,13 @@ pub(crate) struct Cm {
 impl Cm {
     pub(crate) fn look_up(
         &mut self,
-        identity: &Identity,
+        identity: &CardIdentity,
         now: Duration,
-    ) -> Result<Found, CallError> {
+    ) -> Result<LookupResult, CallError> {
         self.arrive(LOOKUP_REQUESTS, now)?;
-        let candidate: Candidate = identity.first().clone();
+        let candidate: Candidate = identity.primary().clone();
         let id = record_id(candidate.card_id.uuid());
-        let request = Request {
+        let request = CmRequest {
             id: request_id(candidate.card_id.uuid()),
             request_type: RETIRE,
             status: APPROVED,
@@ -45,10 +45,10 @@ impl Cm {
             submitted: None,
         };
         let records = Some((candidate, vec![self.record(id)]));
-        Ok(Found { records, requests: vec![request] })
+        Ok(LookupResult { records, requests: vec![request] })
     }
 
-    pub(crate) fn read(&mut self, id: RecordId, now: Duration) -> Result<Record, CallError> {
+    pub(crate) fn read(&mut self, id: RecordId, now: Duration) -> Result<CardRecord, CallError> {
         self.arrive(1, now)?;
         Ok(self.record(id))
     }
@@ -58,18 +58,18 @@ impl Cm {
         &mut self,
         decision: &Decision,
         now: Duration,
-    ) -> Result<PutAnswer, CallError> {
+    ) -> Result<SetStatusResult, CallError> {
         self.arrive(1, now)?;
         let first = self.retired.insert(decision.record);
         assert!(first, "record {} is retired twice", decision.record);
-        Ok(PutAnswer::Confirmed(decision.to))
+        Ok(SetStatusResult::Confirmed(decision.new_status))
     }
 
     fn arrive(&mut self, requests: usize, now: Duration) -> Result<(), CallError> {
         if self.away {
             let detail = "connection refused".to_owned();
-            return Err(CallError::Away {
-                reason: AwayReason::Unreachable,
+            return Err(CallError::Unavailable {
+                reason: UnavailableReason::Unreachable,
                 detail,
                 retry_after: None,
             });
@@ -78,9 +78,9 @@ impl Cm {
         Ok(())
     }
 
-    fn record(&self, id: RecordId) -> Record {
+    fn record(&self, id: RecordId) -> CardRecord {
         let retired = self.retired.contains(&id);
-        Record {
+        CardRecord {
             id,
             status: if retired { RETIRED } else { ACTIVE },
             serial_number: String::new(),

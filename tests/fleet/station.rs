@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use cardbridge::config::{Inputs, Source, parse};
 use cardbridge::domain::{
-    AuditLine, Candidate, Departure, Draft, EntryId, Family, IdRule, Identity, InsertionId, Serial,
+    AuditLine, Candidate, CardEvent, CardIdentity, EntryId, Family, IdRule, InsertionId, Removal,
+    Serial,
 };
 use cardbridge::engine::{Effect, Engine, Event, Now, Policy, Presence, Restored, Retry};
 
@@ -61,7 +62,7 @@ pub(crate) struct Station {
     /// The last of those.
     backlog_ends: EntryId,
     /// What waits on the disk.
-    drafts: BTreeMap<EntryId, Draft>,
+    drafts: BTreeMap<EntryId, CardEvent>,
     pub(crate) settled: Vec<(EntryId, String)>,
 }
 
@@ -97,7 +98,7 @@ impl Station {
             let reader = READER.into();
             let insertion = self.insertion;
             self.engine
-                .handle(Event::CardRemoved { reader, insertion, how: Departure::Taken }, now);
+                .handle(Event::CardRemoved { reader, insertion, how: Removal::Observed }, now);
         }
         self.cards += 1;
         self.insertion = self.insertion.next();
@@ -152,10 +153,10 @@ impl Station {
         answers
     }
 
-    fn identity(&self) -> Identity {
+    fn identity(&self) -> CardIdentity {
         let id = format!("bc88f13f-0000-4000-{:04x}-{:012x}", self.number, self.cards);
         let first = Candidate::by_rule(id.parse().unwrap(), IdRule::GidsCardid);
         let serial = Serial::from_bytes(&self.cards.to_be_bytes());
-        Identity::new(Family::Gids, serial, first, Vec::new())
+        CardIdentity::new(Family::Gids, serial, first, Vec::new())
     }
 }

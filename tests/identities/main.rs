@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use cardbridge::card::{Command, Interrupted, Protocol, Subject, Transmit, identify};
 use cardbridge::domain::{
-    Atr, Candidate, CardId, CardStatus, Family, Found, Identity, Inventory, Numbers, Probing,
-    Record, Request, RequestStatus, RequestType, Strength, Trigger,
+    Atr, Candidate, CardId, CardIdentity, CardRecord, CardStatus, CmEnums, CmRequest, Family,
+    Inventory, LookupResult, ProbeSettings, RequestStatus, RequestType, Strength, Trigger,
 };
 use cardbridge::rules::{AtrMismatch, Facts, Pick, Rule, RuleSet, Verdict, decide};
 use cardbridge_harness::cards::{Card, load};
@@ -61,13 +61,13 @@ fn protocol(atr: &[u8]) -> Protocol {
 
 /// Who the card of a file says that it is, or why it does not, under this ATR or its own; and how many
 /// commands it got.
-fn ask(file: &Path, atr: Option<&str>) -> (Atr, Result<Identity, String>, usize) {
+fn ask(file: &Path, atr: Option<&str>) -> (Atr, Result<CardIdentity, String>, usize) {
     let mut card = Unread::new(load(file).unwrap());
     let atr = atr.map_or_else(
         || Atr::try_from(card.card.atr().as_slice()).unwrap(),
         |atr| atr.parse().unwrap(),
     );
-    let plan = Probing::default().plan(&atr);
+    let plan = ProbeSettings::default().plan(&atr);
     let subject = Subject { atr: &atr, plan: &plan, in_use: false };
     let identity = identify(&mut card, subject, &mut Inventory::default());
     // What it says of itself besides depends on the ATR, and finds no record.
@@ -130,8 +130,8 @@ fn no_card_gets_more_commands_than_its_family_needs() {
 }
 
 /// A record that CM has under an id.
-fn record(card_id: CardId, atr: Option<&Atr>) -> Record {
-    Record {
+fn record(card_id: CardId, atr: Option<&Atr>) -> CardRecord {
+    CardRecord {
         id: "17cf063d-e337-4aa9-a822-346554ddd3c9".parse().unwrap(),
         status: CardStatus::new(2),
         serial_number: format!("{{{card_id}}}"),
@@ -154,15 +154,15 @@ fn rules() -> RuleSet {
             pick: Pick::Oldest,
         }],
         atr_mismatch: AtrMismatch::Warn,
-        numbers: Numbers::default(),
+        numbers: CmEnums::default(),
     }
 }
 
 /// Whether a card retires this one record of CM's, which an approved request wants retired.
-fn retires((atr, identity): (&Atr, &Identity), record: &Record) -> bool {
+fn retires((atr, identity): (&Atr, &CardIdentity), record: &CardRecord) -> bool {
     let has = |id: &&Candidate| record.serial_number == format!("{{{}}}", id.card_id);
     let records = identity.candidates().find(has).map(|id| (id.clone(), vec![record.clone()]));
-    let requests = records.is_some().then(|| Request {
+    let requests = records.is_some().then(|| CmRequest {
         id: "b105403d-d021-41ea-9f11-be3d677d229e".parse().unwrap(),
         request_type: RequestType::new(7),
         status: RequestStatus::new(3),
@@ -170,13 +170,13 @@ fn retires((atr, identity): (&Atr, &Identity), record: &Record) -> bool {
         new_card: None,
         submitted: None,
     });
-    let found = Found { records, requests: requests.into_iter().collect() };
+    let found = LookupResult { records, requests: requests.into_iter().collect() };
     let (trigger, role) = (Trigger::Inserted, "desk");
     let facts = Facts { trigger, role, atr: Some(atr), identity, found: &found };
     matches!(decide(&rules(), &facts), Verdict::Set { .. })
 }
 
-fn share_a_unique_id(one: &Identity, other: &Identity) -> bool {
+fn share_a_unique_id(one: &CardIdentity, other: &CardIdentity) -> bool {
     let unique = |id: &&Candidate| id.strength == Strength::Unique;
     one.candidates()
         .filter(unique)
@@ -185,7 +185,7 @@ fn share_a_unique_id(one: &Identity, other: &Identity) -> bool {
 
 /// Panics if both cards would retire one record.
 fn assert_not_both(
-    (one, other): ((&Atr, &Identity), (&Atr, &Identity)),
+    (one, other): ((&Atr, &CardIdentity), (&Atr, &CardIdentity)),
     same_serial: bool,
     what: &str,
 ) {

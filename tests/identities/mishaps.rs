@@ -16,7 +16,7 @@ struct Unlucky {
     mishap: Mishap,
     lasts: bool,
     /// What it said of itself, and after how many commands.
-    said: Vec<(usize, Identity)>,
+    said: Vec<(usize, CardIdentity)>,
 }
 
 impl Transmit for Unlucky {
@@ -34,7 +34,7 @@ impl Transmit for Unlucky {
         self.card.protocol()
     }
 
-    fn identified(&mut self, identity: &Identity) {
+    fn identified(&mut self, identity: &CardIdentity) {
         self.said.push((self.card.sent, identity.clone()));
     }
 }
@@ -43,10 +43,10 @@ impl Transmit for Unlucky {
 fn ask_unlucky(
     file: &Path,
     (at, mishap, lasts): (usize, &Mishap, bool),
-) -> (Result<Identity, String>, Vec<(usize, Identity)>) {
+) -> (Result<CardIdentity, String>, Vec<(usize, CardIdentity)>) {
     let card = Unread::new(load(file).unwrap());
     let atr = Atr::try_from(card.card.atr().as_slice()).unwrap();
-    let plan = Probing::default().plan(&atr);
+    let plan = ProbeSettings::default().plan(&atr);
     let subject = Subject { atr: &atr, plan: &plan, in_use: false };
     let mut card = Unlucky { card, at, mishap: mishap.clone(), lasts, said: Vec::new() };
     let identity = identify(&mut card, subject, &mut Inventory::default());

@@ -72,6 +72,6 @@ fn the_ids_of_any_applications_together_do_not_depend_on_the_atr() {
             assert_eq!(given(*family), before || twin, "{content}: {family}");
         }
         assert_eq!(own.family, proving.unwrap_or(applications[0].0), "{content}");
-        assert_eq!(own.first().strength != Strength::Shared, proving.is_some(), "{content}");
+        assert_eq!(own.primary().strength != Strength::Shared, proving.is_some(), "{content}");
     }
 }

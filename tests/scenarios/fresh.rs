@@ -3,7 +3,9 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use cardbridge::domain::{Candidate, Draft, Family, IdRule, Identity, Serial, Stage, Trigger};
+use cardbridge::domain::{
+    Candidate, CardEvent, CardIdentity, Family, IdRule, Serial, Stage, Trigger,
+};
 use cardbridge::outbox::{self, Append, Options};
 use cardbridge_harness::cards::GidsCard;
 use cardbridge_harness::cm::Fault;
@@ -17,11 +19,11 @@ const WAITING: u128 = 100;
 /// How long CM takes for each answer.
 const SLOW: Duration = Duration::from_secs(1);
 
-fn draft(number: u128) -> Draft {
+fn draft(number: u128) -> CardEvent {
     let id = drawn_id(number).to_string().parse().unwrap();
     let first = Candidate::by_rule(id, IdRule::GidsCardid);
     let serial = Serial::from_bytes(&number.to_be_bytes());
-    Draft {
+    CardEvent {
         seen_at: jiff::Timestamp::now(),
         reader: "Elsewhere".into(),
         label: "Elsewhere".to_owned(),
@@ -30,7 +32,7 @@ fn draft(number: u128) -> Draft {
         boot_moment: None,
         event_count: 1,
         atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
-        identity: Identity::new(Family::Gids, serial, first, Vec::new()),
+        identity: CardIdentity::new(Family::Gids, serial, first, Vec::new()),
     }
 }
 

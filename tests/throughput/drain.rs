@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cardbridge::domain::{Candidate, Draft, Family, IdRule, Identity, Serial, Stage, Trigger};
+use cardbridge::domain::{
+    Candidate, CardEvent, CardIdentity, Family, IdRule, Serial, Stage, Trigger,
+};
 use cardbridge::outbox::{self, Append, Options};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -128,10 +130,10 @@ async fn fill(path: PathBuf, entries: usize) {
     outbox.close();
 }
 
-fn draft(number: usize) -> Draft {
+fn draft(number: usize) -> CardEvent {
     let first = Candidate::by_rule(id("bc88f13f", number).parse().unwrap(), IdRule::GidsCardid);
     let serial = Serial::from_bytes(&number.to_be_bytes());
-    Draft {
+    CardEvent {
         seen_at: jiff::Timestamp::now(),
         reader: "Reader".into(),
         label: "Reader".to_owned(),
@@ -140,7 +142,7 @@ fn draft(number: usize) -> Draft {
         boot_moment: None,
         event_count: 1,
         atr: ATR.parse().unwrap(),
-        identity: Identity::new(Family::Gids, serial, first, Vec::new()),
+        identity: CardIdentity::new(Family::Gids, serial, first, Vec::new()),
     }
 }
 

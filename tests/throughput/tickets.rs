@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use cardbridge::domain::{Numbers, RecordId};
+use cardbridge::domain::{CmEnums, RecordId};
 use cardbridge::remote::{Auth, Kerberos, Options, Proxy, Remote};
 use cardbridge_harness::apache::{Apache, ApacheOptions, Negotiate};
 use cardbridge_harness::cm::Cm;
@@ -120,7 +120,7 @@ fn remote(url: &str, auth: Auth) -> Remote {
         proxy: Proxy::None,
         auth,
         client_certificate: None,
-        numbers: Numbers::default(),
+        numbers: CmEnums::default(),
     })
     .unwrap()
 }

@@ -26,7 +26,7 @@ fn card() -> Script {
 fn a_yubikey_tells_its_serial_from_the_piv_application() {
     let mut key = card().on("00f8000000", "009e2a7b9000");
     let inventory = taken(&mut key, YUBIKEY, Some(Family::Piv));
-    assert_eq!(inventory.get(Number::YubikeySerial), Some("10365563"));
+    assert_eq!(inventory.get(InventoryNumber::YubikeySerial), Some("10365563"));
     assert!(!key.sent().contains(&MANAGEMENT.to_owned()));
 }
 
@@ -35,12 +35,18 @@ fn an_older_or_blank_yubikey_tells_it_from_the_management_application() {
     let mut key =
         card().on(MANAGEMENT, "9000").on("001d000000", "0c0102023f0204009e2a7b0301029000");
     let serial = Some("10365563");
-    assert_eq!(taken(&mut key, YUBIKEY, Some(Family::Piv)).get(Number::YubikeySerial), serial);
-    assert_eq!(taken(&mut key, YUBIKEY, Some(Family::Openpgp)).get(Number::YubikeySerial), serial);
+    assert_eq!(
+        taken(&mut key, YUBIKEY, Some(Family::Piv)).get(InventoryNumber::YubikeySerial),
+        serial
+    );
+    assert_eq!(
+        taken(&mut key, YUBIKEY, Some(Family::Openpgp)).get(InventoryNumber::YubikeySerial),
+        serial
+    );
     for information in ["9000", "059000", "0602030102039000", "0402040102 9000"] {
         let mut odd = card().on(MANAGEMENT, "9000").on("001d000000", information);
         assert_eq!(
-            taken(&mut odd, YUBIKEY, None).get(Number::YubikeySerial),
+            taken(&mut odd, YUBIKEY, None).get(InventoryNumber::YubikeySerial),
             None,
             "{information}"
         );
@@ -58,9 +64,9 @@ fn no_other_card_is_asked_a_yubikeys_questions() {
 fn the_uid_is_asked_of_contactless_readers_only() {
     let uid = || card().on("ffca000000", "04a1b2c3d4e5f69000");
     let contactless = taken(&mut uid(), CONTACTLESS, None);
-    assert_eq!(contactless.get(Number::ContactlessUid), Some("04a1b2c3d4e5f6"));
+    assert_eq!(contactless.get(InventoryNumber::ContactlessUid), Some("04a1b2c3d4e5f6"));
     let mut contact = uid();
-    assert_eq!(taken(&mut contact, YUBIKEY, None).get(Number::ContactlessUid), None);
+    assert_eq!(taken(&mut contact, YUBIKEY, None).get(InventoryNumber::ContactlessUid), None);
     assert!(!contact.sent().iter().any(|sent| sent.starts_with("ff")));
 }
 
@@ -73,9 +79,9 @@ fn the_iccsn_is_its_digits_without_padding() {
     };
     for family in [Some(Family::Pkcs15), None] {
         let inventory = taken(&mut gdo(), PLAIN, family);
-        assert_eq!(inventory.get(Number::Iccsn), Some("9250002010102500013"));
+        assert_eq!(inventory.get(InventoryNumber::Iccsn), Some("9250002010102500013"));
     }
-    assert_eq!(taken(&mut gdo(), PLAIN, Some(Family::Gids)).get(Number::Iccsn), None);
+    assert_eq!(taken(&mut gdo(), PLAIN, Some(Family::Gids)).get(InventoryNumber::Iccsn), None);
 }
 
 #[test]
@@ -84,7 +90,9 @@ fn the_cplc_counts_with_its_42_bytes_only() {
     let manager =
         |answer: &str| card().on(CARD_MANAGER_SELECT, "6f009000").on("80ca9f7f00", answer);
     let cplc = |answer: &str| {
-        taken(&mut manager(answer), PLAIN, Some(Family::Gids)).get(Number::Cplc).map(str::to_owned)
+        taken(&mut manager(answer), PLAIN, Some(Family::Gids))
+            .get(InventoryNumber::Cplc)
+            .map(str::to_owned)
     };
     assert_eq!(cplc(&format!("9f7f2a{data}9000")), Some(data.clone()));
     assert_eq!(cplc(&format!("{data}9000")), Some(data.clone()));
@@ -96,7 +104,10 @@ fn the_cplc_counts_with_its_42_bytes_only() {
 #[test]
 fn a_yubikey_that_hides_its_serial_tells_none() {
     let mut key = card().on("00f8000000", "000000009000");
-    assert_eq!(taken(&mut key, YUBIKEY, Some(Family::Piv)).get(Number::YubikeySerial), None);
+    assert_eq!(
+        taken(&mut key, YUBIKEY, Some(Family::Piv)).get(InventoryNumber::YubikeySerial),
+        None
+    );
 }
 
 #[test]

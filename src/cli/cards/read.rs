@@ -13,7 +13,7 @@ use super::super::text::table;
 use super::{Card, block_on, merge, read_card};
 use crate::app::remote;
 use crate::config::Settings;
-use crate::domain::{Atr, Candidate, CardId, Identity, Record, Strength};
+use crate::domain::{Atr, Candidate, CardId, CardIdentity, CardRecord, Strength};
 use crate::telemetry::Chain;
 
 pub(in crate::cli) fn read(
@@ -44,10 +44,10 @@ pub(in crate::cli) fn read(
 }
 
 /// What CM says to each of a card's ids, or why it says nothing.
-type Known = Result<Vec<(CardId, Vec<Record>)>, String>;
+type Known = Result<Vec<(CardId, Vec<CardRecord>)>, String>;
 
 /// Asks CM for every id, each once: a site learns here which rule its minidriver goes by.
-async fn ask_cm(settings: &Settings, identity: &Identity) -> Known {
+async fn ask_cm(settings: &Settings, identity: &CardIdentity) -> Known {
     let remote = remote(settings).map_err(|error| Chain(&error).to_string())?;
     let mut asked = BTreeSet::new();
     let mut answers = Vec::new();
@@ -60,13 +60,16 @@ async fn ask_cm(settings: &Settings, identity: &Identity) -> Known {
     Ok(answers)
 }
 
-fn records_of(known: &[(CardId, Vec<Record>)], candidate: &Candidate) -> Vec<Record> {
+fn records_of(known: &[(CardId, Vec<CardRecord>)], candidate: &Candidate) -> Vec<CardRecord> {
     let answers = known.iter().filter(|(card_id, _)| *card_id == candidate.card_id);
     answers.flat_map(|(_, records)| records.clone()).collect()
 }
 
 /// The first id by which CM has a record.
-fn matched<'i>(known: &[(CardId, Vec<Record>)], identity: &'i Identity) -> Option<&'i Candidate> {
+fn matched<'i>(
+    known: &[(CardId, Vec<CardRecord>)],
+    identity: &'i CardIdentity,
+) -> Option<&'i Candidate> {
     identity.candidates().find(|candidate| !records_of(known, candidate).is_empty())
 }
 
@@ -91,12 +94,12 @@ fn as_json(card: &Card, known: Option<&Known>, trace: bool) -> Value {
     object
 }
 
-fn known_as_json(known: &Known, identity: &Identity) -> Value {
+fn known_as_json(known: &Known, identity: &CardIdentity) -> Value {
     let known = match known {
         Ok(known) => known,
         Err(error) => return json!({ "error": error }),
     };
-    let record = |record: &Record| {
+    let record = |record: &CardRecord| {
         json!({
             "record": record.id,
             "serial_number": record.serial_number,
@@ -166,13 +169,13 @@ fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
 }
 
 /// Every id with the rule that made it, next to what CM has under it.
-fn candidate_rows(identity: &Identity, known: Option<&Known>) -> Vec<Vec<String>> {
+fn candidate_rows(identity: &CardIdentity, known: Option<&Known>) -> Vec<Vec<String>> {
     let row = |(n, candidate): (usize, &Candidate)| {
         let name = if n == 0 { "Card id" } else { "  or" };
         let mut text = format!("{}  by {:17}", candidate.card_id, candidate.origin());
         if let Some(Ok(known)) = known {
             let records = records_of(known, candidate);
-            let told = |record: &Record| {
+            let told = |record: &CardRecord| {
                 format!("  CM: SerialNumber {}, record {}", record.serial_number, record.id)
             };
             text.extend(records.iter().map(told));
@@ -186,7 +189,7 @@ fn candidate_rows(identity: &Identity, known: Option<&Known>) -> Vec<Vec<String>
 }
 
 /// By which rule CM knows the card, and how the site pins that; or why nobody knows.
-fn cm_row(atr: &Atr, identity: &Identity, known: Option<&Known>) -> Option<Vec<String>> {
+fn cm_row(atr: &Atr, identity: &CardIdentity, known: Option<&Known>) -> Option<Vec<String>> {
     let text = match known? {
         Err(error) => format!("was not asked: {error}"),
         Ok(known) => match matched(known, identity) {

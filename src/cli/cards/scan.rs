@@ -16,7 +16,9 @@ use super::super::out::Out;
 use super::super::text::{clean, time};
 use super::{FIRST_LOOK, Watch, block_on, merge, too_slow, unreachable};
 use crate::app::PROBE_DEADLINE;
-use crate::domain::{Atr, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName};
+use crate::domain::{
+    Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+};
 use crate::readers::Observation;
 
 pub(in super::super) fn scan(
@@ -75,7 +77,7 @@ struct Reading {
     at: Timestamp,
     deadline: Instant,
     /// Who it is, once its ids are read; what follows is for people.
-    known: Option<Box<Identity>>,
+    known: Option<Box<CardIdentity>>,
 }
 
 impl Scan<'_> {
@@ -149,7 +151,7 @@ impl Scan<'_> {
     fn service_down(&mut self, reason: &str) -> Result<(), Failure> {
         let readers: Vec<_> = self.readers.keys().cloned().collect();
         for reader in readers {
-            self.removed(&reader, NotIdentifiedReason::Failed, "pcscd went away")?;
+            self.removed(&reader, NotIdentifiedReason::ReadError, "pcscd went away")?;
             self.event("reader-detached", &reader, "")?;
         }
         self.readers.clear();
@@ -161,7 +163,7 @@ impl Scan<'_> {
         &mut self,
         reader: &ReaderName,
         insertion: InsertionId,
-        result: &Result<Identity, NotIdentified>,
+        result: &Result<CardIdentity, NotIdentified>,
     ) -> Result<(), Failure> {
         let is_awaited =
             |told: &Told| matches!(told, Told::Reading(card) if card.insertion == insertion);
@@ -226,7 +228,7 @@ impl Scan<'_> {
         &mut self,
         reading: &Reading,
         reader: &ReaderName,
-        result: &Result<Identity, NotIdentified>,
+        result: &Result<CardIdentity, NotIdentified>,
     ) -> Result<(), Failure> {
         let Reading { at, atr, known, .. } = reading;
         let known = known.as_deref().cloned().filter(|_| result.is_err()).map(Ok);
@@ -240,7 +242,7 @@ impl Scan<'_> {
         let who = match result {
             Ok(identity) => {
                 let part = if identity.partial { " (read in part)" } else { "" };
-                format!("{} {}{part}", identity.family, identity.first().card_id)
+                format!("{} {}{part}", identity.family, identity.primary().card_id)
             }
             Err(why) => format!("not identified: {}", why.detail),
         };

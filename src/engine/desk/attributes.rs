@@ -61,7 +61,7 @@ impl Engine {
     ) {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         let undecided = slot.is_undecided(&self.policy.readers, reader);
-        slot.place = self.policy.readers.place(reader, &attributes);
+        slot.place = self.policy.readers.settings_for(reader, &attributes);
         slot.attributes = Attributes::Told(attributes);
         match &slot.card {
             Card::Waiting { presence, seen } => {
@@ -101,7 +101,7 @@ impl Engine {
             return;
         }
         let why = NotIdentified::new(
-            NotIdentifiedReason::Failed,
+            NotIdentifiedReason::ReadError,
             "the reader's driver does not tell vendor and serial number, which a [[reader]] asks for: \
              another program may have the card to itself"
                 .to_owned(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::{Effect, Engine, Now};
 use super::{Card, Slot};
 use crate::domain::{
-    EntryId, Identity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+    CardIdentity, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
 };
 
 /// When a card that was busy is tried again; twice as long each time.
@@ -76,7 +76,7 @@ impl Slot {
         now: Now,
     ) -> bool {
         let before = self.busy.take().filter(|busy| busy.insertion == insertion);
-        if why.reason != NotIdentifiedReason::Busy {
+        if why.reason != NotIdentifiedReason::InUse {
             return false;
         }
         let pause = before.as_ref().map_or(FIRST, |busy| (busy.pause * 2).min(MOST));
@@ -88,7 +88,7 @@ impl Slot {
     /// Has a card read again that was identified in part.
     pub(super) fn complete_later(&mut self, insertion: InsertionId, now: Now) {
         let detail = "another program uses the card, which could only be read in part".to_owned();
-        self.try_later(insertion, &NotIdentified::new(NotIdentifiedReason::Busy, detail), now);
+        self.try_later(insertion, &NotIdentified::new(NotIdentifiedReason::InUse, detail), now);
     }
 }
 
@@ -118,8 +118,12 @@ impl Engine {
         if busy.reading.is_some() {
             slot.complete_later(presence.insertion, now);
             self.effects.push_back(Effect::AbandonProbe { reader: reader.clone() });
-        } else if NotIdentified::left_alone(&slot.place, &self.policy.skip_atr, &presence.atr)
-            .is_some()
+        } else if NotIdentified::skipped_by_config(
+            &slot.place,
+            &self.policy.skip_atr,
+            &presence.atr,
+        )
+        .is_some()
         {
             slot.busy = None;
         } else {
@@ -143,7 +147,7 @@ impl Engine {
         &mut self,
         reader: &ReaderName,
         insertion: InsertionId,
-        result: &Result<Identity, NotIdentified>,
+        result: &Result<CardIdentity, NotIdentified>,
         now: Now,
     ) -> bool {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return false };
@@ -160,7 +164,7 @@ impl Engine {
 
     /// It is known in full who a card is that was known in part. The entry that it made, unless CM was
     /// asked for something by then, gives way to one of the same stay that has all ids.
-    pub(super) fn know_in_full(&mut self, reader: &ReaderName, whole: &Identity, now: Now) {
+    pub(super) fn know_in_full(&mut self, reader: &ReaderName, whole: &CardIdentity, now: Now) {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         slot.busy = None;
         let Card::Identified { identity, entry, stay, .. } = &mut slot.card else { return };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::super::{Effect, Engine, Now, Presence};
 use super::{Card, Slot};
 use crate::domain::{
-    BootMoment, Departure, Draft, Identity, InsertionId, NotIdentified, NotIdentifiedReason, Place,
-    ReaderName, Trigger,
+    BootMoment, CardEvent, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason,
+    ReaderName, ReaderSettings, Removal, Trigger,
 };
 
 /// How long the inventory may take. The readers send no command for it after half of that.
@@ -21,7 +21,7 @@ impl Engine {
         &mut self,
         reader: &ReaderName,
         insertion: InsertionId,
-        identity: Identity,
+        identity: CardIdentity,
         now: Now,
     ) {
         let slot = self.desk.readers.get_mut(reader);
@@ -34,7 +34,7 @@ impl Engine {
             }
             *known = Some(Box::new(identity));
         } else {
-            self.tally.stale_answers += 1;
+            self.tally.stale_results += 1;
         }
     }
 
@@ -71,14 +71,14 @@ impl Engine {
         &mut self,
         reader: &ReaderName,
         insertion: InsertionId,
-        result: Result<Identity, NotIdentified>,
+        result: Result<CardIdentity, NotIdentified>,
         now: Now,
     ) {
         if self.read_again(reader, insertion, &result, now) {
             return;
         }
         let Some(slot) = self.desk.readers.get_mut(reader) else {
-            self.tally.stale_answers += 1;
+            self.tally.stale_results += 1;
             return;
         };
         let (presence, seen, known) = match &mut slot.card {
@@ -91,7 +91,7 @@ impl Engine {
             | Card::Reading { .. }
             | Card::Identified { .. }
             | Card::NotIdentified { .. } => {
-                self.tally.stale_answers += 1;
+                self.tally.stale_results += 1;
                 return;
             }
         };
@@ -107,12 +107,12 @@ impl Engine {
             Err(why) => {
                 // Gone again before it was read: its removal is on its way.
                 if why.reason == NotIdentifiedReason::Removed
-                    && self.depart(reader, Departure::Taken, now)
+                    && self.depart(reader, Removal::Observed, now)
                 {
                     return;
                 }
                 // Whether it is the card that departed nobody knows.
-                self.let_go(reader, Departure::Unclear);
+                self.let_go(reader, Removal::Inferred);
                 let Some(slot) = self.desk.readers.get_mut(reader) else { return };
                 let atr = presence.atr.clone();
                 let told = slot.try_later(insertion, &why, now);
@@ -127,8 +127,8 @@ impl Engine {
     fn identified(
         &mut self,
         presence: Presence,
-        identity: Identity,
-        (place, seen): (Place, Now),
+        identity: CardIdentity,
+        (place, seen): (ReaderSettings, Now),
         now: Now,
     ) {
         let entry = self.desk.same_stay(&presence, &identity);
@@ -155,7 +155,7 @@ impl Engine {
                     self.renew(insertion, entry, &draft.identity, now);
                 }
             }
-            None if self.hold((&draft.reader, insertion), draft.card(), seen) => {}
+            None if self.hold((&draft.reader, insertion), draft.card_key(), seen) => {}
             None => self.take_in(insertion, (draft, instance), seen.mono, now),
         }
     }
@@ -164,10 +164,10 @@ impl Engine {
 pub(super) fn draft(
     trigger: Trigger,
     presence: Presence,
-    identity: Identity,
-    (place, seen, boot_moment): (Place, Now, Option<BootMoment>),
-) -> Draft {
-    Draft {
+    identity: CardIdentity,
+    (place, seen, boot_moment): (ReaderSettings, Now, Option<BootMoment>),
+) -> CardEvent {
+    CardEvent {
         trigger,
         seen_at: seen.wall,
         reader: presence.reader,

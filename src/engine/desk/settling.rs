@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::super::{Engine, Now, Presence};
 use super::{Card, Slot};
-use crate::domain::{Atr, CardView, Departure, EntryId, Identity, InsertionId, ReaderName};
+use crate::domain::{Atr, CardIdentity, CardView, EntryId, InsertionId, ReaderName, Removal};
 
 /// A card that was taken out just now.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Slot {
             (Card::None, Some(departed)) => departed.card.view(),
             (Card::Reading { presence, .. }, _) => match self.told_busy(presence.insertion) {
                 Some(why) => {
-                    CardView::NotIdentified { atr: presence.atr.clone(), why: why.clone() }
+                    CardView::NotIdentified { atr: presence.atr.clone(), error: why.clone() }
                 }
                 None => self.card.view(),
             },
@@ -76,7 +76,7 @@ impl Slot {
 
 /// Whether a card that came back is the one that departed. Of one that was read in part not all ids are
 /// known, and the first may be another one.
-fn is_same_card(known: &Identity, identity: &Identity, presence: &Presence) -> bool {
+fn is_same_card(known: &CardIdentity, identity: &CardIdentity, presence: &Presence) -> bool {
     let is_partial = known.partial || identity.partial;
     known.key(&presence.atr) == identity.key(&presence.atr)
         || (is_partial && known.shares_id_with(identity))
@@ -84,14 +84,14 @@ fn is_same_card(known: &Identity, identity: &Identity, presence: &Presence) -> b
 
 impl Engine {
     /// The card is out of the reader, and may be back in a moment; false where that is not waited for.
-    pub(super) fn depart(&mut self, reader: &ReaderName, how: Departure, now: Now) -> bool {
+    pub(super) fn depart(&mut self, reader: &ReaderName, how: Removal, now: Now) -> bool {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return false };
-        let waits = !slot.place.settle.is_zero() && how == Departure::Taken;
+        let waits = !slot.place.removal_debounce.is_zero() && how == Removal::Observed;
         if !waits || !matches!(slot.card, Card::Reading { .. } | Card::Identified { .. }) {
             return false;
         }
         let card = std::mem::replace(&mut slot.card, Card::None);
-        let until = now.mono + slot.place.settle;
+        let until = now.mono + slot.place.removal_debounce;
         slot.departed = Some(match slot.departed.take() {
             // It was the same ATR that was back; who that was is not known.
             Some(first) => Departed { until, ..first },
@@ -105,13 +105,13 @@ impl Engine {
         let departed =
             self.desk.readers.get(&presence.reader).and_then(|slot| slot.departed.as_ref());
         if departed.is_some_and(|departed| departed.atr() != Some(&presence.atr)) {
-            self.let_go(&presence.reader, Departure::Taken);
+            self.let_go(&presence.reader, Removal::Observed);
         }
     }
 
     /// The card that departed is not waited for any longer. It was taken out where it stayed away or
     /// another card came; where something else came in between it may be lying there.
-    pub(super) fn let_go(&mut self, reader: &ReaderName, how: Departure) {
+    pub(super) fn let_go(&mut self, reader: &ReaderName, how: Removal) {
         let Some(slot) = self.desk.readers.get_mut(reader) else { return };
         let Some(Departed { card, at, .. }) = slot.departed.take() else { return };
         if matches!(slot.card, Card::None) {
@@ -121,7 +121,7 @@ impl Engine {
     }
 
     /// No card that departed is waited for any longer.
-    pub(super) fn let_go_all(&mut self, how: Departure) {
+    pub(super) fn let_go_all(&mut self, how: Removal) {
         for reader in self.desk.readers_where(|_| true) {
             self.let_go(&reader, how);
         }
@@ -133,7 +133,7 @@ impl Engine {
             matches!(slot.card, Card::None) && slot.settles_at().is_some_and(|at| at <= now.mono)
         };
         for reader in self.desk.readers_where(due) {
-            self.let_go(&reader, Departure::Taken);
+            self.let_go(&reader, Removal::Observed);
         }
     }
 
@@ -142,7 +142,7 @@ impl Engine {
     pub(super) fn begun(
         &mut self,
         presence: &Presence,
-        identity: &Identity,
+        identity: &CardIdentity,
         (seen, now): (Now, Now),
     ) -> Option<Now> {
         let slot = self.desk.readers.get_mut(&presence.reader)?;
@@ -169,7 +169,7 @@ impl Engine {
             }
             departed => {
                 slot.departed = departed;
-                self.let_go(&presence.reader, Departure::Taken);
+                self.let_go(&presence.reader, Removal::Observed);
                 Some(seen)
             }
         }

@@ -10,7 +10,7 @@ use crate::domain::Stage;
 
 use super::Step;
 use crate::domain::{
-    CallError, CompleteAnswer, Decision, EntryId, Outcome, ParkReason, RequestStatus,
+    CallError, CompleteRequestResult, Decision, EntryId, Outcome, ParkReason, RequestStatus,
 };
 use crate::engine::{Effect, Engine, Now};
 
@@ -36,7 +36,7 @@ impl Engine {
     pub(in crate::engine) fn completed(
         &mut self,
         id: EntryId,
-        result: Result<CompleteAnswer, CallError>,
+        result: Result<CompleteRequestResult, CallError>,
         now: Now,
     ) {
         self.heard(id, &result, now);
@@ -45,12 +45,12 @@ impl Engine {
         }
         let Some(Step::Completing { decision }) = self.take_step(id) else { return };
         match result {
-            Ok(CompleteAnswer::Confirmed) => {
+            Ok(CompleteRequestResult::Confirmed) => {
                 let outcome = decision.outcome();
                 let already = outcome == Outcome::AlreadySet;
                 self.confirmed(id, outcome, if already { ALREADY_SET } else { CONFIRMED }, now);
             }
-            Ok(CompleteAnswer::Unconfirmed) => {
+            Ok(CompleteRequestResult::Unconfirmed) => {
                 if let Some(entry) = self.queue.waiting.get_mut(&id) {
                     entry.said_yes = true;
                 }
@@ -83,7 +83,7 @@ impl Engine {
             }
             Standing::Open if after_yes => {
                 let why = format!("CM said yes, but the request is still {text}");
-                self.end(id, Outcome::Parked(ParkReason::WrongAnswer), why, now);
+                self.end(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
             }
             Standing::Open => self.complete(id, decision, now),
             Standing::Otherwise => {

@@ -19,19 +19,19 @@ impl Engine {
                 };
                 self.park(id, parking, now);
             }
-            CallError::WrongAnswer { detail } => {
-                self.end(id, Outcome::Parked(ParkReason::WrongAnswer), detail, now);
+            CallError::UnexpectedResponse { detail } => {
+                self.end(id, Outcome::Parked(ParkReason::UnexpectedResponse), detail, now);
             }
             CallError::Failed { http_status, detail, correlation_id, .. } if worn_out => {
                 let parking = Parking {
-                    reason: ParkReason::Rejected,
+                    reason: ParkReason::RepeatedFailure,
                     detail,
                     http_status: Some(http_status),
                     correlation_id,
                 };
                 self.park(id, parking, now);
             }
-            CallError::Away { .. } | CallError::Failed { .. } => {
+            CallError::Unavailable { .. } | CallError::Failed { .. } => {
                 self.rest(id, &error.to_string(), now);
             }
         }
@@ -85,7 +85,7 @@ impl Engine {
     /// The outcome is decided; nothing but the disk is between it and the audit trail.
     pub(super) fn settle(&mut self, id: EntryId, end: Settlement) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        self.queue.busy.insert(entry.draft.card(), id);
+        self.queue.busy.insert(entry.draft.card_key(), id);
         entry.step = Step::Ending { end: end.clone() };
         self.effects.push_back(Effect::Settle { entry: id, end });
     }
@@ -105,7 +105,7 @@ impl Engine {
         match result {
             Ok(line) => {
                 if let Some(stage) = Stage::parked(end) {
-                    let entry = Entry { id, draft: entry.draft.clone(), stage };
+                    let entry = Entry { id, card_event: entry.draft.clone(), stage };
                     self.queue.parked.insert(id, Parked { entry, claim: None });
                 }
                 self.queue.waiting.remove(&id);

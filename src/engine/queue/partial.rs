@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use super::{Parked, Step};
-use crate::domain::{Draft, EntryId, Outcome};
+use crate::domain::{CardEvent, EntryId, Outcome};
 use crate::engine::{Effect, Engine, Now};
 use crate::rules::Verdict;
 
@@ -61,7 +61,11 @@ impl Engine {
 impl super::Queue {
     /// What a whole identity goes into, and since when it waits, unless CM was asked for something. An entry
     /// that is parked by the part that it has, or about to be, is no more than that part either.
-    pub(in crate::engine) fn to_renew(&self, id: EntryId, now: Now) -> Option<(Draft, Instant)> {
+    pub(in crate::engine) fn to_renew(
+        &self,
+        id: EntryId,
+        now: Now,
+    ) -> Option<(CardEvent, Instant)> {
         let (draft, seen, is_undecided) = if let Some(entry) = self.waiting.get(&id) {
             let is_undecided = match &entry.step {
                 Step::Idle | Step::LookingUp => entry.superseded_by.is_none(),
@@ -75,7 +79,7 @@ impl super::Queue {
             (&entry.draft, entry.seen, is_undecided && entry.stage.sent().is_none())
         } else {
             let Parked { entry, claim } = self.parked.get(&id)?;
-            (&entry.draft, now.mono, claim.is_none() && entry.stage.sent().is_none())
+            (&entry.card_event, now.mono, claim.is_none() && entry.stage.sent().is_none())
         };
         (is_undecided && draft.identity.partial).then(|| (draft.clone(), seen))
     }

@@ -78,7 +78,7 @@ impl Engine {
         entry.attempts += 1;
         entry.heard = false;
         entry.is_first = false;
-        self.queue.busy.insert(entry.draft.card(), id);
+        self.queue.busy.insert(entry.draft.card_key(), id);
         match entry.stage.sent().cloned() {
             Some(decision) => {
                 self.effects.push_back(Effect::ReadBack { entry: id, record: decision.record });

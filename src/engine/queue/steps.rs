@@ -2,8 +2,8 @@
 
 use super::{Step, Then};
 use crate::domain::{
-    CallError, Decision, EntryId, Found, Outcome, ParkReason, PutAnswer, Record, Settlement, Stage,
-    Trust,
+    CallError, CardRecord, Decision, EntryId, IdTrust, LookupResult, Outcome, ParkReason,
+    SetStatusResult, Settlement, Stage,
 };
 use crate::engine::link::Answered;
 use crate::engine::{Effect, Engine, Notice, Now, StoreFailure};
@@ -22,7 +22,7 @@ impl Engine {
                     entry.step = Step::Idle;
                 }
                 self.queue.busy.retain(|_, busy| *busy != id);
-                self.tally.stale_answers += 1;
+                self.tally.stale_results += 1;
                 None
             }
         };
@@ -36,10 +36,10 @@ impl Engine {
             return;
         }
         match result {
-            Ok(_) | Err(CallError::Refused { .. } | CallError::WrongAnswer { .. }) => {
+            Ok(_) | Err(CallError::Refused { .. } | CallError::UnexpectedResponse { .. }) => {
                 self.answered(id, now);
             }
-            Err(error @ CallError::Away { .. }) => self.away(id, error, now),
+            Err(error @ CallError::Unavailable { .. }) => self.away(id, error, now),
             Err(error @ CallError::Failed { .. }) => self.heard_failure(id, error, now),
         }
         if result.is_ok()
@@ -94,7 +94,7 @@ impl Engine {
     pub(in crate::engine) fn looked_up(
         &mut self,
         id: EntryId,
-        result: Result<Found, CallError>,
+        result: Result<LookupResult, CallError>,
         now: Now,
     ) {
         self.heard(id, &result, now);
@@ -107,7 +107,7 @@ impl Engine {
         }
     }
 
-    fn judge(&mut self, id: EntryId, found: &Found, now: Now) {
+    fn judge(&mut self, id: EntryId, found: &LookupResult, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         let draft = &entry.draft;
         let facts = Facts {
@@ -139,9 +139,10 @@ impl Engine {
     fn found_set(&mut self, id: EntryId, found: Decision, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         let sent = entry.stage.sent();
-        let ours = sent.filter(|sent| sent.record == found.record && sent.to == found.to);
+        let ours =
+            sent.filter(|sent| sent.record == found.record && sent.new_status == found.new_status);
         let (decision, how) = match ours {
-            Some(sent) => (Decision { from: sent.from, ..found }, UPDATED_LATE),
+            Some(sent) => (Decision { old_status: sent.old_status, ..found }, UPDATED_LATE),
             None => (found, ALREADY_SET),
         };
         if decision.complete_request {
@@ -206,7 +207,7 @@ impl Engine {
     pub(in crate::engine) fn pushed(
         &mut self,
         id: EntryId,
-        result: Result<PutAnswer, CallError>,
+        result: Result<SetStatusResult, CallError>,
         now: Now,
     ) {
         self.heard(id, &result, now);
@@ -215,11 +216,13 @@ impl Engine {
         }
         let Some(Step::Pushing { decision }) = self.take_step(id) else { return };
         match result {
-            Ok(PutAnswer::Confirmed(_)) if decision.complete_request => {
+            Ok(SetStatusResult::Confirmed(_)) if decision.complete_request => {
                 self.save(id, decision, Then::Complete);
             }
-            Ok(PutAnswer::Confirmed(_)) => self.confirmed(id, Outcome::Updated, CONFIRMED, now),
-            Ok(PutAnswer::Unconfirmed) => self.read_after_yes(id, decision, now),
+            Ok(SetStatusResult::Confirmed(_)) => {
+                self.confirmed(id, Outcome::Updated, CONFIRMED, now)
+            }
+            Ok(SetStatusResult::Unconfirmed) => self.read_after_yes(id, decision, now),
             Err(error) => self.trouble(id, error, now),
         }
     }
@@ -240,7 +243,7 @@ impl Engine {
     pub(in crate::engine) fn read_back(
         &mut self,
         id: EntryId,
-        result: Result<Record, CallError>,
+        result: Result<CardRecord, CallError>,
         now: Now,
     ) {
         self.heard(id, &result, now);
@@ -248,29 +251,29 @@ impl Engine {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let (after_yes, completing) = (entry.said_yes, matches!(entry.stage, Stage::Completing(_)));
         // A decision of version 0.1 that was made by an id that other cards may carry.
-        let unproven = decision.candidate.trust() == Trust::Nothing;
+        let unproven = decision.candidate.trust() == IdTrust::Nothing;
         match result {
             Ok(_) if unproven && (completing || decision.complete_request) => {
                 self.judge_again(id, now);
             }
-            Ok(record) if record.status == decision.to && completing => {
+            Ok(record) if record.status == decision.new_status && completing => {
                 self.read_request(id, decision, now);
             }
-            Ok(record) if record.status == decision.to && decision.complete_request => {
+            Ok(record) if record.status == decision.new_status && decision.complete_request => {
                 self.save(id, decision, Then::ReadRequest);
             }
-            Ok(record) if record.status == decision.to => {
+            Ok(record) if record.status == decision.new_status => {
                 self.end(id, decision.outcome(), READ_BACK.to_owned(), now);
             }
             Ok(record) if completing => {
                 let status = self.policy.rules.numbers.card_status_text(record.status);
                 let why = format!("the record has status {status} by now");
-                self.end(id, Outcome::Parked(ParkReason::WrongAnswer), why, now);
+                self.end(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
             }
             Ok(record) if after_yes => {
                 let status = self.policy.rules.numbers.card_status_text(record.status);
                 let why = format!("CM said yes, but the record still has status {status}");
-                self.end(id, Outcome::Parked(ParkReason::WrongAnswer), why, now);
+                self.end(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
             }
             Ok(_) => self.judge_again(id, now),
             Err(error) => self.trouble(id, error, now),

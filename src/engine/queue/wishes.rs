@@ -12,7 +12,13 @@ impl Engine {
                 return Err(Refusal::Busy);
             }
             parked.claim = Some(Claim::Wish);
-            let act = AuditLine::act(&self.policy.station, &parked.entry, "retried", by, now.wall);
+            let act = AuditLine::operator_action(
+                &self.policy.station,
+                &parked.entry,
+                "retried",
+                by,
+                now.wall,
+            );
             self.effects.push_back(Effect::Unpark { entry: id, act });
             return Ok(Taken::OnceOnDisk);
         }
@@ -43,7 +49,7 @@ impl Engine {
         let entry = self.queue.waiting.get(&id).ok_or(Refusal::NoSuchEntry)?;
         if entry.step != Step::Idle
             || entry.superseded_by.is_some()
-            || self.queue.busy.contains_key(&entry.draft.card())
+            || self.queue.busy.contains_key(&entry.draft.card_key())
         {
             return Err(Refusal::Busy);
         }

@@ -20,7 +20,7 @@ fn busy() -> World {
     let mut world = World::new();
     world.probe = None;
     world.insert("Left", 1);
-    answer(&mut world, NotIdentifiedReason::Busy);
+    answer(&mut world, NotIdentifiedReason::InUse);
     world
 }
 
@@ -44,13 +44,13 @@ fn a_card_that_stays_busy_is_told_once_and_tried_ever_less_often() {
     let mut world = busy();
     for (round, pause) in (1..).zip([5, 10, 20, 40, 60, 60]) {
         world.run(Duration::from_millis(pause * 1000 - 1));
-        answer(&mut world, NotIdentifiedReason::Busy);
-        assert_eq!(world.engine.tally().stale_answers, round, "nobody asked before {pause} s");
+        answer(&mut world, NotIdentifiedReason::InUse);
+        assert_eq!(world.engine.tally().stale_results, round, "nobody asked before {pause} s");
         world.run(Duration::from_millis(1));
         let views = world.engine.reader_views();
         assert!(matches!(views[0].card, CardView::NotIdentified { .. }), "{views:?}");
-        answer(&mut world, NotIdentifiedReason::Busy);
-        assert_eq!(world.engine.tally().stale_answers, round, "somebody asked at {pause} s");
+        answer(&mut world, NotIdentifiedReason::InUse);
+        assert_eq!(world.engine.tally().stale_results, round, "somebody asked at {pause} s");
     }
     assert_eq!(told(&world), [Some("busy")]);
 }
@@ -82,7 +82,7 @@ fn a_busy_card_in_a_reader_that_is_switched_off_meanwhile_is_left_alone() {
         label: None,
         role: "desk".to_owned(),
         enabled: false,
-        settle: Duration::ZERO,
+        removal_debounce: Duration::ZERO,
     });
     world.tell(Event::Reconfigured(Box::new(policy)));
     world.run(6 * SECOND);

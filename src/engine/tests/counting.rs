@@ -4,7 +4,7 @@ use super::world::cm::{Mood, RETIRE};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
 use crate::domain::{
-    Family, InsertionId, NotIdentified, NotIdentifiedReason, Outcome, ParkReason, Probed,
+    Family, InsertionId, NotIdentified, NotIdentifiedReason, Outcome, ParkReason, ProbeResult,
 };
 use crate::engine::Event;
 
@@ -18,8 +18,8 @@ fn cards_probes_and_outcomes_are_counted_once() {
     world.insert("Left", 2);
     world.run(SECOND);
     let tally = world.engine.tally();
-    assert_eq!((tally.insertions, tally.removals, tally.mute), (2, 1, 0));
-    assert_eq!(tally.probes.get(&Probed::Identified(Family::Gids)), Some(&2));
+    assert_eq!((tally.insertions, tally.removals, tally.mute_cards), (2, 1, 0));
+    assert_eq!(tally.probes.get(&ProbeResult::Identified(Family::Gids)), Some(&2));
     assert_eq!(tally.outcomes.get(&Outcome::Updated), Some(&1));
     assert_eq!(tally.outcomes.get(&Outcome::NothingToDo), Some(&1));
     assert_eq!(tally.outcomes.values().sum::<u64>(), 2);
@@ -28,12 +28,12 @@ fn cards_probes_and_outcomes_are_counted_once() {
 #[test]
 fn an_answer_about_a_card_that_is_gone_is_no_probe_that_counts() {
     let mut world = World::new();
-    let why = NotIdentified::new(NotIdentifiedReason::NoId, String::new());
+    let why = NotIdentified::new(NotIdentifiedReason::NoCardId, String::new());
     let (reader, insertion) = ("Left".into(), InsertionId::ZERO);
     world.tell(Event::Probed { reader, insertion, result: Err(why) });
     let tally = world.engine.tally();
     assert!(tally.probes.is_empty(), "{tally:?}");
-    assert_eq!(tally.stale_answers, 1);
+    assert_eq!(tally.stale_results, 1);
 }
 
 #[test]

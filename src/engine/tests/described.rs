@@ -16,7 +16,7 @@ fn by_serial() -> World {
             label: enabled.then(|| "Seventeen".to_owned()),
             role: "desk".to_owned(),
             enabled,
-            settle: Duration::ZERO,
+            removal_debounce: Duration::ZERO,
         });
     }
     world.policy = policy.clone();
@@ -38,7 +38,7 @@ fn a_card_waits_until_it_is_known_which_reader_it_is_in() {
     told(&mut world, "Left", Some("17"));
     world.run(SECOND);
     assert_eq!(world.entries(), 1);
-    assert_eq!(world.engine.reader_views()[0].place.label, "Seventeen");
+    assert_eq!(world.engine.reader_views()[0].settings.label, "Seventeen");
     assert_eq!(world.engine.reader_views()[0].attributes.serial.as_deref(), Some("17"));
 }
 

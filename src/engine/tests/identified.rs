@@ -87,11 +87,11 @@ fn an_identity_of_a_card_that_is_not_there_any_more_counts_for_nothing() {
     world.probe = None;
     world.insert("Left", 1);
     world.remove("Left");
-    let stale = world.engine.tally().stale_answers;
+    let stale = world.engine.tally().stale_results;
     let (reader, insertion) = ("Left".into(), first());
     world.tell(Event::Identified { reader, insertion, identity: identity(1) });
     world.run(DAY);
     assert_eq!(world.entries(), 0);
-    assert_eq!(world.engine.tally().stale_answers, stale + 1);
+    assert_eq!(world.engine.tally().stale_results, stale + 1);
     assert!(!matches!(world.engine.poll_effect(), Some(Effect::Append { .. })));
 }

@@ -62,9 +62,9 @@ fn flickering_for_a_month_makes_about_a_line_a_day() {
 #[test]
 fn failures_that_differ_have_lines_of_their_own() {
     let mut world = World::new();
-    fail(&mut world, "Left", Some("3b00"), NotIdentifiedReason::NoId);
-    fail(&mut world, "Left", Some("3b01ff"), NotIdentifiedReason::NoId);
-    fail(&mut world, "Right", Some("3b00"), NotIdentifiedReason::NoId);
+    fail(&mut world, "Left", Some("3b00"), NotIdentifiedReason::NoCardId);
+    fail(&mut world, "Left", Some("3b01ff"), NotIdentifiedReason::NoCardId);
+    fail(&mut world, "Right", Some("3b00"), NotIdentifiedReason::NoCardId);
     fail(&mut world, "Left", Some("3b00"), NotIdentifiedReason::Timeout);
     fail(&mut world, "Left", None, NotIdentifiedReason::Mute);
     assert_eq!(lines(&world).len(), 5);
@@ -77,7 +77,7 @@ fn failures_after_a_quiet_time_have_lines_of_their_own() {
     let mut world = World::new();
     for round in 1..=3 {
         for _ in 0..40 {
-            fail(&mut world, "Left", Some("3b00"), NotIdentifiedReason::NoId);
+            fail(&mut world, "Left", Some("3b00"), NotIdentifiedReason::NoCardId);
         }
         assert_eq!(lines(&world).last().unwrap().count, None);
         world.run(11 * MINUTE);
@@ -93,7 +93,7 @@ fn many_different_cards_in_many_readers_stay_within_the_allowance() {
     while world.now.mono < world.started.mono + DAY {
         for reader in 0..8 {
             let atr = format!("3b04{failures:08x}");
-            fail(&mut world, &format!("R{reader}"), Some(&atr), NotIdentifiedReason::NoId);
+            fail(&mut world, &format!("R{reader}"), Some(&atr), NotIdentifiedReason::NoCardId);
             failures += 1;
         }
         world.run(20 * SECOND);
@@ -110,12 +110,12 @@ fn allowance_comes_back_after_a_flood() {
     let mut world = World::new();
     for number in 0..2000 {
         let atr = format!("3b04{number:08x}");
-        fail(&mut world, "Left", Some(&atr), NotIdentifiedReason::NoId);
+        fail(&mut world, "Left", Some(&atr), NotIdentifiedReason::NoCardId);
         world.run(5 * SECOND);
     }
     world.run(2 * DAY);
     let before = lines(&world).len();
-    fail(&mut world, "Left", Some("3b00"), NotIdentifiedReason::NoId);
+    fail(&mut world, "Left", Some("3b00"), NotIdentifiedReason::NoCardId);
     assert_eq!(lines(&world).len(), before + 1);
 }
 

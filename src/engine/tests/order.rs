@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::world::cm::{Ask, Mood, candidate};
 use super::world::{HOUR, READERS, SECOND, World, policy};
 use crate::domain::{
-    Candidate, Entry, EntryId, Family, Found, IdRule, Identity, InsertionId, ReaderName, Serial,
-    Stage, Trigger,
+    Candidate, CardIdentity, Entry, EntryId, Family, IdRule, InsertionId, LookupResult, ReaderName,
+    Serial, Stage, Trigger,
 };
 use crate::engine::{Effect, Engine, Event, Now, Presence, Restored, StoreFailure};
 
@@ -92,14 +92,15 @@ fn crowded(count: i64) -> (Engine, World) {
     world.cm.mood = Mood::Away;
     world.insert("Left", 1);
     world.run(SECOND);
-    let one = world.disk.entries.values().next().unwrap().draft.clone();
+    let one = world.disk.entries.values().next().unwrap().card_event.clone();
     let entry = |number: i64| {
         let mut draft = one.clone();
         let card_id = uuid::Uuid::from_u128(0x4000 << 64 | u128::from(number.unsigned_abs()));
         let card_id = card_id.to_string().parse().unwrap();
         let candidate = Candidate { card_id, ..candidate(1, IdRule::GidsCardid) };
-        draft.identity = Identity::new(Family::Gids, Serial::from_bytes(&[1]), candidate, vec![]);
-        Entry { id: EntryId::new(number), draft, stage: Stage::Queued }
+        draft.identity =
+            CardIdentity::new(Family::Gids, Serial::from_bytes(&[1]), candidate, vec![]);
+        Entry { id: EntryId::new(number), card_event: draft, stage: Stage::Queued }
     };
     let entries = (1..=count).map(entry).collect();
     let restored = Restored { entries, ..Restored::default() };
@@ -154,7 +155,7 @@ impl SlowCm {
         let (due, rest) = self.answers.drain(..).partition(|(at, _)| *at <= next);
         self.answers = rest;
         for (_, entry) in Vec::from_iter::<Vec<_>>(due) {
-            let result = Ok(Found { records: None, requests: vec![] });
+            let result = Ok(LookupResult { records: None, requests: vec![] });
             self.tell(Event::LookedUp { entry, result });
         }
         self.perform()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
 use super::world::{DAY, HOUR, SECOND, World, policy};
-use crate::domain::LinkView;
+use crate::domain::CmView;
 use crate::engine::Notice;
 
 /// Within this time everybody who waited for CM has had a turn when it is back.
@@ -214,19 +214,19 @@ fn an_outage_of_updates_alone_is_told_once_and_holds_up_nothing_else() {
         world.insert("Left", card);
         world.run(SECOND);
     }
-    let LinkView::Away { since, .. } = world.engine.link_view(world.now) else { panic!() };
+    let CmView::Unavailable { since, .. } = world.engine.link_view(world.now) else { panic!() };
     for n in (0..5).cycle().take(100) {
         world.insert("Right", 4 + n);
         world.run(20 * SECOND);
         assert_eq!(world.outcome(world.entries()), "nothing-to-do");
         let view = world.engine.link_view(world.now);
-        assert!(matches!(view, LinkView::Away { since: is, .. } if is == since), "{view:?}");
+        assert!(matches!(view, CmView::Unavailable { since: is, .. } if is == since), "{view:?}");
     }
     assert!(matches!(world.told.as_slice(), [Notice::CmAway(_)]), "{:?}", world.told);
     world.cm.mood = Mood::Fine;
     world.run(HOUR);
     assert!(matches!(world.told.as_slice(), [Notice::CmAway(_), Notice::CmBack]));
-    assert!(matches!(world.engine.link_view(world.now), LinkView::Up { .. }));
+    assert!(matches!(world.engine.link_view(world.now), CmView::Available { .. }));
 }
 
 #[test]
@@ -364,7 +364,9 @@ fn an_api_that_is_switched_off_is_named_so_whatever_is_asked_first() {
         world.cm.mood = Mood::Off;
         world.insert("Left", 1);
         world.run(HOUR);
-        let LinkView::Away { reason, .. } = world.engine.link_view(world.now) else { panic!() };
+        let CmView::Unavailable { reason, .. } = world.engine.link_view(world.now) else {
+            panic!()
+        };
         assert_eq!(reason, "api-off", "{script:?}");
         assert_eq!(world.trail(1).len(), 0, "nobody is parked for that");
         world.cm.mood = Mood::Fine;

@@ -11,18 +11,18 @@ fn first() -> InsertionId {
     InsertionId::ZERO.next()
 }
 
-fn answer(world: &mut World, result: Result<crate::domain::Identity, NotIdentified>) {
+fn answer(world: &mut World, result: Result<crate::domain::CardIdentity, NotIdentified>) {
     world.tell(Event::Probed { reader: "Left".into(), insertion: first(), result });
 }
 
-fn partial(card: u8) -> crate::domain::Identity {
+fn partial(card: u8) -> crate::domain::CardIdentity {
     let mut identity = identity(card);
     identity.partial = true;
     identity
 }
 
 fn busy() -> NotIdentified {
-    NotIdentified::new(NotIdentifiedReason::Busy, "somebody has it".to_owned())
+    NotIdentified::new(NotIdentifiedReason::InUse, "somebody has it".to_owned())
 }
 
 /// A world with a card of which a part is known: it says that it is this one.
@@ -126,12 +126,12 @@ fn a_card_that_stays_in_use_is_asked_ever_less_often_and_stays_known_in_part() {
     let mut world = known_in_part(50);
     for pause in [5, 10, 20, 40, 60, 60] {
         world.run(Duration::from_millis(pause * 1000 - 1));
-        let stale = world.engine.tally().stale_answers;
+        let stale = world.engine.tally().stale_results;
         answer(&mut world, Err(busy()));
-        assert_eq!(world.engine.tally().stale_answers, stale + 1, "nobody asked before {pause} s");
+        assert_eq!(world.engine.tally().stale_results, stale + 1, "nobody asked before {pause} s");
         world.run(Duration::from_millis(1));
         answer(&mut world, Err(busy()));
-        assert_eq!(world.engine.tally().stale_answers, stale + 1, "somebody asked at {pause} s");
+        assert_eq!(world.engine.tally().stale_results, stale + 1, "somebody asked at {pause} s");
         let views = world.engine.reader_views();
         assert!(
             matches!(&views[0].card, CardView::Identified { identity, .. } if identity.partial)
@@ -148,9 +148,9 @@ fn a_program_that_comes_and_goes_all_the_time_has_the_card_read_ever_less_often(
         world.run(Duration::from_millis(100));
         world.tell(Event::LetGo { reader: "Left".into() });
         world.run(Duration::ZERO);
-        let stale = world.engine.tally().stale_answers;
+        let stale = world.engine.tally().stale_results;
         answer(&mut world, Err(busy()));
-        reads += u32::from(world.engine.tally().stale_answers == stale);
+        reads += u32::from(world.engine.tally().stale_results == stale);
     }
     assert!((5..40).contains(&reads), "{reads} reads in 300 s");
 }

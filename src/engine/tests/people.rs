@@ -125,12 +125,12 @@ fn a_retry_that_the_disk_refuses_leaves_the_entry_parked() {
     assert_eq!(world.trail(1), ["parked: refused"]);
     assert_eq!(world.asked_for(1), 1);
     assert_eq!(world.engine.outbox_view().parked, 1);
-    assert!(world.engine.outbox_view().trouble.is_some());
+    assert!(world.engine.outbox_view().write_error.is_some());
     world.disk.refuses.clear();
     world.retry(1).unwrap();
     world.run(HOUR);
     assert_eq!(world.trail(1), ["parked: refused", "retried", "updated"]);
-    assert!(world.engine.outbox_view().trouble.is_none());
+    assert!(world.engine.outbox_view().write_error.is_none());
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_waiting_entry_whose_discard_the_disk_refuses_goes_on_as_if_nobody_had_wishe
     world.discard(1).unwrap();
     world.run(HOUR);
     assert_eq!(world.disk.asked[&Verb::Settle], 1);
-    assert!(world.engine.outbox_view().trouble.is_some());
+    assert!(world.engine.outbox_view().write_error.is_some());
     world.disk.refuses.clear();
     world.run(HOUR);
     assert_eq!(world.outcome(1), "none");

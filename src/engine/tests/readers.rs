@@ -6,8 +6,8 @@ use super::world::cm::{ATR, Mood, RETIRE};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World, policy};
 use crate::domain::{
-    CardView, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, ReaderMatch, ReaderRule,
-    ServiceView,
+    CardView, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, PcscdView, ReaderMatch,
+    ReaderRule,
 };
 use crate::engine::Event;
 
@@ -199,7 +199,7 @@ fn an_identity_that_comes_after_the_card_left_is_not_believed() {
     world.remove("Left");
     world.run(HOUR);
     assert_eq!(world.entries(), 0);
-    assert_eq!(world.engine.tally().stale_answers, 1);
+    assert_eq!(world.engine.tally().stale_results, 1);
     assert!(world.engine.reader_views().iter().all(|view| view.card == CardView::Empty));
     assert_eq!(world.disk.audit.len(), 1);
     assert_eq!(world.disk.audit[0].reason.as_deref(), Some("removed"));
@@ -266,11 +266,11 @@ fn the_service_and_its_readers_come_and_go_in_the_snapshot() {
     let mut world = seen();
     assert_eq!(world.engine.reader_views().len(), 3);
     world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
-    assert!(matches!(world.engine.service_view(), ServiceView::Down { .. }));
+    assert!(matches!(world.engine.service_view(), PcscdView::Unavailable { .. }));
     assert!(world.engine.reader_views().is_empty());
     world.restart_service();
     world.run(SECOND);
-    assert!(matches!(world.engine.service_view(), ServiceView::Up { .. }));
+    assert!(matches!(world.engine.service_view(), PcscdView::Connected { .. }));
     assert_eq!(world.engine.reader_views().len(), 3);
 }
 
@@ -312,12 +312,12 @@ fn a_changed_configuration_counts_from_the_next_card_and_the_next_decision_on() 
         label: Some("not used".to_owned()),
         role: "desk".to_owned(),
         enabled: false,
-        settle: Duration::ZERO,
+        removal_debounce: Duration::ZERO,
     });
     world.tell(Event::Reconfigured(Box::new(policy)));
     world.cm.mood = Mood::Fine;
     world.insert("Right", 2);
     world.run(HOUR);
     assert_eq!((world.entries(), world.outcome(1)), (1, "nothing-to-do".to_owned()));
-    assert_eq!(world.engine.reader_views()[1].place.label, "not used");
+    assert_eq!(world.engine.reader_views()[1].settings.label, "not used");
 }

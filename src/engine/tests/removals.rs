@@ -3,7 +3,7 @@
 use super::world::cm::{Ask, DISABLE, DISABLED, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World, removing};
-use crate::domain::{Departure, InsertionId, Trigger};
+use crate::domain::{InsertionId, Removal, Trigger};
 use crate::engine::Event;
 
 /// A world in which card 1 was put in and is done with, and has to be disabled when it goes.
@@ -160,7 +160,7 @@ fn a_card_that_is_not_taken_out_of_a_reader_that_stays_is_no_removal() {
         |world| world.tell(Event::Detached { reader: "Left".into() }),
         |world| {
             let insertion = InsertionId::ZERO.next();
-            let (reader, how) = ("Left".into(), Departure::Unclear);
+            let (reader, how) = ("Left".into(), Removal::Inferred);
             world.tell(Event::CardRemoved { reader, insertion, how });
         },
         |world| world.tell(Event::ServiceDown { reason: "stopped".to_owned() }),

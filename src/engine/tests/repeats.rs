@@ -203,7 +203,7 @@ fn in_a_reader_with_a_settle_time_a_held_card_lies_still_from_its_last_return_on
         label: None,
         role: "desk".to_owned(),
         enabled: true,
-        settle: millis(300),
+        removal_debounce: millis(300),
     });
     world.tell(Event::Reconfigured(Box::new(policy)));
     let before = world.entries();

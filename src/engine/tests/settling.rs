@@ -21,7 +21,7 @@ fn contactless() -> World {
         label: None,
         role: "desk".to_owned(),
         enabled: true,
-        settle: Duration::from_millis(150),
+        removal_debounce: Duration::from_millis(150),
     });
     world.policy = policy.clone();
     world.tell(Event::Reconfigured(Box::new(policy)));
@@ -178,7 +178,7 @@ fn taken_out_a_moment_ago() -> World {
 #[test]
 fn a_card_that_may_be_back_was_not_taken_out() {
     let why = |reason| NotIdentified::new(reason, "it does not say".to_owned());
-    for reason in [NotIdentifiedReason::Timeout, NotIdentifiedReason::Busy] {
+    for reason in [NotIdentifiedReason::Timeout, NotIdentifiedReason::InUse] {
         let mut world = taken_out_a_moment_ago();
         world.probe = None;
         world.insert("Left", 1);

@@ -13,7 +13,7 @@ fn a_card_that_the_disk_does_not_take_is_offered_again_until_it_does() {
     world.insert("Right", 2);
     world.run(HOUR);
     assert_eq!(world.calls.len(), 0);
-    assert!(world.engine.outbox_view().trouble.is_some());
+    assert!(world.engine.outbox_view().write_error.is_some());
     let asked = world.disk.asked[&Verb::Append];
     assert!((10..120).contains(&asked), "{asked}");
     world.disk.refuses.clear();
@@ -22,7 +22,7 @@ fn a_card_that_the_disk_does_not_take_is_offered_again_until_it_does() {
         (world.outcome(1), world.outcome(2)),
         ("nothing-to-do".into(), "nothing-to-do".into())
     );
-    assert!(world.engine.outbox_view().trouble.is_none());
+    assert!(world.engine.outbox_view().write_error.is_none());
     let told = world.told.as_slice();
     assert!(matches!(told, [Notice::StoreTrouble(_), Notice::StoreBack]), "{told:?}");
 }

@@ -39,7 +39,7 @@ fn one_that_is_looked_up_is_superseded_and_its_answer_is_not_believed() {
     let ends = again_when(&mut world, |world| world.asked(Ask::Lookup) == 1);
     assert_eq!(ends, both("superseded", "updated"));
     assert_eq!((world.asked(Ask::Lookup), world.asked(Ask::Push)), (2, 1));
-    assert_eq!(world.engine.tally().stale_answers, 1);
+    assert_eq!(world.engine.tally().stale_results, 1);
 }
 
 #[test]
@@ -168,7 +168,8 @@ fn an_older_card_that_the_disk_refused_never_takes_over_from_a_newer_one() {
     world.run(SECOND / 2);
     world.disk.refuses.clear();
     world.run(HOUR);
-    let seen: Vec<_> = world.disk.entries.values().map(|row| row.draft.reader.as_str()).collect();
+    let seen: Vec<_> =
+        world.disk.entries.values().map(|row| row.card_event.reader.as_str()).collect();
     assert_eq!(seen, ["Right"]);
     assert_eq!(world.trail(1), ["superseded"]);
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use jiff::SignedDuration;
 
 use crate::domain::{
-    BootMoment, EntryId, Family, Found, IdRule, Identity, InsertionId, NotIdentified,
-    NotIdentifiedReason, Numbers, ReaderName, ReaderRules, RequestId, Serial, Trigger,
+    BootMoment, CardIdentity, CmEnums, EntryId, Family, IdRule, InsertionId, LookupResult,
+    NotIdentified, NotIdentifiedReason, ReaderName, ReaderRules, RequestId, Serial, Trigger,
 };
 use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Refusal, Restored, Retry, Taken};
 use crate::rules::{AtrMismatch, Pick, Rule, RuleSet};
@@ -94,7 +94,7 @@ pub(in crate::engine) struct World {
     inbox: Vec<(Instant, u64, Event)>,
     posted: u64,
     in_flight: BTreeMap<EntryId, InFlight>,
-    looked_up: BTreeMap<EntryId, Found>,
+    looked_up: BTreeMap<EntryId, LookupResult>,
     /// Entries to whose update CM said yes.
     said_yes: BTreeSet<EntryId>,
     /// Entries that saw in this life that the record has the status.
@@ -137,7 +137,7 @@ pub(in crate::engine) fn policy() -> Policy {
                 rule("disable", DISABLE, "Disabled", DISABLED),
             ],
             atr_mismatch: AtrMismatch::Warn,
-            numbers: Numbers::default(),
+            numbers: CmEnums::default(),
         },
         readers: ReaderRules::default(),
         skip_atr: vec![],
@@ -164,8 +164,8 @@ pub(in crate::engine) fn removing() -> Policy {
     policy
 }
 
-pub(in crate::engine) fn identity(card: u8) -> Identity {
-    Identity::new(
+pub(in crate::engine) fn identity(card: u8) -> CardIdentity {
+    CardIdentity::new(
         Family::Gids,
         Serial::from_bytes(&[card]),
         candidate(card, IdRule::GidsCardid),
@@ -174,11 +174,11 @@ pub(in crate::engine) fn identity(card: u8) -> Identity {
 }
 
 /// What a card says beside another program, if one uses it.
-fn part(card: u8, used: Option<bool>) -> Identity {
+fn part(card: u8, used: Option<bool>) -> CardIdentity {
     let mut identity = match used {
         Some(true) => {
             let other = candidate(card + 50, IdRule::PivGuidBe);
-            Identity::new(Family::Piv, Serial::from_bytes(&[card]), other, vec![])
+            CardIdentity::new(Family::Piv, Serial::from_bytes(&[card]), other, vec![])
         }
         Some(false) | None => identity(card),
     };
@@ -372,11 +372,11 @@ impl World {
     fn deliver(&mut self, seq: u64) {
         let at = self.inbox.iter().position(|(_, is, _)| *is == seq).unwrap();
         let (_, _, event) = self.inbox.remove(at);
-        let stale = self.engine.tally().stale_answers;
+        let stale = self.engine.tally().stale_results;
         self.note_wish_to_be_left_alone(&event);
         self.note_answer(&event);
         self.engine.handle(event.clone(), self.now);
-        if self.engine.tally().stale_answers == stale {
+        if self.engine.tally().stale_results == stale {
             self.note_what_it_said(&event);
         }
         self.perform_all();
@@ -466,7 +466,7 @@ impl World {
         let Some(time) = self.probe else { return };
         let used = self.used.get(&reader).copied();
         if used.is_some() && only_free {
-            let why = NotIdentified::new(NotIdentifiedReason::Busy, "in use".to_owned());
+            let why = NotIdentified::new(NotIdentifiedReason::InUse, "in use".to_owned());
             return self.post(time, Event::Probed { reader, insertion, result: Err(why) });
         }
         let seat = &self.seats[&reader];
@@ -477,7 +477,7 @@ impl World {
     }
 
     pub(in crate::engine) fn card_of(&self, entry: EntryId) -> u8 {
-        number_of(&self.disk.entries[&entry].draft.identity)
+        number_of(&self.disk.entries[&entry].card_event.identity)
     }
 
     /// The card of an entry that is or was on disk.
@@ -487,11 +487,11 @@ impl World {
 
     pub(in crate::engine) fn card_of_entry(&self, entry: i64) -> Option<u8> {
         let row = self.disk.entries.get(&EntryId::new(entry))?;
-        Some(number_of(&row.draft.identity))
+        Some(number_of(&row.card_event.identity))
     }
 }
 
-fn number_of(identity: &Identity) -> u8 {
-    let is = |card: &u8| card_id(*card) == identity.first().card_id;
+fn number_of(identity: &CardIdentity) -> u8 {
+    let is = |card: &u8| card_id(*card) == identity.primary().card_id;
     (0..=255).find(is).unwrap()
 }

@@ -1,11 +1,11 @@
 //! The chain over the audit lines: whole, or wrong at a place that is told.
 
-use crate::domain::{ChainFault, ChainFaultKind, ChainPiece};
+use crate::domain::{ChainBatch, ChainFault, ChainFaultKind};
 
 use super::super::chain::{self, End};
 use super::super::{row, verify};
 use super::*;
-use ChainFaultKind::{Broken, Changed, Extra, Missing};
+use ChainFaultKind::{Changed, Extra, Missing, Restarted};
 
 /// Five lines, a minute apart.
 async fn five_lines(place: &Place) {
@@ -17,7 +17,7 @@ async fn five_lines(place: &Place) {
 }
 
 /// What a walk in pieces of this many lines finds.
-fn walked(place: &Place, limit: usize) -> ChainPiece {
+fn walked(place: &Place, limit: usize) -> ChainBatch {
     let conn = place.sqlite();
     let mut found = verify::piece(&conn, None, limit).unwrap();
     while let Some(next) = found.next.take() {
@@ -154,9 +154,9 @@ async fn a_line_beyond_the_end_and_an_end_that_was_moved_back_are_told() {
     let place = Place::new();
     five_lines(&place).await;
     place.sqlite().execute_batch("UPDATE chain SET seq = 4 WHERE place = 'head'").unwrap();
-    assert_eq!(places(&place), [(ChainFaultKind::End, 5, 5)], "its seal tells");
+    assert_eq!(places(&place), [(ChainFaultKind::Boundary, 5, 5)], "its seal tells");
     place.sqlite().execute_batch("DELETE FROM chain WHERE place = 'head'").unwrap();
-    assert_eq!(places(&place), [(ChainFaultKind::End, 5, 5)]);
+    assert_eq!(places(&place), [(ChainFaultKind::Boundary, 5, 5)]);
 }
 
 #[tokio::test]
@@ -306,10 +306,10 @@ async fn a_break_is_told_as_such() {
     let place = Place::new();
     five_lines(&place).await;
     let (outbox, _) = place.open();
-    let line = AuditLine { kind: crate::domain::AuditKind::Break, ..not_identified(400) };
+    let line = AuditLine { kind: crate::domain::AuditKind::ChainBreak, ..not_identified(400) };
     outbox.note(line).await.unwrap();
     outbox.close();
-    assert_eq!(places(&place), [(Broken, 6, 6)]);
+    assert_eq!(places(&place), [(Restarted, 6, 6)]);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ fn flip(place: &Place, needle: &str) {
 pub(super) async fn two_entries(place: &Place) {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    let other = Draft { reader: "Other".into(), label: "Desk 4".to_owned(), ..draft(2) };
+    let other = CardEvent { reader: "Other".into(), label: "Desk 4".to_owned(), ..draft(2) };
     outbox.append(Append { draft: other, ..append(2) }).await.unwrap();
     outbox.close();
 }

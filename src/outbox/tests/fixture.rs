@@ -30,8 +30,11 @@ async fn fill(outbox: &Outbox) {
     let end = Settlement { decision: Some(decision(4)), ..end(Outcome::Updated) };
     outbox.settle(id(4), end).await.unwrap();
     outbox.note(not_identified(120)).await.unwrap();
-    let entry = Entry { id: id(3), draft: draft(3), stage: Stage::Queued };
-    outbox.note(AuditLine::act("desk-3", &entry, "discard", "uid 0", at(130))).await.unwrap();
+    let entry = Entry { id: id(3), card_event: draft(3), stage: Stage::Queued };
+    outbox
+        .note(AuditLine::operator_action("desk-3", &entry, "discard", "uid 0", at(130)))
+        .await
+        .unwrap();
 }
 
 /// Writes the fixture of this version, once; a released one stays as it is.

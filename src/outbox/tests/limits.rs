@@ -7,10 +7,10 @@ use super::*;
 /// An entry of about 8 KiB whose audit line is short: settling it frees room.
 fn bulky(number: u8) -> Append {
     let rest = (1..100).map(|i| candidate(u128::from(number) << 32 | i)).collect();
-    let Draft { identity, .. } = draft(number);
+    let CardEvent { identity, .. } = draft(number);
     let identity =
-        Identity::new(Family::Gids, identity.serial.clone(), identity.first().clone(), rest);
-    Append { draft: Draft { identity, ..draft(number) }, ..append(number) }
+        CardIdentity::new(Family::Gids, identity.serial.clone(), identity.primary().clone(), rest);
+    Append { draft: CardEvent { identity, ..draft(number) }, ..append(number) }
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ async fn an_outbox_that_is_gone_is_told_and_one_that_never_was_is_not() {
         let mended = restored.mended.unwrap();
         assert!(mended.to_string().contains(&format!("outbox.db{left} was left")), "{mended}");
         assert_eq!(restored.entries.len(), kept, "{left}");
-        assert_eq!(restored.latest.first().unwrap().kind, AuditKind::Break);
+        assert_eq!(restored.latest.first().unwrap().kind, AuditKind::ChainBreak);
         outbox.append(append(3)).await.unwrap();
         outbox.close();
         assert_eq!(killed.restored().mended, None, "it is told once");

@@ -59,8 +59,8 @@ impl Files {
 }
 
 /// The insertions that were stored.
-fn written(number: u8) -> Draft {
-    Draft { reader: format!("Reader {number}").as_str().into(), ..draft(number) }
+fn written(number: u8) -> CardEvent {
+    CardEvent { reader: format!("Reader {number}").as_str().into(), ..draft(number) }
 }
 
 /// An outbox whose log has several transactions, of one and of many pages, and what it holds: after
@@ -90,14 +90,14 @@ fn nothing_is_lost_in_silence(files: &Files, whole: &Restored, what: &str) -> &'
     let place = files.place();
     let (store, restored) = Store::open(place.options(), Budget::of(1000), OnDamage::Mend).unwrap();
     let Restored { entries, latest, damaged, mended, .. } = restored;
-    let known = |entry: &Entry| (1..=7).any(|number| written(number) == entry.draft);
+    let known = |entry: &Entry| (1..=7).any(|number| written(number) == entry.card_event);
     assert!(entries.iter().all(known), "{what}: an entry was invented");
-    let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::Break).collect();
+    let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::ChainBreak).collect();
     assert!(lines.iter().all(|line| whole.latest.contains(line)), "{what}: a line was invented");
     let all = entries == whole.entries && lines.len() == whole.latest.len();
     let faults = store.verify(None).unwrap().faults;
     store.close();
-    let told = mended.is_some() && faults.iter().any(|f| f.kind == ChainFaultKind::Broken);
+    let told = mended.is_some() && faults.iter().any(|f| f.kind == ChainFaultKind::Restarted);
     assert!(told || all && damaged.is_empty(), "{what}: something is gone and nothing is told");
     match (told, all) {
         (true, true) => "told, and nothing is lost",

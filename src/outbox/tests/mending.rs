@@ -22,7 +22,7 @@ fn files(place: &Place, start: &str) -> Vec<String> {
 
 fn broken(place: &Place) -> Vec<String> {
     let piece = verify::piece(&place.sqlite(), None, 1000).unwrap();
-    let broken = piece.faults.into_iter().filter(|fault| fault.kind == ChainFaultKind::Broken);
+    let broken = piece.faults.into_iter().filter(|fault| fault.kind == ChainFaultKind::Restarted);
     broken.map(|fault| fault.detail).collect()
 }
 
@@ -35,7 +35,7 @@ fn a_file_that_is_no_database_is_set_aside_and_told() {
     assert_eq!(fs::read(mended.aside.as_ref().unwrap()).unwrap(), "x".repeat(5000).as_bytes());
     assert_eq!(files(&place, "outbox.db.d"), ["outbox.db.damaged-20231114T221410Z"]);
     assert_eq!((mended.entries, mended.lines, mended.stays, mended.damaged), (0, 0, 0, 0));
-    assert_eq!(restored.latest[0].kind, AuditKind::Break);
+    assert_eq!(restored.latest[0].kind, AuditKind::ChainBreak);
     assert_eq!(broken(&place), [mended.to_string()]);
     // Once.
     assert_eq!(place.restored().mended, None);
@@ -55,7 +55,7 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
     let (outbox, _) = place.open();
     for number in 1..=40 {
         let reader = format!("Reader {number}").as_str().into();
-        let draft = Draft { reader, ..draft(number) };
+        let draft = CardEvent { reader, ..draft(number) };
         outbox.append(Append { draft, ..append(number) }).await.unwrap();
         outbox.note(not_identified(number.into())).await.unwrap();
     }
@@ -187,7 +187,7 @@ async fn a_file_that_is_cut_keeps_the_rows_of_the_pages_that_are_left() {
         fs::write(place.path(), left).unwrap();
         let restored = place.restored();
         for entry in &whole.entries {
-            let text = row::instant(entry.draft.seen_at);
+            let text = row::instant(entry.card_event.seen_at);
             let is_left = left.windows(text.len()).any(|part| part == text.as_bytes());
             assert_eq!(restored.entries.contains(entry), is_left, "{pages} pages");
             kept += usize::from(is_left);
@@ -344,7 +344,7 @@ fn survives(bytes: &[u8], whole: &Restored, what: &str) -> &'static str {
     let Restored { entries, stays, latest, damaged, mended } = restored;
     assert!(entries.iter().all(|entry| whole.entries.contains(entry)), "{what}");
     assert!(stays.iter().all(|stay| whole.stays.contains(stay)), "{what}");
-    let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::Break).collect();
+    let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::ChainBreak).collect();
     assert!(lines.iter().all(|line| whole.latest.contains(line)), "{what}");
     let told = mended.is_some() || !damaged.is_empty();
     let all = entries.len() == whole.entries.len()

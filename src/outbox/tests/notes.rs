@@ -58,7 +58,7 @@ async fn entries_go_on_where_notes_are_full() {
     assert!(is_full(&outbox, 101).await);
     outbox.append(append(1)).await.unwrap();
     outbox.settle(id(1), parked()).await.unwrap();
-    let act = AuditLine::act("desk-3", &place.entries()[0], "retried", "uid 0", at(60));
+    let act = AuditLine::operator_action("desk-3", &place.entries()[0], "retried", "uid 0", at(60));
     outbox.unpark(id(1), act).await.unwrap();
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
     outbox.append(append(2)).await.unwrap();

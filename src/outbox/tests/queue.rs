@@ -22,9 +22,9 @@ async fn an_entry_comes_back_after_a_restart_as_it_was_stored() {
     assert_eq!(
         restored.entries,
         [
-            Entry { id: id(1), draft: draft(1), stage: Stage::Queued },
-            Entry { id: id(2), draft: draft(2), stage: Stage::Sent(decision(2)) },
-            Entry { id: id(3), draft: draft(3), stage: parked },
+            Entry { id: id(1), card_event: draft(1), stage: Stage::Queued },
+            Entry { id: id(2), card_event: draft(2), stage: Stage::Sent(decision(2)) },
+            Entry { id: id(3), card_event: draft(3), stage: parked },
         ]
     );
     assert_eq!(restored.damaged, []);
@@ -103,8 +103,8 @@ async fn a_new_insertion_takes_the_place_of_waiting_and_parked_entries() {
     assert_eq!(
         place.entries(),
         [
-            Entry { id: id(3), draft: draft(2), stage: Stage::Queued },
-            Entry { id: id(4), draft: draft(1), stage },
+            Entry { id: id(3), card_event: draft(2), stage: Stage::Queued },
+            Entry { id: id(4), card_event: draft(1), stage },
         ]
     );
     assert_eq!(
@@ -128,7 +128,7 @@ async fn an_append_that_fails_supersedes_nothing() {
     let supersedes = vec![(id(1), Some(end(Outcome::Superseded)))];
     let refused = outbox.append(Append { supersedes, ..append(1) }).await;
     assert!(matches!(refused, Err(StoreError::Unwritable(_))));
-    assert_eq!(place.entries(), [Entry { id: id(1), draft: draft(1), stage: Stage::Queued }]);
+    assert_eq!(place.entries(), [Entry { id: id(1), card_event: draft(1), stage: Stage::Queued }]);
     assert_eq!(place.outcomes(), []);
 }
 
@@ -168,7 +168,7 @@ async fn a_parked_entry_is_only_retried_or_discarded() {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let entry = place.entries().remove(0);
-    let act = AuditLine::act("desk-3", &entry, "retry", "uid 0", at(200));
+    let act = AuditLine::operator_action("desk-3", &entry, "retry", "uid 0", at(200));
     assert!(matches!(outbox.unpark(id(1), act.clone()).await, Err(StoreError::Conflict(_))));
 
     outbox.settle(id(1), parked()).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_parked_entry_that_is_taken_up_again_still_knows_what_it_may_have_sent
     let entry = place.entries().remove(0);
     assert_eq!(entry.stage.sent(), Some(&decision(1)));
     outbox
-        .unpark(id(1), AuditLine::act("desk-3", &entry, "retried", "uid 0", at(9)))
+        .unpark(id(1), AuditLine::operator_action("desk-3", &entry, "retried", "uid 0", at(9)))
         .await
         .unwrap();
     assert_eq!(place.entries()[0].stage, Stage::Sent(decision(1)));
@@ -232,16 +232,16 @@ async fn a_stay_lasts_until_the_card_is_taken_out_or_another_comes() {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     outbox.append(append(2)).await.unwrap();
-    let elsewhere = Draft { reader: "Other".into(), ..draft(3) };
+    let elsewhere = CardEvent { reader: "Other".into(), ..draft(3) };
     outbox.append(Append { draft: elsewhere.clone(), ..append(3) }).await.unwrap();
     outbox.settle(id(2), end(Outcome::Updated)).await.unwrap();
     outbox.close();
 
-    let stay = |entry: i64, draft: Draft| Stay {
+    let stay = |entry: i64, draft: CardEvent| LastSeenCard {
         reader: draft.reader.clone(),
         event_count: draft.event_count,
         atr: draft.atr.clone(),
-        card: draft.card(),
+        card: draft.card_key(),
         entry: id(entry),
         instance: None,
     };
@@ -259,7 +259,7 @@ async fn a_card_that_went_is_kept_and_begins_no_stay() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    let went = Draft { trigger: Trigger::Removed, ..draft(1) };
+    let went = CardEvent { trigger: Trigger::Removed, ..draft(1) };
     let went = Append { draft: went, ..append(1) };
     let stays =
         |restored: &Restored| -> Vec<_> { restored.stays.iter().map(|stay| stay.entry).collect() };
@@ -269,7 +269,7 @@ async fn a_card_that_went_is_kept_and_begins_no_stay() {
     outbox.close();
     let restored = place.restored();
     assert_eq!(stays(&restored), [id(1)], "that of the insertion, until its end is told");
-    let kept: Vec<_> = restored.entries.iter().map(|entry| entry.draft.trigger).collect();
+    let kept: Vec<_> = restored.entries.iter().map(|entry| entry.card_event.trigger).collect();
     assert_eq!(kept, [Trigger::Inserted, Trigger::Removed]);
     assert_eq!(restored.entries[1].stage, completing);
     let (outbox, _) = place.open();

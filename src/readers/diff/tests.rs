@@ -54,7 +54,7 @@ fn tell(observations: &[Observation]) -> String {
             }
             Observation::Mute { insertion, .. } => format!("!{insertion}"),
             Observation::Removed { insertion, how, .. } => {
-                format!("-{insertion}{}", if *how == Departure::Taken { "" } else { "?" })
+                format!("-{insertion}{}", if *how == Removal::Observed { "" } else { "?" })
             }
             Observation::ServiceUp
             | Observation::ServiceDown { .. }

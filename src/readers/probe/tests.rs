@@ -1,7 +1,7 @@
 //! What a probe does before it has a connection; the rest needs a pcscd.
 
 use super::*;
-use crate::domain::Probing;
+use crate::domain::ProbeSettings;
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -18,7 +18,7 @@ fn probe(deadline: Duration) -> Probe {
         at_start: false,
     });
     let deadline = Instant::now() + deadline;
-    let plan = Probing::default().plan(&atr);
+    let plan = ProbeSettings::default().plan(&atr);
     let (errors, trail) = (Errors::default(), Trail::default());
     let turn = Turn::default();
     let (event_count, only_free) = (1, false);
@@ -52,7 +52,7 @@ fn a_connection_that_keeps_failing_ends_the_probe_without_blaming_pcscd() {
         Err(Error::NoService)
     });
     let why = reached.unwrap_err();
-    assert_eq!((why.reason, tries), (NotIdentifiedReason::Failed, 1 + SERVICE_PAUSES.len()));
+    assert_eq!((why.reason, tries), (NotIdentifiedReason::ReadError, 1 + SERVICE_PAUSES.len()));
     assert!(!why.detail.contains("not running"), "{}", why.detail);
 }
 
@@ -63,7 +63,7 @@ fn no_connection_is_waited_for_beyond_the_deadline() {
         tries += 1;
         Err(Error::NoService)
     });
-    assert_eq!((reached.unwrap_err().reason, tries), (NotIdentifiedReason::Failed, 1));
+    assert_eq!((reached.unwrap_err().reason, tries), (NotIdentifiedReason::ReadError, 1));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::CertificateFault;
+use crate::domain::ClientCertFault;
 
 /// A page as IIS writes them.
 const PAGE: &str = "<html><head><title>IIS Detailed Error</title></head><body>long</body></html>";
@@ -26,8 +26,8 @@ fn error(status: u16, body: &str) -> CallError {
 }
 
 #[track_caller]
-fn assert_away(error: CallError, expected: AwayReason, words: &str) -> Option<Duration> {
-    let CallError::Away { reason, detail, retry_after } = error else { panic!("{error:?}") };
+fn assert_away(error: CallError, expected: UnavailableReason, words: &str) -> Option<Duration> {
+    let CallError::Unavailable { reason, detail, retry_after } = error else { panic!("{error:?}") };
     assert_eq!((reason, detail.as_str()), (expected, words));
     retry_after
 }
@@ -35,36 +35,40 @@ fn assert_away(error: CallError, expected: AwayReason, words: &str) -> Option<Du
 #[test]
 fn statuses_that_say_nothing_about_the_card_are_away() {
     for (status, reason, words) in [
-        (401, AwayReason::NotLetIn, "401 Unauthorized: IIS Detailed Error"),
-        (405, AwayReason::MethodTaken, "405 Method Not Allowed: IIS Detailed Error"),
+        (401, UnavailableReason::Unauthorized, "401 Unauthorized: IIS Detailed Error"),
+        (405, UnavailableReason::MethodNotAllowed, "405 Method Not Allowed: IIS Detailed Error"),
         (
             407,
-            AwayReason::Proxy(ProxyFault::Login),
+            UnavailableReason::Proxy(ProxyFault::AuthRequired),
             "407 Proxy Authentication Required: IIS Detailed Error",
         ),
-        (413, AwayReason::TooLong, "413 Payload Too Large: IIS Detailed Error"),
-        (414, AwayReason::TooLong, "414 URI Too Long: IIS Detailed Error"),
-        (411, AwayReason::NotCm, "411 Length Required: IIS Detailed Error"),
-        (415, AwayReason::NotCm, "415 Unsupported Media Type: IIS Detailed Error"),
-        (417, AwayReason::NotCm, "417 Expectation Failed: IIS Detailed Error"),
-        (426, AwayReason::NotCm, "426 Upgrade Required: IIS Detailed Error"),
-        (421, AwayReason::NotCm, "421 Misdirected Request: IIS Detailed Error"),
-        (425, AwayReason::Busy, "425 Too Early: IIS Detailed Error"),
-        (431, AwayReason::TooLong, "431 Request Header Fields Too Large: IIS Detailed Error"),
-        (408, AwayReason::Busy, "408 Request Timeout: IIS Detailed Error"),
-        (429, AwayReason::Busy, "429 Too Many Requests: IIS Detailed Error"),
-        (503, AwayReason::Busy, "503 Service Unavailable: IIS Detailed Error"),
-        (501, AwayReason::ServerError, "501 Not Implemented: IIS Detailed Error"),
-        (502, AwayReason::ServerError, "502 Bad Gateway: IIS Detailed Error"),
-        (504, AwayReason::ServerError, "504 Gateway Timeout: IIS Detailed Error"),
-        (599, AwayReason::ServerError, "599: IIS Detailed Error"),
-        (600, AwayReason::NotCm, "600: IIS Detailed Error"),
-        (100, AwayReason::NotCm, "100 Continue: IIS Detailed Error"),
+        (413, UnavailableReason::RequestTooLarge, "413 Payload Too Large: IIS Detailed Error"),
+        (414, UnavailableReason::RequestTooLarge, "414 URI Too Long: IIS Detailed Error"),
+        (411, UnavailableReason::NotCm, "411 Length Required: IIS Detailed Error"),
+        (415, UnavailableReason::NotCm, "415 Unsupported Media Type: IIS Detailed Error"),
+        (417, UnavailableReason::NotCm, "417 Expectation Failed: IIS Detailed Error"),
+        (426, UnavailableReason::NotCm, "426 Upgrade Required: IIS Detailed Error"),
+        (421, UnavailableReason::NotCm, "421 Misdirected Request: IIS Detailed Error"),
+        (425, UnavailableReason::Busy, "425 Too Early: IIS Detailed Error"),
+        (
+            431,
+            UnavailableReason::RequestTooLarge,
+            "431 Request Header Fields Too Large: IIS Detailed Error",
+        ),
+        (408, UnavailableReason::Busy, "408 Request Timeout: IIS Detailed Error"),
+        (429, UnavailableReason::Busy, "429 Too Many Requests: IIS Detailed Error"),
+        (503, UnavailableReason::Busy, "503 Service Unavailable: IIS Detailed Error"),
+        (501, UnavailableReason::ServerError, "501 Not Implemented: IIS Detailed Error"),
+        (502, UnavailableReason::ServerError, "502 Bad Gateway: IIS Detailed Error"),
+        (504, UnavailableReason::ServerError, "504 Gateway Timeout: IIS Detailed Error"),
+        (599, UnavailableReason::ServerError, "599: IIS Detailed Error"),
+        (600, UnavailableReason::NotCm, "600: IIS Detailed Error"),
+        (100, UnavailableReason::NotCm, "100 Continue: IIS Detailed Error"),
     ] {
         let retry_after = assert_away(error(status, PAGE), reason, words);
         assert_eq!(retry_after, Some(Duration::from_secs(7)), "{status}");
     }
-    assert_away(error(503, ""), AwayReason::Busy, "503 Service Unavailable");
+    assert_away(error(503, ""), UnavailableReason::Busy, "503 Service Unavailable");
 }
 
 #[test]
@@ -121,10 +125,10 @@ fn a_redirect_is_told_and_not_believed() {
     for status in [300, 301, 302, 303, 304, 305, 307, 308] {
         let mut answer = answer(status, "");
         answer.location = Some("login.example.com".to_owned());
-        let CallError::Away { reason, detail, .. } = classify(answer).unwrap_err() else {
+        let CallError::Unavailable { reason, detail, .. } = classify(answer).unwrap_err() else {
             panic!()
         };
-        assert_eq!(reason, AwayReason::NotCm);
+        assert_eq!(reason, UnavailableReason::NotCm);
         assert!(detail.ends_with("the server redirects to login.example.com"), "{detail}");
         let nowhere = error(status, "");
         assert!(nowhere.detail().ends_with("and not where to"), "{nowhere:?}");
@@ -144,15 +148,19 @@ fn a_good_status_without_a_whole_body_is_no_answer() {
     let mut large = answer(200, "[");
     large.end = End::TooLarge(17);
     let words = "the answer has more than 17 bytes";
-    assert_away(classify(large).unwrap_err(), AwayReason::NotCm, words);
+    assert_away(classify(large).unwrap_err(), UnavailableReason::NotCm, words);
     let mut broken = answer(200, "[");
-    broken.end = End::Broken(away(AwayReason::Timeout, "late".to_owned()));
-    assert_away(classify(broken).unwrap_err(), AwayReason::Timeout, "late");
+    broken.end = End::Broken(away(UnavailableReason::Timeout, "late".to_owned()));
+    assert_away(classify(broken).unwrap_err(), UnavailableReason::Timeout, "late");
     let mut empty = answer(200, "\r\n");
     empty.html = true;
-    assert_away(classify(empty).unwrap_err(), AwayReason::NotCm, "the answer is an empty page");
+    assert_away(
+        classify(empty).unwrap_err(),
+        UnavailableReason::NotCm,
+        "the answer is an empty page",
+    );
     let part = "206 Partial Content: []";
-    assert_away(error(206, "[]"), AwayReason::NotCm, part);
+    assert_away(error(206, "[]"), UnavailableReason::NotCm, part);
 }
 
 #[test]
@@ -164,7 +172,7 @@ fn an_answer_without_content_is_no_page_whatever_type_it_names() {
     for status in [200, 201, 202, 203] {
         let page = Answer { html: true, ..answer(status, "") };
         let words = "the answer is an empty page";
-        assert_away(classify(page).unwrap_err(), AwayReason::NotCm, words);
+        assert_away(classify(page).unwrap_err(), UnavailableReason::NotCm, words);
     }
 }
 
@@ -183,7 +191,7 @@ fn a_compressed_answer_is_named_with_its_coding_and_never_quoted() {
             // What cannot be read is nobody's no to this card.
             assert!(!matches!(error, CallError::Refused { .. }), "{status}: {error:?}");
             if status == 200 {
-                assert_eq!(error.away(), Some(AwayReason::NotCm));
+                assert_eq!(error.unavailable_reason(), Some(UnavailableReason::NotCm));
             }
         }
     }
@@ -200,7 +208,7 @@ fn a_wait_of_a_minute_and_more_is_told_with_the_way_past_it() {
 
 #[test]
 fn a_bad_status_counts_however_its_body_ended() {
-    for end in [End::TooLarge(1), End::Broken(away(AwayReason::Timeout, String::new()))] {
+    for end in [End::TooLarge(1), End::Broken(away(UnavailableReason::Timeout, String::new()))] {
         let mut forbidden = answer(403, r#""not you""#);
         forbidden.end = end;
         assert!(matches!(classify(forbidden), Err(CallError::Refused { http_status: 403, .. })));
@@ -209,19 +217,19 @@ fn a_bad_status_counts_however_its_body_ended() {
 
 #[test]
 fn a_page_that_says_why_is_away_and_never_the_cards_fault() {
-    use AwayReason::{ClientCertificate, MethodTaken, TooLong};
+    use UnavailableReason::{ClientCertificate, MethodNotAllowed, RequestTooLarge};
     let late = "<title>IIS 10.0 Detailed Error - 403.7 - Forbidden</title>";
     let words = "403 Forbidden: IIS 10.0 Detailed Error - 403.7 - Forbidden";
-    assert_away(error(403, late), ClientCertificate(CertificateFault::Wanted), words);
+    assert_away(error(403, late), ClientCertificate(ClientCertFault::Required), words);
     let mut asked_late = answer(403, late);
     asked_late.shown = Shown::NotAsked;
     let late = classify(asked_late).unwrap_err();
-    assert_away(late, ClientCertificate(CertificateFault::Late), words);
+    assert_away(late, ClientCertificate(ClientCertFault::RequestedLate), words);
     let long = "<h2>Bad Request - Request Too Long</h2><hr><p>HTTP Error 400. The size of the \
                 request headers is too long.</p>";
-    assert!(matches!(error(400, long), CallError::Away { reason: TooLong, .. }));
+    assert!(matches!(error(400, long), CallError::Unavailable { reason: RequestTooLarge, .. }));
     let verb = "<h3>HTTP Error 404.6 - Not Found</h3>";
-    assert!(matches!(error(404, verb), CallError::Away { reason: MethodTaken, .. }));
+    assert!(matches!(error(404, verb), CallError::Unavailable { reason: MethodNotAllowed, .. }));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::super::contents::Holds;
 use super::super::file::{self, Watched};
 use super::super::secret::Secret;
 use super::{Next, Pass, Welcome};
-use crate::domain::{AwayReason, CallError};
+use crate::domain::{CallError, UnavailableReason};
 
 /// The longest token file that is read; of a longer one nothing is sent. Servers refuse headers of a
 /// quarter of that.
@@ -28,7 +28,7 @@ impl TokenFile {
     pub(super) fn authorization(&self) -> Result<HeaderValue, CallError> {
         self.header().map_err(|error| {
             let path = self.0.path().display();
-            away(AwayReason::Credentials, format!("no token from {path}: {error}"))
+            away(UnavailableReason::Credentials, format!("no token from {path}: {error}"))
         })
     }
 
@@ -82,7 +82,9 @@ mod tests {
     #[track_caller]
     fn assert_missing(file: &TokenFile, words: &str) {
         match file.authorization() {
-            Err(CallError::Away { reason: AwayReason::Credentials, detail, .. }) => {
+            Err(CallError::Unavailable {
+                reason: UnavailableReason::Credentials, detail, ..
+            }) => {
                 assert!(detail.contains(words), "{detail}");
             }
             other => panic!("{other:?}"),

@@ -37,7 +37,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::outbound::Outbound;
 use super::super::transport::Phase;
-use super::super::{AwayReason, Kerberos, away, lane};
+use super::super::{Kerberos, UnavailableReason, away, lane};
 use super::{Next, Pass, Welcome};
 use crate::domain::{CallError, CredentialsView};
 use challenge::{Channel, Offers, Shown};
@@ -162,7 +162,7 @@ impl Negotiate {
             method: "negotiate".to_owned(),
             identity: principal.or_else(|| self.account.principal.clone()),
             valid_until: ticket.map(|ticket| ticket.valid_until),
-            trouble: standing.trouble.map(|trouble| trouble.failure.to_string()),
+            renewal_error: standing.trouble.map(|trouble| trouble.failure.to_string()),
         }
     }
 
@@ -244,7 +244,7 @@ impl Negotiate {
             }
             Err(_) => {
                 let words = "the server does not answer in time".to_owned();
-                return Err(away(AwayReason::Timeout, words));
+                return Err(away(UnavailableReason::Timeout, words));
             }
         };
         let certificate = answer.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
@@ -301,7 +301,7 @@ impl Negotiate {
         let (principal, service) = (&ticket.principal, self.account.service.as_str());
         let shown = Shown { principal, service, channel };
         let words = offers.refusal(error.as_deref(), &shown);
-        Next::Doubt(away(AwayReason::NotLetIn, words))
+        Next::Doubt(away(UnavailableReason::Unauthorized, words))
     }
 
     /// Whether there is another ticket than this one by now.
@@ -338,7 +338,7 @@ async fn prove(
 ) -> Next {
     let doubt = |why: String| {
         let words = format!("the server does not prove that it is the one: {why}");
-        Next::Doubt(away(AwayReason::NotCm, words))
+        Next::Doubt(away(UnavailableReason::NotCm, words))
     };
     let token = match offers.token() {
         None => return Next::Believe,
@@ -368,7 +368,7 @@ fn authorization(token: &[u8]) -> Result<HeaderValue, CallError> {
 }
 
 const fn no_token(detail: String) -> CallError {
-    away(AwayReason::Credentials, detail)
+    away(UnavailableReason::Credentials, detail)
 }
 
 /// Why there is no ticket that is good.

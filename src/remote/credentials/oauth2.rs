@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::super::redact::Redactor;
 use super::super::setup::{Clients, SetupError};
-use super::super::{AwayReason, OAuth2, Options, away};
+use super::super::{OAuth2, Options, UnavailableReason, away};
 use super::{Next, Pass, Welcome};
 use crate::domain::{CallError, CredentialsView};
 use crate::wire::cm;
@@ -80,7 +80,12 @@ impl TokenSource {
     pub(super) fn view(&self) -> CredentialsView {
         let (valid_until, trouble) = self.source.view();
         let identity = Some(self.source.issuer().client_id().to_owned());
-        CredentialsView { method: "oauth2".to_owned(), identity, valid_until, trouble }
+        CredentialsView {
+            method: "oauth2".to_owned(),
+            identity,
+            valid_until,
+            renewal_error: trouble,
+        }
     }
 }
 
@@ -92,7 +97,7 @@ fn refuses_fresh(redactor: &Redactor, welcome: &Welcome) -> CallError {
     let detail = format!(
         "CM refuses a fresh token{said}: check cm.auth.resource and cm.auth.scope, and on the server the Relying Party or Web API and the account that the client stands for"
     );
-    away(AwayReason::NotLetIn, detail)
+    away(UnavailableReason::Unauthorized, detail)
 }
 
 #[cfg(test)]

@@ -26,9 +26,9 @@ fn decision() -> Decision {
         candidate: Candidate::by_rule(card(), IdRule::GidsCardid),
         record: RECORD.parse().unwrap(),
         request: OTHER.parse().unwrap(),
-        from: CardStatus::new(2),
-        to: CardStatus::new(6),
-        to_name: "Retired".to_owned(),
+        old_status: CardStatus::new(2),
+        new_status: CardStatus::new(6),
+        new_status_name: "Retired".to_owned(),
         complete_request: false,
     }
 }
@@ -40,14 +40,16 @@ fn open(bodies: [String; 2]) -> Vec<i64> {
         reader.push(body.as_bytes());
         Ok(reader.finish().unwrap())
     });
-    let requests = requests_about(&records, lists, &Numbers::default()).unwrap();
+    let requests = requests_about(&records, lists, &CmEnums::default()).unwrap();
     requests.iter().map(|request| request.status.number()).collect()
 }
 
 #[track_caller]
 fn assert_wrong<T: std::fmt::Debug>(result: Result<T, CallError>, words: &str) {
     match result {
-        Err(CallError::WrongAnswer { detail }) => assert!(detail.contains(words), "{detail}"),
+        Err(CallError::UnexpectedResponse { detail }) => {
+            assert!(detail.contains(words), "{detail}")
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -55,7 +57,11 @@ fn assert_wrong<T: std::fmt::Debug>(result: Result<T, CallError>, words: &str) {
 #[track_caller]
 fn assert_not_cm<T: std::fmt::Debug>(result: Result<T, CallError>, words: &str) {
     match result {
-        Err(CallError::Away { reason: AwayReason::NotCm, detail, retry_after: None }) => {
+        Err(CallError::Unavailable {
+            reason: UnavailableReason::NotCm,
+            detail,
+            retry_after: None,
+        }) => {
             assert!(detail.contains(words), "{detail}");
         }
         other => panic!("{other:?}"),
@@ -113,12 +119,12 @@ fn a_record_that_is_read_must_be_the_one_asked_for() {
 #[test]
 fn a_status_is_confirmed_only_by_the_record_itself() {
     let put = |body: &str| put_answer(&decision(), body.as_bytes());
-    let confirmed = PutAnswer::Confirmed(CardStatus::new(6));
+    let confirmed = SetStatusResult::Confirmed(CardStatus::new(6));
     assert_eq!(put(&record(RECORD, "", 6)), Ok(confirmed));
     assert_eq!(put(&format!("[{}]", record(RECORD, CARD, 6))), Ok(confirmed));
-    assert_eq!(put(&record(RECORD, CARD, 2)), Ok(PutAnswer::Unconfirmed));
+    assert_eq!(put(&record(RECORD, CARD, 2)), Ok(SetStatusResult::Unconfirmed));
     for nothing in ["", "null", "[]"] {
-        assert_eq!(put(nothing), Ok(PutAnswer::Unconfirmed));
+        assert_eq!(put(nothing), Ok(SetStatusResult::Unconfirmed));
     }
     assert_wrong(put(&record(OTHER, CARD, 6)), OTHER);
     let (this, other) = (record(RECORD, CARD, 6), record(OTHER, CARD, 6));
@@ -150,11 +156,11 @@ fn a_closed_request_is_dropped_even_where_cm_lists_it_as_open() {
 
 #[test]
 fn request_lists_do_not_matter_for_a_card_without_records() {
-    let list = || Err(away(AwayReason::NotCm, "a page".to_owned()));
-    assert_eq!(requests_about(&[], [list(), Ok(Vec::new())], &Numbers::default()), Ok(Vec::new()));
+    let list = || Err(away(UnavailableReason::NotCm, "a page".to_owned()));
+    assert_eq!(requests_about(&[], [list(), Ok(Vec::new())], &CmEnums::default()), Ok(Vec::new()));
     let records = records_of(card(), record(RECORD, CARD, 2).as_bytes()).unwrap();
     assert_not_cm(
-        requests_about(&records, [Ok(Vec::new()), list()], &Numbers::default()),
+        requests_about(&records, [Ok(Vec::new()), list()], &CmEnums::default()),
         "a page",
     );
 }
@@ -162,21 +168,25 @@ fn request_lists_do_not_matter_for_a_card_without_records() {
 #[test]
 fn a_completion_counts_when_the_request_itself_says_that_it_is_completed() {
     let id: RequestId = "aaaaaaaa-0000-0000-0000-000000000001".parse().unwrap();
-    let judged = |body: &str| complete_answer(id, body.as_bytes(), &Numbers::default());
-    assert_eq!(judged(&request('a', 8)), Ok(CompleteAnswer::Confirmed));
-    assert_eq!(judged(&format!("[{}]", request('a', 8))), Ok(CompleteAnswer::Confirmed));
+    let judged = |body: &str| complete_answer(id, body.as_bytes(), &CmEnums::default());
+    assert_eq!(judged(&request('a', 8)), Ok(CompleteRequestResult::Confirmed));
+    assert_eq!(judged(&format!("[{}]", request('a', 8))), Ok(CompleteRequestResult::Confirmed));
     for unsaid in ["", "null", "[]", &request('a', 18), &request('a', 99)] {
-        assert_eq!(judged(unsaid), Ok(CompleteAnswer::Unconfirmed), "{unsaid}");
+        assert_eq!(judged(unsaid), Ok(CompleteRequestResult::Unconfirmed), "{unsaid}");
     }
     assert_wrong(judged(&request('b', 8)), "CM answered about request bbbbbbbb");
     let two = format!("[{},{}]", request('a', 8), request('b', 8));
     assert_wrong(judged(&two), "with several");
     assert_wrong(judged(&format!("[{},{}]", request('a', 8), request('a', 3))), "with several");
     assert_not_cm(judged("<html>"), "");
-    let mut numbers = Numbers::default();
+    let mut numbers = CmEnums::default();
     numbers.request_status.set("Finished", 8);
     let unknown = complete_answer(id, request('a', 8).as_bytes(), &numbers);
-    assert_eq!(unknown, Ok(CompleteAnswer::Unconfirmed), "without a number nothing is confirmed");
+    assert_eq!(
+        unknown,
+        Ok(CompleteRequestResult::Unconfirmed),
+        "without a number nothing is confirmed"
+    );
 }
 
 #[test]

@@ -141,7 +141,9 @@ fn a_file_without_user_and_password_is_told_and_not_quoted() {
             fs::write(&file, content).unwrap();
         }
         match proxy.login() {
-            Err(CallError::Away { reason: AwayReason::Credentials, detail, .. }) => {
+            Err(CallError::Unavailable {
+                reason: UnavailableReason::Credentials, detail, ..
+            }) => {
                 assert!(detail.contains(file.to_str().unwrap()), "{detail}");
                 assert!(!detail.contains("hunter2"), "{detail}");
             }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::tls::{Ca, EACH_VERSION, Versions, builder, for_name};
 use super::*;
-use crate::domain::CertificateFault;
+use crate::domain::ClientCertFault;
 
 /// Certificate and key as the station has them.
 struct Station {
@@ -62,9 +62,9 @@ fn remote(server: &Server, ca: &Ca, client_certificate: Option<ClientCertificate
 /// Servers may say that they do not like a certificate while the request is on its way: then either
 /// end of the connection is seen first.
 #[track_caller]
-fn assert_told(error: &CallError, fault: CertificateFault) {
-    let reason = error.away().unwrap();
-    assert_eq!(reason, AwayReason::ClientCertificate(fault), "{error}");
+fn assert_told(error: &CallError, fault: ClientCertFault) {
+    let reason = error.unavailable_reason().unwrap();
+    assert_eq!(reason, UnavailableReason::ClientCertificate(fault), "{error}");
 }
 
 #[tokio::test]
@@ -85,12 +85,12 @@ async fn a_certificate_that_is_wanted_and_not_there_is_told() {
     for versions in EACH_VERSION {
         let server = server(&ca, &ca, versions);
         let error = remote(&server, &ca, None).record(record_id()).await.unwrap_err();
-        assert_told(&error, CertificateFault::Wanted);
+        assert_told(&error, ClientCertFault::Required);
         assert!(
             error.detail().contains("wants a client certificate, and there is none"),
             "{error}"
         );
-        let remedy = error.away().unwrap().remedy();
+        let remedy = error.unavailable_reason().unwrap().remedy();
         assert!(remedy.contains("cm.auth.client_cert_file"), "{remedy}");
         assert!(server.seen().is_empty());
     }
@@ -104,7 +104,7 @@ async fn a_certificate_of_a_ca_that_the_server_does_not_trust_is_told() {
         let server = server(&ca, &ca, versions);
         let remote = remote(&server, &ca, Some(station.pair()));
         let error = remote.record(record_id()).await.unwrap_err();
-        assert_told(&error, CertificateFault::Refused);
+        assert_told(&error, ClientCertFault::Rejected);
         assert!(error.detail().contains("does not accept the client certificate"), "{error}");
         assert!(server.seen().is_empty());
     }
@@ -119,7 +119,7 @@ async fn a_renewed_certificate_is_shown_without_a_reload() {
         let server = server(&ca, &ca, versions);
         let remote = remote(&server, &ca, Some(station.pair()));
         let error = remote.record(record_id()).await.unwrap_err();
-        assert_told(&error, CertificateFault::Refused);
+        assert_told(&error, ClientCertFault::Rejected);
         station.renew(&ca);
         remote.record(record_id()).await.unwrap();
     }
@@ -156,6 +156,6 @@ async fn who_was_shown_before_counts_for_no_later_connection() {
         remote.record(record_id()).await.unwrap();
         station.renew(&other);
         let error = remote.record(record_id()).await.unwrap_err();
-        assert_told(&error, CertificateFault::Refused);
+        assert_told(&error, ClientCertFault::Rejected);
     }
 }

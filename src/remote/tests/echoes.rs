@@ -88,8 +88,10 @@ async fn a_token_in_the_name_of_a_host_or_of_a_certificate_is_hidden() {
     let server = Server::start(move |_| Reply::Answer(answer("302 Found", &location, "")));
     let auth = Auth::Bearer { token_file: file.clone() };
     let plain = Options { auth: auth.clone(), ..options(format!("http://{}", server.address)) };
-    let told =
-        assert_away(Remote::new(plain).unwrap().record(record_id()).await, AwayReason::NotCm);
+    let told = assert_away(
+        Remote::new(plain).unwrap().record(record_id()).await,
+        UnavailableReason::NotCm,
+    );
     assert!(told.ends_with("redirects to [hidden].example.com"), "{told}");
 
     let ca = tls::Ca::new();

@@ -46,7 +46,7 @@ impl Site {
         self.dir.path().join(name)
     }
 
-    async fn call(&self) -> Result<Record, CallError> {
+    async fn call(&self) -> Result<CardRecord, CallError> {
         self.remote.record(record_id()).await
     }
 
@@ -172,13 +172,13 @@ async fn it_is_told_whose_token_there_is_and_for_how_long() {
     let site = Site::new(numbered(3600));
     let before = site.remote.credentials();
     assert_eq!((before.method.as_str(), before.identity.as_deref()), ("oauth2", Some(CLIENT)));
-    assert_eq!((before.valid_until, before.trouble), (None, None));
+    assert_eq!((before.valid_until, before.renewal_error), (None, None));
     site.call().await.unwrap();
     let left = site.remote.credentials().valid_until.unwrap().duration_since(Timestamp::now());
     assert!((3590..=3600).contains(&left.as_secs()), "{left:?}");
     let site = Site::new(|_| Reply::Answer(adfs("invalid-client.http")));
     site.call().await.unwrap_err();
-    let trouble = site.remote.credentials().trouble.unwrap();
+    let trouble = site.remote.credentials().renewal_error.unwrap();
     assert!(trouble.contains("MSIS9622"), "{trouble}");
 }
 
@@ -208,7 +208,7 @@ async fn a_401_gets_a_new_token_once_and_the_call_is_made_again() {
     });
     assert_eq!(
         site.remote.set_status(&decision()).await,
-        Ok(PutAnswer::Confirmed(CardStatus::new(6)))
+        Ok(SetStatusResult::Confirmed(CardStatus::new(6)))
     );
     assert_eq!(site.shown(), ["bearer token-1", "bearer token-2"]);
     assert_eq!(site.adfs.seen().len(), 2);
@@ -220,7 +220,7 @@ async fn a_cm_that_refuses_a_fresh_token_is_told_as_that_and_costs_no_request_a_
     let site = Site::with_cm(numbered(3600), move |_| {
         Reply::Answer(answer("401 Unauthorized", challenge, ""))
     });
-    let detail = assert_away(site.call().await, AwayReason::NotLetIn);
+    let detail = assert_away(site.call().await, UnavailableReason::Unauthorized);
     assert_eq!(
         detail,
         "CM refuses a fresh token (Bearer error=\"invalid_token\", error_description=\"no [hidden] \
@@ -229,7 +229,7 @@ async fn a_cm_that_refuses_a_fresh_token_is_told_as_that_and_costs_no_request_a_
     );
     let started = std::time::Instant::now();
     for _ in 0..20 {
-        assert_away(site.call().await, AwayReason::NotLetIn);
+        assert_away(site.call().await, UnavailableReason::Unauthorized);
     }
     // One for the first refusal, and one for each distance that has passed on a slow machine.
     let distances = usize::try_from(started.elapsed().as_secs()).unwrap();

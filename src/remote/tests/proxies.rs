@@ -141,7 +141,7 @@ async fn a_proxy_learns_the_login_in_the_file_and_a_changed_one_without_a_reload
     fs::write(&file, "desk:wrong\n").unwrap();
     let proxy = Proxy::Named { url: middle.url(), credentials_file: Some(file.clone()) };
     let remote = by_way(server.address, &ca, proxy);
-    let login = AwayReason::Proxy(ProxyFault::Login);
+    let login = UnavailableReason::Proxy(ProxyFault::AuthRequired);
     let detail = assert_away(remote.record(record_id()).await, login);
     assert!(detail.starts_with(&format!("the proxy {} wants a login", middle.address)), "{detail}");
     assert!(login.remedy().contains("cm.proxy_credentials_file"));
@@ -150,7 +150,7 @@ async fn a_proxy_learns_the_login_in_the_file_and_a_changed_one_without_a_reload
     // Nobody but the proxy is told.
     assert!(server.seen().iter().all(|seen| !seen.headers.join("").contains("proxy-auth")));
     fs::remove_file(&file).unwrap();
-    let detail = assert_away(remote.record(record_id()).await, AwayReason::Credentials);
+    let detail = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
     assert!(detail.contains(file.to_str().unwrap()), "{detail}");
 }
 
@@ -159,7 +159,7 @@ async fn a_proxy_that_wants_a_login_and_gets_none_is_told() {
     let (server, ca) = server();
     let middle = Middle::start("Basic ", LOGIN);
     let remote = by_way(server.address, &ca, named(middle.url()));
-    let login = AwayReason::Proxy(ProxyFault::Login);
+    let login = UnavailableReason::Proxy(ProxyFault::AuthRequired);
     assert_away(remote.lookup(&identity()).await, login);
     assert!(server.seen().is_empty());
 }
@@ -170,7 +170,7 @@ async fn a_proxy_that_is_not_there_is_told_from_a_cm_that_is_not() {
     // No port of those that are given out.
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
     let remote = by_way(server.address, &ca, named(format!("http://{closed}")));
-    let unreachable = AwayReason::Proxy(ProxyFault::Unreachable);
+    let unreachable = UnavailableReason::Proxy(ProxyFault::Unreachable);
     let detail = assert_away(remote.record(record_id()).await, unreachable);
     let words = format!("no connection to the proxy {closed}: Connection refused (os error 111)");
     assert_eq!(detail, words);
@@ -178,7 +178,7 @@ async fn a_proxy_that_is_not_there_is_told_from_a_cm_that_is_not() {
     // Proxies say so in their own way; this one hangs up.
     let middle = Middle::start("", FORBIDDEN);
     let remote = by_way(closed, &ca, named(middle.url()));
-    let refuses = AwayReason::Proxy(ProxyFault::Refuses);
+    let refuses = UnavailableReason::Proxy(ProxyFault::ConnectRejected);
     let detail = assert_away(remote.record(record_id()).await, refuses);
     assert!(detail.starts_with(&format!("the proxy {} gives no way", middle.address)), "{detail}");
 }
@@ -194,7 +194,7 @@ async fn a_proxy_that_does_not_give_way_is_told_in_its_own_words() {
     ] {
         let middle = Middle::start("never", no);
         let remote = by_way(server.address, &ca, named(middle.url()));
-        let refuses = AwayReason::Proxy(ProxyFault::Refuses);
+        let refuses = UnavailableReason::Proxy(ProxyFault::ConnectRejected);
         let detail = assert_away(remote.record(record_id()).await, refuses);
         assert_eq!(detail, format!("the proxy {} {words}", middle.address));
         assert_eq!(middle.seen().len(), 2, "asked once, and once more for its words");
@@ -207,7 +207,10 @@ async fn a_proxy_that_takes_a_wrong_login_for_none_wants_one() {
     let (server, ca) = server();
     let middle = Middle::start("never", "HTTP/1.1 401 Unauthorized\r\n\r\n");
     let remote = by_way(server.address, &ca, named(middle.url()));
-    assert_away(remote.record(record_id()).await, AwayReason::Proxy(ProxyFault::Login));
+    assert_away(
+        remote.record(record_id()).await,
+        UnavailableReason::Proxy(ProxyFault::AuthRequired),
+    );
 }
 
 #[tokio::test]
@@ -219,7 +222,7 @@ async fn a_proxy_that_keeps_silent_ends_with_the_connect_timeout() {
     let connect_timeout = Duration::from_millis(150);
     let ca_file = Some(ca.file());
     let remote = Remote::new(Options { connect_timeout, ca_file, proxy, ..options(url) }).unwrap();
-    let detail = assert_away(remote.record(record_id()).await, AwayReason::Unreachable);
+    let detail = assert_away(remote.record(record_id()).await, UnavailableReason::Unreachable);
     assert!(detail.contains("by way of the proxy 127.0.0.1:"), "{detail}");
 }
 
@@ -228,7 +231,7 @@ async fn what_is_wrong_with_cms_certificate_is_told_through_a_proxy_too() {
     let (server, _) = server();
     let middle = Middle::start("", FORBIDDEN);
     let remote = by_way(server.address, &Ca::named("another"), named(middle.url()));
-    let unknown = AwayReason::Tls(TlsFault::UnknownIssuer);
+    let unknown = UnavailableReason::Tls(TlsFault::UnknownIssuer);
     let detail = assert_away(remote.record(record_id()).await, unknown);
     assert!(detail.starts_with("no TLS with localhost:"), "{detail}");
 }
@@ -239,10 +242,13 @@ async fn a_proxy_with_tls_of_its_own_is_spoken_to_in_it() {
     let middle = Middle::listen("never", LOGIN, Some(config(&ca)));
     let url = format!("https://localhost:{}", middle.address.port());
     let remote = by_way(server.address, &ca, named(url.clone()));
-    assert_away(remote.record(record_id()).await, AwayReason::Proxy(ProxyFault::Login));
+    assert_away(
+        remote.record(record_id()).await,
+        UnavailableReason::Proxy(ProxyFault::AuthRequired),
+    );
     assert!(middle.seen()[0].starts_with("CONNECT "), "{:?}", middle.seen());
     let remote = by_way(server.address, &Ca::named("another"), named(url));
-    let unreachable = AwayReason::Proxy(ProxyFault::Unreachable);
+    let unreachable = UnavailableReason::Proxy(ProxyFault::Unreachable);
     let detail = assert_away(remote.record(record_id()).await, unreachable);
     assert!(detail.starts_with("no TLS with the proxy localhost:"), "{detail}");
 }
@@ -282,8 +288,8 @@ async fn the_steps_of_a_check_go_through_the_proxy_too() {
     let other = Ca::named("another");
     let stranger = by_way(server.address, &other, named(middle.url()));
     let handshake = step_by_step(&stranger).await.unwrap();
-    let unknown = AwayReason::Tls(TlsFault::UnknownIssuer);
-    assert_eq!(handshake.version.unwrap_err().away(), Some(unknown));
+    let unknown = UnavailableReason::Tls(TlsFault::UnknownIssuer);
+    assert_eq!(handshake.version.unwrap_err().unavailable_reason(), Some(unknown));
     assert_eq!(handshake.chain.len(), 1, "what is not believed is shown all the same");
 }
 
@@ -291,30 +297,30 @@ async fn the_steps_of_a_check_go_through_the_proxy_too() {
 async fn the_steps_of_a_check_tell_what_the_proxy_says() {
     let (server, ca) = server();
     for (answer, fault, words) in [
-        (LOGIN, ProxyFault::Login, "407 Proxy Authentication Required"),
-        (FORBIDDEN, ProxyFault::Refuses, "403 Filtered"),
-        ("", ProxyFault::Refuses, "unexpected end of file"),
+        (LOGIN, ProxyFault::AuthRequired, "407 Proxy Authentication Required"),
+        (FORBIDDEN, ProxyFault::ConnectRejected, "403 Filtered"),
+        ("", ProxyFault::ConnectRejected, "unexpected end of file"),
     ] {
         let middle = Middle::start("never", answer);
         let error = step_by_step(&by_way(server.address, &ca, named(middle.url()))).await;
-        let detail = assert_away(error, AwayReason::Proxy(fault));
+        let detail = assert_away(error, UnavailableReason::Proxy(fault));
         assert!(detail.contains(words), "{detail}");
     }
     let middle = Middle::listen("never", LOGIN, Some(config(&ca)));
     let url = format!("https://localhost:{}", middle.address.port());
     let error = step_by_step(&by_way(server.address, &ca, named(url))).await;
-    assert_away(error, AwayReason::Proxy(ProxyFault::Login));
+    assert_away(error, UnavailableReason::Proxy(ProxyFault::AuthRequired));
 }
 
 #[tokio::test]
 async fn the_steps_of_a_check_blame_the_proxy_that_is_not_there_and_not_cms_address() {
-    let unreachable = Some(AwayReason::Proxy(ProxyFault::Unreachable));
+    let unreachable = Some(UnavailableReason::Proxy(ProxyFault::Unreachable));
     let (server, ca) = server();
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let remote = by_way(server.address, &ca, named(format!("http://{gone}")));
-    assert_eq!(step_by_step(&remote).await.unwrap_err().away(), unreachable);
+    assert_eq!(step_by_step(&remote).await.unwrap_err().unavailable_reason(), unreachable);
     let remote = by_way(server.address, &ca, named("http://proxy.invalid:3128".to_owned()));
-    assert_eq!(step_by_step(&remote).await.unwrap_err().away(), unreachable);
+    assert_eq!(step_by_step(&remote).await.unwrap_err().unavailable_reason(), unreachable);
 }
 
 /// A proxy that speaks TLS, wants a certificate, and leads on: how many it was shown.

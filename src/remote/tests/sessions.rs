@@ -19,12 +19,12 @@ async fn a_session_that_is_needed_is_kept_for_the_process() {
     let current = Arc::new(std::sync::Mutex::new("one"));
     let server = Server::start(keeping(Arc::clone(&current)));
     let remote = remote(&server);
-    assert_away(remote.record(record_id()).await, AwayReason::NotLetIn);
+    assert_away(remote.record(record_id()).await, UnavailableReason::Unauthorized);
     remote.record(record_id()).await.unwrap();
     remote.set_status(&decision()).await.unwrap();
     // Another one knows nothing of it.
     let other = Remote::new(options(format!("http://{}", server.address))).unwrap();
-    assert_away(other.record(record_id()).await, AwayReason::NotLetIn);
+    assert_away(other.record(record_id()).await, UnavailableReason::Unauthorized);
 }
 
 #[tokio::test]
@@ -32,10 +32,10 @@ async fn a_stale_session_is_dropped_and_the_next_call_begins_another() {
     let current = Arc::new(std::sync::Mutex::new("one"));
     let server = Server::start(keeping(Arc::clone(&current)));
     let remote = remote(&server);
-    assert_away(remote.record(record_id()).await, AwayReason::NotLetIn);
+    assert_away(remote.record(record_id()).await, UnavailableReason::Unauthorized);
     remote.record(record_id()).await.unwrap();
     *current.lock().unwrap() = "two";
-    assert_away(remote.record(record_id()).await, AwayReason::NotLetIn);
+    assert_away(remote.record(record_id()).await, UnavailableReason::Unauthorized);
     remote.record(record_id()).await.unwrap();
     let cookies: Vec<_> = server
         .seen()
@@ -60,7 +60,7 @@ async fn a_stale_session_that_only_keeps_out_is_not_sent_again() {
     });
     let remote = remote(&server);
     remote.record(record_id()).await.unwrap();
-    assert_away(remote.record(record_id()).await, AwayReason::NotLetIn);
+    assert_away(remote.record(record_id()).await, UnavailableReason::Unauthorized);
     remote.record(record_id()).await.unwrap();
 }
 
@@ -85,7 +85,7 @@ async fn a_redirect_takes_neither_token_nor_session_nor_body_along() {
             ..options(format!("https://{}", server.address))
         };
         let remote = Remote::new(options).unwrap();
-        let detail = assert_away(remote.set_status(&decision()).await, AwayReason::NotCm);
+        let detail = assert_away(remote.set_status(&decision()).await, UnavailableReason::NotCm);
         assert!(detail.ends_with("the server redirects to 127.0.0.1"), "{detail}");
         assert_eq!((server.seen().len(), elsewhere.seen().len()), (1, 0), "{status}");
     }
@@ -192,6 +192,6 @@ async fn a_change_is_repeated_only_where_the_page_says_that_its_head_was_refused
 #[tokio::test]
 async fn a_call_that_is_too_long_without_cookies_is_not_repeated() {
     let server = Server::start(|_| Reply::Answer(answer("400 Bad Request", "", TOO_LONG)));
-    assert_away(remote(&server).record(record_id()).await, AwayReason::TooLong);
+    assert_away(remote(&server).record(record_id()).await, UnavailableReason::RequestTooLarge);
     assert_eq!(server.seen().len(), 1);
 }

@@ -95,8 +95,8 @@ pub(super) fn for_name(name: &str) -> CertificateParams {
     CertificateParams::new(vec![name.to_owned()]).unwrap()
 }
 
-const fn tls(fault: TlsFault) -> AwayReason {
-    AwayReason::Tls(fault)
+const fn tls(fault: TlsFault) -> UnavailableReason {
+    UnavailableReason::Tls(fault)
 }
 
 fn trusting(server: &Server, ca_file: PathBuf) -> Remote {
@@ -135,7 +135,7 @@ async fn a_certificate_for_another_name_is_told() {
     let ca = Ca::new();
     let server = ca.server("cm.example.com");
     let remote = trusting(&server, ca.file());
-    let detail = assert_away(remote.lookup(&identity()).await, tls(TlsFault::WrongName));
+    let detail = assert_away(remote.lookup(&identity()).await, tls(TlsFault::NameMismatch));
     assert!(detail.contains("not valid for name"), "{detail}");
 }
 
@@ -150,14 +150,14 @@ async fn a_server_without_tls_is_told() {
         std::io::copy(&mut stream, &mut std::io::sink()).ok();
     });
     let remote = Remote::new(options(format!("https://{address}"))).unwrap();
-    assert_away(remote.record(record_id()).await, tls(TlsFault::None));
+    assert_away(remote.record(record_id()).await, tls(TlsFault::NotTls));
 }
 
 #[tokio::test]
 async fn a_server_with_tls_is_told_from_cm_without() {
     let server = Ca::new().server("127.0.0.1");
     let remote = Remote::new(options(format!("http://{}", server.address))).unwrap();
-    assert_away(remote.record(record_id()).await, AwayReason::NotCm);
+    assert_away(remote.record(record_id()).await, UnavailableReason::NotCm);
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn a_tls_handshake_that_hangs_ends_with_the_connect_timeout() {
     let url = format!("https://{}", silent.local_addr().unwrap());
     let connect_timeout = Duration::from_millis(150);
     let remote = Remote::new(Options { connect_timeout, ..options(url) }).unwrap();
-    let detail = assert_away(remote.record(record_id()).await, AwayReason::Unreachable);
+    let detail = assert_away(remote.record(record_id()).await, UnavailableReason::Unreachable);
     assert!(detail.contains("within 150ms"), "{detail}");
 }
 
@@ -269,12 +269,12 @@ async fn what_is_wrong_with_a_certificate_is_told_with_what_mends_it() {
     for (params, fault, words) in [
         (expired, TlsFault::Expired, "clock"),
         (future, TlsFault::NotYetValid, "clock"),
-        (for_name("cm.example.com"), TlsFault::WrongName, "cm.url"),
-        (client, TlsFault::NotForServers, "server authentication"),
-        (ca, TlsFault::NotForServers, "not the CA's own"),
+        (for_name("cm.example.com"), TlsFault::NameMismatch, "cm.url"),
+        (client, TlsFault::WrongPurpose, "server authentication"),
+        (ca, TlsFault::WrongPurpose, "not the CA's own"),
     ] {
         let error = refused(params).await;
-        assert_eq!(error.away(), Some(tls(fault)), "{error}");
+        assert_eq!(error.unavailable_reason(), Some(tls(fault)), "{error}");
         assert!(tls(fault).remedy().contains(words), "{fault:?}");
     }
 }
@@ -301,7 +301,7 @@ async fn a_self_signed_server_is_refused_until_its_certificate_is_the_ca() {
 async fn a_ca_of_the_same_name_with_another_key_is_told() {
     let server = Ca::new().server("127.0.0.1");
     let error = trusting(&server, Ca::new().file()).record(record_id()).await.unwrap_err();
-    assert_eq!(error.away(), Some(tls(TlsFault::BadSignature)));
+    assert_eq!(error.unavailable_reason(), Some(tls(TlsFault::BadSignature)));
 }
 
 /// A server that reads a greeting, and answers it with these bytes.
@@ -323,19 +323,19 @@ fn answering(bytes: &'static [u8]) -> Remote {
 async fn a_server_with_nothing_in_common_is_told_what_to_switch_on() {
     for (alert, fault) in [
         // protocol_version, handshake_failure, insufficient_security, unrecognized_name: fatal.
-        (b"\x15\x03\x01\0\x02\x02\x46", TlsFault::OldVersion),
-        (b"\x15\x03\x03\0\x02\x02\x28", TlsFault::NoCipher),
-        (b"\x15\x03\x03\0\x02\x02\x47", TlsFault::NoCipher),
-        (b"\x15\x03\x03\0\x02\x02\x70", TlsFault::UnknownName),
+        (b"\x15\x03\x01\0\x02\x02\x46", TlsFault::ProtocolVersion),
+        (b"\x15\x03\x03\0\x02\x02\x28", TlsFault::NoCommonCipher),
+        (b"\x15\x03\x03\0\x02\x02\x47", TlsFault::NoCommonCipher),
+        (b"\x15\x03\x03\0\x02\x02\x70", TlsFault::UnrecognizedName),
     ] {
         let error = answering(alert).record(record_id()).await.unwrap_err();
-        assert_eq!(error.away(), Some(tls(fault)), "{error}");
+        assert_eq!(error.unavailable_reason(), Some(tls(fault)), "{error}");
     }
     // A ServerHello of TLS 1.1, as from a server that takes what it can get.
     let hello = b"\x16\x03\x02\0\x2a\x02\0\0\x26\x03\x02\
                   0123456789abcdef0123456789abcdef\0\xc0\x14\0";
     let error = answering(hello).record(record_id()).await.unwrap_err();
-    assert_eq!(error.away(), Some(tls(TlsFault::OldVersion)), "{error}");
+    assert_eq!(error.unavailable_reason(), Some(tls(TlsFault::ProtocolVersion)), "{error}");
 }
 
 #[tokio::test]
@@ -349,5 +349,5 @@ async fn a_server_is_reached_by_an_ipv6_address() {
     let other =
         Server::start_tls_on("[::1]:0", ca.config(&for_name("::2"), ALL_VERSIONS), cm(CARD));
     let error = trusting(&other, ca.file()).record(record_id()).await;
-    assert_away(error, tls(TlsFault::WrongName));
+    assert_away(error, tls(TlsFault::NameMismatch));
 }

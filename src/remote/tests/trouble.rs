@@ -9,7 +9,7 @@ async fn a_request_to_come_back_later_is_obeyed() {
     let (_server, remote) =
         world(|| Reply::Answer(answer("503 Service Unavailable", "Retry-After: 90\r\n", "busy")));
     match remote.record(record_id()).await {
-        Err(CallError::Away { reason: AwayReason::Busy, retry_after, .. }) => {
+        Err(CallError::Unavailable { reason: UnavailableReason::Busy, retry_after, .. }) => {
             assert_eq!(retry_after, Some(Duration::from_secs(90)));
         }
         other => panic!("{other:?}"),
@@ -55,9 +55,9 @@ async fn a_proxy_that_compresses_all_the_same_is_named_and_not_quoted() {
 async fn a_204_is_no_page_whatever_type_it_names() {
     let html = "Content-Type: text/html; charset=utf-8\r\n";
     let (_server, remote) = world(move || Reply::Answer(answer("204 No Content", html, "")));
-    assert_eq!(remote.set_status(&decision()).await, Ok(PutAnswer::Unconfirmed));
+    assert_eq!(remote.set_status(&decision()).await, Ok(SetStatusResult::Unconfirmed));
     let found = remote.lookup(&identity()).await.unwrap();
-    assert_eq!(found, Found { records: None, requests: Vec::new() });
+    assert_eq!(found, LookupResult { records: None, requests: Vec::new() });
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_redirect_is_not_followed() {
     let location = format!("Location: http://{}{BASE}/x\r\n", elsewhere.address);
     let (server, remote) =
         world(move || Reply::Answer(answer("307 Temporary Redirect", &location, "")));
-    let detail = assert_away(remote.set_status(&decision()).await, AwayReason::NotCm);
+    let detail = assert_away(remote.set_status(&decision()).await, UnavailableReason::NotCm);
     assert_eq!(detail, "307 Temporary Redirect: the server redirects to 127.0.0.1");
     assert_eq!((server.seen().len(), elsewhere.seen().len()), (1, 0));
 }
@@ -100,7 +100,7 @@ async fn an_endless_answer_is_read_no_further_than_its_bound() {
         let (server, remote) =
             world(move || Reply::Flood(head.clone().into_bytes(), chunk.clone().into_bytes()));
         match remote.record(record_id()).await {
-            Err(CallError::Away { reason: AwayReason::NotCm, detail, .. }) => {
+            Err(CallError::Unavailable { reason: UnavailableReason::NotCm, detail, .. }) => {
                 assert_eq!(detail, "the answer has more than 1048576 bytes");
             }
             Err(CallError::Failed { http_status: 500, .. }) => {}
@@ -115,7 +115,7 @@ async fn an_endless_answer_is_read_no_further_than_its_bound() {
 async fn an_answer_that_announces_too_much_is_refused_at_once() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n";
     let (_server, remote) = world(|| Reply::Hang(head.to_vec()));
-    let detail = assert_away(remote.record(record_id()).await, AwayReason::NotCm);
+    let detail = assert_away(remote.record(record_id()).await, UnavailableReason::NotCm);
     assert_eq!(detail, "the answer has more than 1048576 bytes");
 }
 
@@ -136,7 +136,7 @@ async fn an_answer_that_ends_too_early_is_not_cm() {
     for head in ["Content-Length: 900\r\n", "Transfer-Encoding: chunked\r\n"] {
         let cut = format!("HTTP/1.1 200 OK\r\n{head}\r\n5\r\n[{{\"Uu");
         let (_server, remote) = world(move || Reply::Cut(cut.clone().into_bytes()));
-        let detail = assert_away(remote.record(record_id()).await, AwayReason::NotCm);
+        let detail = assert_away(remote.record(record_id()).await, UnavailableReason::NotCm);
         assert!(detail.starts_with("the answer was cut short"), "{detail}");
     }
 }
@@ -149,7 +149,7 @@ async fn an_answer_that_does_not_end_in_time_is_a_timeout() {
         let options = Options { timeout, ..options(format!("http://{}", server.address)) };
         let detail = assert_away(
             Remote::new(options).unwrap().record(record_id()).await,
-            AwayReason::Timeout,
+            UnavailableReason::Timeout,
         );
         assert_eq!(detail, "no whole answer within 150ms");
         assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
@@ -182,7 +182,7 @@ async fn a_list_that_comes_fast_holds_up_nothing_else() {
     });
     let (remote, identity) = (remote(&server), identity());
     let (found, longest) = beside(Box::pin(remote.lookup(&identity))).await;
-    assert_away(found, AwayReason::NotCm);
+    assert_away(found, UnavailableReason::NotCm);
     assert!(longest < Duration::from_millis(500), "the loop stood for {longest:?}");
 }
 
@@ -206,7 +206,7 @@ async fn answers_before_the_answer_without_end_end_with_the_deadline_and_hold_up
         let remote = Remote::new(options).unwrap();
         let started = Instant::now();
         let (ended, longest) = beside(remote.record(record_id())).await;
-        assert_away(ended, AwayReason::Timeout);
+        assert_away(ended, UnavailableReason::Timeout);
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         assert!(longest < Duration::from_millis(500), "the loop stood for {longest:?}");
         let grown = peak().saturating_sub(before);
@@ -231,7 +231,7 @@ async fn a_status_is_believed_though_its_page_never_ends() {
 async fn nobody_listening_is_unreachable_and_says_so() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let remote = Remote::new(options(format!("http://{closed}"))).unwrap();
-    let detail = assert_away(remote.lookup(&identity()).await, AwayReason::Unreachable);
+    let detail = assert_away(remote.lookup(&identity()).await, UnavailableReason::Unreachable);
     assert_eq!(detail, format!("no connection to {closed}: Connection refused (os error 111)"));
 }
 
@@ -239,7 +239,7 @@ async fn nobody_listening_is_unreachable_and_says_so() {
 async fn a_connection_that_ends_before_an_answer_is_unreachable() {
     for start in ["", "HTTP/1.1 200"] {
         let (_server, remote) = world(move || Reply::Cut(start.as_bytes().to_vec()));
-        let detail = assert_away(remote.record(record_id()).await, AwayReason::Unreachable);
+        let detail = assert_away(remote.record(record_id()).await, UnavailableReason::Unreachable);
         assert!(detail.contains("broke: connection closed"), "{detail}");
     }
 }
@@ -247,7 +247,7 @@ async fn a_connection_that_ends_before_an_answer_is_unreachable() {
 #[tokio::test]
 async fn a_port_where_something_else_talks_is_not_cm() {
     let (_server, remote) = world(|| Reply::Hang(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec()));
-    let detail = assert_away(remote.record(record_id()).await, AwayReason::NotCm);
+    let detail = assert_away(remote.record(record_id()).await, UnavailableReason::NotCm);
     assert!(detail.contains("does not speak HTTP"), "{detail}");
 }
 
@@ -312,7 +312,8 @@ async fn too_many_requests_for_one_card_are_told_as_such_and_not_as_another_site
         "/requests?status=Approved" => Reply::Answer(answer(OK, "", &list)),
         _ => cm(CARD)(seen),
     });
-    let detail = assert_away(remote(&server).lookup(&identity()).await, AwayReason::ServerError);
+    let detail =
+        assert_away(remote(&server).lookup(&identity()).await, UnavailableReason::ServerError);
     assert!(
         detail.starts_with("CM lists more than 20000 open requests for one card: "),
         "{detail}"
@@ -360,7 +361,7 @@ async fn no_answer_takes_more_than_its_share_of_memory() {
         let (one, two, three, four) = tokio::join!(look(), look(), look(), look());
         assert!(flooded == "none" || server.flooded() > 16 << 20, "{}", server.flooded());
         for found in [one, two, three, four] {
-            assert!(matches!(found, Err(CallError::Away { .. })), "{found:?}");
+            assert!(matches!(found, Err(CallError::Unavailable { .. })), "{found:?}");
         }
         // The kernel sums it up over processors, and may come out a little lower than before.
         let grown = peak().saturating_sub(before);

@@ -3,9 +3,9 @@
 use super::*;
 
 /// A request of this type that links these two cards; 0 is CM's all-zero link.
-fn linking(kind: i64, old: u8, new: u8) -> Request {
+fn linking(kind: i64, old: u8, new: u8) -> CmRequest {
     let link = |card: u8| (card != 0).then(|| record_id(card));
-    Request { old_card: link(old), new_card: link(new), ..request(1, kind, 1, DAY1) }
+    CmRequest { old_card: link(old), new_card: link(new), ..request(1, kind, 1, DAY1) }
 }
 
 /// Rules of which each sets one status for every type.
@@ -75,7 +75,7 @@ fn the_name_that_a_site_gives_a_number_says_what_the_type_is_about() {
 
 #[test]
 fn a_request_that_does_not_count_makes_no_second_record_ambiguous() {
-    let stray = Request { id: request_id(2), ..linking(7, 9, 2) };
+    let stray = CmRequest { id: request_id(2), ..linking(7, 9, 2) };
     let found = found(vec![record(1, 2), record(2, 2)], vec![linking(7, 1, 0), stray]);
     assert_eq!(decision(verdict(&rules(), &found)).record, record_id(1));
 }

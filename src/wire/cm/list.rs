@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::json::{Names, Object};
 use super::split::Splitter;
 use super::{ReadError, each_object, object, wrong};
-use crate::domain::{RecordId, Request, RequestId, RequestStatus, RequestType};
+use crate::domain::{CmRequest, RecordId, RequestId, RequestStatus, RequestType};
 
 /// The properties that are read of a request; by one of the first three it is told from other JSON.
 const OF_A_REQUEST: Names =
@@ -153,7 +153,7 @@ pub fn request_statuses(body: &[u8]) -> Result<Vec<(RequestId, RequestStatus)>, 
 }
 
 /// Those requests of a list that name one of the `wanted` records.
-pub fn requests(list: &[Listed], wanted: &[RecordId]) -> Result<Vec<Request>, ReadError> {
+pub fn requests(list: &[Listed], wanted: &[RecordId]) -> Result<Vec<CmRequest>, ReadError> {
     list.iter().filter(|request| request.names_one_of(wanted)).map(Listed::request).collect()
 }
 
@@ -191,9 +191,9 @@ impl Listed {
         cards.into_iter().flatten().any(|card| records.contains(&card))
     }
 
-    fn request(&self) -> Result<Request, ReadError> {
+    fn request(&self) -> Result<CmRequest, ReadError> {
         let lacks = |name| wrong("a request that names the card", &format!("has no usable {name}"));
-        Ok(Request {
+        Ok(CmRequest {
             id: self.id.ok_or_else(|| lacks("Uuid"))?,
             request_type: self.request_type.ok_or_else(|| lacks("RequestType"))?,
             status: self.status.ok_or_else(|| lacks("Status"))?,

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Request, RequestStatus, RequestType};
+use crate::domain::{CmRequest, RequestStatus, RequestType};
 
 /// The answer of the documentation's own example of a status update.
 const CARD: &str = r#"{
@@ -36,13 +36,13 @@ fn record_id() -> RecordId {
     RECORD_ID.parse().unwrap()
 }
 
-fn one_record(body: &str) -> Record {
+fn one_record(body: &str) -> CardRecord {
     let [record] = records(body.as_bytes()).unwrap().try_into().unwrap();
     record
 }
 
 /// The requests of a body that comes in two pieces, cut where it is worst.
-fn requests(body: &[u8], wanted: &[RecordId]) -> Result<Vec<Request>, ReadError> {
+fn requests(body: &[u8], wanted: &[RecordId]) -> Result<Vec<CmRequest>, ReadError> {
     let list = |at: usize| {
         let mut reader = ListReader::default();
         let (start, rest) = body.split_at(at);
@@ -57,7 +57,7 @@ fn requests(body: &[u8], wanted: &[RecordId]) -> Result<Vec<Request>, ReadError>
     whole
 }
 
-fn one_request(body: &str) -> Request {
+fn one_request(body: &str) -> CmRequest {
     let [request] = requests(body.as_bytes(), &[record_id()]).unwrap().try_into().unwrap();
     request
 }

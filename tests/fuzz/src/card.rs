@@ -1,7 +1,9 @@
 //! A family's probe against a card of bad will. `hostile` says what the input is.
 
 use cardbridge::card::{Interrupted, MAX_COMMANDS, ProbeError, Subject, identify};
-use cardbridge::domain::{Candidate, Family, IdRule, Identity, Inventory, Number, Plan, Strength};
+use cardbridge::domain::{
+    Candidate, CardIdentity, Family, IdRule, Inventory, InventoryNumber, ProbePlan, Strength,
+};
 
 use super::hostile::Hostile;
 
@@ -13,7 +15,7 @@ pub fn check(family: Family, data: &[u8]) {
     let mut card = Hostile::new(data);
     let Some(atr) = card.atr() else { return };
     let in_use = card.is_in_use();
-    let plan = Plan { families: vec![family], id_rule: None, inventory: true };
+    let plan = ProbePlan { families: vec![family], id_rule: None, inventory: true };
     let mut inventory = Inventory::default();
     let result = identify(&mut card, Subject { atr: &atr, plan: &plan, in_use }, &mut inventory);
 
@@ -46,11 +48,11 @@ fn only_reads(command: &[u8]) -> bool {
 }
 
 /// An identity is made of what the card told, and of nothing else.
-fn is_of(family: Family, identity: &Identity, told: &[u8]) {
+fn is_of(family: Family, identity: &CardIdentity, told: &[u8]) {
     let serial = hex_of(&identity.serial.to_string());
     assert!(!serial.is_empty() && contains(told, &serial), "{identity:?}");
     assert_eq!(identity.family, family);
-    assert_eq!(identity.first(), identity.candidates().next().unwrap_or(identity.first()));
+    assert_eq!(identity.primary(), identity.candidates().next().unwrap_or(identity.primary()));
     for Candidate { card_id, rule, strength, pinned } in identity.candidates() {
         let uuid = card_id.uuid();
         assert!(!pinned, "{identity:?}");
@@ -89,11 +91,15 @@ fn told(inventory: &Inventory) {
     for (number, value) in inventory.iter() {
         assert!(!value.is_empty(), "{number:?}");
         match number {
-            Number::YubikeySerial => assert!(value.parse::<u32>().is_ok(), "{value}"),
-            Number::Cplc => assert_eq!(hex_of(value).len(), 42),
-            Number::ContactlessUid | Number::PivCcc => assert!(!hex_of(value).is_empty()),
+            InventoryNumber::YubikeySerial => assert!(value.parse::<u32>().is_ok(), "{value}"),
+            InventoryNumber::Cplc => assert_eq!(hex_of(value).len(), 42),
+            InventoryNumber::ContactlessUid | InventoryNumber::PivCcc => {
+                assert!(!hex_of(value).is_empty())
+            }
             // A last digit may be missing: padding fills the byte.
-            Number::Iccsn => assert!(value.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))),
+            InventoryNumber::Iccsn => {
+                assert!(value.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')))
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! CM's answers. The input is the body of one.
 
-use cardbridge::domain::{Record, RecordId, Request};
+use cardbridge::domain::{CardRecord, CmRequest, RecordId};
 use cardbridge::wire::cm::{
     ListReader, Listed, ReadError, complaint, plain, records, requests, status_update,
 };
@@ -33,11 +33,11 @@ pub fn check(body: &[u8]) {
     }
 }
 
-fn are_in(records: &[Record], body: &[u8]) {
+fn are_in(records: &[CardRecord], body: &[u8]) {
     let text = String::from_utf8_lossy(body);
     assert!(records.len() <= 1000);
     for (number, record) in records.iter().enumerate() {
-        let Record { id, serial_number, raw, .. } = record;
+        let CardRecord { id, serial_number, raw, .. } = record;
         assert!(!is_nil(*id) && is_in(&id.to_string(), body), "{record:?}");
         assert!(!records.iter().take(number).any(|other| other.id == *id), "{id} is there twice");
         assert_eq!(serial_number.trim(), serial_number);
@@ -80,7 +80,7 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Listed>, ReadE
     reader.finish()
 }
 
-fn is_of(request: &Request, body: &[u8]) {
+fn is_of(request: &CmRequest, body: &[u8]) {
     assert!(is_in(&request.id.to_string(), body), "{request:?}");
     for card in [request.old_card, request.new_card].into_iter().flatten() {
         assert!(!is_nil(card) && is_in(&card.to_string(), body), "{request:?}");

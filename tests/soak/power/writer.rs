@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cardbridge::domain::{
-    Candidate, Decision, Draft, EntryId, Family, IdRule, Identity, Outcome, Serial, Settlement,
-    Trigger,
+    Candidate, CardEvent, CardIdentity, Decision, EntryId, Family, IdRule, Outcome, Serial,
+    Settlement, Trigger,
 };
 use cardbridge::outbox::{self, Append, AuditFilter, Options, Outbox};
 use fastrand::Rng;
@@ -44,7 +44,7 @@ fn tells_what_is_there() {
     };
     for entry in restored.entries {
         let stage = if entry.stage.sent().is_some() { Stage::Sent } else { Stage::Queued };
-        found.waiting.insert(entry.draft.event_count, stage);
+        found.waiting.insert(entry.card_event.event_count, stage);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut filter = AuditFilter::default();
@@ -114,11 +114,11 @@ async fn write(outbox: &Outbox, mut ledger: File, mut random: Rng) {
     }
 }
 
-fn draft(number: u32) -> Draft {
+fn draft(number: u32) -> CardEvent {
     let id = format!("bc88f13f-0000-4000-8000-0000{number:08x}");
     let first = Candidate::by_rule(id.parse().unwrap(), IdRule::GidsCardid);
     let serial = Serial::from_bytes(&number.to_be_bytes());
-    Draft {
+    CardEvent {
         seen_at: jiff::Timestamp::now(),
         reader: format!("Reader {}", number % 8).as_str().into(),
         label: number.to_string(),
@@ -127,7 +127,7 @@ fn draft(number: u32) -> Draft {
         boot_moment: None,
         event_count: number,
         atr: "3b8d0180fba000000397425446590301c8".parse().unwrap(),
-        identity: Identity::new(Family::Gids, serial, first, Vec::new()),
+        identity: CardIdentity::new(Family::Gids, serial, first, Vec::new()),
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::domain::{
-    AwayReason, CallError, Candidate, CardId, CardStatus, CompleteAnswer, Decision, Found, IdRule,
-    Identity, PutAnswer, Record, RecordId, Request, RequestId, RequestStatus, RequestType,
-    Strength,
+    CallError, Candidate, CardId, CardIdentity, CardRecord, CardStatus, CmRequest,
+    CompleteRequestResult, Decision, IdRule, LookupResult, RecordId, RequestId, RequestStatus,
+    RequestType, SetStatusResult, Strength, UnavailableReason,
 };
 
 pub(in crate::engine) const ACTIVE: CardStatus = CardStatus::new(2);
@@ -67,8 +67,8 @@ pub(in crate::engine) enum Ask {
 /// Survives a crash of the engine.
 #[derive(Debug)]
 pub(in crate::engine) struct Cm {
-    pub(in crate::engine) records: BTreeMap<RecordId, (CardId, Record)>,
-    pub(in crate::engine) requests: Vec<Request>,
+    pub(in crate::engine) records: BTreeMap<RecordId, (CardId, CardRecord)>,
+    pub(in crate::engine) requests: Vec<CmRequest>,
     /// For one call each, before everything else.
     pub(in crate::engine) script: VecDeque<Mood>,
     /// For single cards.
@@ -92,7 +92,7 @@ impl Cm {
     /// CM knows a card, by record `record`, with this status.
     pub(in crate::engine) fn know(&mut self, card: u8, record: u8, status: CardStatus) {
         let id = record_id(record);
-        let known = Record {
+        let known = CardRecord {
             id,
             status,
             serial_number: format!("{{{}}}", card_id(card)),
@@ -106,7 +106,7 @@ impl Cm {
     /// Somebody opens a request about a record.
     pub(in crate::engine) fn request(&mut self, record: u8, kind: RequestType) {
         let n = u8::try_from(self.requests.len()).unwrap();
-        self.requests.push(Request {
+        self.requests.push(CmRequest {
             id: format!("b105403d-d021-41ea-9f11-be3d670000{n:02x}").parse().unwrap(),
             request_type: kind,
             status: APPROVED,
@@ -122,13 +122,13 @@ impl Cm {
 
     /// The open requests that name a record.
     pub(in crate::engine) fn open(&self, record: u8) -> usize {
-        let named = |request: &&Request| is_open(request) && request.names(record_id(record));
+        let named = |request: &&CmRequest| is_open(request) && request.names(record_id(record));
         self.requests.iter().filter(named).count()
     }
 
     /// What the open requests that name a record want, the oldest first.
     pub(in crate::engine) fn open_kinds(&self, record: u8) -> Vec<RequestType> {
-        let named = |request: &&Request| is_open(request) && request.names(record_id(record));
+        let named = |request: &&CmRequest| is_open(request) && request.names(record_id(record));
         let mut open: Vec<_> = self.requests.iter().filter(named).collect();
         open.sort_by_key(|request| (request.submitted, request.id));
         open.iter().map(|request| request.request_type).collect()
@@ -138,7 +138,11 @@ impl Cm {
         self.script.pop_front().or_else(|| self.of_card.get(&card).copied()).unwrap_or(self.mood)
     }
 
-    pub(super) fn look_up(&self, identity: &Identity, mood: Mood) -> Result<Found, CallError> {
+    pub(super) fn look_up(
+        &self,
+        identity: &CardIdentity,
+        mood: Mood,
+    ) -> Result<LookupResult, CallError> {
         fault(Ask::Lookup, mood)?;
         let known = |candidate: &Candidate| {
             let of_card = self.records.values().filter(|(card, _)| *card == candidate.card_id);
@@ -146,21 +150,25 @@ impl Cm {
             (!records.is_empty()).then(|| (candidate.clone(), records))
         };
         let records = identity.candidates().find_map(known);
-        let named = |request: &&Request| {
+        let named = |request: &&CmRequest| {
             let found = records.as_ref().map_or(&[][..], |(_, records)| records);
             found.iter().any(|record| request.names(record.id))
         };
         let open = self.requests.iter().filter(|request| is_open(request));
         let requests = open.filter(named).cloned().collect();
-        Ok(Found { records, requests })
+        Ok(LookupResult { records, requests })
     }
 
-    pub(super) fn read(&self, record: RecordId, mood: Mood) -> Result<Record, CallError> {
+    pub(super) fn read(&self, record: RecordId, mood: Mood) -> Result<CardRecord, CallError> {
         fault(Ask::ReadBack, mood)?;
         Ok(self.records[&record].1.clone())
     }
 
-    pub(super) fn put(&mut self, decision: &Decision, mood: Mood) -> Result<PutAnswer, CallError> {
+    pub(super) fn put(
+        &mut self,
+        decision: &Decision,
+        mood: Mood,
+    ) -> Result<SetStatusResult, CallError> {
         let answer = fault(Ask::Push, mood);
         let applied = match mood {
             Mood::Fine | Mood::NoContent | Mood::AnswerLost | Mood::CompleteRefused => true,
@@ -182,13 +190,13 @@ impl Cm {
                 return Err(refused());
             };
             request.status = EXECUTING;
-            self.records.get_mut(&decision.record).unwrap().1.status = decision.to;
+            self.records.get_mut(&decision.record).unwrap().1.status = decision.new_status;
         }
         answer?;
         if matches!(mood, Mood::NoContent | Mood::NoContentNoChange) {
-            return Ok(PutAnswer::Unconfirmed);
+            return Ok(SetStatusResult::Unconfirmed);
         }
-        Ok(PutAnswer::Confirmed(decision.to))
+        Ok(SetStatusResult::Confirmed(decision.new_status))
     }
 
     pub(super) fn read_request(
@@ -204,9 +212,9 @@ impl Cm {
         &mut self,
         decision: &Decision,
         mood: Mood,
-    ) -> Result<CompleteAnswer, CallError> {
+    ) -> Result<CompleteRequestResult, CallError> {
         let status = self.records[&decision.record].1.status;
-        assert_eq!(status, decision.to, "completed before it is done");
+        assert_eq!(status, decision.new_status, "completed before it is done");
         let answer = fault(Ask::Complete, mood);
         if matches!(mood, Mood::Fine | Mood::NoContent | Mood::AnswerLost) {
             let request = self.requests.iter_mut().find(|known| known.id == decision.request);
@@ -217,13 +225,13 @@ impl Cm {
         }
         answer?;
         if matches!(mood, Mood::NoContent | Mood::NoContentNoChange) {
-            return Ok(CompleteAnswer::Unconfirmed);
+            return Ok(CompleteRequestResult::Unconfirmed);
         }
-        Ok(CompleteAnswer::Confirmed)
+        Ok(CompleteRequestResult::Confirmed)
     }
 }
 
-fn is_open(request: &Request) -> bool {
+fn is_open(request: &CmRequest) -> bool {
     [APPROVED, EXECUTING].contains(&request.status)
 }
 
@@ -237,7 +245,7 @@ fn refused() -> CallError {
 
 /// What goes wrong with such a call in such a mood.
 fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
-    let away = |reason, seconds: Option<u64>| CallError::Away {
+    let away = |reason, seconds: Option<u64>| CallError::Unavailable {
         reason,
         detail: "the tests say so".to_owned(),
         retry_after: seconds.map(Duration::from_secs),
@@ -250,7 +258,7 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
     };
     let put = matches!(ask, Ask::Push | Ask::Complete);
     match mood {
-        Mood::PutTaken if put => Err(away(AwayReason::MethodTaken, None)),
+        Mood::PutTaken if put => Err(away(UnavailableReason::MethodNotAllowed, None)),
         Mood::PutFailing if put => Err(failed(None)),
         Mood::PutRefused if put => Err(refused()),
         Mood::CompleteRefused if ask == Ask::Complete => Err(refused()),
@@ -261,13 +269,13 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
         | Mood::PutFailing
         | Mood::PutRefused
         | Mood::CompleteRefused => Ok(()),
-        Mood::Away => Err(away(AwayReason::Unreachable, None)),
-        Mood::AnswerLost => Err(away(AwayReason::Timeout, None)),
-        Mood::Busy(seconds) => Err(away(AwayReason::Busy, Some(seconds))),
+        Mood::Away => Err(away(UnavailableReason::Unreachable, None)),
+        Mood::AnswerLost => Err(away(UnavailableReason::Timeout, None)),
+        Mood::Busy(seconds) => Err(away(UnavailableReason::Busy, Some(seconds))),
         Mood::Failing => Err(failed(None)),
         Mood::FailingFor(seconds) => Err(failed(Some(seconds))),
         // The three calls of a look-up are enough to tell; a single one is not.
-        Mood::Off if ask == Ask::Lookup => Err(away(AwayReason::ApiOff, None)),
+        Mood::Off if ask == Ask::Lookup => Err(away(UnavailableReason::ApiDisabled, None)),
         Mood::Off => Err(CallError::Failed {
             http_status: 404,
             detail: "404 Not Found".to_owned(),
@@ -275,7 +283,9 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
             retry_after: None,
         }),
         Mood::Refusing => Err(refused()),
-        Mood::Wrong => Err(CallError::WrongAnswer { detail: "another card's record".to_owned() }),
+        Mood::Wrong => {
+            Err(CallError::UnexpectedResponse { detail: "another card's record".to_owned() })
+        }
     }
 }
 

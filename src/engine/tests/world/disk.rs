@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
-    AuditKind, AuditLine, Draft, Entry, EntryId, Outcome, ReaderName, Settlement, Stage, Stay,
-    Trigger,
+    AuditKind, AuditLine, CardEvent, Entry, EntryId, LastSeenCard, Outcome, ReaderName, Settlement,
+    Stage, Trigger,
 };
 use crate::engine::{Effect, Event, NewEntry, Restored, StoreFailure};
 
@@ -26,7 +26,7 @@ impl Verb {
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Disk {
     pub(in crate::engine) entries: BTreeMap<EntryId, Entry>,
-    pub(in crate::engine) stays: BTreeMap<ReaderName, Stay>,
+    pub(in crate::engine) stays: BTreeMap<ReaderName, LastSeenCard>,
     pub(in crate::engine) audit: Vec<AuditLine>,
     /// What is refused at the moment.
     pub(in crate::engine) refuses: BTreeSet<Verb>,
@@ -39,7 +39,7 @@ pub(in crate::engine) struct Disk {
     /// Parked entries that a person took up again: those are out of turn.
     taken_up: BTreeSet<EntryId>,
     /// Every entry that was ever on disk.
-    pub(in crate::engine) appended: BTreeMap<EntryId, Draft>,
+    pub(in crate::engine) appended: BTreeMap<EntryId, CardEvent>,
     pub(in crate::engine) last: i64,
 }
 
@@ -60,9 +60,11 @@ impl Disk {
 
     /// Whether an older entry of the same card waits, but for one that a person took up again.
     fn older_waits(&self, id: EntryId) -> bool {
-        let card = self.appended[&id].card();
+        let card = self.appended[&id].card_key();
         self.entries.range(..id).any(|(older, row)| {
-            row.draft.card() == card && !is_parked(&row.stage) && !self.taken_up.contains(older)
+            row.card_event.card_key() == card
+                && !is_parked(&row.stage)
+                && !self.taken_up.contains(older)
         })
     }
 
@@ -158,18 +160,18 @@ impl Disk {
         let id = EntryId::new(self.last);
         let draft = new.draft.clone();
         if draft.trigger == Trigger::Inserted {
-            let stay = Stay {
+            let stay = LastSeenCard {
                 reader: draft.reader.clone(),
                 event_count: draft.event_count,
                 atr: draft.atr.clone(),
-                card: draft.card(),
+                card: draft.card_key(),
                 entry: id,
                 instance: new.instance.clone(),
             };
             self.stays.insert(draft.reader.clone(), stay);
         }
         self.appended.insert(id, draft.clone());
-        self.entries.insert(id, Entry { id, draft, stage: new.stage.clone() });
+        self.entries.insert(id, Entry { id, card_event: draft, stage: new.stage.clone() });
         (id, lines)
     }
 
@@ -196,7 +198,7 @@ impl Disk {
         if is_parked(&row.stage) && end.outcome != Outcome::Discarded {
             return self.conflict(format!("settle of {id}, which is parked: {end:?}"));
         }
-        let line = AuditLine::settled("desk-3", id, &row.draft, end);
+        let line = AuditLine::settled("desk-3", id, &row.card_event, end);
         if let Some(stage) = Stage::parked(end) {
             row.stage = stage;
         } else {
@@ -233,7 +235,7 @@ impl Disk {
                 (Life::Waiting, AuditKind::Outcome, "parked") => Life::Parked,
                 (Life::Waiting, AuditKind::Outcome, _)
                 | (Life::Parked, AuditKind::Outcome, "discarded") => Life::Over,
-                (Life::Parked, AuditKind::Act, "retried") => Life::Waiting,
+                (Life::Parked, AuditKind::OperatorAction, "retried") => Life::Waiting,
                 other => panic!("entry {id}: {other:?} in {:?}", self.trail(id)),
             };
             state.insert(id, is);

@@ -2,7 +2,7 @@
 
 use super::cm::ATR;
 use super::{Seat, World};
-use crate::domain::{CardView, Departure, InsertionId, PcscdInstance, ReaderName, Trigger};
+use crate::domain::{CardView, InsertionId, PcscdInstance, ReaderName, Removal, Trigger};
 use crate::engine::{Event, Presence};
 
 impl World {
@@ -17,7 +17,7 @@ impl World {
         self.remove_unseen(reader);
         if let Some(insertion) = insertion {
             self.note_removal(reader);
-            let how = Departure::Taken;
+            let how = Removal::Observed;
             self.tell(Event::CardRemoved { reader: reader.into(), insertion, how });
         }
     }

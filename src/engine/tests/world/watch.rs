@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use super::cm::{Ask, DISABLE, RETIRE, RETIRED};
 use super::disk::is_parked;
 use super::{Call, InFlight, READERS, SECOND, World, number_of};
-use crate::domain::{CallError, Decision, Entry, EntryId, LinkView, PutAnswer, ReaderName, Stage};
+use crate::domain::{
+    CallError, CmView, Decision, Entry, EntryId, ReaderName, SetStatusResult, Stage,
+};
 use crate::engine::Event;
 
 /// The most entries that one card has at a time: one whose outcome is on its way to the disk, one
@@ -28,7 +30,7 @@ impl World {
         if self.cm_before.remove(entry) {
             return;
         }
-        if let Some(CallError::Away { retry_after: Some(time), .. }) = error {
+        if let Some(CallError::Unavailable { retry_after: Some(time), .. }) = error {
             self.left_alone_until = self.left_alone_until.max(Some(self.now.mono + *time));
         }
     }
@@ -55,13 +57,15 @@ impl World {
         match event {
             Event::Pushed { entry, result: Ok(answer) } => {
                 self.said_yes.insert(*entry);
-                if matches!(answer, PutAnswer::Confirmed(_)) {
+                if matches!(answer, SetStatusResult::Confirmed(_)) {
                     self.saw_it_set.insert(*entry);
                 }
             }
             Event::ReadBack { entry, result: Ok(record) } => {
                 let sent = self.disk.entries.get(entry).and_then(|row| row.stage.sent());
-                if sent.is_some_and(|sent| sent.record == record.id && sent.to == record.status) {
+                if sent.is_some_and(|sent| {
+                    sent.record == record.id && sent.new_status == record.status
+                }) {
                     self.saw_it_set.insert(*entry);
                 }
             }
@@ -86,7 +90,7 @@ impl World {
         assert_eq!(self.disk.entries[&entry].stage, Stage::Completing(decision.clone()));
         let looked_up = self.looked_up.get(&entry).and_then(|found| found.records.as_ref());
         let found_set = looked_up.is_some_and(|(_, records)| {
-            records.iter().any(|is| is.id == decision.record && is.status == decision.to)
+            records.iter().any(|is| is.id == decision.record && is.status == decision.new_status)
         });
         assert!(found_set || self.saw_it_set.contains(&entry), "unseen: {}", self.story());
         assert!(self.completion_unknown.insert(decision.request), "blindly: {}", self.story());
@@ -101,7 +105,7 @@ impl World {
             (self.granted, self.left_alone_until) = (false, None);
         }
         let first = |(id, row): (&EntryId, &Entry)| {
-            number_of(&row.draft.identity) == card
+            number_of(&row.card_event.identity) == card
                 && !is_parked(&row.stage)
                 && *id < entry
                 && !self.retried.contains(id)
@@ -143,12 +147,12 @@ impl World {
                     && request.old_card == Some(decision.record)
             })
         };
-        let kind = if decision.to == RETIRED { RETIRE } else { DISABLE };
+        let kind = if decision.new_status == RETIRED { RETIRE } else { DISABLE };
         assert!(asks(kind), "nobody asked for {decision:?}");
         let (_, records) = found.records.as_ref().unwrap();
         let record = records.iter().find(|record| record.id == decision.record).unwrap();
-        assert_eq!(record.status, decision.from);
-        assert_ne!(record.status, decision.to);
+        assert_eq!(record.status, decision.old_status);
+        assert_ne!(record.status, decision.new_status);
     }
 
     /// What is held in memory has a bound that no history passes.
@@ -195,7 +199,7 @@ impl World {
     }
 
     pub(in crate::engine) fn is_away(&self) -> bool {
-        matches!(self.engine.link_view(self.now), LinkView::Away { .. })
+        matches!(self.engine.link_view(self.now), CmView::Unavailable { .. })
     }
 
     /// What happened, for a test that fails.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
-use super::super::super::AwayReason;
+use super::super::super::UnavailableReason;
 use super::super::super::file::Stamp;
 use crate::domain::CallError;
 
@@ -101,8 +101,8 @@ impl Cache {
     pub(super) fn spared(&self, stamps: &Stamps, now: Instant) -> Option<CallError> {
         let trouble = self.trouble.as_ref()?;
         let left = trouble.until.saturating_duration_since(now);
-        (!left.is_zero() && trouble.stamps == *stamps).then(|| CallError::Away {
-            reason: AwayReason::Credentials,
+        (!left.is_zero() && trouble.stamps == *stamps).then(|| CallError::Unavailable {
+            reason: UnavailableReason::Credentials,
             detail: trouble.words.clone(),
             retry_after: Some(left),
         })

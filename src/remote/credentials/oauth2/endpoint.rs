@@ -27,7 +27,7 @@ use super::assertion::assertion;
 use super::cache::{Failure, Stamps, Token};
 use super::signer::{Signer, SignerError};
 use super::source::Issuer;
-use crate::domain::AwayReason;
+use crate::domain::UnavailableReason;
 
 /// The most that is read of an answer.
 const ANSWER_LIMIT: usize = 256 << 10;
@@ -178,7 +178,7 @@ impl Endpoint {
         let asked = Asked::object(ANSWER_LIMIT, deadline);
         let told = |words: &str| self.failure(format!("{words} (client-request-id {id})"), true);
         let (answer, welcome) = self.caller.exchange(request, asked).await.map_err(|error| {
-            let remedy = error.away().map_or(String::new(), remedy);
+            let remedy = error.unavailable_reason().map_or(String::new(), remedy);
             told(&format!("{}; {remedy}", error.detail()))
         })?;
         let hints = hint.into_iter().chain(skew(&welcome)).collect();
@@ -264,7 +264,7 @@ fn url(text: &str) -> Result<Url, SetupError> {
 }
 
 /// What somebody can do who gets no answer: what it would be with CM, but at another address.
-fn remedy(reason: AwayReason) -> String {
+fn remedy(reason: UnavailableReason) -> String {
     reason
         .remedy()
         .replace("cm.url leads to CM", "cm.url leads to the token endpoint")

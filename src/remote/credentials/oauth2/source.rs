@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::super::{AwayReason, away};
+use super::super::super::{UnavailableReason, away};
 use super::cache::{Cache, Failure, Found, Refused, Stamps, Token};
 use crate::domain::CallError;
 
@@ -135,7 +135,10 @@ impl<I: Issuer> Source<I> {
     }
 
     fn none(&self, why: &str) -> CallError {
-        away(AwayReason::Credentials, format!("no token from {}: {why}", self.shared.issuer.name()))
+        away(
+            UnavailableReason::Credentials,
+            format!("no token from {}: {why}", self.shared.issuer.name()),
+        )
     }
 }
 
@@ -162,7 +165,11 @@ impl<I: Issuer> Shared<I> {
                 }
                 let Failure { words: detail, retry_after, .. } = failure.clone();
                 state.cache.failed(failure, stamps, fastrand::f64(), now);
-                Err(CallError::Away { reason: AwayReason::Credentials, detail, retry_after })
+                Err(CallError::Unavailable {
+                    reason: UnavailableReason::Credentials,
+                    detail,
+                    retry_after,
+                })
             }
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 
 /// What a call hears, which is about credentials.
 async fn told(site: &Site) -> String {
-    let told = assert_away(site.call().await, AwayReason::Credentials);
+    let told = assert_away(site.call().await, UnavailableReason::Credentials);
     let start = format!("no token from {}: ", site.adfs.address);
     let told = told.strip_prefix(&start).unwrap_or_else(|| panic!("{told}"));
     assert!(site.cm.seen().is_empty());
@@ -79,7 +79,7 @@ async fn a_dead_endpoint_is_not_asked_by_every_call() {
     assert!(first.starts_with("the connection to 127.0.0.1:"), "{first}");
     let started = std::time::Instant::now();
     for _ in 0..50 {
-        assert_away(site.call().await, AwayReason::Credentials);
+        assert_away(site.call().await, UnavailableReason::Credentials);
     }
     // At distances of half a second at least, doubling.
     let at_most = 1 + usize::try_from(started.elapsed().as_millis() / 500).unwrap();
@@ -92,7 +92,9 @@ async fn calls_that_come_while_the_endpoint_is_spared_hear_how_long() {
     let mut waits = Vec::new();
     for _ in 0..2 {
         match site.call().await {
-            Err(CallError::Away { retry_after: Some(wait), .. }) => waits.push(wait.as_secs()),
+            Err(CallError::Unavailable { retry_after: Some(wait), .. }) => {
+                waits.push(wait.as_secs())
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -161,7 +163,7 @@ async fn an_endpoint_that_is_slow_takes_no_longer_than_a_call_may() {
         let timeout = Duration::from_millis(300);
         let url = format!("http://{}", site.cm.address);
         let remote = Remote::new(Options { timeout, auth, ..options(url) }).unwrap();
-        let told = assert_away(remote.record(record_id()).await, AwayReason::Credentials);
+        let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
         let late = ["none came in time for this call", "no whole answer within 300ms"];
         assert!(late.iter().any(|words| told.contains(words)), "{told}");
     }
@@ -174,7 +176,7 @@ async fn nobody_at_the_endpoint_is_told_as_that() {
     let proof = Proof::Secret { file: site.file("secret") };
     let token_url = format!("http://{gone}/adfs/oauth2/token");
     let remote = remote_of(&site.cm, OAuth2 { token_url, ..client(&site.adfs, proof) });
-    let told = assert_away(remote.record(record_id()).await, AwayReason::Credentials);
+    let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
     assert!(told.starts_with(&format!("no token from {gone}: no connection to {gone}")), "{told}");
     assert!(told.contains("; check cm.auth.token_url, the network and the server"), "{told}");
 }
@@ -195,7 +197,7 @@ async fn an_endpoint_without_tls_is_told_and_sent_nothing() {
     let proof = Proof::Secret { file: site.file("secret") };
     let token_url = format!("https://{address}/adfs/oauth2/token");
     let remote = remote_of(&site.cm, OAuth2 { token_url, ..client(&site.adfs, proof) });
-    let told = assert_away(remote.record(record_id()).await, AwayReason::Credentials);
+    let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
     assert!(told.starts_with(&format!("no token from {address}: no TLS with {address}")), "{told}");
     drop(remote);
     let heard = heard.join().unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::answer::{Denial, Grant, judge};
-use crate::domain::{AwayReason, CallError};
+use crate::domain::{CallError, UnavailableReason};
 use crate::remote::classify::{Answer, End};
 use crate::remote::identity::Shown;
 
@@ -122,8 +122,8 @@ fn each_error_of_adfs_is_told_in_its_words_and_with_its_own_remedy() {
 #[test]
 fn what_is_no_answer_of_a_token_endpoints_is_told_as_what_it_is() {
     let located = Answer { location: Some("evil.example.com".to_owned()), ..answer(302, "") };
-    let broken = CallError::Away {
-        reason: AwayReason::Timeout,
+    let broken = CallError::Unavailable {
+        reason: UnavailableReason::Timeout,
         detail: "no whole answer within 10s".to_owned(),
         retry_after: None,
     };

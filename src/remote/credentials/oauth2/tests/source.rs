@@ -10,7 +10,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::super::cache::{Failure, Refused, Stamps, Token};
 use super::super::source::{Issuer, Source};
-use crate::domain::{AwayReason, CallError};
+use crate::domain::{CallError, UnavailableReason};
 use crate::remote::file::Stamp;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,7 +78,11 @@ async fn token(source: &Source<Scripted>) -> Result<String, CallError> {
 #[track_caller]
 fn assert_none(result: Result<String, CallError>, words: &str) -> Option<Duration> {
     match result {
-        Err(CallError::Away { reason: AwayReason::Credentials, detail, retry_after }) => {
+        Err(CallError::Unavailable {
+            reason: UnavailableReason::Credentials,
+            detail,
+            retry_after,
+        }) => {
             assert!(detail.contains(words), "{detail}");
             retry_after
         }

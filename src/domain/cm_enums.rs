@@ -4,9 +4,9 @@ use super::{CardStatus, RequestStatus, RequestType};
 
 /// Names of one enumeration of CM's. A number without a name stays a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NumberMap(Vec<(String, i64)>);
+pub struct EnumMap(Vec<(String, i64)>);
 
-impl NumberMap {
+impl EnumMap {
     fn of(pairs: &[(&str, i64)]) -> Self {
         Self(pairs.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect())
     }
@@ -43,27 +43,27 @@ impl NumberMap {
 
 /// The enumerations that the agent reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Numbers {
+pub struct CmEnums {
     /// `SmartcardStatus`.
-    pub card_status: NumberMap,
+    pub card_status: EnumMap,
     /// `RequestType`.
-    pub request_type: NumberMap,
+    pub request_type: EnumMap,
     /// `RequestStatus`.
-    pub request_status: NumberMap,
+    pub request_status: EnumMap,
 }
 
-impl Default for Numbers {
+impl Default for CmEnums {
     /// What is known of CM's numbers; `docs/cm-protocol.md` says how sure each is.
     fn default() -> Self {
         Self {
-            card_status: NumberMap::of(&[
+            card_status: EnumMap::of(&[
                 ("New", 0),
                 ("Assigned", 1),
                 ("Active", 2),
                 ("Disabled", 3),
                 ("Retired", 6),
             ]),
-            request_type: NumberMap::of(&[
+            request_type: EnumMap::of(&[
                 ("Enroll", 1),
                 ("Recover", 2),
                 ("Renew", 3),
@@ -76,7 +76,7 @@ impl Default for Numbers {
                 ("OnlineUpdate", 10),
                 ("TemporaryCardEnroll", 11),
             ]),
-            request_status: NumberMap::of(&[
+            request_status: EnumMap::of(&[
                 ("None", 0),
                 ("Approved", 3),
                 ("Denied", 4),
@@ -90,7 +90,7 @@ impl Default for Numbers {
     }
 }
 
-impl Numbers {
+impl CmEnums {
     /// A card status in words.
     #[must_use]
     pub fn card_status_text(&self, status: CardStatus) -> String {
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_site_can_correct_and_extend_every_map() {
-        let mut numbers = Numbers::default();
+        let mut numbers = CmEnums::default();
         numbers.card_status.set("Suspended", 5);
         numbers.request_type.set("retire", 17);
         assert_eq!(numbers.card_status.name(5), Some("Suspended"));
@@ -126,6 +126,6 @@ mod tests {
 
     #[test]
     fn an_unknown_number_is_described_not_refused() {
-        assert_eq!(Numbers::default().card_status_text(CardStatus::new(5)), "5 (unknown)");
+        assert_eq!(CmEnums::default().card_status_text(CardStatus::new(5)), "5 (unknown)");
     }
 }

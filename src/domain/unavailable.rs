@@ -7,7 +7,7 @@ use std::fmt;
 
 /// The kinds of "CM is away".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AwayReason {
+pub enum UnavailableReason {
     /// No connection: name, route, refused, reset.
     Unreachable,
     /// No whole answer within `cm.timeout`.
@@ -17,17 +17,17 @@ pub enum AwayReason {
     /// There is no TLS with the server.
     Tls(TlsFault),
     /// The server and our client certificate do not come together.
-    ClientCertificate(CertificateFault),
+    ClientCertificate(ClientCertFault),
     /// Our own credentials could not be had, before anything was sent.
     Credentials,
     /// 401: not let in.
-    NotLetIn,
+    Unauthorized,
     /// 404 on every route: the REST API is switched off.
-    ApiOff,
+    ApiDisabled,
     /// 405: something in front of the API, usually WebDAV, takes the method.
-    MethodTaken,
+    MethodNotAllowed,
     /// The server does not read requests as long as ours.
-    TooLong,
+    RequestTooLarge,
     /// 408, 429, 503: asked to come back later.
     Busy,
     /// Another 5xx.
@@ -42,9 +42,9 @@ pub enum ProxyFault {
     /// It cannot be reached.
     Unreachable,
     /// 407: it wants a login, or another one.
-    Login,
+    AuthRequired,
     /// It does not connect to CM: it may not, or it cannot.
-    Refuses,
+    ConnectRejected,
 }
 
 /// Why there is no TLS.
@@ -57,39 +57,39 @@ pub enum TlsFault {
     /// The server's certificate is not valid yet.
     NotYetValid,
     /// The server's certificate is for other names.
-    WrongName,
+    NameMismatch,
     /// The server's certificate is not one for servers.
-    NotForServers,
+    WrongPurpose,
     /// A signature does not fit: the CA has another key by now, or the key is too short.
     BadSignature,
     /// The server's certificate or its CA's is signed in a way that is too weak.
-    Weak,
+    WeakSignature,
     /// The server speaks neither TLS 1.2 nor 1.3.
-    OldVersion,
+    ProtocolVersion,
     /// The server has no cipher suite in common with us.
-    NoCipher,
+    NoCommonCipher,
     /// The server knows no site of that name.
-    UnknownName,
+    UnrecognizedName,
     /// What answers there speaks no TLS.
-    None,
+    NotTls,
     /// The server wants TLS, and was not spoken to in it.
-    Wanted,
+    TlsRequired,
     /// Something else.
     Other,
 }
 
 /// Why the server does not take our client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CertificateFault {
+pub enum ClientCertFault {
     /// It wants one, and none is configured.
-    Wanted,
+    Required,
     /// It wants one only after it has read the request, which cannot be answered.
-    Late,
+    RequestedLate,
     /// It does not accept the one that it was shown.
-    Refused,
+    Rejected,
 }
 
-impl AwayReason {
+impl UnavailableReason {
     /// The name in output.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -100,10 +100,10 @@ impl AwayReason {
             Self::Tls(_) => "tls",
             Self::ClientCertificate(_) => "client-certificate",
             Self::Credentials => "credentials",
-            Self::NotLetIn => "not-let-in",
-            Self::ApiOff => "api-off",
-            Self::MethodTaken => "method-taken",
-            Self::TooLong => "too-long",
+            Self::Unauthorized => "not-let-in",
+            Self::ApiDisabled => "api-off",
+            Self::MethodNotAllowed => "method-taken",
+            Self::RequestTooLarge => "too-long",
             Self::Busy => "busy",
             Self::ServerError => "server-error",
             Self::NotCm => "not-cm",
@@ -120,12 +120,12 @@ impl AwayReason {
             Self::Tls(fault) => fault.remedy(),
             Self::ClientCertificate(fault) => fault.remedy(),
             Self::Credentials => "check [cm.auth] and what it names, and cm.proxy_credentials_file",
-            Self::NotLetIn => "check [cm.auth] and the account on the server",
-            Self::ApiOff => {
+            Self::Unauthorized => "check [cm.auth] and the account on the server",
+            Self::ApiDisabled => {
                 "set Clm.WebApi.Enabled to true in CM's web.config and run iisreset, or check cm.api_path"
             }
-            Self::MethodTaken => "remove WebDAV publishing from the web server: it takes PUT",
-            Self::TooLong => {
+            Self::MethodNotAllowed => "remove WebDAV publishing from the web server: it takes PUT",
+            Self::RequestTooLarge => {
                 "have MaxFieldLength and MaxRequestBytes raised to 65534 below \
                  HKLM\\SYSTEM\\CurrentControlSet\\Services\\HTTP\\Parameters on the server and the \
                  service HTTP started anew, or put the station's account in fewer groups"
@@ -142,11 +142,11 @@ impl ProxyFault {
             Self::Unreachable => {
                 "check cm.proxy, or HTTPS_PROXY where that is not set, and whether the proxy runs"
             }
-            Self::Login => {
+            Self::AuthRequired => {
                 "the proxy wants a login: write user:password into the file that \
                  cm.proxy_credentials_file names"
             }
-            Self::Refuses => {
+            Self::ConnectRejected => {
                 "have the proxy allow CONNECT to the host and port of cm.url, and see whether it \
                  reaches them; or go round it with cm.proxy = \"none\" or NO_PROXY"
             }
@@ -165,10 +165,10 @@ impl TlsFault {
                 "have the server's certificate renewed; if it is good, set this machine's clock"
             }
             Self::NotYetValid => "set this machine's clock, or the clock of the CA",
-            Self::WrongName => {
+            Self::NameMismatch => {
                 "write a name in cm.url that the certificate has, or have one issued with this name"
             }
-            Self::NotForServers => {
+            Self::WrongPurpose => {
                 "give the server a certificate for server authentication that a CA issued: no \
                  client's, and not the CA's own"
             }
@@ -176,36 +176,38 @@ impl TlsFault {
                 "export the CA's certificate anew for cm.ca_file, it may be an older one of the same \
                  name; RSA keys have to have 2048 bits or more"
             }
-            Self::Weak => {
+            Self::WeakSignature => {
                 "have the certificates issued anew, with SHA-256 and RSA of 2048 bits or more, or \
                  with ECDSA"
             }
-            Self::OldVersion => "switch TLS 1.2 or 1.3 on at the server",
-            Self::NoCipher => {
+            Self::ProtocolVersion => "switch TLS 1.2 or 1.3 on at the server",
+            Self::NoCommonCipher => {
                 "switch cipher suites with ECDHE and AES-GCM on at the server, as \
                  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"
             }
-            Self::UnknownName => "write the name in cm.url that the web server has its site under",
-            Self::None => "check host and port in cm.url: what answers there speaks no TLS",
-            Self::Wanted => "write https:// in cm.url",
+            Self::UnrecognizedName => {
+                "write the name in cm.url that the web server has its site under"
+            }
+            Self::NotTls => "check host and port in cm.url: what answers there speaks no TLS",
+            Self::TlsRequired => "write https:// in cm.url",
             Self::Other => "check the server's certificate, or name its CA in cm.ca_file",
         }
     }
 }
 
-impl CertificateFault {
+impl ClientCertFault {
     const fn remedy(self) -> &'static str {
         match self {
-            Self::Wanted => {
+            Self::Required => {
                 "name the station's certificate in cm.auth.client_cert_file and its key in \
                  cm.auth.client_key_file"
             }
-            Self::Late => {
+            Self::RequestedLate => {
                 "on the server, have it ask in the handshake: netsh http update sslcert \
                  ipport=0.0.0.0:443 certhash=HASH appid={GUID} clientcertnegotiation=enable \
                  (netsh http show sslcert tells HASH and GUID)"
             }
-            Self::Refused => {
+            Self::Rejected => {
                 "see why: openssl x509 -noout -subject -issuer -dates -in FILE with the file of \
                  cm.auth.client_cert_file; its CA has to be trusted by the server, and its \
                  revocation list be within the server's reach"
@@ -214,7 +216,7 @@ impl CertificateFault {
     }
 }
 
-impl fmt::Display for AwayReason {
+impl fmt::Display for UnavailableReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

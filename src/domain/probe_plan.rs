@@ -15,7 +15,7 @@ pub struct CardRule {
 
 /// How cards are asked who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probing {
+pub struct ProbeSettings {
     /// The families that a card is asked for, in this order.
     pub families: Vec<Family>,
     /// Every `[[card]]`, in file order; the first that matches wins.
@@ -26,7 +26,7 @@ pub struct Probing {
 
 /// How one card is asked who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct ProbePlan {
     /// The families that it is asked for, in this order.
     pub families: Vec<Family>,
     /// The one rule whose id counts, where the site has pinned one.
@@ -35,27 +35,27 @@ pub struct Plan {
     pub inventory: bool,
 }
 
-impl Default for Probing {
+impl Default for ProbeSettings {
     /// Every family, and no card that is known better.
     fn default() -> Self {
         Self { families: Family::ALL.to_vec(), cards: Vec::new(), inventory: true }
     }
 }
 
-impl Probing {
+impl ProbeSettings {
     /// How a card with this ATR is asked.
     ///
     /// A rule that is pinned without families leaves only its own family to ask for: no other
     /// could give such an id.
     #[must_use]
-    pub fn plan(&self, atr: &Atr) -> Plan {
+    pub fn plan(&self, atr: &Atr) -> ProbePlan {
         let rule = self.cards.iter().find(|card| card.matches.matches(atr));
         let id_rule = rule.and_then(|rule| rule.id_rule);
         let families = rule
             .and_then(|rule| rule.families.clone())
             .or_else(|| id_rule.map(|rule| vec![rule.family()]))
             .unwrap_or_else(|| self.families.clone());
-        Plan { families, id_rule, inventory: self.inventory }
+        ProbePlan { families, id_rule, inventory: self.inventory }
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
             rule("3b00??", None, Some(IdRule::PivGuidBe)),
             rule("3b????", Some(vec![Family::Openpgp, Family::Piv]), None),
         ];
-        let probing = Probing { families: vec![Family::Gids], cards, inventory: true };
+        let probing = ProbeSettings { families: vec![Family::Gids], cards, inventory: true };
         let plan = |atr: &str| probing.plan(&atr.parse().unwrap());
         assert_eq!(plan("3b00aa").families, [Family::Piv]);
         assert_eq!(plan("3b00aa").id_rule, Some(IdRule::PivGuidBe));

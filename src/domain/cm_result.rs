@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use super::{AwayReason, Candidate, CardStatus, Record, Request};
+use super::{Candidate, CardRecord, CardStatus, CmRequest, UnavailableReason};
 
 /// What CM knows about a card.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Found {
+pub struct LookupResult {
     /// The first candidate that CM has records for, and those records.
     /// `None`: CM has no record for any candidate.
-    pub records: Option<(Candidate, Vec<Record>)>,
+    pub records: Option<(Candidate, Vec<CardRecord>)>,
     /// The open requests (Approved or Executing) that name one of those records.
-    pub requests: Vec<Request>,
+    pub requests: Vec<CmRequest>,
 }
 
 /// How CM took a status update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PutAnswer {
+pub enum SetStatusResult {
     /// It answered with the record, and the record has the new status.
     Confirmed(CardStatus),
     /// It said yes, but not what the status is: the record has to be read.
@@ -25,7 +25,7 @@ pub enum PutAnswer {
 
 /// How CM took it that a request is to be completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CompleteAnswer {
+pub enum CompleteRequestResult {
     /// It answered with the request, and the request is completed.
     Confirmed,
     /// It said yes, but not where the request stands: the request has to be read.
@@ -37,9 +37,9 @@ pub enum CompleteAnswer {
 pub enum CallError {
     /// CM is not there, or not yet ready to talk: wait, nothing is decided.
     #[error("CM is away: {detail}")]
-    Away {
+    Unavailable {
         /// What kind of away.
-        reason: AwayReason,
+        reason: UnavailableReason,
         /// What happened, for people.
         detail: String,
         /// How long CM asked to wait.
@@ -70,7 +70,7 @@ pub enum CallError {
     },
     /// CM answered about something else than what was asked.
     #[error("CM's answer is wrong: {detail}")]
-    WrongAnswer {
+    UnexpectedResponse {
         /// What is wrong with it.
         detail: String,
     },
@@ -81,10 +81,10 @@ impl CallError {
     #[must_use]
     pub fn detail(&self) -> &str {
         match self {
-            Self::Away { detail, .. }
+            Self::Unavailable { detail, .. }
             | Self::Failed { detail, .. }
             | Self::Refused { detail, .. }
-            | Self::WrongAnswer { detail } => detail,
+            | Self::UnexpectedResponse { detail } => detail,
         }
     }
 
@@ -92,19 +92,19 @@ impl CallError {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Away { reason, .. } => reason.as_str(),
+            Self::Unavailable { reason, .. } => reason.as_str(),
             Self::Failed { .. } => "failed",
             Self::Refused { .. } => "refused",
-            Self::WrongAnswer { .. } => "wrong-answer",
+            Self::UnexpectedResponse { .. } => "wrong-answer",
         }
     }
 
     /// Which kind of away it is, where it is one.
     #[must_use]
-    pub const fn away(&self) -> Option<AwayReason> {
+    pub const fn unavailable_reason(&self) -> Option<UnavailableReason> {
         match self {
-            Self::Away { reason, .. } => Some(*reason),
-            Self::Failed { .. } | Self::Refused { .. } | Self::WrongAnswer { .. } => None,
+            Self::Unavailable { reason, .. } => Some(*reason),
+            Self::Failed { .. } | Self::Refused { .. } | Self::UnexpectedResponse { .. } => None,
         }
     }
 }

@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Atr, AuditLine, Entry, EntryId, Identity, NotIdentified, Place, ReaderAttributes, ReaderName,
+    Atr, AuditLine, CardIdentity, Entry, EntryId, NotIdentified, ReaderAttributes, ReaderName,
+    ReaderSettings,
 };
 
 /// Everything that `cardbridge status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct StatusView {
     /// The station's id.
     pub station: String,
     /// The daemon's version.
@@ -17,36 +18,36 @@ pub struct Snapshot {
     /// Since when the daemon runs.
     pub started_at: Timestamp,
     /// The PC/SC service.
-    pub pcscd: ServiceView,
+    pub pcscd: PcscdView,
     /// Every reader that PC/SC knows.
     pub readers: Vec<ReaderView>,
     /// The connection to CM.
-    pub cm: LinkView,
+    pub cm: CmView,
     /// What lets the station in there.
     #[serde(default)]
     pub credentials: CredentialsView,
     /// The outbox.
     pub outbox: OutboxView,
     /// The latest audit lines, the newest first.
-    pub latest: Vec<AuditLine>,
+    pub recent_audit: Vec<AuditLine>,
     /// What the outbox was found to have lost when the daemon started, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub damage: Option<String>,
+    pub data_loss: Option<String>,
 }
 
 /// The PC/SC service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
-pub enum ServiceView {
+pub enum PcscdView {
     /// No answer yet, good or bad.
     Connecting,
     /// Readers can be watched.
-    Up {
+    Connected {
         /// Since when.
         since: Timestamp,
     },
     /// Nothing can be watched.
-    Down {
+    Unavailable {
         /// Since when.
         since: Timestamp,
         /// Why, in words.
@@ -60,7 +61,7 @@ pub struct ReaderView {
     /// Its PC/SC name.
     pub reader: ReaderName,
     /// What the configuration makes of it.
-    pub place: Place,
+    pub settings: ReaderSettings,
     /// What its driver tells of it.
     #[serde(default)]
     pub attributes: ReaderAttributes,
@@ -88,7 +89,7 @@ pub enum CardView {
         /// Its ATR.
         atr: Atr,
         /// Who it is.
-        identity: Identity,
+        identity: CardIdentity,
         /// The entry it made, once that is on disk.
         entry: Option<EntryId>,
     },
@@ -97,23 +98,23 @@ pub enum CardView {
         /// Its ATR.
         atr: Atr,
         /// Why.
-        why: NotIdentified,
+        error: NotIdentified,
     },
 }
 
 /// The connection to CM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
-pub enum LinkView {
+pub enum CmView {
     /// CM was not asked anything since the start, or since the configuration was read again.
-    Untried,
+    Unknown,
     /// CM answers.
-    Up {
+    Available {
         /// Since when.
         since: Timestamp,
     },
     /// CM is away.
-    Away {
+    Unavailable {
         /// Since when.
         since: Timestamp,
         /// Which kind of away, as one word.
@@ -140,7 +141,7 @@ pub struct CredentialsView {
     pub valid_until: Option<Timestamp>,
     /// Why it could not be renewed, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    pub renewal_error: Option<String>,
 }
 
 /// The outbox.
@@ -151,9 +152,9 @@ pub struct OutboxView {
     /// Entries that wait for a person.
     pub parked: usize,
     /// When the oldest waiting card was seen.
-    pub oldest: Option<Timestamp>,
+    pub oldest_waiting_at: Option<Timestamp>,
     /// Why nothing can be written, where that is so.
-    pub trouble: Option<String>,
+    pub write_error: Option<String>,
 }
 
 /// One entry, as `cardbridge outbox` shows it.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A place in the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChainMark {
+pub struct ChainPosition {
     /// The line's number; 0 where there is none.
     pub seq: i64,
     /// The line's time.
@@ -27,9 +27,9 @@ pub enum ChainFaultKind {
     /// A line is where none should be.
     Extra,
     /// The file was damaged, and the daemon began a new one with what was readable.
-    Broken,
+    Restarted,
     /// What says where the chain begins or ends is not what was written.
-    End,
+    Boundary,
 }
 
 /// Something that is wrong with the audit trail, and where.
@@ -57,8 +57,8 @@ impl fmt::Display for ChainFault {
             ChainFaultKind::Missing => "after ",
             ChainFaultKind::Changed
             | ChainFaultKind::Extra
-            | ChainFaultKind::Broken
-            | ChainFaultKind::End => "",
+            | ChainFaultKind::Restarted
+            | ChainFaultKind::Boundary => "",
         };
         if let Some(at) = self.at {
             write!(f, " ({time}{at})")?;
@@ -69,15 +69,15 @@ impl fmt::Display for ChainFault {
 
 /// What was found along a piece of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChainPiece {
+pub struct ChainBatch {
     /// How many lines were looked at.
     pub lines: u64,
     /// What is wrong with them, in their order.
     pub faults: Vec<ChainFault>,
     /// The last line that was pruned.
-    pub anchor: Option<ChainMark>,
+    pub anchor: Option<ChainPosition>,
     /// The newest line.
-    pub head: Option<ChainMark>,
+    pub head: Option<ChainPosition>,
     /// Where the next piece begins; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

@@ -13,6 +13,7 @@
 mod apdu;
 mod atr;
 mod exchange;
+mod family_result;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -20,34 +21,33 @@ mod gids;
 mod idprime;
 mod inventory;
 mod openpgp;
-mod opensc;
+mod opensc_minidriver;
 mod piv;
 mod pkcs15;
-mod reading;
 #[cfg(test)]
 mod script;
 #[cfg(test)]
 mod tests;
 mod tlv;
 
-pub use apdu::{Command, Protocol, StatusWord};
+pub use apdu::{CommandApdu, Protocol, StatusWord};
 pub use atr::{
-    AtrFacts, Category, Checksum, CompactTlv, Contactless, Convention, Historical, InterfaceByte,
-    Letter, Odd, Role, Scope, hint,
+    AtrAnomaly, ByteRole, ByteScope, Category, Checksum, CompactTlv, Contactless, Convention,
+    DecodedAtr, Historical, InterfaceByte, Letter, hint,
 };
 
 pub use exchange::MAX_COMMANDS;
 
 use crate::domain::{Atr, CardIdentity, Family, IdRule, Inventory, ProbePlan, Strength};
 
-use exchange::{Bounded, go};
-use reading::{Miss, Reading};
+use exchange::{LimitedTransport, send};
+use family_result::{CardReading, NoReading};
 
 /// The way to one card, held for the time of one probe.
 pub trait Transmit {
     /// Sends one command and brings the whole response, status word included. There is no other
     /// way to a card, and no [`Command`] that does not read.
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted>;
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError>;
 
     /// The protocol that reader and card agreed on.
     fn protocol(&self) -> Protocol;
@@ -59,7 +59,7 @@ pub trait Transmit {
 
 /// Why the way to a card ended, by what is to be done about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Interrupted {
+pub enum TransmitError {
     /// The card is gone: forget the probe.
     #[error("card was taken out")]
     Removed,
@@ -68,15 +68,15 @@ pub enum Interrupted {
     Reset,
     /// The smart card service is gone: wait until it is back.
     #[error("connection to the smart card service was lost")]
-    Lost,
+    PcscdLost,
     /// The time for this probe is over: leave the card alone.
     #[error("card did not answer in time")]
-    Deadline,
+    TimedOut,
     /// Reader or card failed: send nothing more to this card.
-    #[error("{what}")]
+    #[error("{detail}")]
     Failed {
         /// What failed, for people.
-        what: String,
+        detail: String,
     },
 }
 
@@ -102,12 +102,12 @@ pub enum ProbeError {
     InUse,
     /// The probe could not be finished; nothing is known about the card.
     #[error(transparent)]
-    Interrupted(#[from] Interrupted),
+    Interrupted(#[from] TransmitError),
 }
 
 /// A card that is to say who it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub struct ProbeTarget<'a> {
     /// Its ATR: a hint at most, never proof.
     pub atr: &'a Atr,
     /// What it is asked.
@@ -123,20 +123,20 @@ pub struct Subject<'a> {
 /// counts from [`Transmit::identified`] on, whatever becomes of the card and the inventory then.
 pub fn identify(
     transport: &mut dyn Transmit,
-    subject: Subject<'_>,
+    subject: ProbeTarget<'_>,
     inventory: &mut Inventory,
 ) -> Result<CardIdentity, ProbeError> {
-    let transport = &mut Bounded::new(transport);
+    let transport = &mut LimitedTransport::new(transport);
     let families = in_order(subject.plan);
     let mut selected = Vec::new();
     let found = if subject.in_use {
-        look_without_select(transport, &families, &mut selected)
+        probe_selected_only(transport, &families, &mut selected)
     } else {
-        look(transport, (&families, subject.plan), &mut selected)
+        probe_families(transport, (&families, subject.plan), &mut selected)
     };
     let found = match found {
         Err(ProbeError::Interrupted(why)) => return Err(why.into()),
-        found => found.and_then(|found| pinned(subject.plan.id_rule, found)),
+        found => found.and_then(|found| apply_pinned_rule(subject.plan.id_rule, found)),
     };
     let identity =
         found.as_ref().map_err(Clone::clone).and_then(|found| found.identity(subject.in_use));
@@ -145,7 +145,7 @@ pub fn identify(
     }
     match take_inventory(transport, subject, (found.as_ref().ok(), &selected), inventory) {
         // Nobody knows yet who the card is: asked from the beginning, it may say so.
-        Err(why @ (Interrupted::Removed | Interrupted::Reset | Interrupted::Lost))
+        Err(why @ (TransmitError::Removed | TransmitError::Reset | TransmitError::PcscdLost))
             if identity.is_err() =>
         {
             Err(why.into())
@@ -157,21 +157,21 @@ pub fn identify(
 
 /// A card that a family recognised.
 #[derive(Clone)]
-struct Found {
+struct RecognisedCard {
     family: Family,
-    reading: Reading,
+    reading: CardReading,
     /// Whether another application was selected since.
-    moved: bool,
+    selection_changed: bool,
 }
 
-impl Found {
+impl RecognisedCard {
     /// Who the card is, by all that it has to say or by a part. What another program selected hides the
     /// other applications, so what was read without a SELECT is a part.
     fn identity(&self, partial: bool) -> Result<CardIdentity, ProbeError> {
         let Self { family, reading, .. } = self;
         let mut candidates = reading.candidates.iter().cloned();
         let Some(first) = candidates.next() else {
-            return Err(ProbeError::NoId { family: *family, what: NOBODYS.to_owned() });
+            return Err(ProbeError::NoId { family: *family, what: NOT_UNIQUE.to_owned() });
         };
         let mut identity =
             CardIdentity::new(*family, reading.serial.clone(), first, candidates.collect());
@@ -181,7 +181,7 @@ impl Found {
 }
 
 /// What is wrong with an id that is all zeros, all ones, or the same on every card.
-const NOBODYS: &str = "what it holds is the id of no particular card";
+const NOT_UNIQUE: &str = "what it holds is the id of no particular card";
 
 /// The families to ask for, in the order of the site; that of the pinned rule alone, where there is
 /// one. The ATR has no say: what a card is known by depends on its answers alone.
@@ -194,23 +194,23 @@ fn in_order(plan: &ProbePlan) -> Vec<Family> {
 ///
 /// A card may be GIDS and PIV at once, and Windows takes the id from PIV then, as far as is known: both
 /// count, whichever proves it.
-fn look(
+fn probe_families(
     transport: &mut dyn Transmit,
     (families, plan): (&[Family], &ProbePlan),
     selected: &mut Vec<Family>,
-) -> Result<Found, ProbeError> {
+) -> Result<RecognisedCard, ProbeError> {
     let mut tried = Vec::new();
     let mut no_id = None;
     let mut readings = Vec::new();
     let mut proven = None;
     for &family in families {
-        if proven.is_some_and(|proven| !are_twins(proven, family)) {
+        if proven.is_some_and(|proven| !are_same_card(proven, family)) {
             continue;
         }
         // A card that leaves or hangs now is known by the ids that it gave.
-        if let Some(Ok(identity)) = together(&readings, selected)
-            .map(|found| pinned(plan.id_rule, found).and_then(|found| found.identity(true)))
-        {
+        if let Some(Ok(identity)) = combine(&readings, selected).map(|found| {
+            apply_pinned_rule(plan.id_rule, found).and_then(|found| found.identity(true))
+        }) {
             transport.identified(&identity);
         }
         match probe(family, transport, selected) {
@@ -219,53 +219,54 @@ fn look(
                 proven = proven.or(proves.then_some(family));
                 readings.push((family, reading));
             }
-            Err(Miss::OtherFamily(why)) => tried.push(format!("{family}: {why}")),
-            Err(Miss::NoId(what)) => {
+            Err(NoReading::OtherFamily(why)) => tried.push(format!("{family}: {why}")),
+            Err(NoReading::NoId(what)) => {
                 no_id.get_or_insert(ProbeError::NoId { family, what });
             }
-            Err(Miss::Interrupted(why)) => return Err(why.into()),
+            Err(NoReading::Interrupted(why)) => return Err(why.into()),
         }
     }
     if tried.is_empty() {
         tried.push("no family is switched on".to_owned());
     }
-    together(&readings, selected)
+    combine(&readings, selected)
         .ok_or_else(|| no_id.unwrap_or(ProbeError::UnknownFamily { tried: tried.join("; ") }))
 }
 
 /// Families whose applications one card may have, and by either of which CM may know it.
-const fn are_twins(one: Family, other: Family) -> bool {
+const fn are_same_card(one: Family, other: Family) -> bool {
     matches!((one, other), (Family::Gids, Family::Piv) | (Family::Piv, Family::Gids))
 }
 
 /// What the families of a card said, together: the strongest id first, and of those as strong in the
 /// order in which they were asked. The card is of the family of the first.
-fn together(readings: &[(Family, Reading)], selected: &[Family]) -> Option<Found> {
+fn combine(readings: &[(Family, CardReading)], selected: &[Family]) -> Option<RecognisedCard> {
     let all = || readings.iter().map(|(_, reading)| reading);
     let mut candidates: Vec<_> = all().flat_map(|reading| reading.candidates.clone()).collect();
     candidates.sort_by_key(|candidate| candidate.strength);
     let family = candidates.first()?.rule.family();
     let placeholders = all().flat_map(|reading| reading.placeholders.clone()).collect();
     let (_, reading) = readings.iter().find(|(of, _)| *of == family)?;
-    let reading = Reading { candidates, placeholders, ..reading.clone() };
-    Some(Found { family, reading, moved: selected.last() != Some(&family) })
+    let reading = CardReading { candidates, placeholders, ..reading.clone() };
+    Some(RecognisedCard { family, reading, selection_changed: selected.last() != Some(&family) })
 }
 
 /// Asks whatever application another program has selected. A wrong one answers with an error.
-fn look_without_select(
+fn probe_selected_only(
     transport: &mut dyn Transmit,
     families: &[Family],
     selected: &mut Vec<Family>,
-) -> Result<Found, ProbeError> {
+) -> Result<RecognisedCard, ProbeError> {
     for &family in families {
         match probe_selected(family, transport, selected) {
             Ok(reading) => {
-                let found = together(&[(family, reading)], selected);
-                return found.ok_or_else(|| ProbeError::NoId { family, what: NOBODYS.to_owned() });
+                let found = combine(&[(family, reading)], selected);
+                return found
+                    .ok_or_else(|| ProbeError::NoId { family, what: NOT_UNIQUE.to_owned() });
             }
-            Err(Miss::OtherFamily(_)) => {}
-            Err(Miss::NoId(what)) => return Err(ProbeError::NoId { family, what }),
-            Err(Miss::Interrupted(why)) => return Err(why.into()),
+            Err(NoReading::OtherFamily(_)) => {}
+            Err(NoReading::NoId(what)) => return Err(ProbeError::NoId { family, what }),
+            Err(NoReading::Interrupted(why)) => return Err(why.into()),
         }
     }
     Err(ProbeError::InUse)
@@ -276,7 +277,7 @@ fn probe(
     family: Family,
     transport: &mut dyn Transmit,
     selected: &mut Vec<Family>,
-) -> Result<Reading, Miss> {
+) -> Result<CardReading, NoReading> {
     let reading = match family {
         Family::Gids => gids::probe(transport),
         Family::Idprime => idprime::probe(transport),
@@ -285,11 +286,15 @@ fn probe(
         Family::Pkcs15 => pkcs15::probe(transport),
     };
     note_selected(family, &reading, selected);
-    particular(reading?)
+    require_unique_id(reading?)
 }
 
-fn note_selected(family: Family, reading: &Result<Reading, Miss>, selected: &mut Vec<Family>) {
-    if matches!(reading, Ok(_) | Err(Miss::NoId(_))) {
+fn note_selected(
+    family: Family,
+    reading: &Result<CardReading, NoReading>,
+    selected: &mut Vec<Family>,
+) {
+    if matches!(reading, Ok(_) | Err(NoReading::NoId(_))) {
         selected.push(family);
     }
 }
@@ -299,26 +304,33 @@ fn probe_selected(
     family: Family,
     transport: &mut dyn Transmit,
     selected: &mut Vec<Family>,
-) -> Result<Reading, Miss> {
+) -> Result<CardReading, NoReading> {
     let reading = match family {
         Family::Gids => gids::probe_selected(transport),
         Family::Piv => piv::probe_selected(transport),
         Family::Openpgp => openpgp::probe_selected(transport),
         Family::Idprime | Family::Pkcs15 => {
-            Err(Miss::OtherFamily("cannot be told without a SELECT".to_owned()))
+            Err(NoReading::OtherFamily("cannot be told without a SELECT".to_owned()))
         }
     };
     note_selected(family, &reading, selected);
-    particular(reading?)
+    require_unique_id(reading?)
 }
 
 /// A reading that has an id.
-fn particular(reading: Reading) -> Result<Reading, Miss> {
-    if reading.candidates.is_empty() { Err(Miss::NoId(NOBODYS.to_owned())) } else { Ok(reading) }
+fn require_unique_id(reading: CardReading) -> Result<CardReading, NoReading> {
+    if reading.candidates.is_empty() {
+        Err(NoReading::NoId(NOT_UNIQUE.to_owned()))
+    } else {
+        Ok(reading)
+    }
 }
 
 /// Leaves the one candidate that the site's rule makes.
-fn pinned(id_rule: Option<IdRule>, mut found: Found) -> Result<Found, ProbeError> {
+fn apply_pinned_rule(
+    id_rule: Option<IdRule>,
+    mut found: RecognisedCard,
+) -> Result<RecognisedCard, ProbeError> {
     let Some(rule) = id_rule else { return Ok(found) };
     found.reading.candidates.retain(|candidate| candidate.rule == rule);
     // A value that belongs to no card is nobody's, whatever the site says.
@@ -337,27 +349,27 @@ fn pinned(id_rule: Option<IdRule>, mut found: Found) -> Result<Found, ProbeError
 /// identified again, if another one is selected then: whoever comes next most likely wants that.
 fn take_inventory(
     transport: &mut dyn Transmit,
-    subject: Subject<'_>,
-    (found, selected): (Option<&Found>, &[Family]),
+    subject: ProbeTarget<'_>,
+    (found, selected): (Option<&RecognisedCard>, &[Family]),
     inventory: &mut Inventory,
-) -> Result<(), Interrupted> {
+) -> Result<(), TransmitError> {
     let wanted = subject.plan.inventory;
     let mut moved = false;
     if wanted {
-        inventory::of_reader(transport, subject.atr, inventory)?;
+        inventory::read_from_reader(transport, subject.atr, inventory)?;
         moved = inventory::of_piv(transport, selected, inventory)?;
     }
     if subject.in_use {
         return Ok(());
     }
     let family = found.map(|found| found.family);
-    moved |= wanted && inventory::of_card(transport, (subject.atr, family), inventory)?;
+    moved |= wanted && inventory::read_from_card(transport, (subject.atr, family), inventory)?;
     match found {
-        Some(Found { reading: Reading { home: Some(home), .. }, moved: before, .. })
-            if moved || *before =>
-        {
-            reading::where_given(go(transport, home)).map(drop)
-        }
+        Some(RecognisedCard {
+            reading: CardReading { reselect: Some(home), .. },
+            selection_changed: before,
+            ..
+        }) if moved || *before => family_result::where_given(send(transport, home)).map(drop),
         _ => Ok(()),
     }
 }

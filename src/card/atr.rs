@@ -7,20 +7,20 @@ use std::fmt;
 
 use crate::domain::Atr;
 
+mod description;
 mod historical;
 mod interface;
 mod known;
-mod meaning;
 
 pub use historical::{Category, CompactTlv, Historical};
-pub use interface::{InterfaceByte, Letter, Role, Scope};
+pub use interface::{ByteRole, ByteScope, InterfaceByte, Letter};
 pub use known::hint;
 
-use interface::Interface;
+use interface::InterfaceBytes;
 
 /// What an ATR tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AtrFacts {
+pub struct DecodedAtr {
     /// How bits are sent.
     pub convention: Convention,
     /// The interface bytes, in the order sent.
@@ -32,9 +32,9 @@ pub struct AtrFacts {
     /// Whether the check byte fits.
     pub checksum: Checksum,
     /// Whether the ATR ends before it should, the check byte left aside.
-    pub cut_off: bool,
+    pub truncated: bool,
     /// How many bytes follow the end.
-    pub surplus: usize,
+    pub trailing_bytes: usize,
     /// The kind of contactless card, where the reader made the ATR up for one.
     pub contactless: Option<Contactless>,
     /// The card's name, where this ATR is known.
@@ -56,13 +56,13 @@ pub enum Convention {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksum {
     /// It fits.
-    Right,
+    Valid,
     /// It does not, which is no reason to refuse the card.
-    Wrong,
+    Invalid,
     /// It should be there and is not.
     Missing,
     /// A card that offers T=0 only has none.
-    NotDue,
+    NotRequired,
 }
 
 /// The ATR that PC/SC part 3 has readers make up for contactless cards.
@@ -81,7 +81,7 @@ pub enum Contactless {
 
 /// Something that the standard does not foresee. No reason to refuse the card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Odd {
+pub enum AtrAnomaly {
     /// The first byte is neither 3B nor 3F.
     Convention,
     /// The first TD byte names T=15, which is no protocol.
@@ -98,7 +98,7 @@ pub enum Odd {
     Surplus(usize),
 }
 
-impl AtrFacts {
+impl DecodedAtr {
     /// Decodes an ATR.
     #[must_use]
     pub fn of(atr: &Atr) -> Self {
@@ -106,7 +106,7 @@ impl AtrFacts {
         let [ts, after_ts @ ..] = bytes else { return Self::nothing() };
         let [t0, rest @ ..] = after_ts else { return Self::nothing() };
 
-        let interface = Interface::read(*t0, rest);
+        let interface = InterfaceBytes::read(*t0, rest);
         let announced = usize::from(t0 & 0x0F);
         let (historical, after) =
             interface.rest.split_at_checked(announced).unwrap_or((interface.rest, [].as_slice()));
@@ -117,8 +117,8 @@ impl AtrFacts {
             protocols: offered(&interface.indicated()),
             historical: Historical::of(historical),
             checksum,
-            cut_off: interface.cut_off || historical.len() < announced,
-            surplus,
+            truncated: interface.cut_off || historical.len() < announced,
+            trailing_bytes: surplus,
             contactless: contactless(bytes, historical),
             known: known::name(atr),
             interface: interface.bytes,
@@ -133,8 +133,8 @@ impl AtrFacts {
             protocols: Vec::new(),
             historical: Historical::default(),
             checksum: Checksum::Missing,
-            cut_off: true,
-            surplus: 0,
+            truncated: true,
+            trailing_bytes: 0,
             contactless: None,
             known: None,
         }
@@ -142,19 +142,19 @@ impl AtrFacts {
 
     /// What the standard does not foresee, in the order of the bytes.
     #[must_use]
-    pub fn odd(&self) -> Vec<Odd> {
+    pub fn anomalies(&self) -> Vec<AtrAnomaly> {
         let first_td = self.interface.iter().find(|byte| byte.letter == Letter::D);
         let global_first = first_td.is_some_and(|td| td.value & 0x0F == 15);
         let uneven = !self.historical.leftover.is_empty();
-        let surplus = self.surplus > 0;
+        let surplus = self.trailing_bytes > 0;
         [
-            (matches!(self.convention, Convention::Unknown(_)), Odd::Convention),
-            (global_first, Odd::FirstProtocol),
-            (self.cut_off, Odd::CutOff),
-            (uneven, Odd::Historical),
-            (self.checksum == Checksum::Wrong, Odd::WrongCheck),
-            (self.checksum == Checksum::Missing && !self.cut_off, Odd::MissingCheck),
-            (surplus, Odd::Surplus(self.surplus)),
+            (matches!(self.convention, Convention::Unknown(_)), AtrAnomaly::Convention),
+            (global_first, AtrAnomaly::FirstProtocol),
+            (self.truncated, AtrAnomaly::CutOff),
+            (uneven, AtrAnomaly::Historical),
+            (self.checksum == Checksum::Invalid, AtrAnomaly::WrongCheck),
+            (self.checksum == Checksum::Missing && !self.truncated, AtrAnomaly::MissingCheck),
+            (surplus, AtrAnomaly::Surplus(self.trailing_bytes)),
         ]
         .into_iter()
         .filter_map(|(is_so, odd)| is_so.then_some(odd))
@@ -203,12 +203,12 @@ impl Checksum {
     /// with it.
     fn of(from_t0: &[u8], indicated: &[u8], after: &[u8]) -> (Self, usize) {
         if indicated.iter().all(|protocol| *protocol == 0) {
-            return (Self::NotDue, after.len());
+            return (Self::NotRequired, after.len());
         }
         let [_, surplus @ ..] = after else { return (Self::Missing, 0) };
         let checked = from_t0.len().saturating_sub(surplus.len());
         let sum = from_t0.iter().take(checked).fold(0, |sum, byte| sum ^ byte);
-        (if sum == 0 { Self::Right } else { Self::Wrong }, surplus.len())
+        (if sum == 0 { Self::Valid } else { Self::Invalid }, surplus.len())
     }
 }
 
@@ -225,15 +225,15 @@ impl fmt::Display for Convention {
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Right => "right",
-            Self::Wrong => "wrong",
+            Self::Valid => "right",
+            Self::Invalid => "wrong",
             Self::Missing => "missing",
-            Self::NotDue => "not due",
+            Self::NotRequired => "not due",
         })
     }
 }
 
-impl fmt::Display for Odd {
+impl fmt::Display for AtrAnomaly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Convention => f.write_str("begins with neither 3B nor 3F"),
@@ -254,8 +254,8 @@ mod tests {
 
     use super::*;
 
-    fn facts(text: &str) -> AtrFacts {
-        AtrFacts::of(&text.parse().unwrap())
+    fn facts(text: &str) -> DecodedAtr {
+        DecodedAtr::of(&text.parse().unwrap())
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         let facts = facts("3b8d0180fba000000397425446590301c8");
         assert_eq!(facts.convention, Convention::Direct);
         assert_eq!(facts.protocols, [1]);
-        assert_eq!(facts.checksum, Checksum::Right);
+        assert_eq!(facts.checksum, Checksum::Valid);
         assert_eq!(facts.known, Some("Microsoft virtual smart card"));
         assert_eq!(facts.contactless, None);
         let [entry] = facts.historical.entries.as_slice() else { panic!("{facts:?}") };
@@ -280,8 +280,8 @@ mod tests {
     fn an_idprime_card_offers_t0_only_and_has_no_check_byte() {
         let facts = facts("3b7f96000080318065b0850300ef120ffe829000");
         assert_eq!(facts.protocols, [0]);
-        assert_eq!(facts.checksum, Checksum::NotDue);
-        assert!(!facts.cut_off);
+        assert_eq!(facts.checksum, Checksum::NotRequired);
+        assert!(!facts.truncated);
         let tags: Vec<u8> = facts.historical.entries.iter().map(|entry| entry.tag).collect();
         assert_eq!(tags, [3, 6, 1, 8]);
     }
@@ -293,7 +293,7 @@ mod tests {
         let by_air = facts("3b8d80018073c021c057597562694b6579f9");
         assert_eq!(by_air.protocols, [0, 1]);
         assert_eq!(by_air.contactless, Some(Contactless::Smart));
-        assert_eq!(by_air.checksum, Checksum::Right);
+        assert_eq!(by_air.checksum, Checksum::Valid);
     }
 
     #[test]
@@ -314,46 +314,46 @@ mod tests {
     fn global_bytes_are_no_protocol_but_make_a_check_byte_due() {
         let facts = facts("3b80801f9f");
         assert_eq!(facts.protocols, [0]);
-        assert_ne!(facts.checksum, Checksum::NotDue);
+        assert_ne!(facts.checksum, Checksum::NotRequired);
     }
 
     #[test]
     fn a_wrong_or_missing_check_byte_is_told_and_forgiven() {
         let wrong = facts("3bde98ff8191fe1fc38031815448534d3173802140810792");
-        assert_eq!(wrong.checksum, Checksum::Wrong);
+        assert_eq!(wrong.checksum, Checksum::Invalid);
         assert_eq!(wrong.protocols, [1]);
         assert_eq!(facts("3b8001").checksum, Checksum::Missing);
-        assert_eq!(wrong.odd(), [Odd::WrongCheck]);
+        assert_eq!(wrong.anomalies(), [AtrAnomaly::WrongCheck]);
     }
 
     #[test]
     fn an_atr_that_announces_more_than_it_has_is_cut_off() {
         let facts = facts("3b0f8031");
-        assert!(facts.cut_off);
+        assert!(facts.truncated);
         assert_eq!(facts.historical.bytes, [0x80, 0x31]);
         assert_eq!(facts.historical.entries, []);
     }
 
     #[test]
     fn an_atr_that_ends_within_its_interface_bytes_is_cut_off() {
-        assert!(facts("3bf013").cut_off);
-        assert!(!facts("3b1013").cut_off);
+        assert!(facts("3bf013").truncated);
+        assert!(!facts("3b1013").truncated);
     }
 
     #[test]
     fn bytes_after_the_end_are_told_and_not_checked() {
         let facts = facts("3b8d0180fba000000397425446590301c8ffff");
-        assert_eq!(facts.checksum, Checksum::Right);
-        assert_eq!(facts.odd(), [Odd::Surplus(2)]);
+        assert_eq!(facts.checksum, Checksum::Valid);
+        assert_eq!(facts.anomalies(), [AtrAnomaly::Surplus(2)]);
     }
 
     #[test]
     fn everything_that_is_odd_is_told_in_the_order_of_the_bytes() {
-        let meant = [Odd::Convention, Odd::FirstProtocol, Odd::MissingCheck];
-        assert_eq!(facts("00800f").odd(), meant);
-        let meant = [Odd::Convention, Odd::FirstProtocol, Odd::CutOff];
-        assert_eq!(facts("00821f80").odd(), meant);
-        assert_eq!(facts("3b038032ff").odd(), [Odd::Historical]);
+        let meant = [AtrAnomaly::Convention, AtrAnomaly::FirstProtocol, AtrAnomaly::MissingCheck];
+        assert_eq!(facts("00800f").anomalies(), meant);
+        let meant = [AtrAnomaly::Convention, AtrAnomaly::FirstProtocol, AtrAnomaly::CutOff];
+        assert_eq!(facts("00821f80").anomalies(), meant);
+        assert_eq!(facts("3b038032ff").anomalies(), [AtrAnomaly::Historical]);
     }
 
     #[test]
@@ -365,14 +365,14 @@ mod tests {
     proptest! {
         #[test]
         fn every_atr_is_decoded(bytes in prop::collection::vec(any::<u8>(), 2..=33)) {
-            let facts = AtrFacts::of(&Atr::try_from(bytes.as_slice()).unwrap());
+            let facts = DecodedAtr::of(&Atr::try_from(bytes.as_slice()).unwrap());
             let _words: Vec<_> = facts.interface.iter().map(InterfaceByte::meaning).collect();
-            let _entries: Vec<_> = facts.historical.entries.iter().map(CompactTlv::words).collect();
+            let _entries: Vec<_> = facts.historical.entries.iter().map(CompactTlv::description).collect();
             let _hint = (hint(&Atr::try_from(bytes.as_slice()).unwrap()), facts.historical.text());
             prop_assert!(!facts.protocols.is_empty());
             // A buffer is cut where this decoder finds the end, too.
             let is_buffer = bytes.len() == 33 && matches!(bytes.first(), Some(0x3B | 0x3F));
-            prop_assert!(!is_buffer || facts.surplus == 0);
+            prop_assert!(!is_buffer || facts.trailing_bytes == 0);
             prop_assert!(facts.historical.bytes.len() <= 15);
         }
     }

@@ -4,8 +4,8 @@
 //! Whatever a card answers, a question takes at most 2 × ([`MAX_PARTS`] + 1) commands, and all the
 //! questions of one probe together at most [`MAX_COMMANDS`].
 
-use super::apdu::{Command, Protocol, Response, StatusWord};
-use super::{Interrupted, Transmit};
+use super::apdu::{CommandApdu, Protocol, ResponseApdu, StatusWord};
+use super::{Transmit, TransmitError};
 use crate::domain::CardIdentity;
 
 /// The longest answer that is put together. Every identity is under 256 bytes; the longest things
@@ -24,21 +24,21 @@ pub(super) const MAX_READS: usize = 48;
 pub const MAX_COMMANDS: usize = 128;
 
 /// The way to a card, with an end.
-pub(super) struct Bounded<'a> {
+pub(super) struct LimitedTransport<'a> {
     transport: &'a mut dyn Transmit,
     left: usize,
 }
 
-impl<'a> Bounded<'a> {
+impl<'a> LimitedTransport<'a> {
     pub(super) fn new(transport: &'a mut dyn Transmit) -> Self {
         Self { transport, left: MAX_COMMANDS }
     }
 }
 
-impl Transmit for Bounded<'_> {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
-        self.left = self.left.checked_sub(1).ok_or_else(|| Interrupted::Failed {
-            what: format!(
+impl Transmit for LimitedTransport<'_> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
+        self.left = self.left.checked_sub(1).ok_or_else(|| TransmitError::Failed {
+            detail: format!(
                 "card keeps answering and says nothing: gave up after {MAX_COMMANDS} commands"
             ),
         })?;
@@ -56,7 +56,7 @@ impl Transmit for Bounded<'_> {
 
 /// Why a question brought no data.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoAnswer {
+pub(super) enum ExchangeError {
     /// The card said no, and how.
     #[error("card answered {0}")]
     Refused(StatusWord),
@@ -65,17 +65,20 @@ pub(super) enum NoAnswer {
     Truncated(usize),
     /// The answer does not end where answers end.
     #[error("answer of the card has no end")]
-    Endless,
+    TooLong,
     /// Nobody can be asked any more.
     #[error(transparent)]
-    Interrupted(#[from] Interrupted),
+    Interrupted(#[from] TransmitError),
 }
 
 /// Asks the card and puts its whole answer together.
 ///
 /// 61xx is followed by GET RESPONSE (ISO 7816-4 section 5.1.3) within the bounds above; 6282 with
 /// data counts as an answer.
-pub(super) fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec<u8>, NoAnswer> {
+pub(super) fn exchange(
+    transport: &mut dyn Transmit,
+    command: &CommandApdu,
+) -> Result<Vec<u8>, ExchangeError> {
     let mut answer = Vec::new();
     let mut next = command.clone();
     for number in 0..=MAX_PARTS {
@@ -84,45 +87,51 @@ pub(super) fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec
         let brings_nothing = data.is_empty() && number > 0;
         answer.extend(data);
         if answer.len() > MAX_ANSWER {
-            return Err(NoAnswer::Endless);
+            return Err(ExchangeError::TooLong);
         }
         match status {
             StatusWord::Success => return Ok(answer),
-            StatusWord::Shortened if !answer.is_empty() => return Ok(answer),
-            StatusWord::More(_) if brings_nothing => return Err(NoAnswer::Endless),
-            StatusWord::More(available) => next = Command::get_response(available),
-            StatusWord::Shortened
+            StatusWord::EndOfFile if !answer.is_empty() => return Ok(answer),
+            StatusWord::More(_) if brings_nothing => return Err(ExchangeError::TooLong),
+            StatusWord::More(available) => next = CommandApdu::get_response(available),
+            StatusWord::EndOfFile
             | StatusWord::WrongLe(_)
-            | StatusWord::Absent(_)
-            | StatusWord::Protected
+            | StatusWord::NotFound(_)
+            | StatusWord::SecurityNotSatisfied
             | StatusWord::Terminated(_)
-            | StatusWord::Unexpected(_) => return Err(NoAnswer::Refused(status)),
+            | StatusWord::Unexpected(_) => return Err(ExchangeError::Refused(status)),
         }
     }
-    Err(NoAnswer::Endless)
+    Err(ExchangeError::TooLong)
 }
 
 /// Selects an application, and brings what it says of itself. Some say nothing, with a warning (6282); some
 /// do not know the form of SELECT that wants to hear it (6A86, 6B00).
-pub(super) fn select(transport: &mut dyn Transmit, command: &Command) -> Result<Vec<u8>, NoAnswer> {
-    match ask(transport, command) {
-        Err(NoAnswer::Refused(StatusWord::Shortened)) => Ok(Vec::new()),
-        Err(NoAnswer::Refused(StatusWord::Absent(0x6A86 | 0x6B00))) => {
-            go(transport, &command.clone().without_answer()).map(|()| Vec::new())
+pub(super) fn select(
+    transport: &mut dyn Transmit,
+    command: &CommandApdu,
+) -> Result<Vec<u8>, ExchangeError> {
+    match exchange(transport, command) {
+        Err(ExchangeError::Refused(StatusWord::EndOfFile)) => Ok(Vec::new()),
+        Err(ExchangeError::Refused(StatusWord::NotFound(0x6A86 | 0x6B00))) => {
+            send(transport, &command.clone().without_response_data()).map(|()| Vec::new())
         }
         answer => answer,
     }
 }
 
 /// Gives a command whose answer nobody needs: what waits behind 61xx is not fetched.
-pub(super) fn go(transport: &mut dyn Transmit, command: &Command) -> Result<(), NoAnswer> {
+pub(super) fn send(
+    transport: &mut dyn Transmit,
+    command: &CommandApdu,
+) -> Result<(), ExchangeError> {
     match once(transport, command)?.status() {
-        StatusWord::Success | StatusWord::More(_) | StatusWord::Shortened => Ok(()),
+        StatusWord::Success | StatusWord::More(_) | StatusWord::EndOfFile => Ok(()),
         status @ (StatusWord::WrongLe(_)
-        | StatusWord::Absent(_)
-        | StatusWord::Protected
+        | StatusWord::NotFound(_)
+        | StatusWord::SecurityNotSatisfied
         | StatusWord::Terminated(_)
-        | StatusWord::Unexpected(_)) => Err(NoAnswer::Refused(status)),
+        | StatusWord::Unexpected(_)) => Err(ExchangeError::Refused(status)),
     }
 }
 
@@ -134,15 +143,15 @@ pub(super) fn go(transport: &mut dyn Transmit, command: &Command) -> Result<(), 
 pub(super) fn read_file(
     transport: &mut dyn Transmit,
     enough: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<u8>, NoAnswer> {
+) -> Result<Vec<u8>, ExchangeError> {
     let mut content = Vec::new();
     for _ in 0..MAX_READS {
         let offset = u16::try_from(content.len()).ok().filter(|_| content.len() < MAX_ANSWER);
-        let Some(command) = offset.and_then(Command::read_binary) else { break };
-        match ask(transport, &command) {
+        let Some(command) = offset.and_then(CommandApdu::read_binary) else { break };
+        match exchange(transport, &command) {
             Ok(part) if part.is_empty() => break,
             Ok(part) => content.extend(part),
-            Err(NoAnswer::Refused(_)) if !content.is_empty() => break,
+            Err(ExchangeError::Refused(_)) if !content.is_empty() => break,
             Err(why) => return Err(why),
         }
         if enough(&content) {
@@ -155,18 +164,24 @@ pub(super) fn read_file(
 }
 
 /// One response; a card that wants another Le gets it, once.
-fn once(transport: &mut dyn Transmit, command: &Command) -> Result<Response, NoAnswer> {
+fn once(
+    transport: &mut dyn Transmit,
+    command: &CommandApdu,
+) -> Result<ResponseApdu, ExchangeError> {
     let response = transmit(transport, command)?;
     if let StatusWord::WrongLe(exact) = response.status() {
-        return transmit(transport, &command.clone().expecting(exact));
+        return transmit(transport, &command.clone().with_le(exact));
     }
     Ok(response)
 }
 
-fn transmit(transport: &mut dyn Transmit, command: &Command) -> Result<Response, NoAnswer> {
+fn transmit(
+    transport: &mut dyn Transmit,
+    command: &CommandApdu,
+) -> Result<ResponseApdu, ExchangeError> {
     let bytes = transport.transmit(command)?;
     let length = bytes.len();
-    Response::parse(bytes).ok_or(NoAnswer::Truncated(length))
+    ResponseApdu::parse(bytes).ok_or(ExchangeError::Truncated(length))
 }
 
 #[cfg(test)]
@@ -176,10 +191,10 @@ mod tests {
     use super::*;
 
     /// A card that is a function.
-    struct Answers<'a>(&'a mut dyn FnMut(&Command) -> Result<Vec<u8>, Interrupted>);
+    struct Answers<'a>(&'a mut dyn FnMut(&CommandApdu) -> Result<Vec<u8>, TransmitError>);
 
     impl Transmit for Answers<'_> {
-        fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+        fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
             (self.0)(command)
         }
         fn protocol(&self) -> Protocol {
@@ -189,8 +204,8 @@ mod tests {
 
     const ASKED: &str = "00cba012045c02df20";
 
-    fn question() -> Command {
-        Command::get_data(0xA012, 0xDF20)
+    fn question() -> CommandApdu {
+        CommandApdu::get_data(0xA012, 0xDF20)
     }
 
     fn t1() -> Script {
@@ -203,30 +218,30 @@ mod tests {
             .on(&format!("{ASKED}00"), "df20103ff188bc6102")
             .on("00c0000002", "ba836101")
             .on("00c0000001", "379000");
-        let answer = ask(&mut card, &question()).unwrap();
+        let answer = exchange(&mut card, &question()).unwrap();
         assert_eq!(hex::encode(answer), "df20103ff188bcba8337");
     }
 
     #[test]
     fn on_t0_the_answer_is_fetched_where_the_card_says_that_it_waits() {
         let mut card = Script::new(Protocol::T0).on(ASKED, "6103").on("00c0000003", "0102039000");
-        assert_eq!(ask(&mut card, &question()).unwrap(), [1, 2, 3]);
+        assert_eq!(exchange(&mut card, &question()).unwrap(), [1, 2, 3]);
     }
 
     #[test]
     fn more_than_255_waiting_bytes_are_asked_for_as_00() {
         let mut card = t1().on(&format!("{ASKED}00"), "016100").on("00c0000000", "029000");
-        assert_eq!(ask(&mut card, &question()).unwrap(), [1, 2]);
+        assert_eq!(exchange(&mut card, &question()).unwrap(), [1, 2]);
     }
 
     #[test]
     fn a_wrong_le_is_corrected_once() {
         let mut card = t1().on(&format!("{ASKED}00"), "6c02").on(&format!("{ASKED}02"), "01029000");
-        assert_eq!(ask(&mut card, &question()).unwrap(), [1, 2]);
+        assert_eq!(exchange(&mut card, &question()).unwrap(), [1, 2]);
 
         let mut stubborn = t1().on(&format!("{ASKED}00"), "6c02").on(&format!("{ASKED}02"), "6c03");
-        let refused = NoAnswer::Refused(StatusWord::WrongLe(3));
-        assert_eq!(ask(&mut stubborn, &question()), Err(refused));
+        let refused = ExchangeError::Refused(StatusWord::WrongLe(3));
+        assert_eq!(exchange(&mut stubborn, &question()), Err(refused));
         assert_eq!(stubborn.sent().len(), 2);
     }
 
@@ -236,21 +251,21 @@ mod tests {
             .on(&format!("{ASKED}00"), "6105")
             .on("00c0000005", "6c02")
             .on("00c0000002", "01029000");
-        assert_eq!(ask(&mut card, &question()).unwrap(), [1, 2]);
+        assert_eq!(exchange(&mut card, &question()).unwrap(), [1, 2]);
     }
 
     #[test]
     fn an_early_end_is_an_answer_if_there_is_data() {
         let asked = format!("{ASKED}00");
-        assert_eq!(ask(&mut t1().on(&asked, "016282"), &question()).unwrap(), [1]);
-        let nothing = ask(&mut t1().on(&asked, "6282"), &question());
-        assert_eq!(nothing, Err(NoAnswer::Refused(StatusWord::Shortened)));
+        assert_eq!(exchange(&mut t1().on(&asked, "016282"), &question()).unwrap(), [1]);
+        let nothing = exchange(&mut t1().on(&asked, "6282"), &question());
+        assert_eq!(nothing, Err(ExchangeError::Refused(StatusWord::EndOfFile)));
     }
 
     #[test]
     fn an_answer_that_never_ends_is_given_up() {
         let mut dripping = t1().on(&format!("{ASKED}00"), "6101").on("00c0000001", "006101");
-        assert_eq!(ask(&mut dripping, &question()), Err(NoAnswer::Endless));
+        assert_eq!(exchange(&mut dripping, &question()), Err(ExchangeError::TooLong));
         assert_eq!(dripping.sent().len(), MAX_PARTS + 1, "nothing is fetched to be thrown away");
 
         let mut stubborn = t1()
@@ -258,16 +273,16 @@ mod tests {
             .on(&format!("{ASKED}01"), "6101")
             .on("00c0000001", "6c02")
             .on("00c0000002", "006101");
-        assert_eq!(ask(&mut stubborn, &question()), Err(NoAnswer::Endless));
+        assert_eq!(exchange(&mut stubborn, &question()), Err(ExchangeError::TooLong));
         assert_eq!(stubborn.sent().len(), 2 * (MAX_PARTS + 1));
 
         let mut promising = t1().on(&format!("{ASKED}00"), "6101").on("00c0000001", "6101");
-        assert_eq!(ask(&mut promising, &question()), Err(NoAnswer::Endless));
+        assert_eq!(exchange(&mut promising, &question()), Err(ExchangeError::TooLong));
         assert_eq!(promising.sent().len(), 2, "a part that brings nothing is the last");
 
         let flood = format!("{}6100", "00".repeat(256));
         let mut flooding = t1().on(&format!("{ASKED}00"), &flood).on("00c0000000", &flood);
-        assert_eq!(ask(&mut flooding, &question()), Err(NoAnswer::Endless));
+        assert_eq!(exchange(&mut flooding, &question()), Err(ExchangeError::TooLong));
         assert!(flooding.sent().len() <= MAX_ANSWER / 256 + 1);
     }
 
@@ -275,28 +290,34 @@ mod tests {
     fn an_answer_may_come_in_as_many_parts_as_it_takes_in_pieces_of_128_bytes() {
         let part = "5a".repeat(128);
         let mut asked = 0;
-        let mut card = |_: &Command| {
+        let mut card = |_: &CommandApdu| {
             asked += 1;
             Ok(hex::decode(format!("{part}{}", if asked < 32 { "6180" } else { "9000" })).unwrap())
         };
-        assert_eq!(ask(&mut Answers(&mut card), &question()).unwrap().len(), MAX_ANSWER);
+        assert_eq!(exchange(&mut Answers(&mut card), &question()).unwrap().len(), MAX_ANSWER);
     }
 
     #[test]
     fn an_answer_that_nobody_needs_is_not_fetched() {
         let mut card = Script::new(Protocol::T0).on(ASKED, "6103");
-        assert_eq!(go(&mut card, &question()), Ok(()));
+        assert_eq!(send(&mut card, &question()), Ok(()));
         assert_eq!(card.sent().len(), 1);
         let mut other = t1();
-        let refused = NoAnswer::Refused(StatusWord::Absent(0x6A82));
-        assert_eq!(go(&mut other, &question()), Err(refused));
+        let refused = ExchangeError::Refused(StatusWord::NotFound(0x6A82));
+        assert_eq!(send(&mut other, &question()), Err(refused));
     }
 
     #[test]
     fn an_answer_without_room_for_a_status_word_is_none() {
         let asked = format!("{ASKED}00");
-        assert_eq!(ask(&mut t1().on(&asked, "90"), &question()), Err(NoAnswer::Truncated(1)));
-        assert_eq!(ask(&mut t1().on(&asked, ""), &question()), Err(NoAnswer::Truncated(0)));
+        assert_eq!(
+            exchange(&mut t1().on(&asked, "90"), &question()),
+            Err(ExchangeError::Truncated(1))
+        );
+        assert_eq!(
+            exchange(&mut t1().on(&asked, ""), &question()),
+            Err(ExchangeError::Truncated(0))
+        );
     }
 
     #[test]
@@ -310,7 +331,7 @@ mod tests {
         };
         assert_eq!(read_file(&mut file(), |_| false).unwrap().len(), 514);
         assert_eq!(read_file(&mut file(), |read| read.len() > 300).unwrap().len(), 512);
-        let refused = NoAnswer::Refused(StatusWord::Absent(0x6A82));
+        let refused = ExchangeError::Refused(StatusWord::NotFound(0x6A82));
         assert_eq!(read_file(&mut t1(), |_| false), Err(refused));
         let endless = hex::encode([0; 256]) + "9000";
         let mut endless =
@@ -330,11 +351,11 @@ mod tests {
     #[test]
     fn a_probe_has_only_so_many_commands() {
         let mut card = t1();
-        let mut bounded = Bounded::new(&mut card);
+        let mut bounded = LimitedTransport::new(&mut card);
         for _ in 0..MAX_COMMANDS {
             assert!(bounded.transmit(&question()).is_ok());
         }
-        assert!(matches!(bounded.transmit(&question()), Err(Interrupted::Failed { .. })));
+        assert!(matches!(bounded.transmit(&question()), Err(TransmitError::Failed { .. })));
         assert_eq!(card.sent().len(), MAX_COMMANDS);
     }
 }

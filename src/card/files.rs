@@ -2,16 +2,16 @@
 //!
 //! What a card refused once, because it does not know it, is not tried again.
 
-use super::apdu::{By, Command, StatusWord};
-use super::exchange::{NoAnswer, ask, go, read_file};
-use super::reading::where_given;
-use super::{Interrupted, Transmit};
+use super::apdu::{CommandApdu, SelectBy, StatusWord};
+use super::exchange::{ExchangeError, exchange, read_file, send};
+use super::family_result::where_given;
+use super::{Transmit, TransmitError};
 
 /// The MF.
 const MF: [u8; 2] = [0x3F, 0x00];
 
 /// "File not found".
-const NO_FILE: StatusWord = StatusWord::Absent(0x6A82);
+const NO_FILE: StatusWord = StatusWord::NotFound(0x6A82);
 
 /// A form of SELECT by a path from the MF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +33,10 @@ impl PathForm {
         Self { from_mf: true, quiet: false },
     ];
 
-    fn command(self, path: &[u8]) -> Option<Command> {
+    fn command(self, path: &[u8]) -> Option<CommandApdu> {
         let mf: &[u8] = if self.from_mf { &MF } else { &[] };
-        let command = Command::select_by(By::PathFromMf, &[mf, path].concat())?;
-        Some(if self.quiet { command.without_answer() } else { command })
+        let command = CommandApdu::select_by(SelectBy::PathFromMf, &[mf, path].concat())?;
+        Some(if self.quiet { command.without_response_data() } else { command })
     }
 }
 
@@ -49,32 +49,39 @@ enum Paths {
 }
 
 /// The files of the selected application, or of the card.
-pub(super) struct Files<'a> {
+pub(super) struct CardFiles<'a> {
     transport: &'a mut dyn Transmit,
-    paths: Paths,
+    supports_path_select: Paths,
     /// Whether the MF may be selected, and files one after the other from there.
-    steps: bool,
+    supports_step_select: bool,
     /// Whether it knows only SELECT without data in the answer.
-    quiet: bool,
+    no_response_select: bool,
     /// Whether it does not allow what was asked for: without a PIN, a key, or in its state.
     closed: bool,
 }
 
-impl<'a> Files<'a> {
+impl<'a> CardFiles<'a> {
     /// Files of a card that nothing is known about.
     pub(super) fn new(transport: &'a mut dyn Transmit) -> Self {
         let paths = Paths::Possible(PathForm::ALL.to_vec());
-        Self { transport, paths, steps: true, quiet: false, closed: false }
+        Self {
+            transport,
+            supports_path_select: paths,
+            supports_step_select: true,
+            no_response_select: false,
+            closed: false,
+        }
     }
 
     /// Selects a file by its path from the MF: in one step, or file by file.
-    pub(super) fn select(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
+    pub(super) fn select(&mut self, path: &[u8]) -> Result<bool, TransmitError> {
         let path = path.strip_prefix(&MF).unwrap_or(path);
-        Ok(self.select_by_path(path)? || (self.steps && self.select_by_steps(path)?))
+        Ok(self.select_by_path(path)?
+            || (self.supports_step_select && self.select_by_steps(path)?))
     }
 
-    fn select_by_path(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
-        let forms = match &self.paths {
+    fn select_by_path(&mut self, path: &[u8]) -> Result<bool, TransmitError> {
+        let forms = match &self.supports_path_select {
             Paths::Known(form) => vec![*form],
             Paths::Possible(forms) => forms.clone(),
         };
@@ -83,8 +90,8 @@ impl<'a> Files<'a> {
             let Some(command) = form.command(path) else { return Ok(false) };
             match self.go_once(&command)? {
                 None => {
-                    self.paths = Paths::Known(form);
-                    self.quiet |= form.quiet;
+                    self.supports_path_select = Paths::Known(form);
+                    self.no_response_select |= form.quiet;
                     return Ok(true);
                 }
                 // Whether it does not know the form, or has no such file or guards it: some cards say the
@@ -96,36 +103,36 @@ impl<'a> Files<'a> {
         if possible.contains(&PathForm::USUAL) {
             possible = vec![PathForm::USUAL];
         }
-        if let Paths::Possible(forms) = &mut self.paths {
+        if let Paths::Possible(forms) = &mut self.supports_path_select {
             *forms = possible;
         }
         Ok(false)
     }
 
-    fn select_by_steps(&mut self, path: &[u8]) -> Result<bool, Interrupted> {
-        let mf = Command::select_file(By::Identifier, MF);
+    fn select_by_steps(&mut self, path: &[u8]) -> Result<bool, TransmitError> {
+        let mf = CommandApdu::select_file(SelectBy::Identifier, MF);
         let mut refusal = self.go(&mf)?;
-        if refusal == Some(NO_FILE) && !self.quiet {
+        if refusal == Some(NO_FILE) && !self.no_response_select {
             refusal = self.go_quietly(&mf)?;
         }
         if refusal.is_some() {
-            self.steps = false;
+            self.supports_step_select = false;
             return Ok(false);
         }
         let (steps, _) = path.as_chunks::<2>();
         let Some((file, dfs)) = steps.split_last() else { return Ok(false) };
         for df in dfs {
-            if self.go(&Command::select_file(By::Identifier, *df))?.is_some() {
+            if self.go(&CommandApdu::select_file(SelectBy::Identifier, *df))?.is_some() {
                 return Ok(false);
             }
         }
-        self.select_here(*file)
+        self.select_child(*file)
     }
 
     /// Selects a file in the current DF.
-    pub(super) fn select_here(&mut self, file: [u8; 2]) -> Result<bool, Interrupted> {
-        for by in [By::ChildEf, By::Identifier] {
-            if self.go(&Command::select_file(by, file))?.is_none() {
+    pub(super) fn select_child(&mut self, file: [u8; 2]) -> Result<bool, TransmitError> {
+        for by in [SelectBy::ChildEf, SelectBy::Identifier] {
+            if self.go(&CommandApdu::select_file(by, file))?.is_none() {
                 return Ok(true);
             }
         }
@@ -133,7 +140,10 @@ impl<'a> Files<'a> {
     }
 
     /// Selects an application by its name.
-    pub(super) fn select_application(&mut self, select: &Command) -> Result<bool, Interrupted> {
+    pub(super) fn select_application(
+        &mut self,
+        select: &CommandApdu,
+    ) -> Result<bool, TransmitError> {
         Ok(self.go(select)?.is_none())
     }
 
@@ -141,13 +151,13 @@ impl<'a> Files<'a> {
     pub(super) fn read(
         &mut self,
         enough: impl Fn(&[u8]) -> bool,
-    ) -> Result<Option<Vec<u8>>, Interrupted> {
+    ) -> Result<Option<Vec<u8>>, TransmitError> {
         where_given(read_file(self.transport, enough))
     }
 
     /// A record of the selected file.
-    pub(super) fn record(&mut self, number: u8) -> Result<Option<Vec<u8>>, Interrupted> {
-        where_given(ask(self.transport, &Command::read_record(number)))
+    pub(super) fn record(&mut self, number: u8) -> Result<Option<Vec<u8>>, TransmitError> {
+        where_given(exchange(self.transport, &CommandApdu::read_record(number)))
     }
 
     /// Whether the card does not allow something that it was asked for.
@@ -157,8 +167,8 @@ impl<'a> Files<'a> {
 
     /// Selects; the status word of a refusal. A card that may not know an answer with data is asked
     /// for one without.
-    fn go(&mut self, command: &Command) -> Result<Option<StatusWord>, Interrupted> {
-        if !self.quiet {
+    fn go(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
+        if !self.no_response_select {
             match self.go_once(command)? {
                 Some(status) if status != NO_FILE => {}
                 answer => return Ok(answer),
@@ -167,24 +177,26 @@ impl<'a> Files<'a> {
         self.go_quietly(command)
     }
 
-    fn go_quietly(&mut self, command: &Command) -> Result<Option<StatusWord>, Interrupted> {
-        let answer = self.go_once(&command.clone().without_answer())?;
-        self.quiet |= answer.is_none();
+    fn go_quietly(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
+        let answer = self.go_once(&command.clone().without_response_data())?;
+        self.no_response_select |= answer.is_none();
         Ok(answer)
     }
 
-    fn go_once(&mut self, command: &Command) -> Result<Option<StatusWord>, Interrupted> {
-        let answer = refusal(go(self.transport, command))?;
+    fn go_once(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
+        let answer = refusal(send(self.transport, command))?;
         self.closed |= answer.is_some_and(StatusWord::is_not_allowed);
         Ok(answer)
     }
 }
 
-fn refusal(answer: Result<(), NoAnswer>) -> Result<Option<StatusWord>, Interrupted> {
+fn refusal(answer: Result<(), ExchangeError>) -> Result<Option<StatusWord>, TransmitError> {
     match answer {
         Ok(()) => Ok(None),
-        Err(NoAnswer::Interrupted(why)) => Err(why),
-        Err(NoAnswer::Refused(status)) => Ok(Some(status)),
-        Err(NoAnswer::Truncated(_) | NoAnswer::Endless) => Ok(Some(StatusWord::Unexpected(0))),
+        Err(ExchangeError::Interrupted(why)) => Err(why),
+        Err(ExchangeError::Refused(status)) => Ok(Some(status)),
+        Err(ExchangeError::Truncated(_) | ExchangeError::TooLong) => {
+            Ok(Some(StatusWord::Unexpected(0)))
+        }
     }
 }

@@ -5,9 +5,9 @@
 //! file lies stands in the master file table; no PIN is needed for either.
 
 use super::Transmit;
-use super::apdu::Command;
-use super::exchange::{NoAnswer, ask, select};
-use super::reading::{Miss, Reading, Worth, be, le};
+use super::apdu::CommandApdu;
+use super::exchange::{ExchangeError, exchange, select};
+use super::family_result::{CardReading, IdWorth, NoReading, be, le};
 use super::tlv::{self, Tlv, TlvError};
 use crate::domain::{IdRule, Serial};
 
@@ -20,22 +20,23 @@ const APPLICATION_ID: u32 = 0x4F;
 
 /// Where a data object lies: the file that holds it, and its tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct ObjectLocation {
     file: u16,
     object: u32,
 }
 
 /// The master file table.
-const TABLE: Place = Place { file: 0xA000, object: 0xDF1F };
+const TABLE: ObjectLocation = ObjectLocation { file: 0xA000, object: 0xDF1F };
 
 /// Where the factory's table puts the card id.
-const USUAL_CARDID: Place = Place { file: 0xA012, object: 0xDF20 };
+const DEFAULT_CARDID: ObjectLocation = ObjectLocation { file: 0xA012, object: 0xDF20 };
 
 /// Selects the application and reads the card id.
-pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
-    let selected = select(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
+    let selected =
+        select(transport, &CommandApdu::select(&AID)).map_err(NoReading::other_family)?;
     if is_gids(&selected) {
-        let table = ask(transport, &TABLE.command());
+        let table = exchange(transport, &TABLE.command());
         return read(transport, table);
     }
     // Cards exist that accept any SELECT, and others that say nothing, or say it in another way.
@@ -43,30 +44,34 @@ pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
 }
 
 /// Reads the card id without a SELECT: only a file table proves that the application is there.
-pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
-    let table = ask(transport, &TABLE.command()).map_err(Miss::other_family)?;
+pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
+    let table = exchange(transport, &TABLE.command()).map_err(NoReading::other_family)?;
     if tlv::value(&table, TABLE.object).is_err() {
-        return Err(Miss::OtherFamily("no file table where GIDS has one".into()));
+        return Err(NoReading::OtherFamily("no file table where GIDS has one".into()));
     }
     read(transport, Ok(table))
 }
 
-fn read(transport: &mut dyn Transmit, table: Result<Vec<u8>, NoAnswer>) -> Result<Reading, Miss> {
+fn read(
+    transport: &mut dyn Transmit,
+    table: Result<Vec<u8>, ExchangeError>,
+) -> Result<CardReading, NoReading> {
     let place = match table {
         Ok(answer) => {
-            find_cardid(&answer).map_err(|why| Miss::NoId(format!("file table: {why}")))?
+            find_cardid(&answer).map_err(|why| NoReading::NoId(format!("file table: {why}")))?
         }
         // A table that is there and says something else is believed; one that cannot be read is not.
-        Err(NoAnswer::Refused(_)) => USUAL_CARDID,
-        Err(why) => return Err(Miss::no_id("file table", why)),
+        Err(ExchangeError::Refused(_)) => DEFAULT_CARDID,
+        Err(why) => return Err(NoReading::no_id("file table", why)),
     };
-    let answer = ask(transport, &place.command()).map_err(|why| Miss::no_id("cardid", why))?;
-    read_cardid(place, &answer).map_err(|why| Miss::NoId(format!("cardid: {why}")))
+    let answer =
+        exchange(transport, &place.command()).map_err(|why| NoReading::no_id("cardid", why))?;
+    read_cardid(place, &answer).map_err(|why| NoReading::NoId(format!("cardid: {why}")))
 }
 
-impl Place {
-    fn command(self) -> Command {
-        Command::get_data(self.file, self.object)
+impl ObjectLocation {
+    fn command(self) -> CommandApdu {
+        CommandApdu::get_data(self.file, self.object)
     }
 }
 
@@ -78,7 +83,7 @@ fn is_gids(answer: &[u8]) -> bool {
 
 /// Why an answer holds no card id, or no place of one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Unusable {
+enum CardIdFileError {
     #[error(transparent)]
     Shape(#[from] TlvError),
     #[error("version {0:?} is not the known one")]
@@ -96,14 +101,14 @@ const TABLE_VERSION: u8 = 1;
 
 /// One record of the file table, 28 bytes: directory and name, NUL-padded; two bytes of padding; tag and
 /// file id, each 32 bits little-endian.
-struct Record {
+struct FileTableEntry {
     directory: [u8; 9],
     name: [u8; 9],
     object: u32,
     file: u32,
 }
 
-impl Record {
+impl FileTableEntry {
     /// A record from the front of the input; `None` where too little is left for one.
     fn split(input: &[u8]) -> Option<(Self, &[u8])> {
         let (directory, rest) = input.split_first_chunk()?;
@@ -125,11 +130,11 @@ impl Record {
         text(&self.directory).is_empty() && text(&self.name).eq_ignore_ascii_case(b"cardid")
     }
 
-    fn place(&self) -> Result<Place, Unusable> {
+    fn place(&self) -> Result<ObjectLocation, CardIdFileError> {
         let Self { file, object, .. } = *self;
         match u16::try_from(file) {
-            Ok(file) if object <= 0xFFFF => Ok(Place { file, object }),
-            _ => Err(Unusable::Place { file, object }),
+            Ok(file) if object <= 0xFFFF => Ok(ObjectLocation { file, object }),
+            _ => Err(CardIdFileError::Place { file, object }),
         }
     }
 }
@@ -141,30 +146,30 @@ fn text(padded: &[u8]) -> &[u8] {
 
 /// Looks `cardid` up in the answer that holds the file table. A partial record at the end is
 /// ignored.
-fn find_cardid(answer: &[u8]) -> Result<Place, Unusable> {
+fn find_cardid(answer: &[u8]) -> Result<ObjectLocation, CardIdFileError> {
     let table = tlv::value(answer, TABLE.object)?;
     let Some((&TABLE_VERSION, mut records)) = table.split_first() else {
-        return Err(Unusable::Version(table.first().copied()));
+        return Err(CardIdFileError::Version(table.first().copied()));
     };
-    while let Some((record, rest)) = Record::split(records) {
+    while let Some((record, rest)) = FileTableEntry::split(records) {
         if record.is_cardid() {
             return record.place();
         }
         records = rest;
     }
-    Err(Unusable::NotListed)
+    Err(CardIdFileError::NotListed)
 }
 
 /// Makes the ids of the 16 bytes that the answer holds.
 ///
 /// They are a Windows GUID in memory order; a card id that was typed in by hand may be in reading
 /// order instead.
-fn read_cardid(place: Place, answer: &[u8]) -> Result<Reading, Unusable> {
+fn read_cardid(place: ObjectLocation, answer: &[u8]) -> Result<CardReading, CardIdFileError> {
     let value = tlv::value(answer, place.object)?;
-    let raw: [u8; 16] = value.try_into().map_err(|_| Unusable::Length(value.len()))?;
-    let worth = Worth::of_bytes(raw);
+    let raw: [u8; 16] = value.try_into().map_err(|_| CardIdFileError::Length(value.len()))?;
+    let worth = IdWorth::of_bytes(raw);
     let ids = [le(IdRule::GidsCardid, raw, worth), be(IdRule::GidsCardidBe, raw, worth)];
-    Ok(Reading::new(Serial::from_bytes(&raw), ids, Some(Command::select(&AID))))
+    Ok(CardReading::new(Serial::from_bytes(&raw), ids, Some(CommandApdu::select(&AID))))
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 //! file lies stands in the index file; no PIN is needed for either.
 
 use super::Transmit;
-use super::apdu::{By, Command};
-use super::exchange::{NoAnswer, go, read_file};
-use super::reading::{Miss, Reading, Worth, be, le, where_given};
+use super::apdu::{CommandApdu, SelectBy};
+use super::exchange::{ExchangeError, read_file, send};
+use super::family_result::{CardReading, IdWorth, NoReading, be, le, where_given};
 use crate::domain::{IdRule, Serial};
 
 /// The application.
@@ -25,13 +25,13 @@ const FILES: [&str; 4] = ["cardid", "cardcf", "cardapps", "cmapfile"];
 /// A file in the index, 21 bytes: file id and size, each 16 bits big-endian; name and directory,
 /// NUL-padded.
 #[derive(Debug)]
-struct Row {
+struct IndexEntry {
     file: [u8; 2],
     name: [u8; 8],
     directory: [u8; 9],
 }
 
-impl Row {
+impl IndexEntry {
     const LENGTH: usize = 21;
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -72,77 +72,81 @@ const NOBODYS: [u8; 11] = *b"\xF0cardbridge";
 ///
 /// A card that accepts any SELECT may have files of its own under these numbers: an index has to be
 /// there, or the card has to refuse the SELECT of an application that no card has.
-pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
-    let select_application = Command::select(&AID);
-    go(transport, &select_application).map_err(Miss::other_family)?;
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
+    let select_application = CommandApdu::select(&AID);
+    send(transport, &select_application).map_err(NoReading::other_family)?;
     let (file, is_proven) = match read_index(transport) {
         Ok(index) if is_empty(&index) => (USUAL_CARDID, false),
         Ok(index) => {
             let rows = rows(&index);
-            if !rows.iter().any(Row::is_known) {
-                return Err(Miss::OtherFamily("no index file where IDPrime has one".into()));
+            if !rows.iter().any(IndexEntry::is_known) {
+                return Err(NoReading::OtherFamily("no index file where IDPrime has one".into()));
             }
             let listed = rows.iter().find(|row| row.is_cardid()).map(|row| row.file);
             (listed.unwrap_or(USUAL_CARDID), true)
         }
-        Err(NoAnswer::Interrupted(why)) => return Err(why.into()),
+        Err(ExchangeError::Interrupted(why)) => return Err(why.into()),
         Err(_) => (USUAL_CARDID, false),
     };
     if !is_proven {
-        if where_given(go(transport, &Command::select(&NOBODYS)))?.is_some() {
-            return Err(Miss::OtherFamily("card accepts SELECT of any application".into()));
+        if where_given(send(transport, &CommandApdu::select(&NOBODYS)))?.is_some() {
+            return Err(NoReading::OtherFamily("card accepts SELECT of any application".into()));
         }
-        go(transport, &select_application).map_err(Miss::other_family)?;
+        send(transport, &select_application).map_err(NoReading::other_family)?;
     }
     let content = match read_cardid(transport, file) {
         Ok(content) => content,
-        Err(why) if is_proven => return Err(Miss::no_id("cardid", why)),
-        Err(why) => return Err(Miss::other_family(why)),
+        Err(why) if is_proven => return Err(NoReading::no_id("cardid", why)),
+        Err(why) => return Err(NoReading::other_family(why)),
     };
     let Ok(raw) = <[u8; 16]>::try_from(content.as_slice()) else {
         let what = format!("cardid: {} bytes where 16 belong", content.len());
-        return Err(if is_proven { Miss::NoId(what) } else { Miss::OtherFamily(what) });
+        return Err(if is_proven { NoReading::NoId(what) } else { NoReading::OtherFamily(what) });
     };
-    let worth = Worth::of_bytes(raw);
+    let worth = IdWorth::of_bytes(raw);
     let ids = [le(IdRule::IdprimeCardid, raw, worth), be(IdRule::IdprimeCardidBe, raw, worth)];
-    Ok(Reading::new(Serial::from_bytes(&raw), ids, Some(select_application)))
+    Ok(CardReading::new(Serial::from_bytes(&raw), ids, Some(select_application)))
 }
 
-fn read_index(transport: &mut dyn Transmit) -> Result<Vec<u8>, NoAnswer> {
+fn read_index(transport: &mut dyn Transmit) -> Result<Vec<u8>, ExchangeError> {
     select(transport, INDEX)?;
-    read_file(transport, |read| rows(read).iter().any(Row::is_cardid) || is_whole(read))
+    read_file(transport, |read| rows(read).iter().any(IndexEntry::is_cardid) || is_whole(read))
 }
 
-fn read_cardid(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<Vec<u8>, NoAnswer> {
+fn read_cardid(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<Vec<u8>, ExchangeError> {
     select(transport, file)?;
     read_file(transport, |read| read.len() >= 16)
 }
 
 /// Selects a file as OpenSC does, by its path, or else by its identifier.
-fn select(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<(), NoAnswer> {
-    match go(transport, &Command::select_file(By::PathFromMf, file)) {
-        Err(NoAnswer::Refused(_)) => go(transport, &Command::select_file(By::Identifier, file)),
+fn select(transport: &mut dyn Transmit, file: [u8; 2]) -> Result<(), ExchangeError> {
+    match send(transport, &CommandApdu::select_file(SelectBy::PathFromMf, file)) {
+        Err(ExchangeError::Refused(_)) => {
+            send(transport, &CommandApdu::select_file(SelectBy::Identifier, file))
+        }
         answer => answer,
     }
 }
 
 /// Whether an index is there that lists nothing, or of which not even a row could be read.
 fn is_empty(index: &[u8]) -> bool {
-    index.first() == Some(&0) || index.len() <= Row::LENGTH
+    index.first() == Some(&0) || index.len() <= IndexEntry::LENGTH
 }
 
 /// Whether an index is there as far as its count says, or can be no index.
 fn is_whole(index: &[u8]) -> bool {
     let Some((&count, rest)) = index.split_first() else { return false };
-    let first = rest.get(..Row::LENGTH).and_then(Row::parse);
-    first.is_some_and(|row| !row.is_named()) || rest.len() >= usize::from(count) * Row::LENGTH
+    let first = rest.get(..IndexEntry::LENGTH).and_then(IndexEntry::parse);
+    first.is_some_and(|row| !row.is_named())
+        || rest.len() >= usize::from(count) * IndexEntry::LENGTH
 }
 
 /// The rows of an index that are there: a count, and at most as many rows.
-fn rows(index: &[u8]) -> Vec<Row> {
+fn rows(index: &[u8]) -> Vec<IndexEntry> {
     let Some((&count, rest)) = index.split_first() else { return Vec::new() };
-    let rows = rest.chunks_exact(Row::LENGTH).take(usize::from(count)).map_while(Row::parse);
-    rows.take_while(Row::is_named).collect()
+    let rows =
+        rest.chunks_exact(IndexEntry::LENGTH).take(usize::from(count)).map_while(IndexEntry::parse);
+    rows.take_while(IndexEntry::is_named).collect()
 }
 
 #[cfg(test)]

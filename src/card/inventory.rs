@@ -2,14 +2,14 @@
 //!
 //! All of it is optional. A card that refuses is asked no more; what cannot be read is not told.
 
-use super::apdu::Command;
-use super::atr::AtrFacts;
-use super::exchange::{ask, go};
-use super::files::Files;
+use super::apdu::CommandApdu;
+use super::atr::DecodedAtr;
+use super::exchange::{exchange, send};
+use super::family_result::where_given;
+use super::files::CardFiles;
 use super::piv;
-use super::reading::where_given;
 use super::tlv;
-use super::{Interrupted, Transmit};
+use super::{Transmit, TransmitError};
 use crate::domain::{Atr, Family, Inventory, InventoryNumber};
 
 /// EF.GDO (ISO 7816-4 section 8.2.1.3), and the ICCSN in it.
@@ -31,15 +31,15 @@ const YUBIKEY_MANAGEMENT: [u8; 8] = [0xA0, 0x00, 0x00, 0x05, 0x27, 0x47, 0x11, 0
 const YUBIKEY_SERIAL: u32 = 0x02;
 
 /// What a reader says of a contactless card, which needs no word with the card.
-pub(super) fn of_reader(
+pub(super) fn read_from_reader(
     transport: &mut dyn Transmit,
     atr: &Atr,
     inventory: &mut Inventory,
-) -> Result<(), Interrupted> {
-    if AtrFacts::of(atr).contactless.is_none() {
+) -> Result<(), TransmitError> {
+    if DecodedAtr::of(atr).contactless.is_none() {
         return Ok(());
     }
-    let uid = where_given(ask(transport, &Command::get_contactless_uid()))?;
+    let uid = where_given(exchange(transport, &CommandApdu::get_contactless_uid()))?;
     let uid = uid.filter(|uid| !uid.is_empty()).map(hex::encode);
     inventory.note(InventoryNumber::ContactlessUid, uid);
     Ok(())
@@ -51,7 +51,7 @@ pub(super) fn of_piv(
     transport: &mut dyn Transmit,
     selected: &[Family],
     inventory: &mut Inventory,
-) -> Result<bool, Interrupted> {
+) -> Result<bool, TransmitError> {
     if !selected.contains(&Family::Piv) {
         return Ok(false);
     }
@@ -64,11 +64,11 @@ pub(super) fn of_piv(
 }
 
 /// What a card says. Tells whether another application is selected now.
-pub(super) fn of_card(
+pub(super) fn read_from_card(
     transport: &mut dyn Transmit,
     (atr, family): (&Atr, Option<Family>),
     inventory: &mut Inventory,
-) -> Result<bool, Interrupted> {
+) -> Result<bool, TransmitError> {
     let mut moved = false;
     if is_yubikey(atr) {
         let (serial, elsewhere) = yubikey_serial(transport, family)?;
@@ -78,7 +78,7 @@ pub(super) fn of_card(
     if matches!(family, Some(Family::Pkcs15) | None) {
         inventory.note(InventoryNumber::Iccsn, iccsn(transport)?);
     }
-    let manager = where_given(go(transport, &Command::select(&CARD_MANAGER)))?.is_some();
+    let manager = where_given(send(transport, &CommandApdu::select(&CARD_MANAGER)))?.is_some();
     if manager {
         inventory.note(InventoryNumber::Cplc, cplc(transport)?);
     }
@@ -87,7 +87,7 @@ pub(super) fn of_card(
 
 /// Whether the historical bytes of the ATR say so.
 fn is_yubikey(atr: &Atr) -> bool {
-    let historical = AtrFacts::of(atr).historical.bytes.to_ascii_lowercase();
+    let historical = DecodedAtr::of(atr).historical.bytes.to_ascii_lowercase();
     historical.windows(7).any(|bytes| bytes == b"yubikey")
 }
 
@@ -96,17 +96,17 @@ fn is_yubikey(atr: &Atr) -> bool {
 fn yubikey_serial(
     transport: &mut dyn Transmit,
     family: Option<Family>,
-) -> Result<(Option<u32>, bool), Interrupted> {
+) -> Result<(Option<u32>, bool), TransmitError> {
     if family == Some(Family::Piv)
-        && let Some(answer) = where_given(ask(transport, &Command::yubikey_serial()))?
+        && let Some(answer) = where_given(exchange(transport, &CommandApdu::yubikey_serial()))?
         && let Ok(serial) = answer.as_slice().try_into()
     {
         return Ok((shown(u32::from_be_bytes(serial)), false));
     }
-    if where_given(go(transport, &Command::select(&YUBIKEY_MANAGEMENT)))?.is_none() {
+    if where_given(send(transport, &CommandApdu::select(&YUBIKEY_MANAGEMENT)))?.is_none() {
         return Ok((None, false));
     }
-    let answer = where_given(ask(transport, &Command::yubikey_information()))?;
+    let answer = where_given(exchange(transport, &CommandApdu::yubikey_information()))?;
     Ok((answer.as_deref().and_then(serial_in).and_then(shown), true))
 }
 
@@ -130,8 +130,8 @@ fn serial_in(information: &[u8]) -> Option<u32> {
     None
 }
 
-fn iccsn(transport: &mut dyn Transmit) -> Result<Option<String>, Interrupted> {
-    let mut files = Files::new(transport);
+fn iccsn(transport: &mut dyn Transmit) -> Result<Option<String>, TransmitError> {
+    let mut files = CardFiles::new(transport);
     if !files.select(&EF_GDO)? {
         return Ok(None);
     }
@@ -148,8 +148,8 @@ fn digits(packed: &[u8]) -> String {
 }
 
 /// Of the card manager, which is selected.
-fn cplc(transport: &mut dyn Transmit) -> Result<Option<String>, Interrupted> {
-    let answer = where_given(ask(transport, &Command::get_cplc()))?.unwrap_or_default();
+fn cplc(transport: &mut dyn Transmit) -> Result<Option<String>, TransmitError> {
+    let answer = where_given(exchange(transport, &CommandApdu::get_cplc()))?.unwrap_or_default();
     let data = tlv::value(&answer, CPLC).unwrap_or(&answer);
     Ok((data.len() == CPLC_LENGTH).then(|| hex::encode(data)))
 }

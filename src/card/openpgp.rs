@@ -5,10 +5,10 @@
 //! What Windows calls such a card depends on the minidriver; known is what OpenSC's makes of it.
 
 use super::Transmit;
-use super::apdu::{Command, StatusWord};
-use super::exchange::{NoAnswer, ask, select};
-use super::opensc;
-use super::reading::{Miss, Reading, Worth, le};
+use super::apdu::{CommandApdu, StatusWord};
+use super::exchange::{ExchangeError, exchange, select};
+use super::family_result::{CardReading, IdWorth, NoReading, le};
+use super::opensc_minidriver;
 use super::tlv;
 use crate::domain::{IdRule, Serial};
 
@@ -25,38 +25,38 @@ const FCI: u32 = 0x6F;
 const DF_NAME: u32 = 0x84;
 
 /// Selects the application and reads its identifier.
-pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
-    match select(transport, &Command::select(&AID)) {
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
+    match select(transport, &CommandApdu::select(&AID)) {
         Ok(selected) => read(transport, &selected),
-        Err(NoAnswer::Refused(status @ StatusWord::Terminated(_))) => {
-            Err(Miss::NoId(format!("card is terminated: {status}")))
+        Err(ExchangeError::Refused(status @ StatusWord::Terminated(_))) => {
+            Err(NoReading::NoId(format!("card is terminated: {status}")))
         }
-        Err(why) => Err(Miss::other_family(why)),
+        Err(why) => Err(NoReading::other_family(why)),
     }
 }
 
 /// Reads the identifier without a SELECT.
-pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     read(transport, &[])
 }
 
-fn read(transport: &mut dyn Transmit, selected: &[u8]) -> Result<Reading, Miss> {
-    let aid = match ask(transport, &Command::get_data_here(APPLICATION_ID)) {
+fn read(transport: &mut dyn Transmit, selected: &[u8]) -> Result<CardReading, NoReading> {
+    let aid = match exchange(transport, &CommandApdu::get_data_current(APPLICATION_ID)) {
         Ok(answer) => Aid::parse(&answer),
-        Err(NoAnswer::Refused(status @ StatusWord::Terminated(_))) => {
-            return Err(Miss::NoId(format!("card is terminated: {status}")));
+        Err(ExchangeError::Refused(status @ StatusWord::Terminated(_))) => {
+            return Err(NoReading::NoId(format!("card is terminated: {status}")));
         }
-        Err(NoAnswer::Refused(_)) => None,
-        Err(why) => return Err(Miss::other_family(why)),
+        Err(ExchangeError::Refused(_)) => None,
+        Err(why) => return Err(NoReading::other_family(why)),
     };
     let aid = aid.or_else(|| Aid::parse(&name_in(selected)?));
     let Some(aid) = aid else {
-        return Err(Miss::OtherFamily("card has no OpenPGP application identifier".into()));
+        return Err(NoReading::OtherFamily("card has no OpenPGP application identifier".into()));
     };
     let serial = Serial::from_bytes(&[aid.manufacturer.as_slice(), &aid.serial].concat());
-    let cardid = opensc::cardid(&serial.to_string());
-    let ids = [le(IdRule::OpenpgpOpensc, cardid, aid.worth())];
-    Ok(Reading::new(serial, ids, Some(Command::select(&AID))))
+    let cardid = opensc_minidriver::cardid(&serial.to_string());
+    let ids = [le(IdRule::OpenpgpOpensc, cardid, aid.id_worth())];
+    Ok(CardReading::new(serial, ids, Some(CommandApdu::select(&AID))))
 }
 
 /// The application's name in the answer to SELECT.
@@ -87,16 +87,16 @@ impl Aid {
     /// What the serial number is worth: it is its manufacturer who gives it out once.
     ///
     /// An applet that was installed under a name without a serial number shows zeros for one.
-    fn worth(&self) -> Worth {
+    fn id_worth(&self) -> IdWorth {
         let digits: Vec<_> = self.serial.iter().flat_map(|byte| [byte >> 4, byte & 0x0F]).collect();
         let repeated =
             |length: usize| digits.iter().skip(length).eq(digits.iter().take(8 - length));
         if repeated(1) || repeated(2) || manufacturers::is_for_tests(self.manufacturer) {
-            Worth::Placeholder
+            IdWorth::Placeholder
         } else if manufacturers::is_registered(self.manufacturer) {
-            Worth::Serial
+            IdWorth::Serial
         } else {
-            Worth::Shared
+            IdWorth::Shared
         }
     }
 }

@@ -4,12 +4,12 @@
 //! what Windows makes of that, so there are several candidates; a site learns which one its
 //! minidriver takes, and pins it.
 
-use super::apdu::Command;
-use super::exchange::{self, ask, go};
-use super::opensc;
-use super::reading::{Id, Miss, Reading, Worth, be, le, where_given};
+use super::apdu::CommandApdu;
+use super::exchange::{self, exchange, send};
+use super::family_result::{CardReading, IdWorth, NoReading, ReadId, be, le, where_given};
+use super::opensc_minidriver;
 use super::tlv::{self, Tlv};
-use super::{Interrupted, Transmit};
+use super::{Transmit, TransmitError};
 use crate::domain::{IdRule, Serial};
 
 mod fascn;
@@ -29,7 +29,7 @@ const APPLICATION: u32 = 0x61;
 const APPLICATION_ID: u32 = 0x4F;
 
 /// "The current DF" (SP 800-73-4 part 2, section 3.1.2).
-const HERE: u16 = 0x3FFF;
+const CURRENT_DF: u16 = 0x3FFF;
 
 /// Data objects (SP 800-73-4 part 1, table 3).
 const DISCOVERY: u32 = 0x7E;
@@ -44,36 +44,36 @@ const FASCN: u32 = 0x30;
 const GUID: u32 = 0x34;
 
 /// Selects the application again.
-pub(super) fn select(transport: &mut dyn Transmit) -> Result<(), Interrupted> {
-    where_given(go(transport, &Command::select(&AID))).map(drop)
+pub(super) fn select(transport: &mut dyn Transmit) -> Result<(), TransmitError> {
+    where_given(send(transport, &CommandApdu::select(&AID))).map(drop)
 }
 
 /// The card identifier in the CCC (part 1, table 8).
 const CARD_IDENTIFIER: u32 = 0xF0;
 
 /// Selects the application and reads who the card is.
-pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     let selected =
-        exchange::select(transport, &Command::select(&AID)).map_err(Miss::other_family)?;
+        exchange::select(transport, &CommandApdu::select(&AID)).map_err(NoReading::other_family)?;
     if is_piv(&selected) || has_discovery_object(transport)? {
         return read(transport);
     }
     match read_chuid(transport) {
         Ok(_) => read(transport),
-        Err(Miss::Interrupted(why)) => Err(why.into()),
-        Err(Miss::NoId(_) | Miss::OtherFamily(_)) => {
-            Err(Miss::OtherFamily("card accepts SELECT, but as another application".into()))
+        Err(NoReading::Interrupted(why)) => Err(why.into()),
+        Err(NoReading::NoId(_) | NoReading::OtherFamily(_)) => {
+            Err(NoReading::OtherFamily("card accepts SELECT, but as another application".into()))
         }
     }
 }
 
 /// Reads who the card is without a SELECT: only the discovery object proves that the application
 /// is there.
-pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     if has_discovery_object(transport)? {
         read(transport)
     } else {
-        Err(Miss::OtherFamily("no discovery object where PIV has one".into()))
+        Err(NoReading::OtherFamily("no discovery object where PIV has one".into()))
     }
 }
 
@@ -85,8 +85,8 @@ fn is_piv(answer: &[u8]) -> bool {
     })
 }
 
-fn has_discovery_object(transport: &mut dyn Transmit) -> Result<bool, Interrupted> {
-    let answer = where_given(ask(transport, &Command::get_data(HERE, DISCOVERY)))?;
+fn has_discovery_object(transport: &mut dyn Transmit) -> Result<bool, TransmitError> {
+    let answer = where_given(exchange(transport, &CommandApdu::get_data(CURRENT_DF, DISCOVERY)))?;
     let names_piv = |answer: &Vec<u8>| {
         let objects = first(answer, DISCOVERY).map(tlv::before_padding).unwrap_or_default();
         tlv::only(&objects, APPLICATION_ID).is_some_and(|name| name.starts_with(&RID))
@@ -94,27 +94,27 @@ fn has_discovery_object(transport: &mut dyn Transmit) -> Result<bool, Interrupte
     Ok(answer.as_ref().is_some_and(names_piv))
 }
 
-fn read(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
+fn read(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     let chuid = read_chuid(transport)?;
     let Some(serial) = chuid.serial() else {
-        return Err(Miss::NoId("CHUID has neither a FASC-N nor a GUID".into()));
+        return Err(NoReading::NoId("CHUID has neither a FASC-N nor a GUID".into()));
     };
-    Ok(Reading::new(Serial::from_bytes(serial), chuid.ids(), Some(Command::select(&AID))))
+    Ok(CardReading::new(Serial::from_bytes(serial), chuid.ids(), Some(CommandApdu::select(&AID))))
 }
 
 /// The card identifier in the CCC of the application, which is selected.
-pub(super) fn ccc(transport: &mut dyn Transmit) -> Result<Option<String>, Interrupted> {
-    let answer = where_given(ask(transport, &Command::get_data(HERE, CCC)))?;
+pub(super) fn ccc(transport: &mut dyn Transmit) -> Result<Option<String>, TransmitError> {
+    let answer = where_given(exchange(transport, &CommandApdu::get_data(CURRENT_DF, CCC)))?;
     Ok(answer.as_deref().and_then(card_identifier))
 }
 
 /// The CHUID, or what the card has in place of one.
-fn read_chuid(transport: &mut dyn Transmit) -> Result<Chuid, Miss> {
-    let answer =
-        ask(transport, &Command::get_data(HERE, CHUID)).map_err(|why| Miss::no_id("CHUID", why))?;
+fn read_chuid(transport: &mut dyn Transmit) -> Result<Chuid, NoReading> {
+    let answer = exchange(transport, &CommandApdu::get_data(CURRENT_DF, CHUID))
+        .map_err(|why| NoReading::no_id("CHUID", why))?;
     let content = first(&answer, DATA)
-        .ok_or_else(|| Miss::NoId("CHUID: the answer is no data object of PIV's".into()))?;
-    Chuid::parse(content).ok_or_else(|| Miss::NoId("CHUID: nothing is written in it".into()))
+        .ok_or_else(|| NoReading::NoId("CHUID: the answer is no data object of PIV's".into()))?;
+    Chuid::parse(content).ok_or_else(|| NoReading::NoId("CHUID: nothing is written in it".into()))
 }
 
 /// The value of the object with this tag at the front of an answer; some cards fill up behind it.
@@ -157,11 +157,11 @@ impl Chuid {
         }
     }
 
-    fn ids(&self) -> [Option<Id>; 4] {
-        let of_guid = self.guid.map(|guid| (guid, Worth::of_bytes(guid)));
+    fn ids(&self) -> [Option<ReadId>; 4] {
+        let of_guid = self.guid.map(|guid| (guid, IdWorth::of_bytes(guid)));
         let of_fascn = self.fascn.and_then(|fascn| {
             let front = fascn.first_chunk::<16>()?;
-            Some((*front, fascn::worth(&fascn)))
+            Some((*front, fascn::id_worth(&fascn)))
         });
         // OpenSC's serial is one or the other: its minidriver takes the first 16 bytes.
         let of_serial = match self.serial() {
@@ -173,7 +173,7 @@ impl Chuid {
             of_guid.and_then(|(guid, worth)| be(IdRule::PivGuidBe, guid, worth)),
             of_fascn.and_then(|(fascn, worth)| le(IdRule::PivFascn, fascn, worth)),
             of_serial.and_then(|(serial, worth)| {
-                le(IdRule::PivOpensc, opensc::cardid(&hex::encode(serial)), worth)
+                le(IdRule::PivOpensc, opensc_minidriver::cardid(&hex::encode(serial)), worth)
             }),
         ]
     }

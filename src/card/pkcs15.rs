@@ -5,16 +5,16 @@
 //! has none, it is in one of a few usual places. What Windows calls such a card depends on the
 //! minidriver; known is what OpenSC's makes of it.
 
-use super::apdu::{By, Command};
-use super::files::Files;
-use super::opensc;
-use super::reading::{Miss, Reading, Worth, le};
+use super::apdu::{CommandApdu, SelectBy};
+use super::family_result::{CardReading, IdWorth, NoReading, le};
+use super::files::CardFiles;
+use super::opensc_minidriver;
 use super::tlv;
-use super::{Interrupted, Transmit};
+use super::{Transmit, TransmitError};
 use crate::domain::{IdRule, Serial};
 
 mod directory;
-mod driver;
+mod opensc_serial;
 
 use directory::Application;
 
@@ -33,14 +33,14 @@ const INTEGER: u32 = 0x02;
 const OCTET_STRING: u32 = 0x04;
 
 /// Where an EF.TokenInfo was found: its content, and what selects its application.
-struct Found {
+struct TokenInfoFile {
     content: Vec<u8>,
-    home: Option<Command>,
+    home: Option<CommandApdu>,
 }
 
 /// Finds the application, by EF.DIR or in the usual places, and reads its serial number.
-pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
-    let mut files = Files::new(transport);
+pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
+    let mut files = CardFiles::new(transport);
     let found = in_file_system(&mut files)?;
     let is_closed = files.is_closed();
     let found = match found {
@@ -49,28 +49,34 @@ pub(super) fn probe(transport: &mut dyn Transmit) -> Result<Reading, Miss> {
     };
     let Some((serial, number)) = serial_of(found.as_ref(), is_closed, transport)? else {
         return Err(match found {
-            Some(_) => Miss::NoId("EF.TokenInfo has no serial number, nor has the card".into()),
-            None => Miss::OtherFamily("card has no EF.TokenInfo".into()),
+            Some(_) => {
+                NoReading::NoId("EF.TokenInfo has no serial number, nor has the card".into())
+            }
+            None => NoReading::OtherFamily("card has no EF.TokenInfo".into()),
         });
     };
     let home = found.and_then(|found| found.home);
-    let ids = [le(IdRule::Pkcs15Opensc, opensc::cardid(&serial.to_string()), worth(&number))];
-    Ok(Reading::new(serial, ids, home))
+    let ids = [le(
+        IdRule::Pkcs15Opensc,
+        opensc_minidriver::cardid(&serial.to_string()),
+        id_worth(&number),
+    )];
+    Ok(CardReading::new(serial, ids, home))
 }
 
 /// The serial number in EF.TokenInfo, or the card's own; as text, and as it is.
 fn serial_of(
-    found: Option<&Found>,
+    found: Option<&TokenInfoFile>,
     is_closed: bool,
     transport: &mut dyn Transmit,
-) -> Result<Option<(Serial, Vec<u8>)>, Interrupted> {
+) -> Result<Option<(Serial, Vec<u8>)>, TransmitError> {
     if let Some(number) = found.and_then(|found| serial_number(&found.content)) {
         return Ok(Some((Serial::from_bytes(number), number.to_vec())));
     }
     let number = if found.is_some() {
-        driver::serial_number(transport)?
+        opensc_serial::serial_number(transport)?
     } else if is_closed {
-        driver::serial_of_closed(transport)?
+        opensc_serial::serial_of_closed(transport)?
     } else {
         None
     };
@@ -88,25 +94,25 @@ const MIN_REPEATED: usize = 3;
 
 /// What a serial number is worth, by what the minidriver makes of it: the same 16 bytes of two
 /// serial numbers prove neither.
-fn worth(number: &[u8]) -> Worth {
+fn id_worth(number: &[u8]) -> IdWorth {
     let filling = |byte: &&u8| matches!(**byte, 0x00 | 0xFF | b' ' | b'0');
     let before = number.iter().take_while(filling).count();
     let behind = number.iter().rev().take_while(filling).count();
     let significant = number.len().saturating_sub(before + behind);
     let repeats_a_byte = number.len() > 1 && number.iter().all(|byte| Some(byte) == number.first());
     if significant == 0 || repeats_a_byte {
-        return Worth::Placeholder;
+        return IdWorth::Placeholder;
     }
     let is_serial = WHOLE.contains(&number.len())
         && significant >= MIN_SIGNIFICANT
         && !(1..number.len()).any(|length| is_repeated(number, length));
-    if is_serial { Worth::Serial } else { Worth::Shared }
+    if is_serial { IdWorth::Serial } else { IdWorth::Shared }
 }
 
 /// Whether a serial number may be its first `length` bytes, repeated by its issuer; or the minidriver
 /// makes of it what it makes of those.
 fn is_repeated(number: &[u8], length: usize) -> bool {
-    let cardid = |number: &[u8]| opensc::cardid(&hex::encode(number));
+    let cardid = |number: &[u8]| opensc_minidriver::cardid(&hex::encode(number));
     let (part, rest) = number.split_at_checked(length).unwrap_or((number, &[]));
     let is_long_enough = rest.len() >= MIN_REPEATED;
     (is_long_enough && rest.iter().eq(number.iter().take(rest.len())))
@@ -114,11 +120,11 @@ fn is_repeated(number: &[u8], length: usize) -> bool {
 }
 
 /// Looks where EF.DIR says, and else in the usual DF and in the MF.
-fn in_file_system(files: &mut Files<'_>) -> Result<Option<Found>, Interrupted> {
+fn in_file_system(files: &mut CardFiles<'_>) -> Result<Option<TokenInfoFile>, TransmitError> {
     let applications = directory::read(files)?;
     for application in &applications {
         if let Some(content) = in_application(files, application)? {
-            return Ok(Some(Found { content, home: application.select_by_name() }));
+            return Ok(Some(TokenInfoFile { content, home: application.select_by_name() }));
         }
     }
     let usual = [USUAL_DF, TOKEN_INFO].concat();
@@ -126,33 +132,35 @@ fn in_file_system(files: &mut Files<'_>) -> Result<Option<Found>, Interrupted> {
     if content.is_none() && applications.is_empty() {
         content = token_info_at(files, &TOKEN_INFO)?;
     }
-    Ok(content.map(|content| Found { content, home: None }))
+    Ok(content.map(|content| TokenInfoFile { content, home: None }))
 }
 
 /// Looks in applications that are usual, and in none that EF.DIR knows of.
-fn in_usual_applications(transport: &mut dyn Transmit) -> Result<Option<Found>, Interrupted> {
-    let mut files = Files::new(transport);
+fn in_usual_applications(
+    transport: &mut dyn Transmit,
+) -> Result<Option<TokenInfoFile>, TransmitError> {
+    let mut files = CardFiles::new(transport);
     for name in directory::WITHOUT_EF_DIR {
-        let Some(select) = Command::select_by(By::Name, name) else { continue };
+        let Some(select) = CommandApdu::select_by(SelectBy::Name, name) else { continue };
         if files.select_application(&select)?
             && let Some(content) = token_info_here(&mut files)?
         {
-            return Ok(Some(Found { content, home: Some(select) }));
+            return Ok(Some(TokenInfoFile { content, home: Some(select) }));
         }
     }
-    let iso_applet = Command::select(&ISO_APPLET);
+    let iso_applet = CommandApdu::select(&ISO_APPLET);
     if files.select_application(&iso_applet)?
-        && let Some(found) = in_file_system(&mut Files::new(transport))?
+        && let Some(found) = in_file_system(&mut CardFiles::new(transport))?
     {
-        return Ok(Some(Found { home: Some(iso_applet), ..found }));
+        return Ok(Some(TokenInfoFile { home: Some(iso_applet), ..found }));
     }
     Ok(None)
 }
 
 fn in_application(
-    files: &mut Files<'_>,
+    files: &mut CardFiles<'_>,
     application: &Application,
-) -> Result<Option<Vec<u8>>, Interrupted> {
+) -> Result<Option<Vec<u8>>, TransmitError> {
     if let Some(path) = application.token_info_path() {
         return token_info_at(files, &path);
     }
@@ -163,16 +171,16 @@ fn in_application(
 }
 
 /// EF.TokenInfo at a path from the MF.
-fn token_info_at(files: &mut Files<'_>, path: &[u8]) -> Result<Option<Vec<u8>>, Interrupted> {
+fn token_info_at(files: &mut CardFiles<'_>, path: &[u8]) -> Result<Option<Vec<u8>>, TransmitError> {
     if files.select(path)? { read_token_info(files) } else { Ok(None) }
 }
 
 /// EF.TokenInfo in the current DF.
-fn token_info_here(files: &mut Files<'_>) -> Result<Option<Vec<u8>>, Interrupted> {
-    if files.select_here(TOKEN_INFO)? { read_token_info(files) } else { Ok(None) }
+fn token_info_here(files: &mut CardFiles<'_>) -> Result<Option<Vec<u8>>, TransmitError> {
+    if files.select_child(TOKEN_INFO)? { read_token_info(files) } else { Ok(None) }
 }
 
-fn read_token_info(files: &mut Files<'_>) -> Result<Option<Vec<u8>>, Interrupted> {
+fn read_token_info(files: &mut CardFiles<'_>) -> Result<Option<Vec<u8>>, TransmitError> {
     let is_sequence = |read: &[u8]| read.first().is_some_and(|tag| u32::from(*tag) == SEQUENCE);
     let enough = |read: &[u8]| !is_sequence(read) || tlv::split(read).is_ok();
     Ok(files.read(enough)?.filter(|content| is_token_info(content)))

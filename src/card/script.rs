@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Command, Interrupted, Protocol, Transmit};
+use super::{CommandApdu, Protocol, Transmit, TransmitError};
 use crate::domain::Atr;
 
 /// The ATR of a Microsoft virtual smart card.
@@ -29,7 +29,7 @@ pub(super) struct Script {
     protocol: Protocol,
     responses: BTreeMap<Vec<u8>, Vec<u8>>,
     sent: Vec<Vec<u8>>,
-    interruption: Option<(usize, Interrupted)>,
+    interruption: Option<(usize, TransmitError)>,
 }
 
 impl Script {
@@ -54,7 +54,7 @@ impl Script {
     }
 
     /// The card, with the way to it cut after some commands.
-    pub(super) fn interrupted_after(mut self, commands: usize, why: Interrupted) -> Self {
+    pub(super) fn interrupted_after(mut self, commands: usize, why: TransmitError) -> Self {
         self.interruption = Some((commands, why));
         self
     }
@@ -66,7 +66,7 @@ impl Script {
 }
 
 impl Transmit for Script {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let command = command.to_bytes(self.protocol);
         self.sent.push(command.clone());
         match &self.interruption {
@@ -94,7 +94,7 @@ pub(super) struct Hostile {
 }
 
 impl Transmit for Hostile {
-    fn transmit(&mut self, _: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, _: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let last = self.answers.len() - 1;
         let answer = self.answers[self.sent.min(last)].clone();
         self.sent += 1;

@@ -19,7 +19,7 @@ fn ask_as(
     in_use: bool,
 ) -> (Result<CardIdentity, ProbeError>, Inventory) {
     let mut inventory = Inventory::default();
-    let subject = Subject { atr: &atr(), plan, in_use };
+    let subject = ProbeTarget { atr: &atr(), plan, in_use };
     let result = identify(card, subject, &mut inventory);
     (result, inventory)
 }
@@ -122,11 +122,11 @@ fn only_instructions_that_read_exist() {
 #[test]
 fn an_interruption_ends_the_probe_whatever_families_are_left() {
     for why in [
-        Interrupted::Removed,
-        Interrupted::Reset,
-        Interrupted::Lost,
-        Interrupted::Deadline,
-        Interrupted::Failed { what: "broken".to_owned() },
+        TransmitError::Removed,
+        TransmitError::Reset,
+        TransmitError::PcscdLost,
+        TransmitError::TimedOut,
+        TransmitError::Failed { detail: "broken".to_owned() },
     ] {
         let mut card = Script::new(Protocol::T1).interrupted_after(0, why.clone());
         let error = identify_as(&mut card, &Family::ALL).unwrap_err();
@@ -142,7 +142,7 @@ struct Witness<'a> {
 }
 
 impl Transmit for Witness<'_> {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         self.card.transmit(command)
     }
 
@@ -155,8 +155,12 @@ impl Transmit for Witness<'_> {
     }
 }
 
-const INTERRUPTIONS: [Interrupted; 4] =
-    [Interrupted::Removed, Interrupted::Reset, Interrupted::Lost, Interrupted::Deadline];
+const INTERRUPTIONS: [TransmitError; 4] = [
+    TransmitError::Removed,
+    TransmitError::Reset,
+    TransmitError::PcscdLost,
+    TransmitError::TimedOut,
+];
 
 /// Cards of each kind whose inventory takes commands: how many belong to the id.
 #[test]
@@ -195,7 +199,7 @@ fn a_card_that_goes_or_falls_silent_once_its_ids_are_read_is_identified() {
 
 #[test]
 fn a_card_that_nobody_knows_and_that_was_reset_is_asked_again() {
-    for why in [Interrupted::Removed, Interrupted::Reset, Interrupted::Lost] {
+    for why in [TransmitError::Removed, TransmitError::Reset, TransmitError::PcscdLost] {
         let mut card = Script::new(Protocol::T1).interrupted_after(1, why.clone());
         assert_eq!(identify_as(&mut card, &[Family::Gids]), Err(why.into()));
     }
@@ -301,7 +305,7 @@ fn who_a_card_is_does_not_depend_on_its_atr() {
     for (name, card, family, count) in cards {
         let run = |atr: &str| {
             let (atr, plan, mut card) = (atr.parse().unwrap(), plan(&Family::ALL), card());
-            let subject = Subject { atr: &atr, plan: &plan, in_use: false };
+            let subject = ProbeTarget { atr: &atr, plan: &plan, in_use: false };
             identify(&mut card, subject, &mut Inventory::default()).unwrap()
         };
         let identity = run(ATRS[0]);

@@ -21,10 +21,10 @@ pub(super) enum TlvError {
     LongTag,
     /// A length that is neither short nor after 81 or 82.
     #[error("length begins with {0:02X}")]
-    LengthForm(u8),
+    UnsupportedLength(u8),
     /// Bytes after the data object.
     #[error("{0} bytes follow the data object")]
-    Leftover(usize),
+    TrailingBytes(usize),
     /// Another data object.
     #[error("tag {found:X} where {wanted:X} was asked for")]
     OtherTag {
@@ -41,7 +41,7 @@ pub(super) fn value(input: &[u8], wanted: u32) -> Result<&[u8], TlvError> {
     if tag != wanted {
         return Err(TlvError::OtherTag { wanted, found: tag });
     }
-    if rest.is_empty() { Ok(value) } else { Err(TlvError::Leftover(rest.len())) }
+    if rest.is_empty() { Ok(value) } else { Err(TlvError::TrailingBytes(rest.len())) }
 }
 
 /// Every data object of the input, in order.
@@ -112,7 +112,7 @@ fn split_length(input: &[u8]) -> Result<(usize, &[u8]), TlvError> {
         [0x82, high, low, ref rest @ ..] => {
             Ok((usize::from(u16::from_be_bytes([high, low])), rest))
         }
-        [form, ..] => Err(TlvError::LengthForm(form)),
+        [form, ..] => Err(TlvError::UnsupportedLength(form)),
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_left_over_is_an_error() {
-        assert_eq!(value(&bytes("4f010200"), 0x4F), Err(TlvError::Leftover(1)));
+        assert_eq!(value(&bytes("4f010200"), 0x4F), Err(TlvError::TrailingBytes(1)));
         assert_eq!(all(&bytes("4f01024f")), Err(TlvError::Truncated));
     }
 
@@ -160,7 +160,7 @@ mod tests {
     fn lengths_without_an_end_or_beyond_64_kib_are_an_error() {
         for form in [0x80, 0x83, 0x84, 0xFF] {
             let input = [0x4F, form, 0, 0, 0, 0];
-            assert_eq!(value(&input, 0x4F), Err(TlvError::LengthForm(form)));
+            assert_eq!(value(&input, 0x4F), Err(TlvError::UnsupportedLength(form)));
         }
     }
 

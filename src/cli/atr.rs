@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::card::{AtrFacts, Checksum, CompactTlv, InterfaceByte, hint};
+use crate::card::{Checksum, CompactTlv, DecodedAtr, InterfaceByte, hint};
 use crate::domain::Atr;
 
 mod list;
@@ -11,7 +11,7 @@ pub(super) use list::names as list_names;
 
 /// The lines about an ATR; `list_names` is what the list of pcsc-tools says.
 pub(super) fn as_text(atr: &Atr, list_names: &[String]) -> Vec<String> {
-    let facts = AtrFacts::of(atr);
+    let facts = DecodedAtr::of(atr);
     let protocols: Vec<_> = facts.protocols.iter().map(|t| format!("T={t}")).collect();
     let mut lines: Vec<_> = facts.known.map(str::to_owned).into_iter().collect();
     lines.extend(list_names.iter().map(|name| format!("pcsc-tools: {name}")));
@@ -26,10 +26,10 @@ pub(super) fn as_text(atr: &Atr, list_names: &[String]) -> Vec<String> {
     if facts.contactless.is_some() {
         lines.push("contactless, ATR made up by the reader".to_owned());
     }
-    if facts.checksum == Checksum::Right {
+    if facts.checksum == Checksum::Valid {
         lines.push("check byte right".to_owned());
     }
-    lines.extend(facts.odd().iter().map(|odd| format!("odd: {odd}")));
+    lines.extend(facts.anomalies().iter().map(|odd| format!("odd: {odd}")));
     lines
 }
 
@@ -38,13 +38,13 @@ fn interface_line(byte: InterfaceByte) -> String {
 }
 
 fn entry_line(entry: &CompactTlv) -> String {
-    let words = entry.words().map_or(String::new(), |words| format!("  {words}"));
+    let words = entry.description().map_or(String::new(), |words| format!("  {words}"));
     format!("  {}: {}{words}", entry.meaning(), hex::encode(&entry.value))
 }
 
 /// The same as an object.
 pub(super) fn as_json(atr: &Atr, list_names: &[String]) -> Value {
-    let facts = AtrFacts::of(atr);
+    let facts = DecodedAtr::of(atr);
     let historical = &facts.historical;
     json!({
         "convention": facts.convention.to_string(),
@@ -55,8 +55,8 @@ pub(super) fn as_json(atr: &Atr, list_names: &[String]) -> Value {
         "historical_text": historical.text(),
         "compact_tlv": historical.entries.iter().map(entry_object).collect::<Vec<_>>(),
         "tck": facts.checksum.to_string(),
-        "cut_off": facts.cut_off,
-        "odd": facts.odd().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "cut_off": facts.truncated,
+        "odd": facts.anomalies().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "contactless": facts.contactless.is_some(),
         "family_hint": hint(atr),
         "known_as": facts.known,
@@ -78,7 +78,7 @@ fn entry_object(entry: &CompactTlv) -> Value {
         "tag": entry.tag,
         "value": hex::encode(&entry.value),
         "meaning": entry.meaning(),
-        "words": entry.words(),
+        "words": entry.description(),
     })
 }
 

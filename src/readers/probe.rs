@@ -9,7 +9,7 @@ use pcsc::{Card, Disposition, Error, Protocols, ShareMode};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::debug;
 
-use crate::card::{self, AtrFacts, Interrupted, ProbeError, Subject};
+use crate::card::{self, DecodedAtr, ProbeError, ProbeTarget, TransmitError};
 use crate::domain::{
     Atr, CardIdentity, InsertionId, Inventory, NotIdentified, NotIdentifiedReason, ProbePlan,
     ReaderName,
@@ -112,12 +112,12 @@ impl From<NotIdentified> for Setback {
     }
 }
 
-impl From<Interrupted> for Setback {
-    fn from(why: Interrupted) -> Self {
+impl From<TransmitError> for Setback {
+    fn from(why: TransmitError) -> Self {
         let next = match &why {
-            Interrupted::Reset => Next::StartOver,
-            Interrupted::Lost | Interrupted::Removed => Next::Reconnect,
-            Interrupted::Deadline | Interrupted::Failed { .. } => Next::GiveUp,
+            TransmitError::Reset => Next::StartOver,
+            TransmitError::PcscdLost | TransmitError::Removed => Next::Reconnect,
+            TransmitError::TimedOut | TransmitError::Failed { .. } => Next::GiveUp,
         };
         Self { next, told: interrupted(&why) }
     }
@@ -355,7 +355,7 @@ impl Probe {
             let detail = "card does not answer at power-up: turn it round, or clean it";
             not_identified(NotIdentifiedReason::Mute, detail.to_owned())
         } else if is_without_protocol(error) {
-            failed(on_protocols(&AtrFacts::of(&self.atr).protocols))
+            failed(on_protocols(&DecodedAtr::of(&self.atr).protocols))
         } else if error == Error::SharingViolation {
             let detail = "another program has the card to itself: end it, or let it share the card \
                           (scdaemon: pcsc-shared)";
@@ -379,7 +379,7 @@ impl Probe {
         let kept = (&self.trail, &self.errors);
         let mut transport = Transport::new(&transaction, limits, kept, identified)?;
         let mut inventory = Inventory::default();
-        let subject = Subject { atr: &self.atr, plan: &self.plan, in_use };
+        let subject = ProbeTarget { atr: &self.atr, plan: &self.plan, in_use };
         let verdict = match card::identify(&mut transport, subject, &mut inventory) {
             Ok(identity) => Ok(identity.with_inventory(inventory)),
             Err(ProbeError::Interrupted(why)) => return Err(why.into()),
@@ -387,7 +387,7 @@ impl Probe {
         };
         match transaction.end(Disposition::LeaveCard) {
             Err((_, error)) if is_gone(error) && verdict.is_err() => {
-                Err(Interrupted::Removed.into())
+                Err(TransmitError::Removed.into())
             }
             Err(_) | Ok(()) => Ok(verdict),
         }
@@ -429,7 +429,7 @@ impl Probe {
         Err(removed().into())
     }
 
-    fn look(&self, link: &Link) -> Result<Seen, Interrupted> {
+    fn look(&self, link: &Link) -> Result<Seen, TransmitError> {
         wait::look_at(link, &self.reader).map_err(|error| interruption(self.errors.count(error)))
     }
 }
@@ -469,18 +469,18 @@ fn unidentified(error: &ProbeError) -> NotIdentified {
     not_identified(reason, error.to_string())
 }
 
-fn interrupted(why: &Interrupted) -> NotIdentified {
+fn interrupted(why: &TransmitError) -> NotIdentified {
     let reason = match why {
-        Interrupted::Removed => return removed(),
-        Interrupted::Reset => {
+        TransmitError::Removed => return removed(),
+        TransmitError::Reset => {
             return failed(
                 "card lost its state again and again: another program resets it, or the contact \
                  is bad"
                     .to_owned(),
             );
         }
-        Interrupted::Deadline => NotIdentifiedReason::Timeout,
-        Interrupted::Lost | Interrupted::Failed { .. } => NotIdentifiedReason::ReadError,
+        TransmitError::TimedOut => NotIdentifiedReason::Timeout,
+        TransmitError::PcscdLost | TransmitError::Failed { .. } => NotIdentifiedReason::ReadError,
     };
     not_identified(reason, why.to_string())
 }

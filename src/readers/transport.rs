@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pcsc::{MAX_BUFFER_SIZE, Transaction};
 use tracing::trace;
 
-use crate::card::{Command, Interrupted, MAX_COMMANDS, Protocol, Transmit};
+use crate::card::{CommandApdu, MAX_COMMANDS, Protocol, Transmit, TransmitError};
 use crate::domain::{CardIdentity, ReaderName};
 
 use super::errors::Errors;
@@ -52,21 +52,21 @@ impl<'a> Transport<'a> {
         limits: Limits<'a>,
         (trail, errors): (&'a Trail, &'a Errors),
         identified: &'a mut dyn FnMut(&CardIdentity),
-    ) -> Result<Self, Interrupted> {
+    ) -> Result<Self, TransmitError> {
         let protocol = protocol(transaction, errors)?;
         Ok(Self { transaction, protocol, limits, trail, errors, identified })
     }
 }
 
 impl Transmit for Transport<'_> {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let began = Instant::now();
         if began >= self.limits.deadline || self.limits.halt.is_called() {
-            return Err(Interrupted::Deadline);
+            return Err(TransmitError::TimedOut);
         }
         if self.trail.length() >= MAX_COMMANDS {
             let what = format!("card lost its state again and again, in {MAX_COMMANDS} commands");
-            return Err(Interrupted::Failed { what });
+            return Err(TransmitError::Failed { detail: what });
         }
         let command = command.to_bytes(self.protocol);
         self.trail.begin(&command);
@@ -84,7 +84,7 @@ impl Transmit for Transport<'_> {
         self.trail.end(response.as_deref().unwrap_or_default(), took);
         match response {
             // Some drivers call it a success when the card is torn out under a command.
-            Ok(response) if response.len() < STATUS_WORD => Err(Interrupted::Reset),
+            Ok(response) if response.len() < STATUS_WORD => Err(TransmitError::Reset),
             Ok(response) => Ok(response),
             Err(error) => Err(interruption(self.errors.count(error))),
         }
@@ -103,7 +103,7 @@ impl Transmit for Transport<'_> {
 }
 
 /// The protocol that the connection ended up with; the crate keeps it to itself.
-fn protocol(transaction: &Transaction<'_>, errors: &Errors) -> Result<Protocol, Interrupted> {
+fn protocol(transaction: &Transaction<'_>, errors: &Errors) -> Result<Protocol, TransmitError> {
     let (mut name, mut atr) = ([0; NAME_SPACE], [0; pcsc::MAX_ATR_SIZE]);
     let status = transaction.status2(&mut name, &mut atr);
     let status = status.map_err(|error| interruption(errors.count(error)))?;
@@ -114,14 +114,14 @@ fn protocol(transaction: &Transaction<'_>, errors: &Errors) -> Result<Protocol, 
 ///
 /// A connection has one, so a status without one is of a moment before it: below 2.0.3 the library
 /// keeps the readers' states where its threads overwrite each other's. Asking again cures that.
-fn agreed(protocol: Option<pcsc::Protocol>) -> Result<Protocol, Interrupted> {
+fn agreed(protocol: Option<pcsc::Protocol>) -> Result<Protocol, TransmitError> {
     match protocol {
         Some(pcsc::Protocol::T0) => Ok(Protocol::T0),
         Some(pcsc::Protocol::T1) => Ok(Protocol::T1),
         Some(pcsc::Protocol::RAW) => {
-            Err(Interrupted::Failed { what: on_card(pcsc::Error::ProtoMismatch) })
+            Err(TransmitError::Failed { detail: on_card(pcsc::Error::ProtoMismatch) })
         }
-        None => Err(Interrupted::Reset),
+        None => Err(TransmitError::Reset),
     }
 }
 
@@ -131,9 +131,9 @@ mod tests {
 
     #[test]
     fn a_status_without_a_protocol_is_asked_for_again() {
-        assert_eq!(agreed(None), Err(Interrupted::Reset));
+        assert_eq!(agreed(None), Err(TransmitError::Reset));
         assert_eq!(agreed(Some(pcsc::Protocol::T0)), Ok(Protocol::T0));
         let raw = agreed(Some(pcsc::Protocol::RAW));
-        assert!(matches!(raw, Err(Interrupted::Failed { .. })), "no card is spoken to so");
+        assert!(matches!(raw, Err(TransmitError::Failed { .. })), "no card is spoken to so");
     }
 }

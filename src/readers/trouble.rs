@@ -4,7 +4,7 @@
 
 use pcsc::Error;
 
-use crate::card::Interrupted;
+use crate::card::TransmitError;
 
 /// Codes of a call on a card that say that card or reader went away. Removal sticks to a handle
 /// even when another card is in by then.
@@ -61,15 +61,15 @@ pub(super) fn is_without_protocol(error: Error) -> bool {
 }
 
 /// What an error on a connected card means for its probe.
-pub(super) fn interruption(error: Error) -> Interrupted {
+pub(super) fn interruption(error: Error) -> TransmitError {
     if is_gone(error) {
-        Interrupted::Removed
+        TransmitError::Removed
     } else if START_OVER.contains(&error) {
-        Interrupted::Reset
+        TransmitError::Reset
     } else if is_lost(error) {
-        Interrupted::Lost
+        TransmitError::PcscdLost
     } else {
-        Interrupted::Failed { what: on_card(error) }
+        TransmitError::Failed { detail: on_card(error) }
     }
 }
 
@@ -169,20 +169,20 @@ mod tests {
     #[test]
     fn a_handle_of_a_card_that_is_gone_ends_the_probe_whatever_is_in_by_then() {
         for error in GONE {
-            assert_eq!(interruption(error), Interrupted::Removed);
+            assert_eq!(interruption(error), TransmitError::Removed);
         }
     }
 
     #[test]
     fn a_reset_by_somebody_else_starts_the_probe_over() {
-        assert_eq!(interruption(Error::ResetCard), Interrupted::Reset);
-        assert_eq!(interruption(Error::NotTransacted), Interrupted::Reset);
+        assert_eq!(interruption(Error::ResetCard), TransmitError::Reset);
+        assert_eq!(interruption(Error::NotTransacted), TransmitError::Reset);
     }
 
     #[test]
     fn a_broken_connection_is_a_class_of_codes() {
         for error in LOST {
-            assert_eq!(interruption(error), Interrupted::Lost);
+            assert_eq!(interruption(error), TransmitError::PcscdLost);
         }
     }
 
@@ -206,7 +206,9 @@ mod tests {
 
     #[test]
     fn everything_else_is_told_in_words() {
-        let Interrupted::Failed { what } = interruption(Error::CommDataLost) else { panic!() };
+        let TransmitError::Failed { detail: what } = interruption(Error::CommDataLost) else {
+            panic!()
+        };
         assert!(what.starts_with("a communications error"), "{what}");
     }
 }

@@ -15,7 +15,7 @@ mod together;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use cardbridge::card::{Command, Interrupted, Protocol, Subject, Transmit, identify};
+use cardbridge::card::{CommandApdu, ProbeTarget, Protocol, Transmit, TransmitError, identify};
 use cardbridge::domain::{
     Atr, Candidate, CardId, CardIdentity, CardRecord, CardStatus, CmEnums, CmRequest, Family,
     Inventory, LookupResult, ProbeSettings, RequestStatus, RequestType, Strength, Trigger,
@@ -39,7 +39,7 @@ impl Unread {
 }
 
 impl Transmit for Unread {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         self.sent += 1;
         Ok(self.card.command(&command.to_bytes(self.protocol)))
     }
@@ -68,7 +68,7 @@ fn ask(file: &Path, atr: Option<&str>) -> (Atr, Result<CardIdentity, String>, us
         |atr| atr.parse().unwrap(),
     );
     let plan = ProbeSettings::default().plan(&atr);
-    let subject = Subject { atr: &atr, plan: &plan, in_use: false };
+    let subject = ProbeTarget { atr: &atr, plan: &plan, in_use: false };
     let identity = identify(&mut card, subject, &mut Inventory::default());
     // What it says of itself besides depends on the ATR, and finds no record.
     let identity = identity.map(|identity| identity.with_inventory(Inventory::default()));

@@ -5,7 +5,7 @@ use super::*;
 /// What happens at a command.
 #[derive(Debug, Clone)]
 enum Mishap {
-    Ends(Interrupted),
+    Ends(TransmitError),
     Answers(Vec<u8>),
 }
 
@@ -20,7 +20,7 @@ struct Unlucky {
 }
 
 impl Transmit for Unlucky {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let answer = self.card.transmit(command)?;
         let is_hit = self.card.sent == self.at || (self.lasts && self.card.sent > self.at);
         match &self.mishap {
@@ -47,15 +47,20 @@ fn ask_unlucky(
     let card = Unread::new(load(file).unwrap());
     let atr = Atr::try_from(card.card.atr().as_slice()).unwrap();
     let plan = ProbeSettings::default().plan(&atr);
-    let subject = Subject { atr: &atr, plan: &plan, in_use: false };
+    let subject = ProbeTarget { atr: &atr, plan: &plan, in_use: false };
     let mut card = Unlucky { card, at, mishap: mishap.clone(), lasts, said: Vec::new() };
     let identity = identify(&mut card, subject, &mut Inventory::default());
     (identity.map_err(|why| why.to_string()), card.said)
 }
 
 fn mishaps() -> Vec<Mishap> {
-    let failed = Interrupted::Failed { what: "it failed".to_owned() };
-    let ends = [Interrupted::Removed, Interrupted::Reset, Interrupted::Lost, Interrupted::Deadline];
+    let failed = TransmitError::Failed { detail: "it failed".to_owned() };
+    let ends = [
+        TransmitError::Removed,
+        TransmitError::Reset,
+        TransmitError::PcscdLost,
+        TransmitError::TimedOut,
+    ];
     let answers: [&[u8]; 10] = [
         &[0x90, 0x00],
         &[0x6F, 0x00],

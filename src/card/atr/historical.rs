@@ -110,7 +110,7 @@ impl CompactTlv {
 
     /// What the value says, where it has words: services, capabilities and status.
     #[must_use]
-    pub fn words(&self) -> Option<String> {
+    pub fn description(&self) -> Option<String> {
         let words = match (self.tag, self.value.as_slice()) {
             (3, [services]) => bits(*services, &SERVICES),
             (7, [selection, ..]) => bits(*selection, &SELECTION),
@@ -218,7 +218,7 @@ mod tests {
         let words: Vec<_> = historical("0031c573c00140059000")
             .entries
             .iter()
-            .map(|entry| entry.words().unwrap())
+            .map(|entry| entry.description().unwrap())
             .collect();
         assert_eq!(
             words,

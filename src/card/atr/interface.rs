@@ -15,7 +15,7 @@ pub struct InterfaceByte {
     /// The byte.
     pub value: u8,
     /// What it is about.
-    pub role: Role,
+    pub role: ByteRole,
 }
 
 /// The letter of an interface byte.
@@ -33,7 +33,7 @@ pub enum Letter {
 
 /// What an interface byte is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum ByteRole {
     /// Clock cycles per bit: Fi and Di (TA1).
     Speed,
     /// The programming voltage of long ago, to be ignored (TB1, TB2).
@@ -62,7 +62,7 @@ pub enum Role {
 
 /// For which protocol an interface byte counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum ByteScope {
     /// For all.
     Global,
     /// For T= this one.
@@ -73,14 +73,14 @@ pub enum Scope {
 
 /// The interface bytes, and what follows them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Interface<'a> {
+pub(super) struct InterfaceBytes<'a> {
     pub(super) bytes: Vec<InterfaceByte>,
     pub(super) rest: &'a [u8],
     /// Whether more are announced than there are.
     pub(super) cut_off: bool,
 }
 
-impl<'a> Interface<'a> {
+impl<'a> InterfaceBytes<'a> {
     /// Reads what T0 and then every TD announces.
     pub(super) fn read(t0: u8, rest: &'a [u8]) -> Self {
         let mut read = Self { bytes: Vec::new(), rest, cut_off: false };
@@ -111,10 +111,10 @@ impl<'a> Interface<'a> {
 
     fn push(&mut self, letter: Letter, number: u8, value: u8, protocol: Option<u8>) {
         let role = role(letter, number, protocol.unwrap_or(0));
-        let again = number > 2 && role != Role::Protocol && {
+        let again = number > 2 && role != ByteRole::Protocol && {
             self.bytes.iter().any(|byte| byte.number > 2 && byte.role == role)
         };
-        let role = if again { Role::Reserved(protocol.unwrap_or(0)) } else { role };
+        let role = if again { ByteRole::Reserved(protocol.unwrap_or(0)) } else { role };
         self.bytes.push(InterfaceByte { letter, number, value, role });
     }
 
@@ -126,39 +126,41 @@ impl<'a> Interface<'a> {
 }
 
 /// What a byte is about; `protocol` is the one of the TD that announced it.
-const fn role(letter: Letter, number: u8, protocol: u8) -> Role {
+const fn role(letter: Letter, number: u8, protocol: u8) -> ByteRole {
     match (letter, number, protocol) {
-        (Letter::D, _, _) => Role::Protocol,
-        (Letter::A, 1, _) => Role::Speed,
-        (Letter::B, 1 | 2, _) => Role::Voltage,
-        (Letter::C, 1, _) => Role::GuardTime,
-        (Letter::A, 2, _) => Role::SpecificMode,
-        (Letter::C, 2, _) => Role::WaitingTime,
-        (Letter::A, _, 1) => Role::BlockSize,
-        (Letter::B, _, 1) => Role::BlockWaitingTime,
-        (Letter::C, _, 1) => Role::BlockCheck,
-        (Letter::A, _, 15) => Role::ClockAndClass,
-        (Letter::B, _, 15) => Role::SpareContact,
-        (Letter::A | Letter::B | Letter::C, _, other) => Role::Reserved(other),
+        (Letter::D, _, _) => ByteRole::Protocol,
+        (Letter::A, 1, _) => ByteRole::Speed,
+        (Letter::B, 1 | 2, _) => ByteRole::Voltage,
+        (Letter::C, 1, _) => ByteRole::GuardTime,
+        (Letter::A, 2, _) => ByteRole::SpecificMode,
+        (Letter::C, 2, _) => ByteRole::WaitingTime,
+        (Letter::A, _, 1) => ByteRole::BlockSize,
+        (Letter::B, _, 1) => ByteRole::BlockWaitingTime,
+        (Letter::C, _, 1) => ByteRole::BlockCheck,
+        (Letter::A, _, 15) => ByteRole::ClockAndClass,
+        (Letter::B, _, 15) => ByteRole::SpareContact,
+        (Letter::A | Letter::B | Letter::C, _, other) => ByteRole::Reserved(other),
     }
 }
 
 impl InterfaceByte {
     /// For which protocol the byte counts.
     #[must_use]
-    pub const fn scope(&self) -> Scope {
+    pub const fn scope(&self) -> ByteScope {
         match self.role {
-            Role::Protocol => Scope::Structural,
-            Role::Speed
-            | Role::Voltage
-            | Role::GuardTime
-            | Role::SpecificMode
-            | Role::ClockAndClass
-            | Role::SpareContact
-            | Role::Reserved(15) => Scope::Global,
-            Role::WaitingTime => Scope::Specific(0),
-            Role::BlockSize | Role::BlockWaitingTime | Role::BlockCheck => Scope::Specific(1),
-            Role::Reserved(protocol) => Scope::Specific(protocol),
+            ByteRole::Protocol => ByteScope::Structural,
+            ByteRole::Speed
+            | ByteRole::Voltage
+            | ByteRole::GuardTime
+            | ByteRole::SpecificMode
+            | ByteRole::ClockAndClass
+            | ByteRole::SpareContact
+            | ByteRole::Reserved(15) => ByteScope::Global,
+            ByteRole::WaitingTime => ByteScope::Specific(0),
+            ByteRole::BlockSize | ByteRole::BlockWaitingTime | ByteRole::BlockCheck => {
+                ByteScope::Specific(1)
+            }
+            ByteRole::Reserved(protocol) => ByteScope::Specific(protocol),
         }
     }
 }
@@ -188,7 +190,7 @@ impl fmt::Display for InterfaceByte {
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for ByteScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Global => f.write_str("global"),
@@ -217,25 +219,25 @@ mod tests {
         (announced(1), bytes.iter().map(value).collect())
     }
 
-    fn roles(t0: u8, rest: &[u8]) -> Vec<(String, Role)> {
-        let read = Interface::read(t0, rest);
+    fn roles(t0: u8, rest: &[u8]) -> Vec<(String, ByteRole)> {
+        let read = InterfaceBytes::read(t0, rest);
         read.bytes.iter().map(|byte| (byte.to_string(), byte.role)).collect()
     }
 
     #[test]
     fn every_byte_has_its_name_and_its_role() {
         // YubiKey 5 NFC: 3B FD 13 00 00 81 31 FE 15
-        let read = Interface::read(0xFD, &[0x13, 0, 0, 0x81, 0x31, 0xFE, 0x15, 0x80]);
+        let read = InterfaceBytes::read(0xFD, &[0x13, 0, 0, 0x81, 0x31, 0xFE, 0x15, 0x80]);
         let seen: Vec<_> = read.bytes.iter().map(|b| (b.to_string(), b.scope())).collect();
         let seen: Vec<_> = seen.iter().map(|(name, scope)| (name.as_str(), *scope)).collect();
         let meant = [
-            ("TA1", Scope::Global),
-            ("TB1", Scope::Global),
-            ("TC1", Scope::Global),
-            ("TD1", Scope::Structural),
-            ("TD2", Scope::Structural),
-            ("TA3", Scope::Specific(1)),
-            ("TB3", Scope::Specific(1)),
+            ("TA1", ByteScope::Global),
+            ("TB1", ByteScope::Global),
+            ("TC1", ByteScope::Global),
+            ("TD1", ByteScope::Structural),
+            ("TD2", ByteScope::Structural),
+            ("TA3", ByteScope::Specific(1)),
+            ("TB3", ByteScope::Specific(1)),
         ];
         assert_eq!(seen, meant);
         assert_eq!((read.rest, read.cut_off), ([0x80].as_slice(), false));
@@ -245,7 +247,7 @@ mod tests {
     #[test]
     fn the_second_byte_of_a_letter_and_a_protocol_is_reserved() {
         let seen = roles(0x80, &[0x81, 0x91, 0xFE, 0x91, 0x20, 0x1F, 0x03]);
-        let meant = [("TA3", Role::BlockSize), ("TA4", Role::Reserved(1))];
+        let meant = [("TA3", ByteRole::BlockSize), ("TA4", ByteRole::Reserved(1))];
         for (name, role) in meant {
             assert!(seen.contains(&(name.to_owned(), role)), "{seen:?}");
         }
@@ -255,12 +257,12 @@ mod tests {
     fn global_bytes_after_t15_tell_clock_and_voltage() {
         // SmartCard-HSM 4K: 3B DE 96 FF 81 91 FE 1F C3
         let seen = roles(0xDE, &[0x96, 0xFF, 0x81, 0x91, 0xFE, 0x1F, 0xC3]);
-        assert_eq!(seen.last(), Some(&("TA4".to_owned(), Role::ClockAndClass)));
+        assert_eq!(seen.last(), Some(&("TA4".to_owned(), ByteRole::ClockAndClass)));
     }
 
     #[test]
     fn bytes_that_are_announced_and_missing_are_told() {
-        let read = Interface::read(0xF0, &[0x11, 0x00]);
+        let read = InterfaceBytes::read(0xF0, &[0x11, 0x00]);
         assert!(read.cut_off);
         assert_eq!(read.bytes.len(), 2);
         assert!(read.rest.is_empty());
@@ -272,7 +274,7 @@ mod tests {
             t0: u8,
             rest in prop::collection::vec(any::<u8>(), 0..=31),
         ) {
-            let read = Interface::read(t0, &rest);
+            let read = InterfaceBytes::read(t0, &rest);
             let sent = rest.len() - read.rest.len();
             if read.cut_off {
                 prop_assert!(read.rest.is_empty());

@@ -3,11 +3,11 @@
 //!
 //! `docs/cards.md` has the same table with its sources.
 
-use super::AtrFacts;
+use super::DecodedAtr;
 use crate::domain::{Atr, Family};
 
 /// A card that is known by its ATR.
-struct Known {
+struct KnownCard {
     /// The ATR as text.
     atr: &'static str,
     /// The card's name, for people.
@@ -16,8 +16,8 @@ struct Known {
     first: Option<Family>,
 }
 
-const fn known(atr: &'static str, name: &'static str, first: Option<Family>) -> Known {
-    Known { atr, name, first }
+const fn known(atr: &'static str, name: &'static str, first: Option<Family>) -> KnownCard {
+    KnownCard { atr, name, first }
 }
 
 const GIDS: Option<Family> = Some(Family::Gids);
@@ -27,7 +27,7 @@ const OPENPGP: Option<Family> = Some(Family::Openpgp);
 const PKCS15: Option<Family> = Some(Family::Pkcs15);
 
 /// The cards that are known by name.
-const KNOWN: [Known; 26] = [
+const KNOWN: [KnownCard; 26] = [
     known("3b8d0180fba000000397425446590301c8", "Microsoft virtual smart card", GIDS),
     known("3b8d0180fba000000397425446590401cf", "Microsoft virtual smart card (newer)", GIDS),
     known("3b8c014d79536d6172744c6f676f6ea5", "EIDVirtual", GIDS),
@@ -88,13 +88,13 @@ pub fn hint(atr: &Atr) -> Option<Family> {
     }
 }
 
-fn find(atr: &Atr) -> Option<&'static Known> {
+fn find(atr: &Atr) -> Option<&'static KnownCard> {
     let text = atr.to_string();
     KNOWN.iter().find(|known| known.atr == text)
 }
 
 fn marked(atr: &Atr) -> Option<Family> {
-    let historical = AtrFacts::of(atr).historical;
+    let historical = DecodedAtr::of(atr).historical;
     MARKS.iter().find(|(mark, _)| historical.contain(mark)).map(|(_, family)| *family)
 }
 
@@ -111,12 +111,12 @@ mod tests {
 
     #[test]
     fn every_known_atr_is_whole_and_has_a_right_check_byte_where_one_is_due() {
-        for Known { atr, name, .. } in &KNOWN {
-            let facts = AtrFacts::of(&atr.parse().unwrap());
+        for KnownCard { atr, name, .. } in &KNOWN {
+            let facts = DecodedAtr::of(&atr.parse().unwrap());
             assert_eq!(facts.known, Some(*name), "{atr} is there twice, or not lower case");
-            assert!(facts.odd().is_empty(), "{name}: {:?}", facts.odd());
+            assert!(facts.anomalies().is_empty(), "{name}: {:?}", facts.anomalies());
             let due = !atr.starts_with("3b7f96000080318065b0");
-            let meant = if due { Checksum::Right } else { Checksum::NotDue };
+            let meant = if due { Checksum::Valid } else { Checksum::NotRequired };
             assert_eq!(facts.checksum, meant, "{name}");
         }
     }
@@ -128,7 +128,7 @@ mod tests {
         let rows = lines.take_while(|line| !line.starts_with('#'));
         let written: Vec<_> = rows.filter(|line| line.starts_with("| `3")).collect();
         assert_eq!(written.len(), KNOWN.len());
-        for (row, Known { atr, name, first }) in written.iter().zip(&KNOWN) {
+        for (row, KnownCard { atr, name, first }) in written.iter().zip(&KNOWN) {
             let first = first.map_or("–".to_owned(), |family| format!("`{family}`"));
             let meant = format!("| `{atr}` | {name} | {first} |");
             assert!(row.starts_with(&meant), "{row}\nshould begin\n{meant}");

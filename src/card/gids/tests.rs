@@ -3,14 +3,14 @@
 use proptest::prelude::*;
 
 use super::super::script::{CARDID, GIDS_TABLE, Script};
-use super::super::{Interrupted, Protocol};
+use super::super::{Protocol, TransmitError};
 use super::*;
 
 const SELECT: &str = "00a4040009a0000003974254465900";
 const READ_TABLE: &str = "00cba000045c02df1f00";
 const READ_CARDID: &str = "00cba012045c02df2000";
 
-fn run(card: &mut dyn Transmit) -> Result<Reading, Miss> {
+fn run(card: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     probe(card)
 }
 
@@ -20,7 +20,7 @@ fn card() -> Script {
 
 fn no_id(mut card: Script) -> String {
     match run(&mut card) {
-        Err(Miss::NoId(what)) => what,
+        Err(NoReading::NoId(what)) => what,
         other => panic!("{other:?}"),
     }
 }
@@ -77,7 +77,7 @@ fn a_card_id_whose_version_nibble_fits_neither_order_is_still_read_as_windows_do
 fn an_application_that_accepts_any_select_is_not_gids() {
     for answer in ["61 00 9000", "6109 4f07 a0000003080000 9000", "6f00 9000"] {
         let mut card = Script::new(Protocol::T1).on(SELECT, answer);
-        assert!(matches!(run(&mut card), Err(Miss::OtherFamily(_))), "{answer}");
+        assert!(matches!(run(&mut card), Err(NoReading::OtherFamily(_))), "{answer}");
         assert_eq!(card.sent(), [SELECT, READ_TABLE]);
     }
 }
@@ -95,7 +95,7 @@ fn a_select_that_says_nothing_or_something_odd_counts_where_there_is_a_file_tabl
     }
     for table in ["6a82", "9000", "6d00", "530100 9000"] {
         let mut card = card().on(SELECT, "9000").on(READ_TABLE, table);
-        assert!(matches!(run(&mut card), Err(Miss::OtherFamily(_))), "{table}");
+        assert!(matches!(run(&mut card), Err(NoReading::OtherFamily(_))), "{table}");
     }
 }
 
@@ -106,14 +106,14 @@ fn a_card_that_somebody_selected_is_read_without_a_select() {
     assert_eq!(reading.serial.to_string(), CARDID);
     assert_eq!(card.sent(), [READ_TABLE, READ_CARDID]);
     let mut other = Script::new(Protocol::T1);
-    assert!(matches!(probe_selected(&mut other), Err(Miss::OtherFamily(_))));
+    assert!(matches!(probe_selected(&mut other), Err(NoReading::OtherFamily(_))));
 }
 
 #[test]
 fn every_refusal_of_select_leads_to_the_next_family() {
     for status in ["6a82", "6a86", "6d00", "6e00", "6700", "6999", "6985", "6982", "6f00"] {
         let mut card = card().on(SELECT, status);
-        assert!(matches!(run(&mut card), Err(Miss::OtherFamily(_))), "{status}");
+        assert!(matches!(run(&mut card), Err(NoReading::OtherFamily(_))), "{status}");
     }
 }
 
@@ -157,7 +157,7 @@ fn names_have_no_case_and_count_in_the_root_only() {
 fn places_beyond_16_bits_are_refused_not_cut_off() {
     for rows in [row("", "cardid", 0x1_DF20, 0xA012), row("", "cardid", 0xDF20, 0x1_A012)] {
         let mut card = card().on(READ_TABLE, &table(&rows));
-        assert!(matches!(run(&mut card), Err(Miss::NoId(_))));
+        assert!(matches!(run(&mut card), Err(NoReading::NoId(_))));
         assert_eq!(card.sent().len(), 2);
     }
 }
@@ -171,7 +171,7 @@ fn only_a_table_that_cannot_be_read_is_done_without() {
     let version_2 = format!("df1f818d02{}9000", GIDS_TABLE.replace(' ', "").split_at(2).1);
     for answer in ["9000", "df1f009000", "df1f0101 9000", "df2001019000", &version_2, "90"] {
         let mut card = card().on(READ_TABLE, answer);
-        assert!(matches!(run(&mut card), Err(Miss::NoId(_))), "{answer}");
+        assert!(matches!(run(&mut card), Err(NoReading::NoId(_))), "{answer}");
         assert_eq!(card.sent().len(), 2, "{answer}");
     }
 }
@@ -214,21 +214,21 @@ fn a_card_id_under_another_tag_or_of_another_length_is_no_id() {
 fn a_card_that_says_yes_to_everything_without_data_is_not_identified() {
     struct Yes;
     impl Transmit for Yes {
-        fn transmit(&mut self, _: &Command) -> Result<Vec<u8>, Interrupted> {
+        fn transmit(&mut self, _: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
             Ok(vec![0x90, 0x00])
         }
         fn protocol(&self) -> Protocol {
             Protocol::T1
         }
     }
-    assert!(matches!(run(&mut Yes), Err(Miss::OtherFamily(_))));
+    assert!(matches!(run(&mut Yes), Err(NoReading::OtherFamily(_))));
 }
 
 #[test]
 fn a_card_torn_out_at_any_command_is_an_interruption() {
     for commands in 0..3 {
-        let mut card = card().interrupted_after(commands, Interrupted::Removed);
-        assert_eq!(run(&mut card), Err(Miss::Interrupted(Interrupted::Removed)));
+        let mut card = card().interrupted_after(commands, TransmitError::Removed);
+        assert_eq!(run(&mut card), Err(NoReading::Interrupted(TransmitError::Removed)));
     }
 }
 

@@ -7,7 +7,7 @@ use super::*;
 const SELECT: &str = "00a404000ba00000001880000000066200";
 const READ: &str = "00b0000000";
 
-fn run(card: &mut dyn Transmit) -> Result<Reading, Miss> {
+fn run(card: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     probe(card)
 }
 
@@ -37,7 +37,7 @@ struct Files {
 }
 
 impl Transmit for Files {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, super::super::Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, super::super::TransmitError> {
         let command = hex::encode(command.to_bytes(Protocol::T1));
         let p1 = if self.by_path { "08" } else { "00" };
         let answer = if command == SELECT {
@@ -98,7 +98,7 @@ fn a_card_without_a_card_id_of_16_bytes_has_none() {
     let index = rows_of(&[row("0201", "cardid", "")]);
     for content in ["6a82", "9000", "01029000"] {
         let mut card = card(&index, "0201", content);
-        assert!(matches!(run(&mut card), Err(Miss::NoId(_))), "{content}");
+        assert!(matches!(run(&mut card), Err(NoReading::NoId(_))), "{content}");
     }
 }
 
@@ -115,7 +115,7 @@ fn files_of_another_card_under_these_numbers_are_no_card_id() {
     let text = "41".repeat(40);
     for index in [format!("01{text}"), format!("01{}", "00".repeat(21)), "ff".repeat(64)] {
         let mut card = card(&index, "0201", &format!("{CARDID}9000"));
-        assert!(matches!(run(&mut card), Err(Miss::OtherFamily(_))), "{index}");
+        assert!(matches!(run(&mut card), Err(NoReading::OtherFamily(_))), "{index}");
     }
 }
 
@@ -130,11 +130,14 @@ fn an_index_that_is_refused_or_cut_off_does_not_hide_the_card_id() {
         card.index = refusal.to_owned();
         let reading = run(&mut card).unwrap();
         assert_eq!(reading.serial.to_string(), CARDID, "{refusal}");
-        assert_eq!(reading.home, Some(Command::select(&AID)));
+        assert_eq!(reading.reselect, Some(CommandApdu::select(&AID)));
         for content in ["6a82", "0102 9000", "9000"] {
             card.content = content.to_owned();
             let miss = run(&mut card);
-            assert!(matches!(miss, Err(Miss::OtherFamily(_))), "{refusal} {content}: {miss:?}");
+            assert!(
+                matches!(miss, Err(NoReading::OtherFamily(_))),
+                "{refusal} {content}: {miss:?}"
+            );
         }
     }
 }
@@ -143,7 +146,7 @@ fn an_index_that_is_refused_or_cut_off_does_not_hide_the_card_id() {
 struct Yes(Files);
 
 impl Transmit for Yes {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, super::super::Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, super::super::TransmitError> {
         let answer = self.0.transmit(command)?;
         let is_select = command.to_bytes(Protocol::T1).starts_with(&[0x00, 0xA4, 0x04]);
         Ok(if is_select { vec![0x90, 0x00] } else { answer })
@@ -158,7 +161,7 @@ impl Transmit for Yes {
 fn a_card_that_accepts_any_application_needs_an_index() {
     let mut without = card("", "0201", &format!("{CARDID}9000"));
     without.index = "6a82".to_owned();
-    assert!(matches!(run(&mut Yes(without)), Err(Miss::OtherFamily(_))));
+    assert!(matches!(run(&mut Yes(without)), Err(NoReading::OtherFamily(_))));
     let index = rows_of(&[row("0201", "cardid", "")]);
     let with = card(&index, "0201", &format!("{CARDID}9000"));
     assert!(run(&mut Yes(with)).is_ok());
@@ -167,8 +170,8 @@ fn a_card_that_accepts_any_application_needs_an_index() {
 #[test]
 fn a_card_without_an_index_is_another_family() {
     let mut none = Script::new(Protocol::T1);
-    assert!(matches!(run(&mut none), Err(Miss::OtherFamily(_))));
+    assert!(matches!(run(&mut none), Err(NoReading::OtherFamily(_))));
     assert_eq!(none.sent().len(), 1);
     let mut no_files = Script::new(Protocol::T1).on(SELECT, "9000");
-    assert!(matches!(run(&mut no_files), Err(Miss::OtherFamily(_))));
+    assert!(matches!(run(&mut no_files), Err(NoReading::OtherFamily(_))));
 }

@@ -13,8 +13,8 @@ const CARD_MANAGER_SELECT: &str = "00a4040008a00000015100000000";
 fn taken(card: &mut Script, atr: &str, family: Option<Family>) -> Inventory {
     let atr: Atr = atr.parse().unwrap();
     let mut inventory = Inventory::default();
-    of_reader(card, &atr, &mut inventory).unwrap();
-    of_card(card, (&atr, family), &mut inventory).unwrap();
+    read_from_reader(card, &atr, &mut inventory).unwrap();
+    read_from_card(card, (&atr, family), &mut inventory).unwrap();
     inventory
 }
 
@@ -114,7 +114,7 @@ fn a_yubikey_that_hides_its_serial_tells_none() {
 fn it_is_told_whether_another_application_is_selected_now() {
     let atr: Atr = PLAIN.parse().unwrap();
     let moved = |mut card: Script| {
-        of_card(&mut card, (&atr, Some(Family::Gids)), &mut Inventory::default()).unwrap()
+        read_from_card(&mut card, (&atr, Some(Family::Gids)), &mut Inventory::default()).unwrap()
     };
     assert!(!moved(card()));
     assert!(moved(card().on(CARD_MANAGER_SELECT, "9000")));

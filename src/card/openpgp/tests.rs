@@ -15,7 +15,7 @@ fn card(selected: &str) -> Script {
         .on(GET_AID, "d27600012401030400061234567800009000")
 }
 
-fn id(reading: &Reading) -> String {
+fn id(reading: &CardReading) -> String {
     reading.candidates[0].card_id.to_string()
 }
 
@@ -50,7 +50,7 @@ fn the_identifier_counts_with_its_tag_and_from_the_answer_to_select_too() {
 fn an_identifier_of_another_application_or_length_is_another_family() {
     for aid in ["9000", "6a88", "d276000124029000", "d276000124010304000612345678009000"] {
         let mut card = card("9000").on(GET_AID, aid);
-        assert!(matches!(probe(&mut card), Err(Miss::OtherFamily(_))), "{aid}");
+        assert!(matches!(probe(&mut card), Err(NoReading::OtherFamily(_))), "{aid}");
     }
 }
 
@@ -94,9 +94,9 @@ fn a_serial_number_of_one_repeated_character_belongs_to_no_card() {
 #[test]
 fn a_terminated_card_is_told_as_such() {
     for status in ["6285", "6283"] {
-        let Err(Miss::NoId(what)) = probe(&mut card(status)) else { panic!("{status}") };
+        let Err(NoReading::NoId(what)) = probe(&mut card(status)) else { panic!("{status}") };
         assert!(what.contains("terminated"), "{what}");
-        let Err(Miss::NoId(_)) = probe(&mut card("9000").on(GET_AID, status)) else {
+        let Err(NoReading::NoId(_)) = probe(&mut card("9000").on(GET_AID, status)) else {
             panic!("{status}")
         };
     }

@@ -9,7 +9,7 @@
 //!         start  agency   sep system  sep  credential  sep CS  sep ICI sep  person …  end  LRC
 //! ```
 
-use super::Worth;
+use super::IdWorth;
 
 const SYMBOLS: usize = 40;
 
@@ -30,7 +30,7 @@ const OUTSIDE: [u8; 4] = [9; 4];
 
 /// What a FASC-N is worth as a card's id, by agency, system and credential. What follows them says
 /// whose the credential is, and not which.
-pub(super) fn worth(fascn: &[u8; 25]) -> Worth {
+pub(super) fn id_worth(fascn: &[u8; 25]) -> IdWorth {
     let symbols = symbols(fascn);
     let number = |range: std::ops::Range<usize>| symbols.get(range).unwrap_or_default();
     let (agency, system, credential) = (number(AGENCY), number(SYSTEM), number(CREDENTIAL));
@@ -41,13 +41,13 @@ pub(super) fn worth(fascn: &[u8; 25]) -> Worth {
     let fields = [agency, system, credential];
     // Whatever the rest of it is like, and however wrong its parity is.
     if agency.first().is_some_and(|first| digit(*first)) || !fields.iter().any(given) {
-        return Worth::Placeholder;
+        return IdWorth::Placeholder;
     }
     let is_given = fields.iter().all(given);
     if is_given && agency != OUTSIDE && is_whole(fascn, &symbols) {
-        Worth::Serial
+        IdWorth::Serial
     } else {
-        Worth::Shared
+        IdWorth::Shared
     }
 }
 
@@ -116,12 +116,12 @@ pub(in crate::card) mod tests {
 
     const PERSON: &str = "0000000000300001";
 
-    fn of(agency: &str, system: &str, credential: &str, rest: &str) -> Worth {
-        worth(&encode(&format!("{agency}{system}{credential}{rest}")))
+    fn of(agency: &str, system: &str, credential: &str, rest: &str) -> IdWorth {
+        id_worth(&encode(&format!("{agency}{system}{credential}{rest}")))
     }
 
-    fn written(hex: &str) -> Worth {
-        worth(&hex::decode(hex).unwrap().try_into().unwrap())
+    fn written(hex: &str) -> IdWorth {
+        id_worth(&hex::decode(hex).unwrap().try_into().unwrap())
     }
 
     #[test]
@@ -136,11 +136,11 @@ pub(in crate::card) mod tests {
             // pivy's and PivApplet's.
             "d04210d821086c1084210d836858210842108421c84210c3eb",
         ] {
-            assert_eq!(written(constant), Worth::Placeholder, "{constant}");
+            assert_eq!(written(constant), IdWorth::Placeholder, "{constant}");
         }
         // PACS, figure 7: agency 0032, system 0001, credential 092446.
         let agency = "d0439458210c2c19a0846d83685a1082108ce73984108ca3fc";
-        assert_eq!(written(agency), Worth::Serial);
+        assert_eq!(written(agency), IdWorth::Serial);
         assert_eq!(hex::encode(encode("00320001092446011112223333199992")).len(), 50);
     }
 
@@ -148,21 +148,21 @@ pub(in crate::card) mod tests {
     fn a_credential_that_an_agency_gave_is_a_serial_and_any_other_is_shared() {
         let rest = format!("01{PERSON}");
         for (agency, system, credential, meant) in [
-            ("9700", "1234", "567890", Worth::Serial),
-            ("9990", "0009", "000009", Worth::Serial),
-            ("9700", "1234", "000001", Worth::Serial),
-            ("9999", "1234", "567890", Worth::Shared),
-            ("0000", "1234", "567890", Worth::Shared),
-            ("9700", "9999", "567890", Worth::Shared),
-            ("9700", "0000", "567890", Worth::Shared),
-            ("9700", "1234", "999999", Worth::Shared),
-            ("9700", "1234", "000000", Worth::Shared),
-            ("9999", "9999", "123456", Worth::Shared),
-            ("9999", "9999", "999999", Worth::Placeholder),
-            ("0000", "0000", "000000", Worth::Placeholder),
-            ("9999", "9999", "000000", Worth::Placeholder),
-            ("0000", "9999", "999999", Worth::Placeholder),
-            ("1111", "1111", "111111", Worth::Placeholder),
+            ("9700", "1234", "567890", IdWorth::Serial),
+            ("9990", "0009", "000009", IdWorth::Serial),
+            ("9700", "1234", "000001", IdWorth::Serial),
+            ("9999", "1234", "567890", IdWorth::Shared),
+            ("0000", "1234", "567890", IdWorth::Shared),
+            ("9700", "9999", "567890", IdWorth::Shared),
+            ("9700", "0000", "567890", IdWorth::Shared),
+            ("9700", "1234", "999999", IdWorth::Shared),
+            ("9700", "1234", "000000", IdWorth::Shared),
+            ("9999", "9999", "123456", IdWorth::Shared),
+            ("9999", "9999", "999999", IdWorth::Placeholder),
+            ("0000", "0000", "000000", IdWorth::Placeholder),
+            ("9999", "9999", "000000", IdWorth::Placeholder),
+            ("0000", "9999", "999999", IdWorth::Placeholder),
+            ("1111", "1111", "111111", IdWorth::Placeholder),
         ] {
             assert_eq!(
                 of(agency, system, credential, &rest),
@@ -175,11 +175,11 @@ pub(in crate::card) mod tests {
     #[test]
     fn what_is_no_fascn_is_never_a_serial() {
         for bytes in [[0x00; 25], [0xFF; 25], [0x5A; 25], *b"SERIAL NUMBER 12345678901"] {
-            assert_ne!(worth(&bytes), Worth::Serial, "{}", hex::encode(bytes));
+            assert_ne!(id_worth(&bytes), IdWorth::Serial, "{}", hex::encode(bytes));
         }
         // Nothing but separators, each with its parity.
         let separators = [0xB5, 0xAD, 0x6B, 0x5A, 0xD6].repeat(5);
-        assert_eq!(worth(&separators.try_into().unwrap()), Worth::Placeholder);
+        assert_eq!(id_worth(&separators.try_into().unwrap()), IdWorth::Placeholder);
     }
 
     proptest! {
@@ -196,14 +196,14 @@ pub(in crate::card) mod tests {
                 fascn[parity / 8] ^= 0x80 >> (parity % 8);
             }
             fascn[17..].copy_from_slice(&tail);
-            prop_assert_eq!(worth(&fascn), Worth::Placeholder);
+            prop_assert_eq!(id_worth(&fascn), IdWorth::Placeholder);
         }
 
         #[test]
         fn a_fascn_with_a_wrong_bit_is_never_a_serial(digits in "97001[0-9]{27}", bit in 0_usize..200) {
             let mut fascn = encode(&digits);
             fascn[bit / 8] ^= 0x80 >> (bit % 8);
-            prop_assert_ne!(worth(&fascn), Worth::Serial);
+            prop_assert_ne!(id_worth(&fascn), IdWorth::Serial);
         }
     }
 }

@@ -29,15 +29,15 @@ fn card(fields: &str) -> Script {
     Script::new(Protocol::T1).on(SELECT, SELECTED).on(READ_CHUID, &chuid(fields))
 }
 
-fn run(card: &mut Script) -> Result<Reading, Miss> {
+fn run(card: &mut Script) -> Result<CardReading, NoReading> {
     probe(card)
 }
 
-fn ids(reading: &Reading) -> Vec<(&'static str, String)> {
+fn ids(reading: &CardReading) -> Vec<(&'static str, String)> {
     reading.candidates.iter().map(|c| (c.rule.as_str(), c.card_id.to_string())).collect()
 }
 
-fn strengths(reading: &Reading) -> Vec<Strength> {
+fn strengths(reading: &CardReading) -> Vec<Strength> {
     reading.candidates.iter().map(|candidate| candidate.strength).collect()
 }
 
@@ -117,7 +117,7 @@ fn fields_count_in_any_order_and_only_if_something_is_written_in_them() {
         assert_eq!(reading.serial.to_string(), GUID, "{fields}");
     }
     for fields in [format!("3410{zeros}"), "340100".to_owned(), format!("3410{GUID}3410{GUID}")] {
-        assert!(matches!(run(&mut card(&fields)), Err(Miss::NoId(_))), "{fields}");
+        assert!(matches!(run(&mut card(&fields)), Err(NoReading::NoId(_))), "{fields}");
     }
 }
 
@@ -125,7 +125,7 @@ fn fields_count_in_any_order_and_only_if_something_is_written_in_them() {
 fn a_card_without_a_chuid_has_no_id() {
     for answer in ["6a82", "6982", "53009000", "9000", "6f00", "340100 9000"] {
         let mut card = card("").on(READ_CHUID, answer);
-        assert!(matches!(run(&mut card), Err(Miss::NoId(_))), "{answer}");
+        assert!(matches!(run(&mut card), Err(NoReading::NoId(_))), "{answer}");
     }
 }
 
@@ -172,12 +172,12 @@ fn a_select_without_a_name_counts_where_a_data_object_proves_the_application() {
         assert!(run(&mut by_discovery).is_ok(), "{selected}");
         assert!(run(&mut with(selected)).is_ok(), "by the CHUID: {selected}");
         let mut blank = with(selected).on(READ_DISCOVERY, discovery).on(READ_CHUID, "6a82");
-        assert!(matches!(run(&mut blank), Err(Miss::NoId(_))), "{selected}");
+        assert!(matches!(run(&mut blank), Err(NoReading::NoId(_))), "{selected}");
         let mut neither = with(selected).on(READ_CHUID, "6a82");
-        assert!(matches!(run(&mut neither), Err(Miss::OtherFamily(_))), "{selected}");
+        assert!(matches!(run(&mut neither), Err(NoReading::OtherFamily(_))), "{selected}");
     }
     let mut absent = with("6a82");
-    assert!(matches!(run(&mut absent), Err(Miss::OtherFamily(_))));
+    assert!(matches!(run(&mut absent), Err(NoReading::OtherFamily(_))));
     assert_eq!(absent.sent().len(), 1);
 }
 
@@ -202,6 +202,6 @@ fn a_card_that_somebody_selected_is_read_without_a_select() {
     assert_eq!(card.sent(), [READ_DISCOVERY, READ_CHUID]);
     let mut other = Script::gids(Protocol::T1);
     let miss = probe_selected(&mut other);
-    assert!(matches!(miss, Err(Miss::OtherFamily(_))));
+    assert!(matches!(miss, Err(NoReading::OtherFamily(_))));
     assert_eq!(other.sent().len(), 1);
 }

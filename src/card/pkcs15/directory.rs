@@ -1,9 +1,9 @@
 //! EF.DIR (ISO 7816-4 section 8.2.1.1): which applications a card has, and where.
 
 use super::{EF_DIR, TOKEN_INFO};
-use crate::card::Interrupted;
-use crate::card::apdu::{By, Command};
-use crate::card::files::Files;
+use crate::card::TransmitError;
+use crate::card::apdu::{CommandApdu, SelectBy};
+use crate::card::files::CardFiles;
 use crate::card::tlv::{self, Tlv};
 
 /// Applications that are PKCS#15's, whatever they are called (OpenSC `src/libopensc/dir.c`).
@@ -80,14 +80,14 @@ impl Application {
     }
 
     /// What selects it by its name.
-    pub(super) fn select_by_name(&self) -> Option<Command> {
-        Command::select_by(By::Name, &self.name)
+    pub(super) fn select_by_name(&self) -> Option<CommandApdu> {
+        CommandApdu::select_by(SelectBy::Name, &self.name)
     }
 }
 
 /// The applications of a card that could be PKCS#15's, those known to be first; none where there
 /// is no EF.DIR.
-pub(super) fn read(files: &mut Files<'_>) -> Result<Vec<Application>, Interrupted> {
+pub(super) fn read(files: &mut CardFiles<'_>) -> Result<Vec<Application>, TransmitError> {
     if !files.select(&EF_DIR)? {
         return Ok(Vec::new());
     }
@@ -101,7 +101,7 @@ pub(super) fn read(files: &mut Files<'_>) -> Result<Vec<Application>, Interrupte
     Ok(applications)
 }
 
-fn read_records(files: &mut Files<'_>) -> Result<Vec<Application>, Interrupted> {
+fn read_records(files: &mut CardFiles<'_>) -> Result<Vec<Application>, TransmitError> {
     let mut applications = Vec::new();
     for number in 1..=MAX_RECORDS {
         let Some(record) = files.record(number)? else { break };

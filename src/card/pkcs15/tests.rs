@@ -113,7 +113,7 @@ impl Files {
 }
 
 impl Transmit for Files {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let command = command.to_bytes(Protocol::T1);
         self.sent.push(hex::encode(&command));
         let answer = match command.as_slice() {
@@ -137,7 +137,7 @@ impl Transmit for Files {
     }
 }
 
-fn run(card: &mut dyn Transmit) -> Result<Reading, Miss> {
+fn run(card: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     probe(card)
 }
 
@@ -215,7 +215,7 @@ fn without_ef_dir_the_usual_places_are_looked_into() {
 struct Applet(Files, BTreeMap<String, Content>);
 
 impl Transmit for Applet {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let answer = self.0.transmit(command);
         if command.to_bytes(Protocol::T1).get(1..4) == Some(&[0xA4, 0x04, 0x00])
             && answer == Ok(vec![0x90, 0x00])
@@ -239,7 +239,7 @@ fn an_applet_with_a_file_system_of_its_own_is_selected_first() {
     let mut applet = Applet(card, inside);
     let reading = run(&mut applet).unwrap();
     assert_eq!(reading.serial.to_string(), SERIAL);
-    assert_eq!(reading.home, Some(Command::select(&ISO_APPLET)));
+    assert_eq!(reading.reselect, Some(CommandApdu::select(&ISO_APPLET)));
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn a_long_token_info_is_read_to_the_end_of_its_sequence() {
 fn a_token_info_without_a_serial_number_is_a_card_without_an_id() {
     for content in ["3003020100", "30080201000c03414243", "30050201000400"] {
         let mut card = Files::new(&[("50155032", content)]);
-        assert!(matches!(run(&mut card), Err(Miss::NoId(_))), "{content}");
+        assert!(matches!(run(&mut card), Err(NoReading::NoId(_))), "{content}");
     }
     let mut zeros = Files::new(&[("50155032", "3007020100 04020000")]);
     assert_eq!(run(&mut zeros).unwrap().candidates, []);
@@ -264,10 +264,10 @@ fn a_token_info_without_a_serial_number_is_a_card_without_an_id() {
 fn what_is_no_token_info_is_another_family() {
     for content in ["", "00", "30", "3000", "310302 0100", "30030401 00", "3080020100"] {
         let mut card = Files::new(&[("50155032", content)]);
-        assert!(matches!(run(&mut card), Err(Miss::OtherFamily(_))), "{content}");
+        assert!(matches!(run(&mut card), Err(NoReading::OtherFamily(_))), "{content}");
     }
     let mut none = Script::new(Protocol::T1);
-    assert!(matches!(run(&mut none), Err(Miss::OtherFamily(_))));
+    assert!(matches!(run(&mut none), Err(NoReading::OtherFamily(_))));
     assert!(none.sent().len() <= 11, "{:?}", none.sent());
 }
 
@@ -286,7 +286,7 @@ fn a_serial_number_that_token_info_lacks_is_asked_of_the_card_as_opensc_does() {
     for (object, answer) in
         [("0181", "010203"), ("0181", ""), ("01a0", "0102030405060708"), ("0181", &information)]
     {
-        assert!(matches!(told(object, answer), Err(Miss::NoId(_))), "{object} {answer}");
+        assert!(matches!(told(object, answer), Err(NoReading::NoId(_))), "{object} {answer}");
     }
 }
 
@@ -332,8 +332,8 @@ fn an_application_whose_files_are_known_by_identifier_only_is_read() {
     assert_eq!(serial(card), SERIAL);
 }
 
-fn worth_of(number: &str) -> Worth {
-    worth(&hex::decode(number).unwrap())
+fn worth_of(number: &str) -> IdWorth {
+    id_worth(&hex::decode(number).unwrap())
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn a_serial_number_counts_only_where_nothing_was_cut_repeated_or_filled_up() {
         "3132333435363738",
         "00112233445566778899",
     ] {
-        assert_eq!(worth_of(number), Worth::Serial, "{number}");
+        assert_eq!(worth_of(number), IdWorth::Serial, "{number}");
     }
     for (number, why) in [
         ("12", "one byte"),
@@ -362,7 +362,7 @@ fn a_serial_number_counts_only_where_nothing_was_cut_repeated_or_filled_up() {
         ("3030303030313233", "three digits behind zeros"),
         ("1a2b3c4dffffffffffffffff", "four bytes and ones"),
     ] {
-        assert_eq!(worth_of(&number.replace(' ', "")), Worth::Shared, "{number}: {why}");
+        assert_eq!(worth_of(&number.replace(' ', "")), IdWorth::Shared, "{number}: {why}");
     }
     for number in [
         "00",
@@ -376,7 +376,7 @@ fn a_serial_number_counts_only_where_nothing_was_cut_repeated_or_filled_up() {
         "3030303020202020",
         "4141414141414141",
     ] {
-        assert_eq!(worth_of(number), Worth::Placeholder, "{number}");
+        assert_eq!(worth_of(number), IdWorth::Placeholder, "{number}");
     }
 }
 
@@ -389,8 +389,8 @@ proptest::proptest! {
         // Two serial numbers that repeat the same bytes to different lengths.
         let repeat = |length: usize| one.iter().copied().cycle().take(length).collect::<Vec<u8>>();
         let (a, b) = (repeat(lengths.0), repeat(lengths.1));
-        let id = |number: &[u8]| opensc::cardid(&hex::encode(number));
-        let both_count = worth(&a) == Worth::Serial && worth(&b) == Worth::Serial;
+        let id = |number: &[u8]| opensc_minidriver::cardid(&hex::encode(number));
+        let both_count = id_worth(&a) == IdWorth::Serial && id_worth(&b) == IdWorth::Serial;
         proptest::prop_assert!(!(both_count && a != b && id(&a) == id(&b)), "{a:?} {b:?}");
     }
 }

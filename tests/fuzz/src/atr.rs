@@ -1,6 +1,6 @@
 //! ATRs, as bytes and as text. The input is the ATR.
 
-use cardbridge::card::{AtrFacts, CompactTlv, InterfaceByte, hint};
+use cardbridge::card::{CompactTlv, DecodedAtr, InterfaceByte, hint};
 use cardbridge::domain::{Atr, AtrPattern, Family};
 
 /// Decodes the input as an ATR in every way there is.
@@ -36,7 +36,8 @@ fn from_text(text: &str) {
 }
 
 fn decoded(atr: &Atr) {
-    let AtrFacts { interface, protocols, historical, surplus, .. } = &AtrFacts::of(atr);
+    let DecodedAtr { interface, protocols, historical, trailing_bytes: surplus, .. } =
+        &DecodedAtr::of(atr);
 
     assert!(protocols.iter().all(|protocol| *protocol < 15), "{protocols:?}");
     let twice = |at: usize| protocols.iter().skip(at + 1).any(|p| Some(p) == protocols.get(at));
@@ -49,9 +50,11 @@ fn decoded(atr: &Atr) {
     let entries: usize = historical.entries.iter().map(|entry| entry.value.len() + 1).sum();
     assert!(historical.entries.iter().all(|entry| entry.tag <= 15));
     assert!(entries + historical.leftover.len() <= historical.bytes.len(), "{historical:?}");
-    assert!(historical.entries.iter().filter_map(CompactTlv::words).all(|words| is_words(&words)));
+    assert!(
+        historical.entries.iter().filter_map(CompactTlv::description).all(|words| is_words(&words))
+    );
     assert!(historical.text().is_none_or(|text| is_words(&text)));
-    assert!(AtrFacts::of(atr).odd().iter().all(|odd| is_words(&odd.to_string())));
+    assert!(DecodedAtr::of(atr).anomalies().iter().all(|odd| is_words(&odd.to_string())));
 
     let known = hint(atr);
     assert!(known.is_none_or(|family| Family::ALL.contains(&family)));

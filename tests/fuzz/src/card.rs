@@ -1,6 +1,6 @@
 //! A family's probe against a card of bad will. `hostile` says what the input is.
 
-use cardbridge::card::{Interrupted, MAX_COMMANDS, ProbeError, Subject, identify};
+use cardbridge::card::{MAX_COMMANDS, ProbeError, ProbeTarget, TransmitError, identify};
 use cardbridge::domain::{
     Candidate, CardIdentity, Family, IdRule, Inventory, InventoryNumber, ProbePlan, Strength,
 };
@@ -17,7 +17,8 @@ pub fn check(family: Family, data: &[u8]) {
     let in_use = card.is_in_use();
     let plan = ProbePlan { families: vec![family], id_rule: None, inventory: true };
     let mut inventory = Inventory::default();
-    let result = identify(&mut card, Subject { atr: &atr, plan: &plan, in_use }, &mut inventory);
+    let result =
+        identify(&mut card, ProbeTarget { atr: &atr, plan: &plan, in_use }, &mut inventory);
 
     assert!(card.sent.len() <= MAX_COMMANDS, "{} commands", card.sent.len());
     for command in &card.sent {
@@ -28,7 +29,7 @@ pub fn check(family: Family, data: &[u8]) {
     if card.gone
         && let Err(why) = &result
     {
-        assert_eq!(*why, ProbeError::Interrupted(Interrupted::Removed));
+        assert_eq!(*why, ProbeError::Interrupted(TransmitError::Removed));
     }
     told(&inventory);
     match result {

@@ -5,7 +5,7 @@
 //! the high half which of [`ATRS`] the card has. Then come the answers, status words included: a byte
 //! says how long one is, FF that two bytes (high, low) say so. The last may be cut off.
 
-use cardbridge::card::{Command, Interrupted, Protocol, Transmit};
+use cardbridge::card::{CommandApdu, Protocol, Transmit, TransmitError};
 use cardbridge::domain::Atr;
 
 /// Reader and card speak T=0, not T=1.
@@ -118,13 +118,13 @@ pub fn encode(circumstances: u8, answers: &[Vec<u8>]) -> Vec<u8> {
 }
 
 impl Transmit for Hostile {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         if let Some(answer) = self.answer(self.sent.len()).map(<[u8]>::to_vec) {
             self.sent.push(command.to_bytes(self.protocol()));
             return Ok(answer);
         }
         self.gone = true;
-        Err(Interrupted::Removed)
+        Err(TransmitError::Removed)
     }
 
     fn protocol(&self) -> Protocol {

@@ -11,7 +11,7 @@ struct Forms {
 }
 
 impl Transmit for Forms {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let bytes_of = command.to_bytes(Protocol::T1);
         let [0, 0xA4, p1, p2, length, rest @ ..] = bytes_of.as_slice() else {
             return self.files.transmit(command);
@@ -68,7 +68,7 @@ fn cards_with_few_forms_of_select_are_read_whatever_they_say_to_the_others() {
 fn an_ef_dir_that_is_guarded_does_not_hide_a_token_info_that_is_not() {
     for (refusal, form) in [("6982", "0800"), ("6985", "0800"), ("6982", "080c")] {
         let mut files = Files::new(&[("50155032", INFO)]).manners(&[form]);
-        let mut card = Answering(|command: &Command| {
+        let mut card = Answering(|command: &CommandApdu| {
             let text = hex::encode(command.to_bytes(Protocol::T1));
             let is_dir = text.starts_with(&format!("00a4{form}022f00"));
             if is_dir { bytes(refusal) } else { files.transmit(command).unwrap() }
@@ -82,7 +82,7 @@ fn a_card_that_protects_every_file_is_known_by_the_serial_number_that_it_gives_a
     const SERIAL_OF_EPASS: &str = "00ca018008";
     let card = |refusal: &'static str, serial: &'static str| {
         let mut sent = Vec::new();
-        let mut card = Answering(|command: &Command| {
+        let mut card = Answering(|command: &CommandApdu| {
             let command = hex::encode(command.to_bytes(Protocol::T1));
             sent.push(command.clone());
             bytes(if command == SERIAL_OF_EPASS { serial } else { refusal })
@@ -99,12 +99,12 @@ fn a_card_that_protects_every_file_is_known_by_the_serial_number_that_it_gives_a
         assert!(card(refusal, "26c0b1d2e3f40516 9000").0.is_ok(), "{refusal}");
     }
     for serial in ["26c0b1d2 9000", "9000", "6982"] {
-        assert!(matches!(card("6982", serial).0, Err(Miss::OtherFamily(_))), "{serial}");
+        assert!(matches!(card("6982", serial).0, Err(NoReading::OtherFamily(_))), "{serial}");
     }
     // A card that has no such files, or no files at all, is not asked.
     for refusal in ["6a82", "6d00", "6b00"] {
         let (reading, sent) = card(refusal, "26c0b1d2e3f40516 9000");
-        assert!(matches!(reading, Err(Miss::OtherFamily(_))), "{refusal}");
+        assert!(matches!(reading, Err(NoReading::OtherFamily(_))), "{refusal}");
         assert!(!sent.contains(&SERIAL_OF_EPASS.to_owned()), "{sent:?}");
     }
 }
@@ -112,8 +112,8 @@ fn a_card_that_protects_every_file_is_known_by_the_serial_number_that_it_gives_a
 /// A card that is a function of the command.
 struct Answering<F>(F);
 
-impl<F: FnMut(&Command) -> Vec<u8>> Transmit for Answering<F> {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+impl<F: FnMut(&CommandApdu) -> Vec<u8>> Transmit for Answering<F> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         Ok((self.0)(command))
     }
 
@@ -129,7 +129,7 @@ fn the_belgian_applet_knows_paths_that_begin_with_the_mf_and_no_other_select() {
     for unknown in ["6b00", "6a86", "6a81", "6d00", "6e00", "6700", "6a87"] {
         for no_such_path in ["6b00", "6a82", "6a86", "6a80"] {
             let mut current = "";
-            let mut card = Answering(|command: &Command| {
+            let mut card = Answering(|command: &CommandApdu| {
                 let command = hex::encode(command.to_bytes(Protocol::T1));
                 let is_select = command.starts_with("00a4");
                 let answer = match command.as_str() {

@@ -5,10 +5,10 @@
 //! Sources: OpenSC `src/libopensc/card-myeid.c`, `myeid_get_serialnr`; `card-cardos.c`,
 //! `cardos_get_serialnr`; `card-epass2003.c`, `epass2003_get_serialnr`.
 
-use crate::card::apdu::Command;
-use crate::card::exchange::ask;
-use crate::card::reading::where_given;
-use crate::card::{Interrupted, Transmit};
+use crate::card::apdu::CommandApdu;
+use crate::card::exchange::exchange;
+use crate::card::family_result::where_given;
+use crate::card::{Transmit, TransmitError};
 
 /// MyEID's "applet information", 20 bytes, and where the serial number is in it.
 const MYEID_INFORMATION: u16 = 0x01A0;
@@ -26,12 +26,14 @@ const EPASS_SERIAL: u16 = 0x0180;
 const EPASS_LENGTH: u8 = 8;
 
 /// The number that a card with an EF.TokenInfo gives.
-pub(super) fn serial_number(transport: &mut dyn Transmit) -> Result<Option<Vec<u8>>, Interrupted> {
-    let information = object(transport, &Command::get_data_here(MYEID_INFORMATION))?;
+pub(super) fn serial_number(
+    transport: &mut dyn Transmit,
+) -> Result<Option<Vec<u8>>, TransmitError> {
+    let information = object(transport, &CommandApdu::get_data_current(MYEID_INFORMATION))?;
     if information.len() == MYEID_LENGTH {
         return Ok(information.get(MYEID_SERIAL).map(<[u8]>::to_vec));
     }
-    let product = object(transport, &Command::get_data_here(CARDOS_SERIAL))?;
+    let product = object(transport, &CommandApdu::get_data_current(CARDOS_SERIAL))?;
     Ok(match product.len() {
         CARDOS_LENGTH => Some(product),
         CARDOS_BLOCK => product.get(CARDOS_IN_BLOCK).map(<[u8]>::to_vec),
@@ -42,12 +44,12 @@ pub(super) fn serial_number(transport: &mut dyn Transmit) -> Result<Option<Vec<u
 /// The number that a card gives that does not allow its files to be selected.
 pub(super) fn serial_of_closed(
     transport: &mut dyn Transmit,
-) -> Result<Option<Vec<u8>>, Interrupted> {
-    let command = Command::get_data_here(EPASS_SERIAL).expecting(EPASS_LENGTH);
+) -> Result<Option<Vec<u8>>, TransmitError> {
+    let command = CommandApdu::get_data_current(EPASS_SERIAL).with_le(EPASS_LENGTH);
     let serial = object(transport, &command)?;
     Ok((serial.len() == usize::from(EPASS_LENGTH)).then_some(serial))
 }
 
-fn object(transport: &mut dyn Transmit, command: &Command) -> Result<Vec<u8>, Interrupted> {
-    Ok(where_given(ask(transport, command))?.unwrap_or_default())
+fn object(transport: &mut dyn Transmit, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
+    Ok(where_given(exchange(transport, command))?.unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! Interface bytes in words (ISO 7816-3:2006 sections 8.3, 10.2 and 11.4).
 
-use super::interface::{InterfaceByte, Role};
+use super::interface::{ByteRole, InterfaceByte};
 
 /// Clock cycles per bit and the highest clock in tenths of a MHz, by the high half of TA1.
 const FI: [Option<(u32, u32)>; 16] = [
@@ -48,26 +48,26 @@ impl InterfaceByte {
     pub fn meaning(&self) -> String {
         let value = self.value;
         match self.role {
-            Role::Speed => speed(value),
-            Role::Voltage => "programming voltage, to be ignored".to_owned(),
-            Role::GuardTime => guard_time(value),
-            Role::Protocol => protocol(value),
-            Role::SpecificMode => specific_mode(value),
-            Role::WaitingTime => format!("T=0: waiting time {value}"),
-            Role::BlockSize => format!("T=1: the card takes {value} bytes a block"),
-            Role::BlockWaitingTime => {
+            ByteRole::Speed => speed(value),
+            ByteRole::Voltage => "programming voltage, to be ignored".to_owned(),
+            ByteRole::GuardTime => guard_time(value),
+            ByteRole::Protocol => protocol(value),
+            ByteRole::SpecificMode => specific_mode(value),
+            ByteRole::WaitingTime => format!("T=0: waiting time {value}"),
+            ByteRole::BlockSize => format!("T=1: the card takes {value} bytes a block"),
+            ByteRole::BlockWaitingTime => {
                 format!(
                     "T=1: block waiting time {}, byte waiting time {}",
                     value >> 4,
                     value & 0x0F
                 )
             }
-            Role::BlockCheck => {
+            ByteRole::BlockCheck => {
                 format!("T=1: blocks end in {}", if value & 1 == 0 { "an LRC" } else { "a CRC" })
             }
-            Role::ClockAndClass => clock_and_class(value),
-            Role::SpareContact => spare_contact(value),
-            Role::Reserved(protocol) => format!("reserved for T={protocol}"),
+            ByteRole::ClockAndClass => clock_and_class(value),
+            ByteRole::SpareContact => spare_contact(value),
+            ByteRole::Reserved(protocol) => format!("reserved for T={protocol}"),
         }
     }
 }
@@ -135,29 +135,35 @@ mod tests {
     use super::super::interface::Letter;
     use super::*;
 
-    fn words(role: Role, value: u8) -> String {
+    fn words(role: ByteRole, value: u8) -> String {
         InterfaceByte { letter: Letter::A, number: 1, value, role }.meaning()
     }
 
     #[test]
     fn ta1_tells_the_fastest_that_the_card_goes() {
-        assert_eq!(words(Role::Speed, 0x11), "Fi 372, Di 1, up to 5 MHz: at most 13440 bit/s");
-        assert_eq!(words(Role::Speed, 0x96), "Fi 512, Di 32, up to 5 MHz: at most 312500 bit/s");
-        assert_eq!(words(Role::Speed, 0xA8), "Fi 768, Di 12, up to 7.5 MHz: at most 117187 bit/s");
-        assert_eq!(words(Role::Speed, 0x7F), "Fi reserved, Di reserved");
+        assert_eq!(words(ByteRole::Speed, 0x11), "Fi 372, Di 1, up to 5 MHz: at most 13440 bit/s");
+        assert_eq!(
+            words(ByteRole::Speed, 0x96),
+            "Fi 512, Di 32, up to 5 MHz: at most 312500 bit/s"
+        );
+        assert_eq!(
+            words(ByteRole::Speed, 0xA8),
+            "Fi 768, Di 12, up to 7.5 MHz: at most 117187 bit/s"
+        );
+        assert_eq!(words(ByteRole::Speed, 0x7F), "Fi reserved, Di reserved");
     }
 
     #[test]
     fn the_ends_of_the_guard_time_are_words() {
-        assert_eq!(words(Role::GuardTime, 0), "no extra guard time");
-        assert_eq!(words(Role::GuardTime, 2), "extra guard time of 2 bits");
-        assert_eq!(words(Role::GuardTime, 255), "the least guard time of the protocol");
+        assert_eq!(words(ByteRole::GuardTime, 0), "no extra guard time");
+        assert_eq!(words(ByteRole::GuardTime, 2), "extra guard time of 2 bits");
+        assert_eq!(words(ByteRole::GuardTime, 255), "the least guard time of the protocol");
     }
 
     #[test]
     fn specific_mode_names_the_only_protocol() {
         assert_eq!(
-            words(Role::SpecificMode, 0x81),
+            words(ByteRole::SpecificMode, 0x81),
             "specific mode: T=1 only, as the interface bytes say, cannot change"
         );
     }
@@ -165,19 +171,22 @@ mod tests {
     #[test]
     fn clock_stop_and_voltages_are_told_apart() {
         assert_eq!(
-            words(Role::ClockAndClass, 0xC3),
+            words(ByteRole::ClockAndClass, 0xC3),
             "clock may stop: either way; voltages: 5 V, 3 V"
         );
-        assert_eq!(words(Role::ClockAndClass, 0x00), "clock may stop: never; voltages: unknown");
+        assert_eq!(
+            words(ByteRole::ClockAndClass, 0x00),
+            "clock may stop: never; voltages: unknown"
+        );
     }
 
     #[test]
     fn what_t1_says_of_its_blocks_is_told() {
-        assert_eq!(words(Role::BlockSize, 0xFE), "T=1: the card takes 254 bytes a block");
+        assert_eq!(words(ByteRole::BlockSize, 0xFE), "T=1: the card takes 254 bytes a block");
         assert_eq!(
-            words(Role::BlockWaitingTime, 0x45),
+            words(ByteRole::BlockWaitingTime, 0x45),
             "T=1: block waiting time 4, byte waiting time 5"
         );
-        assert_eq!(words(Role::BlockCheck, 1), "T=1: blocks end in a CRC");
+        assert_eq!(words(ByteRole::BlockCheck, 1), "T=1: blocks end in a CRC");
     }
 }

@@ -8,14 +8,14 @@ use crate::domain::{
     ParkReason, RequestType, Trigger,
 };
 
-mod choice;
 mod explain;
 mod links;
+mod selection;
 
-use choice::{Choice, choose, why_nothing};
+use selection::{RuleMatch, choose, explain_no_match};
 
-pub use choice::Pick;
-pub use explain::{Explanation, Finding, explain};
+pub use explain::{Explanation, RuleExplanation, explain};
+pub use selection::Pick;
 
 /// One `[[rule]]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,14 +62,14 @@ pub struct RuleSet {
 impl RuleSet {
     /// Whether anything at all can come of a card that came, or went.
     #[must_use]
-    pub fn listens(&self, trigger: Trigger) -> bool {
+    pub fn has_rules_for(&self, trigger: Trigger) -> bool {
         self.rules.iter().any(|rule| rule.on == trigger)
     }
 }
 
 /// What is known of a card when the rules are asked.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
+pub struct RuleInput<'a> {
     /// Whether the card came or went.
     pub trigger: Trigger,
     /// The role of the reader.
@@ -84,7 +84,7 @@ pub struct Facts<'a> {
 
 /// What the rules say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Evaluation {
     /// Have CM set this.
     Set {
         /// What, and on what grounds.
@@ -116,10 +116,10 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
+impl Evaluation {
     /// Whether it is carried out on a card that is known in part: the id alone proves the record.
     #[must_use]
-    pub fn is_proven(&self) -> bool {
+    pub fn is_conclusive(&self) -> bool {
         match self {
             Self::Set { decision, .. } | Self::AlreadySet { decision } => {
                 decision.candidate.trust() == IdTrust::Id
@@ -131,61 +131,63 @@ impl Verdict {
 
 /// Decides what a card that came or went sets.
 #[must_use]
-pub fn decide(rules: &RuleSet, facts: &Facts<'_>) -> Verdict {
-    match subject(rules, facts) {
+pub fn evaluate(rules: &RuleSet, facts: &RuleInput<'_>) -> Evaluation {
+    match matched_record(rules, facts) {
         Ok((candidate, record)) => decide_on(rules, facts, candidate, record),
         Err(doubt) => doubt.verdict(),
     }
 }
 
 /// Why no record is meant.
-enum Doubt {
+enum NoRecord {
     Unknown(String),
     Park(ParkReason, String),
 }
 
-impl Doubt {
-    fn verdict(self) -> Verdict {
+impl NoRecord {
+    fn verdict(self) -> Evaluation {
         match self {
-            Self::Unknown(why) => Verdict::UnknownCard { why },
-            Self::Park(reason, why) => Verdict::Park { reason, why },
+            Self::Unknown(why) => Evaluation::UnknownCard { why },
+            Self::Park(reason, why) => Evaluation::Park { reason, why },
         }
     }
 }
 
 /// The record that is meant, and the id by which CM knew it; or why there is none.
-fn subject<'f>(
+fn matched_record<'f>(
     rules: &RuleSet,
-    facts: &Facts<'f>,
-) -> Result<(&'f Candidate, &'f CardRecord), Doubt> {
+    facts: &RuleInput<'f>,
+) -> Result<(&'f Candidate, &'f CardRecord), NoRecord> {
     let Some((candidate, records)) = &facts.found.records else {
-        return Err(Doubt::Unknown("CM has no record of this card".to_owned()));
+        return Err(NoRecord::Unknown("CM has no record of this card".to_owned()));
     };
-    let records = trusted(facts, candidate, records)?;
-    let ambiguous = |why| Doubt::Park(ParkReason::Ambiguous, why);
-    let record = meant(rules, &records, facts.found).map_err(ambiguous)?;
+    let records = trusted_records(facts, candidate, records)?;
+    let ambiguous = |why| NoRecord::Park(ParkReason::Ambiguous, why);
+    let record = select_record(rules, &records, facts.found).map_err(ambiguous)?;
     Ok((candidate, record))
 }
 
 fn decide_on(
     rules: &RuleSet,
-    facts: &Facts<'_>,
+    facts: &RuleInput<'_>,
     candidate: &Candidate,
     record: &CardRecord,
-) -> Verdict {
+) -> Evaluation {
     let (rule, request) = match choose(rules, facts, record) {
-        Choice::This(rule, request) => (rule, request),
-        Choice::Several(_, why) => return Verdict::Park { reason: ParkReason::Ambiguous, why },
-        Choice::None => {
-            return Verdict::NothingToDo { why: why_nothing(rules, facts, record) };
+        RuleMatch::This(rule, request) => (rule, request),
+        RuleMatch::Several(_, why) => {
+            return Evaluation::Park { reason: ParkReason::Ambiguous, why };
+        }
+        RuleMatch::None => {
+            return Evaluation::NothingToDo { why: explain_no_match(rules, facts, record) };
         }
     };
     let warning = match atr_agreement(facts.atr, record) {
-        Agreement::Differs(why) if rules.atr_mismatch == AtrMismatch::Refuse => {
-            return Verdict::Park { reason: ParkReason::AtrMismatch, why };
+        AtrComparison::Differs(why) if rules.atr_mismatch == AtrMismatch::Refuse => {
+            return Evaluation::Park { reason: ParkReason::AtrMismatch, why };
         }
-        Agreement::Differs(why) => Some(why),
-        Agreement::Agrees | Agreement::Unknown => None,
+        AtrComparison::Differs(why) => Some(why),
+        AtrComparison::Agrees | AtrComparison::Unknown => None,
     };
     let decision = Decision {
         rule: rule.name.clone(),
@@ -198,9 +200,9 @@ fn decide_on(
         complete_request: rule.complete_request,
     };
     if decision.old_status == decision.new_status {
-        Verdict::AlreadySet { decision }
+        Evaluation::AlreadySet { decision }
     } else {
-        Verdict::Set { decision, warning }
+        Evaluation::Set { decision, warning }
     }
 }
 
@@ -208,16 +210,16 @@ fn decide_on(
 ///
 /// An id that proves the card by itself proves all of them where it is the first; any other that
 /// proves anything proves those whose ATR is the card's.
-fn trusted<'a>(
-    facts: &Facts<'_>,
+fn trusted_records<'a>(
+    facts: &RuleInput<'_>,
     candidate: &Candidate,
     records: &'a [CardRecord],
-) -> Result<Vec<&'a CardRecord>, Doubt> {
+) -> Result<Vec<&'a CardRecord>, NoRecord> {
     let Candidate { card_id, rule, .. } = candidate;
     let agrees =
-        |record: &&CardRecord| matches!(atr_agreement(facts.atr, record), Agreement::Agrees);
+        |record: &&CardRecord| matches!(atr_agreement(facts.atr, record), AtrComparison::Agrees);
     match candidate.trust() {
-        IdTrust::Nothing => Err(Doubt::Park(
+        IdTrust::Nothing => Err(NoRecord::Park(
             ParkReason::SharedId,
             format!(
                 "CM has a record under {card_id} ({rule}), an id that more than one card can carry"
@@ -227,7 +229,7 @@ fn trusted<'a>(
         trust @ (IdTrust::Id | IdTrust::IdAndAtr) => {
             let agreeing: Vec<_> = records.iter().filter(agrees).collect();
             if agreeing.is_empty() {
-                Err(unproven(facts, candidate, trust, records))
+                Err(weak_id(facts, candidate, trust, records))
             } else {
                 Ok(agreeing)
             }
@@ -236,25 +238,25 @@ fn trusted<'a>(
 }
 
 /// Why none of the records that CM has under an id is proven to be this card's.
-fn unproven(
-    facts: &Facts<'_>,
+fn weak_id(
+    facts: &RuleInput<'_>,
     candidate: &Candidate,
     trust: IdTrust,
     records: &[CardRecord],
-) -> Doubt {
+) -> NoRecord {
     let Candidate { card_id, rule, .. } = candidate;
     if trust == IdTrust::Id {
-        return Doubt::Unknown(format!(
+        return NoRecord::Unknown(format!(
             "CM has a record only for the second-choice id {card_id} ({rule}), and its ATR is not \
              the card's"
         ));
     }
     let atrs = records.iter().find_map(|record| match atr_agreement(facts.atr, record) {
-        Agreement::Differs(why) => Some(why),
-        Agreement::Agrees | Agreement::Unknown => None,
+        AtrComparison::Differs(why) => Some(why),
+        AtrComparison::Agrees | AtrComparison::Unknown => None,
     });
     let atrs = atrs.unwrap_or_else(|| "CM's record has none".to_owned());
-    Doubt::Park(
+    NoRecord::Park(
         ParkReason::AtrMismatch,
         format!(
             "CM has a record under {card_id} ({rule}), a serial number, which proves the card only \
@@ -265,7 +267,7 @@ fn unproven(
 
 /// Of several records of one card, the one that is meant: the one that an open request names;
 /// without one, not Retired before Retired.
-fn meant<'a>(
+fn select_record<'a>(
     rules: &RuleSet,
     records: &[&'a CardRecord],
     found: &LookupResult,
@@ -275,12 +277,12 @@ fn meant<'a>(
         .copied()
         .filter(|record| {
             let mut requests = found.requests.iter();
-            requests.any(|request| links::is_about(request, record.id, &rules.numbers))
+            requests.any(|request| links::concerns(request, record.id, &rules.numbers))
         })
         .collect();
     match named.as_slice() {
         [record] => Ok(record),
-        [] => unnamed(rules, records),
+        [] => select_without_request(rules, records),
         several => Err(format!(
             "open requests name {} records of this card: {}",
             several.len(),
@@ -291,7 +293,10 @@ fn meant<'a>(
 
 /// The one record of several that no open request names. Nothing is changed without a request,
 /// so this only chooses what is told.
-fn unnamed<'a>(rules: &RuleSet, records: &[&'a CardRecord]) -> Result<&'a CardRecord, String> {
+fn select_without_request<'a>(
+    rules: &RuleSet,
+    records: &[&'a CardRecord],
+) -> Result<&'a CardRecord, String> {
     let retired = rules.numbers.card_status.number("Retired").map(CardStatus::new);
     let live: Vec<_> = records.iter().copied().filter(|r| Some(r.status) != retired).collect();
     match (live.as_slice(), records) {
@@ -305,19 +310,19 @@ fn ids(records: &[&CardRecord]) -> String {
     records.iter().map(|record| record.id.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-enum Agreement {
+enum AtrComparison {
     Agrees,
     Differs(String),
     Unknown,
 }
 
-fn atr_agreement(atr: Option<&Atr>, record: &CardRecord) -> Agreement {
+fn atr_agreement(atr: Option<&Atr>, record: &CardRecord) -> AtrComparison {
     match (&record.atr, atr) {
-        (Some(known), Some(atr)) if known == atr => Agreement::Agrees,
+        (Some(known), Some(atr)) if known == atr => AtrComparison::Agrees,
         (Some(known), Some(atr)) => {
-            Agreement::Differs(format!("CM has ATR {known}, the card has {atr}"))
+            AtrComparison::Differs(format!("CM has ATR {known}, the card has {atr}"))
         }
-        (None, _) | (_, None) => Agreement::Unknown,
+        (None, _) | (_, None) => AtrComparison::Unknown,
     }
 }
 

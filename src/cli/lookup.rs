@@ -15,7 +15,7 @@ use crate::domain::{
     Atr, Candidate, CardId, CardIdentity, CmEnums, Decision, Family, IdRule, LookupResult,
     ReaderRules, RecordId, Serial, Trigger,
 };
-use crate::rules::{Explanation, Facts, Finding, Verdict, explain};
+use crate::rules::{Evaluation, Explanation, RuleExplanation, RuleInput, explain};
 
 /// The card that is asked about.
 struct Subject {
@@ -48,7 +48,7 @@ pub(super) fn lookup(
         }
         Ok((subject, found))
     })?;
-    let facts = |trigger| Facts {
+    let facts = |trigger| RuleInput {
         trigger,
         role: &subject.role,
         atr: subject.atr.as_ref(),
@@ -58,8 +58,8 @@ pub(super) fn lookup(
     let rules = &settings.rules;
     let put_in = explain(rules, &facts(Trigger::Inserted));
     let taken_out =
-        rules.listens(Trigger::Removed).then(|| explain(rules, &facts(Trigger::Removed)));
-    let is_held_back = subject.identity.partial && !put_in.verdict.is_proven();
+        rules.has_rules_for(Trigger::Removed).then(|| explain(rules, &facts(Trigger::Removed)));
+    let is_held_back = subject.identity.partial && !put_in.verdict.is_conclusive();
     let would = Would { put_in, taken_out, is_held_back };
     if out.is_json() {
         return out.value(&as_json(subject.about, &found, &would));
@@ -80,7 +80,7 @@ struct Would {
 }
 
 impl Would {
-    fn findings(&self) -> impl Iterator<Item = &Finding> {
+    fn findings(&self) -> impl Iterator<Item = &RuleExplanation> {
         let taken_out = self.taken_out.iter().flat_map(|would| &would.findings);
         self.put_in.findings.iter().chain(taken_out)
     }
@@ -140,9 +140,9 @@ fn as_json(mut about: Value, found: &LookupResult, would: &Would) -> Value {
             json!({
                 "rule": finding.rule,
                 "on": finding.on,
-                "acts": finding.acts,
+                "acts": finding.applies,
                 "request": finding.request,
-                "words": finding.words,
+                "words": finding.explanation,
             })
         })
         .collect();
@@ -168,15 +168,19 @@ fn raw(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
-fn verdict_json(verdict: &Verdict) -> Value {
+fn verdict_json(verdict: &Evaluation) -> Value {
     match verdict {
-        Verdict::Set { decision, warning } => {
+        Evaluation::Set { decision, warning } => {
             json!({ "would": "set", "decision": decision, "warning": warning })
         }
-        Verdict::AlreadySet { decision } => json!({ "would": "already-set", "decision": decision }),
-        Verdict::NothingToDo { why } => json!({ "would": "nothing-to-do", "why": why }),
-        Verdict::UnknownCard { why } => json!({ "would": "unknown-card", "why": why }),
-        Verdict::Park { reason, why } => json!({ "would": "park", "reason": reason, "why": why }),
+        Evaluation::AlreadySet { decision } => {
+            json!({ "would": "already-set", "decision": decision })
+        }
+        Evaluation::NothingToDo { why } => json!({ "would": "nothing-to-do", "why": why }),
+        Evaluation::UnknownCard { why } => json!({ "would": "unknown-card", "why": why }),
+        Evaluation::Park { reason, why } => {
+            json!({ "would": "park", "reason": reason, "why": why })
+        }
     }
 }
 
@@ -212,7 +216,7 @@ fn as_text(
             Trigger::Inserted => "",
             Trigger::Removed => ", when it is taken out",
         };
-        rows.push(row("Rule", format!("{}{moment}: {}", finding.rule, finding.words)));
+        rows.push(row("Rule", format!("{}{moment}: {}", finding.rule, finding.explanation)));
     }
     let so = verdict_text(&would.put_in.verdict, numbers);
     rows.push(row("So", if would.is_held_back { format!("{HELD_BACK}{so}") } else { so }));
@@ -230,9 +234,9 @@ const fn completion(decision: &Decision) -> &'static str {
     if decision.complete_request { " and complete the request" } else { "" }
 }
 
-fn verdict_text(verdict: &Verdict, numbers: &CmEnums) -> String {
+fn verdict_text(verdict: &Evaluation, numbers: &CmEnums) -> String {
     match verdict {
-        Verdict::Set { decision, warning } => {
+        Evaluation::Set { decision, warning } => {
             let from = numbers.card_status_text(decision.old_status);
             let warning =
                 warning.as_ref().map(|warning| format!(" (mind: {warning})")).unwrap_or_default();
@@ -243,16 +247,16 @@ fn verdict_text(verdict: &Verdict, numbers: &CmEnums) -> String {
                 decision.rule
             )
         }
-        Verdict::AlreadySet { decision } if decision.complete_request => format!(
+        Evaluation::AlreadySet { decision } if decision.complete_request => format!(
             "would only complete the request, by rule {}: the record is {} already",
             decision.rule, decision.new_status_name
         ),
-        Verdict::AlreadySet { decision } => {
+        Evaluation::AlreadySet { decision } => {
             format!("would do nothing: the record is {} already", decision.new_status_name)
         }
-        Verdict::NothingToDo { why } | Verdict::UnknownCard { why } => {
+        Evaluation::NothingToDo { why } | Evaluation::UnknownCard { why } => {
             format!("would do nothing: {why}")
         }
-        Verdict::Park { reason, why } => format!("would ask a person ({reason}): {why}"),
+        Evaluation::Park { reason, why } => format!("would ask a person ({reason}): {why}"),
     }
 }

@@ -12,7 +12,7 @@ use super::text::{clean, table, time};
 use crate::control::{Act, ClientError};
 use crate::domain::{EntryId, EntryView, Stage, Trigger};
 use crate::outbox;
-use crate::wire::control::Done;
+use crate::wire::control::ActionResult;
 
 /// The entries that the daemon has, or those on the disk of one that does not run.
 fn entries(config: Option<&Path>) -> Result<Vec<EntryView>, Failure> {
@@ -175,13 +175,13 @@ fn act(config: Option<&Path>, id: EntryId, act: Act, out: &mut Out) -> Result<Ex
         Ok(done) => done,
         Err(silent @ ClientError::NotRunning(..)) => {
             stopped::act(config, id, act, silent)?;
-            Done { done: act.done().to_owned() }
+            ActionResult { result: act.done().to_owned() }
         }
         Err(error) => return Err(error.into()),
     };
     if out.is_json() {
         return out.value(&done);
     }
-    out.line(&format!("Entry {id} is {}.", done.done))?;
+    out.line(&format!("Entry {id} is {}.", done.result))?;
     Ok(Exit::Done)
 }

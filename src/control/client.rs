@@ -13,7 +13,9 @@ use tokio::net::UnixStream;
 
 use super::Act;
 use crate::domain::{ChainBatch, ChainPosition, EntryId, EntryView, StatusView};
-use crate::wire::control::{AuditPage, AuditQuery, Done, MarkQuery, Problem, VerifyQuery};
+use crate::wire::control::{
+    ActionResult, AuditPage, AuditQuery, ErrorBody, MarkQuery, VerifyQuery,
+};
 
 /// The daemon answers from memory or from its disk: longer than this it does not answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,7 +87,7 @@ impl Client {
     }
 
     /// Has something done to an entry.
-    pub async fn act(&self, id: EntryId, act: Act) -> Result<Done, ClientError> {
+    pub async fn act(&self, id: EntryId, act: Act) -> Result<ActionResult, ClientError> {
         let verb = match act {
             Act::Retry => "retry",
             Act::Discard => "discard",
@@ -129,7 +131,7 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(protocol);
         }
-        let problem: Problem = serde_json::from_slice(&body).map_err(protocol)?;
+        let problem: ErrorBody = serde_json::from_slice(&body).map_err(protocol)?;
         Err(match status {
             StatusCode::NOT_FOUND => ClientError::NotFound(problem.error),
             StatusCode::FORBIDDEN => ClientError::Forbidden(problem.error),

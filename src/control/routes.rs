@@ -14,7 +14,9 @@ use super::names::Names;
 use super::peer::Peer;
 use super::{Act, ActError, AuditError, Request, exposition};
 use crate::domain::{ChainBatch, ChainPosition, EntryId, EntryView, StatusView};
-use crate::wire::control::{AuditPage, AuditQuery, Done, MarkQuery, Problem, VerifyQuery};
+use crate::wire::control::{
+    ActionResult, AuditPage, AuditQuery, ErrorBody, MarkQuery, VerifyQuery,
+};
 
 /// What can be asked. One without a role or a handler does not compile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,11 +152,11 @@ impl Loop {
         self.ask(Request::Entries).await
     }
 
-    async fn act(self, entry: &str, act: Act, peer: Peer) -> Result<Json<Done>, Trouble> {
+    async fn act(self, entry: &str, act: Act, peer: Peer) -> Result<Json<ActionResult>, Trouble> {
         let entry: EntryId = entry.parse().map_err(|_| Trouble::nothing("no such entry waits"))?;
         let by = self.names.describe(peer.uid, peer.login_uid).await;
         self.ask(|reply| Request::Act { entry, act, by, reply }).await??;
-        Ok(Json(Done { done: act.done().to_owned() }))
+        Ok(Json(ActionResult { result: act.done().to_owned() }))
     }
 }
 
@@ -184,7 +186,7 @@ async fn retry(
     State(daemon): State<Loop>,
     Segment(id): Segment<String>,
     Extension(peer): Extension<Peer>,
-) -> Result<Json<Done>, Trouble> {
+) -> Result<Json<ActionResult>, Trouble> {
     daemon.act(&id, Act::Retry, peer).await
 }
 
@@ -192,7 +194,7 @@ async fn discard(
     State(daemon): State<Loop>,
     Segment(id): Segment<String>,
     Extension(peer): Extension<Peer>,
-) -> Result<Json<Done>, Trouble> {
+) -> Result<Json<ActionResult>, Trouble> {
     daemon.act(&id, Act::Discard, peer).await
 }
 
@@ -254,6 +256,6 @@ impl From<AuditError> for Trouble {
 
 impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
-        (self.0, Json(Problem { error: self.1 })).into_response()
+        (self.0, Json(ErrorBody { error: self.1 })).into_response()
     }
 }

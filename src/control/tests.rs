@@ -135,7 +135,7 @@ async fn the_client_gets_what_the_loop_answers() {
     assert_eq!(client.verify(&after).await.unwrap(), piece());
     let mark = async |seq| client.mark(&MarkQuery { seq }).await.unwrap().map(|mark| mark.seq);
     assert_eq!((mark(7).await, mark(8).await), (Some(7), None));
-    assert_eq!(client.act(EntryId::new(1), Act::Retry).await.unwrap().done, "retried");
+    assert_eq!(client.act(EntryId::new(1), Act::Retry).await.unwrap().result, "retried");
 }
 
 #[tokio::test]

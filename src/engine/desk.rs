@@ -424,7 +424,7 @@ impl Engine {
         place: ReaderSettings,
         now: Now,
     ) {
-        if self.policy.rules.listens(Trigger::Removed) {
+        if self.policy.rules.has_rules_for(Trigger::Removed) {
             let insertion = presence.insertion;
             let moment = self.boot_moment(now.mono);
             let draft = draft(Trigger::Removed, presence, identity, (place, now, moment));

@@ -116,16 +116,16 @@ fn no(answer: &Answer) -> CallError {
 }
 
 /// A body that is no JSON of CM's, although the status was good.
-pub(super) fn misread(error: &cm::ReadError, body: &[u8]) -> CallError {
+pub(super) fn misread(error: &cm::ParseError, body: &[u8]) -> CallError {
     match error {
-        cm::ReadError::Wrong(detail) => CallError::UnexpectedResponse { detail: detail.clone() },
+        cm::ParseError::Invalid(detail) => CallError::UnexpectedResponse { detail: detail.clone() },
         // It is CM that talks: a remedy for another site in its place would mislead.
-        cm::ReadError::TooMuch(words) => away(
+        cm::ParseError::TooLarge(words) => away(
             UnavailableReason::ServerError,
             format!("{words}: too much to be read; complete or cancel old requests in CM"),
         ),
-        cm::ReadError::NotJson(_) | cm::ReadError::Foreign(..) => {
-            let words = cm::complaint(body).words;
+        cm::ParseError::NotJson(_) | cm::ParseError::NotCm(..) => {
+            let words = cm::error_text(body).message;
             let words = if words.is_empty() { "no text".to_owned() } else { words };
             away(UnavailableReason::NotCm, format!("{error}: {words}"))
         }
@@ -166,7 +166,7 @@ fn says(answer: &Answer) -> bool {
 }
 
 fn gone(reason: UnavailableReason, answer: &Answer) -> CallError {
-    let words = words(answer).words;
+    let words = words(answer).message;
     let status = name(answer.status);
     let detail = if words.is_empty() { status } else { format!("{status}: {words}") };
     let detail = with_way_past(detail, answer.retry_after);
@@ -179,7 +179,7 @@ fn redirect(answer: &Answer) -> CallError {
         Some(host) => format!("{status}: the server redirects to {host}"),
         None => format!("{status}, and not where to"),
     };
-    away(UnavailableReason::NotCm, cm::plain(&detail))
+    away(UnavailableReason::NotCm, cm::single_line(&detail))
 }
 
 fn failed(answer: &Answer) -> CallError {
@@ -196,14 +196,16 @@ fn refused(answer: &Answer) -> CallError {
 
 /// CM's own words, or the status where it has none; and the id that they name.
 fn told(answer: &Answer) -> (String, Option<String>) {
-    let cm::Complaint { words, correlation_id } = words(answer);
+    let cm::ErrorText { message: words, correlation_id } = words(answer);
     (if words.is_empty() { name(answer.status) } else { words }, correlation_id)
 }
 
 /// The words of an answer; of a compressed one, that it is compressed.
-fn words(answer: &Answer) -> cm::Complaint {
+fn words(answer: &Answer) -> cm::ErrorText {
     match &answer.coding {
-        Some(coding) => cm::Complaint { words: encoding::complaint(coding), correlation_id: None },
+        Some(coding) => {
+            cm::ErrorText { message: encoding::complaint(coding), correlation_id: None }
+        }
         None => cm::complaint_without(&answer.body, |words| answer.redactor.hide(words)),
     }
 }

@@ -22,7 +22,7 @@ use super::setup::{self, Clients, SetupError};
 use super::transport::{Peer, Phase};
 use super::{CallError, CredentialsView, Options, UnavailableReason, away, encoding, lane};
 use crate::domain::RecordId;
-use crate::wire::cm::{ListReader, Listed};
+use crate::wire::cm::{RequestListReader, RequestSummary};
 
 /// The most that is read of an answer that is not a good one: enough for its words.
 const COMPLAINT_LIMIT: usize = 64 << 10;
@@ -47,7 +47,7 @@ pub(super) struct Caller {
 }
 
 /// The requests of a list, or what is wrong with what came instead.
-pub(super) type List = Result<Vec<Listed>, CallError>;
+pub(super) type List = Result<Vec<RequestSummary>, CallError>;
 
 /// What may come back, and where it goes.
 pub(super) struct Asked<'a> {
@@ -63,7 +63,7 @@ pub(super) type Wanted = watch::Receiver<Option<Vec<RecordId>>>;
 
 /// A list of requests that is being read.
 pub(super) struct Reading {
-    reader: ListReader,
+    reader: RequestListReader,
     wanted: Wanted,
 }
 
@@ -151,7 +151,7 @@ impl Http {
     /// A list of requests, read while it comes in. The error within is about what the list says,
     /// and matters only to somebody who needs the list.
     pub(super) async fn list(&self, call: &Call<'_>, wanted: Wanted) -> Result<List, CallError> {
-        let mut reading = Reading { reader: ListReader::default(), wanted };
+        let mut reading = Reading { reader: RequestListReader::default(), wanted };
         let opening = self.converse(call, Some(&mut reading)).await?;
         Ok(reading.reader.finish().map_err(|error| misread(&error, &opening)))
     }
@@ -159,7 +159,7 @@ impl Http {
     /// How many requests of a list name a card.
     pub(super) async fn count(&self, call: &Call<'_>) -> Result<usize, CallError> {
         let (_told, wanted) = watch::channel(Some(Vec::new()));
-        let mut reading = Reading { reader: ListReader::default(), wanted };
+        let mut reading = Reading { reader: RequestListReader::default(), wanted };
         let opening = self.converse(call, Some(&mut reading)).await?;
         let named = reading.reader.named();
         reading.reader.finish().map_err(|error| misread(&error, &opening))?;

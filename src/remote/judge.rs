@@ -24,7 +24,7 @@ pub(super) fn records_of(card: CardId, body: &[u8]) -> Result<Vec<CardRecord>, C
         let detail = format!(
             "asked about card {card}, CM answered with {} records of other cards, the first with serial number {:?}",
             others.len(),
-            cm::plain(others.first().map_or("", |record| &record.serial_number)),
+            cm::single_line(others.first().map_or("", |record| &record.serial_number)),
         );
         return Err(CallError::UnexpectedResponse { detail });
     }

@@ -117,7 +117,7 @@ impl OnTheWay {
 
     /// What the proxy says, without secrets, as one line.
     pub(super) fn words(&self, text: &str) -> String {
-        cm::plain(&self.redactor.hide(text))
+        cm::single_line(&self.redactor.hide(text))
     }
 }
 

@@ -67,7 +67,7 @@ impl Peer {
     pub(super) fn error(&self, error: &reqwest::Error, phase: Phase) -> CallError {
         let (reason, what) = self.sort(error, phase);
         let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
-        away(reason, cm::plain(&format!("{what}: {cause}")))
+        away(reason, cm::single_line(&format!("{what}: {cause}")))
     }
 
     /// Sorts an error of a handshake that was made by hand.
@@ -79,7 +79,7 @@ impl Peer {
             }
         };
         let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
-        away(reason, cm::plain(&format!("{what}: {cause}")))
+        away(reason, cm::single_line(&format!("{what}: {cause}")))
     }
 
     fn sort(&self, error: &reqwest::Error, phase: Phase) -> (UnavailableReason, String) {

@@ -1,7 +1,9 @@
 //! The same decision in words, rule by rule, for a person who asks `cardbridge lookup`.
 
-use super::choice::{Choice, Objection, about, choose, objection, requests_of};
-use super::{Facts, Rule, RuleSet, Verdict, decide_on, links, subject};
+use super::selection::{
+    Mismatch, RuleMatch, choose, first_mismatch, matching_requests, requests_of,
+};
+use super::{Evaluation, Rule, RuleInput, RuleSet, decide_on, links, matched_record};
 use crate::domain::{CardRecord, CmRequest, Decision, RecordId, RequestId, Trigger};
 
 /// What comes of a card that comes, or goes.
@@ -10,35 +12,35 @@ pub struct Explanation {
     /// The record that is meant, where that is clear.
     pub record: Option<RecordId>,
     /// What is done.
-    pub verdict: Verdict,
+    pub verdict: Evaluation,
     /// What each rule for that makes of it, in the order of the file.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<RuleExplanation>,
 }
 
 /// What one rule makes of a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct RuleExplanation {
     /// The rule's name.
     pub rule: String,
     /// What sets it off.
     pub on: Trigger,
     /// Whether it is the one that acts.
-    pub acts: bool,
+    pub applies: bool,
     /// The request that it acts on.
     pub request: Option<RequestId>,
     /// Why it would act, or not, in words.
-    pub words: String,
+    pub explanation: String,
 }
 
 /// What the rules would do, and what each of them that is for such a moment makes of the card.
 #[must_use]
-pub fn explain(rules: &RuleSet, facts: &Facts<'_>) -> Explanation {
-    let (record, verdict, choice) = match subject(rules, facts) {
+pub fn explain(rules: &RuleSet, facts: &RuleInput<'_>) -> Explanation {
+    let (record, verdict, choice) = match matched_record(rules, facts) {
         Ok((candidate, record)) => {
             let verdict = decide_on(rules, facts, candidate, record);
             (Some(record), verdict, choose(rules, facts, record))
         }
-        Err(doubt) => (None, doubt.verdict(), Choice::None),
+        Err(doubt) => (None, doubt.verdict(), RuleMatch::None),
     };
     let of_moment = rules.rules.iter().filter(|rule| rule.on == facts.trigger);
     let findings = of_moment.map(|rule| {
@@ -46,7 +48,13 @@ pub fn explain(rules: &RuleSet, facts: &Facts<'_>) -> Explanation {
             Some(record) => finding(rules, facts, (rule, record), (&choice, &verdict)),
             None => (false, None, format!("does not act: {}", reason(&verdict))),
         };
-        Finding { rule: rule.name.clone(), on: rule.on, acts, request, words }
+        RuleExplanation {
+            rule: rule.name.clone(),
+            on: rule.on,
+            applies: acts,
+            request,
+            explanation: words,
+        }
     });
     let findings = findings.collect();
     Explanation { record: record.map(|record| record.id), verdict, findings }
@@ -54,35 +62,35 @@ pub fn explain(rules: &RuleSet, facts: &Facts<'_>) -> Explanation {
 
 fn finding(
     rules: &RuleSet,
-    facts: &Facts<'_>,
+    facts: &RuleInput<'_>,
     (rule, record): (&Rule, &CardRecord),
-    (choice, verdict): (&Choice<'_, '_>, &Verdict),
+    (choice, verdict): (&RuleMatch<'_, '_>, &Evaluation),
 ) -> (bool, Option<RequestId>, String) {
     match choice {
-        Choice::This(chosen, request) if chosen.name == rule.name => {
+        RuleMatch::This(chosen, request) if chosen.name == rule.name => {
             let words = acting(rules, rule, verdict, request.id);
-            let picked = picked(rule, about(rules, rule, facts, record).len());
-            let acts = !matches!(verdict, Verdict::Park { .. });
+            let picked = picked(rule, matching_requests(rules, rule, facts, record).len());
+            let acts = !matches!(verdict, Evaluation::Park { .. });
             (acts, Some(request.id), format!("{words}{picked}"))
         }
-        Choice::Several(chosen, why) if chosen.name == rule.name => {
+        RuleMatch::Several(chosen, why) if chosen.name == rule.name => {
             (false, None, format!("asks a person: {why} (pick = refuse)"))
         }
-        Choice::This(first, _) | Choice::Several(first, _) => {
-            let why = objection_to_all(rules, facts, rule, record).unwrap_or_else(|| {
+        RuleMatch::This(first, _) | RuleMatch::Several(first, _) => {
+            let why = common_mismatch(rules, facts, rule, record).unwrap_or_else(|| {
                 format!("rule {} goes first: its request is older, or it stands before", first.name)
             });
             (false, None, format!("does not act: {why}"))
         }
-        Choice::None => {
-            let why = objection_to_all(rules, facts, rule, record).unwrap_or_default();
+        RuleMatch::None => {
+            let why = common_mismatch(rules, facts, rule, record).unwrap_or_default();
             (false, None, format!("does not act: {why}"))
         }
     }
 }
 
 /// What the rule that acts does.
-fn acting(rules: &RuleSet, rule: &Rule, verdict: &Verdict, request: RequestId) -> String {
+fn acting(rules: &RuleSet, rule: &Rule, verdict: &Evaluation, request: RequestId) -> String {
     let from = |decision: &Decision| rules.numbers.card_status_text(decision.old_status);
     let rest = |set: &str| {
         if rule.complete_request {
@@ -92,16 +100,18 @@ fn acting(rules: &RuleSet, rule: &Rule, verdict: &Verdict, request: RequestId) -
         }
     };
     match verdict {
-        Verdict::Set { decision, warning } => {
+        Evaluation::Set { decision, warning } => {
             let set = format!("sets {} instead of {}", decision.new_status_name, from(decision));
             let mind = warning.as_ref().map(|text| format!("; mind: {text}")).unwrap_or_default();
             format!("acts on request {request}: {}{mind}", rest(&set))
         }
-        Verdict::AlreadySet { decision } => {
+        Evaluation::AlreadySet { decision } => {
             let set = format!("sets nothing, the record is {} already", decision.new_status_name);
             format!("acts on request {request}: {}", rest(&set))
         }
-        Verdict::NothingToDo { .. } | Verdict::UnknownCard { .. } | Verdict::Park { .. } => {
+        Evaluation::NothingToDo { .. }
+        | Evaluation::UnknownCard { .. }
+        | Evaluation::Park { .. } => {
             format!("asks a person about request {request}: {}", reason(verdict))
         }
     }
@@ -115,19 +125,19 @@ fn picked(rule: &Rule, about: usize) -> String {
 }
 
 /// Why nothing is set, by the verdict itself.
-fn reason(verdict: &Verdict) -> &str {
+fn reason(verdict: &Evaluation) -> &str {
     match verdict {
-        Verdict::NothingToDo { why } | Verdict::UnknownCard { why } | Verdict::Park { why, .. } => {
-            why
-        }
-        Verdict::Set { .. } | Verdict::AlreadySet { .. } => "",
+        Evaluation::NothingToDo { why }
+        | Evaluation::UnknownCard { why }
+        | Evaluation::Park { why, .. } => why,
+        Evaluation::Set { .. } | Evaluation::AlreadySet { .. } => "",
     }
 }
 
 /// Why a rule is about none of the open requests, or `None` where it is about one.
-fn objection_to_all(
+fn common_mismatch(
     rules: &RuleSet,
-    facts: &Facts<'_>,
+    facts: &RuleInput<'_>,
     rule: &Rule,
     record: &CardRecord,
 ) -> Option<String> {
@@ -137,27 +147,27 @@ fn objection_to_all(
     }
     let objections: Vec<_> = requests
         .iter()
-        .map(|request| objection(rules, rule, facts, record, request))
+        .map(|request| first_mismatch(rules, rule, facts, record, request))
         .collect::<Option<_>>()?;
     // One that has the right type says more than those that have not.
-    let closest = objections.iter().position(|why| *why != Objection::RequestType);
+    let closest = objections.iter().position(|why| *why != Mismatch::RequestType);
     let at = closest.unwrap_or_default();
     let (why, request) = (objections.get(at)?, requests.get(at)?);
-    Some(words(rules, (rule, request), *why, (record, &requests), facts.role))
+    Some(explanation(rules, (rule, request), *why, (record, &requests), facts.role))
 }
 
-fn words(
+fn explanation(
     rules: &RuleSet,
     (rule, request): (&Rule, &CmRequest),
-    why: Objection,
+    why: Mismatch,
     (record, requests): (&CardRecord, &[&CmRequest]),
     role: &str,
 ) -> String {
     let numbers = &rules.numbers;
     match why {
-        Objection::Trigger => format!("it is for cards that are {}", rule.on.as_str()),
-        Objection::Link => links::why_not(request, record.id, numbers),
-        Objection::RequestType => {
+        Mismatch::Trigger => format!("it is for cards that are {}", rule.on.as_str()),
+        Mismatch::Link => links::mismatch(request, record.id, numbers),
+        Mismatch::RequestType => {
             let wanted = rule.request_types.iter().map(|kind| numbers.request_type_text(*kind));
             let open =
                 requests.iter().map(|request| numbers.request_type_text(request.request_type));
@@ -167,7 +177,7 @@ fn words(
                 open.collect::<Vec<_>>().join(", ")
             )
         }
-        Objection::CardStatus => {
+        Mismatch::CardStatus => {
             let wanted: Vec<_> =
                 rule.card_status.iter().map(|status| numbers.card_status_text(*status)).collect();
             format!(
@@ -176,7 +186,7 @@ fn words(
                 numbers.card_status_text(record.status)
             )
         }
-        Objection::ReaderRole => format!(
+        Mismatch::ReaderRole => format!(
             "it is for readers with the role {}, this one has {role}",
             rule.reader_role.join(" or ")
         ),

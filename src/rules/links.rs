@@ -35,14 +35,14 @@ const IN_USE: &[&str] = &["New", "Assigned", "Active"];
 
 /// What a request's type says about its two links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LinkKind {
     OldCard,
     TwoCards,
     /// A type that has no name, or a name that only the site knows.
     Unknown,
 }
 
-impl Kind {
+impl LinkKind {
     fn of(request: &CmRequest, numbers: &CmEnums) -> Self {
         let name = numbers.request_type.name(request.request_type.number());
         let is_one_of = |names: &[&str]| {
@@ -59,15 +59,15 @@ impl Kind {
 }
 
 /// Whether a request can be about a record at all, whatever a rule sets.
-pub(super) fn is_about(request: &CmRequest, record: RecordId, numbers: &CmEnums) -> bool {
-    match Kind::of(request, numbers) {
-        Kind::OldCard => request.old_card == Some(record),
-        Kind::TwoCards | Kind::Unknown => request.names(record),
+pub(super) fn concerns(request: &CmRequest, record: RecordId, numbers: &CmEnums) -> bool {
+    match LinkKind::of(request, numbers) {
+        LinkKind::OldCard => request.old_card == Some(record),
+        LinkKind::TwoCards | LinkKind::Unknown => request.names(record),
     }
 }
 
 /// Whether a request asks for what the rule sets, of this record.
-pub(super) fn asks_for(
+pub(super) fn calls_for(
     rule: &Rule,
     request: &CmRequest,
     record: RecordId,
@@ -75,17 +75,17 @@ pub(super) fn asks_for(
 ) -> bool {
     let status = rule.set_status.0.as_str();
     let in_use = IN_USE.iter().any(|known| known.eq_ignore_ascii_case(status));
-    let card = match Kind::of(request, numbers) {
-        Kind::OldCard => request.old_card,
-        Kind::TwoCards | Kind::Unknown if !in_use => request.old_card,
-        Kind::TwoCards => request.new_card,
-        Kind::Unknown => request.new_card.or(request.old_card),
+    let card = match LinkKind::of(request, numbers) {
+        LinkKind::OldCard => request.old_card,
+        LinkKind::TwoCards | LinkKind::Unknown if !in_use => request.old_card,
+        LinkKind::TwoCards => request.new_card,
+        LinkKind::Unknown => request.new_card.or(request.old_card),
     };
     card == Some(record)
 }
 
 /// Why a request that names the record does not ask for what the rule sets, in words.
-pub(super) fn why_not(request: &CmRequest, record: RecordId, numbers: &CmEnums) -> String {
+pub(super) fn mismatch(request: &CmRequest, record: RecordId, numbers: &CmEnums) -> String {
     let kind = numbers.request_type_text(request.request_type);
     let (link, other, counts) = if request.old_card == Some(record) {
         ("OldSmartcardUuid", request.new_card, "NewSmartcardUuid")

@@ -76,11 +76,11 @@ fn found(records: Vec<CardRecord>, requests: Vec<CmRequest>) -> LookupResult {
     LookupResult { records: Some((candidate(CARD, IdRule::GidsCardid), records)), requests }
 }
 
-fn verdict(rules: &RuleSet, found: &LookupResult) -> Verdict {
+fn verdict(rules: &RuleSet, found: &LookupResult) -> Evaluation {
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    decide(
+    evaluate(
         rules,
-        &Facts {
+        &RuleInput {
             trigger: Trigger::Inserted,
             role: "desk",
             atr: Some(&atr),
@@ -91,12 +91,12 @@ fn verdict(rules: &RuleSet, found: &LookupResult) -> Verdict {
 }
 
 #[track_caller]
-fn decision(verdict: Verdict) -> Decision {
+fn decision(verdict: Evaluation) -> Decision {
     match verdict {
-        Verdict::Set { decision, .. } | Verdict::AlreadySet { decision } => decision,
-        other @ (Verdict::NothingToDo { .. }
-        | Verdict::UnknownCard { .. }
-        | Verdict::Park { .. }) => panic!("{other:?}"),
+        Evaluation::Set { decision, .. } | Evaluation::AlreadySet { decision } => decision,
+        other @ (Evaluation::NothingToDo { .. }
+        | Evaluation::UnknownCard { .. }
+        | Evaluation::Park { .. }) => panic!("{other:?}"),
     }
 }
 
@@ -107,12 +107,12 @@ const DAY2: &str = "2026-01-02T00:00:00Z";
 fn a_request_that_is_carried_out_hides_none_that_is_not() {
     let disabled = || vec![record(1, 3)];
     let both = vec![request(1, 4, 1, DAY1), request(2, 7, 1, DAY2)];
-    let Verdict::Set { decision, .. } = verdict(&rules(), &found(disabled(), both)) else {
+    let Evaluation::Set { decision, .. } = verdict(&rules(), &found(disabled(), both)) else {
         panic!("the older Disable request is carried out already")
     };
     assert_eq!((decision.request, decision.new_status_name.as_str()), (request_id(2), "Retired"));
     let one = vec![request(1, 4, 1, DAY1)];
-    let Verdict::AlreadySet { decision } = verdict(&rules(), &found(disabled(), one)) else {
+    let Evaluation::AlreadySet { decision } = verdict(&rules(), &found(disabled(), one)) else {
         panic!("nothing else is wanted")
     };
     assert_eq!(decision.request, request_id(1));
@@ -121,7 +121,7 @@ fn a_request_that_is_carried_out_hides_none_that_is_not() {
 #[test]
 fn a_retire_request_retires_the_card() {
     let found = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1)]);
-    let Verdict::Set { decision, warning } = verdict(&rules(), &found) else { panic!() };
+    let Evaluation::Set { decision, warning } = verdict(&rules(), &found) else { panic!() };
     assert_eq!(decision.record, record_id(1));
     assert_eq!(decision.request, request_id(1));
     assert_eq!(
@@ -136,20 +136,20 @@ fn a_retire_request_retires_the_card() {
 #[test]
 fn a_status_that_is_set_is_not_set_again() {
     let found = found(vec![record(1, 6)], vec![request(1, 7, 1, DAY1)]);
-    assert!(matches!(verdict(&rules(), &found), Verdict::AlreadySet { .. }));
+    assert!(matches!(verdict(&rules(), &found), Evaluation::AlreadySet { .. }));
 }
 
 #[test]
 fn a_request_that_no_rule_is_about_changes_nothing() {
     let found = found(vec![record(1, 2)], vec![request(1, 5, 1, DAY1)]);
-    let Verdict::NothingToDo { why } = verdict(&rules(), &found) else { panic!() };
+    let Evaluation::NothingToDo { why } = verdict(&rules(), &found) else { panic!() };
     assert!(why.contains("Unblock"), "{why}");
 }
 
 #[test]
 fn a_request_for_another_card_changes_nothing() {
     let found = found(vec![record(1, 2)], vec![request(1, 7, 2, DAY1)]);
-    assert!(matches!(verdict(&rules(), &found), Verdict::NothingToDo { .. }));
+    assert!(matches!(verdict(&rules(), &found), Evaluation::NothingToDo { .. }));
 }
 
 #[test]
@@ -190,7 +190,9 @@ fn a_rule_picks_among_the_requests_that_it_is_about() {
             "{pick:?}"
         );
     }
-    let Verdict::Park { reason, why } = verdict(&picking(Pick::Refuse), &found) else { panic!() };
+    let Evaluation::Park { reason, why } = verdict(&picking(Pick::Refuse), &found) else {
+        panic!()
+    };
     assert_eq!(reason, ParkReason::Ambiguous);
     for id in [request_id(1), request_id(2)] {
         assert!(why.contains(&id.to_string()), "{why}");
@@ -226,17 +228,17 @@ fn two_records_that_requests_name_are_left_alone() {
     let found = found(vec![record(1, 2), record(2, 2)], requests);
     assert!(matches!(
         verdict(&rules(), &found),
-        Verdict::Park { reason: ParkReason::Ambiguous, .. }
+        Evaluation::Park { reason: ParkReason::Ambiguous, .. }
     ));
 }
 
 #[test]
 fn without_a_request_a_live_record_is_meant_before_a_retired_one() {
     let one = found(vec![record(1, 6), record(2, 2)], vec![]);
-    let Verdict::NothingToDo { why } = verdict(&rules(), &one) else { panic!() };
+    let Evaluation::NothingToDo { why } = verdict(&rules(), &one) else { panic!() };
     assert!(why.contains(&record_id(2).to_string()), "{why}");
     let two = found(vec![record(1, 2), record(2, 2)], vec![]);
-    assert!(matches!(verdict(&rules(), &two), Verdict::Park { .. }));
+    assert!(matches!(verdict(&rules(), &two), Evaluation::Park { .. }));
 }
 
 #[test]
@@ -246,11 +248,11 @@ fn a_second_choice_id_counts_only_with_the_cards_atr() {
         records: Some((candidate(SWAPPED, IdRule::GidsCardidBe), vec![record])),
         requests: vec![request(1, 7, 1, DAY1)],
     };
-    assert!(matches!(verdict(&rules(), &second(known.clone())), Verdict::Set { .. }));
+    assert!(matches!(verdict(&rules(), &second(known.clone())), Evaluation::Set { .. }));
     known.atr = Some("3b00".parse().unwrap());
-    assert!(matches!(verdict(&rules(), &second(known.clone())), Verdict::UnknownCard { .. }));
+    assert!(matches!(verdict(&rules(), &second(known.clone())), Evaluation::UnknownCard { .. }));
     known.atr = None;
-    assert!(matches!(verdict(&rules(), &second(known)), Verdict::UnknownCard { .. }));
+    assert!(matches!(verdict(&rules(), &second(known)), Evaluation::UnknownCard { .. }));
 }
 
 #[test]
@@ -258,11 +260,11 @@ fn another_atr_warns_or_refuses_as_configured() {
     let mut known = record(1, 2);
     known.atr = Some("3b00".parse().unwrap());
     let found = found(vec![known], vec![request(1, 7, 1, DAY1)]);
-    assert!(matches!(verdict(&rules(), &found), Verdict::Set { warning: Some(_), .. }));
+    assert!(matches!(verdict(&rules(), &found), Evaluation::Set { warning: Some(_), .. }));
     let strict = RuleSet { atr_mismatch: AtrMismatch::Refuse, ..rules() };
     assert!(matches!(
         verdict(&strict, &found),
-        Verdict::Park { reason: ParkReason::AtrMismatch, .. }
+        Evaluation::Park { reason: ParkReason::AtrMismatch, .. }
     ));
 }
 
@@ -272,13 +274,13 @@ fn a_rule_can_be_for_some_statuses_and_some_readers() {
     rules.rules[0].card_status = vec![CardStatus::new(3)];
     rules.rules[0].reader_role = vec!["return".to_owned()];
     let active = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1)]);
-    assert!(matches!(verdict(&rules, &active), Verdict::NothingToDo { .. }));
+    assert!(matches!(verdict(&rules, &active), Evaluation::NothingToDo { .. }));
     let disabled = found(vec![record(1, 3)], vec![request(1, 7, 1, DAY1)]);
     let (atr, identity) = (ATR.parse().unwrap(), identity());
     let at = |role| {
-        decide(
+        evaluate(
             &rules,
-            &Facts {
+            &RuleInput {
                 trigger: Trigger::Inserted,
                 role,
                 atr: Some(&atr),
@@ -287,26 +289,27 @@ fn a_rule_can_be_for_some_statuses_and_some_readers() {
             },
         )
     };
-    assert!(matches!(at("return"), Verdict::Set { .. }));
-    assert!(matches!(at("desk"), Verdict::NothingToDo { .. }));
+    assert!(matches!(at("return"), Evaluation::Set { .. }));
+    assert!(matches!(at("desk"), Evaluation::NothingToDo { .. }));
 }
 
 #[test]
 fn an_unknown_card_is_unknown() {
     let none = LookupResult { records: None, requests: vec![] };
-    assert!(matches!(verdict(&rules(), &none), Verdict::UnknownCard { .. }));
+    assert!(matches!(verdict(&rules(), &none), Evaluation::UnknownCard { .. }));
 }
 
 /// What each rule says of a card that was put in, or taken out.
 fn findings(rules: &RuleSet, trigger: Trigger, found: &LookupResult) -> Vec<String> {
     let (atr, identity) = (ATR.parse().unwrap(), identity());
-    let facts = Facts { trigger, role: "desk", atr: Some(&atr), identity: &identity, found };
+    let facts = RuleInput { trigger, role: "desk", atr: Some(&atr), identity: &identity, found };
     let explanation = explain(rules, &facts);
-    assert_eq!(explanation.verdict, decide(rules, &facts), "the words are about what is done");
-    let acting = explanation.findings.iter().filter(|finding| finding.acts).count();
-    let acts = matches!(explanation.verdict, Verdict::Set { .. } | Verdict::AlreadySet { .. });
+    assert_eq!(explanation.verdict, evaluate(rules, &facts), "the words are about what is done");
+    let acting = explanation.findings.iter().filter(|finding| finding.applies).count();
+    let acts =
+        matches!(explanation.verdict, Evaluation::Set { .. } | Evaluation::AlreadySet { .. });
     assert_eq!(acting, usize::from(acts));
-    let line = |finding: &Finding| format!("{}: {}", finding.rule, finding.words);
+    let line = |finding: &RuleExplanation| format!("{}: {}", finding.rule, finding.explanation);
     explanation.findings.iter().map(line).collect()
 }
 
@@ -389,8 +392,8 @@ fn a_removal_is_explained_by_the_rules_for_removals() {
     assert_snapshot!(put_in(&rules, &found), @"retire: acts on request b105403d-d021-41ea-9f11-be3d67000002: sets Retired instead of Active, and leaves the request open");
     let taken_out = findings(&rules, Trigger::Removed, &found).join("\n");
     assert_snapshot!(taken_out, @"disable: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Disabled instead of Active, and leaves the request open");
-    assert!(rules.listens(Trigger::Removed) && rules.listens(Trigger::Inserted));
-    assert!(!self::rules().listens(Trigger::Removed));
+    assert!(rules.has_rules_for(Trigger::Removed) && rules.has_rules_for(Trigger::Inserted));
+    assert!(!self::rules().has_rules_for(Trigger::Removed));
 }
 
 #[test]
@@ -403,13 +406,13 @@ fn several_requests_for_one_of_several_records_name_one_record_only() {
 #[test]
 fn a_request_that_names_a_retired_record_means_it_all_the_same() {
     let found = found(vec![record(1, 6), record(2, 2)], vec![request(1, 7, 1, DAY1)]);
-    assert!(matches!(verdict(&rules(), &found), Verdict::AlreadySet { .. }));
+    assert!(matches!(verdict(&rules(), &found), Evaluation::AlreadySet { .. }));
 }
 
 #[test]
 fn only_retired_records_and_no_request_are_nothing_to_do() {
     let found = found(vec![record(1, 6), record(2, 6)], vec![]);
-    assert!(matches!(verdict(&rules(), &found), Verdict::NothingToDo { .. }));
+    assert!(matches!(verdict(&rules(), &found), Evaluation::NothingToDo { .. }));
 }
 
 #[test]
@@ -422,7 +425,7 @@ fn of_several_records_of_a_second_choice_id_only_those_with_the_cards_atr_count(
     };
     assert_eq!(decision(verdict(&rules(), &second(record(1, 2), 1))).record, record_id(1));
     // The request is about the record that is not believed.
-    assert!(matches!(verdict(&rules(), &second(record(1, 2), 2)), Verdict::NothingToDo { .. }));
+    assert!(matches!(verdict(&rules(), &second(record(1, 2), 2)), Evaluation::NothingToDo { .. }));
 }
 
 #[test]
@@ -431,12 +434,12 @@ fn an_atr_that_cm_does_not_have_or_nobody_read_is_no_mismatch() {
     let mut known = record(1, 2);
     known.atr = None;
     let without = found(vec![known], vec![request(1, 7, 1, DAY1)]);
-    assert!(matches!(verdict(&strict, &without), Verdict::Set { warning: None, .. }));
+    assert!(matches!(verdict(&strict, &without), Evaluation::Set { warning: None, .. }));
     let with = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1)]);
     let identity = identity();
     let trigger = Trigger::Inserted;
-    let unread = Facts { trigger, role: "desk", atr: None, identity: &identity, found: &with };
-    assert!(matches!(decide(&strict, &unread), Verdict::Set { warning: None, .. }));
+    let unread = RuleInput { trigger, role: "desk", atr: None, identity: &identity, found: &with };
+    assert!(matches!(evaluate(&strict, &unread), Evaluation::Set { warning: None, .. }));
 }
 
 /// A card of one id, by this rule and of this strength.
@@ -447,10 +450,10 @@ fn card_of(strength: Strength, pinned: bool) -> (CardIdentity, LookupResult) {
     (identity, LookupResult { records: Some((id, vec![record(1, 2)])), requests })
 }
 
-fn verdict_of((identity, found): &(CardIdentity, LookupResult), atr: Option<&str>) -> Verdict {
+fn verdict_of((identity, found): &(CardIdentity, LookupResult), atr: Option<&str>) -> Evaluation {
     let atr = atr.map(|atr| atr.parse().unwrap());
     let (trigger, role) = (Trigger::Inserted, "desk");
-    decide(&rules(), &Facts { trigger, role, atr: atr.as_ref(), identity, found })
+    evaluate(&rules(), &RuleInput { trigger, role, atr: atr.as_ref(), identity, found })
 }
 
 #[test]
@@ -472,8 +475,8 @@ fn a_match_acts_by_the_strength_of_its_id() {
     ] {
         let what = format!("{strength}, pinned {pinned}, ATR {atr:?}");
         match (verdict_of(&card_of(strength, pinned), atr), parked) {
-            (Verdict::Set { .. }, None) => {}
-            (Verdict::Park { reason, .. }, Some(parked)) => assert_eq!(reason, parked, "{what}"),
+            (Evaluation::Set { .. }, None) => {}
+            (Evaluation::Park { reason, .. }, Some(parked)) => assert_eq!(reason, parked, "{what}"),
             (verdict, _) => panic!("{what}: {verdict:?}"),
         }
     }
@@ -490,8 +493,10 @@ fn a_serial_number_acts_only_where_cm_has_the_atr_whatever_the_setting_says() {
             let atr = ATR.parse().unwrap();
             let (trigger, role) = (Trigger::Inserted, "desk");
             let facts =
-                Facts { trigger, role, atr: Some(&atr), identity: &identity, found: &found };
-            let Verdict::Park { reason, why } = decide(&rules, &facts) else { panic!("{known:?}") };
+                RuleInput { trigger, role, atr: Some(&atr), identity: &identity, found: &found };
+            let Evaluation::Park { reason, why } = evaluate(&rules, &facts) else {
+                panic!("{known:?}")
+            };
             assert_eq!(reason, ParkReason::AtrMismatch);
             assert!(why.contains("only together with the ATR"), "{why}");
         }
@@ -502,7 +507,9 @@ fn a_serial_number_acts_only_where_cm_has_the_atr_whatever_the_setting_says() {
 fn a_record_under_a_shared_id_parks_even_where_nothing_is_requested() {
     let (identity, found) = card_of(Strength::Shared, false);
     let found = LookupResult { requests: vec![], ..found };
-    let Verdict::Park { reason, why } = verdict_of(&(identity, found), Some(ATR)) else { panic!() };
+    let Evaluation::Park { reason, why } = verdict_of(&(identity, found), Some(ATR)) else {
+        panic!()
+    };
     assert_eq!(reason, ParkReason::SharedId);
     assert_eq!(
         why,

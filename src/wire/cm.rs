@@ -6,10 +6,10 @@
 //! two ways is refused: two properties whose names differ only in case, a record without a status.
 //! `docs/cm-protocol.md` lists what is accepted.
 
-mod complaint;
+mod array_splitter;
+mod error_text;
 mod json;
 mod list;
-mod split;
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -17,30 +17,30 @@ use uuid::Uuid;
 
 use crate::domain::{CardRecord, CardStatus, RecordId};
 
-pub use complaint::{Complaint, complaint, complaint_without, plain};
-use json::{Item, Names, Object};
-pub use list::{ListReader, Listed, request_statuses, requests};
-use split::Splitter;
+use array_splitter::ArraySplitter;
+pub use error_text::{ErrorText, complaint_without, error_text, single_line};
+use json::{Aliases, JsonItem, Object};
+pub use list::{RequestListReader, RequestSummary, request_statuses, requests};
 
 /// Why a body is not what was asked for.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum ParseError {
     /// No JSON, or not to its end: CM is not talking, or was cut off. Waiting may help.
     #[error("the body is no whole JSON")]
     NotJson(#[source] serde_json::Error),
     /// JSON, but none of CM's objects: something else is talking. Waiting may help.
     #[error("the body is JSON, but {0} where CM has {1}")]
-    Foreign(&'static str, &'static str),
+    NotCm(&'static str, &'static str),
     /// One of CM's objects, but one that cannot be acted on. Waiting does not help.
     #[error("{0}")]
-    Wrong(String),
+    Invalid(String),
     /// CM's, but more of it than is held. Waiting helps when somebody makes it less.
     #[error("{0}")]
-    TooMuch(String),
+    TooLarge(String),
 }
 
 /// The properties that are read of a record; by one of the first three it is told from other JSON.
-const OF_A_RECORD: Names = &["Uuid", "Status", "SerialNumber", "Middleware", "Atr"];
+const OF_A_RECORD: Aliases = &["Uuid", "Status", "SerialNumber", "Middleware", "Atr"];
 
 /// The most records of one answer. A card has one for each time it was assigned.
 const MAX_RECORDS: usize = 1000;
@@ -48,7 +48,7 @@ const MAX_RECORDS: usize = 1000;
 /// Reads smart card records: a list, a single one, `null` or nothing.
 ///
 /// A record that stands there twice counts once; two of one id that do not say the same are wrong.
-pub fn records(body: &[u8]) -> Result<Vec<CardRecord>, ReadError> {
+pub fn records(body: &[u8]) -> Result<Vec<CardRecord>, ParseError> {
     let mut records = Vec::new();
     each_object(body, ("a smart card", OF_A_RECORD), |object, text| {
         record(object, text).and_then(|record| add(&mut records, record))
@@ -60,9 +60,9 @@ pub fn records(body: &[u8]) -> Result<Vec<CardRecord>, ReadError> {
 /// with one is told only when the body is read to its end.
 fn each_object(
     body: &[u8],
-    (kind, names): (&'static str, Names),
-    mut take: impl FnMut(&Object, &str) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
+    (kind, names): (&'static str, Aliases),
+    mut take: impl FnMut(&Object, &str) -> Result<(), ParseError>,
+) -> Result<(), ParseError> {
     let mut fault = None;
     let mut each = |text: &str| {
         let read = match object(text, kind, names)? {
@@ -75,17 +75,17 @@ fn each_object(
         }
         Ok(())
     };
-    let mut splitter = Splitter::new(body.len());
+    let mut splitter = ArraySplitter::new(body.len());
     splitter.push(body, &mut each)?;
     splitter.finish(&mut each)?;
     fault.map_or(Ok(()), Err)
 }
 
-fn add(records: &mut Vec<CardRecord>, record: CardRecord) -> Result<(), ReadError> {
+fn add(records: &mut Vec<CardRecord>, record: CardRecord) -> Result<(), ParseError> {
     let Some(known) = records.iter().find(|known| known.id == record.id) else {
         if records.len() == MAX_RECORDS {
             let words = format!("CM answers with more than {MAX_RECORDS} records");
-            return Err(ReadError::TooMuch(words));
+            return Err(ParseError::TooLarge(words));
         }
         records.push(record);
         return Ok(());
@@ -116,24 +116,24 @@ pub fn status_update(name: &str) -> String {
 fn object(
     text: &str,
     kind: &'static str,
-    names: Names,
-) -> Result<Result<Option<Object>, ReadError>, ReadError> {
+    names: Aliases,
+) -> Result<Result<Option<Object>, ParseError>, ParseError> {
     let marks = names.get(..3).unwrap_or(names);
-    Ok(match json::item(text, names).map_err(ReadError::NotJson)? {
-        Item::Null => Ok(None),
-        Item::Text(_) => Err(ReadError::Foreign("a string", kind)),
-        Item::Other(what) => Err(ReadError::Foreign(what, kind)),
-        Item::Object(object) if !object.has_any(marks) => {
-            Err(ReadError::Foreign("another object", kind))
+    Ok(match json::item(text, names).map_err(ParseError::NotJson)? {
+        JsonItem::Null => Ok(None),
+        JsonItem::Text(_) => Err(ParseError::NotCm("a string", kind)),
+        JsonItem::Other(what) => Err(ParseError::NotCm(what, kind)),
+        JsonItem::Object(object) if !object.has_any(marks) => {
+            Err(ParseError::NotCm("another object", kind))
         }
-        Item::Object(object) => match object.twice() {
-            Some(name) => Err(wrong(kind, &format!("has {} twice", plain(name)))),
+        JsonItem::Object(object) => match object.duplicate_property() {
+            Some(name) => Err(wrong(kind, &format!("has {} twice", single_line(name)))),
             None => Ok(Some(object)),
         },
     })
 }
 
-fn record(object: &Object, text: &str) -> Result<CardRecord, ReadError> {
+fn record(object: &Object, text: &str) -> Result<CardRecord, ParseError> {
     let kind = "a smart card";
     let id = object.guid("Uuid").and_then(RecordId::new);
     let status = object.integer("Status").map(CardStatus::new);
@@ -147,8 +147,8 @@ fn record(object: &Object, text: &str) -> Result<CardRecord, ReadError> {
     })
 }
 
-fn wrong(kind: &str, what: &str) -> ReadError {
-    ReadError::Wrong(format!("{kind} {what}"))
+fn wrong(kind: &str, what: &str) -> ParseError {
+    ParseError::Invalid(format!("{kind} {what}"))
 }
 
 impl Object {

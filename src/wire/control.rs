@@ -70,14 +70,14 @@ pub struct AuditPage {
 
 /// A wish was fulfilled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct ActionResult {
     /// What was done.
-    pub done: String,
+    pub result: String,
 }
 
 /// A wish was not fulfilled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
+pub struct ErrorBody {
     /// Why, in words.
     pub error: String,
 }

@@ -20,7 +20,7 @@ use cardbridge::domain::{
     Atr, Candidate, CardId, CardIdentity, CardRecord, CardStatus, CmEnums, CmRequest, Family,
     Inventory, LookupResult, ProbeSettings, RequestStatus, RequestType, Strength, Trigger,
 };
-use cardbridge::rules::{AtrMismatch, Facts, Pick, Rule, RuleSet, Verdict, decide};
+use cardbridge::rules::{AtrMismatch, Evaluation, Pick, Rule, RuleInput, RuleSet, evaluate};
 use cardbridge_harness::cards::{Card, load};
 
 /// A card in no reader.
@@ -172,8 +172,8 @@ fn retires((atr, identity): (&Atr, &CardIdentity), record: &CardRecord) -> bool 
     });
     let found = LookupResult { records, requests: requests.into_iter().collect() };
     let (trigger, role) = (Trigger::Inserted, "desk");
-    let facts = Facts { trigger, role, atr: Some(atr), identity, found: &found };
-    matches!(decide(&rules(), &facts), Verdict::Set { .. })
+    let facts = RuleInput { trigger, role, atr: Some(atr), identity, found: &found };
+    matches!(evaluate(&rules(), &facts), Evaluation::Set { .. })
 }
 
 fn share_a_unique_id(one: &CardIdentity, other: &CardIdentity) -> bool {

@@ -10,11 +10,11 @@ use std::time::Instant;
 use super::{Parked, Step};
 use crate::domain::{CardEvent, EntryId, Outcome};
 use crate::engine::{Effect, Engine, Now};
-use crate::rules::Verdict;
+use crate::rules::Evaluation;
 
 impl Engine {
     /// What a verdict on a card that is known in part comes to, if it is not carried out.
-    pub(super) fn hold_back(&mut self, id: EntryId, verdict: &Verdict, now: Now) {
+    pub(super) fn hold_back(&mut self, id: EntryId, verdict: &Evaluation, now: Now) {
         let why = why(verdict);
         if !self.desk.completes(id) {
             let detail = format!("the card was read in part only; by that part: {why}");
@@ -85,14 +85,14 @@ impl super::Queue {
     }
 }
 
-fn why(verdict: &Verdict) -> String {
+fn why(verdict: &Evaluation) -> String {
     match verdict {
-        Verdict::Set { decision, .. } | Verdict::AlreadySet { decision } => format!(
+        Evaluation::Set { decision, .. } | Evaluation::AlreadySet { decision } => format!(
             "CM has a record under the id {} ({}), which alone does not prove that it is this card's",
             decision.candidate.card_id, decision.candidate.rule
         ),
-        Verdict::NothingToDo { why } | Verdict::UnknownCard { why } | Verdict::Park { why, .. } => {
-            why.clone()
-        }
+        Evaluation::NothingToDo { why }
+        | Evaluation::UnknownCard { why }
+        | Evaluation::Park { why, .. } => why.clone(),
     }
 }

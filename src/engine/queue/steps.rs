@@ -7,7 +7,7 @@ use crate::domain::{
 };
 use crate::engine::link::Answered;
 use crate::engine::{Effect, Engine, Notice, Now, StoreFailure};
-use crate::rules::{Facts, Verdict, decide};
+use crate::rules::{Evaluation, RuleInput, evaluate};
 
 impl Engine {
     /// Takes a step out of an entry that is still current; else frees the card that an answer
@@ -110,28 +110,28 @@ impl Engine {
     fn judge(&mut self, id: EntryId, found: &LookupResult, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         let draft = &entry.draft;
-        let facts = Facts {
+        let facts = RuleInput {
             trigger: draft.trigger,
             role: &draft.role,
             atr: Some(&draft.atr),
             identity: &draft.identity,
             found,
         };
-        let verdict = decide(&self.policy.rules, &facts);
+        let verdict = evaluate(&self.policy.rules, &facts);
         entry.known_by = found.records.as_ref().map(|(candidate, _)| candidate.clone());
-        if entry.draft.identity.partial && !verdict.is_proven() {
+        if entry.draft.identity.partial && !verdict.is_conclusive() {
             return self.hold_back(id, &verdict, now);
         }
         match verdict {
-            Verdict::Set { decision, warning } => {
+            Evaluation::Set { decision, warning } => {
                 let warning = warning.map(|text| Effect::Tell(Notice::Warning { entry: id, text }));
                 self.effects.extend(warning);
                 self.save(id, decision, Then::Push);
             }
-            Verdict::AlreadySet { decision } => self.found_set(id, decision, now),
-            Verdict::NothingToDo { why } => self.end(id, Outcome::NothingToDo, why, now),
-            Verdict::UnknownCard { why } => self.end(id, Outcome::UnknownCard, why, now),
-            Verdict::Park { reason, why } => self.end(id, Outcome::Parked(reason), why, now),
+            Evaluation::AlreadySet { decision } => self.found_set(id, decision, now),
+            Evaluation::NothingToDo { why } => self.end(id, Outcome::NothingToDo, why, now),
+            Evaluation::UnknownCard { why } => self.end(id, Outcome::UnknownCard, why, now),
+            Evaluation::Park { reason, why } => self.end(id, Outcome::Parked(reason), why, now),
         }
     }
 

@@ -93,7 +93,8 @@ impl TokenSource {
 fn refuses_fresh(redactor: &Redactor, welcome: &Welcome) -> CallError {
     let said = welcome.challenges.iter().filter_map(|line| line.to_str().ok());
     let said = redactor.hide(&said.collect::<Vec<_>>().join(", "));
-    let said = if said.is_empty() { String::new() } else { format!(" ({})", cm::plain(&said)) };
+    let said =
+        if said.is_empty() { String::new() } else { format!(" ({})", cm::single_line(&said)) };
     let detail = format!(
         "CM refuses a fresh token{said}: check cm.auth.resource and cm.auth.scope, and on the server the Relying Party or Web API and the account that the client stands for"
     );

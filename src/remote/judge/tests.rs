@@ -36,7 +36,7 @@ fn decision() -> Decision {
 fn open(bodies: [String; 2]) -> Vec<i64> {
     let records = records_of(card(), record(RECORD, CARD, 2).as_bytes()).unwrap();
     let lists = bodies.map(|body| {
-        let mut reader = cm::ListReader::default();
+        let mut reader = cm::RequestListReader::default();
         reader.push(body.as_bytes());
         Ok(reader.finish().unwrap())
     });

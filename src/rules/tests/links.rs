@@ -20,12 +20,12 @@ fn rules_that_set(name: &str, number: i64) -> RuleSet {
 fn acts(rules: &RuleSet, kind: i64, (old, new): (u8, u8)) -> bool {
     let found = found(vec![record(1, 1)], vec![linking(kind, old, new)]);
     match verdict(rules, &found) {
-        Verdict::Set { decision, .. } | Verdict::AlreadySet { decision } => {
+        Evaluation::Set { decision, .. } | Evaluation::AlreadySet { decision } => {
             assert_eq!(decision.record, record_id(1));
             true
         }
-        Verdict::NothingToDo { .. } => false,
-        other @ (Verdict::UnknownCard { .. } | Verdict::Park { .. }) => panic!("{other:?}"),
+        Evaluation::NothingToDo { .. } => false,
+        other @ (Evaluation::UnknownCard { .. } | Evaluation::Park { .. }) => panic!("{other:?}"),
     }
 }
 
@@ -87,7 +87,7 @@ fn why_a_request_does_not_count_is_explained() {
     retire: does not act: request b105403d-d021-41ea-9f11-be3d67000001 (Retire) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names 17cf063d-e337-4aa9-a822-346554000009
     disable: does not act: it is about Disable, what is open is Retire
     ");
-    let Verdict::NothingToDo { why } = verdict(&rules(), &replaced) else { panic!() };
+    let Evaluation::NothingToDo { why } = verdict(&rules(), &replaced) else { panic!() };
     assert_snapshot!(why, @"request b105403d-d021-41ea-9f11-be3d67000001 (Retire) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names 17cf063d-e337-4aa9-a822-346554000009");
     let unlinked = found(vec![record(1, 2)], vec![linking(4, 0, 1)]);
     assert_snapshot!(put_in(&rules(), &unlinked), @r"

@@ -9,13 +9,13 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The names of the properties to be read.
-pub(super) type Names = &'static [&'static str];
+pub(super) type Aliases = &'static [&'static str];
 
 /// The most properties an object may have; CM's have about twenty.
 const MAX_PROPERTIES: usize = 256;
 
 /// What stands where an object was expected.
-pub(super) enum Item {
+pub(super) enum JsonItem {
     Null,
     Text(String),
     Object(Object),
@@ -38,7 +38,7 @@ enum Scalar {
 
 impl Object {
     /// The first property whose name was there already, perhaps in another case.
-    pub(super) fn twice(&self) -> Option<&str> {
+    pub(super) fn duplicate_property(&self) -> Option<&str> {
         self.twice.as_deref()
     }
 
@@ -68,59 +68,59 @@ impl Object {
 }
 
 /// Reads one whole value; of an object, the properties of these names.
-pub(super) fn item(text: &str, names: Names) -> Result<Item, serde_json::Error> {
+pub(super) fn item(text: &str, names: Aliases) -> Result<JsonItem, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
     let item = json.deserialize_any(ItemVisitor(names))?;
     json.end()?;
     Ok(item)
 }
 
-struct ItemVisitor(Names);
+struct ItemVisitor(Aliases);
 
 impl<'de> Visitor<'de> for ItemVisitor {
-    type Value = Item;
+    type Value = JsonItem;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Item, E> {
-        Ok(Item::Null)
+    fn visit_unit<E>(self) -> Result<JsonItem, E> {
+        Ok(JsonItem::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Item, E> {
-        Ok(Item::Other("a boolean"))
+    fn visit_bool<E>(self, _: bool) -> Result<JsonItem, E> {
+        Ok(JsonItem::Other("a boolean"))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Item, E> {
-        Ok(Item::Other("a number"))
+    fn visit_i64<E>(self, _: i64) -> Result<JsonItem, E> {
+        Ok(JsonItem::Other("a number"))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Item, E> {
-        Ok(Item::Other("a number"))
+    fn visit_u64<E>(self, _: u64) -> Result<JsonItem, E> {
+        Ok(JsonItem::Other("a number"))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Item, E> {
-        Ok(Item::Other("a number"))
+    fn visit_f64<E>(self, _: f64) -> Result<JsonItem, E> {
+        Ok(JsonItem::Other("a number"))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Item, E> {
-        Ok(Item::Text(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<JsonItem, E> {
+        Ok(JsonItem::Text(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Item, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<JsonItem, A::Error> {
         IgnoredAny.visit_seq(elements)?;
-        Ok(Item::Other("an array"))
+        Ok(JsonItem::Other("an array"))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonItem, A::Error> {
         let mut names = BTreeSet::new();
         let mut object = Object { properties: Vec::new(), twice: None };
         while let Some(name) = map.next_key::<String>()? {
             if names.len() == MAX_PROPERTIES {
                 map.next_value::<IgnoredAny>()?;
                 IgnoredAny.visit_map(map)?;
-                return Ok(Item::Other("an object of more than 256 properties"));
+                return Ok(JsonItem::Other("an object of more than 256 properties"));
             }
             let first = names.insert(name.to_ascii_lowercase());
             let asked = self.0.iter().find(|asked| name.eq_ignore_ascii_case(asked));
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
                 object.twice.get_or_insert(name);
             }
         }
-        Ok(Item::Object(object))
+        Ok(JsonItem::Object(object))
     }
 }
 

@@ -6,13 +6,13 @@
 
 use jiff::Timestamp;
 
-use super::json::{Names, Object};
-use super::split::Splitter;
-use super::{ReadError, each_object, object, wrong};
+use super::array_splitter::ArraySplitter;
+use super::json::{Aliases, Object};
+use super::{ParseError, each_object, object, wrong};
 use crate::domain::{CmRequest, RecordId, RequestId, RequestStatus, RequestType};
 
 /// The properties that are read of a request; by one of the first three it is told from other JSON.
-const OF_A_REQUEST: Names =
+const OF_A_REQUEST: Aliases =
     &["Uuid", "Status", "RequestType", "OldSmartcardUuid", "NewSmartcardUuid", "Submitted"];
 
 /// What stands where one is expected, in words.
@@ -29,7 +29,7 @@ const MANY: usize = 10_000;
 
 /// What is kept of a request that names a card. What it lacks matters only if it names ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct RequestSummary {
     id: Option<RequestId>,
     request_type: Option<RequestType>,
     status: Option<RequestStatus>,
@@ -39,19 +39,19 @@ pub struct Listed {
 }
 
 /// Reads a list of requests in the pieces in which it comes.
-pub struct ListReader {
-    splitter: Splitter,
+pub struct RequestListReader {
+    splitter: ArraySplitter,
     kept: Kept,
     /// The first object that is wrong; judged only when the list is whole.
-    fault: Option<ReadError>,
+    fault: Option<ParseError>,
     /// Why nothing more is read.
-    stopped: Option<ReadError>,
+    stopped: Option<ParseError>,
 }
 
-impl Default for ListReader {
+impl Default for RequestListReader {
     fn default() -> Self {
         Self {
-            splitter: Splitter::shortening(REQUEST_LIMIT),
+            splitter: ArraySplitter::shortening(REQUEST_LIMIT),
             kept: Kept::default(),
             fault: None,
             stopped: None,
@@ -62,7 +62,7 @@ impl Default for ListReader {
 /// What is kept of a list.
 #[derive(Default)]
 struct Kept {
-    requests: Vec<Listed>,
+    requests: Vec<RequestSummary>,
     /// The records of which one has to be named, once that is known.
     wanted: Option<Vec<RecordId>>,
     /// How many requests named a card.
@@ -70,7 +70,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn add(&mut self, request: Listed) -> Result<(), ReadError> {
+    fn add(&mut self, request: RequestSummary) -> Result<(), ParseError> {
         self.named += 1;
         if self.wanted.as_ref().is_none_or(|wanted| request.names_one_of(wanted)) {
             self.requests.push(request);
@@ -80,13 +80,13 @@ impl Kept {
                 Some(_) => format!("CM lists more than {MAX_REQUESTS} open requests for one card"),
                 None => format!("CM lists more than {MAX_REQUESTS} open requests"),
             };
-            return Err(ReadError::TooMuch(words));
+            return Err(ParseError::TooLarge(words));
         }
         Ok(())
     }
 }
 
-impl ListReader {
+impl RequestListReader {
     /// Keeps only requests that name one of these records, of those that came as well.
     pub fn want(&mut self, records: &[RecordId]) {
         if self.kept.wanted.is_none() {
@@ -121,11 +121,11 @@ impl ListReader {
     /// Reads no further, because the list has more bytes than this.
     pub fn stop(&mut self, limit: usize) {
         let words = format!("CM's list of open requests has more than {limit} bytes");
-        self.stopped.get_or_insert(ReadError::TooMuch(words));
+        self.stopped.get_or_insert(ParseError::TooLarge(words));
     }
 
     /// The requests that name a card, once the list is at its end.
-    pub fn finish(mut self) -> Result<Vec<Listed>, ReadError> {
+    pub fn finish(mut self) -> Result<Vec<RequestSummary>, ParseError> {
         if let Some(error) = self.stopped {
             return Err(error);
         }
@@ -137,7 +137,7 @@ impl ListReader {
 
 /// Which requests a whole body is about, and where each stands; one that is there twice and says
 /// the same counts once.
-pub fn request_statuses(body: &[u8]) -> Result<Vec<(RequestId, RequestStatus)>, ReadError> {
+pub fn request_statuses(body: &[u8]) -> Result<Vec<(RequestId, RequestStatus)>, ParseError> {
     let mut requests = Vec::new();
     each_object(body, (KIND, OF_A_REQUEST), |object, _| {
         let lacks = |name| wrong(KIND, &format!("has no usable {name}"));
@@ -153,17 +153,23 @@ pub fn request_statuses(body: &[u8]) -> Result<Vec<(RequestId, RequestStatus)>, 
 }
 
 /// Those requests of a list that name one of the `wanted` records.
-pub fn requests(list: &[Listed], wanted: &[RecordId]) -> Result<Vec<CmRequest>, ReadError> {
-    list.iter().filter(|request| request.names_one_of(wanted)).map(Listed::request).collect()
+pub fn requests(
+    list: &[RequestSummary],
+    wanted: &[RecordId],
+) -> Result<Vec<CmRequest>, ParseError> {
+    list.iter()
+        .filter(|request| request.names_one_of(wanted))
+        .map(RequestSummary::request)
+        .collect()
 }
 
-fn one(text: &str, kept: &mut Kept, fault: &mut Option<ReadError>) -> Result<(), ReadError> {
+fn one(text: &str, kept: &mut Kept, fault: &mut Option<ParseError>) -> Result<(), ParseError> {
     match object(text, KIND, OF_A_REQUEST)? {
         Err(error) => {
             fault.get_or_insert(error);
         }
         Ok(found) => {
-            if let Some(request) = found.as_ref().and_then(Listed::new) {
+            if let Some(request) = found.as_ref().and_then(RequestSummary::new) {
                 kept.add(request)?;
             }
         }
@@ -171,7 +177,7 @@ fn one(text: &str, kept: &mut Kept, fault: &mut Option<ReadError>) -> Result<(),
     Ok(())
 }
 
-impl Listed {
+impl RequestSummary {
     /// Unless it names no card.
     fn new(object: &Object) -> Option<Self> {
         let link = |name| object.guid(name).and_then(RecordId::new);
@@ -191,7 +197,7 @@ impl Listed {
         cards.into_iter().flatten().any(|card| records.contains(&card))
     }
 
-    fn request(&self) -> Result<CmRequest, ReadError> {
+    fn request(&self) -> Result<CmRequest, ParseError> {
         let lacks = |name| wrong("a request that names the card", &format!("has no usable {name}"));
         Ok(CmRequest {
             id: self.id.ok_or_else(|| lacks("Uuid"))?,

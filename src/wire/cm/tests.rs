@@ -42,9 +42,9 @@ fn one_record(body: &str) -> CardRecord {
 }
 
 /// The requests of a body that comes in two pieces, cut where it is worst.
-fn requests(body: &[u8], wanted: &[RecordId]) -> Result<Vec<CmRequest>, ReadError> {
+fn requests(body: &[u8], wanted: &[RecordId]) -> Result<Vec<CmRequest>, ParseError> {
     let list = |at: usize| {
-        let mut reader = ListReader::default();
+        let mut reader = RequestListReader::default();
         let (start, rest) = body.split_at(at);
         reader.push(start);
         reader.push(rest);
@@ -64,25 +64,25 @@ fn one_request(body: &str) -> CmRequest {
 
 /// Every reader, for its panics.
 fn read_all(body: &[u8]) {
-    drop((records(body), requests(body, &[record_id()]), complaint(body)));
+    drop((records(body), requests(body, &[record_id()]), error_text(body)));
 }
 
 #[track_caller]
 fn assert_wrong(body: &str) {
     let read = records(body.as_bytes());
-    assert!(matches!(read, Err(ReadError::Wrong(_))), "{body}: {read:?}");
+    assert!(matches!(read, Err(ParseError::Invalid(_))), "{body}: {read:?}");
 }
 
 #[track_caller]
 fn assert_foreign(body: &str) {
     let read = records(body.as_bytes());
-    assert!(matches!(read, Err(ReadError::Foreign(..))), "{body}: {read:?}");
+    assert!(matches!(read, Err(ParseError::NotCm(..))), "{body}: {read:?}");
 }
 
 #[track_caller]
 fn assert_not_json(body: &[u8]) {
     let read = records(body);
-    assert!(matches!(read, Err(ReadError::NotJson(_))), "{read:?}");
+    assert!(matches!(read, Err(ParseError::NotJson(_))), "{read:?}");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn an_object_of_very_many_properties_is_not_cms() {
 #[test]
 fn what_is_read_no_further_says_what_there_was_too_much_of() {
     let told = |object: &str, count: usize| {
-        let mut reader = ListReader::default();
+        let mut reader = RequestListReader::default();
         let element = format!("{object},");
         reader.push(b"[");
         let read = (0..count).take_while(|_| reader.push(element.as_bytes())).count();
@@ -181,7 +181,7 @@ fn a_request_may_be_as_long_as_it_likes_and_is_read_all_the_same() {
         assert!(request.len() > 500_000);
         for body in [request.clone(), format!("[{request}]"), format!("[null,\n{request} , null]")]
         {
-            let mut reader = ListReader::default();
+            let mut reader = RequestListReader::default();
             assert!(body.as_bytes().chunks(4096).all(|chunk| reader.push(chunk)), "{name}");
             let read = super::requests(&reader.finish().unwrap(), &[record_id()]).unwrap();
             assert_eq!(read.len(), 1, "{name}");
@@ -194,7 +194,7 @@ fn a_request_may_be_as_long_as_it_likes_and_is_read_all_the_same() {
 fn of_a_list_of_any_length_only_the_requests_of_the_records_that_are_meant_are_kept() {
     let other = REQUEST.replace(RECORD_ID, "99cf063d-e337-4aa9-a822-346554ddd3c9");
     let element = format!("{other},\n");
-    let mut reader = ListReader::default();
+    let mut reader = RequestListReader::default();
     reader.push(b"[");
     for count in 0..60_000 {
         if count == 15_000 {
@@ -214,7 +214,7 @@ fn of_a_list_of_any_length_only_the_requests_of_the_records_that_are_meant_are_k
 
 #[test]
 fn a_card_with_very_many_requests_of_its_own_is_too_much() {
-    let mut reader = ListReader::default();
+    let mut reader = RequestListReader::default();
     reader.want(&[record_id()]);
     reader.push(b"[");
     let read = (0..30_000).take_while(|_| reader.push(format!("{REQUEST},").as_bytes())).count();
@@ -280,7 +280,7 @@ fn a_property_that_stands_twice_is_wrong_in_whatever_case() {
         );
     }
     let twice = REQUEST.replace(r#""Priority":0"#, r#""Priority":0,"newsmartcarduuid":null"#);
-    assert!(matches!(requests(twice.as_bytes(), &[record_id()]), Err(ReadError::Wrong(_))));
+    assert!(matches!(requests(twice.as_bytes(), &[record_id()]), Err(ParseError::Invalid(_))));
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn a_request_about_the_card_that_lacks_its_id_or_type_is_wrong() {
     for property in ["\"Uuid\":", "\"RequestType\":", "\"Status\":"] {
         let body = REQUEST.replace(property, "\"Lost\":");
         let read = requests(body.as_bytes(), &[record_id()]);
-        assert!(matches!(read, Err(ReadError::Wrong(_))), "{property} {read:?}");
+        assert!(matches!(read, Err(ParseError::Invalid(_))), "{property} {read:?}");
     }
 }
 
@@ -360,9 +360,9 @@ fn where_a_request_stands_is_read_from_the_request_itself() {
     for none in ["", "null", "[]"] {
         assert_eq!(statuses(none).unwrap(), [], "{none}");
     }
-    assert!(matches!(statuses(r#"{"Uuid":"x","Status":3}"#), Err(ReadError::Wrong(_))));
-    assert!(matches!(statuses(r#"{"Message":"x"}"#), Err(ReadError::Foreign(..))));
-    assert!(matches!(statuses(r#"{"Uuid":"x""#), Err(ReadError::NotJson(_))));
+    assert!(matches!(statuses(r#"{"Uuid":"x","Status":3}"#), Err(ParseError::Invalid(_))));
+    assert!(matches!(statuses(r#"{"Message":"x"}"#), Err(ParseError::NotCm(..))));
+    assert!(matches!(statuses(r#"{"Uuid":"x""#), Err(ParseError::NotJson(_))));
 }
 
 #[test]
@@ -383,19 +383,19 @@ fn words_and_correlation_id_are_found_in_every_form_of_complaint() {
         format!("<html><head><title>{text}</title></head><body>y</body></html>"),
         format!("<p>An error occurred.</p> <b>Correlation ID: {{{}}}</b>", id.to_uppercase()),
     ] {
-        let found = complaint(body.as_bytes());
+        let found = error_text(body.as_bytes());
         assert_eq!(found.correlation_id.as_deref(), Some(id), "{body}");
-        assert!(found.words.starts_with("An error occurred. Correlation ID: "), "{found:?}");
+        assert!(found.message.starts_with("An error occurred. Correlation ID: "), "{found:?}");
     }
 }
 
 #[test]
 fn a_correlation_id_is_preferred_to_the_other_ids_of_a_message() {
-    let found = complaint(
+    let found = error_text(
         br#"{"Message":"Card 17cf063d-e337-4aa9-a822-346554ddd3c9 failed, correlatie-id 6f1c1f8e-5a52-4dd6-9a62-1c5f3b7a9d10"}"#,
     );
     assert_eq!(found.correlation_id.as_deref(), Some("6f1c1f8e-5a52-4dd6-9a62-1c5f3b7a9d10"));
-    assert_eq!(complaint(b"no id, 17cf063d-e337-4aa9-a822-346554ddd3c9aa").correlation_id, None);
+    assert_eq!(error_text(b"no id, 17cf063d-e337-4aa9-a822-346554ddd3c9aa").correlation_id, None);
 }
 
 #[test]
@@ -404,11 +404,11 @@ fn a_page_is_never_handed_on_whole() {
         "<!DOCTYPE html><html><head><title>\r\n 404 -\tFile\u{1b}[31m not found </title><style>b{{}}</style></head><body>{}</body>",
         "<p>secret</p>".repeat(5000)
     );
-    assert_eq!(complaint(page.as_bytes()).words, "404 - File [31m not found");
-    let long = complaint("é".repeat(5000).as_bytes()).words;
+    assert_eq!(error_text(page.as_bytes()).message, "404 - File [31m not found");
+    let long = error_text("é".repeat(5000).as_bytes()).message;
     assert_eq!(long.chars().count(), 201);
-    assert_eq!(complaint(b"<html><title></title><b>Not</b>\0<i>here</i>").words, "Not here");
-    assert_eq!(complaint(b"").words, "");
+    assert_eq!(error_text(b"<html><title></title><b>Not</b>\0<i>here</i>").message, "Not here");
+    assert_eq!(error_text(b"").message, "");
 }
 
 proptest! {
@@ -430,8 +430,8 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_search_for_words_panic(text in ".*<?title>?.*</?.*") {
-        let found = complaint(text.as_bytes());
-        prop_assert!(found.words.chars().count() <= 201);
-        prop_assert!(!found.words.chars().any(char::is_control));
+        let found = error_text(text.as_bytes());
+        prop_assert!(found.message.chars().count() <= 201);
+        prop_assert!(!found.message.chars().any(char::is_control));
     }
 }

@@ -2,7 +2,8 @@
 
 use cardbridge::domain::{CardRecord, CmRequest, RecordId};
 use cardbridge::wire::cm::{
-    ListReader, Listed, ReadError, complaint, plain, records, requests, status_update,
+    ParseError, RequestListReader, RequestSummary, error_text, records, requests, single_line,
+    status_update,
 };
 use uuid::Uuid;
 
@@ -19,15 +20,15 @@ pub fn check(body: &[u8]) {
         Err(why) => is_told(&why),
     }
     a_list(body);
-    let found = complaint(body);
-    assert!(is_line(&found.words), "{found:?}");
+    let found = error_text(body);
+    assert!(is_line(&found.message), "{found:?}");
     if let Some(id) = found.correlation_id {
         assert!(is_in(&id, body), "{id}");
     }
     if let Ok(text) = str::from_utf8(body) {
-        let line = plain(text);
+        let line = single_line(text);
         assert!(is_line(&line), "{line:?}");
-        assert_eq!(plain(&line), line, "a line stays as it is");
+        assert_eq!(single_line(&line), line, "a line stays as it is");
         let update: Option<serde_json::Value> = serde_json::from_str(&status_update(text)).ok();
         assert_eq!(update, Some(serde_json::json!({ "status": text })));
     }
@@ -70,8 +71,8 @@ fn a_list(body: &[u8]) {
     }
 }
 
-fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Listed>, ReadError> {
-    let mut reader = ListReader::default();
+fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Vec<RequestSummary>, ParseError> {
+    let mut reader = RequestListReader::default();
     for piece in pieces {
         if !reader.push(piece) {
             break;
@@ -87,7 +88,7 @@ fn is_of(request: &CmRequest, body: &[u8]) {
     }
 }
 
-fn is_told(why: &ReadError) {
+fn is_told(why: &ParseError) {
     let words = why.to_string();
     assert!(
         !words.is_empty() && words.len() < 1000 && !words.contains(char::is_control),

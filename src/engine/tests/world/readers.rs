@@ -61,7 +61,7 @@ impl World {
         let views = self.engine.reader_views();
         let shown = views.iter().find(|view| view.reader.as_str() == reader);
         let identified = shown.is_some_and(|view| matches!(view.card, CardView::Identified { .. }));
-        let listens = self.policy.rules.listens(Trigger::Removed);
+        let listens = self.policy.rules.has_rules_for(Trigger::Removed);
         self.removals_due += usize::from(identified && listens);
     }
 

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 
-use crate::wire::cm::plain;
+use crate::wire::cm::single_line;
 
 /// What a server offers to be talked to with.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Offers {
                 offers.token =
                     words.next().map(|token| STANDARD.decode(token).map_err(|_| NotBase64));
             }
-            offers.add(plain(scheme));
+            offers.add(single_line(scheme));
         }
         offers
     }
@@ -116,7 +116,7 @@ impl Offers {
             [] => "names no way to log in".to_owned(),
             schemes => format!("lets in with {} only", schemes.join(", ")),
         };
-        plain(&format!("the server does not take Kerberos tickets, it {schemes}: {remedy}"))
+        single_line(&format!("the server does not take Kerberos tickets, it {schemes}: {remedy}"))
     }
 }
 

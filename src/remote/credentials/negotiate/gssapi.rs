@@ -17,7 +17,7 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::sync::OnceLock;
 
-use crate::wire::cm::plain;
+use crate::wire::cm::single_line;
 
 pub(super) use owned::{Cache, Context, Credential, Name, Started, Step};
 use raw::Library;
@@ -56,7 +56,7 @@ impl Gssapi {
         if let Some(library) = LIBRARY.get() {
             return Ok(Self { library });
         }
-        let library = Library::load().map_err(|error| plain(&error.to_string()))?;
+        let library = Library::load().map_err(|error| single_line(&error.to_string()))?;
         // Loaded twice at the same moment it is still one library.
         Ok(Self { library: LIBRARY.get_or_init(|| library) })
     }
@@ -82,7 +82,7 @@ impl GssError {
 
     /// GSSAPI's words and the mechanism's: these where they say anything.
     fn told(gssapi: &str, mechanism: &str, code: i32) -> Self {
-        let (gssapi, mechanism) = (plain(gssapi), plain(mechanism));
+        let (gssapi, mechanism) = (single_line(gssapi), single_line(mechanism));
         let words = match mechanism.as_str() {
             "" | "Success" | "Unknown error" if !gssapi.is_empty() => gssapi,
             _ if gssapi.is_empty() || gssapi == mechanism => mechanism,

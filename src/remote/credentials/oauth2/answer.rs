@@ -110,7 +110,7 @@ pub(super) fn judge(answer: Answer) -> Result<Grant, Denial> {
             End::Broken(error) => Err(denial(format!("broke off: {}", error.detail()), LATER)),
         },
         300..=399 => {
-            let to = cm::plain(location.as_deref().unwrap_or("nowhere"));
+            let to = cm::single_line(location.as_deref().unwrap_or("nowhere"));
             let what = format!("redirects to {to}, where nothing is sent ({})", name(status));
             Err(denial(what, ADDRESS))
         }
@@ -133,7 +133,7 @@ fn grant(body: &[u8], redactor: &Redactor) -> Result<Grant, Denial> {
     };
     match read.token_type {
         Some(kind) if !kind.eq_ignore_ascii_case("bearer") => {
-            let kind = cm::plain(&{
+            let kind = cm::single_line(&{
                 redactor.learn(token.expose());
                 redactor.hide(&kind)
             });
@@ -188,7 +188,7 @@ fn refusal(status: u16, body: &[u8], redactor: &Redactor) -> Denial {
 /// The endpoint's own error, with what to do about that.
 fn told(error: &str, description: Option<&str>, redactor: &Redactor) -> Denial {
     let [error, words] =
-        [error, description.unwrap_or_default()].map(|text| cm::plain(&redactor.hide(text)));
+        [error, description.unwrap_or_default()].map(|text| cm::single_line(&redactor.hide(text)));
     let remedy =
         REMEDIES.iter().find(|(code, _)| *code == error).map_or(SERVER, |(_, remedy)| *remedy);
     let what = match words.as_str() {
@@ -205,7 +205,7 @@ fn read(body: &[u8]) -> Option<Body> {
 
 /// The words of a page, or of somebody else's JSON.
 fn words(body: &[u8], redactor: &Redactor) -> String {
-    cm::complaint_without(body, |words| redactor.hide(words)).words
+    cm::complaint_without(body, |words| redactor.hide(words)).message
 }
 
 const fn denial(what: String, remedy: &'static str) -> Denial {

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Facts, Rule, RuleSet, links};
+use super::{Rule, RuleInput, RuleSet, links};
 use crate::domain::{CardRecord, CmRequest, LookupResult};
 
 /// Which request counts, where several open ones that a rule is about name the record.
@@ -31,7 +31,7 @@ impl Pick {
 
 /// What is done with a record.
 #[derive(Debug, Clone)]
-pub(super) enum Choice<'r, 'f> {
+pub(super) enum RuleMatch<'r, 'f> {
     /// This rule carries out this request.
     This(&'r Rule, &'f CmRequest),
     /// This rule is about several requests, and picks none; in words.
@@ -47,34 +47,39 @@ pub(super) enum Choice<'r, 'f> {
 /// is not.
 pub(super) fn choose<'r, 'f>(
     rules: &'r RuleSet,
-    facts: &Facts<'f>,
+    facts: &RuleInput<'f>,
     record: &CardRecord,
-) -> Choice<'r, 'f> {
+) -> RuleMatch<'r, 'f> {
     let first = |request: &CmRequest| {
-        rules.rules.iter().find(|rule| objection(rules, rule, facts, record, request).is_none())
+        rules
+            .rules
+            .iter()
+            .find(|rule| first_mismatch(rules, rule, facts, record, request).is_none())
     };
     let requests = requests_of(facts.found, record);
     let ruled: Vec<_> = requests.iter().filter_map(|request| first(request)).collect();
     let has_work = |rule: &&&Rule| rule.complete_request || rule.set_status.1 != record.status;
     let Some(&rule) = ruled.iter().find(has_work).or(ruled.first()) else {
-        return Choice::None;
+        return RuleMatch::None;
     };
-    let about = about(rules, rule, facts, record);
+    let about = matching_requests(rules, rule, facts, record);
     match (rule.pick, about.as_slice()) {
-        (Pick::Refuse, [_, _, ..]) => Choice::Several(rule, several(rule, &about)),
-        _ => pick(rule.pick, about).map_or(Choice::None, |request| Choice::This(rule, request)),
+        (Pick::Refuse, [_, _, ..]) => RuleMatch::Several(rule, several(rule, &about)),
+        _ => {
+            pick(rule.pick, about).map_or(RuleMatch::None, |request| RuleMatch::This(rule, request))
+        }
     }
 }
 
 /// The open requests of a record that a rule is about, the oldest first.
-pub(super) fn about<'f>(
+pub(super) fn matching_requests<'f>(
     rules: &RuleSet,
     rule: &Rule,
-    facts: &Facts<'f>,
+    facts: &RuleInput<'f>,
     record: &CardRecord,
 ) -> Vec<&'f CmRequest> {
     let mut requests = requests_of(facts.found, record);
-    requests.retain(|request| objection(rules, rule, facts, record, request).is_none());
+    requests.retain(|request| first_mismatch(rules, rule, facts, record, request).is_none());
     requests
 }
 
@@ -108,7 +113,7 @@ pub(super) fn requests_of<'f>(found: &'f LookupResult, record: &CardRecord) -> V
 
 /// Why a rule is not about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Objection {
+pub(super) enum Mismatch {
     Trigger,
     RequestType,
     /// The request names the record, but as the card that it does not set the status of.
@@ -118,30 +123,34 @@ pub(super) enum Objection {
 }
 
 /// Why a rule is not about a request, or `None` if it is.
-pub(super) fn objection(
+pub(super) fn first_mismatch(
     rules: &RuleSet,
     rule: &Rule,
-    facts: &Facts<'_>,
+    facts: &RuleInput<'_>,
     record: &CardRecord,
     request: &CmRequest,
-) -> Option<Objection> {
+) -> Option<Mismatch> {
     let roles = &rule.reader_role;
     if rule.on != facts.trigger {
-        Some(Objection::Trigger)
+        Some(Mismatch::Trigger)
     } else if !rule.request_types.contains(&request.request_type) {
-        Some(Objection::RequestType)
-    } else if !links::asks_for(rule, request, record.id, &rules.numbers) {
-        Some(Objection::Link)
+        Some(Mismatch::RequestType)
+    } else if !links::calls_for(rule, request, record.id, &rules.numbers) {
+        Some(Mismatch::Link)
     } else if !rule.card_status.is_empty() && !rule.card_status.contains(&record.status) {
-        Some(Objection::CardStatus)
+        Some(Mismatch::CardStatus)
     } else if !roles.is_empty() && !roles.iter().any(|word| word == facts.role) {
-        Some(Objection::ReaderRole)
+        Some(Mismatch::ReaderRole)
     } else {
         None
     }
 }
 
-pub(super) fn why_nothing(rules: &RuleSet, facts: &Facts<'_>, record: &CardRecord) -> String {
+pub(super) fn explain_no_match(
+    rules: &RuleSet,
+    facts: &RuleInput<'_>,
+    record: &CardRecord,
+) -> String {
     let requests = requests_of(facts.found, record);
     if requests.is_empty() {
         return format!("no open request names record {}", record.id);
@@ -150,10 +159,10 @@ pub(super) fn why_nothing(rules: &RuleSet, facts: &Facts<'_>, record: &CardRecor
         rules
             .rules
             .iter()
-            .any(|rule| objection(rules, rule, facts, record, request) == Some(Objection::Link))
+            .any(|rule| first_mismatch(rules, rule, facts, record, request) == Some(Mismatch::Link))
     };
     if let Some(request) = requests.iter().find(is_linked_otherwise) {
-        return links::why_not(request, record.id, &rules.numbers);
+        return links::mismatch(request, record.id, &rules.numbers);
     }
     let types: Vec<_> =
         requests.iter().map(|r| rules.numbers.request_type_text(r.request_type)).collect();

@@ -6,7 +6,7 @@
 
 use uuid::Uuid;
 
-use super::json::{self, Item, Names};
+use super::json::{self, Aliases, JsonItem};
 
 /// The longest text that is taken over from a server, in characters.
 const MAX_CHARS: usize = 200;
@@ -19,39 +19,39 @@ const GUID_LEN: usize = 36;
 
 /// The properties of a JSON error that hold words, the likeliest first: ASP.NET's, then OAuth's
 /// and those of RFC 9457.
-const WORDS: Names =
+const TEXT_FIELDS: Aliases =
     &["Message", "ExceptionMessage", "error_description", "error", "detail", "title", "Reason"];
 
 /// What a server says about its own failure.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Complaint {
+pub struct ErrorText {
     /// Its words: one line of at most 200 characters, perhaps none.
-    pub words: String,
+    pub message: String,
     /// The id of the entry in the server's event log.
     pub correlation_id: Option<String>,
 }
 
 /// Finds the words and the correlation id in the body of an answer, whatever its form.
 #[must_use]
-pub fn complaint(body: &[u8]) -> Complaint {
+pub fn error_text(body: &[u8]) -> ErrorText {
     complaint_without(body, str::to_owned)
 }
 
 /// The same, with `hide` taking secrets out of the words before they are cut to a length.
 #[must_use]
-pub fn complaint_without(body: &[u8], hide: impl Fn(&str) -> String) -> Complaint {
+pub fn complaint_without(body: &[u8], hide: impl Fn(&str) -> String) -> ErrorText {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
     if is_binary(text) {
-        return Complaint::default();
+        return ErrorText::default();
     }
-    let words = match json::item(text, WORDS) {
-        Ok(json) => words_of(json).unwrap_or_else(|| text.to_owned()),
+    let words = match json::item(text, TEXT_FIELDS) {
+        Ok(json) => text_of(json).unwrap_or_else(|| text.to_owned()),
         Err(_) if text.starts_with('<') => title(text).unwrap_or_else(|| without_tags(text)),
         Err(_) => text.to_owned(),
     };
     let correlation_id = correlation_id(&words).or_else(|| correlation_id(text));
-    Complaint { words: plain(&hide(&line(&words, MAX_SEARCHED))), correlation_id }
+    ErrorText { message: single_line(&hide(&line(&words, MAX_SEARCHED))), correlation_id }
 }
 
 /// Whether one in eight of the first characters is none of a text's: compressed data, a picture.
@@ -69,7 +69,7 @@ fn is_binary(text: &str) -> bool {
 /// One line of at most 200 characters, with runs of white space and control characters made one
 /// space.
 #[must_use]
-pub fn plain(text: &str) -> String {
+pub fn single_line(text: &str) -> String {
     line(text, MAX_CHARS)
 }
 
@@ -89,11 +89,13 @@ fn line(text: &str, max: usize) -> String {
     }
 }
 
-fn words_of(json: Item) -> Option<String> {
+fn text_of(json: JsonItem) -> Option<String> {
     match json {
-        Item::Text(text) => Some(text),
-        Item::Object(object) => WORDS.iter().find_map(|name| object.text(name)).map(str::to_owned),
-        Item::Null | Item::Other(_) => None,
+        JsonItem::Text(text) => Some(text),
+        JsonItem::Object(object) => {
+            TEXT_FIELDS.iter().find_map(|name| object.text(name)).map(str::to_owned)
+        }
+        JsonItem::Null | JsonItem::Other(_) => None,
     }
 }
 

@@ -5,14 +5,14 @@
 
 use serde::de::Error as _;
 
-use super::ReadError;
+use super::ParseError;
 
 /// The byte order mark that some servers put before UTF-8.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Where in a body the next byte stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum SplitState {
     Before,
     /// In a body that is no array.
     Single,
@@ -24,8 +24,8 @@ enum Place {
 }
 
 /// Hands out each element of an array, or the one value that a body is.
-pub(super) struct Splitter {
-    place: Place,
+pub(super) struct ArraySplitter {
+    place: SplitState,
     /// How much of the byte order mark was there.
     bom: usize,
     value: Vec<u8>,
@@ -56,10 +56,10 @@ const STRING: usize = 512;
 /// How many bytes follow the backslash of the longest escape, `\uXXXX`.
 const ESCAPE: usize = 5;
 
-impl Splitter {
+impl ArraySplitter {
     pub(super) const fn new(limit: usize) -> Self {
         Self {
-            place: Place::Before,
+            place: SplitState::Before,
             bom: 0,
             value: Vec::new(),
             limit,
@@ -79,34 +79,34 @@ impl Splitter {
     pub(super) fn push(
         &mut self,
         bytes: &[u8],
-        each: &mut impl FnMut(&str) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
+        each: &mut impl FnMut(&str) -> Result<(), ParseError>,
+    ) -> Result<(), ParseError> {
         bytes.iter().try_for_each(|&byte| match self.place {
-            Place::Before => self.before(byte),
-            Place::Single => {
+            SplitState::Before => self.before(byte),
+            SplitState::Single => {
                 let is_held = self.follow(byte);
                 if is_held { self.keep(byte) } else { Ok(()) }
             }
-            Place::First | Place::Next => self.within(byte, each),
-            Place::After if byte.is_ascii_whitespace() => Ok(()),
-            Place::After => Err(not_json("something follows the array")),
+            SplitState::First | SplitState::Next => self.within(byte, each),
+            SplitState::After if byte.is_ascii_whitespace() => Ok(()),
+            SplitState::After => Err(not_json("something follows the array")),
         })
     }
 
     /// Hands out a value that only the end of the body ends.
     pub(super) fn finish(
         &mut self,
-        each: &mut impl FnMut(&str) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
+        each: &mut impl FnMut(&str) -> Result<(), ParseError>,
+    ) -> Result<(), ParseError> {
         match self.place {
-            Place::Before if !self.bom.is_multiple_of(BOM.len()) => Err(not_json("no UTF-8")),
-            Place::Before | Place::After => Ok(()),
-            Place::Single => self.hand_out(each),
-            Place::First | Place::Next => Err(not_json("the array does not end")),
+            SplitState::Before if !self.bom.is_multiple_of(BOM.len()) => Err(not_json("no UTF-8")),
+            SplitState::Before | SplitState::After => Ok(()),
+            SplitState::Single => self.hand_out(each),
+            SplitState::First | SplitState::Next => Err(not_json("the array does not end")),
         }
     }
 
-    fn before(&mut self, byte: u8) -> Result<(), ReadError> {
+    fn before(&mut self, byte: u8) -> Result<(), ParseError> {
         if BOM.get(self.bom) == Some(&byte) {
             self.bom += 1;
             return Ok(());
@@ -115,10 +115,10 @@ impl Splitter {
             return Err(not_json("no UTF-8"));
         }
         match byte {
-            b'[' => self.place = Place::First,
+            b'[' => self.place = SplitState::First,
             _ if byte.is_ascii_whitespace() => {}
             _ => {
-                self.place = Place::Single;
+                self.place = SplitState::Single;
                 self.follow(byte);
                 self.keep(byte)?;
             }
@@ -129,12 +129,12 @@ impl Splitter {
     fn within(
         &mut self,
         byte: u8,
-        each: &mut impl FnMut(&str) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
+        each: &mut impl FnMut(&str) -> Result<(), ParseError>,
+    ) -> Result<(), ParseError> {
         match byte {
             b',' | b']' if self.depth == 0 && self.string.is_none() => {
-                let none = self.place == Place::First && byte == b']' && self.value.is_empty();
-                self.place = if byte == b',' { Place::Next } else { Place::After };
+                let none = self.place == SplitState::First && byte == b']' && self.value.is_empty();
+                self.place = if byte == b',' { SplitState::Next } else { SplitState::After };
                 return if none { Ok(()) } else { self.hand_out(each) };
             }
             _ if byte.is_ascii_whitespace() && self.value.is_empty() => return Ok(()),
@@ -166,13 +166,13 @@ impl Splitter {
         !self.shortens || (before.min(self.depth) <= 1 && !is_idle)
     }
 
-    fn keep(&mut self, byte: u8) -> Result<(), ReadError> {
+    fn keep(&mut self, byte: u8) -> Result<(), ParseError> {
         if self.value.len() == self.limit {
             let limit = self.limit;
             return Err(match self.place {
-                Place::Single => not_json("it is too long for one value"),
-                Place::Before | Place::First | Place::Next | Place::After => {
-                    ReadError::TooMuch(format!("CM lists an object of more than {limit} bytes"))
+                SplitState::Single => not_json("it is too long for one value"),
+                SplitState::Before | SplitState::First | SplitState::Next | SplitState::After => {
+                    ParseError::TooLarge(format!("CM lists an object of more than {limit} bytes"))
                 }
             });
         }
@@ -182,8 +182,8 @@ impl Splitter {
 
     fn hand_out(
         &mut self,
-        each: &mut impl FnMut(&str) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
+        each: &mut impl FnMut(&str) -> Result<(), ParseError>,
+    ) -> Result<(), ParseError> {
         let text = str::from_utf8(&self.value).map_err(not_json)?;
         each(text.trim_ascii())?;
         self.value.clear();
@@ -206,6 +206,6 @@ impl InString {
     }
 }
 
-fn not_json(why: impl std::fmt::Display) -> ReadError {
-    ReadError::NotJson(serde_json::Error::custom(why))
+fn not_json(why: impl std::fmt::Display) -> ParseError {
+    ParseError::NotJson(serde_json::Error::custom(why))
 }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::{ControlSettings, Settings};
 use crate::control::{self, Access, ActError, Groups, Server};
 use crate::domain::{CallMetrics, EntryId};
-use crate::engine::{Engine, Event, Now, Restored};
+use crate::engine::{Engine, Event, Now, RestoredState};
 use crate::outbox::{self, Outbox};
 use crate::readers::{Observation, Readers};
 use crate::remote::Remote;
@@ -70,9 +70,9 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let remote = remote(&settings)?;
     let (readers, observations) =
         Readers::start(reader_options(&settings)).context("cannot start the reader monitor")?;
-    let restored = Restored {
+    let restored = RestoredState {
         entries: restored.entries,
-        stays: restored.stays,
+        last_seen: restored.stays,
         latest: restored.latest,
         moment: clock::boot_moment(),
     };

@@ -32,19 +32,19 @@ use crate::domain::{
 };
 use crate::rules::RuleSet;
 
+mod append_queue;
 mod backoff;
-mod counting;
-mod desk;
+mod circuit_breaker;
+mod counters;
 mod effect;
 mod event;
-mod intake;
-mod link;
-mod notes;
+mod failure_notes;
 mod queue;
+mod tracker;
 
-pub use backoff::Retry;
+pub use backoff::RetryPolicy;
 pub use effect::{Effect, NewEntry, Notice};
-pub use event::{Event, Presence, StoreFailure};
+pub use event::{Event, InsertedCard, OutboxFailure};
 
 /// The time, by both clocks: one that never jumps, for waiting, and one that people read.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,7 @@ pub struct Now {
 
 /// What the configuration says to the engine.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct EngineSettings {
     /// The station's id.
     pub station: String,
     /// What a card that comes or goes sets.
@@ -69,7 +69,7 @@ pub struct Policy {
     /// How many cards are worked on at a time.
     pub concurrency: NonZeroUsize,
     /// How long to wait between tries.
-    pub retry: Retry,
+    pub retry: RetryPolicy,
     /// How long an entry may wait before it is parked.
     pub max_age: Duration,
     /// How long a card may take to be read.
@@ -78,32 +78,32 @@ pub struct Policy {
 
 /// Why a person's wish cannot be fulfilled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ActionError {
     /// There is no such entry, or not any more.
     #[error("no such entry waits")]
     NoSuchEntry,
     /// The entry is being worked on at this moment.
     #[error("the entry is being worked on at this moment; try again")]
-    Busy,
+    InProgress,
 }
 
 /// When an entry is tried again, because a person wished so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum RetryAccepted {
     /// It is in the queue, and goes as soon as CM may be asked.
     Now,
     /// It is parked until [`Event::Unparked`] says that it is in the queue on disk, or that the
     /// disk refused.
-    OnceOnDisk,
+    OnceStored,
 }
 
 /// What the outbox held when the daemon started.
 #[derive(Debug, Clone, Default)]
-pub struct Restored {
+pub struct RestoredState {
     /// Entries that wait, for CM or for a person.
     pub entries: Vec<Entry>,
     /// The cards that were last seen in the readers.
-    pub stays: Vec<LastSeenCard>,
+    pub last_seen: Vec<LastSeenCard>,
     /// The newest audit lines, the newest first.
     pub latest: Vec<AuditLine>,
     /// The moment of the start, counted from the machine's start, where that is known.
@@ -113,37 +113,37 @@ pub struct Restored {
 /// The state machine. See the head of this module.
 #[derive(Debug)]
 pub struct Engine {
-    policy: Policy,
-    desk: desk::Desk,
-    intake: intake::Intake,
+    policy: EngineSettings,
+    tracker: tracker::ReaderTracker,
+    append_queue: append_queue::AppendQueue,
     queue: queue::Queue,
-    link: link::Link,
-    notes: notes::Notes,
+    breaker: circuit_breaker::CircuitBreaker,
+    notes: failure_notes::FailureNotes,
     random: fastrand::Rng,
     effects: VecDeque<Effect>,
     latest: VecDeque<AuditLine>,
-    tally: EngineCounters,
+    counters: EngineCounters,
     /// The moment of the start, by the machine's start and by the clock that never jumps.
     moment: Option<(BootMoment, Instant)>,
 }
 
 /// How many audit lines the snapshot shows.
-const LATEST: usize = 20;
+const RECENT_AUDIT_LINES: usize = 20;
 
 impl Engine {
     /// A state machine that goes on from what the outbox held. `seed` makes the jitter.
     #[must_use]
-    pub fn new(policy: Policy, restored: Restored, seed: u64, now: Now) -> Self {
+    pub fn new(policy: EngineSettings, restored: RestoredState, seed: u64, now: Now) -> Self {
         let mut engine = Self {
-            desk: desk::Desk::new(restored.stays),
-            intake: intake::Intake::default(),
+            tracker: tracker::ReaderTracker::new(restored.last_seen),
+            append_queue: append_queue::AppendQueue::default(),
             queue: queue::Queue::new(restored.entries, restored.moment.as_ref(), now),
-            link: link::Link::default(),
-            notes: notes::Notes::default(),
+            breaker: circuit_breaker::CircuitBreaker::default(),
+            notes: failure_notes::FailureNotes::default(),
             random: fastrand::Rng::with_seed(seed),
             effects: VecDeque::new(),
             latest: restored.latest.into(),
-            tally: EngineCounters::default(),
+            counters: EngineCounters::default(),
             moment: restored.moment.map(|moment| (moment, now.mono)),
             policy,
         };
@@ -155,48 +155,50 @@ impl Engine {
     pub fn handle(&mut self, event: Event, now: Now) {
         self.count(&event);
         match event {
-            Event::ServiceUp => self.service_up(now),
-            Event::ServiceDown { reason } => self.service_down(reason, now),
-            Event::ServiceSettled => self.service_settled(),
-            Event::Attached { reader, instance } => self.attached(reader, instance, now),
-            Event::Described { reader, attributes } => self.described(&reader, attributes, now),
-            Event::Detached { reader } => self.detached(&reader, now),
-            Event::CardPresent(presence) => self.card_present(presence, now),
+            Event::PcscdConnected => self.service_up(now),
+            Event::PcscdUnavailable { reason } => self.service_down(reason, now),
+            Event::InitialScanDone => self.initial_scan_done(),
+            Event::ReaderAttached { reader, instance } => self.attached(reader, instance, now),
+            Event::AttributesRead { reader, attributes } => {
+                self.on_attributes_read(&reader, attributes, now)
+            }
+            Event::ReaderDetached { reader } => self.detached(&reader, now),
+            Event::CardInserted(presence) => self.card_present(presence, now),
             Event::CardMute { reader, insertion } => self.card_mute(&reader, insertion, now),
-            Event::CardRemoved { reader, insertion, how } => {
+            Event::CardRemoved { reader, insertion, removal: how } => {
                 self.card_removed(&reader, insertion, how, now);
             }
             Event::Identified { reader, insertion, identity } => {
-                self.told_identity(&reader, insertion, identity, now);
+                self.on_identified(&reader, insertion, identity, now);
             }
-            Event::LetGo { reader } => self.others_let_go(&reader, now),
-            Event::Probed { reader, insertion, result } => {
+            Event::CardReleased { reader } => self.on_card_released(&reader, now),
+            Event::ProbeFinished { reader, insertion, result } => {
                 self.probed(&reader, insertion, result, now);
             }
-            Event::Appended { insertion, trigger, result } => {
+            Event::EntryAppended { insertion, trigger, result } => {
                 self.appended((insertion, trigger), result, now);
             }
             Event::LookedUp { entry, result } => self.looked_up(entry, result, now),
-            Event::ReadBack { entry, result } => self.read_back(entry, result, now),
-            Event::Saved { entry, result } => self.saved(entry, result, now),
-            Event::Pushed { entry, result } => self.pushed(entry, result, now),
+            Event::RecordRead { entry, result } => self.read_back(entry, result, now),
+            Event::StageSaved { entry, result } => self.saved(entry, result, now),
+            Event::StatusSet { entry, result } => self.pushed(entry, result, now),
             Event::RequestRead { entry, result } => self.request_read(entry, result, now),
-            Event::Completed { entry, result } => self.completed(entry, result, now),
-            Event::Settled { entry, result } => self.settled(entry, result, now),
-            Event::Unparked { entry, result } => self.unparked(entry, result, now),
-            Event::Noted(line) => self.publish(line),
-            Event::Reconfigured(policy) => self.reconfigured(*policy, now),
+            Event::RequestCompleted { entry, result } => self.completed(entry, result, now),
+            Event::EntrySettled { entry, result } => self.settled(entry, result, now),
+            Event::EntryUnparked { entry, result } => self.unparked(entry, result, now),
+            Event::AuditAppended(line) => self.publish(line),
+            Event::Reconfigured(policy) => self.on_reconfigured(*policy, now),
         }
         self.advance(now);
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.stop_waiting_for_attributes(now);
+        self.on_attributes_timeout(now);
         self.abandon_slow_probes(now);
-        self.read_busy_again(now);
-        self.let_go_due(now);
-        self.enter_still(now);
+        self.retry_in_use_cards(now);
+        self.confirm_due_removals(now);
+        self.enter_held(now);
         self.note_due_counts(now);
         self.advance(now);
     }
@@ -210,7 +212,7 @@ impl Engine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let notes = self.notes.next_deadline();
-        [self.desk.next_deadline(), self.intake.next_deadline(), self.next_start(), notes]
+        [self.tracker.next_deadline(), self.append_queue.next_deadline(), self.next_start(), notes]
             .into_iter()
             .flatten()
             .min()
@@ -218,38 +220,38 @@ impl Engine {
 
     /// What was counted.
     #[must_use]
-    pub const fn tally(&self) -> &EngineCounters {
-        &self.tally
+    pub const fn counters(&self) -> &EngineCounters {
+        &self.counters
     }
 
     /// The PC/SC service, for the snapshot.
     #[must_use]
-    pub fn service_view(&self) -> PcscdView {
-        self.desk.service_view()
+    pub fn pcscd_view(&self) -> PcscdView {
+        self.tracker.service_view()
     }
 
     /// The readers, for the snapshot.
     #[must_use]
     pub fn reader_views(&self) -> Vec<ReaderView> {
-        self.desk.reader_views()
+        self.tracker.reader_views()
     }
 
     /// The connection to CM, for the snapshot.
     #[must_use]
-    pub fn link_view(&self, now: Now) -> CmView {
-        self.link.view(self.queue.next_idle(), now)
+    pub fn cm_view(&self, now: Now) -> CmView {
+        self.breaker.view(self.queue.next_idle(), now)
     }
 
     /// The outbox, for the snapshot.
     #[must_use]
     pub fn outbox_view(&self) -> OutboxView {
-        self.queue.view(self.intake.trouble())
+        self.queue.view(self.append_queue.last_error())
     }
 
     /// Every entry that waits, the oldest first.
     #[must_use]
     pub fn entry_views(&self, now: Now) -> Vec<EntryView> {
-        self.queue.entry_views(self.link.next_knock(), now)
+        self.queue.entry_views(self.breaker.next_knock(), now)
     }
 
     /// The latest audit lines, the newest first.
@@ -261,14 +263,14 @@ impl Engine {
     fn publish(&mut self, line: AuditLine) {
         self.count_outcome(&line);
         self.latest.push_front(line);
-        self.latest.truncate(LATEST);
+        self.latest.truncate(RECENT_AUDIT_LINES);
     }
 
-    fn reconfigured(&mut self, policy: Policy, now: Now) {
-        self.desk.replace(&policy.readers);
+    fn on_reconfigured(&mut self, policy: EngineSettings, now: Now) {
+        self.tracker.apply_settings(&policy.readers);
         self.policy = policy;
-        self.link.forget(self.queue.asking());
-        self.queue.release_all(now);
+        self.breaker.reset(self.queue.entries_awaiting_cm());
+        self.queue.retry_all_now(now);
     }
 
     /// A moment, counted from the machine's start.
@@ -280,8 +282,8 @@ impl Engine {
         })
     }
 
-    fn tell(&mut self, notice: Notice) {
-        self.effects.push_back(Effect::Tell(notice));
+    fn report(&mut self, notice: Notice) {
+        self.effects.push_back(Effect::Report(notice));
     }
 
     /// Starts whatever may start now.

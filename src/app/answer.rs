@@ -8,7 +8,7 @@ use crate::control::{Act, ActError, AuditError, Page, Request};
 use crate::domain::{
     ChainBatch, ChainPosition, EntryId, Metrics, OutboxView, PcscdView, StatusView,
 };
-use crate::engine::{Event, Refusal, Taken};
+use crate::engine::{ActionError, Event, RetryAccepted};
 use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
 use crate::telemetry::Chain;
 use crate::wire::control::{AuditQuery, VerifyQuery};
@@ -33,7 +33,7 @@ impl App {
             started_at: self.started_at,
             pcscd: self.pcscd_view(),
             readers: self.engine.reader_views(),
-            cm: self.engine.link_view(now()),
+            cm: self.engine.cm_view(now()),
             credentials: self.remote.credentials(),
             outbox: self.outbox_view(),
             recent_audit: self.engine.latest(),
@@ -43,7 +43,7 @@ impl App {
 
     /// A pcscd that hangs says nothing, to the engine either.
     fn pcscd_view(&self) -> PcscdView {
-        match (self.engine.service_view(), self.readers.pcscd_hangs()) {
+        match (self.engine.pcscd_view(), self.readers.pcscd_hangs()) {
             (PcscdView::Connected { .. } | PcscdView::Connecting, Some(silence)) => {
                 PcscdView::Unavailable {
                     since: Timestamp::now() - silence,
@@ -61,7 +61,7 @@ impl App {
         Metrics {
             at: Timestamp::now(),
             state: self.snapshot(),
-            counters: self.engine.tally().clone(),
+            counters: self.engine.counters().clone(),
             calls: self.calls.clone(),
             pcsc_errors: self.readers.errors(),
             stuck_threads: self.readers.abandoned(),
@@ -89,12 +89,14 @@ impl App {
                 self.remote.hurry();
                 self.engine.retry(entry, by, now())
             }
-            Act::Discard => self.engine.discard(entry, by, now()).map(|()| Taken::OnceOnDisk),
+            Act::Discard => {
+                self.engine.discard(entry, by, now()).map(|()| RetryAccepted::OnceStored)
+            }
         };
         match taken {
             Err(refusal) => send(reply, Err(refused(refusal))),
-            Ok(Taken::Now) => send(reply, Ok(())),
-            Ok(Taken::OnceOnDisk) => {
+            Ok(RetryAccepted::Now) => send(reply, Ok(())),
+            Ok(RetryAccepted::OnceStored) => {
                 self.wishes.insert(entry, reply);
             }
         }
@@ -102,7 +104,9 @@ impl App {
 
     /// Tells whoever wished it that it is done, or why not.
     pub(super) fn fulfilled(&mut self, event: &Event) {
-        let (Event::Settled { entry, result } | Event::Unparked { entry, result }) = event else {
+        let (Event::EntrySettled { entry, result } | Event::EntryUnparked { entry, result }) =
+            event
+        else {
             return;
         };
         if let Some(reply) = self.wishes.remove(entry) {
@@ -170,10 +174,10 @@ pub(crate) fn audit_filter(query: &AuditQuery) -> Result<AuditFilter, NoCursor> 
     })
 }
 
-const fn refused(refusal: Refusal) -> ActError {
+const fn refused(refusal: ActionError) -> ActError {
     match refusal {
-        Refusal::NoSuchEntry => ActError::NoSuchEntry,
-        Refusal::Busy => ActError::Busy,
+        ActionError::NoSuchEntry => ActError::NoSuchEntry,
+        ActionError::InProgress => ActError::Busy,
     }
 }
 

@@ -24,31 +24,31 @@ pub(super) fn count(calls: &mut CallMetrics, done: &Done) {
 fn call(event: &Event) -> Option<(CmOperation, Option<&CallError>)> {
     match event {
         Event::LookedUp { result, .. } => Some((CmOperation::Lookup, result.as_ref().err())),
-        Event::ReadBack { result, .. } => Some((CmOperation::ReadRecord, result.as_ref().err())),
-        Event::Pushed { result, .. } => Some((CmOperation::SetStatus, result.as_ref().err())),
+        Event::RecordRead { result, .. } => Some((CmOperation::ReadRecord, result.as_ref().err())),
+        Event::StatusSet { result, .. } => Some((CmOperation::SetStatus, result.as_ref().err())),
         Event::RequestRead { result, .. } => {
             Some((CmOperation::ReadRequest, result.as_ref().err()))
         }
-        Event::Completed { result, .. } => {
+        Event::RequestCompleted { result, .. } => {
             Some((CmOperation::CompleteRequest, result.as_ref().err()))
         }
-        Event::ServiceUp
-        | Event::ServiceDown { .. }
-        | Event::ServiceSettled
-        | Event::Attached { .. }
-        | Event::Detached { .. }
-        | Event::Described { .. }
-        | Event::CardPresent(_)
+        Event::PcscdConnected
+        | Event::PcscdUnavailable { .. }
+        | Event::InitialScanDone
+        | Event::ReaderAttached { .. }
+        | Event::ReaderDetached { .. }
+        | Event::AttributesRead { .. }
+        | Event::CardInserted(_)
         | Event::CardMute { .. }
         | Event::CardRemoved { .. }
         | Event::Identified { .. }
-        | Event::LetGo { .. }
-        | Event::Probed { .. }
-        | Event::Appended { .. }
-        | Event::Saved { .. }
-        | Event::Settled { .. }
-        | Event::Unparked { .. }
-        | Event::Noted(_)
+        | Event::CardReleased { .. }
+        | Event::ProbeFinished { .. }
+        | Event::EntryAppended { .. }
+        | Event::StageSaved { .. }
+        | Event::EntrySettled { .. }
+        | Event::EntryUnparked { .. }
+        | Event::AuditAppended(_)
         | Event::Reconfigured(_) => None,
     }
 }

@@ -12,68 +12,68 @@ use crate::domain::{
     AuditLine, CardIdentity, Decision, EntryId, InsertionId, ReaderName, RecordId, RequestId,
     Settlement, Stage,
 };
-use crate::engine::{Effect, Event, NewEntry, StoreFailure};
+use crate::engine::{Effect, Event, NewEntry, OutboxFailure};
 use crate::outbox::{Append, Shortage, StoreError};
 use crate::telemetry::Chain;
 
 impl App {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Describe { reader } => self.readers.describe(&reader),
-            Effect::Probe { reader, insertion, atr, only_free } => {
+            Effect::ReadAttributes { reader } => self.readers.describe(&reader),
+            Effect::StartProbe { reader, insertion, atr, only_free } => {
                 self.readers.probe(&reader, insertion, &atr, only_free);
             }
             Effect::AbandonProbe { reader } => drop(self.readers.abandon(&reader)),
-            Effect::Append { insertion, entry } => self.append(insertion, entry),
-            Effect::Save { entry, stage } => self.save(entry, stage),
-            Effect::Settle { entry, end } => self.settle(entry, end),
-            Effect::Unpark { entry, act } => self.unpark(entry, act),
-            Effect::Note(line) => self.note(line),
-            Effect::EndStay { reader } => self.end_stay(reader),
+            Effect::AppendEntry { insertion, entry } => self.append(insertion, entry),
+            Effect::SaveStage { entry, stage } => self.save(entry, stage),
+            Effect::SettleEntry { entry, end } => self.settle(entry, end),
+            Effect::UnparkEntry { entry, act } => self.unpark(entry, act),
+            Effect::AppendAudit(line) => self.note(line),
+            Effect::ClearLastSeen { reader } => self.end_stay(reader),
             Effect::Lookup { entry, identity } => self.look_up(entry, identity),
-            Effect::ReadBack { entry, record } => self.read_back(entry, record),
-            Effect::Push { entry, decision } => self.push(entry, decision),
+            Effect::ReadRecord { entry, record } => self.read_back(entry, record),
+            Effect::SetStatus { entry, decision } => self.push(entry, decision),
             Effect::ReadRequest { entry, request } => self.read_request(entry, request),
-            Effect::Complete { entry, decision } => self.complete(entry, decision.request),
-            Effect::Tell(notice) => report::notice(&notice, self.ids),
+            Effect::CompleteRequest { entry, decision } => self.complete(entry, decision.request),
+            Effect::Report(notice) => report::notice(&notice, self.ids),
         }
     }
 
     fn append(&self, insertion: InsertionId, entry: NewEntry) {
-        let NewEntry { draft, stage, instance, supersedes } = entry;
+        let NewEntry { card_event: draft, stage, instance, supersedes } = entry;
         let trigger = draft.trigger;
         let done = self.outbox.append(Append { draft, stage, instance, supersedes });
         self.later(async move {
             let result = done.await.map(|done| (done.entry, done.lines));
-            Some(Event::Appended { insertion, trigger, result: result.map_err(failure) })
+            Some(Event::EntryAppended { insertion, trigger, result: result.map_err(failure) })
         });
     }
 
     fn save(&self, entry: EntryId, stage: Stage) {
         let done = self.outbox.save(entry, stage);
-        self.later(
-            async move { Some(Event::Saved { entry, result: done.await.map_err(failure) }) },
-        );
+        self.later(async move {
+            Some(Event::StageSaved { entry, result: done.await.map_err(failure) })
+        });
     }
 
     fn settle(&self, entry: EntryId, end: Settlement) {
         let done = self.outbox.settle(entry, end);
-        self.later(
-            async move { Some(Event::Settled { entry, result: done.await.map_err(failure) }) },
-        );
+        self.later(async move {
+            Some(Event::EntrySettled { entry, result: done.await.map_err(failure) })
+        });
     }
 
     fn unpark(&self, entry: EntryId, act: AuditLine) {
         let done = self.outbox.unpark(entry, act.clone());
         self.later(async move {
             let result = done.await.map(|()| act).map_err(failure);
-            Some(Event::Unparked { entry, result })
+            Some(Event::EntryUnparked { entry, result })
         });
     }
 
     fn note(&self, line: AuditLine) {
         let done = self.outbox.note(line.clone());
-        self.later(async move { noted(&done.await).then_some(Event::Noted(line)) });
+        self.later(async move { noted(&done.await).then_some(Event::AuditAppended(line)) });
     }
 
     fn end_stay(&self, reader: ReaderName) {
@@ -91,13 +91,13 @@ impl App {
 
     fn read_back(&self, entry: EntryId, record: RecordId) {
         let remote = self.remote.clone();
-        self.ask(async move { Event::ReadBack { entry, result: remote.record(record).await } });
+        self.ask(async move { Event::RecordRead { entry, result: remote.record(record).await } });
     }
 
     fn push(&self, entry: EntryId, decision: Decision) {
         let remote = self.remote.clone();
         self.ask(
-            async move { Event::Pushed { entry, result: remote.set_status(&decision).await } },
+            async move { Event::StatusSet { entry, result: remote.set_status(&decision).await } },
         );
     }
 
@@ -110,7 +110,9 @@ impl App {
 
     fn complete(&self, entry: EntryId, request: RequestId) {
         let remote = self.remote.clone();
-        self.ask(async move { Event::Completed { entry, result: remote.complete(request).await } });
+        self.ask(async move {
+            Event::RequestCompleted { entry, result: remote.complete(request).await }
+        });
     }
 
     /// Runs beside the loop; what comes of it comes back as an event.
@@ -152,16 +154,16 @@ fn noted(result: &Result<(), StoreError>) -> bool {
 
 /// What a failure of the outbox means for the entry it is about.
 #[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
-fn failure(error: StoreError) -> StoreFailure {
+fn failure(error: StoreError) -> OutboxFailure {
     let detail = Chain(&error).to_string();
     match error {
         StoreError::Gone(_) | StoreError::Conflict(_) | StoreError::Damaged(..) => {
-            StoreFailure::EntryLost(detail)
+            OutboxFailure::EntryLost(detail)
         }
         StoreError::Full(_)
         | StoreError::Busy
         | StoreError::Unwritable(_)
         | StoreError::Lost(_)
-        | StoreError::Closed => StoreFailure::Later(detail),
+        | StoreError::Closed => OutboxFailure::Retryable(detail),
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::config::Settings;
 use crate::domain::{AuditLine, EntryId, ReaderAttributes, UnavailableReason};
-use crate::engine::{Event, Notice, Restored};
+use crate::engine::{Event, Notice, RestoredState};
 use crate::outbox::{Damage, Mended};
 use crate::readers::Observation;
 use crate::telemetry::Ids;
 
-pub(super) fn started(settings: &Settings, restored: &Restored) {
+pub(super) fn started(settings: &Settings, restored: &RestoredState) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         station = settings.station,
@@ -86,49 +86,49 @@ pub(super) fn observed(observation: &Observation, ids: Ids) {
 
 pub(super) fn happened(event: &Event, ids: Ids) {
     match event {
-        Event::Appended { insertion, trigger, result: Ok((entry, lines)) } => {
+        Event::EntryAppended { insertion, trigger, result: Ok((entry, lines)) } => {
             tracing::info!(%insertion, trigger = trigger.as_str(), %entry, "Entry queued");
             for line in lines {
                 settled(line, ids);
             }
         }
-        Event::Settled { result: Ok(line), .. } => settled(line, ids),
-        Event::Unparked { entry, result } => {
+        Event::EntrySettled { result: Ok(line), .. } => settled(line, ids),
+        Event::EntryUnparked { entry, result } => {
             tracing::info!(%entry, ok = result.is_ok(), "Parked entry taken back into the queue");
         }
         Event::LookedUp { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "CM was asked about the card");
         }
-        Event::ReadBack { entry, result } => {
+        Event::RecordRead { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "CM's record was read back");
         }
-        Event::Saved { entry, result } => {
+        Event::StageSaved { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "Decision saved");
         }
-        Event::Pushed { entry, result } => {
+        Event::StatusSet { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "CM was told to change the record");
         }
         Event::RequestRead { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "CM's request was read back");
         }
-        Event::Completed { entry, result } => {
+        Event::RequestCompleted { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "CM was told to complete the request");
         }
-        Event::Appended { .. }
-        | Event::Settled { .. }
-        | Event::Noted(_)
-        | Event::ServiceUp
-        | Event::ServiceDown { .. }
-        | Event::ServiceSettled
-        | Event::Attached { .. }
-        | Event::Described { .. }
-        | Event::Detached { .. }
-        | Event::CardPresent(_)
+        Event::EntryAppended { .. }
+        | Event::EntrySettled { .. }
+        | Event::AuditAppended(_)
+        | Event::PcscdConnected
+        | Event::PcscdUnavailable { .. }
+        | Event::InitialScanDone
+        | Event::ReaderAttached { .. }
+        | Event::AttributesRead { .. }
+        | Event::ReaderDetached { .. }
+        | Event::CardInserted(_)
         | Event::CardMute { .. }
         | Event::CardRemoved { .. }
         | Event::Identified { .. }
-        | Event::LetGo { .. }
-        | Event::Probed { .. }
+        | Event::CardReleased { .. }
+        | Event::ProbeFinished { .. }
         | Event::Reconfigured(_) => {}
     }
 }
@@ -149,23 +149,23 @@ fn settled(line: &AuditLine, ids: Ids) {
 
 pub(super) fn notice(notice: &Notice, ids: Ids) {
     match notice {
-        Notice::CmAway(error) => {
+        Notice::CmUnavailable(error) => {
             let remedy = error.unavailable_reason().map(UnavailableReason::remedy);
             tracing::warn!(detail = ids.in_text(error.detail()), remedy, "CM is away");
         }
-        Notice::CmBack => tracing::info!("CM is back"),
+        Notice::CmAvailable => tracing::info!("CM is back"),
         Notice::Warning { entry, text } => {
             tracing::warn!(%entry, text = ids.in_text(text), "Card is unusual");
         }
-        Notice::Restless { reader } => {
+        Notice::CardFlapping { reader } => {
             tracing::warn!(%reader, "Card comes and goes all the time: it is worked on once it lies still");
         }
-        Notice::StoreTrouble(detail) => tracing::error!(detail, "Outbox takes no entries"),
-        Notice::StoreBack => tracing::info!("Outbox takes entries again"),
+        Notice::OutboxError(detail) => tracing::error!(detail, "Outbox takes no entries"),
+        Notice::OutboxRecovered => tracing::info!("Outbox takes entries again"),
         Notice::EntryLost { entry, detail } => {
             tracing::error!(%entry, detail, "Outbox lost an entry; look at CM's record");
         }
-        Notice::Lost(draft) => {
+        Notice::CardDropped(draft) => {
             let card = ids.show(draft.identity.primary().card_id);
             tracing::error!(reader = %draft.reader, card, "Card is lost: no room on disk or in memory");
         }

@@ -6,21 +6,21 @@ use jiff::Timestamp;
 
 use super::PROBE_DEADLINE;
 use crate::config::{Auth, ClientCertificate, ClientProof, KerberosAccount, Proxy, Settings};
-use crate::engine::{Event, Policy, Presence, Retry};
+use crate::engine::{EngineSettings, Event, InsertedCard, RetryPolicy};
 use crate::readers::Observation;
 use crate::remote::{Remote, SetupError};
 use crate::telemetry::Chain;
 use crate::{outbox, readers, remote};
 
 /// What the engine is told.
-pub(super) fn policy(settings: &Settings) -> Policy {
-    Policy {
+pub(super) fn policy(settings: &Settings) -> EngineSettings {
+    EngineSettings {
         station: settings.station.clone(),
         rules: settings.rules.clone(),
         readers: settings.readers.clone(),
         skip_atr: settings.skip_atr.clone(),
         concurrency: settings.cm.concurrency,
-        retry: Retry { min: settings.outbox.retry_min, max: settings.outbox.retry_max },
+        retry: RetryPolicy { min: settings.outbox.retry_min, max: settings.outbox.retry_max },
         max_age: settings.outbox.max_age,
         probe_deadline: PROBE_DEADLINE,
     }
@@ -167,25 +167,27 @@ pub(super) fn keep_until_restart(old: &Settings, new: &mut Settings) -> Vec<&'st
 /// What the engine hears of an observation. The bytes that were exchanged are for people.
 pub(super) fn event(observation: Observation) -> Event {
     match observation {
-        Observation::ServiceUp => Event::ServiceUp,
-        Observation::ServiceDown { reason } => Event::ServiceDown { reason },
-        Observation::Settled => Event::ServiceSettled,
-        Observation::Attached { reader, instance } => Event::Attached { reader, instance },
-        Observation::Described { reader, attributes } => Event::Described { reader, attributes },
-        Observation::Detached { reader } => Event::Detached { reader },
+        Observation::ServiceUp => Event::PcscdConnected,
+        Observation::ServiceDown { reason } => Event::PcscdUnavailable { reason },
+        Observation::Settled => Event::InitialScanDone,
+        Observation::Attached { reader, instance } => Event::ReaderAttached { reader, instance },
+        Observation::Described { reader, attributes } => {
+            Event::AttributesRead { reader, attributes }
+        }
+        Observation::Detached { reader } => Event::ReaderDetached { reader },
         Observation::Inserted { reader, insertion, atr, event_count, at_start } => {
-            Event::CardPresent(Presence { reader, insertion, atr, event_count, at_start })
+            Event::CardInserted(InsertedCard { reader, insertion, atr, event_count, at_start })
         }
         Observation::Mute { reader, insertion } => Event::CardMute { reader, insertion },
         Observation::Removed { reader, insertion, how } => {
-            Event::CardRemoved { reader, insertion, how }
+            Event::CardRemoved { reader, insertion, removal: how }
         }
-        Observation::LetGo { reader } => Event::LetGo { reader },
+        Observation::LetGo { reader } => Event::CardReleased { reader },
         Observation::Identified { reader, insertion, identity } => {
             Event::Identified { reader, insertion, identity }
         }
         Observation::Probed { reader, insertion, result, .. } => {
-            Event::Probed { reader, insertion, result }
+            Event::ProbeFinished { reader, insertion, result }
         }
     }
 }

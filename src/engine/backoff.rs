@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// The bounds of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
+pub struct RetryPolicy {
     /// The shortest.
     pub min: Duration,
     /// The longest.
     pub max: Duration,
 }
 
-impl Retry {
+impl RetryPolicy {
     /// The wait after so many failures in a row: anything from the shortest up to the shortest
     /// doubled that many times, so that many stations do not come back at one moment.
     pub(super) fn delay(self, failures: u32, random: &mut fastrand::Rng) -> Duration {
@@ -25,7 +25,7 @@ impl Retry {
     /// to the same again, and up to three times the longest wait between tries. All stations learn
     /// within one such wait that CM is back; without this they would bring it everything they
     /// have at that moment.
-    pub(super) fn spread(self, waited: Duration, random: &mut fastrand::Rng) -> Duration {
+    pub(super) fn resume_jitter(self, waited: Duration, random: &mut fastrand::Rng) -> Duration {
         waited.min(self.max.saturating_mul(3)).mul_f64(random.f64())
     }
 }
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn waits_grow_up_to_the_longest_and_never_leave_the_bounds() {
-        let retry = Retry { min: Duration::from_secs(1), max: Duration::from_mins(5) };
+        let retry = RetryPolicy { min: Duration::from_secs(1), max: Duration::from_mins(5) };
         let mut random = fastrand::Rng::with_seed(7);
         for failures in 0..200 {
             let most = Duration::from_secs(1 << failures.min(9)).min(retry.max);
@@ -47,10 +47,10 @@ mod tests {
 
     #[test]
     fn after_an_outage_nobody_waits_longer_than_before_nor_than_three_of_the_longest_waits() {
-        let retry = Retry { min: Duration::from_secs(1), max: Duration::from_mins(5) };
+        let retry = RetryPolicy { min: Duration::from_secs(1), max: Duration::from_mins(5) };
         let mut random = fastrand::Rng::with_seed(7);
         let most = |waited, random: &mut fastrand::Rng| {
-            (0..1000).map(|_| retry.spread(waited, random)).max().unwrap()
+            (0..1000).map(|_| retry.resume_jitter(waited, random)).max().unwrap()
         };
         let short = most(Duration::from_secs(3), &mut random);
         assert!(short > Duration::from_secs(2) && short <= Duration::from_secs(3), "{short:?}");
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn stations_with_different_seeds_come_back_at_different_moments() {
-        let retry = Retry { min: Duration::from_secs(1), max: Duration::from_mins(5) };
+        let retry = RetryPolicy { min: Duration::from_secs(1), max: Duration::from_mins(5) };
         let delays: std::collections::BTreeSet<_> = (0..500)
             .map(|seed| retry.delay(9, &mut fastrand::Rng::with_seed(seed)).as_secs() / 10)
             .collect();

@@ -11,12 +11,12 @@ use crate::domain::{
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Ask the reader's driver what it tells of the reader.
-    Describe {
+    ReadAttributes {
         /// Which.
         reader: ReaderName,
     },
     /// Read the card.
-    Probe {
+    StartProbe {
         /// Where.
         reader: ReaderName,
         /// Which stay.
@@ -32,14 +32,14 @@ pub enum Effect {
         reader: ReaderName,
     },
     /// Put an entry on disk; one of an insertion in place of older ones of the same card.
-    Append {
+    AppendEntry {
         /// The stay that makes it, by its beginning or its end.
         insertion: InsertionId,
         /// The entry.
         entry: NewEntry,
     },
     /// Remember that the card left the reader.
-    EndStay {
+    ClearLastSeen {
         /// Where.
         reader: ReaderName,
     },
@@ -51,21 +51,21 @@ pub enum Effect {
         identity: CardIdentity,
     },
     /// Read a record again.
-    ReadBack {
+    ReadRecord {
         /// For whom.
         entry: EntryId,
         /// Which.
         record: RecordId,
     },
     /// Put on disk how far an entry has come.
-    Save {
+    SaveStage {
         /// Whose.
         entry: EntryId,
         /// How far.
         stage: Stage,
     },
     /// Have CM change a record.
-    Push {
+    SetStatus {
         /// For whom.
         entry: EntryId,
         /// What.
@@ -79,14 +79,14 @@ pub enum Effect {
         request: RequestId,
     },
     /// Tell CM that a request is completed.
-    Complete {
+    CompleteRequest {
         /// For whom.
         entry: EntryId,
         /// What was decided and is set.
         decision: Decision,
     },
     /// Put an outcome on disk.
-    Settle {
+    SettleEntry {
         /// Whose.
         entry: EntryId,
         /// Which.
@@ -94,23 +94,23 @@ pub enum Effect {
     },
     /// Put a parked entry back in the queue, on disk. It is worked on once that is
     /// [`Event::Unparked`].
-    Unpark {
+    UnparkEntry {
         /// Which.
         entry: EntryId,
         /// The act, for the audit trail.
         act: AuditLine,
     },
     /// Put an audit line on disk that belongs to no entry.
-    Note(AuditLine),
+    AppendAudit(AuditLine),
     /// Tell people.
-    Tell(Notice),
+    Report(Notice),
 }
 
 /// An entry on its way to the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
     /// The card that came or went.
-    pub draft: CardEvent,
+    pub card_event: CardEvent,
     /// That of a superseded entry that may have sent something, which has to be read back.
     pub stage: Stage,
     /// What the reader of a card that came was watched through, where that is certain.
@@ -123,9 +123,9 @@ pub struct NewEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// CM does not answer any more.
-    CmAway(CallError),
+    CmUnavailable(CallError),
     /// CM answers again.
-    CmBack,
+    CmAvailable,
     /// Something about a card that stops nothing.
     Warning {
         /// The entry.
@@ -134,14 +134,14 @@ pub enum Notice {
         text: String,
     },
     /// A card comes and goes all the time, and makes its entry once it lies still.
-    Restless {
+    CardFlapping {
         /// Where.
         reader: ReaderName,
     },
     /// The outbox does not take entries.
-    StoreTrouble(String),
+    OutboxError(String),
     /// The outbox takes entries again.
-    StoreBack,
+    OutboxRecovered,
     /// The outbox lost an entry; nothing more can be done for it.
     EntryLost {
         /// Which.
@@ -150,5 +150,5 @@ pub enum Notice {
         detail: String,
     },
     /// An identified card could not be kept: neither the disk nor the memory had room for it.
-    Lost(Box<CardEvent>),
+    CardDropped(Box<CardEvent>),
 }

@@ -1,6 +1,6 @@
 //! What the shell tells the engine.
 
-use super::Policy;
+use super::EngineSettings;
 use crate::domain::{
     Atr, AuditLine, CallError, CardIdentity, CardRecord, CompleteRequestResult, EntryId,
     InsertionId, LookupResult, NotIdentified, PcscdInstance, ReaderAttributes, ReaderName, Removal,
@@ -11,35 +11,35 @@ use crate::domain::{
 #[derive(Debug, Clone)]
 pub enum Event {
     /// The PC/SC service answers.
-    ServiceUp,
+    PcscdConnected,
     /// The PC/SC service is gone, and every reader with it.
-    ServiceDown {
+    PcscdUnavailable {
         /// Why.
         reason: String,
     },
     /// Every reader and card that was there from the start has been told.
-    ServiceSettled,
+    InitialScanDone,
     /// A reader came.
-    Attached {
+    ReaderAttached {
         /// Which.
         reader: ReaderName,
         /// What it is watched through, where that is certain.
         instance: Option<PcscdInstance>,
     },
     /// A reader's driver told what it tells of it; nothing, where it cannot.
-    Described {
+    AttributesRead {
         /// Which.
         reader: ReaderName,
         /// What it told.
         attributes: ReaderAttributes,
     },
     /// A reader went.
-    Detached {
+    ReaderDetached {
         /// Which.
         reader: ReaderName,
     },
     /// A card came.
-    CardPresent(Presence),
+    CardInserted(InsertedCard),
     /// A card came that does not answer.
     CardMute {
         /// Where.
@@ -54,7 +54,7 @@ pub enum Event {
         /// Which stay.
         insertion: InsertionId,
         /// Whether it was taken out, as far as that can be told.
-        how: Removal,
+        removal: Removal,
     },
     /// A card that is being read has said who it is; its inventory may follow.
     Identified {
@@ -66,12 +66,12 @@ pub enum Event {
         identity: CardIdentity,
     },
     /// No other program uses the card in a reader any more.
-    LetGo {
+    CardReleased {
         /// Where.
         reader: ReaderName,
     },
     /// A card was read.
-    Probed {
+    ProbeFinished {
         /// Where.
         reader: ReaderName,
         /// Which stay.
@@ -80,13 +80,13 @@ pub enum Event {
         result: Result<CardIdentity, NotIdentified>,
     },
     /// The outbox took an entry, or not.
-    Appended {
+    EntryAppended {
         /// The stay that made it.
         insertion: InsertionId,
         /// By its beginning, or by its end.
         trigger: Trigger,
         /// Its number and the audit lines of those it superseded; or why not.
-        result: Result<(EntryId, Vec<AuditLine>), StoreFailure>,
+        result: Result<(EntryId, Vec<AuditLine>), OutboxFailure>,
     },
     /// CM was asked about a card.
     LookedUp {
@@ -96,21 +96,21 @@ pub enum Event {
         result: Result<LookupResult, CallError>,
     },
     /// A record was read again.
-    ReadBack {
+    RecordRead {
         /// For whom.
         entry: EntryId,
         /// The record.
         result: Result<CardRecord, CallError>,
     },
     /// A decision is on disk, or not.
-    Saved {
+    StageSaved {
         /// Whose.
         entry: EntryId,
         /// Why not.
-        result: Result<(), StoreFailure>,
+        result: Result<(), OutboxFailure>,
     },
     /// CM was told to change a record.
-    Pushed {
+    StatusSet {
         /// For whom.
         entry: EntryId,
         /// How CM took it.
@@ -124,35 +124,35 @@ pub enum Event {
         result: Result<RequestStatus, CallError>,
     },
     /// CM was told that a request is completed.
-    Completed {
+    RequestCompleted {
         /// For whom.
         entry: EntryId,
         /// How CM took it.
         result: Result<CompleteRequestResult, CallError>,
     },
     /// An outcome is on disk, or not.
-    Settled {
+    EntrySettled {
         /// Whose.
         entry: EntryId,
         /// Its audit line; or why not.
-        result: Result<AuditLine, StoreFailure>,
+        result: Result<AuditLine, OutboxFailure>,
     },
     /// A parked entry is back in the queue on disk, or not.
-    Unparked {
+    EntryUnparked {
         /// Which.
         entry: EntryId,
         /// The line of the act; or why not.
-        result: Result<AuditLine, StoreFailure>,
+        result: Result<AuditLine, OutboxFailure>,
     },
     /// An audit line that belongs to no entry is on disk.
-    Noted(AuditLine),
+    AuditAppended(AuditLine),
     /// The configuration was read again.
-    Reconfigured(Box<Policy>),
+    Reconfigured(Box<EngineSettings>),
 }
 
 /// A card that came, as the reader tells it.
 #[derive(Debug, Clone)]
-pub struct Presence {
+pub struct InsertedCard {
     /// Where.
     pub reader: ReaderName,
     /// Which stay.
@@ -167,20 +167,20 @@ pub struct Presence {
 
 /// Why the outbox did not do what it was asked to, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreFailure {
+pub enum OutboxFailure {
     /// Nothing was stored; the same may work later.
-    Later(String),
+    Retryable(String),
     /// The outbox does not have the entry any more, or not as it was written: nothing that is
     /// asked of it will ever work.
     EntryLost(String),
 }
 
-impl StoreFailure {
+impl OutboxFailure {
     /// In words.
     #[must_use]
     pub fn detail(&self) -> &str {
         match self {
-            Self::Later(detail) | Self::EntryLost(detail) => detail,
+            Self::Retryable(detail) | Self::EntryLost(detail) => detail,
         }
     }
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::tests::world::cm::{ACTIVE, DISABLE, Mood, RETIRE, RETIRED, record_id};
 use super::tests::world::disk::{Verb, is_parked};
 use super::tests::world::{Crash, DAY, HOUR, READERS, SECOND, World, policy, removing};
-use super::{Event, Policy};
+use super::{EngineSettings, Event};
 
 use crate::domain::{CardIdentity, RequestType, Trigger};
 
@@ -160,7 +160,7 @@ fn site() -> impl Strategy<Value = Site> {
 }
 
 impl Site {
-    fn policy(self) -> Policy {
+    fn policy(self) -> EngineSettings {
         let mut policy = if self.removals { removing() } else { policy() };
         policy.concurrency = NonZeroUsize::new(2).unwrap();
         policy.rules.rules[1].card_status = vec![ACTIVE];
@@ -273,7 +273,7 @@ fn perform(world: &mut World, model: &mut Model, act: &Act) {
         Act::Use { reader, other_id } => {
             let name = READERS[reader].into();
             if world.used.remove(&name).is_some() {
-                world.tell(Event::LetGo { reader: name });
+                world.tell(Event::CardReleased { reader: name });
             } else {
                 world.used.insert(name, other_id);
             }

@@ -14,56 +14,56 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use self::expiry::Oldest;
-use self::order::Order;
-use super::link::millis;
-use super::{Now, Retry};
+use self::expiry::ExpiryTimer;
+use self::start_order::StartOrder;
+use super::circuit_breaker::millis;
+use super::{Now, RetryPolicy};
 use crate::domain::{
     BootMoment, Candidate, CardEvent, CardKey, Decision, Entry, EntryId, EntryView, InsertionId,
     OutboxView, Outcome, ParkReason, Settlement, Stage, Trigger,
 };
 
-mod completing;
-mod ends;
+mod complete_request;
 mod expiry;
-mod order;
-mod partial;
-mod start;
+mod operator;
+mod partial_identity;
+mod schedule;
+mod settling;
+mod start_order;
 mod steps;
-mod wishes;
 
 /// How often CM may fail on one entry while others go through, before a person is asked.
-const MAX_OWN_TROUBLE: u32 = 10;
+const MAX_ENTRY_FAILURES: u32 = 10;
 
 /// Every entry that is not settled, or settled as parked.
 #[derive(Debug)]
 pub(super) struct Queue {
-    waiting: BTreeMap<EntryId, Waiting>,
-    parked: BTreeMap<EntryId, Parked>,
+    waiting: BTreeMap<EntryId, PendingEntry>,
+    parked: BTreeMap<EntryId, ParkedEntry>,
     /// The cards that are being worked on, each with the entry that does.
-    busy: BTreeMap<CardKey, EntryId>,
+    in_progress: BTreeMap<CardKey, EntryId>,
     /// Entries whose outcome the disk did not take, to be offered again.
-    unoffered: BTreeSet<EntryId>,
+    unsaved_outcomes: BTreeSet<EntryId>,
     /// Entries of cards that are known in part: CM knows nothing to do by that part, and the cards are
     /// to be read in full.
     incomplete: BTreeSet<EntryId>,
-    oldest: Oldest,
-    order: Order,
+    oldest: ExpiryTimer,
+    order: StartOrder,
     /// How many entries came through: CM did, or knew, all that they asked.
-    came_through: u64,
+    success_count: u64,
 }
 
 /// An entry that has no outcome on disk yet.
 #[derive(Debug)]
-struct Waiting {
+struct PendingEntry {
     draft: CardEvent,
     /// What has been decided and may have been sent: as on disk, or about to be.
     stage: Stage,
     /// CM said yes to what was sent last, but not what is so now.
-    said_yes: bool,
-    step: Step,
+    accepted_unverified: bool,
+    step: EntryStep,
     /// The older entry of the card, where that has to end first.
-    after: Option<EntryId>,
+    blocked_by: Option<EntryId>,
     /// The newer insertion that is about to take over.
     superseded_by: Option<InsertionId>,
     /// The moment of the insertion, on the clock that never jumps.
@@ -73,11 +73,11 @@ struct Waiting {
     not_before: Instant,
     failures: u32,
     attempts: u32,
-    own_trouble: u32,
+    entry_failures: u32,
     /// How many others had come through when CM last failed on this entry.
-    through_then: u64,
+    successes_at_failure: u64,
     /// Whether CM answered anything since the entry was last started.
-    heard: bool,
+    answered: bool,
     /// Whether it goes before those that wait: a new insertion, or one that a person wished to go at once,
     /// until it has gone.
     is_first: bool,
@@ -88,84 +88,84 @@ struct Waiting {
 
 /// An entry that waits for a person.
 #[derive(Debug)]
-struct Parked {
+struct ParkedEntry {
     entry: Entry,
     /// Who is about to take it away, once the disk says so.
-    claim: Option<Claim>,
+    takeover: Option<Takeover>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Claim {
+enum Takeover {
     /// A newer insertion of the card.
     Insertion(InsertionId),
     /// A person.
-    Wish,
+    Operator,
 }
 
 /// What an entry is doing.
 #[derive(Debug, Clone, PartialEq)]
-enum Step {
+enum EntryStep {
     Idle,
     LookingUp,
-    ReadingBack {
+    ReadingRecord {
         decision: Decision,
     },
     Saving {
         decision: Decision,
-        then: Then,
+        then: AfterSave,
     },
-    Pushing {
+    SettingStatus {
         decision: Decision,
     },
     ReadingRequest {
         decision: Decision,
     },
-    Completing {
+    CompletingRequest {
         decision: Decision,
     },
     /// The outcome is decided and on its way to the disk.
-    Ending {
+    Settling {
         end: Settlement,
     },
 }
 
 /// What follows once a decision is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+enum AfterSave {
     /// The status is set.
-    Push,
+    SetStatus,
     /// The status is set already: the request is completed.
-    Complete,
+    CompleteRequest,
     /// The same, but where the request stands has to be read first.
     ReadRequest,
 }
 
-impl Then {
+impl AfterSave {
     const fn stage(self, decision: Decision) -> Stage {
         match self {
-            Self::Push => Stage::Sent(decision),
-            Self::Complete | Self::ReadRequest => Stage::Completing(decision),
+            Self::SetStatus => Stage::Sent(decision),
+            Self::CompleteRequest | Self::ReadRequest => Stage::Completing(decision),
         }
     }
 }
 
-impl Waiting {
+impl PendingEntry {
     fn new(draft: CardEvent, stage: Stage, seen: Instant, now: Now) -> Self {
         Self {
             seen,
             since: seen,
             draft,
             stage,
-            said_yes: false,
-            step: Step::Idle,
-            after: None,
+            accepted_unverified: false,
+            step: EntryStep::Idle,
+            blocked_by: None,
             superseded_by: None,
             not_before: now.mono,
             failures: 0,
             attempts: 0,
-            own_trouble: 0,
-            through_then: 0,
-            heard: false,
+            entry_failures: 0,
+            successes_at_failure: 0,
+            answered: false,
             is_first: false,
             known_by: None,
             last_error: None,
@@ -191,7 +191,7 @@ impl Waiting {
             at: now.wall,
             decision: self.stage.sent().cloned(),
             known_by: self.known_by.clone(),
-            detail: self.in_words(outcome, detail),
+            detail: self.settlement_detail(outcome, detail),
             http_status: None,
             correlation_id: None,
             attempts: self.attempts,
@@ -201,7 +201,7 @@ impl Waiting {
     }
 
     /// What a person must know where it ends halfway: the first half is done.
-    fn in_words(&self, outcome: Outcome, detail: String) -> String {
+    fn settlement_detail(&self, outcome: Outcome, detail: String) -> String {
         let Stage::Completing(decision) = &self.stage else { return detail };
         if outcome.park_reason().is_none() && outcome != Outcome::Discarded {
             return detail;
@@ -217,7 +217,7 @@ impl Waiting {
 
     /// Whether a newer insertion of the card can still take over: not once the outcome is decided.
     const fn can_be_superseded(&self) -> bool {
-        !matches!(self.step, Step::Ending { .. })
+        !matches!(self.step, EntryStep::Settling { .. })
     }
 }
 
@@ -226,22 +226,22 @@ impl Queue {
         let mut queue = Self {
             waiting: BTreeMap::new(),
             parked: BTreeMap::new(),
-            busy: BTreeMap::new(),
-            unoffered: BTreeSet::new(),
+            in_progress: BTreeMap::new(),
+            unsaved_outcomes: BTreeSet::new(),
             incomplete: BTreeSet::new(),
-            oldest: Oldest::default(),
-            order: Order::default(),
-            came_through: 0,
+            oldest: ExpiryTimer::default(),
+            order: StartOrder::default(),
+            success_count: 0,
         };
         let mut newest = BTreeMap::new();
         for entry in entries {
             let id = entry.id;
             if matches!(entry.stage, Stage::Parked { .. }) {
-                queue.parked.insert(id, Parked { entry, claim: None });
+                queue.parked.insert(id, ParkedEntry { entry, takeover: None });
                 continue;
             }
-            let mut waiting = Waiting::from_disk(entry, moment, now);
-            waiting.after = newest.insert(waiting.draft.card_key(), id);
+            let mut waiting = PendingEntry::from_disk(entry, moment, now);
+            waiting.blocked_by = newest.insert(waiting.draft.card_key(), id);
             queue.wait(id, waiting);
         }
         queue
@@ -264,16 +264,16 @@ impl Queue {
         for (id, old) in &mut self.waiting {
             let renewed = renews == Some(*id);
             if (old.draft.card_key() == card || renewed) && old.can_be_superseded() {
-                inherited = newer(inherited, &old.stage);
+                inherited = inherited_stage(inherited, &old.stage);
                 old.superseded_by = Some(insertion);
-                let why = if renewed { READ_IN_FULL } else { PUT_IN_AGAIN }.to_owned();
+                let why = if renewed { FULLY_READ } else { INSERTED_AGAIN }.to_owned();
                 gone.push((*id, Some(old.settlement(Outcome::Superseded, why, now))));
             }
         }
         for (id, old) in &mut self.parked {
             let is_replaced = old.entry.card_event.card_key() == card || renews == Some(*id);
-            if is_replaced && old.claim.is_none() {
-                old.claim = Some(Claim::Insertion(insertion));
+            if is_replaced && old.takeover.is_none() {
+                old.takeover = Some(Takeover::Insertion(insertion));
                 gone.push((*id, None));
             }
         }
@@ -294,19 +294,19 @@ impl Queue {
             if old.superseded_by != Some(insertion) {
                 return true;
             }
-            stage = newer(std::mem::replace(&mut stage, Stage::Queued), &old.stage);
+            stage = inherited_stage(std::mem::replace(&mut stage, Stage::Queued), &old.stage);
             false
         });
-        self.parked.retain(|_, old| old.claim != Some(Claim::Insertion(insertion)));
-        let mut new = Waiting::new(draft, stage, seen, now);
-        new.through_then = self.came_through;
+        self.parked.retain(|_, old| old.takeover != Some(Takeover::Insertion(insertion)));
+        let mut new = PendingEntry::new(draft, stage, seen, now);
+        new.successes_at_failure = self.success_count;
         let older = self.waiting.iter().rev().find(|(_, old)| old.draft.card_key() == card);
-        new.after = older.map(|(id, _)| *id);
+        new.blocked_by = older.map(|(id, _)| *id);
         new.is_first = new.draft.trigger == Trigger::Inserted;
         self.wait(entry, new);
     }
 
-    fn wait(&mut self, id: EntryId, entry: Waiting) {
+    fn wait(&mut self, id: EntryId, entry: PendingEntry) {
         self.oldest.add(entry.since);
         self.order.add(id, &entry);
         self.waiting.insert(id, entry);
@@ -320,8 +320,8 @@ impl Queue {
             }
         }
         for old in self.parked.values_mut() {
-            if old.claim == Some(Claim::Insertion(insertion)) {
-                old.claim = None;
+            if old.takeover == Some(Takeover::Insertion(insertion)) {
+                old.takeover = None;
             }
         }
     }
@@ -337,7 +337,7 @@ impl Queue {
 
     /// Every entry; one that waits for CM waits for the `knock` too.
     pub(super) fn entry_views(&self, knock: Option<Instant>, now: Now) -> Vec<EntryView> {
-        let wait = |entry: &Waiting| {
+        let wait = |entry: &PendingEntry| {
             let next = knock.map_or(entry.not_before, |knock| knock.max(entry.not_before));
             millis(next.saturating_duration_since(now.mono))
         };
@@ -345,7 +345,7 @@ impl Queue {
             entry: Entry { id: *id, card_event: entry.draft.clone(), stage: entry.stage.clone() },
             attempts: entry.attempts,
             last_error: entry.last_error.clone(),
-            next_try_ms: (entry.step == Step::Idle).then(|| wait(entry)),
+            next_try_ms: (entry.step == EntryStep::Idle).then(|| wait(entry)),
         });
         let parked = self.parked.values().map(|parked| EntryView {
             entry: parked.entry.clone(),
@@ -361,39 +361,44 @@ impl Queue {
     /// CM is back: whoever only waited for that waits for nothing but its turn in the return of
     /// all stations. An entry that CM answered before it failed keeps its own distance, or two
     /// such entries would chase each other.
-    fn release(&mut self, retry: Retry, random: &mut fastrand::Rng, now: Now) {
+    fn schedule_after_recovery(
+        &mut self,
+        retry: RetryPolicy,
+        random: &mut fastrand::Rng,
+        now: Now,
+    ) {
         for entry in self.waiting.values_mut() {
-            if entry.step == Step::Idle && !entry.heard && !entry.is_first {
+            if entry.step == EntryStep::Idle && !entry.answered && !entry.is_first {
                 let waited = now.mono.saturating_duration_since(entry.since);
-                let turn = now.mono + retry.spread(waited, random);
+                let turn = now.mono + retry.resume_jitter(waited, random);
                 // A turn that was drawn before, and has not come yet, is only ever moved forward.
                 let drawn = entry.not_before > now.mono;
                 entry.not_before = if drawn { turn.min(entry.not_before) } else { turn };
             }
         }
-        self.order = Order::of(&self.waiting);
+        self.order = StartOrder::of(&self.waiting);
     }
 
     /// Whatever made an entry wait may be mended.
-    pub(super) fn release_all(&mut self, now: Now) {
+    pub(super) fn retry_all_now(&mut self, now: Now) {
         for entry in self.waiting.values_mut() {
-            if entry.step == Step::Idle {
+            if entry.step == EntryStep::Idle {
                 entry.not_before = entry.not_before.min(now.mono);
             }
         }
-        self.order = Order::of(&self.waiting);
+        self.order = StartOrder::of(&self.waiting);
     }
 
     /// The entries that wait for an answer of CM, or whose answer nobody waits for any more.
-    pub(super) fn asking(&self) -> impl Iterator<Item = EntryId> {
-        self.busy.values().copied().filter(|id| {
+    pub(super) fn entries_awaiting_cm(&self) -> impl Iterator<Item = EntryId> {
+        self.in_progress.values().copied().filter(|id| {
             self.waiting.get(id).is_none_or(|entry| match entry.step {
-                Step::LookingUp
-                | Step::ReadingBack { .. }
-                | Step::Pushing { .. }
-                | Step::ReadingRequest { .. }
-                | Step::Completing { .. } => true,
-                Step::Idle | Step::Saving { .. } | Step::Ending { .. } => false,
+                EntryStep::LookingUp
+                | EntryStep::ReadingRecord { .. }
+                | EntryStep::SettingStatus { .. }
+                | EntryStep::ReadingRequest { .. }
+                | EntryStep::CompletingRequest { .. } => true,
+                EntryStep::Idle | EntryStep::Saving { .. } | EntryStep::Settling { .. } => false,
             })
         })
     }
@@ -409,38 +414,40 @@ impl Queue {
     }
 
     /// How many entries have a call under way, or one that nobody waits for any more.
-    fn talking(&self) -> usize {
+    fn calls_in_flight(&self) -> usize {
         let ending = |id: &EntryId| {
-            self.waiting.get(id).is_some_and(|entry| matches!(entry.step, Step::Ending { .. }))
+            self.waiting
+                .get(id)
+                .is_some_and(|entry| matches!(entry.step, EntryStep::Settling { .. }))
         };
-        self.busy.values().filter(|id| !ending(id)).count()
+        self.in_progress.values().filter(|id| !ending(id)).count()
     }
 
     /// How much is held: entries that wait, entries that are parked, cards in hand.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        (self.waiting.len(), self.parked.len(), self.busy.len())
+        (self.waiting.len(), self.parked.len(), self.in_progress.len())
     }
 
-    fn may_start(&self, id: EntryId, entry: &Waiting) -> bool {
-        entry.step == Step::Idle
+    fn may_start(&self, id: EntryId, entry: &PendingEntry) -> bool {
+        entry.step == EntryStep::Idle
             && !self.incomplete.contains(&id)
             && entry.superseded_by.is_none()
-            && entry.after.is_none_or(|older| !self.waiting.contains_key(&older))
-            && !self.busy.contains_key(&entry.draft.card_key())
+            && entry.blocked_by.is_none_or(|older| !self.waiting.contains_key(&older))
+            && !self.in_progress.contains_key(&entry.draft.card_key())
     }
 }
 
-const PUT_IN_AGAIN: &str = "the card was put in again";
-const READ_IN_FULL: &str = "the card was read in full, once the other program let go of it";
+const INSERTED_AGAIN: &str = "the card was put in again";
+const FULLY_READ: &str = "the card was read in full, once the other program let go of it";
 
 /// What a newer entry inherits: what the newest of the older ones may have sent.
-fn newer(inherited: Stage, old: &Stage) -> Stage {
+fn inherited_stage(inherited: Stage, old: &Stage) -> Stage {
     if old.sent().is_some() { old.clone() } else { inherited }
 }
 
 /// What an entry is parked with.
-struct Parking {
+struct ParkDetails {
     reason: ParkReason,
     detail: String,
     http_status: Option<u16>,

@@ -8,7 +8,9 @@ use cardbridge::domain::{
     AuditLine, Candidate, CardEvent, CardIdentity, EntryId, Family, IdRule, InsertionId, Removal,
     Serial,
 };
-use cardbridge::engine::{Effect, Engine, Event, Now, Policy, Presence, Restored, Retry};
+use cardbridge::engine::{
+    Effect, Engine, EngineSettings, Event, InsertedCard, Now, RestoredState, RetryPolicy,
+};
 
 use super::cm::Cm;
 
@@ -32,18 +34,18 @@ impl Epoch {
 }
 
 /// What the documentation's configuration says to the engine.
-pub(crate) fn policy() -> Policy {
+pub(crate) fn policy() -> EngineSettings {
     let text = "[cm]\nurl = \"https://cm.example.com\"\n[cm.auth]\nmethod = \"none\"\n";
     let source = Source { name: "fleet".to_owned(), text: text.to_owned() };
     let inputs = Inputs { sources: &[source], host_name: "desk-3", ..Inputs::default() };
     let settings = parse(&inputs).unwrap().settings;
-    Policy {
+    EngineSettings {
         station: settings.station,
         rules: settings.rules,
         readers: settings.readers,
         skip_atr: settings.skip_atr,
         concurrency: settings.cm.concurrency,
-        retry: Retry { min: settings.outbox.retry_min, max: settings.outbox.retry_max },
+        retry: RetryPolicy { min: settings.outbox.retry_min, max: settings.outbox.retry_max },
         max_age: settings.outbox.max_age,
         probe_deadline: Duration::from_secs(10),
     }
@@ -67,11 +69,11 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    pub(crate) fn new(number: usize, policy: &Policy, seed: u64, now: Now) -> Self {
-        let mut engine = Engine::new(policy.clone(), Restored::default(), seed, now);
-        engine.handle(Event::ServiceUp, now);
-        engine.handle(Event::Attached { reader: READER.into(), instance: None }, now);
-        engine.handle(Event::ServiceSettled, now);
+    pub(crate) fn new(number: usize, policy: &EngineSettings, seed: u64, now: Now) -> Self {
+        let mut engine = Engine::new(policy.clone(), RestoredState::default(), seed, now);
+        engine.handle(Event::PcscdConnected, now);
+        engine.handle(Event::ReaderAttached { reader: READER.into(), instance: None }, now);
+        engine.handle(Event::InitialScanDone, now);
         Self {
             engine,
             number,
@@ -98,18 +100,18 @@ impl Station {
             let reader = READER.into();
             let insertion = self.insertion;
             self.engine
-                .handle(Event::CardRemoved { reader, insertion, how: Removal::Observed }, now);
+                .handle(Event::CardRemoved { reader, insertion, removal: Removal::Observed }, now);
         }
         self.cards += 1;
         self.insertion = self.insertion.next();
-        let presence = Presence {
+        let presence = InsertedCard {
             reader: READER.into(),
             insertion: self.insertion,
             atr: ATR.parse().unwrap(),
             event_count: u32::try_from(self.cards).unwrap(),
             at_start: false,
         };
-        self.engine.handle(Event::CardPresent(presence), now);
+        self.engine.handle(Event::CardInserted(presence), now);
     }
 
     /// Does what the engine wants done; the answers come later.
@@ -118,33 +120,38 @@ impl Station {
         let mut answers = Vec::new();
         while let Some(effect) = self.engine.poll_effect() {
             let answer = match effect {
-                Effect::Probe { reader, insertion, .. } => {
+                Effect::StartProbe { reader, insertion, .. } => {
                     let result = Ok(self.identity());
-                    (PROBE, Event::Probed { reader, insertion, result })
+                    (PROBE, Event::ProbeFinished { reader, insertion, result })
                 }
-                Effect::Append { insertion, entry } => {
+                Effect::AppendEntry { insertion, entry } => {
                     self.entries += 1;
                     let id = EntryId::new(self.entries);
-                    let trigger = entry.draft.trigger;
-                    self.drafts.insert(id, entry.draft);
-                    (COMMIT, Event::Appended { insertion, trigger, result: Ok((id, Vec::new())) })
+                    let trigger = entry.card_event.trigger;
+                    self.drafts.insert(id, entry.card_event);
+                    (
+                        COMMIT,
+                        Event::EntryAppended { insertion, trigger, result: Ok((id, Vec::new())) },
+                    )
                 }
-                Effect::Save { entry, .. } => (COMMIT, Event::Saved { entry, result: Ok(()) }),
-                Effect::Settle { entry, end } => {
+                Effect::SaveStage { entry, .. } => {
+                    (COMMIT, Event::StageSaved { entry, result: Ok(()) })
+                }
+                Effect::SettleEntry { entry, end } => {
                     let draft = self.drafts.remove(&entry).unwrap();
                     self.backlog -= usize::from(entry <= self.backlog_ends);
                     self.settled.push((entry, end.outcome.as_str().to_owned()));
                     let line = AuditLine::settled("desk", entry, &draft, &end);
-                    (COMMIT, Event::Settled { entry, result: Ok(line) })
+                    (COMMIT, Event::EntrySettled { entry, result: Ok(line) })
                 }
                 Effect::Lookup { entry, identity } => {
                     (CALL, Event::LookedUp { entry, result: cm.look_up(&identity, time) })
                 }
-                Effect::ReadBack { entry, record } => {
-                    (CALL, Event::ReadBack { entry, result: cm.read(record, time) })
+                Effect::ReadRecord { entry, record } => {
+                    (CALL, Event::RecordRead { entry, result: cm.read(record, time) })
                 }
-                Effect::Push { entry, decision } => {
-                    (CALL, Event::Pushed { entry, result: cm.put(&decision, time) })
+                Effect::SetStatus { entry, decision } => {
+                    (CALL, Event::StatusSet { entry, result: cm.put(&decision, time) })
                 }
                 _ => continue,
             };

@@ -10,14 +10,14 @@ use crate::engine::{Engine, Now};
 
 /// When to look for entries that have waited too long.
 #[derive(Debug, Default)]
-pub(super) struct Oldest {
+pub(super) struct ExpiryTimer {
     /// None that has not waited too long began to wait before.
     since: Option<Instant>,
     /// One has waited too long, and ends once it may.
     overdue: bool,
 }
 
-impl Oldest {
+impl ExpiryTimer {
     /// Another entry waits.
     pub(super) fn add(&mut self, since: Instant) {
         self.since = Some(self.since.map_or(since, |oldest| oldest.min(since)));
@@ -35,7 +35,7 @@ impl Engine {
         if !self.queue.oldest.overdue && self.next_expiry().is_none_or(|at| now.mono < at) {
             return;
         }
-        let mut oldest = Oldest::default();
+        let mut oldest = ExpiryTimer::default();
         let mut expired = Vec::new();
         for (id, entry) in &self.queue.waiting {
             if now.mono.saturating_duration_since(entry.since) < self.policy.max_age {
@@ -51,7 +51,7 @@ impl Engine {
             let why = last_error
                 .unwrap_or_else(|| "it was not tried since the daemon started".to_owned());
             let detail = format!("waited longer than outbox.max_age; last: {why}");
-            self.end(id, Outcome::Parked(ParkReason::Expired), detail, now);
+            self.finish_with(id, Outcome::Parked(ParkReason::Expired), detail, now);
         }
     }
 }

@@ -1,28 +1,28 @@
 //! The steps of an entry.
 
-use super::{Step, Then};
+use super::{AfterSave, EntryStep};
 use crate::domain::{
     CallError, CardRecord, Decision, EntryId, IdTrust, LookupResult, Outcome, ParkReason,
     SetStatusResult, Settlement, Stage,
 };
-use crate::engine::link::Answered;
-use crate::engine::{Effect, Engine, Notice, Now, StoreFailure};
+use crate::engine::circuit_breaker::AvailabilityChange;
+use crate::engine::{Effect, Engine, Notice, Now, OutboxFailure};
 use crate::rules::{Evaluation, RuleInput, evaluate};
 
 impl Engine {
     /// Takes a step out of an entry that is still current; else frees the card that an answer
     /// nobody waits for kept busy.
-    pub(super) fn take_step(&mut self, id: EntryId) -> Option<Step> {
+    pub(super) fn take_step(&mut self, id: EntryId) -> Option<EntryStep> {
         let step = match self.queue.waiting.get_mut(&id) {
             Some(entry) if entry.superseded_by.is_none() => {
-                Some(std::mem::replace(&mut entry.step, Step::Idle))
+                Some(std::mem::replace(&mut entry.step, EntryStep::Idle))
             }
             superseded => {
                 if let Some(entry) = superseded {
-                    entry.step = Step::Idle;
+                    entry.step = EntryStep::Idle;
                 }
-                self.queue.busy.retain(|_, busy| *busy != id);
-                self.tally.stale_results += 1;
+                self.queue.in_progress.retain(|_, busy| *busy != id);
+                self.counters.stale_results += 1;
                 None
             }
         };
@@ -31,56 +31,59 @@ impl Engine {
     }
 
     /// Notes what an answer, whoever waits for it, says about CM.
-    pub(super) fn heard<T>(&mut self, id: EntryId, result: &Result<T, CallError>, now: Now) {
-        if self.link.is_forgotten(id) {
+    pub(super) fn on_response<T>(&mut self, id: EntryId, result: &Result<T, CallError>, now: Now) {
+        if self.breaker.is_stale(id) {
             return;
         }
         match result {
             Ok(_) | Err(CallError::Refused { .. } | CallError::UnexpectedResponse { .. }) => {
                 self.answered(id, now);
             }
-            Err(error @ CallError::Unavailable { .. }) => self.away(id, error, now),
-            Err(error @ CallError::Failed { .. }) => self.heard_failure(id, error, now),
+            Err(error @ CallError::Unavailable { .. }) => self.on_unavailable(id, error, now),
+            Err(error @ CallError::Failed { .. }) => self.on_server_error(id, error, now),
         }
         if result.is_ok()
             && let Some(entry) = self.queue.waiting.get_mut(&id)
         {
-            entry.heard = true;
+            entry.answered = true;
         }
     }
 
     fn answered(&mut self, id: EntryId, now: Now) {
-        match self.link.answered(id, now) {
-            Answered::AsBefore => return,
-            Answered::Again => {}
-            Answered::Back => self.tell(Notice::CmBack),
-            Answered::Anew => return self.tell(Notice::CmBack),
+        match self.breaker.on_response(id, now) {
+            AvailabilityChange::None => return,
+            AvailabilityChange::Partial => {}
+            AvailabilityChange::Full => self.report(Notice::CmAvailable),
+            AvailabilityChange::FirstContact => return self.report(Notice::CmAvailable),
         }
-        self.queue.release(self.policy.retry, &mut self.random, now);
+        self.queue.schedule_after_recovery(self.policy.retry, &mut self.random, now);
     }
 
-    fn away(&mut self, id: EntryId, error: &CallError, now: Now) {
+    fn on_unavailable(&mut self, id: EntryId, error: &CallError, now: Now) {
         let entry = self.queue.waiting.get(&id);
         let of_update = entry.is_some_and(|entry| {
-            matches!(entry.step, Step::Pushing { .. } | Step::Completing { .. })
+            matches!(
+                entry.step,
+                EntryStep::SettingStatus { .. } | EntryStep::CompletingRequest { .. }
+            )
         });
         let (retry, random) = (self.policy.retry, &mut self.random);
-        let notice = self.link.away(id, (error, of_update), retry, random, now);
-        self.tally.cm_outages += u64::from(notice.is_some());
-        self.effects.extend(notice.map(Effect::Tell));
+        let notice = self.breaker.on_call_failed(id, (error, of_update), retry, random, now);
+        self.counters.cm_outages += u64::from(notice.is_some());
+        self.effects.extend(notice.map(Effect::Report));
     }
 
     /// CM failed on one call: its own trouble where CM is there and others came through since it
     /// last failed, else a sign that CM is away. That CM answers what it is asked about the same
     /// card is no proof: where it takes no update at all, nobody comes through.
-    fn heard_failure(&mut self, id: EntryId, error: &CallError, now: Now) {
-        let came_through = self.queue.came_through;
-        let is_up = self.link.is_up();
+    fn on_server_error(&mut self, id: EntryId, error: &CallError, now: Now) {
+        let came_through = self.queue.success_count;
+        let is_up = self.breaker.is_closed();
         match self.queue.waiting.get_mut(&id) {
             Some(entry) => {
-                let then = std::mem::replace(&mut entry.through_then, came_through);
+                let then = std::mem::replace(&mut entry.successes_at_failure, came_through);
                 if is_up && came_through > then {
-                    entry.own_trouble += 1;
+                    entry.entry_failures += 1;
                     return;
                 }
             }
@@ -88,7 +91,7 @@ impl Engine {
             None if is_up => return,
             None => {}
         }
-        self.away(id, error, now);
+        self.on_unavailable(id, error, now);
     }
 
     pub(in crate::engine) fn looked_up(
@@ -97,17 +100,17 @@ impl Engine {
         result: Result<LookupResult, CallError>,
         now: Now,
     ) {
-        self.heard(id, &result, now);
+        self.on_response(id, &result, now);
         if self.take_step(id).is_none() {
             return;
         }
         match result {
-            Ok(found) => self.judge(id, &found, now),
-            Err(error) => self.trouble(id, error, now),
+            Ok(found) => self.evaluate_rules(id, &found, now),
+            Err(error) => self.on_call_error(id, error, now),
         }
     }
 
-    fn judge(&mut self, id: EntryId, found: &LookupResult, now: Now) {
+    fn evaluate_rules(&mut self, id: EntryId, found: &LookupResult, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         let draft = &entry.draft;
         let facts = RuleInput {
@@ -120,23 +123,26 @@ impl Engine {
         let verdict = evaluate(&self.policy.rules, &facts);
         entry.known_by = found.records.as_ref().map(|(candidate, _)| candidate.clone());
         if entry.draft.identity.partial && !verdict.is_conclusive() {
-            return self.hold_back(id, &verdict, now);
+            return self.wait_for_rest(id, &verdict, now);
         }
         match verdict {
             Evaluation::Set { decision, warning } => {
-                let warning = warning.map(|text| Effect::Tell(Notice::Warning { entry: id, text }));
+                let warning =
+                    warning.map(|text| Effect::Report(Notice::Warning { entry: id, text }));
                 self.effects.extend(warning);
-                self.save(id, decision, Then::Push);
+                self.save(id, decision, AfterSave::SetStatus);
             }
-            Evaluation::AlreadySet { decision } => self.found_set(id, decision, now),
-            Evaluation::NothingToDo { why } => self.end(id, Outcome::NothingToDo, why, now),
-            Evaluation::UnknownCard { why } => self.end(id, Outcome::UnknownCard, why, now),
-            Evaluation::Park { reason, why } => self.end(id, Outcome::Parked(reason), why, now),
+            Evaluation::AlreadySet { decision } => self.on_status_already_set(id, decision, now),
+            Evaluation::NothingToDo { why } => self.finish_with(id, Outcome::NothingToDo, why, now),
+            Evaluation::UnknownCard { why } => self.finish_with(id, Outcome::UnknownCard, why, now),
+            Evaluation::Park { reason, why } => {
+                self.finish_with(id, Outcome::Parked(reason), why, now)
+            }
         }
     }
 
     /// The record has the status: by what was sent before, or by somebody else.
-    fn found_set(&mut self, id: EntryId, found: Decision, now: Now) {
+    fn on_status_already_set(&mut self, id: EntryId, found: Decision, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         let sent = entry.stage.sent();
         let ours =
@@ -146,57 +152,58 @@ impl Engine {
             None => (found, ALREADY_SET),
         };
         if decision.complete_request {
-            self.save(id, decision, Then::Complete);
+            self.save(id, decision, AfterSave::CompleteRequest);
         } else {
             let outcome = decision.outcome();
             entry.stage = Stage::Sent(decision);
-            self.end(id, outcome, how.to_owned(), now);
+            self.finish_with(id, outcome, how.to_owned(), now);
         }
     }
 
     /// Has the decision put on disk, and then goes on with it.
-    pub(super) fn save(&mut self, id: EntryId, decision: Decision, then: Then) {
+    pub(super) fn save(&mut self, id: EntryId, decision: Decision, then: AfterSave) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        entry.said_yes = false;
-        self.effects.push_back(Effect::Save { entry: id, stage: then.stage(decision.clone()) });
-        entry.step = Step::Saving { decision, then };
+        entry.accepted_unverified = false;
+        self.effects
+            .push_back(Effect::SaveStage { entry: id, stage: then.stage(decision.clone()) });
+        entry.step = EntryStep::Saving { decision, then };
     }
 
     pub(in crate::engine) fn saved(
         &mut self,
         id: EntryId,
-        result: Result<(), StoreFailure>,
+        result: Result<(), OutboxFailure>,
         now: Now,
     ) {
-        let Some(Step::Saving { decision, then }) = self.take_step(id) else { return };
+        let Some(EntryStep::Saving { decision, then }) = self.take_step(id) else { return };
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         match result {
             Ok(()) => {
                 entry.stage = then.stage(decision.clone());
-                self.store_works();
+                self.on_outbox_recovered();
                 match then {
-                    Then::Push => self.push(id, decision, now),
-                    Then::Complete => self.complete(id, decision, now),
-                    Then::ReadRequest => self.read_request(id, decision, now),
+                    AfterSave::SetStatus => self.push(id, decision, now),
+                    AfterSave::CompleteRequest => self.complete(id, decision, now),
+                    AfterSave::ReadRequest => self.read_request(id, decision, now),
                 }
             }
-            Err(StoreFailure::EntryLost(detail)) => self.lose(id, detail),
+            Err(OutboxFailure::EntryLost(detail)) => self.drop_lost_entry(id, detail),
             Err(failure) => {
-                self.rest(id, failure.detail(), now);
-                self.store_fails(&failure);
+                self.back_off(id, failure.detail(), now);
+                self.on_outbox_error(&failure);
             }
         }
     }
 
     fn push(&mut self, id: EntryId, decision: Decision, now: Now) {
-        let step = Step::Pushing { decision: decision.clone() };
-        self.go_on(id, step, Effect::Push { entry: id, decision }, now);
+        let step = EntryStep::SettingStatus { decision: decision.clone() };
+        self.start_call(id, step, Effect::SetStatus { entry: id, decision }, now);
     }
 
     /// Makes the next call on an entry's way, unless CM went away meanwhile.
-    pub(super) fn go_on(&mut self, id: EntryId, step: Step, call: Effect, now: Now) {
-        if !self.link.may_go_on(id) {
-            self.rest(id, WENT_AWAY, now);
+    pub(super) fn start_call(&mut self, id: EntryId, step: EntryStep, call: Effect, now: Now) {
+        if !self.breaker.may_continue(id) {
+            self.back_off(id, CM_UNAVAILABLE, now);
             return;
         }
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
@@ -210,34 +217,34 @@ impl Engine {
         result: Result<SetStatusResult, CallError>,
         now: Now,
     ) {
-        self.heard(id, &result, now);
+        self.on_response(id, &result, now);
         if result.is_ok() {
-            self.updates_work(now);
+            self.on_write_succeeded(now);
         }
-        let Some(Step::Pushing { decision }) = self.take_step(id) else { return };
+        let Some(EntryStep::SettingStatus { decision }) = self.take_step(id) else { return };
         match result {
             Ok(SetStatusResult::Confirmed(_)) if decision.complete_request => {
-                self.save(id, decision, Then::Complete);
+                self.save(id, decision, AfterSave::CompleteRequest);
             }
             Ok(SetStatusResult::Confirmed(_)) => {
                 self.confirmed(id, Outcome::Updated, CONFIRMED, now)
             }
-            Ok(SetStatusResult::Unconfirmed) => self.read_after_yes(id, decision, now),
-            Err(error) => self.trouble(id, error, now),
+            Ok(SetStatusResult::Unconfirmed) => self.verify_accepted_update(id, decision, now),
+            Err(error) => self.on_call_error(id, error, now),
         }
     }
 
     pub(super) fn confirmed(&mut self, id: EntryId, outcome: Outcome, how: &str, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let end = entry.settlement(outcome, how.to_owned(), now);
-        self.conclude(id, Settlement { http_status: Some(200), ..end }, now);
+        self.finish(id, Settlement { http_status: Some(200), ..end }, now);
     }
 
-    fn read_after_yes(&mut self, id: EntryId, decision: Decision, now: Now) {
+    fn verify_accepted_update(&mut self, id: EntryId, decision: Decision, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        entry.said_yes = true;
-        let call = Effect::ReadBack { entry: id, record: decision.record };
-        self.go_on(id, Step::ReadingBack { decision }, call, now);
+        entry.accepted_unverified = true;
+        let call = Effect::ReadRecord { entry: id, record: decision.record };
+        self.start_call(id, EntryStep::ReadingRecord { decision }, call, now);
     }
 
     pub(in crate::engine) fn read_back(
@@ -246,51 +253,52 @@ impl Engine {
         result: Result<CardRecord, CallError>,
         now: Now,
     ) {
-        self.heard(id, &result, now);
-        let Some(Step::ReadingBack { decision }) = self.take_step(id) else { return };
+        self.on_response(id, &result, now);
+        let Some(EntryStep::ReadingRecord { decision }) = self.take_step(id) else { return };
         let Some(entry) = self.queue.waiting.get(&id) else { return };
-        let (after_yes, completing) = (entry.said_yes, matches!(entry.stage, Stage::Completing(_)));
+        let (after_yes, completing) =
+            (entry.accepted_unverified, matches!(entry.stage, Stage::Completing(_)));
         // A decision of version 0.1 that was made by an id that other cards may carry.
         let unproven = decision.candidate.trust() == IdTrust::Nothing;
         match result {
             Ok(_) if unproven && (completing || decision.complete_request) => {
-                self.judge_again(id, now);
+                self.evaluate_again(id, now);
             }
             Ok(record) if record.status == decision.new_status && completing => {
                 self.read_request(id, decision, now);
             }
             Ok(record) if record.status == decision.new_status && decision.complete_request => {
-                self.save(id, decision, Then::ReadRequest);
+                self.save(id, decision, AfterSave::ReadRequest);
             }
             Ok(record) if record.status == decision.new_status => {
-                self.end(id, decision.outcome(), READ_BACK.to_owned(), now);
+                self.finish_with(id, decision.outcome(), READ_BACK.to_owned(), now);
             }
             Ok(record) if completing => {
                 let status = self.policy.rules.numbers.card_status_text(record.status);
                 let why = format!("the record has status {status} by now");
-                self.end(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
+                self.finish_with(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
             }
             Ok(record) if after_yes => {
                 let status = self.policy.rules.numbers.card_status_text(record.status);
                 let why = format!("CM said yes, but the record still has status {status}");
-                self.end(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
+                self.finish_with(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
             }
-            Ok(_) => self.judge_again(id, now),
-            Err(error) => self.trouble(id, error, now),
+            Ok(_) => self.evaluate_again(id, now),
+            Err(error) => self.on_call_error(id, error, now),
         }
     }
 
     /// Has the rules decide afresh, unless CM went away meanwhile.
-    fn judge_again(&mut self, id: EntryId, now: Now) {
-        if self.link.may_go_on(id) {
+    fn evaluate_again(&mut self, id: EntryId, now: Now) {
+        if self.breaker.may_continue(id) {
             self.look_up(id);
         } else {
-            self.rest(id, WENT_AWAY, now);
+            self.back_off(id, CM_UNAVAILABLE, now);
         }
     }
 }
 
-const WENT_AWAY: &str = "CM went away";
+const CM_UNAVAILABLE: &str = "CM went away";
 
 const CONFIRMED: &str = "CM confirmed the new status";
 const ALREADY_SET: &str = "the record has that status already";

@@ -12,7 +12,7 @@ use crate::engine::Event;
 fn answer(world: &mut World, reason: NotIdentifiedReason) {
     let why = NotIdentified::new(reason, "somebody has it".to_owned());
     let (reader, insertion) = ("Left".into(), InsertionId::ZERO.next());
-    world.tell(Event::Probed { reader, insertion, result: Err(why) });
+    world.tell(Event::ProbeFinished { reader, insertion, result: Err(why) });
 }
 
 /// A world with a card that is busy.
@@ -45,12 +45,12 @@ fn a_card_that_stays_busy_is_told_once_and_tried_ever_less_often() {
     for (round, pause) in (1..).zip([5, 10, 20, 40, 60, 60]) {
         world.run(Duration::from_millis(pause * 1000 - 1));
         answer(&mut world, NotIdentifiedReason::InUse);
-        assert_eq!(world.engine.tally().stale_results, round, "nobody asked before {pause} s");
+        assert_eq!(world.engine.counters().stale_results, round, "nobody asked before {pause} s");
         world.run(Duration::from_millis(1));
         let views = world.engine.reader_views();
         assert!(matches!(views[0].card, CardView::NotIdentified { .. }), "{views:?}");
         answer(&mut world, NotIdentifiedReason::InUse);
-        assert_eq!(world.engine.tally().stale_results, round, "somebody asked at {pause} s");
+        assert_eq!(world.engine.counters().stale_results, round, "somebody asked at {pause} s");
     }
     assert_eq!(told(&world), [Some("busy")]);
 }

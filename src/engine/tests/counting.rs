@@ -17,7 +17,7 @@ fn cards_probes_and_outcomes_are_counted_once() {
     world.remove("Left");
     world.insert("Left", 2);
     world.run(SECOND);
-    let tally = world.engine.tally();
+    let tally = world.engine.counters();
     assert_eq!((tally.insertions, tally.removals, tally.mute_cards), (2, 1, 0));
     assert_eq!(tally.probes.get(&ProbeResult::Identified(Family::Gids)), Some(&2));
     assert_eq!(tally.outcomes.get(&Outcome::Updated), Some(&1));
@@ -30,8 +30,8 @@ fn an_answer_about_a_card_that_is_gone_is_no_probe_that_counts() {
     let mut world = World::new();
     let why = NotIdentified::new(NotIdentifiedReason::NoCardId, String::new());
     let (reader, insertion) = ("Left".into(), InsertionId::ZERO);
-    world.tell(Event::Probed { reader, insertion, result: Err(why) });
-    let tally = world.engine.tally();
+    world.tell(Event::ProbeFinished { reader, insertion, result: Err(why) });
+    let tally = world.engine.counters();
     assert!(tally.probes.is_empty(), "{tally:?}");
     assert_eq!(tally.stale_results, 1);
 }
@@ -42,13 +42,13 @@ fn an_outage_is_counted_once_however_long_it_lasts() {
     world.cm.mood = Mood::Away;
     world.insert("Left", 1);
     world.run(HOUR);
-    assert_eq!(world.engine.tally().cm_outages, 1);
+    assert_eq!(world.engine.counters().cm_outages, 1);
     world.cm.mood = Mood::Fine;
     world.run(HOUR);
     world.cm.mood = Mood::Away;
     world.insert("Right", 2);
     world.run(HOUR);
-    assert_eq!(world.engine.tally().cm_outages, 2);
+    assert_eq!(world.engine.counters().cm_outages, 2);
 }
 
 #[test]
@@ -59,21 +59,21 @@ fn parking_is_counted_by_its_reason() {
     world.insert("Left", 1);
     world.run(SECOND);
     let parked = Outcome::Parked(ParkReason::Refused);
-    assert_eq!(world.engine.tally().outcomes.get(&parked), Some(&1));
+    assert_eq!(world.engine.counters().outcomes.get(&parked), Some(&1));
 }
 
 #[test]
 fn a_loss_of_pcscd_is_counted_when_it_was_there_and_refusals_of_the_disk_each_time() {
     let mut world = World::new();
     world.restart_service();
-    world.tell(Event::ServiceDown { reason: "gone".to_owned() });
-    world.tell(Event::ServiceDown { reason: "gone otherwise".to_owned() });
-    assert_eq!(world.engine.tally().pcscd_losses, 2);
+    world.tell(Event::PcscdUnavailable { reason: "gone".to_owned() });
+    world.tell(Event::PcscdUnavailable { reason: "gone otherwise".to_owned() });
+    assert_eq!(world.engine.counters().pcscd_losses, 2);
 
-    world.tell(Event::ServiceUp);
+    world.tell(Event::PcscdConnected);
     world.disk.refuses.insert(Verb::Append);
-    world.tell(Event::Attached { reader: "Left".into(), instance: None });
+    world.tell(Event::ReaderAttached { reader: "Left".into(), instance: None });
     world.insert("Left", 1);
     world.run(60 * SECOND);
-    assert!(world.engine.tally().outbox_errors > 1);
+    assert!(world.engine.counters().outbox_errors > 1);
 }

@@ -26,7 +26,7 @@ fn by_serial() -> World {
 
 fn told(world: &mut World, reader: &str, serial: Option<&str>) {
     let attributes = ReaderAttributes { vendor: None, serial: serial.map(str::to_owned) };
-    world.tell(Event::Described { reader: reader.into(), attributes });
+    world.tell(Event::AttributesRead { reader: reader.into(), attributes });
 }
 
 #[test]

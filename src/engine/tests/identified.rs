@@ -25,7 +25,11 @@ fn known() -> World {
 
 fn answer(world: &mut World, reason: NotIdentifiedReason) {
     let why = NotIdentified::new(reason, "it went".to_owned());
-    world.tell(Event::Probed { reader: "Left".into(), insertion: first(), result: Err(why) });
+    world.tell(Event::ProbeFinished {
+        reader: "Left".into(),
+        insertion: first(),
+        result: Err(why),
+    });
 }
 
 fn is_worked_on_once(world: &mut World) {
@@ -55,10 +59,10 @@ fn a_card_that_is_swapped_while_it_is_asked_for_more_is_worked_on_and_so_is_the_
 #[test]
 fn a_card_whose_reader_or_service_goes_while_it_is_asked_for_more_is_worked_on() {
     let mut world = known();
-    world.tell(Event::Detached { reader: "Left".into() });
+    world.tell(Event::ReaderDetached { reader: "Left".into() });
     is_worked_on_once(&mut world);
     let mut world = known();
-    world.tell(Event::ServiceDown { reason: "gone".to_owned() });
+    world.tell(Event::PcscdUnavailable { reason: "gone".to_owned() });
     is_worked_on_once(&mut world);
 }
 
@@ -87,11 +91,11 @@ fn an_identity_of_a_card_that_is_not_there_any_more_counts_for_nothing() {
     world.probe = None;
     world.insert("Left", 1);
     world.remove("Left");
-    let stale = world.engine.tally().stale_results;
+    let stale = world.engine.counters().stale_results;
     let (reader, insertion) = ("Left".into(), first());
     world.tell(Event::Identified { reader, insertion, identity: identity(1) });
     world.run(DAY);
     assert_eq!(world.entries(), 0);
-    assert_eq!(world.engine.tally().stale_results, stale + 1);
-    assert!(!matches!(world.engine.poll_effect(), Some(Effect::Append { .. })));
+    assert_eq!(world.engine.counters().stale_results, stale + 1);
+    assert!(!matches!(world.engine.poll_effect(), Some(Effect::AppendEntry { .. })));
 }

@@ -130,7 +130,7 @@ fn a_reload_lifts_every_wait_for_one_first() {
         for entry in 1..=9 {
             assert_eq!(world.outcome(entry), "updated", "{mood:?} {}", world.story());
         }
-        assert!(matches!(world.told.last(), Some(Notice::CmBack)), "{:?}", world.told);
+        assert!(matches!(world.told.last(), Some(Notice::CmAvailable)), "{:?}", world.told);
     }
 }
 

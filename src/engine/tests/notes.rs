@@ -11,7 +11,7 @@ fn fail(world: &mut World, reader: &str, atr: Option<&str>, reason: NotIdentifie
     let why = NotIdentified::new(reason, "it failed".to_owned());
     let now = world.now;
     let atr = atr.map(|atr| atr.parse().unwrap());
-    world.engine.note_failure((&reader.into(), reader), atr, &why, now);
+    world.engine.add_failure_note((&reader.into(), reader), atr, &why, now);
     world.perform_all();
     world.run(Duration::ZERO);
 }

@@ -8,7 +8,7 @@ use crate::domain::{
     Candidate, CardIdentity, Entry, EntryId, Family, IdRule, InsertionId, LookupResult, ReaderName,
     Serial, Stage, Trigger,
 };
-use crate::engine::{Effect, Engine, Event, Now, Presence, Restored, StoreFailure};
+use crate::engine::{Effect, Engine, Event, InsertedCard, Now, OutboxFailure, RestoredState};
 
 /// A world in which so many cards wait, and CM takes so long for each answer.
 fn backlog(cards: u8, latency: Duration) -> World {
@@ -67,7 +67,7 @@ fn of_many_cards_that_come_the_newest_goes_first() {
 #[test]
 fn a_card_that_comes_after_an_outage_goes_before_those_that_waited_for_its_end() {
     let mut world = backlog(60, 2 * SECOND);
-    world.run_until(|world| !world.engine.link.is_away());
+    world.run_until(|world| !world.engine.breaker.is_open());
     let before = world.now.mono;
     world.insert("Left", 141);
     world.run(10 * SECOND);
@@ -103,7 +103,7 @@ fn crowded(count: i64) -> (Engine, World) {
         Entry { id: EntryId::new(number), card_event: draft, stage: Stage::Queued }
     };
     let entries = (1..=count).map(entry).collect();
-    let restored = Restored { entries, ..Restored::default() };
+    let restored = RestoredState { entries, ..RestoredState::default() };
     (Engine::new(policy(), restored, 1, world.now), world)
 }
 
@@ -128,13 +128,13 @@ impl SlowCm {
                     self.answers.push((self.now.mono + SLOW, entry));
                     asked.push(entry);
                 }
-                Effect::Settle { entry, .. } => {
-                    let lost = Err(StoreFailure::EntryLost("settled".to_owned()));
-                    self.tell(Event::Settled { entry, result: lost });
+                Effect::SettleEntry { entry, .. } => {
+                    let lost = Err(OutboxFailure::EntryLost("settled".to_owned()));
+                    self.tell(Event::EntrySettled { entry, result: lost });
                 }
-                Effect::Append { insertion, .. } => {
+                Effect::AppendEntry { insertion, .. } => {
                     let (trigger, result) = (Trigger::Inserted, Ok((NEW, vec![])));
-                    self.tell(Event::Appended { insertion, trigger, result });
+                    self.tell(Event::EntryAppended { insertion, trigger, result });
                 }
                 _ => {}
             }
@@ -177,13 +177,13 @@ fn fresh_among(count: i64) -> (Duration, Duration) {
     let (reader, insertion) = (ReaderName::from("Left"), InsertionId::ZERO.next());
     let atr = super::world::cm::ATR.parse().unwrap();
     let presence =
-        Presence { reader: reader.clone(), insertion, atr, event_count: 1, at_start: false };
-    cm.tell(Event::ServiceUp);
-    cm.tell(Event::Attached { reader: reader.clone(), instance: None });
+        InsertedCard { reader: reader.clone(), insertion, atr, event_count: 1, at_start: false };
+    cm.tell(Event::PcscdConnected);
+    cm.tell(Event::ReaderAttached { reader: reader.clone(), instance: None });
     let came = cm.now.mono;
-    cm.tell(Event::CardPresent(presence));
+    cm.tell(Event::CardInserted(presence));
     let result = Ok(super::world::identity(150));
-    cm.tell(Event::Probed { reader, insertion, result });
+    cm.tell(Event::ProbeFinished { reader, insertion, result });
     let mut asked = cm.perform();
     while !asked.contains(&NEW) {
         asked = cm.step();

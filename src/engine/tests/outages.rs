@@ -122,7 +122,7 @@ fn an_outage_is_told_once_and_so_is_its_end() {
     let mut world = nine_wait(Mood::Away);
     world.cm.mood = Mood::Fine;
     world.run(HOUR);
-    assert!(matches!(world.told.as_slice(), [Notice::CmAway(_), Notice::CmBack]));
+    assert!(matches!(world.told.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
 }
 
 #[test]
@@ -214,19 +214,19 @@ fn an_outage_of_updates_alone_is_told_once_and_holds_up_nothing_else() {
         world.insert("Left", card);
         world.run(SECOND);
     }
-    let CmView::Unavailable { since, .. } = world.engine.link_view(world.now) else { panic!() };
+    let CmView::Unavailable { since, .. } = world.engine.cm_view(world.now) else { panic!() };
     for n in (0..5).cycle().take(100) {
         world.insert("Right", 4 + n);
         world.run(20 * SECOND);
         assert_eq!(world.outcome(world.entries()), "nothing-to-do");
-        let view = world.engine.link_view(world.now);
+        let view = world.engine.cm_view(world.now);
         assert!(matches!(view, CmView::Unavailable { since: is, .. } if is == since), "{view:?}");
     }
-    assert!(matches!(world.told.as_slice(), [Notice::CmAway(_)]), "{:?}", world.told);
+    assert!(matches!(world.told.as_slice(), [Notice::CmUnavailable(_)]), "{:?}", world.told);
     world.cm.mood = Mood::Fine;
     world.run(HOUR);
-    assert!(matches!(world.told.as_slice(), [Notice::CmAway(_), Notice::CmBack]));
-    assert!(matches!(world.engine.link_view(world.now), CmView::Available { .. }));
+    assert!(matches!(world.told.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
+    assert!(matches!(world.engine.cm_view(world.now), CmView::Available { .. }));
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn an_outage_of_updates_is_over_when_nobody_wants_one_any_more() {
     world.cm.requests.clear();
     world.run(HOUR);
     assert_eq!(world.trail(1), ["nothing-to-do"]);
-    assert!(matches!(world.told.as_slice(), [Notice::CmAway(_), Notice::CmBack]));
+    assert!(matches!(world.told.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn cards_that_cm_answered_before_it_began_to_fail_knock_one_after_the_other_too(
     world.run(10 * SECOND);
     assert_eq!(world.trail(10), ["unknown-card"]);
     world.cm.mood = Mood::Failing;
-    world.run_until(|world| world.engine.link.is_away());
+    world.run_until(|world| world.engine.breaker.is_open());
     let since = world.now.mono;
     world.run(6 * HOUR);
     for two in asked_since(&world, since).windows(2) {
@@ -323,7 +323,7 @@ fn cards_that_cm_answered_before_it_began_to_fail_knock_one_after_the_other_too(
 
 #[test]
 fn no_more_cards_are_worked_on_than_the_configuration_says_and_all_get_their_turn() {
-    let mut world = World::with(crate::engine::Policy {
+    let mut world = World::with(crate::engine::EngineSettings {
         concurrency: std::num::NonZeroUsize::new(2).unwrap(),
         ..policy()
     });
@@ -364,9 +364,7 @@ fn an_api_that_is_switched_off_is_named_so_whatever_is_asked_first() {
         world.cm.mood = Mood::Off;
         world.insert("Left", 1);
         world.run(HOUR);
-        let CmView::Unavailable { reason, .. } = world.engine.link_view(world.now) else {
-            panic!()
-        };
+        let CmView::Unavailable { reason, .. } = world.engine.cm_view(world.now) else { panic!() };
         assert_eq!(reason, "api-off", "{script:?}");
         assert_eq!(world.trail(1).len(), 0, "nobody is parked for that");
         world.cm.mood = Mood::Fine;

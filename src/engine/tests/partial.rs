@@ -12,7 +12,7 @@ fn first() -> InsertionId {
 }
 
 fn answer(world: &mut World, result: Result<crate::domain::CardIdentity, NotIdentified>) {
-    world.tell(Event::Probed { reader: "Left".into(), insertion: first(), result });
+    world.tell(Event::ProbeFinished { reader: "Left".into(), insertion: first(), result });
 }
 
 fn partial(card: u8) -> crate::domain::CardIdentity {
@@ -40,7 +40,7 @@ fn told(world: &World) -> Vec<&str> {
 
 fn let_go(world: &mut World) {
     world.run(SECOND);
-    world.tell(Event::LetGo { reader: "Left".into() });
+    world.tell(Event::CardReleased { reader: "Left".into() });
     world.run(SECOND);
 }
 
@@ -126,12 +126,16 @@ fn a_card_that_stays_in_use_is_asked_ever_less_often_and_stays_known_in_part() {
     let mut world = known_in_part(50);
     for pause in [5, 10, 20, 40, 60, 60] {
         world.run(Duration::from_millis(pause * 1000 - 1));
-        let stale = world.engine.tally().stale_results;
+        let stale = world.engine.counters().stale_results;
         answer(&mut world, Err(busy()));
-        assert_eq!(world.engine.tally().stale_results, stale + 1, "nobody asked before {pause} s");
+        assert_eq!(
+            world.engine.counters().stale_results,
+            stale + 1,
+            "nobody asked before {pause} s"
+        );
         world.run(Duration::from_millis(1));
         answer(&mut world, Err(busy()));
-        assert_eq!(world.engine.tally().stale_results, stale + 1, "somebody asked at {pause} s");
+        assert_eq!(world.engine.counters().stale_results, stale + 1, "somebody asked at {pause} s");
         let views = world.engine.reader_views();
         assert!(
             matches!(&views[0].card, CardView::Identified { identity, .. } if identity.partial)
@@ -146,11 +150,11 @@ fn a_program_that_comes_and_goes_all_the_time_has_the_card_read_ever_less_often(
     let mut reads = 0;
     for _ in 0..3000 {
         world.run(Duration::from_millis(100));
-        world.tell(Event::LetGo { reader: "Left".into() });
+        world.tell(Event::CardReleased { reader: "Left".into() });
         world.run(Duration::ZERO);
-        let stale = world.engine.tally().stale_results;
+        let stale = world.engine.counters().stale_results;
         answer(&mut world, Err(busy()));
-        reads += u32::from(world.engine.tally().stale_results == stale);
+        reads += u32::from(world.engine.counters().stale_results == stale);
     }
     assert!((5..40).contains(&reads), "{reads} reads in 300 s");
 }
@@ -159,7 +163,7 @@ fn a_program_that_comes_and_goes_all_the_time_has_the_card_read_ever_less_often(
 fn a_card_known_in_part_whose_reader_goes_or_whose_daemon_restarts_is_not_lost() {
     let mut world = known_in_part(50);
     world.run(2 * SECOND);
-    world.tell(Event::ServiceDown { reason: "gone".to_owned() });
+    world.tell(Event::PcscdUnavailable { reason: "gone".to_owned() });
     world.run(60 * SECOND);
     assert_eq!(told(&world), ["not-identified"]);
 

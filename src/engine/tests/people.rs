@@ -3,7 +3,7 @@
 use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
-use crate::engine::{Refusal, Taken};
+use crate::engine::{ActionError, RetryAccepted};
 
 fn parked() -> World {
     let mut world = World::new();
@@ -34,7 +34,7 @@ fn a_parked_entry_that_is_discarded_is_gone_and_the_person_is_named() {
     assert_eq!(world.trail(1), ["parked: refused", "discarded"]);
     assert_eq!(world.disk.audit[1].by.as_deref(), Some("alice"));
     assert_eq!(world.engine.outbox_view().parked, 0);
-    assert_eq!(world.retry(1), Err(Refusal::NoSuchEntry));
+    assert_eq!(world.retry(1), Err(ActionError::NoSuchEntry));
 }
 
 #[test]
@@ -61,9 +61,9 @@ fn an_entry_that_is_being_worked_on_cannot_be_discarded() {
     world.cm.latency = 5 * SECOND;
     world.insert("Left", 1);
     world.run(SECOND);
-    assert_eq!(world.discard(1), Err(Refusal::Busy));
-    assert_eq!(world.discard(7), Err(Refusal::NoSuchEntry));
-    assert_eq!(world.retry(7), Err(Refusal::NoSuchEntry));
+    assert_eq!(world.discard(1), Err(ActionError::InProgress));
+    assert_eq!(world.discard(7), Err(ActionError::NoSuchEntry));
+    assert_eq!(world.retry(7), Err(ActionError::NoSuchEntry));
     world.run(HOUR);
     assert_eq!(world.trail(1), ["nothing-to-do"]);
 }
@@ -135,14 +135,14 @@ fn a_retry_that_the_disk_refuses_leaves_the_entry_parked() {
 
 #[test]
 fn a_wish_while_another_is_on_its_way_to_the_disk_has_to_wait() {
-    type Wish = fn(&mut World, i64) -> Result<(), Refusal>;
+    type Wish = fn(&mut World, i64) -> Result<(), ActionError>;
     let wishes: [Wish; 2] = [|world, entry| world.retry(entry).map(|_| ()), World::discard];
     for first in wishes {
         for second in wishes {
             let mut world = parked();
             world.disk_latency = 2 * SECOND;
             first(&mut world, 1).unwrap();
-            assert_eq!(second(&mut world, 1), Err(Refusal::Busy));
+            assert_eq!(second(&mut world, 1), Err(ActionError::InProgress));
             world.run(HOUR);
             assert_eq!(world.disk.entries.len(), 0);
         }
@@ -155,8 +155,8 @@ fn a_parked_entry_that_is_about_to_give_way_is_left_alone() {
     world.disk_latency = 2 * SECOND;
     world.insert("Left", 1);
     world.run_until(|world| world.entries() == 2);
-    assert_eq!(world.retry(1), Err(Refusal::Busy));
-    assert_eq!(world.discard(1), Err(Refusal::Busy));
+    assert_eq!(world.retry(1), Err(ActionError::InProgress));
+    assert_eq!(world.discard(1), Err(ActionError::InProgress));
     world.run(HOUR);
     assert_eq!(world.trail(2), ["updated"]);
     assert_eq!(world.engine.entry_views(world.now).len(), 0);
@@ -190,11 +190,11 @@ fn a_discard_that_the_disk_refuses_can_be_wished_again() {
 fn a_retry_tells_whether_the_disk_has_to_agree_first() {
     let mut world = parked();
     world.disk_latency = 2 * SECOND;
-    assert_eq!(world.retry(1), Ok(Taken::OnceOnDisk));
+    assert_eq!(world.retry(1), Ok(RetryAccepted::OnceStored));
     world.cm.mood = Mood::Away;
     world.run(5 * SECOND);
     world.run_until(World::is_quiet);
-    assert_eq!(world.retry(1), Ok(Taken::Now));
+    assert_eq!(world.retry(1), Ok(RetryAccepted::Now));
 }
 
 #[test]

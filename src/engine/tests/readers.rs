@@ -166,7 +166,7 @@ fn a_card_whose_entry_was_under_way_when_the_service_went_is_inserted_again() {
     world.disk_latency = SECOND;
     world.insert("Left", 1);
     world.run_until(|world| world.entries() == 1);
-    world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
+    world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
     world.run(2 * SECOND);
     world.restart_service();
     world.run(HOUR);
@@ -199,7 +199,7 @@ fn an_identity_that_comes_after_the_card_left_is_not_believed() {
     world.remove("Left");
     world.run(HOUR);
     assert_eq!(world.entries(), 0);
-    assert_eq!(world.engine.tally().stale_results, 1);
+    assert_eq!(world.engine.counters().stale_results, 1);
     assert!(world.engine.reader_views().iter().all(|view| view.card == CardView::Empty));
     assert_eq!(world.disk.audit.len(), 1);
     assert_eq!(world.disk.audit[0].reason.as_deref(), Some("removed"));
@@ -243,7 +243,7 @@ fn a_mute_or_unknown_card_is_told_and_makes_no_entry() {
     let insertion = InsertionId::ZERO.next();
     let why =
         NotIdentified::new(NotIdentifiedReason::UnknownFamily, "no family knows it".to_owned());
-    world.tell(Event::Probed { reader: "Right".into(), insertion, result: Err(why) });
+    world.tell(Event::ProbeFinished { reader: "Right".into(), insertion, result: Err(why) });
     world.run(HOUR);
     let told: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();
     assert_eq!(told, [Some("mute"), Some("unknown-family")]);
@@ -265,21 +265,21 @@ fn a_card_whose_atr_is_skipped_is_shown_and_never_touched() {
 fn the_service_and_its_readers_come_and_go_in_the_snapshot() {
     let mut world = seen();
     assert_eq!(world.engine.reader_views().len(), 3);
-    world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
-    assert!(matches!(world.engine.service_view(), PcscdView::Unavailable { .. }));
+    world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
+    assert!(matches!(world.engine.pcscd_view(), PcscdView::Unavailable { .. }));
     assert!(world.engine.reader_views().is_empty());
     world.restart_service();
     world.run(SECOND);
-    assert!(matches!(world.engine.service_view(), PcscdView::Connected { .. }));
+    assert!(matches!(world.engine.pcscd_view(), PcscdView::Connected { .. }));
     assert_eq!(world.engine.reader_views().len(), 3);
 }
 
 #[test]
 fn a_card_that_came_after_the_first_look_is_new_whatever_its_counter() {
     let mut world = seen();
-    world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
-    world.tell(Event::ServiceUp);
-    world.tell(Event::Attached { reader: "Left".into(), instance: None });
+    world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
+    world.tell(Event::PcscdConnected);
+    world.tell(Event::ReaderAttached { reader: "Left".into(), instance: None });
     world.replace_service();
     world.come("Left", false);
     world.run(SECOND);
@@ -289,10 +289,10 @@ fn a_card_that_came_after_the_first_look_is_new_whatever_its_counter() {
 #[test]
 fn a_reader_that_is_pulled_ends_the_stay_of_its_card() {
     let mut world = seen();
-    world.tell(Event::Detached { reader: "Left".into() });
+    world.tell(Event::ReaderDetached { reader: "Left".into() });
     world.run(SECOND);
     assert!(world.disk.stays.is_empty());
-    world.tell(Event::Attached { reader: "Left".into(), instance: None });
+    world.tell(Event::ReaderAttached { reader: "Left".into(), instance: None });
     world.swap_in_one_look("Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 2);

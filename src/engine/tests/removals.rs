@@ -157,15 +157,15 @@ fn a_removal_that_may_have_been_sent_is_inherited_by_the_next_insertion() {
 #[test]
 fn a_card_that_is_not_taken_out_of_a_reader_that_stays_is_no_removal() {
     let gone: [fn(&mut World); 5] = [
-        |world| world.tell(Event::Detached { reader: "Left".into() }),
+        |world| world.tell(Event::ReaderDetached { reader: "Left".into() }),
         |world| {
             let insertion = InsertionId::ZERO.next();
             let (reader, how) = ("Left".into(), Removal::Inferred);
-            world.tell(Event::CardRemoved { reader, insertion, how });
+            world.tell(Event::CardRemoved { reader, insertion, removal: how });
         },
-        |world| world.tell(Event::ServiceDown { reason: "stopped".to_owned() }),
+        |world| world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() }),
         |world| {
-            world.tell(Event::ServiceDown { reason: "stopped".to_owned() });
+            world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
             world.remove_unseen("Left");
             world.restart_service();
         },

@@ -53,7 +53,7 @@ fn a_card_that_flickers_makes_few_lines_and_each_of_its_stays_is_in_one() {
     assert!(lines.len() < 29, "{} lines", lines.len());
     let counted: u64 = lines.iter().map(|line| line.count.unwrap_or(1)).sum();
     assert_eq!(counted, times);
-    let told = world.told.iter().filter(|told| matches!(told, Notice::Restless { .. })).count();
+    let told = world.told.iter().filter(|told| matches!(told, Notice::CardFlapping { .. })).count();
     assert_eq!(told, 1);
 }
 
@@ -182,12 +182,12 @@ fn a_card_that_is_read_in_full_while_it_is_held_makes_its_entry_with_all_ids() {
     let insertion = world.insertion_in(READER);
     let mut partial = identity(1);
     partial.partial = true;
-    world.tell(Event::Probed { reader: reader(), insertion, result: Ok(partial) });
+    world.tell(Event::ProbeFinished { reader: reader(), insertion, result: Ok(partial) });
     let before = world.entries();
     // The other program lets go before the card has lain still for its two seconds.
-    world.tell(Event::LetGo { reader: reader() });
+    world.tell(Event::CardReleased { reader: reader() });
     world.run(millis(1_100));
-    world.tell(Event::Probed { reader: reader(), insertion, result: Ok(identity(1)) });
+    world.tell(Event::ProbeFinished { reader: reader(), insertion, result: Ok(identity(1)) });
     assert_eq!(world.entries(), before);
     world.run(HOUR);
     let (_, draft) = world.disk.appended.last_key_value().unwrap();

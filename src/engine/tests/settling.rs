@@ -183,7 +183,7 @@ fn a_card_that_may_be_back_was_not_taken_out() {
         world.probe = None;
         world.insert("Left", 1);
         let (reader, insertion) = ("Left".into(), InsertionId::ZERO.next().next());
-        world.tell(Event::Probed { reader, insertion, result: Err(why(reason)) });
+        world.tell(Event::ProbeFinished { reader, insertion, result: Err(why(reason)) });
         world.run(Duration::from_secs(4));
         assert_eq!(world.entries(), 1, "{reason:?}");
     }
@@ -192,12 +192,12 @@ fn a_card_that_may_be_back_was_not_taken_out() {
 #[test]
 fn a_card_whose_reader_or_pcscd_goes_before_it_could_come_back_was_not_taken_out() {
     let mut world = taken_out_a_moment_ago();
-    world.tell(Event::Detached { reader: "Left".into() });
+    world.tell(Event::ReaderDetached { reader: "Left".into() });
     world.run(HOUR);
     assert_eq!(world.entries(), 1);
 
     let mut world = taken_out_a_moment_ago();
-    world.tell(Event::ServiceDown { reason: "gone".to_owned() });
+    world.tell(Event::PcscdUnavailable { reason: "gone".to_owned() });
     world.run(HOUR);
     assert_eq!(world.entries(), 1);
 }

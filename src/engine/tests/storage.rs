@@ -24,7 +24,7 @@ fn a_card_that_the_disk_does_not_take_is_offered_again_until_it_does() {
     );
     assert!(world.engine.outbox_view().write_error.is_none());
     let told = world.told.as_slice();
-    assert!(matches!(told, [Notice::StoreTrouble(_), Notice::StoreBack]), "{told:?}");
+    assert!(matches!(told, [Notice::OutboxError(_), Notice::OutboxRecovered]), "{told:?}");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn cards_beyond_what_memory_keeps_are_told_as_lost() {
         world.insert("Left", card);
         world.run(SECOND);
     }
-    let lost = world.told.iter().filter(|told| matches!(told, Notice::Lost(_))).count();
+    let lost = world.told.iter().filter(|told| matches!(told, Notice::CardDropped(_))).count();
     assert_eq!(lost, 300 - 256);
     world.disk.refuses.clear();
     world.run(HOUR);

@@ -39,7 +39,7 @@ fn one_that_is_looked_up_is_superseded_and_its_answer_is_not_believed() {
     let ends = again_when(&mut world, |world| world.asked(Ask::Lookup) == 1);
     assert_eq!(ends, both("superseded", "updated"));
     assert_eq!((world.asked(Ask::Lookup), world.asked(Ask::Push)), (2, 1));
-    assert_eq!(world.engine.tally().stale_results, 1);
+    assert_eq!(world.engine.counters().stale_results, 1);
 }
 
 #[test]

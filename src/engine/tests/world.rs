@@ -13,7 +13,10 @@ use crate::domain::{
     BootMoment, CardIdentity, CmEnums, EntryId, Family, IdRule, InsertionId, LookupResult,
     NotIdentified, NotIdentifiedReason, ReaderName, ReaderRules, RequestId, Serial, Trigger,
 };
-use crate::engine::{Effect, Engine, Event, Notice, Now, Policy, Refusal, Restored, Retry, Taken};
+use crate::engine::{
+    ActionError, Effect, Engine, EngineSettings, Event, Notice, Now, RestoredState, RetryAccepted,
+    RetryPolicy,
+};
 use crate::rules::{AtrMismatch, Pick, Rule, RuleSet};
 
 pub(in crate::engine) mod cm;
@@ -67,7 +70,7 @@ pub(in crate::engine) struct Crash {
 #[derive(Debug)]
 pub(in crate::engine) struct World {
     pub(in crate::engine) engine: Engine,
-    pub(in crate::engine) policy: Policy,
+    pub(in crate::engine) policy: EngineSettings,
     pub(in crate::engine) now: Now,
     pub(in crate::engine) disk: Disk,
     pub(in crate::engine) cm: Cm,
@@ -118,7 +121,7 @@ pub(in crate::engine) struct World {
 /// Which cards the tests use: their numbers are those of their records.
 pub(in crate::engine) const READERS: [&str; 3] = ["Left", "Right", "Third"];
 
-pub(in crate::engine) fn policy() -> Policy {
+pub(in crate::engine) fn policy() -> EngineSettings {
     let rule = |name: &str, kind, to: &str, number| Rule {
         name: name.to_owned(),
         on: Trigger::Inserted,
@@ -129,7 +132,7 @@ pub(in crate::engine) fn policy() -> Policy {
         complete_request: false,
         pick: Pick::Oldest,
     };
-    Policy {
+    EngineSettings {
         station: "desk-3".to_owned(),
         rules: RuleSet {
             rules: vec![
@@ -142,14 +145,14 @@ pub(in crate::engine) fn policy() -> Policy {
         readers: ReaderRules::default(),
         skip_atr: vec![],
         concurrency: NonZeroUsize::new(4).unwrap(),
-        retry: Retry { min: SECOND, max: 300 * SECOND },
+        retry: RetryPolicy { min: SECOND, max: 300 * SECOND },
         max_age: 30 * DAY,
         probe_deadline: 10 * SECOND,
     }
 }
 
 /// The same, but every rule completes its request.
-pub(in crate::engine) fn completing() -> Policy {
+pub(in crate::engine) fn completing() -> EngineSettings {
     let mut policy = policy();
     for rule in &mut policy.rules.rules {
         rule.complete_request = true;
@@ -158,7 +161,7 @@ pub(in crate::engine) fn completing() -> Policy {
 }
 
 /// Cards are retired when they come, and disabled when they go.
-pub(in crate::engine) fn removing() -> Policy {
+pub(in crate::engine) fn removing() -> EngineSettings {
     let mut policy = policy();
     policy.rules.rules[1].on = Trigger::Removed;
     policy
@@ -191,15 +194,15 @@ impl World {
         Self::with(policy())
     }
 
-    pub(in crate::engine) fn with(policy: Policy) -> Self {
+    pub(in crate::engine) fn with(policy: EngineSettings) -> Self {
         Self::seeded(policy, 1)
     }
 
-    pub(in crate::engine) fn seeded(policy: Policy, seed: u64) -> Self {
+    pub(in crate::engine) fn seeded(policy: EngineSettings, seed: u64) -> Self {
         let wall = "2026-03-01T08:00:00Z".parse().unwrap();
         let now = Now { mono: Instant::now() + 400 * DAY, wall };
         let moment = Some(BootMoment { boot: "1".to_owned(), seconds: 0 });
-        let restored = Restored { moment, ..Restored::default() };
+        let restored = RestoredState { moment, ..RestoredState::default() };
         let mut world = Self {
             engine: Engine::new(policy.clone(), restored, seed, now),
             policy,
@@ -258,7 +261,7 @@ impl World {
         meanwhile(self);
         self.last_insertion = InsertionId::ZERO;
         let moment = Some(self.boot_moment());
-        let restored = Restored { moment, ..self.disk.restored() };
+        let restored = RestoredState { moment, ..self.disk.restored() };
         self.engine = Engine::new(self.policy.clone(), restored, self.lives, self.now);
         self.perform_all();
         self.announce();
@@ -311,7 +314,7 @@ impl World {
         self.perform_all();
     }
 
-    pub(in crate::engine) fn retry(&mut self, entry: i64) -> Result<Taken, Refusal> {
+    pub(in crate::engine) fn retry(&mut self, entry: i64) -> Result<RetryAccepted, ActionError> {
         self.said_yes.remove(&EntryId::new(entry));
         self.retried.insert(EntryId::new(entry));
         self.granted = true;
@@ -320,7 +323,7 @@ impl World {
         result
     }
 
-    pub(in crate::engine) fn discard(&mut self, entry: i64) -> Result<(), Refusal> {
+    pub(in crate::engine) fn discard(&mut self, entry: i64) -> Result<(), ActionError> {
         let result = self.engine.discard(EntryId::new(entry), "alice", self.now);
         self.perform_all();
         result
@@ -372,11 +375,11 @@ impl World {
     fn deliver(&mut self, seq: u64) {
         let at = self.inbox.iter().position(|(_, is, _)| *is == seq).unwrap();
         let (_, _, event) = self.inbox.remove(at);
-        let stale = self.engine.tally().stale_results;
+        let stale = self.engine.counters().stale_results;
         self.note_wish_to_be_left_alone(&event);
         self.note_answer(&event);
         self.engine.handle(event.clone(), self.now);
-        if self.engine.tally().stale_results == stale {
+        if self.engine.counters().stale_results == stale {
             self.note_what_it_said(&event);
         }
         self.perform_all();
@@ -390,7 +393,7 @@ impl World {
     pub(in crate::engine) fn perform_all(&mut self) {
         self.bounded();
         while let Some(effect) = self.engine.poll_effect() {
-            if matches!(effect, Effect::Describe { .. }) {
+            if matches!(effect, Effect::ReadAttributes { .. }) {
                 // Drivers of this world tell nothing by themselves, and no card is touched.
                 continue;
             }
@@ -417,7 +420,7 @@ impl World {
             return;
         }
         match effect {
-            Effect::Probe { reader, insertion, only_free, .. } => {
+            Effect::StartProbe { reader, insertion, only_free, .. } => {
                 self.read_card(reader, insertion, only_free);
             }
             Effect::Lookup { entry, identity } => {
@@ -427,20 +430,20 @@ impl World {
                 let result = self.cm.look_up(&identity, mood);
                 self.post(self.cm.latency, Event::LookedUp { entry, result });
             }
-            Effect::ReadBack { entry, record } => {
+            Effect::ReadRecord { entry, record } => {
                 let card = self.card_of(entry);
                 self.call(Ask::ReadBack, entry, card);
                 let mood = self.cm.mood(card);
                 let result = self.cm.read(record, mood);
-                self.post(self.cm.latency, Event::ReadBack { entry, result });
+                self.post(self.cm.latency, Event::RecordRead { entry, result });
             }
-            Effect::Push { entry, decision } => {
+            Effect::SetStatus { entry, decision } => {
                 let card = self.card_of(entry);
                 self.justified(entry, &decision);
                 self.call(Ask::Push, entry, card);
                 let mood = self.cm.mood(card);
                 let result = self.cm.put(&decision, mood);
-                self.post(self.cm.latency, Event::Pushed { entry, result });
+                self.post(self.cm.latency, Event::StatusSet { entry, result });
             }
             Effect::ReadRequest { entry, request } => {
                 let card = self.card_of(entry);
@@ -449,15 +452,15 @@ impl World {
                 let result = self.cm.read_request(request, mood);
                 self.post(self.cm.latency, Event::RequestRead { entry, result });
             }
-            Effect::Complete { entry, decision } => {
+            Effect::CompleteRequest { entry, decision } => {
                 let card = self.card_of(entry);
                 self.completion_justified(entry, &decision);
                 self.call(Ask::Complete, entry, card);
                 let mood = self.cm.mood(card);
                 let result = self.cm.complete(&decision, mood);
-                self.post(self.cm.latency, Event::Completed { entry, result });
+                self.post(self.cm.latency, Event::RequestCompleted { entry, result });
             }
-            Effect::Tell(notice) => self.told.push(notice),
+            Effect::Report(notice) => self.told.push(notice),
             _ => {}
         }
     }
@@ -467,13 +470,13 @@ impl World {
         let used = self.used.get(&reader).copied();
         if used.is_some() && only_free {
             let why = NotIdentified::new(NotIdentifiedReason::InUse, "in use".to_owned());
-            return self.post(time, Event::Probed { reader, insertion, result: Err(why) });
+            return self.post(time, Event::ProbeFinished { reader, insertion, result: Err(why) });
         }
         let seat = &self.seats[&reader];
         let gone = NotIdentified::new(NotIdentifiedReason::Removed, "gone".to_owned());
         let card = seat.card.filter(|_| seat.insertion == Some(insertion));
         let result = card.map(|card| part(card, used)).ok_or(gone);
-        self.post(time, Event::Probed { reader, insertion, result });
+        self.post(time, Event::ProbeFinished { reader, insertion, result });
     }
 
     pub(in crate::engine) fn card_of(&self, entry: EntryId) -> u8 {

@@ -6,7 +6,7 @@ use crate::domain::{
     AuditKind, AuditLine, CardEvent, Entry, EntryId, LastSeenCard, Outcome, ReaderName, Settlement,
     Stage, Trigger,
 };
-use crate::engine::{Effect, Event, NewEntry, Restored, StoreFailure};
+use crate::engine::{Effect, Event, NewEntry, OutboxFailure, RestoredState};
 
 /// What the disk can be asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,10 +44,10 @@ pub(in crate::engine) struct Disk {
 }
 
 impl Disk {
-    pub(in crate::engine) fn restored(&self) -> Restored {
-        Restored {
+    pub(in crate::engine) fn restored(&self) -> RestoredState {
+        RestoredState {
             entries: self.entries.values().cloned().collect(),
-            stays: self.stays.values().cloned().collect(),
+            last_seen: self.stays.values().cloned().collect(),
             latest: self.audit.iter().rev().take(20).cloned().collect(),
             moment: None,
         }
@@ -87,55 +87,55 @@ impl Disk {
     /// Does what an effect asks for; `None` if that is not the disk's work.
     pub(in crate::engine) fn perform(&mut self, effect: &Effect) -> Option<Vec<Event>> {
         let answer = match effect {
-            Effect::Append { insertion, entry } => {
+            Effect::AppendEntry { insertion, entry } => {
                 let result = self.allow(Verb::Append).map(|()| self.append(entry));
-                let trigger = entry.draft.trigger;
-                Some(Event::Appended { insertion: *insertion, trigger, result })
+                let trigger = entry.card_event.trigger;
+                Some(Event::EntryAppended { insertion: *insertion, trigger, result })
             }
-            Effect::Save { entry, stage } => {
+            Effect::SaveStage { entry, stage } => {
                 let result = self.allow(Verb::Save).and_then(|()| self.save(*entry, stage));
-                Some(Event::Saved { entry: *entry, result })
+                Some(Event::StageSaved { entry: *entry, result })
             }
-            Effect::Settle { entry, end } => {
+            Effect::SettleEntry { entry, end } => {
                 let result = self.allow(Verb::Settle).and_then(|()| self.settle(*entry, end));
-                Some(Event::Settled { entry: *entry, result })
+                Some(Event::EntrySettled { entry: *entry, result })
             }
-            Effect::Unpark { entry, act } => {
+            Effect::UnparkEntry { entry, act } => {
                 let result = self.allow(Verb::Unpark).and_then(|()| self.unpark(*entry, act));
-                Some(Event::Unparked { entry: *entry, result })
+                Some(Event::EntryUnparked { entry: *entry, result })
             }
-            Effect::Note(line) => {
+            Effect::AppendAudit(line) => {
                 self.audit.push(line.clone());
-                Some(Event::Noted(line.clone()))
+                Some(Event::AuditAppended(line.clone()))
             }
-            Effect::EndStay { reader } => {
+            Effect::ClearLastSeen { reader } => {
                 self.stays.remove(reader);
                 None
             }
-            Effect::Describe { .. }
-            | Effect::Probe { .. }
+            Effect::ReadAttributes { .. }
+            | Effect::StartProbe { .. }
             | Effect::AbandonProbe { .. }
             | Effect::Lookup { .. }
-            | Effect::ReadBack { .. }
-            | Effect::Push { .. }
+            | Effect::ReadRecord { .. }
+            | Effect::SetStatus { .. }
             | Effect::ReadRequest { .. }
-            | Effect::Complete { .. }
-            | Effect::Tell(_) => return None,
+            | Effect::CompleteRequest { .. }
+            | Effect::Report(_) => return None,
         };
         Some(answer.into_iter().collect())
     }
 
-    fn allow(&mut self, verb: Verb) -> Result<(), StoreFailure> {
+    fn allow(&mut self, verb: Verb) -> Result<(), OutboxFailure> {
         *self.asked.entry(verb).or_default() += 1;
         if self.refuses.contains(&verb) {
-            return Err(StoreFailure::Later("the disk is full".to_owned()));
+            return Err(OutboxFailure::Retryable("the disk is full".to_owned()));
         }
         Ok(())
     }
 
-    fn conflict<T>(&mut self, what: String) -> Result<T, StoreFailure> {
+    fn conflict<T>(&mut self, what: String) -> Result<T, OutboxFailure> {
         self.conflicts.push(what.clone());
-        Err(StoreFailure::EntryLost(what))
+        Err(OutboxFailure::EntryLost(what))
     }
 
     fn append(&mut self, new: &NewEntry) -> (EntryId, Vec<AuditLine>) {
@@ -158,7 +158,7 @@ impl Disk {
         }
         self.last += 1;
         let id = EntryId::new(self.last);
-        let draft = new.draft.clone();
+        let draft = new.card_event.clone();
         if draft.trigger == Trigger::Inserted {
             let stay = LastSeenCard {
                 reader: draft.reader.clone(),
@@ -175,7 +175,7 @@ impl Disk {
         (id, lines)
     }
 
-    fn save(&mut self, id: EntryId, stage: &Stage) -> Result<(), StoreFailure> {
+    fn save(&mut self, id: EntryId, stage: &Stage) -> Result<(), OutboxFailure> {
         match self.entries.get_mut(&id) {
             Some(row) if !is_parked(&row.stage) => {
                 row.stage = stage.clone();
@@ -188,7 +188,7 @@ impl Disk {
         }
     }
 
-    fn settle(&mut self, id: EntryId, end: &Settlement) -> Result<AuditLine, StoreFailure> {
+    fn settle(&mut self, id: EntryId, end: &Settlement) -> Result<AuditLine, OutboxFailure> {
         let in_turn = matches!(end.outcome, Outcome::Superseded | Outcome::Discarded)
             || !self.older_waits(id);
         assert!(in_turn, "{id} ends before an older entry of its card: {end:?}");
@@ -208,7 +208,7 @@ impl Disk {
         Ok(line)
     }
 
-    fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<AuditLine, StoreFailure> {
+    fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<AuditLine, OutboxFailure> {
         match self.entries.get_mut(&id) {
             Some(row) if is_parked(&row.stage) => {
                 row.stage = row.stage.resumed();

@@ -21,10 +21,10 @@ impl World {
     pub(super) fn note_wish_to_be_left_alone(&mut self, event: &Event) {
         let (entry, error) = match event {
             Event::LookedUp { entry, result } => (entry, result.as_ref().err()),
-            Event::ReadBack { entry, result } => (entry, result.as_ref().err()),
-            Event::Pushed { entry, result } => (entry, result.as_ref().err()),
+            Event::RecordRead { entry, result } => (entry, result.as_ref().err()),
+            Event::StatusSet { entry, result } => (entry, result.as_ref().err()),
             Event::RequestRead { entry, result } => (entry, result.as_ref().err()),
-            Event::Completed { entry, result } => (entry, result.as_ref().err()),
+            Event::RequestCompleted { entry, result } => (entry, result.as_ref().err()),
             _ => return,
         };
         if self.cm_before.remove(entry) {
@@ -38,10 +38,10 @@ impl World {
     /// A call has its answer, whoever waits for it.
     pub(super) fn note_answer(&mut self, event: &Event) {
         let (Event::LookedUp { entry, .. }
-        | Event::ReadBack { entry, .. }
-        | Event::Pushed { entry, .. }
+        | Event::RecordRead { entry, .. }
+        | Event::StatusSet { entry, .. }
         | Event::RequestRead { entry, .. }
-        | Event::Completed { entry, .. }) = event
+        | Event::RequestCompleted { entry, .. }) = event
         else {
             return;
         };
@@ -55,13 +55,13 @@ impl World {
     #[expect(clippy::wildcard_enum_match_arm, reason = "only good answers are watched")]
     pub(super) fn note_what_it_said(&mut self, event: &Event) {
         match event {
-            Event::Pushed { entry, result: Ok(answer) } => {
+            Event::StatusSet { entry, result: Ok(answer) } => {
                 self.said_yes.insert(*entry);
                 if matches!(answer, SetStatusResult::Confirmed(_)) {
                     self.saw_it_set.insert(*entry);
                 }
             }
-            Event::ReadBack { entry, result: Ok(record) } => {
+            Event::RecordRead { entry, result: Ok(record) } => {
                 let sent = self.disk.entries.get(entry).and_then(|row| row.stage.sent());
                 if sent.is_some_and(|sent| {
                     sent.record == record.id && sent.new_status == record.status
@@ -99,7 +99,7 @@ impl World {
     /// Never two calls for a card, never more cards than allowed, never two knocks.
     pub(super) fn call(&mut self, ask: Ask, entry: EntryId, card: u8) {
         self.calls.push(Call { at: self.now.mono, ask, card, entry });
-        let knock = self.engine.link.is_away();
+        let knock = self.engine.breaker.is_open();
         if self.left_alone_until > Some(self.now.mono) {
             assert!(self.granted, "too soon: {}", self.story());
             (self.granted, self.left_alone_until) = (false, None);
@@ -161,14 +161,14 @@ impl World {
         let cards: BTreeSet<u8> =
             self.disk.appended.values().map(|draft| number_of(&draft.identity)).collect();
         let (waiting, parked, busy) = engine.queue.sizes();
-        let (readers, stays) = engine.desk.sizes();
-        let held = waiting + parked + engine.intake.size() + readers + engine.notes.size();
+        let (readers, stays) = engine.tracker.sizes();
+        let held = waiting + parked + engine.append_queue.size() + readers + engine.notes.size();
         let story = || self.story();
         assert!(waiting + parked <= PER_CARD * cards.len(), "entries: {}", story());
         assert!(busy <= cards.len(), "cards in hand: {}", story());
         assert!(engine.effects.len() <= 2 * held + 8, "effects: {}", story());
         assert!(engine.latest.len() <= 20, "lines: {}", story());
-        assert!(engine.link.size() <= self.in_flight.len(), "forgotten: {}", story());
+        assert!(engine.breaker.size() <= self.in_flight.len(), "forgotten: {}", story());
         assert!(readers <= READERS.len() && stays <= READERS.len(), "readers: {}", story());
     }
 
@@ -199,7 +199,7 @@ impl World {
     }
 
     pub(in crate::engine) fn is_away(&self) -> bool {
-        matches!(self.engine.link_view(self.now), CmView::Unavailable { .. })
+        matches!(self.engine.cm_view(self.now), CmView::Unavailable { .. })
     }
 
     /// What happened, for a test that fails.

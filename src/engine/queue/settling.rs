@@ -1,17 +1,17 @@
 //! How an entry's attempt ends: in rest, or in an outcome on disk.
 
-use super::{MAX_OWN_TROUBLE, Parked, Parking, Step};
+use super::{EntryStep, MAX_ENTRY_FAILURES, ParkDetails, ParkedEntry};
 use crate::domain::{AuditLine, CallError, Entry, EntryId, Outcome, ParkReason, Settlement, Stage};
-use crate::engine::{Effect, Engine, Notice, Now, StoreFailure};
+use crate::engine::{Effect, Engine, Notice, Now, OutboxFailure};
 
 impl Engine {
     /// A call failed: the entry rests, or a person has to look.
-    pub(super) fn trouble(&mut self, id: EntryId, error: CallError, now: Now) {
+    pub(super) fn on_call_error(&mut self, id: EntryId, error: CallError, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
-        let worn_out = entry.own_trouble >= MAX_OWN_TROUBLE;
+        let worn_out = entry.entry_failures >= MAX_ENTRY_FAILURES;
         match error {
             CallError::Refused { http_status, detail, correlation_id } => {
-                let parking = Parking {
+                let parking = ParkDetails {
                     reason: ParkReason::Refused,
                     detail,
                     http_status: Some(http_status),
@@ -20,10 +20,10 @@ impl Engine {
                 self.park(id, parking, now);
             }
             CallError::UnexpectedResponse { detail } => {
-                self.end(id, Outcome::Parked(ParkReason::UnexpectedResponse), detail, now);
+                self.finish_with(id, Outcome::Parked(ParkReason::UnexpectedResponse), detail, now);
             }
             CallError::Failed { http_status, detail, correlation_id, .. } if worn_out => {
-                let parking = Parking {
+                let parking = ParkDetails {
                     reason: ParkReason::RepeatedFailure,
                     detail,
                     http_status: Some(http_status),
@@ -32,12 +32,12 @@ impl Engine {
                 self.park(id, parking, now);
             }
             CallError::Unavailable { .. } | CallError::Failed { .. } => {
-                self.rest(id, &error.to_string(), now);
+                self.back_off(id, &error.to_string(), now);
             }
         }
     }
 
-    fn park(&mut self, id: EntryId, parking: Parking, now: Now) {
+    fn park(&mut self, id: EntryId, parking: ParkDetails, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let end = entry.settlement(Outcome::Parked(parking.reason), parking.detail, now);
         let end = Settlement {
@@ -49,106 +49,106 @@ impl Engine {
     }
 
     /// Lets an entry wait until it is tried again.
-    pub(super) fn rest(&mut self, id: EntryId, error: &str, now: Now) {
+    pub(super) fn back_off(&mut self, id: EntryId, error: &str, now: Now) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        entry.step = Step::Idle;
+        entry.step = EntryStep::Idle;
         entry.not_before = now.mono + self.policy.retry.delay(entry.failures, &mut self.random);
         entry.failures = entry.failures.saturating_add(1);
         entry.last_error = Some(error.to_owned());
-        self.queue.busy.retain(|_, busy| *busy != id);
+        self.queue.in_progress.retain(|_, busy| *busy != id);
         self.queue.note(id);
     }
 
-    pub(super) fn end(&mut self, id: EntryId, outcome: Outcome, detail: String, now: Now) {
+    pub(super) fn finish_with(&mut self, id: EntryId, outcome: Outcome, detail: String, now: Now) {
         let Some(entry) = self.queue.waiting.get(&id) else { return };
         let end = entry.settlement(outcome, detail, now);
-        self.conclude(id, end, now);
+        self.finish(id, end, now);
     }
 
     /// CM did, or knew, all that was asked, unless a person has to look.
-    pub(super) fn conclude(&mut self, id: EntryId, end: Settlement, now: Now) {
+    pub(super) fn finish(&mut self, id: EntryId, end: Settlement, now: Now) {
         if end.outcome.park_reason().is_none() {
-            self.queue.came_through += 1;
+            self.queue.success_count += 1;
             let works = end.outcome == Outcome::Updated;
-            if works || (self.link.is_in_doubt() && !self.queue.updates_wait(id)) {
-                self.updates_work(now);
+            if works || (self.breaker.is_recovering() && !self.queue.updates_wait(id)) {
+                self.on_write_succeeded(now);
             }
         }
         self.settle(id, end);
     }
 
-    pub(super) fn updates_work(&mut self, now: Now) {
-        let notice = self.link.updates_work(now);
-        self.effects.extend(notice.map(Effect::Tell));
+    pub(super) fn on_write_succeeded(&mut self, now: Now) {
+        let notice = self.breaker.on_write_succeeded(now);
+        self.effects.extend(notice.map(Effect::Report));
     }
 
     /// The outcome is decided; nothing but the disk is between it and the audit trail.
     pub(super) fn settle(&mut self, id: EntryId, end: Settlement) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        self.queue.busy.insert(entry.draft.card_key(), id);
-        entry.step = Step::Ending { end: end.clone() };
-        self.effects.push_back(Effect::Settle { entry: id, end });
+        self.queue.in_progress.insert(entry.draft.card_key(), id);
+        entry.step = EntryStep::Settling { end: end.clone() };
+        self.effects.push_back(Effect::SettleEntry { entry: id, end });
     }
 
     pub(in crate::engine) fn settled(
         &mut self,
         id: EntryId,
-        result: Result<AuditLine, StoreFailure>,
+        result: Result<AuditLine, OutboxFailure>,
         now: Now,
     ) {
         if self.queue.parked.contains_key(&id) {
-            self.ended_parked(id, result);
+            self.on_parked_discarded(id, result);
             return;
         }
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        let Step::Ending { end } = &entry.step else { return };
+        let EntryStep::Settling { end } = &entry.step else { return };
         match result {
             Ok(line) => {
                 if let Some(stage) = Stage::parked(end) {
                     let entry = Entry { id, card_event: entry.draft.clone(), stage };
-                    self.queue.parked.insert(id, Parked { entry, claim: None });
+                    self.queue.parked.insert(id, ParkedEntry { entry, takeover: None });
                 }
                 self.queue.waiting.remove(&id);
-                self.queue.busy.retain(|_, busy| *busy != id);
+                self.queue.in_progress.retain(|_, busy| *busy != id);
                 self.publish(line);
-                self.store_works();
+                self.on_outbox_recovered();
             }
-            Err(StoreFailure::EntryLost(detail)) => self.lose(id, detail),
+            Err(OutboxFailure::EntryLost(detail)) => self.drop_lost_entry(id, detail),
             // The person is told so, and may wish it again: nothing is done behind their back.
             Err(failure) if end.outcome == Outcome::Discarded => {
-                entry.step = Step::Idle;
-                self.queue.busy.retain(|_, busy| *busy != id);
+                entry.step = EntryStep::Idle;
+                self.queue.in_progress.retain(|_, busy| *busy != id);
                 self.queue.note(id);
-                self.store_fails(&failure);
+                self.on_outbox_error(&failure);
             }
             Err(failure) => {
-                self.queue.unoffered.insert(id);
+                self.queue.unsaved_outcomes.insert(id);
                 entry.not_before =
                     now.mono + self.policy.retry.delay(entry.failures, &mut self.random);
                 entry.failures = entry.failures.saturating_add(1);
-                self.store_fails(&failure);
+                self.on_outbox_error(&failure);
             }
         }
     }
 
     /// Gives up an entry that the outbox lost: what CM's record says now is all there is.
-    pub(super) fn lose(&mut self, id: EntryId, detail: String) {
+    pub(super) fn drop_lost_entry(&mut self, id: EntryId, detail: String) {
         self.queue.waiting.remove(&id);
         self.queue.parked.remove(&id);
-        self.queue.busy.retain(|_, busy| *busy != id);
-        self.tell(Notice::EntryLost { entry: id, detail });
+        self.queue.in_progress.retain(|_, busy| *busy != id);
+        self.report(Notice::EntryLost { entry: id, detail });
     }
 
     /// Offers outcomes to the disk again that it did not take.
-    pub(super) fn offer_ends(&mut self, now: Now) {
+    pub(super) fn retry_unsaved_outcomes(&mut self, now: Now) {
         let queue = &mut self.queue;
-        queue.unoffered.retain(|id| {
+        queue.unsaved_outcomes.retain(|id| {
             let Some(entry) = queue.waiting.get(id) else { return false };
-            let Step::Ending { end } = &entry.step else { return false };
+            let EntryStep::Settling { end } = &entry.step else { return false };
             if entry.not_before > now.mono {
                 return true;
             }
-            self.effects.push_back(Effect::Settle { entry: *id, end: end.clone() });
+            self.effects.push_back(Effect::SettleEntry { entry: *id, end: end.clone() });
             false
         });
     }

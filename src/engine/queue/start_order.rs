@@ -8,21 +8,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{Queue, Step, Waiting};
+use super::{EntryStep, PendingEntry, Queue};
 use crate::domain::EntryId;
 
 /// The entries that rest.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct StartOrder {
     /// Those that wait, by the moment until which they do.
     waiting: BTreeSet<(Instant, EntryId)>,
     /// Those that go before them.
     first: BTreeSet<EntryId>,
 }
 
-impl Order {
+impl StartOrder {
     /// Notes of all that rest.
-    pub(super) fn of(entries: &BTreeMap<EntryId, Waiting>) -> Self {
+    pub(super) fn of(entries: &BTreeMap<EntryId, PendingEntry>) -> Self {
         let mut order = Self::default();
         for (id, entry) in entries {
             order.add(*id, entry);
@@ -31,8 +31,8 @@ impl Order {
     }
 
     /// Notes an entry, if it rests.
-    pub(super) fn add(&mut self, id: EntryId, entry: &Waiting) {
-        if entry.step != Step::Idle {
+    pub(super) fn add(&mut self, id: EntryId, entry: &PendingEntry) {
+        if entry.step != EntryStep::Idle {
             return;
         }
         if entry.is_first {
@@ -44,7 +44,7 @@ impl Order {
 
     /// The moment at which the next entry may start.
     pub(super) fn earliest(&self, queue: &Queue) -> Option<Instant> {
-        let waiting = self.waiting.iter().filter(|(at, id)| queue.rests(*id, *at));
+        let waiting = self.waiting.iter().filter(|(at, id)| queue.is_backing_off(*id, *at));
         let mut startable = waiting.filter(|(_, id)| queue.can_start(*id));
         let waiting = startable.next().map(|(at, _)| *at);
         waiting.into_iter().chain(queue.earliest_first()).min()
@@ -77,27 +77,29 @@ impl Queue {
     /// The others that may start, the one that has waited longest first.
     pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = EntryId> {
         let notes = self.order.waiting.iter().take_while(move |(at, _)| *at <= now);
-        notes.filter(|(at, id)| self.rests(*id, *at) && self.can_start(*id)).map(|(_, id)| *id)
+        notes
+            .filter(|(at, id)| self.is_backing_off(*id, *at) && self.can_start(*id))
+            .map(|(_, id)| *id)
     }
 
     /// Drops notes of entries that do something else by now.
     pub(super) fn forget_stale(&mut self, now: Instant) {
         while let Some((at, id)) = self.order.waiting.first().copied() {
-            if at > now || self.rests(id, at) {
+            if at > now || self.is_backing_off(id, at) {
                 break;
             }
             self.order.waiting.pop_first();
         }
         let waiting = &self.waiting;
         self.order.first.retain(|id| {
-            waiting.get(id).is_some_and(|entry| entry.is_first && entry.step == Step::Idle)
+            waiting.get(id).is_some_and(|entry| entry.is_first && entry.step == EntryStep::Idle)
         });
     }
 
     /// Whether the entry waits until this moment.
-    fn rests(&self, id: EntryId, until: Instant) -> bool {
+    fn is_backing_off(&self, id: EntryId, until: Instant) -> bool {
         self.waiting.get(&id).is_some_and(|entry| {
-            entry.step == Step::Idle && entry.not_before == until && !entry.is_first
+            entry.step == EntryStep::Idle && entry.not_before == until && !entry.is_first
         })
     }
 

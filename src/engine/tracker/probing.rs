@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::super::{Effect, Engine, Now, Presence};
-use super::{Card, Slot};
+use super::super::{Effect, Engine, InsertedCard, Now};
+use super::{CardState, TrackedReader};
 use crate::domain::{
     BootMoment, CardEvent, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason,
     ReaderName, ReaderSettings, Removal, Trigger,
@@ -17,15 +17,15 @@ const INVENTORY_WITHIN: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// A card that is being read has said who it is.
-    pub(in crate::engine) fn told_identity(
+    pub(in crate::engine) fn on_identified(
         &mut self,
         reader: &ReaderName,
         insertion: InsertionId,
         identity: CardIdentity,
         now: Now,
     ) {
-        let slot = self.desk.readers.get_mut(reader);
-        if let Some(Card::Reading { presence, deadline, known, .. }) =
+        let slot = self.tracker.readers.get_mut(reader);
+        if let Some(CardState::Reading { presence, deadline, known, .. }) =
             slot.map(|slot| &mut slot.card)
             && presence.insertion == insertion
         {
@@ -34,14 +34,14 @@ impl Engine {
             }
             *known = Some(Box::new(identity));
         } else {
-            self.tally.stale_results += 1;
+            self.counters.stale_results += 1;
         }
     }
 
     /// A card that has said who it is is identified, whatever happens to it now.
     pub(super) fn end_reading(&mut self, reader: &ReaderName, now: Now) {
-        let slot = self.desk.readers.get(reader);
-        if let Some(Card::Reading { presence, known: Some(known), .. }) =
+        let slot = self.tracker.readers.get(reader);
+        if let Some(CardState::Reading { presence, known: Some(known), .. }) =
             slot.map(|slot| &slot.card)
         {
             let (insertion, identity) = (presence.insertion, known.as_ref().clone());
@@ -51,9 +51,9 @@ impl Engine {
 
     /// Gives up on cards that were not read in time.
     pub(in crate::engine) fn abandon_slow_probes(&mut self, now: Now) {
-        let is_slow = |slot: &Slot| matches!(slot.card, Card::Reading { deadline, .. } if deadline <= now.mono);
-        for reader in self.desk.readers_where(is_slow) {
-            let slot = self.desk.readers.get(&reader);
+        let is_slow = |slot: &TrackedReader| matches!(slot.card, CardState::Reading { deadline, .. } if deadline <= now.mono);
+        for reader in self.tracker.readers_where(is_slow) {
+            let slot = self.tracker.readers.get(&reader);
             let Some(insertion) = slot.and_then(|slot| slot.card.insertion()) else { continue };
             self.effects.push_back(Effect::AbandonProbe { reader: reader.clone() });
             let why = NotIdentified::new(
@@ -77,21 +77,21 @@ impl Engine {
         if self.read_again(reader, insertion, &result, now) {
             return;
         }
-        let Some(slot) = self.desk.readers.get_mut(reader) else {
-            self.tally.stale_results += 1;
+        let Some(slot) = self.tracker.readers.get_mut(reader) else {
+            self.counters.stale_results += 1;
             return;
         };
         let (presence, seen, known) = match &mut slot.card {
-            Card::Reading { presence, seen, known, .. } if presence.insertion == insertion => {
+            CardState::Reading { presence, seen, known, .. } if presence.insertion == insertion => {
                 (presence.clone(), *seen, known.take())
             }
-            Card::None
-            | Card::Mute { .. }
-            | Card::Waiting { .. }
-            | Card::Reading { .. }
-            | Card::Identified { .. }
-            | Card::NotIdentified { .. } => {
-                self.tally.stale_results += 1;
+            CardState::None
+            | CardState::Mute { .. }
+            | CardState::AwaitingAttributes { .. }
+            | CardState::Reading { .. }
+            | CardState::Identified { .. }
+            | CardState::NotIdentified { .. } => {
+                self.counters.stale_results += 1;
                 return;
             }
         };
@@ -100,25 +100,25 @@ impl Engine {
         self.count_probe(&result);
         match result {
             Ok(identity) => {
-                if let Some(seen) = self.begun(&presence, &identity, (seen, now)) {
+                if let Some(seen) = self.first_insertion(&presence, &identity, (seen, now)) {
                     self.identified(presence, identity, (place, seen), now);
                 }
             }
             Err(why) => {
                 // Gone again before it was read: its removal is on its way.
                 if why.reason == NotIdentifiedReason::Removed
-                    && self.depart(reader, Removal::Observed, now)
+                    && self.start_debounce(reader, Removal::Observed, now)
                 {
                     return;
                 }
                 // Whether it is the card that departed nobody knows.
-                self.let_go(reader, Removal::Inferred);
-                let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+                self.confirm_removal(reader, Removal::Inferred);
+                let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
                 let atr = presence.atr.clone();
-                let told = slot.try_later(insertion, &why, now);
-                slot.card = Card::NotIdentified { presence, why: why.clone() };
+                let told = slot.schedule_retry(insertion, &why, now);
+                slot.card = CardState::NotIdentified { presence, why: why.clone() };
                 if !told {
-                    self.note_not_identified(reader, &place, Some(atr), &why, now);
+                    self.audit_not_identified(reader, &place, Some(atr), &why, now);
                 }
             }
         }
@@ -126,44 +126,44 @@ impl Engine {
 
     fn identified(
         &mut self,
-        presence: Presence,
+        presence: InsertedCard,
         identity: CardIdentity,
         (place, seen): (ReaderSettings, Now),
         now: Now,
     ) {
-        let entry = self.desk.same_stay(&presence, &identity);
+        let entry = self.tracker.entry_of_same_insertion(&presence, &identity);
         let moment = self.boot_moment(seen.mono);
         let seen_there = (place, seen, moment);
         let draft = draft(Trigger::Inserted, presence.clone(), identity.clone(), seen_there);
         let insertion = presence.insertion;
         if entry.is_none() {
-            self.end_stay(&presence.reader);
+            self.clear_last_seen(&presence.reader);
         }
         let partial = identity.partial;
-        if let Some(slot) = self.desk.readers.get_mut(&presence.reader) {
-            slot.card = Card::Identified { presence, identity, entry, stay: insertion };
-            slot.busy = None;
+        if let Some(slot) = self.tracker.readers.get_mut(&presence.reader) {
+            slot.card = CardState::Identified { presence, identity, entry, stay: insertion };
+            slot.in_use_retry = None;
             if partial {
                 slot.complete_later(insertion, now);
             }
         }
-        let instance = self.desk.instance_of(&draft.reader);
+        let instance = self.tracker.instance_of(&draft.reader);
         match entry {
             Some(entry) => {
-                self.desk.entered(insertion, (&draft, instance), entry);
+                self.tracker.on_entry_appended(insertion, (&draft, instance), entry);
                 if !partial {
                     self.renew(insertion, entry, &draft.identity, now);
                 }
             }
             None if self.hold((&draft.reader, insertion), draft.card_key(), seen) => {}
-            None => self.take_in(insertion, (draft, instance), seen.mono, now),
+            None => self.enqueue_append(insertion, (draft, instance), seen.mono, now),
         }
     }
 }
 
 pub(super) fn draft(
     trigger: Trigger,
-    presence: Presence,
+    presence: InsertedCard,
     identity: CardIdentity,
     (place, seen, boot_moment): (ReaderSettings, Now, Option<BootMoment>),
 ) -> CardEvent {

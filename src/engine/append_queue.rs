@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{Effect, Engine, NewEntry, Notice, Now, StoreFailure};
+use super::{Effect, Engine, NewEntry, Notice, Now, OutboxFailure};
 use crate::domain::{
     AuditLine, CardEvent, CardIdentity, EntryId, InsertionId, PcscdInstance, ReaderName, Trigger,
 };
@@ -16,43 +16,43 @@ use crate::domain::{
 const MAX_PENDING: usize = 256;
 
 /// A stay, by its beginning or by its end.
-pub(super) type Move = (InsertionId, Trigger);
+pub(super) type CardEventKey = (InsertionId, Trigger);
 
 /// Identified cards on their way to the disk.
 #[derive(Debug, Default)]
-pub(super) struct Intake {
-    pending: BTreeMap<Move, Pending>,
-    trouble: Option<String>,
+pub(super) struct AppendQueue {
+    pending: BTreeMap<CardEventKey, PendingAppend>,
+    last_error: Option<String>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct PendingAppend {
     draft: CardEvent,
     /// What the reader was watched through when the card was read.
     instance: Option<PcscdInstance>,
     /// The moment at which it came or went, on the clock that never jumps.
-    seen: Instant,
+    seen_at: Instant,
     /// Whether the card is out of the reader: its stay is over before it is on disk.
-    left: bool,
-    state: State,
+    card_removed: bool,
+    state: AppendState,
     failures: u32,
     /// The entry of the same stay that it takes the place of, since the card is known in full.
-    renews: Option<EntryId>,
+    replaces_partial: Option<EntryId>,
     /// What is known of the card in full, since the disk was offered what was known in part.
     whole: Option<CardIdentity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum AppendState {
     /// To be offered to the disk from this moment on.
     Due(Instant),
     /// Offered; no answer yet.
-    Offered,
+    InFlight,
 }
 
-impl Intake {
+impl AppendQueue {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.to_offer().map(|(_, at)| at).min()
+        self.due_appends().map(|(_, at)| at).min()
     }
 
     /// How many cards are on their way to the disk.
@@ -61,25 +61,25 @@ impl Intake {
         self.pending.len()
     }
 
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.clone()
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.last_error.clone()
     }
 
     /// What is to be offered to the disk, and when: of each card the oldest, and not while that
     /// is being offered. One card's entries never overtake each other.
-    fn to_offer(&self) -> impl Iterator<Item = (Move, Instant)> {
+    fn due_appends(&self) -> impl Iterator<Item = (CardEventKey, Instant)> {
         let mut cards = BTreeSet::new();
         self.pending.iter().filter_map(move |(of, pending)| {
             let oldest = cards.insert(pending.draft.card_key());
             match pending.state {
-                State::Due(at) if oldest => Some((*of, at)),
-                State::Due(_) | State::Offered => None,
+                AppendState::Due(at) if oldest => Some((*of, at)),
+                AppendState::Due(_) | AppendState::InFlight => None,
             }
         })
     }
 
-    fn next_due(&self, now: Instant) -> Option<Move> {
-        self.to_offer().find(|(_, at)| *at <= now).map(|(of, _)| of)
+    fn next_due(&self, now: Instant) -> Option<CardEventKey> {
+        self.due_appends().find(|(_, at)| *at <= now).map(|(of, _)| of)
     }
 
     pub(super) fn readers(&self) -> impl Iterator<Item = &ReaderName> {
@@ -90,19 +90,19 @@ impl Intake {
     pub(super) fn complete(&mut self, insertion: InsertionId, whole: &CardIdentity) {
         let Some(pending) = self.pending.get_mut(&(insertion, Trigger::Inserted)) else { return };
         match pending.state {
-            State::Due(_) => pending.draft.identity = whole.clone(),
-            State::Offered => pending.whole = Some(whole.clone()),
+            AppendState::Due(_) => pending.draft.identity = whole.clone(),
+            AppendState::InFlight => pending.whole = Some(whole.clone()),
         }
     }
 
     /// Whatever card is on its way to the disk from this reader is not in it any more. Tells
     /// whether the disk is being offered one just now, and its stay with it.
-    pub(super) fn leave(&mut self, reader: &ReaderName) -> bool {
+    pub(super) fn mark_removed(&mut self, reader: &ReaderName) -> bool {
         let mut offered = false;
         for pending in self.pending.values_mut() {
-            if pending.draft.reader == *reader && !pending.left {
-                pending.left = true;
-                offered |= pending.state == State::Offered;
+            if pending.draft.reader == *reader && !pending.card_removed {
+                pending.card_removed = true;
+                offered |= pending.state == AppendState::InFlight;
             }
         }
         offered
@@ -110,22 +110,30 @@ impl Intake {
 }
 
 impl Engine {
-    pub(super) fn take_in(
+    pub(super) fn enqueue_append(
         &mut self,
         insertion: InsertionId,
         (draft, instance): (CardEvent, Option<PcscdInstance>),
         seen: Instant,
         now: Now,
     ) {
-        if self.intake.pending.len() >= MAX_PENDING {
-            self.tell(Notice::Lost(Box::new(draft)));
+        if self.append_queue.pending.len() >= MAX_PENDING {
+            self.report(Notice::CardDropped(Box::new(draft)));
             return;
         }
-        let (state, trigger) = (State::Due(now.mono), draft.trigger);
+        let (state, trigger) = (AppendState::Due(now.mono), draft.trigger);
         let left = trigger == Trigger::Removed;
-        let pending =
-            Pending { draft, instance, seen, left, state, failures: 0, renews: None, whole: None };
-        self.intake.pending.insert((insertion, trigger), pending);
+        let pending = PendingAppend {
+            draft,
+            instance,
+            seen_at: seen,
+            card_removed: left,
+            state,
+            failures: 0,
+            replaces_partial: None,
+            whole: None,
+        };
+        self.append_queue.pending.insert((insertion, trigger), pending);
     }
 
     /// Puts an entry with all ids in the place of one that has a part of them, unless CM was asked for
@@ -139,82 +147,86 @@ impl Engine {
     ) {
         let Some((draft, seen)) = self.queue.to_renew(entry, now) else { return };
         let draft = CardEvent { identity: whole.clone(), ..draft };
-        let instance = self.desk.instance_of(&draft.reader);
-        self.take_in(insertion, (draft, instance), seen, now);
-        if let Some(pending) = self.intake.pending.get_mut(&(insertion, Trigger::Inserted)) {
-            pending.renews = Some(entry);
+        let instance = self.tracker.instance_of(&draft.reader);
+        self.enqueue_append(insertion, (draft, instance), seen, now);
+        if let Some(pending) = self.append_queue.pending.get_mut(&(insertion, Trigger::Inserted)) {
+            pending.replaces_partial = Some(entry);
         }
     }
 
     pub(super) fn start_appends(&mut self, now: Now) {
-        while let Some(of) = self.intake.next_due(now.mono) {
-            let Some(pending) = self.intake.pending.get_mut(&of) else { return };
-            pending.state = State::Offered;
+        while let Some(of) = self.append_queue.next_due(now.mono) {
+            let Some(pending) = self.append_queue.pending.get_mut(&of) else { return };
+            pending.state = AppendState::InFlight;
             let (draft, instance) = (pending.draft.clone(), pending.instance.clone());
             let (insertion, trigger) = of;
             // The disk begins a stay with each insertion, though this one is over already.
-            let over = pending.left && trigger == Trigger::Inserted;
-            let over = over.then(|| Effect::EndStay { reader: draft.reader.clone() });
-            let renews = pending.renews;
+            let over = pending.card_removed && trigger == Trigger::Inserted;
+            let over = over.then(|| Effect::ClearLastSeen { reader: draft.reader.clone() });
+            let renews = pending.replaces_partial;
             let (stage, supersedes) = self.queue.supersede(&draft, (insertion, renews), now);
-            let entry = NewEntry { draft, stage, instance, supersedes };
-            self.effects.push_back(Effect::Append { insertion, entry });
+            let entry = NewEntry { card_event: draft, stage, instance, supersedes };
+            self.effects.push_back(Effect::AppendEntry { insertion, entry });
             self.effects.extend(over);
         }
     }
 
     pub(super) fn appended(
         &mut self,
-        of: Move,
-        result: Result<(EntryId, Vec<AuditLine>), StoreFailure>,
+        of: CardEventKey,
+        result: Result<(EntryId, Vec<AuditLine>), OutboxFailure>,
         now: Now,
     ) {
         match result {
             Ok((entry, lines)) => {
-                let Some(pending) = self.intake.pending.remove(&of) else { return };
+                let Some(pending) = self.append_queue.pending.remove(&of) else { return };
                 let (insertion, trigger) = of;
                 for line in lines {
                     self.publish(line);
                 }
-                self.store_works();
-                if !pending.left {
-                    self.desk.entered(insertion, (&pending.draft, pending.instance), entry);
+                self.on_outbox_recovered();
+                if !pending.card_removed {
+                    self.tracker.on_entry_appended(
+                        insertion,
+                        (&pending.draft, pending.instance),
+                        entry,
+                    );
                 }
-                self.queue.superseded(insertion, entry, (pending.draft, pending.seen), now);
+                self.queue.superseded(insertion, entry, (pending.draft, pending.seen_at), now);
                 if let Some(whole) = pending.whole {
                     self.renew(insertion, entry, &whole, now);
                 }
                 if trigger == Trigger::Inserted {
-                    self.link.knock_soon(now);
+                    self.breaker.expedite_trial(now);
                 }
             }
-            Err(failure) => self.not_appended(of, &failure, now),
+            Err(failure) => self.append_failed(of, &failure, now),
         }
     }
 
-    fn not_appended(&mut self, of: Move, failure: &StoreFailure, now: Now) {
+    fn append_failed(&mut self, of: CardEventKey, failure: &OutboxFailure, now: Now) {
         if of.1 == Trigger::Inserted {
             self.queue.not_superseded(of.0);
         }
-        if let Some(pending) = self.intake.pending.get_mut(&of) {
+        if let Some(pending) = self.append_queue.pending.get_mut(&of) {
             let delay = self.policy.retry.delay(pending.failures, &mut self.random);
             pending.failures += 1;
-            pending.state = State::Due(now.mono + delay);
+            pending.state = AppendState::Due(now.mono + delay);
         }
-        self.store_fails(failure);
+        self.on_outbox_error(failure);
     }
 
-    pub(super) fn store_fails(&mut self, failure: &StoreFailure) {
+    pub(super) fn on_outbox_error(&mut self, failure: &OutboxFailure) {
         let detail = failure.detail();
-        if self.intake.trouble.as_deref() != Some(detail) {
-            self.intake.trouble = Some(detail.to_owned());
-            self.tell(Notice::StoreTrouble(detail.to_owned()));
+        if self.append_queue.last_error.as_deref() != Some(detail) {
+            self.append_queue.last_error = Some(detail.to_owned());
+            self.report(Notice::OutboxError(detail.to_owned()));
         }
     }
 
-    pub(super) fn store_works(&mut self) {
-        if self.intake.trouble.take().is_some() {
-            self.tell(Notice::StoreBack);
+    pub(super) fn on_outbox_recovered(&mut self) {
+        if self.append_queue.last_error.take().is_some() {
+            self.report(Notice::OutboxRecovered);
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{Effect, Engine, Now};
 use crate::domain::{Atr, AuditLine, NotIdentified, NotIdentifiedReason, ReaderName};
 
 /// Failures that are further apart than this are not the same any more.
-const QUIET: Duration = Duration::from_mins(10);
+const QUIET_INTERVAL: Duration = Duration::from_mins(10);
 
 /// How many failures alike have a line each: an operator who tries again a few times is no flicker.
 const MAX_SINGLE: usize = 3;
@@ -44,7 +44,7 @@ const MAX_NAMED: usize = 16;
 
 /// What was counted and not written yet.
 #[derive(Debug)]
-struct Count {
+struct NoteCounter {
     /// Failures since the last line.
     unwritten: u64,
     first: Timestamp,
@@ -55,7 +55,7 @@ struct Count {
     lines: usize,
 }
 
-impl Count {
+impl NoteCounter {
     const fn new(unwritten: u64, now: Now) -> Self {
         Self {
             unwritten,
@@ -76,13 +76,14 @@ impl Count {
     }
 
     fn due(&self) -> Option<Instant> {
-        let interval = INTERVALS.get(self.lines).or(INTERVALS.last()).copied().unwrap_or(QUIET);
-        let due = (self.written + interval).min(self.last_mono + QUIET);
+        let interval =
+            INTERVALS.get(self.lines).or(INTERVALS.last()).copied().unwrap_or(QUIET_INTERVAL);
+        let due = (self.written + interval).min(self.last_mono + QUIET_INTERVAL);
         (self.unwritten > 0).then_some(due)
     }
 
-    fn is_quiet(&self, now: Now) -> bool {
-        now.mono >= self.last_mono + QUIET
+    fn may_write(&self, now: Now) -> bool {
+        now.mono >= self.last_mono + QUIET_INTERVAL
     }
 
     /// The line with the count in place of this one.
@@ -96,56 +97,51 @@ impl Count {
 
 /// Failures of one reader, ATR and reason.
 #[derive(Debug)]
-struct Followed {
+struct TrackedFailure {
     reason: NotIdentifiedReason,
     /// The newest of them.
     line: AuditLine,
-    count: Count,
+    count: NoteCounter,
     /// How many lines of one failure were written.
-    single: usize,
+    lines: usize,
 }
 
-impl Followed {
+impl TrackedFailure {
     fn is(&self, line: &AuditLine, reason: NotIdentifiedReason) -> bool {
         self.reason == reason && self.line.reader == line.reader && self.line.atr == line.atr
     }
 
     /// Once failures are counted, they are until they end.
     const fn may_have_a_line(&self) -> bool {
-        self.single < MAX_SINGLE && self.count.unwritten == 0 && self.count.lines == 0
+        self.lines < MAX_SINGLE && self.count.unwritten == 0 && self.count.lines == 0
     }
 }
 
 /// Failures that have no line of their own.
 #[derive(Debug)]
-struct Rest {
+struct OtherFailures {
     reasons: BTreeMap<&'static str, u64>,
     readers: BTreeSet<ReaderName>,
-    count: Count,
+    count: NoteCounter,
 }
 
 /// What is known of the failures of late.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
-    followed: Vec<Followed>,
-    rest: Option<Rest>,
+pub(super) struct FailureNotes {
+    followed: Vec<TrackedFailure>,
+    rest: Option<OtherFailures>,
     /// Lines of the allowance that are used, and since when the oldest of them comes back.
     used: u32,
     refilled: Option<Instant>,
 }
 
-impl Notes {
+impl FailureNotes {
     /// Takes in a failure; the line that is to be written for it now, if any is.
-    fn take_in(
-        &mut self,
-        line: AuditLine,
-        reason: NotIdentifiedReason,
-        now: Now,
-    ) -> Option<AuditLine> {
-        self.followed.retain(|it| it.count.unwritten > 0 || !it.count.is_quiet(now));
+    fn add(&mut self, line: AuditLine, reason: NotIdentifiedReason, now: Now) -> Option<AuditLine> {
+        self.followed.retain(|it| it.count.unwritten > 0 || !it.count.may_write(now));
         let known = self.followed.iter().position(|it| it.is(&line, reason));
         let room = known.map_or(self.followed.len() < MAX_FOLLOWED, |at| {
-            self.followed.get(at).is_some_and(Followed::may_have_a_line)
+            self.followed.get(at).is_some_and(TrackedFailure::may_have_a_line)
         });
         let allowed = room && self.allows(now);
         if let Some(followed) = known.and_then(|at| self.followed.get_mut(at)) {
@@ -154,20 +150,24 @@ impl Notes {
                 followed.count.add(now);
                 return None;
             }
-            followed.single += 1;
-            followed.count = Count::new(0, now);
+            followed.lines += 1;
+            followed.count = NoteCounter::new(0, now);
             return Some(line);
         }
         if allowed {
-            let followed =
-                Followed { reason, line: line.clone(), count: Count::new(0, now), single: 1 };
+            let followed = TrackedFailure {
+                reason,
+                line: line.clone(),
+                count: NoteCounter::new(0, now),
+                lines: 1,
+            };
             self.followed.push(followed);
             return Some(line);
         }
-        let rest = self.rest.get_or_insert_with(|| Rest {
+        let rest = self.rest.get_or_insert_with(|| OtherFailures {
             reasons: BTreeMap::new(),
             readers: BTreeSet::new(),
-            count: Count::new(0, now),
+            count: NoteCounter::new(0, now),
         });
         rest.count.add(now);
         *rest.reasons.entry(reason.as_str()).or_default() += 1;
@@ -199,7 +199,7 @@ impl Notes {
 
     /// The counts that are due, or all of them.
     fn counts(&mut self, station: &str, all: bool, now: Now) -> Vec<AuditLine> {
-        let is_due = |count: &Count| count.due().is_some_and(|due| all || due <= now.mono);
+        let is_due = |count: &NoteCounter| count.due().is_some_and(|due| all || due <= now.mono);
         let mut lines = Vec::new();
         for it in self.followed.iter_mut().filter(|it| is_due(&it.count)) {
             lines.push(it.count.write(it.line.clone(), now));
@@ -209,8 +209,8 @@ impl Notes {
             rest.reasons.clear();
             rest.readers.clear();
         }
-        self.rest.take_if(|rest| rest.count.is_quiet(now));
-        self.followed.retain(|it| !it.count.is_quiet(now));
+        self.rest.take_if(|rest| rest.count.may_write(now));
+        self.followed.retain(|it| !it.count.may_write(now));
         lines
     }
 
@@ -221,7 +221,7 @@ impl Notes {
     }
 }
 
-fn rest_line(station: &str, rest: &Rest, now: Now) -> AuditLine {
+fn rest_line(station: &str, rest: &OtherFailures, now: Now) -> AuditLine {
     let reasons: Vec<_> = rest.reasons.iter().map(|(name, n)| format!("{name} {n}")).collect();
     let readers: Vec<_> = rest.readers.iter().map(ReaderName::as_str).collect();
     let more = if rest.readers.len() < MAX_NAMED { "" } else { " and perhaps others" };
@@ -237,7 +237,7 @@ fn rest_line(station: &str, rest: &Rest, now: Now) -> AuditLine {
 
 impl Engine {
     /// Has it audited that a card could not be identified, or counts it.
-    pub(super) fn note_failure(
+    pub(super) fn add_failure_note(
         &mut self,
         (reader, label): (&ReaderName, &str),
         atr: Option<Atr>,
@@ -246,14 +246,14 @@ impl Engine {
     ) {
         let line =
             AuditLine::not_identified(&self.policy.station, (reader, label), atr, now.wall, why);
-        let line = self.notes.take_in(line, why.reason, now);
-        self.effects.extend(line.map(Effect::Note));
+        let line = self.notes.add(line, why.reason, now);
+        self.effects.extend(line.map(Effect::AppendAudit));
     }
 
     /// Has the counts audited that are due.
     pub(super) fn note_due_counts(&mut self, now: Now) {
         let lines = self.notes.counts(&self.policy.station, false, now);
-        self.effects.extend(lines.into_iter().map(Effect::Note));
+        self.effects.extend(lines.into_iter().map(Effect::AppendAudit));
     }
 
     /// The counts that were not audited yet, for an engine that ends.

@@ -8,29 +8,29 @@
 #[cfg(doc)]
 use crate::domain::Stage;
 
-use super::Step;
+use super::EntryStep;
 use crate::domain::{
     CallError, CompleteRequestResult, Decision, EntryId, Outcome, ParkReason, RequestStatus,
 };
 use crate::engine::{Effect, Engine, Now};
 
 /// Where a request stands, as far as it matters to whoever wants it completed.
-enum Standing {
+enum RequestState {
     Completed,
     Open,
     /// Over in another way, or not begun.
-    Otherwise,
+    Other,
 }
 
 impl Engine {
     pub(super) fn complete(&mut self, id: EntryId, decision: Decision, now: Now) {
-        let step = Step::Completing { decision: decision.clone() };
-        self.go_on(id, step, Effect::Complete { entry: id, decision }, now);
+        let step = EntryStep::CompletingRequest { decision: decision.clone() };
+        self.start_call(id, step, Effect::CompleteRequest { entry: id, decision }, now);
     }
 
     pub(super) fn read_request(&mut self, id: EntryId, decision: Decision, now: Now) {
         let call = Effect::ReadRequest { entry: id, request: decision.request };
-        self.go_on(id, Step::ReadingRequest { decision }, call, now);
+        self.start_call(id, EntryStep::ReadingRequest { decision }, call, now);
     }
 
     pub(in crate::engine) fn completed(
@@ -39,11 +39,11 @@ impl Engine {
         result: Result<CompleteRequestResult, CallError>,
         now: Now,
     ) {
-        self.heard(id, &result, now);
+        self.on_response(id, &result, now);
         if result.is_ok() {
-            self.updates_work(now);
+            self.on_write_succeeded(now);
         }
-        let Some(Step::Completing { decision }) = self.take_step(id) else { return };
+        let Some(EntryStep::CompletingRequest { decision }) = self.take_step(id) else { return };
         match result {
             Ok(CompleteRequestResult::Confirmed) => {
                 let outcome = decision.outcome();
@@ -52,11 +52,11 @@ impl Engine {
             }
             Ok(CompleteRequestResult::Unconfirmed) => {
                 if let Some(entry) = self.queue.waiting.get_mut(&id) {
-                    entry.said_yes = true;
+                    entry.accepted_unverified = true;
                 }
                 self.read_request(id, decision, now);
             }
-            Err(error) => self.trouble(id, error, now),
+            Err(error) => self.on_call_error(id, error, now),
         }
     }
 
@@ -66,42 +66,48 @@ impl Engine {
         result: Result<RequestStatus, CallError>,
         now: Now,
     ) {
-        self.heard(id, &result, now);
-        let Some(Step::ReadingRequest { decision }) = self.take_step(id) else { return };
+        self.on_response(id, &result, now);
+        let Some(EntryStep::ReadingRequest { decision }) = self.take_step(id) else { return };
         match result {
-            Ok(status) => self.stands(id, decision, status, now),
-            Err(error) => self.trouble(id, error, now),
+            Ok(status) => self.act_on_request_state(id, decision, status, now),
+            Err(error) => self.on_call_error(id, error, now),
         }
     }
 
-    fn stands(&mut self, id: EntryId, decision: Decision, status: RequestStatus, now: Now) {
-        let after_yes = self.queue.waiting.get(&id).is_some_and(|entry| entry.said_yes);
+    fn act_on_request_state(
+        &mut self,
+        id: EntryId,
+        decision: Decision,
+        status: RequestStatus,
+        now: Now,
+    ) {
+        let after_yes = self.queue.waiting.get(&id).is_some_and(|entry| entry.accepted_unverified);
         let text = self.policy.rules.numbers.request_status_text(status);
-        match self.standing(status) {
-            Standing::Completed => {
-                self.end(id, decision.outcome(), READ_BACK.to_owned(), now);
+        match self.request_state(status) {
+            RequestState::Completed => {
+                self.finish_with(id, decision.outcome(), READ_BACK.to_owned(), now);
             }
-            Standing::Open if after_yes => {
+            RequestState::Open if after_yes => {
                 let why = format!("CM said yes, but the request is still {text}");
-                self.end(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
+                self.finish_with(id, Outcome::Parked(ParkReason::UnexpectedResponse), why, now);
             }
-            Standing::Open => self.complete(id, decision, now),
-            Standing::Otherwise => {
+            RequestState::Open => self.complete(id, decision, now),
+            RequestState::Other => {
                 let why = format!("the request is {text} by now");
-                self.end(id, Outcome::Parked(ParkReason::Refused), why, now);
+                self.finish_with(id, Outcome::Parked(ParkReason::Refused), why, now);
             }
         }
     }
 
-    fn standing(&self, status: RequestStatus) -> Standing {
+    fn request_state(&self, status: RequestStatus) -> RequestState {
         let numbers = &self.policy.rules.numbers.request_status;
         let is = |name| numbers.number(name) == Some(status.number());
         if is("Completed") {
-            Standing::Completed
+            RequestState::Completed
         } else if is("Approved") || is("Executing") {
-            Standing::Open
+            RequestState::Open
         } else {
-            Standing::Otherwise
+            RequestState::Other
         }
     }
 }

@@ -9,8 +9,8 @@
 use std::time::{Duration, Instant};
 
 use super::super::{Engine, Notice, Now};
-use super::reading::draft;
-use super::{Card, Slot};
+use super::probing::draft;
+use super::{CardState, TrackedReader};
 use crate::domain::{
     Atr, CardKey, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName, Trigger,
 };
@@ -20,35 +20,35 @@ use crate::domain::{
 const LIMITS: [(u32, Duration); 2] = [(20, Duration::from_secs(3)), (200, Duration::from_secs(30))];
 
 /// How long a restless card is away for it not to be restless any more.
-const RESTED: Duration = Duration::from_secs(30);
+const QUIET_TIME: Duration = Duration::from_secs(30);
 
 /// How long a restless card has to lie still, at first and at most; twice as long after each entry
 /// once it is beyond the last limit.
-const FIRST: Duration = Duration::from_secs(1);
-const MOST: Duration = Duration::from_secs(30);
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Of how many cards a reader remembers how often they came: some may lie in one field together.
 const MAX_FOLLOWED: usize = 8;
 
 /// How often cards came of late in one reader, the one that came last at the end.
 #[derive(Debug, Default)]
-pub(super) struct Repeats(Vec<Repeat>);
+pub(super) struct FlappingCards(Vec<FlappingCard>);
 
 #[derive(Debug)]
-struct Repeat {
+struct FlappingCard {
     card: CardKey,
     /// When it came last.
-    came: Instant,
+    insertions: Instant,
     /// For each limit, until when the times that it came are spread at that interval.
     spread: [Instant; LIMITS.len()],
     /// How many entries it made beyond the last limit since it is restless.
-    restless: Option<u32>,
+    reported: Option<u32>,
     is_beyond_last: bool,
 }
 
 /// A restless card that has not lain still for long enough.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldCard {
     /// The stay that it is held in.
     stay: InsertionId,
     card: CardKey,
@@ -57,21 +57,21 @@ pub(super) struct Held {
     until: Instant,
 }
 
-impl Repeats {
+impl FlappingCards {
     /// A card came; how long it is held, and whether that is new.
-    fn came(&mut self, card: &CardKey, now: Instant) -> (Duration, bool) {
+    fn insertions(&mut self, card: &CardKey, now: Instant) -> (Duration, bool) {
         let known = self.0.iter().position(|repeat| repeat.card == *card);
         let mut repeat = known.map_or_else(
-            || Repeat {
+            || FlappingCard {
                 card: card.clone(),
-                came: now,
+                insertions: now,
                 spread: [now; 2],
-                restless: None,
+                reported: None,
                 is_beyond_last: false,
             },
             |at| self.0.remove(at),
         );
-        let is_new = repeat.comes(now);
+        let is_new = repeat.on_insertion(now);
         let pause = repeat.pause();
         self.0.push(repeat);
         if self.0.len() > MAX_FOLLOWED {
@@ -81,21 +81,21 @@ impl Repeats {
     }
 
     /// The card makes an entry.
-    fn enters(&mut self, card: &CardKey) {
+    fn may_enter(&mut self, card: &CardKey) {
         let repeat = self.0.iter_mut().find(|repeat| repeat.card == *card && repeat.is_beyond_last);
-        if let Some(entries) = repeat.and_then(|repeat| repeat.restless.as_mut()) {
+        if let Some(entries) = repeat.and_then(|repeat| repeat.reported.as_mut()) {
             *entries = entries.saturating_add(1);
         }
     }
 }
 
-impl Repeat {
+impl FlappingCard {
     /// It comes; whether it is restless from now on.
-    fn comes(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.came) >= RESTED {
-            self.restless = None;
+    fn on_insertion(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.insertions) >= QUIET_TIME {
+            self.reported = None;
         }
-        self.came = now;
+        self.insertions = now;
         let mut is_too_often = false;
         for ((times, interval), spread) in LIMITS.into_iter().zip(&mut self.spread) {
             let most = now + interval * times;
@@ -104,21 +104,23 @@ impl Repeat {
             is_too_often |= self.is_beyond_last;
             *spread = next.min(most);
         }
-        let is_new = is_too_often && self.restless.is_none();
+        let is_new = is_too_often && self.reported.is_none();
         if is_new {
-            self.restless = Some(0);
+            self.reported = Some(0);
         }
         is_new
     }
 
     /// How long it has to lie still.
     fn pause(&self) -> Duration {
-        let Some(entries) = self.restless else { return Duration::ZERO };
-        2_u32.checked_pow(entries).map_or(MOST, |times| FIRST.saturating_mul(times).min(MOST))
+        let Some(entries) = self.reported else { return Duration::ZERO };
+        2_u32
+            .checked_pow(entries)
+            .map_or(MAX_PAUSE, |times| MIN_PAUSE.saturating_mul(times).min(MAX_PAUSE))
     }
 }
 
-impl Slot {
+impl TrackedReader {
     /// When the card that is in the reader makes its entry, if it is held.
     pub(super) fn enters_at(&self) -> Option<Instant> {
         self.held.as_ref().map(|held| held.until)
@@ -132,8 +134,8 @@ impl Slot {
     }
 
     /// The stay of a card ends; its ATR, and for how long it had to lie still, where it was held.
-    pub(super) fn ends_held(&mut self, card: &Card) -> Option<(Atr, Duration)> {
-        let Card::Identified { presence, stay, .. } = card else { return None };
+    pub(super) fn ends_held(&mut self, card: &CardState) -> Option<(Atr, Duration)> {
+        let CardState::Identified { presence, stay, .. } = card else { return None };
         let held = self.held.take_if(|held| held.stay == *stay)?;
         Some((presence.atr.clone(), held.pause))
     }
@@ -147,40 +149,42 @@ impl Engine {
         card: CardKey,
         seen: Now,
     ) -> bool {
-        let Some(slot) = self.desk.readers.get_mut(reader) else { return false };
-        let (pause, is_news) = slot.repeats.came(&card, seen.mono);
+        let Some(slot) = self.tracker.readers.get_mut(reader) else { return false };
+        let (pause, is_news) = slot.repeats.insertions(&card, seen.mono);
         if pause.is_zero() {
             return false;
         }
         let until = seen.mono + pause;
-        slot.held = Some(Held { stay: insertion, card, seen, pause, until });
+        slot.held = Some(HeldCard { stay: insertion, card, seen, pause, until });
         if is_news {
-            self.tell(Notice::Restless { reader: reader.clone() });
+            self.report(Notice::CardFlapping { reader: reader.clone() });
         }
         true
     }
 
     /// Cards that were held and have lain still make their entries.
-    pub(in crate::engine) fn enter_still(&mut self, now: Now) {
-        let is_due = |slot: &Slot| {
-            matches!(slot.card, Card::Identified { .. })
+    pub(in crate::engine) fn enter_held(&mut self, now: Now) {
+        let is_due = |slot: &TrackedReader| {
+            matches!(slot.card, CardState::Identified { .. })
                 && slot.enters_at().is_some_and(|at| at <= now.mono)
         };
-        for reader in self.desk.readers_where(is_due) {
-            let Some(slot) = self.desk.readers.get_mut(&reader) else { continue };
-            let Card::Identified { presence, identity, stay, .. } = &slot.card else { continue };
+        for reader in self.tracker.readers_where(is_due) {
+            let Some(slot) = self.tracker.readers.get_mut(&reader) else { continue };
+            let CardState::Identified { presence, identity, stay, .. } = &slot.card else {
+                continue;
+            };
             let (presence, identity, stay) = (presence.clone(), identity.clone(), *stay);
             let Some(held) = slot.held.take() else { continue };
-            slot.repeats.enters(&held.card);
+            slot.repeats.may_enter(&held.card);
             let (place, instance) = (slot.place.clone(), slot.instance.clone());
             let moment = self.boot_moment(held.seen.mono);
             let draft = draft(Trigger::Inserted, presence, identity, (place, held.seen, moment));
-            self.take_in(stay, (draft, instance), held.seen.mono, now);
+            self.enqueue_append(stay, (draft, instance), held.seen.mono, now);
         }
     }
 
     /// A card that was held did not lie still for as long as it had to.
-    pub(super) fn note_restless(
+    pub(super) fn report_flapping(
         &mut self,
         place: (&ReaderName, &str),
         (atr, pause): (Atr, Duration),
@@ -192,6 +196,6 @@ impl Engine {
             pause.as_secs()
         );
         let why = NotIdentified::new(NotIdentifiedReason::Removed, detail);
-        self.note_failure(place, Some(atr), &why, now);
+        self.add_failure_note(place, Some(atr), &why, now);
     }
 }

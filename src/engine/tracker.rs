@@ -1,23 +1,23 @@
 //! Readers and the cards in them, up to an identity.
 
 mod attributes;
-mod busy;
-mod reading;
-mod repeats;
-mod settling;
+mod debounce;
+mod flapping;
+mod in_use;
+mod probing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use attributes::{ATTRIBUTES_WITHIN, Attributes};
-use busy::Busy;
-use reading::draft;
-use repeats::{Held, Repeats};
-use settling::Departed;
+use attributes::{ATTRIBUTES_TIMEOUT, AttributesState};
+use debounce::PendingRemoval;
+use flapping::{FlappingCards, HeldCard};
+use in_use::InUseRetry;
+use probing::draft;
 
-use super::{Effect, Engine, Now, Presence};
+use super::{Effect, Engine, InsertedCard, Now};
 use crate::domain::{
     Atr, CardEvent, CardIdentity, CardView, EntryId, InsertionId, LastSeenCard, NotIdentified,
     NotIdentifiedReason, PcscdInstance, PcscdView, ReaderAttributes, ReaderName, ReaderRules,
@@ -26,67 +26,67 @@ use crate::domain::{
 
 /// What is known of the PC/SC service, the readers and the cards in them.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct ReaderTracker {
     service: PcscdView,
-    readers: BTreeMap<ReaderName, Slot>,
+    readers: BTreeMap<ReaderName, TrackedReader>,
     /// The card that each reader last held, as far as it was not seen to leave.
-    stays: BTreeMap<ReaderName, LastSeenCard>,
+    last_seen: BTreeMap<ReaderName, LastSeenCard>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct TrackedReader {
     place: ReaderSettings,
-    attributes: Attributes,
+    attributes: AttributesState,
     /// What the reader is watched through, where that is certain.
     instance: Option<PcscdInstance>,
     since: Timestamp,
-    card: Card,
+    card: CardState,
     /// A card that was taken out just now, while it may turn out not to have been.
-    departed: Option<Departed>,
+    pending_removal: Option<PendingRemoval>,
     /// The card that is in it was busy, or one before it.
-    busy: Option<Busy>,
-    repeats: Repeats,
+    in_use_retry: Option<InUseRetry>,
+    repeats: FlappingCards,
     /// The card that is in it makes its entry later, because it came too often.
-    held: Option<Held>,
+    held: Option<HeldCard>,
 }
 
 #[derive(Debug)]
-enum Card {
+enum CardState {
     None,
     Mute {
         insertion: InsertionId,
     },
     /// Nobody knows yet what the configuration makes of the reader.
-    Waiting {
-        presence: Presence,
+    AwaitingAttributes {
+        presence: InsertedCard,
         seen: Now,
     },
     /// `known` is who it is, once it has said so; its inventory may follow.
     Reading {
-        presence: Presence,
+        presence: InsertedCard,
         seen: Now,
         deadline: Instant,
         known: Option<Box<CardIdentity>>,
     },
     /// `stay` is the insertion that the stay began with.
     Identified {
-        presence: Presence,
+        presence: InsertedCard,
         identity: CardIdentity,
         entry: Option<EntryId>,
         stay: InsertionId,
     },
     NotIdentified {
-        presence: Presence,
+        presence: InsertedCard,
         why: NotIdentified,
     },
 }
 
-impl Card {
+impl CardState {
     const fn insertion(&self) -> Option<InsertionId> {
         match self {
             Self::None => None,
             Self::Mute { insertion } => Some(*insertion),
-            Self::Waiting { presence, .. }
+            Self::AwaitingAttributes { presence, .. }
             | Self::Reading { presence, .. }
             | Self::Identified { presence, .. }
             | Self::NotIdentified { presence, .. } => Some(presence.insertion),
@@ -97,7 +97,7 @@ impl Card {
         match self {
             Self::None => CardView::Empty,
             Self::Mute { .. } => CardView::Mute,
-            Self::Waiting { presence, .. } | Self::Reading { presence, .. } => {
+            Self::AwaitingAttributes { presence, .. } | Self::Reading { presence, .. } => {
                 CardView::Reading { atr: presence.atr.clone() }
             }
             Self::Identified { presence, identity, entry, stay: _ } => CardView::Identified {
@@ -112,12 +112,12 @@ impl Card {
     }
 }
 
-impl Desk {
+impl ReaderTracker {
     pub(super) fn new(stays: Vec<LastSeenCard>) -> Self {
         Self {
             service: PcscdView::Connecting,
             readers: BTreeMap::new(),
-            stays: stays.into_iter().map(|stay| (stay.reader.clone(), stay)).collect(),
+            last_seen: stays.into_iter().map(|stay| (stay.reader.clone(), stay)).collect(),
         }
     }
 
@@ -125,25 +125,25 @@ impl Desk {
         self.readers
             .values()
             .filter_map(|slot| match slot.card {
-                Card::Reading { deadline, .. } => Some(deadline),
-                Card::None => slot.settles_at(),
-                Card::Waiting { .. } => slot.attributes.deadline(),
-                Card::NotIdentified { .. } => slot.again_at(),
-                Card::Identified { .. } => {
-                    slot.again_at().into_iter().chain(slot.enters_at()).min()
+                CardState::Reading { deadline, .. } => Some(deadline),
+                CardState::None => slot.removal_due_at(),
+                CardState::AwaitingAttributes { .. } => slot.attributes.deadline(),
+                CardState::NotIdentified { .. } => slot.retry_at(),
+                CardState::Identified { .. } => {
+                    slot.retry_at().into_iter().chain(slot.enters_at()).min()
                 }
-                Card::Mute { .. } => None,
+                CardState::Mute { .. } => None,
             })
             .min()
     }
 
     /// The readers of which something holds.
-    fn readers_where(&self, holds: impl Fn(&Slot) -> bool) -> Vec<ReaderName> {
+    fn readers_where(&self, holds: impl Fn(&TrackedReader) -> bool) -> Vec<ReaderName> {
         let found = self.readers.iter().filter(|(_, slot)| holds(slot));
         found.map(|(reader, _)| reader.clone()).collect()
     }
 
-    pub(super) fn replace(&mut self, rules: &ReaderRules) {
+    pub(super) fn apply_settings(&mut self, rules: &ReaderRules) {
         for (reader, slot) in &mut self.readers {
             slot.place = rules.settings_for(reader, &slot.attributes.told());
         }
@@ -156,19 +156,19 @@ impl Desk {
 
     /// The card in a reader, if there is one, is not known from before.
     pub(super) fn forget_stay(&mut self, reader: &ReaderName) {
-        self.stays.remove(reader);
+        self.last_seen.remove(reader);
     }
 
     /// The reader in which an entry's stay goes on.
     pub(super) fn reader_of(&self, entry: EntryId) -> Option<ReaderName> {
-        let stay = self.stays.values().find(|stay| stay.entry == entry);
+        let stay = self.last_seen.values().find(|stay| stay.entry == entry);
         stay.map(|stay| stay.reader.clone())
     }
 
     /// How much is held: readers, and stays of cards.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.readers.len(), self.stays.len())
+        (self.readers.len(), self.last_seen.len())
     }
 
     pub(super) fn service_view(&self) -> PcscdView {
@@ -176,7 +176,7 @@ impl Desk {
     }
 
     pub(super) fn reader_views(&self) -> Vec<ReaderView> {
-        let view = |(reader, slot): (&ReaderName, &Slot)| ReaderView {
+        let view = |(reader, slot): (&ReaderName, &TrackedReader)| ReaderView {
             reader: reader.clone(),
             settings: slot.place.clone(),
             attributes: slot.attributes.told(),
@@ -188,14 +188,14 @@ impl Desk {
 
     /// Notes which entry an insertion made, and that the card is in the reader, which was watched
     /// through this.
-    pub(super) fn entered(
+    pub(super) fn on_entry_appended(
         &mut self,
         insertion: InsertionId,
         (draft, instance): (&CardEvent, Option<PcscdInstance>),
         entry: EntryId,
     ) {
         if let Some(slot) = self.readers.get_mut(&draft.reader) {
-            slot.entered(insertion, entry);
+            slot.has_entry(insertion, entry);
         }
         let stay = LastSeenCard {
             reader: draft.reader.clone(),
@@ -205,14 +205,18 @@ impl Desk {
             entry,
             instance,
         };
-        self.stays.insert(draft.reader.clone(), stay);
+        self.last_seen.insert(draft.reader.clone(), stay);
     }
 
     /// The entry of the same stay, where it is certain that the card never left the reader: same
     /// card, same ATR, same instance, and an event counter that did not move. One at 0 may have begun
     /// anew, or never moves.
-    fn same_stay(&self, presence: &Presence, identity: &CardIdentity) -> Option<EntryId> {
-        let stay = self.stays.get(&presence.reader).filter(|_| presence.at_start)?;
+    fn entry_of_same_insertion(
+        &self,
+        presence: &InsertedCard,
+        identity: &CardIdentity,
+    ) -> Option<EntryId> {
+        let stay = self.last_seen.get(&presence.reader).filter(|_| presence.at_start)?;
         let instance = self.instance_of(&presence.reader);
         let is_watched = instance.is_some() && stay.instance == instance;
         let key = identity.key(&presence.atr);
@@ -228,11 +232,11 @@ impl Desk {
 
 impl Engine {
     pub(super) fn service_up(&mut self, now: Now) {
-        self.desk.service = PcscdView::Connected { since: now.wall };
+        self.tracker.service = PcscdView::Connected { since: now.wall };
     }
 
     pub(super) fn service_down(&mut self, reason: String, now: Now) {
-        let since = match &self.desk.service {
+        let since = match &self.tracker.service {
             PcscdView::Unavailable { since, .. } => *since,
             PcscdView::Connecting | PcscdView::Connected { .. } => now.wall,
         };
@@ -242,35 +246,40 @@ impl Engine {
                 format!("the PC/SC service went away: {reason}"),
             )
         };
-        for reader in self.desk.readers_where(|_| true) {
+        for reader in self.tracker.readers_where(|_| true) {
             self.end_reading(&reader, now);
         }
-        self.let_go_all(Removal::Inferred);
-        for (reader, slot) in std::mem::take(&mut self.desk.readers) {
-            let told = slot.card.insertion().is_some_and(|card| slot.told_busy(card).is_some());
-            if let Card::Waiting { presence, .. } | Card::Reading { presence, .. } = slot.card
+        self.confirm_all_removals(Removal::Inferred);
+        for (reader, slot) in std::mem::take(&mut self.tracker.readers) {
+            let told =
+                slot.card.insertion().is_some_and(|card| slot.reported_in_use(card).is_some());
+            if let CardState::AwaitingAttributes { presence, .. }
+            | CardState::Reading { presence, .. } = slot.card
                 && !told
             {
-                self.note_not_identified(&reader, &slot.place, Some(presence.atr), &why(), now);
+                self.audit_not_identified(&reader, &slot.place, Some(presence.atr), &why(), now);
             }
         }
-        self.desk.service = PcscdView::Unavailable { since, reason };
+        self.tracker.service = PcscdView::Unavailable { since, reason };
     }
 
     /// Ends the stays of cards that are not where they were.
-    pub(super) fn service_settled(&mut self) {
+    pub(super) fn initial_scan_done(&mut self) {
         let empty: BTreeSet<_> = self
-            .desk
-            .stays
+            .tracker
+            .last_seen
             .keys()
-            .chain(self.intake.readers())
+            .chain(self.append_queue.readers())
             .filter(|reader| {
-                self.desk.readers.get(*reader).is_none_or(|slot| matches!(slot.card, Card::None))
+                self.tracker
+                    .readers
+                    .get(*reader)
+                    .is_none_or(|slot| matches!(slot.card, CardState::None))
             })
             .cloned()
             .collect();
         for reader in empty {
-            self.end_stay(&reader);
+            self.clear_last_seen(&reader);
         }
     }
 
@@ -281,76 +290,76 @@ impl Engine {
         now: Now,
     ) {
         let place = self.policy.readers.settings_for(&reader, &ReaderAttributes::default());
-        let attributes = Attributes::NotYet { until: now.mono + ATTRIBUTES_WITHIN };
-        let slot = Slot {
+        let attributes = AttributesState::Pending { until: now.mono + ATTRIBUTES_TIMEOUT };
+        let slot = TrackedReader {
             place,
             attributes,
             instance,
             since: now.wall,
-            card: Card::None,
-            departed: None,
-            busy: None,
-            repeats: Repeats::default(),
+            card: CardState::None,
+            pending_removal: None,
+            in_use_retry: None,
+            repeats: FlappingCards::default(),
             held: None,
         };
-        self.effects.push_back(Effect::Describe { reader: reader.clone() });
-        self.desk.readers.insert(reader, slot);
+        self.effects.push_back(Effect::ReadAttributes { reader: reader.clone() });
+        self.tracker.readers.insert(reader, slot);
     }
 
     pub(super) fn detached(&mut self, reader: &ReaderName, now: Now) {
         self.end_reading(reader, now);
-        self.empty(reader, Removal::Inferred, now);
-        self.let_go(reader, Removal::Inferred);
-        self.desk.readers.remove(reader);
+        self.on_card_gone(reader, Removal::Inferred, now);
+        self.confirm_removal(reader, Removal::Inferred);
+        self.tracker.readers.remove(reader);
     }
 
-    pub(super) fn card_present(&mut self, presence: Presence, now: Now) {
-        self.make_room(&presence.reader, presence.insertion, now);
-        self.let_go_unless_back(&presence);
-        let Some(slot) = self.desk.readers.get_mut(&presence.reader) else { return };
+    pub(super) fn card_present(&mut self, presence: InsertedCard, now: Now) {
+        self.end_swapped_insertion(&presence.reader, presence.insertion, now);
+        self.cancel_or_confirm_removal(&presence);
+        let Some(slot) = self.tracker.readers.get_mut(&presence.reader) else { return };
         slot.since = now.wall;
-        if slot.is_undecided(&self.policy.readers, &presence.reader) {
-            slot.card = Card::Waiting { presence, seen: now };
+        if slot.awaits_attributes(&self.policy.readers, &presence.reader) {
+            slot.card = CardState::AwaitingAttributes { presence, seen: now };
             return;
         }
         self.read(presence, now, now);
     }
 
     /// Has a card read that was seen a moment ago.
-    fn read(&mut self, presence: Presence, seen: Now, now: Now) {
+    fn read(&mut self, presence: InsertedCard, seen: Now, now: Now) {
         let deadline = now.mono + self.policy.probe_deadline;
         let reader = presence.reader.clone();
-        let Some(slot) = self.desk.readers.get_mut(&reader) else { return };
+        let Some(slot) = self.tracker.readers.get_mut(&reader) else { return };
         let skip_atr = &self.policy.skip_atr;
         if let Some(why) = NotIdentified::skipped_by_config(&slot.place, skip_atr, &presence.atr) {
-            slot.card = Card::NotIdentified { presence, why };
-            slot.busy = None;
+            slot.card = CardState::NotIdentified { presence, why };
+            slot.in_use_retry = None;
             return;
         }
-        self.effects.push_back(Effect::Probe {
+        self.effects.push_back(Effect::StartProbe {
             reader,
             insertion: presence.insertion,
             atr: presence.atr.clone(),
             only_free: false,
         });
-        slot.card = Card::Reading { presence, seen, deadline, known: None };
+        slot.card = CardState::Reading { presence, seen, deadline, known: None };
     }
 
     /// A card that comes where another is was swapped for that between two looks.
-    fn make_room(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
-        let held = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
+    fn end_swapped_insertion(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
+        let held = self.tracker.readers.get(reader).and_then(|slot| slot.card.insertion());
         if held.is_some_and(|held| held != insertion) {
             self.end_reading(reader, now);
-            self.empty(reader, Removal::Observed, now);
+            self.on_card_gone(reader, Removal::Observed, now);
         }
     }
 
     pub(super) fn card_mute(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
-        self.make_room(reader, insertion, now);
-        self.let_go(reader, Removal::Inferred);
-        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+        self.end_swapped_insertion(reader, insertion, now);
+        self.confirm_removal(reader, Removal::Inferred);
+        let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
         slot.since = now.wall;
-        slot.card = Card::Mute { insertion };
+        slot.card = CardState::Mute { insertion };
         if !slot.place.enabled {
             return;
         }
@@ -359,7 +368,7 @@ impl Engine {
             NotIdentifiedReason::Mute,
             "the card does not answer: turn it round or clean it".to_owned(),
         );
-        self.note_not_identified(reader, &place, None, &why, now);
+        self.audit_not_identified(reader, &place, None, &why, now);
     }
 
     pub(super) fn card_removed(
@@ -369,57 +378,60 @@ impl Engine {
         how: Removal,
         now: Now,
     ) {
-        let current = self.desk.readers.get(reader).and_then(|slot| slot.card.insertion());
+        let current = self.tracker.readers.get(reader).and_then(|slot| slot.card.insertion());
         if current == Some(insertion) {
             self.end_reading(reader, now);
         }
-        if current == Some(insertion) && !self.depart(reader, how, now) {
-            self.empty(reader, how, now);
+        if current == Some(insertion) && !self.start_debounce(reader, how, now) {
+            self.on_card_gone(reader, how, now);
         }
     }
 
     /// The card is out of the reader, or the reader is.
-    fn empty(&mut self, reader: &ReaderName, how: Removal, now: Now) {
-        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
-        let card = std::mem::replace(&mut slot.card, Card::None);
+    fn on_card_gone(&mut self, reader: &ReaderName, how: Removal, now: Now) {
+        let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
+        let card = std::mem::replace(&mut slot.card, CardState::None);
         slot.since = now.wall;
-        self.left(reader, card, how, now);
+        self.finish_removal(reader, card, how, now);
     }
 
     /// What follows from it that a card left.
-    fn left(&mut self, reader: &ReaderName, card: Card, how: Removal, now: Now) {
-        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
+    fn finish_removal(&mut self, reader: &ReaderName, card: CardState, how: Removal, now: Now) {
+        let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
         let place = slot.place.clone();
-        let told = card.insertion().is_some_and(|card| slot.told_busy(card).is_some());
+        let told = card.insertion().is_some_and(|card| slot.reported_in_use(card).is_some());
         let held = slot.ends_held(&card);
-        self.end_stay(reader);
+        self.clear_last_seen(reader);
         if let Some(held) = held {
-            return self.note_restless((reader, &place.label), held, now);
+            return self.report_flapping((reader, &place.label), held, now);
         }
         match card {
-            Card::Waiting { presence, .. } | Card::Reading { presence, .. } if !told => {
+            CardState::AwaitingAttributes { presence, .. }
+            | CardState::Reading { presence, .. }
+                if !told =>
+            {
                 let why = NotIdentified::new(
                     NotIdentifiedReason::Removed,
                     "the card was taken out before it was read".to_owned(),
                 );
-                self.note_not_identified(reader, &place, Some(presence.atr), &why, now);
+                self.audit_not_identified(reader, &place, Some(presence.atr), &why, now);
             }
-            Card::Identified { presence, identity, .. } if how == Removal::Observed => {
-                self.taken_out(presence, identity, place, now);
+            CardState::Identified { presence, identity, .. } if how == Removal::Observed => {
+                self.enqueue_removal(presence, identity, place, now);
             }
-            Card::None
-            | Card::Mute { .. }
-            | Card::Waiting { .. }
-            | Card::Reading { .. }
-            | Card::Identified { .. }
-            | Card::NotIdentified { .. } => {}
+            CardState::None
+            | CardState::Mute { .. }
+            | CardState::AwaitingAttributes { .. }
+            | CardState::Reading { .. }
+            | CardState::Identified { .. }
+            | CardState::NotIdentified { .. } => {}
         }
     }
 
     /// A removal is an entry of its own, where any rule is for removals.
-    fn taken_out(
+    fn enqueue_removal(
         &mut self,
-        presence: Presence,
+        presence: InsertedCard,
         identity: CardIdentity,
         place: ReaderSettings,
         now: Now,
@@ -428,18 +440,18 @@ impl Engine {
             let insertion = presence.insertion;
             let moment = self.boot_moment(now.mono);
             let draft = draft(Trigger::Removed, presence, identity, (place, now, moment));
-            self.take_in(insertion, (draft, None), now.mono, now);
+            self.enqueue_append(insertion, (draft, None), now.mono, now);
         }
     }
 
-    fn end_stay(&mut self, reader: &ReaderName) {
-        let offered = self.intake.leave(reader);
-        if self.desk.stays.remove(reader).is_some() || offered {
-            self.effects.push_back(Effect::EndStay { reader: reader.clone() });
+    fn clear_last_seen(&mut self, reader: &ReaderName) {
+        let offered = self.append_queue.mark_removed(reader);
+        if self.tracker.last_seen.remove(reader).is_some() || offered {
+            self.effects.push_back(Effect::ClearLastSeen { reader: reader.clone() });
         }
     }
 
-    fn note_not_identified(
+    fn audit_not_identified(
         &mut self,
         reader: &ReaderName,
         place: &ReaderSettings,
@@ -447,6 +459,6 @@ impl Engine {
         why: &NotIdentified,
         now: Now,
     ) {
-        self.note_failure((reader, place.label.as_str()), atr, why, now);
+        self.add_failure_note((reader, place.label.as_str()), atr, why, now);
     }
 }

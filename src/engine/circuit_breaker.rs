@@ -10,43 +10,43 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Notice, Now, Retry};
+use super::{Notice, Now, RetryPolicy};
 use crate::domain::{CallError, CmView, EntryId, UnavailableReason};
 
 /// The least time between a knock and the next, where a new insertion makes that one.
-const KNOCK_EVERY: Duration = Duration::from_secs(1);
+const MIN_TRIAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the shortest wait is doubled, at the least, to spread the stations over the time after
 /// the one that CM asked for: half a minute, where the shortest is a second.
-const SPREAD: u32 = 5;
+const MIN_JITTER_DOUBLINGS: u32 = 5;
 
 /// The connection to CM.
 #[derive(Debug, Default)]
-pub(super) struct Link {
-    state: State,
+pub(super) struct CircuitBreaker {
+    state: BreakerState,
     /// Entries that still wait for the answer of a CM that was forgotten.
-    asked_before: BTreeSet<EntryId>,
+    stale_calls: BTreeSet<EntryId>,
 }
 
 #[derive(Debug)]
-enum State {
+enum BreakerState {
     /// Nobody knows yet; the first entry finds out.
-    Untried {
+    Unknown {
         /// Whether people were told of an outage before, and not of its end.
-        told_away: bool,
+        outage_reported: bool,
     },
-    Up {
+    Closed {
         since: Timestamp,
     },
     /// CM answers again, but the outage began with an update that failed, and none has succeeded
     /// since: everybody may ask, and people are not told that it is over.
-    InDoubt(Outage),
-    Away(Away),
+    Recovering(Outage),
+    Open(OpenState),
 }
 
-impl Default for State {
+impl Default for BreakerState {
     fn default() -> Self {
-        Self::Untried { told_away: false }
+        Self::Unknown { outage_reported: false }
     }
 }
 
@@ -57,65 +57,65 @@ struct Outage {
     reason: UnavailableReason,
     detail: String,
     /// Whether it began with an update: that CM answers questions does not end it.
-    of_updates: bool,
+    writes_failed: bool,
 }
 
 #[derive(Debug)]
-struct Away {
+struct OpenState {
     outage: Outage,
     failures: u32,
-    last_try: Instant,
-    next_knock: Instant,
+    last_trial: Instant,
+    next_trial: Instant,
     /// The time that CM asked for.
     not_before: Instant,
-    knocker: Option<EntryId>,
+    trial_entry: Option<EntryId>,
     /// Somebody came while the knocker waited for its answer, and does not wait long after it.
-    hurry: bool,
+    expedite: bool,
 }
 
 /// How many entries may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Admission {
     /// As many as the configuration says.
-    Open,
+    Unlimited,
     /// One, to find out.
-    One,
+    Single,
     /// One, from this moment on.
-    OneAt(Instant),
+    SingleAt(Instant),
     /// None before somebody's answer.
-    Shut,
+    Blocked,
 }
 
 /// What an answer says about CM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answered {
+pub(super) enum AvailabilityChange {
     /// Nothing that was not known.
-    AsBefore,
+    None,
     /// CM answers again; whether it takes updates is not known yet.
-    Again,
+    Partial,
     /// The outage is over.
-    Back,
+    Full,
     /// The outage is over, for a CM that nobody had waited for since it was named.
-    Anew,
+    FirstContact,
 }
 
 /// The next knock after so many failures. Where CM named a time it names it to many stations, so
 /// that even the first wait after it is spread.
-fn next_knock(
+fn next_trial(
     asked: Instant,
     failures: u32,
-    retry: Retry,
+    retry: RetryPolicy,
     random: &mut fastrand::Rng,
     now: Now,
 ) -> Instant {
-    let spread = if asked > now.mono { failures.max(SPREAD) } else { failures };
+    let spread = if asked > now.mono { failures.max(MIN_JITTER_DOUBLINGS) } else { failures };
     asked + retry.delay(spread, random)
 }
 
-impl Away {
+impl OpenState {
     /// The soonest moment for a knock that does not wait for its turn.
-    fn soonest(&self, now: Now) -> Instant {
-        self.apart(now).max(self.not_before)
+    fn earliest_trial(&self, now: Now) -> Instant {
+        self.earliest_spaced_trial(now).max(self.not_before)
     }
 
     /// Another call failed: where it was the knock, the next comes later than this one did.
@@ -123,122 +123,124 @@ impl Away {
         &mut self,
         entry: EntryId,
         asked: Instant,
-        retry: Retry,
+        retry: RetryPolicy,
         random: &mut fastrand::Rng,
         now: Now,
     ) {
-        if self.knocker == Some(entry) {
-            self.knocker = None;
+        if self.trial_entry == Some(entry) {
+            self.trial_entry = None;
             self.failures = self.failures.saturating_add(1);
-            self.next_knock = if std::mem::take(&mut self.hurry) {
-                self.soonest(now)
+            self.next_trial = if std::mem::take(&mut self.expedite) {
+                self.earliest_trial(now)
             } else {
-                next_knock(asked, self.failures, retry, random, now)
+                next_trial(asked, self.failures, retry, random, now)
             };
         }
         self.not_before = self.not_before.max(asked);
-        self.next_knock = self.next_knock.max(self.not_before);
+        self.next_trial = self.next_trial.max(self.not_before);
     }
 
     /// The soonest moment that is far enough from the last knock.
-    fn apart(&self, now: Now) -> Instant {
-        now.mono.max(self.last_try + KNOCK_EVERY)
+    fn earliest_spaced_trial(&self, now: Now) -> Instant {
+        now.mono.max(self.last_trial + MIN_TRIAL_INTERVAL)
     }
 }
 
-impl Link {
+impl CircuitBreaker {
     /// Who may start, when `busy` entries are being worked on.
-    pub(super) fn door(&self, busy: usize) -> Door {
+    pub(super) fn admission(&self, busy: usize) -> Admission {
         match &self.state {
-            State::Up { .. } | State::InDoubt(_) => Door::Open,
-            State::Untried { .. } if busy == 0 => Door::One,
-            State::Away(away) if away.knocker.is_none() && busy == 0 => {
-                Door::OneAt(away.next_knock)
+            BreakerState::Closed { .. } | BreakerState::Recovering(_) => Admission::Unlimited,
+            BreakerState::Unknown { .. } if busy == 0 => Admission::Single,
+            BreakerState::Open(away) if away.trial_entry.is_none() && busy == 0 => {
+                Admission::SingleAt(away.next_trial)
             }
-            State::Untried { .. } | State::Away(_) => Door::Shut,
+            BreakerState::Unknown { .. } | BreakerState::Open(_) => Admission::Blocked,
         }
     }
 
     /// This entry is asking now.
-    pub(super) fn knocks(&mut self, entry: EntryId, now: Now) {
-        if let State::Away(away) = &mut self.state {
-            away.knocker = Some(entry);
-            away.last_try = now.mono;
+    pub(super) fn start_trial(&mut self, entry: EntryId, now: Now) {
+        if let BreakerState::Open(away) = &mut self.state {
+            away.trial_entry = Some(entry);
+            away.last_trial = now.mono;
         }
     }
 
     /// A new insertion does not wait for the next knock.
-    pub(super) fn knock_soon(&mut self, now: Now) {
-        if let State::Away(away) = &mut self.state {
-            away.next_knock = away.next_knock.min(away.soonest(now));
-            away.hurry = away.knocker.is_some();
+    pub(super) fn expedite_trial(&mut self, now: Now) {
+        if let BreakerState::Open(away) = &mut self.state {
+            away.next_trial = away.next_trial.min(away.earliest_trial(now));
+            away.expedite = away.trial_entry.is_some();
         }
     }
 
     /// A person waits for no turn, not even for the time that CM asked for.
-    pub(super) fn knock_now(&mut self, now: Now) {
-        self.knock_soon(now);
-        if let State::Away(away) = &mut self.state {
-            away.next_knock = away.next_knock.min(away.apart(now));
+    pub(super) fn force_trial(&mut self, now: Now) {
+        self.expedite_trial(now);
+        if let BreakerState::Open(away) = &mut self.state {
+            away.next_trial = away.next_trial.min(away.earliest_spaced_trial(now));
         }
     }
 
     /// Whatever is known is about a CM that may not be the one that is asked from now on. Of the
     /// calls that are `under_way` the answers say nothing any more.
-    pub(super) fn forget(&mut self, under_way: impl Iterator<Item = EntryId>) {
+    pub(super) fn reset(&mut self, under_way: impl Iterator<Item = EntryId>) {
         let told_away = match self.state {
-            State::Untried { told_away } => told_away,
-            State::Up { .. } => false,
-            State::InDoubt(_) | State::Away(_) => true,
+            BreakerState::Unknown { outage_reported: told_away } => told_away,
+            BreakerState::Closed { .. } => false,
+            BreakerState::Recovering(_) | BreakerState::Open(_) => true,
         };
-        self.state = State::Untried { told_away };
-        self.asked_before.extend(under_way);
+        self.state = BreakerState::Unknown { outage_reported: told_away };
+        self.stale_calls.extend(under_way);
     }
 
     /// Whether the answer to this entry comes from a CM that was forgotten since it was asked.
-    pub(super) fn is_forgotten(&mut self, entry: EntryId) -> bool {
-        self.asked_before.remove(&entry)
+    pub(super) fn is_stale(&mut self, entry: EntryId) -> bool {
+        self.stale_calls.remove(&entry)
     }
 
     /// CM answered this entry. While it wants to be left alone only a person's knock ends the
     /// waiting: any other answer is to something asked before.
-    pub(super) fn answered(&mut self, entry: EntryId, now: Now) -> Answered {
-        let up = State::Up { since: now.wall };
+    pub(super) fn on_response(&mut self, entry: EntryId, now: Now) -> AvailabilityChange {
+        let up = BreakerState::Closed { since: now.wall };
         match &self.state {
-            State::Up { .. } | State::InDoubt(_) => Answered::AsBefore,
-            State::Untried { told_away } => {
+            BreakerState::Closed { .. } | BreakerState::Recovering(_) => AvailabilityChange::None,
+            BreakerState::Unknown { outage_reported: told_away } => {
                 let told_away = *told_away;
                 self.state = up;
-                if told_away { Answered::Anew } else { Answered::AsBefore }
+                if told_away { AvailabilityChange::FirstContact } else { AvailabilityChange::None }
             }
-            State::Away(away) if now.mono < away.not_before && away.knocker != Some(entry) => {
-                Answered::AsBefore
+            BreakerState::Open(away)
+                if now.mono < away.not_before && away.trial_entry != Some(entry) =>
+            {
+                AvailabilityChange::None
             }
-            State::Away(Away { outage, .. }) if outage.of_updates => {
-                self.state = State::InDoubt(outage.clone());
-                Answered::Again
+            BreakerState::Open(OpenState { outage, .. }) if outage.writes_failed => {
+                self.state = BreakerState::Recovering(outage.clone());
+                AvailabilityChange::Partial
             }
-            State::Away(_) => {
+            BreakerState::Open(_) => {
                 self.state = up;
-                Answered::Back
+                AvailabilityChange::Full
             }
         }
     }
 
     /// An update succeeded, or none waits any more.
-    pub(super) fn updates_work(&mut self, now: Now) -> Option<Notice> {
-        matches!(self.state, State::InDoubt(_)).then(|| {
-            self.state = State::Up { since: now.wall };
-            Notice::CmBack
+    pub(super) fn on_write_succeeded(&mut self, now: Now) -> Option<Notice> {
+        matches!(self.state, BreakerState::Recovering(_)).then(|| {
+            self.state = BreakerState::Closed { since: now.wall };
+            Notice::CmAvailable
         })
     }
 
     /// CM did not answer this entry, which asked for an update, or not.
-    pub(super) fn away(
+    pub(super) fn on_call_failed(
         &mut self,
         entry: EntryId,
         (error, of_update): (&CallError, bool),
-        retry: Retry,
+        retry: RetryPolicy,
         random: &mut fastrand::Rng,
         now: Now,
     ) -> Option<Notice> {
@@ -259,73 +261,77 @@ impl Link {
         let asked = now.mono + retry_after.unwrap_or_default();
         let detail = error.detail().to_owned();
         let outage = match &mut self.state {
-            State::Away(away) => {
+            BreakerState::Open(away) => {
                 away.failed(entry, asked, retry, random, now);
                 (away.outage.reason, away.outage.detail) = (reason, detail);
                 return None;
             }
-            State::InDoubt(outage) => Outage { reason, detail, ..outage.clone() },
-            State::Untried { .. } | State::Up { .. } => {
-                Outage { since: now.wall, reason, detail, of_updates: of_update }
+            BreakerState::Recovering(outage) => Outage { reason, detail, ..outage.clone() },
+            BreakerState::Unknown { .. } | BreakerState::Closed { .. } => {
+                Outage { since: now.wall, reason, detail, writes_failed: of_update }
             }
         };
-        let told = self.is_in_doubt();
-        self.state = State::Away(Away {
+        let told = self.is_recovering();
+        self.state = BreakerState::Open(OpenState {
             outage,
             failures: 0,
-            last_try: now.mono,
-            next_knock: next_knock(asked, 0, retry, random, now),
+            last_trial: now.mono,
+            next_trial: next_trial(asked, 0, retry, random, now),
             not_before: asked,
-            knocker: None,
-            hurry: false,
+            trial_entry: None,
+            expedite: false,
         });
-        (!told).then(|| Notice::CmAway(error.clone()))
+        (!told).then(|| Notice::CmUnavailable(error.clone()))
     }
 
     /// Whether an entry that has begun may ask CM something more.
-    pub(super) fn may_go_on(&self, entry: EntryId) -> bool {
+    pub(super) fn may_continue(&self, entry: EntryId) -> bool {
         match &self.state {
-            State::Untried { .. } | State::Up { .. } | State::InDoubt(_) => true,
-            State::Away(away) => away.knocker == Some(entry),
+            BreakerState::Unknown { .. }
+            | BreakerState::Closed { .. }
+            | BreakerState::Recovering(_) => true,
+            BreakerState::Open(away) => away.trial_entry == Some(entry),
         }
     }
 
     /// Before when nobody asks CM anything, where CM is away.
     pub(super) const fn next_knock(&self) -> Option<Instant> {
         match &self.state {
-            State::Untried { .. } | State::Up { .. } | State::InDoubt(_) => None,
-            State::Away(away) => Some(away.next_knock),
+            BreakerState::Unknown { .. }
+            | BreakerState::Closed { .. }
+            | BreakerState::Recovering(_) => None,
+            BreakerState::Open(away) => Some(away.next_trial),
         }
     }
 
     /// Whether CM answers what it is asked.
-    pub(super) const fn is_up(&self) -> bool {
-        matches!(self.state, State::Up { .. } | State::InDoubt(_))
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.state, BreakerState::Closed { .. } | BreakerState::Recovering(_))
     }
 
     /// How many answers of a CM that was forgotten are waited for.
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
-        self.asked_before.len()
+        self.stale_calls.len()
     }
 
     #[cfg(test)]
-    pub(super) const fn is_away(&self) -> bool {
-        matches!(self.state, State::Away(_))
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.state, BreakerState::Open(_))
     }
 
     /// Whether it is not known that CM takes updates, though it answers.
-    pub(super) const fn is_in_doubt(&self) -> bool {
-        matches!(self.state, State::InDoubt(_))
+    pub(super) const fn is_recovering(&self) -> bool {
+        matches!(self.state, BreakerState::Recovering(_))
     }
 
     /// For the snapshot; `next` is when the next entry asks something, where everybody may.
     pub(super) fn view(&self, next: Option<Instant>, now: Now) -> CmView {
         match &self.state {
-            State::Untried { .. } => CmView::Unknown,
-            State::Up { since } => CmView::Available { since: *since },
-            State::InDoubt(outage) => outage.view(next.unwrap_or(now.mono), now),
-            State::Away(away) => away.outage.view(away.next_knock, now),
+            BreakerState::Unknown { .. } => CmView::Unknown,
+            BreakerState::Closed { since } => CmView::Available { since: *since },
+            BreakerState::Recovering(outage) => outage.view(next.unwrap_or(now.mono), now),
+            BreakerState::Open(away) => away.outage.view(away.next_trial, now),
         }
     }
 }

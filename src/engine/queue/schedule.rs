@@ -3,31 +3,31 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::Step;
+use super::EntryStep;
 use crate::domain::EntryId;
-use crate::engine::link::Door;
+use crate::engine::circuit_breaker::Admission;
 use crate::engine::{Effect, Engine, Now};
 
 impl Engine {
     /// The next moment at which an entry may start, expire, or be offered to the disk again.
     pub(in crate::engine) fn next_start(&self) -> Option<Instant> {
         let earliest = || self.queue.next_idle();
-        let start = match self.link.door(self.queue.talking()) {
-            Door::Open => self.next_turn(),
-            Door::One => earliest(),
-            Door::OneAt(knock) => earliest().map(|at| at.max(knock)),
-            Door::Shut => None,
+        let start = match self.breaker.admission(self.queue.calls_in_flight()) {
+            Admission::Unlimited => self.next_turn(),
+            Admission::Single => earliest(),
+            Admission::SingleAt(knock) => earliest().map(|at| at.max(knock)),
+            Admission::Blocked => None,
         };
-        let unoffered = self.queue.unoffered.iter();
+        let unoffered = self.queue.unsaved_outcomes.iter();
         let ends = unoffered.filter_map(|id| Some(self.queue.waiting.get(id)?.not_before));
         self.next_expiry().into_iter().chain(start).chain(ends).min()
     }
 
     pub(in crate::engine) fn start_entries(&mut self, now: Now) {
-        self.offer_ends(now);
+        self.retry_unsaved_outcomes(now);
         self.expire(now);
         while let Some(entry) = self.next_entry(now) {
-            self.link.knocks(entry, now);
+            self.breaker.start_trial(entry, now);
             self.start(entry);
         }
     }
@@ -44,24 +44,24 @@ impl Engine {
     /// for a card that comes now, so that it waits for nobody's call to end.
     fn free(&self) -> (usize, usize) {
         let places = self.policy.concurrency.get();
-        let free = places.saturating_sub(self.queue.talking());
+        let free = places.saturating_sub(self.queue.calls_in_flight());
         (free, if places > 1 { free.saturating_sub(1) } else { free })
     }
 
     fn next_entry(&mut self, now: Now) -> Option<EntryId> {
         self.queue.forget_stale(now.mono);
-        let talking = self.queue.talking();
-        match self.link.door(talking) {
-            Door::Open => {
+        let talking = self.queue.calls_in_flight();
+        match self.breaker.admission(talking) {
+            Admission::Unlimited => {
                 let (all, of_backlog) = self.free();
                 let first = (all > 0).then(|| self.queue.first(now.mono)).flatten();
                 return first.or_else(|| {
                     (of_backlog > 0).then(|| self.queue.due(now.mono).next()).flatten()
                 });
             }
-            Door::One => {}
-            Door::OneAt(knock) if knock <= now.mono => {}
-            Door::OneAt(_) | Door::Shut => return None,
+            Admission::Single => {}
+            Admission::SingleAt(knock) if knock <= now.mono => {}
+            Admission::SingleAt(_) | Admission::Blocked => return None,
         }
         // Of those who could knock, the one that failed least often does, and of these a new insertion: a
         // card that is itself the trouble must not keep CM looking away for the others.
@@ -76,13 +76,13 @@ impl Engine {
     fn start(&mut self, id: EntryId) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
         entry.attempts += 1;
-        entry.heard = false;
+        entry.answered = false;
         entry.is_first = false;
-        self.queue.busy.insert(entry.draft.card_key(), id);
+        self.queue.in_progress.insert(entry.draft.card_key(), id);
         match entry.stage.sent().cloned() {
             Some(decision) => {
-                self.effects.push_back(Effect::ReadBack { entry: id, record: decision.record });
-                entry.step = Step::ReadingBack { decision };
+                self.effects.push_back(Effect::ReadRecord { entry: id, record: decision.record });
+                entry.step = EntryStep::ReadingRecord { decision };
             }
             None => self.look_up(id),
         }
@@ -90,7 +90,7 @@ impl Engine {
 
     pub(super) fn look_up(&mut self, id: EntryId) {
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        entry.step = Step::LookingUp;
+        entry.step = EntryStep::LookingUp;
         let identity = entry.draft.identity.clone();
         self.effects.push_back(Effect::Lookup { entry: id, identity });
     }

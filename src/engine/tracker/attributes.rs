@@ -7,96 +7,96 @@
 use std::time::{Duration, Instant};
 
 use super::super::{Engine, Now};
-use super::{Card, Slot};
+use super::{CardState, TrackedReader};
 use crate::domain::{
     NotIdentified, NotIdentifiedReason, ReaderAttributes, ReaderName, ReaderRules,
 };
 
 /// How long a driver may take to tell before that is told.
-pub(super) const ATTRIBUTES_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const ATTRIBUTES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a reader's driver told.
 #[derive(Debug)]
-pub(super) enum Attributes {
+pub(super) enum AttributesState {
     /// Nothing yet.
-    NotYet {
+    Pending {
         /// Until when it is waited for.
         until: Instant,
     },
     /// This.
-    Told(ReaderAttributes),
+    Known(ReaderAttributes),
 }
 
-impl Attributes {
+impl AttributesState {
     /// What is known by now.
     pub(super) fn told(&self) -> ReaderAttributes {
         match self {
-            Self::NotYet { .. } => ReaderAttributes::default(),
-            Self::Told(attributes) => attributes.clone(),
+            Self::Pending { .. } => ReaderAttributes::default(),
+            Self::Known(attributes) => attributes.clone(),
         }
     }
 
     /// Until when there is something to wait for.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::NotYet { until } => Some(*until),
-            Self::Told(_) => None,
+            Self::Pending { until } => Some(*until),
+            Self::Known(_) => None,
         }
     }
 }
 
-impl Slot {
+impl TrackedReader {
     /// Whether it is not known yet what the configuration makes of the reader.
-    pub(super) fn is_undecided(&self, rules: &ReaderRules, reader: &ReaderName) -> bool {
+    pub(super) fn awaits_attributes(&self, rules: &ReaderRules, reader: &ReaderName) -> bool {
         self.attributes.deadline().is_some() && rules.need_attributes_of(reader)
     }
 }
 
 impl Engine {
-    pub(in crate::engine) fn described(
+    pub(in crate::engine) fn on_attributes_read(
         &mut self,
         reader: &ReaderName,
         attributes: ReaderAttributes,
         now: Now,
     ) {
-        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
-        let undecided = slot.is_undecided(&self.policy.readers, reader);
+        let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
+        let undecided = slot.awaits_attributes(&self.policy.readers, reader);
         slot.place = self.policy.readers.settings_for(reader, &attributes);
-        slot.attributes = Attributes::Told(attributes);
+        slot.attributes = AttributesState::Known(attributes);
         match &slot.card {
-            Card::Waiting { presence, seen } => {
+            CardState::AwaitingAttributes { presence, seen } => {
                 let (presence, seen) = (presence.clone(), *seen);
                 self.read(presence, seen, now);
             }
-            Card::NotIdentified { presence, .. } if undecided => {
+            CardState::NotIdentified { presence, .. } if undecided => {
                 let presence = presence.clone();
                 self.read(presence, now, now);
             }
-            Card::None
-            | Card::Mute { .. }
-            | Card::Reading { .. }
-            | Card::Identified { .. }
-            | Card::NotIdentified { .. } => {}
+            CardState::None
+            | CardState::Mute { .. }
+            | CardState::Reading { .. }
+            | CardState::Identified { .. }
+            | CardState::NotIdentified { .. } => {}
         }
     }
 
     /// Cards whose readers' drivers did not tell in time are left alone, unless they no longer have to
     /// tell.
-    pub(in crate::engine) fn stop_waiting_for_attributes(&mut self, now: Now) {
-        let late = |slot: &Slot| {
-            matches!(slot.card, Card::Waiting { .. })
+    pub(in crate::engine) fn on_attributes_timeout(&mut self, now: Now) {
+        let late = |slot: &TrackedReader| {
+            matches!(slot.card, CardState::AwaitingAttributes { .. })
                 && slot.attributes.deadline().is_some_and(|until| until <= now.mono)
         };
-        for reader in self.desk.readers_where(late) {
-            self.wait_no_longer(&reader, now);
+        for reader in self.tracker.readers_where(late) {
+            self.identify_without_attributes(&reader, now);
         }
     }
 
-    fn wait_no_longer(&mut self, reader: &ReaderName, now: Now) {
-        let Some(slot) = self.desk.readers.get_mut(reader) else { return };
-        let Card::Waiting { presence, seen } = &slot.card else { return };
+    fn identify_without_attributes(&mut self, reader: &ReaderName, now: Now) {
+        let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
+        let CardState::AwaitingAttributes { presence, seen } = &slot.card else { return };
         let (presence, seen) = (presence.clone(), *seen);
-        if !slot.is_undecided(&self.policy.readers, reader) {
+        if !slot.awaits_attributes(&self.policy.readers, reader) {
             self.read(presence, seen, now);
             return;
         }
@@ -107,7 +107,7 @@ impl Engine {
                 .to_owned(),
         );
         let (place, atr) = (slot.place.clone(), presence.atr.clone());
-        slot.card = Card::NotIdentified { presence, why: why.clone() };
-        self.note_not_identified(reader, &place, Some(atr), &why, now);
+        slot.card = CardState::NotIdentified { presence, why: why.clone() };
+        self.audit_not_identified(reader, &place, Some(atr), &why, now);
     }
 }

@@ -7,41 +7,41 @@
 
 use std::time::Instant;
 
-use super::{Parked, Step};
+use super::{EntryStep, ParkedEntry};
 use crate::domain::{CardEvent, EntryId, Outcome};
 use crate::engine::{Effect, Engine, Now};
 use crate::rules::Evaluation;
 
 impl Engine {
     /// What a verdict on a card that is known in part comes to, if it is not carried out.
-    pub(super) fn hold_back(&mut self, id: EntryId, verdict: &Evaluation, now: Now) {
+    pub(super) fn wait_for_rest(&mut self, id: EntryId, verdict: &Evaluation, now: Now) {
         let why = why(verdict);
-        if !self.desk.completes(id) {
+        if !self.tracker.completes(id) {
             let detail = format!("the card was read in part only; by that part: {why}");
             self.forget_stay(id);
-            self.end(id, Outcome::NotIdentified, detail, now);
+            self.finish_with(id, Outcome::NotIdentified, detail, now);
             return;
         }
         let Some(entry) = self.queue.waiting.get_mut(&id) else { return };
-        entry.step = Step::Idle;
+        entry.step = EntryStep::Idle;
         entry.last_error =
             Some(format!("another program uses the card, which is read in full after that; {why}"));
-        self.queue.busy.retain(|_, busy| *busy != id);
+        self.queue.in_progress.retain(|_, busy| *busy != id);
         self.queue.incomplete.insert(id);
         self.queue.note(id);
     }
 
     /// A card that still lies in its reader, unseen by now, is not taken for one that was worked on.
     fn forget_stay(&mut self, id: EntryId) {
-        if let Some(reader) = self.desk.reader_of(id) {
-            self.desk.forget_stay(&reader);
-            self.effects.push_back(Effect::EndStay { reader });
+        if let Some(reader) = self.tracker.reader_of(id) {
+            self.tracker.forget_stay(&reader);
+            self.effects.push_back(Effect::ClearLastSeen { reader });
         }
     }
 
     /// Entries whose cards cannot be read in full any more are looked at by what is known.
     pub(in crate::engine) fn start_incomplete(&mut self, now: Now) {
-        let Self { queue, desk, .. } = self;
+        let Self { queue, tracker: desk, .. } = self;
         let mut released = Vec::new();
         queue.incomplete.retain(|id| {
             let Some(entry) = queue.waiting.get_mut(id) else { return false };
@@ -68,17 +68,17 @@ impl super::Queue {
     ) -> Option<(CardEvent, Instant)> {
         let (draft, seen, is_undecided) = if let Some(entry) = self.waiting.get(&id) {
             let is_undecided = match &entry.step {
-                Step::Idle | Step::LookingUp => entry.superseded_by.is_none(),
-                Step::Ending { end } => end.outcome.park_reason().is_some(),
-                Step::ReadingBack { .. }
-                | Step::Saving { .. }
-                | Step::Pushing { .. }
-                | Step::ReadingRequest { .. }
-                | Step::Completing { .. } => false,
+                EntryStep::Idle | EntryStep::LookingUp => entry.superseded_by.is_none(),
+                EntryStep::Settling { end } => end.outcome.park_reason().is_some(),
+                EntryStep::ReadingRecord { .. }
+                | EntryStep::Saving { .. }
+                | EntryStep::SettingStatus { .. }
+                | EntryStep::ReadingRequest { .. }
+                | EntryStep::CompletingRequest { .. } => false,
             };
             (&entry.draft, entry.seen, is_undecided && entry.stage.sent().is_none())
         } else {
-            let Parked { entry, claim } = self.parked.get(&id)?;
+            let ParkedEntry { entry, takeover: claim } = self.parked.get(&id)?;
             (&entry.card_event, now.mono, claim.is_none() && entry.stage.sent().is_none())
         };
         (is_undecided && draft.identity.partial).then(|| (draft.clone(), seen))

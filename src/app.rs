@@ -17,7 +17,7 @@ use crate::control::{self, Access, ActError, Groups, Server};
 use crate::domain::{CallMetrics, EntryId};
 use crate::engine::{Engine, Event, Now, RestoredState};
 use crate::outbox::{self, Outbox};
-use crate::readers::{Observation, Readers};
+use crate::readers::{ReaderEvent, Readers};
 use crate::remote::Remote;
 use crate::telemetry::{Chain, Ids, Notifier};
 
@@ -130,14 +130,14 @@ async fn monitoring(server: &mut Server, address: Option<SocketAddr>) {
 
 /// What the loop waits for. Events are unbounded: each is the answer to one effect.
 struct Inputs {
-    observations: mpsc::UnboundedReceiver<Observation>,
+    observations: mpsc::UnboundedReceiver<ReaderEvent>,
     results: mpsc::UnboundedReceiver<Done>,
     requests: mpsc::Receiver<control::Request>,
 }
 
 /// One thing that the loop waited for.
 enum Input {
-    Observation(Observation),
+    Observation(ReaderEvent),
     Result(Box<Done>),
     Request(control::Request),
     Due,

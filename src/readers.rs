@@ -9,28 +9,28 @@
 //! This is the only module that names `pcsc`. It decides nothing: whether a card is probed, how
 //! long for and what follows from it is the business of whoever takes the [`Observation`]s.
 
+mod apdu_log;
 mod atr;
-mod board;
-mod comings;
-mod describe;
-mod diff;
-mod errors;
-mod halt;
-mod instance;
-mod link;
-mod look;
+mod attributes;
+mod cancel;
+mod context;
+mod current_insertions;
+mod error_counters;
+mod heartbeat;
 mod monitor;
-mod mutes;
+mod mute_watchers;
+mod pcsc_errors;
+mod pcscd_check;
+mod pcscd_instance;
+mod pcscd_socket;
+mod pcscd_table;
+mod plug_events;
 mod probe;
-mod pulse;
-mod socket;
-mod table;
-mod trail;
+mod probe_permit;
+mod reader_table;
+mod status_change;
+mod thread;
 mod transport;
-mod trouble;
-mod turn;
-mod wait;
-mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,36 +45,36 @@ use crate::domain::{
     ProbeSettings, ReaderAttributes, ReaderName, Removal,
 };
 
-pub use describe::attributes;
-pub use instance::boot_id;
-pub use look::{Cards, Holds, Look, look};
+pub use attributes::attributes;
+pub use pcscd_check::{CardAccess, PcscdCheck, ReaderContent, check_pcscd};
+pub use pcscd_instance::boot_id;
 
-use board::Board;
-use errors::Errors;
-use halt::Halt;
-use monitor::{Monitor, Published};
+use apdu_log::ApduLog;
+use cancel::CancelToken;
+use current_insertions::CurrentInsertions;
+use error_counters::ErrorCounters;
+use heartbeat::Heartbeat;
+use monitor::{Monitor, WaitCanceller};
 use probe::Probe;
-use pulse::Pulse;
-use trail::Trail;
-use turn::{Stand, Turn};
-use worker::Worker;
+use probe_permit::{ProbePermit, ProbePhase};
+use thread::ReaderThread;
 
 /// How many stuck probe threads there may be. Each keeps a connection of the 200 that pcscd has for
 /// all its clients; with so many stuck, something is wrong that one more thread will not cure.
 pub const MAX_ABANDONED: usize = 16;
 
 /// How long a probe waits for its reader to be described, which takes milliseconds.
-const DESCRIBED_WITHIN: Duration = Duration::from_secs(1);
+const ATTRIBUTES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long [`Readers::stop`] waits. The whole daemon has two seconds to stop in.
-const STOP_WITHIN: Duration = Duration::from_millis(1500);
+const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How often a stopping monitor is rung: a `cancel` that comes just before the wait is lost.
-const CANCEL_EVERY: Duration = Duration::from_millis(50);
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How the readers are to be used.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ReaderOptions {
     /// What cards are asked.
     pub probing: ProbeSettings,
     /// How long a probe may take; looked at between commands and while waiting for the card.
@@ -88,36 +88,36 @@ pub struct Options {
 /// another program got to answer, and a card whose ATR became another one are each a `Removed`
 /// followed by the new stay under a new insertion.
 #[derive(Debug)]
-pub enum Observation {
+pub enum ReaderEvent {
     /// Readers can be watched.
-    ServiceUp,
+    PcscdConnected,
     /// They cannot; every reader is gone, and every card with it. Comes again when the reason
     /// becomes another one.
-    ServiceDown {
+    PcscdUnavailable {
         /// Why, in words, with what to do about it.
         reason: String,
     },
     /// A reader is there.
-    Attached {
+    ReaderAttached {
         /// The reader.
         reader: ReaderName,
         /// What it is watched through, where that is certain.
         instance: Option<PcscdInstance>,
     },
     /// What a reader's driver tells of it; the answer to [`Readers::describe`].
-    Described {
+    AttributesRead {
         /// The reader.
         reader: ReaderName,
         /// What it told; nothing, where it cannot.
         attributes: ReaderAttributes,
     },
     /// A reader is gone; its card went before it.
-    Detached {
+    ReaderDetached {
         /// The reader.
         reader: ReaderName,
     },
     /// A card is in a reader and has answered.
-    Inserted {
+    CardInserted {
         /// The reader.
         reader: ReaderName,
         /// This stay of this card.
@@ -130,14 +130,14 @@ pub enum Observation {
         at_start: bool,
     },
     /// A card is in a reader and does not answer.
-    Mute {
+    CardMute {
         /// The reader.
         reader: ReaderName,
         /// This stay of this card.
         insertion: InsertionId,
     },
     /// A card, mute or not, is out of its reader.
-    Removed {
+    CardRemoved {
         /// The reader.
         reader: ReaderName,
         /// The stay that ended.
@@ -146,7 +146,7 @@ pub enum Observation {
         how: Removal,
     },
     /// Everything that was there when the service came up has been reported.
-    Settled,
+    InitialScanDone,
     /// A card that is being read has said who it is, or a part of that. [`Self::Probed`] follows once it
     /// was asked for all, unless it leaves or hangs then.
     Identified {
@@ -158,13 +158,13 @@ pub enum Observation {
         identity: CardIdentity,
     },
     /// Another program let go of the reader, in which a probe has found it.
-    LetGo {
+    CardReleased {
         /// The reader.
         reader: ReaderName,
     },
     /// A probe came to its end. Each probe is answered once, unless it was abandoned or a later
     /// probe in the same reader took its place.
-    Probed {
+    ProbeFinished {
         /// The reader.
         reader: ReaderName,
         /// The stay that was probed.
@@ -172,62 +172,62 @@ pub enum Observation {
         /// Who the card is.
         result: Result<CardIdentity, NotIdentified>,
         /// What was said on the way.
-        exchanges: Vec<Exchange>,
+        exchanges: Vec<ApduExchange>,
     },
 }
 
 /// One command to a card and the response to it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Exchange {
+pub struct ApduExchange {
     /// The command's bytes.
     pub command: Vec<u8>,
     /// The response's bytes; none where the exchange failed.
     pub response: Vec<u8>,
     /// How long it took.
-    pub took: Duration,
+    pub duration: Duration,
 }
 
-impl fmt::Debug for Exchange {
+impl fmt::Debug for ApduExchange {
     /// Tells lengths, not bytes: those belong in no log above TRACE.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
             .field("command", &self.command.len())
             .field("response", &self.response.len())
-            .field("took", &self.took)
+            .field("took", &self.duration)
             .finish()
     }
 }
 
 /// A probe under way.
 #[derive(Debug)]
-struct Running {
-    worker: Worker,
-    trail: Trail,
-    turn: Turn,
+struct RunningProbe {
+    worker: ReaderThread,
+    apdu_log: ApduLog,
+    permit: ProbePermit,
 }
 
-impl Running {
+impl RunningProbe {
     /// Whether it was given up while another program was in the middle of something, and still waits
     /// for the end of that.
     fn waits_for_others(&self) -> bool {
-        self.turn.stand() == Stand::GivenUp && !self.worker.has_ended()
+        self.permit.phase() == ProbePhase::Abandoned && !self.worker.has_ended()
     }
 }
 
 /// The handle on the reader threads.
 #[derive(Debug)]
 pub struct Readers {
-    options: Options,
-    observations: UnboundedSender<Observation>,
-    board: Board,
-    monitor: Worker,
-    published: Published,
-    pulse: Pulse,
-    errors: Errors,
-    probes: BTreeMap<ReaderName, Running>,
-    given_up: Vec<Worker>,
+    options: ReaderOptions,
+    observations: UnboundedSender<ReaderEvent>,
+    insertions: CurrentInsertions,
+    monitor: ReaderThread,
+    wait_canceller: WaitCanceller,
+    heartbeat: Heartbeat,
+    errors: ErrorCounters,
+    probes: BTreeMap<ReaderName, RunningProbe>,
+    abandoned: Vec<ReaderThread>,
     /// Each with what goes up once the driver was asked.
-    describing: BTreeMap<ReaderName, (Worker, Halt)>,
+    attribute_threads: BTreeMap<ReaderName, (ReaderThread, CancelToken)>,
 }
 
 impl Readers {
@@ -236,12 +236,12 @@ impl Readers {
     /// The channel is unbounded because the monitor must never wait for whoever listens. What fills
     /// it are people and cables, a few observations a second, and at most one answer for each call
     /// of [`Self::probe`].
-    pub fn start(options: Options) -> io::Result<(Self, UnboundedReceiver<Observation>)> {
+    pub fn start(options: ReaderOptions) -> io::Result<(Self, UnboundedReceiver<ReaderEvent>)> {
         let (observations, receiver) = unbounded_channel();
-        let board = Board::default();
-        let published = Published::default();
-        let (errors, pulse) = (Errors::default(), Pulse::new());
-        let monitor = Worker::spawn("pcsc-monitor", {
+        let board = CurrentInsertions::default();
+        let published = WaitCanceller::default();
+        let (errors, pulse) = (ErrorCounters::default(), Heartbeat::new());
+        let monitor = ReaderThread::spawn("pcsc-monitor", {
             let (observations, board, errors) =
                 (observations.clone(), board.clone(), errors.clone());
             let signs = (published.clone(), pulse.clone());
@@ -250,14 +250,14 @@ impl Readers {
         let readers = Self {
             options,
             observations,
-            board,
+            insertions: board,
             monitor,
-            published,
-            pulse,
+            wait_canceller: published,
+            heartbeat: pulse,
             errors,
             probes: BTreeMap::new(),
-            given_up: Vec::new(),
-            describing: BTreeMap::new(),
+            abandoned: Vec::new(),
+            attribute_threads: BTreeMap::new(),
         };
         Ok((readers, receiver))
     }
@@ -274,11 +274,11 @@ impl Readers {
         atr: &Atr,
         only_free: bool,
     ) {
-        if self.probes.get(reader).is_some_and(Running::waits_for_others) {
+        if self.probes.get(reader).is_some_and(RunningProbe::waits_for_others) {
             return self.refuse(reader, insertion, probe::occupied());
         }
-        self.give_up(reader);
-        let refusal = match self.board.event_count(reader, insertion) {
+        self.abandon_probe(reader);
+        let refusal = match self.insertions.event_count(reader, insertion) {
             None => NotIdentified::new(
                 NotIdentifiedReason::Removed,
                 "card was taken out before it was read".to_owned(),
@@ -303,7 +303,7 @@ impl Readers {
     }
 
     fn refuse(&self, reader: &ReaderName, insertion: InsertionId, refusal: NotIdentified) {
-        let refused = Observation::Probed {
+        let refused = ReaderEvent::ProbeFinished {
             reader: reader.clone(),
             insertion,
             result: Err(refusal),
@@ -316,41 +316,41 @@ impl Readers {
 
     /// Asks a reader's driver what it tells of the reader, again and again while it cannot be asked and
     /// the reader is there; the answer comes as [`Observation::Described`].
-    pub fn describe(&mut self, reader: &ReaderName) {
-        self.describing.retain(|_, (worker, _)| !worker.has_ended());
-        if let Some((former, _)) = self.describing.remove(reader) {
-            former.halt();
-            self.given_up.push(former);
+    pub fn read_attributes(&mut self, reader: &ReaderName) {
+        self.attribute_threads.retain(|_, (worker, _)| !worker.has_ended());
+        if let Some((former, _)) = self.attribute_threads.remove(reader) {
+            former.cancel();
+            self.abandoned.push(former);
         }
         if self.abandoned() >= MAX_ABANDONED {
             warn!(%reader, "Too much hangs for the reader to be described");
             return;
         }
         let (observations, described) = (self.observations.clone(), reader.clone());
-        let (board, tried) = (self.board.clone(), Halt::default());
+        let (board, tried) = (self.insertions.clone(), CancelToken::default());
         let work = {
             let tried = tried.clone();
             move |halt| {
-                let goes_on = || board.has(&described);
-                let told = describe::asked_until_told(&described, &tried, &halt, goes_on);
-                let Some(attributes) = told.filter(|_| !halt.is_called()) else { return };
-                let told = Observation::Described { reader: described, attributes };
+                let goes_on = || board.contains(&described);
+                let told = attributes::poll_attributes(&described, &tried, &halt, goes_on);
+                let Some(attributes) = told.filter(|_| !halt.is_cancelled()) else { return };
+                let told = ReaderEvent::AttributesRead { reader: described, attributes };
                 if observations.send(told).is_err() {
                     debug!("Nobody listens to the readers");
                 }
             }
         };
-        match Worker::spawn("reader-about", work) {
-            Ok(worker) => drop(self.describing.insert(reader.clone(), (worker, tried))),
+        match ReaderThread::spawn("reader-about", work) {
+            Ok(worker) => drop(self.attribute_threads.insert(reader.clone(), (worker, tried))),
             Err(error) => warn!(%reader, %error, "No thread to describe the reader with"),
         }
     }
 
     /// Gives the reader's probe up: it will not be answered, and its thread, should a card or pcscd
     /// hold it, is left behind. Tells what was said so far.
-    pub fn abandon(&mut self, reader: &ReaderName) -> Vec<Exchange> {
-        let trail = self.probes.get(reader).map(|probe| probe.trail.so_far());
-        self.give_up(reader);
+    pub fn abandon(&mut self, reader: &ReaderName) -> Vec<ApduExchange> {
+        let trail = self.probes.get(reader).map(|probe| probe.apdu_log.exchanges());
+        self.abandon_probe(reader);
         let abandoned = self.abandoned();
         if abandoned > 0 {
             warn!(%reader, abandoned, "Card reading hangs, its thread is left behind");
@@ -361,19 +361,19 @@ impl Readers {
     /// How many threads that were given up are still stuck.
     #[must_use]
     pub fn abandoned(&self) -> usize {
-        self.given_up.iter().filter(|worker| !worker.has_ended()).count()
+        self.abandoned.iter().filter(|worker| !worker.has_ended()).count()
     }
 
     /// For how long pcscd has hung, if it has: nothing is seen of the readers while it does.
     #[must_use]
-    pub fn pcscd_hangs(&self) -> Option<Duration> {
-        Some(self.pulse.silence()).filter(|silence| *silence > monitor::HANGS)
+    pub fn pcscd_hang_duration(&self) -> Option<Duration> {
+        Some(self.heartbeat.elapsed()).filter(|silence| *silence > monitor::HANG_TIMEOUT)
     }
 
     /// Errors of PC/SC so far, by their code.
     #[must_use]
     pub fn errors(&self) -> BTreeMap<String, u64> {
-        self.errors.so_far()
+        self.errors.counts()
     }
 
     /// Asks cards this from the next probe on.
@@ -385,21 +385,22 @@ impl Readers {
     ///
     /// Blocks for that long at worst, when pcscd hangs; a few milliseconds otherwise.
     pub fn stop(mut self) {
-        let deadline = Instant::now() + STOP_WITHIN;
-        self.halt_all();
-        let mut ringing: Option<Worker> = None;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        self.cancel_all();
+        let mut ringing: Option<ReaderThread> = None;
         while !self.monitor.has_ended() && Instant::now() < deadline {
-            if ringing.as_ref().is_none_or(Worker::has_ended) {
-                ringing = self.published.cancel_from_elsewhere();
+            if ringing.as_ref().is_none_or(ReaderThread::has_ended) {
+                ringing = self.wait_canceller.cancel_on_thread();
             }
-            self.monitor.ends_within(CANCEL_EVERY);
+            self.monitor.join_timeout(CANCEL_INTERVAL);
         }
         let probes = std::mem::take(&mut self.probes).into_values().map(|probe| probe.worker);
-        let describing = std::mem::take(&mut self.describing).into_values().map(|(asks, _)| asks);
+        let describing =
+            std::mem::take(&mut self.attribute_threads).into_values().map(|(asks, _)| asks);
         let left_behind = probes
             .chain(describing)
             .filter(|worker| {
-                !worker.ends_within(deadline.saturating_duration_since(Instant::now()))
+                !worker.join_timeout(deadline.saturating_duration_since(Instant::now()))
             })
             .count();
         if left_behind > 0 || !self.monitor.has_ended() {
@@ -408,10 +409,12 @@ impl Readers {
     }
 
     /// Calls on every thread to end; those that were given up were called on before.
-    fn halt_all(&self) {
-        self.monitor.halt();
+    fn cancel_all(&self) {
+        self.monitor.cancel();
         let probes = self.probes.values().map(|probe| &probe.worker);
-        probes.chain(self.describing.values().map(|(asks, _)| asks)).for_each(Worker::halt);
+        probes
+            .chain(self.attribute_threads.values().map(|(asks, _)| asks))
+            .for_each(ReaderThread::cancel);
     }
 
     fn spawn_probe(
@@ -420,7 +423,7 @@ impl Readers {
         atr: &Atr,
         only_free: bool,
     ) -> io::Result<()> {
-        let (trail, turn) = (Trail::default(), Turn::default());
+        let (trail, turn) = (ApduLog::default(), ProbePermit::default());
         let probe = Probe {
             reader: reader.clone(),
             insertion,
@@ -428,34 +431,34 @@ impl Readers {
             event_count,
             plan: self.options.probing.plan(atr),
             deadline: Instant::now() + self.options.probe_deadline,
-            board: self.board.clone(),
+            insertions: self.insertions.clone(),
             errors: self.errors.clone(),
-            trail: trail.clone(),
-            turn: turn.clone(),
+            apdu_log: trail.clone(),
+            permit: turn.clone(),
             only_free,
         };
         let observations = self.observations.clone();
-        let describing = self.describing.get(reader).map(|(_, tried)| tried.clone());
-        let published = self.published.clone();
+        let describing = self.attribute_threads.get(reader).map(|(_, tried)| tried.clone());
+        let published = self.wait_canceller.clone();
         let work = move |halt| {
             // To the probe, its connection would be that of another program.
-            if describing.is_some_and(|tried| !tried.wait(DESCRIBED_WITHIN)) {
+            if describing.is_some_and(|tried| !tried.wait_timeout(ATTRIBUTES_TIMEOUT)) {
                 debug!("Driver still tells about its reader");
             }
             probe.run(&halt, &observations, &published);
         };
-        let worker = Worker::spawn(&format!("probe-{insertion}"), work)?;
-        self.probes.insert(reader.clone(), Running { worker, trail, turn });
+        let worker = ReaderThread::spawn(&format!("probe-{insertion}"), work)?;
+        self.probes.insert(reader.clone(), RunningProbe { worker, apdu_log: trail, permit: turn });
         Ok(())
     }
 
     /// Calls the reader's probe off, and keeps count of it for as long as it does not listen.
-    fn give_up(&mut self, reader: &ReaderName) {
-        self.given_up.retain(|worker| !worker.has_ended());
-        if let Some(Running { worker, .. }) = self.probes.remove(reader) {
-            worker.halt();
+    fn abandon_probe(&mut self, reader: &ReaderName) {
+        self.abandoned.retain(|worker| !worker.has_ended());
+        if let Some(RunningProbe { worker, .. }) = self.probes.remove(reader) {
+            worker.cancel();
             if !worker.has_ended() {
-                self.given_up.push(worker);
+                self.abandoned.push(worker);
             }
         }
     }
@@ -464,7 +467,7 @@ impl Readers {
 impl Drop for Readers {
     /// Tells every thread to end, and waits for none.
     fn drop(&mut self) {
-        self.halt_all();
+        self.cancel_all();
     }
 }
 

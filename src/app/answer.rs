@@ -43,7 +43,7 @@ impl App {
 
     /// A pcscd that hangs says nothing, to the engine either.
     fn pcscd_view(&self) -> PcscdView {
-        match (self.engine.pcscd_view(), self.readers.pcscd_hangs()) {
+        match (self.engine.pcscd_view(), self.readers.pcscd_hang_duration()) {
             (PcscdView::Connected { .. } | PcscdView::Connecting, Some(silence)) => {
                 PcscdView::Unavailable {
                     since: Timestamp::now() - silence,

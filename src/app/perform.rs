@@ -19,7 +19,7 @@ use crate::telemetry::Chain;
 impl App {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::ReadAttributes { reader } => self.readers.describe(&reader),
+            Effect::ReadAttributes { reader } => self.readers.read_attributes(&reader),
             Effect::StartProbe { reader, insertion, atr, only_free } => {
                 self.readers.probe(&reader, insertion, &atr, only_free);
             }

@@ -4,7 +4,7 @@ use crate::config::Settings;
 use crate::domain::{AuditLine, EntryId, ReaderAttributes, UnavailableReason};
 use crate::engine::{Event, Notice, RestoredState};
 use crate::outbox::{Damage, Mended};
-use crate::readers::Observation;
+use crate::readers::ReaderEvent;
 use crate::telemetry::Ids;
 
 pub(super) fn started(settings: &Settings, restored: &RestoredState) {
@@ -47,37 +47,37 @@ pub(super) fn mended(mended: Option<&Mended>) {
     }
 }
 
-pub(super) fn observed(observation: &Observation, ids: Ids) {
+pub(super) fn observed(observation: &ReaderEvent, ids: Ids) {
     match observation {
         // The readers say themselves whether they can be watched.
-        Observation::ServiceUp | Observation::ServiceDown { .. } => {}
-        Observation::Settled => tracing::debug!("Readers are known"),
-        Observation::Attached { reader, .. } => tracing::info!(%reader, "Reader attached"),
-        Observation::Described { reader, attributes } => {
+        ReaderEvent::PcscdConnected | ReaderEvent::PcscdUnavailable { .. } => {}
+        ReaderEvent::InitialScanDone => tracing::debug!("Readers are known"),
+        ReaderEvent::ReaderAttached { reader, .. } => tracing::info!(%reader, "Reader attached"),
+        ReaderEvent::AttributesRead { reader, attributes } => {
             let ReaderAttributes { vendor, serial } = attributes;
             tracing::debug!(%reader, vendor, serial, "Reader described");
         }
-        Observation::Detached { reader } => tracing::info!(%reader, "Reader detached"),
-        Observation::Inserted { reader, insertion, atr, .. } => {
+        ReaderEvent::ReaderDetached { reader } => tracing::info!(%reader, "Reader detached"),
+        ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
             tracing::info!(%reader, %insertion, %atr, "Card inserted");
         }
-        Observation::Mute { reader, insertion } => {
+        ReaderEvent::CardMute { reader, insertion } => {
             tracing::info!(%reader, %insertion, "Card does not answer");
         }
-        Observation::Removed { reader, insertion, .. } => {
+        ReaderEvent::CardRemoved { reader, insertion, .. } => {
             tracing::info!(%reader, %insertion, "Card removed");
         }
-        Observation::LetGo { reader } => {
+        ReaderEvent::CardReleased { reader } => {
             tracing::debug!(%reader, "No other program uses the card any more");
         }
-        Observation::Identified { reader, insertion, .. } => {
+        ReaderEvent::Identified { reader, insertion, .. } => {
             tracing::debug!(%reader, %insertion, "Card said who it is");
         }
-        Observation::Probed { reader, insertion, result: Ok(identity), .. } => {
+        ReaderEvent::ProbeFinished { reader, insertion, result: Ok(identity), .. } => {
             let card = ids.show(identity.primary().card_id);
             tracing::info!(%reader, %insertion, family = %identity.family, card, "Card identified");
         }
-        Observation::Probed { reader, insertion, result: Err(why), .. } => {
+        ReaderEvent::ProbeFinished { reader, insertion, result: Err(why), .. } => {
             let (reason, detail) = (why.reason, &why.detail);
             tracing::info!(%reader, %insertion, %reason, detail, "Card not identified");
         }

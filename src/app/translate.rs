@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::PROBE_DEADLINE;
 use crate::config::{Auth, ClientCertificate, ClientProof, KerberosAccount, Proxy, Settings};
 use crate::engine::{EngineSettings, Event, InsertedCard, RetryPolicy};
-use crate::readers::Observation;
+use crate::readers::ReaderEvent;
 use crate::remote::{Remote, SetupError};
 use crate::telemetry::Chain;
 use crate::{outbox, readers, remote};
@@ -38,8 +38,8 @@ pub(crate) fn outbox_options(settings: &Settings) -> outbox::Options {
 
 /// What the readers are told.
 #[must_use]
-pub fn reader_options(settings: &Settings) -> readers::Options {
-    readers::Options { probing: settings.probing.clone(), probe_deadline: PROBE_DEADLINE }
+pub fn reader_options(settings: &Settings) -> readers::ReaderOptions {
+    readers::ReaderOptions { probing: settings.probing.clone(), probe_deadline: PROBE_DEADLINE }
 }
 
 /// A client of CM as the settings say; nothing is sent.
@@ -165,28 +165,30 @@ pub(super) fn keep_until_restart(old: &Settings, new: &mut Settings) -> Vec<&'st
 }
 
 /// What the engine hears of an observation. The bytes that were exchanged are for people.
-pub(super) fn event(observation: Observation) -> Event {
+pub(super) fn event(observation: ReaderEvent) -> Event {
     match observation {
-        Observation::ServiceUp => Event::PcscdConnected,
-        Observation::ServiceDown { reason } => Event::PcscdUnavailable { reason },
-        Observation::Settled => Event::InitialScanDone,
-        Observation::Attached { reader, instance } => Event::ReaderAttached { reader, instance },
-        Observation::Described { reader, attributes } => {
+        ReaderEvent::PcscdConnected => Event::PcscdConnected,
+        ReaderEvent::PcscdUnavailable { reason } => Event::PcscdUnavailable { reason },
+        ReaderEvent::InitialScanDone => Event::InitialScanDone,
+        ReaderEvent::ReaderAttached { reader, instance } => {
+            Event::ReaderAttached { reader, instance }
+        }
+        ReaderEvent::AttributesRead { reader, attributes } => {
             Event::AttributesRead { reader, attributes }
         }
-        Observation::Detached { reader } => Event::ReaderDetached { reader },
-        Observation::Inserted { reader, insertion, atr, event_count, at_start } => {
+        ReaderEvent::ReaderDetached { reader } => Event::ReaderDetached { reader },
+        ReaderEvent::CardInserted { reader, insertion, atr, event_count, at_start } => {
             Event::CardInserted(InsertedCard { reader, insertion, atr, event_count, at_start })
         }
-        Observation::Mute { reader, insertion } => Event::CardMute { reader, insertion },
-        Observation::Removed { reader, insertion, how } => {
+        ReaderEvent::CardMute { reader, insertion } => Event::CardMute { reader, insertion },
+        ReaderEvent::CardRemoved { reader, insertion, how } => {
             Event::CardRemoved { reader, insertion, removal: how }
         }
-        Observation::LetGo { reader } => Event::CardReleased { reader },
-        Observation::Identified { reader, insertion, identity } => {
+        ReaderEvent::CardReleased { reader } => Event::CardReleased { reader },
+        ReaderEvent::Identified { reader, insertion, identity } => {
             Event::Identified { reader, insertion, identity }
         }
-        Observation::Probed { reader, insertion, result, .. } => {
+        ReaderEvent::ProbeFinished { reader, insertion, result, .. } => {
             Event::ProbeFinished { reader, insertion, result }
         }
     }

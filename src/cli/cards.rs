@@ -12,7 +12,7 @@ use crate::app::PROBE_DEADLINE;
 use crate::domain::{
     Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
 };
-use crate::readers::{Exchange, Observation, Options, Readers};
+use crate::readers::{ApduExchange, ReaderEvent, ReaderOptions, Readers};
 
 mod read;
 mod scan;
@@ -35,17 +35,18 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
 /// A look at the readers that ends when it is dropped.
 struct Watch {
     readers: Option<Readers>,
-    observations: UnboundedReceiver<Observation>,
+    observations: UnboundedReceiver<ReaderEvent>,
 }
 
 impl Watch {
     fn start(desk: &Desk) -> Result<Self, Failure> {
-        let options = Options { probing: desk.probing.clone(), probe_deadline: PROBE_DEADLINE };
+        let options =
+            ReaderOptions { probing: desk.probing.clone(), probe_deadline: PROBE_DEADLINE };
         let (readers, observations) = Readers::start(options)?;
         Ok(Self { readers: Some(readers), observations })
     }
 
-    async fn next(&mut self) -> Result<Observation, Failure> {
+    async fn next(&mut self) -> Result<ReaderEvent, Failure> {
         let gone = || Failure::message(Exit::Failed, "the reader monitor ended");
         self.observations.recv().await.ok_or_else(gone)
     }
@@ -56,7 +57,7 @@ impl Watch {
         }
     }
 
-    fn abandon(&mut self, reader: &ReaderName) -> Vec<Exchange> {
+    fn abandon(&mut self, reader: &ReaderName) -> Vec<ApduExchange> {
         self.readers.as_mut().map(|readers| readers.abandon(reader)).unwrap_or_default()
     }
 }
@@ -91,7 +92,7 @@ pub(super) struct Card {
     /// None where the card does not answer at power-up.
     pub(super) atr: Option<Atr>,
     pub(super) result: Result<CardIdentity, NotIdentified>,
-    exchanges: Vec<Exchange>,
+    exchanges: Vec<ApduExchange>,
 }
 
 /// Reads the card in the reader that is named, or in the only one that has a card.
@@ -124,14 +125,14 @@ async fn read_result(
     watch: &mut Watch,
     insertion: InsertionId,
     known: &mut Option<CardIdentity>,
-) -> Result<(Result<CardIdentity, NotIdentified>, Vec<Exchange>), Failure> {
+) -> Result<(Result<CardIdentity, NotIdentified>, Vec<ApduExchange>), Failure> {
     loop {
         let seen = watch.next().await?;
-        if let Observation::Probed { insertion: read, result, exchanges, .. } = seen {
+        if let ReaderEvent::ProbeFinished { insertion: read, result, exchanges, .. } = seen {
             if read == insertion {
                 return Ok((result, exchanges));
             }
-        } else if let Observation::Identified { insertion: read, identity, .. } = seen
+        } else if let ReaderEvent::Identified { insertion: read, identity, .. } = seen
             && read == insertion
         {
             *known = Some(identity);
@@ -152,25 +153,26 @@ async fn first_look(watch: &mut Watch) -> Result<BTreeMap<ReaderName, Option<Fou
     let mut readers = BTreeMap::new();
     loop {
         match watch.next().await? {
-            Observation::Inserted { reader, insertion, atr, .. } => {
+            ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
                 readers.insert(reader, Some(Some((insertion, atr))));
             }
-            Observation::Mute { reader, .. } => {
+            ReaderEvent::CardMute { reader, .. } => {
                 readers.insert(reader, Some(None));
             }
-            Observation::Attached { reader, .. } | Observation::Removed { reader, .. } => {
+            ReaderEvent::ReaderAttached { reader, .. }
+            | ReaderEvent::CardRemoved { reader, .. } => {
                 readers.insert(reader, None);
             }
-            Observation::Detached { reader } => {
+            ReaderEvent::ReaderDetached { reader } => {
                 readers.remove(&reader);
             }
-            Observation::ServiceDown { reason } => return Err(unreachable(&reason)),
-            Observation::Settled => return Ok(readers),
-            Observation::ServiceUp
-            | Observation::Described { .. }
-            | Observation::Identified { .. }
-            | Observation::LetGo { .. }
-            | Observation::Probed { .. } => {}
+            ReaderEvent::PcscdUnavailable { reason } => return Err(unreachable(&reason)),
+            ReaderEvent::InitialScanDone => return Ok(readers),
+            ReaderEvent::PcscdConnected
+            | ReaderEvent::AttributesRead { .. }
+            | ReaderEvent::Identified { .. }
+            | ReaderEvent::CardReleased { .. }
+            | ReaderEvent::ProbeFinished { .. } => {}
         }
     }
 }

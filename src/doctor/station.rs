@@ -9,7 +9,7 @@ use super::{Station, Tell, skip};
 use crate::control::{Client, ClientError};
 use crate::domain::{ReaderName, ReaderRules, Stage, StatusView};
 use crate::outbox::{self, Listing, OpenError, ReadError};
-use crate::readers::{Cards, Holds, Look, attributes, look};
+use crate::readers::{CardAccess, PcscdCheck, ReaderContent, attributes, check_pcscd};
 
 /// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
 const PCSCD_PATIENCE: Duration = Duration::from_secs(8);
@@ -32,25 +32,25 @@ pub(super) async fn examine(station: Station<'_>, tell: Tell<'_>) {
 }
 
 fn readers(rules: &ReaderRules, tell: Tell<'_>) {
-    match look(PCSCD_PATIENCE) {
-        Look::Answers { readers, cards } => {
+    match check_pcscd(PCSCD_PATIENCE) {
+        PcscdCheck::Available { readers, cards } => {
             tell(Finding::good(Step::Pcscd, "it answers"));
             tell(permission(cards));
             tell(attached(&readers, rules));
         }
-        Look::Refused => {
+        PcscdCheck::AccessDenied => {
             tell(Finding::good(Step::Pcscd, "it is there"));
             let words = "pcscd turns this user away (SecurityViolation)";
             tell(Finding::failed(Step::Permission, Grade::Refused, words, POLKIT_REMEDY));
             skip(&[Step::Readers], "pcscd tells this user nothing", tell);
         }
-        Look::Away { why } => {
+        PcscdCheck::Unreachable { detail: why } => {
             // Where there is a remedy of its own, it is in the words.
             let (words, remedy) = why.split_once(": ").unwrap_or((&why, "see pcscd's own log"));
             tell(Finding::failed(Step::Pcscd, Grade::Unreachable, words, remedy));
             skip(&[Step::Permission, Step::Readers], "pcscd is not reachable", tell);
         }
-        Look::Silent => {
+        PcscdCheck::NotResponding => {
             let words = format!("it does not answer within {} s", PCSCD_PATIENCE.as_secs());
             let remedy = "restart it with `systemctl restart pcscd`; a reader or a card holds it";
             tell(Finding::failed(Step::Pcscd, Grade::Unreachable, words, remedy));
@@ -59,21 +59,21 @@ fn readers(rules: &ReaderRules, tell: Tell<'_>) {
     }
 }
 
-fn permission(cards: Cards) -> Finding {
+fn permission(cards: CardAccess) -> Finding {
     let step = Step::Permission;
     match cards {
-        Cards::Allowed => Finding::good(step, "this user may use pcscd and cards"),
-        Cards::Untried => {
+        CardAccess::Allowed => Finding::good(step, "this user may use pcscd and cards"),
+        CardAccess::Untested => {
             Finding::good(step, "this user may use pcscd; no card was there to try with")
         }
-        Cards::Refused => {
+        CardAccess::Denied => {
             let words = "this user may use pcscd, but no cards (SecurityViolation)";
             Finding::failed(step, Grade::Refused, words, POLKIT_REMEDY)
         }
     }
 }
 
-fn attached(readers: &[(ReaderName, Holds)], rules: &ReaderRules) -> Finding {
+fn attached(readers: &[(ReaderName, ReaderContent)], rules: &ReaderRules) -> Finding {
     let told: Vec<_> = readers.iter().map(|(name, holds)| reader(name, *holds, rules)).collect();
     if readers.is_empty() {
         let remedy = "plug one in, and see that its driver is installed (libccid)";
@@ -83,11 +83,11 @@ fn attached(readers: &[(ReaderName, Holds)], rules: &ReaderRules) -> Finding {
     }
 }
 
-fn reader(name: &ReaderName, holds: Holds, rules: &ReaderRules) -> String {
+fn reader(name: &ReaderName, holds: ReaderContent, rules: &ReaderRules) -> String {
     let holds = match holds {
-        Holds::Nothing => "empty",
-        Holds::Card => "with a card",
-        Holds::MuteCard => "with a card that does not answer",
+        ReaderContent::Empty => "empty",
+        ReaderContent::Card => "with a card",
+        ReaderContent::MuteCard => "with a card that does not answer",
     };
     let told = attributes(name, DRIVER_PATIENCE);
     let off = if rules.settings_for(name, &told).enabled { "" } else { ", switched off" };

@@ -15,22 +15,22 @@ use crate::domain::{
     ReaderName,
 };
 
-use super::Observation;
-use super::board::Board;
-use super::diff::{Look, Occupant};
-use super::errors::Errors;
-use super::halt::Halt;
-use super::link::{Handle, Link};
-use super::monitor::Published;
-use super::trail::Trail;
-use super::transport::{Limits, Transport};
-use super::trouble::{
-    interruption, is_gone, is_lost, is_mute, is_out_of_step, is_without_protocol,
-    on_another_connection, on_card, on_protocols,
+use super::ReaderEvent;
+use super::apdu_log::ApduLog;
+use super::cancel::CancelToken;
+use super::context::{CardConnection, PcscContext};
+use super::current_insertions::CurrentInsertions;
+use super::error_counters::ErrorCounters;
+use super::monitor::WaitCanceller;
+use super::pcsc_errors::{
+    card_error_text, is_gone, is_lost, is_mute, is_out_of_sync, is_without_protocol, on_protocols,
+    second_connection_error_text, to_transmit_error,
 };
-use super::turn::{Stand, Turn};
-use super::wait::{self, Seen};
-use super::worker::Worker;
+use super::probe_permit::{ProbePermit, ProbePhase};
+use super::reader_table::{CardPresence, ReaderSnapshot};
+use super::status_change::{self, PolledReader};
+use super::thread::ReaderThread;
+use super::transport::{PcscTransport, ProbeLimits};
 
 /// How long to wait, each time, for a program that has the card to itself.
 const BUSY_PAUSES: [Duration; 4] = [
@@ -55,10 +55,10 @@ const RESTART_PAUSES: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(400)];
 
 /// How long before its end a probe that waits for another program is given up.
-const TO_TELL: Duration = Duration::from_secs(1);
+const REPORT_RESERVE: Duration = Duration::from_secs(1);
 
 /// How often the monitor is rung until it listens.
-const RING_EVERY: Duration = Duration::from_millis(20);
+const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
 
 const PROTOCOLS: Protocols = Protocols::T0.union(Protocols::T1);
 
@@ -72,54 +72,57 @@ pub(super) struct Probe {
     pub(super) event_count: u32,
     pub(super) plan: ProbePlan,
     pub(super) deadline: Instant,
-    pub(super) board: Board,
-    pub(super) errors: Errors,
-    pub(super) trail: Trail,
-    pub(super) turn: Turn,
+    pub(super) insertions: CurrentInsertions,
+    pub(super) errors: ErrorCounters,
+    pub(super) apdu_log: ApduLog,
+    pub(super) permit: ProbePermit,
     /// Whether the card is sent nothing while another program uses it.
     pub(super) only_free: bool,
 }
 
 /// Who the card is, or why nobody knows.
-type Verdict = Result<CardIdentity, NotIdentified>;
+type IdentifyResult = Result<CardIdentity, NotIdentified>;
 
 /// A try that led to no identity.
 #[derive(Debug)]
-struct Setback {
-    next: Next,
+struct FailedAttempt {
+    next: RetryStrategy,
     /// What is told if there is no other try.
-    told: NotIdentified,
+    result: NotIdentified,
 }
 
 /// What may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum RetryStrategy {
     /// Another program may let go of the card.
-    WaitForOthers,
+    WaitForRelease,
     /// The card may answer if asked from the beginning.
-    StartOver,
+    Restart,
     /// Another connection to pcscd may hold. So it is with a card that is said to be gone: if it is,
     /// the monitor finds that out meanwhile.
     Reconnect,
     /// Nothing.
-    GiveUp,
+    Stop,
 }
 
-impl From<NotIdentified> for Setback {
+impl From<NotIdentified> for FailedAttempt {
     fn from(told: NotIdentified) -> Self {
         let busy = told.reason == NotIdentifiedReason::InUse;
-        Self { next: if busy { Next::WaitForOthers } else { Next::GiveUp }, told }
+        Self {
+            next: if busy { RetryStrategy::WaitForRelease } else { RetryStrategy::Stop },
+            result: told,
+        }
     }
 }
 
-impl From<TransmitError> for Setback {
+impl From<TransmitError> for FailedAttempt {
     fn from(why: TransmitError) -> Self {
         let next = match &why {
-            TransmitError::Reset => Next::StartOver,
-            TransmitError::PcscdLost | TransmitError::Removed => Next::Reconnect,
-            TransmitError::TimedOut | TransmitError::Failed { .. } => Next::GiveUp,
+            TransmitError::Reset => RetryStrategy::Restart,
+            TransmitError::PcscdLost | TransmitError::Removed => RetryStrategy::Reconnect,
+            TransmitError::TimedOut | TransmitError::Failed { .. } => RetryStrategy::Stop,
         };
-        Self { next, told: interrupted(&why) }
+        Self { next, result: interrupted(&why) }
     }
 }
 
@@ -128,110 +131,124 @@ impl Probe {
     /// of is reported again once that lets go.
     pub(super) fn run(
         self,
-        halt: &Halt,
-        observations: &UnboundedSender<Observation>,
-        published: &Published,
+        halt: &CancelToken,
+        observations: &UnboundedSender<ReaderEvent>,
+        published: &WaitCanceller,
     ) {
-        let ended = Halt::default();
-        self.watch_turn(&ended, halt, observations);
+        let ended = CancelToken::default();
+        self.watch_permit(&ended, halt, observations);
         let result = self.identify(halt, observations);
-        ended.call();
-        if halt.is_called() {
+        ended.cancel();
+        if halt.is_cancelled() {
             return;
         }
         let reader = self.reader.clone();
-        if self.turn.stand() == Stand::GivenUp {
+        if self.permit.phase() == ProbePhase::Abandoned {
             // Before it is reported: the next probe may come before this thread has ended.
-            self.turn.end();
-            return tell(observations, Observation::LetGo { reader });
+            self.permit.end();
+            return tell(observations, ReaderEvent::CardReleased { reader });
         }
         let others = match &result {
             Ok(identity) => identity.partial,
             Err(why) => why.reason == NotIdentifiedReason::InUse,
         };
-        let exchanges = self.trail.so_far();
+        let exchanges = self.apdu_log.exchanges();
         let insertion = self.insertion;
-        tell(observations, Observation::Probed { reader, insertion, result, exchanges });
+        tell(observations, ReaderEvent::ProbeFinished { reader, insertion, result, exchanges });
         if others {
-            self.have_release_watched(halt, published);
+            self.watch_release(halt, published);
         }
     }
 
     /// Has a thread report that the card is busy, where this one waits for the end of another program's
     /// transaction when the time is nearly over. It can then be told from a card that hangs.
-    fn watch_turn(&self, ended: &Halt, halt: &Halt, observations: &UnboundedSender<Observation>) {
+    fn watch_permit(
+        &self,
+        ended: &CancelToken,
+        halt: &CancelToken,
+        observations: &UnboundedSender<ReaderEvent>,
+    ) {
         let (ended, halt, observations) = (ended.clone(), halt.clone(), observations.clone());
         let (reader, insertion) = (self.reader.clone(), self.insertion);
-        let (turn, trail, deadline) = (self.turn.clone(), self.trail.clone(), self.deadline);
-        let watch = move |_: Halt| {
+        let (turn, trail, deadline) = (self.permit.clone(), self.apdu_log.clone(), self.deadline);
+        let watch = move |_: CancelToken| {
             let patience = deadline.saturating_duration_since(Instant::now());
-            if ended.wait(patience.saturating_sub(TO_TELL)) || halt.is_called() {
+            if ended.wait_timeout(patience.saturating_sub(REPORT_RESERVE)) || halt.is_cancelled() {
                 return;
             }
-            if waits_for_others(&reader, &turn) && turn.give_up() {
-                let (exchanges, result) = (trail.so_far(), Err(occupied()));
-                tell(&observations, Observation::Probed { reader, insertion, result, exchanges });
+            if waits_for_others(&reader, &turn) && turn.abandon() {
+                let (exchanges, result) = (trail.exchanges(), Err(occupied()));
+                tell(
+                    &observations,
+                    ReaderEvent::ProbeFinished { reader, insertion, result, exchanges },
+                );
             }
         };
-        if let Err(error) = Worker::spawn("probe-watch", watch) {
+        if let Err(error) = ReaderThread::spawn("probe-watch", watch) {
             debug!(reader = %self.reader, %error, "No thread to watch the probe with");
         }
     }
 
     /// Has the monitor tell when no other program uses the reader any more. A ring that comes just
     /// before its wait is lost.
-    fn have_release_watched(&self, halt: &Halt, published: &Published) {
-        self.board.await_release(&self.reader);
-        while !halt.is_called()
+    fn watch_release(&self, halt: &CancelToken, published: &WaitCanceller) {
+        self.insertions.await_release(&self.reader);
+        while !halt.is_cancelled()
             && self.check_present().is_ok()
-            && !self.board.is_release_watched(&self.reader)
+            && !self.insertions.is_release_watched(&self.reader)
         {
             published.cancel();
-            halt.wait(RING_EVERY);
+            halt.wait_timeout(CANCEL_INTERVAL);
         }
     }
 
-    fn identify(&self, halt: &Halt, observations: &UnboundedSender<Observation>) -> Verdict {
+    fn identify(
+        &self,
+        halt: &CancelToken,
+        observations: &UnboundedSender<ReaderEvent>,
+    ) -> IdentifyResult {
         let (mut busy, mut restarts) = (BUSY_PAUSES.into_iter(), RESTART_PAUSES.into_iter());
         let mut reconnects = SERVICE_PAUSES.into_iter();
-        let mut link = self.reach_pcscd(halt, Link::establish)?;
+        let mut link = self.establish_context(halt, PcscContext::establish)?;
         loop {
             let setback = match self.identify_once(&link, (halt, observations)) {
                 Ok(identity) => return Ok(identity),
-                Err(setback) if self.turn.stand() == Stand::GivenUp => return Err(setback.told),
+                Err(setback) if self.permit.phase() == ProbePhase::Abandoned => {
+                    return Err(setback.result);
+                }
                 Err(setback) => setback,
             };
             let pause = match setback.next {
-                Next::GiveUp => return Err(setback.told),
-                Next::WaitForOthers => busy.next(),
-                Next::StartOver => restarts.next(),
-                Next::Reconnect => reconnects.next(),
+                RetryStrategy::Stop => return Err(setback.result),
+                RetryStrategy::WaitForRelease => busy.next(),
+                RetryStrategy::Restart => restarts.next(),
+                RetryStrategy::Reconnect => reconnects.next(),
             };
             if !pause.is_some_and(|pause| self.pause(halt, pause)) {
-                return Err(self.last_word(&link, setback));
+                return Err(self.final_result(&link, setback));
             }
-            if setback.next == Next::Reconnect {
+            if setback.next == RetryStrategy::Reconnect {
                 debug!(reader = %self.reader, "Card is read again on another connection");
-                link = self.reach_pcscd(halt, Link::establish)?;
+                link = self.establish_context(halt, PcscContext::establish)?;
             }
         }
     }
 
     /// What is told when there was no time for another try.
-    fn last_word(&self, link: &Link, setback: Setback) -> NotIdentified {
-        let same = if setback.next == Next::Reconnect {
+    fn final_result(&self, link: &PcscContext, setback: FailedAttempt) -> NotIdentified {
+        let same = if setback.next == RetryStrategy::Reconnect {
             self.check_present()
         } else {
-            self.check_same(link).map_err(|setback| setback.told)
+            self.check_same(link).map_err(|setback| setback.result)
         };
         match same {
             Err(told) => told,
-            Ok(()) if setback.told.reason == NotIdentifiedReason::Removed => failed(
+            Ok(()) if setback.result.reason == NotIdentifiedReason::Removed => failed(
                 "card is said to be gone again and again while it lies there: bad contact, or too \
                  weak a field"
                     .to_owned(),
             ),
-            Ok(()) => setback.told,
+            Ok(()) => setback.result,
         }
     }
 
@@ -239,20 +256,20 @@ impl Probe {
     /// looked for before each try: a card that was reset has a program that did so.
     fn identify_once(
         &self,
-        link: &Link,
-        (halt, observations): (&Halt, &UnboundedSender<Observation>),
-    ) -> Result<CardIdentity, Setback> {
-        self.check_wanted(halt)?;
+        link: &PcscContext,
+        (halt, observations): (&CancelToken, &UnboundedSender<ReaderEvent>),
+    ) -> Result<CardIdentity, FailedAttempt> {
+        self.check_not_cancelled(halt)?;
         let in_use = self.look(link)?.in_use;
         if in_use && self.only_free {
-            return Err(Setback { next: Next::GiveUp, told: occupied() });
+            return Err(FailedAttempt { next: RetryStrategy::Stop, result: occupied() });
         }
         let mut card = self.connect(link, halt)?;
         let mut known = false;
         let mut identified = |identity: &CardIdentity| {
-            known = !halt.is_called() && self.check_same(link).is_ok();
+            known = !halt.is_cancelled() && self.check_same(link).is_ok();
             if known {
-                self.tell_identified(identity, observations);
+                self.emit_identified(identity, observations);
             }
         };
         let verdict = self.transact(&mut card, (in_use, halt), &mut identified)?;
@@ -265,25 +282,25 @@ impl Probe {
 
     /// Tells who the card is as soon as it has said so. A connection is to one card until its end, and
     /// it was this one that was in the reader since the insertion began: it may leave now.
-    fn tell_identified(
+    fn emit_identified(
         &self,
         identity: &CardIdentity,
-        observations: &UnboundedSender<Observation>,
+        observations: &UnboundedSender<ReaderEvent>,
     ) {
         let (reader, insertion) = (self.reader.clone(), self.insertion);
         let identity = identity.clone();
-        tell(observations, Observation::Identified { reader, insertion, identity });
+        tell(observations, ReaderEvent::Identified { reader, insertion, identity });
     }
 
     /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
-    fn reach_pcscd<T>(
+    fn establish_context<T>(
         &self,
-        halt: &Halt,
+        halt: &CancelToken,
         mut establish: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, NotIdentified> {
         let mut pauses = SERVICE_PAUSES.into_iter();
         loop {
-            self.check_wanted(halt)?;
+            self.check_not_cancelled(halt)?;
             let error = match establish() {
                 Ok(link) => return Ok(link),
                 Err(error) => self.errors.count(error),
@@ -292,19 +309,23 @@ impl Probe {
             match pauses.next() {
                 Some(pause) if self.pause(halt, pause) => {}
                 _ => {
-                    self.check_wanted(halt)?;
-                    return Err(failed(on_another_connection(error)));
+                    self.check_not_cancelled(halt)?;
+                    return Err(failed(second_connection_error_text(error)));
                 }
             }
         }
     }
 
     /// Connects to the card together with whoever else is; a mute one is given a second try.
-    fn connect(&self, link: &Link, halt: &Halt) -> Result<Handle, Setback> {
+    fn connect(
+        &self,
+        link: &PcscContext,
+        halt: &CancelToken,
+    ) -> Result<CardConnection, FailedAttempt> {
         let mut mute = Some(MUTE_PAUSE);
         loop {
-            self.check_wanted(halt)?;
-            let connected = self.in_turn(Stand::Connecting, || {
+            self.check_not_cancelled(halt)?;
+            let connected = self.with_call_mutex(ProbePhase::Connecting, || {
                 link.connect(&self.reader, ShareMode::Shared, PROTOCOLS)
             })?;
             let error = match connected {
@@ -322,27 +343,31 @@ impl Probe {
 
     /// Does what may have to wait for another program. Nothing is done with the card if that took so
     /// long that this probe was given up.
-    fn in_turn<T>(&self, stand: Stand, work: impl FnOnce() -> T) -> Result<T, NotIdentified> {
-        if !self.turn.go(stand) {
+    fn with_call_mutex<T>(
+        &self,
+        stand: ProbePhase,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, NotIdentified> {
+        if !self.permit.start(stand) {
             return Err(occupied());
         }
         let done = work();
-        if self.turn.go(Stand::Free) { Ok(done) } else { Err(occupied()) }
+        if self.permit.start(ProbePhase::Free) { Ok(done) } else { Err(occupied()) }
     }
 
     /// A connection that broke says nothing about the card, where a refusal does. Both can have the
     /// same code; after a refusal the connection still works, but for pcscd up to 2.0.0, which
     /// closes it: there the tries run out.
-    fn not_connected(&self, link: &Link, error: Error) -> Setback {
+    fn not_connected(&self, link: &PcscContext, error: Error) -> FailedAttempt {
         let told = self.refused(error);
-        let broke = is_out_of_step(error) || (is_lost(error) && self.look(link).is_err());
+        let broke = is_out_of_sync(error) || (is_lost(error) && self.look(link).is_err());
         if broke || is_gone(error) {
-            return Setback { next: Next::Reconnect, told };
+            return FailedAttempt { next: RetryStrategy::Reconnect, result: told };
         }
         // What pcscd says as well when it switches the card off just then, because another program
         // let go of the reader.
         if error == Error::ProtoMismatch {
-            return Setback { next: Next::StartOver, told };
+            return FailedAttempt { next: RetryStrategy::Restart, result: told };
         }
         told.into()
     }
@@ -361,7 +386,7 @@ impl Probe {
                           (scdaemon: pcsc-shared)";
             not_identified(NotIdentifiedReason::InUse, detail.to_owned())
         } else {
-            failed(on_card(error))
+            failed(card_error_text(error))
         }
     }
 
@@ -369,15 +394,15 @@ impl Probe {
     fn transact(
         &self,
         card: &mut Card,
-        (in_use, halt): (bool, &Halt),
+        (in_use, halt): (bool, &CancelToken),
         identified: &mut dyn FnMut(&CardIdentity),
-    ) -> Result<Verdict, Setback> {
-        let counted = |error| interruption(self.errors.count(error));
+    ) -> Result<IdentifyResult, FailedAttempt> {
+        let counted = |error| to_transmit_error(self.errors.count(error));
         let transaction =
-            self.in_turn(Stand::Beginning, || card.transaction())?.map_err(counted)?;
-        let limits = Limits { reader: &self.reader, deadline: self.deadline, halt };
-        let kept = (&self.trail, &self.errors);
-        let mut transport = Transport::new(&transaction, limits, kept, identified)?;
+            self.with_call_mutex(ProbePhase::Starting, || card.transaction())?.map_err(counted)?;
+        let limits = ProbeLimits { reader: &self.reader, deadline: self.deadline, halt };
+        let kept = (&self.apdu_log, &self.errors);
+        let mut transport = PcscTransport::new(&transaction, limits, kept, identified)?;
         let mut inventory = Inventory::default();
         let subject = ProbeTarget { atr: &self.atr, plan: &self.plan, in_use };
         let verdict = match card::identify(&mut transport, subject, &mut inventory) {
@@ -394,19 +419,19 @@ impl Probe {
     }
 
     /// Sleeps; false when there is no time for that.
-    fn pause(&self, halt: &Halt, pause: Duration) -> bool {
+    fn pause(&self, halt: &CancelToken, pause: Duration) -> bool {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        pause < left && !halt.wait(pause)
+        pause < left && !halt.wait_timeout(pause)
     }
 
     /// Whether there is still a card to read, and somebody who wants to know.
-    fn check_wanted(&self, halt: &Halt) -> Result<(), NotIdentified> {
-        if halt.is_called() { Err(removed()) } else { self.check_present() }
+    fn check_not_cancelled(&self, halt: &CancelToken) -> Result<(), NotIdentified> {
+        if halt.is_cancelled() { Err(removed()) } else { self.check_present() }
     }
 
     /// Whether the monitor still sees the card.
     fn check_present(&self) -> Result<(), NotIdentified> {
-        self.board.event_count(&self.reader, self.insertion).map(drop).ok_or_else(removed)
+        self.insertions.event_count(&self.reader, self.insertion).map(drop).ok_or_else(removed)
     }
 
     /// Whether the card in the reader is still the one that was inserted.
@@ -414,38 +439,39 @@ impl Probe {
     /// The monitor may not have looked since a swap, and a connection that was made after it is
     /// as good as any. pcscd's event count tells: if it is what it was when the insertion began,
     /// nothing was taken out or put in between.
-    fn check_same(&self, link: &Link) -> Result<(), Setback> {
+    fn check_same(&self, link: &PcscContext) -> Result<(), FailedAttempt> {
         self.check_present()?;
         let seen = self.look(link)?;
-        let expected = Look {
+        let expected = ReaderSnapshot {
             reader: self.reader.clone(),
-            occupant: Occupant::Card(self.atr.clone()),
+            occupant: CardPresence::Present(self.atr.clone()),
             event_count: self.event_count,
         };
-        if seen.look == expected {
+        if seen.snapshot == expected {
             return Ok(());
         }
-        debug!(was = ?expected, is = ?seen.look, "Card is not the one that was asked for");
+        debug!(was = ?expected, is = ?seen.snapshot, "Card is not the one that was asked for");
         Err(removed().into())
     }
 
-    fn look(&self, link: &Link) -> Result<Seen, TransmitError> {
-        wait::look_at(link, &self.reader).map_err(|error| interruption(self.errors.count(error)))
+    fn look(&self, link: &PcscContext) -> Result<PolledReader, TransmitError> {
+        status_change::poll_one(link, &self.reader)
+            .map_err(|error| to_transmit_error(self.errors.count(error)))
     }
 }
 
 /// Whether a probe has to wait for another program: pcscd answers, and either gave it a connection and
 /// no transaction, or has somebody else connected.
-fn waits_for_others(reader: &ReaderName, turn: &Turn) -> bool {
-    let seen = Link::establish().and_then(|link| wait::look_at(&link, reader));
-    match turn.stand() {
-        Stand::Connecting => seen.is_ok_and(|seen| seen.in_use),
-        Stand::Beginning => seen.is_ok(),
-        Stand::Free | Stand::GivenUp | Stand::Over => false,
+fn waits_for_others(reader: &ReaderName, turn: &ProbePermit) -> bool {
+    let seen = PcscContext::establish().and_then(|link| status_change::poll_one(&link, reader));
+    match turn.phase() {
+        ProbePhase::Connecting => seen.is_ok_and(|seen| seen.in_use),
+        ProbePhase::Starting => seen.is_ok(),
+        ProbePhase::Free | ProbePhase::Abandoned | ProbePhase::Ended => false,
     }
 }
 
-fn tell(observations: &UnboundedSender<Observation>, observation: Observation) {
+fn tell(observations: &UnboundedSender<ReaderEvent>, observation: ReaderEvent) {
     if observations.send(observation).is_err() {
         debug!("Nobody listens to the readers");
     }

@@ -6,44 +6,46 @@ use super::*;
 use crate::domain::ProbeSettings;
 
 /// Readers whose monitor has ended, and how to release the threads that hang.
-fn readers() -> (Readers, UnboundedReceiver<Observation>) {
+fn readers() -> (Readers, UnboundedReceiver<ReaderEvent>) {
     let (observations, receiver) = unbounded_channel();
-    let monitor = Worker::spawn("monitor", |_| {}).unwrap();
-    let options =
-        Options { probing: ProbeSettings::default(), probe_deadline: Duration::from_secs(10) };
+    let monitor = ReaderThread::spawn("monitor", |_| {}).unwrap();
+    let options = ReaderOptions {
+        probing: ProbeSettings::default(),
+        probe_deadline: Duration::from_secs(10),
+    };
     let readers = Readers {
         options,
         observations,
-        board: Board::default(),
+        insertions: CurrentInsertions::default(),
         monitor,
-        published: Published::default(),
-        pulse: Pulse::new(),
-        errors: Errors::default(),
+        wait_canceller: WaitCanceller::default(),
+        heartbeat: Heartbeat::new(),
+        errors: ErrorCounters::default(),
         probes: BTreeMap::new(),
-        given_up: Vec::new(),
-        describing: BTreeMap::new(),
+        abandoned: Vec::new(),
+        attribute_threads: BTreeMap::new(),
     };
     (readers, receiver)
 }
 
 /// A thread that hangs until the sender is dropped.
-fn hanging() -> (Worker, Sender<()>) {
+fn hanging() -> (ReaderThread, Sender<()>) {
     let (release, held) = channel::<()>();
     let work = move |_| {
         held.recv().unwrap_err();
     };
-    (Worker::spawn("hangs", work).unwrap(), release)
+    (ReaderThread::spawn("hangs", work).unwrap(), release)
 }
 
-fn running(worker: Worker, trail: Trail) -> Running {
-    Running { worker, trail, turn: Turn::default() }
+fn running(worker: ReaderThread, trail: ApduLog) -> RunningProbe {
+    RunningProbe { worker, apdu_log: trail, permit: ProbePermit::default() }
 }
 
 /// A card in the reader `Reader`.
 fn insert_card(readers: &Readers) -> (ReaderName, InsertionId, Atr) {
     let (reader, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
     let atr: Atr = "3b00".parse().unwrap();
-    readers.board.follow(&Observation::Inserted {
+    readers.insertions.apply(&ReaderEvent::CardInserted {
         reader: reader.clone(),
         insertion,
         atr: atr.clone(),
@@ -58,19 +60,20 @@ fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tri
     let (mut readers, mut observations) = readers();
     let (name, insertion, atr) = insert_card(&readers);
     let (worker, release) = hanging();
-    let waits = running(worker, Trail::default());
-    assert!(waits.turn.go(Stand::Beginning) && waits.turn.give_up());
+    let waits = running(worker, ApduLog::default());
+    assert!(waits.permit.start(ProbePhase::Starting) && waits.permit.abandon());
     readers.probes.insert(name.clone(), waits);
     for _ in 0..3 {
         readers.probe(&name, insertion, &atr, false);
-        let Ok(Observation::Probed { result: Err(why), .. }) = observations.try_recv() else {
+        let Ok(ReaderEvent::ProbeFinished { result: Err(why), .. }) = observations.try_recv()
+        else {
             panic!("the probe was not refused");
         };
         assert_eq!(why.reason, NotIdentifiedReason::InUse);
     }
     assert_eq!((readers.probes.len(), readers.abandoned()), (1, 0));
     drop(release);
-    assert!(readers.probes[&name].worker.ends_within(Duration::from_mins(1)));
+    assert!(readers.probes[&name].worker.join_timeout(Duration::from_mins(1)));
     assert!(!readers.probes[&name].waits_for_others());
 }
 
@@ -81,13 +84,13 @@ fn no_more_threads_are_left_behind_than_there_may_be() {
     let mut releases = Vec::new();
     for _ in 0..MAX_ABANDONED {
         let (worker, release) = hanging();
-        readers.probes.insert(name.clone(), running(worker, Trail::default()));
+        readers.probes.insert(name.clone(), running(worker, ApduLog::default()));
         readers.abandon(&name);
         releases.push(release);
     }
     assert_eq!(readers.abandoned(), MAX_ABANDONED);
     readers.probe(&name, insertion, &atr, false);
-    let Ok(Observation::Probed { result: Err(why), .. }) = observations.try_recv() else {
+    let Ok(ReaderEvent::ProbeFinished { result: Err(why), .. }) = observations.try_recv() else {
         panic!("the probe was not refused");
     };
     assert_eq!(why.reason, NotIdentifiedReason::ReadError);
@@ -100,7 +103,7 @@ fn what_a_hanging_card_was_asked_is_told_when_it_is_given_up() {
     let (mut readers, _observations) = readers();
     let name: ReaderName = "Reader".into();
     let (worker, _release) = hanging();
-    let trail = Trail::default();
+    let trail = ApduLog::default();
     trail.begin(&[0x00, 0xA4]);
     readers.probes.insert(name.clone(), running(worker, trail));
     let told = readers.abandon(&name);
@@ -116,15 +119,15 @@ fn a_stop_ends_the_threads_that_describe_readers() {
     let (mut readers, observations) = readers();
     let reader: ReaderName = "Reader".into();
     let (ended, ends) = channel();
-    let asks = Worker::spawn("reader-about", move |halt| {
-        halt.wait(Duration::from_mins(10));
+    let asks = ReaderThread::spawn("reader-about", move |halt| {
+        halt.wait_timeout(Duration::from_mins(10));
         ended.send(()).unwrap();
     })
     .unwrap();
-    readers.describing.insert(reader, (asks, Halt::default()));
+    readers.attribute_threads.insert(reader, (asks, CancelToken::default()));
     let began = Instant::now();
     readers.stop();
-    assert!(began.elapsed() < STOP_WITHIN, "a thread that listens is not left behind");
+    assert!(began.elapsed() < STOP_TIMEOUT, "a thread that listens is not left behind");
     ends.try_recv().expect("the thread has ended before the stop");
     drop(observations);
 }
@@ -133,12 +136,12 @@ fn a_stop_ends_the_threads_that_describe_readers() {
 fn readers_that_are_dropped_end_the_threads_that_describe_readers() {
     let (mut readers, _observations) = readers();
     let (ended, ends) = channel();
-    let asks = Worker::spawn("reader-about", move |halt| {
-        halt.wait(Duration::from_mins(10));
+    let asks = ReaderThread::spawn("reader-about", move |halt| {
+        halt.wait_timeout(Duration::from_mins(10));
         ended.send(()).unwrap();
     })
     .unwrap();
-    readers.describing.insert("Reader".into(), (asks, Halt::default()));
+    readers.attribute_threads.insert("Reader".into(), (asks, CancelToken::default()));
     drop(readers);
     ends.recv_timeout(Duration::from_mins(1)).expect("the thread ends");
 }
@@ -147,7 +150,7 @@ fn readers_that_are_dropped_end_the_threads_that_describe_readers() {
 fn a_stop_does_not_wait_for_a_driver_that_hangs() {
     let (mut readers, _observations) = readers();
     let (asks, _release) = hanging();
-    readers.describing.insert("Reader".into(), (asks, Halt::default()));
+    readers.attribute_threads.insert("Reader".into(), (asks, CancelToken::default()));
     let began = Instant::now();
     readers.stop();
     assert!(began.elapsed() < Duration::from_secs(2));

@@ -9,10 +9,10 @@ use tracing::trace;
 use crate::card::{CommandApdu, MAX_COMMANDS, Protocol, Transmit, TransmitError};
 use crate::domain::{CardIdentity, ReaderName};
 
-use super::errors::Errors;
-use super::halt::Halt;
-use super::trail::Trail;
-use super::trouble::{interruption, on_card};
+use super::apdu_log::ApduLog;
+use super::cancel::CancelToken;
+use super::error_counters::ErrorCounters;
+use super::pcsc_errors::{card_error_text, to_transmit_error};
 
 /// The longest reader name of pcsc-lite, with its end, and the two NULs of the list it comes in.
 const NAME_SPACE: usize = 130;
@@ -24,52 +24,52 @@ const INVENTORY_WITHIN: Duration = Duration::from_millis(500);
 const STATUS_WORD: usize = 2;
 
 /// A transaction that commands can go through.
-pub(super) struct Transport<'a> {
+pub(super) struct PcscTransport<'a> {
     transaction: &'a Transaction<'a>,
     protocol: Protocol,
-    limits: Limits<'a>,
-    trail: &'a Trail,
-    errors: &'a Errors,
+    limits: ProbeLimits<'a>,
+    apdu_log: &'a ApduLog,
+    errors: &'a ErrorCounters,
     /// Is called once the card has said who it is.
     identified: &'a mut dyn FnMut(&CardIdentity),
 }
 
 /// What ends a probe from outside.
 #[derive(Clone, Copy)]
-pub(super) struct Limits<'a> {
+pub(super) struct ProbeLimits<'a> {
     /// For the log.
     pub(super) reader: &'a ReaderName,
     /// Nothing is sent after this.
     pub(super) deadline: Instant,
     /// Nothing is sent after this was called.
-    pub(super) halt: &'a Halt,
+    pub(super) halt: &'a CancelToken,
 }
 
-impl<'a> Transport<'a> {
+impl<'a> PcscTransport<'a> {
     /// The way to the card of a transaction.
     pub(super) fn new(
         transaction: &'a Transaction<'a>,
-        limits: Limits<'a>,
-        (trail, errors): (&'a Trail, &'a Errors),
+        limits: ProbeLimits<'a>,
+        (trail, errors): (&'a ApduLog, &'a ErrorCounters),
         identified: &'a mut dyn FnMut(&CardIdentity),
     ) -> Result<Self, TransmitError> {
         let protocol = protocol(transaction, errors)?;
-        Ok(Self { transaction, protocol, limits, trail, errors, identified })
+        Ok(Self { transaction, protocol, limits, apdu_log: trail, errors, identified })
     }
 }
 
-impl Transmit for Transport<'_> {
+impl Transmit for PcscTransport<'_> {
     fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let began = Instant::now();
-        if began >= self.limits.deadline || self.limits.halt.is_called() {
+        if began >= self.limits.deadline || self.limits.halt.is_cancelled() {
             return Err(TransmitError::TimedOut);
         }
-        if self.trail.length() >= MAX_COMMANDS {
+        if self.apdu_log.length() >= MAX_COMMANDS {
             let what = format!("card lost its state again and again, in {MAX_COMMANDS} commands");
             return Err(TransmitError::Failed { detail: what });
         }
         let command = command.to_bytes(self.protocol);
-        self.trail.begin(&command);
+        self.apdu_log.begin(&command);
         let mut buffer = [0; MAX_BUFFER_SIZE];
         let response = self.transaction.transmit(&command, &mut buffer).map(<[u8]>::to_vec);
         let took = began.elapsed();
@@ -81,12 +81,12 @@ impl Transmit for Transport<'_> {
             micros = took.as_micros(),
             "Exchange with a card"
         );
-        self.trail.end(response.as_deref().unwrap_or_default(), took);
+        self.apdu_log.end(response.as_deref().unwrap_or_default(), took);
         match response {
             // Some drivers call it a success when the card is torn out under a command.
             Ok(response) if response.len() < STATUS_WORD => Err(TransmitError::Reset),
             Ok(response) => Ok(response),
-            Err(error) => Err(interruption(self.errors.count(error))),
+            Err(error) => Err(to_transmit_error(self.errors.count(error))),
         }
     }
 
@@ -103,10 +103,13 @@ impl Transmit for Transport<'_> {
 }
 
 /// The protocol that the connection ended up with; the crate keeps it to itself.
-fn protocol(transaction: &Transaction<'_>, errors: &Errors) -> Result<Protocol, TransmitError> {
+fn protocol(
+    transaction: &Transaction<'_>,
+    errors: &ErrorCounters,
+) -> Result<Protocol, TransmitError> {
     let (mut name, mut atr) = ([0; NAME_SPACE], [0; pcsc::MAX_ATR_SIZE]);
     let status = transaction.status2(&mut name, &mut atr);
-    let status = status.map_err(|error| interruption(errors.count(error)))?;
+    let status = status.map_err(|error| to_transmit_error(errors.count(error)))?;
     agreed(status.protocol2())
 }
 
@@ -119,7 +122,7 @@ fn agreed(protocol: Option<pcsc::Protocol>) -> Result<Protocol, TransmitError> {
         Some(pcsc::Protocol::T0) => Ok(Protocol::T0),
         Some(pcsc::Protocol::T1) => Ok(Protocol::T1),
         Some(pcsc::Protocol::RAW) => {
-            Err(TransmitError::Failed { detail: on_card(pcsc::Error::ProtoMismatch) })
+            Err(TransmitError::Failed { detail: card_error_text(pcsc::Error::ProtoMismatch) })
         }
         None => Err(TransmitError::Reset),
     }

@@ -86,7 +86,7 @@ fn as_json(card: &Card, known: Option<&Known>, trace: bool) -> Value {
             json!({
                 "command": hex::encode(&exchange.command),
                 "response": hex::encode(&exchange.response),
-                "micros": exchange.took.as_micros(),
+                "micros": exchange.duration.as_micros(),
             })
         });
         fields.insert("trace".to_owned(), exchanges.collect());
@@ -158,7 +158,8 @@ fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
         lines.push(String::new());
         for exchange in &card.exchanges {
             lines.push(format!("> {}", hex::encode(&exchange.command)));
-            let (response, micros) = (hex::encode(&exchange.response), exchange.took.as_micros());
+            let (response, micros) =
+                (hex::encode(&exchange.response), exchange.duration.as_micros());
             lines.push(match response.as_str() {
                 "" => "< (no answer)".to_owned(),
                 response => format!("< {response}  ({micros} µs)"),

@@ -19,7 +19,7 @@ use crate::app::PROBE_DEADLINE;
 use crate::domain::{
     Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
 };
-use crate::readers::Observation;
+use crate::readers::ReaderEvent;
 
 pub(in super::super) fn scan(
     config: Option<&Path>,
@@ -42,10 +42,10 @@ pub(in super::super) fn scan(
                 scan.give_up_slow_cards()?;
                 continue;
             };
-            if let (Observation::ServiceDown { reason }, true) = (&seen, once) {
+            if let (ReaderEvent::PcscdUnavailable { reason }, true) = (&seen, once) {
                 return Err(unreachable(reason));
             }
-            settled |= matches!(seen, Observation::Settled);
+            settled |= matches!(seen, ReaderEvent::InitialScanDone);
             scan.show(seen)?;
         }
         Ok(Exit::Done)
@@ -82,7 +82,7 @@ struct Reading {
 
 impl Scan<'_> {
     /// The next observation; `None` when it is time to look at the clock.
-    async fn next(&mut self, first: Option<Instant>) -> Result<Option<Observation>, Failure> {
+    async fn next(&mut self, first: Option<Instant>) -> Result<Option<ReaderEvent>, Failure> {
         let deadline = self.next_deadline().into_iter().chain(first).min();
         let next = self.watch.next();
         match deadline {
@@ -99,13 +99,13 @@ impl Scan<'_> {
         self.readers.values().filter_map(deadline).min()
     }
 
-    fn show(&mut self, seen: Observation) -> Result<(), Failure> {
+    fn show(&mut self, seen: ReaderEvent) -> Result<(), Failure> {
         match seen {
-            Observation::ServiceUp
-            | Observation::Settled
-            | Observation::Described { .. }
-            | Observation::LetGo { .. } => Ok(()),
-            Observation::Identified { reader, insertion, identity } => {
+            ReaderEvent::PcscdConnected
+            | ReaderEvent::InitialScanDone
+            | ReaderEvent::AttributesRead { .. }
+            | ReaderEvent::CardReleased { .. } => Ok(()),
+            ReaderEvent::Identified { reader, insertion, identity } => {
                 if let Some(Told::Reading(reading)) = self.readers.get_mut(&reader)
                     && reading.insertion == insertion
                 {
@@ -113,25 +113,25 @@ impl Scan<'_> {
                 }
                 Ok(())
             }
-            Observation::ServiceDown { reason } => self.service_down(&reason),
-            Observation::Attached { reader, .. } => {
+            ReaderEvent::PcscdUnavailable { reason } => self.service_down(&reason),
+            ReaderEvent::ReaderAttached { reader, .. } => {
                 self.event("reader-attached", &reader, "")?;
                 self.readers.insert(reader, Told::Empty);
                 Ok(())
             }
-            Observation::Detached { reader } => {
+            ReaderEvent::ReaderDetached { reader } => {
                 self.readers.remove(&reader);
                 self.event("reader-detached", &reader, "")
             }
-            Observation::Mute { reader, .. } => {
+            ReaderEvent::CardMute { reader, .. } => {
                 self.event("card-mute", &reader, "turn it round or clean it")?;
                 self.readers.insert(reader, Told::Card);
                 Ok(())
             }
-            Observation::Removed { reader, .. } => {
+            ReaderEvent::CardRemoved { reader, .. } => {
                 self.removed(&reader, NotIdentifiedReason::Removed, "card was taken out")
             }
-            Observation::Inserted { reader, insertion, atr, .. } => {
+            ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
                 let (at, deadline) = (Timestamp::now(), Instant::now() + PROBE_DEADLINE);
                 let skipped = self.desk.leaves_alone(&reader, &atr);
                 if skipped.is_none() {
@@ -141,7 +141,7 @@ impl Scan<'_> {
                 self.readers.insert(reader.clone(), Told::Reading(reading));
                 skipped.map_or(Ok(()), |why| self.probed(&reader, insertion, &Err(why)))
             }
-            Observation::Probed { reader, insertion, result, .. } => {
+            ReaderEvent::ProbeFinished { reader, insertion, result, .. } => {
                 self.probed(&reader, insertion, &result)
             }
         }

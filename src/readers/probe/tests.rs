@@ -9,8 +9,8 @@ const LONG: Duration = Duration::from_mins(1);
 fn probe(deadline: Duration) -> Probe {
     let (reader, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
     let atr: Atr = "3b00".parse().unwrap();
-    let board = Board::default();
-    board.follow(&Observation::Inserted {
+    let board = CurrentInsertions::default();
+    board.apply(&ReaderEvent::CardInserted {
         reader: reader.clone(),
         insertion,
         atr: atr.clone(),
@@ -19,8 +19,8 @@ fn probe(deadline: Duration) -> Probe {
     });
     let deadline = Instant::now() + deadline;
     let plan = ProbeSettings::default().plan(&atr);
-    let (errors, trail) = (Errors::default(), Trail::default());
-    let turn = Turn::default();
+    let (errors, trail) = (ErrorCounters::default(), ApduLog::default());
+    let turn = ProbePermit::default();
     let (event_count, only_free) = (1, false);
     Probe {
         reader,
@@ -29,10 +29,10 @@ fn probe(deadline: Duration) -> Probe {
         event_count,
         plan,
         deadline,
-        board,
+        insertions: board,
         errors,
-        trail,
-        turn,
+        apdu_log: trail,
+        permit: turn,
         only_free,
     }
 }
@@ -40,14 +40,15 @@ fn probe(deadline: Duration) -> Probe {
 #[test]
 fn a_connection_that_fails_once_is_tried_again() {
     let mut answers = [Err(Error::NoService), Ok(())].into_iter();
-    let reached = probe(LONG).reach_pcscd(&Halt::default(), || answers.next().unwrap());
+    let reached =
+        probe(LONG).establish_context(&CancelToken::default(), || answers.next().unwrap());
     assert_eq!(reached, Ok(()));
 }
 
 #[test]
 fn a_connection_that_keeps_failing_ends_the_probe_without_blaming_pcscd() {
     let mut tries = 0;
-    let reached = probe(LONG).reach_pcscd::<()>(&Halt::default(), || {
+    let reached = probe(LONG).establish_context::<()>(&CancelToken::default(), || {
         tries += 1;
         Err(Error::NoService)
     });
@@ -59,7 +60,7 @@ fn a_connection_that_keeps_failing_ends_the_probe_without_blaming_pcscd() {
 #[test]
 fn no_connection_is_waited_for_beyond_the_deadline() {
     let mut tries = 0;
-    let reached = probe(Duration::ZERO).reach_pcscd::<()>(&Halt::default(), || {
+    let reached = probe(Duration::ZERO).establish_context::<()>(&CancelToken::default(), || {
         tries += 1;
         Err(Error::NoService)
     });
@@ -69,8 +70,8 @@ fn no_connection_is_waited_for_beyond_the_deadline() {
 #[test]
 fn no_connection_is_tried_for_once_the_monitor_has_lost_its_own() {
     let probe = probe(LONG);
-    let reached = probe.reach_pcscd::<()>(&Halt::default(), || {
-        probe.board.follow(&Observation::ServiceDown { reason: String::new() });
+    let reached = probe.establish_context::<()>(&CancelToken::default(), || {
+        probe.insertions.apply(&ReaderEvent::PcscdUnavailable { reason: String::new() });
         Err(Error::NoService)
     });
     assert_eq!(reached.unwrap_err().reason, NotIdentifiedReason::Removed);

@@ -3,7 +3,7 @@
 use std::env;
 use std::thread;
 
-use cardbridge::readers::{Look, attributes, look};
+use cardbridge::readers::{PcscdCheck, attributes, check_pcscd};
 
 use super::*;
 
@@ -32,7 +32,9 @@ fn connections_that_many_threads_make_and_end_at_once_do_not_kill_the_process() 
 
 /// Each reader is described again and again, by a thread for each.
 fn crowd() {
-    let Look::Answers { readers, .. } = look(LONG) else { panic!("pcscd does not answer") };
+    let PcscdCheck::Available { readers, .. } = check_pcscd(LONG) else {
+        panic!("pcscd does not answer")
+    };
     assert_eq!(readers.len(), 16);
     thread::scope(|scope| {
         for (reader, _) in &readers {

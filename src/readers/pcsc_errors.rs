@@ -8,7 +8,7 @@ use crate::card::TransmitError;
 
 /// Codes of a call on a card that say that card or reader went away. Removal sticks to a handle
 /// even when another card is in by then.
-const GONE: [Error; 5] = [
+const REMOVED_ERRORS: [Error; 5] = [
     Error::RemovedCard,
     Error::NoSmartcard,
     Error::UnknownReader,
@@ -18,35 +18,35 @@ const GONE: [Error; 5] = [
 
 /// Codes that say that the card has to be asked all over again: another program reset it, or one
 /// exchange failed below.
-const START_OVER: [Error; 2] = [Error::ResetCard, Error::NotTransacted];
+const RESTART_ERRORS: [Error; 2] = [Error::ResetCard, Error::NotTransacted];
 
 /// The code for a connection that fell out of step with pcscd: libpcsclite 2.5.0 and 2.5.1 take word
 /// of an event for the answer to a question of theirs when it comes just before that.
-const OUT_OF_STEP: Error = Error::UnsupportedFeature;
+const OUT_OF_SYNC_ERRORS: Error = Error::UnsupportedFeature;
 
 /// Codes that say that the connection to pcscd broke.
-const LOST: [Error; 6] = [
+const LOST_ERRORS: [Error; 6] = [
     Error::NoService,
     Error::CommError,
     Error::ServiceStopped,
     Error::SecurityViolation,
     Error::InternalError,
-    OUT_OF_STEP,
+    OUT_OF_SYNC_ERRORS,
 ];
 
 /// Whether card or reader went away.
 pub(super) fn is_gone(error: Error) -> bool {
-    GONE.contains(&error)
+    REMOVED_ERRORS.contains(&error)
 }
 
 /// Whether the connection to pcscd broke.
 pub(super) fn is_lost(error: Error) -> bool {
-    LOST.contains(&error)
+    LOST_ERRORS.contains(&error)
 }
 
 /// Whether the connection is of no use any more, while pcscd is there as before.
-pub(super) fn is_out_of_step(error: Error) -> bool {
-    error == OUT_OF_STEP
+pub(super) fn is_out_of_sync(error: Error) -> bool {
+    error == OUT_OF_SYNC_ERRORS
 }
 
 /// Whether a connect failed because the card does not answer at power-up.
@@ -61,15 +61,15 @@ pub(super) fn is_without_protocol(error: Error) -> bool {
 }
 
 /// What an error on a connected card means for its probe.
-pub(super) fn interruption(error: Error) -> TransmitError {
+pub(super) fn to_transmit_error(error: Error) -> TransmitError {
     if is_gone(error) {
         TransmitError::Removed
-    } else if START_OVER.contains(&error) {
+    } else if RESTART_ERRORS.contains(&error) {
         TransmitError::Reset
     } else if is_lost(error) {
         TransmitError::PcscdLost
     } else {
-        TransmitError::Failed { detail: on_card(error) }
+        TransmitError::Failed { detail: card_error_text(error) }
     }
 }
 
@@ -92,7 +92,7 @@ const ON_CARD: [(Error, &str); 5] = [
 const ON_SERVICE: [(Error, &str); 5] = [
     (Error::NoService, "pcscd is not running: start it with `systemctl start pcscd.socket`"),
     (Error::CommError, "connection to pcscd broke"),
-    (OUT_OF_STEP, "libpcsclite1 is out of step with pcscd: restart cardbridge"),
+    (OUT_OF_SYNC_ERRORS, "libpcsclite1 is out of step with pcscd: restart cardbridge"),
     // The libraries have it from nowhere but pcscd's answer to their version of the protocol.
     (
         Error::ServiceStopped,
@@ -112,30 +112,30 @@ pub(super) const CUT_AT_FIRST: &str = "pcscd ends each connection at its first r
      both and restart pcscd and cardbridge; or it crashes, see `journalctl -u pcscd`";
 
 /// An error on a card in words, with what to do about it where there is something.
-pub(super) fn on_card(error: Error) -> String {
-    words(&ON_CARD, error)
+pub(super) fn card_error_text(error: Error) -> String {
+    lookup_text(&ON_CARD, error)
 }
 
 /// Why pcscd cannot be used, in words, with what to do about it.
-pub(super) fn on_service(error: Error) -> String {
-    words(&ON_SERVICE, error)
+pub(super) fn pcscd_error_text(error: Error) -> String {
+    lookup_text(&ON_SERVICE, error)
 }
 
 /// Why pcscd cannot be reached once more, while another connection to it works.
-pub(super) fn on_another_connection(error: Error) -> String {
+pub(super) fn second_connection_error_text(error: Error) -> String {
     // What the library says of every socket that it does not get, whatever the cause.
     if error == Error::NoService {
         return "could not connect to pcscd a second time: too many open files, or too many clients \
                 of pcscd?"
             .to_owned();
     }
-    on_service(error)
+    pcscd_error_text(error)
 }
 
 /// Why reader and card agree on no protocol, by the protocols that the card offers.
 pub(super) fn on_protocols(offered: &[u8]) -> String {
     if !offered.iter().any(|protocol| matches!(protocol, 0 | 1)) {
-        return on_card(Error::ProtoMismatch);
+        return card_error_text(Error::ProtoMismatch);
     }
     let names: Vec<_> = offered.iter().map(|protocol| format!("T={protocol}")).collect();
     format!(
@@ -145,15 +145,15 @@ pub(super) fn on_protocols(offered: &[u8]) -> String {
     )
 }
 
-fn words(better: &[(Error, &str)], error: Error) -> String {
+fn lookup_text(better: &[(Error, &str)], error: Error) -> String {
     match better.iter().find(|(code, _)| *code == error) {
         Some((_, words)) => (*words).to_owned(),
-        None => plain(error),
+        None => library_text(error),
     }
 }
 
 /// The library's own text, as a fragment.
-fn plain(error: Error) -> String {
+fn library_text(error: Error) -> String {
     let text = error.to_string();
     let mut letters = text.chars();
     match letters.next() {
@@ -168,30 +168,33 @@ mod tests {
 
     #[test]
     fn a_handle_of_a_card_that_is_gone_ends_the_probe_whatever_is_in_by_then() {
-        for error in GONE {
-            assert_eq!(interruption(error), TransmitError::Removed);
+        for error in REMOVED_ERRORS {
+            assert_eq!(to_transmit_error(error), TransmitError::Removed);
         }
     }
 
     #[test]
     fn a_reset_by_somebody_else_starts_the_probe_over() {
-        assert_eq!(interruption(Error::ResetCard), TransmitError::Reset);
-        assert_eq!(interruption(Error::NotTransacted), TransmitError::Reset);
+        assert_eq!(to_transmit_error(Error::ResetCard), TransmitError::Reset);
+        assert_eq!(to_transmit_error(Error::NotTransacted), TransmitError::Reset);
     }
 
     #[test]
     fn a_broken_connection_is_a_class_of_codes() {
-        for error in LOST {
-            assert_eq!(interruption(error), TransmitError::PcscdLost);
+        for error in LOST_ERRORS {
+            assert_eq!(to_transmit_error(error), TransmitError::PcscdLost);
         }
     }
 
     #[test]
     fn a_pcscd_that_another_connection_reaches_is_not_said_to_be_stopped() {
-        assert!(on_service(Error::NoService).contains("not running"));
-        let words = on_another_connection(Error::NoService);
+        assert!(pcscd_error_text(Error::NoService).contains("not running"));
+        let words = second_connection_error_text(Error::NoService);
         assert!(words.contains("too many open files") && !words.contains("not running"), "{words}");
-        assert_eq!(on_another_connection(Error::CommError), on_service(Error::CommError));
+        assert_eq!(
+            second_connection_error_text(Error::CommError),
+            pcscd_error_text(Error::CommError)
+        );
     }
 
     #[test]
@@ -200,13 +203,13 @@ mod tests {
             let words = on_protocols(offered);
             assert!(words.contains(says) && words.contains("another reader"), "{words}");
         }
-        assert_eq!(on_protocols(&[14]), on_card(Error::ProtoMismatch));
+        assert_eq!(on_protocols(&[14]), card_error_text(Error::ProtoMismatch));
         assert!(is_without_protocol(Error::UnresponsiveCard) && !is_mute(Error::UnresponsiveCard));
     }
 
     #[test]
     fn everything_else_is_told_in_words() {
-        let TransmitError::Failed { detail: what } = interruption(Error::CommDataLost) else {
+        let TransmitError::Failed { detail: what } = to_transmit_error(Error::CommDataLost) else {
             panic!()
         };
         assert!(what.starts_with("a communications error"), "{what}");

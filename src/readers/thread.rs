@@ -7,20 +7,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::halt::Halt;
+use super::cancel::CancelToken;
 
 /// The handle on one thread; dropping it lets the thread go on.
 #[derive(Debug)]
-pub(super) struct Worker {
-    halt: Halt,
+pub(super) struct ReaderThread {
+    halt: CancelToken,
     /// Closes when the thread ends, in whatever way. Nothing is ever sent.
     alive: Receiver<Infallible>,
 }
 
-impl Worker {
+impl ReaderThread {
     /// Starts a thread; the kernel shows the first 15 bytes of its name.
-    pub(super) fn spawn(name: &str, work: impl FnOnce(Halt) + Send + 'static) -> io::Result<Self> {
-        let halt = Halt::default();
+    pub(super) fn spawn(
+        name: &str,
+        work: impl FnOnce(CancelToken) + Send + 'static,
+    ) -> io::Result<Self> {
+        let halt = CancelToken::default();
         let (living, alive) = channel();
         let own = halt.clone();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -31,17 +34,17 @@ impl Worker {
     }
 
     /// Tells the thread to end.
-    pub(super) fn halt(&self) {
-        self.halt.call();
+    pub(super) fn cancel(&self) {
+        self.halt.cancel();
     }
 
     /// Whether the thread came to its end.
     pub(super) fn has_ended(&self) -> bool {
-        self.ends_within(Duration::ZERO)
+        self.join_timeout(Duration::ZERO)
     }
 
     /// Waits for the thread's end; false when it did not come in time.
-    pub(super) fn ends_within(&self, patience: Duration) -> bool {
+    pub(super) fn join_timeout(&self, patience: Duration) -> bool {
         matches!(self.alive.recv_timeout(patience), Err(RecvTimeoutError::Disconnected))
     }
 }
@@ -52,26 +55,26 @@ mod tests {
 
     #[test]
     fn a_worker_that_listens_ends_when_told() {
-        let worker = Worker::spawn("listens", |halt| {
-            halt.wait(Duration::from_mins(1));
+        let worker = ReaderThread::spawn("listens", |halt| {
+            halt.wait_timeout(Duration::from_mins(1));
         })
         .unwrap();
         assert!(!worker.has_ended());
-        worker.halt();
-        assert!(worker.ends_within(Duration::from_mins(1)));
+        worker.cancel();
+        assert!(worker.join_timeout(Duration::from_mins(1)));
         assert!(worker.has_ended());
     }
 
     #[test]
     fn a_worker_that_hangs_is_waited_for_no_longer_than_asked() {
         let (release, held) = channel::<()>();
-        let worker = Worker::spawn("hangs", move |_| {
+        let worker = ReaderThread::spawn("hangs", move |_| {
             held.recv().unwrap_err();
         })
         .unwrap();
-        worker.halt();
-        assert!(!worker.ends_within(Duration::from_millis(10)));
+        worker.cancel();
+        assert!(!worker.join_timeout(Duration::from_millis(10)));
         drop(release);
-        assert!(worker.ends_within(Duration::from_mins(1)));
+        assert!(worker.join_timeout(Duration::from_mins(1)));
     }
 }

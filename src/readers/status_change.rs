@@ -12,8 +12,8 @@ use pcsc::{Context, Error, PNP_NOTIFICATION, ReaderState, State};
 use crate::domain::{Atr, ReaderName};
 
 use super::atr::atr;
-use super::comings::Comings;
-use super::diff::{Look, Occupant};
+use super::plug_events::PlugEvents;
+use super::reader_table::{CardPresence, ReaderSnapshot};
 
 /// Room for the names of some hundred readers; doubled where it does not do.
 const NAMES_SPACE: usize = 8 * 1024;
@@ -26,7 +26,7 @@ const ESCAPE: &str = r"\x";
 
 /// What is never fed back: who else uses the card is no news, and would ring for our own probes; but
 /// see [`Seen::is_release_watched`].
-const NO_NEWS: State = State::INUSE.union(State::EXCLUSIVE).union(State::CHANGED);
+const IGNORED_FLAGS: State = State::INUSE.union(State::EXCLUSIVE).union(State::CHANGED);
 
 /// The readers that pcscd has.
 pub(super) fn list(context: &Context) -> Result<Vec<ReaderName>, Error> {
@@ -45,126 +45,145 @@ pub(super) fn list(context: &Context) -> Result<Vec<ReaderName>, Error> {
 
 /// A look at a reader, together with the state word that the next wait starts from.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) look: Look,
+pub(super) struct PolledReader {
+    pub(super) snapshot: ReaderSnapshot,
     /// Whether some program has a connection to the card.
     pub(super) in_use: bool,
     /// Whether a wait ends when nobody has any more.
     pub(super) is_release_watched: bool,
-    feed: State,
+    current_state: State,
     used: State,
 }
 
 /// Looks at some readers, at once.
 ///
 /// Takes 400 ms where one of them holds a mute card: the library gives it that time to answer.
-pub(super) fn look(context: &Context, readers: &[ReaderName]) -> Result<Vec<Seen>, Error> {
+pub(super) fn poll(context: &Context, readers: &[ReaderName]) -> Result<Vec<PolledReader>, Error> {
     if readers.is_empty() {
         return Ok(Vec::new());
     }
     let mut states: Vec<ReaderState> =
         readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
     wait(context, &mut states, Duration::ZERO)?;
-    Ok(readers.iter().zip(&states).map(|(reader, state)| Seen::new(reader, state)).collect())
+    Ok(readers
+        .iter()
+        .zip(&states)
+        .map(|(reader, state)| PolledReader::new(reader, state))
+        .collect())
 }
 
 /// Looks at one reader, at once.
-pub(super) fn look_at(context: &Context, reader: &ReaderName) -> Result<Seen, Error> {
+pub(super) fn poll_one(context: &Context, reader: &ReaderName) -> Result<PolledReader, Error> {
     let mut states = [entry(&name(reader), State::UNAWARE)];
     wait(context, &mut states, Duration::ZERO)?;
     let [state] = &states;
-    Ok(Seen::new(reader, state))
+    Ok(PolledReader::new(reader, state))
 }
 
-impl Seen {
+impl PolledReader {
     fn new(reader: &ReaderName, state: &ReaderState) -> Self {
         let event_count = state.event_count();
         let flags = state.event_state();
         let occupant = occupant(flags, atr(state));
-        let feed = with_count(flags.difference(NO_NEWS), event_count);
+        let feed = with_count(flags.difference(IGNORED_FLAGS), event_count);
         let used = flags.intersection(State::INUSE | State::EXCLUSIVE);
-        let look = Look { reader: reader.clone(), occupant, event_count };
-        Self { look, in_use: !used.is_empty(), is_release_watched: false, feed, used }
+        let look = ReaderSnapshot { reader: reader.clone(), occupant, event_count };
+        Self {
+            snapshot: look,
+            in_use: !used.is_empty(),
+            is_release_watched: false,
+            current_state: feed,
+            used,
+        }
     }
 
     /// What a wait is to begin from.
     pub(super) fn expected(&self) -> ReaderState {
         let used = if self.is_release_watched { self.used } else { State::empty() };
-        entry(&name(&self.look.reader), self.feed | used)
+        entry(&name(&self.snapshot.reader), self.current_state | used)
     }
 }
 
-fn occupant(flags: State, atr: &[u8]) -> Occupant {
+fn occupant(flags: State, atr: &[u8]) -> CardPresence {
     if flags.intersects(State::UNAVAILABLE | State::UNKNOWN) {
-        Occupant::Unknown
+        CardPresence::Unknown
     } else if flags.contains(State::PRESENT) {
         match Atr::try_from(atr) {
-            Ok(atr) if !flags.contains(State::MUTE) => Occupant::Card(atr),
-            Ok(_) | Err(_) => Occupant::Mute,
+            Ok(atr) if !flags.contains(State::MUTE) => CardPresence::Present(atr),
+            Ok(_) | Err(_) => CardPresence::Mute,
         }
     } else if flags.contains(State::EMPTY) {
-        Occupant::Nothing
+        CardPresence::Empty
     } else {
-        Occupant::Unknown
+        CardPresence::Unknown
     }
 }
 
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ring {
+pub(super) enum WaitResult {
     /// Something happened, or somebody cancelled the wait.
-    Rang,
+    Changed,
     /// Nothing happened for as long as the wait could take.
-    Quiet,
+    TimedOut,
     /// There is nothing that could ring, so nothing was waited for.
-    Unwired,
+    NothingToWaitFor,
 }
 
 /// The doorbell: the pseudo-reader that rings when a reader comes or goes.
 #[derive(Debug)]
-pub(super) struct Doorbell {
+pub(super) struct HotplugWatch {
     /// The number of such events so far, from pcsc-lite 2.3 on.
     event_count: u32,
-    comings: Comings,
+    plug_events: PlugEvents,
     /// Below 2.5 a wait takes 16 entries, this one included; with 16 readers it has no room, and
     /// needs none, because another reader would have none either.
     has_room: bool,
     /// Mute cards that came during the last wait.
-    mutes: Vec<Seen>,
+    mutes: Vec<PolledReader>,
 }
 
-impl Doorbell {
+impl HotplugWatch {
     /// A doorbell on a new connection.
     pub(super) fn new() -> Self {
-        Self { event_count: 0, comings: Comings::default(), has_room: true, mutes: Vec::new() }
+        Self {
+            event_count: 0,
+            plug_events: PlugEvents::default(),
+            has_room: true,
+            mutes: Vec::new(),
+        }
     }
 
     /// The mute cards that came during the last wait. They are all that a wait is believed, because a
     /// look at them takes its time and each change after this one is counted.
-    pub(super) fn take_mutes(&mut self) -> Vec<Seen> {
+    pub(super) fn take_mutes(&mut self) -> Vec<PolledReader> {
         std::mem::take(&mut self.mutes)
     }
 
     /// Looks at some readers for the first time on a connection, and at the doorbell as well: with that
     /// the library makes each request that looks and waits are made of. A pcscd that does not
     /// understand one of them ends the connection.
-    pub(super) fn first_look(
+    pub(super) fn first_poll(
         &mut self,
         context: &Context,
         readers: &[ReaderName],
-    ) -> Result<Vec<Seen>, Error> {
+    ) -> Result<Vec<PolledReader>, Error> {
         let mut states: Vec<ReaderState> =
             readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
         states.push(entry(PNP_NOTIFICATION(), State::UNAWARE));
         match wait(context, &mut states, Duration::ZERO) {
-            Err(Error::InvalidParameter) => return look(context, readers),
+            Err(Error::InvalidParameter) => return poll(context, readers),
             ring => ring?,
         };
         // The library says nothing of a connection that broke at the end of a look; the next request
         // does.
         list(context)?;
         self.event_count = states.last().map_or(0, ReaderState::event_count);
-        Ok(readers.iter().zip(&states).map(|(reader, state)| Seen::new(reader, state)).collect())
+        Ok(readers
+            .iter()
+            .zip(&states)
+            .map(|(reader, state)| PolledReader::new(reader, state))
+            .collect())
     }
 
     /// The minor version of the protocol that this library speaks, as far as it can be known: the events
@@ -180,40 +199,41 @@ impl Doorbell {
 
     /// Whether a reader was away since the last list and is in this one too, which shows so many readers
     /// that came or went.
-    pub(super) fn hides_a_plug(&mut self, moved: usize) -> bool {
-        self.comings.listed(moved)
+    pub(super) fn hides_plug_event(&mut self, moved: usize) -> bool {
+        self.plug_events.listed(moved)
     }
 
     /// Waits until something may have changed since these looks.
     pub(super) fn wait<'a>(
         &mut self,
         context: &Context,
-        seen: impl Iterator<Item = &'a Seen> + Clone,
+        seen: impl Iterator<Item = &'a PolledReader> + Clone,
         patience: Duration,
-    ) -> Result<Ring, Error> {
-        let mut states: Vec<ReaderState> = seen.clone().map(Seen::expected).collect();
+    ) -> Result<WaitResult, Error> {
+        let mut states: Vec<ReaderState> = seen.clone().map(PolledReader::expected).collect();
         self.mutes.clear();
         if self.has_room {
             states.push(entry(PNP_NOTIFICATION(), with_count(State::UNAWARE, self.event_count)));
         }
         if states.is_empty() {
-            return Ok(Ring::Unwired);
+            return Ok(WaitResult::NothingToWaitFor);
         }
         let ring = match wait(context, &mut states, patience) {
             Err(Error::InvalidParameter) if self.has_room => {
                 self.has_room = false;
-                return Ok(Ring::Rang);
+                return Ok(WaitResult::Changed);
             }
             other => other?,
         };
-        let now = seen.zip(&states).map(|(seen, state)| Seen::new(&seen.look.reader, state));
-        self.mutes = now.filter(|seen| seen.look.occupant == Occupant::Mute).collect();
+        let now =
+            seen.zip(&states).map(|(seen, state)| PolledReader::new(&seen.snapshot.reader, state));
+        self.mutes = now.filter(|seen| seen.snapshot.occupant == CardPresence::Mute).collect();
         if let Some(own) = states.last().filter(|_| self.has_room) {
             let before = std::mem::replace(&mut self.event_count, own.event_count());
-            self.comings.counted(before, self.event_count);
+            self.plug_events.counted(before, self.event_count);
         }
-        if ring == Ring::Quiet {
-            self.comings.settle();
+        if ring == WaitResult::TimedOut {
+            self.plug_events.settle();
         }
         Ok(ring)
     }
@@ -224,10 +244,10 @@ pub(super) fn wait(
     context: &Context,
     states: &mut [ReaderState],
     patience: Duration,
-) -> Result<Ring, Error> {
+) -> Result<WaitResult, Error> {
     match context.get_status_change(patience, states) {
-        Ok(()) => Ok(Ring::Rang),
-        Err(Error::Timeout) => Ok(Ring::Quiet),
+        Ok(()) => Ok(WaitResult::Changed),
+        Err(Error::Timeout) => Ok(WaitResult::TimedOut),
         Err(error) => Err(error),
     }
 }
@@ -281,30 +301,30 @@ mod tests {
 
     #[test]
     fn a_card_is_there_when_it_answered() {
-        let card = Occupant::Card(Atr::try_from(ATR.as_slice()).unwrap());
+        let card = CardPresence::Present(Atr::try_from(ATR.as_slice()).unwrap());
         assert_eq!(occupant(State::PRESENT, &ATR), card);
         assert_eq!(occupant(State::PRESENT | State::INUSE | State::CHANGED, &ATR), card);
     }
 
     #[test]
     fn a_card_without_an_atr_is_mute() {
-        assert_eq!(occupant(State::PRESENT | State::MUTE, &[]), Occupant::Mute);
-        assert_eq!(occupant(State::PRESENT, &[]), Occupant::Mute);
-        assert_eq!(occupant(State::PRESENT, &[0x3B]), Occupant::Mute);
-        assert_eq!(occupant(State::PRESENT | State::MUTE, &ATR), Occupant::Mute);
+        assert_eq!(occupant(State::PRESENT | State::MUTE, &[]), CardPresence::Mute);
+        assert_eq!(occupant(State::PRESENT, &[]), CardPresence::Mute);
+        assert_eq!(occupant(State::PRESENT, &[0x3B]), CardPresence::Mute);
+        assert_eq!(occupant(State::PRESENT | State::MUTE, &ATR), CardPresence::Mute);
     }
 
     #[test]
     fn a_reader_in_trouble_holds_nobody_knows_what() {
-        assert_eq!(occupant(State::UNAVAILABLE, &[]), Occupant::Unknown);
-        assert_eq!(occupant(State::UNKNOWN | State::UNAVAILABLE, &[]), Occupant::Unknown);
-        assert_eq!(occupant(State::PRESENT | State::UNAVAILABLE, &ATR), Occupant::Unknown);
-        assert_eq!(occupant(State::CHANGED, &[]), Occupant::Unknown);
+        assert_eq!(occupant(State::UNAVAILABLE, &[]), CardPresence::Unknown);
+        assert_eq!(occupant(State::UNKNOWN | State::UNAVAILABLE, &[]), CardPresence::Unknown);
+        assert_eq!(occupant(State::PRESENT | State::UNAVAILABLE, &ATR), CardPresence::Unknown);
+        assert_eq!(occupant(State::CHANGED, &[]), CardPresence::Unknown);
     }
 
     #[test]
     fn an_empty_reader_keeps_no_card_from_an_old_atr() {
-        assert_eq!(occupant(State::EMPTY, &ATR), Occupant::Nothing);
+        assert_eq!(occupant(State::EMPTY, &ATR), CardPresence::Empty);
     }
 
     #[test]

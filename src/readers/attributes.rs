@@ -7,12 +7,12 @@ use std::time::Duration;
 use pcsc::{Attribute, Card, Error, Protocols, ShareMode};
 use tracing::debug;
 
-use super::diff::Occupant;
-use super::halt::Halt;
-use super::link::Link;
-use super::look::within;
-use super::trouble::{is_gone, is_lost};
-use super::wait;
+use super::cancel::CancelToken;
+use super::context::PcscContext;
+use super::pcsc_errors::{is_gone, is_lost};
+use super::pcscd_check::within;
+use super::reader_table::CardPresence;
+use super::status_change;
 use crate::domain::{ReaderAttributes, ReaderName};
 
 /// How long to wait, each time, for whoever works with the card.
@@ -28,7 +28,7 @@ const BUSY_PAUSES: [Duration; 4] = [
 const RETRIES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
 
 /// How long to wait after that, again and again, for whoever keeps the reader to himself.
-const LATER: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Asks the driver, and gives up after a while: a thread that the driver holds is left behind.
 #[must_use]
@@ -39,31 +39,31 @@ pub fn attributes(reader: &ReaderName, patience: Duration) -> ReaderAttributes {
             thread::sleep(pause);
             true
         };
-        asked_within(&asked, RETRIES, &goes_by)
+        read_with_retries(&asked, RETRIES, &goes_by)
     };
     within("reader-about", patience, ask).flatten().unwrap_or_default()
 }
 
 /// Asks the driver until it tells, for as long as `goes_on` says so. `tried` goes up as soon as it is
 /// not asked all the time any more.
-pub(super) fn asked_until_told(
+pub(super) fn poll_attributes(
     reader: &ReaderName,
-    tried: &Halt,
-    halt: &Halt,
+    tried: &CancelToken,
+    halt: &CancelToken,
     goes_on: impl Fn() -> bool,
 ) -> Option<ReaderAttributes> {
-    let goes_by = |pause| !halt.wait(pause);
-    let mut told = asked_within(reader, RETRIES, &goes_by);
-    tried.call();
-    while told.is_none() && !halt.wait(LATER) && goes_on() {
-        told = asked_within(reader, [], &goes_by);
+    let goes_by = |pause| !halt.wait_timeout(pause);
+    let mut told = read_with_retries(reader, RETRIES, &goes_by);
+    tried.cancel();
+    while told.is_none() && !halt.wait_timeout(RETRY_INTERVAL) && goes_on() {
+        told = read_with_retries(reader, [], &goes_by);
     }
     told
 }
 
 /// Asks the driver, and again after each pause that went by where that went wrong. No card is spoken
 /// to.
-fn asked_within(
+fn read_with_retries(
     reader: &ReaderName,
     pauses: impl IntoIterator<Item = Duration>,
     goes_by: &impl Fn(Duration) -> bool,
@@ -86,9 +86,9 @@ fn ask(
     reader: &ReaderName,
     goes_by: &impl Fn(Duration) -> bool,
 ) -> Result<ReaderAttributes, Error> {
-    let link = Link::establish()?;
-    let seen = wait::look_at(&link, reader)?;
-    let has_card = matches!(seen.look.occupant, Occupant::Card(_));
+    let link = PcscContext::establish()?;
+    let seen = status_change::poll_one(&link, reader)?;
+    let has_card = matches!(seen.snapshot.occupant, CardPresence::Present(_));
     let (mode, protocols) = if has_card {
         (ShareMode::Shared, Protocols::T0 | Protocols::T1)
     } else {
@@ -96,13 +96,13 @@ fn ask(
     };
     let connection = link.connect(reader, mode, protocols)?;
     Ok(ReaderAttributes {
-        vendor: told(&connection, Attribute::VendorName, goes_by)?,
-        serial: told(&connection, Attribute::VendorIfdSerialNo, goes_by)?,
+        vendor: read_attribute(&connection, Attribute::VendorName, goes_by)?,
+        serial: read_attribute(&connection, Attribute::VendorIfdSerialNo, goes_by)?,
     })
 }
 
 /// One attribute. While somebody works with the card, pcscd keeps it to itself: that is waited for.
-fn told(
+fn read_attribute(
     connection: &Card,
     attribute: Attribute,
     goes_by: &impl Fn(Duration) -> bool,

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 /// The time of the monitor's last turn. Clones are the same.
 #[derive(Debug, Clone)]
-pub(super) struct Pulse(Arc<Mutex<Instant>>);
+pub(super) struct Heartbeat(Arc<Mutex<Instant>>);
 
-impl Pulse {
+impl Heartbeat {
     /// It begins to turn now.
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
@@ -19,7 +19,7 @@ impl Pulse {
     }
 
     /// For how long it has not turned.
-    pub(super) fn silence(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 }

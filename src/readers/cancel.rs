@@ -8,32 +8,32 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// Tells a thread to end. Clones are the same flag.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Halt(Arc<Flag>);
+pub(super) struct CancelToken(Arc<CancelState>);
 
 #[derive(Debug, Default)]
-struct Flag {
-    up: Mutex<bool>,
-    went_up: Condvar,
+struct CancelState {
+    cancelled: Mutex<bool>,
+    cancelled_at: Condvar,
     /// Readable once the flag is up; made for whoever waits for another descriptor as well.
     signal: OnceLock<Option<OwnedFd>>,
 }
 
 /// What ended a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(super) enum WakeCause {
     /// The flag is up.
-    Halted,
+    Cancelled,
     /// The other descriptor is readable.
-    Other,
+    Signalled,
     /// Nothing happened in time.
-    Late,
+    TimedOut,
 }
 
-impl Halt {
+impl CancelToken {
     /// Puts the flag up, for good.
-    pub(super) fn call(&self) {
-        *self.0.up.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.went_up.notify_all();
+    pub(super) fn cancel(&self) {
+        *self.0.cancelled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.cancelled_at.notify_all();
         if let Some(Some(signal)) = self.0.signal.get() {
             // It fails only when it is full, and so readable.
             let _full = rustix::io::write(signal, &1_u64.to_ne_bytes());
@@ -41,42 +41,46 @@ impl Halt {
     }
 
     /// Whether the flag is up.
-    pub(super) fn is_called(&self) -> bool {
-        *self.0.up.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn is_cancelled(&self) -> bool {
+        *self.0.cancelled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sleeps for as long, or until the flag goes up; tells whether it is up.
-    pub(super) fn wait(&self, patience: Duration) -> bool {
-        let up = self.0.up.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn wait_timeout(&self, patience: Duration) -> bool {
+        let up = self.0.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
         let (up, _) = self
             .0
-            .went_up
+            .cancelled_at
             .wait_timeout_while(up, patience, |up| !*up)
             .unwrap_or_else(PoisonError::into_inner);
         *up
     }
 
     /// Waits for as long, until the flag goes up, or until another descriptor is readable.
-    pub(super) fn wait_or(&self, other: impl AsFd, patience: Duration) -> Woken {
+    pub(super) fn wait_for_signal(&self, other: impl AsFd, patience: Duration) -> WakeCause {
         let make = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok();
         let signal = self.0.signal.get_or_init(make);
         // A call before the signal was made has put the flag up; one after it is signalled.
-        if self.is_called() {
-            return Woken::Halted;
+        if self.is_cancelled() {
+            return WakeCause::Cancelled;
         }
         let timeout = Timespec::try_from(patience).ok();
         let Some((signal, timeout)) = signal.as_ref().zip(timeout) else {
-            return if self.wait(patience) { Woken::Halted } else { Woken::Late };
+            return if self.wait_timeout(patience) {
+                WakeCause::Cancelled
+            } else {
+                WakeCause::TimedOut
+            };
         };
         let mut both = [PollFd::new(signal, PollFlags::IN), PollFd::new(&other, PollFlags::IN)];
         // An interrupted wait is a short one: whoever waits looks at the clock.
         let ready = poll(&mut both, Some(&timeout)).unwrap_or(0);
         let [_, other] = both;
         match ready {
-            _ if self.is_called() => Woken::Halted,
-            0 => Woken::Late,
-            _ if other.revents().is_empty() => Woken::Late,
-            _ => Woken::Other,
+            _ if self.is_cancelled() => WakeCause::Cancelled,
+            0 => WakeCause::TimedOut,
+            _ if other.revents().is_empty() => WakeCause::TimedOut,
+            _ => WakeCause::Signalled,
         }
     }
 }
@@ -87,14 +91,14 @@ mod tests {
 
     #[test]
     fn a_call_wakes_every_sleeper() {
-        let halt = Halt::default();
+        let halt = CancelToken::default();
         let sleepers: Vec<_> = (0..2)
             .map(|_| {
                 let halt = halt.clone();
-                std::thread::spawn(move || halt.wait(Duration::from_mins(1)))
+                std::thread::spawn(move || halt.wait_timeout(Duration::from_mins(1)))
             })
             .collect();
-        halt.call();
+        halt.cancel();
         for sleeper in sleepers {
             assert!(sleeper.join().unwrap());
         }
@@ -102,9 +106,9 @@ mod tests {
 
     #[test]
     fn a_call_before_the_sleep_is_not_lost() {
-        let halt = Halt::default();
-        assert!(!halt.wait(Duration::ZERO));
-        halt.call();
-        assert!(halt.is_called() && halt.wait(Duration::from_mins(1)));
+        let halt = CancelToken::default();
+        assert!(!halt.wait_timeout(Duration::ZERO));
+        halt.cancel();
+        assert!(halt.is_cancelled() && halt.wait_timeout(Duration::from_mins(1)));
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use pcsc::{Error, Protocols, ShareMode};
 
-use super::diff::Occupant;
-use super::link::Link;
-use super::wait::Doorbell;
-use super::{trouble, wait};
+use super::context::PcscContext;
+use super::reader_table::CardPresence;
+use super::status_change::HotplugWatch;
+use super::{pcsc_errors, status_change};
 use crate::domain::ReaderName;
 
 /// How many readers pcsc-lite before 2.5 takes in one call.
@@ -17,41 +17,41 @@ const AT_ONCE: usize = 16;
 
 /// What can be seen of pcscd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look {
+pub enum PcscdCheck {
     /// It answers.
-    Answers {
+    Available {
         /// The readers, each with what is in it.
-        readers: Vec<(ReaderName, Holds)>,
+        readers: Vec<(ReaderName, ReaderContent)>,
         /// Whether cards are for this user.
-        cards: Cards,
+        cards: CardAccess,
     },
     /// It is there, and turns this user away; or every client, where it has too many.
-    Refused,
+    AccessDenied,
     /// It cannot be reached.
-    Away {
+    Unreachable {
         /// Why, in words.
-        why: String,
+        detail: String,
     },
     /// It takes connections, and says nothing.
-    Silent,
+    NotResponding,
 }
 
 /// Whether this user may have cards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cards {
+pub enum CardAccess {
     /// One was had.
     Allowed,
     /// They are refused.
-    Refused,
+    Denied,
     /// No card was there to try with, or somebody else holds it.
-    Untried,
+    Untested,
 }
 
 /// What a reader holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
+pub enum ReaderContent {
     /// No card.
-    Nothing,
+    Empty,
     /// A card that answered at power-up.
     Card,
     /// A card that did not.
@@ -60,8 +60,8 @@ pub enum Holds {
 
 /// Looks once, on a thread of its own: one that pcscd holds is left behind.
 #[must_use]
-pub fn look(patience: Duration) -> Look {
-    within("pcsc-look", patience, once).unwrap_or(Look::Silent)
+pub fn check_pcscd(patience: Duration) -> PcscdCheck {
+    within("pcsc-look", patience, once).unwrap_or(PcscdCheck::NotResponding)
 }
 
 /// What comes of some work that pcscd may hold, if it comes in time. Its thread is not waited for.
@@ -77,61 +77,62 @@ pub(super) fn within<T: Send + 'static>(
     started.ok().and_then(|_| answers.recv_timeout(patience).ok())
 }
 
-fn once() -> Look {
-    match Link::establish() {
+fn once() -> PcscdCheck {
+    match PcscContext::establish() {
         Ok(link) => over(&link).unwrap_or_else(sort_later),
-        Err(error) => sort(error),
+        Err(error) => classify(error),
     }
 }
 
-fn over(link: &Link) -> Result<Look, Error> {
-    let names = wait::list(link)?;
-    let (mut doorbell, mut readers) = (Doorbell::new(), Vec::new());
+fn over(link: &PcscContext) -> Result<PcscdCheck, Error> {
+    let names = status_change::list(link)?;
+    let (mut doorbell, mut readers) = (HotplugWatch::new(), Vec::new());
     if names.is_empty() {
-        doorbell.first_look(link, &names)?;
+        doorbell.first_poll(link, &names)?;
     }
     for some in names.chunks(AT_ONCE) {
-        let seen = doorbell.first_look(link, some)?;
-        readers
-            .extend(some.iter().cloned().zip(seen.iter().map(|seen| holds(&seen.look.occupant))));
+        let seen = doorbell.first_poll(link, some)?;
+        readers.extend(
+            some.iter().cloned().zip(seen.iter().map(|seen| holds(&seen.snapshot.occupant))),
+        );
     }
-    let with_card = readers.iter().find(|(_, holds)| *holds == Holds::Card);
-    let cards = with_card.map_or(Cards::Untried, |(reader, _)| try_card(link, reader));
-    Ok(Look::Answers { readers, cards })
+    let with_card = readers.iter().find(|(_, holds)| *holds == ReaderContent::Card);
+    let cards = with_card.map_or(CardAccess::Untested, |(reader, _)| try_card(link, reader));
+    Ok(PcscdCheck::Available { readers, cards })
 }
 
-const fn holds(occupant: &Occupant) -> Holds {
+const fn holds(occupant: &CardPresence) -> ReaderContent {
     match occupant {
-        Occupant::Mute => Holds::MuteCard,
-        Occupant::Card(_) => Holds::Card,
-        Occupant::Nothing | Occupant::Unknown => Holds::Nothing,
+        CardPresence::Mute => ReaderContent::MuteCard,
+        CardPresence::Present(_) => ReaderContent::Card,
+        CardPresence::Empty | CardPresence::Unknown => ReaderContent::Empty,
     }
 }
 
 /// Connects to a card and leaves it as it is; it is asked nothing.
-fn try_card(link: &Link, reader: &ReaderName) -> Cards {
+fn try_card(link: &PcscContext, reader: &ReaderName) -> CardAccess {
     match link.connect(reader, ShareMode::Shared, Protocols::ANY) {
-        Ok(_connection) => Cards::Allowed,
-        Err(Error::SecurityViolation) => Cards::Refused,
-        Err(_) => Cards::Untried,
+        Ok(_connection) => CardAccess::Allowed,
+        Err(Error::SecurityViolation) => CardAccess::Denied,
+        Err(_) => CardAccess::Untested,
     }
 }
 
 /// Whoever may not come in has no connection: on one, the code for that says that it was cut.
-fn sort_later(error: Error) -> Look {
-    if trouble::is_lost(error) && !trouble::is_out_of_step(error) {
-        Look::Away { why: trouble::CUT_AT_FIRST.to_owned() }
+fn sort_later(error: Error) -> PcscdCheck {
+    if pcsc_errors::is_lost(error) && !pcsc_errors::is_out_of_sync(error) {
+        PcscdCheck::Unreachable { detail: pcsc_errors::CUT_AT_FIRST.to_owned() }
     } else {
-        sort(error)
+        classify(error)
     }
 }
 
-fn sort(error: Error) -> Look {
+fn classify(error: Error) -> PcscdCheck {
     if error == Error::NoReadersAvailable {
-        Look::Answers { readers: Vec::new(), cards: Cards::Untried }
+        PcscdCheck::Available { readers: Vec::new(), cards: CardAccess::Untested }
     } else if error == Error::SecurityViolation {
-        Look::Refused
+        PcscdCheck::AccessDenied
     } else {
-        Look::Away { why: trouble::on_service(error) }
+        PcscdCheck::Unreachable { detail: pcsc_errors::pcscd_error_text(error) }
     }
 }

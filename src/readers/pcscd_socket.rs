@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::halt::{Halt, Woken};
+use super::cancel::{CancelToken, WakeCause};
 
 /// What libpcsclite takes the path of the socket from.
 const VARIABLE: &str = "PCSCLITE_CSOCK_NAME";
 
 /// Where pcscd listens otherwise.
-const USUAL: &str = "/run/pcscd/pcscd.comm";
+const DEFAULT: &str = "/run/pcscd/pcscd.comm";
 
 /// A name that appears, or becomes accessible, in the directory; and the end of the directory.
-const NEWS: WatchFlags = WatchFlags::CREATE
+const WATCH_MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::DELETE_SELF)
@@ -37,7 +37,7 @@ const EVENTS_SPACE: usize = 4096;
 
 /// A watch on the nearest directory, for what leads on to the socket.
 #[derive(Debug)]
-struct Watch {
+struct SocketWatch {
     events: OwnedFd,
     awaited: OsString,
 }
@@ -45,14 +45,14 @@ struct Watch {
 /// The path of pcscd's socket.
 pub(super) fn path() -> PathBuf {
     let named = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
-    named.map_or_else(|| PathBuf::from(USUAL), PathBuf::from)
+    named.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from)
 }
 
 /// Which socket file it is, if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp(Option<(u64, u64, i64, i64)>);
+pub(super) struct SocketStamp(Option<(u64, u64, i64, i64)>);
 
-impl Stamp {
+impl SocketStamp {
     pub(super) fn of(socket: &Path) -> Self {
         let made = fs::symlink_metadata(socket).ok();
         Self(made.map(|file| (file.dev(), file.ino(), file.ctime(), file.ctime_nsec())))
@@ -61,27 +61,32 @@ impl Stamp {
 
 /// Waits for as long as asked, until `halt` is called, or until the socket appears; at once where it is
 /// another one than it was before the last try.
-pub(super) fn wait_for(socket: &Path, before: Stamp, halt: &Halt, patience: Duration) -> Woken {
-    let watch = Watch::begin(socket);
+pub(super) fn wait_for(
+    socket: &Path,
+    before: SocketStamp,
+    halt: &CancelToken,
+    patience: Duration,
+) -> WakeCause {
+    let watch = SocketWatch::begin(socket);
     // One that appeared between the last try and the watch is no event any more.
-    if Stamp::of(socket) != before && !halt.is_called() {
-        return Woken::Other;
+    if SocketStamp::of(socket) != before && !halt.is_cancelled() {
+        return WakeCause::Signalled;
     }
     match watch {
         Some(watch) => watch.wait(halt, patience),
-        None if halt.wait(patience) => Woken::Halted,
-        None => Woken::Late,
+        None if halt.wait_timeout(patience) => WakeCause::Cancelled,
+        None => WakeCause::TimedOut,
     }
 }
 
-impl Watch {
+impl SocketWatch {
     /// Begins to watch; nothing where the kernel has no watch left.
     fn begin(socket: &Path) -> Option<Self> {
         let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         let mut awaited = socket;
         loop {
             let directory = awaited.parent()?;
-            match inotify::add_watch(&events, directory, NEWS) {
+            match inotify::add_watch(&events, directory, WATCH_MASK) {
                 Ok(_) => break,
                 Err(Errno::NOENT | Errno::NOTDIR) => awaited = directory,
                 Err(_) => return None,
@@ -94,20 +99,20 @@ impl Watch {
     /// Waits until something appeared that may lead to the socket, for as long as asked; or until
     /// `halt` is called. The watch has done its service once something appeared: the next one may
     /// have to be on another directory.
-    fn wait(&self, halt: &Halt, patience: Duration) -> Woken {
+    fn wait(&self, halt: &CancelToken, patience: Duration) -> WakeCause {
         let end = Instant::now() + patience;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match halt.wait_or(&self.events, left) {
-                Woken::Other if self.has_news() => return Woken::Other,
-                Woken::Other => {}
-                woken @ (Woken::Halted | Woken::Late) => return woken,
+            match halt.wait_for_signal(&self.events, left) {
+                WakeCause::Signalled if self.has_event() => return WakeCause::Signalled,
+                WakeCause::Signalled => {}
+                woken @ (WakeCause::Cancelled | WakeCause::TimedOut) => return woken,
             }
         }
     }
 
     /// Takes every event that is there, and tells whether one of them matters.
-    fn has_news(&self) -> bool {
+    fn has_event(&self) -> bool {
         let mut space = [MaybeUninit::uninit(); EVENTS_SPACE];
         let mut reader = inotify::Reader::new(&self.events, &mut space);
         let mut news = false;
@@ -144,10 +149,10 @@ mod tests {
         let directory = directory();
         let socket = directory.path().join("pcscd.comm");
         for _ in 0..2 {
-            let watch = Watch::begin(&socket).unwrap();
+            let watch = SocketWatch::begin(&socket).unwrap();
             let path = socket.clone();
             let bound = thread::spawn(move || UnixListener::bind(path).unwrap());
-            assert_eq!(watch.wait(&Halt::default(), LONG), Woken::Other);
+            assert_eq!(watch.wait(&CancelToken::default(), LONG), WakeCause::Signalled);
             drop(bound.join().unwrap());
             // A pcscd that was killed leaves its socket behind; the next one makes it anew.
             fs::remove_file(&socket).unwrap();
@@ -159,54 +164,65 @@ mod tests {
         let directory = directory();
         let run = directory.path().join("run");
         let socket = run.join("pcscd/pcscd.comm");
-        let watch = Watch::begin(&socket).unwrap();
+        let watch = SocketWatch::begin(&socket).unwrap();
         fs::create_dir(&run).unwrap();
-        assert_eq!(watch.wait(&Halt::default(), LONG), Woken::Other);
-        let watch = Watch::begin(&socket).unwrap();
+        assert_eq!(watch.wait(&CancelToken::default(), LONG), WakeCause::Signalled);
+        let watch = SocketWatch::begin(&socket).unwrap();
         fs::create_dir(run.join("pcscd")).unwrap();
-        assert_eq!(watch.wait(&Halt::default(), LONG), Woken::Other);
-        let watch = Watch::begin(&socket).unwrap();
+        assert_eq!(watch.wait(&CancelToken::default(), LONG), WakeCause::Signalled);
+        let watch = SocketWatch::begin(&socket).unwrap();
         fs::remove_dir(run.join("pcscd")).unwrap();
-        assert_eq!(watch.wait(&Halt::default(), LONG), Woken::Other, "it looks elsewhere then");
+        assert_eq!(
+            watch.wait(&CancelToken::default(), LONG),
+            WakeCause::Signalled,
+            "it looks elsewhere then"
+        );
     }
 
     #[test]
     fn other_files_end_no_wait() {
         let directory = directory();
-        let watch = Watch::begin(&directory.path().join("pcscd.comm")).unwrap();
+        let watch = SocketWatch::begin(&directory.path().join("pcscd.comm")).unwrap();
         fs::write(directory.path().join("pcscd.pid"), "1").unwrap();
-        assert_eq!(watch.wait(&Halt::default(), Duration::from_millis(50)), Woken::Late);
+        assert_eq!(
+            watch.wait(&CancelToken::default(), Duration::from_millis(50)),
+            WakeCause::TimedOut
+        );
     }
 
     #[test]
     fn a_socket_that_appeared_between_the_last_try_and_the_wait_is_not_waited_for() {
         let directory = directory();
         let socket = directory.path().join("pcscd.comm");
-        let halt = Halt::default();
-        let none = Stamp::of(&socket);
+        let halt = CancelToken::default();
+        let none = SocketStamp::of(&socket);
         drop(UnixListener::bind(&socket).unwrap());
-        assert_eq!(wait_for(&socket, none, &halt, LONG), Woken::Other);
+        assert_eq!(wait_for(&socket, none, &halt, LONG), WakeCause::Signalled);
         // A killed pcscd left that one; the next one made it again in the same moment.
-        let stale = Stamp::of(&socket);
-        assert_eq!(wait_for(&socket, stale, &halt, Duration::ZERO), Woken::Late);
+        let stale = SocketStamp::of(&socket);
+        assert_eq!(wait_for(&socket, stale, &halt, Duration::ZERO), WakeCause::TimedOut);
         fs::remove_file(&socket).unwrap();
         let _socket = UnixListener::bind(&socket).unwrap();
-        assert_eq!(wait_for(&socket, stale, &halt, LONG), Woken::Other);
-        halt.call();
-        assert_eq!(wait_for(&socket, stale, &halt, LONG), Woken::Halted);
+        assert_eq!(wait_for(&socket, stale, &halt, LONG), WakeCause::Signalled);
+        halt.cancel();
+        assert_eq!(wait_for(&socket, stale, &halt, LONG), WakeCause::Cancelled);
     }
 
     #[test]
     fn a_halt_ends_the_wait_at_any_time() {
         let directory = directory();
-        let watch = Watch::begin(&directory.path().join("pcscd.comm")).unwrap();
-        let halt = Halt::default();
+        let watch = SocketWatch::begin(&directory.path().join("pcscd.comm")).unwrap();
+        let halt = CancelToken::default();
         let caller = thread::spawn({
             let halt = halt.clone();
-            move || halt.call()
+            move || halt.cancel()
         });
-        assert_eq!(watch.wait(&halt, LONG), Woken::Halted);
+        assert_eq!(watch.wait(&halt, LONG), WakeCause::Cancelled);
         caller.join().unwrap();
-        assert_eq!(watch.wait(&halt, LONG), Woken::Halted, "also one that was called before");
+        assert_eq!(
+            watch.wait(&halt, LONG),
+            WakeCause::Cancelled,
+            "also one that was called before"
+        );
     }
 }

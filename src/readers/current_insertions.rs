@@ -6,60 +6,61 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::{InsertionId, ReaderName};
 
-use super::Observation;
+use super::ReaderEvent;
 
 /// The table that the monitor writes and the probes read: readers, each with the card in it that
 /// answered. Clones are the same table.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Board(Arc<Mutex<BTreeMap<ReaderName, Slot>>>);
+pub(super) struct CurrentInsertions(Arc<Mutex<BTreeMap<ReaderName, ReaderEntry>>>);
 
 /// What is in a reader, and whether its release by others is waited for.
 #[derive(Debug, Default)]
-struct Slot {
-    present: Option<Present>,
-    release: Release,
+struct ReaderEntry {
+    present: Option<CurrentCard>,
+    release: ReleaseWatch,
 }
 
 /// Whether it is waited for that other programs let go of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Release {
+enum ReleaseWatch {
     #[default]
-    Unasked,
-    Asked,
+    Unwatched,
+    Requested,
     /// The monitor's wait ends when it happens.
     Watched,
 }
 
 /// A card that answered, and pcscd's event count as of then.
 #[derive(Debug, Clone, Copy)]
-struct Present {
+struct CurrentCard {
     insertion: InsertionId,
     event_count: u32,
 }
 
-impl Board {
+impl CurrentInsertions {
     /// Follows an observation that is about to be told.
-    pub(super) fn follow(&self, observation: &Observation) {
+    pub(super) fn apply(&self, observation: &ReaderEvent) {
         match observation {
-            Observation::Inserted { reader, insertion, event_count, .. } => {
-                let present = Present { insertion: *insertion, event_count: *event_count };
-                let slot = Slot { present: Some(present), ..Slot::default() };
+            ReaderEvent::CardInserted { reader, insertion, event_count, .. } => {
+                let present = CurrentCard { insertion: *insertion, event_count: *event_count };
+                let slot = ReaderEntry { present: Some(present), ..ReaderEntry::default() };
                 self.table().insert(reader.clone(), slot);
             }
-            Observation::Attached { reader, .. } | Observation::Removed { reader, .. } => {
-                self.table().insert(reader.clone(), Slot::default());
+            ReaderEvent::ReaderAttached { reader, .. }
+            | ReaderEvent::CardRemoved { reader, .. } => {
+                self.table().insert(reader.clone(), ReaderEntry::default());
             }
-            Observation::Detached { reader } => {
+            ReaderEvent::ReaderDetached { reader } => {
                 self.table().remove(reader);
             }
-            Observation::ServiceDown { .. } => self.table().clear(),
-            Observation::ServiceUp
-            | Observation::Described { .. }
-            | Observation::Mute { .. }
-            | Observation::Settled
-            | Observation::LetGo { .. }
-            | Observation::Identified { .. }
-            | Observation::Probed { .. } => {}
+            ReaderEvent::PcscdUnavailable { .. } => self.table().clear(),
+            ReaderEvent::PcscdConnected
+            | ReaderEvent::AttributesRead { .. }
+            | ReaderEvent::CardMute { .. }
+            | ReaderEvent::InitialScanDone
+            | ReaderEvent::CardReleased { .. }
+            | ReaderEvent::Identified { .. }
+            | ReaderEvent::ProbeFinished { .. } => {}
         }
     }
 
@@ -70,35 +71,36 @@ impl Board {
     }
 
     /// Whether the reader is there.
-    pub(super) fn has(&self, reader: &ReaderName) -> bool {
+    pub(super) fn contains(&self, reader: &ReaderName) -> bool {
         self.table().contains_key(reader)
     }
 
     /// Has the monitor tell when no other program uses this reader any more.
     pub(super) fn await_release(&self, reader: &ReaderName) {
         if let Some(slot) = self.table().get_mut(reader) {
-            slot.release = Release::Asked;
+            slot.release = ReleaseWatch::Requested;
         }
     }
 
     /// Whether the monitor watches for that, or has told it.
     pub(super) fn is_release_watched(&self, reader: &ReaderName) -> bool {
-        self.table().get(reader).is_none_or(|slot| slot.release != Release::Asked)
+        self.table().get(reader).is_none_or(|slot| slot.release != ReleaseWatch::Requested)
     }
 
     /// The monitor's look at a reader: whether its release is to be watched for, and whether it is to be
     /// told now.
-    pub(super) fn see_use(&self, reader: &ReaderName, in_use: bool) -> (bool, bool) {
+    pub(super) fn set_in_use(&self, reader: &ReaderName, in_use: bool) -> (bool, bool) {
         let mut table = self.table();
-        let Some(slot) = table.get_mut(reader).filter(|slot| slot.release != Release::Unasked)
+        let Some(slot) =
+            table.get_mut(reader).filter(|slot| slot.release != ReleaseWatch::Unwatched)
         else {
             return (false, false);
         };
-        slot.release = if in_use { Release::Watched } else { Release::Unasked };
+        slot.release = if in_use { ReleaseWatch::Watched } else { ReleaseWatch::Unwatched };
         (in_use, !in_use)
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<ReaderName, Slot>> {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<ReaderName, ReaderEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -107,8 +109,8 @@ impl Board {
 mod tests {
     use super::*;
 
-    fn inserted(reader: &str, insertion: InsertionId, event_count: u32) -> Observation {
-        Observation::Inserted {
+    fn inserted(reader: &str, insertion: InsertionId, event_count: u32) -> ReaderEvent {
+        ReaderEvent::CardInserted {
             reader: reader.into(),
             insertion,
             atr: "3b00".parse().unwrap(),
@@ -119,9 +121,9 @@ mod tests {
 
     #[test]
     fn only_the_insertion_that_is_there_has_a_count() {
-        let board = Board::default();
+        let board = CurrentInsertions::default();
         let (first, second) = (InsertionId::ZERO, InsertionId::ZERO.next());
-        board.follow(&inserted("A", first, 7));
+        board.apply(&inserted("A", first, 7));
         assert_eq!(board.event_count(&"A".into(), first), Some(7));
         assert_eq!(board.event_count(&"A".into(), second), None);
         assert_eq!(board.event_count(&"B".into(), first), None);
@@ -131,18 +133,18 @@ mod tests {
     fn removal_detachment_and_the_end_of_the_service_end_every_stay() {
         let first = InsertionId::ZERO;
         let endings = [
-            Observation::Removed {
+            ReaderEvent::CardRemoved {
                 reader: "A".into(),
                 insertion: first,
                 how: crate::domain::Removal::Observed,
             },
-            Observation::Detached { reader: "A".into() },
-            Observation::ServiceDown { reason: String::new() },
+            ReaderEvent::ReaderDetached { reader: "A".into() },
+            ReaderEvent::PcscdUnavailable { reason: String::new() },
         ];
         for ending in endings {
-            let board = Board::default();
-            board.follow(&inserted("A", first, 1));
-            board.follow(&ending);
+            let board = CurrentInsertions::default();
+            board.apply(&inserted("A", first, 1));
+            board.apply(&ending);
             assert_eq!(board.event_count(&"A".into(), first), None, "{ending:?}");
         }
     }

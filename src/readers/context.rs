@@ -17,26 +17,26 @@ use tracing::debug;
 
 use crate::domain::ReaderName;
 
-use super::trouble::{is_gone, is_lost};
-use super::wait;
+use super::pcsc_errors::{is_gone, is_lost};
+use super::status_change;
 
 /// After this long a call is held by pcscd or a driver, and the others go past it. It is not at the
 /// list while it is held; where it goes on beside another, that is the risk that is left.
-const HELD: Duration = Duration::from_millis(100);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-static TURNS: Turns = Turns::new(HELD);
+static CALL_MUTEX: CallMutex = CallMutex::new(LOCK_TIMEOUT);
 
 /// A context of pcscd's.
-pub(super) struct Link(Option<Context>);
+pub(super) struct PcscContext(Option<Context>);
 
 /// A connection to a reader or the card in it. When dropped, it leaves the card as it is: dropping
 /// a [`Card`] would reset it, under every program that uses it.
-pub(super) struct Handle(Option<Card>);
+pub(super) struct CardConnection(Option<Card>);
 
-impl Link {
+impl PcscContext {
     /// `SCardEstablishContext`.
     pub(super) fn establish() -> Result<Self, Error> {
-        let _turn = TURNS.take();
+        let _turn = CALL_MUTEX.take();
         Context::establish(Scope::System).map(|context| Self(Some(context)))
     }
 
@@ -46,13 +46,13 @@ impl Link {
         reader: &ReaderName,
         mode: ShareMode,
         protocols: Protocols,
-    ) -> Result<Handle, Error> {
-        let card = Context::connect(self, &wait::name(reader), mode, protocols)?;
-        Ok(Handle(Some(card)))
+    ) -> Result<CardConnection, Error> {
+        let card = Context::connect(self, &status_change::name(reader), mode, protocols)?;
+        Ok(CardConnection(Some(card)))
     }
 }
 
-impl Deref for Link {
+impl Deref for PcscContext {
     type Target = Context;
 
     fn deref(&self) -> &Context {
@@ -60,20 +60,20 @@ impl Deref for Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for PcscContext {
     fn drop(&mut self) {
-        let _turn = TURNS.take();
+        let _turn = CALL_MUTEX.take();
         drop(self.0.take());
     }
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for PcscContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Link")
     }
 }
 
-impl Deref for Handle {
+impl Deref for CardConnection {
     type Target = Card;
 
     fn deref(&self) -> &Card {
@@ -81,15 +81,15 @@ impl Deref for Handle {
     }
 }
 
-impl DerefMut for Handle {
+impl DerefMut for CardConnection {
     fn deref_mut(&mut self) -> &mut Card {
         self.0.as_mut().unwrap_or_else(|| unreachable!("it is there until dropped"))
     }
 }
 
-impl Drop for Handle {
+impl Drop for CardConnection {
     fn drop(&mut self) {
-        let _turn = TURNS.take();
+        let _turn = CALL_MUTEX.take();
         let left = self.0.take().map_or(Ok(()), |card| card.disconnect(Disposition::LeaveCard));
         if let Err((card, error)) = left {
             debug!(error = %error, "Reader could not be let go of");
@@ -103,21 +103,21 @@ impl Drop for Handle {
 }
 
 /// Lets one thread after the other through, and past one that is held.
-struct Turns {
+struct CallMutex {
     held: Duration,
     taken: Mutex<Option<(ThreadId, Instant)>>,
     given_back: Condvar,
 }
 
 /// A thread's turn, until dropped.
-struct Turn<'a>(&'a Turns);
+struct CallMutexGuard<'a>(&'a CallMutex);
 
-impl Turns {
+impl CallMutex {
     const fn new(held: Duration) -> Self {
         Self { held, taken: Mutex::new(None), given_back: Condvar::new() }
     }
 
-    fn take(&self) -> Turn<'_> {
+    fn take(&self) -> CallMutexGuard<'_> {
         let mut taken = self.lock();
         while let Some((_, since)) = *taken {
             let Some(left) = self.held.checked_sub(since.elapsed()) else { break };
@@ -125,7 +125,7 @@ impl Turns {
                 self.given_back.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         *taken = Some((thread::current().id(), Instant::now()));
-        Turn(self)
+        CallMutexGuard(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<(ThreadId, Instant)>> {
@@ -133,7 +133,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CallMutexGuard<'_> {
     fn drop(&mut self) {
         let mut taken = self.0.lock();
         // Another thread may have gone past this one.
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn turns_are_taken_one_at_a_time() {
-        let turns = Turns::new(Duration::from_mins(1));
+        let turns = CallMutex::new(Duration::from_mins(1));
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for _ in 0..8 {
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_held_is_passed_and_takes_nobodys_turn_away_when_it_goes_on() {
-        let turns = Turns::new(Duration::from_millis(10));
+        let turns = CallMutex::new(Duration::from_millis(10));
         let (release, held) = channel::<()>();
         thread::scope(|scope| {
             let (ready, is_ready) = channel();

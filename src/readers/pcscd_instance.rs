@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::socket;
+use super::pcscd_socket;
 use crate::domain::PcscdInstance;
 
 /// The kernel's id of this boot.
@@ -35,13 +35,13 @@ const READER_CLASSES: [&str; 2] = ["0b", "ff"];
 
 /// One run of pcscd in one boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Run(String);
+pub(super) struct PcscdProcess(String);
 
-impl Run {
+impl PcscdProcess {
     /// The run of the pcscd to which a connection was just established. It is that one's if the
     /// connection still works afterwards.
     pub(super) fn of_pcscd() -> Option<Self> {
-        Self::at(&socket::path(), &boot_id()?)
+        Self::at(&pcscd_socket::path(), &boot_id()?)
     }
 
     fn at(socket: &Path, boot: &str) -> Option<Self> {
@@ -119,8 +119,8 @@ fn usb_devices(directory: &Path) -> Vec<(String, String)> {
 mod tests {
     use super::*;
 
-    fn run(place: &Path) -> Option<Run> {
-        Run::at(&place.join("pcscd.comm"), "boot-1")
+    fn run(place: &Path) -> Option<PcscdProcess> {
+        PcscdProcess::at(&place.join("pcscd.comm"), "boot-1")
     }
 
     /// The files of a pcscd, which is this very process.
@@ -136,7 +136,7 @@ mod tests {
         let place = pcscd();
         let before = run(place.path()).unwrap();
         assert_eq!(run(place.path()), Some(before.clone()));
-        let elsewhere = Run::at(&place.path().join("pcscd.comm"), "boot-2");
+        let elsewhere = PcscdProcess::at(&place.path().join("pcscd.comm"), "boot-2");
         assert_ne!(elsewhere, Some(before.clone()), "another boot");
         let pid_file = fs::File::options().write(true).open(place.path().join(PID_FILE)).unwrap();
         let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);

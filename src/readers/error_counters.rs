@@ -7,9 +7,9 @@ use pcsc::Error;
 
 /// The count. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Errors(Arc<Mutex<BTreeMap<String, u64>>>);
+pub(super) struct ErrorCounters(Arc<Mutex<BTreeMap<String, u64>>>);
 
-impl Errors {
+impl ErrorCounters {
     /// Counts an error on its way to whoever deals with it.
     pub(super) fn count(&self, error: Error) -> Error {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -18,7 +18,7 @@ impl Errors {
     }
 
     /// How many there were, by code.
-    pub(super) fn so_far(&self) -> BTreeMap<String, u64> {
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -29,12 +29,12 @@ mod tests {
 
     #[test]
     fn errors_are_counted_by_code_whoever_meets_them() {
-        let errors = Errors::default();
+        let errors = ErrorCounters::default();
         let elsewhere = errors.clone();
         std::thread::spawn(move || elsewhere.count(Error::NoService)).join().unwrap();
         assert_eq!(errors.count(Error::NoService), Error::NoService);
         errors.count(Error::ResetCard);
         let expected = [("NoService", 2), ("ResetCard", 1)];
-        assert_eq!(errors.so_far(), expected.map(|(code, n)| (code.to_owned(), n)).into());
+        assert_eq!(errors.counts(), expected.map(|(code, n)| (code.to_owned(), n)).into());
     }
 }

@@ -13,7 +13,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::socket;
+use super::pcscd_socket;
 
 /// After this long pcscd hangs; its answers take less than a millisecond.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -42,21 +42,21 @@ const PRESENT: u32 = 4;
 
 /// A connection of the daemon's own to pcscd.
 #[derive(Debug)]
-pub(super) struct Connection(UnixStream);
+pub(super) struct PcscdConnection(UnixStream);
 
 /// A reader in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct ReaderStateRow {
     /// Whether it holds a card of which pcscd has no ATR.
     pub(super) is_mute: bool,
     /// The count of insertions and removals, modulo 65536.
     pub(super) event_count: u32,
 }
 
-impl Connection {
+impl PcscdConnection {
     /// Connects, and asks for a version first. Fails where pcscd speaks none of [`MINORS`].
     pub(super) fn open(minor: u32) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket::path())?;
+        let stream = UnixStream::connect(pcscd_socket::path())?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         stream.set_write_timeout(Some(ANSWER_WITHIN))?;
         let mut connection = Self(stream);
@@ -83,11 +83,11 @@ impl Connection {
 
     /// A reader as it is now. From here on pcscd notes each event at any reader, for [`Self::wait`] or
     /// [`Self::stop_waiting`], one of which has to follow.
-    pub(super) fn row(&mut self, reader: &CStr) -> io::Result<Option<Row>> {
+    pub(super) fn row(&mut self, reader: &CStr) -> io::Result<Option<ReaderStateRow>> {
         self.request(WAIT)?;
         let mut table = vec![0; READERS * READER];
         self.0.read_exact(&mut table)?;
-        Ok(table.chunks_exact(READER).find_map(|bytes| Row::of(reader, bytes)))
+        Ok(table.chunks_exact(READER).find_map(|bytes| ReaderStateRow::of(reader, bytes)))
     }
 
     /// Waits for the next event since [`Self::row`].
@@ -115,7 +115,7 @@ impl Connection {
     }
 }
 
-impl Row {
+impl ReaderStateRow {
     fn of(reader: &CStr, bytes: &[u8]) -> Option<Self> {
         let name = CStr::from_bytes_until_nul(bytes.get(..EVENT_COUNT)?).ok()?;
         if name != reader {
@@ -149,10 +149,13 @@ mod tests {
     #[test]
     fn a_reader_is_found_by_its_whole_name() {
         let bytes = reader("Reader 00", PRESENT, 7, 0);
-        assert_eq!(Row::of(c"Reader 00", &bytes), Some(Row { is_mute: true, event_count: 7 }));
-        assert_eq!(Row::of(c"Reader 0", &bytes), None);
-        assert_eq!(Row::of(c"Reader 001", &bytes), None);
-        assert_eq!(Row::of(c"Reader 00", &[]), None);
+        assert_eq!(
+            ReaderStateRow::of(c"Reader 00", &bytes),
+            Some(ReaderStateRow { is_mute: true, event_count: 7 })
+        );
+        assert_eq!(ReaderStateRow::of(c"Reader 0", &bytes), None);
+        assert_eq!(ReaderStateRow::of(c"Reader 001", &bytes), None);
+        assert_eq!(ReaderStateRow::of(c"Reader 00", &[]), None);
     }
 
     #[test]
@@ -160,7 +163,7 @@ mod tests {
         for (state, atr_length, is_mute) in
             [(PRESENT, 0, true), (PRESENT | 8, 0, true), (PRESENT, 17, false), (2, 0, false)]
         {
-            let row = Row::of(c"R", &reader("R", state, 0, atr_length)).unwrap();
+            let row = ReaderStateRow::of(c"R", &reader("R", state, 0, atr_length)).unwrap();
             assert_eq!(row.is_mute, is_mute, "{state} {atr_length}");
         }
     }
@@ -168,7 +171,7 @@ mod tests {
     #[test]
     fn a_connection_agrees_on_a_version_looks_waits_and_stops_waiting() {
         let (own, pcscd) = UnixStream::pair().unwrap();
-        let mut connection = Connection(own);
+        let mut connection = PcscdConnection(own);
         let mut pcscd = pcscd;
         let answers = [
             [4, 4, 0x8010_001E].map(u32::to_ne_bytes).concat(),

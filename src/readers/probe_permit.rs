@@ -8,29 +8,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where a probe is. Clones are the same probe's.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turn(Arc<Mutex<Stand>>);
+pub(super) struct ProbePermit(Arc<Mutex<ProbePhase>>);
 
 /// Where a probe is on its way to its card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Stand {
+pub(super) enum ProbePhase {
     /// Not on its way: before it, or it has the card to itself.
     #[default]
     Free,
     /// It waits for a connection.
     Connecting,
     /// It has a connection, and waits for its transaction.
-    Beginning,
+    Starting,
     /// It was given up while it waited, and still waits.
-    GivenUp,
+    Abandoned,
     /// It was given up, and waits no longer.
-    Over,
+    Ended,
 }
 
-impl Turn {
+impl ProbePermit {
     /// Goes to another stand; false once it was given up.
-    pub(super) fn go(&self, to: Stand) -> bool {
+    pub(super) fn start(&self, to: ProbePhase) -> bool {
         let mut stand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*stand, Stand::GivenUp | Stand::Over) {
+        if matches!(*stand, ProbePhase::Abandoned | ProbePhase::Ended) {
             return false;
         }
         *stand = to;
@@ -39,20 +39,20 @@ impl Turn {
 
     /// One that was given up has ended its wait: another may have its turn.
     pub(super) fn end(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Stand::Over;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ProbePhase::Ended;
     }
 
     /// Where it is now.
-    pub(super) fn stand(&self) -> Stand {
+    pub(super) fn phase(&self) -> ProbePhase {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives it up, if it still waits; tells whether it does.
-    pub(super) fn give_up(&self) -> bool {
+    pub(super) fn abandon(&self) -> bool {
         let mut stand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = matches!(*stand, Stand::Connecting | Stand::Beginning);
+        let waits = matches!(*stand, ProbePhase::Connecting | ProbePhase::Starting);
         if waits {
-            *stand = Stand::GivenUp;
+            *stand = ProbePhase::Abandoned;
         }
         waits
     }
@@ -64,23 +64,23 @@ mod tests {
 
     #[test]
     fn a_probe_that_was_given_up_never_has_its_turn() {
-        let turn = Turn::default();
-        assert!(!turn.give_up(), "it does not wait");
-        assert!(turn.go(Stand::Connecting) && turn.go(Stand::Beginning));
-        assert!(turn.clone().give_up());
-        assert!(!turn.go(Stand::Free));
-        assert_eq!((turn.stand(), turn.give_up()), (Stand::GivenUp, false));
+        let turn = ProbePermit::default();
+        assert!(!turn.abandon(), "it does not wait");
+        assert!(turn.start(ProbePhase::Connecting) && turn.start(ProbePhase::Starting));
+        assert!(turn.clone().abandon());
+        assert!(!turn.start(ProbePhase::Free));
+        assert_eq!((turn.phase(), turn.abandon()), (ProbePhase::Abandoned, false));
         turn.end();
         assert_eq!(
-            (turn.go(Stand::Free), turn.stand(), turn.give_up()),
-            (false, Stand::Over, false)
+            (turn.start(ProbePhase::Free), turn.phase(), turn.abandon()),
+            (false, ProbePhase::Ended, false)
         );
     }
 
     #[test]
     fn a_probe_that_has_its_turn_is_not_given_up() {
-        let turn = Turn::default();
-        assert!(turn.go(Stand::Beginning) && turn.go(Stand::Free));
-        assert!(!turn.give_up());
+        let turn = ProbePermit::default();
+        assert!(turn.start(ProbePhase::Starting) && turn.start(ProbePhase::Free));
+        assert!(!turn.abandon());
     }
 }

@@ -7,30 +7,30 @@ use super::*;
 const A: &str = "3b8d0180fba000000397425446590301c8";
 const B: &str = "3b8d0180fba000000397425446590401cf";
 
-fn card(atr: &str) -> Occupant {
-    Occupant::Card(atr.parse().unwrap())
+fn card(atr: &str) -> CardPresence {
+    CardPresence::Present(atr.parse().unwrap())
 }
 
 /// Shows a table one reader, and tells what it makes of that: `+` for an insertion, `!` for a mute
 /// card, `-` for a removal, each with its number, `*` after a card that was there at the start, `?` after
 /// a removal that may be none: nobody saw the card being taken out.
-struct Desk(Table);
+struct Desk(ReaderTable);
 
 impl Desk {
     fn new() -> Self {
-        Self(Table::new())
+        Self(ReaderTable::new())
     }
 
     /// A desk that has seen this much.
-    fn with(occupant: Occupant, event_count: u32) -> Self {
+    fn with(occupant: CardPresence, event_count: u32) -> Self {
         let mut desk = Self::new();
         desk.see(occupant, event_count);
         desk
     }
 
-    fn see(&mut self, occupant: Occupant, event_count: u32) -> String {
+    fn see(&mut self, occupant: CardPresence, event_count: u32) -> String {
         let reader = ReaderName::from("R");
-        let look = Look { reader: reader.clone(), occupant, event_count };
+        let look = ReaderSnapshot { reader: reader.clone(), occupant, event_count };
         tell(&self.0.update(&[reader], vec![look]))
     }
 
@@ -43,26 +43,26 @@ impl Desk {
     }
 }
 
-fn tell(observations: &[Observation]) -> String {
+fn tell(observations: &[ReaderEvent]) -> String {
     let words: Vec<String> = observations
         .iter()
         .map(|observation| match observation {
-            Observation::Attached { .. } => "attached".to_owned(),
-            Observation::Detached { .. } => "detached".to_owned(),
-            Observation::Inserted { insertion, at_start, .. } => {
+            ReaderEvent::ReaderAttached { .. } => "attached".to_owned(),
+            ReaderEvent::ReaderDetached { .. } => "detached".to_owned(),
+            ReaderEvent::CardInserted { insertion, at_start, .. } => {
                 format!("+{insertion}{}", if *at_start { "*" } else { "" })
             }
-            Observation::Mute { insertion, .. } => format!("!{insertion}"),
-            Observation::Removed { insertion, how, .. } => {
+            ReaderEvent::CardMute { insertion, .. } => format!("!{insertion}"),
+            ReaderEvent::CardRemoved { insertion, how, .. } => {
                 format!("-{insertion}{}", if *how == Removal::Observed { "" } else { "?" })
             }
-            Observation::ServiceUp
-            | Observation::ServiceDown { .. }
-            | Observation::Described { .. }
-            | Observation::Settled
-            | Observation::Identified { .. }
-            | Observation::LetGo { .. }
-            | Observation::Probed { .. } => panic!("{observation:?}"),
+            ReaderEvent::PcscdConnected
+            | ReaderEvent::PcscdUnavailable { .. }
+            | ReaderEvent::AttributesRead { .. }
+            | ReaderEvent::InitialScanDone
+            | ReaderEvent::Identified { .. }
+            | ReaderEvent::CardReleased { .. }
+            | ReaderEvent::ProbeFinished { .. } => panic!("{observation:?}"),
         })
         .collect();
     words.join(" ")
@@ -70,19 +70,19 @@ fn tell(observations: &[Observation]) -> String {
 
 #[test]
 fn a_card_comes_and_goes() {
-    let mut desk = Desk::with(Occupant::Nothing, 0);
+    let mut desk = Desk::with(CardPresence::Empty, 0);
     assert_eq!(desk.see(card(A), 1), "+1");
     assert_eq!(desk.see(card(A), 1), "");
-    assert_eq!(desk.see(Occupant::Nothing, 2), "-1");
+    assert_eq!(desk.see(CardPresence::Empty, 2), "-1");
     assert_eq!(desk.see(card(A), 3), "+2");
 }
 
 #[test]
 fn a_card_that_was_there_first_is_told_so() {
     assert_eq!(Desk::new().see(card(A), 0), "attached +1*");
-    assert_eq!(Desk::new().see(Occupant::Mute, 0), "attached !1");
-    assert_eq!(Desk::new().see(Occupant::Nothing, 0), "attached");
-    assert_eq!(Desk::new().see(Occupant::Unknown, 0), "attached");
+    assert_eq!(Desk::new().see(CardPresence::Mute, 0), "attached !1");
+    assert_eq!(Desk::new().see(CardPresence::Empty, 0), "attached");
+    assert_eq!(Desk::new().see(CardPresence::Unknown, 0), "attached");
 }
 
 #[test]
@@ -117,64 +117,64 @@ fn a_count_that_began_again_ends_the_stay() {
 
 #[test]
 fn a_count_that_wraps_is_still_counted() {
-    assert_eq!(Desk::with(card(A), 0xFFFF).see(Occupant::Nothing, 0), "-1");
+    assert_eq!(Desk::with(card(A), 0xFFFF).see(CardPresence::Empty, 0), "-1");
     assert_eq!(Desk::with(card(A), 0xFFFF).see(card(A), 1), "-1 +2");
 }
 
 #[test]
 fn a_card_that_came_and_went_between_two_looks_is_no_insertion() {
-    assert_eq!(Desk::with(Occupant::Nothing, 0).see(Occupant::Nothing, 2), "");
+    assert_eq!(Desk::with(CardPresence::Empty, 0).see(CardPresence::Empty, 2), "");
 }
 
 #[test]
 fn a_card_that_came_after_another_came_and_went_is_one_insertion() {
-    assert_eq!(Desk::with(Occupant::Nothing, 0).see(card(A), 3), "+1");
+    assert_eq!(Desk::with(CardPresence::Empty, 0).see(card(A), 3), "+1");
 }
 
 #[test]
 fn a_mute_card_stays_until_it_goes() {
-    let mut desk = Desk::with(Occupant::Nothing, 0);
-    assert_eq!(desk.see(Occupant::Mute, 1), "!1");
-    assert_eq!(desk.see(Occupant::Mute, 1), "");
-    assert_eq!(desk.see(Occupant::Nothing, 2), "-1");
+    let mut desk = Desk::with(CardPresence::Empty, 0);
+    assert_eq!(desk.see(CardPresence::Mute, 1), "!1");
+    assert_eq!(desk.see(CardPresence::Mute, 1), "");
+    assert_eq!(desk.see(CardPresence::Empty, 2), "-1");
 }
 
 #[test]
 fn a_mute_card_turned_round_is_another_stay() {
-    assert_eq!(Desk::with(Occupant::Mute, 1).see(Occupant::Mute, 3), "-1 !2");
-    assert_eq!(Desk::with(Occupant::Mute, 1).see(card(A), 3), "-1 +2");
+    assert_eq!(Desk::with(CardPresence::Mute, 1).see(CardPresence::Mute, 3), "-1 !2");
+    assert_eq!(Desk::with(CardPresence::Mute, 1).see(card(A), 3), "-1 +2");
 }
 
 #[test]
 fn a_mute_card_that_somebody_got_to_answer_is_another_stay() {
-    assert_eq!(Desk::with(Occupant::Mute, 1).see(card(A), 1), "-1? +2");
+    assert_eq!(Desk::with(CardPresence::Mute, 1).see(card(A), 1), "-1? +2");
 }
 
 #[test]
 fn a_card_that_falls_silent_is_another_stay() {
-    assert_eq!(Desk::with(card(A), 1).see(Occupant::Mute, 1), "-1? !2");
+    assert_eq!(Desk::with(card(A), 1).see(CardPresence::Mute, 1), "-1? !2");
 }
 
 #[test]
 fn a_reader_in_trouble_has_lost_its_card() {
     let mut desk = Desk::with(card(A), 1);
-    assert_eq!(desk.see(Occupant::Unknown, 0), "-1?");
-    assert_eq!(desk.see(Occupant::Unknown, 0), "");
+    assert_eq!(desk.see(CardPresence::Unknown, 0), "-1?");
+    assert_eq!(desk.see(CardPresence::Unknown, 0), "");
     assert_eq!(desk.see(card(A), 2), "+2");
 }
 
 #[test]
 fn a_reader_that_recovers_empty_tells_nothing() {
-    let mut desk = Desk::with(Occupant::Unknown, 0);
-    assert_eq!(desk.see(Occupant::Nothing, 115), "");
+    let mut desk = Desk::with(CardPresence::Unknown, 0);
+    assert_eq!(desk.see(CardPresence::Empty, 115), "");
 }
 
 #[test]
 fn a_reader_goes_with_its_card() {
     assert_eq!(Desk::with(card(A), 1).unplug(), "-1? detached");
-    assert_eq!(Desk::with(Occupant::Mute, 1).unplug(), "-1? detached");
-    assert_eq!(Desk::with(Occupant::Nothing, 1).unplug(), "detached");
-    assert_eq!(Desk::with(Occupant::Unknown, 1).unplug(), "detached");
+    assert_eq!(Desk::with(CardPresence::Mute, 1).unplug(), "-1? detached");
+    assert_eq!(Desk::with(CardPresence::Empty, 1).unplug(), "detached");
+    assert_eq!(Desk::with(CardPresence::Unknown, 1).unplug(), "detached");
 }
 
 #[test]
@@ -195,42 +195,43 @@ fn insertions_are_numbered_on_after_the_service_was_lost() {
 fn readers_do_not_mix() {
     let (first, second) = (ReaderName::from("1"), ReaderName::from("2"));
     let there = [first.clone(), second.clone()];
-    let look = |reader: &ReaderName, occupant, event_count| Look {
+    let look = |reader: &ReaderName, occupant, event_count| ReaderSnapshot {
         reader: reader.clone(),
         occupant,
         event_count,
     };
-    let mut table = Table::new();
-    let both = vec![look(&first, card(A), 1), look(&second, Occupant::Nothing, 0)];
+    let mut table = ReaderTable::new();
+    let both = vec![look(&first, card(A), 1), look(&second, CardPresence::Empty, 0)];
     assert_eq!(tell(&table.update(&there, both)), "attached +1* attached");
-    let swapped = vec![look(&first, Occupant::Nothing, 2), look(&second, card(A), 1)];
+    let swapped = vec![look(&first, CardPresence::Empty, 2), look(&second, card(A), 1)];
     assert_eq!(tell(&table.update(&there, swapped)), "-1 +2");
 }
 
 #[test]
 fn a_reader_that_was_not_looked_at_is_as_it_was() {
     let reader = ReaderName::from("R");
-    let mut desk = Desk::with(Occupant::Mute, 1);
+    let mut desk = Desk::with(CardPresence::Mute, 1);
     assert_eq!(tell(&desk.0.update(std::slice::from_ref(&reader), Vec::new())), "");
-    let look = Look { reader: reader.clone(), occupant: Occupant::Mute, event_count: 1 };
+    let look =
+        ReaderSnapshot { reader: reader.clone(), occupant: CardPresence::Mute, event_count: 1 };
     assert_eq!(tell(&desk.0.update(&[reader], vec![look])), "");
 }
 
 #[test]
 fn blind_spots_are_troubled_readers_and_cards_without_an_event() {
-    assert!(Desk::with(Occupant::Unknown, 0).0.has_blind_spot());
-    assert!(Desk::with(card(A), 0).0.has_blind_spot());
-    assert!(!Desk::with(card(A), 1).0.has_blind_spot());
-    assert!(!Desk::with(Occupant::Nothing, 0).0.has_blind_spot());
-    assert!(!Desk::with(Occupant::Mute, 0).0.has_blind_spot());
-    assert!(!Table::new().has_blind_spot());
+    assert!(Desk::with(CardPresence::Unknown, 0).0.needs_polling());
+    assert!(Desk::with(card(A), 0).0.needs_polling());
+    assert!(!Desk::with(card(A), 1).0.needs_polling());
+    assert!(!Desk::with(CardPresence::Empty, 0).0.needs_polling());
+    assert!(!Desk::with(CardPresence::Mute, 0).0.needs_polling());
+    assert!(!ReaderTable::new().needs_polling());
 }
 
-fn occupant() -> impl Strategy<Value = Occupant> {
+fn occupant() -> impl Strategy<Value = CardPresence> {
     prop_oneof![
-        Just(Occupant::Nothing),
-        Just(Occupant::Mute),
-        Just(Occupant::Unknown),
+        Just(CardPresence::Empty),
+        Just(CardPresence::Mute),
+        Just(CardPresence::Unknown),
         Just(card(A)),
         Just(card(B)),
     ]
@@ -249,13 +250,13 @@ proptest! {
                 if let Some(number) = word.strip_prefix(['+', '!']) {
                     prop_assert_eq!(present.replace(number.trim_end_matches('*').to_owned()), None);
                 } else if let Some(number) = word.strip_prefix('-') {
-                    if unplugged || occupant == Occupant::Unknown {
+                    if unplugged || occupant == CardPresence::Unknown {
                         prop_assert!(number.ends_with('?'), "nobody saw it being taken out");
                     }
                     prop_assert_eq!(present.take(), Some(number.trim_end_matches('?').to_owned()));
                 }
             }
-            let occupied = !unplugged && matches!(occupant, Occupant::Mute | Occupant::Card(_));
+            let occupied = !unplugged && matches!(occupant, CardPresence::Mute | CardPresence::Present(_));
             prop_assert_eq!(present.is_some(), occupied);
         }
     }
@@ -270,8 +271,8 @@ fn a_card_at_count_0_is_another_stay_once_a_plug_was_hidden() {
     let mut counted = Desk::with(card(A), 3);
     counted.doubt();
     assert_eq!(counted.see(card(A), 3), "");
-    let mut empty = Desk::with(Occupant::Nothing, 0);
+    let mut empty = Desk::with(CardPresence::Empty, 0);
     empty.doubt();
-    assert_eq!(empty.see(Occupant::Nothing, 0), "");
+    assert_eq!(empty.see(CardPresence::Empty, 0), "");
     assert_eq!(empty.see(card(B), 1), "+1");
 }

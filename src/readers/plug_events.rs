@@ -4,19 +4,19 @@
 //! both, and its own count of insertions begins at 0 again; only pcscd's count of readers tells.
 
 /// pcscd's count goes from here to 1, and is never 0.
-const MOST: u32 = 0x7FFF;
+const MAX_AHEAD: u32 = 0x7FFF;
 
 /// How far pcscd's count is ahead of the lists.
 #[derive(Debug, Default)]
-pub(super) struct Comings {
+pub(super) struct PlugEvents {
     ahead: i64,
 }
 
-impl Comings {
+impl PlugEvents {
     /// pcscd's count was one number and is another. A count of 0 is none.
     pub(super) fn counted(&mut self, before: u32, now: u32) {
         if before != 0 && now != 0 {
-            self.ahead += i64::from((now + MOST - before) % MOST);
+            self.ahead += i64::from((now + MAX_AHEAD - before) % MAX_AHEAD);
         }
     }
 
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_in_both_lists_and_was_away_is_noticed() {
-        let mut comings = Comings::default();
+        let mut comings = PlugEvents::default();
         comings.counted(3, 5);
         assert!(comings.listed(0));
         assert!(!comings.listed(0), "once");
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_list_may_be_ahead_of_the_count() {
-        let mut comings = Comings::default();
+        let mut comings = PlugEvents::default();
         assert!(!comings.listed(1));
         comings.counted(1, 2);
         assert!(!comings.listed(0));
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn what_is_never_counted_hides_nothing_later() {
-        let mut comings = Comings::default();
+        let mut comings = PlugEvents::default();
         assert!(!comings.listed(2));
         comings.settle();
         comings.counted(2, 4);
@@ -75,10 +75,10 @@ mod tests {
 
     #[test]
     fn the_count_goes_round_and_there_may_be_none() {
-        let mut comings = Comings::default();
-        comings.counted(MOST, 1);
+        let mut comings = PlugEvents::default();
+        comings.counted(MAX_AHEAD, 1);
         assert!(comings.listed(0));
-        comings.counted(MOST - 1, 2);
+        comings.counted(MAX_AHEAD - 1, 2);
         assert!(!comings.listed(3));
         comings.counted(0, 7);
         comings.counted(7, 0);

@@ -63,7 +63,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let (outbox, restored) = outbox::open(outbox_options(&settings))?;
     report::damaged(&restored.damaged);
-    report::mended(restored.mended.as_ref());
+    report::mended(restored.repaired.as_ref());
     let damage = answer::damage(&restored);
     let (mut server, requests) = Server::bind(&settings.control.socket, access(&settings).await)?;
     monitoring(&mut server, settings.control.metrics_listen).await;
@@ -72,7 +72,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         Readers::start(reader_options(&settings)).context("cannot start the reader monitor")?;
     let restored = RestoredState {
         entries: restored.entries,
-        last_seen: restored.stays,
+        last_seen: restored.last_seen,
         latest: restored.latest,
         moment: clock::boot_moment(),
     };
@@ -244,7 +244,7 @@ impl App {
         let Self { mut engine, readers, outbox, .. } = self;
         for line in engine.take_unwritten_counts(now()) {
             // Whether it is on disk nobody can act on any more; closing waits for it.
-            drop(outbox.note(line));
+            drop(outbox.append_audit(line));
         }
         drop(engine);
         readers.stop();

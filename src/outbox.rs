@@ -83,30 +83,30 @@
 //!   Where other files took the room that the limits above count on, settling is refused too, and
 //!   is to be tried again: what was sent is stored as sent, and read back before it is repeated.
 
-mod budget;
-mod chain;
-mod disk;
+mod audit_query;
 mod error;
 mod file;
-mod head;
-mod image;
-mod index;
-mod lineage;
+mod file_guard;
+mod hash_chain;
+mod head_log;
+mod lazy_store;
 mod lock;
-mod log;
-mod mend;
-mod notes;
-mod presence;
+mod note_limits;
 mod prune;
 mod read_only;
+mod recovery;
+mod repair;
 mod row;
-mod salvage;
+mod safe_open;
+mod same_history;
 mod schema;
-mod slot;
+mod size_limits;
 mod store;
-mod trail;
+mod thread;
 mod verify;
-mod worker;
+mod wal;
+mod wal_image;
+mod wal_index;
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -115,29 +115,29 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use error::{OpenError, Shortage, StoreError};
-pub use mend::Mended;
-pub use read_only::{Listing, ReadError, ReadOnly};
-pub use row::Damage;
-pub use trail::{AuditCursor, AuditFilter, AuditPage, NoCursor, PAGE_LINES};
+pub use audit_query::{AuditCursor, AuditFilter, InvalidCursor, MAX_PAGE_LINES, StoredAuditPage};
+pub use error::{FullReason, OpenError, StoreError};
+pub use read_only::{Listing, ReadOnlyError, ReadOnlyOutbox};
+pub use repair::RepairReport;
+pub use row::DamagedRow;
 pub use verify::ChainCursor;
 
 use crate::domain::{
     AuditLine, CardEvent, ChainBatch, ChainPosition, Entry, EntryId, LastSeenCard, PcscdInstance,
     ReaderName, Settlement, Stage,
 };
-use budget::Budget;
-use disk::Place;
-use slot::Slot;
-use store::OnDamage;
-use worker::{Worker, answer};
+use lazy_store::LazyStore;
+use safe_open::PathKind;
+use size_limits::SizeLimits;
+use store::DamagePolicy;
+use thread::{OutboxThread, answer};
 
 /// How many of the newest audit lines are told on opening.
 const LATEST: usize = 20;
 
 /// Where the outbox is and how much it may hold.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct OutboxOptions {
     /// The file; its directory is made if it is missing.
     pub path: PathBuf,
     /// How many entries may wait, for CM and for people together.
@@ -150,24 +150,24 @@ pub struct Options {
 
 /// What an outbox holds when it is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Restored {
+pub struct OutboxContents {
     /// The entries, waiting and parked, the oldest first.
     pub entries: Vec<Entry>,
     /// The card that was last seen in each reader, where it was not seen leaving.
-    pub stays: Vec<LastSeenCard>,
+    pub last_seen: Vec<LastSeenCard>,
     /// The newest 20 audit lines, the newest first.
     pub latest: Vec<AuditLine>,
     /// Rows that were skipped: to be told loudly, each may have been an entry.
-    pub damaged: Vec<Damage>,
+    pub damaged: Vec<DamagedRow>,
     /// What became of the file, where it was damaged as a whole.
-    pub mended: Option<Mended>,
+    pub repaired: Option<RepairReport>,
 }
 
 /// An insertion to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Append {
+pub struct AppendRequest {
     /// The insertion.
-    pub draft: CardEvent,
+    pub card_event: CardEvent,
     /// `Queued`, or that of a superseded entry that may have sent something; never `Parked`.
     pub stage: Stage,
     /// What the reader of a card that came was watched through, where that is certain.
@@ -178,7 +178,7 @@ pub struct Append {
 
 /// What an [`Append`] became.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Appended {
+pub struct AppendResult {
     /// The new entry.
     pub entry: EntryId,
     /// The audit lines of the superseded entries, in the order in which those were named.
@@ -192,45 +192,45 @@ pub struct Appended {
 /// the command is on disk.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    worker: Arc<Worker>,
+    thread: Arc<OutboxThread>,
 }
 
 /// Opens the outbox, or makes it, and starts its thread. Blocks.
-pub fn open(options: Options) -> Result<(Outbox, Restored), OpenError> {
-    let budget = Budget::of(options.max_entries);
-    open_within(options, budget, OnDamage::Mend)
+pub fn open(options: OutboxOptions) -> Result<(Outbox, OutboxContents), OpenError> {
+    let budget = SizeLimits::of(options.max_entries);
+    open_within(options, budget, DamagePolicy::Repair)
 }
 
 /// Opens an outbox that is there, to act on it while no daemon runs. Blocks. What is damaged is
 /// left to the daemon.
-pub fn open_stopped(options: Options) -> Result<(Outbox, Restored), OpenError> {
-    if disk::survey(&options.path)? != Place::File {
+pub fn open_stopped(options: OutboxOptions) -> Result<(Outbox, OutboxContents), OpenError> {
+    if safe_open::survey(&options.path)? != PathKind::File {
         return Err(OpenError::Missing { path: options.path });
     }
-    let budget = Budget::of(options.max_entries);
-    open_within(options, budget, OnDamage::Leave)
+    let budget = SizeLimits::of(options.max_entries);
+    open_within(options, budget, DamagePolicy::Report)
 }
 
 /// Looks into the outbox at this path, whether a daemon has it open or not. Blocks, as does
 /// everything that is asked of it.
-pub fn open_read_only(path: &Path) -> Result<ReadOnly, OpenError> {
-    ReadOnly::open(path)
+pub fn open_read_only(path: &Path) -> Result<ReadOnlyOutbox, OpenError> {
+    ReadOnlyOutbox::open(path)
 }
 
 /// Has the process go on with the rights of the outbox's owner where it has root's: for commands
 /// that open it beside the daemon or in its stead. For the thread that calls it, and those that it
 /// starts.
 pub fn act_as_owner(path: &Path) -> Result<(), OpenError> {
-    disk::act_as_owner(path)
+    safe_open::act_as_owner(path)
 }
 
 fn open_within(
-    options: Options,
-    budget: Budget,
-    on_damage: OnDamage,
-) -> Result<(Outbox, Restored), OpenError> {
+    options: OutboxOptions,
+    budget: SizeLimits,
+    on_damage: DamagePolicy,
+) -> Result<(Outbox, OutboxContents), OpenError> {
     let path = options.path.clone();
-    let (slot, restored, trouble) = Slot::open(options, budget, on_damage)?;
+    let (slot, restored, trouble) = LazyStore::open(options, budget, on_damage)?;
     let trouble = trouble.map(|error| {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         format!("{error}{cause}")
@@ -242,14 +242,14 @@ fn open_within(
         );
     }
     let worker =
-        Worker::start(slot, trouble).map_err(|error| OpenError::Unusable(Box::new(error)))?;
+        OutboxThread::start(slot, trouble).map_err(|error| OpenError::Unusable(Box::new(error)))?;
     tracing::info!(
         path = %path.display(),
         entries = restored.entries.len(),
         damaged = restored.damaged.len(),
         "Outbox opened"
     );
-    Ok((Outbox { worker: Arc::new(worker) }, restored))
+    Ok((Outbox { thread: Arc::new(worker) }, restored))
 }
 
 impl Outbox {
@@ -258,9 +258,9 @@ impl Outbox {
     /// A superseded entry that is gone or damaged does not keep the new one out.
     pub fn append(
         &self,
-        append: Append,
-    ) -> impl Future<Output = Result<Appended, StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.append(&append)))
+        append: AppendRequest,
+    ) -> impl Future<Output = Result<AppendResult, StoreError>> + Send + use<> {
+        answer(self.thread.submit(move |store| store.append(&append)))
     }
 
     /// Stores how far a waiting entry has come: any stage but `Parked`.
@@ -269,7 +269,7 @@ impl Outbox {
         entry: EntryId,
         stage: Stage,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.save(entry, stage)))
+        answer(self.thread.submit(move |store| store.save(entry, stage)))
     }
 
     /// Ends an entry: audited and deleted, or audited and parked. A parked one can only be
@@ -279,7 +279,7 @@ impl Outbox {
         entry: EntryId,
         end: Settlement,
     ) -> impl Future<Output = Result<AuditLine, StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.settle(entry, &end)))
+        answer(self.thread.submit(move |store| store.settle(entry, &end)))
     }
 
     /// Has a parked entry wait again, and audits the act of the person who said so.
@@ -288,15 +288,15 @@ impl Outbox {
         entry: EntryId,
         act: AuditLine,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.unpark(entry, &act)))
+        answer(self.thread.submit(move |store| store.unpark(entry, &act)))
     }
 
     /// Audits what ends no entry: a card that could not be identified, a person's act.
-    pub fn note(
+    pub fn append_audit(
         &self,
         line: AuditLine,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.note(&line)))
+        answer(self.thread.submit(move |store| store.note(&line)))
     }
 
     /// Forgets the oldest audit lines that are older than `keep`, in as many transactions as it
@@ -304,10 +304,10 @@ impl Outbox {
     /// after all, most is left. Tells how many lines went.
     pub async fn prune(&self, keep: Duration, now: Timestamp) -> Result<usize, StoreError> {
         let mut pruned = 0;
-        let most = answer(self.worker.submit(store::Store::prunable)).await?;
+        let most = answer(self.thread.submit(store::Store::prunable)).await?;
         while pruned < most {
             let batch = prune::BATCH.min(most - pruned);
-            let batch = self.worker.submit(move |store| store.prune(keep, now, batch));
+            let batch = self.thread.submit(move |store| store.prune(keep, now, batch));
             match answer(batch).await? {
                 0 => return Ok(pruned),
                 lines => pruned += lines,
@@ -320,19 +320,19 @@ impl Outbox {
     }
 
     /// Forgets the reader's stay: its card was taken out.
-    pub fn end_stay(
+    pub fn clear_last_seen(
         &self,
         reader: ReaderName,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.end_stay(&reader)))
+        answer(self.thread.submit(move |store| store.end_stay(&reader)))
     }
 
     /// A page of the audit trail.
     pub fn audit(
         &self,
         filter: AuditFilter,
-    ) -> impl Future<Output = Result<AuditPage, StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.audit(&filter)))
+    ) -> impl Future<Output = Result<StoredAuditPage, StoreError>> + Send + use<> {
+        answer(self.thread.submit(move |store| store.audit(&filter)))
     }
 
     /// The place in the chain of the audit line with this number, if there is one.
@@ -340,12 +340,12 @@ impl Outbox {
         &self,
         seq: i64,
     ) -> impl Future<Output = Result<Option<ChainPosition>, StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.mark(seq)))
+        answer(self.thread.submit(move |store| store.mark(seq)))
     }
 
     /// Logs the newest audit line's place in the chain.
     pub fn log_head(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.worker.submit(|store| store.log_head()))
+        answer(self.thread.submit(|store| store.log_head()))
     }
 
     /// Looks along the next piece of the audit trail's chain.
@@ -353,16 +353,16 @@ impl Outbox {
         &self,
         after: Option<ChainCursor>,
     ) -> impl Future<Output = Result<ChainBatch, StoreError>> + Send + use<> {
-        answer(self.worker.submit(move |store| store.verify(after.as_ref())))
+        answer(self.thread.submit(move |store| store.verify(after.as_ref())))
     }
 
     /// Why the file cannot be written, where it could not since the start; asking has it tried
     /// again.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        let trouble = self.worker.trouble();
+    pub fn write_error(&self) -> Option<String> {
+        let trouble = self.thread.trouble();
         if trouble.is_some() {
-            drop(self.worker.submit(|_| Ok(())));
+            drop(self.thread.submit(|_| Ok(())));
         }
         trouble
     }
@@ -370,7 +370,7 @@ impl Outbox {
     /// Comes back once the file as a whole is found to be damaged or gone ([`StoreError::Lost`]):
     /// nothing can be kept any more, and somebody has to come.
     pub async fn lost(&self) {
-        self.worker.lost().await;
+        self.thread.lost().await;
     }
 
     /// Finishes what was submitted, tidies up and lets the file go. Blocks for as long as the
@@ -378,7 +378,7 @@ impl Outbox {
     ///
     /// The last clone to be dropped does the same.
     pub fn close(self) {
-        self.worker.close();
+        self.thread.close();
     }
 }
 

@@ -9,7 +9,7 @@ use crate::domain::{
     ChainBatch, ChainPosition, EntryId, Metrics, OutboxView, PcscdView, StatusView,
 };
 use crate::engine::{ActionError, Event, RetryAccepted};
-use crate::outbox::{AuditFilter, ChainCursor, NoCursor, PAGE_LINES, Restored};
+use crate::outbox::{AuditFilter, ChainCursor, InvalidCursor, MAX_PAGE_LINES, OutboxContents};
 use crate::telemetry::Chain;
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
@@ -71,7 +71,7 @@ impl App {
     /// The engine knows of trouble once a card has met it; the outbox from the start on.
     fn outbox_view(&self) -> OutboxView {
         let view = self.engine.outbox_view();
-        let trouble = self.outbox.trouble();
+        let trouble = self.outbox.write_error();
         OutboxView { write_error: view.write_error.clone().or(trouble), ..view }
     }
 
@@ -150,27 +150,27 @@ impl App {
 }
 
 /// What the outbox lost, in words.
-pub(super) fn damage(restored: &Restored) -> Option<String> {
+pub(super) fn damage(restored: &OutboxContents) -> Option<String> {
     let rows = restored.damaged.len();
     let left = (rows > 0).then(|| format!("{rows} damaged rows are left alone; see the log"));
     let parts: Vec<_> =
-        restored.mended.as_ref().map(ToString::to_string).into_iter().chain(left).collect();
+        restored.repaired.as_ref().map(ToString::to_string).into_iter().chain(left).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Where the outbox is to go on along the chain.
-pub(crate) fn chain_cursor(query: &VerifyQuery) -> Result<Option<ChainCursor>, NoCursor> {
+pub(crate) fn chain_cursor(query: &VerifyQuery) -> Result<Option<ChainCursor>, InvalidCursor> {
     query.after.as_deref().map(str::parse).transpose()
 }
 
 /// The outbox's form of a query.
-pub(crate) fn audit_filter(query: &AuditQuery) -> Result<AuditFilter, NoCursor> {
+pub(crate) fn audit_filter(query: &AuditQuery) -> Result<AuditFilter, InvalidCursor> {
     Ok(AuditFilter {
         since: query.since,
         until: query.until,
         card: query.card,
         after: query.after.as_deref().map(str::parse).transpose()?,
-        limit: query.limit.unwrap_or(PAGE_LINES),
+        limit: query.limit.unwrap_or(MAX_PAGE_LINES),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::domain::{
     Settlement, Stage,
 };
 use crate::engine::{Effect, Event, NewEntry, OutboxFailure};
-use crate::outbox::{Append, Shortage, StoreError};
+use crate::outbox::{AppendRequest, FullReason, StoreError};
 use crate::telemetry::Chain;
 
 impl App {
@@ -42,7 +42,8 @@ impl App {
     fn append(&self, insertion: InsertionId, entry: NewEntry) {
         let NewEntry { card_event: draft, stage, instance, supersedes } = entry;
         let trigger = draft.trigger;
-        let done = self.outbox.append(Append { draft, stage, instance, supersedes });
+        let done =
+            self.outbox.append(AppendRequest { card_event: draft, stage, instance, supersedes });
         self.later(async move {
             let result = done.await.map(|done| (done.entry, done.lines));
             Some(Event::EntryAppended { insertion, trigger, result: result.map_err(failure) })
@@ -72,12 +73,12 @@ impl App {
     }
 
     fn note(&self, line: AuditLine) {
-        let done = self.outbox.note(line.clone());
+        let done = self.outbox.append_audit(line.clone());
         self.later(async move { noted(&done.await).then_some(Event::AuditAppended(line)) });
     }
 
     fn end_stay(&self, reader: ReaderName) {
-        let done = self.outbox.end_stay(reader);
+        let done = self.outbox.clear_last_seen(reader);
         self.later(async move {
             noted(&done.await);
             None
@@ -145,7 +146,7 @@ impl App {
 /// room for notes the outbox logs itself, not for each.
 fn noted(result: &Result<(), StoreError>) -> bool {
     if let Err(error) = result
-        && !matches!(error, StoreError::Full(Shortage::Notes))
+        && !matches!(error, StoreError::Full(FullReason::Notes))
     {
         tracing::error!(error = %Chain(error), "Outbox did not take a note");
     }
@@ -157,12 +158,12 @@ fn noted(result: &Result<(), StoreError>) -> bool {
 fn failure(error: StoreError) -> OutboxFailure {
     let detail = Chain(&error).to_string();
     match error {
-        StoreError::Gone(_) | StoreError::Conflict(_) | StoreError::Damaged(..) => {
+        StoreError::NoSuchEntry(_) | StoreError::Conflict(_) | StoreError::Damaged(..) => {
             OutboxFailure::EntryLost(detail)
         }
         StoreError::Full(_)
         | StoreError::Busy
-        | StoreError::Unwritable(_)
+        | StoreError::Io(_)
         | StoreError::Lost(_)
         | StoreError::Closed => OutboxFailure::Retryable(detail),
     }

@@ -3,7 +3,7 @@
 use crate::config::Settings;
 use crate::domain::{AuditLine, EntryId, ReaderAttributes, UnavailableReason};
 use crate::engine::{Event, Notice, RestoredState};
-use crate::outbox::{Damage, Mended};
+use crate::outbox::{DamagedRow, RepairReport};
 use crate::readers::ReaderEvent;
 use crate::telemetry::Ids;
 
@@ -18,16 +18,16 @@ pub(super) fn started(settings: &Settings, restored: &RestoredState) {
 }
 
 /// Rows that the outbox does not believe any more: each may have been somebody's card.
-pub(super) fn damaged(rows: &[Damage]) {
+pub(super) fn damaged(rows: &[DamagedRow]) {
     for row in rows {
         tracing::error!(row = %row, "Outbox has a damaged row; it is left alone");
     }
 }
 
 /// The outbox was damaged as a whole: what could not be read may have been somebody's card.
-pub(super) fn mended(mended: Option<&Mended>) {
+pub(super) fn mended(mended: Option<&RepairReport>) {
     let Some(mended) = mended else { return };
-    if mended.aside.is_none() {
+    if mended.set_aside.is_none() {
         tracing::error!(
             cause = mended.cause,
             entries = mended.entries,
@@ -36,11 +36,11 @@ pub(super) fn mended(mended: Option<&Mended>) {
         );
     } else {
         tracing::error!(
-            aside = mended.aside.as_ref().map(|aside| tracing::field::display(aside.display())),
+            aside = mended.set_aside.as_ref().map(|aside| tracing::field::display(aside.display())),
             cause = mended.cause,
             entries = mended.entries,
             lines = mended.lines,
-            stays = mended.stays,
+            stays = mended.last_seen,
             damaged = mended.damaged,
             "Outbox was damaged and is set aside; what is readable was carried over"
         );

@@ -27,8 +27,8 @@ pub(super) fn policy(settings: &Settings) -> EngineSettings {
 }
 
 /// What the outbox is told.
-pub(crate) fn outbox_options(settings: &Settings) -> outbox::Options {
-    outbox::Options {
+pub(crate) fn outbox_options(settings: &Settings) -> outbox::OutboxOptions {
+    outbox::OutboxOptions {
         path: settings.outbox.path.clone(),
         max_entries: settings.outbox.max_entries,
         station: settings.station.clone(),

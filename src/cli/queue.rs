@@ -43,14 +43,14 @@ fn entry(config: Option<&Path>, id: EntryId) -> Result<EntryView, Failure> {
 
 /// Tells of rows that are not believed any more, beside the data.
 #[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
-pub(super) fn warn_of(damaged: &[outbox::Damage]) {
+pub(super) fn warn_of(damaged: &[outbox::DamagedRow]) {
     for row in damaged {
         eprintln!("cardbridge: left out, because it is damaged: {}", clean(&row.to_string()));
     }
 }
 
 /// The disk of a daemon that does not run, where the configuration tells where it is.
-pub(super) fn stored(config: Option<&Path>) -> Result<Option<outbox::ReadOnly>, Failure> {
+pub(super) fn stored(config: Option<&Path>) -> Result<Option<outbox::ReadOnlyOutbox>, Failure> {
     let settings = settings_to_ask(config)?;
     let path = &settings.outbox.path;
     if path.symlink_metadata().is_err() {
@@ -60,7 +60,7 @@ pub(super) fn stored(config: Option<&Path>) -> Result<Option<outbox::ReadOnly>, 
     store.map(Some).map_err(|error| Failure::new(Exit::Failed, error))
 }
 
-fn on_disk(store: &outbox::ReadOnly) -> Result<Vec<EntryView>, Failure> {
+fn on_disk(store: &outbox::ReadOnlyOutbox) -> Result<Vec<EntryView>, Failure> {
     let listing = store.entries().map_err(|error| Failure::new(Exit::Failed, error))?;
     warn_of(&listing.damaged);
     let view = |entry| EntryView { entry, attempts: 0, last_error: None, next_try_ms: None };

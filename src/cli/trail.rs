@@ -20,7 +20,7 @@ use super::{AuditArguments, AuditFormat};
 use crate::app::audit_filter;
 use crate::control::{Client, ClientError};
 use crate::domain::{AuditLine, CardStatus, CmEnums, Strength, Trigger};
-use crate::outbox::ReadOnly;
+use crate::outbox::ReadOnlyOutbox;
 use crate::wire::control::{AuditPage, AuditQuery};
 
 /// Lines a page: some hundred KiB.
@@ -43,7 +43,7 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
 /// Where audit lines come from.
 enum Source {
     Daemon(Client),
-    Disk(ReadOnly),
+    Disk(ReadOnlyOutbox),
 }
 
 impl Source {

@@ -14,7 +14,7 @@ use super::witness::{Finding, Heard, Witness};
 use crate::app::chain_cursor;
 use crate::control::{Client, ClientError};
 use crate::domain::{ChainBatch, ChainFault, ChainPosition};
-use crate::outbox::ReadOnly;
+use crate::outbox::ReadOnlyOutbox;
 use crate::wire::control::{MarkQuery, VerifyQuery};
 
 /// What the pieces of the chain come to.
@@ -46,7 +46,7 @@ impl Verdict {
 /// Who looks along the chain.
 enum Source {
     Daemon(Client),
-    Disk(ReadOnly),
+    Disk(ReadOnlyOutbox),
 }
 
 impl Source {

@@ -8,7 +8,7 @@ use super::finding::{Finding, Grade, Step};
 use super::{Station, Tell, skip};
 use crate::control::{Client, ClientError};
 use crate::domain::{ReaderName, ReaderRules, Stage, StatusView};
-use crate::outbox::{self, Listing, OpenError, ReadError};
+use crate::outbox::{self, Listing, OpenError, ReadOnlyError};
 use crate::readers::{CardAccess, PcscdCheck, ReaderContent, attributes, check_pcscd};
 
 /// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
@@ -121,7 +121,7 @@ fn running(snapshot: &StatusView) -> Finding {
 
 /// What waits in the file, read with the rights of its owner: root opens no file in a directory of the
 /// service's. In a thread of its own, because a thread does not get root's rights back.
-fn on_disk(path: &Path) -> Result<Result<Listing, ReadError>, OpenError> {
+fn on_disk(path: &Path) -> Result<Result<Listing, ReadOnlyError>, OpenError> {
     let look = || {
         outbox::act_as_owner(path)?;
         Ok(outbox::open_read_only(path)?.entries())

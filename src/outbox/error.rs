@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
-use super::row::Damage;
+use super::row::DamagedRow;
 use crate::domain::EntryId;
 
 /// The cause that an error carries along for the log. What to do never depends on it.
@@ -46,7 +46,7 @@ pub enum OpenError {
     },
     /// Correct the path: the file is another program's, and is left as it is.
     #[error("{path} is a SQLite file, but not an outbox", path = path.display())]
-    Foreign {
+    NotAnOutbox {
         /// The file.
         path: PathBuf,
     },
@@ -93,11 +93,11 @@ impl OpenError {
                     | io::ErrorKind::QuotaExceeded
                     | io::ErrorKind::ReadOnlyFilesystem
             ),
-            Self::Unusable(cause) => is_of_the_disk(cause.as_ref()),
+            Self::Unusable(cause) => is_disk_error(cause.as_ref()),
             Self::InUse { .. }
             | Self::Missing { .. }
             | Self::Unsuitable { .. }
-            | Self::Foreign { .. }
+            | Self::NotAnOutbox { .. }
             | Self::Newer { .. }
             | Self::Older { .. }
             | Self::NotDurable { .. }
@@ -106,9 +106,9 @@ impl OpenError {
     }
 }
 
-fn is_of_the_disk(cause: &(dyn Error + Send + Sync + 'static)) -> bool {
+fn is_disk_error(cause: &(dyn Error + Send + Sync + 'static)) -> bool {
     let code = cause.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
-    let full = matches!(cause.downcast_ref(), Some(StoreError::Full(Shortage::Disk)));
+    let full = matches!(cause.downcast_ref(), Some(StoreError::Full(FullReason::Disk)));
     full || matches!(
         code,
         Some(
@@ -129,23 +129,23 @@ fn named(pid: Option<u32>) -> String {
 pub enum StoreError {
     /// Refuse the card loudly and go on settling: only that makes room.
     #[error("the outbox is full: {0}")]
-    Full(Shortage),
+    Full(FullReason),
     /// Try again soon: somebody else holds the file, or more commands wait than a healthy disk
     /// lets come together.
     #[error("the outbox is busy")]
     Busy,
     /// Show it, keep the state, try again later: the disk does not take writes.
     #[error("the outbox cannot be read or written")]
-    Unwritable(#[source] Cause),
+    Io(#[source] Cause),
     /// Forget the entry: it was settled before.
     #[error("there is no entry {0} in the outbox")]
-    Gone(EntryId),
+    NoSuchEntry(EntryId),
     /// Look again: the entry is parked where it should wait, or waits where it should be parked.
     #[error("entry {0} is not at a stage for this")]
     Conflict(EntryId),
     /// Give the entry up and tell a person: its row is not what was written.
     #[error("entry {0} is damaged")]
-    Damaged(EntryId, #[source] Damage),
+    Damaged(EntryId, #[source] DamagedRow),
     /// Stop: the file as a whole is damaged, or is not where it was opened any more.
     #[error("the outbox is lost")]
     Lost(#[source] Cause),
@@ -156,13 +156,13 @@ pub enum StoreError {
 
 /// What there is too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Shortage {
+pub enum FullReason {
     /// As many entries wait as may (`outbox.max_entries`).
     #[error("it has as many entries as it may have")]
     Entries,
     /// The file is as large as it may be, until the audit trail is pruned.
     #[error("its file is as large as it may be")]
-    Budget,
+    FileSize,
     /// There are as many audit lines that end no entry as there may be, until some are pruned.
     #[error("its audit trail has as many notes as it may have")]
     Notes,
@@ -174,19 +174,19 @@ pub enum Shortage {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full(Shortage::Disk),
+            Some(ErrorCode::DiskFull) => Self::Full(FullReason::Disk),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Lost(Box::new(error))
             }
-            _ => Self::Unwritable(Box::new(error)),
+            _ => Self::Io(Box::new(error)),
         }
     }
 }
 
 impl From<serde_json::Error> for StoreError {
     fn from(error: serde_json::Error) -> Self {
-        Self::Unwritable(Box::new(error))
+        Self::Io(Box::new(error))
     }
 }
 
@@ -194,13 +194,13 @@ impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Lost(cause) => Self::Lost(cause),
-            StoreError::Unwritable(cause) => match cause.downcast::<rusqlite::Error>() {
+            StoreError::Io(cause) => match cause.downcast::<rusqlite::Error>() {
                 Ok(error) => (*error).into(),
                 Err(cause) => Self::Unusable(cause),
             },
             error @ (StoreError::Full(_)
             | StoreError::Busy
-            | StoreError::Gone(_)
+            | StoreError::NoSuchEntry(_)
             | StoreError::Conflict(_)
             | StoreError::Damaged(..)
             | StoreError::Closed) => Self::Unusable(Box::new(error)),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::disk::{self, beside};
 use super::error::OpenError;
+use super::file_guard::{FileGuard, FileId};
 use super::lock::Lock;
-use super::presence::{Identity, Presence};
+use super::safe_open::{self, sibling_path};
 
 /// How long a command waits for somebody with `sqlite3` open on the file. Less than the 2 s in
 /// which the daemon has to stop.
@@ -24,25 +24,25 @@ const CACHE_SIZE: i64 = -256;
 pub(super) const PAGE: usize = 4096;
 
 /// Up to how many pages a file is checked as a whole at the start: 32 MiB, some 100 ms.
-const SMALL: u32 = 8192;
+const FULL_CHECK_MAX_PAGES: u32 = 8192;
 
 /// What has to stay where it is: the lock's file, the outbox's (`made`), and, once a connection
 /// has read something, the two of SQLite's.
-pub(super) fn presence(path: &Path, made: Identity, lock: &Lock) -> Result<Presence, OpenError> {
-    let mut presence = Presence::default();
+pub(super) fn presence(path: &Path, made: FileId, lock: &Lock) -> Result<FileGuard, OpenError> {
+    let mut presence = FileGuard::default();
     presence.expect(path.to_owned(), made);
     let (lock, identity) = lock.file();
     presence.expect(lock, identity);
-    presence.expect_what_is_at(beside(path, "-wal"))?;
-    presence.expect_what_is_at(beside(path, "-shm"))?;
+    presence.expect_what_is_at(sibling_path(path, "-wal"))?;
+    presence.expect_what_is_at(sibling_path(path, "-shm"))?;
     Ok(presence)
 }
 
 /// Which file is at the path.
-pub(super) fn identity(path: &Path) -> Result<Identity, OpenError> {
+pub(super) fn identity(path: &Path) -> Result<FileId, OpenError> {
     let found = path.metadata();
     found
-        .map(Identity::from)
+        .map(FileId::from)
         .map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })
 }
 
@@ -78,7 +78,7 @@ pub(super) fn connect_alone(path: &Path) -> Result<Connection, OpenError> {
 
 /// Whether somebody has the outbox open, or had when it crashed.
 pub(super) fn in_use(path: &Path) -> bool {
-    beside(path, "-wal").exists()
+    sibling_path(path, "-wal").exists()
 }
 
 /// Whether closing leaves the `-wal` as it is. Otherwise the last one to close brings it in.
@@ -101,7 +101,7 @@ pub(super) fn empty_log(conn: &Connection) -> Result<bool, rusqlite::Error> {
 /// A large one only where it holds what waits; the audit trail has a check of its own.
 pub(super) fn check(conn: &Connection) -> Result<(), OpenError> {
     let pages: u32 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
-    let checks: &[&str] = if pages <= SMALL {
+    let checks: &[&str] = if pages <= FULL_CHECK_MAX_PAGES {
         &["PRAGMA integrity_check(1)"]
     } else {
         &[
@@ -121,12 +121,12 @@ pub(super) fn check(conn: &Connection) -> Result<(), OpenError> {
 
 /// What the file begins with, read before a connection has it open (`disk.rs`).
 #[derive(Debug)]
-pub(super) struct Header(Option<[u8; 100]>);
+pub(super) struct SqliteHeader(Option<[u8; 100]>);
 
-impl Header {
+impl SqliteHeader {
     pub(super) fn read(path: &Path) -> Result<Self, OpenError> {
         let mut header = [0; 100];
-        let read = disk::open(path).and_then(|mut file| file.read_exact(&mut header));
+        let read = safe_open::open(path).and_then(|mut file| file.read_exact(&mut header));
         match read {
             Ok(()) => Ok(Self(Some(header))),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Self(None)),
@@ -156,7 +156,7 @@ impl Header {
 }
 
 /// Sets what durability rests on, and reads back that it holds.
-pub(super) fn make_durable(conn: &Connection) -> Result<(), OpenError> {
+pub(super) fn set_durability_pragmas(conn: &Connection) -> Result<(), OpenError> {
     let mode: String =
         conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {

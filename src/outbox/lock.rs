@@ -9,9 +9,9 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use super::disk;
 use super::error::OpenError;
-use super::presence::Identity;
+use super::file_guard::FileId;
+use super::safe_open;
 
 /// The second line, for as long as there is no outbox.
 const NEW: &str = "new";
@@ -25,14 +25,14 @@ const TEXT: u64 = 64;
 pub(super) struct Lock {
     file: File,
     path: PathBuf,
-    identity: Identity,
+    identity: FileId,
     had_outbox: bool,
 }
 
 impl Lock {
     /// The lock of the outbox at this path.
     pub(super) fn take(outbox: &Path) -> Result<Self, OpenError> {
-        let path = disk::beside(outbox, ".lock");
+        let path = safe_open::sibling_path(outbox, ".lock");
         let inaccessible = |source| OpenError::Inaccessible { path: path.clone(), source };
         let mut file = open_or_create(outbox, &path).map_err(inaccessible)?;
         let locked = file.try_lock();
@@ -56,7 +56,7 @@ impl Lock {
     }
 
     /// The file, which has to stay where it is.
-    pub(super) fn file(&self) -> (PathBuf, Identity) {
+    pub(super) fn file(&self) -> (PathBuf, FileId) {
         (self.path.clone(), self.identity)
     }
 
@@ -83,13 +83,13 @@ impl Lock {
 /// The lock's file. One that root makes belongs to whom the outbox does; one that was there stays
 /// whose it is.
 fn open_or_create(outbox: &Path, path: &Path) -> io::Result<File> {
-    match disk::open_to_write(path) {
+    match safe_open::open_to_write(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened,
     }
-    let made = match disk::create(path) {
+    let made = match safe_open::create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return disk::open_to_write(path);
+            return safe_open::open_to_write(path);
         }
         made => made?,
     };

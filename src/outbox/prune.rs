@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::chain::{self, End};
 use super::error::StoreError;
+use super::hash_chain::{self, ChainEnd};
 use super::{row, verify};
 use crate::domain::ChainPosition;
 
@@ -23,9 +23,10 @@ const PART: usize = 10;
 const UNSET_BEFORE: &str = "2020";
 
 /// How many lines one run may forget.
-pub(super) fn most(tx: &Transaction<'_>) -> Result<usize, StoreError> {
+pub(super) fn batch_limit(tx: &Transaction<'_>) -> Result<usize, StoreError> {
     let lost = |damage| StoreError::Lost(Box::new(damage));
-    let (anchor, head) = (chain::end(tx, End::Anchor)?, chain::end(tx, End::Head)?);
+    let (anchor, head) =
+        (hash_chain::end(tx, ChainEnd::Anchor)?, hash_chain::end(tx, ChainEnd::Head)?);
     let lines = head.map_err(lost)?.seq.saturating_sub(anchor.map_err(lost)?.seq);
     Ok(usize::try_from(lines).unwrap_or_default().div_ceil(PART))
 }
@@ -41,14 +42,14 @@ pub(super) fn batch(
     most: usize,
 ) -> Result<usize, StoreError> {
     let lost = |damage| StoreError::Lost(Box::new(damage));
-    let anchor = chain::end(tx, End::Anchor)?.map_err(lost)?;
-    let newest = chain::end(tx, End::Head)?.map_err(lost)?.at.unwrap_or(now);
+    let anchor = hash_chain::end(tx, ChainEnd::Anchor)?.map_err(lost)?;
+    let newest = hash_chain::end(tx, ChainEnd::Head)?.map_err(lost)?.at.unwrap_or(now);
     // A time before all times: nothing is that old.
     let before = now.min(newest).checked_sub(keep).map(row::instant).unwrap_or_default();
     let old = old_lines(tx, anchor.seq, &before, most)?;
     let Some(last) = old.last() else { return Ok(0) };
-    report_faults(tx, last.seq, old.len())?;
-    row::upsert_mark(tx, End::Anchor, last)?;
+    log_faults(tx, last.seq, old.len())?;
+    row::upsert_mark(tx, ChainEnd::Anchor, last)?;
     tx.prepare_cached("DELETE FROM audit WHERE seq <= ?")?.execute([last.seq])?;
     Ok(old.len())
 }
@@ -86,8 +87,8 @@ fn old_lines(
 }
 
 /// What is wrong with lines that go: after this nobody can find it.
-fn report_faults(tx: &Transaction<'_>, last: i64, lines: usize) -> Result<(), StoreError> {
-    let piece = verify::along(tx, None, lines)?;
+fn log_faults(tx: &Transaction<'_>, last: i64, lines: usize) -> Result<(), StoreError> {
+    let piece = verify::verify_in_transaction(tx, None, lines)?;
     for fault in piece.faults.iter().filter(|fault| fault.seq <= last) {
         tracing::warn!(%fault, "Audit line is pruned that was not as written");
     }

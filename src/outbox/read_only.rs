@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::disk::{self, Place};
+use super::audit_query::{self, AuditFilter, StoredAuditPage};
 use super::error::{OpenError, StoreError};
-use super::lineage::Alone;
-use super::row::Damage;
-use super::trail::{self, AuditFilter, AuditPage};
+use super::row::DamagedRow;
+use super::safe_open::{self, PathKind};
+use super::same_history::DatabaseWithoutWal;
 use super::verify::{self, ChainCursor};
-use super::{file, log, schema, store};
+use super::{file, schema, store, wal};
 use crate::domain::{ChainBatch, ChainPosition, Entry};
 
 /// An outbox that is only looked at.
 #[derive(Debug, Clone)]
-pub struct ReadOnly {
+pub struct ReadOnlyOutbox {
     path: PathBuf,
 }
 
@@ -28,12 +28,12 @@ pub struct Listing {
     /// The entries, waiting and parked, the oldest first.
     pub entries: Vec<Entry>,
     /// Entries that were skipped.
-    pub damaged: Vec<Damage>,
+    pub damaged: Vec<DamagedRow>,
 }
 
 /// Why a question to a [`ReadOnly`] has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum ReadOnlyError {
     /// The file could be opened before, and cannot be now.
     #[error("the outbox could not be opened again")]
     Open(#[from] OpenError),
@@ -42,16 +42,16 @@ pub enum ReadError {
     Read(#[from] StoreError),
 }
 
-impl ReadOnly {
+impl ReadOnlyOutbox {
     /// Checks that there is an outbox that this program can read.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let path = std::path::absolute(path)
             .map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })?;
-        if disk::survey(&path)? != Place::File {
+        if safe_open::survey(&path)? != PathKind::File {
             return Err(OpenError::Missing { path });
         }
-        log::check(&path)?;
-        let alone = Alone::read(&path);
+        wal::check(&path)?;
+        let alone = DatabaseWithoutWal::read(&path);
         alone.map_or(Ok(()), |alone| alone.check(&file::connect_read_only(&path)?))?;
         let outbox = Self { path };
         outbox.connect()?;
@@ -59,33 +59,33 @@ impl ReadOnly {
     }
 
     /// Every entry that waits, for CM or for a person.
-    pub fn entries(&self) -> Result<Listing, ReadError> {
+    pub fn entries(&self) -> Result<Listing, ReadOnlyError> {
         self.ask(|conn| {
             let mut damaged = Vec::new();
-            let entries = store::sift(store::entries(conn)?, &mut damaged);
+            let entries = store::partition_damaged(store::entries(conn)?, &mut damaged);
             Ok(Listing { entries, damaged })
         })
     }
 
     /// A page of the audit trail.
-    pub fn audit(&self, filter: &AuditFilter) -> Result<AuditPage, ReadError> {
-        self.ask(|conn| trail::page(conn, filter))
+    pub fn audit(&self, filter: &AuditFilter) -> Result<StoredAuditPage, ReadOnlyError> {
+        self.ask(|conn| audit_query::page(conn, filter))
     }
 
     /// The place in the chain of the line with this number, if there is one.
-    pub fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, ReadError> {
-        self.ask(|conn| trail::mark(conn, seq))
+    pub fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, ReadOnlyError> {
+        self.ask(|conn| audit_query::mark(conn, seq))
     }
 
     /// A piece of the audit trail's chain, looked along.
-    pub fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainBatch, ReadError> {
-        self.ask(|conn| verify::piece(conn, after, verify::PIECE))
+    pub fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainBatch, ReadOnlyError> {
+        self.ask(|conn| verify::verify_batch(conn, after, verify::BATCH_LINES))
     }
 
     fn ask<T>(
         &self,
         question: impl Fn(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, ReadError> {
+    ) -> Result<T, ReadOnlyError> {
         let was_in_use = file::in_use(&self.path);
         let answer = question(&self.connect()?);
         if was_in_use == file::in_use(&self.path) {

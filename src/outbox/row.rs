@@ -11,20 +11,20 @@ use rusqlite::types::{FromSql, Value, ValueRef};
 use rusqlite::{Row, Transaction, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::chain::End;
 use super::error::StoreError;
+use super::hash_chain::ChainEnd;
 use crate::domain::{AuditLine, ChainPosition, Entry, EntryId, LastSeenCard};
 
 /// A row that is not what was written. It was skipped, and stays in the file for a person to see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("row {row} of table {table}: {why}")]
-pub struct Damage {
+#[error("row {row} of table {table}: {reason}")]
+pub struct DamagedRow {
     /// The table.
     pub table: &'static str,
     /// The row's key, as far as it can be read.
     pub row: String,
     /// What is wrong, in words.
-    pub why: String,
+    pub reason: String,
 }
 
 /// The columns of `entry`, in the order that the seal covers them.
@@ -67,7 +67,7 @@ pub(super) fn insert_line(
         line.entry.map(EntryId::number).into(),
         serde_json::to_string(line)?.into(),
     ];
-    let seal = seal("audit", cells.iter().map(ValueRef::from));
+    let seal = checksum("audit", cells.iter().map(ValueRef::from));
     let chain = link(seal.as_ref());
     cells.extend([Value::Blob(seal.as_ref().to_vec()), chain.clone().into()]);
     tx.prepare_cached(sql)?.execute(params_from_iter(cells))?;
@@ -77,7 +77,7 @@ pub(super) fn insert_line(
 /// Writes where an end of the chain is over where it was.
 pub(super) fn upsert_mark(
     tx: &Transaction<'_>,
-    end: End,
+    end: ChainEnd,
     mark: &ChainPosition,
 ) -> Result<(), StoreError> {
     let sql = "INSERT OR REPLACE INTO chain (place, seq, at, hash, seal) VALUES (?,?,?,?,?)";
@@ -98,25 +98,25 @@ pub(super) fn upsert_stay(tx: &Transaction<'_>, stay: &LastSeenCard) -> Result<(
 }
 
 /// The entry of a row of [`ENTRY`] columns.
-pub(super) fn entry(row: &Row<'_>) -> Result<Entry, Damage> {
-    let cells = Sealed::open("entry", ENTRY, row)?;
+pub(super) fn entry(row: &Row<'_>) -> Result<Entry, DamagedRow> {
+    let cells = VerifiedRow::open("entry", ENTRY, row)?;
     let id = cells.integer(0)?;
     Ok(Entry { id: EntryId::new(id), card_event: cells.json(3)?, stage: cells.json(4)? })
 }
 
 /// The line of a row of [`AUDIT`] columns.
-pub(super) fn line(row: &Row<'_>) -> Result<AuditLine, Damage> {
-    Sealed::open("audit", AUDIT, row)?.json(5)
+pub(super) fn line(row: &Row<'_>) -> Result<AuditLine, DamagedRow> {
+    VerifiedRow::open("audit", AUDIT, row)?.json(5)
 }
 
 /// The stay of a row of [`STAY`] columns.
-pub(super) fn stay(row: &Row<'_>) -> Result<LastSeenCard, Damage> {
-    Sealed::open("stay", STAY, row)?.json(1)
+pub(super) fn stay(row: &Row<'_>) -> Result<LastSeenCard, DamagedRow> {
+    VerifiedRow::open("stay", STAY, row)?.json(1)
 }
 
 /// The place in the chain of a row of [`CHAIN`] columns.
-pub(super) fn mark(row: &Row<'_>) -> Result<ChainPosition, Damage> {
-    let cells = Sealed::open("chain", CHAIN, row)?;
+pub(super) fn mark(row: &Row<'_>) -> Result<ChainPosition, DamagedRow> {
+    let cells = VerifiedRow::open("chain", CHAIN, row)?;
     let at: Option<String> = cells.get(2)?;
     let at = at.map(|at| at.parse()).transpose();
     Ok(ChainPosition {
@@ -156,13 +156,13 @@ fn write(
     table: &str,
     mut cells: Vec<Value>,
 ) -> Result<(), StoreError> {
-    let seal = seal(table, cells.iter().map(ValueRef::from));
+    let seal = checksum(table, cells.iter().map(ValueRef::from));
     cells.push(Value::Blob(seal.as_ref().to_vec()));
     tx.prepare_cached(sql)?.execute(params_from_iter(cells))?;
     Ok(())
 }
 
-pub(super) fn seal<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>>) -> Digest {
+pub(super) fn checksum<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>>) -> Digest {
     let mut context = Context::new(&SHA256);
     context.update(table.as_bytes());
     for cell in cells {
@@ -185,47 +185,47 @@ pub(super) fn seal<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>>) -
 }
 
 /// A row whose seal fits.
-struct Sealed<'a> {
+struct VerifiedRow<'a> {
     table: &'static str,
     row: &'a Row<'a>,
 }
 
-impl<'a> Sealed<'a> {
+impl<'a> VerifiedRow<'a> {
     /// The row begins with these columns, of which the seal is the last.
-    fn open(table: &'static str, columns: &str, row: &'a Row<'a>) -> Result<Self, Damage> {
+    fn open(table: &'static str, columns: &str, row: &'a Row<'a>) -> Result<Self, DamagedRow> {
         let sealed = Self { table, row };
         let columns = columns.split(',').count();
         let cells = (0..columns - 1).map(|i| row.get_ref(i)).collect::<Result<Vec<_>, _>>();
         let (Ok(cells), Ok(ValueRef::Blob(stored))) = (cells, row.get_ref(columns - 1)) else {
             return Err(sealed.damage("it has no seal"));
         };
-        if seal(table, cells.into_iter()).as_ref() == stored {
+        if checksum(table, cells.into_iter()).as_ref() == stored {
             Ok(sealed)
         } else {
             Err(sealed.damage("its seal does not fit"))
         }
     }
 
-    fn integer(&self, column: usize) -> Result<i64, Damage> {
+    fn integer(&self, column: usize) -> Result<i64, DamagedRow> {
         self.get(column)
     }
 
-    fn get<T: FromSql>(&self, column: usize) -> Result<T, Damage> {
+    fn get<T: FromSql>(&self, column: usize) -> Result<T, DamagedRow> {
         self.row.get(column).map_err(|error| self.damage(&error.to_string()))
     }
 
-    fn json<T: DeserializeOwned>(&self, column: usize) -> Result<T, Damage> {
+    fn json<T: DeserializeOwned>(&self, column: usize) -> Result<T, DamagedRow> {
         let text = self.row.get_ref(column).ok().and_then(|cell| cell.as_bytes().ok());
         serde_json::from_slice(text.unwrap_or_default())
             .map_err(|error| self.damage(&format!("it cannot be understood: {error}")))
     }
 
-    fn damage(&self, why: &str) -> Damage {
+    fn damage(&self, why: &str) -> DamagedRow {
         let row = match self.row.get_ref(0) {
             Ok(ValueRef::Integer(number)) => number.to_string(),
             Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
             Ok(ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_)) | Err(_) => "?".to_owned(),
         };
-        Damage { table: self.table, row, why: why.to_owned() }
+        DamagedRow { table: self.table, row, reason: why.to_owned() }
     }
 }

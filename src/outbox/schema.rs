@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::chain;
 use super::error::{OpenError, StoreError};
+use super::hash_chain;
 
 /// The version that this program reads and writes. Raising it takes a migration, and a fixture
 /// `tests/fixtures/outbox/v<VERSION>.db` (see `tests/fixture.rs`).
@@ -19,7 +19,7 @@ const MIGRATIONS: [Migration; VERSION as usize] = [
     |tx| Ok(tx.execute_batch(include_str!("v1.sql"))?),
     |tx| {
         tx.execute_batch(include_str!("v2.sql"))?;
-        chain::begin(tx)
+        hash_chain::init(tx)
     },
 ];
 
@@ -40,7 +40,7 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<u32, OpenError>
     let empty = application == 0 && found == 0 && objects == 0;
     let ours = has(conn, "entry")? && has(conn, "audit")? && has(conn, "stay")?;
     if !empty && !ours && application != APPLICATION_ID {
-        return Err(OpenError::Foreign { path: path.to_owned() });
+        return Err(OpenError::NotAnOutbox { path: path.to_owned() });
     }
     let tables = if has(conn, "chain")? { 2 } else { 1 };
     let fits = match found {

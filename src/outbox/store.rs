@@ -7,21 +7,24 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
-use super::budget::Budget;
-use super::chain::End;
-use super::disk::{self, Place};
-use super::error::{OpenError, Shortage, StoreError};
-use super::file::{self, Header};
-use super::head::{self, HeadLog};
-use super::lineage::{Alone, AnotherLog};
+use super::audit_query::{self, AuditFilter, StoredAuditPage};
+use super::error::{FullReason, OpenError, StoreError};
+use super::file::{self, SqliteHeader};
+use super::file_guard::FileGuard;
+use super::hash_chain::ChainEnd;
+use super::head_log::{self, HeadLog};
 use super::lock::Lock;
-use super::mend::Source;
-use super::notes::Notes;
-use super::presence::Presence;
-use super::row::{self, Damage};
-use super::trail::{self, AuditFilter, AuditPage};
+use super::note_limits::NoteLimits;
+use super::repair::RepairSource;
+use super::row::{self, DamagedRow};
+use super::safe_open::{self, PathKind};
+use super::same_history::{DatabaseWithoutWal, OtherHistory};
+use super::size_limits::SizeLimits;
 use super::verify::{self, ChainCursor};
-use super::{Append, Appended, LATEST, Options, Restored, chain, log, mend, prune, schema};
+use super::{
+    AppendRequest, AppendResult, LATEST, OutboxContents, OutboxOptions, hash_chain, prune, repair,
+    schema, wal,
+};
 use crate::domain::{
     AuditLine, ChainBatch, ChainPosition, Entry, EntryId, LastSeenCard, Outcome, ReaderName,
     Settlement, Stage,
@@ -31,10 +34,10 @@ use crate::domain::{
 #[derive(Debug)]
 pub(super) struct Store {
     conn: Connection,
-    presence: Presence,
+    presence: FileGuard,
     station: String,
-    budget: Budget,
-    notes: Notes,
+    budget: SizeLimits,
+    notes: NoteLimits,
     heads: HeadLog,
     /// How many rows `entry` has, so that nobody counts 100,000 of them for each card.
     entries: usize,
@@ -45,40 +48,43 @@ pub(super) struct Store {
 impl Store {
     /// Opens or makes the file, and reads what is left from before.
     pub(super) fn open(
-        options: Options,
-        budget: Budget,
-        on_damage: OnDamage,
-    ) -> Result<(Self, Restored), OpenError> {
+        options: OutboxOptions,
+        budget: SizeLimits,
+        on_damage: DamagePolicy,
+    ) -> Result<(Self, OutboxContents), OpenError> {
         // Absolute, so that no path begins with "file:", which SQLite would take for a URI.
         let path = std::path::absolute(&options.path)
             .map_err(|source| OpenError::Inaccessible { path: options.path.clone(), source })?;
-        disk::make_directory(&path)?;
-        disk::survey(&path)?;
+        safe_open::make_directory(&path)?;
+        safe_open::survey(&path)?;
         let mut lock = Lock::take(&path)?;
         let mut mended = None;
-        if !mend::go_on(&path)? && disk::survey(&path)? != Place::File {
-            match mend::gone(&path, &lock)? {
+        if !repair::resume(&path)? && safe_open::survey(&path)? != PathKind::File {
+            match repair::gone(&path, &lock)? {
                 None => {
                     lock.sign(false);
-                    mend::make(&path, options.now)?;
+                    repair::create(&path, options.now)?;
                 }
-                Some(_) if on_damage == OnDamage::Leave => return Err(OpenError::Missing { path }),
+                Some(_) if on_damage == DamagePolicy::Report => {
+                    return Err(OpenError::Missing { path });
+                }
                 Some(cause) => {
-                    let source = Source { log: true, cause };
-                    mended = Some(mend::set_aside(&path, &options, budget, source)?);
+                    let source = RepairSource { log: true, cause };
+                    mended = Some(repair::set_aside(&path, &options, budget, source)?);
                 }
             }
         }
         lock.sign(true);
         let (conn, mut restored) = match connect(&path, budget) {
-            Err(OpenError::Lost(cause)) if on_damage == OnDamage::Mend => {
-                let source = Source { log: !cause.is::<AnotherLog>(), cause: cause.to_string() };
-                mended = Some(mend::set_aside(&path, &options, budget, source)?);
+            Err(OpenError::Lost(cause)) if on_damage == DamagePolicy::Repair => {
+                let source =
+                    RepairSource { log: !cause.is::<OtherHistory>(), cause: cause.to_string() };
+                mended = Some(repair::set_aside(&path, &options, budget, source)?);
                 connect(&path, budget)?
             }
             opened => opened?,
         };
-        restored.mended = mended;
+        restored.repaired = mended;
         let made = file::identity(&path)?;
         let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
         let store = Self {
@@ -86,7 +92,7 @@ impl Store {
             presence: file::presence(&path, made, &lock)?,
             station: options.station,
             budget,
-            notes: Notes::default(),
+            notes: NoteLimits::default(),
             heads: HeadLog::default(),
             entries: entries as usize,
             _lock: lock,
@@ -95,27 +101,27 @@ impl Store {
     }
 
     /// Adds an entry in place of those that it supersedes, and remembers the stay that made it.
-    pub(super) fn append(&mut self, append: &Append) -> Result<Appended, StoreError> {
+    pub(super) fn append(&mut self, append: &AppendRequest) -> Result<AppendResult, StoreError> {
         let tx = begin(&mut self.conn, &self.presence)?;
         let mut left = self.entries;
         let mut lines = Vec::new();
         for (id, end) in &append.supersedes {
             match supersede(&tx, &self.station, *id, end.as_ref())? {
-                Superseded::Audited(line) => {
+                SupersedeResult::Audited(line) => {
                     lines.push(*line);
                     left = left.saturating_sub(1);
                 }
-                Superseded::Removed => left = left.saturating_sub(1),
-                Superseded::Stayed => {}
+                SupersedeResult::Removed => left = left.saturating_sub(1),
+                SupersedeResult::Kept => {}
             }
         }
         if left >= self.budget.max_entries {
-            return Err(StoreError::Full(Shortage::Entries));
+            return Err(StoreError::Full(FullReason::Entries));
         }
-        self.budget.allow(&tx, self.notes.count(&tx))?;
+        self.budget.check_soft_limit(&tx, self.notes.count(&tx))?;
 
         let id = EntryId::new(next_number(&tx)?);
-        let Append { draft, stage, instance, .. } = append;
+        let AppendRequest { card_event: draft, stage, instance, .. } = append;
         row::insert_entry(&tx, &Entry { id, card_event: draft.clone(), stage: stage.clone() })?;
         // A card that went has no stay any more; that of the next may be there already.
         if draft.trigger.is_insertion() {
@@ -132,7 +138,7 @@ impl Store {
         tx.commit()?;
         self.heads.moved(&self.conn);
         self.entries = left + 1;
-        Ok(Appended { entry: id, lines })
+        Ok(AppendResult { entry: id, lines })
     }
 
     /// Stores how far a waiting entry has come.
@@ -166,7 +172,7 @@ impl Store {
             delete(&tx, id)?;
             self.entries.saturating_sub(1)
         };
-        chain::append(&tx, &line)?;
+        hash_chain::append(&tx, &line)?;
         tx.commit()?;
         self.heads.moved(&self.conn);
         self.entries = left;
@@ -180,10 +186,10 @@ impl Store {
         if !is_parked(&entry.stage) {
             return Err(StoreError::Conflict(id));
         }
-        self.budget.allow(&tx, self.notes.count(&tx))?;
+        self.budget.check_soft_limit(&tx, self.notes.count(&tx))?;
         let stage = Stage::waiting(entry.stage.sent().cloned());
         row::update_entry(&tx, &Entry { stage, ..entry })?;
-        chain::append(&tx, act)?;
+        hash_chain::append(&tx, act)?;
         tx.commit()?;
         self.heads.moved(&self.conn);
         Ok(())
@@ -202,7 +208,7 @@ impl Store {
     /// How many audit lines may be forgotten at once.
     pub(super) fn prunable(&mut self) -> Result<usize, StoreError> {
         let tx = begin(&mut self.conn, &self.presence)?;
-        prune::most(&tx)
+        prune::batch_limit(&tx)
     }
 
     /// Forgets the oldest audit lines that are older than `keep`, so many at most, and tells how
@@ -229,23 +235,23 @@ impl Store {
 
     /// A piece of the audit trail's chain, looked along.
     pub(super) fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainBatch, StoreError> {
-        verify::piece(&self.conn, after, verify::PIECE)
+        verify::verify_batch(&self.conn, after, verify::BATCH_LINES)
     }
 
     /// The place in the chain of the line with this number, if there is one.
     pub(super) fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, StoreError> {
-        trail::mark(&self.conn, seq)
+        audit_query::mark(&self.conn, seq)
     }
 
     /// Logs the newest line's place in the chain.
     pub(super) fn log_head(&self) -> Result<(), StoreError> {
-        head::log(&head::head(&self.conn)?);
+        head_log::log(&head_log::head(&self.conn)?);
         Ok(())
     }
 
     /// A page of the audit trail.
-    pub(super) fn audit(&self, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
-        trail::page(&self.conn, filter)
+    pub(super) fn audit(&self, filter: &AuditFilter) -> Result<StoredAuditPage, StoreError> {
+        audit_query::page(&self.conn, filter)
     }
 
     /// Empties the log, so that what was acknowledged is in one place. Tells whether another program
@@ -269,33 +275,33 @@ impl Store {
 
 /// What is done with a file that is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnDamage {
+pub(super) enum DamagePolicy {
     /// It makes way for a new one with all that can be read of it.
-    Mend,
+    Repair,
     /// It is told and left.
-    Leave,
+    Report,
 }
 
 /// Opens the file for writing, up to date and checked, and reads what is left from before.
-fn connect(path: &Path, budget: Budget) -> Result<(Connection, Restored), OpenError> {
-    log::check(path)?;
-    let header = Header::read(path)?;
-    let alone = Alone::read(path);
+fn connect(path: &Path, budget: SizeLimits) -> Result<(Connection, OutboxContents), OpenError> {
+    wal::check(path)?;
+    let header = SqliteHeader::read(path)?;
+    let alone = DatabaseWithoutWal::read(path);
     let mut conn = file::connect(path)?;
     // Until it is known to be sound, nothing of its log is brought into it.
     file::keep_log_on_close(&conn, true)?;
     alone.map_or(Ok(()), |alone| alone.check(&conn))?;
     let found = schema::identify(&conn, path)?;
     header.check()?;
-    file::make_durable(&conn)?;
-    budget.impose(&conn)?;
+    file::set_durability_pragmas(&conn)?;
+    budget.apply_hard_limit(&conn)?;
     schema::migrate(&mut conn, found)?;
     file::check(&conn)?;
-    for end in [End::Anchor, End::Head] {
-        chain::end(&conn, end)?.map_err(|damage| OpenError::Lost(Box::new(damage)))?;
+    for end in [ChainEnd::Anchor, ChainEnd::Head] {
+        hash_chain::end(&conn, end)?.map_err(|damage| OpenError::Lost(Box::new(damage)))?;
     }
     // What it finds is for `audit verify` to tell; here it only has to be readable.
-    verify::piece(&conn, None, 1)?;
+    verify::verify_batch(&conn, None, 1)?;
     let restored = restore(&conn)?;
     file::keep_log_on_close(&conn, false)?;
     // Each life of the daemon begins a log of its own: see `log.rs`.
@@ -321,37 +327,45 @@ fn tidy(conn: &Connection) -> bool {
 }
 
 /// Every entry, the oldest first.
-pub(super) fn entries(conn: &Connection) -> Result<Vec<Result<Entry, Damage>>, rusqlite::Error> {
+pub(super) fn entries(
+    conn: &Connection,
+) -> Result<Vec<Result<Entry, DamagedRow>>, rusqlite::Error> {
     let sql = format!("SELECT {} FROM entry ORDER BY id", row::ENTRY);
     conn.prepare(&sql)?.query_map([], |found| Ok(row::entry(found)))?.collect()
 }
 
 /// What a file holds.
-pub(super) fn restore(conn: &Connection) -> Result<Restored, rusqlite::Error> {
+pub(super) fn restore(conn: &Connection) -> Result<OutboxContents, rusqlite::Error> {
     let sql = format!("SELECT {} FROM stay ORDER BY reader", row::STAY);
     let stays: Vec<_> = conn
         .prepare(&sql)?
         .query_map([], |found| Ok(row::stay(found)))?
         .collect::<Result<_, _>>()?;
     let mut damaged = Vec::new();
-    Ok(Restored {
-        entries: sift(entries(conn)?, &mut damaged),
-        stays: sift(stays, &mut damaged),
-        latest: sift(trail::latest(conn, LATEST)?, &mut damaged),
+    Ok(OutboxContents {
+        entries: partition_damaged(entries(conn)?, &mut damaged),
+        last_seen: partition_damaged(stays, &mut damaged),
+        latest: partition_damaged(audit_query::latest(conn, LATEST)?, &mut damaged),
         damaged,
-        mended: None,
+        repaired: None,
     })
 }
 
 /// What can be believed; the rest goes to `damaged`.
-pub(super) fn sift<T>(rows: Vec<Result<T, Damage>>, damaged: &mut Vec<Damage>) -> Vec<T> {
+pub(super) fn partition_damaged<T>(
+    rows: Vec<Result<T, DamagedRow>>,
+    damaged: &mut Vec<DamagedRow>,
+) -> Vec<T> {
     rows.into_iter().filter_map(|row| row.map_err(|damage| damaged.push(damage)).ok()).collect()
 }
 
 /// Begins what writes, where what is written can be found again.
 ///
 /// Takes the write lock at once: a transaction that read first could be refused it later.
-fn begin<'a>(conn: &'a mut Connection, presence: &Presence) -> Result<Transaction<'a>, StoreError> {
+fn begin<'a>(
+    conn: &'a mut Connection,
+    presence: &FileGuard,
+) -> Result<Transaction<'a>, StoreError> {
     presence.check()?;
     Ok(conn.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
@@ -365,18 +379,18 @@ fn find(tx: &Transaction<'_>, id: EntryId) -> Result<Entry, StoreError> {
     match found {
         Some(Ok(entry)) => Ok(entry),
         Some(Err(damage)) => Err(StoreError::Damaged(id, damage)),
-        None => Err(StoreError::Gone(id)),
+        None => Err(StoreError::NoSuchEntry(id)),
     }
 }
 
 /// What became of an entry that a newer one takes over from.
-enum Superseded {
+enum SupersedeResult {
     /// It waited: it ends here, with its line.
     Audited(Box<AuditLine>),
     /// It was parked: its line was written then.
     Removed,
     /// It could not be superseded.
-    Stayed,
+    Kept,
 }
 
 /// Removes an entry that a newer one takes over from. The newer must not be lost for an older
@@ -386,30 +400,30 @@ fn supersede(
     station: &str,
     id: EntryId,
     end: Option<&Settlement>,
-) -> Result<Superseded, StoreError> {
+) -> Result<SupersedeResult, StoreError> {
     let entry = match find(tx, id) {
         Ok(entry) => entry,
-        Err(error @ (StoreError::Gone(_) | StoreError::Damaged(..))) => {
+        Err(error @ (StoreError::NoSuchEntry(_) | StoreError::Damaged(..))) => {
             let error: &dyn Error = &error;
             tracing::warn!(entry = id.number(), error, "Entry could not be superseded");
-            return Ok(Superseded::Stayed);
+            return Ok(SupersedeResult::Kept);
         }
         Err(error) => return Err(error),
     };
     match (is_parked(&entry.stage), end) {
         (true, _) => {
             delete(tx, id)?;
-            Ok(Superseded::Removed)
+            Ok(SupersedeResult::Removed)
         }
         (false, Some(end)) => {
             let line = AuditLine::settled(station, id, &entry.card_event, end);
             delete(tx, id)?;
-            chain::append(tx, &line)?;
-            Ok(Superseded::Audited(Box::new(line)))
+            hash_chain::append(tx, &line)?;
+            Ok(SupersedeResult::Audited(Box::new(line)))
         }
         (false, None) => {
             tracing::warn!(entry = id.number(), "Superseded entry has no outcome yet and stays");
-            Ok(Superseded::Stayed)
+            Ok(SupersedeResult::Kept)
         }
     }
 }

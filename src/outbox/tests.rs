@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use super::budget::Budget;
+use super::size_limits::SizeLimits;
 use super::*;
 use crate::domain::{
     Candidate, CardId, CardIdentity, CardStatus, Decision, Family, IdRule, NotIdentified,
@@ -42,16 +42,21 @@ impl Place {
         self.dir.path().join("outbox.db")
     }
 
-    fn options(&self) -> Options {
-        Options { path: self.path(), max_entries: 1000, station: "desk-3".to_owned(), now: at(50) }
+    fn options(&self) -> OutboxOptions {
+        OutboxOptions {
+            path: self.path(),
+            max_entries: 1000,
+            station: "desk-3".to_owned(),
+            now: at(50),
+        }
     }
 
-    fn open(&self) -> (Outbox, Restored) {
+    fn open(&self) -> (Outbox, OutboxContents) {
         open(self.options()).unwrap()
     }
 
     /// What a process would find that starts now.
-    fn restored(&self) -> Restored {
+    fn restored(&self) -> OutboxContents {
         let (outbox, restored) = self.open();
         outbox.close();
         restored
@@ -109,8 +114,13 @@ fn draft(number: u8) -> CardEvent {
     }
 }
 
-fn append(number: u8) -> Append {
-    Append { draft: draft(number), stage: Stage::Queued, instance: None, supersedes: Vec::new() }
+fn append(number: u8) -> AppendRequest {
+    AppendRequest {
+        card_event: draft(number),
+        stage: Stage::Queued,
+        instance: None,
+        supersedes: Vec::new(),
+    }
 }
 
 fn decision(number: u8) -> Decision {

@@ -10,14 +10,14 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
-use super::chain::{self, End};
+use super::audit_query::InvalidCursor;
 use super::error::StoreError;
-use super::row::{self, Damage};
-use super::trail::NoCursor;
+use super::hash_chain::{self, ChainEnd};
+use super::row::{self, DamagedRow};
 use crate::domain::{AuditKind, ChainBatch, ChainFault, ChainFaultKind, ChainPosition};
 
 /// How many lines one piece has: some ten milliseconds.
-pub(super) const PIECE: usize = 1000;
+pub(super) const BATCH_LINES: usize = 1000;
 
 /// The end of a piece: what the next line has to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,17 +40,17 @@ impl fmt::Display for ChainCursor {
 }
 
 impl FromStr for ChainCursor {
-    type Err = NoCursor;
+    type Err = InvalidCursor;
 
-    fn from_str(text: &str) -> Result<Self, NoCursor> {
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let mut parts = text.split('.');
-        let seq = parts.next().and_then(|seq| seq.parse().ok()).ok_or(NoCursor)?;
+        let seq = parts.next().and_then(|seq| seq.parse().ok()).ok_or(InvalidCursor)?;
         match (parts.next(), parts.next(), parts.next()) {
             (None, ..) => Ok(Self { seq, hashes: None }),
             (Some(stored), Some(computed), None) => {
                 Ok(Self { seq, hashes: Some((stored.to_owned(), computed.to_owned())) })
             }
-            (Some(_), ..) => Err(NoCursor),
+            (Some(_), ..) => Err(InvalidCursor),
         }
     }
 }
@@ -62,27 +62,27 @@ impl From<&ChainPosition> for ChainCursor {
 }
 
 /// Looks along the next piece of the chain.
-pub(super) fn piece(
+pub(super) fn verify_batch(
     conn: &Connection,
     after: Option<&ChainCursor>,
     limit: usize,
 ) -> Result<ChainBatch, StoreError> {
     let snapshot = conn.unchecked_transaction()?;
-    along(&snapshot, after, limit)
+    verify_in_transaction(&snapshot, after, limit)
 }
 
 /// The same, within a transaction.
-pub(super) fn along(
+pub(super) fn verify_in_transaction(
     snapshot: &Transaction<'_>,
     after: Option<&ChainCursor>,
     limit: usize,
 ) -> Result<ChainBatch, StoreError> {
-    let anchor = chain::end(snapshot, End::Anchor)?;
-    let head = chain::end(snapshot, End::Head)?;
+    let anchor = hash_chain::end(snapshot, ChainEnd::Anchor)?;
+    let head = hash_chain::end(snapshot, ChainEnd::Head)?;
     let start = anchor.as_ref().map_or(ChainCursor { seq: 0, hashes: None }, ChainCursor::from);
     // What was pruned meanwhile is not looked for: the piece begins at the new anchor.
     let at_start = after.is_none_or(|after| after.seq < start.seq);
-    let mut walk = Walk {
+    let mut walk = ChainVerifier {
         place: after.filter(|_| !at_start).cloned().unwrap_or(start),
         at: anchor.as_ref().ok().and_then(|mark| mark.at),
         lines: 0,
@@ -98,7 +98,7 @@ pub(super) fn along(
         walk.finish(&head);
     }
     let next = (!whole).then(|| walk.place.to_string());
-    let Walk { lines, faults, .. } = walk;
+    let ChainVerifier { lines, faults, .. } = walk;
     Ok(ChainBatch { lines, faults, anchor: anchor.ok(), head: head.ok(), next })
 }
 
@@ -111,7 +111,7 @@ fn time_of(conn: &Connection, seq: i64) -> Result<Option<Timestamp>, StoreError>
     Ok(found.and_then(|at| at.parse().ok()))
 }
 
-struct Walk {
+struct ChainVerifier {
     /// The line before.
     place: ChainCursor,
     /// Its time, as far as it is known.
@@ -120,12 +120,12 @@ struct Walk {
     faults: Vec<ChainFault>,
 }
 
-impl Walk {
+impl ChainVerifier {
     /// What comes before the first line.
     fn begin(
         &mut self,
         conn: &Connection,
-        anchor: &Result<ChainPosition, Damage>,
+        anchor: &Result<ChainPosition, DamagedRow>,
     ) -> Result<(), StoreError> {
         if let Err(damage) = anchor {
             self.fault(
@@ -154,14 +154,14 @@ impl Walk {
         let mut rows = statement.query([self.place.seq])?;
         let mut seen = 0;
         while let Some(found) = rows.next()? {
-            self.look_at(found)?;
+            self.check_line(found)?;
             seen += 1;
         }
         self.lines += seen as u64;
         Ok(seen < limit)
     }
 
-    fn look_at(&mut self, found: &Row<'_>) -> Result<(), StoreError> {
+    fn check_line(&mut self, found: &Row<'_>) -> Result<(), StoreError> {
         let seq: i64 = found.get(0)?;
         let due = self.place.seq.saturating_add(1);
         let gap = seq > due;
@@ -174,7 +174,7 @@ impl Walk {
         let line = row::line(found);
         let computed = self.follow(&seal, &stored);
         match (line, &computed) {
-            (Err(damage), _) => self.changed(seq, &damage.why),
+            (Err(damage), _) => self.changed(seq, &damage.reason),
             (Ok(_), Some(due)) if *due != stored && !gap => {
                 self.changed(seq, "it does not follow from the line before it");
             }
@@ -193,16 +193,16 @@ impl Walk {
     /// stored in the line before or from what should be stored there.
     fn follow(&self, seal: &[u8], stored: &str) -> Option<String> {
         let (before, should_be) = self.place.hashes.as_ref()?;
-        let computed = chain::link(should_be, seal);
+        let computed = hash_chain::next_hash(should_be, seal);
         if computed == stored || before == should_be {
             return Some(computed);
         }
-        let other = chain::link(before, seal);
+        let other = hash_chain::next_hash(before, seal);
         Some(if other == stored { other } else { computed })
     }
 
     /// What comes after the last line.
-    fn finish(&mut self, head: &Result<ChainPosition, Damage>) {
+    fn finish(&mut self, head: &Result<ChainPosition, DamagedRow>) {
         let last = self.place.seq;
         let head = match head {
             Ok(head) => head,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use cardbridge::domain::{
     Candidate, CardEvent, CardIdentity, Family, IdRule, Serial, Stage, Trigger,
 };
-use cardbridge::outbox::{self, Append, Options};
+use cardbridge::outbox::{self, AppendRequest, OutboxOptions};
 use cardbridge_harness::cards::GidsCard;
 use cardbridge_harness::cm::Fault;
 use cardbridge_harness::pcscd::Double;
@@ -38,12 +38,13 @@ fn draft(number: u128) -> CardEvent {
 
 fn fill(world: &World, waiting: u128) {
     let (path, now) = (world.outbox_path(), jiff::Timestamp::now());
-    let options = Options { path, max_entries: 100_000, station: "desk-3".to_owned(), now };
+    let options = OutboxOptions { path, max_entries: 100_000, station: "desk-3".to_owned(), now };
     let (outbox, _) = outbox::open(options).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for number in 0..waiting {
         let (draft, stage) = (draft(number), Stage::Queued);
-        let append = Append { draft, stage, instance: None, supersedes: Vec::new() };
+        let append =
+            AppendRequest { card_event: draft, stage, instance: None, supersedes: Vec::new() };
         runtime.block_on(outbox.append(append)).unwrap();
     }
     outbox.close();

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use cardbridge::domain::{
     Candidate, CardEvent, CardIdentity, Family, IdRule, Serial, Stage, Trigger,
 };
-use cardbridge::outbox::{self, Append, Options};
+use cardbridge::outbox::{self, AppendRequest, OutboxOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -116,11 +116,11 @@ fn configuration(dir: &Path, port: u16) -> String {
 
 async fn fill(path: PathBuf, entries: usize) {
     let now = jiff::Timestamp::now();
-    let options = Options { path, max_entries: 100_000, station: "desk-3".to_owned(), now };
+    let options = OutboxOptions { path, max_entries: 100_000, station: "desk-3".to_owned(), now };
     let (outbox, _) = outbox::open(options).unwrap();
     for number in 0..entries {
-        let append = Append {
-            draft: draft(number),
+        let append = AppendRequest {
+            card_event: draft(number),
             stage: Stage::Queued,
             instance: None,
             supersedes: Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::domain::{ChainBatch, ChainFault, ChainFaultKind};
 
-use super::super::chain::{self, End};
+use super::super::hash_chain::{self, ChainEnd};
 use super::super::{row, verify};
 use super::*;
 use ChainFaultKind::{Changed, Extra, Missing, Restarted};
@@ -11,7 +11,7 @@ use ChainFaultKind::{Changed, Extra, Missing, Restarted};
 async fn five_lines(place: &Place) {
     let (outbox, _) = place.open();
     for number in 1..=5 {
-        outbox.note(not_identified(number * 60)).await.unwrap();
+        outbox.append_audit(not_identified(number * 60)).await.unwrap();
     }
     outbox.close();
 }
@@ -19,10 +19,10 @@ async fn five_lines(place: &Place) {
 /// What a walk in pieces of this many lines finds.
 fn walked(place: &Place, limit: usize) -> ChainBatch {
     let conn = place.sqlite();
-    let mut found = verify::piece(&conn, None, limit).unwrap();
+    let mut found = verify::verify_batch(&conn, None, limit).unwrap();
     while let Some(next) = found.next.take() {
         let after = next.parse().unwrap();
-        let mut piece = verify::piece(&conn, Some(&after), limit).unwrap();
+        let mut piece = verify::verify_batch(&conn, Some(&after), limit).unwrap();
         found.lines += piece.lines;
         found.faults.append(&mut piece.faults);
         (found.head, found.next) = (piece.head, piece.next);
@@ -56,7 +56,7 @@ fn seal_anew(place: &Place, seq: i64) {
     let cells: Vec<rusqlite::types::Value> = conn
         .query_row(sql, [seq], |row| (0..6).map(|i| row.get(i)).collect::<Result<_, _>>())
         .unwrap();
-    let seal = row::seal("audit", cells.iter().map(rusqlite::types::ValueRef::from));
+    let seal = row::checksum("audit", cells.iter().map(rusqlite::types::ValueRef::from));
     let sql = "UPDATE audit SET seal = ? WHERE seq = ?";
     conn.execute(sql, rusqlite::params![seal.as_ref(), seq]).unwrap();
 }
@@ -183,7 +183,7 @@ async fn pruning_takes_what_is_old_from_the_front_and_the_rest_verifies() {
     // Counted from the newest line, at second 300: older than 130 s are those of 60 and 120.
     let keep = Duration::from_secs(130);
     assert_eq!(prune_all(&outbox, keep, at(310)).await, 2);
-    outbox.note(not_identified(360)).await.unwrap();
+    outbox.append_audit(not_identified(360)).await.unwrap();
     outbox.close();
     assert_eq!(places(&place), []);
     let whole = walked(&place, 1000);
@@ -225,7 +225,7 @@ async fn no_line_goes_before_one_whose_entry_still_waits() {
     outbox.append(append(2)).await.unwrap();
     outbox.settle(id(2), Settlement { at: at(10), ..end(Outcome::Updated) }).await.unwrap();
     outbox.settle(id(1), Settlement { at: at(20), ..parked() }).await.unwrap();
-    outbox.note(not_identified(1000)).await.unwrap();
+    outbox.append_audit(not_identified(1000)).await.unwrap();
     let keep = Duration::from_secs(100);
     assert_eq!(outbox.prune(keep, at(1000)).await.unwrap(), 1, "the parked one's line stays");
     outbox.settle(id(1), Settlement { at: at(1000), ..end(Outcome::Discarded) }).await.unwrap();
@@ -238,23 +238,24 @@ async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let lines = i64::try_from(prune::BATCH * 2 + 10).unwrap();
-    let notes: Vec<_> = (1..=lines).map(|number| outbox.note(not_identified(number))).collect();
+    let notes: Vec<_> =
+        (1..=lines).map(|number| outbox.append_audit(not_identified(number))).collect();
     for note in notes {
         note.await.unwrap();
     }
-    outbox.note(not_identified(1_000_000)).await.unwrap();
+    outbox.append_audit(not_identified(1_000_000)).await.unwrap();
     let mut pruned = 0;
     loop {
         let keep = Duration::from_secs(1000);
         let batch =
-            outbox.worker.submit(move |store| store.prune(keep, at(1_000_000), prune::BATCH));
+            outbox.thread.submit(move |store| store.prune(keep, at(1_000_000), prune::BATCH));
         let batch = answer(batch).await.unwrap();
         pruned += i64::try_from(batch).unwrap();
         // What is on disk now is what a kill leaves behind.
         let killed = Place::new();
         for suffix in ["", "-wal"] {
-            let to = disk::beside(&killed.path(), suffix);
-            std::fs::copy(disk::beside(&place.path(), suffix), to).unwrap();
+            let to = safe_open::sibling_path(&killed.path(), suffix);
+            std::fs::copy(safe_open::sibling_path(&place.path(), suffix), to).unwrap();
         }
         let found = walked(&killed, 1000);
         assert_eq!(found.faults, []);
@@ -277,7 +278,7 @@ async fn a_batch_that_breaks_off_half_way_has_pruned_nothing() {
     let (outbox, _) = place.open();
     let batch = |most| {
         let keep = Duration::from_secs(130);
-        answer(outbox.worker.submit(move |store| store.prune(keep, at(310), most)))
+        answer(outbox.thread.submit(move |store| store.prune(keep, at(310), most)))
     };
     assert!(batch(5).await.is_err());
     assert_eq!(places(&place), []);
@@ -288,15 +289,15 @@ async fn a_batch_that_breaks_off_half_way_has_pruned_nothing() {
 #[tokio::test]
 async fn pruning_makes_room_in_a_file_of_its_full_size() {
     let place = Place::new();
-    let budget = Budget { max_entries: 1000, soft: 40 * 4096, hard: 60 * 4096, max_notes: 60 };
-    let (outbox, _) = open_within(place.options(), budget, OnDamage::Mend).unwrap();
+    let budget = SizeLimits { max_entries: 1000, soft: 40 * 4096, hard: 60 * 4096, max_notes: 60 };
+    let (outbox, _) = open_within(place.options(), budget, DamagePolicy::Repair).unwrap();
     let mut second = 0;
-    while outbox.note(not_identified(second)).await.is_ok() {
+    while outbox.append_audit(not_identified(second)).await.is_ok() {
         second += 1;
     }
     assert!(second > 50, "{second} lines");
     assert!(prune_all(&outbox, Duration::from_secs(10), at(second)).await > 40);
-    outbox.note(not_identified(second)).await.unwrap();
+    outbox.append_audit(not_identified(second)).await.unwrap();
     outbox.close();
     assert_eq!(places(&place), []);
 }
@@ -307,7 +308,7 @@ async fn a_break_is_told_as_such() {
     five_lines(&place).await;
     let (outbox, _) = place.open();
     let line = AuditLine { kind: crate::domain::AuditKind::ChainBreak, ..not_identified(400) };
-    outbox.note(line).await.unwrap();
+    outbox.append_audit(line).await.unwrap();
     outbox.close();
     assert_eq!(places(&place), [(Restarted, 6, 6)]);
 }
@@ -316,11 +317,11 @@ async fn a_break_is_told_as_such() {
 async fn an_end_that_cannot_be_believed_is_no_place_to_go_on_from() {
     let place = Place::new();
     let (outbox, _) = place.open();
-    outbox.note(not_identified(1)).await.unwrap();
+    outbox.append_audit(not_identified(1)).await.unwrap();
     let other = place.sqlite();
     other.execute_batch("UPDATE chain SET seq = 7 WHERE place = 'head'").unwrap();
-    assert!(matches!(outbox.note(not_identified(2)).await, Err(StoreError::Lost(_))));
-    assert!(chain::end(&other, End::Head).unwrap().is_err());
+    assert!(matches!(outbox.append_audit(not_identified(2)).await, Err(StoreError::Lost(_))));
+    assert!(hash_chain::end(&other, ChainEnd::Head).unwrap().is_err());
 }
 
 #[tokio::test]
@@ -328,10 +329,11 @@ async fn head_is_logged_each_time_that_it_passes_a_thousand_lines() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let other = place.sqlite();
-    let mut heads = head::HeadLog::default();
+    let mut heads = head_log::HeadLog::default();
     let mut logged = Vec::new();
     for batch in [1, 997, 1, 1, 1, 998, 3] {
-        let notes: Vec<_> = (0..batch).map(|number| outbox.note(not_identified(number))).collect();
+        let notes: Vec<_> =
+            (0..batch).map(|number| outbox.append_audit(not_identified(number))).collect();
         for note in notes {
             note.await.unwrap();
         }

@@ -17,7 +17,7 @@ pub(super) async fn two_entries(place: &Place) {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let other = CardEvent { reader: "Other".into(), label: "Desk 4".to_owned(), ..draft(2) };
-    outbox.append(Append { draft: other, ..append(2) }).await.unwrap();
+    outbox.append(AppendRequest { card_event: other, ..append(2) }).await.unwrap();
     outbox.close();
 }
 
@@ -31,7 +31,11 @@ async fn an_entry_with_a_flipped_bit_is_skipped_and_told_never_believed() {
     assert_eq!(restored.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(1)]);
     assert_eq!(
         restored.damaged,
-        [Damage { table: "entry", row: "2".to_owned(), why: "its seal does not fit".to_owned() }]
+        [DamagedRow {
+            table: "entry",
+            row: "2".to_owned(),
+            reason: "its seal does not fit".to_owned()
+        }]
     );
     let settled = outbox.settle(id(2), end(Outcome::Updated)).await;
     assert!(matches!(settled, Err(StoreError::Damaged(damaged, _)) if damaged == id(2)));
@@ -46,8 +50,8 @@ async fn a_damaged_entry_does_not_keep_a_new_one_out_and_stays_for_a_person() {
     flip(&place, "Desk 4");
     let (outbox, _) = place.open();
     let supersedes = vec![(id(2), Some(end(Outcome::Superseded)))];
-    let appended = outbox.append(Append { supersedes, ..append(2) }).await.unwrap();
-    assert_eq!(appended, Appended { entry: id(3), lines: vec![] });
+    let appended = outbox.append(AppendRequest { supersedes, ..append(2) }).await.unwrap();
+    assert_eq!(appended, AppendResult { entry: id(3), lines: vec![] });
     let listing = open_read_only(&place.path()).unwrap().entries().unwrap();
     assert_eq!((listing.entries.len(), listing.damaged.len()), (2, 1));
 }
@@ -74,11 +78,11 @@ async fn every_cell_of_a_row_is_under_its_seal() {
         let place = Place::new();
         let (outbox, _) = place.open();
         outbox.append(append(1)).await.unwrap();
-        outbox.note(not_identified(1)).await.unwrap();
+        outbox.append_audit(not_identified(1)).await.unwrap();
         outbox.close();
         place.sqlite().execute_batch(change).unwrap();
         let restored = place.restored();
-        let left = restored.entries.len() + restored.stays.len() + restored.latest.len();
+        let left = restored.entries.len() + restored.last_seen.len() + restored.latest.len();
         assert_eq!((left, restored.damaged.len()), (2, 1), "{change}");
     }
 }
@@ -89,7 +93,7 @@ async fn a_damaged_line_does_not_stop_the_pages() {
     let (outbox, _) = place.open();
     for number in 1..=3 {
         let line = AuditLine { detail: format!("line {number}"), ..not_identified(number) };
-        outbox.note(line).await.unwrap();
+        outbox.append_audit(line).await.unwrap();
     }
     outbox.close();
     flip(&place, "line 2");

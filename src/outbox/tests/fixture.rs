@@ -4,7 +4,7 @@
 //! version gets its own: `WRITE_FIXTURE=1 cargo test --lib fixture`.
 
 use super::*;
-use crate::outbox::Restored;
+use crate::outbox::OutboxContents;
 
 fn fixture(version: u32) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/outbox/v{version}.db"))
@@ -29,10 +29,10 @@ async fn fill(outbox: &Outbox) {
     outbox.settle(id(3), refused).await.unwrap();
     let end = Settlement { decision: Some(decision(4)), ..end(Outcome::Updated) };
     outbox.settle(id(4), end).await.unwrap();
-    outbox.note(not_identified(120)).await.unwrap();
+    outbox.append_audit(not_identified(120)).await.unwrap();
     let entry = Entry { id: id(3), card_event: draft(3), stage: Stage::Queued };
     outbox
-        .note(AuditLine::operator_action("desk-3", &entry, "discard", "uid 0", at(130)))
+        .append_audit(AuditLine::operator_action("desk-3", &entry, "discard", "uid 0", at(130)))
         .await
         .unwrap();
 }
@@ -53,11 +53,11 @@ async fn write_where_asked() {
 
 /// What was read, without what version 0.1 did not know: how much the id of an audit line proves, and
 /// by what else than its id a card is told from another one with the same id.
-fn as_before(mut restored: Restored) -> Restored {
+fn as_before(mut restored: OutboxContents) -> OutboxContents {
     for line in &mut restored.latest {
         line.id_strength = None;
     }
-    for stay in &mut restored.stays {
+    for stay in &mut restored.last_seen {
         stay.card = id_alone(&stay.card.to_string()).to_owned().try_into().unwrap();
     }
     restored
@@ -113,7 +113,10 @@ async fn every_version_has_a_fixture_and_is_read_today() {
     fill(&outbox).await;
     outbox.close();
     let expected = as_before(today.restored());
-    assert_eq!((expected.entries.len(), expected.stays.len(), expected.latest.len()), (3, 1, 4));
+    assert_eq!(
+        (expected.entries.len(), expected.last_seen.len(), expected.latest.len()),
+        (3, 1, 4)
+    );
 
     for version in 1..=schema::VERSION {
         let place = copy_of(version);

@@ -5,27 +5,27 @@ use std::sync::mpsc;
 use super::*;
 
 /// An entry of about 8 KiB whose audit line is short: settling it frees room.
-fn bulky(number: u8) -> Append {
+fn bulky(number: u8) -> AppendRequest {
     let rest = (1..100).map(|i| candidate(u128::from(number) << 32 | i)).collect();
     let CardEvent { identity, .. } = draft(number);
     let identity =
         CardIdentity::new(Family::Gids, identity.serial.clone(), identity.primary().clone(), rest);
-    Append { draft: CardEvent { identity, ..draft(number) }, ..append(number) }
+    AppendRequest { card_event: CardEvent { identity, ..draft(number) }, ..append(number) }
 }
 
 #[tokio::test]
 async fn more_entries_than_allowed_are_refused_while_settling_goes_on() {
     let place = Place::new();
-    let (outbox, _) = open(Options { max_entries: 2, ..place.options() }).unwrap();
+    let (outbox, _) = open(OutboxOptions { max_entries: 2, ..place.options() }).unwrap();
     outbox.append(append(1)).await.unwrap();
     outbox.append(append(2)).await.unwrap();
     let refused = outbox.append(append(3)).await;
-    assert!(matches!(refused, Err(StoreError::Full(Shortage::Entries))));
+    assert!(matches!(refused, Err(StoreError::Full(FullReason::Entries))));
     assert_eq!(place.entries().len(), 2);
 
     // A card that comes again needs no more room than it has.
     let supersedes = vec![(id(2), Some(end(Outcome::Superseded)))];
-    outbox.append(Append { supersedes, ..append(2) }).await.unwrap();
+    outbox.append(AppendRequest { supersedes, ..append(2) }).await.unwrap();
     // A parked entry takes room, a settled one does not.
     outbox.settle(id(1), parked()).await.unwrap();
     assert!(outbox.append(append(3)).await.is_err());
@@ -34,7 +34,7 @@ async fn more_entries_than_allowed_are_refused_while_settling_goes_on() {
     outbox.close();
 
     // The count is the file's, not the process's.
-    let (outbox, _) = open(Options { max_entries: 2, ..place.options() }).unwrap();
+    let (outbox, _) = open(OutboxOptions { max_entries: 2, ..place.options() }).unwrap();
     assert!(outbox.append(append(4)).await.is_err());
 }
 
@@ -42,8 +42,8 @@ async fn more_entries_than_allowed_are_refused_while_settling_goes_on() {
 async fn a_file_of_its_full_size_refuses_what_is_new_and_settles_what_it_holds() {
     let place = Place::new();
     let budget =
-        Budget { max_entries: 1000, soft: 50 * 4096, hard: 100 * 4096, max_notes: 1 << 16 };
-    let (outbox, _) = open_within(place.options(), budget, OnDamage::Mend).unwrap();
+        SizeLimits { max_entries: 1000, soft: 50 * 4096, hard: 100 * 4096, max_notes: 1 << 16 };
+    let (outbox, _) = open_within(place.options(), budget, DamagePolicy::Repair).unwrap();
     let mut taken = 0;
     let refused = loop {
         match outbox.append(bulky(taken + 1)).await {
@@ -51,10 +51,10 @@ async fn a_file_of_its_full_size_refuses_what_is_new_and_settles_what_it_holds()
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, StoreError::Full(Shortage::Budget)));
+    assert!(matches!(refused, StoreError::Full(FullReason::FileSize)));
     assert!(taken > 5, "{taken} entries");
     // A note takes no entry's room, and no entry a note's.
-    outbox.note(not_identified(0)).await.unwrap();
+    outbox.append_audit(not_identified(0)).await.unwrap();
 
     for number in 1..=i64::from(taken) {
         outbox.save(id(number), Stage::Sent(decision(1))).await.unwrap();
@@ -67,8 +67,8 @@ async fn a_file_of_its_full_size_refuses_what_is_new_and_settles_what_it_holds()
 async fn a_full_disk_refuses_what_is_new_and_heals_in_the_same_process() {
     let place = Place::new();
     // SQLite's own limit answers with the same code as a disk without room.
-    let budget = Budget { max_entries: 1000, soft: u64::MAX, hard: 50 * 4096, max_notes: 0 };
-    let (outbox, _) = open_within(place.options(), budget, OnDamage::Mend).unwrap();
+    let budget = SizeLimits { max_entries: 1000, soft: u64::MAX, hard: 50 * 4096, max_notes: 0 };
+    let (outbox, _) = open_within(place.options(), budget, DamagePolicy::Repair).unwrap();
     let mut taken = 0;
     let refused = loop {
         match outbox.append(bulky(taken + 1)).await {
@@ -76,7 +76,7 @@ async fn a_full_disk_refuses_what_is_new_and_heals_in_the_same_process() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, StoreError::Full(Shortage::Disk)));
+    assert!(matches!(refused, StoreError::Full(FullReason::Disk)));
     assert_eq!(place.entries().len(), usize::from(taken), "acknowledged and there");
 
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
@@ -98,7 +98,7 @@ async fn entries_and_lines_fit_the_room_that_the_budget_gives_them() {
     let empty = size();
     for number in 1..=200 {
         let stage = Stage::Sent(decision(number));
-        outbox.append(Append { stage, ..append(number) }).await.unwrap();
+        outbox.append(AppendRequest { stage, ..append(number) }).await.unwrap();
     }
     checkpoint();
     let full = size();
@@ -113,17 +113,17 @@ async fn entries_and_lines_fit_the_room_that_the_budget_gives_them() {
 
 #[test]
 fn the_default_budget_is_as_documented() {
-    let budget = Budget::of(100_000);
+    let budget = SizeLimits::of(100_000);
     assert_eq!(budget.soft, 100_000 * 2048 + (1 << 30));
     assert_eq!(budget.hard, budget.soft + 100_000 * 2048 + (1 << 20));
     assert_eq!(budget.max_notes, 65_536);
-    assert_eq!(Budget::of(usize::MAX).hard, u64::MAX);
+    assert_eq!(SizeLimits::of(usize::MAX).hard, u64::MAX);
 }
 
 #[tokio::test]
 async fn an_outbox_of_any_size_opens() {
     let place = Place::new();
-    let (outbox, _) = open(Options { max_entries: usize::MAX, ..place.options() }).unwrap();
+    let (outbox, _) = open(OutboxOptions { max_entries: usize::MAX, ..place.options() }).unwrap();
     outbox.append(append(1)).await.unwrap();
 }
 
@@ -144,14 +144,15 @@ async fn more_commands_than_a_disk_may_owe_are_refused_without_blocking() {
     let (outbox, _) = place.open();
     let (running, is_running) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
-    let stalled = outbox.worker.submit(move |_| {
+    let stalled = outbox.thread.submit(move |_| {
         running.send(()).unwrap();
         released.recv().unwrap();
         Ok(())
     });
     is_running.recv().unwrap();
 
-    let waiting: Vec<_> = (0..worker::COMMANDS).map(|_| outbox.end_stay("Reader".into())).collect();
+    let waiting: Vec<_> =
+        (0..thread::QUEUE_CAPACITY).map(|_| outbox.clear_last_seen("Reader".into())).collect();
     assert!(matches!(outbox.append(append(1)).await, Err(StoreError::Busy)));
     release.send(()).unwrap();
     answer(stalled).await.unwrap();

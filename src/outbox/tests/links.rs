@@ -52,7 +52,7 @@ fn what_is_no_regular_file_is_refused_and_nothing_waits_for_it() {
         ];
         for (what, make) in make {
             let place = Place::new();
-            make(&disk::beside(&place.path(), name));
+            make(&safe_open::sibling_path(&place.path(), name));
             is_refused(&place, &format!("{what} at outbox.db{name}"));
         }
     }
@@ -66,7 +66,7 @@ async fn no_link_is_followed_and_what_it_leads_to_stays_as_it_was() {
     for name in NAMES {
         let place = Place::new();
         two_entries(&place).await;
-        let path = disk::beside(&place.path(), name);
+        let path = safe_open::sibling_path(&place.path(), name);
         let target = place.dir.path().join("target");
         fs::write(&target, "somebody's").unwrap();
         chown(&target, Some(OTHER), Some(OTHER)).unwrap();
@@ -86,7 +86,7 @@ async fn a_lock_that_is_there_stays_whose_it_is_and_a_hard_link_is_not_written_t
     }
     let place = Place::new();
     two_entries(&place).await;
-    let lock = disk::beside(&place.path(), ".lock");
+    let lock = safe_open::sibling_path(&place.path(), ".lock");
     chown(place.path(), Some(OTHER), Some(OTHER)).unwrap();
     place.restored();
     assert_eq!(lock.metadata().unwrap().uid(), 0, "it was there, and is not given away");
@@ -114,7 +114,7 @@ async fn root_acts_with_the_rights_of_the_owner() {
     }
     let place = Place::new();
     two_entries(&place).await;
-    fs::remove_file(disk::beside(&place.path(), ".lock")).unwrap();
+    fs::remove_file(safe_open::sibling_path(&place.path(), ".lock")).unwrap();
     for path in [place.path(), place.dir.path().to_owned()] {
         chown(path, Some(OTHER), Some(OTHER)).unwrap();
     }
@@ -124,7 +124,8 @@ async fn root_acts_with_the_rights_of_the_owner() {
         act_as_owner(&options.path).unwrap();
         let (outbox, restored) = open_stopped(options.clone()).unwrap();
         assert_eq!(restored.entries.len(), 2);
-        let owner = |suffix| disk::beside(&options.path, suffix).metadata().unwrap().uid();
+        let owner =
+            |suffix| safe_open::sibling_path(&options.path, suffix).metadata().unwrap().uid();
         let owners = ["", ".lock", "-wal", "-shm"].map(owner);
         outbox.close();
         assert_eq!(owners, [OTHER; 4]);
@@ -143,22 +144,26 @@ async fn an_outbox_that_is_gone_is_told_and_one_that_never_was_is_not() {
         outbox.append(append(2)).await.unwrap();
         // What a kill leaves.
         let killed = Place::new();
-        fs::copy(disk::beside(&place.path(), left), disk::beside(&killed.path(), left)).unwrap();
+        fs::copy(
+            safe_open::sibling_path(&place.path(), left),
+            safe_open::sibling_path(&killed.path(), left),
+        )
+        .unwrap();
         let (outbox, restored) = killed.open();
-        let mended = restored.mended.unwrap();
+        let mended = restored.repaired.unwrap();
         assert!(mended.to_string().contains(&format!("outbox.db{left} was left")), "{mended}");
         assert_eq!(restored.entries.len(), kept, "{left}");
         assert_eq!(restored.latest.first().unwrap().kind, AuditKind::ChainBreak);
         outbox.append(append(3)).await.unwrap();
         outbox.close();
-        assert_eq!(killed.restored().mended, None, "it is told once");
+        assert_eq!(killed.restored().repaired, None, "it is told once");
     }
     let place = Place::new();
-    fs::write(disk::beside(&place.path(), ".lock"), "4711\nnew\n").unwrap();
-    assert_eq!(place.restored().mended, None, "the first start was broken off");
+    fs::write(safe_open::sibling_path(&place.path(), ".lock"), "4711\nnew\n").unwrap();
+    assert_eq!(place.restored().repaired, None, "the first start was broken off");
     let place = Place::new();
-    fs::write(disk::beside(&place.path(), ".lock"), "").unwrap();
-    assert_eq!(place.restored().mended, None, "the first start was broken off at once");
+    fs::write(safe_open::sibling_path(&place.path(), ".lock"), "").unwrap();
+    assert_eq!(place.restored().repaired, None, "the first start was broken off at once");
 }
 
 #[test]
@@ -166,10 +171,10 @@ fn a_link_that_leads_nowhere_is_set_aside_and_told() {
     let place = Place::new();
     symlink("/nowhere/outbox.db", place.path()).unwrap();
     assert!(matches!(open_stopped(place.options()), Err(OpenError::Missing { .. })));
-    let mended = place.restored().mended.unwrap();
+    let mended = place.restored().repaired.unwrap();
     assert!(mended.to_string().contains("link that leads nowhere"), "{mended}");
-    let aside = mended.aside.unwrap();
+    let aside = mended.set_aside.unwrap();
     assert_eq!(fs::read_link(aside).unwrap(), Path::new("/nowhere/outbox.db"));
     assert!(place.path().symlink_metadata().unwrap().is_file());
-    assert_eq!(place.restored().mended, None);
+    assert_eq!(place.restored().repaired, None);
 }

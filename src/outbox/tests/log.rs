@@ -5,8 +5,8 @@ use std::fs;
 
 use crate::domain::{AuditKind, ChainFaultKind};
 
-use super::super::log;
 use super::super::store::Store;
+use super::super::wal;
 use super::mending::{each, in_memory};
 use super::*;
 
@@ -20,7 +20,7 @@ struct Files {
 
 impl Files {
     fn of(place: &Place) -> Self {
-        let read = |suffix| fs::read(disk::beside(&place.path(), suffix)).unwrap();
+        let read = |suffix| fs::read(safe_open::sibling_path(&place.path(), suffix)).unwrap();
         Self { database: read(""), log: read("-wal"), index: Some(read("-shm")) }
     }
 
@@ -36,7 +36,7 @@ impl Files {
     fn place(&self) -> Place {
         let place = in_memory();
         let write = |suffix, bytes: &[u8]| {
-            fs::write(disk::beside(&place.path(), suffix), bytes).unwrap();
+            fs::write(safe_open::sibling_path(&place.path(), suffix), bytes).unwrap();
         };
         write("", &self.database);
         write("-wal", &self.log);
@@ -47,13 +47,13 @@ impl Files {
     }
 
     fn damage(&self) -> Option<String> {
-        log::check(&self.place().path()).err().map(|error| {
+        wal::check(&self.place().path()).err().map(|error| {
             let OpenError::Lost(cause) = error else { panic!("{error}") };
             cause.to_string()
         })
     }
 
-    fn restored(&self) -> Restored {
+    fn restored(&self) -> OutboxContents {
         self.place().restored()
     }
 }
@@ -65,18 +65,21 @@ fn written(number: u8) -> CardEvent {
 
 /// An outbox whose log has several transactions, of one and of many pages, and what it holds: after
 /// the last transaction, and before it.
-async fn killed() -> [(Files, Restored); 2] {
+async fn killed() -> [(Files, OutboxContents); 2] {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=6 {
-        outbox.append(Append { draft: written(number), ..append(number) }).await.unwrap();
+        outbox
+            .append(AppendRequest { card_event: written(number), ..append(number) })
+            .await
+            .unwrap();
     }
     outbox.save(id(1), Stage::Sent(decision(1))).await.unwrap();
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
     outbox.settle(id(2), parked()).await.unwrap();
-    outbox.note(not_identified(9)).await.unwrap();
+    outbox.append_audit(not_identified(9)).await.unwrap();
     let before = Files::of(&place);
-    outbox.append(Append { draft: written(7), ..append(7) }).await.unwrap();
+    outbox.append(AppendRequest { card_event: written(7), ..append(7) }).await.unwrap();
     let after = Files::of(&place);
     outbox.close();
     let [before, after] = [before, after].map(|files| (files.clone(), files.restored()));
@@ -86,10 +89,11 @@ async fn killed() -> [(Files, Restored); 2] {
 }
 
 /// Opens what was damaged: everything is there, or it is told that something may not be.
-fn nothing_is_lost_in_silence(files: &Files, whole: &Restored, what: &str) -> &'static str {
+fn nothing_is_lost_in_silence(files: &Files, whole: &OutboxContents, what: &str) -> &'static str {
     let place = files.place();
-    let (store, restored) = Store::open(place.options(), Budget::of(1000), OnDamage::Mend).unwrap();
-    let Restored { entries, latest, damaged, mended, .. } = restored;
+    let (store, restored) =
+        Store::open(place.options(), SizeLimits::of(1000), DamagePolicy::Repair).unwrap();
+    let OutboxContents { entries, latest, damaged, repaired: mended, .. } = restored;
     let known = |entry: &Entry| (1..=7).any(|number| written(number) == entry.card_event);
     assert!(entries.iter().all(known), "{what}: an entry was invented");
     let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::ChainBreak).collect();
@@ -174,8 +178,8 @@ async fn no_length_that_a_killed_daemons_log_is_cut_to_loses_anything_in_silence
     });
     assert_eq!(counts.get("harmless"), None, "{counts:?}");
     let place = files.place();
-    fs::remove_file(disk::beside(&place.path(), "-wal")).unwrap();
-    assert!(place.restored().mended.is_some(), "a log that is gone is told");
+    fs::remove_file(safe_open::sibling_path(&place.path(), "-wal")).unwrap();
+    assert!(place.restored().repaired.is_some(), "a log that is gone is told");
 }
 
 #[tokio::test]
@@ -216,7 +220,7 @@ async fn what_an_ordinary_start_finds_is_no_damage() {
     let place = Place::new();
     for number in 1..=30 {
         let (outbox, restored) = place.open();
-        assert_eq!((restored.mended, restored.damaged), (None, vec![]));
+        assert_eq!((restored.repaired, restored.damaged), (None, vec![]));
         outbox.append(append(number)).await.unwrap();
         outbox.settle(id(number.into()), end(Outcome::Updated)).await.unwrap();
         let killed = Files::of(&place);
@@ -226,9 +230,10 @@ async fn what_an_ordinary_start_finds_is_no_damage() {
             // The next start is that of a killed daemon's files.
             outbox.close();
             for (suffix, bytes) in [("", &killed.database), ("-wal", &killed.log)] {
-                fs::write(disk::beside(&place.path(), suffix), bytes).unwrap();
+                fs::write(safe_open::sibling_path(&place.path(), suffix), bytes).unwrap();
             }
-            fs::write(disk::beside(&place.path(), "-shm"), killed.index.unwrap()).unwrap();
+            fs::write(safe_open::sibling_path(&place.path(), "-shm"), killed.index.unwrap())
+                .unwrap();
         }
     }
 }
@@ -238,14 +243,14 @@ async fn the_log_is_empty_when_there_is_nothing_to_do() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    let log = disk::beside(&place.path(), "-wal");
+    let log = safe_open::sibling_path(&place.path(), "-wal");
     assert!(log.metadata().unwrap().len() > 0);
     let start = std::time::Instant::now();
     while log.metadata().unwrap().len() > 0 {
         assert!(start.elapsed() < Duration::from_secs(30), "the log is not emptied");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(log::check(&place.path()).map_err(|error| error.to_string()), Ok(()));
+    assert_eq!(wal::check(&place.path()).map_err(|error| error.to_string()), Ok(()));
     outbox.append(append(2)).await.unwrap();
     let killed = Files::of(&place);
     assert_eq!(killed.restored().entries.len(), 2);
@@ -260,9 +265,9 @@ async fn the_log_is_emptied_once_another_program_reads_no_more() {
     let reading = place.sqlite();
     reading.execute_batch("BEGIN; SELECT count(*) FROM entry").unwrap();
     outbox.append(append(2)).await.unwrap();
-    let tidied = outbox.worker.submit(|store| Ok(store.tidy()));
+    let tidied = outbox.thread.submit(|store| Ok(store.tidy()));
     assert!(answer(tidied).await.unwrap(), "another program reads");
-    let log = disk::beside(&place.path(), "-wal");
+    let log = safe_open::sibling_path(&place.path(), "-wal");
     // Longer than until the first try.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(log.metadata().unwrap().len() > 0);
@@ -280,12 +285,15 @@ async fn an_image_that_is_damaged_in_the_log_is_read_where_it_was_brought_to() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=6 {
-        outbox.append(Append { draft: written(number), ..append(number) }).await.unwrap();
+        outbox
+            .append(AppendRequest { card_event: written(number), ..append(number) })
+            .await
+            .unwrap();
     }
     // Another program reads the newest state: the log goes into the file, and is not emptied.
     let reading = place.sqlite();
     reading.execute_batch("BEGIN; SELECT count(*) FROM entry").unwrap();
-    let tidied = outbox.worker.submit(|store| Ok(store.tidy()));
+    let tidied = outbox.thread.submit(|store| Ok(store.tidy()));
     assert!(answer(tidied).await.unwrap());
     let files = Files::of(&place);
     drop(reading);
@@ -298,7 +306,7 @@ async fn an_image_that_is_damaged_in_the_log_is_read_where_it_was_brought_to() {
         files.log[32 + frame * 4120 + 24..][..4096].fill(0xa5);
         let restored = files.restored();
         assert_eq!(restored.entries, whole.entries, "frame {frame}");
-        if restored.mended.is_some() { "told" } else { "harmless" }
+        if restored.repaired.is_some() { "told" } else { "harmless" }
     });
 }
 
@@ -310,7 +318,7 @@ async fn looking_at_a_log_that_is_damaged_never_says_that_it_is_whole() {
     assert!(matches!(open_read_only(&place.path()), Err(OpenError::Lost(_))));
     assert!(matches!(open_stopped(place.options()), Err(OpenError::Lost(_))));
     // And looking has not made it look whole.
-    assert!(place.restored().mended.is_some());
+    assert!(place.restored().repaired.is_some());
 }
 
 /// A log of another program's database.
@@ -341,14 +349,14 @@ async fn the_log_of_another_file_is_damage_and_nothing_of_it_is_read() {
         outbox.close();
         // What a kill leaves is not taken for another's.
         let restored = own.place().restored();
-        assert_eq!((restored.entries.len(), restored.mended), (2, None));
+        assert_eq!((restored.entries.len(), restored.repaired), (2, None));
         for log in logs {
             let files = Files { log: log.clone(), ..own.clone() };
             for files in [files.clone(), files.without_index()] {
                 let place = files.place();
                 assert!(matches!(open_read_only(&place.path()), Err(OpenError::Lost(_))));
                 let restored = place.restored();
-                let mended = restored.mended.unwrap();
+                let mended = restored.repaired.unwrap();
                 assert!(mended.to_string().contains("that of another file"), "{mended}");
                 assert_eq!(restored.entries, whole.entries);
             }
@@ -361,10 +369,13 @@ async fn a_log_that_was_brought_in_by_half_is_no_others() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=8 {
-        outbox.append(Append { draft: written(number), ..append(number) }).await.unwrap();
+        outbox
+            .append(AppendRequest { card_event: written(number), ..append(number) })
+            .await
+            .unwrap();
     }
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
-    let tidied = outbox.worker.submit(|store| Ok(store.tidy()));
+    let tidied = outbox.thread.submit(|store| Ok(store.tidy()));
     assert!(!answer(tidied).await.unwrap(), "nobody reads");
     let before = Files::of(&place).database;
     outbox.settle(id(8), end(Outcome::Updated)).await.unwrap();
@@ -374,7 +385,7 @@ async fn a_log_that_was_brought_in_by_half_is_no_others() {
     outbox.close();
     let after = fs::read(place.path()).unwrap();
     let whole = files.restored();
-    assert_eq!((whole.entries.len(), whole.mended.clone()), (7, None));
+    assert_eq!((whole.entries.len(), whole.repaired.clone()), (7, None));
     let cases: Vec<_> = (0..before.len() / 4096).collect();
     each(&cases, |page| {
         let (start, end) = (page * 4096, (page + 1) * 4096);
@@ -395,13 +406,13 @@ async fn a_kill_between_the_two_steps_that_empty_the_log_is_no_damage() {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let full = Files::of(&place);
-    let tidied = outbox.worker.submit(|store| Ok(store.tidy()));
+    let tidied = outbox.thread.submit(|store| Ok(store.tidy()));
     assert!(!answer(tidied).await.unwrap(), "nobody reads");
     let empty = Files::of(&place);
     outbox.close();
     assert!(empty.log.is_empty());
     let killed = Files { log: full.log, ..empty }.place();
-    assert_eq!(killed.restored().mended, None);
+    assert_eq!(killed.restored().repaired, None);
 }
 
 #[tokio::test]
@@ -409,10 +420,10 @@ async fn no_start_after_a_kill_takes_its_own_log_for_anothers() {
     let place = Place::new();
     for number in 1..=30 {
         let (outbox, restored) = place.open();
-        assert_eq!((restored.mended, restored.entries.len()), (None, usize::from(number) - 1));
+        assert_eq!((restored.repaired, restored.entries.len()), (None, usize::from(number) - 1));
         outbox.append(append(number)).await.unwrap();
         if number % 2 == 0 {
-            drop(outbox.worker.submit(|store| Ok(store.tidy())));
+            drop(outbox.thread.submit(|store| Ok(store.tidy())));
         }
         if number % 3 == 0 {
             outbox.save(id(number.into()), Stage::Sent(decision(number))).await.unwrap();
@@ -420,8 +431,8 @@ async fn no_start_after_a_kill_takes_its_own_log_for_anothers() {
         let killed = Files::of(&place);
         outbox.close();
         for (suffix, bytes) in [("", &killed.database), ("-wal", &killed.log)] {
-            fs::write(disk::beside(&place.path(), suffix), bytes).unwrap();
+            fs::write(safe_open::sibling_path(&place.path(), suffix), bytes).unwrap();
         }
-        fs::write(disk::beside(&place.path(), "-shm"), killed.index.unwrap()).unwrap();
+        fs::write(safe_open::sibling_path(&place.path(), "-shm"), killed.index.unwrap()).unwrap();
     }
 }

@@ -16,7 +16,7 @@ async fn a_stopped_outbox_is_read_without_leaving_a_trace() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    outbox.note(not_identified(0)).await.unwrap();
+    outbox.append_audit(not_identified(0)).await.unwrap();
     outbox.close();
     let before = (names(&place), std::fs::read(place.path()).unwrap());
 
@@ -50,8 +50,11 @@ async fn what_a_killed_daemon_left_in_the_log_is_read() {
     // What is on disk while the outbox is open is what a kill leaves behind.
     let killed = Place::new();
     for suffix in ["", "-wal"] {
-        std::fs::copy(disk::beside(&place.path(), suffix), disk::beside(&killed.path(), suffix))
-            .unwrap();
+        std::fs::copy(
+            safe_open::sibling_path(&place.path(), suffix),
+            safe_open::sibling_path(&killed.path(), suffix),
+        )
+        .unwrap();
     }
     assert_eq!(killed.entries().len(), 1);
     assert_eq!(killed.restored().entries.len(), 1);
@@ -77,7 +80,7 @@ fn nothing_is_migrated_by_looking() {
 fn a_path_that_would_mean_something_in_a_uri_is_read() {
     let place = Place::new();
     let path = place.dir.path().join("file:a?mode=rw#50%25 ü.db");
-    open(Options { path: path.clone(), ..place.options() }).unwrap().0.close();
+    open(OutboxOptions { path: path.clone(), ..place.options() }).unwrap().0.close();
     assert_eq!(open_read_only(&path).unwrap().entries().unwrap().entries, []);
 }
 

@@ -21,7 +21,7 @@ fn files(place: &Place, start: &str) -> Vec<String> {
 }
 
 fn broken(place: &Place) -> Vec<String> {
-    let piece = verify::piece(&place.sqlite(), None, 1000).unwrap();
+    let piece = verify::verify_batch(&place.sqlite(), None, 1000).unwrap();
     let broken = piece.faults.into_iter().filter(|fault| fault.kind == ChainFaultKind::Restarted);
     broken.map(|fault| fault.detail).collect()
 }
@@ -31,22 +31,22 @@ fn a_file_that_is_no_database_is_set_aside_and_told() {
     let place = Place::new();
     fs::write(place.path(), "x".repeat(5000)).unwrap();
     let restored = place.restored();
-    let mended = restored.mended.unwrap();
-    assert_eq!(fs::read(mended.aside.as_ref().unwrap()).unwrap(), "x".repeat(5000).as_bytes());
+    let mended = restored.repaired.unwrap();
+    assert_eq!(fs::read(mended.set_aside.as_ref().unwrap()).unwrap(), "x".repeat(5000).as_bytes());
     assert_eq!(files(&place, "outbox.db.d"), ["outbox.db.damaged-20231114T221410Z"]);
-    assert_eq!((mended.entries, mended.lines, mended.stays, mended.damaged), (0, 0, 0, 0));
+    assert_eq!((mended.entries, mended.lines, mended.last_seen, mended.damaged), (0, 0, 0, 0));
     assert_eq!(restored.latest[0].kind, AuditKind::ChainBreak);
     assert_eq!(broken(&place), [mended.to_string()]);
     // Once.
-    assert_eq!(place.restored().mended, None);
+    assert_eq!(place.restored().repaired, None);
 }
 
 #[test]
 fn an_empty_file_is_a_damaged_one_and_a_missing_one_is_not() {
     let place = Place::new();
     fs::write(place.path(), "").unwrap();
-    assert!(place.restored().mended.is_some());
-    assert_eq!(Place::new().restored().mended, None);
+    assert!(place.restored().repaired.is_some());
+    assert_eq!(Place::new().restored().repaired, None);
 }
 
 #[tokio::test]
@@ -56,8 +56,8 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
     for number in 1..=40 {
         let reader = format!("Reader {number}").as_str().into();
         let draft = CardEvent { reader, ..draft(number) };
-        outbox.append(Append { draft, ..append(number) }).await.unwrap();
-        outbox.note(not_identified(number.into())).await.unwrap();
+        outbox.append(AppendRequest { card_event: draft, ..append(number) }).await.unwrap();
+        outbox.append_audit(not_identified(number.into())).await.unwrap();
     }
     outbox.close();
     let whole = place.restored();
@@ -70,7 +70,7 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
     fs::write(place.path(), &bytes).unwrap();
 
     let (outbox, restored) = place.open();
-    let mended = restored.mended.clone().unwrap();
+    let mended = restored.repaired.clone().unwrap();
     let numbers: Vec<_> = restored.entries.iter().map(|entry| entry.id.number()).collect();
     assert!(numbers.contains(&1) && numbers.contains(&40), "{numbers:?}");
     assert!((30..40).contains(&numbers.len()), "{numbers:?}");
@@ -78,13 +78,17 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
     assert_eq!(mended.entries, numbers.len() as u64);
     assert_eq!(mended.lines, 40);
     // A card whose entry is lost counts as new where it lies.
-    assert_eq!(restored.stays.len(), numbers.len());
+    assert_eq!(restored.last_seen.len(), numbers.len());
     // It is an outbox, and its trail goes on.
     assert_eq!(outbox.append(append(41)).await.unwrap().entry, id(41));
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
     outbox.close();
     assert_eq!(broken(&place), [mended.to_string()]);
-    assert_eq!(fs::read(mended.aside.unwrap()).unwrap(), bytes, "the damaged file is as it was");
+    assert_eq!(
+        fs::read(mended.set_aside.unwrap()).unwrap(),
+        bytes,
+        "the damaged file is as it was"
+    );
 }
 
 /// Where the rows of the page begin, in the order of their numbers.
@@ -115,7 +119,7 @@ async fn rows_between_those_that_cannot_be_read_are_carried_over() {
     bytes[24..32].fill(0xff);
     fs::write(place.path(), &bytes).unwrap();
     let restored = place.restored();
-    assert!(restored.mended.is_some() && lost >= 4);
+    assert!(restored.repaired.is_some() && lost >= 4);
     assert_eq!(restored.entries.len(), whole.entries.len() - lost, "{lost} cannot be read");
 }
 
@@ -124,7 +128,7 @@ async fn a_line_whose_chain_is_no_text_any_more_keeps_no_file_from_being_mended(
     let place = Place::new();
     let (outbox, _) = place.open();
     for second in 1..=3 {
-        outbox.note(not_identified(second)).await.unwrap();
+        outbox.append_audit(not_identified(second)).await.unwrap();
     }
     outbox.close();
     let chain = place
@@ -138,7 +142,7 @@ async fn a_line_whose_chain_is_no_text_any_more_keeps_no_file_from_being_mended(
         let place = in_memory();
         fs::write(place.path(), &bytes).unwrap();
         let (outbox, restored) = place.open();
-        assert_eq!(restored.mended, None, "a single line is no reason");
+        assert_eq!(restored.repaired, None, "a single line is no reason");
         let mark = outbox.mark(2).await.unwrap().unwrap();
         assert_ne!(mark.hash, chain);
         prune_all(&outbox, Duration::ZERO, at(3)).await;
@@ -148,7 +152,7 @@ async fn a_line_whose_chain_is_no_text_any_more_keeps_no_file_from_being_mended(
         let torn = [&vec![0; file::PAGE][..], &bytes[file::PAGE..]].concat();
         fs::write(place.path(), torn).unwrap();
         let restored = place.restored();
-        assert_eq!(restored.mended.unwrap().lines, 3);
+        assert_eq!(restored.repaired.unwrap().lines, 3);
         assert_eq!(restored.latest.len(), 4);
     }
 }
@@ -173,8 +177,8 @@ async fn a_tree_whose_root_is_gone_loses_no_leaf() {
     }
     fs::write(place.path(), &bytes).unwrap();
     let restored = place.restored();
-    assert_eq!((restored.entries, restored.stays), (whole.entries, whole.stays));
-    assert!(restored.mended.is_some());
+    assert_eq!((restored.entries, restored.last_seen), (whole.entries, whole.last_seen));
+    assert!(restored.repaired.is_some());
 }
 
 #[tokio::test]
@@ -207,7 +211,7 @@ async fn nothing_that_is_over_comes_back_and_no_number_is_used_twice() {
     bytes[0] = b'x';
     fs::write(place.path(), bytes).unwrap();
     let (outbox, restored) = place.open();
-    assert!(restored.mended.is_some());
+    assert!(restored.repaired.is_some());
     assert_eq!(restored.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(1)]);
     assert_eq!(restored.latest.len(), 2, "the outcome and the break");
     assert_eq!(outbox.append(append(3)).await.unwrap().entry, id(3));
@@ -220,14 +224,14 @@ async fn what_the_log_of_a_killed_daemon_held_is_carried_over_too() {
     outbox.append(append(1)).await.unwrap();
     let killed = Place::new();
     for suffix in ["", "-wal"] {
-        let to = disk::beside(&killed.path(), suffix);
-        fs::copy(disk::beside(&place.path(), suffix), to).unwrap();
+        let to = safe_open::sibling_path(&killed.path(), suffix);
+        fs::copy(safe_open::sibling_path(&place.path(), suffix), to).unwrap();
     }
     let mut bytes = fs::read(killed.path()).unwrap();
     bytes[20] ^= 1;
     fs::write(killed.path(), bytes).unwrap();
     let restored = killed.restored();
-    assert_eq!((restored.entries.len(), restored.mended.is_some()), (1, true));
+    assert_eq!((restored.entries.len(), restored.repaired.is_some()), (1, true));
     let aside = files(&killed, "outbox.db.damaged");
     assert!(aside.iter().any(|name| name.ends_with("-wal")), "the -wal goes with it: {aside:?}");
 }
@@ -237,7 +241,7 @@ async fn lines_that_are_lost_at_the_end_are_missed() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=60 {
-        outbox.note(not_identified(number)).await.unwrap();
+        outbox.append_audit(not_identified(number)).await.unwrap();
     }
     outbox.close();
     let mut bytes = fs::read(place.path()).unwrap();
@@ -246,9 +250,9 @@ async fn lines_that_are_lost_at_the_end_are_missed() {
     let page = last / file::PAGE * file::PAGE;
     bytes[page..page + 8].fill(0xff);
     fs::write(place.path(), &bytes).unwrap();
-    let mended = place.restored().mended.unwrap();
+    let mended = place.restored().repaired.unwrap();
     assert!(mended.lines < 60, "{mended}");
-    let piece = verify::piece(&place.sqlite(), None, 1000).unwrap();
+    let piece = verify::verify_batch(&place.sqlite(), None, 1000).unwrap();
     let kinds: Vec<_> = piece.faults.iter().map(|fault| fault.kind).collect();
     assert!(kinds.contains(&ChainFaultKind::Missing), "{kinds:?}");
     assert_eq!(piece.head.unwrap().seq, 61, "the break is the line after the last one there was");
@@ -262,17 +266,21 @@ async fn a_move_that_is_broken_off_goes_on_wherever_it_was() {
         let expected = place.restored();
         // The moment after `.ready` was made: it bears the content, the old one is still there.
         let path = place.path();
-        let ready = disk::beside(&path, ".ready");
+        let ready = safe_open::sibling_path(&path, ".ready");
         fs::copy(&path, &ready).unwrap();
         for suffix in ["-wal", "-shm"] {
-            fs::write(disk::beside(&path, suffix), "of the damaged one").unwrap();
+            fs::write(safe_open::sibling_path(&path, suffix), "of the damaged one").unwrap();
         }
         fs::write(&path, "damaged").unwrap();
         let stamp = fs::metadata(&ready).unwrap().modified().unwrap();
         let stamp = Timestamp::try_from(stamp).unwrap().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let aside = disk::beside(&path, &format!(".damaged-{stamp}"));
+        let aside = safe_open::sibling_path(&path, &format!(".damaged-{stamp}"));
         for suffix in ["-wal", "-shm", ""].iter().take(step) {
-            fs::rename(disk::beside(&path, suffix), disk::beside(&aside, suffix)).unwrap();
+            fs::rename(
+                safe_open::sibling_path(&path, suffix),
+                safe_open::sibling_path(&aside, suffix),
+            )
+            .unwrap();
         }
         assert_eq!(place.restored(), expected, "after step {step}");
         assert_eq!(fs::read(&aside).unwrap(), b"damaged");
@@ -287,11 +295,11 @@ async fn what_was_begun_and_not_finished_is_worth_nothing() {
     two_entries(&place).await;
     let expected = place.restored();
     for name in [".new", ".new-wal", ".copy", ".copy-wal"] {
-        fs::write(disk::beside(&place.path(), name), "half").unwrap();
+        fs::write(safe_open::sibling_path(&place.path(), name), "half").unwrap();
     }
     assert_eq!(place.restored(), expected);
     fs::write(place.path(), "x").unwrap();
-    assert!(place.restored().mended.is_some());
+    assert!(place.restored().repaired.is_some());
     assert_eq!(files(&place, "outbox.db.new"), [""; 0]);
     assert_eq!(files(&place, "outbox.db.copy"), [""; 0]);
 }
@@ -306,7 +314,7 @@ fn a_stopped_daemons_damaged_file_is_left_to_the_daemon() {
 }
 
 /// A small outbox, its bytes and what it holds.
-async fn small() -> (Vec<u8>, Restored) {
+async fn small() -> (Vec<u8>, OutboxContents) {
     let place = Place::new();
     two_entries(&place).await;
     let (outbox, _) = place.open();
@@ -314,7 +322,7 @@ async fn small() -> (Vec<u8>, Restored) {
     outbox.settle(id(2), refused).await.unwrap();
     outbox.append(append(3)).await.unwrap();
     outbox.settle(id(3), end(Outcome::Updated)).await.unwrap();
-    outbox.note(not_identified(9)).await.unwrap();
+    outbox.append_audit(not_identified(9)).await.unwrap();
     outbox.close();
     let restored = place.restored();
     (fs::read(place.path()).unwrap(), restored)
@@ -327,7 +335,7 @@ pub(super) fn in_memory() -> Place {
 }
 
 /// Opens a file of these bytes: what is believed was written, and what is not there is missed.
-fn survives(bytes: &[u8], whole: &Restored, what: &str) -> &'static str {
+fn survives(bytes: &[u8], whole: &OutboxContents, what: &str) -> &'static str {
     let place = in_memory();
     fs::write(place.path(), bytes).unwrap();
     if let Ok(looking) = open_read_only(&place.path())
@@ -335,21 +343,21 @@ fn survives(bytes: &[u8], whole: &Restored, what: &str) -> &'static str {
     {
         assert!(listing.entries.iter().all(|entry| whole.entries.contains(entry)), "{what}");
     }
-    let budget = Budget::of(1000);
-    let (store, restored) = match Store::open(place.options(), budget, OnDamage::Mend) {
+    let budget = SizeLimits::of(1000);
+    let (store, restored) = match Store::open(place.options(), budget, DamagePolicy::Repair) {
         Ok(opened) => opened,
         Err(OpenError::Newer { .. }) => return "newer",
         Err(error) => panic!("{what}: {error:?}"),
     };
-    let Restored { entries, stays, latest, damaged, mended } = restored;
+    let OutboxContents { entries, last_seen: stays, latest, damaged, repaired: mended } = restored;
     assert!(entries.iter().all(|entry| whole.entries.contains(entry)), "{what}");
-    assert!(stays.iter().all(|stay| whole.stays.contains(stay)), "{what}");
+    assert!(stays.iter().all(|stay| whole.last_seen.contains(stay)), "{what}");
     let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::ChainBreak).collect();
     assert!(lines.iter().all(|line| whole.latest.contains(line)), "{what}");
     let told = mended.is_some() || !damaged.is_empty();
     let all = entries.len() == whole.entries.len()
         && lines.len() == whole.latest.len()
-        && stays.len() == whole.stays.len();
+        && stays.len() == whole.last_seen.len();
     assert!(all || told, "{what}: something is gone and nothing is told");
     store.verify(None).unwrap();
     store.close();

@@ -4,12 +4,12 @@ use super::*;
 use crate::domain::AuditKind;
 
 /// A budget with room for this many notes.
-const fn budget(max_notes: u64) -> Budget {
-    Budget { max_entries: 1000, soft: 1 << 20, hard: 2 << 20, max_notes }
+const fn budget(max_notes: u64) -> SizeLimits {
+    SizeLimits { max_entries: 1000, soft: 1 << 20, hard: 2 << 20, max_notes }
 }
 
-fn open_with(place: &Place, budget: Budget) -> Outbox {
-    open_within(place.options(), budget, OnDamage::Mend).unwrap().0
+fn open_with(place: &Place, budget: SizeLimits) -> Outbox {
+    open_within(place.options(), budget, DamagePolicy::Repair).unwrap().0
 }
 
 async fn kinds(outbox: &Outbox) -> Vec<(AuditKind, Option<u64>)> {
@@ -18,7 +18,10 @@ async fn kinds(outbox: &Outbox) -> Vec<(AuditKind, Option<u64>)> {
 }
 
 async fn is_full(outbox: &Outbox, second: i64) -> bool {
-    matches!(outbox.note(not_identified(second)).await, Err(StoreError::Full(Shortage::Notes)))
+    matches!(
+        outbox.append_audit(not_identified(second)).await,
+        Err(StoreError::Full(FullReason::Notes))
+    )
 }
 
 #[tokio::test]
@@ -26,7 +29,7 @@ async fn full_notes_budget_is_said_once_and_counted_until_lines_are_pruned() {
     let place = Place::new();
     let outbox = open_with(&place, budget(5));
     for second in 1..=4 {
-        outbox.note(not_identified(second)).await.unwrap();
+        outbox.append_audit(not_identified(second)).await.unwrap();
     }
     let note = (AuditKind::NotIdentified, None);
     let stopped = (AuditKind::Notes, None);
@@ -38,7 +41,7 @@ async fn full_notes_budget_is_said_once_and_counted_until_lines_are_pruned() {
 
     // The two oldest go: one line tells of the three, and the note itself is the last that fits.
     assert_eq!(prune_all(&outbox, Duration::from_millis(1500), at(4)).await, 2);
-    outbox.note(not_identified(13)).await.unwrap();
+    outbox.append_audit(not_identified(13)).await.unwrap();
     assert_eq!(
         kinds(&outbox).await,
         [note, note, stopped, (AuditKind::Notes, Some(3)), note, stopped]
@@ -53,7 +56,7 @@ async fn entries_go_on_where_notes_are_full() {
     let place = Place::new();
     let outbox = open_with(&place, budget(5));
     for second in 1..=100 {
-        drop(outbox.note(not_identified(second)).await);
+        drop(outbox.append_audit(not_identified(second)).await);
     }
     assert!(is_full(&outbox, 101).await);
     outbox.append(append(1)).await.unwrap();
@@ -68,15 +71,15 @@ async fn entries_go_on_where_notes_are_full() {
 #[tokio::test]
 async fn file_that_is_full_of_old_notes_takes_entries() {
     let place = Place::new();
-    let roomy = Budget { max_notes: 1 << 16, ..budget(0) };
+    let roomy = SizeLimits { max_notes: 1 << 16, ..budget(0) };
     let outbox = open_with(&place, roomy);
     for second in 1..=600 {
-        outbox.note(not_identified(second)).await.unwrap();
+        outbox.append_audit(not_identified(second)).await.unwrap();
     }
     outbox.close();
     let size = std::fs::metadata(place.path()).unwrap().len();
     let small =
-        Budget { max_entries: 10, soft: size / 2, hard: size / 2 + 40 * 4096, max_notes: 5 };
+        SizeLimits { max_entries: 10, soft: size / 2, hard: size / 2 + 40 * 4096, max_notes: 5 };
     let outbox = open_with(&place, small);
     assert!(is_full(&outbox, 601).await);
     for number in 1..=10 {
@@ -90,12 +93,12 @@ async fn note_that_was_not_committed_is_not_counted() {
     let place = Place::new();
     let outbox = open_with(&place, budget(4));
     let stop = "CREATE TRIGGER stop BEFORE INSERT ON audit BEGIN SELECT raise(ABORT, 'stop'); END";
-    outbox.note(not_identified(1)).await.unwrap();
+    outbox.append_audit(not_identified(1)).await.unwrap();
     place.sqlite().execute_batch(stop).unwrap();
     for second in 2..=9 {
-        assert!(outbox.note(not_identified(second)).await.is_err());
+        assert!(outbox.append_audit(not_identified(second)).await.is_err());
         assert!(!is_full(&outbox, second).await);
     }
     place.sqlite().execute_batch("DROP TRIGGER stop").unwrap();
-    outbox.note(not_identified(10)).await.unwrap();
+    outbox.append_audit(not_identified(10)).await.unwrap();
 }

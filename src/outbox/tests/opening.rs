@@ -14,13 +14,13 @@ async fn directory_and_files_are_made_for_their_owner_alone() {
     let place = Place::new();
     let directory = place.dir.path().join("lib/cardbridge");
     let path = directory.join("outbox.db");
-    let (outbox, _) = open(Options { path: path.clone(), ..place.options() }).unwrap();
+    let (outbox, _) = open(OutboxOptions { path: path.clone(), ..place.options() }).unwrap();
     outbox.append(append(1)).await.unwrap();
 
     assert_eq!(mode(&directory), 0o700);
     assert_eq!(mode(directory.parent().unwrap()), 0o700);
     for suffix in ["", "-wal", "-shm", ".lock"] {
-        assert_eq!(mode(&disk::beside(&path, suffix)), 0o600, "{suffix}");
+        assert_eq!(mode(&safe_open::sibling_path(&path, suffix)), 0o600, "{suffix}");
     }
 }
 
@@ -37,9 +37,9 @@ fn a_second_process_is_refused_and_told_the_pid_of_the_first() {
 #[test]
 fn the_lock_of_a_crashed_process_locks_nobody_out() {
     let place = Place::new();
-    std::fs::write(disk::beside(&place.path(), ".lock"), "4194304999\n").unwrap();
+    std::fs::write(safe_open::sibling_path(&place.path(), ".lock"), "4194304999\n").unwrap();
     let (_outbox, _) = place.open();
-    let told = std::fs::read_to_string(disk::beside(&place.path(), ".lock")).unwrap();
+    let told = std::fs::read_to_string(safe_open::sibling_path(&place.path(), ".lock")).unwrap();
     assert_eq!(told.trim(), std::process::id().to_string());
 }
 
@@ -48,13 +48,13 @@ fn durability_is_set_on_every_opening() {
     let place = Place::new();
     for _ in 0..2 {
         let (outbox, _) = place.open();
-        let (mode, level) = blocking(outbox.worker.submit(|store| Ok(store.durability())));
+        let (mode, level) = blocking(outbox.thread.submit(|store| Ok(store.durability())));
         assert_eq!((mode.as_str(), level), ("wal", 2));
         outbox.close();
     }
 }
 
-fn blocking<T>(submitted: worker::Submitted<T>) -> T {
+fn blocking<T>(submitted: thread::Submitted<T>) -> T {
     submitted.unwrap().blocking_recv().unwrap().unwrap()
 }
 
@@ -63,7 +63,7 @@ fn another_programs_file_is_left_as_it_is() {
     let place = Place::new();
     place.sqlite().execute_batch("CREATE TABLE theirs (x); PRAGMA user_version = 1").unwrap();
     let before = std::fs::read(place.path()).unwrap();
-    assert!(matches!(open(place.options()), Err(OpenError::Foreign { .. })));
+    assert!(matches!(open(place.options()), Err(OpenError::NotAnOutbox { .. })));
     assert_eq!(std::fs::read(place.path()).unwrap(), before);
 }
 
@@ -82,7 +82,7 @@ fn a_directory_that_cannot_be_made_is_named() {
     let place = Place::new();
     std::fs::write(place.dir.path().join("file"), "").unwrap();
     let path = place.dir.path().join("file/below/outbox.db");
-    let refused = open(Options { path, ..place.options() }).unwrap_err();
+    let refused = open(OutboxOptions { path, ..place.options() }).unwrap_err();
     assert!(
         matches!(refused, OpenError::Inaccessible { path, .. } if path.ends_with("file/below"))
     );
@@ -110,7 +110,7 @@ async fn closing_leaves_nothing_in_the_log_even_while_somebody_looks() {
     let looking = place.sqlite();
     looking.query_row("SELECT count(*) FROM entry", [], |_| Ok(())).unwrap();
     outbox.close();
-    assert_eq!(std::fs::metadata(disk::beside(&place.path(), "-wal")).unwrap().len(), 0);
+    assert_eq!(std::fs::metadata(safe_open::sibling_path(&place.path(), "-wal")).unwrap().len(), 0);
 }
 
 /// Whether the kernel knows a lock of the POSIX kind on this file by this process. The list is read in
@@ -131,7 +131,7 @@ async fn the_locks_of_sqlite_are_held_for_as_long_as_it_is_open() {
         let (outbox, _) = place.open();
         let held = |when: &str| {
             for suffix in ["", "-shm"] {
-                let is_locked = is_locked(&disk::beside(&place.path(), suffix));
+                let is_locked = is_locked(&safe_open::sibling_path(&place.path(), suffix));
                 assert!(is_locked, "outbox.db{suffix} is not locked {when}");
             }
         };
@@ -139,7 +139,7 @@ async fn the_locks_of_sqlite_are_held_for_as_long_as_it_is_open() {
         let appended = outbox.append(append(1)).await.unwrap();
         held("after an entry");
         outbox.settle(appended.entry, end(Outcome::Updated)).await.unwrap();
-        outbox.note(not_identified(1)).await.unwrap();
+        outbox.append_audit(not_identified(1)).await.unwrap();
         outbox.prune(Duration::ZERO, at(1_000_000)).await.unwrap();
         held("after pruning");
         outbox.verify(None).await.unwrap();

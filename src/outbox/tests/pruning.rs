@@ -13,11 +13,12 @@ async fn one_run_forgets_a_tenth_of_the_trail() {
     for (lines, runs) in [(3, vec![1, 1, 1, 0]), (25, vec![3, 3, 2]), (1009, vec![101, 91])] {
         let place = Place::new();
         let (outbox, _) = place.open();
-        let notes: Vec<_> = (0..lines).map(|number| outbox.note(not_identified(number))).collect();
+        let notes: Vec<_> =
+            (0..lines).map(|number| outbox.append_audit(not_identified(number))).collect();
         for note in notes {
             note.await.unwrap();
         }
-        outbox.note(not_identified(1_000_000)).await.unwrap();
+        outbox.append_audit(not_identified(1_000_000)).await.unwrap();
         for most in runs {
             let pruned = outbox.prune(Duration::from_hours(24), at(1_000_000)).await.unwrap();
             assert_eq!(pruned, most, "of {lines}");
@@ -32,11 +33,11 @@ async fn a_line_of_a_clock_that_was_not_set_is_as_old_as_the_next() {
     let (outbox, _) = place.open();
     let unset = -1_700_000_000;
     for second in [unset, unset + 5, 10 * DAY, unset + 9, 20 * DAY] {
-        outbox.note(not_identified(second)).await.unwrap();
+        outbox.append_audit(not_identified(second)).await.unwrap();
     }
     let keep = Duration::from_hours(24 * 15);
     assert_eq!(outbox.prune(keep, at(20 * DAY)).await.unwrap(), 0);
-    outbox.note(not_identified(26 * DAY)).await.unwrap();
+    outbox.append_audit(not_identified(26 * DAY)).await.unwrap();
     assert_eq!(
         prune_all(&outbox, keep, at(26 * DAY)).await,
         3,

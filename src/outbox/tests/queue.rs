@@ -8,7 +8,13 @@ async fn an_entry_comes_back_after_a_restart_as_it_was_stored() {
     let (outbox, restored) = place.open();
     assert_eq!(
         restored,
-        Restored { entries: vec![], stays: vec![], latest: vec![], damaged: vec![], mended: None }
+        OutboxContents {
+            entries: vec![],
+            last_seen: vec![],
+            latest: vec![],
+            damaged: vec![],
+            repaired: None
+        }
     );
     outbox.append(append(1)).await.unwrap();
     outbox.append(append(2)).await.unwrap();
@@ -50,7 +56,7 @@ async fn commands_run_in_the_order_of_the_calls_whatever_is_awaited_first() {
     let settled = outbox.settle(id(1), end(Outcome::Updated));
     let late = outbox.save(id(1), Stage::Queued);
 
-    assert!(matches!(late.await, Err(StoreError::Gone(gone)) if gone == id(1)));
+    assert!(matches!(late.await, Err(StoreError::NoSuchEntry(gone)) if gone == id(1)));
     settled.await.unwrap();
     queued.await.unwrap();
     sent.await.unwrap();
@@ -74,7 +80,7 @@ async fn settling_deletes_the_entry_and_leaves_one_line() {
     let end = Settlement { decision: Some(decision(1)), ..end(Outcome::Updated) };
     let line = outbox.settle(id(1), end.clone()).await.unwrap();
     assert_eq!(line, AuditLine::settled("desk-3", id(1), &draft(1), &end));
-    assert!(matches!(outbox.settle(id(1), end).await, Err(StoreError::Gone(_))));
+    assert!(matches!(outbox.settle(id(1), end).await, Err(StoreError::NoSuchEntry(_))));
     outbox.close();
 
     let restored = place.restored();
@@ -93,8 +99,10 @@ async fn a_new_insertion_takes_the_place_of_waiting_and_parked_entries() {
 
     let supersedes = vec![(id(1), Some(end(Outcome::Superseded))), (id(2), None)];
     let stage = Stage::Sent(decision(1));
-    let appended =
-        outbox.append(Append { supersedes, stage: stage.clone(), ..append(1) }).await.unwrap();
+    let appended = outbox
+        .append(AppendRequest { supersedes, stage: stage.clone(), ..append(1) })
+        .await
+        .unwrap();
     assert_eq!(appended.entry, id(4));
     assert_eq!(
         appended.lines,
@@ -126,8 +134,8 @@ async fn an_append_that_fails_supersedes_nothing() {
         .unwrap();
 
     let supersedes = vec![(id(1), Some(end(Outcome::Superseded)))];
-    let refused = outbox.append(Append { supersedes, ..append(1) }).await;
-    assert!(matches!(refused, Err(StoreError::Unwritable(_))));
+    let refused = outbox.append(AppendRequest { supersedes, ..append(1) }).await;
+    assert!(matches!(refused, Err(StoreError::Io(_))));
     assert_eq!(place.entries(), [Entry { id: id(1), card_event: draft(1), stage: Stage::Queued }]);
     assert_eq!(place.outcomes(), []);
 }
@@ -137,8 +145,8 @@ async fn a_superseded_entry_that_is_gone_does_not_keep_the_new_one_out() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let supersedes = vec![(id(7), Some(end(Outcome::Superseded))), (id(8), None)];
-    let appended = outbox.append(Append { supersedes, ..append(1) }).await.unwrap();
-    assert_eq!(appended, Appended { entry: id(1), lines: vec![] });
+    let appended = outbox.append(AppendRequest { supersedes, ..append(1) }).await.unwrap();
+    assert_eq!(appended, AppendResult { entry: id(1), lines: vec![] });
 }
 
 #[tokio::test]
@@ -146,7 +154,7 @@ async fn a_waiting_entry_is_not_removed_without_an_outcome() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    outbox.append(Append { supersedes: vec![(id(1), None)], ..append(1) }).await.unwrap();
+    outbox.append(AppendRequest { supersedes: vec![(id(1), None)], ..append(1) }).await.unwrap();
     assert_eq!(place.entries().len(), 2);
 }
 
@@ -157,7 +165,7 @@ async fn a_parked_entry_gets_no_second_outcome_by_being_superseded() {
     outbox.append(append(1)).await.unwrap();
     outbox.settle(id(1), parked()).await.unwrap();
     let supersedes = vec![(id(1), Some(end(Outcome::Superseded)))];
-    outbox.append(Append { supersedes, ..append(1) }).await.unwrap();
+    outbox.append(AppendRequest { supersedes, ..append(1) }).await.unwrap();
     assert_eq!(place.entries().len(), 1);
     assert_eq!(place.outcomes(), [(Some(id(1)), "parked".to_owned())]);
 }
@@ -233,7 +241,7 @@ async fn a_stay_lasts_until_the_card_is_taken_out_or_another_comes() {
     outbox.append(append(1)).await.unwrap();
     outbox.append(append(2)).await.unwrap();
     let elsewhere = CardEvent { reader: "Other".into(), ..draft(3) };
-    outbox.append(Append { draft: elsewhere.clone(), ..append(3) }).await.unwrap();
+    outbox.append(AppendRequest { card_event: elsewhere.clone(), ..append(3) }).await.unwrap();
     outbox.settle(id(2), end(Outcome::Updated)).await.unwrap();
     outbox.close();
 
@@ -246,12 +254,12 @@ async fn a_stay_lasts_until_the_card_is_taken_out_or_another_comes() {
         instance: None,
     };
     let (outbox, restored) = place.open();
-    assert_eq!(restored.stays, [stay(2, draft(2)), stay(3, elsewhere.clone())]);
+    assert_eq!(restored.last_seen, [stay(2, draft(2)), stay(3, elsewhere.clone())]);
 
-    outbox.end_stay(draft(2).reader).await.unwrap();
-    outbox.end_stay("Never seen".into()).await.unwrap();
+    outbox.clear_last_seen(draft(2).reader).await.unwrap();
+    outbox.clear_last_seen("Never seen".into()).await.unwrap();
     outbox.close();
-    assert_eq!(place.restored().stays, [stay(3, elsewhere)]);
+    assert_eq!(place.restored().last_seen, [stay(3, elsewhere)]);
 }
 
 #[tokio::test]
@@ -260,9 +268,10 @@ async fn a_card_that_went_is_kept_and_begins_no_stay() {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let went = CardEvent { trigger: Trigger::Removed, ..draft(1) };
-    let went = Append { draft: went, ..append(1) };
-    let stays =
-        |restored: &Restored| -> Vec<_> { restored.stays.iter().map(|stay| stay.entry).collect() };
+    let went = AppendRequest { card_event: went, ..append(1) };
+    let stays = |restored: &OutboxContents| -> Vec<_> {
+        restored.last_seen.iter().map(|stay| stay.entry).collect()
+    };
     outbox.append(went).await.unwrap();
     let completing = Stage::Completing(Decision { complete_request: true, ..decision(1) });
     outbox.save(id(2), completing.clone()).await.unwrap();

@@ -26,10 +26,10 @@ async fn pages_of_any_size_make_up_the_whole_trail_in_order() {
         lines.push(AuditLine { attempts: u32::try_from(number).unwrap(), ..line });
     }
     for line in &lines {
-        outbox.note(line.clone()).await.unwrap();
+        outbox.append_audit(line.clone()).await.unwrap();
     }
     lines.sort_by_key(|line| line.at);
-    for limit in [1, 4, 5, 24, 25, 26, PAGE_LINES] {
+    for limit in [1, 4, 5, 24, 25, 26, MAX_PAGE_LINES] {
         let filter = AuditFilter { limit, ..AuditFilter::default() };
         assert_eq!(walk(&outbox, filter).await, lines, "limit {limit}");
     }
@@ -39,12 +39,13 @@ async fn pages_of_any_size_make_up_the_whole_trail_in_order() {
 async fn a_page_is_bounded_whatever_is_asked_for() {
     let place = Place::new();
     let (outbox, _) = place.open();
-    let notes: Vec<_> = (0..1001).map(|number| outbox.note(not_identified(number))).collect();
+    let notes: Vec<_> =
+        (0..1001).map(|number| outbox.append_audit(not_identified(number))).collect();
     for note in notes {
         note.await.unwrap();
     }
     let filter = AuditFilter { limit: usize::MAX, ..AuditFilter::default() };
-    assert_eq!(outbox.audit(filter.clone()).await.unwrap().lines.len(), PAGE_LINES);
+    assert_eq!(outbox.audit(filter.clone()).await.unwrap().lines.len(), MAX_PAGE_LINES);
     assert_eq!(walk(&outbox, filter).await.len(), 1001);
     let none = AuditFilter { limit: 0, ..AuditFilter::default() };
     assert_eq!(outbox.audit(none).await.unwrap().lines.len(), 1);
@@ -59,7 +60,7 @@ async fn lines_are_found_by_time_and_card() {
         let end = Settlement { at: at(number.into()), ..end(Outcome::NothingToDo) };
         outbox.settle(id(number.into()), end).await.unwrap();
     }
-    outbox.note(not_identified(5)).await.unwrap();
+    outbox.append_audit(not_identified(5)).await.unwrap();
 
     let found = async |filter: AuditFilter| -> Vec<i64> {
         let lines = walk(&outbox, AuditFilter { limit: 1, ..filter }).await;
@@ -81,7 +82,7 @@ async fn fractions_of_a_second_are_in_order() {
     let instants = [0, 5, 50_000, 500_000_000, 500_000_001]
         .map(|nanosecond| Timestamp::new(1_700_000_000, nanosecond).unwrap());
     for at in instants.into_iter().rev() {
-        outbox.note(AuditLine { at, ..not_identified(0) }).await.unwrap();
+        outbox.append_audit(AuditLine { at, ..not_identified(0) }).await.unwrap();
     }
     let lines = walk(&outbox, AuditFilter::default()).await;
     assert_eq!(lines.iter().map(|line| line.at).collect::<Vec<_>>(), instants);
@@ -92,7 +93,7 @@ async fn opening_tells_the_newest_twenty_lines_the_newest_first() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=25 {
-        outbox.note(not_identified(number)).await.unwrap();
+        outbox.append_audit(not_identified(number)).await.unwrap();
     }
     outbox.close();
     let instants: Vec<_> = place.restored().latest.into_iter().map(|line| line.at).collect();
@@ -103,7 +104,7 @@ async fn opening_tells_the_newest_twenty_lines_the_newest_first() {
 async fn a_line_is_neither_changed_nor_deleted_by_anybody() {
     let place = Place::new();
     let (outbox, _) = place.open();
-    outbox.note(not_identified(1)).await.unwrap();
+    outbox.append_audit(not_identified(1)).await.unwrap();
     let other = place.sqlite();
     for sql in ["UPDATE audit SET outcome = 'updated'", "DELETE FROM audit"] {
         assert!(other.execute(sql, []).unwrap_err().to_string().contains("append-only"));
@@ -116,7 +117,7 @@ fn a_page_is_read_through_an_index_without_sorting() {
     let place = Place::new();
     place.open().0.close();
     let conn = place.sqlite();
-    for sql in [super::super::trail::OF_ALL, super::super::trail::OF_CARD] {
+    for sql in [audit_query::OF_ALL, audit_query::OF_CARD] {
         let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let mut rows = statement.raw_query();
         let mut plan = Vec::new();

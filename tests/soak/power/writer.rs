@@ -11,7 +11,7 @@ use cardbridge::domain::{
     Candidate, CardEvent, CardIdentity, Decision, EntryId, Family, IdRule, Outcome, Serial,
     Settlement, Trigger,
 };
-use cardbridge::outbox::{self, Append, AuditFilter, Options, Outbox};
+use cardbridge::outbox::{self, AppendRequest, AuditFilter, Outbox, OutboxOptions};
 use fastrand::Rng;
 
 use super::ledger::{Found, Stage};
@@ -62,10 +62,11 @@ fn tells_what_is_there() {
     std::io::stdout().write_all(format!("\n{MARK}{text}\n").as_bytes()).unwrap();
 }
 
-fn open(dir: &Path) -> (Outbox, outbox::Restored) {
+fn open(dir: &Path) -> (Outbox, outbox::OutboxContents) {
     let path = dir.join("disk/outbox.db");
     let now = jiff::Timestamp::now();
-    outbox::open(Options { path, max_entries: 100_000, station: "desk-3".to_owned(), now }).unwrap()
+    outbox::open(OutboxOptions { path, max_entries: 100_000, station: "desk-3".to_owned(), now })
+        .unwrap()
 }
 
 /// Entries come and go a step at a time, in random order, some in place of an older one.
@@ -79,8 +80,8 @@ async fn write(outbox: &Outbox, mut ledger: File, mut random: Rng) {
         for _ in 0..random.usize(1..=AT_ONCE) {
             last += 1;
             note(format!("try queued {last}"));
-            let append = Append {
-                draft: draft(last),
+            let append = AppendRequest {
+                card_event: draft(last),
                 stage: cardbridge::domain::Stage::Queued,
                 instance: None,
                 supersedes: Vec::new(),

@@ -4,8 +4,8 @@
 use std::io;
 use std::path::Path;
 
-use super::disk;
 use super::error::OpenError;
+use super::safe_open;
 
 /// Two headers, and how much was brought into the database.
 const SIZE: usize = 100;
@@ -15,11 +15,11 @@ pub(super) type Sums = (u32, u32);
 
 /// What a `-shm` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Index {
+pub(super) enum WalIndex {
     /// There is none.
     Absent,
     /// It says nothing.
-    Mute,
+    Unreadable,
     /// It belongs to a log.
     Set {
         /// Frames that belong to transactions that ended.
@@ -31,27 +31,27 @@ pub(super) enum Index {
     },
 }
 
-impl Index {
+impl WalIndex {
     /// Reads that of the outbox at this path.
     pub(super) fn read(path: &Path) -> Result<Self, OpenError> {
-        let path = disk::beside(path, "-shm");
+        let path = safe_open::sibling_path(path, "-shm");
         let mut index = [0; SIZE];
-        match disk::open(&path).and_then(|mut file| fill(&mut file, &mut index)) {
+        match safe_open::open(&path).and_then(|mut file| fill(&mut file, &mut index)) {
             Ok(true) => {}
-            Ok(false) => return Ok(Self::Mute),
+            Ok(false) => return Ok(Self::Unreadable),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Absent),
             Err(source) => return Err(OpenError::Inaccessible { path, source }),
         }
         let copies = [part(&index, 0, 48), part(&index, 48, 48)];
         let native = |bytes: &[u8], at| u32::from_ne_bytes(array(bytes, at)) as usize;
         let set = copies.into_iter().filter(|copy| {
-            let sum = Order::NATIVE.sum((0, 0), part(copy, 0, 40));
+            let sum = ByteOrder::NATIVE.sum((0, 0), part(copy, 0, 40));
             let stored = (native(copy, 40), native(copy, 44));
             part(copy, 12, 1) == [1] && stored == (sum.0 as usize, sum.1 as usize)
         });
         // A kill between the two leaves one that counts more.
         let least = set.min_by_key(|copy| native(copy, 16));
-        Ok(least.map_or(Self::Mute, |copy| Self::Set {
+        Ok(least.map_or(Self::Unreadable, |copy| Self::Set {
             committed: native(copy, 16),
             restored: native(&index, 96),
             salt: salt(copy, 32),
@@ -62,7 +62,7 @@ impl Index {
     pub(super) const fn salt(&self) -> Option<Salt> {
         match self {
             Self::Set { salt, .. } => Some(*salt),
-            Self::Absent | Self::Mute => None,
+            Self::Absent | Self::Unreadable => None,
         }
     }
 
@@ -70,7 +70,7 @@ impl Index {
     pub(super) const fn restored(&self) -> usize {
         match self {
             Self::Set { restored, .. } => *restored,
-            Self::Absent | Self::Mute => 0,
+            Self::Absent | Self::Unreadable => 0,
         }
     }
 
@@ -78,19 +78,19 @@ impl Index {
     pub(super) const fn committed(&self) -> usize {
         match self {
             Self::Set { committed, .. } => *committed,
-            Self::Absent | Self::Mute => 0,
+            Self::Absent | Self::Unreadable => 0,
         }
     }
 }
 
 /// The byte order of the words that checksums are made of.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Order {
+pub(super) enum ByteOrder {
     Big,
     Little,
 }
 
-impl Order {
+impl ByteOrder {
     const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
 
     pub(super) fn of(header: &[u8]) -> Self {

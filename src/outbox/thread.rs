@@ -13,25 +13,25 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::error::StoreError;
-use super::slot::Slot;
+use super::lazy_store::LazyStore;
 use super::store::Store;
 
 /// How many commands may wait. 16 readers with a card a second each fill it in a minute: a disk
 /// that holds its breath for longer is not coming back by waiting. About 2 MB.
-pub(super) const COMMANDS: usize = 1024;
+pub(super) const QUEUE_CAPACITY: usize = 1024;
 
 /// Takes the store, or why there is none, and answers.
-type Run = dyn FnOnce(Result<&mut Store, StoreError>) + Send;
+type StoreJob = dyn FnOnce(Result<&mut Store, StoreError>) + Send;
 
 /// How long there is nothing to do before the log is emptied: longer than the steps of one card are
 /// apart, and short, because a log that is damaged costs more than a file that is.
-const REST: Duration = Duration::from_secs(1);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The same, where another program kept it from that.
-const LONG_REST: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT_CLEAN: Duration = Duration::from_secs(10);
 
-enum Command {
-    Run(Box<Run>),
+enum StoreCommand {
+    Run(Box<StoreJob>),
     Close,
 }
 
@@ -40,18 +40,18 @@ pub(super) type Submitted<T> = Result<oneshot::Receiver<Result<T, StoreError>>, 
 
 /// The thread and the way to it.
 #[derive(Debug)]
-pub(super) struct Worker {
-    commands: SyncSender<Command>,
+pub(super) struct OutboxThread {
+    commands: SyncSender<StoreCommand>,
     thread: Mutex<Option<JoinHandle<()>>>,
     lost: Arc<Notify>,
     /// Why there is no file to write to, in words.
     trouble: Arc<Mutex<Option<String>>>,
 }
 
-impl Worker {
+impl OutboxThread {
     /// Starts the thread, which owns the store from then on.
-    pub(super) fn start(slot: Slot, trouble: Option<String>) -> io::Result<Self> {
-        let (commands, submitted) = sync_channel(COMMANDS);
+    pub(super) fn start(slot: LazyStore, trouble: Option<String>) -> io::Result<Self> {
+        let (commands, submitted) = sync_channel(QUEUE_CAPACITY);
         let trouble = Arc::new(Mutex::new(trouble));
         let told = Arc::clone(&trouble);
         let thread = thread::Builder::new()
@@ -67,7 +67,7 @@ impl Worker {
     ) -> Submitted<T> {
         let (reply, answer) = oneshot::channel();
         let lost = Arc::clone(&self.lost);
-        let run = Command::Run(Box::new(move |store| {
+        let run = StoreCommand::Run(Box::new(move |store| {
             let result = store.and_then(command);
             if let Err(error @ StoreError::Lost(_)) = &result {
                 let error: &dyn Error = error;
@@ -99,13 +99,13 @@ impl Worker {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // Either fails only where the thread has ended already, which is what is wanted.
-            drop(self.commands.send(Command::Close));
+            drop(self.commands.send(StoreCommand::Close));
             drop(thread.join());
         }
     }
 }
 
-impl Drop for Worker {
+impl Drop for OutboxThread {
     fn drop(&mut self) {
         self.close();
     }
@@ -116,7 +116,7 @@ pub(super) async fn answer<T>(submitted: Submitted<T>) -> Result<T, StoreError> 
     submitted?.await.unwrap_or(Err(StoreError::Closed))
 }
 
-fn run(mut slot: Slot, submitted: &Receiver<Command>, trouble: &Mutex<Option<String>>) {
+fn run(mut slot: LazyStore, submitted: &Receiver<StoreCommand>, trouble: &Mutex<Option<String>>) {
     // How long until the log is emptied; nothing where it is empty.
     let mut rest = None;
     loop {
@@ -125,16 +125,16 @@ fn run(mut slot: Slot, submitted: &Receiver<Command>, trouble: &Mutex<Option<Str
             None => submitted.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
-            Ok(Command::Run(command)) => {
+            Ok(StoreCommand::Run(command)) => {
                 let store = slot.store();
                 if store.is_ok() {
                     *trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 }
                 command(store);
-                rest = Some(REST);
+                rest = Some(IDLE_TIMEOUT);
             }
-            Err(RecvTimeoutError::Timeout) => rest = slot.tidy().then_some(LONG_REST),
-            Ok(Command::Close) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => rest = slot.tidy().then_some(IDLE_TIMEOUT_CLEAN),
+            Ok(StoreCommand::Close) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     slot.close();

@@ -21,38 +21,38 @@ use rustix::thread;
 use super::error::OpenError;
 
 /// What may stand beside the outbox and is opened by its name, by this program or by SQLite.
-const BESIDE: [&str; 5] = ["-wal", "-shm", "-journal", ".lock", ".ready"];
+const SIBLINGS: [&str; 5] = ["-wal", "-shm", "-journal", ".lock", ".ready"];
 
 /// What is at the outbox's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PathKind {
     /// A regular file.
     File,
     /// Nothing.
-    Nothing,
+    Missing,
     /// A symbolic link to what is not there.
     DeadLink,
 }
 
 /// Looks at the outbox's path and at all that stands beside it: [`OpenError::Unsuitable`] where
 /// something is no regular file.
-pub(super) fn survey(path: &Path) -> Result<Place, OpenError> {
-    for suffix in BESIDE {
-        let path = beside(path, suffix);
-        if look(&path)? == Place::DeadLink {
+pub(super) fn survey(path: &Path) -> Result<PathKind, OpenError> {
+    for suffix in SIBLINGS {
+        let path = sibling_path(path, suffix);
+        if inspect(&path)? == PathKind::DeadLink {
             return Err(OpenError::Unsuitable { path, what: LINK });
         }
     }
-    look(path)
+    inspect(path)
 }
 
 const LINK: &str = "a symbolic link";
 
-fn look(path: &Path) -> Result<Place, OpenError> {
+fn inspect(path: &Path) -> Result<PathKind, OpenError> {
     let inaccessible = |source| OpenError::Inaccessible { path: path.to_owned(), source };
     let found = match path.symlink_metadata() {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Place::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PathKind::Missing),
         Err(error) => return Err(inaccessible(error)),
     };
     let kind = found.file_type();
@@ -61,12 +61,12 @@ fn look(path: &Path) -> Result<Place, OpenError> {
         return if may_be_planted(path, &found) {
             unsuitable("a file that has another name besides")
         } else {
-            Ok(Place::File)
+            Ok(PathKind::File)
         };
     }
     if kind.is_symlink() {
         return match path.metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Place::DeadLink),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(PathKind::DeadLink),
             Ok(_) | Err(_) => unsuitable(LINK),
         };
     }
@@ -148,7 +148,7 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// The path with something after its name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
@@ -157,7 +157,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Has this thread, and those that it starts, go on with the rights of the outbox's owner where it
 /// has root's: the owner may put anything into the directory, and gains nothing by it.
 pub(super) fn act_as_owner(path: &Path) -> Result<(), OpenError> {
-    if !geteuid().is_root() || survey(path)? != Place::File {
+    if !geteuid().is_root() || survey(path)? != PathKind::File {
         return Ok(());
     }
     let step_down = || {

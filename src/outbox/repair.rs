@@ -18,18 +18,18 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use super::budget::Budget;
-use super::disk::{self, Place};
 use super::error::OpenError;
 use super::lock::Lock;
-use super::{Options, chain, file, salvage, schema};
+use super::safe_open::{self, PathKind};
+use super::size_limits::SizeLimits;
+use super::{OutboxOptions, file, hash_chain, recovery, schema};
 use crate::domain::AuditLine;
 
 /// What became of a file that was damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mended {
+pub struct RepairReport {
     /// Where the damaged file is; `None` where there was none any more.
-    pub aside: Option<PathBuf>,
+    pub set_aside: Option<PathBuf>,
     /// What was wrong with it, in words.
     pub cause: String,
     /// Entries that were carried over.
@@ -37,14 +37,14 @@ pub struct Mended {
     /// Audit lines that were carried over.
     pub lines: u64,
     /// Stays that were carried over.
-    pub stays: u64,
+    pub last_seen: u64,
     /// Rows that were found and are not what was written.
     pub damaged: u64,
 }
 
-impl std::fmt::Display for Mended {
+impl std::fmt::Display for RepairReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { aside, cause, entries, lines, stays, damaged } = self;
+        let Self { set_aside: aside, cause, entries, lines, last_seen: stays, damaged } = self;
         let aside = aside.as_ref().and_then(|aside| aside.file_name());
         match aside {
             Some(aside) => {
@@ -62,7 +62,7 @@ impl std::fmt::Display for Mended {
 }
 
 /// Makes a file where there is none.
-pub(super) fn make(path: &Path, now: Timestamp) -> Result<(), OpenError> {
+pub(super) fn create(path: &Path, now: Timestamp) -> Result<(), OpenError> {
     let conn = begin(path)?;
     finish(path, conn, now)
 }
@@ -71,10 +71,10 @@ pub(super) fn make(path: &Path, now: Timestamp) -> Result<(), OpenError> {
 /// one.
 pub(super) fn gone(path: &Path, lock: &Lock) -> Result<Option<String>, OpenError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if disk::survey(path)? == Place::DeadLink {
+    if safe_open::survey(path)? == PathKind::DeadLink {
         return Ok(Some(format!("{name} was a symbolic link that leads nowhere")));
     }
-    let left = |suffix| disk::beside(path, suffix).exists();
+    let left = |suffix| safe_open::sibling_path(path, suffix).exists();
     let left = ["-wal", "-shm"].into_iter().find(|suffix| left(suffix));
     let left = left.or(lock.had_outbox().then_some(".lock"));
     Ok(left.map(|suffix| format!("{name} was not there, and {name}{suffix} was left of it")))
@@ -82,7 +82,7 @@ pub(super) fn gone(path: &Path, lock: &Lock) -> Result<Option<String>, OpenError
 
 /// What is wrong with a file, and what of it is read.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct RepairSource {
     /// What is wrong, in words.
     pub(super) cause: String,
     /// Whether its log is read too.
@@ -92,41 +92,45 @@ pub(super) struct Source {
 /// Makes a file with all that can be read of a damaged one, and moves that aside.
 pub(super) fn set_aside(
     path: &Path,
-    options: &Options,
-    budget: Budget,
-    source: Source,
-) -> Result<Mended, OpenError> {
-    let Source { cause, log } = source;
+    options: &OutboxOptions,
+    budget: SizeLimits,
+    source: RepairSource,
+) -> Result<RepairReport, OpenError> {
+    let RepairSource { cause, log } = source;
     let (stamp, aside) = free_name(path, options.now);
-    let left = ["", "-wal", "-shm"].iter().map(|suffix| disk::beside(path, suffix));
+    let left = ["", "-wal", "-shm"].iter().map(|suffix| safe_open::sibling_path(path, suffix));
     let aside = left.into_iter().any(|left| left.symlink_metadata().is_ok()).then_some(aside);
     begin(path)?.close().map_err(|(_, error)| error)?;
     let mut conn = reopen(path, budget)?;
     let tx = conn.transaction()?;
-    let found = salvage::carry(path, log, &tx)?;
-    let salvage::Found { entries, lines, stays, damaged } = found;
-    let mended = Mended { aside, cause, entries, lines, stays, damaged };
+    let found = recovery::recover(path, log, &tx)?;
+    let recovery::RecoveryCounts { entries, lines, last_seen: stays, damaged } = found;
+    let mended =
+        RepairReport { set_aside: aside, cause, entries, lines, last_seen: stays, damaged };
     let line = AuditLine::chain_break(&options.station, options.now, mended.to_string());
-    chain::append(&tx, &line)?;
+    hash_chain::append(&tx, &line)?;
     tx.commit()?;
     finish(path, conn, stamp)?;
     Ok(mended)
 }
 
 /// Goes on with a move that was broken off. Tells whether there was one.
-pub(super) fn go_on(path: &Path) -> Result<bool, OpenError> {
-    let ready = disk::beside(path, ".ready");
+pub(super) fn resume(path: &Path) -> Result<bool, OpenError> {
+    let ready = safe_open::sibling_path(path, ".ready");
     let inaccessible = |source| OpenError::Inaccessible { path: ready.clone(), source };
     let stamp = match ready.symlink_metadata().and_then(|found| found.modified()) {
         Ok(stamp) => Timestamp::try_from(stamp).unwrap_or(Timestamp::UNIX_EPOCH),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(inaccessible(error)),
     };
-    let aside = aside(path, stamp);
+    let aside = set_aside_name(path, stamp);
     let moved = || {
         // The -wal first: without it the file is not what it was, and with another's it is worse.
         for suffix in ["-wal", "-shm", ""] {
-            move_if_there(&disk::beside(path, suffix), &disk::beside(&aside, suffix))?;
+            move_if_there(
+                &safe_open::sibling_path(path, suffix),
+                &safe_open::sibling_path(&aside, suffix),
+            )?;
         }
         sync_parent(path)?;
         fs::rename(&ready, path)?;
@@ -138,43 +142,44 @@ pub(super) fn go_on(path: &Path) -> Result<bool, OpenError> {
 
 /// An empty outbox under construction.
 fn begin(path: &Path) -> Result<Connection, OpenError> {
-    let new = disk::beside(path, ".new");
+    let new = safe_open::sibling_path(path, ".new");
     remove(&new)?;
     let inaccessible = |source| OpenError::Inaccessible { path: new.clone(), source };
-    disk::create(&new).map_err(inaccessible)?;
+    safe_open::create(&new).map_err(inaccessible)?;
     sync_parent(path).map_err(inaccessible)?;
     let mut conn = file::connect(&new)?;
-    file::make_durable(&conn)?;
+    file::set_durability_pragmas(&conn)?;
     schema::migrate(&mut conn, 0)?;
     Ok(conn)
 }
 
-fn reopen(path: &Path, budget: Budget) -> Result<Connection, OpenError> {
-    let conn = file::connect(&disk::beside(path, ".new"))?;
-    file::make_durable(&conn)?;
-    budget.impose(&conn)?;
+fn reopen(path: &Path, budget: SizeLimits) -> Result<Connection, OpenError> {
+    let conn = file::connect(&safe_open::sibling_path(path, ".new"))?;
+    file::set_durability_pragmas(&conn)?;
+    budget.apply_hard_limit(&conn)?;
     Ok(conn)
 }
 
 /// Moves what was made to its place.
 fn finish(path: &Path, conn: Connection, stamp: Timestamp) -> Result<(), OpenError> {
     conn.close().map_err(|(_, error)| error)?;
-    let (new, ready) = (disk::beside(path, ".new"), disk::beside(path, ".ready"));
+    let (new, ready) =
+        (safe_open::sibling_path(path, ".new"), safe_open::sibling_path(path, ".ready"));
     let moved = || {
-        let made = disk::open_to_write(&new)?;
+        let made = safe_open::open_to_write(&new)?;
         made.set_modified(SystemTime::try_from(stamp).map_err(io::Error::other)?)?;
         made.sync_all()?;
         fs::rename(&new, &ready)?;
         sync_parent(path)
     };
     moved().map_err(|source| OpenError::Inaccessible { path: new.clone(), source })?;
-    go_on(path).map(drop)
+    resume(path).map(drop)
 }
 
 /// Removes a file of ours that is worth nothing, with what SQLite puts beside it.
 pub(super) fn remove(path: &Path) -> Result<(), OpenError> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
-        let path = disk::beside(path, suffix);
+        let path = safe_open::sibling_path(path, suffix);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(OpenError::Inaccessible { path, source });
@@ -190,7 +195,7 @@ fn free_name(path: &Path, now: Timestamp) -> (Timestamp, PathBuf) {
     let mut second = now.as_second();
     loop {
         let stamp = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
-        let name = aside(path, stamp);
+        let name = set_aside_name(path, stamp);
         if !name.exists() || second == i64::MAX {
             return (stamp, name);
         }
@@ -198,8 +203,8 @@ fn free_name(path: &Path, now: Timestamp) -> (Timestamp, PathBuf) {
     }
 }
 
-fn aside(path: &Path, stamp: Timestamp) -> PathBuf {
-    disk::beside(path, &format!(".damaged-{}", stamp.strftime("%Y%m%dT%H%M%SZ")))
+fn set_aside_name(path: &Path, stamp: Timestamp) -> PathBuf {
+    safe_open::sibling_path(path, &format!(".damaged-{}", stamp.strftime("%Y%m%dT%H%M%SZ")))
 }
 
 fn move_if_there(from: &Path, to: &Path) -> io::Result<()> {
@@ -210,5 +215,5 @@ fn move_if_there(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), disk::sync_directory)
+    path.parent().map_or(Ok(()), safe_open::sync_directory)
 }

@@ -3,8 +3,8 @@
 
 use rusqlite::Connection;
 
-use super::chain::{self, End};
 use super::error::StoreError;
+use super::hash_chain::{self, ChainEnd};
 use crate::domain::ChainPosition;
 
 /// The head is logged every so many lines.
@@ -33,7 +33,7 @@ impl HeadLog {
 
 /// The newest line's place in the chain.
 pub(super) fn head(conn: &Connection) -> Result<ChainPosition, StoreError> {
-    chain::end(conn, End::Head)?.map_err(|damage| StoreError::Lost(Box::new(damage)))
+    hash_chain::end(conn, ChainEnd::Head)?.map_err(|damage| StoreError::Lost(Box::new(damage)))
 }
 
 /// One line for the head, if there is any.

@@ -14,10 +14,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::disk;
 use super::error::OpenError;
 use super::file::PAGE;
-use super::log::Log;
+use super::safe_open;
+use super::wal::Wal;
 
 const TABLES: &str = "CREATE TABLE leaf (c0, c1, c2, c3, c4, c5, c6, c7); \
      CREATE TABLE knot (c0 PRIMARY KEY, c1, c2, c3, c4) WITHOUT ROWID; \
@@ -25,15 +25,15 @@ const TABLES: &str = "CREATE TABLE leaf (c0, c1, c2, c3, c4, c5, c6, c7); \
 
 /// The copy that is read.
 #[derive(Debug)]
-pub(super) struct Image {
+pub(super) struct WalImage {
     file: File,
     /// How many pages there are of the outbox.
     pub(super) pages: u32,
 }
 
-impl Image {
+impl WalImage {
     /// Makes the copy of the file at `path`, and of its log.
-    pub(super) fn make(path: &Path, copy: &Path, log: &Log) -> Result<Self, OpenError> {
+    pub(super) fn make(path: &Path, copy: &Path, log: &Wal) -> Result<Self, OpenError> {
         let inaccessible = |source| OpenError::Inaccessible { path: copy.to_owned(), source };
         let (file, pages) = copy_pages(path, copy, log).map_err(inaccessible)?;
         let mut first = first_page(pages)?;
@@ -68,10 +68,10 @@ const fn offset(number: u32) -> u64 {
 
 /// Copies the file, and the newest intact image of each page from its log; tells how many pages
 /// there are.
-fn copy_pages(path: &Path, copy: &Path, log: &Log) -> io::Result<(File, u32)> {
-    let mut to = disk::create(copy)?;
+fn copy_pages(path: &Path, copy: &Path, log: &Wal) -> io::Result<(File, u32)> {
+    let mut to = safe_open::create(copy)?;
     if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
-        io::copy(&mut disk::open(path)?, &mut to)?;
+        io::copy(&mut safe_open::open(path)?, &mut to)?;
     }
     let count = |bytes: u64| u32::try_from(bytes.div_ceil(PAGE as u64)).unwrap_or(u32::MAX - 2);
     let (mut page, most) = ([0; PAGE], log.frames().count());

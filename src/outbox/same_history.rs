@@ -9,26 +9,26 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 
-use super::chain::{self, End};
 use super::error::{OpenError, StoreError};
-use super::row::{self, Damage};
-use super::{disk, file, schema};
+use super::hash_chain::{self, ChainEnd};
+use super::row::{self, DamagedRow};
+use super::{file, safe_open, schema};
 use crate::domain::{AuditLine, Entry};
 
 /// SQLite would take the log of another file.
 #[derive(Debug, thiserror::Error)]
 #[error("its log is that of another file")]
-pub(super) struct AnotherLog;
+pub(super) struct OtherHistory;
 
-impl From<AnotherLog> for OpenError {
-    fn from(error: AnotherLog) -> Self {
+impl From<OtherHistory> for OpenError {
+    fn from(error: OtherHistory) -> Self {
         Self::Lost(Box::new(error))
     }
 }
 
 /// What a file that has a log says without it.
 #[derive(Debug)]
-pub(super) struct Alone {
+pub(super) struct DatabaseWithoutWal {
     /// The newest line's number; 0 where there is none.
     head: i64,
     line: Option<AuditLine>,
@@ -45,15 +45,15 @@ const ENTRY: &str = "SELECT id, seen_at, card, draft, stage, seal FROM entry WHE
 const NEWEST: &str =
     "SELECT ifnull(max(id), 0) FROM entry WHERE stage NOT LIKE '%\"stage\":\"parked\"%'";
 
-impl Alone {
+impl DatabaseWithoutWal {
     /// What the file at this path says; nothing where it has no log, or cannot be read without.
     pub(super) fn read(path: &Path) -> Option<Self> {
-        let log = disk::beside(path, "-wal").symlink_metadata().ok()?;
+        let log = safe_open::sibling_path(path, "-wal").symlink_metadata().ok()?;
         if log.len() == 0 {
             return None;
         }
         let conn = file::connect_alone(path).ok()?;
-        let head = chain::end(&conn, End::Head).ok()?.ok()?.seq;
+        let head = hash_chain::end(&conn, ChainEnd::Head).ok()?.ok()?.seq;
         let line = one(&conn, LINE, [head], row::line).ok()?.and_then(Result::ok);
         let newest: i64 = conn.query_row(NEWEST, [], |found| found.get(0)).ok()?;
         let entry = one(&conn, ENTRY, [newest], row::entry).ok()?.and_then(Result::ok);
@@ -62,18 +62,18 @@ impl Alone {
 
     /// [`AnotherLog`] where the file with its log does not go on from that.
     pub(super) fn check(&self, conn: &Connection) -> Result<(), OpenError> {
-        match self.goes_on(conn) {
-            Ok(false) => Err(AnotherLog.into()),
+        match self.continues(conn) {
+            Ok(false) => Err(OtherHistory.into()),
             // What cannot be read is damage of another kind.
             Ok(true) | Err(_) => Ok(()),
         }
     }
 
-    fn goes_on(&self, conn: &Connection) -> Result<bool, StoreError> {
+    fn continues(&self, conn: &Connection) -> Result<bool, StoreError> {
         if !schema::has(conn, "chain")? {
             return Ok(false);
         }
-        let pruned = chain::end(conn, End::Anchor)?.map_or(i64::MAX, |anchor| anchor.seq);
+        let pruned = hash_chain::end(conn, ChainEnd::Anchor)?.map_or(i64::MAX, |anchor| anchor.seq);
         if pruned > self.head {
             return Ok(true);
         }
@@ -97,7 +97,7 @@ fn one<T>(
     conn: &Connection,
     sql: &str,
     numbers: impl Params,
-    read: impl Fn(&Row<'_>) -> Result<T, Damage>,
-) -> Result<Option<Result<T, Damage>>, StoreError> {
+    read: impl Fn(&Row<'_>) -> Result<T, DamagedRow>,
+) -> Result<Option<Result<T, DamagedRow>>, StoreError> {
     Ok(conn.query_row(sql, numbers, |found| Ok(read(found))).optional()?)
 }

@@ -8,11 +8,11 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::error::StoreError;
-use super::row::{self, Damage};
+use super::row::{self, DamagedRow};
 use crate::domain::{AuditLine, AuditRecord, CardId, ChainPosition};
 
 /// The most lines that one page has: about 1 MB.
-pub const PAGE_LINES: usize = 1000;
+pub const MAX_PAGE_LINES: usize = 1000;
 
 /// Which lines of the audit trail are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct AuditFilter {
 impl Default for AuditFilter {
     /// Every line, in the largest pages.
     fn default() -> Self {
-        Self { since: None, until: None, card: None, after: None, limit: PAGE_LINES }
+        Self { since: None, until: None, card: None, after: None, limit: MAX_PAGE_LINES }
     }
 }
 
@@ -51,26 +51,26 @@ impl fmt::Display for AuditCursor {
 }
 
 impl FromStr for AuditCursor {
-    type Err = NoCursor;
+    type Err = InvalidCursor;
 
-    fn from_str(text: &str) -> Result<Self, NoCursor> {
-        let (seq, at) = text.split_once('@').ok_or(NoCursor)?;
-        Ok(Self { at: at.to_owned(), seq: seq.parse().map_err(|_| NoCursor)? })
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        let (seq, at) = text.split_once('@').ok_or(InvalidCursor)?;
+        Ok(Self { at: at.to_owned(), seq: seq.parse().map_err(|_| InvalidCursor)? })
     }
 }
 
 /// A text that is no [`AuditCursor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not the end of a page of the audit trail")]
-pub struct NoCursor;
+pub struct InvalidCursor;
 
 /// One page of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditPage {
+pub struct StoredAuditPage {
     /// The lines, the oldest first; lines of one instant in the order in which they were written.
     pub lines: Vec<AuditRecord>,
     /// Lines of this page that were skipped.
-    pub damaged: Vec<Damage>,
+    pub damaged: Vec<DamagedRow>,
     /// What to ask for next, even if only to learn that nothing is left; `None` at the end.
     pub next: Option<AuditCursor>,
 }
@@ -85,8 +85,8 @@ pub(super) const OF_ALL: &str = "SELECT seq, at, outcome, card, entry, line, sea
 const FOREVER: &str = "~";
 
 /// The page that the filter asks for.
-pub(super) fn page(conn: &Connection, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
-    let limit = filter.limit.clamp(1, PAGE_LINES);
+pub(super) fn page(conn: &Connection, filter: &AuditFilter) -> Result<StoredAuditPage, StoreError> {
+    let limit = filter.limit.clamp(1, MAX_PAGE_LINES);
     let start = start(filter);
     let sql = if filter.card.is_some() { OF_CARD } else { OF_ALL };
     let mut statement = conn.prepare_cached(sql)?;
@@ -98,7 +98,7 @@ pub(super) fn page(conn: &Connection, filter: &AuditFilter) -> Result<AuditPage,
         ":limit": i64::try_from(limit).unwrap_or(i64::MAX),
     })?;
 
-    let mut page = AuditPage { lines: Vec::new(), damaged: Vec::new(), next: None };
+    let mut page = StoredAuditPage { lines: Vec::new(), damaged: Vec::new(), next: None };
     let mut last = None;
     while let Some(found) = rows.next()? {
         last = Some(cursor(found));
@@ -135,7 +135,7 @@ pub(super) fn mark(conn: &Connection, seq: i64) -> Result<Option<ChainPosition>,
 pub(super) fn latest(
     conn: &Connection,
     lines: usize,
-) -> Result<Vec<Result<AuditLine, Damage>>, rusqlite::Error> {
+) -> Result<Vec<Result<AuditLine, DamagedRow>>, rusqlite::Error> {
     let sql = format!("SELECT {} FROM audit ORDER BY seq DESC LIMIT {lines}", row::AUDIT);
     conn.prepare(&sql)?.query_map([], |found| Ok(row::line(found)))?.collect()
 }

@@ -13,12 +13,12 @@ use std::path::Path;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, Transaction, params_from_iter};
 
-use super::chain::{self, End};
 use super::error::{OpenError, StoreError};
 use super::file::PAGE;
-use super::image::Image;
-use super::log::Log;
-use super::{disk, mend, row};
+use super::hash_chain::{self, ChainEnd};
+use super::wal::Wal;
+use super::wal_image::WalImage;
+use super::{repair, row, safe_open};
 use crate::domain::{AuditKind, ChainPosition, EntryId, LastSeenCard};
 
 /// How far new numbers are from the last known one, where nobody knows which was the last.
@@ -32,34 +32,38 @@ const UNREADABLE: usize = PAGE / 6;
 /// Where a line's `chain` stands behind the columns of [`row::AUDIT`]; no other table is as wide.
 const AUDIT_CHAIN: usize = 7;
 /// Where the cell stands that is null in each of our rows with a number, the number's own.
-const OWN_NUMBER: usize = 8;
+const ROWID: usize = 8;
 
-const LEAVES: &str = "SELECT rowid, c1, c2, c3, c4, c5, c6, c7, c0 FROM leaf LIMIT -1 OFFSET ?";
-const KNOTS: &str = "SELECT c0, c1, c2, c3, c4 FROM knot LIMIT 1000 OFFSET ?";
+const LEAF_PAGES: &str = "SELECT rowid, c1, c2, c3, c4, c5, c6, c7, c0 FROM leaf LIMIT -1 OFFSET ?";
+const TREE_PAGES: &str = "SELECT c0, c1, c2, c3, c4 FROM knot LIMIT 1000 OFFSET ?";
 
 /// What was carried over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct RecoveryCounts {
     pub(super) entries: u64,
     pub(super) lines: u64,
-    pub(super) stays: u64,
+    pub(super) last_seen: u64,
     /// Rows that are there and are not what was written.
     pub(super) damaged: u64,
 }
 
 /// Carries everything that can be read of the file at `path`, and of its log where it is the file's, over
 /// into a new one.
-pub(super) fn carry(path: &Path, log: bool, tx: &Transaction<'_>) -> Result<Found, OpenError> {
-    let copy = disk::beside(path, ".copy");
-    mend::remove(&copy)?;
-    let log = if log { Log::read(path)? } else { Log::none() };
+pub(super) fn recover(
+    path: &Path,
+    log: bool,
+    tx: &Transaction<'_>,
+) -> Result<RecoveryCounts, OpenError> {
+    let copy = safe_open::sibling_path(path, ".copy");
+    repair::remove(&copy)?;
+    let log = if log { Wal::read(path)? } else { Wal::none() };
     let inaccessible = |source| OpenError::Inaccessible { path: copy.clone(), source };
-    let image = Image::make(path, &copy, &log)?;
+    let image = WalImage::make(path, &copy, &log)?;
     let from = Connection::open_with_flags(
         &copy,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
-    let mut salvage = Salvage::new(tx);
+    let mut salvage = RecoveryRun::new(tx);
     let mut page = [0; PAGE];
     let mut done = BTreeSet::new();
     for (number, frame) in log.frames().rev() {
@@ -81,13 +85,13 @@ pub(super) fn carry(path: &Path, log: bool, tx: &Transaction<'_>) -> Result<Foun
     }
     let found = salvage.finish()?;
     drop((from, image));
-    mend::remove(&copy)?;
+    repair::remove(&copy)?;
     Ok(found)
 }
 
-struct Salvage<'a> {
+struct RecoveryRun<'a> {
     tx: &'a Transaction<'a>,
-    found: Found,
+    found: RecoveryCounts,
     /// Entries that have an outcome for good.
     over: BTreeSet<i64>,
     stays: Vec<(LastSeenCard, Vec<Value>)>,
@@ -97,9 +101,9 @@ struct Salvage<'a> {
     last: Option<i64>,
 }
 
-impl<'a> Salvage<'a> {
+impl<'a> RecoveryRun<'a> {
     const fn new(tx: &'a Transaction<'a>) -> Self {
-        let found = Found { entries: 0, lines: 0, stays: 0, damaged: 0 };
+        let found = RecoveryCounts { entries: 0, lines: 0, last_seen: 0, damaged: 0 };
         let (anchor, head, last) = (None, None, None);
         Self { tx, found, over: BTreeSet::new(), stays: Vec::new(), anchor, head, last }
     }
@@ -107,8 +111,8 @@ impl<'a> Salvage<'a> {
     /// Takes what the page at the roots has, by its kind (SQLite, "Database File Format", 1.6).
     fn take(&mut self, from: &Connection, kind: u8) -> Result<(), StoreError> {
         match kind {
-            0x0d => rows(from, LEAVES, |row| self.numbered(row)),
-            0x02 | 0x0a => rows(from, KNOTS, |row| self.unnumbered(row)),
+            0x0d => rows(from, LEAF_PAGES, |row| self.numbered(row)),
+            0x02 | 0x0a => rows(from, TREE_PAGES, |row| self.unnumbered(row)),
             _ => Ok(()),
         }
     }
@@ -125,7 +129,7 @@ impl<'a> Salvage<'a> {
             let cells = cells(row, row::ENTRY)?;
             self.found.entries += insert(self.tx, "entry", row::ENTRY, cells)?;
         } else {
-            match row.get_ref(OWN_NUMBER)? {
+            match row.get_ref(ROWID)? {
                 ValueRef::Null => self.found.damaged += 1,
                 ValueRef::Text(b"entry") => {
                     self.last = self.last.max(row.get(1).ok());
@@ -145,7 +149,8 @@ impl<'a> Salvage<'a> {
             self.stays.push((stay, cells(row, row::STAY)?));
         } else if let Ok(mark) = row::mark(row) {
             let place: String = row.get(0)?;
-            let end = if place == End::Anchor.name() { &mut self.anchor } else { &mut self.head };
+            let end =
+                if place == ChainEnd::Anchor.name() { &mut self.anchor } else { &mut self.head };
             end.get_or_insert(mark);
         } else {
             let sealed = |column| {
@@ -158,7 +163,7 @@ impl<'a> Salvage<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Found, StoreError> {
+    fn finish(mut self) -> Result<RecoveryCounts, StoreError> {
         for entry in &self.over {
             let gone =
                 self.tx.prepare_cached("DELETE FROM entry WHERE id = ?")?.execute([entry])?;
@@ -168,7 +173,7 @@ impl<'a> Salvage<'a> {
         self.numbers()?;
         for (stay, cells) in std::mem::take(&mut self.stays) {
             if self.is_known(stay.entry)? {
-                self.found.stays += insert(self.tx, "stay", row::STAY, cells)?;
+                self.found.last_seen += insert(self.tx, "stay", row::STAY, cells)?;
             }
         }
         Ok(self.found)
@@ -177,12 +182,16 @@ impl<'a> Salvage<'a> {
     /// Where the chain begins and ends: as the file says, where it can be believed.
     fn chain(&self) -> Result<(), StoreError> {
         if let Some(anchor) = &self.anchor {
-            row::upsert_mark(self.tx, End::Anchor, anchor)?;
+            row::upsert_mark(self.tx, ChainEnd::Anchor, anchor)?;
         }
-        let last = chain::chain_the_unchained(self.tx)?;
+        let last = hash_chain::chain_the_unchained(self.tx)?;
         let known = self.head.as_ref().map_or(0, |head| head.seq);
         // Numbers go on behind the last one there was, so that lines that are gone leave a gap.
-        row::upsert_mark(self.tx, End::Head, &ChainPosition { seq: last.seq.max(known), ..last })
+        row::upsert_mark(
+            self.tx,
+            ChainEnd::Head,
+            &ChainPosition { seq: last.seq.max(known), ..last },
+        )
     }
 
     /// No number is used twice, not even that of an entry that is lost.

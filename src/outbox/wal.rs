@@ -31,20 +31,20 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::disk;
 use super::error::OpenError;
 use super::file::PAGE;
-use super::index::{Index, Order, Salt, Sums, fill, number, part, salt, sums};
+use super::safe_open;
+use super::wal_index::{ByteOrder, Salt, Sums, WalIndex, fill, number, part, salt, sums};
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const FRAME: usize = FRAME_HEADER + PAGE;
 /// How often a log is looked at that changes meanwhile.
-const LOOKS: usize = 4;
+const MAX_READS: usize = 4;
 
 /// One page's image in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(super) struct WalFrame {
     /// The page's number.
     pub(super) page: u32,
     /// Whether it is what was written.
@@ -56,10 +56,10 @@ pub(super) struct Frame {
 
 /// What a `-wal` holds.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct Wal {
     file: Option<File>,
-    frames: Vec<Frame>,
-    index: Index,
+    frames: Vec<WalFrame>,
+    index: WalIndex,
     /// Whether SQLite believes the log's header.
     headed: bool,
     salt: Option<Salt>,
@@ -67,28 +67,28 @@ pub(super) struct Log {
 
 /// [`OpenError::Lost`] where the log has lost something; may be asked while a daemon writes to it.
 pub(super) fn check(path: &Path) -> Result<(), OpenError> {
-    for _ in 0..LOOKS {
-        let log = Log::read(path)?;
+    for _ in 0..MAX_READS {
+        let log = Wal::read(path)?;
         let Some(cause) = log.damage() else { return Ok(()) };
-        if Index::read(path)? == log.index {
+        if WalIndex::read(path)? == log.index {
             return Err(OpenError::Lost(cause.into()));
         }
     }
     Ok(())
 }
 
-impl Log {
+impl Wal {
     /// A log without frames.
     pub(super) const fn none() -> Self {
-        Self { file: None, frames: Vec::new(), index: Index::Absent, headed: false, salt: None }
+        Self { file: None, frames: Vec::new(), index: WalIndex::Absent, headed: false, salt: None }
     }
 
     pub(super) fn read(outbox: &Path) -> Result<Self, OpenError> {
-        let index = Index::read(outbox)?;
-        let path = disk::beside(outbox, "-wal");
+        let index = WalIndex::read(outbox)?;
+        let path = safe_open::sibling_path(outbox, "-wal");
         let inaccessible = |source| OpenError::Inaccessible { path: path.clone(), source };
         let mut log = Self { index, ..Self::none() };
-        match disk::open(&path) {
+        match safe_open::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(inaccessible(error)),
             Ok(file) => {
@@ -104,7 +104,7 @@ impl Log {
         if !fill(&mut file, &mut header)? {
             return Ok(());
         }
-        let order = Order::of(&header);
+        let order = ByteOrder::of(&header);
         let computed = order.sum((0, 0), part(&header, 0, 24));
         let mut states = vec![sums(&header, 24), computed];
         self.headed = header.starts_with(&[0x37, 0x7f, 6]) && sums(&header, 24) == computed;
@@ -123,7 +123,7 @@ impl Log {
             // The next frame follows what is stored here, or what should be.
             states = if intact { vec![stored] } else { [&[stored], &computed[..]].concat() };
             states.truncate(2);
-            self.frames.push(Frame {
+            self.frames.push(WalFrame {
                 page: number(&frame, 0),
                 intact,
                 ours: is_near(found, due),
@@ -141,19 +141,21 @@ impl Log {
             0
         };
         let recovered = self.committed(good);
-        let ours = |frame: &&Frame| frame.ours;
+        let ours = |frame: &&WalFrame| frame.ours;
         let behind = || self.frames.iter().skip(good).filter(ours);
         let commits = behind().filter(|frame| frame.commits).count();
         let lost = match self.index {
             // All of it is in the database, and nothing older of it in the way.
-            Index::Set { committed, restored, .. } if recovered == 0 && restored >= committed => {
+            WalIndex::Set { committed, restored, .. }
+                if recovered == 0 && restored >= committed =>
+            {
                 false
             }
-            Index::Set { committed, salt, .. } if self.salt.is_none_or(|due| due == salt) => {
+            WalIndex::Set { committed, salt, .. } if self.salt.is_none_or(|due| due == salt) => {
                 recovered < committed || commits > 1
             }
-            Index::Absent => behind().next().is_some(),
-            Index::Set { .. } | Index::Mute => {
+            WalIndex::Absent => behind().next().is_some(),
+            WalIndex::Set { .. } | WalIndex::Unreadable => {
                 commits > 1 || !self.headed && behind().next().is_some()
             }
         };
@@ -168,7 +170,7 @@ impl Log {
 
     /// The frames up to the last that ends a transaction, the oldest first. Where the newest image of a
     /// page is damaged and was brought into the database, that has it: none of the page's frames is here.
-    pub(super) fn frames(&self) -> impl DoubleEndedIterator<Item = (usize, Frame)> {
+    pub(super) fn frames(&self) -> impl DoubleEndedIterator<Item = (usize, WalFrame)> {
         let end = self.committed(self.frames.len());
         let frames = self.frames.iter().copied().enumerate().take(end);
         let frames: Vec<_> = frames.filter(|(_, frame)| frame.ours).collect();

@@ -16,22 +16,23 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::error::StoreError;
-use super::row::{self, Damage};
+use super::row::{self, DamagedRow};
 use crate::domain::{AuditLine, ChainPosition};
 
 /// What the first line of all follows.
-pub(super) const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+pub(super) const GENESIS_HASH: &str =
+    "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// One of the two ends of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ChainEnd {
     /// The last line that was pruned.
     Anchor,
     /// The newest line.
     Head,
 }
 
-impl End {
+impl ChainEnd {
     /// Its name in the file.
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -43,19 +44,19 @@ impl End {
 
 /// The end of a chain without lines.
 pub(super) fn origin() -> ChainPosition {
-    ChainPosition { seq: 0, at: None, hash: NOTHING.to_owned() }
+    ChainPosition { seq: 0, at: None, hash: GENESIS_HASH.to_owned() }
 }
 
 /// What a line's `chain` is, given that of the line before and its own seal.
-pub(super) fn link(before: &str, seal: &[u8]) -> String {
+pub(super) fn next_hash(before: &str, seal: &[u8]) -> String {
     hex::encode(row::digest(&[before.as_bytes(), seal]))
 }
 
 /// An end, as far as it can be believed.
 pub(super) fn end(
     conn: &Connection,
-    end: End,
-) -> Result<Result<ChainPosition, Damage>, StoreError> {
+    end: ChainEnd,
+) -> Result<Result<ChainPosition, DamagedRow>, StoreError> {
     let sql = format!("SELECT {} FROM chain WHERE place = ?", row::CHAIN);
     let found = conn
         .prepare_cached(&sql)?
@@ -63,27 +64,27 @@ pub(super) fn end(
         .optional()?;
     Ok(found.unwrap_or_else(|| {
         let why = "it is missing".to_owned();
-        Err(Damage { table: "chain", row: end.name().to_owned(), why })
+        Err(DamagedRow { table: "chain", row: end.name().to_owned(), reason: why })
     }))
 }
 
 /// Adds a line at the head.
 pub(super) fn append(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), StoreError> {
     // A head that cannot be believed is no end to go on from: the next start mends the file.
-    let head = end(tx, End::Head)?.map_err(|damage| StoreError::Lost(Box::new(damage)))?;
+    let head = end(tx, ChainEnd::Head)?.map_err(|damage| StoreError::Lost(Box::new(damage)))?;
     // A line that stands beyond it, where none should be, is not in the way.
     let last: Option<i64> =
         tx.prepare_cached("SELECT max(seq) FROM audit")?.query_row([], |row| row.get(0))?;
     let seq = last.unwrap_or(0).max(head.seq).saturating_add(1);
-    let hash = row::insert_line(tx, seq, line, |seal| link(&head.hash, seal))?;
-    row::upsert_mark(tx, End::Head, &ChainPosition { seq, at: Some(line.at), hash })
+    let hash = row::insert_line(tx, seq, line, |seal| next_hash(&head.hash, seal))?;
+    row::upsert_mark(tx, ChainEnd::Head, &ChainPosition { seq, at: Some(line.at), hash })
 }
 
 /// Chains the lines that version 1 wrote, as they are, and writes both ends.
-pub(super) fn begin(tx: &Transaction<'_>) -> Result<(), StoreError> {
-    row::upsert_mark(tx, End::Anchor, &origin())?;
+pub(super) fn init(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    row::upsert_mark(tx, ChainEnd::Anchor, &origin())?;
     let head = chain_the_unchained(tx)?;
-    row::upsert_mark(tx, End::Head, &head)
+    row::upsert_mark(tx, ChainEnd::Head, &head)
 }
 
 /// Chains lines that have no `chain`, and tells the last line of all.
@@ -99,7 +100,7 @@ pub(super) fn chain_the_unchained(tx: &Transaction<'_>) -> Result<ChainPosition,
                 let seal: Vec<u8> = found.get(2)?;
                 let mut hash: String = found.get(3)?;
                 if hash.is_empty() {
-                    hash = link(&head.hash, &seal);
+                    hash = next_hash(&head.hash, &seal);
                 }
                 Ok(ChainPosition { seq: found.get(0)?, at: at.parse().ok(), hash })
             })

@@ -7,13 +7,13 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 
-use super::chain;
-use super::error::{Shortage, StoreError};
+use super::error::{FullReason, StoreError};
+use super::hash_chain;
 use crate::domain::AuditLine;
 
 /// Notes in the file, and those that had no room.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(super) struct NoteLimits {
     /// How many are in the file, where that is known.
     count: Option<u64>,
     refused: u64,
@@ -21,7 +21,7 @@ pub(super) struct Notes {
     span: Option<(Timestamp, Timestamp)>,
 }
 
-impl Notes {
+impl NoteLimits {
     /// How many are in the file.
     pub(super) fn count(&mut self, conn: &Connection) -> u64 {
         *self.count.get_or_insert_with(|| in_file(conn))
@@ -38,29 +38,29 @@ impl Notes {
         tx: &Transaction<'_>,
         line: &AuditLine,
         max: u64,
-    ) -> Result<Added, StoreError> {
+    ) -> Result<NoteCounts, StoreError> {
         let mut count = self.count(tx);
         if count >= max {
             self.refuse(line.at);
-            return Err(StoreError::Full(Shortage::Notes));
+            return Err(StoreError::Full(FullReason::Notes));
         }
         if let Some(span) = self.span {
             let resumed = AuditLine::notes_resumed(&line.station, line.at, self.refused, span);
-            chain::append(tx, &resumed)?;
+            hash_chain::append(tx, &resumed)?;
             count += 1;
         }
-        chain::append(tx, line)?;
+        hash_chain::append(tx, line)?;
         count += 1;
         // The last place is for the line that says so.
         if count + 1 >= max {
-            chain::append(tx, &AuditLine::notes_stopped(&line.station, line.at))?;
+            hash_chain::append(tx, &AuditLine::notes_stopped(&line.station, line.at))?;
             count = max.max(count + 1);
         }
-        Ok(Added(count))
+        Ok(NoteCounts(count))
     }
 
     /// What was added is on disk.
-    pub(super) fn added(&mut self, Added(count): Added, max: u64) {
+    pub(super) fn added(&mut self, NoteCounts(count): NoteCounts, max: u64) {
         if count >= max {
             tracing::warn!(notes = count, "Audit trail has no room for notes; entries go on");
         }
@@ -79,7 +79,7 @@ impl Notes {
 
 /// How many notes there are with one that is not committed yet.
 #[must_use]
-pub(super) struct Added(u64);
+pub(super) struct NoteCounts(u64);
 
 /// Counts the notes in a file, along its indices. One that cannot be counted has none: the check
 /// of the file, not this, tells that it is damaged.

@@ -19,8 +19,8 @@
 
 use rusqlite::Connection;
 
-use super::error::{OpenError, Shortage, StoreError};
-use super::notes;
+use super::error::{FullReason, OpenError, StoreError};
+use super::note_limits;
 
 const ENTRY_BYTES: u64 = 2 << 10;
 const LINE_BYTES: u64 = 2 << 10;
@@ -31,7 +31,7 @@ const RESERVE_BYTES: u64 = 1 << 20;
 
 /// What the file may hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
+pub(super) struct SizeLimits {
     /// Entries, waiting and parked.
     pub(super) max_entries: usize,
     /// Bytes in use from which on nothing new is taken, but for those of notes.
@@ -42,7 +42,7 @@ pub(super) struct Budget {
     pub(super) max_notes: u64,
 }
 
-impl Budget {
+impl SizeLimits {
     /// The budget for this many entries.
     pub(super) fn of(max_entries: usize) -> Self {
         let entries = u64::try_from(max_entries).unwrap_or(u64::MAX);
@@ -53,8 +53,8 @@ impl Budget {
     }
 
     /// Has SQLite hold the hard limit. It is a property of the connection, not of the file.
-    pub(super) fn impose(&self, conn: &Connection) -> Result<(), OpenError> {
-        let notes = notes::in_file(conn).max(self.max_notes).saturating_mul(LINE_BYTES);
+    pub(super) fn apply_hard_limit(&self, conn: &Connection) -> Result<(), OpenError> {
+        let notes = note_limits::in_file(conn).max(self.max_notes).saturating_mul(LINE_BYTES);
         let limit = self.hard.saturating_add(notes);
         let pages = (limit / page_size(conn)?).clamp(1, u64::from(u32::MAX - 1));
         let held: u32 =
@@ -69,12 +69,12 @@ impl Budget {
 
     /// Whether one more entry may come where so many notes are, seen from inside the transaction
     /// that adds it.
-    pub(super) fn allow(&self, conn: &Connection, notes: u64) -> Result<(), StoreError> {
+    pub(super) fn check_soft_limit(&self, conn: &Connection, notes: u64) -> Result<(), StoreError> {
         let pages: u32 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
         let free: u32 = conn.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
         let used = u64::from(pages.saturating_sub(free)) * page_size(conn)?;
         let soft = self.soft.saturating_add(notes.saturating_mul(LINE_BYTES));
-        if used < soft { Ok(()) } else { Err(StoreError::Full(Shortage::Budget)) }
+        if used < soft { Ok(()) } else { Err(StoreError::Full(FullReason::FileSize)) }
     }
 }
 

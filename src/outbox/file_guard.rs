@@ -13,12 +13,12 @@ use super::error::{OpenError, StoreError};
 
 /// A file, whatever its name: it stays the same for as long as somebody has it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
 }
 
-impl From<Metadata> for Identity {
+impl From<Metadata> for FileId {
     fn from(metadata: Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
@@ -26,18 +26,18 @@ impl From<Metadata> for Identity {
 
 /// The files that were opened, and where each has to be.
 #[derive(Debug, Default)]
-pub(super) struct Presence {
-    files: Vec<(PathBuf, Identity)>,
+pub(super) struct FileGuard {
+    files: Vec<(PathBuf, FileId)>,
 }
 
 /// What is missing, or is there and is something else.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} was removed or replaced while it was open", path = .0.display())]
-struct Displaced(PathBuf);
+struct FileReplaced(PathBuf);
 
-impl Presence {
+impl FileGuard {
     /// Counts on a file being where it was opened.
-    pub(super) fn expect(&mut self, path: PathBuf, opened: Identity) {
+    pub(super) fn expect(&mut self, path: PathBuf, opened: FileId) {
         self.files.push((path, opened));
     }
 
@@ -57,13 +57,13 @@ impl Presence {
             Ok(_) => Err(displaced(path)),
             Err(error) if is_missing(&error) => Err(displaced(path)),
             // Nobody can tell, so nothing is promised; it may pass.
-            Err(error) => Err(StoreError::Unwritable(Box::new(error))),
+            Err(error) => Err(StoreError::Io(Box::new(error))),
         })
     }
 }
 
-fn identity(path: &Path) -> io::Result<Identity> {
-    std::fs::metadata(path).map(Identity::from)
+fn identity(path: &Path) -> io::Result<FileId> {
+    std::fs::metadata(path).map(FileId::from)
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -71,5 +71,5 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 fn displaced(path: &Path) -> StoreError {
-    StoreError::Lost(Box::new(Displaced(path.to_owned())))
+    StoreError::Lost(Box::new(FileReplaced(path.to_owned())))
 }

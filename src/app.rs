@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::cm::CmClient;
 use crate::config::{ControlSettings, Settings};
 use crate::control::{self, Access, ActError, Groups, Server};
 use crate::domain::{CallMetrics, EntryId};
 use crate::engine::{Engine, Event, Now, RestoredState};
 use crate::outbox::{self, Outbox};
 use crate::readers::{ReaderEvent, Readers};
-use crate::remote::Remote;
 use crate::telemetry::{Chain, Ids, Notifier};
 
 mod answer;
@@ -149,7 +149,7 @@ struct App {
     engine: Engine,
     readers: Readers,
     outbox: Outbox,
-    remote: Remote,
+    remote: CmClient,
     events: mpsc::UnboundedSender<Done>,
     calls: CallMetrics,
     /// People who wait to hear that their wish for an entry is on disk.

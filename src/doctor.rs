@@ -11,8 +11,8 @@ mod station;
 
 use std::path::Path;
 
+use crate::cm::CmClient;
 use crate::domain::ReaderRules;
-use crate::remote::Remote;
 
 pub use finding::{Finding, Grade, Step, Verdict};
 
@@ -36,7 +36,7 @@ pub async fn examine_station(station: Station<'_>, tell: Tell<'_>) {
 }
 
 /// Goes the way to CM.
-pub async fn examine_cm(remote: &Remote, tell: Tell<'_>) {
+pub async fn examine_cm(remote: &CmClient, tell: Tell<'_>) {
     if network::examine(remote, tell).await {
         cm::examine(remote, tell).await;
     } else {

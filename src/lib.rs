@@ -8,6 +8,7 @@
 pub mod app;
 pub mod card;
 pub mod cli;
+pub mod cm;
 pub mod config;
 pub mod control;
 pub mod doctor;
@@ -15,7 +16,6 @@ pub mod domain;
 pub mod engine;
 pub mod outbox;
 pub mod readers;
-pub mod remote;
 pub mod rules;
 pub mod telemetry;
 pub mod wire;

@@ -34,7 +34,7 @@ impl App {
             pcscd: self.pcscd_view(),
             readers: self.engine.reader_views(),
             cm: self.engine.cm_view(now()),
-            credentials: self.remote.credentials(),
+            credentials: self.remote.authenticator(),
             outbox: self.outbox_view(),
             recent_audit: self.engine.latest(),
             data_loss: self.damage.clone(),
@@ -86,7 +86,7 @@ impl App {
         tracing::info!(%entry, act = act.done(), by, "Somebody acts on an entry");
         let taken = match act {
             Act::Retry => {
-                self.remote.hurry();
+                self.remote.expedite();
                 self.engine.retry(entry, by, now())
             }
             Act::Discard => {

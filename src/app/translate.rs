@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::PROBE_DEADLINE;
+use crate::cm::{CmClient, SetupError};
 use crate::config::{Auth, ClientCertificate, ClientProof, KerberosAccount, Proxy, Settings};
 use crate::engine::{EngineSettings, Event, InsertedCard, RetryPolicy};
 use crate::readers::ReaderEvent;
-use crate::remote::{Remote, SetupError};
 use crate::telemetry::Chain;
-use crate::{outbox, readers, remote};
+use crate::{cm, outbox, readers};
 
 /// What the engine is told.
 pub(super) fn policy(settings: &Settings) -> EngineSettings {
@@ -43,8 +43,8 @@ pub fn reader_options(settings: &Settings) -> readers::ReaderOptions {
 }
 
 /// A client of CM as the settings say; nothing is sent.
-pub fn remote(settings: &Settings) -> Result<Remote, ClientError> {
-    let options = remote::Options {
+pub fn remote(settings: &Settings) -> Result<CmClient, ClientError> {
+    let options = cm::CmOptions {
         url: settings.cm.url.clone(),
         api_path: settings.cm.api_path.clone(),
         timeout: settings.cm.timeout,
@@ -55,30 +55,32 @@ pub fn remote(settings: &Settings) -> Result<Remote, ClientError> {
         client_certificate: settings.cm.client_certificate.as_ref().map(certificate).transpose()?,
         numbers: settings.rules.numbers.clone(),
     };
-    Ok(Remote::new(options)?)
+    Ok(CmClient::new(options)?)
 }
 
-fn proxy(proxy: &Proxy) -> Result<remote::Proxy, ClientError> {
+fn proxy(proxy: &Proxy) -> Result<cm::ProxyOptions, ClientError> {
     let place = |file: &Option<PathBuf>| file.as_deref().map(credential).transpose();
     Ok(match proxy {
         Proxy::Environment { credentials_file } => {
-            remote::Proxy::Environment { credentials_file: place(credentials_file)? }
+            cm::ProxyOptions::Environment { credentials_file: place(credentials_file)? }
         }
-        Proxy::None => remote::Proxy::None,
+        Proxy::None => cm::ProxyOptions::None,
         Proxy::Named { url, credentials_file } => {
-            remote::Proxy::Named { url: url.clone(), credentials_file: place(credentials_file)? }
+            cm::ProxyOptions::Named { url: url.clone(), credentials_file: place(credentials_file)? }
         }
     })
 }
 
-fn auth(auth: &Auth) -> Result<remote::Auth, ClientError> {
+fn auth(auth: &Auth) -> Result<cm::AuthOptions, ClientError> {
     Ok(match auth {
-        Auth::None => remote::Auth::None,
-        Auth::Bearer { token_file } => remote::Auth::Bearer { token_file: credential(token_file)? },
-        Auth::Negotiate { account, spn, channel_bindings } => {
-            remote::Auth::Negotiate(kerberos(account, spn.clone(), *channel_bindings)?)
+        Auth::None => cm::AuthOptions::None,
+        Auth::Bearer { token_file } => {
+            cm::AuthOptions::Bearer { token_file: credential(token_file)? }
         }
-        Auth::OAuth2(client) => remote::Auth::OAuth2(remote::OAuth2 {
+        Auth::Negotiate { account, spn, channel_bindings } => {
+            cm::AuthOptions::Negotiate(kerberos(account, spn.clone(), *channel_bindings)?)
+        }
+        Auth::OAuth2(client) => cm::AuthOptions::OAuth2(cm::OAuth2Options {
             token_url: client.token_url.clone(),
             client_id: client.client_id.clone(),
             proof: proof(&client.proof)?,
@@ -92,23 +94,25 @@ fn kerberos(
     account: &KerberosAccount,
     spn: Option<String>,
     channel_bindings: bool,
-) -> Result<remote::Kerberos, ClientError> {
+) -> Result<cm::KerberosOptions, ClientError> {
     let keytab = credential(&account.keytab)?;
-    Ok(remote::Kerberos { keytab, principal: account.principal.clone(), spn, channel_bindings })
+    Ok(cm::KerberosOptions { keytab, principal: account.principal.clone(), spn, channel_bindings })
 }
 
-fn proof(proof: &ClientProof) -> Result<remote::Proof, ClientError> {
+fn proof(proof: &ClientProof) -> Result<cm::ClientAuthentication, ClientError> {
     Ok(match proof {
-        ClientProof::Secret { file } => remote::Proof::Secret { file: credential(file)? },
-        ClientProof::Assertion(pair) => remote::Proof::Assertion(certificate(pair)?),
+        ClientProof::Secret { file } => {
+            cm::ClientAuthentication::Secret { file: credential(file)? }
+        }
+        ClientProof::Assertion(pair) => cm::ClientAuthentication::Assertion(certificate(pair)?),
         ClientProof::Windows { account, channel_bindings } => {
-            remote::Proof::Windows(kerberos(account, None, *channel_bindings)?)
+            cm::ClientAuthentication::Kerberos(kerberos(account, None, *channel_bindings)?)
         }
     })
 }
 
-fn certificate(pair: &ClientCertificate) -> Result<remote::ClientCertificate, ClientError> {
-    Ok(remote::ClientCertificate {
+fn certificate(pair: &ClientCertificate) -> Result<cm::ClientCertFiles, ClientError> {
+    Ok(cm::ClientCertFiles {
         cert_file: credential(&pair.cert_file)?,
         key_file: credential(&pair.key_file)?,
     })

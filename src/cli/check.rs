@@ -9,9 +9,9 @@ use super::exit::{Exit, Failure};
 use super::load::{checked, settings_without_cm, warnings};
 use super::out::Out;
 use crate::app::remote;
+use crate::cm::CmClient;
 use crate::config::{Problem, Settings};
 use crate::doctor::{Finding, Grade, Station, Step, Verdict, examine_cm, examine_station, skip};
-use crate::remote::Remote;
 
 /// From this step on, CM has to be known.
 const NEED_CONFIGURATION: usize = 5;
@@ -57,7 +57,7 @@ const NO_CONFIGURATION: &str = "the configuration is not usable";
 fn configuration(
     config: Option<&Path>,
     report: &mut Report<'_>,
-) -> Result<Option<(Settings, Remote)>, Failure> {
+) -> Result<Option<(Settings, CmClient)>, Failure> {
     let failed = |words: &str, remedy: &str| {
         Finding::failed(Step::Configuration, Grade::Configuration, words, remedy)
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 use crate::app::credential;
+use crate::cm::{self, FileContents, FileFinding};
 use crate::config::{
     Inputs, Loaded, NamedFile, Problem, Problems, Settings, Source, Unread, named_files, parse,
 };
@@ -14,7 +15,6 @@ use crate::domain::{
     Atr, AtrPattern, CmEnums, NotIdentified, ProbeSettings, ReaderName, ReaderRules, ReaderSettings,
 };
 use crate::readers::attributes;
-use crate::remote::{self, FileFinding, Holds};
 
 /// How long a reader's driver may take to tell what it tells.
 const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
@@ -117,7 +117,7 @@ fn unusable(file: NamedFile) -> Option<Problem> {
 fn unusable_inside(file: &NamedFile) -> Option<Problem> {
     let place = credential(Path::new(&file.path)).ok()?;
     open(&place).ok()?;
-    remote::unusable(file.key, &place).map(|finding| problem_of(file, finding))
+    cm::unusable(file.key, &place).map(|finding| problem_of(file, finding))
 }
 
 /// Who else may read a file that a key names. What the service manager hands over is its own business.
@@ -125,18 +125,18 @@ fn exposed(file: &NamedFile) -> Option<Problem> {
     if !file.path.starts_with('/') {
         return None;
     }
-    let finding = remote::exposed(file.key, Path::new(&file.path))?;
+    let finding = cm::exposed(file.key, Path::new(&file.path))?;
     Some(problem_of(file, finding))
 }
 
 /// What is sent with a secret in a file that a key names, and is hardly part of it.
 fn padded(file: &NamedFile) -> Option<Problem> {
     let place = credential(Path::new(&file.path)).ok()?;
-    remote::padded(file.key, &place).map(|finding| problem_of(file, finding))
+    cm::padded(file.key, &place).map(|finding| problem_of(file, finding))
 }
 
 fn problem_of(file: &NamedFile, finding: FileFinding) -> Problem {
-    let FileFinding { what, remedy } = finding;
+    let FileFinding { message: what, remedy } = finding;
     Problem { origin: file.origin.clone(), key: file.key.to_owned(), what, remedy }
 }
 
@@ -210,7 +210,7 @@ impl Files {
                 why: error.to_string(),
                 remedy: error
                     .get_ref()
-                    .and_then(|cause| cause.downcast_ref::<Holds>())
+                    .and_then(|cause| cause.downcast_ref::<FileContents>())
                     .and_then(|holds| holds.remedy()),
             }),
         }
@@ -246,9 +246,9 @@ fn open(file: &Path) -> io::Result<File> {
 fn read(file: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     open(file)?.read_to_end(&mut bytes)?;
-    match remote::no_text(&bytes) {
+    match cm::no_text(&bytes) {
         Some(holds) => Err(io::Error::other(holds)),
-        None => String::from_utf8(bytes).map_err(|_| io::Error::other(Holds::NoText)),
+        None => String::from_utf8(bytes).map_err(|_| io::Error::other(FileContents::NoText)),
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn lookup(
         let mut found = remote.lookup(&subject.identity).await?;
         // They are shown as they came, and a server may send back what it was sent.
         for record in found.records.iter_mut().flat_map(|(_, records)| records) {
-            record.raw = remote.without_secrets(&record.raw).into();
+            record.raw = remote.redact(&record.raw).into();
         }
         Ok((subject, found))
     })?;

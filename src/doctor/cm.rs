@@ -2,8 +2,8 @@
 
 use super::finding::{Finding, Grade, Step};
 use super::{Tell, skip};
+use crate::cm::CmClient;
 use crate::domain::{CallError, CredentialsView, UnavailableReason};
-use crate::remote::Remote;
 
 /// The steps that are taken here.
 pub(super) const STEPS: &[Step] =
@@ -17,14 +17,14 @@ const ASKED: [(Step, &str); 4] = [
     (Step::Json, "it is CM that answers"),
 ];
 
-pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) {
-    if let Err(error) = remote.prepare().await {
+pub(super) async fn examine(remote: &CmClient, tell: Tell<'_>) {
+    if let Err(error) = remote.acquire_credentials().await {
         tell(Finding::of_call(Step::Credentials, &error));
         let asked = STEPS.split_first().map_or(STEPS, |(_, asked)| asked);
         skip(asked, "there are no credentials", tell);
         return;
     }
-    tell(obtained(&remote.credentials()));
+    tell(obtained(&remote.authenticator()));
     let asked = remote.open_requests().await;
     for finding in findings(&asked) {
         tell(finding);

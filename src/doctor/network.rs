@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::finding::{Finding, Step};
 use super::{Grade, Tell, skip};
-use crate::remote::{Handshake, Line, Remote, ShownCertificate, Way};
+use crate::cm::{CmClient, ConnectionCheck, PeerCertificate, ServerStream, TlsHandshake};
 use crate::telemetry::Chain;
 
 /// A certificate that ends sooner is told.
@@ -21,8 +21,8 @@ const SKEW_LIMIT: Duration = Duration::from_mins(5);
 const SKEW_WARNING: Duration = Duration::from_secs(30);
 
 /// Goes as far as the way leads; true where it leads to the end.
-pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) -> bool {
-    let way = match remote.way() {
+pub(super) async fn examine(remote: &CmClient, tell: Tell<'_>) -> bool {
+    let way = match remote.connection_check() {
         Ok(way) => way,
         Err(error) => {
             let words = Chain(&error).to_string();
@@ -47,8 +47,8 @@ pub(super) async fn examine(remote: &Remote, tell: Tell<'_>) -> bool {
     compare_clocks(remote, tell).await
 }
 
-async fn connect(way: &Way, tell: Tell<'_>) -> Option<TcpStream> {
-    let hop = way.first();
+async fn connect(way: &ConnectionCheck, tell: Tell<'_>) -> Option<TcpStream> {
+    let hop = way.first_hop();
     let addresses = match way.resolve(&hop).await {
         Ok(addresses) => addresses,
         Err(error) => {
@@ -70,9 +70,9 @@ async fn connect(way: &Way, tell: Tell<'_>) -> Option<TcpStream> {
     }
 }
 
-async fn go_on(way: &Way, stream: TcpStream, tell: Tell<'_>) -> Option<Line> {
+async fn go_on(way: &ConnectionCheck, stream: TcpStream, tell: Tell<'_>) -> Option<ServerStream> {
     let words = way.proxy().map_or_else(|| "none".to_owned(), |proxy| format!("{proxy} gives way"));
-    match way.go_on(stream).await {
+    match way.open_tunnel(stream).await {
         Ok(line) => {
             tell(Finding::good(Step::Proxy, words));
             Some(line)
@@ -84,12 +84,12 @@ async fn go_on(way: &Way, stream: TcpStream, tell: Tell<'_>) -> Option<Line> {
     }
 }
 
-async fn encrypt(way: &Way, line: Line, tell: Tell<'_>) -> bool {
+async fn encrypt(way: &ConnectionCheck, line: ServerStream, tell: Tell<'_>) -> bool {
     if !way.is_encrypted() {
         tell(Finding::good(Step::Tls, "not needed: cm.url leads to this machine"));
         return true;
     }
-    let Handshake { chain, version } = way.handshake(line).await;
+    let TlsHandshake { chain, version } = way.handshake(line).await;
     match version {
         Err(error) => {
             let shown = chain.first().map(|own| format!("; it shows {}", describe(own)));
@@ -105,7 +105,7 @@ async fn encrypt(way: &Way, line: Line, tell: Tell<'_>) -> bool {
     }
 }
 
-fn believed(version: &str, chain: &[ShownCertificate]) -> Finding {
+fn believed(version: &str, chain: &[PeerCertificate]) -> Finding {
     let own = chain.first().map(describe).unwrap_or_default();
     let words = format!("{version} with {own}");
     let soon = Timestamp::now() + ENDS_SOON;
@@ -118,12 +118,12 @@ fn believed(version: &str, chain: &[ShownCertificate]) -> Finding {
     }
 }
 
-fn describe(certificate: &ShownCertificate) -> String {
-    let ShownCertificate { subject, issuer, not_after, .. } = certificate;
+fn describe(certificate: &PeerCertificate) -> String {
+    let PeerCertificate { subject, issuer, not_after, .. } = certificate;
     format!("{subject} by {issuer}, until {not_after:.0}")
 }
 
-async fn compare_clocks(remote: &Remote, tell: Tell<'_>) -> bool {
+async fn compare_clocks(remote: &CmClient, tell: Tell<'_>) -> bool {
     let there = match remote.server_time().await {
         Ok(there) => there,
         Err(error) => {
@@ -132,7 +132,7 @@ async fn compare_clocks(remote: &Remote, tell: Tell<'_>) -> bool {
         }
     };
     // Tickets and assertions are only good for a clock that is right.
-    let matters = matches!(remote.credentials().method.as_str(), "negotiate" | "oauth2");
+    let matters = matches!(remote.authenticator().method.as_str(), "negotiate" | "oauth2");
     tell(there.map_or_else(
         || Finding::skipped(Step::Clock, "the server does not say what time it is"),
         |there| skew(Timestamp::now(), there, matters),

@@ -17,8 +17,8 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use cardbridge::cm::{AuthOptions, CmClient, CmOptions, KerberosOptions, ProxyOptions};
 use cardbridge::domain::{CmEnums, RecordId};
-use cardbridge::remote::{Auth, Kerberos, Options, Proxy, Remote};
 use cardbridge_harness::apache::{Apache, ApacheOptions, Negotiate};
 use cardbridge_harness::cm::Cm;
 use cardbridge_harness::kdc::{Kdc, KdcOptions};
@@ -85,10 +85,10 @@ fn servers(calls: &str) {
 
 async fn client(plain: &str, negotiate: &str, keytab: &str, calls: usize) {
     tracing_subscriber::registry().with(Times).init();
-    let none = remote(plain, Auth::None);
+    let none = remote(plain, AuthOptions::None);
     run("without", &none, calls).await;
     let before = memory();
-    let auth = Auth::Negotiate(Kerberos {
+    let auth = AuthOptions::Negotiate(KerberosOptions {
         keytab: PathBuf::from(keytab),
         principal: None,
         spn: None,
@@ -110,14 +110,14 @@ async fn client(plain: &str, negotiate: &str, keytab: &str, calls: usize) {
     println!("{} tokens: p50 {} us, p99 {} us", tokens.len(), at(50), at(99));
 }
 
-fn remote(url: &str, auth: Auth) -> Remote {
-    Remote::new(Options {
+fn remote(url: &str, auth: AuthOptions) -> CmClient {
+    CmClient::new(CmOptions {
         url: url.to_owned(),
         api_path: "/CertificateManagement/api/v1.0".to_owned(),
         timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(10),
         ca_file: None,
-        proxy: Proxy::None,
+        proxy: ProxyOptions::None,
         auth,
         client_certificate: None,
         numbers: CmEnums::default(),
@@ -125,7 +125,7 @@ fn remote(url: &str, auth: Auth) -> Remote {
     .unwrap()
 }
 
-async fn run(name: &str, remote: &Remote, calls: usize) {
+async fn run(name: &str, remote: &CmClient, calls: usize) {
     let mut times = Vec::with_capacity(calls);
     for _ in 0..calls {
         let started = Instant::now();

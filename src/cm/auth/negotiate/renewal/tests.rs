@@ -1,0 +1,113 @@
+use std::path::PathBuf;
+
+use super::super::ticket::ServicePrincipal;
+use super::*;
+
+fn account(keytab: PathBuf) -> Arc<TicketRequest> {
+    let service = ServicePrincipal::new(None, "cm.example.com");
+    Arc::new(TicketRequest { keytab, principal: None, service })
+}
+
+fn seconds(outlook: Retryability, attempts: usize) -> Vec<u64> {
+    let mut pace = RenewalBackoff::default();
+    (0..attempts).map(|_| pace.pause(outlook).as_secs()).collect()
+}
+
+#[test]
+fn a_kdc_that_is_away_is_asked_again_soon_and_then_less_often() {
+    assert_eq!(seconds(Retryability::Transient, 9), [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+    assert_eq!(seconds(Retryability::Transient, 1000).last(), Some(&300));
+}
+
+#[test]
+fn a_wrong_key_is_not_tried_so_often_that_the_account_is_locked() {
+    let pauses = seconds(Retryability::Denied, 20);
+    assert_eq!(pauses[..4], [60, 240, 900, 900]);
+    let moments: Vec<u64> = pauses
+        .iter()
+        .scan(0, |at, pause| {
+            let now = *at;
+            *at += pause;
+            Some(now)
+        })
+        .collect();
+    let in_half_an_hour =
+        |from: u64| moments.iter().filter(|&&at| at >= from && at < from + 1800).count();
+    let most = moments.iter().map(|at| in_half_an_hour(*at)).max();
+    assert_eq!(most, Some(4));
+}
+
+#[test]
+fn a_wish_is_refused_soon_after_a_failure_unless_the_keytab_changed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let keytab = stamp(file.path());
+    let now = Instant::now();
+    let failure = Arc::new(KerberosError::library("gone"));
+    let trouble = Some(RenewalFailure { failure, not_before: now + Duration::from_mins(1) });
+    let standing =
+        TicketState { attempts: 1, last_failure: trouble, keytab, ..TicketState::default() };
+    assert!(!standing.may_ask(keytab, now));
+    assert!(standing.may_ask(keytab, now + Duration::from_mins(1)));
+    std::fs::write(file.path(), "other").unwrap();
+    assert!(standing.may_ask(stamp(file.path()), now));
+    assert!(standing.may_ask(None, now), "a keytab that is gone is another one too");
+    assert!(!TicketState::default().is_new(keytab), "nothing was tried yet");
+}
+
+#[test]
+fn a_401_is_a_reason_for_a_new_ticket_once_a_minute_and_never_to_try_a_wrong_key_again() {
+    let refusals = RenewalLimiter::default();
+    let now = Instant::now();
+    let later = |seconds| now + Duration::from_secs(seconds);
+    let failure = Arc::new(KerberosError::library("gone"));
+    let trouble = Some(RenewalFailure { failure, not_before: later(900) });
+    let standing = |attempts, trouble| TicketState {
+        attempts,
+        last_failure: trouble,
+        ..TicketState::default()
+    };
+    assert!(refusals.may_renew(&standing(1, None), None, now));
+    assert!(refusals.may_renew(&standing(1, None), None, later(1)), "it is under way");
+    assert!(!refusals.may_renew(&standing(2, None), None, later(59)));
+    assert!(!refusals.may_renew(&standing(2, trouble.clone()), None, later(899)));
+    assert!(refusals.may_renew(&standing(2, trouble), None, later(900)));
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_made_meanwhile_fulfils_every_wish_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let renewals = TicketRenewer::start(account(dir.path().join("none"))).unwrap();
+    let mut standing = renewals.state();
+    for _ in 0..5 {
+        renewals.request_renewal(0);
+    }
+    standing.wait_for(|standing| standing.attempts == 1).await.unwrap();
+    renewals.request_renewal(1);
+    standing.wait_for(|standing| standing.attempts > 1).await.unwrap();
+    assert_eq!(standing.borrow().attempts, 2);
+    let trouble = standing.borrow().last_failure.clone().unwrap().failure.to_string();
+    assert!(trouble.contains("cannot be read: No such file"), "{trouble}");
+}
+
+#[tokio::test]
+async fn the_thread_ends_with_whoever_wanted_tickets() {
+    let dir = tempfile::tempdir().unwrap();
+    let renewals = TicketRenewer::start(account(dir.path().join("none"))).unwrap();
+    let mut standing = renewals.state();
+    renewals.request_renewal(0);
+    standing.wait_for(|standing| standing.attempts == 1).await.unwrap();
+    drop(renewals);
+    // The other end is gone when nothing comes any more.
+    let ended = standing.wait_for(|standing| standing.attempts > 1).await;
+    assert!(ended.is_err());
+}
+
+#[test]
+fn threads_are_counted_and_no_more_than_so_many() {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    let mut all: Vec<_> = (0..MAX_THREADS).map(|_| ThreadPermit::new(&THREADS).unwrap()).collect();
+    let error = ThreadPermit::new(&THREADS).err().unwrap();
+    assert_eq!(error.to_string(), "8 threads wait for KDCs that do not answer");
+    all.pop();
+    assert!(ThreadPermit::new(&THREADS).is_ok());
+}

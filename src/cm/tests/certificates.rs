@@ -1,0 +1,161 @@
+//! A server that asks for a client certificate in the handshake.
+
+use std::fs;
+use std::path::Path;
+
+use rustls::server::WebPkiClientVerifier;
+use tempfile::TempDir;
+
+use super::tls::{Ca, EACH_VERSION, Versions, builder, for_name};
+use super::*;
+use crate::domain::ClientCertFault;
+
+/// Certificate and key as the station has them.
+struct Station {
+    dir: TempDir,
+}
+
+impl Station {
+    fn with(ca: &Ca) -> Self {
+        let station = Self { dir: tempfile::tempdir().unwrap() };
+        station.renew(ca);
+        station
+    }
+
+    fn renew(&self, ca: &Ca) {
+        let (certificate, key) = ca.issue(&for_name("desk-3"));
+        fs::write(self.dir.path().join("client.pem"), certificate).unwrap();
+        fs::write(self.dir.path().join("client.key"), key.serialize_pem()).unwrap();
+    }
+
+    fn pair(&self) -> ClientCertFiles {
+        let path = |name: &str| Path::join(self.dir.path(), name);
+        ClientCertFiles { cert_file: path("client.pem"), key_file: path("client.key") }
+    }
+}
+
+/// A server of `ca`'s that wants clients of `clients`.
+fn server(ca: &Ca, clients: &Ca, versions: Versions) -> Server {
+    answering(ca, clients, versions, cm(CARD))
+}
+
+fn answering(
+    ca: &Ca,
+    clients: &Ca,
+    versions: Versions,
+    reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+) -> Server {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = Arc::new(clients.roots());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
+    let (chain, key) = ca.pair(&for_name("127.0.0.1"));
+    let config = builder(versions).with_client_cert_verifier(verifier);
+    Server::start_tls(config.with_single_cert(chain, key).unwrap(), reply)
+}
+
+fn remote(server: &Server, ca: &Ca, client_certificate: Option<ClientCertFiles>) -> CmClient {
+    let url = format!("https://{}", server.address);
+    let ca_file = Some(ca.file());
+    CmClient::new(CmOptions { ca_file, client_certificate, ..options(url) }).unwrap()
+}
+
+/// Servers may say that they do not like a certificate while the request is on its way: then either
+/// end of the connection is seen first.
+#[track_caller]
+fn assert_told(error: &CallError, fault: ClientCertFault) {
+    let reason = error.unavailable_reason().unwrap();
+    assert_eq!(reason, UnavailableReason::ClientCertificate(fault), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_asked_for_in_the_handshake_is_shown() {
+    let ca = Ca::new();
+    let station = Station::with(&ca);
+    for versions in EACH_VERSION {
+        let server = server(&ca, &ca, versions);
+        let remote = remote(&server, &ca, Some(station.pair()));
+        remote.set_status(&decision()).await.unwrap();
+        assert_eq!(remote.lookup(&identity()).await.unwrap().requests.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_wanted_and_not_there_is_told() {
+    let ca = Ca::new();
+    for versions in EACH_VERSION {
+        let server = server(&ca, &ca, versions);
+        let error = remote(&server, &ca, None).record(record_id()).await.unwrap_err();
+        assert_told(&error, ClientCertFault::Required);
+        assert!(
+            error.detail().contains("wants a client certificate, and there is none"),
+            "{error}"
+        );
+        let remedy = error.unavailable_reason().unwrap().remedy();
+        assert!(remedy.contains("cm.auth.client_cert_file"), "{remedy}");
+        assert!(server.seen().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_ca_that_the_server_does_not_trust_is_told() {
+    let (ca, other) = (Ca::new(), Ca::named("another"));
+    let station = Station::with(&other);
+    for versions in EACH_VERSION {
+        let server = server(&ca, &ca, versions);
+        let remote = remote(&server, &ca, Some(station.pair()));
+        let error = remote.record(record_id()).await.unwrap_err();
+        assert_told(&error, ClientCertFault::Rejected);
+        assert!(error.detail().contains("does not accept the client certificate"), "{error}");
+        assert!(server.seen().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_reload() {
+    let (ca, other) = (Ca::new(), Ca::named("another"));
+    let station = Station::with(&other);
+    for versions in EACH_VERSION {
+        station.renew(&other);
+        let server = server(&ca, &ca, versions);
+        let remote = remote(&server, &ca, Some(station.pair()));
+        let error = remote.record(record_id()).await.unwrap_err();
+        assert_told(&error, ClientCertFault::Rejected);
+        station.renew(&ca);
+        remote.record(record_id()).await.unwrap();
+    }
+}
+
+#[test]
+fn a_pair_that_does_not_do_is_told_with_a_remedy_before_anything_is_sent() {
+    let ca = Ca::new();
+    let station = Station::with(&ca);
+    fs::write(station.dir.path().join("client.key"), "s3cret").unwrap();
+    let options = CmOptions {
+        client_certificate: Some(station.pair()),
+        ca_file: Some(ca.file()),
+        ..options("https://cm.example.com".to_owned())
+    };
+    let Err(error) = CmClient::new(options) else { panic!("it was taken") };
+    assert!(matches!(error, SetupError::ClientCertificate(_)), "{error:?}");
+    assert!(error.to_string().contains("cm.auth.client_key_file"), "{error}");
+    assert!(error.remedy().contains("openssl pkey"));
+    assert!(!format!("{error:?}").contains("s3cret"));
+}
+
+#[tokio::test]
+async fn who_was_shown_before_counts_for_no_later_connection() {
+    let (ca, other) = (Ca::new(), Ca::named("another"));
+    for versions in EACH_VERSION {
+        let station = Station::with(&ca);
+        // Each call on a connection of its own, so that a session of TLS could be taken up again.
+        let server = answering(&ca, &ca, versions, |_| {
+            Reply::Cut(answer(OK, "Connection: close\r\n", &card_json(CARD, 2)))
+        });
+        let remote = remote(&server, &ca, Some(station.pair()));
+        remote.record(record_id()).await.unwrap();
+        remote.record(record_id()).await.unwrap();
+        station.renew(&other);
+        let error = remote.record(record_id()).await.unwrap_err();
+        assert_told(&error, ClientCertFault::Rejected);
+    }
+}

@@ -1,0 +1,165 @@
+//! Servers and proxies that send back what they were sent, in every place that people read.
+
+#![expect(clippy::string_slice, reason = "the secrets of these tests are ASCII")]
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+use super::*;
+
+const TOKEN: &str = "q7+Vd0/xW3zLk9TbPm2sYc8HfJ4uRg1N";
+
+/// The token's middle, as servers may write it.
+fn echoes() -> Vec<String> {
+    let part = &TOKEN[5..25];
+    let each = |write: fn(u8) -> String| part.bytes().map(write).collect::<String>();
+    vec![
+        part.to_owned(),
+        each(|byte| format!("\\u{byte:04x}")),
+        each(|byte| format!("%{byte:02X}")),
+        each(|byte| format!("&#x{byte:x};")),
+        URL_SAFE_NO_PAD.encode(format!("x{part}")),
+        hex::encode(part),
+    ]
+}
+
+fn token_file(dir: &tempfile::TempDir) -> PathBuf {
+    let file = dir.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    file
+}
+
+/// Fails where any of twelve characters of the token are in the text, however written.
+#[track_caller]
+fn assert_hidden(told: &str) {
+    assert!(told.contains("[hidden]"), "{told}");
+    for echo in echoes() {
+        assert!(!told.contains(&echo), "{echo} is in {told}");
+    }
+    for start in 0..=TOKEN.len() - 12 {
+        assert!(!told.contains(&TOKEN[start..start + 12]), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_hidden_wherever_the_server_sends_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    for echo in echoes() {
+        let json = format!(r#"{{"Message":"no {echo}"}}"#);
+        let other = card_json(SECOND, 2).replace(SECOND, &echo);
+        let twice = format!(r#"{{"Uuid":"{RECORD}","Status":1,"Status":2,"{echo}":1,"{echo}":2}}"#);
+        for (status, headers, body) in [
+            ("400 Bad Request", String::new(), json.clone()),
+            ("500 Internal Server Error", String::new(), json),
+            ("502 Bad Gateway", String::new(), format!("<title>for {echo}</title>")),
+            ("503 Service Unavailable", String::new(), format!("<p>for</p> <b>{echo}</b>")),
+            (OK, "Content-Type: text/html\r\n".to_owned(), format!("<h1>{echo}</h1>")),
+            ("401 Unauthorized", String::new(), format!("Bearer {echo}")),
+            (OK, String::new(), other),
+            (OK, String::new(), twice),
+        ] {
+            let status = status.to_owned();
+            let whole = answer(&status, &headers, &body);
+            let server = Server::start(move |_| Reply::Answer(whole.clone()));
+            let auth = AuthOptions::Bearer { token_file: token_file(&dir) };
+            let options = CmOptions { auth, ..options(format!("http://{}", server.address)) };
+            let remote = CmClient::new(options).unwrap();
+            let error = remote.records(CARD.parse().unwrap()).await.unwrap_err();
+            let told = format!("{error:?}");
+            // A property that stands twice is named; of this one the first that is wrong counts.
+            if told.contains("Status twice") {
+                continue;
+            }
+            assert_hidden(&told);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_the_name_of_a_host_or_of_a_certificate_is_hidden() {
+    // Letters and digits only: host names have nothing else.
+    let token = "q7Vd0xW3zLk9TbPm2sYc8HfJ4uRg1N";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    let location = format!("Location: https://{token}.example.com/\r\n");
+    let server = Server::start(move |_| Reply::Answer(answer("302 Found", &location, "")));
+    let auth = AuthOptions::Bearer { token_file: file.clone() };
+    let plain = CmOptions { auth: auth.clone(), ..options(format!("http://{}", server.address)) };
+    let told = assert_away(
+        CmClient::new(plain).unwrap().record(record_id()).await,
+        UnavailableReason::NotCm,
+    );
+    assert!(told.ends_with("redirects to [hidden].example.com"), "{told}");
+
+    let ca = tls::Ca::new();
+    let (chain, key) = ca.pair(&tls::for_name(&format!("{token}.example.com")));
+    let config = tls::builder(tls::ALL_VERSIONS).with_no_client_auth();
+    let server = Server::start_tls(config.with_single_cert(chain, key).unwrap(), cm(CARD));
+    let url = format!("https://{}", server.address);
+    let named = CmOptions { auth, ca_file: Some(ca.file()), ..options(url) };
+    let remote = CmClient::new(named).unwrap();
+    let told = format!("{:?}", remote.record(record_id()).await.unwrap_err());
+    assert!(told.contains("[hidden].example.com") && !told.contains(token), "{told}");
+    // The steps of `check` come before any call, and know of the token all the same.
+    let way = remote.connection_check().unwrap();
+    let (stream, _) = way.connect(&[server.address]).await.unwrap();
+    let shaken = way.handshake(way.open_tunnel(stream).await.unwrap()).await;
+    let told = format!("{:?} {:?}", shaken.version, shaken.chain).to_lowercase();
+    assert!(!told.contains(&token.to_lowercase()), "{told}");
+}
+
+#[tokio::test]
+async fn what_a_record_says_is_shown_without_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = card_json(CARD, 2).replace('}', &format!(r#","Comment":"{TOKEN}"}}"#));
+    let server = Server::start(move |_| Reply::Answer(answer(OK, "", &record)));
+    let auth = AuthOptions::Bearer { token_file: token_file(&dir) };
+    let options = CmOptions { auth, ..options(format!("http://{}", server.address)) };
+    let remote = CmClient::new(options).unwrap();
+    let records = remote.records(CARD.parse().unwrap()).await;
+    // The serial number has a brace of its own.
+    if let Ok(records) = records {
+        assert_hidden(&remote.redact(&records[0].raw));
+    }
+    assert_hidden(&remote.redact(&format!("a comment with {TOKEN}")));
+}
+
+#[tokio::test]
+async fn a_proxys_login_is_hidden_where_the_proxy_sends_it_back() {
+    let (user, password) = ("station-of-the-desk", "pr0xy-p+ss/w0rd");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("login");
+    std::fs::write(&file, format!("{user}:{password}")).unwrap();
+    let basic = STANDARD.encode(format!("{user}:{password}"));
+    let escaped = |byte| format!("\\u{byte:04X}");
+    let json: String = password.bytes().map(escaped).collect();
+    for echo in [
+        basic.clone(),
+        format!("{user}:{password}"),
+        password.to_owned(),
+        basic[10..30].to_owned(),
+        password.replace('+', "%2B").replace('/', "%2f"),
+        json,
+        hex::encode(password),
+    ] {
+        for status in ["502", "403", "407"] {
+            let line = format!("HTTP/1.1 {status} not for {echo}\r\nContent-Length: 0\r\n\r\n");
+            let middle = proxies::Middle::start("never", line.leak());
+            let proxy =
+                ProxyOptions::Named { url: middle.url(), credentials_file: Some(file.clone()) };
+            let options = CmOptions { proxy, ..options("https://localhost:9".to_owned()) };
+            let remote = CmClient::new(options).unwrap();
+            let error = remote.record(record_id()).await.unwrap_err();
+            let way = remote.connection_check().unwrap();
+            let (stream, _) = way.connect(&[middle.address]).await.unwrap();
+            let Err(by_hand) = way.open_tunnel(stream).await else { panic!("it gives no way") };
+            for told in [format!("{error:?}"), format!("{by_hand:?}")] {
+                assert!(!told.contains(&echo) && !told.contains(password), "{told}");
+            }
+            assert!(format!("{by_hand:?}").contains("[hidden]"), "{by_hand:?}");
+        }
+    }
+}

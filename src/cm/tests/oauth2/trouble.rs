@@ -1,0 +1,251 @@
+//! Endpoints that give no token: what calls hear, how often the endpoint is asked, what leaks.
+
+use super::*;
+
+/// What a call hears, which is about credentials.
+async fn told(site: &Site) -> String {
+    let told = assert_away(site.call().await, UnavailableReason::Credentials);
+    let start = format!("no token from {}: ", site.adfs.address);
+    let told = told.strip_prefix(&start).unwrap_or_else(|| panic!("{told}"));
+    assert!(site.cm.seen().is_empty());
+    told.to_owned()
+}
+
+/// The id that the endpoint was sent last.
+fn request_id(site: &Site) -> String {
+    let asked = site.adfs.seen().pop().unwrap();
+    let id = asked.headers.iter().find_map(|line| line.strip_prefix("client-request-id: "));
+    id.unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_error_of_adfs_is_told_with_its_remedy_and_the_id_for_its_log() {
+    for (name, words, remedy) in [
+        (
+            "invalid-client.http",
+            "it says no: invalid_client: MSIS9622: ",
+            "check cm.auth.client_id",
+        ),
+        ("invalid-resource.http", "it says no: invalid_resource: MSIS9602: ", "cm.auth.resource"),
+        ("server-error.http", "it says no: server_error: MSIS9612: ", "event log"),
+        ("service-stopped.http", "it answers 503 Service Unavailable: ", "if it lasts"),
+        ("not-found.http", "it answers 404 Not Found; ", "/adfs/oauth2/token"),
+        (
+            "sign-in-page.http",
+            "it answers with something else than a token: Sign In; ",
+            "token_url",
+        ),
+    ] {
+        let site = Site::new(move |_| Reply::Answer(adfs(name)));
+        let told = told(&site).await;
+        assert!(told.starts_with(words) && told.contains(remedy), "{told}");
+        let id = format!("(client-request-id {})", request_id(&site));
+        assert!(told.ends_with(&id), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_adfs_as_it_comes_goes_along() {
+    for name in ["token.http", "expires-in-text.http"] {
+        let site = Site::new(move |_| Reply::Answer(adfs(name)));
+        site.call().await.unwrap();
+        assert!(site.shown()[0].starts_with("bearer eyj0exaioijkv1qi"), "{:?}", site.shown());
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_behind_a_proxy_that_compresses_is_told_as_that() {
+    let zstd = [&[0x28, 0xB5, 0x2F, 0xFD, 4][..], b"\x58\x10\x01\x00{\"access"].concat();
+    for (headers, coding) in [("Content-Encoding: br\r\n", "(br)"), ("", "(zstd)")] {
+        for status in [OK, "400 Bad Request", "401 Unauthorized", "503 Service Unavailable"] {
+            let head = format!("{headers}Content-Length: {}\r\n", zstd.len());
+            let head = format!("HTTP/1.1 {status}\r\n{head}\r\n");
+            let whole = [head.as_bytes(), &zstd].concat();
+            let site = Site::new(move |_| Reply::Answer(whole.clone()));
+            let told = told(&site).await;
+            assert!(told.contains(coding) && told.contains("compression off"), "{told}");
+            assert!(told.is_ascii() && !told.contains("access"), "{told}");
+            let asked = site.adfs.seen().pop().unwrap().headers;
+            assert!(asked.contains(&"accept-encoding: identity".to_owned()), "{asked:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_is_not_asked_by_every_call() {
+    // It accepts, and hangs up.
+    let site = Site::new(|_| Reply::Cut(Vec::new()));
+    let first = told(&site).await;
+    assert!(first.starts_with("the connection to 127.0.0.1:"), "{first}");
+    let started = std::time::Instant::now();
+    for _ in 0..50 {
+        assert_away(site.call().await, UnavailableReason::Credentials);
+    }
+    // At distances of half a second at least, doubling.
+    let at_most = 1 + usize::try_from(started.elapsed().as_millis() / 500).unwrap();
+    assert!(site.adfs.seen().len() <= at_most, "{}", site.adfs.seen().len());
+}
+
+#[tokio::test]
+async fn calls_that_come_while_the_endpoint_is_spared_hear_how_long() {
+    let site = Site::new(|_| Reply::Answer(adfs("temporarily-unavailable.http")));
+    let mut waits = Vec::new();
+    for _ in 0..2 {
+        match site.call().await {
+            Err(CallError::Unavailable { retry_after: Some(wait), .. }) => {
+                waits.push(wait.as_secs())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(waits[0], 120);
+    assert!((118..=120).contains(&waits[1]), "{waits:?}");
+    assert_eq!(site.adfs.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_new_secret_counts_as_soon_as_its_file_is_written() {
+    let site = Site::new(|seen| {
+        let right = form(seen).contains(&("client_secret".to_owned(), "renewed".to_owned()));
+        if right { token("t", 3600) } else { Reply::Answer(adfs("invalid-client.http")) }
+    });
+    told(&site).await;
+    fs::write(site.file("secret"), "renewed\r\n").unwrap();
+    site.call().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_file_that_does_not_do_is_told_and_nothing_is_sent() {
+    let site = Site::new(numbered(3600));
+    for (text, words) in [
+        ("", "there is nothing in"),
+        ("\n", "there is nothing in"),
+        ("two\nlines", "there is more than one line in"),
+    ] {
+        fs::write(site.file("secret"), text).unwrap();
+        let told = told(&site).await;
+        assert!(told.starts_with(words) && !told.contains("two"), "{told}");
+    }
+    fs::remove_file(site.file("secret")).unwrap();
+    assert!(told(&site).await.contains("No such file"));
+    assert!(site.adfs.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_redirect_carries_no_secret_anywhere() {
+    let elsewhere = Server::start(numbered(3600));
+    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
+        let location = format!("Location: http://{}/adfs/oauth2/token\r\n", elsewhere.address);
+        let site = Site::new(move |_| Reply::Answer(answer(status, &location, "")));
+        let told = told(&site).await;
+        assert!(told.starts_with("it redirects to 127.0.0.1, where nothing is sent"), "{told}");
+    }
+    assert!(elsewhere.seen().is_empty());
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_read_no_further_than_its_bound() {
+    let head = format!("HTTP/1.1 {OK}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+    let site =
+        Site::new(move |_| Reply::Flood(head.clone().into_bytes(), chunk.clone().into_bytes()));
+    let told = told(&site).await;
+    assert!(told.starts_with("it answers with more than 262144 bytes"), "{told}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_slow_takes_no_longer_than_a_call_may() {
+    let half = format!("HTTP/1.1 {OK}\r\nContent-Length: 100\r\n\r\n{{\"access_token\":");
+    for start in [String::new(), half] {
+        let site = Site::new(move |_| Reply::Hang(start.clone().into_bytes()));
+        let proof = ClientAuthentication::Secret { file: site.file("secret") };
+        let auth = AuthOptions::OAuth2(client(&site.adfs, proof));
+        let timeout = Duration::from_millis(300);
+        let url = format!("http://{}", site.cm.address);
+        let remote = CmClient::new(CmOptions { timeout, auth, ..options(url) }).unwrap();
+        let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
+        let late = ["none came in time for this call", "no whole answer within 300ms"];
+        assert!(late.iter().any(|words| told.contains(words)), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_at_the_endpoint_is_told_as_that() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let site = Site::new(numbered(3600));
+    let proof = ClientAuthentication::Secret { file: site.file("secret") };
+    let token_url = format!("http://{gone}/adfs/oauth2/token");
+    let remote = remote_of(&site.cm, OAuth2Options { token_url, ..client(&site.adfs, proof) });
+    let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
+    assert!(told.starts_with(&format!("no token from {gone}: no connection to {gone}")), "{told}");
+    assert!(told.contains("; check cm.auth.token_url, the network and the server"), "{told}");
+}
+
+#[tokio::test]
+async fn an_endpoint_without_tls_is_told_and_sent_nothing() {
+    // It speaks first: a server that reads on would wait for the line end of a TLS greeting.
+    let talking = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = talking.local_addr().unwrap();
+    let heard = std::thread::spawn(move || {
+        let (mut stream, _) = talking.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        let mut heard = Vec::new();
+        std::io::copy(&mut stream, &mut heard).ok();
+        heard
+    });
+    let site = Site::new(numbered(3600));
+    let proof = ClientAuthentication::Secret { file: site.file("secret") };
+    let token_url = format!("https://{address}/adfs/oauth2/token");
+    let remote = remote_of(&site.cm, OAuth2Options { token_url, ..client(&site.adfs, proof) });
+    let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
+    assert!(told.starts_with(&format!("no token from {address}: no TLS with {address}")), "{told}");
+    drop(remote);
+    let heard = heard.join().unwrap();
+    assert!(!String::from_utf8_lossy(&heard).contains("client_secret"));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_told_with_a_refusal() {
+    let site = Site::new(|_| {
+        let date = "Date: Sun, 01 Mar 2020 12:00:00 GMT\r\n";
+        let body = r#"{"error":"invalid_grant"}"#;
+        Reply::Answer(answer("400 Bad Request", date, body))
+    });
+    let told = told(&site).await;
+    assert!(told.starts_with("it says no: invalid_grant; this machine's clock is "), "{told}");
+    assert!(told.contains(" s ahead of the endpoint's; "), "{told}");
+}
+
+/// The type and the body of an answer.
+type Echo = fn(&Seen) -> (String, String);
+
+/// The endpoint sends back whatever it was sent, in every form that it can think of.
+#[tokio::test]
+async fn what_was_sent_is_in_no_message_even_where_it_comes_back() {
+    let echoes: [Echo; 5] = [
+        |seen| ("text/plain".to_owned(), seen.body.clone()),
+        |seen| ("text/html".to_owned(), format!("<title>{}</title>", seen.body)),
+        |seen| {
+            let secret = form(seen).pop().unwrap().1;
+            let body = serde_json::json!({"error": secret, "error_description": seen.body});
+            ("application/json".to_owned(), body.to_string())
+        },
+        |seen| ("text/plain".to_owned(), form(seen).pop().unwrap().1),
+        |seen| {
+            let (name, secret) = form(seen).pop().unwrap();
+            ("application/json".to_owned(), serde_json::json!({ name: secret }).to_string())
+        },
+    ];
+    for echo in echoes {
+        for status in ["400 Bad Request", "500 Internal Server Error", OK] {
+            let site = Site::new(move |seen| {
+                let (kind, body) = echo(seen);
+                Reply::Answer(answer(status, &format!("Content-Type: {kind}\r\n"), &body))
+            });
+            let told = told(&site).await;
+            for part in ["s3cr", "t%3D", "%22%3C"] {
+                assert!(!told.contains(part), "{told}");
+            }
+        }
+    }
+}

@@ -78,7 +78,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     };
     report::started(&settings, &restored);
     let (events, results) = mpsc::unbounded_channel();
-    let (keep, kept) = watch::channel(settings.audit.keep);
+    let (keep, kept) = watch::channel(settings.audit.retention);
     let (cm_date, dates) = watch::channel(None);
     tokio::spawn(heads::log(outbox.clone()));
     tokio::spawn(keeper::prune(outbox.clone(), kept, dates));
@@ -231,9 +231,9 @@ impl App {
         for key in translate::keep_until_restart(&self.settings, &mut fresh) {
             tracing::warn!(key, "Change takes effect at the next start");
         }
-        self.readers.set_probing(fresh.probing.clone());
+        self.readers.set_probing(fresh.probe.clone());
         self.ids = Ids { whole: fresh.log.show_ids };
-        self.keep.send_replace(fresh.audit.keep);
+        self.keep.send_replace(fresh.audit.retention);
         self.engine.handle(Event::Reconfigured(Box::new(translate::policy(&fresh))), now());
         self.settings = fresh;
         tracing::info!("Configuration reloaded");

@@ -7,34 +7,35 @@
 
 mod address;
 mod auth;
-mod cards;
+mod card_rules;
 mod effective;
+mod environment;
 mod example;
+mod key_reader;
 mod keys;
-mod nearest;
 mod problem;
 mod rules;
-mod scope;
 mod sections;
 mod settings;
+mod suggest;
 mod tree;
 mod value;
-mod variables;
 
 pub use example::example;
-pub use keys::{Fallback, Form, KEYS, Key};
-pub use problem::{Origin, Problem, Problems};
+pub use keys::{DefaultValue, KEYS, KeySpec, ValueKind};
+pub use problem::{ConfigProblem, ConfigProblems, Origin};
 pub use settings::{
-    AuditSettings, Auth, ClientCertificate, ClientProof, CmSettings, ControlSettings,
-    KerberosAccount, Level, LogFormat, LogSettings, OAuth2, OutboxSettings, Proxy, Settings,
+    AuditSettings, AuthSettings, ClientAuthSettings, ClientCertSettings, CmSettings,
+    ControlSettings, KerberosAccount, Level, LogFormat, LogSettings, OAuth2Settings,
+    OutboxSettings, ProxySettings, Settings,
 };
 
-use problem::Report;
-use tree::Tree;
+use problem::ProblemCollector;
+use tree::MergedConfig;
 
 /// The text of one file, and what messages call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub struct ConfigText {
     /// The file's path.
     pub name: String,
     /// What is in it.
@@ -43,22 +44,22 @@ pub struct Source {
 
 /// A file of the configuration that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadableFile {
     /// The file's path.
     pub name: String,
     /// What the system says, or what it is in place of text.
-    pub why: String,
+    pub error: String,
     /// The next step, where it is another than to see whether it can be read.
     pub remedy: Option<&'static str>,
 }
 
 /// Everything that a configuration is made of.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Inputs<'a> {
+pub struct ConfigInputs<'a> {
     /// The main file, then the others; a later file overrides an earlier one.
-    pub sources: &'a [Source],
+    pub sources: &'a [ConfigText],
     /// Files that should be among them.
-    pub unread: &'a [Unread],
+    pub unread: &'a [UnreadableFile],
     /// Whether it may leave out where CM is: some commands do without.
     pub without_cm: bool,
     /// Environment variables; only those that begin with `CARDBRIDGE_` are looked at.
@@ -69,16 +70,16 @@ pub struct Inputs<'a> {
 
 /// A configuration without problems.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// What is meant.
     pub settings: Settings,
     /// What was said, and where: one line a key.
-    pub effective: Vec<Effective>,
+    pub effective: Vec<EffectiveKey>,
 }
 
 /// One key that is in force. No key holds a secret: those are in the files that `*_file` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effective {
+pub struct EffectiveKey {
     /// The key's path: `cm.url`, `rule[2].name`. Tables of a list are counted over all files.
     pub key: String,
     /// Its value as TOML.
@@ -88,14 +89,14 @@ pub struct Effective {
 }
 
 /// Reads a configuration, or tells everything that is wrong with it.
-pub fn parse(inputs: &Inputs<'_>) -> Result<Loaded, Problems> {
-    let mut report = Report::new(inputs);
-    let tree = Tree::merge(inputs, &mut report);
+pub fn parse(inputs: &ConfigInputs<'_>) -> Result<LoadedConfig, ConfigProblems> {
+    let mut report = ProblemCollector::new(inputs);
+    let tree = MergedConfig::merge(inputs, &mut report);
     let settings = sections::read(&tree, inputs.without_cm, &mut report);
     match (report.finish(), settings) {
         (None, Ok(settings)) => {
             let effective = effective::effective(&tree, &settings.rules.numbers);
-            Ok(Loaded { settings, effective })
+            Ok(LoadedConfig { settings, effective })
         }
         (Some(problems), _) => Err(problems),
         (None, Err(reported)) => Err(reported.into()),
@@ -115,8 +116,8 @@ pub struct NamedFile {
 
 /// The files that keys name, also where something else is wrong with the configuration.
 #[must_use]
-pub fn named_files(inputs: &Inputs<'_>) -> Vec<NamedFile> {
-    let tree = Tree::merge(inputs, &mut Report::new(inputs));
+pub fn named_files(inputs: &ConfigInputs<'_>) -> Vec<NamedFile> {
+    let tree = MergedConfig::merge(inputs, &mut ProblemCollector::new(inputs));
     let file_keys = KEYS.iter().filter(|key| {
         (key.path.ends_with("_file") || key.path == "cm.auth.keytab") && key.list().is_empty()
     });

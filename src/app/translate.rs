@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use super::PROBE_DEADLINE;
 use crate::cm::{CmClient, SetupError};
-use crate::config::{Auth, ClientCertificate, ClientProof, KerberosAccount, Proxy, Settings};
+use crate::config::{
+    AuthSettings, ClientAuthSettings, ClientCertSettings, KerberosAccount, ProxySettings, Settings,
+};
 use crate::engine::{EngineSettings, Event, InsertedCard, RetryPolicy};
 use crate::readers::ReaderEvent;
 use crate::telemetry::Chain;
@@ -39,7 +41,7 @@ pub(crate) fn outbox_options(settings: &Settings) -> outbox::OutboxOptions {
 /// What the readers are told.
 #[must_use]
 pub fn reader_options(settings: &Settings) -> readers::ReaderOptions {
-    readers::ReaderOptions { probing: settings.probing.clone(), probe_deadline: PROBE_DEADLINE }
+    readers::ReaderOptions { probing: settings.probe.clone(), probe_deadline: PROBE_DEADLINE }
 }
 
 /// A client of CM as the settings say; nothing is sent.
@@ -58,29 +60,29 @@ pub fn remote(settings: &Settings) -> Result<CmClient, ClientError> {
     Ok(CmClient::new(options)?)
 }
 
-fn proxy(proxy: &Proxy) -> Result<cm::ProxyOptions, ClientError> {
+fn proxy(proxy: &ProxySettings) -> Result<cm::ProxyOptions, ClientError> {
     let place = |file: &Option<PathBuf>| file.as_deref().map(credential).transpose();
     Ok(match proxy {
-        Proxy::Environment { credentials_file } => {
+        ProxySettings::Environment { credentials_file } => {
             cm::ProxyOptions::Environment { credentials_file: place(credentials_file)? }
         }
-        Proxy::None => cm::ProxyOptions::None,
-        Proxy::Named { url, credentials_file } => {
+        ProxySettings::None => cm::ProxyOptions::None,
+        ProxySettings::Named { url, credentials_file } => {
             cm::ProxyOptions::Named { url: url.clone(), credentials_file: place(credentials_file)? }
         }
     })
 }
 
-fn auth(auth: &Auth) -> Result<cm::AuthOptions, ClientError> {
+fn auth(auth: &AuthSettings) -> Result<cm::AuthOptions, ClientError> {
     Ok(match auth {
-        Auth::None => cm::AuthOptions::None,
-        Auth::Bearer { token_file } => {
+        AuthSettings::None => cm::AuthOptions::None,
+        AuthSettings::Bearer { token_file } => {
             cm::AuthOptions::Bearer { token_file: credential(token_file)? }
         }
-        Auth::Negotiate { account, spn, channel_bindings } => {
+        AuthSettings::Negotiate { account, spn, channel_bindings } => {
             cm::AuthOptions::Negotiate(kerberos(account, spn.clone(), *channel_bindings)?)
         }
-        Auth::OAuth2(client) => cm::AuthOptions::OAuth2(cm::OAuth2Options {
+        AuthSettings::OAuth2(client) => cm::AuthOptions::OAuth2(cm::OAuth2Options {
             token_url: client.token_url.clone(),
             client_id: client.client_id.clone(),
             proof: proof(&client.proof)?,
@@ -99,19 +101,21 @@ fn kerberos(
     Ok(cm::KerberosOptions { keytab, principal: account.principal.clone(), spn, channel_bindings })
 }
 
-fn proof(proof: &ClientProof) -> Result<cm::ClientAuthentication, ClientError> {
+fn proof(proof: &ClientAuthSettings) -> Result<cm::ClientAuthentication, ClientError> {
     Ok(match proof {
-        ClientProof::Secret { file } => {
+        ClientAuthSettings::Secret { file } => {
             cm::ClientAuthentication::Secret { file: credential(file)? }
         }
-        ClientProof::Assertion(pair) => cm::ClientAuthentication::Assertion(certificate(pair)?),
-        ClientProof::Windows { account, channel_bindings } => {
+        ClientAuthSettings::Assertion(pair) => {
+            cm::ClientAuthentication::Assertion(certificate(pair)?)
+        }
+        ClientAuthSettings::Kerberos { account, channel_bindings } => {
             cm::ClientAuthentication::Kerberos(kerberos(account, None, *channel_bindings)?)
         }
     })
 }
 
-fn certificate(pair: &ClientCertificate) -> Result<cm::ClientCertFiles, ClientError> {
+fn certificate(pair: &ClientCertSettings) -> Result<cm::ClientCertFiles, ClientError> {
     Ok(cm::ClientCertFiles {
         cert_file: credential(&pair.cert_file)?,
         key_file: credential(&pair.key_file)?,

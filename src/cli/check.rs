@@ -10,7 +10,7 @@ use super::load::{checked, settings_without_cm, warnings};
 use super::out::Out;
 use crate::app::remote;
 use crate::cm::CmClient;
-use crate::config::{Problem, Settings};
+use crate::config::{ConfigProblem, Settings};
 use crate::doctor::{Finding, Grade, Station, Step, Verdict, examine_cm, examine_station, skip};
 
 /// From this step on, CM has to be known.
@@ -65,14 +65,14 @@ fn configuration(
         Ok(loaded) => loaded,
         Err(problems) => {
             for problem in problems.iter() {
-                let Problem { origin, key, what, remedy } = problem;
+                let ConfigProblem { origin, key, message: what, remedy } = problem;
                 let separator = if key.is_empty() { "" } else { ": " };
                 report.take(failed(&format!("{origin}: {key}{separator}{what}"), remedy));
             }
             return Ok(None);
         }
     };
-    for Problem { origin, key, what, remedy } in warnings(config)? {
+    for ConfigProblem { origin, key, message: what, remedy } in warnings(config)? {
         let words = format!("{origin}: {key}: {what}");
         let (step, verdict) = (Step::Configuration, Verdict::Warning);
         report.take(Finding { step, verdict, words, remedy: Some(remedy) });

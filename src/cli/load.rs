@@ -9,7 +9,8 @@ use super::exit::{Exit, Failure};
 use crate::app::credential;
 use crate::cm::{self, FileContents, FileFinding};
 use crate::config::{
-    Inputs, Loaded, NamedFile, Problem, Problems, Settings, Source, Unread, named_files, parse,
+    ConfigInputs, ConfigProblem, ConfigProblems, ConfigText, LoadedConfig, NamedFile, Settings,
+    UnreadableFile, named_files, parse,
 };
 use crate::domain::{
     Atr, AtrPattern, CmEnums, NotIdentified, ProbeSettings, ReaderName, ReaderRules, ReaderSettings,
@@ -24,13 +25,15 @@ const DROP_INS: &str = "/etc/cardbridge/conf.d";
 
 /// The configuration, whole and valid. A token may come later than the key that names its file:
 /// that is a state, and no problem.
-pub(super) fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
+pub(super) fn load(config: Option<&Path>) -> Result<LoadedConfig, Failure> {
     read_with(config, |file| file.key != "cm.auth.token_file")?
         .map_err(|problems| Failure::message(Exit::Usage, problems.to_string()))
 }
 
 /// The configuration, or everything that is wrong with it and with the files that it names.
-pub(super) fn checked(config: Option<&Path>) -> Result<Result<Loaded, Problems>, Failure> {
+pub(super) fn checked(
+    config: Option<&Path>,
+) -> Result<Result<LoadedConfig, ConfigProblems>, Failure> {
     let files = Files::gather(config);
     let checked = read_with(config, |_| true)?;
     let (environment, host_name) = (environment()?, host_name());
@@ -38,13 +41,13 @@ pub(super) fn checked(config: Option<&Path>) -> Result<Result<Loaded, Problems>,
     let inside: Vec<_> = named.iter().filter_map(unusable_inside).collect();
     Ok(match checked {
         Err(problems) => Err(problems.with(inside)),
-        Ok(loaded) => Problems::of(inside).map_or(Ok(loaded), Err),
+        Ok(loaded) => ConfigProblems::of(inside).map_or(Ok(loaded), Err),
     })
 }
 
 /// What is no reason not to start, and should be corrected: who else may read a secret, and what
 /// surrounds it.
-pub(super) fn warnings(config: Option<&Path>) -> Result<Vec<Problem>, Failure> {
+pub(super) fn warnings(config: Option<&Path>) -> Result<Vec<ConfigProblem>, Failure> {
     let files = Files::gather(config);
     let (environment, host_name) = (environment()?, host_name());
     let named = named_files(&files.inputs(&environment, &host_name));
@@ -54,7 +57,7 @@ pub(super) fn warnings(config: Option<&Path>) -> Result<Vec<Problem>, Failure> {
 fn read_with(
     config: Option<&Path>,
     must_be_there: impl Fn(&NamedFile) -> bool,
-) -> Result<Result<Loaded, Problems>, Failure> {
+) -> Result<Result<LoadedConfig, ConfigProblems>, Failure> {
     let files = Files::gather(config);
     let (environment, host_name) = (environment()?, host_name());
     let inputs = files.inputs(&environment, &host_name);
@@ -62,7 +65,7 @@ fn read_with(
     let unusable: Vec<_> = named.filter_map(unusable).collect();
     Ok(match parse(&inputs) {
         Err(problems) => Err(problems.with(unusable)),
-        Ok(loaded) => Problems::of(unusable).map_or(Ok(loaded), Err),
+        Ok(loaded) => ConfigProblems::of(unusable).map_or(Ok(loaded), Err),
     })
 }
 
@@ -87,17 +90,22 @@ pub(super) fn settings_without_cm(config: Option<&Path>) -> Result<Settings, Fai
 
 fn settings_of(files: &Files) -> Result<Settings, Failure> {
     let (environment, host_name) = (environment()?, host_name());
-    let inputs = Inputs { without_cm: true, ..files.inputs(&environment, &host_name) };
+    let inputs = ConfigInputs { without_cm: true, ..files.inputs(&environment, &host_name) };
     let loaded = parse(&inputs);
     let loaded = loaded.map_err(|problems| Failure::message(Exit::Usage, problems.to_string()))?;
     Ok(loaded.settings)
 }
 
 /// What is wrong with a file that a key names, before anybody looks into it.
-fn unusable(file: NamedFile) -> Option<Problem> {
+fn unusable(file: NamedFile) -> Option<ConfigProblem> {
     let NamedFile { origin, key, path } = file;
     let problem = |what: String, remedy: &str| {
-        Some(Problem { origin, key: key.to_owned(), what, remedy: remedy.to_owned() })
+        Some(ConfigProblem {
+            origin,
+            key: key.to_owned(),
+            message: what,
+            remedy: remedy.to_owned(),
+        })
     };
     let Ok(place) = credential(Path::new(&path)) else {
         let what = format!("{path:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set");
@@ -114,14 +122,14 @@ fn unusable(file: NamedFile) -> Option<Problem> {
 }
 
 /// What is wrong inside a file that a key names, where it can be read at all.
-fn unusable_inside(file: &NamedFile) -> Option<Problem> {
+fn unusable_inside(file: &NamedFile) -> Option<ConfigProblem> {
     let place = credential(Path::new(&file.path)).ok()?;
     open(&place).ok()?;
     cm::unusable(file.key, &place).map(|finding| problem_of(file, finding))
 }
 
 /// Who else may read a file that a key names. What the service manager hands over is its own business.
-fn exposed(file: &NamedFile) -> Option<Problem> {
+fn exposed(file: &NamedFile) -> Option<ConfigProblem> {
     if !file.path.starts_with('/') {
         return None;
     }
@@ -130,14 +138,14 @@ fn exposed(file: &NamedFile) -> Option<Problem> {
 }
 
 /// What is sent with a secret in a file that a key names, and is hardly part of it.
-fn padded(file: &NamedFile) -> Option<Problem> {
+fn padded(file: &NamedFile) -> Option<ConfigProblem> {
     let place = credential(Path::new(&file.path)).ok()?;
     cm::padded(file.key, &place).map(|finding| problem_of(file, finding))
 }
 
-fn problem_of(file: &NamedFile, finding: FileFinding) -> Problem {
+fn problem_of(file: &NamedFile, finding: FileFinding) -> ConfigProblem {
     let FileFinding { message: what, remedy } = finding;
-    Problem { origin: file.origin.clone(), key: file.key.to_owned(), what, remedy }
+    ConfigProblem { origin: file.origin.clone(), key: file.key.to_owned(), message: what, remedy }
 }
 
 /// CM's numbers as this site has them, for words.
@@ -171,15 +179,15 @@ impl Desk {
 }
 
 impl From<Settings> for Desk {
-    fn from(Settings { probing, readers, skip_atr, .. }: Settings) -> Self {
+    fn from(Settings { probe: probing, readers, skip_atr, .. }: Settings) -> Self {
         Self { probing, readers, skip_atr }
     }
 }
 
 /// The configuration's files: those that were read, and those that were not.
 struct Files {
-    sources: Vec<Source>,
-    unread: Vec<Unread>,
+    sources: Vec<ConfigText>,
+    unread: Vec<UnreadableFile>,
 }
 
 impl Files {
@@ -204,10 +212,10 @@ impl Files {
     fn add(&mut self, file: &Path, text: &io::Result<String>) {
         let name = file.display().to_string();
         match text {
-            Ok(text) => self.sources.push(Source { name, text: text.clone() }),
-            Err(error) => self.unread.push(Unread {
+            Ok(text) => self.sources.push(ConfigText { name, text: text.clone() }),
+            Err(error) => self.unread.push(UnreadableFile {
                 name,
-                why: error.to_string(),
+                error: error.to_string(),
                 remedy: error
                     .get_ref()
                     .and_then(|cause| cause.downcast_ref::<FileContents>())
@@ -223,9 +231,13 @@ impl Files {
         }
     }
 
-    fn inputs<'a>(&'a self, environment: &'a [(String, String)], host_name: &'a str) -> Inputs<'a> {
+    fn inputs<'a>(
+        &'a self,
+        environment: &'a [(String, String)],
+        host_name: &'a str,
+    ) -> ConfigInputs<'a> {
         let (sources, unread) = (&self.sources, &self.unread);
-        Inputs { sources, unread, environment, host_name, without_cm: false }
+        ConfigInputs { sources, unread, environment, host_name, without_cm: false }
     }
 }
 

@@ -4,35 +4,35 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use toml::Value;
 
-use super::problem::Fault;
+use super::problem::ValueError;
 use super::value::{quote, text};
 
 /// `https://host` or `https://host:port`; plain HTTP to loopback only.
-pub(super) fn origin(value: &Value) -> Result<String, Fault> {
+pub(super) fn origin(value: &Value) -> Result<String, ValueError> {
     let url = text(value)?;
     let parts = parts(url, "see [cm.auth]", not_a_url)?;
     if !parts.rest.is_empty() {
         let what = format!("{} goes on after the host", quote(url));
-        return Err(Fault::new(what, "end it there, and put the path into cm.api_path"));
+        return Err(ValueError::new(what, "end it there, and put the path into cm.api_path"));
     }
-    encrypted(url, &parts)?;
+    require_https(url, &parts)?;
     Ok(format!("{}://{}", parts.scheme, parts.authority))
 }
 
 /// `https://host/path`: where one thing is asked for; plain HTTP to loopback only.
-pub(super) fn endpoint(value: &Value) -> Result<String, Fault> {
+pub(super) fn endpoint(value: &Value) -> Result<String, ValueError> {
     let url = text(value)?;
     let parts = parts(url, "see cm.auth.client_secret_file", not_an_endpoint)?;
     let plain = parts.rest.chars().all(|c| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c));
     if parts.rest.is_empty() || !plain {
         return Err(not_an_endpoint(url));
     }
-    encrypted(url, &parts)?;
+    require_https(url, &parts)?;
     Ok(format!("{}://{}/{}", parts.scheme, parts.authority, parts.rest))
 }
 
 /// `http://host:port` or `https://host:port`.
-pub(super) fn proxy(value: &Value) -> Result<String, Fault> {
+pub(super) fn proxy(value: &Value) -> Result<String, ValueError> {
     let url = text(value)?;
     let parts = parts(url, "see cm.proxy_credentials_file", not_a_proxy)?;
     match parts.scheme.as_str() {
@@ -44,7 +44,7 @@ pub(super) fn proxy(value: &Value) -> Result<String, Fault> {
 }
 
 /// An URL without a user's name, taken apart.
-struct Parts<'a> {
+struct UrlParts<'a> {
     scheme: String,
     authority: &'a str,
     host: Host<'a>,
@@ -52,11 +52,15 @@ struct Parts<'a> {
     rest: &'a str,
 }
 
-fn parts<'a>(url: &'a str, see: &str, wrong: impl Fn(&str) -> Fault) -> Result<Parts<'a>, Fault> {
+fn parts<'a>(
+    url: &'a str,
+    see: &str,
+    wrong: impl Fn(&str) -> ValueError,
+) -> Result<UrlParts<'a>, ValueError> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong(url))?;
     if rest.contains('@') {
         // What is in front of it may be a password: it is not told.
-        return Err(Fault::new(
+        return Err(ValueError::new(
             "has a user name or a password in it",
             format!("remove everything up to the @, and {see}"),
         ));
@@ -65,49 +69,49 @@ fn parts<'a>(url: &'a str, see: &str, wrong: impl Fn(&str) -> Fault) -> Result<P
     let (authority, rest) = rest.split_at(end);
     let host = host(authority).ok_or_else(|| wrong(url))?;
     let rest = rest.strip_prefix('/').unwrap_or(rest);
-    Ok(Parts { scheme: scheme.to_ascii_lowercase(), authority, host, rest })
+    Ok(UrlParts { scheme: scheme.to_ascii_lowercase(), authority, host, rest })
 }
 
 /// Whether nobody on the way can read what is sent.
-fn encrypted(url: &str, parts: &Parts<'_>) -> Result<(), Fault> {
+fn require_https(url: &str, parts: &UrlParts<'_>) -> Result<(), ValueError> {
     match parts.scheme.as_str() {
         "https" => Ok(()),
         "http" if parts.host.is_loopback() => Ok(()),
         "http" => {
             let what = format!("{} is not encrypted and leads to another machine", quote(url));
-            Err(Fault::new(what, "write https://"))
+            Err(ValueError::new(what, "write https://"))
         }
         _ => Err(not_a_url(url)),
     }
 }
 
-fn not_an_endpoint(url: &str) -> Fault {
+fn not_an_endpoint(url: &str) -> ValueError {
     let remedy = r#"write it like "https://adfs.example.com/adfs/oauth2/token""#;
-    Fault::new(format!("{} is not the address of a token endpoint", shown(url)), remedy)
+    ValueError::new(format!("{} is not the address of a token endpoint", shown(url)), remedy)
 }
 
-fn not_a_proxy(url: &str) -> Fault {
+fn not_a_proxy(url: &str) -> ValueError {
     let remedy = r#"write it like "http://proxy.example.com:3128", or "none""#;
-    Fault::new(format!("{} is not the address of a proxy", shown(url)), remedy)
+    ValueError::new(format!("{} is not the address of a proxy", shown(url)), remedy)
 }
 
 /// An address and port that only this machine reaches.
-pub(super) fn own_port(value: &Value) -> Result<SocketAddr, Fault> {
+pub(super) fn loopback_address(value: &Value) -> Result<SocketAddr, ValueError> {
     const LIKE: &str = r#"write it like "127.0.0.1:9475" or "[::1]:9475""#;
     let given = text(value)?;
     let address: SocketAddr = given
         .parse()
-        .map_err(|_| Fault::new(format!("{} is no address and port", quote(given)), LIKE))?;
+        .map_err(|_| ValueError::new(format!("{} is no address and port", quote(given)), LIKE))?;
     if address.ip().is_loopback() {
         return Ok(address);
     }
     let what = format!("{} can be reached from other machines", quote(given));
-    Err(Fault::new(what, format!("{LIKE}; whoever asks from elsewhere comes through a proxy")))
+    Err(ValueError::new(what, format!("{LIKE}; whoever asks from elsewhere comes through a proxy")))
 }
 
-fn not_a_url(url: &str) -> Fault {
+fn not_a_url(url: &str) -> ValueError {
     let remedy = r#"write it like "https://cm.example.com" or "https://cm.example.com:8443""#;
-    Fault::new(format!("{} is not the address of a web server", shown(url)), remedy)
+    ValueError::new(format!("{} is not the address of a web server", shown(url)), remedy)
 }
 
 /// Without a scheme, a password may still stand in front of an @.
@@ -160,12 +164,12 @@ fn named(name: &str) -> Option<Host<'_>> {
 }
 
 /// The path under which CM's API is: a slash in front, none at the end.
-pub(super) fn api_path(value: &Value) -> Result<String, Fault> {
+pub(super) fn api_path(value: &Value) -> Result<String, ValueError> {
     let path = text(value)?;
     let stem = path.strip_suffix('/').unwrap_or(path);
     let remedy = r#"write it like "/CertificateManagement/api/v1.0""#;
     if !path.starts_with('/') {
-        return Err(Fault::new(format!("{} does not begin with /", quote(path)), remedy));
+        return Err(ValueError::new(format!("{} does not begin with /", quote(path)), remedy));
     }
     let segment = |segment: &str| {
         !matches!(segment, "" | "." | "..")
@@ -174,6 +178,6 @@ pub(super) fn api_path(value: &Value) -> Result<String, Fault> {
     if stem.split('/').skip(1).all(segment) {
         Ok(stem.to_owned())
     } else {
-        Err(Fault::new(format!("{} is not a plain path", quote(path)), remedy))
+        Err(ValueError::new(format!("{} is not a plain path", quote(path)), remedy))
     }
 }

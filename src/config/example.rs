@@ -1,6 +1,6 @@
 //! A file that shows every key.
 
-use super::keys::{DEFAULT_RULES, Fallback, KEYS, Key, OPEN};
+use super::keys::{DEFAULT_RULES, DefaultValue, KEYS, KeySpec, WILDCARD};
 
 /// How a file begins.
 const HEAD: &str = "\
@@ -17,7 +17,7 @@ pub fn example() -> String {
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
-fn section(keys: &[Key]) -> Vec<String> {
+fn section(keys: &[KeySpec]) -> Vec<String> {
     let Some(first) = keys.first() else { return Vec::new() };
     let mut lines = vec![String::new()];
     if first.section() == "rule[]" {
@@ -33,15 +33,20 @@ fn section(keys: &[Key]) -> Vec<String> {
 }
 
 /// A key's meaning, and how it is set.
-fn explained(key: &Key) -> [String; 2] {
-    let name = if key.name() == OPEN { a_name_of(key.section()) } else { key.name() };
+fn explained(key: &KeySpec) -> [String; 2] {
+    let name = if key.name() == WILDCARD { a_name_of(key.section()) } else { key.name() };
     let hash = match key.fallback {
-        Fallback::Required if key.list().is_empty() => "",
-        Fallback::Required | Fallback::Unset | Fallback::HostName | Fallback::Value(_) => "#",
+        DefaultValue::Required if key.list().is_empty() => "",
+        DefaultValue::Required
+        | DefaultValue::Unset
+        | DefaultValue::HostName
+        | DefaultValue::Value(_) => "#",
     };
     let default = match key.fallback {
-        Fallback::Required | Fallback::Unset => String::new(),
-        Fallback::HostName | Fallback::Value(_) => format!(" Default: {}.", key.default_text()),
+        DefaultValue::Required | DefaultValue::Unset => String::new(),
+        DefaultValue::HostName | DefaultValue::Value(_) => {
+            format!(" Default: {}.", key.default_text())
+        }
     };
     [format!("# {}{default}", key.meaning), format!("{hash}{name} = {}", key.example)]
 }

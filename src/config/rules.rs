@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::nearest::nearest;
-use super::problem::{Fault, Report, Reported};
-use super::scope::Scope;
-use super::tree::{Item, Leaf, Tree};
-use super::value::{choice, duration, integer, quote, switch, text, word};
+use super::key_reader::KeyReader;
+use super::problem::{ProblemCollector, ReportedProblem, ValueError};
+use super::suggest::nearest;
+use super::tree::{MergedConfig, TableItem, ValueWithOrigin};
+use super::value::{boolean, choice, duration, integer, quote, single_line, text};
 use crate::domain::{
     CardStatus, CmEnums, EnumMap, ReaderMatch, ReaderRule, ReaderRules, RequestType, Trigger,
 };
@@ -17,21 +17,24 @@ use crate::rules::{Pick, Rule};
 
 /// An enumeration of CM's: where its numbers are set, and what one of its values is called.
 #[derive(Clone, Copy)]
-struct Kind {
+struct CmEnumKind {
     section: &'static str,
     noun: &'static str,
 }
 
 /// A card that is away for longer than a few seconds was taken out.
-const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
+const REMOVAL_DEBOUNCE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
 
-const REQUEST_TYPE: Kind = Kind { section: "cm.numbers.request_type", noun: "request type" };
-const CARD_STATUS: Kind = Kind { section: "cm.numbers.card_status", noun: "card status" };
-const REQUEST_STATUS: Kind = Kind { section: "cm.numbers.request_status", noun: "request status" };
+const REQUEST_TYPE: CmEnumKind =
+    CmEnumKind { section: "cm.numbers.request_type", noun: "request type" };
+const CARD_STATUS: CmEnumKind =
+    CmEnumKind { section: "cm.numbers.card_status", noun: "card status" };
+const REQUEST_STATUS: CmEnumKind =
+    CmEnumKind { section: "cm.numbers.request_status", noun: "request status" };
 
 /// CM's numbers, as the site extends or corrects them. Those that are wrong are reported and left
 /// out, so that the rules can be checked against the rest.
-pub(super) fn numbers(tree: &Tree, report: &mut Report) -> CmEnums {
+pub(super) fn numbers(tree: &MergedConfig, report: &mut ProblemCollector) -> CmEnums {
     let mut numbers = CmEnums::default();
     add_numbers(REQUEST_TYPE, &mut numbers.request_type, tree, report);
     add_numbers(CARD_STATUS, &mut numbers.card_status, tree, report);
@@ -39,9 +42,14 @@ pub(super) fn numbers(tree: &Tree, report: &mut Report) -> CmEnums {
     numbers
 }
 
-fn add_numbers(kind: Kind, map: &mut EnumMap, tree: &Tree, report: &mut Report) {
+fn add_numbers(
+    kind: CmEnumKind,
+    map: &mut EnumMap,
+    tree: &MergedConfig,
+    report: &mut ProblemCollector,
+) {
     let mut given: Vec<(&str, i64)> = Vec::new();
-    for (path, Leaf { value, origin }) in &tree.fields {
+    for (path, ValueWithOrigin { value, origin }) in &tree.fields {
         let name = path.strip_prefix(kind.section).and_then(|rest| rest.strip_prefix('.'));
         let Some(name) = name else { continue };
         match number(name, value, &given) {
@@ -58,37 +66,40 @@ fn add_numbers(kind: Kind, map: &mut EnumMap, tree: &Tree, report: &mut Report) 
     }
 }
 
-fn number(name: &str, value: &Value, given: &[(&str, i64)]) -> Result<i64, Fault> {
+fn number(name: &str, value: &Value, given: &[(&str, i64)]) -> Result<i64, ValueError> {
     if !name.starts_with(|c: char| c.is_ascii_alphabetic())
         || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     {
         let what = "is not a name that CM could have";
-        return Err(Fault::new(what, "use letters, digits and _ only, a letter first"));
+        return Err(ValueError::new(what, "use letters, digits and _ only, a letter first"));
     }
     // CM's enumerations are .NET's: 32 bits with a sign.
     let number = integer(i32::MIN..=i32::MAX)(value).map(i64::from)?;
     let taken = given.iter().find(|(n, v)| n.eq_ignore_ascii_case(name) || *v == number);
     taken.map_or(Ok(number), |(other, value)| {
-        Err(Fault::new(format!("contradicts {other} = {value}"), "remove one of the two"))
+        Err(ValueError::new(format!("contradicts {other} = {value}"), "remove one of the two"))
     })
 }
 
 /// Every `[[reader]]`.
-pub(super) fn readers(tree: &Tree, report: &mut Report) -> Result<ReaderRules, Reported> {
+pub(super) fn readers(
+    tree: &MergedConfig,
+    report: &mut ProblemCollector,
+) -> Result<ReaderRules, ReportedProblem> {
     let items = tree.items("reader[]");
     let readers: Vec<_> = items.iter().map(|item| reader(item, report)).collect();
-    refuse_twins(items, "reader[].match", "only the first of them ever matches", report)?;
+    reject_duplicates(items, "reader[].match", "only the first of them ever matches", report)?;
     readers.into_iter().collect::<Result<_, _>>().map(ReaderRules)
 }
 
-fn reader(item: &Item, report: &mut Report) -> Result<ReaderRule, Reported> {
-    let mut scope = Scope::item(item, report);
-    let matches =
-        scope.required("reader[].match", |value| word(value).map(|text| ReaderMatch::new(&text)));
-    let label = scope.optional("reader[].label", word);
-    let role = scope.required("reader[].role", word);
-    let enabled = scope.required("reader[].enabled", switch);
-    let settle = scope.required("reader[].settle", duration(SETTLE));
+fn reader(item: &TableItem, report: &mut ProblemCollector) -> Result<ReaderRule, ReportedProblem> {
+    let mut scope = KeyReader::item(item, report);
+    let matches = scope
+        .required("reader[].match", |value| single_line(value).map(|text| ReaderMatch::new(&text)));
+    let label = scope.optional("reader[].label", single_line);
+    let role = scope.required("reader[].role", single_line);
+    let enabled = scope.required("reader[].enabled", boolean);
+    let settle = scope.required("reader[].settle", duration(REMOVAL_DEBOUNCE));
     Ok(ReaderRule {
         matches: matches?,
         label: label?,
@@ -100,22 +111,26 @@ fn reader(item: &Item, report: &mut Report) -> Result<ReaderRule, Reported> {
 
 /// Every `[[rule]]`.
 pub(super) fn rules(
-    tree: &Tree,
+    tree: &MergedConfig,
     numbers: &CmEnums,
-    report: &mut Report,
-) -> Result<Vec<Rule>, Reported> {
+    report: &mut ProblemCollector,
+) -> Result<Vec<Rule>, ReportedProblem> {
     let items = tree.items("rule[]");
     let rules: Vec<_> = items.iter().map(|item| rule(item, numbers, report)).collect();
-    refuse_twins(items, "rule[].name", "the audit trail could not tell them apart", report)?;
+    reject_duplicates(items, "rule[].name", "the audit trail could not tell them apart", report)?;
     rules.into_iter().collect()
 }
 
-fn rule(item: &Item, numbers: &CmEnums, report: &mut Report) -> Result<Rule, Reported> {
-    let status = |value: &Value| named(value, CARD_STATUS, &numbers.card_status);
-    let request_type = |value: &Value| named(value, REQUEST_TYPE, &numbers.request_type);
+fn rule(
+    item: &TableItem,
+    numbers: &CmEnums,
+    report: &mut ProblemCollector,
+) -> Result<Rule, ReportedProblem> {
+    let status = |value: &Value| resolve_name(value, CARD_STATUS, &numbers.card_status);
+    let request_type = |value: &Value| resolve_name(value, REQUEST_TYPE, &numbers.request_type);
 
-    let mut scope = Scope::item(item, report);
-    let name = scope.required("rule[].name", word);
+    let mut scope = KeyReader::item(item, report);
+    let name = scope.required("rule[].name", single_line);
     let on = scope.required("rule[].on", choice(&TRIGGERS));
     let request_types = scope.required_list("rule[].request_type", |value| {
         request_type(value).map(|(_, number)| RequestType::new(number))
@@ -128,7 +143,7 @@ fn rule(item: &Item, numbers: &CmEnums, report: &mut Report) -> Result<Rule, Rep
     let card_status = scope.list("rule[].card_status", |value| {
         status(value).map(|(_, number)| CardStatus::new(number))
     });
-    let reader_role = scope.list("rule[].reader_role", word);
+    let reader_role = scope.list("rule[].reader_role", single_line);
     let pick = scope.required("rule[].pick", choice(&PICKS));
     Ok(Rule {
         name: name?,
@@ -156,19 +171,23 @@ const PICKS: [(&str, Pick); 3] = [
 ];
 
 /// Whether a request is completed cannot be seen without CM's number for it.
-fn completion(value: &Value, numbers: &CmEnums) -> Result<bool, Fault> {
-    let wanted = switch(value)?;
+fn completion(value: &Value, numbers: &CmEnums) -> Result<bool, ValueError> {
+    let wanted = boolean(value)?;
     if wanted && numbers.request_status.number("Completed").is_none() {
         let what = "needs CM's number of the request status Completed, which is not known";
-        return Err(Fault::new(what, format!("add it to [{}]", REQUEST_STATUS.section)));
+        return Err(ValueError::new(what, format!("add it to [{}]", REQUEST_STATUS.section)));
     }
     Ok(wanted)
 }
 
 /// CM's spelling and number of a name.
-fn named(value: &Value, kind: Kind, map: &EnumMap) -> Result<(String, i64), Fault> {
+fn resolve_name(
+    value: &Value,
+    kind: CmEnumKind,
+    map: &EnumMap,
+) -> Result<(String, i64), ValueError> {
     let name = text(value)?;
-    let Kind { section, noun } = kind;
+    let CmEnumKind { section, noun } = kind;
     if let Some(number) = map.number(name) {
         return Ok((map.name(number).unwrap_or(name).to_owned(), number));
     }
@@ -177,23 +196,24 @@ fn named(value: &Value, kind: Kind, map: &EnumMap) -> Result<(String, i64), Faul
         Some(meant) => format!("did you mean {meant:?}?"),
         None => format!("use one of {}", names().collect::<Vec<_>>().join(", ")),
     };
-    Err(Fault::new(
+    Err(ValueError::new(
         format!("{} is not a known {noun}", quote(name)),
         format!("{meant} If CM has it, add its number to [{section}]"),
     ))
 }
 
 /// Reports every table whose value of `path` an earlier one has.
-pub(super) fn refuse_twins(
-    items: &[Item],
+pub(super) fn reject_duplicates(
+    items: &[TableItem],
     path: &str,
     why: &str,
-    report: &mut Report,
-) -> Result<(), Reported> {
-    let text =
-        |item: &Item| item.fields.get(path).and_then(|leaf| leaf.value.as_str()).map(str::to_owned);
+    report: &mut ProblemCollector,
+) -> Result<(), ReportedProblem> {
+    let text = |item: &TableItem| {
+        item.fields.get(path).and_then(|leaf| leaf.value.as_str()).map(str::to_owned)
+    };
     // Globs and ATRs mean the same in upper and lower case; names of rules do not.
-    let folded = |item: &Item| {
+    let folded = |item: &TableItem| {
         text(item).map(|text| if path == "rule[].name" { text } else { text.to_lowercase() })
     };
     let mut outcome = Ok(());
@@ -203,8 +223,8 @@ pub(super) fn refuse_twins(
         if let Some(twin) = twin {
             let what =
                 format!("{} is already {} in {}", quote(&value), twin.shown(path), twin.origin);
-            let fault = Fault::new(what, format!("change one, {why}"));
-            outcome = Err(Scope::item(item, report).refuse(path, fault));
+            let fault = ValueError::new(what, format!("change one, {why}"));
+            outcome = Err(KeyReader::item(item, report).report_problem(path, fault));
         }
     }
     outcome

@@ -9,17 +9,17 @@ use humantime::format_duration;
 
 use super::address;
 use super::auth;
-use super::cards;
-use super::problem::{Fault, Report, Reported};
+use super::card_rules;
+use super::key_reader::KeyReader;
+use super::problem::{ProblemCollector, ReportedProblem, ValueError};
 use super::rules;
-use super::scope::Scope;
 use super::settings::{
     AuditSettings, CmSettings, ControlSettings, Level, LogFormat, LogSettings, OutboxSettings,
     Settings,
 };
-use super::tree::Tree;
+use super::tree::MergedConfig;
 use super::value::{
-    choice, credential, duration, group, integer, path, quote, socket, switch, text, word,
+    boolean, choice, credential, duration, group, integer, path, quote, single_line, socket, text,
 };
 use crate::domain::ProbeSettings;
 use crate::rules::{AtrMismatch, RuleSet};
@@ -47,41 +47,41 @@ const ENTRIES: RangeInclusive<usize> = 1..=10_000_000;
 
 /// Reads every key, and reports everything that is wrong on the way.
 pub(super) fn read(
-    tree: &Tree,
+    tree: &MergedConfig,
     without_cm: bool,
-    report: &mut Report,
-) -> Result<Settings, Reported> {
-    let mut scope = Scope::top(tree, report);
+    report: &mut ProblemCollector,
+) -> Result<Settings, ReportedProblem> {
+    let mut scope = KeyReader::top(tree, report);
     let station = station(&mut scope);
     let cm = cm(&mut scope, without_cm);
-    let families = scope.required_list("cards.families", cards::family);
-    let inventory = scope.required("cards.inventory", switch);
-    let skip_atr = scope.list_or_empty("cards.skip_atr", cards::atr_pattern);
+    let families = scope.required_list("cards.families", card_rules::family);
+    let inventory = scope.required("cards.inventory", boolean);
+    let skip_atr = scope.list_or_empty("cards.skip_atr", card_rules::atr_pattern);
     let atr_mismatch = scope.required(
         "cards.atr_mismatch",
         choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)]),
     );
     let outbox = outbox(&mut scope);
     let keep = scope.required("audit.keep", duration(KEEP));
-    let socket = apart(&mut scope, &outbox);
+    let socket = check_socket_path(&mut scope, &outbox);
     let view_group = scope.required("control.view_group", group);
     let operator_group = scope.required("control.operator_group", group);
-    let metrics_listen = scope.optional("control.metrics_listen", address::own_port);
+    let metrics_listen = scope.optional("control.metrics_listen", address::loopback_address);
     let log = log(&mut scope);
 
-    let cards = cards::rules(tree, report);
+    let cards = card_rules::rules(tree, report);
     let numbers = rules::numbers(tree, report);
     let readers = rules::readers(tree, report);
     let rules = rules::rules(tree, &numbers, report);
     Ok(Settings {
         station: station?,
         cm: cm?,
-        probing: ProbeSettings { families: families?, cards: cards?, inventory: inventory? },
+        probe: ProbeSettings { families: families?, cards: cards?, inventory: inventory? },
         skip_atr: skip_atr?.unwrap_or_default(),
         readers: readers?,
         rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },
         outbox: outbox?,
-        audit: AuditSettings { keep: keep? },
+        audit: AuditSettings { retention: keep? },
         control: ControlSettings {
             socket: socket?,
             view_group: view_group?,
@@ -92,10 +92,10 @@ pub(super) fn read(
     })
 }
 
-fn station(scope: &mut Scope<'_>) -> Result<String, Reported> {
-    let said = scope.is_said("station.id");
-    scope.required("station.id", |value| match word(value) {
-        Err(_) if !said => Err(Fault::new(
+fn station(scope: &mut KeyReader<'_>) -> Result<String, ReportedProblem> {
+    let said = scope.is_set("station.id");
+    scope.required("station.id", |value| match single_line(value) {
+        Err(_) if !said => Err(ValueError::new(
             format!("the host name {} will not do", quote(text(value)?)),
             "write id = \"desk-3\" in [station]",
         )),
@@ -103,7 +103,7 @@ fn station(scope: &mut Scope<'_>) -> Result<String, Reported> {
     })
 }
 
-fn cm(scope: &mut Scope<'_>, without_cm: bool) -> Result<CmSettings, Reported> {
+fn cm(scope: &mut KeyReader<'_>, without_cm: bool) -> Result<CmSettings, ReportedProblem> {
     let url = if without_cm {
         scope.optional("cm.url", address::origin).map(Option::unwrap_or_default)
     } else {
@@ -130,7 +130,7 @@ fn cm(scope: &mut Scope<'_>, without_cm: bool) -> Result<CmSettings, Reported> {
     })
 }
 
-fn outbox(scope: &mut Scope<'_>) -> Result<OutboxSettings, Reported> {
+fn outbox(scope: &mut KeyReader<'_>) -> Result<OutboxSettings, ReportedProblem> {
     let path = scope.required("outbox.path", path);
     let max_entries = scope.required("outbox.max_entries", integer(ENTRIES));
     let max_age = scope.required("outbox.max_age", duration(AGE));
@@ -148,10 +148,10 @@ fn outbox(scope: &mut Scope<'_>) -> Result<OutboxSettings, Reported> {
 }
 
 /// The socket, which must not be one of the outbox's files.
-fn apart(
-    scope: &mut Scope<'_>,
-    outbox: &Result<OutboxSettings, Reported>,
-) -> Result<PathBuf, Reported> {
+fn check_socket_path(
+    scope: &mut KeyReader<'_>,
+    outbox: &Result<OutboxSettings, ReportedProblem>,
+) -> Result<PathBuf, ReportedProblem> {
     let socket = scope.required("control.socket", socket)?;
     let Ok(outbox) = outbox else { return Ok(socket) };
     let taken = ["", ".lock", "-wal", "-shm"].map(|end| {
@@ -161,32 +161,40 @@ fn apart(
     });
     if taken.contains(&socket) {
         let what = "is a file of the outbox";
-        return Err(scope.refuse("control.socket", Fault::new(what, "give it another path")));
+        return Err(
+            scope.report_problem("control.socket", ValueError::new(what, "give it another path"))
+        );
     }
     Ok(socket)
 }
 
 /// The two waits, the shorter one first; where they are not, the one that somebody set is wrong.
 fn retry(
-    scope: &mut Scope<'_>,
-    min: Result<Duration, Reported>,
-    max: Result<Duration, Reported>,
-) -> Result<(Duration, Duration), Reported> {
+    scope: &mut KeyReader<'_>,
+    min: Result<Duration, ReportedProblem>,
+    max: Result<Duration, ReportedProblem>,
+) -> Result<(Duration, Duration), ReportedProblem> {
     let (min, max) = (min?, max?);
     if min <= max {
         return Ok((min, max));
     }
     let (shown_min, shown_max) = (format_duration(min), format_duration(max));
-    Err(if scope.is_said("outbox.retry_min") {
+    Err(if scope.is_set("outbox.retry_min") {
         let what = format!("{shown_min} is longer than outbox.retry_max, {shown_max}");
-        scope.refuse("outbox.retry_min", Fault::new(what, "lower it, or raise the other"))
+        scope.report_problem(
+            "outbox.retry_min",
+            ValueError::new(what, "lower it, or raise the other"),
+        )
     } else {
         let what = format!("{shown_max} is shorter than outbox.retry_min, {shown_min}");
-        scope.refuse("outbox.retry_max", Fault::new(what, "raise it, or lower the other"))
+        scope.report_problem(
+            "outbox.retry_max",
+            ValueError::new(what, "raise it, or lower the other"),
+        )
     })
 }
 
-fn log(scope: &mut Scope<'_>) -> Result<LogSettings, Reported> {
+fn log(scope: &mut KeyReader<'_>) -> Result<LogSettings, ReportedProblem> {
     let levels = [
         ("error", Level::Error),
         ("warn", Level::Warn),
@@ -202,6 +210,6 @@ fn log(scope: &mut Scope<'_>) -> Result<LogSettings, Reported> {
     ];
     let level = scope.required("log.level", choice(&levels));
     let format = scope.required("log.format", choice(&formats));
-    let show_ids = scope.required("log.show_ids", switch);
+    let show_ids = scope.required("log.show_ids", boolean);
     Ok(LogSettings { level: level?, format: format?, show_ids: show_ids? })
 }

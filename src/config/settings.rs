@@ -16,7 +16,7 @@ pub struct Settings {
     /// How to reach CM.
     pub cm: CmSettings,
     /// What cards are asked.
-    pub probing: ProbeSettings,
+    pub probe: ProbeSettings,
     /// Cards that are seen, but never touched.
     pub skip_atr: Vec<AtrPattern>,
     /// What people call the readers.
@@ -51,16 +51,16 @@ pub struct CmSettings {
     /// the credentials directory.
     pub ca_file: Option<PathBuf>,
     /// Who stands in between.
-    pub proxy: Proxy,
+    pub proxy: ProxySettings,
     /// What the station shows to be let in.
-    pub auth: Auth,
+    pub auth: AuthSettings,
     /// The certificate that the station shows where a server asks for one in the TLS handshake.
-    pub client_certificate: Option<ClientCertificate>,
+    pub client_certificate: Option<ClientCertSettings>,
 }
 
 /// Who stands between the station and CM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proxy {
+pub enum ProxySettings {
     /// Whoever the environment names.
     Environment {
         /// The file with `user:password`. A bare name is looked up in the credentials directory.
@@ -80,7 +80,7 @@ pub enum Proxy {
 /// What the station shows to be let in. Every path may be a bare name, which is looked up in the
 /// credentials directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
+pub enum AuthSettings {
     /// Nothing.
     None,
     /// A bearer token.
@@ -98,7 +98,7 @@ pub enum Auth {
         channel_bindings: bool,
     },
     /// A token from a token endpoint.
-    OAuth2(OAuth2),
+    OAuth2(OAuth2Settings),
 }
 
 /// Whose tickets the station asks for.
@@ -112,13 +112,13 @@ pub struct KerberosAccount {
 
 /// The OAuth 2.0 client credentials grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OAuth2 {
+pub struct OAuth2Settings {
     /// The token endpoint; plain HTTP leads to loopback only.
     pub token_url: String,
     /// The station's name there.
     pub client_id: String,
     /// How the station shows there that it is the one.
-    pub proof: ClientProof,
+    pub proof: ClientAuthSettings,
     /// What the token is for, in ADFS's words.
     pub resource: Option<String>,
     /// What the token allows, in everybody's.
@@ -127,16 +127,16 @@ pub struct OAuth2 {
 
 /// How a client shows a token endpoint that it is the one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientProof {
+pub enum ClientAuthSettings {
     /// By a secret in a file.
     Secret {
         /// The file.
         file: PathBuf,
     },
     /// By an assertion that the key of the client certificate signs.
-    Assertion(ClientCertificate),
+    Assertion(ClientCertSettings),
     /// By Kerberos.
-    Windows {
+    Kerberos {
         /// Whose ticket.
         account: KerberosAccount,
         /// Whether the ticket is bound to the TLS channel.
@@ -146,7 +146,7 @@ pub enum ClientProof {
 
 /// A certificate and its key, in PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
+pub struct ClientCertSettings {
     /// The certificate, perhaps with its chain.
     pub cert_file: PathBuf,
     /// The key.
@@ -172,7 +172,7 @@ pub struct OutboxSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditSettings {
     /// How long a line is kept.
-    pub keep: Duration,
+    pub retention: Duration,
 }
 
 /// The control interface.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use super::keys::OPEN;
+use super::keys::WILDCARD;
 use super::*;
 use crate::domain::{
     AtrPattern, CardStatus, Family, IdRule, ProbeSettings, ReaderAttributes, ReaderName,
@@ -21,7 +21,7 @@ const MINIMAL: &str = "[cm]\nurl = \"https://cm.example.com\"\n";
 
 #[derive(Default)]
 struct World {
-    sources: Vec<Source>,
+    sources: Vec<ConfigText>,
     environment: Vec<(String, String)>,
 }
 
@@ -31,7 +31,7 @@ impl World {
     }
 
     fn file(mut self, name: &str, text: &str) -> Self {
-        self.sources.push(Source { name: name.to_owned(), text: text.to_owned() });
+        self.sources.push(ConfigText { name: name.to_owned(), text: text.to_owned() });
         self
     }
 
@@ -40,9 +40,14 @@ impl World {
         self
     }
 
-    fn parse(&self) -> Result<Loaded, Problems> {
+    fn parse(&self) -> Result<LoadedConfig, ConfigProblems> {
         let Self { sources, environment } = self;
-        parse(&Inputs { sources, environment, host_name: "desk-3", ..Inputs::default() })
+        parse(&ConfigInputs {
+            sources,
+            environment,
+            host_name: "desk-3",
+            ..ConfigInputs::default()
+        })
     }
 
     fn settings(&self) -> Settings {
@@ -72,7 +77,7 @@ fn settings(text: &str) -> Settings {
     World::of(&format!("{MINIMAL}\n{text}")).settings()
 }
 
-fn effective(loaded: &Loaded, key: &str) -> (String, String) {
+fn effective(loaded: &LoadedConfig, key: &str) -> (String, String) {
     let line = loaded.effective.iter().find(|line| line.key == key);
     let line = line.unwrap_or_else(|| panic!("no {key}"));
     (line.value.clone(), line.origin.to_string())
@@ -85,9 +90,13 @@ fn the_socket_is_never_one_of_the_outboxs_files() {
             "[cm]\nurl = \"https://cm.example.com\"\n[outbox]\npath = \"/x/o.db\"\n\
              [control]\nsocket = \"/x/o.db{end}\"\n"
         );
-        let sources = [Source { name: "file".to_owned(), text }];
-        let inputs =
-            Inputs { sources: &sources, environment: &[], host_name: "host", ..Inputs::default() };
+        let sources = [ConfigText { name: "file".to_owned(), text }];
+        let inputs = ConfigInputs {
+            sources: &sources,
+            environment: &[],
+            host_name: "host",
+            ..ConfigInputs::default()
+        };
         let problems = parse(&inputs).unwrap_err().to_string();
         assert!(problems.contains("control.socket: is a file of the outbox"), "{problems}");
     }
@@ -113,14 +122,14 @@ fn the_address_of_cm_is_all_that_has_to_be_said() {
     assert_eq!(settings.cm.connect_timeout, Duration::from_secs(3));
     assert_eq!(settings.cm.concurrency.get(), 4);
     assert_eq!(settings.cm.ca_file, None);
-    assert_eq!(settings.cm.auth, Auth::None);
-    assert_eq!(settings.probing, ProbeSettings::default());
+    assert_eq!(settings.cm.auth, AuthSettings::None);
+    assert_eq!(settings.probe, ProbeSettings::default());
     assert_eq!(settings.skip_atr, []);
     assert_eq!(settings.readers.0, []);
     assert_eq!(settings.rules.atr_mismatch, AtrMismatch::Warn);
     assert_eq!(settings.outbox.path.to_str(), Some("/var/lib/cardbridge/outbox.db"));
     assert_eq!(settings.outbox.max_entries, 100_000);
-    assert_eq!(settings.audit.keep, Duration::from_hours(400 * 24));
+    assert_eq!(settings.audit.retention, Duration::from_hours(400 * 24));
     assert_eq!(settings.outbox.max_age, Duration::from_hours(30 * 24));
     assert_eq!(settings.outbox.retry_min, Duration::from_secs(1));
     assert_eq!(settings.outbox.retry_max, Duration::from_mins(5));
@@ -285,8 +294,8 @@ fn secrets_in_the_wrong_place_are_not_told() {
 fn every_key_is_really_read() {
     // A date is of the wrong type for all of them.
     for key in KEYS {
-        let name = key.name().replace(OPEN, "Some");
-        let path = key.path.replace("[]", "[1]").replace(OPEN, "Some");
+        let name = key.name().replace(WILDCARD, "Some");
+        let path = key.path.replace("[]", "[1]").replace(WILDCARD, "Some");
         let told = format!("{MAIN}: {path}: is a date or time, not ");
         let mut lines = ways_in(key).map(|keys| {
             let text = format!("{}\n{keys}{name} = 1979-05-27", key.heading());
@@ -297,7 +306,7 @@ fn every_key_is_really_read() {
 }
 
 /// What has to be said beside a key before it counts: a method that it belongs to.
-fn ways_in(key: &Key) -> impl Iterator<Item = String> {
+fn ways_in(key: &KeySpec) -> impl Iterator<Item = String> {
     let ways = [
         "",
         "method = \"negotiate\"\n",
@@ -316,7 +325,7 @@ fn every_key_says_enough_to_be_shown() {
     for key in KEYS {
         assert!(key.meaning.ends_with('.') && !key.meaning.contains('|'), "{}", key.path);
         assert!(key.example.parse::<toml::Value>().is_ok(), "{}", key.path);
-        if let Fallback::Value(text) = key.fallback {
+        if let DefaultValue::Value(text) = key.fallback {
             assert!(text.parse::<toml::Value>().is_ok(), "{}", key.path);
         }
         assert_eq!(KEYS.iter().filter(|other| other.path == key.path).count(), 1);
@@ -330,7 +339,7 @@ fn the_example_sets_nothing_but_the_address() {
 }
 
 /// The example with every key of it set, this method among them; keys of others are left out.
-fn uncommented(method: &str) -> Loaded {
+fn uncommented(method: &str) -> LoadedConfig {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with("method = ") => format!("method = {method:?}"),
         Some(rest) if !rest.starts_with([' ', '#']) => rest.to_owned(),
@@ -338,7 +347,7 @@ fn uncommented(method: &str) -> Loaded {
     };
     let mut lines: Vec<_> = example().lines().map(line).collect();
     if let Err(problems) = World::of(&lines.join("\n")).parse() {
-        for problem in problems.iter().filter(|problem| problem.what.contains("is of no use")) {
+        for problem in problems.iter().filter(|problem| problem.message.contains("is of no use")) {
             let name = problem.key.trim_start_matches("cm.auth.");
             lines.retain(|line| !line.starts_with(&format!("{name} = ")));
         }
@@ -349,7 +358,7 @@ fn uncommented(method: &str) -> Loaded {
 #[test]
 fn the_example_may_be_uncommented_but_for_the_keys_of_other_methods() {
     let loaded = ["negotiate", "oauth2", "bearer", "none"].map(uncommented);
-    for key in KEYS.iter().filter(|key| key.name() != OPEN) {
+    for key in KEYS.iter().filter(|key| key.name() != WILDCARD) {
         let shown = key.path.replace("[]", "[1]");
         let set = loaded.iter().any(|loaded| {
             let line = loaded.effective.iter().find(|line| line.key == shown);
@@ -425,7 +434,7 @@ fn every_kind_of_key_can_be_set_by_environment() {
         .variable("PATH", "/bin")
         .settings();
     assert_eq!(settings.cm.url, "http://localhost:8080");
-    assert_eq!(settings.cm.auth, Auth::Bearer { token_file: "cm-token".into() });
+    assert_eq!(settings.cm.auth, AuthSettings::Bearer { token_file: "cm-token".into() });
     assert_eq!(settings.rules.numbers.card_status.number("Suspended"), Some(5));
     assert_eq!(settings.rules.numbers.card_status.name(7), Some("Retired"));
     assert_eq!(settings.rules.rules[0].set_status, ("Retired".to_owned(), CardStatus::new(7)));
@@ -473,7 +482,7 @@ fn nearly_toml() -> impl Strategy<Value = String> {
         "\\PC{0,12}".prop_map(|text| format!("[{text:?}]")),
     ];
     let line = prop_oneof![
-        prop::sample::select(KEYS.iter().map(Key::heading).collect::<Vec<_>>()),
+        prop::sample::select(KEYS.iter().map(KeySpec::heading).collect::<Vec<_>>()),
         (name, value).prop_map(|(name, value)| format!("{name} = {value}")),
     ];
     prop::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"))
@@ -486,14 +495,14 @@ proptest! {
         more in nearly_toml(),
         name in prop_oneof![
             "CARDBRIDGE_\\PC{0,20}",
-            prop::sample::select(KEYS.iter().filter_map(Key::variable).collect::<Vec<_>>()),
+            prop::sample::select(KEYS.iter().filter_map(KeySpec::variable).collect::<Vec<_>>()),
         ],
         value in any::<String>(),
         host_name in any::<String>(),
     ) {
         let World { sources, environment } =
             World::of(&text).file("b.toml", &more).variable(&name, &value);
-        let inputs = Inputs { sources: &sources, environment: &environment, host_name: &host_name, ..Inputs::default() };
+        let inputs = ConfigInputs { sources: &sources, environment: &environment, host_name: &host_name, ..ConfigInputs::default() };
         if let Err(problems) = parse(&inputs) {
             prop_assert!(problems.iter().len() > 0);
             for line in problems.to_string().lines() {

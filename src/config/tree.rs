@@ -6,25 +6,25 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::Inputs;
-use super::keys::{self, DEFAULT_RULES, Fallback, Found, KEYS};
-use super::problem::{Fault, Origin, Report};
+use super::ConfigInputs;
+use super::environment::{self, EnvSetting};
+use super::keys::{self, DEFAULT_RULES, DefaultValue, KEYS, KeyMatch};
+use super::problem::{Origin, ProblemCollector, ValueError};
 use super::value::type_name;
-use super::variables::{self, Setting};
 
 /// A value, and who says so.
 #[derive(Debug, Clone)]
-pub(super) struct Leaf {
+pub(super) struct ValueWithOrigin {
     pub(super) value: Value,
     pub(super) origin: Origin,
 }
 
 /// Values by the paths of their keys.
-pub(super) type Fields = BTreeMap<String, Leaf>;
+pub(super) type Fields = BTreeMap<String, ValueWithOrigin>;
 
 /// One `[[reader]]` or `[[rule]]`.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(super) struct TableItem {
     pub(super) origin: Origin,
     /// Counted from 1 within its file.
     pub(super) number: usize,
@@ -34,14 +34,14 @@ pub(super) struct Item {
 
 /// Everything that is set, defaults included.
 #[derive(Debug, Default)]
-pub(super) struct Tree {
+pub(super) struct MergedConfig {
     pub(super) fields: Fields,
-    items: BTreeMap<String, Vec<Item>>,
+    items: BTreeMap<String, Vec<TableItem>>,
 }
 
-impl Tree {
+impl MergedConfig {
     /// Files in order, then the environment, then what nobody set.
-    pub(super) fn merge(inputs: &Inputs<'_>, report: &mut Report) -> Self {
+    pub(super) fn merge(inputs: &ConfigInputs<'_>, report: &mut ProblemCollector) -> Self {
         let mut tree = Self::default();
         for source in inputs.sources {
             tree.add_text(&Origin::File(source.name.clone()), &source.text, report);
@@ -62,11 +62,11 @@ impl Tree {
     }
 
     /// The tables of a list such as `rule[]`, over all files.
-    pub(super) fn items(&self, section: &str) -> &[Item] {
+    pub(super) fn items(&self, section: &str) -> &[TableItem] {
         self.items.get(section).map_or(&[], Vec::as_slice)
     }
 
-    fn add_text(&mut self, origin: &Origin, text: &str, report: &mut Report) {
+    fn add_text(&mut self, origin: &Origin, text: &str, report: &mut ProblemCollector) {
         // Some editors begin a file with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match text.parse() {
@@ -75,29 +75,35 @@ impl Tree {
         }
     }
 
-    fn add_table(&mut self, origin: &Origin, section: &str, table: Table, report: &mut Report) {
+    fn add_table(
+        &mut self,
+        origin: &Origin,
+        section: &str,
+        table: Table,
+        report: &mut ProblemCollector,
+    ) {
         for (name, value) in table {
             let path = keys::join(section, &name);
             match (keys::find(section, &name), value) {
-                (Found::Key(_), value) => {
-                    let leaf = Leaf { value, origin: origin.clone() };
+                (KeyMatch::Key(_), value) => {
+                    let leaf = ValueWithOrigin { value, origin: origin.clone() };
                     self.fields.insert(path, leaf);
                 }
-                (Found::Section, Value::Table(table)) => {
+                (KeyMatch::Section, Value::Table(table)) => {
                     self.add_table(origin, &path, table, report);
                 }
-                (Found::Tables, Value::Array(tables)) => {
+                (KeyMatch::Tables, Value::Array(tables)) => {
                     self.add_items(origin, &path, tables, report);
                 }
-                (Found::Section, value) => {
+                (KeyMatch::Section, value) => {
                     let what = format!("is {}, not a section", type_name(&value));
-                    report.push(origin, &path, Fault::new(what, format!("write [{path}]")));
+                    report.push(origin, &path, ValueError::new(what, format!("write [{path}]")));
                 }
-                (Found::Tables, value) => {
+                (KeyMatch::Tables, value) => {
                     let what = format!("is {}, not a list of tables", type_name(&value));
-                    report.push(origin, &path, Fault::new(what, format!("write [[{path}]]")));
+                    report.push(origin, &path, ValueError::new(what, format!("write [[{path}]]")));
                 }
-                (Found::Nothing, value) => {
+                (KeyMatch::Nothing, value) => {
                     let path = keys::join(section, &name.escape_debug().to_string());
                     report.push(origin, &path, unknown(section, &name, &value));
                 }
@@ -105,36 +111,43 @@ impl Tree {
         }
     }
 
-    fn add_items(&mut self, origin: &Origin, list: &str, tables: Vec<Value>, report: &mut Report) {
+    fn add_items(
+        &mut self,
+        origin: &Origin,
+        list: &str,
+        tables: Vec<Value>,
+        report: &mut ProblemCollector,
+    ) {
         if tables.is_empty() {
             // For rules it could mean the default ones, or none at all.
-            let fault = Fault::new("is an empty list", "remove it, or give at least one table");
+            let fault =
+                ValueError::new("is an empty list", "remove it, or give at least one table");
             report.push(origin, list, fault);
         }
         let section = format!("{list}[]");
         let items = self.items.entry(section.clone()).or_default();
         for (value, number) in tables.into_iter().zip(1..) {
-            let mut item = Item { origin: origin.clone(), number, fields: Fields::new() };
+            let mut item = TableItem { origin: origin.clone(), number, fields: Fields::new() };
             if let Value::Table(table) = value {
                 item.add_table(&section, table, report);
                 items.push(item);
             } else {
                 let what = format!("is {}, not a table", type_name(&value));
-                let fault = Fault::new(what, format!("write [[{list}]] and its keys below"));
+                let fault = ValueError::new(what, format!("write [[{list}]] and its keys below"));
                 report.push(origin, &item.shown(&section), fault);
             }
         }
     }
 
-    fn add_variable(&mut self, name: &str, value: &str, report: &mut Report) {
+    fn add_variable(&mut self, name: &str, value: &str, report: &mut ProblemCollector) {
         let origin = Origin::Variable(name.to_owned());
-        match variables::read(name, value) {
+        match environment::read(name, value) {
             Ok(None) => {}
-            Ok(Some(Setting { path, value })) => {
+            Ok(Some(EnvSetting { path, value })) => {
                 // Variables are upper case by custom: theirs is not the spelling that counts.
                 let spelt = self.fields.keys().find(|known| known.eq_ignore_ascii_case(&path));
                 let path = spelt.cloned().unwrap_or(path);
-                self.fields.insert(path, Leaf { value, origin });
+                self.fields.insert(path, ValueWithOrigin { value, origin });
             }
             Err((path, fault)) => {
                 report.push(&origin, &path, fault);
@@ -143,20 +156,20 @@ impl Tree {
     }
 }
 
-impl Item {
+impl TableItem {
     /// The path of one of its keys for people: `rule[2].name`.
     pub(super) fn shown(&self, path: &str) -> String {
         numbered(path, self.number)
     }
 
-    fn add_table(&mut self, section: &str, table: Table, report: &mut Report) {
+    fn add_table(&mut self, section: &str, table: Table, report: &mut ProblemCollector) {
         for (name, value) in table {
             match keys::find(section, &name) {
-                Found::Key(_) => {
-                    let leaf = Leaf { value, origin: self.origin.clone() };
+                KeyMatch::Key(_) => {
+                    let leaf = ValueWithOrigin { value, origin: self.origin.clone() };
                     self.fields.insert(keys::join(section, &name), leaf);
                 }
-                Found::Section | Found::Tables | Found::Nothing => {
+                KeyMatch::Section | KeyMatch::Tables | KeyMatch::Nothing => {
                     let path = keys::join(section, &name.escape_debug().to_string());
                     let fault = unknown(section, &name, &value);
                     report.push(&self.origin, &self.shown(&path), fault);
@@ -174,30 +187,30 @@ pub(super) fn numbered(path: &str, number: usize) -> String {
 fn add_defaults(fields: &mut Fields, list: &str, host_name: &str) {
     for key in KEYS.iter().filter(|key| key.list() == list) {
         let value = match key.fallback {
-            Fallback::Required | Fallback::Unset => None,
-            Fallback::HostName => Some(Value::String(host_name.to_owned())),
-            Fallback::Value(text) => text.parse().ok(),
+            DefaultValue::Required | DefaultValue::Unset => None,
+            DefaultValue::HostName => Some(Value::String(host_name.to_owned())),
+            DefaultValue::Value(text) => text.parse().ok(),
         };
         if let Some(value) = value {
-            let leaf = Leaf { value, origin: Origin::Default };
+            let leaf = ValueWithOrigin { value, origin: Origin::Default };
             fields.entry(key.path.to_owned()).or_insert(leaf);
         }
     }
 }
 
 /// A name that stands for nothing. Its value is not told: it may be a secret.
-fn unknown(section: &str, name: &str, value: &Value) -> Fault {
+fn unknown(section: &str, name: &str, value: &Value) -> ValueError {
     let what = if value.is_table() { "is not a known section" } else { "is not a known key" };
-    Fault::new(what, keys::remedy_of_unknown(section, name))
+    ValueError::new(what, keys::remedy_of_unknown(section, name))
 }
 
 /// A file that is no TOML. The line itself is not told: it may hold a secret.
-fn syntax_fault(text: &str, error: &toml::de::Error) -> Fault {
+fn syntax_fault(text: &str, error: &toml::de::Error) -> ValueError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     let message = error.message().replace('\n', ", ");
-    Fault::new(
+    ValueError::new(
         format!("line {line}, column {column}: {message}"),
         "correct the line; the rest of this file is not checked before it can be read",
     )

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cardbridge::config::{Inputs, Source, parse};
+use cardbridge::config::{ConfigInputs, ConfigText, parse};
 use cardbridge::domain::{
     AuditLine, Candidate, CardEvent, CardIdentity, EntryId, Family, IdRule, InsertionId, Removal,
     Serial,
@@ -36,8 +36,9 @@ impl Epoch {
 /// What the documentation's configuration says to the engine.
 pub(crate) fn policy() -> EngineSettings {
     let text = "[cm]\nurl = \"https://cm.example.com\"\n[cm.auth]\nmethod = \"none\"\n";
-    let source = Source { name: "fleet".to_owned(), text: text.to_owned() };
-    let inputs = Inputs { sources: &[source], host_name: "desk-3", ..Inputs::default() };
+    let source = ConfigText { name: "fleet".to_owned(), text: text.to_owned() };
+    let inputs =
+        ConfigInputs { sources: &[source], host_name: "desk-3", ..ConfigInputs::default() };
     let settings = parse(&inputs).unwrap().settings;
     EngineSettings {
         station: settings.station,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn auth(keys: &str) -> Auth {
+fn auth(keys: &str) -> AuthSettings {
     settings(&format!("[cm.auth]\n{keys}")).cm.auth
 }
 
@@ -10,8 +10,8 @@ fn told(keys: &str) -> String {
     World::of(&format!("{MINIMAL}[cm.auth]\n{keys}")).lines().join("\n")
 }
 
-fn pair() -> ClientCertificate {
-    ClientCertificate { cert_file: "/c.pem".into(), key_file: "/c.key".into() }
+fn pair() -> ClientCertSettings {
+    ClientCertSettings { cert_file: "/c.pem".into(), key_file: "/c.key".into() }
 }
 
 const PAIR: &str = "client_cert_file = \"/c.pem\"\nclient_key_file = \"/c.key\"\n";
@@ -19,13 +19,13 @@ const PAIR: &str = "client_cert_file = \"/c.pem\"\nclient_key_file = \"/c.key\"\
 #[test]
 fn kerberos_needs_a_keytab_and_nothing_else() {
     let account = KerberosAccount { keytab: "/k".into(), principal: None };
-    let meant = Auth::Negotiate { account, spn: None, channel_bindings: true };
+    let meant = AuthSettings::Negotiate { account, spn: None, channel_bindings: true };
     assert_eq!(auth("method = \"negotiate\"\nkeytab = \"/k\""), meant);
     let keys = "method = \"negotiate\"\nkeytab = \"k\"\nprincipal = \"host/d@E\"\n\
                 spn = \"HTTP/cm\"\nchannel_bindings = false";
     let account = KerberosAccount { keytab: "k".into(), principal: Some("host/d@E".into()) };
     let spn = Some("HTTP/cm".to_owned());
-    assert_eq!(auth(keys), Auth::Negotiate { account, spn, channel_bindings: false });
+    assert_eq!(auth(keys), AuthSettings::Negotiate { account, spn, channel_bindings: false });
 }
 
 #[test]
@@ -35,18 +35,18 @@ fn a_token_endpoint_is_shown_a_secret_a_certificate_or_a_ticket() {
             "method = \"oauth2\"\ntoken_url = \"https://adfs/adfs/oauth2/token\"\n\
              client_id = \"desk\"\n{keys}"
         );
-        let Auth::OAuth2(client) = auth(&keys) else { panic!("another method") };
+        let AuthSettings::OAuth2(client) = auth(&keys) else { panic!("another method") };
         assert_eq!(client.token_url, "https://adfs/adfs/oauth2/token");
         client.proof
     };
-    let secret = || ClientProof::Secret { file: "/s".into() };
+    let secret = || ClientAuthSettings::Secret { file: "/s".into() };
     assert_eq!(proof("client_secret_file = \"/s\""), secret());
     assert_eq!(proof(&format!("client_secret_file = \"/s\"\n{PAIR}")), secret());
-    assert_eq!(proof(PAIR), ClientProof::Assertion(pair()));
+    assert_eq!(proof(PAIR), ClientAuthSettings::Assertion(pair()));
     let account = KerberosAccount { keytab: "/k".into(), principal: None };
     assert_eq!(
         proof("use_windows_client_authentication = true\nkeytab = \"/k\""),
-        ClientProof::Windows { account, channel_bindings: true }
+        ClientAuthSettings::Kerberos { account, channel_bindings: true }
     );
 }
 
@@ -116,7 +116,7 @@ fn a_token_endpoint_is_encrypted_or_on_this_machine() {
     assert!(!problems.contains("hunter2"), "{problems}");
 }
 
-fn proxy(keys: &str) -> Result<Proxy, String> {
+fn proxy(keys: &str) -> Result<ProxySettings, String> {
     let parsed = World::of(&format!("{MINIMAL}{keys}")).parse();
     parsed.map(|loaded| loaded.settings.cm.proxy).map_err(|problems| problems.to_string())
 }
@@ -124,14 +124,15 @@ fn proxy(keys: &str) -> Result<Proxy, String> {
 #[test]
 fn a_proxy_is_named_switched_off_or_left_to_the_environment() {
     let credentials_file = Some("/p".into());
-    assert_eq!(proxy(""), Ok(Proxy::Environment { credentials_file: None }));
-    assert_eq!(proxy("proxy = \"none\""), Ok(Proxy::None));
-    let environment = Proxy::Environment { credentials_file: credentials_file.clone() };
+    assert_eq!(proxy(""), Ok(ProxySettings::Environment { credentials_file: None }));
+    assert_eq!(proxy("proxy = \"none\""), Ok(ProxySettings::None));
+    let environment = ProxySettings::Environment { credentials_file: credentials_file.clone() };
     assert_eq!(proxy("proxy_credentials_file = \"/p\""), Ok(environment));
     for url in
         ["http://proxy:3128", "https://proxy", "http://[2001:db8::1]:8080", "http://10.0.0.1"]
     {
-        let named = |credentials_file| Proxy::Named { url: url.to_owned(), credentials_file };
+        let named =
+            |credentials_file| ProxySettings::Named { url: url.to_owned(), credentials_file };
         assert_eq!(proxy(&format!("proxy = {url:?}")), Ok(named(None)));
         let both = format!("proxy = {url:?}\nproxy_credentials_file = \"/p\"");
         assert_eq!(proxy(&both), Ok(named(credentials_file.clone())));
@@ -159,7 +160,8 @@ fn every_file_that_a_key_names_is_among_the_named_files() {
          [cm.auth]\nkeytab = \"/k\"\ntoken_file = \"/t\"\nclient_secret_file = \"s\"\n{PAIR}"
     );
     let World { sources, environment } = World::of(&text);
-    let inputs = Inputs { sources: &sources, environment: &environment, ..Inputs::default() };
+    let inputs =
+        ConfigInputs { sources: &sources, environment: &environment, ..ConfigInputs::default() };
     let named = named_files(&inputs);
     let mut paths: Vec<_> = named.iter().map(|file| file.path.as_str()).collect();
     paths.sort_unstable();

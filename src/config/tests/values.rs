@@ -138,9 +138,13 @@ fn a_connect_timeout_beyond_the_timeout_is_pointless_but_no_problem() {
 
 #[test]
 fn a_host_name_that_will_not_do_is_told() {
-    let source = Source { name: MAIN.to_owned(), text: MINIMAL.to_owned() };
-    let inputs =
-        Inputs { sources: &[source], environment: &[], host_name: "", ..Inputs::default() };
+    let source = ConfigText { name: MAIN.to_owned(), text: MINIMAL.to_owned() };
+    let inputs = ConfigInputs {
+        sources: &[source],
+        environment: &[],
+        host_name: "",
+        ..ConfigInputs::default()
+    };
     assert_snapshot!(parse(&inputs).expect_err("no station"), @r#"default: station.id: the host name "" will not do; write id = "desk-3" in [station]"#);
 }
 
@@ -164,7 +168,7 @@ fn a_site_tells_what_it_knows_of_a_kind_of_card() {
         "{MINIMAL}[[card]]\nmatch = \"3B00??\"\nid_rule = \"piv-guid-be\"\n\
          [[card]]\nmatch = \"3b01\"\nfamilies = [\"openpgp\", \"piv\"]\n"
     );
-    let cards = World::of(&text).settings().probing.cards;
+    let cards = World::of(&text).settings().probe.cards;
     let [first, second] = cards.as_slice() else { panic!("{cards:?}") };
     assert_eq!((first.matches.as_str(), first.id_rule), ("3b00??", Some(IdRule::PivGuidBe)));
     assert_eq!(first.families, None);

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use cardbridge::config::{CmSettings, Inputs, Loaded, Problems, Settings, Source, parse};
+use cardbridge::config::{
+    CmSettings, ConfigInputs, ConfigProblems, ConfigText, LoadedConfig, Settings, parse,
+};
 
 /// Reads the input as a whole configuration.
 pub fn check(data: &[u8]) {
@@ -19,8 +21,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn file(number: usize, text: &str) -> Source {
-    Source { name: format!("/etc/cardbridge/{number}.toml"), text: text.to_owned() }
+fn file(number: usize, text: &str) -> ConfigText {
+    ConfigText { name: format!("/etc/cardbridge/{number}.toml"), text: text.to_owned() }
 }
 
 fn variable(part: &str) -> Option<(String, String)> {
@@ -28,13 +30,16 @@ fn variable(part: &str) -> Option<(String, String)> {
     Some((name.to_owned(), value.to_owned()))
 }
 
-fn load(sources: &[Source], environment: &[(String, String)]) -> Result<Loaded, Problems> {
-    parse(&Inputs { sources, environment, host_name: "desk-3", ..Inputs::default() })
+fn load(
+    sources: &[ConfigText],
+    environment: &[(String, String)],
+) -> Result<LoadedConfig, ConfigProblems> {
+    parse(&ConfigInputs { sources, environment, host_name: "desk-3", ..ConfigInputs::default() })
 }
 
 /// Settings come without a problem, and hold what they promise.
-fn is_meant(loaded: &Loaded) {
-    let Settings { cm, outbox, control, rules, probing, .. } = &loaded.settings;
+fn is_meant(loaded: &LoadedConfig) {
+    let Settings { cm, outbox, control, rules, probe: probing, .. } = &loaded.settings;
     let CmSettings { url, api_path, timeout, connect_timeout, concurrency, .. } = cm;
     let encrypted = url.starts_with("https://");
     let loopback = ["http://127.", "http://[", "http://localhost"];
@@ -63,7 +68,7 @@ fn is_meant(loaded: &Loaded) {
 }
 
 /// Everything that is in force, as a file.
-fn shown(loaded: &Loaded) -> String {
+fn shown(loaded: &LoadedConfig) -> String {
     let mut lines = Vec::new();
     let mut table = "";
     let (tables, plain): (Vec<_>, Vec<_>) =
@@ -81,7 +86,7 @@ fn shown(loaded: &Loaded) -> String {
     lines.join("\n")
 }
 
-fn lines(loaded: &Loaded) -> BTreeSet<(&str, &str)> {
+fn lines(loaded: &LoadedConfig) -> BTreeSet<(&str, &str)> {
     let lines = loaded.effective.iter().map(|line| (line.key.as_str(), line.value.as_str()));
     let all: BTreeSet<_> = lines.collect();
     assert_eq!(all.len(), loaded.effective.len(), "a key is there twice");
@@ -89,10 +94,10 @@ fn lines(loaded: &Loaded) -> BTreeSet<(&str, &str)> {
 }
 
 /// Problems are at least one, each a line that says what to do.
-fn are_told(problems: &Problems) {
+fn are_told(problems: &ConfigProblems) {
     assert!(problems.iter().len() > 0, "neither settings nor a problem");
     for problem in problems.iter() {
-        let words = [&problem.what, &problem.remedy];
+        let words = [&problem.message, &problem.remedy];
         assert!(!words.iter().any(|text| text.is_empty()), "{problem:?}");
         assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
     }

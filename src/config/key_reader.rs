@@ -3,25 +3,25 @@
 use toml::Value;
 
 use super::keys;
-use super::problem::{Fault, Origin, Report, Reported};
-use super::tree::{Fields, Item, Leaf, Tree, numbered};
+use super::problem::{Origin, ProblemCollector, ReportedProblem, ValueError};
+use super::tree::{Fields, MergedConfig, TableItem, ValueWithOrigin, numbered};
 use super::value::{quote_value, wrong_type};
 
 /// The keys of the whole tree, or of one table of a list.
-pub(super) struct Scope<'a> {
+pub(super) struct KeyReader<'a> {
     fields: &'a Fields,
     number: Option<usize>,
     /// Where a missing key would be looked for.
     home: Origin,
-    report: &'a mut Report,
+    report: &'a mut ProblemCollector,
 }
 
-impl<'a> Scope<'a> {
-    pub(super) fn top(tree: &'a Tree, report: &'a mut Report) -> Self {
+impl<'a> KeyReader<'a> {
+    pub(super) fn top(tree: &'a MergedConfig, report: &'a mut ProblemCollector) -> Self {
         Self { fields: &tree.fields, number: None, home: report.main_file(), report }
     }
 
-    pub(super) fn item(item: &'a Item, report: &'a mut Report) -> Self {
+    pub(super) fn item(item: &'a TableItem, report: &'a mut ProblemCollector) -> Self {
         let home = item.origin.clone();
         Self { fields: &item.fields, number: Some(item.number), home, report }
     }
@@ -30,19 +30,19 @@ impl<'a> Scope<'a> {
     pub(super) fn optional<T>(
         &mut self,
         path: &str,
-        parse: impl FnOnce(&Value) -> Result<T, Fault>,
-    ) -> Result<Option<T>, Reported> {
+        parse: impl FnOnce(&Value) -> Result<T, ValueError>,
+    ) -> Result<Option<T>, ReportedProblem> {
         let Some(leaf) = self.fields.get(path) else { return Ok(None) };
-        parse(&leaf.value).map(Some).map_err(|fault| self.refuse(path, fault))
+        parse(&leaf.value).map(Some).map_err(|fault| self.report_problem(path, fault))
     }
 
     /// A key that has a default, or has to be set.
     pub(super) fn required<T>(
         &mut self,
         path: &str,
-        parse: impl FnOnce(&Value) -> Result<T, Fault>,
-    ) -> Result<T, Reported> {
-        self.optional(path, parse)?.ok_or_else(|| self.refuse_missing(path))
+        parse: impl FnOnce(&Value) -> Result<T, ValueError>,
+    ) -> Result<T, ReportedProblem> {
+        self.optional(path, parse)?.ok_or_else(|| self.report_missing(path))
     }
 
     /// A list, each bad element of it a problem of its own. It may stay unset, but not be empty:
@@ -50,12 +50,12 @@ impl<'a> Scope<'a> {
     pub(super) fn list<T: PartialEq>(
         &mut self,
         path: &str,
-        each: impl Fn(&Value) -> Result<T, Fault>,
-    ) -> Result<Option<Vec<T>>, Reported> {
+        each: impl Fn(&Value) -> Result<T, ValueError>,
+    ) -> Result<Option<Vec<T>>, ReportedProblem> {
         let list = self.list_or_empty(path, each)?;
         if list.as_ref().is_some_and(Vec::is_empty) {
-            let fault = Fault::new("is an empty list", "name at least one, or remove the key");
-            return Err(self.refuse(path, fault));
+            let fault = ValueError::new("is an empty list", "name at least one, or remove the key");
+            return Err(self.report_problem(path, fault));
         }
         Ok(list)
     }
@@ -64,11 +64,11 @@ impl<'a> Scope<'a> {
     pub(super) fn list_or_empty<T: PartialEq>(
         &mut self,
         path: &str,
-        each: impl Fn(&Value) -> Result<T, Fault>,
-    ) -> Result<Option<Vec<T>>, Reported> {
-        let Some(Leaf { value, .. }) = self.fields.get(path) else { return Ok(None) };
+        each: impl Fn(&Value) -> Result<T, ValueError>,
+    ) -> Result<Option<Vec<T>>, ReportedProblem> {
+        let Some(ValueWithOrigin { value, .. }) = self.fields.get(path) else { return Ok(None) };
         let Value::Array(values) = value else {
-            return Err(self.refuse(path, wrong_type(value, "a list", "put it in [ ]")));
+            return Err(self.report_problem(path, wrong_type(value, "a list", "put it in [ ]")));
         };
         let mut list = Vec::new();
         let mut refused = None;
@@ -78,10 +78,12 @@ impl<'a> Scope<'a> {
                     list.push(element);
                     continue;
                 }
-                Ok(_) => Fault::new(format!("{} is there twice", quote_value(value)), "remove one"),
+                Ok(_) => {
+                    ValueError::new(format!("{} is there twice", quote_value(value)), "remove one")
+                }
                 Err(fault) => fault,
             };
-            refused = Some(self.refuse(&format!("{path}[{number}]"), fault));
+            refused = Some(self.report_problem(&format!("{path}[{number}]"), fault));
         }
         refused.map_or(Ok(Some(list)), Err)
     }
@@ -90,18 +92,18 @@ impl<'a> Scope<'a> {
     pub(super) fn required_list<T: PartialEq>(
         &mut self,
         path: &str,
-        each: impl Fn(&Value) -> Result<T, Fault>,
-    ) -> Result<Vec<T>, Reported> {
-        self.list(path, each)?.ok_or_else(|| self.refuse_missing(path))
+        each: impl Fn(&Value) -> Result<T, ValueError>,
+    ) -> Result<Vec<T>, ReportedProblem> {
+        self.list(path, each)?.ok_or_else(|| self.report_missing(path))
     }
 
     /// Whether somebody set the key, rightly or wrongly.
-    pub(super) fn is_said(&self, path: &str) -> bool {
+    pub(super) fn is_set(&self, path: &str) -> bool {
         self.fields.get(path).is_some_and(|leaf| leaf.origin != Origin::Default)
     }
 
     /// Reports what is wrong with a key.
-    pub(super) fn refuse(&mut self, path: &str, fault: Fault) -> Reported {
+    pub(super) fn report_problem(&mut self, path: &str, fault: ValueError) -> ReportedProblem {
         let list = path.strip_suffix(']').and_then(|path| path.rsplit_once('['));
         let key = list.map_or(path, |(key, _)| key);
         let origin = self.fields.get(key).map_or(&self.home, |leaf| &leaf.origin);
@@ -109,8 +111,8 @@ impl<'a> Scope<'a> {
     }
 
     /// Reports that nobody set a key that has to be set.
-    pub(super) fn refuse_missing(&mut self, path: &str) -> Reported {
-        let fault = Fault::new("is missing", keys::remedy_of_missing(path));
+    pub(super) fn report_missing(&mut self, path: &str) -> ReportedProblem {
+        let fault = ValueError::new("is missing", keys::remedy_of_missing(path));
         self.report.push_missing(&self.home, &self.shown(path), fault)
     }
 

@@ -14,12 +14,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cm::CmClient;
 use crate::config::{ControlSettings, Settings};
-use crate::control::{self, Access, ActError, Groups, Server};
+use crate::control::{self, Access, ControlServer, EntryActionError, Groups};
 use crate::domain::{CallMetrics, EntryId};
 use crate::engine::{Engine, Event, Now, RestoredState};
 use crate::outbox::{self, Outbox};
 use crate::readers::{ReaderEvent, Readers};
-use crate::telemetry::{Chain, Ids, Notifier};
+use crate::telemetry::{ErrorChain, IdRedaction, Notifier};
 
 mod answer;
 mod calls;
@@ -65,7 +65,8 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     report::damaged(&restored.damaged);
     report::mended(restored.repaired.as_ref());
     let damage = answer::damage(&restored);
-    let (mut server, requests) = Server::bind(&settings.control.socket, access(&settings).await)?;
+    let (mut server, requests) =
+        ControlServer::bind(&settings.control.socket, access(&settings).await)?;
     monitoring(&mut server, settings.control.metrics_listen).await;
     let remote = remote(&settings)?;
     let (readers, observations) =
@@ -93,7 +94,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         damage,
         keep,
         cm_date,
-        ids: Ids { whole: settings.log.show_ids },
+        ids: IdRedaction { show_full: settings.log.show_ids },
         started_at: Timestamp::now(),
         settings,
         reload,
@@ -114,16 +115,16 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
 /// Who may do what on the control socket.
 async fn access(settings: &Settings) -> Access {
     let ControlSettings { view_group, operator_group, .. } = settings.control.clone();
-    Access::look_up(Groups { view: view_group, operator: operator_group }).await
+    Access::resolve(Groups { view: view_group, operator: operator_group }).await
 }
 
 /// Counters are no reason not to work on cards: a port that cannot be had is told, and left.
-async fn monitoring(server: &mut Server, address: Option<SocketAddr>) {
+async fn monitoring(server: &mut ControlServer, address: Option<SocketAddr>) {
     let Some(address) = address else { return };
-    match server.monitor_on(address).await {
+    match server.listen_metrics(address).await {
         Ok(address) => tracing::info!(%address, "Metrics can be asked for"),
         Err(error) => {
-            tracing::error!(error = %Chain(&error), "Metrics cannot be asked for on a port");
+            tracing::error!(error = %ErrorChain(&error), "Metrics cannot be asked for on a port");
         }
     }
 }
@@ -132,14 +133,14 @@ async fn monitoring(server: &mut Server, address: Option<SocketAddr>) {
 struct Inputs {
     observations: mpsc::UnboundedReceiver<ReaderEvent>,
     results: mpsc::UnboundedReceiver<Done>,
-    requests: mpsc::Receiver<control::Request>,
+    requests: mpsc::Receiver<control::ControlRequest>,
 }
 
 /// One thing that the loop waited for.
 enum Input {
     Observation(ReaderEvent),
     Result(Box<Done>),
-    Request(control::Request),
+    Request(control::ControlRequest),
     Due,
     Reload,
     Stop,
@@ -153,14 +154,14 @@ struct App {
     events: mpsc::UnboundedSender<Done>,
     calls: CallMetrics,
     /// People who wait to hear that their wish for an entry is on disk.
-    wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), ActError>>>,
+    wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), EntryActionError>>>,
     /// What the outbox lost before this start, in words.
     damage: Option<String>,
     /// How long audit lines are kept.
     keep: watch::Sender<Duration>,
     /// The last date that CM told.
     cm_date: watch::Sender<keeper::CmDate>,
-    ids: Ids,
+    ids: IdRedaction,
     started_at: Timestamp,
     settings: Settings,
     reload: Reload,
@@ -232,7 +233,7 @@ impl App {
             tracing::warn!(key, "Change takes effect at the next start");
         }
         self.readers.set_probing(fresh.probe.clone());
-        self.ids = Ids { whole: fresh.log.show_ids };
+        self.ids = IdRedaction { show_full: fresh.log.show_ids };
         self.keep.send_replace(fresh.audit.retention);
         self.engine.handle(Event::Reconfigured(Box::new(translate::policy(&fresh))), now());
         self.settings = fresh;

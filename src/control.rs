@@ -13,22 +13,22 @@ use crate::domain::{
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
 mod access;
+mod account_names;
 mod client;
-mod exposition;
-mod gate;
-mod names;
+mod connection_limits;
 mod peer;
+mod prometheus;
 mod routes;
 mod server;
 
 pub use access::{Access, Groups};
-pub use client::{Client, ClientError};
+pub use client::{ControlClient, ControlError};
 pub use peer::own_user;
-pub use server::{BindError, Server};
+pub use server::{BindError, ControlServer};
 
 /// What somebody asks the daemon for, with the place for the answer.
 #[derive(Debug)]
-pub enum Request {
+pub enum ControlRequest {
     /// The state of the daemon.
     Snapshot(oneshot::Sender<StatusView>),
     /// What was counted, and the state.
@@ -40,14 +40,14 @@ pub enum Request {
         /// Which entry.
         entry: EntryId,
         /// What.
-        act: Act,
+        act: EntryAction,
         /// Who asks.
         by: String,
         /// What came of it.
-        reply: oneshot::Sender<Result<(), ActError>>,
+        reply: oneshot::Sender<Result<(), EntryActionError>>,
     },
     /// Some audit lines.
-    Audit(AuditQuery, oneshot::Sender<Result<Page, AuditError>>),
+    Audit(AuditQuery, oneshot::Sender<Result<AuditPageReply, AuditError>>),
     /// The place in the chain of the line with this number.
     Mark(i64, oneshot::Sender<Result<Option<ChainPosition>, AuditError>>),
     /// A piece of the audit trail's chain, looked along.
@@ -55,21 +55,21 @@ pub enum Request {
 }
 
 /// Audit lines, and what the next page begins after.
-pub type Page = (Vec<AuditRecord>, Option<String>);
+pub type AuditPageReply = (Vec<AuditRecord>, Option<String>);
 
 /// What a person can do to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub enum EntryAction {
     /// Try it now.
     Retry,
     /// Remove it for good.
     Discard,
 }
 
-impl Act {
+impl EntryAction {
     /// The act in the past tense, for people.
     #[must_use]
-    pub const fn done(self) -> &'static str {
+    pub const fn past_participle(self) -> &'static str {
         match self {
             Self::Retry => "retried",
             Self::Discard => "discarded",
@@ -90,13 +90,13 @@ pub enum AuditError {
 
 /// Why an act was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ActError {
+pub enum EntryActionError {
     /// There is no such entry.
     #[error("no such entry waits")]
     NoSuchEntry,
     /// Try again.
     #[error("the entry is being worked on at this moment; try again")]
-    Busy,
+    InProgress,
     /// The outbox could not do it.
     #[error("the outbox cannot be written: {0}")]
     Store(String),

@@ -11,7 +11,7 @@ pub mod cli;
 pub mod cm;
 pub mod config;
 pub mod control;
-pub mod doctor;
+pub mod diagnostics;
 pub mod domain;
 pub mod engine;
 pub mod outbox;

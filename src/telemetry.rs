@@ -19,15 +19,15 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use tracing::level_filters::LevelFilter;
 
 mod journal;
-mod notify;
+mod sd_notify;
 
-pub use notify::{News, Notifier};
+pub use sd_notify::{Notifier, NotifyState};
 
 use journal::Journal;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum LogOutput {
     /// For people, with colour on a terminal.
     Text,
     /// One JSON object a line.
@@ -36,7 +36,7 @@ pub enum Format {
     Journal,
 }
 
-impl Format {
+impl LogOutput {
     /// What suits where standard error goes.
     #[must_use]
     pub fn suitable() -> Self {
@@ -48,22 +48,22 @@ impl Format {
 /// warnings. Where there is no journal, standard error has to do, and that is told.
 ///
 /// A second call in one process changes nothing.
-pub fn init(level: LevelFilter, format: Format, ids: Ids) {
+pub fn init(level: LevelFilter, format: LogOutput, ids: IdRedaction) {
     let library = level.min(LevelFilter::WARN);
     // The bytes of a card are its id: they cannot be shortened, only left out.
-    let bytes = if ids.whole { level } else { level.min(LevelFilter::DEBUG) };
+    let bytes = if ids.show_full { level } else { level.min(LevelFilter::DEBUG) };
     let targets = Targets::new()
         .with_default(library)
         .with_target("cardbridge", level)
         .with_target("cardbridge::readers::transport", bytes);
     let registry = tracing_subscriber::registry().with(targets);
     let (no_journal, done) = match format {
-        Format::Text => (None, registry.with(text()).try_init()),
-        Format::Json => {
+        LogOutput::Text => (None, registry.with(text()).try_init()),
+        LogOutput::Json => {
             let json = tracing_subscriber::fmt::layer().with_writer(|| JsonStderr).json();
             (None, registry.with(json).try_init())
         }
-        Format::Journal => match Journal::connect() {
+        LogOutput::Journal => match Journal::connect() {
             Ok(journal) => (None, registry.with(journal).try_init()),
             Err(error) => (Some(error), registry.with(text()).try_init()),
         },
@@ -90,15 +90,15 @@ where
 fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = format!("{value:?}");
     match field.name() {
-        "message" => write!(to, "{}", clean(&text)),
-        name => write!(to, "{name}={}", clean(&text)),
+        "message" => write!(to, "{}", escape_control_chars(&text)),
+        name => write!(to, "{name}={}", escape_control_chars(&text)),
     }
 }
 
 /// A text with everything escaped that moves the cursor, turns the direction of writing or
 /// cannot be seen.
 #[must_use]
-pub fn clean(text: &str) -> Cow<'_, str> {
+pub fn escape_control_chars(text: &str) -> Cow<'_, str> {
     if !text.chars().any(hidden) {
         return Cow::Borrowed(text);
     }
@@ -170,9 +170,9 @@ fn colour() -> bool {
 
 /// An error with its causes, `error: cause: cause of the cause`.
 #[derive(Clone, Copy)]
-pub struct Chain<'a>(pub &'a (dyn Error + 'a));
+pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = self.0.source();
@@ -184,7 +184,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-impl fmt::Debug for Chain<'_> {
+impl fmt::Debug for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -195,22 +195,22 @@ const LONG_RUN: usize = 12;
 
 /// How ids of cards and people appear in logs (`log.show_ids`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids {
+pub struct IdRedaction {
     /// Whether they appear whole.
-    pub whole: bool,
+    pub show_full: bool,
 }
 
-impl Ids {
+impl IdRedaction {
     /// The id, whole or as its first eight characters.
     pub fn show(self, id: impl fmt::Display) -> String {
         let text = id.to_string();
-        if self.whole { text } else { text.chars().take(8).chain(['…']).collect() }
+        if self.show_full { text } else { text.chars().take(8).chain(['…']).collect() }
     }
 
     /// A text with the ids in it, whole or each shortened: GUIDs, and other long runs of hex.
     #[must_use]
     pub fn in_text(self, text: &str) -> String {
-        if self.whole {
+        if self.show_full {
             return text.to_owned();
         }
         let of_id = |c: char| c.is_ascii_hexdigit() || c == '-';
@@ -243,14 +243,17 @@ mod tests {
     #[test]
     fn a_chain_is_printed_once_from_the_outside_in() {
         let error = Outer(io::Error::other("the inner"));
-        assert_eq!(Chain(&error).to_string(), "the outer: the inner");
+        assert_eq!(ErrorChain(&error).to_string(), "the outer: the inner");
     }
 
     #[test]
     fn what_does_not_belong_on_a_terminal_is_escaped() {
         let hostile = "Reader\u{1b}[2J\u{202e}x\u{200b}\r\n";
-        assert_eq!(clean(hostile), "Reader\\u{1b}[2J\\u{202e}x\\u{200b}\\u{d}\\u{a}");
-        assert_eq!(clean("Lesegerät [CCID] 00"), "Lesegerät [CCID] 00");
+        assert_eq!(
+            escape_control_chars(hostile),
+            "Reader\\u{1b}[2J\\u{202e}x\\u{200b}\\u{d}\\u{a}"
+        );
+        assert_eq!(escape_control_chars("Lesegerät [CCID] 00"), "Lesegerät [CCID] 00");
     }
 
     #[test]
@@ -277,7 +280,7 @@ mod tests {
             ranges.into_iter().flat_map(|(first, last)| first..=last).filter_map(char::from_u32)
         {
             let text = format!("a{c}b");
-            assert!(!clean(&text).contains(c), "{c:?}");
+            assert!(!escape_control_chars(&text).contains(c), "{c:?}");
             let json = serde_json::to_string(&text).unwrap();
             let cleaned = clean_json(&json);
             assert!(!cleaned.contains(c), "{c:?}");
@@ -289,7 +292,7 @@ mod tests {
         }
         for text in ["Příliš", "नमस्ते", "قارئ", "読取装置", "e\u{301}", "🪪", "a\u{a0}b", "„x“ – €"]
         {
-            assert_eq!((&*clean(text), &*clean_json(text)), (text, text));
+            assert_eq!((&*escape_control_chars(text), &*clean_json(text)), (text, text));
         }
         let pretty = "{\n  \"a\": 1\n}";
         assert_eq!(clean_json(pretty), pretty);
@@ -299,14 +302,14 @@ mod tests {
     fn ids_in_words_are_shortened_too_and_words_are_not() {
         let text = "no open request names record 17cf063d-e337-4aa9-a822-346554ddd3c9, decade 2026";
         let short = "no open request names record 17cf063d…, decade 2026";
-        assert_eq!(Ids { whole: false }.in_text(text), short);
-        assert_eq!(Ids { whole: true }.in_text(text), text);
+        assert_eq!(IdRedaction { show_full: false }.in_text(text), short);
+        assert_eq!(IdRedaction { show_full: true }.in_text(text), text);
     }
 
     #[test]
     fn ids_are_shortened_where_the_site_wants_that() {
         let id = "bc88f13f-83ba-4037-8262-46eba1291c6e";
-        assert_eq!(Ids { whole: false }.show(id), "bc88f13f…");
-        assert_eq!(Ids { whole: true }.show(id), id);
+        assert_eq!(IdRedaction { show_full: false }.show(id), "bc88f13f…");
+        assert_eq!(IdRedaction { show_full: true }.show(id), id);
     }
 }

@@ -4,25 +4,25 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{App, now, report};
-use crate::control::{Act, ActError, AuditError, Page, Request};
+use crate::control::{AuditError, AuditPageReply, ControlRequest, EntryAction, EntryActionError};
 use crate::domain::{
     ChainBatch, ChainPosition, EntryId, Metrics, OutboxView, PcscdView, StatusView,
 };
 use crate::engine::{ActionError, Event, RetryAccepted};
 use crate::outbox::{AuditFilter, ChainCursor, InvalidCursor, MAX_PAGE_LINES, OutboxContents};
-use crate::telemetry::Chain;
+use crate::telemetry::ErrorChain;
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
 impl App {
-    pub(super) fn answer(&mut self, request: Request) {
+    pub(super) fn answer(&mut self, request: ControlRequest) {
         match request {
-            Request::Snapshot(reply) => send(reply, self.snapshot()),
-            Request::Metrics(reply) => send(reply, self.metrics()),
-            Request::Entries(reply) => send(reply, self.engine.entry_views(now())),
-            Request::Act { entry, act, by, reply } => self.act(entry, act, &by, reply),
-            Request::Audit(query, reply) => self.audit(&query, reply),
-            Request::Mark(seq, reply) => self.mark(seq, reply),
-            Request::Verify(query, reply) => self.verify(&query, reply),
+            ControlRequest::Snapshot(reply) => send(reply, self.snapshot()),
+            ControlRequest::Metrics(reply) => send(reply, self.metrics()),
+            ControlRequest::Entries(reply) => send(reply, self.engine.entry_views(now())),
+            ControlRequest::Act { entry, act, by, reply } => self.act(entry, act, &by, reply),
+            ControlRequest::Audit(query, reply) => self.audit(&query, reply),
+            ControlRequest::Mark(seq, reply) => self.mark(seq, reply),
+            ControlRequest::Verify(query, reply) => self.verify(&query, reply),
         }
     }
 
@@ -79,17 +79,17 @@ impl App {
     fn act(
         &mut self,
         entry: EntryId,
-        act: Act,
+        act: EntryAction,
         by: &str,
-        reply: oneshot::Sender<Result<(), ActError>>,
+        reply: oneshot::Sender<Result<(), EntryActionError>>,
     ) {
-        tracing::info!(%entry, act = act.done(), by, "Somebody acts on an entry");
+        tracing::info!(%entry, act = act.past_participle(), by, "Somebody acts on an entry");
         let taken = match act {
-            Act::Retry => {
+            EntryAction::Retry => {
                 self.remote.expedite();
                 self.engine.retry(entry, by, now())
             }
-            Act::Discard => {
+            EntryAction::Discard => {
                 self.engine.discard(entry, by, now()).map(|()| RetryAccepted::OnceStored)
             }
         };
@@ -111,11 +111,18 @@ impl App {
         };
         if let Some(reply) = self.wishes.remove(entry) {
             let result = result.as_ref().map(|_| ());
-            send(reply, result.map_err(|failure| ActError::Store(failure.detail().to_owned())));
+            send(
+                reply,
+                result.map_err(|failure| EntryActionError::Store(failure.detail().to_owned())),
+            );
         }
     }
 
-    fn audit(&self, query: &AuditQuery, reply: oneshot::Sender<Result<Page, AuditError>>) {
+    fn audit(
+        &self,
+        query: &AuditQuery,
+        reply: oneshot::Sender<Result<AuditPageReply, AuditError>>,
+    ) {
         let page = match audit_filter(query) {
             Ok(filter) => self.outbox.audit(filter),
             Err(error) => return send(reply, Err(AuditError::BadCursor(error.to_string()))),
@@ -125,7 +132,7 @@ impl App {
                 report::damaged(&page.damaged);
                 (page.lines, page.next.map(|cursor| cursor.to_string()))
             });
-            send(reply, page.map_err(|error| AuditError::Store(Chain(&error).to_string())));
+            send(reply, page.map_err(|error| AuditError::Store(ErrorChain(&error).to_string())));
         });
     }
 
@@ -133,7 +140,7 @@ impl App {
         let mark = self.outbox.mark(seq);
         tokio::spawn(async move {
             let mark = mark.await;
-            send(reply, mark.map_err(|error| AuditError::Store(Chain(&error).to_string())));
+            send(reply, mark.map_err(|error| AuditError::Store(ErrorChain(&error).to_string())));
         });
     }
 
@@ -144,7 +151,7 @@ impl App {
         };
         tokio::spawn(async move {
             let piece = piece.await;
-            send(reply, piece.map_err(|error| AuditError::Store(Chain(&error).to_string())));
+            send(reply, piece.map_err(|error| AuditError::Store(ErrorChain(&error).to_string())));
         });
     }
 }
@@ -174,10 +181,10 @@ pub(crate) fn audit_filter(query: &AuditQuery) -> Result<AuditFilter, InvalidCur
     })
 }
 
-const fn refused(refusal: ActionError) -> ActError {
+const fn refused(refusal: ActionError) -> EntryActionError {
     match refusal {
-        ActionError::NoSuchEntry => ActError::NoSuchEntry,
-        ActionError::InProgress => ActError::Busy,
+        ActionError::NoSuchEntry => EntryActionError::NoSuchEntry,
+        ActionError::InProgress => EntryActionError::InProgress,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::outbox::Outbox;
-use crate::telemetry::Chain;
+use crate::telemetry::ErrorChain;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -16,7 +16,7 @@ pub(super) async fn log(outbox: Outbox) {
         let rest = match outbox.log_head().await {
             Ok(()) => DAY,
             Err(error) => {
-                tracing::debug!(error = %Chain(&error), "Audit trail head is not known");
+                tracing::debug!(error = %ErrorChain(&error), "Audit trail head is not known");
                 HOUR
             }
         };

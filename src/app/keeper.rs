@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::clock;
 use crate::outbox::{Outbox, StoreError};
-use crate::telemetry::Chain;
+use crate::telemetry::ErrorChain;
 
 /// How long until it is looked at again.
 const DAY: Duration = Duration::from_hours(24);
@@ -63,7 +63,7 @@ fn report(pruned: Result<usize, StoreError>) {
         Ok(0) => tracing::debug!("Audit trail has nothing to prune"),
         Ok(lines) => tracing::info!(lines, "Audit trail pruned"),
         Err(error) => {
-            tracing::warn!(error = %Chain(&error), "Audit trail was not pruned; tried again in an hour");
+            tracing::warn!(error = %ErrorChain(&error), "Audit trail was not pruned; tried again in an hour");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::{
 };
 use crate::engine::{Effect, Event, NewEntry, OutboxFailure};
 use crate::outbox::{AppendRequest, FullReason, StoreError};
-use crate::telemetry::Chain;
+use crate::telemetry::ErrorChain;
 
 impl App {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -148,7 +148,7 @@ fn noted(result: &Result<(), StoreError>) -> bool {
     if let Err(error) = result
         && !matches!(error, StoreError::Full(FullReason::Notes))
     {
-        tracing::error!(error = %Chain(error), "Outbox did not take a note");
+        tracing::error!(error = %ErrorChain(error), "Outbox did not take a note");
     }
     result.is_ok()
 }
@@ -156,7 +156,7 @@ fn noted(result: &Result<(), StoreError>) -> bool {
 /// What a failure of the outbox means for the entry it is about.
 #[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn failure(error: StoreError) -> OutboxFailure {
-    let detail = Chain(&error).to_string();
+    let detail = ErrorChain(&error).to_string();
     match error {
         StoreError::NoSuchEntry(_) | StoreError::Conflict(_) | StoreError::Damaged(..) => {
             OutboxFailure::EntryLost(detail)

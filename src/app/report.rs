@@ -5,7 +5,7 @@ use crate::domain::{AuditLine, EntryId, ReaderAttributes, UnavailableReason};
 use crate::engine::{Event, Notice, RestoredState};
 use crate::outbox::{DamagedRow, RepairReport};
 use crate::readers::ReaderEvent;
-use crate::telemetry::Ids;
+use crate::telemetry::IdRedaction;
 
 pub(super) fn started(settings: &Settings, restored: &RestoredState) {
     tracing::info!(
@@ -47,7 +47,7 @@ pub(super) fn mended(mended: Option<&RepairReport>) {
     }
 }
 
-pub(super) fn observed(observation: &ReaderEvent, ids: Ids) {
+pub(super) fn observed(observation: &ReaderEvent, ids: IdRedaction) {
     match observation {
         // The readers say themselves whether they can be watched.
         ReaderEvent::PcscdConnected | ReaderEvent::PcscdUnavailable { .. } => {}
@@ -84,7 +84,7 @@ pub(super) fn observed(observation: &ReaderEvent, ids: Ids) {
     }
 }
 
-pub(super) fn happened(event: &Event, ids: Ids) {
+pub(super) fn happened(event: &Event, ids: IdRedaction) {
     match event {
         Event::EntryAppended { insertion, trigger, result: Ok((entry, lines)) } => {
             tracing::info!(%insertion, trigger = trigger.as_str(), %entry, "Entry queued");
@@ -133,7 +133,7 @@ pub(super) fn happened(event: &Event, ids: Ids) {
     }
 }
 
-fn settled(line: &AuditLine, ids: Ids) {
+fn settled(line: &AuditLine, ids: IdRedaction) {
     tracing::info!(
         entry = line.entry.map(EntryId::number),
         outcome = line.outcome,
@@ -147,7 +147,7 @@ fn settled(line: &AuditLine, ids: Ids) {
     );
 }
 
-pub(super) fn notice(notice: &Notice, ids: Ids) {
+pub(super) fn notice(notice: &Notice, ids: IdRedaction) {
     match notice {
         Notice::CmUnavailable(error) => {
             let remedy = error.unavailable_reason().map(UnavailableReason::remedy);

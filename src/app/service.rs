@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::domain::{CardView, CmView, OutboxView, PcscdView, ReaderView, StatusView};
-use crate::telemetry::{News, Notifier};
+use crate::telemetry::{Notifier, NotifyState};
 
 /// How soon after one look at the daemon's state the next may follow.
 const APART: Duration = Duration::from_secs(1);
@@ -32,21 +32,21 @@ impl Service {
 
     /// The daemon works.
     pub(super) fn ready(&mut self, now: Instant) {
-        self.notifier.tell(&[News::Ready, News::Alive]);
+        self.notifier.notify(&[NotifyState::Ready, NotifyState::Watchdog]);
         self.feed = self.next_feed(now);
     }
 
     pub(super) fn reloading(&self) {
-        self.notifier.tell(&[News::Reloading]);
+        self.notifier.notify(&[NotifyState::Reloading]);
     }
 
     /// The configuration was read again, for better or worse.
     pub(super) fn reloaded(&self) {
-        self.notifier.tell(&[News::Ready]);
+        self.notifier.notify(&[NotifyState::Ready]);
     }
 
     pub(super) fn stopping(&self) {
-        self.notifier.tell(&[News::Stopping]);
+        self.notifier.notify(&[NotifyState::Stopping]);
     }
 
     /// When the loop has to turn for this, if nothing happens before.
@@ -56,18 +56,18 @@ impl Service {
 
     /// The loop has turned: something may have changed, or was due here.
     pub(super) fn turned(&mut self, now: Instant, state: impl FnOnce() -> StatusView) {
-        if !self.notifier.is_heard() {
+        if !self.notifier.is_connected() {
             return;
         }
         let mut news = Vec::new();
         let words = self.look(now, state);
-        news.extend(words.as_deref().map(News::Status));
+        news.extend(words.as_deref().map(NotifyState::Status));
         if self.feed.is_some_and(|feed| feed <= now) {
-            news.push(News::Alive);
+            news.push(NotifyState::Watchdog);
             self.feed = self.next_feed(now);
         }
         if !news.is_empty() {
-            self.notifier.tell(&news);
+            self.notifier.notify(&news);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::config::{
 };
 use crate::engine::{EngineSettings, Event, InsertedCard, RetryPolicy};
 use crate::readers::ReaderEvent;
-use crate::telemetry::Chain;
+use crate::telemetry::ErrorChain;
 use crate::{cm, outbox, readers};
 
 /// What the engine is told.
@@ -132,7 +132,7 @@ pub enum ClientError {
     )]
     NoCredentials,
     /// The client cannot be set up.
-    #[error("{}\n{}", Chain(.0), .0.remedy())]
+    #[error("{}\n{}", ErrorChain(.0), .0.remedy())]
     Setup(#[from] SetupError),
 }
 

@@ -11,7 +11,10 @@ use super::out::Out;
 use crate::app::remote;
 use crate::cm::CmClient;
 use crate::config::{ConfigProblem, Settings};
-use crate::doctor::{Finding, Grade, Station, Step, Verdict, examine_cm, examine_station, skip};
+use crate::diagnostics::{
+    CheckResult, CheckStatus, CheckStep, FailureClass, LocalInputs, examine_cm, examine_station,
+    skip,
+};
 
 /// From this step on, CM has to be known.
 const NEED_CONFIGURATION: usize = 5;
@@ -19,7 +22,7 @@ const NEED_CONFIGURATION: usize = 5;
 /// Findings on their way out, and what they come to.
 struct Report<'a> {
     out: &'a mut Out,
-    findings: Vec<Finding>,
+    findings: Vec<CheckResult>,
     /// Why the output could not be written.
     lost: Option<Failure>,
 }
@@ -34,7 +37,7 @@ pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failur
     };
     block_on(async {
         let mut tell = |finding| report.take(finding);
-        let (here, there) = Step::ALL.split_at(NEED_CONFIGURATION);
+        let (here, there) = CheckStep::ALL.split_at(NEED_CONFIGURATION);
         let here = here.split_first().map_or(here, |(_, rest)| rest);
         if let Some(settings) = &local {
             examine_station(station(settings), &mut tell).await;
@@ -59,7 +62,7 @@ fn configuration(
     report: &mut Report<'_>,
 ) -> Result<Option<(Settings, CmClient)>, Failure> {
     let failed = |words: &str, remedy: &str| {
-        Finding::failed(Step::Configuration, Grade::Configuration, words, remedy)
+        CheckResult::failed(CheckStep::Configuration, FailureClass::Configuration, words, remedy)
     };
     let loaded = match checked(config)? {
         Ok(loaded) => loaded,
@@ -74,17 +77,17 @@ fn configuration(
     };
     for ConfigProblem { origin, key, message: what, remedy } in warnings(config)? {
         let words = format!("{origin}: {key}: {what}");
-        let (step, verdict) = (Step::Configuration, Verdict::Warning);
-        report.take(Finding { step, verdict, words, remedy: Some(remedy) });
+        let (step, verdict) = (CheckStep::Configuration, CheckStatus::Warning);
+        report.take(CheckResult { step, verdict, detail: words, remedy: Some(remedy) });
     }
     match remote(&loaded.settings) {
         Ok(remote) => {
             let words =
                 format!("station {}, CM at {}", loaded.settings.station, loaded.settings.cm.url);
-            report.take(Finding {
-                step: Step::Configuration,
-                verdict: Verdict::Good,
-                words,
+            report.take(CheckResult {
+                step: CheckStep::Configuration,
+                verdict: CheckStatus::Ok,
+                detail: words,
                 remedy: None,
             });
             Ok(Some((loaded.settings, remote)))
@@ -98,8 +101,8 @@ fn configuration(
     }
 }
 
-fn station(settings: &Settings) -> Station<'_> {
-    Station {
+fn station(settings: &Settings) -> LocalInputs<'_> {
+    LocalInputs {
         outbox: &settings.outbox.path,
         socket: &settings.control.socket,
         readers: &settings.readers,
@@ -107,16 +110,16 @@ fn station(settings: &Settings) -> Station<'_> {
 }
 
 impl Report<'_> {
-    fn take(&mut self, finding: Finding) {
+    fn take(&mut self, finding: CheckResult) {
         if !self.out.is_json() && self.lost.is_none() {
             self.lost = self.print(&finding).err();
         }
         self.findings.push(finding);
     }
 
-    fn print(&mut self, finding: &Finding) -> Result<(), Failure> {
+    fn print(&mut self, finding: &CheckResult) -> Result<(), Failure> {
         let name = finding.step.as_str();
-        self.out.line(&format!("{:7} {name:15} {}", mark(finding.verdict), finding.words))?;
+        self.out.line(&format!("{:7} {name:15} {}", mark(finding.verdict), finding.detail))?;
         match &finding.remedy {
             Some(remedy) => self.out.line(&format!("{:23} > {remedy}", "")),
             None => Ok(()),
@@ -137,40 +140,40 @@ impl Report<'_> {
 }
 
 /// The first step that failed decides.
-fn exit(findings: &[Finding]) -> Exit {
+fn exit(findings: &[CheckResult]) -> Exit {
     let failed = findings.iter().find_map(|finding| match finding.verdict {
-        Verdict::Failed(grade) => Some(grade),
-        Verdict::Good | Verdict::Warning | Verdict::Skipped => None,
+        CheckStatus::Failed(grade) => Some(grade),
+        CheckStatus::Ok | CheckStatus::Warning | CheckStatus::Skipped => None,
     });
     match failed {
         None => Exit::Done,
-        Some(Grade::Broken) => Exit::Failed,
-        Some(Grade::Configuration) => Exit::Usage,
-        Some(Grade::Unreachable) => Exit::Unreachable,
-        Some(Grade::Refused) => Exit::Refused,
+        Some(FailureClass::Broken) => Exit::Failed,
+        Some(FailureClass::Configuration) => Exit::Usage,
+        Some(FailureClass::Unreachable) => Exit::Unreachable,
+        Some(FailureClass::Refused) => Exit::Refused,
     }
 }
 
-const fn mark(verdict: Verdict) -> &'static str {
+const fn mark(verdict: CheckStatus) -> &'static str {
     match verdict {
-        Verdict::Good => "ok",
-        Verdict::Warning => "warning",
-        Verdict::Failed(_) => "FAILED",
-        Verdict::Skipped => "skipped",
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warning => "warning",
+        CheckStatus::Failed(_) => "FAILED",
+        CheckStatus::Skipped => "skipped",
     }
 }
 
-fn as_json(finding: &Finding) -> Value {
+fn as_json(finding: &CheckResult) -> Value {
     let state = match finding.verdict {
-        Verdict::Good => "ok",
-        Verdict::Warning => "warning",
-        Verdict::Failed(_) => "failed",
-        Verdict::Skipped => "skipped",
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warning => "warning",
+        CheckStatus::Failed(_) => "failed",
+        CheckStatus::Skipped => "skipped",
     };
     json!({
         "check": finding.step.as_str(),
         "state": state,
-        "words": finding.words,
+        "words": finding.detail,
         "remedy": finding.remedy,
     })
 }

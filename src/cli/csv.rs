@@ -16,7 +16,7 @@
 use serde_json::Value;
 
 use super::exit::{Exit, Failure};
-use super::text::clean;
+use super::text::escape_control_chars;
 use crate::domain::AuditRecord;
 
 /// The columns: the names of the line's fields.
@@ -77,9 +77,9 @@ fn field(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
         Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
-        Some(Value::String(text)) => quoted(&harmless(&clean(text))),
+        Some(Value::String(text)) => quoted(&harmless(&escape_control_chars(text))),
         Some(value @ (Value::Array(_) | Value::Object(_))) => {
-            quoted(&harmless(&clean(&value.to_string())))
+            quoted(&harmless(&escape_control_chars(&value.to_string())))
         }
     }
 }

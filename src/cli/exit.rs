@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::{fmt, io};
 
 use crate::app;
-use crate::control::ClientError;
+use crate::control::ControlError;
 use crate::domain::{CallError, ProxyFault, UnavailableReason};
 
-use super::text::clean;
+use super::text::escape_control_chars;
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Failure {
     pub(super) fn report(self) -> ExitCode {
         if !self.is_broken_pipe() {
             for line in format!("{:#}", self.error).lines() {
-                eprintln!("cardbridge: {}", clean(line));
+                eprintln!("cardbridge: {}", escape_control_chars(line));
             }
             return self.exit.into();
         }
@@ -77,14 +77,14 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
         let exit = match &error {
-            ClientError::NotRunning(..) | ClientError::Timeout | ClientError::Cut => {
+            ControlError::NotRunning(..) | ControlError::Timeout | ControlError::Cut => {
                 Exit::Unreachable
             }
-            ClientError::NotAllowed(_) | ClientError::Forbidden(_) => Exit::Refused,
-            ClientError::NotFound(_) | ClientError::Refused(_) | ClientError::Protocol(_) => {
+            ControlError::NotAllowed(_) | ControlError::Forbidden(_) => Exit::Refused,
+            ControlError::NotFound(_) | ControlError::Refused(_) | ControlError::Protocol(_) => {
                 Exit::Failed
             }
         };

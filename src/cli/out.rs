@@ -5,7 +5,7 @@ use std::io::{self, StdoutLock, Write};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
-use super::text::{clean, clean_json};
+use super::text::{clean_json, escape_control_chars};
 
 /// Where a command's data goes.
 pub(super) struct Out {
@@ -24,7 +24,7 @@ impl Out {
 
     /// One line for people; what does not belong on a terminal is escaped.
     pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
-        writeln!(self.to, "{}", clean(line))?;
+        writeln!(self.to, "{}", escape_control_chars(line))?;
         Ok(self.to.flush()?)
     }
 

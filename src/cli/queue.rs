@@ -8,8 +8,8 @@ use super::load::settings_to_ask;
 use super::out::Out;
 use super::status::client;
 use super::stopped;
-use super::text::{clean, table, time};
-use crate::control::{Act, ClientError};
+use super::text::{escape_control_chars, table, time};
+use crate::control::{ControlError, EntryAction};
 use crate::domain::{EntryId, EntryView, Stage, Trigger};
 use crate::outbox;
 use crate::wire::control::ActionResult;
@@ -20,7 +20,7 @@ fn entries(config: Option<&Path>) -> Result<Vec<EntryView>, Failure> {
     let answer = block_on(async { Ok(client.entries().await) })?;
     match answer {
         Ok(entries) => Ok(entries),
-        Err(error @ ClientError::NotRunning(..)) => match stored(config)? {
+        Err(error @ ControlError::NotRunning(..)) => match stored(config)? {
             Some(store) => on_disk(&store),
             None => Err(error.into()),
         },
@@ -33,7 +33,7 @@ fn entry(config: Option<&Path>, id: EntryId) -> Result<EntryView, Failure> {
     let client = client(config)?;
     match block_on(async { Ok(client.entry(id).await) })? {
         Ok(view) => Ok(view),
-        Err(ClientError::NotRunning(..)) => {
+        Err(ControlError::NotRunning(..)) => {
             let stored = entries(config)?.into_iter().find(|view| view.entry.id == id);
             stored.ok_or_else(|| Failure::message(Exit::Failed, "no such entry waits"))
         }
@@ -45,7 +45,10 @@ fn entry(config: Option<&Path>, id: EntryId) -> Result<EntryView, Failure> {
 #[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
 pub(super) fn warn_of(damaged: &[outbox::DamagedRow]) {
     for row in damaged {
-        eprintln!("cardbridge: left out, because it is damaged: {}", clean(&row.to_string()));
+        eprintln!(
+            "cardbridge: left out, because it is damaged: {}",
+            escape_control_chars(&row.to_string())
+        );
     }
 }
 
@@ -151,7 +154,7 @@ fn stage(view: &EntryView) -> String {
 }
 
 pub(super) fn retry(config: Option<&Path>, id: EntryId, out: &mut Out) -> Result<Exit, Failure> {
-    act(config, id, Act::Retry, out)
+    act(config, id, EntryAction::Retry, out)
 }
 
 pub(super) fn discard(
@@ -166,16 +169,21 @@ pub(super) fn discard(
         );
         return Err(Failure::message(Exit::Usage, message));
     }
-    act(config, id, Act::Discard, out)
+    act(config, id, EntryAction::Discard, out)
 }
 
-fn act(config: Option<&Path>, id: EntryId, act: Act, out: &mut Out) -> Result<Exit, Failure> {
+fn act(
+    config: Option<&Path>,
+    id: EntryId,
+    act: EntryAction,
+    out: &mut Out,
+) -> Result<Exit, Failure> {
     let client = client(config)?;
     let done = match block_on(async { Ok(client.act(id, act).await) })? {
         Ok(done) => done,
-        Err(silent @ ClientError::NotRunning(..)) => {
+        Err(silent @ ControlError::NotRunning(..)) => {
             stopped::act(config, id, act, silent)?;
-            ActionResult { result: act.done().to_owned() }
+            ActionResult { result: act.past_participle().to_owned() }
         }
         Err(error) => return Err(error.into()),
     };

@@ -10,7 +10,7 @@ use super::out::Out;
 use super::text::table;
 use crate::app::{self, ClientError};
 use crate::config::{Level, LogFormat, LogSettings};
-use crate::telemetry::{self, Format, Ids, LevelFilter};
+use crate::telemetry::{self, IdRedaction, LevelFilter, LogOutput};
 
 pub(super) fn run(config: Option<&Path>) -> Result<Exit, Failure> {
     let settings = load(config)?.settings;
@@ -35,12 +35,12 @@ fn log(settings: LogSettings) {
         Level::Trace => LevelFilter::TRACE,
     };
     let format = match settings.format {
-        LogFormat::Auto => Format::suitable(),
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
-        LogFormat::Journald => Format::Journal,
+        LogFormat::Auto => LogOutput::suitable(),
+        LogFormat::Text => LogOutput::Text,
+        LogFormat::Json => LogOutput::Json,
+        LogFormat::Journald => LogOutput::Journal,
     };
-    telemetry::init(level, format, Ids { whole: settings.show_ids });
+    telemetry::init(level, format, IdRedaction { show_full: settings.show_ids });
 }
 
 pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {

@@ -8,14 +8,14 @@ use super::load::{numbers, settings_to_ask};
 use super::out::Out;
 use super::text::{table, time};
 use super::trail;
-use crate::control::Client;
+use crate::control::ControlClient;
 use crate::domain::{
     CardView, CmEnums, CmView, CredentialsView, PcscdView, ReaderAttributes, ReaderView, StatusView,
 };
 
 /// A way to ask the daemon that this configuration is for.
-pub(super) fn client(config: Option<&Path>) -> Result<Client, Failure> {
-    Ok(Client::new(&settings_to_ask(config)?.control.socket))
+pub(super) fn client(config: Option<&Path>) -> Result<ControlClient, Failure> {
+    Ok(ControlClient::new(&settings_to_ask(config)?.control.socket))
 }
 
 pub(super) fn status(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {

@@ -9,7 +9,7 @@ use super::cards::block_on;
 use super::exit::{Exit, Failure};
 use super::load::settings_without_cm;
 use crate::app::outbox_options;
-use crate::control::{Act, ClientError, own_user};
+use crate::control::{ControlError, EntryAction, own_user};
 use crate::domain::{AuditLine, Entry, EntryId, Outcome, Settlement, Stage};
 use crate::outbox::{self, OpenError, Outbox, StoreError};
 
@@ -17,8 +17,8 @@ use crate::outbox::{self, OpenError, Outbox, StoreError};
 pub(super) fn act(
     config: Option<&Path>,
     id: EntryId,
-    act: Act,
-    silent: ClientError,
+    act: EntryAction,
+    silent: ControlError,
 ) -> Result<(), Failure> {
     let settings = settings_without_cm(config)?;
     if settings.outbox.path.symlink_metadata().is_err() {
@@ -32,8 +32,8 @@ pub(super) fn act(
     let done = match entry {
         Some(entry) => block_on(async {
             Ok(match act {
-                Act::Discard => discard(&outbox, &entry, by).await,
-                Act::Retry => retry(&outbox, &entry, &settings.station, &by).await,
+                EntryAction::Discard => discard(&outbox, &entry, by).await,
+                EntryAction::Retry => retry(&outbox, &entry, &settings.station, &by).await,
             })
         })?
         .map_err(|error| Failure::new(Exit::Failed, error)),
@@ -44,7 +44,7 @@ pub(super) fn act(
 }
 
 /// Why the file is not to be had. One that a process holds is that process's to change.
-fn closed(error: OpenError, silent: &ClientError) -> Failure {
+fn closed(error: OpenError, silent: &ControlError) -> Failure {
     if let OpenError::InUse { .. } = error {
         let silent = silent.to_string();
         return Failure::new(Exit::Unreachable, anyhow::Error::new(error).context(silent));

@@ -2,20 +2,24 @@
 
 use jiff::Timestamp;
 
-pub(super) use crate::telemetry::{clean, clean_json};
+pub(super) use crate::telemetry::{clean_json, escape_control_chars};
 
 /// Rows with their columns aligned; the last column is as long as it likes.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| clean(cell).chars().count()).max()
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| escape_control_chars(cell).chars().count())
+            .max()
     };
     let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     rows.iter()
         .map(|row| {
             let cells = row.iter().zip(&widths);
-            let cells: Vec<_> =
-                cells.map(|(cell, width)| format!("{:width$}", clean(cell))).collect();
+            let cells: Vec<_> = cells
+                .map(|(cell, width)| format!("{:width$}", escape_control_chars(cell)))
+                .collect();
             cells.join("  ").trim_end().to_owned()
         })
         .collect()

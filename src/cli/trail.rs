@@ -18,7 +18,7 @@ use super::status::client;
 use super::text::time;
 use super::{AuditArguments, AuditFormat};
 use crate::app::audit_filter;
-use crate::control::{Client, ClientError};
+use crate::control::{ControlClient, ControlError};
 use crate::domain::{AuditLine, CardStatus, CmEnums, Strength, Trigger};
 use crate::outbox::ReadOnlyOutbox;
 use crate::wire::control::{AuditPage, AuditQuery};
@@ -42,7 +42,7 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
 
 /// Where audit lines come from.
 enum Source {
-    Daemon(Client),
+    Daemon(ControlClient),
     Disk(ReadOnlyOutbox),
 }
 
@@ -102,7 +102,7 @@ fn first_page(config: Option<&Path>, query: &AuditQuery) -> Result<(Source, Audi
     let client = client(config)?;
     match block_on(async { Ok(client.audit(query).await) })? {
         Ok(page) => Ok((Source::Daemon(client), page)),
-        Err(error @ ClientError::NotRunning(..)) => {
+        Err(error @ ControlError::NotRunning(..)) => {
             let source = Source::Disk(stored(config)?.ok_or(error)?);
             let page = source.page(query)?;
             Ok((source, page))

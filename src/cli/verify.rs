@@ -12,7 +12,7 @@ use super::status::client;
 use super::text::time;
 use super::witness::{Finding, Heard, Witness};
 use crate::app::chain_cursor;
-use crate::control::{Client, ClientError};
+use crate::control::{ControlClient, ControlError};
 use crate::domain::{ChainBatch, ChainFault, ChainPosition};
 use crate::outbox::ReadOnlyOutbox;
 use crate::wire::control::{MarkQuery, VerifyQuery};
@@ -45,7 +45,7 @@ impl Verdict {
 
 /// Who looks along the chain.
 enum Source {
-    Daemon(Client),
+    Daemon(ControlClient),
     Disk(ReadOnlyOutbox),
 }
 
@@ -111,7 +111,7 @@ fn first_piece(config: Option<&Path>) -> Result<(Source, ChainBatch), Failure> {
     let client = client(config)?;
     match block_on(async { Ok(client.verify(&VerifyQuery::default()).await) })? {
         Ok(piece) => Ok((Source::Daemon(client), piece)),
-        Err(error @ ClientError::NotRunning(..)) => {
+        Err(error @ ControlError::NotRunning(..)) => {
             let source = Source::Disk(stored(config)?.ok_or(error)?);
             let piece = source.piece(&VerifyQuery::default())?;
             Ok((source, piece))

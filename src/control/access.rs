@@ -1,6 +1,6 @@
 //! What which user may do: to look at the daemon, or to act on entries too.
 
-use super::names;
+use super::account_names;
 
 /// What a user may do; the later includes the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,12 +32,13 @@ pub struct Access {
 impl Access {
     /// Looks the groups up. One that the system does not know, or does not tell of within 2 s, has
     /// no members, which is logged.
-    pub async fn look_up(groups: Groups) -> Self {
+    pub async fn resolve(groups: Groups) -> Self {
         let (view, operator) = (groups.view.clone(), groups.operator.clone());
-        let (view, operator) =
-            names::within(move || (names::group(&view), names::group(&operator)))
-                .await
-                .unwrap_or_default();
+        let (view, operator) = account_names::within(move || {
+            (account_names::group(&view), account_names::group(&operator))
+        })
+        .await
+        .unwrap_or_default();
         let missing = [(view, &groups.view), (operator, &groups.operator)];
         let missing: Vec<_> =
             missing.into_iter().filter(|(gid, _)| gid.is_none()).map(|(_, name)| &**name).collect();
@@ -123,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn groups_are_found_by_name() {
         let groups = Groups { view: "root".to_owned(), operator: "no-such-group-here".to_owned() };
-        let access = Access::look_up(groups).await;
+        let access = Access::resolve(groups).await;
         assert_eq!((access.view, access.operator), (Some(0), None));
     }
 }

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::Act;
+use super::EntryAction;
 use crate::domain::{ChainBatch, ChainPosition, EntryId, EntryView, StatusView};
 use crate::wire::control::{
     ActionResult, AuditPage, AuditQuery, ErrorBody, MarkQuery, VerifyQuery,
@@ -28,13 +28,13 @@ const MAX_BODY: usize = 64 << 20;
 
 /// A way to ask the running daemon.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct ControlClient {
     socket: PathBuf,
 }
 
 /// Why the daemon did not answer as wished.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum ControlError {
     /// No daemon runs, as far as this socket tells.
     #[error("the daemon does not answer on {}", .0.display())]
     NotRunning(PathBuf, #[source] io::Error),
@@ -64,7 +64,7 @@ pub enum ClientError {
     Timeout,
 }
 
-impl Client {
+impl ControlClient {
     /// A client of the daemon that answers on this socket.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
@@ -72,31 +72,31 @@ impl Client {
     }
 
     /// The state of the daemon.
-    pub async fn status(&self) -> Result<StatusView, ClientError> {
+    pub async fn status(&self) -> Result<StatusView, ControlError> {
         self.call(Method::GET, "/v1/status").await
     }
 
     /// Every entry that waits, the oldest first.
-    pub async fn entries(&self) -> Result<Vec<EntryView>, ClientError> {
+    pub async fn entries(&self) -> Result<Vec<EntryView>, ControlError> {
         self.call(Method::GET, "/v1/outbox").await
     }
 
     /// One entry.
-    pub async fn entry(&self, id: EntryId) -> Result<EntryView, ClientError> {
+    pub async fn entry(&self, id: EntryId) -> Result<EntryView, ControlError> {
         self.call(Method::GET, &format!("/v1/outbox/{id}")).await
     }
 
     /// Has something done to an entry.
-    pub async fn act(&self, id: EntryId, act: Act) -> Result<ActionResult, ClientError> {
+    pub async fn act(&self, id: EntryId, act: EntryAction) -> Result<ActionResult, ControlError> {
         let verb = match act {
-            Act::Retry => "retry",
-            Act::Discard => "discard",
+            EntryAction::Retry => "retry",
+            EntryAction::Discard => "discard",
         };
         self.call(Method::POST, &format!("/v1/outbox/{id}/{verb}")).await
     }
 
     /// Some audit lines.
-    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ClientError> {
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ControlError> {
         let mut pairs = Vec::new();
         pairs.extend(query.since.map(|at| format!("since={at}")));
         pairs.extend(query.until.map(|at| format!("until={at}")));
@@ -107,15 +107,15 @@ impl Client {
     }
 
     /// The place in the chain of the line with this number, if there is one.
-    pub async fn mark(&self, query: &MarkQuery) -> Result<Option<ChainPosition>, ClientError> {
+    pub async fn mark(&self, query: &MarkQuery) -> Result<Option<ChainPosition>, ControlError> {
         match self.call(Method::GET, &format!("/v1/audit/mark?seq={}", query.seq)).await {
-            Err(ClientError::NotFound(_)) => Ok(None),
+            Err(ControlError::NotFound(_)) => Ok(None),
             answer => answer.map(Some),
         }
     }
 
     /// A piece of the audit trail's chain, looked along.
-    pub async fn verify(&self, query: &VerifyQuery) -> Result<ChainBatch, ClientError> {
+    pub async fn verify(&self, query: &VerifyQuery) -> Result<ChainBatch, ControlError> {
         let after = query.after.as_ref().map(|cursor| format!("after={cursor}"));
         self.call(Method::GET, &format!("/v1/audit/verify?{}", after.unwrap_or_default())).await
     }
@@ -124,18 +124,18 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-    ) -> Result<T, ClientError> {
+    ) -> Result<T, ControlError> {
         let (status, body) = tokio::time::timeout(TIMEOUT, self.answered(&method, path))
             .await
-            .map_err(|_| ClientError::Timeout)??;
+            .map_err(|_| ControlError::Timeout)??;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(protocol);
         }
         let problem: ErrorBody = serde_json::from_slice(&body).map_err(protocol)?;
         Err(match status {
-            StatusCode::NOT_FOUND => ClientError::NotFound(problem.error),
-            StatusCode::FORBIDDEN => ClientError::Forbidden(problem.error),
-            _ => ClientError::Refused(problem.error),
+            StatusCode::NOT_FOUND => ControlError::NotFound(problem.error),
+            StatusCode::FORBIDDEN => ControlError::Forbidden(problem.error),
+            _ => ControlError::Refused(problem.error),
         })
     }
 
@@ -145,12 +145,12 @@ impl Client {
         &self,
         method: &Method,
         path: &str,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<(StatusCode, Bytes), ControlError> {
         loop {
             match self.exchange(method.clone(), path).await {
-                Err(ClientError::Protocol(error)) if is_cut(&*error) => {
+                Err(ControlError::Protocol(error)) if is_cut(&*error) => {
                     if *method != Method::GET {
-                        return Err(ClientError::Cut);
+                        return Err(ControlError::Cut);
                     }
                     tokio::time::sleep(FULL_QUEUE_PAUSE).await;
                 }
@@ -160,7 +160,7 @@ impl Client {
     }
 
     /// A connection, which other users may be about to take the daemon's attention from for a moment.
-    async fn connect(&self) -> Result<UnixStream, ClientError> {
+    async fn connect(&self) -> Result<UnixStream, ControlError> {
         loop {
             match UnixStream::connect(&self.socket).await {
                 Ok(stream) => return Ok(stream),
@@ -169,9 +169,9 @@ impl Client {
                     tokio::time::sleep(FULL_QUEUE_PAUSE).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(ClientError::NotAllowed(self.socket.clone()));
+                    return Err(ControlError::NotAllowed(self.socket.clone()));
                 }
-                Err(error) => return Err(ClientError::NotRunning(self.socket.clone(), error)),
+                Err(error) => return Err(ControlError::NotRunning(self.socket.clone(), error)),
             }
         }
     }
@@ -180,7 +180,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<(StatusCode, Bytes), ControlError> {
         let stream = self.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
@@ -195,7 +195,7 @@ impl Client {
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
         connection.abort();
-        body.map(|body| (status, body.to_bytes())).map_err(ClientError::Protocol)
+        body.map(|body| (status, body.to_bytes())).map_err(ControlError::Protocol)
     }
 }
 
@@ -209,6 +209,6 @@ fn is_cut(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     })
 }
 
-fn protocol(error: impl std::error::Error + Send + Sync + 'static) -> ClientError {
-    ClientError::Protocol(Box::new(error))
+fn protocol(error: impl std::error::Error + Send + Sync + 'static) -> ControlError {
+    ControlError::Protocol(Box::new(error))
 }

@@ -12,7 +12,7 @@ mod socket;
 
 /// The process that connected, as the kernel knew it then. Nothing of this is what the process says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Peer {
+pub(super) struct SocketPeer {
     pub(super) uid: u32,
     /// The effective group and the supplementary ones.
     pub(super) groups: Vec<u32>,
@@ -23,7 +23,7 @@ pub(super) struct Peer {
     pub(super) role: Option<Role>,
 }
 
-impl Peer {
+impl SocketPeer {
     /// The other end of a connection.
     pub(super) fn of(stream: &UnixStream, access: &Access) -> std::io::Result<Self> {
         let credentials = stream.peer_cred()?;
@@ -63,5 +63,5 @@ fn login_uid(process: &str) -> Option<u32> {
 /// This process's user, for acts on an outbox that no daemon has. Blocks.
 #[must_use]
 pub fn own_user() -> String {
-    super::names::describe(nix::unistd::Uid::effective().as_raw(), login_uid("/proc/self"))
+    super::account_names::describe(nix::unistd::Uid::effective().as_raw(), login_uid("/proc/self"))
 }

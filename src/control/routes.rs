@@ -10,9 +10,9 @@ use axum::{Json, Router};
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::{Access, Role};
-use super::names::Names;
-use super::peer::Peer;
-use super::{Act, ActError, AuditError, Request, exposition};
+use super::account_names::AccountNames;
+use super::peer::SocketPeer;
+use super::{AuditError, ControlRequest, EntryAction, EntryActionError, prometheus};
 use crate::domain::{ChainBatch, ChainPosition, EntryId, EntryView, StatusView};
 use crate::wire::control::{
     ActionResult, AuditPage, AuditQuery, ErrorBody, MarkQuery, VerifyQuery,
@@ -73,7 +73,7 @@ impl Route {
         }
     }
 
-    fn handler(self) -> MethodRouter<Loop> {
+    fn handler(self) -> MethodRouter<DaemonHandle> {
         match self {
             Self::Metrics => get(metrics),
             Self::Status => get(status),
@@ -89,15 +89,15 @@ impl Route {
 }
 
 /// All routes of the control socket. Each request has to carry its [`Peer`].
-pub(super) fn all(daemon: Loop, access: &Access) -> Router {
+pub(super) fn all(daemon: DaemonHandle, access: &Access) -> Router {
     let routes = Route::ALL.into_iter().fold(Router::new(), |router, route| {
         let guard = from_fn_with_state((access.clone(), route.role()), permit);
         router.route(route.path(), route.handler().layer(guard))
     });
     routes
-        .fallback(async || Trouble::nothing("no such route"))
+        .fallback(async || HttpError::nothing("no such route"))
         .method_not_allowed_fallback(async || {
-            Trouble(StatusCode::METHOD_NOT_ALLOWED, "no such method here".to_owned())
+            HttpError(StatusCode::METHOD_NOT_ALLOWED, "no such method here".to_owned())
         })
         // What is not there is nobody's to know who may not look.
         .layer(from_fn_with_state((access.clone(), Role::View), permit))
@@ -105,17 +105,17 @@ pub(super) fn all(daemon: Loop, access: &Access) -> Router {
 }
 
 /// What the port for monitoring has.
-pub(super) fn monitoring(daemon: Loop) -> Router {
+pub(super) fn monitoring(daemon: DaemonHandle) -> Router {
     Router::new()
         .route(Route::Metrics.path(), get(metrics))
-        .fallback(async || Trouble::nothing("only /metrics is here"))
+        .fallback(async || HttpError::nothing("only /metrics is here"))
         .with_state(daemon)
 }
 
 /// Lets a request pass whose user may do that.
 async fn permit(
     State((access, wanted)): State<(Access, Role)>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<SocketPeer>,
     request: HttpRequest,
     next: Next,
 ) -> Response {
@@ -123,128 +123,135 @@ async fn permit(
         return next.run(request).await;
     }
     tracing::debug!(uid = peer.uid, ?wanted, "Request on the control socket is refused");
-    Trouble(StatusCode::FORBIDDEN, access.refusal(peer.uid, wanted)).into_response()
+    HttpError(StatusCode::FORBIDDEN, access.refusal(peer.uid, wanted)).into_response()
 }
 
 /// The daemon's loop.
 #[derive(Debug, Clone)]
-pub(super) struct Loop {
-    requests: mpsc::Sender<Request>,
-    names: Names,
+pub(super) struct DaemonHandle {
+    requests: mpsc::Sender<ControlRequest>,
+    names: AccountNames,
 }
 
-impl Loop {
-    pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
-        Self { requests, names: Names::default() }
+impl DaemonHandle {
+    pub(super) fn new(requests: mpsc::Sender<ControlRequest>) -> Self {
+        Self { requests, names: AccountNames::default() }
     }
 
     async fn ask<T>(
         &self,
-        request: impl FnOnce(oneshot::Sender<T>) -> Request,
-    ) -> Result<T, Trouble> {
+        request: impl FnOnce(oneshot::Sender<T>) -> ControlRequest,
+    ) -> Result<T, HttpError> {
         let (reply, answer) = oneshot::channel();
-        let stopping = || Trouble(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into());
+        let stopping =
+            || HttpError(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into());
         self.requests.send(request(reply)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
     }
 
-    async fn entries(&self) -> Result<Vec<EntryView>, Trouble> {
-        self.ask(Request::Entries).await
+    async fn entries(&self) -> Result<Vec<EntryView>, HttpError> {
+        self.ask(ControlRequest::Entries).await
     }
 
-    async fn act(self, entry: &str, act: Act, peer: Peer) -> Result<Json<ActionResult>, Trouble> {
-        let entry: EntryId = entry.parse().map_err(|_| Trouble::nothing("no such entry waits"))?;
+    async fn act(
+        self,
+        entry: &str,
+        act: EntryAction,
+        peer: SocketPeer,
+    ) -> Result<Json<ActionResult>, HttpError> {
+        let entry: EntryId =
+            entry.parse().map_err(|_| HttpError::nothing("no such entry waits"))?;
         let by = self.names.describe(peer.uid, peer.login_uid).await;
-        self.ask(|reply| Request::Act { entry, act, by, reply }).await??;
-        Ok(Json(ActionResult { result: act.done().to_owned() }))
+        self.ask(|reply| ControlRequest::Act { entry, act, by, reply }).await??;
+        Ok(Json(ActionResult { result: act.past_participle().to_owned() }))
     }
 }
 
-async fn status(State(daemon): State<Loop>) -> Result<Json<StatusView>, Trouble> {
-    Ok(Json(daemon.ask(Request::Snapshot).await?))
+async fn status(State(daemon): State<DaemonHandle>) -> Result<Json<StatusView>, HttpError> {
+    Ok(Json(daemon.ask(ControlRequest::Snapshot).await?))
 }
 
-async fn metrics(State(daemon): State<Loop>) -> Result<impl IntoResponse, Trouble> {
-    let metrics = daemon.ask(Request::Metrics).await?;
-    Ok(([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], exposition::text(&metrics)))
+async fn metrics(State(daemon): State<DaemonHandle>) -> Result<impl IntoResponse, HttpError> {
+    let metrics = daemon.ask(ControlRequest::Metrics).await?;
+    Ok(([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], prometheus::text(&metrics)))
 }
 
-async fn outbox(State(daemon): State<Loop>) -> Result<Json<Vec<EntryView>>, Trouble> {
+async fn outbox(State(daemon): State<DaemonHandle>) -> Result<Json<Vec<EntryView>>, HttpError> {
     Ok(Json(daemon.entries().await?))
 }
 
 async fn entry(
-    State(daemon): State<Loop>,
+    State(daemon): State<DaemonHandle>,
     Segment(id): Segment<String>,
-) -> Result<Json<EntryView>, Trouble> {
+) -> Result<Json<EntryView>, HttpError> {
     let entries = daemon.entries().await?;
     let found = entries.into_iter().find(|view| view.entry.id.to_string() == id);
-    found.map(Json).ok_or_else(|| Trouble::nothing("no such entry waits"))
+    found.map(Json).ok_or_else(|| HttpError::nothing("no such entry waits"))
 }
 
 async fn retry(
-    State(daemon): State<Loop>,
+    State(daemon): State<DaemonHandle>,
     Segment(id): Segment<String>,
-    Extension(peer): Extension<Peer>,
-) -> Result<Json<ActionResult>, Trouble> {
-    daemon.act(&id, Act::Retry, peer).await
+    Extension(peer): Extension<SocketPeer>,
+) -> Result<Json<ActionResult>, HttpError> {
+    daemon.act(&id, EntryAction::Retry, peer).await
 }
 
 async fn discard(
-    State(daemon): State<Loop>,
+    State(daemon): State<DaemonHandle>,
     Segment(id): Segment<String>,
-    Extension(peer): Extension<Peer>,
-) -> Result<Json<ActionResult>, Trouble> {
-    daemon.act(&id, Act::Discard, peer).await
+    Extension(peer): Extension<SocketPeer>,
+) -> Result<Json<ActionResult>, HttpError> {
+    daemon.act(&id, EntryAction::Discard, peer).await
 }
 
 async fn audit(
-    State(daemon): State<Loop>,
+    State(daemon): State<DaemonHandle>,
     query: Result<Query<AuditQuery>, QueryRejection>,
-) -> Result<Json<AuditPage>, Trouble> {
-    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
-    let (lines, next) = daemon.ask(|reply| Request::Audit(query, reply)).await??;
+) -> Result<Json<AuditPage>, HttpError> {
+    let Query(query) = query.map_err(|error| HttpError(error.status(), error.body_text()))?;
+    let (lines, next) = daemon.ask(|reply| ControlRequest::Audit(query, reply)).await??;
     Ok(Json(AuditPage { lines, next }))
 }
 
 async fn mark(
-    State(daemon): State<Loop>,
+    State(daemon): State<DaemonHandle>,
     query: Result<Query<MarkQuery>, QueryRejection>,
-) -> Result<Json<ChainPosition>, Trouble> {
-    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
-    let found = daemon.ask(|reply| Request::Mark(query.seq, reply)).await??;
-    found.map(Json).ok_or_else(|| Trouble::nothing("no such line in the audit trail"))
+) -> Result<Json<ChainPosition>, HttpError> {
+    let Query(query) = query.map_err(|error| HttpError(error.status(), error.body_text()))?;
+    let found = daemon.ask(|reply| ControlRequest::Mark(query.seq, reply)).await??;
+    found.map(Json).ok_or_else(|| HttpError::nothing("no such line in the audit trail"))
 }
 
 async fn verify(
-    State(daemon): State<Loop>,
+    State(daemon): State<DaemonHandle>,
     query: Result<Query<VerifyQuery>, QueryRejection>,
-) -> Result<Json<ChainBatch>, Trouble> {
-    let Query(query) = query.map_err(|error| Trouble(error.status(), error.body_text()))?;
-    Ok(Json(daemon.ask(|reply| Request::Verify(query, reply)).await??))
+) -> Result<Json<ChainBatch>, HttpError> {
+    let Query(query) = query.map_err(|error| HttpError(error.status(), error.body_text()))?;
+    Ok(Json(daemon.ask(|reply| ControlRequest::Verify(query, reply)).await??))
 }
 
 /// An answer that is not a success.
-pub(super) struct Trouble(pub(super) StatusCode, pub(super) String);
+pub(super) struct HttpError(pub(super) StatusCode, pub(super) String);
 
-impl Trouble {
+impl HttpError {
     fn nothing(what: &str) -> Self {
         Self(StatusCode::NOT_FOUND, what.to_owned())
     }
 }
 
-impl From<ActError> for Trouble {
-    fn from(error: ActError) -> Self {
+impl From<EntryActionError> for HttpError {
+    fn from(error: EntryActionError) -> Self {
         let status = match error {
-            ActError::NoSuchEntry => StatusCode::NOT_FOUND,
-            ActError::Busy => StatusCode::CONFLICT,
-            ActError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            EntryActionError::NoSuchEntry => StatusCode::NOT_FOUND,
+            EntryActionError::InProgress => StatusCode::CONFLICT,
+            EntryActionError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())
     }
 }
 
-impl From<AuditError> for Trouble {
+impl From<AuditError> for HttpError {
     fn from(error: AuditError) -> Self {
         let status = match error {
             AuditError::BadCursor(_) => StatusCode::BAD_REQUEST,
@@ -254,7 +261,7 @@ impl From<AuditError> for Trouble {
     }
 }
 
-impl IntoResponse for Trouble {
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         (self.0, Json(ErrorBody { error: self.1 })).into_response()
     }

@@ -22,11 +22,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
-use super::Request;
+use super::ControlRequest;
 use super::access::Access;
-use super::gate::{Class, Gate, Place};
-use super::peer::Peer;
-use super::routes::{self, Loop, Trouble};
+use super::connection_limits::{ClientClass, ConnectionLimits, ConnectionPermit};
+use super::peer::SocketPeer;
+use super::routes::{self, DaemonHandle, HttpError};
 
 /// Requests that wait for the daemon's loop: people and monitors ask a few times a second at most.
 const QUEUE: usize = 32;
@@ -39,10 +39,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The socket; whoever holds it answers on it.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     path: PathBuf,
-    daemon: Loop,
-    gate: Gate,
+    daemon: DaemonHandle,
+    gate: ConnectionLimits,
     task: tokio::task::JoinHandle<()>,
     monitoring: Option<tokio::task::JoinHandle<()>>,
 }
@@ -61,11 +61,14 @@ pub enum BindError {
     Port(SocketAddr, #[source] io::Error),
 }
 
-impl Server {
+impl ControlServer {
     /// Makes the socket and answers on it. Every user may connect (0666): who may do what follows
     /// from what the kernel knows of the other end, see [`Access`]. What people ask comes out of
     /// the receiver.
-    pub fn bind(path: &Path, access: Access) -> Result<(Self, mpsc::Receiver<Request>), BindError> {
+    pub fn bind(
+        path: &Path,
+        access: Access,
+    ) -> Result<(Self, mpsc::Receiver<ControlRequest>), BindError> {
         let failed = |error| BindError::Socket(path.to_owned(), error);
         remove_stale(path)?;
         if let Some(parent) = path.parent() {
@@ -73,23 +76,23 @@ impl Server {
         }
         let listener = bind_for_all(path).map_err(failed)?;
         let (requests, receiver) = mpsc::channel(QUEUE);
-        let (daemon, gate) = (Loop::new(requests), Gate::default());
-        let task = tokio::spawn(answer(listener, daemon.clone(), access, gate.clone()));
+        let (daemon, gate) = (DaemonHandle::new(requests), ConnectionLimits::default());
+        let task = tokio::spawn(serve_socket(listener, daemon.clone(), access, gate.clone()));
         Ok((Self { path: path.to_owned(), daemon, gate, task, monitoring: None }, receiver))
     }
 
     /// Answers on a port too, with what is counted and nothing else; tells the address.
-    pub async fn monitor_on(&mut self, address: SocketAddr) -> Result<SocketAddr, BindError> {
+    pub async fn listen_metrics(&mut self, address: SocketAddr) -> Result<SocketAddr, BindError> {
         let failed = |error| BindError::Port(address, error);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        let task = monitoring(listener, bound.ip(), self.daemon.clone(), self.gate.clone());
+        let task = serve_metrics(listener, bound.ip(), self.daemon.clone(), self.gate.clone());
         self.monitoring = Some(tokio::spawn(task));
         Ok(bound)
     }
 }
 
-impl Drop for Server {
+impl Drop for ControlServer {
     fn drop(&mut self) {
         self.task.abort();
         if let Some(monitoring) = &self.monitoring {
@@ -126,17 +129,22 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
-async fn answer(listener: UnixListener, daemon: Loop, access: Access, gate: Gate) {
+async fn serve_socket(
+    listener: UnixListener,
+    daemon: DaemonHandle,
+    access: Access,
+    gate: ConnectionLimits,
+) {
     let routes = routes::all(daemon, &access);
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
-        let Ok(peer) = Peer::of(&stream, &access) else { continue };
+        let Ok(peer) = SocketPeer::of(&stream, &access) else { continue };
         let class = match peer.role {
-            _ if access.is_trusted(peer.uid) => Class::Trusted,
-            Some(_) => Class::Member,
-            None => Class::Stranger,
+            _ if access.is_trusted(peer.uid) => ClientClass::Trusted,
+            Some(_) => ClientClass::Member,
+            None => ClientClass::Stranger,
         };
         if let Some(place) = gate.admit(class, peer.uid) {
             let routes = routes.clone();
@@ -150,13 +158,18 @@ async fn answer(listener: UnixListener, daemon: Loop, access: Access, gate: Gate
     }
 }
 
-async fn monitoring(listener: TcpListener, own: IpAddr, daemon: Loop, gate: Gate) {
+async fn serve_metrics(
+    listener: TcpListener,
+    own: IpAddr,
+    daemon: DaemonHandle,
+    gate: ConnectionLimits,
+) {
     let routes = routes::monitoring(daemon);
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
-        if let Some(place) = gate.admit(Class::Port, 0) {
+        if let Some(place) = gate.admit(ClientClass::Port, 0) {
             let routes = routes.clone();
             connections.spawn(serve(stream, place, routes, move |request| is_for(request, own)));
         }
@@ -180,14 +193,14 @@ async fn accepted<T>(accepted: io::Result<T>) -> Option<T> {
 /// Answers the one request of a connection, which `admits` looks at first.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    place: Place,
+    place: ConnectionPermit,
     routes: Router,
     admits: impl Fn(&mut hyper::Request<Incoming>) -> bool,
 ) {
     let place = Arc::new(place);
     let service = TowerToHyperService::new(routes);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        place.asked();
+        place.on_request();
         let answer = admits(&mut request).then(|| service.call(request));
         async {
             match answer {
@@ -208,9 +221,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn misdirected() -> Trouble {
+fn misdirected() -> HttpError {
     let what = "the host name of this request is not this machine's: ask for localhost";
-    Trouble(StatusCode::MISDIRECTED_REQUEST, what.to_owned())
+    HttpError(StatusCode::MISDIRECTED_REQUEST, what.to_owned())
 }
 
 /// Whether the request names this machine, by its one Host header and, where the request's target

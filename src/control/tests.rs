@@ -73,33 +73,35 @@ fn piece() -> ChainBatch {
 }
 
 /// Stands in for the daemon's loop.
-fn serve(mut requests: Receiver<Request>) {
+fn serve(mut requests: Receiver<ControlRequest>) {
     tokio::spawn(async move {
         while let Some(request) = requests.recv().await {
             match request {
-                Request::Snapshot(reply) => drop(reply.send(snapshot())),
-                Request::Metrics(reply) => drop(reply.send(metrics())),
-                Request::Entries(reply) => drop(reply.send(vec![])),
-                Request::Act { entry, act, by, reply } => {
+                ControlRequest::Snapshot(reply) => drop(reply.send(snapshot())),
+                ControlRequest::Metrics(reply) => drop(reply.send(metrics())),
+                ControlRequest::Entries(reply) => drop(reply.send(vec![])),
+                ControlRequest::Act { entry, act, by, reply } => {
                     assert!(by.ends_with(')') && by.contains(" (uid "), "{by}");
                     let result = match (entry.number(), act) {
                         (1, _) => Ok(()),
-                        (2, _) => Err(ActError::Busy),
-                        (3, Act::Discard) => Err(ActError::Store("full".to_owned())),
-                        _ => Err(ActError::NoSuchEntry),
+                        (2, _) => Err(EntryActionError::InProgress),
+                        (3, EntryAction::Discard) => {
+                            Err(EntryActionError::Store("full".to_owned()))
+                        }
+                        _ => Err(EntryActionError::NoSuchEntry),
                     };
                     drop(reply.send(result));
                 }
-                Request::Audit(query, reply) => {
+                ControlRequest::Audit(query, reply) => {
                     assert_eq!(query.limit, Some(7));
                     assert!(query.since.is_some() && query.until.is_none());
                     drop(reply.send(Ok((vec![], Some("9@2026".to_owned())))));
                 }
-                Request::Mark(seq, reply) => {
+                ControlRequest::Mark(seq, reply) => {
                     let mark = ChainPosition { seq, at: None, hash: "ab".to_owned() };
                     drop(reply.send(Ok((seq == 7).then_some(mark))));
                 }
-                Request::Verify(query, reply) => {
+                ControlRequest::Verify(query, reply) => {
                     assert_eq!(query.after.as_deref(), Some("9.aa.bb"));
                     drop(reply.send(Ok(piece())));
                 }
@@ -120,9 +122,9 @@ async fn raw(path: &Path, request: &[u8]) -> String {
 #[tokio::test]
 async fn the_client_gets_what_the_loop_answers() {
     let (_dir, path) = place();
-    let (_server, requests) = Server::bind(&path, own()).unwrap();
+    let (_server, requests) = ControlServer::bind(&path, own()).unwrap();
     serve(requests);
-    let client = Client::new(&path);
+    let client = ControlClient::new(&path);
     assert_eq!(client.status().await.unwrap(), snapshot());
     assert_eq!(client.entries().await.unwrap(), vec![]);
     let query = AuditQuery {
@@ -135,14 +137,14 @@ async fn the_client_gets_what_the_loop_answers() {
     assert_eq!(client.verify(&after).await.unwrap(), piece());
     let mark = async |seq| client.mark(&MarkQuery { seq }).await.unwrap().map(|mark| mark.seq);
     assert_eq!((mark(7).await, mark(8).await), (Some(7), None));
-    assert_eq!(client.act(EntryId::new(1), Act::Retry).await.unwrap().result, "retried");
+    assert_eq!(client.act(EntryId::new(1), EntryAction::Retry).await.unwrap().result, "retried");
 }
 
 #[tokio::test]
 async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_there() {
     let (_dir, path) = place();
-    let (mut server, requests) = Server::bind(&path, own()).unwrap();
-    let address = server.monitor_on("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (mut server, requests) = ControlServer::bind(&path, own()).unwrap();
+    let address = server.listen_metrics("127.0.0.1:0".parse().unwrap()).await.unwrap();
     serve(requests);
     let get =
         |what: &str| format!("GET {what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -182,31 +184,31 @@ async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_
 #[tokio::test]
 async fn a_port_that_somebody_has_is_told() {
     let (_dir, path) = place();
-    let (mut server, _requests) = Server::bind(&path, own()).unwrap();
+    let (mut server, _requests) = ControlServer::bind(&path, own()).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = server.monitor_on(address).await.unwrap_err();
+    let error = server.listen_metrics(address).await.unwrap_err();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }
 
 #[tokio::test]
 async fn a_refused_act_says_why() {
     let (_dir, path) = place();
-    let (_server, requests) = Server::bind(&path, own()).unwrap();
+    let (_server, requests) = ControlServer::bind(&path, own()).unwrap();
     serve(requests);
-    let client = Client::new(&path);
-    let error = client.act(EntryId::new(2), Act::Retry).await.unwrap_err();
-    assert!(matches!(&error, ClientError::Refused(why) if why.contains("try again")), "{error}");
-    let error = client.act(EntryId::new(3), Act::Discard).await.unwrap_err();
-    assert!(matches!(&error, ClientError::Refused(why) if why.contains("full")), "{error}");
+    let client = ControlClient::new(&path);
+    let error = client.act(EntryId::new(2), EntryAction::Retry).await.unwrap_err();
+    assert!(matches!(&error, ControlError::Refused(why) if why.contains("try again")), "{error}");
+    let error = client.act(EntryId::new(3), EntryAction::Discard).await.unwrap_err();
+    assert!(matches!(&error, ControlError::Refused(why) if why.contains("full")), "{error}");
     let error = client.entry(EntryId::new(4)).await.unwrap_err();
-    assert!(matches!(error, ClientError::NotFound(_)), "{error}");
+    assert!(matches!(error, ControlError::NotFound(_)), "{error}");
 }
 
 #[tokio::test]
 async fn what_is_no_request_harms_nobody() {
     let (_dir, path) = place();
-    let (_server, requests) = Server::bind(&path, own()).unwrap();
+    let (_server, requests) = ControlServer::bind(&path, own()).unwrap();
     serve(requests);
     for garbage in [&b"\0\xff\xfe"[..], b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"] {
         let answer = raw(&path, garbage).await;
@@ -214,13 +216,13 @@ async fn what_is_no_request_harms_nobody() {
     }
     let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(1 << 20));
     drop(UnixStream::connect(&path).await.unwrap().write_all(long.as_bytes()).await);
-    assert_eq!(Client::new(&path).status().await.unwrap(), snapshot());
+    assert_eq!(ControlClient::new(&path).status().await.unwrap(), snapshot());
 }
 
 #[tokio::test]
 async fn socket_is_open_to_every_user_and_goes_with_the_server() {
     let (_dir, path) = place();
-    let (server, _requests) = Server::bind(&path, own()).unwrap();
+    let (server, _requests) = ControlServer::bind(&path, own()).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
     drop(server);
     assert!(!path.exists());
@@ -232,8 +234,8 @@ async fn a_socket_that_a_killed_daemon_left_is_replaced_and_one_that_answers_is_
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "left behind");
-    let (_server, _requests) = Server::bind(&path, own()).unwrap();
-    let second = Server::bind(&path, own());
+    let (_server, _requests) = ControlServer::bind(&path, own()).unwrap();
+    let second = ControlServer::bind(&path, own());
     assert!(matches!(second, Err(BindError::InUse(_))));
     assert!(path.exists(), "the first goes on");
 }
@@ -243,15 +245,15 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     let (_dir, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "somebody's").unwrap();
-    assert!(matches!(Server::bind(&path, own()), Err(BindError::Socket(..))));
+    assert!(matches!(ControlServer::bind(&path, own()), Err(BindError::Socket(..))));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
 }
 
 #[tokio::test]
 async fn without_a_daemon_the_client_says_so() {
     let (_dir, path) = place();
-    let error = Client::new(&path).status().await.unwrap_err();
-    assert!(matches!(error, ClientError::NotRunning(..)), "{error}");
+    let error = ControlClient::new(&path).status().await.unwrap_err();
+    assert!(matches!(error, ControlError::NotRunning(..)), "{error}");
 }
 
 #[tokio::test]
@@ -267,8 +269,9 @@ async fn an_act_whose_connection_is_closed_is_not_repeated_and_says_so() {
         let again = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
         (read > 0, again.is_err())
     });
-    let error = Client::new(&path).act(EntryId::new(1), Act::Retry).await.unwrap_err();
-    assert!(matches!(error, ClientError::Cut), "{error}");
+    let error =
+        ControlClient::new(&path).act(EntryId::new(1), EntryAction::Retry).await.unwrap_err();
+    assert!(matches!(error, ControlError::Cut), "{error}");
     assert!(error.to_string().contains("outbox list"), "{error}");
     assert_eq!(closing.await.unwrap(), (true, true));
 }
@@ -276,7 +279,7 @@ async fn an_act_whose_connection_is_closed_is_not_repeated_and_says_so() {
 #[tokio::test]
 async fn idle_connections_keep_nobody_out() {
     let (_dir, path) = place();
-    let (_server, requests) = Server::bind(&path, own()).unwrap();
+    let (_server, requests) = ControlServer::bind(&path, own()).unwrap();
     serve(requests);
     let mut idle = Vec::new();
     for number in 0..300 {
@@ -287,7 +290,7 @@ async fn idle_connections_keep_nobody_out() {
         }
         idle.push(stream);
     }
-    let client = Client::new(&path);
+    let client = ControlClient::new(&path);
     let asked = std::time::Instant::now();
     for _ in 0..20 {
         assert_eq!(client.status().await.unwrap(), snapshot());
@@ -313,7 +316,8 @@ async fn user_without_a_role_is_told_the_next_step_whatever_is_asked() {
     if !rustix::process::geteuid().is_root() {
         return cardbridge_harness::skipped("only root connects as another user");
     }
-    let (_server, requests) = Server::bind(&path, Access::of(view, operator, nobody)).unwrap();
+    let (_server, requests) =
+        ControlServer::bind(&path, Access::of(view, operator, nobody)).unwrap();
     serve(requests);
     std::fs::set_permissions(path.parent().unwrap(), std::fs::Permissions::from_mode(0o755))
         .unwrap();
@@ -353,8 +357,8 @@ async fn user_without_a_role_is_told_the_next_step_whatever_is_asked() {
 #[tokio::test]
 async fn port_answers_only_what_names_this_machine() {
     let (_dir, path) = place();
-    let (mut server, requests) = Server::bind(&path, own()).unwrap();
-    let address = server.monitor_on("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (mut server, requests) = ControlServer::bind(&path, own()).unwrap();
+    let address = server.listen_metrics("127.0.0.1:0".parse().unwrap()).await.unwrap();
     serve(requests);
     let ask = async |request: String| {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

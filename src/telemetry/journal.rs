@@ -19,7 +19,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::clean;
+use super::escape_control_chars;
 
 /// Where the journal listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -29,7 +29,7 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Longer values are cut, so that a line fits into one datagram whatever is in it.
-const LONGEST: usize = 32 * 1024;
+const MAX_VALUE_BYTES: usize = 32 * 1024;
 
 /// What the names of our own fields begin with.
 const PREFIX: &str = "CARDBRIDGE_";
@@ -40,7 +40,7 @@ pub(super) struct Journal {
     patient: UnixDatagram,
     impatient: UnixDatagram,
     /// Lines that the journal did not take since it last took one.
-    lost: AtomicU64,
+    dropped: AtomicU64,
 }
 
 impl Journal {
@@ -50,19 +50,19 @@ impl Journal {
         let (patient, impatient) = (UnixDatagram::unbound()?, UnixDatagram::unbound()?);
         patient.set_write_timeout(Some(PATIENCE))?;
         impatient.set_nonblocking(true)?;
-        Ok(Self { patient, impatient, lost: AtomicU64::new(0) })
+        Ok(Self { patient, impatient, dropped: AtomicU64::new(0) })
     }
 
     /// Not on a connection: the journal may be restarted.
-    fn send(&self, line: &Line) {
-        let lost = self.lost.load(Ordering::Relaxed);
+    fn send(&self, line: &JournalEntry) {
+        let lost = self.dropped.load(Ordering::Relaxed);
         let socket = if lost == 0 { &self.patient } else { &self.impatient };
         match socket.send_to(line.datagram(lost).as_bytes(), SOCKET) {
             Ok(_) => {
-                self.lost.fetch_sub(lost, Ordering::Relaxed);
+                self.dropped.fetch_sub(lost, Ordering::Relaxed);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(1, Ordering::Relaxed);
             }
             // There is no journal any more. Where standard error goes nowhere either, nobody can
             // be told.
@@ -73,7 +73,7 @@ impl Journal {
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line::new(event.metadata());
+        let mut line = JournalEntry::new(event.metadata());
         event.record(&mut line);
         self.send(&line);
     }
@@ -90,39 +90,39 @@ pub(super) fn is_on_stderr() -> bool {
 
 /// One line, as its fields.
 #[derive(Debug)]
-struct Line {
+struct JournalEntry {
     level: Level,
     target: &'static str,
-    words: String,
+    message: String,
     fields: Vec<(&'static str, String)>,
 }
 
-impl Line {
+impl JournalEntry {
     fn new(metadata: &'static Metadata<'static>) -> Self {
         Self {
             level: *metadata.level(),
             target: metadata.target(),
-            words: String::new(),
+            message: String::new(),
             fields: Vec::new(),
         }
     }
 
     fn add(&mut self, field: &Field, value: &str) {
-        let cut = value.floor_char_boundary(LONGEST);
+        let cut = value.floor_char_boundary(MAX_VALUE_BYTES);
         let (shown, rest) = value.split_at(cut);
-        let mut shown = clean(shown).into_owned();
+        let mut shown = escape_control_chars(shown).into_owned();
         if !rest.is_empty() {
             shown.push('…');
         }
         match field.name() {
-            "message" => self.words = shown,
+            "message" => self.message = shown,
             name => self.fields.push((name, shown)),
         }
     }
 
     /// The line as people read it.
     fn message(&self, lost: u64) -> String {
-        let mut message = self.words.clone();
+        let mut message = self.message.clone();
         if lost > 0 {
             let _infallible =
                 write!(message, " (after {lost} lines that the journal did not take)");
@@ -130,7 +130,7 @@ impl Line {
         for (name, value) in &self.fields {
             let _infallible = write!(message, " {name}={value}");
         }
-        message.truncate(message.floor_char_boundary(LONGEST));
+        message.truncate(message.floor_char_boundary(MAX_VALUE_BYTES));
         message
     }
 
@@ -152,7 +152,7 @@ impl Line {
     }
 }
 
-impl Visit for Line {
+impl Visit for JournalEntry {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.add(field, value);
     }
@@ -186,11 +186,11 @@ mod tests {
 
     use super::*;
 
-    fn line() -> Line {
-        Line {
+    fn line() -> JournalEntry {
+        JournalEntry {
             level: Level::WARN,
             target: "cardbridge::app",
-            words: "Card inserted".into(),
+            message: "Card inserted".into(),
             fields: vec![("reader", "A 00".into()), ("at.x", "1".into())],
         }
     }
@@ -212,7 +212,7 @@ mod tests {
 
     impl<S: Subscriber> Layer<S> for Catch {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            let mut line = Line::new(event.metadata());
+            let mut line = JournalEntry::new(event.metadata());
             event.record(&mut line);
             self.0.lock().unwrap().push(line.datagram(0));
         }
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(datagram.matches("\nPRIORITY=").count(), 1, "{datagram:.200}");
         assert!(datagram.contains("\nCARDBRIDGE_READER=A\\u{a}PRIORITY=0\n"), "{datagram:.200}");
         assert!(!datagram.contains("ABSENT"), "{datagram:.200}");
-        assert!(datagram.len() < 3 * LONGEST, "{}", datagram.len());
+        assert!(datagram.len() < 3 * MAX_VALUE_BYTES, "{}", datagram.len());
     }
 
     #[test]

@@ -178,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cli::text::clean;
+    use crate::cli::text::escape_control_chars;
 
     const LIST: &str = "# a comment\n\
         \n\
@@ -240,7 +240,7 @@ mod tests {
         let names = names_in(&list, &"3b02".parse().unwrap());
         let [name] = names.as_slice() else { panic!("{names:?}") };
         assert_eq!(name.chars().count(), MAX_NAME);
-        assert!(clean(name).starts_with("\u{fffd}\\u{1b}[31mred"));
+        assert!(escape_control_chars(name).starts_with("\u{fffd}\\u{1b}[31mred"));
     }
 
     #[test]

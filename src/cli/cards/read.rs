@@ -14,7 +14,7 @@ use super::{Card, block_on, merge, read_card};
 use crate::app::remote;
 use crate::config::Settings;
 use crate::domain::{Atr, Candidate, CardId, CardIdentity, CardRecord, Strength};
-use crate::telemetry::Chain;
+use crate::telemetry::ErrorChain;
 
 pub(in crate::cli) fn read(
     config: Option<&Path>,
@@ -48,13 +48,13 @@ type Known = Result<Vec<(CardId, Vec<CardRecord>)>, String>;
 
 /// Asks CM for every id, each once: a site learns here which rule its minidriver goes by.
 async fn ask_cm(settings: &Settings, identity: &CardIdentity) -> Known {
-    let remote = remote(settings).map_err(|error| Chain(&error).to_string())?;
+    let remote = remote(settings).map_err(|error| ErrorChain(&error).to_string())?;
     let mut asked = BTreeSet::new();
     let mut answers = Vec::new();
     for Candidate { card_id, .. } in identity.candidates() {
         if asked.insert(*card_id) {
             let records = remote.records(*card_id).await;
-            answers.push((*card_id, records.map_err(|error| Chain(&error).to_string())?));
+            answers.push((*card_id, records.map_err(|error| ErrorChain(&error).to_string())?));
         }
     }
     Ok(answers)

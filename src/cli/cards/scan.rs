@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::super::exit::{Exit, Failure};
 use super::super::load::Desk;
 use super::super::out::Out;
-use super::super::text::{clean, time};
+use super::super::text::{escape_control_chars, time};
 use super::{FIRST_LOOK, Watch, block_on, merge, too_slow, unreachable};
 use crate::app::PROBE_DEADLINE;
 use crate::domain::{
@@ -252,5 +252,5 @@ impl Scan<'_> {
 
 #[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
 fn tell(text: &str) {
-    eprintln!("cardbridge: {}", clean(text));
+    eprintln!("cardbridge: {}", escape_control_chars(text));
 }

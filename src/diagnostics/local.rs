@@ -4,15 +4,15 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use super::finding::{Finding, Grade, Step};
-use super::{Station, Tell, skip};
-use crate::control::{Client, ClientError};
+use super::check_result::{CheckResult, CheckStep, FailureClass};
+use super::{LocalInputs, ResultSink, skip};
+use crate::control::{ControlClient, ControlError};
 use crate::domain::{ReaderName, ReaderRules, Stage, StatusView};
 use crate::outbox::{self, Listing, OpenError, ReadOnlyError};
 use crate::readers::{CardAccess, PcscdCheck, ReaderContent, attributes, check_pcscd};
 
 /// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
-const PCSCD_PATIENCE: Duration = Duration::from_secs(8);
+const PCSCD_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long a reader's driver may take to tell what it tells.
 const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
@@ -21,65 +21,70 @@ const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
 const POLKIT_REMEDY: &str = "install the polkit rule (docs/operations.md, \"pcscd and polkit\"), or run \
      this as the user cardbridge; pcscd refuses everybody once it has 200 clients";
 
-pub(super) async fn examine(station: Station<'_>, tell: Tell<'_>) {
+pub(super) async fn examine(station: LocalInputs<'_>, tell: ResultSink<'_>) {
     readers(station.readers, tell);
-    let client = Client::new(station.socket);
+    let client = ControlClient::new(station.socket);
     let finding = match client.status().await {
-        Ok(snapshot) => running(&snapshot),
-        Err(error) => stopped(station, &error),
+        Ok(snapshot) => daemon_outbox(&snapshot),
+        Err(error) => file_outbox(station, &error),
     };
     tell(finding);
 }
 
-fn readers(rules: &ReaderRules, tell: Tell<'_>) {
-    match check_pcscd(PCSCD_PATIENCE) {
+fn readers(rules: &ReaderRules, tell: ResultSink<'_>) {
+    match check_pcscd(PCSCD_TIMEOUT) {
         PcscdCheck::Available { readers, cards } => {
-            tell(Finding::good(Step::Pcscd, "it answers"));
+            tell(CheckResult::good(CheckStep::Pcscd, "it answers"));
             tell(permission(cards));
             tell(attached(&readers, rules));
         }
         PcscdCheck::AccessDenied => {
-            tell(Finding::good(Step::Pcscd, "it is there"));
+            tell(CheckResult::good(CheckStep::Pcscd, "it is there"));
             let words = "pcscd turns this user away (SecurityViolation)";
-            tell(Finding::failed(Step::Permission, Grade::Refused, words, POLKIT_REMEDY));
-            skip(&[Step::Readers], "pcscd tells this user nothing", tell);
+            tell(CheckResult::failed(
+                CheckStep::PcscAccess,
+                FailureClass::Refused,
+                words,
+                POLKIT_REMEDY,
+            ));
+            skip(&[CheckStep::Readers], "pcscd tells this user nothing", tell);
         }
         PcscdCheck::Unreachable { detail: why } => {
             // Where there is a remedy of its own, it is in the words.
             let (words, remedy) = why.split_once(": ").unwrap_or((&why, "see pcscd's own log"));
-            tell(Finding::failed(Step::Pcscd, Grade::Unreachable, words, remedy));
-            skip(&[Step::Permission, Step::Readers], "pcscd is not reachable", tell);
+            tell(CheckResult::failed(CheckStep::Pcscd, FailureClass::Unreachable, words, remedy));
+            skip(&[CheckStep::PcscAccess, CheckStep::Readers], "pcscd is not reachable", tell);
         }
         PcscdCheck::NotResponding => {
-            let words = format!("it does not answer within {} s", PCSCD_PATIENCE.as_secs());
+            let words = format!("it does not answer within {} s", PCSCD_TIMEOUT.as_secs());
             let remedy = "restart it with `systemctl restart pcscd`; a reader or a card holds it";
-            tell(Finding::failed(Step::Pcscd, Grade::Unreachable, words, remedy));
-            skip(&[Step::Permission, Step::Readers], "pcscd does not answer", tell);
+            tell(CheckResult::failed(CheckStep::Pcscd, FailureClass::Unreachable, words, remedy));
+            skip(&[CheckStep::PcscAccess, CheckStep::Readers], "pcscd does not answer", tell);
         }
     }
 }
 
-fn permission(cards: CardAccess) -> Finding {
-    let step = Step::Permission;
+fn permission(cards: CardAccess) -> CheckResult {
+    let step = CheckStep::PcscAccess;
     match cards {
-        CardAccess::Allowed => Finding::good(step, "this user may use pcscd and cards"),
+        CardAccess::Allowed => CheckResult::good(step, "this user may use pcscd and cards"),
         CardAccess::Untested => {
-            Finding::good(step, "this user may use pcscd; no card was there to try with")
+            CheckResult::good(step, "this user may use pcscd; no card was there to try with")
         }
         CardAccess::Denied => {
             let words = "this user may use pcscd, but no cards (SecurityViolation)";
-            Finding::failed(step, Grade::Refused, words, POLKIT_REMEDY)
+            CheckResult::failed(step, FailureClass::Refused, words, POLKIT_REMEDY)
         }
     }
 }
 
-fn attached(readers: &[(ReaderName, ReaderContent)], rules: &ReaderRules) -> Finding {
+fn attached(readers: &[(ReaderName, ReaderContent)], rules: &ReaderRules) -> CheckResult {
     let told: Vec<_> = readers.iter().map(|(name, holds)| reader(name, *holds, rules)).collect();
     if readers.is_empty() {
         let remedy = "plug one in, and see that its driver is installed (libccid)";
-        Finding::warning(Step::Readers, "none", remedy)
+        CheckResult::warning(CheckStep::Readers, "none", remedy)
     } else {
-        Finding::good(Step::Readers, told.join("; "))
+        CheckResult::good(CheckStep::Readers, told.join("; "))
     }
 }
 
@@ -96,7 +101,7 @@ fn reader(name: &ReaderName, holds: ReaderContent, rules: &ReaderRules) -> Strin
     format!("{name}{by}{serial} {holds}{off}")
 }
 
-fn running(snapshot: &StatusView) -> Finding {
+fn daemon_outbox(snapshot: &StatusView) -> CheckResult {
     let outbox = &snapshot.outbox;
     let words = format!(
         "the daemon {} has it: {} waiting, {} parked",
@@ -106,16 +111,16 @@ fn running(snapshot: &StatusView) -> Finding {
     match trouble {
         Some(trouble) => {
             let words = format!("{words}; {trouble}");
-            Finding::warning(
-                Step::Outbox,
+            CheckResult::warning(
+                CheckStep::Outbox,
                 words,
                 "see docs/operations.md, \"When something is wrong\"",
             )
         }
         None if outbox.parked > 0 => {
-            Finding::warning(Step::Outbox, words, "look with `cardbridge outbox list`")
+            CheckResult::warning(CheckStep::Outbox, words, "look with `cardbridge outbox list`")
         }
-        None => Finding::good(Step::Outbox, words),
+        None => CheckResult::good(CheckStep::Outbox, words),
     }
 }
 
@@ -131,22 +136,22 @@ fn on_disk(path: &Path) -> Result<Result<Listing, ReadOnlyError>, OpenError> {
 }
 
 /// The daemon does not answer: what is in its file.
-fn stopped(station: Station<'_>, error: &ClientError) -> Finding {
-    let step = Step::Outbox;
-    if let ClientError::NotAllowed(_) | ClientError::Forbidden(_) = error {
+fn file_outbox(station: LocalInputs<'_>, error: &ControlError) -> CheckResult {
+    let step = CheckStep::Outbox;
+    if let ControlError::NotAllowed(_) | ControlError::Forbidden(_) = error {
         let remedy = "be root, or join the group cardbridge-view (`control.view_group`)";
-        return Finding::warning(step, error.to_string(), remedy);
+        return CheckResult::warning(step, error.to_string(), remedy);
     }
     let listing = match on_disk(station.outbox) {
         Ok(listing) => listing,
         Err(OpenError::Missing { path }) => {
             let words = format!("the daemon does not run; {} is not there yet", path.display());
-            return Finding::warning(step, words, "start it: `systemctl start cardbridge`");
+            return CheckResult::warning(step, words, "start it: `systemctl start cardbridge`");
         }
         Err(error) => {
             let remedy = "be root or the user cardbridge; see docs/operations.md";
-            let words = crate::telemetry::Chain(&error).to_string();
-            return Finding::failed(step, Grade::Broken, words, remedy);
+            let words = crate::telemetry::ErrorChain(&error).to_string();
+            return CheckResult::failed(step, FailureClass::Broken, words, remedy);
         }
     };
     match listing {
@@ -156,11 +161,11 @@ fn stopped(station: Station<'_>, error: &ClientError) -> Finding {
             let parked = parked.count();
             let waiting = listing.entries.len() - parked;
             let words = format!("the daemon does not run; {waiting} waiting, {parked} parked");
-            Finding::warning(step, words, "start it: `systemctl start cardbridge`")
+            CheckResult::warning(step, words, "start it: `systemctl start cardbridge`")
         }
         Err(error) => {
-            let words = crate::telemetry::Chain(&error).to_string();
-            Finding::failed(step, Grade::Broken, words, "see docs/operations.md")
+            let words = crate::telemetry::ErrorChain(&error).to_string();
+            CheckResult::failed(step, FailureClass::Broken, words, "see docs/operations.md")
         }
     }
 }

@@ -15,22 +15,22 @@ const MAX_LOOKUPS: usize = 2;
 
 /// Finds users' names for the audit trail.
 #[derive(Debug, Clone)]
-pub(super) struct Names {
-    room: Arc<Semaphore>,
+pub(super) struct AccountNames {
+    permits: Arc<Semaphore>,
 }
 
-impl Default for Names {
+impl Default for AccountNames {
     fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+        Self { permits: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
     }
 }
 
-impl Names {
+impl AccountNames {
     /// The user by name and number, and who logged in as another one; by number alone where the
     /// name is not to be had in time.
     pub(super) async fn describe(&self, uid: u32, login_uid: Option<u32>) -> String {
         let numbers = || text(uid, None, login_uid.map(|uid| (uid, None)));
-        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { return numbers() };
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return numbers() };
         let found = within(move || {
             let found = describe(uid, login_uid);
             drop(permit);
@@ -124,12 +124,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn name_service_that_hangs_costs_two_threads_and_no_answer() {
-        let names = Names::default();
+        let names = AccountNames::default();
         let (hang, hung) = std::sync::mpsc::channel::<()>();
         let held = within(move || hung.recv().is_ok());
         assert_eq!(held.await, None);
         drop(hang);
-        let _permits = names.room.try_acquire_many(2).unwrap();
+        let _permits = names.permits.try_acquire_many(2).unwrap();
         assert_eq!(names.describe(0, Some(1000)).await, "uid 0 for login uid 1000");
     }
 }

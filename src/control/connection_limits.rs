@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// Who connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Class {
+pub(super) enum ClientClass {
     /// Root, or the daemon's own user.
     Trusted,
     /// A user who may look or act.
@@ -24,21 +24,21 @@ pub(super) enum Class {
 }
 
 /// What a class may have.
-struct Limits {
+struct ClassLimits {
     connections: usize,
     per_user: usize,
     lifetime: Duration,
 }
 
-impl Class {
-    const fn limits(self) -> Limits {
+impl ClientClass {
+    const fn limits(self) -> ClassLimits {
         match self {
-            Self::Trusted => Limits { connections: 32, per_user: 16, lifetime: LIFETIME },
-            Self::Member => Limits { connections: 48, per_user: 8, lifetime: LIFETIME },
+            Self::Trusted => ClassLimits { connections: 32, per_user: 16, lifetime: LIFETIME },
+            Self::Member => ClassLimits { connections: 48, per_user: 8, lifetime: LIFETIME },
             Self::Stranger => {
-                Limits { connections: 16, per_user: 4, lifetime: Duration::from_secs(1) }
+                ClassLimits { connections: 16, per_user: 4, lifetime: Duration::from_secs(1) }
             }
-            Self::Port => Limits { connections: 32, per_user: 32, lifetime: LIFETIME },
+            Self::Port => ClassLimits { connections: 32, per_user: 32, lifetime: LIFETIME },
         }
     }
 }
@@ -50,43 +50,43 @@ const LIFETIME: Duration = Duration::from_secs(4);
 const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-struct Held {
+struct HeldConnection {
     uid: u32,
     since: Instant,
-    has_asked: bool,
+    has_requested: bool,
     end: Arc<Notify>,
 }
 
-impl Held {
-    fn may_go(&self, now: Instant) -> bool {
-        !self.has_asked || now.duration_since(self.since) >= GRACE
+impl HeldConnection {
+    fn may_be_ended(&self, now: Instant) -> bool {
+        !self.has_requested || now.duration_since(self.since) >= GRACE
     }
 }
 
 #[derive(Debug, Default)]
-struct Pools {
+struct ConnectionPools {
     last: u64,
     /// By class, the oldest first.
-    held: BTreeMap<(Class, u64), Held>,
+    held: BTreeMap<(ClientClass, u64), HeldConnection>,
 }
 
 /// All connections that there are.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Gate {
-    pools: Arc<Mutex<Pools>>,
+pub(super) struct ConnectionLimits {
+    pools: Arc<Mutex<ConnectionPools>>,
 }
 
 /// A connection's place; it is given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    gate: Gate,
-    key: (Class, u64),
+pub(super) struct ConnectionPermit {
+    gate: ConnectionLimits,
+    key: (ClientClass, u64),
     end: Arc<Notify>,
 }
 
-impl Gate {
+impl ConnectionLimits {
     /// A place for a new connection of this user, or none where the connection has to be closed.
-    pub(super) fn admit(&self, class: Class, uid: u32) -> Option<Place> {
+    pub(super) fn admit(&self, class: ClientClass, uid: u32) -> Option<ConnectionPermit> {
         let limits = class.limits();
         let now = Instant::now();
         let mut pools = self.lock();
@@ -100,25 +100,25 @@ impl Gate {
         pools.last += 1;
         let key = (class, pools.last);
         let end = Arc::new(Notify::new());
-        let held = Held { uid, since: now, has_asked: false, end: Arc::clone(&end) };
+        let held = HeldConnection { uid, since: now, has_requested: false, end: Arc::clone(&end) };
         pools.held.insert(key, held);
-        Some(Place { gate: self.clone(), key, end })
+        Some(ConnectionPermit { gate: self.clone(), key, end })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pools> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionPools> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pools {
-    fn of(&self, class: Class) -> impl Iterator<Item = &Held> {
+impl ConnectionPools {
+    fn of(&self, class: ClientClass) -> impl Iterator<Item = &HeldConnection> {
         self.held.range((class, 0)..=(class, u64::MAX)).map(|(_, held)| held)
     }
 
     /// Ends the user's oldest connection that may go.
-    fn end_oldest(&mut self, class: Class, uid: u32, now: Instant) -> Option<()> {
+    fn end_oldest(&mut self, class: ClientClass, uid: u32, now: Instant) -> Option<()> {
         let mut of_class = self.held.range((class, 0)..=(class, u64::MAX));
-        let (key, _) = of_class.find(|(_, held)| held.uid == uid && held.may_go(now))?;
+        let (key, _) = of_class.find(|(_, held)| held.uid == uid && held.may_be_ended(now))?;
         let key = *key;
         self.held.remove(&key)?.end.notify_one();
         Some(())
@@ -133,11 +133,11 @@ fn most_frequent(users: &[u32]) -> Option<u32> {
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(uid, _)| uid)
 }
 
-impl Place {
+impl ConnectionPermit {
     /// The connection asked something: from here on it gives its place to others later.
-    pub(super) fn asked(&self) {
+    pub(super) fn on_request(&self) {
         if let Some(held) = self.gate.lock().held.get_mut(&self.key) {
-            held.has_asked = true;
+            held.has_requested = true;
         }
     }
 
@@ -148,7 +148,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.gate.lock().held.remove(&self.key);
     }
@@ -158,16 +158,17 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    const CLASSES: [Class; 4] = [Class::Trusted, Class::Member, Class::Stranger, Class::Port];
+    const CLASSES: [ClientClass; 4] =
+        [ClientClass::Trusted, ClientClass::Member, ClientClass::Stranger, ClientClass::Port];
 
-    async fn is_over(place: &Place) -> bool {
+    async fn is_over(place: &ConnectionPermit) -> bool {
         tokio::time::timeout(Duration::ZERO, place.over()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn newest_is_admitted_in_place_of_the_oldest_that_is_silent() {
         for class in CLASSES {
-            let gate = Gate::default();
+            let gate = ConnectionLimits::default();
             let limits = class.limits();
             let mut places = Vec::new();
             for _ in 0..1000 {
@@ -176,7 +177,7 @@ mod tests {
             let over = places.len() - limits.per_user;
             assert!(is_over(&places[over - 1]).await && !is_over(&places[over]).await, "{class:?}");
             let newest = places.pop().unwrap();
-            newest.asked();
+            newest.on_request();
             for _ in 0..1000 {
                 places.push(gate.admit(class, 7).unwrap());
                 assert!(gate.lock().held.len() <= limits.per_user, "{class:?}");
@@ -187,30 +188,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_user_keeps_no_other_out_and_no_class_another() {
-        let gate = Gate::default();
+        let gate = ConnectionLimits::default();
         let mut places = Vec::new();
-        for class in [Class::Member, Class::Stranger] {
+        for class in [ClientClass::Member, ClientClass::Stranger] {
             for uid in 0..1000 {
                 places.push(gate.admit(class, uid).unwrap());
                 places.push(gate.admit(class, 5000).unwrap());
             }
         }
-        let newest = gate.admit(Class::Member, 9).unwrap();
+        let newest = gate.admit(ClientClass::Member, 9).unwrap();
         assert!(!is_over(&newest).await);
-        let most = |class: Class| class.limits().connections;
-        assert!(gate.lock().held.len() <= most(Class::Member) + most(Class::Stranger));
+        let most = |class: ClientClass| class.limits().connections;
+        assert!(gate.lock().held.len() <= most(ClientClass::Member) + most(ClientClass::Stranger));
         let total: usize = CLASSES.map(most).iter().sum();
         assert!(total <= 128, "{total} descriptors");
     }
 
     #[tokio::test(start_paused = true)]
     async fn place_ends_with_its_time_and_one_that_lingers_gives_way() {
-        let gate = Gate::default();
-        let slow: Vec<_> = (0..8).map(|_| gate.admit(Class::Member, 7).unwrap()).collect();
-        slow.iter().for_each(Place::asked);
-        assert!(gate.admit(Class::Member, 7).is_none(), "all are being answered");
+        let gate = ConnectionLimits::default();
+        let slow: Vec<_> = (0..8).map(|_| gate.admit(ClientClass::Member, 7).unwrap()).collect();
+        slow.iter().for_each(ConnectionPermit::on_request);
+        assert!(gate.admit(ClientClass::Member, 7).is_none(), "all are being answered");
         tokio::time::advance(GRACE).await;
-        let newest = gate.admit(Class::Member, 7).unwrap();
+        let newest = gate.admit(ClientClass::Member, 7).unwrap();
         assert!(is_over(&slow[0]).await && !is_over(&slow[1]).await);
         tokio::time::timeout(LIFETIME * 2, newest.over()).await.unwrap();
         drop((slow, newest));

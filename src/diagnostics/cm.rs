@@ -1,25 +1,31 @@
 //! What CM says: credentials, switched on, let in, allowed, JSON, and what the account sees.
 
-use super::finding::{Finding, Grade, Step};
-use super::{Tell, skip};
+use super::check_result::{CheckResult, CheckStep, FailureClass};
+use super::{ResultSink, skip};
 use crate::cm::CmClient;
 use crate::domain::{CallError, CredentialsView, UnavailableReason};
 
 /// The steps that are taken here.
-pub(super) const STEPS: &[Step] =
-    &[Step::Credentials, Step::SwitchedOn, Step::LetIn, Step::Allowed, Step::Json, Step::Requests];
-
-/// The steps that one question answers, and what it means that each is passed.
-const ASKED: [(Step, &str); 4] = [
-    (Step::SwitchedOn, "CM's REST API answers"),
-    (Step::LetIn, "the account is let in"),
-    (Step::Allowed, "the account may list requests"),
-    (Step::Json, "it is CM that answers"),
+pub(super) const STEPS: &[CheckStep] = &[
+    CheckStep::Credentials,
+    CheckStep::ApiEnabled,
+    CheckStep::Authentication,
+    CheckStep::Authorization,
+    CheckStep::CmResponse,
+    CheckStep::OpenRequests,
 ];
 
-pub(super) async fn examine(remote: &CmClient, tell: Tell<'_>) {
+/// The steps that one question answers, and what it means that each is passed.
+const SINGLE_CALL_STEPS: [(CheckStep, &str); 4] = [
+    (CheckStep::ApiEnabled, "CM's REST API answers"),
+    (CheckStep::Authentication, "the account is let in"),
+    (CheckStep::Authorization, "the account may list requests"),
+    (CheckStep::CmResponse, "it is CM that answers"),
+];
+
+pub(super) async fn run(remote: &CmClient, tell: ResultSink<'_>) {
     if let Err(error) = remote.acquire_credentials().await {
-        tell(Finding::of_call(Step::Credentials, &error));
+        tell(CheckResult::of_call(CheckStep::Credentials, &error));
         let asked = STEPS.split_first().map_or(STEPS, |(_, asked)| asked);
         skip(asked, "there are no credentials", tell);
         return;
@@ -31,7 +37,7 @@ pub(super) async fn examine(remote: &CmClient, tell: Tell<'_>) {
     }
 }
 
-fn obtained(view: &CredentialsView) -> Finding {
+fn obtained(view: &CredentialsView) -> CheckResult {
     let CredentialsView { method, identity, valid_until, renewal_error: trouble } = view;
     let who = identity.as_ref().map(|who| format!(" as {who}")).unwrap_or_default();
     let until = valid_until.map(|at| format!(", valid until {at:.0}")).unwrap_or_default();
@@ -39,34 +45,38 @@ fn obtained(view: &CredentialsView) -> Finding {
     match trouble {
         Some(trouble) => {
             let words = format!("{words}, but not renewed: {trouble}");
-            Finding::warning(Step::Credentials, words, UnavailableReason::Credentials.remedy())
+            CheckResult::warning(
+                CheckStep::Credentials,
+                words,
+                UnavailableReason::Credentials.remedy(),
+            )
         }
-        None => Finding::good(Step::Credentials, words),
+        None => CheckResult::good(CheckStep::Credentials, words),
     }
 }
 
 /// One answer, step by step: what it got past, where it ended, what is not known.
-fn findings(asked: &Result<usize, CallError>) -> Vec<Finding> {
-    let end = asked.as_ref().err().map(ended_at);
+fn findings(asked: &Result<usize, CallError>) -> Vec<CheckResult> {
+    let end = asked.as_ref().err().map(failed_step);
     // What is not CM says nothing about CM's doors.
     let elsewhere =
         matches!(asked, Err(CallError::Unavailable { reason: UnavailableReason::NotCm, .. }));
     let mut findings = Vec::new();
     let mut over = false;
-    for (step, passed) in ASKED {
+    for (step, passed) in SINGLE_CALL_STEPS {
         findings.push(match asked {
-            _ if over => Finding::skipped(step, "an earlier step failed"),
+            _ if over => CheckResult::skipped(step, "an earlier step failed"),
             Err(error) if end == Some(step) => {
                 over = true;
                 failure(step, error)
             }
-            Err(_) if elsewhere => Finding::skipped(step, "it is not CM that answers"),
-            Ok(_) | Err(_) => Finding::good(step, passed),
+            Err(_) if elsewhere => CheckResult::skipped(step, "it is not CM that answers"),
+            Ok(_) | Err(_) => CheckResult::good(step, passed),
         });
     }
     findings.push(match asked {
-        Ok(seen) => Finding::good(Step::Requests, visible(*seen)),
-        Err(_) => Finding::skipped(Step::Requests, "an earlier step failed"),
+        Ok(seen) => CheckResult::good(CheckStep::OpenRequests, visible(*seen)),
+        Err(_) => CheckResult::skipped(CheckStep::OpenRequests, "an earlier step failed"),
     });
     findings
 }
@@ -79,7 +89,7 @@ fn visible(seen: usize) -> String {
 }
 
 /// The step at which an answer ends the way.
-fn ended_at(error: &CallError) -> Step {
+fn failed_step(error: &CallError) -> CheckStep {
     match error {
         CallError::Unavailable {
             reason:
@@ -87,41 +97,41 @@ fn ended_at(error: &CallError) -> Step {
                 | UnavailableReason::Credentials
                 | UnavailableReason::ClientCertificate(_),
             ..
-        } => Step::LetIn,
+        } => CheckStep::Authentication,
         CallError::Unavailable { reason: UnavailableReason::NotCm, .. }
-        | CallError::UnexpectedResponse { .. } => Step::Json,
-        CallError::Refused { .. } => Step::Allowed,
-        CallError::Unavailable { .. } | CallError::Failed { .. } => Step::SwitchedOn,
+        | CallError::UnexpectedResponse { .. } => CheckStep::CmResponse,
+        CallError::Refused { .. } => CheckStep::Authorization,
+        CallError::Unavailable { .. } | CallError::Failed { .. } => CheckStep::ApiEnabled,
     }
 }
 
-fn failure(step: Step, error: &CallError) -> Finding {
+fn failure(step: CheckStep, error: &CallError) -> CheckResult {
     match error {
-        CallError::Failed { http_status: 404, .. } => Finding::failed(
+        CallError::Failed { http_status: 404, .. } => CheckResult::failed(
             step,
-            Grade::Unreachable,
+            FailureClass::Unreachable,
             error.detail(),
             UnavailableReason::ApiDisabled.remedy(),
         ),
-        CallError::Refused { http_status: 403, .. } => Finding::failed(
+        CallError::Refused { http_status: 403, .. } => CheckResult::failed(
             step,
-            Grade::Refused,
+            FailureClass::Refused,
             error.detail(),
             "give the station's account the permissions of docs/operations.md in CM",
         ),
         CallError::Unavailable { .. }
         | CallError::Failed { .. }
         | CallError::Refused { .. }
-        | CallError::UnexpectedResponse { .. } => Finding::of_call(step, error),
+        | CallError::UnexpectedResponse { .. } => CheckResult::of_call(step, error),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::CheckStatus;
     use super::*;
 
-    fn verdicts(asked: &Result<usize, CallError>) -> Vec<(Step, Verdict)> {
+    fn verdicts(asked: &Result<usize, CallError>) -> Vec<(CheckStep, CheckStatus)> {
         findings(asked).into_iter().map(|finding| (finding.step, finding.verdict)).collect()
     }
 
@@ -133,16 +143,16 @@ mod tests {
     fn an_answer_that_is_good_passes_every_step() {
         let verdicts = verdicts(&Ok(3));
         assert_eq!(verdicts.len(), 5);
-        assert!(verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Good));
-        assert!(findings(&Ok(3))[4].words.starts_with("3 open requests"));
+        assert!(verdicts.iter().all(|(_, verdict)| *verdict == CheckStatus::Ok));
+        assert!(findings(&Ok(3))[4].detail.starts_with("3 open requests"));
     }
 
     #[test]
     fn what_is_not_cm_tells_nothing_about_the_steps_before() {
         let findings = findings(&Err(away(UnavailableReason::NotCm)));
         let verdicts = findings.iter().map(|finding| finding.verdict).collect::<Vec<_>>();
-        let failed = Verdict::Failed(Grade::Unreachable);
-        let skipped = Verdict::Skipped;
+        let failed = CheckStatus::Failed(FailureClass::Unreachable);
+        let skipped = CheckStatus::Skipped;
         assert_eq!(verdicts, [skipped, skipped, skipped, failed, skipped]);
     }
 
@@ -157,17 +167,29 @@ mod tests {
             retry_after: None,
         };
         for (error, step, grade) in [
-            (missing, Step::SwitchedOn, Grade::Unreachable),
-            (away(UnavailableReason::Unauthorized), Step::LetIn, Grade::Refused),
-            (refused, Step::Allowed, Grade::Refused),
-            (CallError::UnexpectedResponse { detail: "x".to_owned() }, Step::Json, Grade::Broken),
-            (away(UnavailableReason::ServerError), Step::SwitchedOn, Grade::Unreachable),
+            (missing, CheckStep::ApiEnabled, FailureClass::Unreachable),
+            (
+                away(UnavailableReason::Unauthorized),
+                CheckStep::Authentication,
+                FailureClass::Refused,
+            ),
+            (refused, CheckStep::Authorization, FailureClass::Refused),
+            (
+                CallError::UnexpectedResponse { detail: "x".to_owned() },
+                CheckStep::CmResponse,
+                FailureClass::Broken,
+            ),
+            (
+                away(UnavailableReason::ServerError),
+                CheckStep::ApiEnabled,
+                FailureClass::Unreachable,
+            ),
         ] {
             let verdicts = verdicts(&Err(error));
             let at = verdicts.iter().position(|(known, _)| *known == step).unwrap();
-            assert_eq!(verdicts[at].1, Verdict::Failed(grade));
-            assert!(verdicts[..at].iter().all(|(_, verdict)| *verdict == Verdict::Good));
-            assert!(verdicts[at + 1..].iter().all(|(_, verdict)| *verdict == Verdict::Skipped));
+            assert_eq!(verdicts[at].1, CheckStatus::Failed(grade));
+            assert!(verdicts[..at].iter().all(|(_, verdict)| *verdict == CheckStatus::Ok));
+            assert!(verdicts[at + 1..].iter().all(|(_, verdict)| *verdict == CheckStatus::Skipped));
         }
     }
 }

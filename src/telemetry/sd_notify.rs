@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::clean;
+use super::escape_control_chars;
 
 /// How long the manager may take to take a datagram.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What there is to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News<'a> {
+pub enum NotifyState<'a> {
     /// The daemon works, also: it has read its configuration again.
     Ready,
     /// The daemon reads its configuration again.
@@ -33,7 +33,7 @@ pub enum News<'a> {
     /// How it is, in words, on one line.
     Status(&'a str),
     /// The loop turns.
-    Alive,
+    Watchdog,
 }
 
 /// Where the service manager listens, if it does.
@@ -72,7 +72,7 @@ impl Notifier {
 
     /// Whether somebody listens.
     #[must_use]
-    pub const fn is_heard(&self) -> bool {
+    pub const fn is_connected(&self) -> bool {
         self.socket.is_some()
     }
 
@@ -83,7 +83,7 @@ impl Notifier {
     }
 
     /// Tells the news, all in one datagram.
-    pub fn tell(&self, news: &[News<'_>]) {
+    pub fn notify(&self, news: &[NotifyState<'_>]) {
         let Some((socket, address)) = &self.socket else { return };
         let lines: Vec<_> = news.iter().map(ToString::to_string).collect();
         if let Err(error) = socket.send_to_addr(lines.join("\n").as_bytes(), address) {
@@ -92,7 +92,7 @@ impl Notifier {
     }
 }
 
-impl fmt::Display for News<'_> {
+impl fmt::Display for NotifyState<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready => f.write_str("READY=1"),
@@ -100,8 +100,8 @@ impl fmt::Display for News<'_> {
                 write!(f, "RELOADING=1\nMONOTONIC_USEC={}", monotonic().as_micros())
             }
             Self::Stopping => f.write_str("STOPPING=1"),
-            Self::Status(words) => write!(f, "STATUS={}", clean(words)),
-            Self::Alive => f.write_str("WATCHDOG=1"),
+            Self::Status(words) => write!(f, "STATUS={}", escape_control_chars(words)),
+            Self::Watchdog => f.write_str("WATCHDOG=1"),
         }
     }
 }
@@ -128,7 +128,11 @@ mod tests {
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         let notifier = Notifier::new(path.as_os_str(), None).unwrap();
-        notifier.tell(&[News::Ready, News::Status("2 readers\nREADY=1"), News::Alive]);
+        notifier.notify(&[
+            NotifyState::Ready,
+            NotifyState::Status("2 readers\nREADY=1"),
+            NotifyState::Watchdog,
+        ]);
         assert_eq!(received(&manager), "READY=1\nSTATUS=2 readers\\u{a}READY=1\nWATCHDOG=1");
     }
 
@@ -138,13 +142,13 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         let notifier = Notifier::new(OsStr::new(&format!("@{name}")), None).unwrap();
-        notifier.tell(&[News::Stopping]);
+        notifier.notify(&[NotifyState::Stopping]);
         assert_eq!(received(&manager), "STOPPING=1");
     }
 
     #[test]
     fn a_reload_carries_the_managers_clock() {
-        let told = News::Reloading.to_string();
+        let told = NotifyState::Reloading.to_string();
         let usec: u128 =
             told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
         assert!(usec > 0 && usec <= monotonic().as_micros());
@@ -159,7 +163,7 @@ mod tests {
         let began = std::time::Instant::now();
         let full = (0..100_000).any(|_| {
             let before = began.elapsed();
-            notifier.tell(&[News::Alive]);
+            notifier.notify(&[NotifyState::Watchdog]);
             began.elapsed().saturating_sub(before) >= PATIENCE
         });
         assert!(full, "the queue never filled");
@@ -169,7 +173,7 @@ mod tests {
     #[test]
     fn without_a_manager_nothing_is_told() {
         let nobody = Notifier::default();
-        assert!(!nobody.is_heard());
-        nobody.tell(&[News::Ready]);
+        assert!(!nobody.is_connected());
+        nobody.notify(&[NotifyState::Ready]);
     }
 }

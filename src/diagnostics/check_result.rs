@@ -4,21 +4,21 @@ use crate::domain::{CallError, ProxyFault, UnavailableReason};
 
 /// A step, in the order in which they are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum CheckStep {
     /// The files and the environment.
     Configuration,
     /// The PC/SC service.
     Pcscd,
     /// Whether this user may use it.
-    Permission,
+    PcscAccess,
     /// The readers.
     Readers,
     /// The outbox, and the daemon that holds it.
     Outbox,
     /// From a name to addresses.
-    NameResolution,
+    Dns,
     /// TCP.
-    Connection,
+    Tcp,
     /// The proxy in between.
     Proxy,
     /// TLS and the server's certificates.
@@ -28,36 +28,36 @@ pub enum Step {
     /// Ticket or token.
     Credentials,
     /// Whether CM's REST API is switched on.
-    SwitchedOn,
+    ApiEnabled,
     /// Whether CM lets the station in.
-    LetIn,
+    Authentication,
     /// Whether the account may do what it needs to.
-    Allowed,
+    Authorization,
     /// Whether it is CM that answers.
-    Json,
+    CmResponse,
     /// What the account sees.
-    Requests,
+    OpenRequests,
 }
 
-impl Step {
+impl CheckStep {
     /// Every step.
     pub const ALL: [Self; 16] = [
         Self::Configuration,
         Self::Pcscd,
-        Self::Permission,
+        Self::PcscAccess,
         Self::Readers,
         Self::Outbox,
-        Self::NameResolution,
-        Self::Connection,
+        Self::Dns,
+        Self::Tcp,
         Self::Proxy,
         Self::Tls,
         Self::Clock,
         Self::Credentials,
-        Self::SwitchedOn,
-        Self::LetIn,
-        Self::Allowed,
-        Self::Json,
-        Self::Requests,
+        Self::ApiEnabled,
+        Self::Authentication,
+        Self::Authorization,
+        Self::CmResponse,
+        Self::OpenRequests,
     ];
 
     /// Its name in output.
@@ -66,40 +66,40 @@ impl Step {
         match self {
             Self::Configuration => "configuration",
             Self::Pcscd => "pcscd",
-            Self::Permission => "permission",
+            Self::PcscAccess => "permission",
             Self::Readers => "readers",
             Self::Outbox => "outbox",
-            Self::NameResolution => "name-resolution",
-            Self::Connection => "connection",
+            Self::Dns => "name-resolution",
+            Self::Tcp => "connection",
             Self::Proxy => "proxy",
             Self::Tls => "tls",
             Self::Clock => "clock",
             Self::Credentials => "credentials",
-            Self::SwitchedOn => "switched-on",
-            Self::LetIn => "let-in",
-            Self::Allowed => "allowed",
-            Self::Json => "json",
-            Self::Requests => "requests",
+            Self::ApiEnabled => "switched-on",
+            Self::Authentication => "let-in",
+            Self::Authorization => "allowed",
+            Self::CmResponse => "json",
+            Self::OpenRequests => "requests",
         }
     }
 }
 
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckStatus {
     /// Well.
-    Good,
+    Ok,
     /// Well, but somebody should look at it.
     Warning,
     /// Badly.
-    Failed(Grade),
+    Failed(FailureClass),
     /// It was not taken.
     Skipped,
 }
 
 /// What kind of badly, as exit codes tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grade {
+pub enum FailureClass {
     /// Something on this machine, or at the server, does not work.
     Broken,
     /// The configuration is wrong.
@@ -112,62 +112,66 @@ pub enum Grade {
 
 /// What a step came to, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct CheckResult {
     /// Which step.
-    pub step: Step,
+    pub step: CheckStep,
     /// How it ended.
-    pub verdict: Verdict,
+    pub verdict: CheckStatus,
     /// What was seen.
-    pub words: String,
+    pub detail: String,
     /// What somebody can do about it.
     pub remedy: Option<String>,
 }
 
-impl Finding {
-    pub(super) fn good(step: Step, words: impl Into<String>) -> Self {
-        Self { step, verdict: Verdict::Good, words: words.into(), remedy: None }
+impl CheckResult {
+    pub(super) fn good(step: CheckStep, words: impl Into<String>) -> Self {
+        Self { step, verdict: CheckStatus::Ok, detail: words.into(), remedy: None }
     }
 
-    pub(super) fn warning(step: Step, words: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let remedy = Some(remedy.into());
-        Self { step, verdict: Verdict::Warning, words: words.into(), remedy }
-    }
-
-    /// A step that ended badly.
-    pub fn failed(
-        step: Step,
-        grade: Grade,
+    pub(super) fn warning(
+        step: CheckStep,
         words: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
         let remedy = Some(remedy.into());
-        Self { step, verdict: Verdict::Failed(grade), words: words.into(), remedy }
+        Self { step, verdict: CheckStatus::Warning, detail: words.into(), remedy }
     }
 
-    pub(super) fn skipped(step: Step, why: &str) -> Self {
-        Self { step, verdict: Verdict::Skipped, words: why.to_owned(), remedy: None }
+    /// A step that ended badly.
+    pub fn failed(
+        step: CheckStep,
+        grade: FailureClass,
+        words: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let remedy = Some(remedy.into());
+        Self { step, verdict: CheckStatus::Failed(grade), detail: words.into(), remedy }
+    }
+
+    pub(super) fn skipped(step: CheckStep, why: &str) -> Self {
+        Self { step, verdict: CheckStatus::Skipped, detail: why.to_owned(), remedy: None }
     }
 
     /// A step that ended with what a call to CM would end with.
-    pub(super) fn of_call(step: Step, error: &CallError) -> Self {
+    pub(super) fn of_call(step: CheckStep, error: &CallError) -> Self {
         let (grade, remedy) = match error {
             CallError::Unavailable { reason, .. } => (grade(*reason), reason.remedy()),
-            CallError::Failed { .. } => (Grade::Broken, "look at the server's event log"),
-            CallError::Refused { .. } => (Grade::Refused, "see what CM says"),
+            CallError::Failed { .. } => (FailureClass::Broken, "look at the server's event log"),
+            CallError::Refused { .. } => (FailureClass::Refused, "see what CM says"),
             CallError::UnexpectedResponse { .. } => {
-                (Grade::Broken, "check that cm.url leads to CM and to nothing else")
+                (FailureClass::Broken, "check that cm.url leads to CM and to nothing else")
             }
         };
         Self::failed(step, grade, error.detail(), remedy)
     }
 }
 
-const fn grade(reason: UnavailableReason) -> Grade {
+const fn grade(reason: UnavailableReason) -> FailureClass {
     match reason {
         UnavailableReason::Credentials
         | UnavailableReason::Unauthorized
         | UnavailableReason::ClientCertificate(_)
-        | UnavailableReason::Proxy(ProxyFault::AuthRequired) => Grade::Refused,
+        | UnavailableReason::Proxy(ProxyFault::AuthRequired) => FailureClass::Refused,
         UnavailableReason::Unreachable
         | UnavailableReason::Timeout
         | UnavailableReason::Proxy(ProxyFault::Unreachable | ProxyFault::ConnectRejected)
@@ -177,6 +181,6 @@ const fn grade(reason: UnavailableReason) -> Grade {
         | UnavailableReason::MethodNotAllowed
         | UnavailableReason::Busy
         | UnavailableReason::ServerError
-        | UnavailableReason::NotCm => Grade::Unreachable,
+        | UnavailableReason::NotCm => FailureClass::Unreachable,
     }
 }

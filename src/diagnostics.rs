@@ -4,24 +4,24 @@
 //! outbox first, then the way of a packet. After a step that fails, those that need it are
 //! skipped, and say so. Nothing is changed anywhere, at CM least of all.
 
+mod check_result;
 mod cm;
-mod finding;
+mod local;
 mod network;
-mod station;
 
 use std::path::Path;
 
 use crate::cm::CmClient;
 use crate::domain::ReaderRules;
 
-pub use finding::{Finding, Grade, Step, Verdict};
+pub use check_result::{CheckResult, CheckStatus, CheckStep, FailureClass};
 
 /// Takes each finding when it is made: some steps take seconds.
-pub type Tell<'a> = &'a mut dyn FnMut(Finding);
+pub type ResultSink<'a> = &'a mut dyn FnMut(CheckResult);
 
 /// What is looked at on this machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Station<'a> {
+pub struct LocalInputs<'a> {
     /// The outbox's file.
     pub outbox: &'a Path,
     /// The daemon's socket.
@@ -31,22 +31,22 @@ pub struct Station<'a> {
 }
 
 /// Looks at readers and outbox.
-pub async fn examine_station(station: Station<'_>, tell: Tell<'_>) {
-    station::examine(station, tell).await;
+pub async fn examine_station(station: LocalInputs<'_>, tell: ResultSink<'_>) {
+    local::examine(station, tell).await;
 }
 
 /// Goes the way to CM.
-pub async fn examine_cm(remote: &CmClient, tell: Tell<'_>) {
+pub async fn examine_cm(remote: &CmClient, tell: ResultSink<'_>) {
     if network::examine(remote, tell).await {
-        cm::examine(remote, tell).await;
+        cm::run(remote, tell).await;
     } else {
         skip(cm::STEPS, "CM was not reached", tell);
     }
 }
 
 /// Tells that steps were not taken, and why.
-pub fn skip(steps: &[Step], why: &str, tell: Tell<'_>) {
+pub fn skip(steps: &[CheckStep], why: &str, tell: ResultSink<'_>) {
     for step in steps {
-        tell(Finding::skipped(*step, why));
+        tell(CheckResult::skipped(*step, why));
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
 
-use super::finding::{Finding, Step};
-use super::{Grade, Tell, skip};
+use super::check_result::{CheckResult, CheckStep};
+use super::{FailureClass, ResultSink, skip};
 use crate::cm::{CmClient, ConnectionCheck, PeerCertificate, ServerStream, TlsHandshake};
-use crate::telemetry::Chain;
+use crate::telemetry::ErrorChain;
 
 /// A certificate that ends sooner is told.
-const ENDS_SOON: Duration = Duration::from_hours(30 * 24);
+const EXPIRY_WARNING: Duration = Duration::from_hours(30 * 24);
 
 /// What Kerberos lets clocks differ by (RFC 4120 section 8.2), and OAuth's assertions too.
 const SKEW_LIMIT: Duration = Duration::from_mins(5);
@@ -21,100 +21,108 @@ const SKEW_LIMIT: Duration = Duration::from_mins(5);
 const SKEW_WARNING: Duration = Duration::from_secs(30);
 
 /// Goes as far as the way leads; true where it leads to the end.
-pub(super) async fn examine(remote: &CmClient, tell: Tell<'_>) -> bool {
+pub(super) async fn examine(remote: &CmClient, tell: ResultSink<'_>) -> bool {
     let way = match remote.connection_check() {
         Ok(way) => way,
         Err(error) => {
-            let words = Chain(&error).to_string();
-            let grade = Grade::Configuration;
-            tell(Finding::failed(Step::NameResolution, grade, words, error.remedy()));
-            skip(&[Step::Connection, Step::Proxy, Step::Tls, Step::Clock], "there is no way", tell);
+            let words = ErrorChain(&error).to_string();
+            let grade = FailureClass::Configuration;
+            tell(CheckResult::failed(CheckStep::Dns, grade, words, error.remedy()));
+            skip(
+                &[CheckStep::Tcp, CheckStep::Proxy, CheckStep::Tls, CheckStep::Clock],
+                "there is no way",
+                tell,
+            );
             return false;
         }
     };
     let Some(stream) = connect(&way, tell).await else {
-        skip(&[Step::Proxy, Step::Tls, Step::Clock], "there is no connection", tell);
+        skip(&[CheckStep::Proxy, CheckStep::Tls, CheckStep::Clock], "there is no connection", tell);
         return false;
     };
-    let Some(line) = go_on(&way, stream, tell).await else {
-        skip(&[Step::Tls, Step::Clock], "the proxy gives no way", tell);
+    let Some(line) = check_proxy(&way, stream, tell).await else {
+        skip(&[CheckStep::Tls, CheckStep::Clock], "the proxy gives no way", tell);
         return false;
     };
-    if !encrypt(&way, line, tell).await {
-        skip(&[Step::Clock], "there is no TLS", tell);
+    if !check_tls(&way, line, tell).await {
+        skip(&[CheckStep::Clock], "there is no TLS", tell);
         return false;
     }
     compare_clocks(remote, tell).await
 }
 
-async fn connect(way: &ConnectionCheck, tell: Tell<'_>) -> Option<TcpStream> {
+async fn connect(way: &ConnectionCheck, tell: ResultSink<'_>) -> Option<TcpStream> {
     let hop = way.first_hop();
     let addresses = match way.resolve(&hop).await {
         Ok(addresses) => addresses,
         Err(error) => {
-            tell(Finding::of_call(Step::NameResolution, &error));
-            skip(&[Step::Connection], "there is no address", tell);
+            tell(CheckResult::of_call(CheckStep::Dns, &error));
+            skip(&[CheckStep::Tcp], "there is no address", tell);
             return None;
         }
     };
-    tell(Finding::good(Step::NameResolution, resolved(&hop.host, &addresses)));
+    tell(CheckResult::good(CheckStep::Dns, resolved(&hop.host, &addresses)));
     match way.connect(&addresses).await {
         Ok((stream, address)) => {
-            tell(Finding::good(Step::Connection, format!("{address} takes connections")));
+            tell(CheckResult::good(CheckStep::Tcp, format!("{address} takes connections")));
             Some(stream)
         }
         Err(error) => {
-            tell(Finding::of_call(Step::Connection, &error));
+            tell(CheckResult::of_call(CheckStep::Tcp, &error));
             None
         }
     }
 }
 
-async fn go_on(way: &ConnectionCheck, stream: TcpStream, tell: Tell<'_>) -> Option<ServerStream> {
+async fn check_proxy(
+    way: &ConnectionCheck,
+    stream: TcpStream,
+    tell: ResultSink<'_>,
+) -> Option<ServerStream> {
     let words = way.proxy().map_or_else(|| "none".to_owned(), |proxy| format!("{proxy} gives way"));
     match way.open_tunnel(stream).await {
         Ok(line) => {
-            tell(Finding::good(Step::Proxy, words));
+            tell(CheckResult::good(CheckStep::Proxy, words));
             Some(line)
         }
         Err(error) => {
-            tell(Finding::of_call(Step::Proxy, &error));
+            tell(CheckResult::of_call(CheckStep::Proxy, &error));
             None
         }
     }
 }
 
-async fn encrypt(way: &ConnectionCheck, line: ServerStream, tell: Tell<'_>) -> bool {
+async fn check_tls(way: &ConnectionCheck, line: ServerStream, tell: ResultSink<'_>) -> bool {
     if !way.is_encrypted() {
-        tell(Finding::good(Step::Tls, "not needed: cm.url leads to this machine"));
+        tell(CheckResult::good(CheckStep::Tls, "not needed: cm.url leads to this machine"));
         return true;
     }
     let TlsHandshake { chain, version } = way.handshake(line).await;
     match version {
         Err(error) => {
             let shown = chain.first().map(|own| format!("; it shows {}", describe(own)));
-            let mut finding = Finding::of_call(Step::Tls, &error);
-            finding.words.push_str(&shown.unwrap_or_default());
+            let mut finding = CheckResult::of_call(CheckStep::Tls, &error);
+            finding.detail.push_str(&shown.unwrap_or_default());
             tell(finding);
             false
         }
         Ok(version) => {
-            tell(believed(version, &chain));
+            tell(tls_result(version, &chain));
             true
         }
     }
 }
 
-fn believed(version: &str, chain: &[PeerCertificate]) -> Finding {
+fn tls_result(version: &str, chain: &[PeerCertificate]) -> CheckResult {
     let own = chain.first().map(describe).unwrap_or_default();
     let words = format!("{version} with {own}");
-    let soon = Timestamp::now() + ENDS_SOON;
+    let soon = Timestamp::now() + EXPIRY_WARNING;
     match chain.iter().find(|certificate| certificate.not_after < soon) {
         Some(first) => {
             let words = format!("{words}; {} ends at {:.0}", first.subject, first.not_after);
-            Finding::warning(Step::Tls, words, "have it renewed")
+            CheckResult::warning(CheckStep::Tls, words, "have it renewed")
         }
-        None => Finding::good(Step::Tls, words),
+        None => CheckResult::good(CheckStep::Tls, words),
     }
 }
 
@@ -123,35 +131,35 @@ fn describe(certificate: &PeerCertificate) -> String {
     format!("{subject} by {issuer}, until {not_after:.0}")
 }
 
-async fn compare_clocks(remote: &CmClient, tell: Tell<'_>) -> bool {
+async fn compare_clocks(remote: &CmClient, tell: ResultSink<'_>) -> bool {
     let there = match remote.server_time().await {
         Ok(there) => there,
         Err(error) => {
-            tell(Finding::of_call(Step::Clock, &error));
+            tell(CheckResult::of_call(CheckStep::Clock, &error));
             return false;
         }
     };
     // Tickets and assertions are only good for a clock that is right.
     let matters = matches!(remote.authenticator().method.as_str(), "negotiate" | "oauth2");
     tell(there.map_or_else(
-        || Finding::skipped(Step::Clock, "the server does not say what time it is"),
+        || CheckResult::skipped(CheckStep::Clock, "the server does not say what time it is"),
         |there| skew(Timestamp::now(), there, matters),
     ));
     true
 }
 
 /// The server tells whole seconds, and the answer took its time.
-fn skew(here: Timestamp, there: Timestamp, matters: bool) -> Finding {
+fn skew(here: Timestamp, there: Timestamp, matters: bool) -> CheckResult {
     let by = here.duration_since(there).unsigned_abs();
     let side = if here > there { "ahead of" } else { "behind" };
     let words = format!("{} s {side} the server's", by.as_secs());
     let remedy = "set this machine's clock, and keep it set by NTP (timedatectl set-ntp true)";
     if by > SKEW_LIMIT && matters {
-        Finding::failed(Step::Clock, Grade::Refused, words, remedy)
+        CheckResult::failed(CheckStep::Clock, FailureClass::Refused, words, remedy)
     } else if by > SKEW_WARNING {
-        Finding::warning(Step::Clock, words, remedy)
+        CheckResult::warning(CheckStep::Clock, words, remedy)
     } else {
-        Finding::good(Step::Clock, words)
+        CheckResult::good(CheckStep::Clock, words)
     }
 }
 
@@ -167,19 +175,19 @@ fn resolved(host: &str, addresses: &[SocketAddr]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::CheckStatus;
     use super::*;
 
-    fn verdict(here: &str) -> Verdict {
+    fn verdict(here: &str) -> CheckStatus {
         skew(here.parse().unwrap(), "2026-03-01T12:00:00Z".parse().unwrap(), true).verdict
     }
 
     #[test]
     fn a_clock_may_be_off_by_seconds_but_not_by_minutes() {
-        assert_eq!(verdict("2026-03-01T12:00:02Z"), Verdict::Good);
-        assert_eq!(verdict("2026-03-01T11:59:30Z"), Verdict::Good);
-        assert_eq!(verdict("2026-03-01T12:01:00Z"), Verdict::Warning);
-        assert_eq!(verdict("2026-03-01T11:54:59Z"), Verdict::Failed(Grade::Refused));
+        assert_eq!(verdict("2026-03-01T12:00:02Z"), CheckStatus::Ok);
+        assert_eq!(verdict("2026-03-01T11:59:30Z"), CheckStatus::Ok);
+        assert_eq!(verdict("2026-03-01T12:01:00Z"), CheckStatus::Warning);
+        assert_eq!(verdict("2026-03-01T11:54:59Z"), CheckStatus::Failed(FailureClass::Refused));
     }
 
     #[test]
@@ -193,13 +201,13 @@ mod tests {
     fn a_clock_that_nothing_depends_on_is_only_warned_about() {
         let there = "2026-03-01T12:00:00Z".parse().unwrap();
         let far = skew("2026-03-01T18:00:00Z".parse().unwrap(), there, false);
-        assert_eq!(far.verdict, Verdict::Warning);
+        assert_eq!(far.verdict, CheckStatus::Warning);
     }
 
     #[test]
     fn the_side_on_which_a_clock_is_off_is_told() {
         let there = "2026-03-01T12:00:00Z".parse().unwrap();
-        let words = |here: &str| skew(here.parse().unwrap(), there, true).words;
+        let words = |here: &str| skew(here.parse().unwrap(), there, true).detail;
         assert_eq!(words("2026-03-01T12:00:40Z"), "40 s ahead of the server's");
         assert_eq!(words("2026-03-01T11:59:20Z"), "40 s behind the server's");
     }

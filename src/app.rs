@@ -21,22 +21,22 @@ use crate::outbox::{self, Outbox};
 use crate::readers::{ReaderEvent, Readers};
 use crate::telemetry::{ErrorChain, IdRedaction, Notifier};
 
-mod answer;
-mod calls;
+mod audit_heads;
+mod audit_pruning;
+mod call_metrics;
 mod clock;
-mod heads;
-mod keeper;
-mod perform;
-mod report;
-mod service;
-mod translate;
+mod control_requests;
+mod convert;
+mod effects;
+mod event_log;
+mod systemd;
 
-use calls::Done;
-use service::Service;
+use call_metrics::CompletedEffect;
+use systemd::ServiceNotifier;
 
-pub(crate) use answer::{audit_filter, chain_cursor};
-pub(crate) use translate::outbox_options;
-pub use translate::{ClientError, credential, reader_options, remote};
+pub(crate) use control_requests::{audit_filter, chain_cursor};
+pub(crate) use convert::outbox_options;
+pub use convert::{CmSetupError, credential_path, reader_options, remote};
 
 /// How long a card may take to be read before the reader is given up on: longer than any card
 /// that answers at all, shorter than an operator's patience.
@@ -62,12 +62,12 @@ pub fn run(settings: Settings, reload: Reload) -> anyhow::Result<()> {
 async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let (outbox, restored) = outbox::open(outbox_options(&settings))?;
-    report::damaged(&restored.damaged);
-    report::mended(restored.repaired.as_ref());
-    let damage = answer::damage(&restored);
+    event_log::damaged(&restored.damaged);
+    event_log::mended(restored.repaired.as_ref());
+    let damage = control_requests::damage(&restored);
     let (mut server, requests) =
         ControlServer::bind(&settings.control.socket, access(&settings).await)?;
-    monitoring(&mut server, settings.control.metrics_listen).await;
+    start_metrics_listener(&mut server, settings.control.metrics_listen).await;
     let remote = remote(&settings)?;
     let (readers, observations) =
         Readers::start(reader_options(&settings)).context("cannot start the reader monitor")?;
@@ -77,30 +77,35 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         latest: restored.latest,
         moment: clock::boot_moment(),
     };
-    report::started(&settings, &restored);
+    event_log::started(&settings, &restored);
     let (events, results) = mpsc::unbounded_channel();
     let (keep, kept) = watch::channel(settings.audit.retention);
     let (cm_date, dates) = watch::channel(None);
-    tokio::spawn(heads::log(outbox.clone()));
-    tokio::spawn(keeper::prune(outbox.clone(), kept, dates));
+    tokio::spawn(audit_heads::log(outbox.clone()));
+    tokio::spawn(audit_pruning::prune(outbox.clone(), kept, dates));
     let app = App {
-        engine: Engine::new(translate::policy(&settings), restored, fastrand::u64(..), now()),
+        engine: Engine::new(
+            convert::engine_settings(&settings),
+            restored,
+            fastrand::u64(..),
+            now(),
+        ),
         readers,
         outbox,
-        remote,
+        cm: remote,
         events,
         calls: CallMetrics::default(),
-        wishes: BTreeMap::new(),
-        damage,
-        keep,
+        pending_actions: BTreeMap::new(),
+        data_loss: damage,
+        audit_retention: keep,
         cm_date,
         ids: IdRedaction { show_full: settings.log.show_ids },
         started_at: Timestamp::now(),
         settings,
         reload,
     };
-    let inputs = Inputs { observations, results, requests };
-    let service = Service::new(Notifier::from_environment());
+    let inputs = LoopInputs { observations, results, requests };
+    let service = ServiceNotifier::new(Notifier::from_environment());
     let lost = app.outbox.clone();
     let ended = tokio::select! {
         // First: a lost outbox is told once, as that, and not as the failure of whatever found it.
@@ -119,7 +124,7 @@ async fn access(settings: &Settings) -> Access {
 }
 
 /// Counters are no reason not to work on cards: a port that cannot be had is told, and left.
-async fn monitoring(server: &mut ControlServer, address: Option<SocketAddr>) {
+async fn start_metrics_listener(server: &mut ControlServer, address: Option<SocketAddr>) {
     let Some(address) = address else { return };
     match server.listen_metrics(address).await {
         Ok(address) => tracing::info!(%address, "Metrics can be asked for"),
@@ -130,16 +135,16 @@ async fn monitoring(server: &mut ControlServer, address: Option<SocketAddr>) {
 }
 
 /// What the loop waits for. Events are unbounded: each is the answer to one effect.
-struct Inputs {
+struct LoopInputs {
     observations: mpsc::UnboundedReceiver<ReaderEvent>,
-    results: mpsc::UnboundedReceiver<Done>,
+    results: mpsc::UnboundedReceiver<CompletedEffect>,
     requests: mpsc::Receiver<control::ControlRequest>,
 }
 
 /// One thing that the loop waited for.
-enum Input {
+enum LoopInput {
     Observation(ReaderEvent),
-    Result(Box<Done>),
+    Result(Box<CompletedEffect>),
     Request(control::ControlRequest),
     Due,
     Reload,
@@ -150,17 +155,17 @@ struct App {
     engine: Engine,
     readers: Readers,
     outbox: Outbox,
-    remote: CmClient,
-    events: mpsc::UnboundedSender<Done>,
+    cm: CmClient,
+    events: mpsc::UnboundedSender<CompletedEffect>,
     calls: CallMetrics,
     /// People who wait to hear that their wish for an entry is on disk.
-    wishes: BTreeMap<EntryId, oneshot::Sender<Result<(), EntryActionError>>>,
+    pending_actions: BTreeMap<EntryId, oneshot::Sender<Result<(), EntryActionError>>>,
     /// What the outbox lost before this start, in words.
-    damage: Option<String>,
+    data_loss: Option<String>,
     /// How long audit lines are kept.
-    keep: watch::Sender<Duration>,
+    audit_retention: watch::Sender<Duration>,
     /// The last date that CM told.
-    cm_date: watch::Sender<keeper::CmDate>,
+    cm_date: watch::Sender<audit_pruning::CmDate>,
     ids: IdRedaction,
     started_at: Timestamp,
     settings: Settings,
@@ -170,31 +175,31 @@ struct App {
 impl App {
     async fn work(
         mut self,
-        mut inputs: Inputs,
+        mut inputs: LoopInputs,
         signals: &mut Signals,
-        mut service: Service,
+        mut service: ServiceNotifier,
     ) -> Self {
         service.ready(Instant::now());
         loop {
             while let Some(effect) = self.engine.poll_effect() {
                 self.perform(effect);
             }
-            service.turned(Instant::now(), || self.snapshot());
+            service.on_loop_turn(Instant::now(), || self.snapshot());
             let due = [self.engine.poll_timeout(), service.due()].into_iter().flatten().min();
             match next(&mut inputs, signals, due).await {
-                Input::Observation(observation) => {
-                    report::observed(&observation, self.ids);
-                    self.engine.handle(translate::event(observation), now());
+                LoopInput::Observation(observation) => {
+                    event_log::log_reader_event(&observation, self.ids);
+                    self.engine.handle(convert::event(observation), now());
                 }
-                Input::Result(done) => self.take_in(*done),
-                Input::Request(request) => self.answer(request),
-                Input::Due => self.engine.handle_timeout(now()),
-                Input::Reload => {
+                LoopInput::Result(done) => self.handle_completed(*done),
+                LoopInput::Request(request) => self.answer(request),
+                LoopInput::Due => self.engine.handle_timeout(now()),
+                LoopInput::Reload => {
                     service.reloading();
-                    self.configure_again();
+                    self.reload();
                     service.reloaded();
                 }
-                Input::Stop => {
+                LoopInput::Stop => {
                     service.stopping();
                     return self;
                 }
@@ -202,19 +207,19 @@ impl App {
         }
     }
 
-    fn take_in(&mut self, done: Done) {
-        calls::count(&mut self.calls, &done);
-        if let Some(date) = self.remote.last_date() {
+    fn handle_completed(&mut self, done: CompletedEffect) {
+        call_metrics::count(&mut self.calls, &done);
+        if let Some(date) = self.cm.last_date() {
             self.cm_date.send_replace(Some(date));
         }
         let event = done.event;
-        report::happened(&event, self.ids);
-        self.fulfilled(&event);
+        event_log::log_event(&event, self.ids);
+        self.complete_action(&event);
         self.engine.handle(event, now());
     }
 
     /// A bad configuration is told and the old one stays.
-    fn configure_again(&mut self) {
+    fn reload(&mut self) {
         let mut fresh = match (self.reload)() {
             Ok(settings) => settings,
             Err(problems) => {
@@ -223,19 +228,19 @@ impl App {
             }
         };
         match remote(&fresh) {
-            Ok(remote) => self.remote = remote,
+            Ok(remote) => self.cm = remote,
             Err(error) => {
                 tracing::error!(%error, "Configuration was not reloaded; the old one stays");
                 return;
             }
         }
-        for key in translate::keep_until_restart(&self.settings, &mut fresh) {
+        for key in convert::keep_restart_only_settings(&self.settings, &mut fresh) {
             tracing::warn!(key, "Change takes effect at the next start");
         }
         self.readers.set_probing(fresh.probe.clone());
         self.ids = IdRedaction { show_full: fresh.log.show_ids };
-        self.keep.send_replace(fresh.audit.retention);
-        self.engine.handle(Event::Reconfigured(Box::new(translate::policy(&fresh))), now());
+        self.audit_retention.send_replace(fresh.audit.retention);
+        self.engine.handle(Event::Reconfigured(Box::new(convert::engine_settings(&fresh))), now());
         self.settings = fresh;
         tracing::info!("Configuration reloaded");
     }
@@ -254,7 +259,7 @@ impl App {
     }
 }
 
-async fn next(inputs: &mut Inputs, signals: &mut Signals, due: Option<Instant>) -> Input {
+async fn next(inputs: &mut LoopInputs, signals: &mut Signals, due: Option<Instant>) -> LoopInput {
     let timer = async {
         match due {
             Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -264,10 +269,10 @@ async fn next(inputs: &mut Inputs, signals: &mut Signals, due: Option<Instant>) 
     tokio::select! {
         biased;
         input = signals.next() => input,
-        Some(done) = inputs.results.recv() => Input::Result(Box::new(done)),
-        Some(observation) = inputs.observations.recv() => Input::Observation(observation),
-        Some(request) = inputs.requests.recv() => Input::Request(request),
-        () = timer => Input::Due,
+        Some(done) = inputs.results.recv() => LoopInput::Result(Box::new(done)),
+        Some(observation) = inputs.observations.recv() => LoopInput::Observation(observation),
+        Some(request) = inputs.requests.recv() => LoopInput::Request(request),
+        () = timer => LoopInput::Due,
     }
 }
 
@@ -287,11 +292,11 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Input {
+    async fn next(&mut self) -> LoopInput {
         tokio::select! {
-            _ = self.terminate.recv() => Input::Stop,
-            _ = self.interrupt.recv() => Input::Stop,
-            _ = self.hang_up.recv() => Input::Reload,
+            _ = self.terminate.recv() => LoopInput::Stop,
+            _ = self.interrupt.recv() => LoopInput::Stop,
+            _ = self.hang_up.recv() => LoopInput::Reload,
         }
     }
 }

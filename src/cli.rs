@@ -9,25 +9,25 @@ use clap_complete::Shell;
 use crate::domain::{CardId, EntryId};
 
 mod atr;
+mod audit;
+mod audit_verify;
 mod cards;
 mod check;
+mod config_loader;
 mod csv;
+mod daemon;
 mod exit;
-mod load;
 mod lookup;
-mod out;
+mod offline;
+mod outbox;
+mod output;
 mod packaging;
-mod queue;
-mod station;
+mod recorded_hash;
 mod status;
-mod stopped;
 mod text;
-mod trail;
-mod verify;
-mod witness;
 
-use exit::Failure;
-use out::Out;
+use exit::CommandError;
+use output::Output;
 
 /// Watches PC/SC readers and pushes smart card status updates to MIM Certificate Management.
 ///
@@ -132,10 +132,10 @@ struct AuditArguments {
     #[command(subcommand)]
     command: Option<AuditCommand>,
     /// Not before: RFC 3339, a date (UTC), or an age like 2h or 30d
-    #[arg(long, value_name = "T", value_parser = trail::moment)]
+    #[arg(long, value_name = "T", value_parser = audit::parse_time)]
     since: Option<jiff::Timestamp>,
     /// Before: RFC 3339, a date (UTC), or an age like 2h or 30d
-    #[arg(long, value_name = "T", value_parser = trail::moment)]
+    #[arg(long, value_name = "T", value_parser = audit::parse_time)]
     until: Option<jiff::Timestamp>,
     /// About this card only
     #[arg(long, value_name = "GUID")]
@@ -152,7 +152,7 @@ enum AuditCommand {
         /// A head that the log told (seq and chain): end with 1 where the trail does not have it any
         /// more, and with 2 where it was pruned; may be given several times
         #[arg(long, value_name = "SEQ:HASH")]
-        against: Vec<witness::Witness>,
+        against: Vec<recorded_hash::RecordedHash>,
     },
 }
 
@@ -180,36 +180,36 @@ enum ConfigCommand {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mut out = Out::stdout(arguments.json);
+    let mut out = Output::stdout(arguments.json);
     match run(&arguments, &mut out) {
         Ok(code) => code.into(),
         Err(failure) => failure.report(),
     }
 }
 
-fn run(arguments: &Arguments, out: &mut Out) -> Result<exit::Exit, Failure> {
+fn run(arguments: &Arguments, out: &mut Output) -> Result<exit::Exit, CommandError> {
     let config = arguments.config.as_deref();
     match &arguments.command {
-        Command::Run => station::run(config),
+        Command::Run => daemon::run(config),
         Command::Scan { once } => cards::scan(config, *once, out),
         Command::Read(read) => cards::read(config, read.reader.as_deref(), read.trace, out),
         Command::Lookup { reader, card_id } => {
             lookup::lookup(config, reader.as_deref(), *card_id, out)
         }
         Command::Status => status::status(config, out),
-        Command::Outbox(OutboxCommand::List) => queue::list(config, out),
-        Command::Outbox(OutboxCommand::Show { id }) => queue::show(config, *id, out),
-        Command::Outbox(OutboxCommand::Retry { id }) => queue::retry(config, *id, out),
+        Command::Outbox(OutboxCommand::List) => outbox::list(config, out),
+        Command::Outbox(OutboxCommand::Show { id }) => outbox::show(config, *id, out),
+        Command::Outbox(OutboxCommand::Retry { id }) => outbox::retry(config, *id, out),
         Command::Outbox(OutboxCommand::Discard { id, yes }) => {
-            queue::discard(config, *id, *yes, out)
+            outbox::discard(config, *id, *yes, out)
         }
         Command::Audit(AuditArguments {
             command: Some(AuditCommand::Verify { against }), ..
-        }) => verify::verify(config, against, out),
-        Command::Audit(audit) => trail::audit(config, audit, out),
+        }) => audit_verify::verify(config, against, out),
+        Command::Audit(audit) => audit::audit(config, audit, out),
         Command::Check => check::check(config, out),
-        Command::Config(ConfigCommand::Check) => station::check(config, out),
-        Command::Config(ConfigCommand::Show) => station::show(config, out),
+        Command::Config(ConfigCommand::Check) => daemon::check(config, out),
+        Command::Config(ConfigCommand::Show) => daemon::show(config, out),
         Command::Config(ConfigCommand::Example) => out.text(&crate::config::example()),
         Command::Completions { shell } => packaging::completions(*shell, out),
         Command::Man => packaging::man(out),

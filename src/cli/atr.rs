@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use crate::card::{Checksum, CompactTlv, DecodedAtr, InterfaceByte, hint};
 use crate::domain::Atr;
 
-mod list;
+mod pcsc_tools_list;
 
-pub(super) use list::names as list_names;
+pub(super) use pcsc_tools_list::names as list_names;
 
 /// The lines about an ATR; `list_names` is what the list of pcsc-tools says.
 pub(super) fn as_text(atr: &Atr, list_names: &[String]) -> Vec<String> {

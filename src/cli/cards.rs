@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::exit::{Exit, Failure};
-use super::load::Desk;
+use super::config_loader::CardCommandSettings;
+use super::exit::{CommandError, Exit};
 use crate::app::PROBE_DEADLINE;
 use crate::domain::{
     Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
@@ -21,10 +21,12 @@ pub(super) use read::read;
 pub(super) use scan::scan;
 
 /// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
+const INITIAL_STATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs something that waits, on a runtime of its own.
-pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) fn block_on<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(work);
     // A name that is being looked up can hold its thread for a minute; nobody waits for the answer.
@@ -33,21 +35,21 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
 }
 
 /// A look at the readers that ends when it is dropped.
-struct Watch {
+struct ReaderWatch {
     readers: Option<Readers>,
     observations: UnboundedReceiver<ReaderEvent>,
 }
 
-impl Watch {
-    fn start(desk: &Desk) -> Result<Self, Failure> {
+impl ReaderWatch {
+    fn start(desk: &CardCommandSettings) -> Result<Self, CommandError> {
         let options =
             ReaderOptions { probing: desk.probing.clone(), probe_deadline: PROBE_DEADLINE };
         let (readers, observations) = Readers::start(options)?;
         Ok(Self { readers: Some(readers), observations })
     }
 
-    async fn next(&mut self) -> Result<ReaderEvent, Failure> {
-        let gone = || Failure::message(Exit::Failed, "the reader monitor ended");
+    async fn next(&mut self) -> Result<ReaderEvent, CommandError> {
+        let gone = || CommandError::message(Exit::Failed, "the reader monitor ended");
         self.observations.recv().await.ok_or_else(gone)
     }
 
@@ -62,7 +64,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for ReaderWatch {
     fn drop(&mut self) {
         if let Some(readers) = self.readers.take() {
             readers.stop();
@@ -70,9 +72,9 @@ impl Drop for Watch {
     }
 }
 
-fn unreachable(reason: &str) -> Failure {
+fn unreachable(reason: &str) -> CommandError {
     let advice = "is pcscd running, and may this user reach it?";
-    Failure::message(Exit::Unreachable, format!("pcscd does not answer: {reason}\n{advice}"))
+    CommandError::message(Exit::Unreachable, format!("pcscd does not answer: {reason}\n{advice}"))
 }
 
 /// Adds who a card is, or why that is not known, to an object about it.
@@ -87,7 +89,7 @@ pub(super) fn merge(object: &mut Value, result: &Result<CardIdentity, NotIdentif
 }
 
 /// A card that was read on demand.
-pub(super) struct Card {
+pub(super) struct ProbedCard {
     pub(super) reader: ReaderName,
     /// None where the card does not answer at power-up.
     pub(super) atr: Option<Atr>,
@@ -96,19 +98,22 @@ pub(super) struct Card {
 }
 
 /// Reads the card in the reader that is named, or in the only one that has a card.
-pub(super) async fn read_card(desk: &Desk, wanted: Option<&str>) -> Result<Card, Failure> {
-    let mut watch = Watch::start(desk)?;
-    let cards = tokio::time::timeout(FIRST_LOOK, first_look(&mut watch))
+pub(super) async fn read_card(
+    desk: &CardCommandSettings,
+    wanted: Option<&str>,
+) -> Result<ProbedCard, CommandError> {
+    let mut watch = ReaderWatch::start(desk)?;
+    let cards = tokio::time::timeout(INITIAL_STATE_TIMEOUT, initial_state(&mut watch))
         .await
         .map_err(|_| unreachable("no answer in time"))??;
     let (reader, card) = choose(cards, wanted)?;
     let Some((insertion, atr)) = card else {
         let detail = "the card does not answer: turn it round or clean it".to_owned();
         let result = Err(NotIdentified::new(NotIdentifiedReason::Mute, detail));
-        return Ok(Card { reader, atr: None, result, exchanges: Vec::new() });
+        return Ok(ProbedCard { reader, atr: None, result, exchanges: Vec::new() });
     };
-    if let Some(why) = desk.leaves_alone(&reader, &atr) {
-        return Ok(Card { reader, atr: Some(atr), result: Err(why), exchanges: Vec::new() });
+    if let Some(why) = desk.skip_reason(&reader, &atr) {
+        return Ok(ProbedCard { reader, atr: Some(atr), result: Err(why), exchanges: Vec::new() });
     }
     watch.probe(&reader, insertion, &atr);
     let mut known = None;
@@ -117,15 +122,15 @@ pub(super) async fn read_card(desk: &Desk, wanted: Option<&str>) -> Result<Card,
         Ok(read) => read?,
         Err(_) => (known.ok_or_else(too_slow), watch.abandon(&reader)),
     };
-    Ok(Card { reader, atr: Some(atr), result, exchanges })
+    Ok(ProbedCard { reader, atr: Some(atr), result, exchanges })
 }
 
 /// How the reading of a card ends; `known` is who the card is, as soon as it has said so.
 async fn read_result(
-    watch: &mut Watch,
+    watch: &mut ReaderWatch,
     insertion: InsertionId,
     known: &mut Option<CardIdentity>,
-) -> Result<(Result<CardIdentity, NotIdentified>, Vec<ApduExchange>), Failure> {
+) -> Result<(Result<CardIdentity, NotIdentified>, Vec<ApduExchange>), CommandError> {
     loop {
         let seen = watch.next().await?;
         if let ReaderEvent::ProbeFinished { insertion: read, result, exchanges, .. } = seen {
@@ -147,9 +152,11 @@ fn too_slow() -> NotIdentified {
 }
 
 /// What is in a reader: `None` for a mute card.
-type Found = Option<(InsertionId, Atr)>;
+type CardInReader = Option<(InsertionId, Atr)>;
 
-async fn first_look(watch: &mut Watch) -> Result<BTreeMap<ReaderName, Option<Found>>, Failure> {
+async fn initial_state(
+    watch: &mut ReaderWatch,
+) -> Result<BTreeMap<ReaderName, Option<CardInReader>>, CommandError> {
     let mut readers = BTreeMap::new();
     loop {
         match watch.next().await? {
@@ -178,15 +185,15 @@ async fn first_look(watch: &mut Watch) -> Result<BTreeMap<ReaderName, Option<Fou
 }
 
 fn choose(
-    readers: BTreeMap<ReaderName, Option<Found>>,
+    readers: BTreeMap<ReaderName, Option<CardInReader>>,
     wanted: Option<&str>,
-) -> Result<(ReaderName, Found), Failure> {
+) -> Result<(ReaderName, CardInReader), CommandError> {
     let names = |readers: &[ReaderName]| {
         readers.iter().map(|name| format!("  {name}")).collect::<Vec<_>>().join("\n")
     };
     let all: Vec<_> = readers.keys().cloned().collect();
     if all.is_empty() {
-        return Err(Failure::message(Exit::Unreachable, "no reader is attached"));
+        return Err(CommandError::message(Exit::Unreachable, "no reader is attached"));
     }
     let exact = wanted.filter(|wanted| all.iter().any(|name| name.as_str() == *wanted));
     let is_wanted = |name: &ReaderName| match (exact, wanted) {
@@ -197,16 +204,16 @@ fn choose(
     let mut chosen: Vec<_> = readers.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if chosen.is_empty() {
         let message = format!("no reader has that name; there are\n{}", names(&all));
-        return Err(Failure::message(Exit::Usage, message));
+        return Err(CommandError::message(Exit::Usage, message));
     }
     chosen.retain(|(_, card)| card.is_some());
     match chosen.as_slice() {
         [(reader, Some(card))] => Ok((reader.clone(), card.clone())),
-        [] => Err(Failure::message(Exit::Failed, "no card is in the reader")),
+        [] => Err(CommandError::message(Exit::Failed, "no card is in the reader")),
         several => {
             let several: Vec<_> = several.iter().map(|(name, _)| name.clone()).collect();
             let message = format!("choose one with --reader; cards are in\n{}", names(&several));
-            Err(Failure::message(Exit::Usage, message))
+            Err(CommandError::message(Exit::Usage, message))
         }
     }
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::cards::block_on;
-use super::exit::{Exit, Failure};
-use super::load::{checked, settings_without_cm, warnings};
-use super::out::Out;
+use super::config_loader::{checked, settings_without_cm, warnings};
+use super::exit::{CommandError, Exit};
+use super::output::Output;
 use crate::app::remote;
 use crate::cm::CmClient;
 use crate::config::{ConfigProblem, Settings};
@@ -20,15 +20,15 @@ use crate::diagnostics::{
 const NEED_CONFIGURATION: usize = 5;
 
 /// Findings on their way out, and what they come to.
-struct Report<'a> {
-    out: &'a mut Out,
+struct CheckReport<'a> {
+    out: &'a mut Output,
     findings: Vec<CheckResult>,
     /// Why the output could not be written.
-    lost: Option<Failure>,
+    write_error: Option<CommandError>,
 }
 
-pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
-    let mut report = Report { out, findings: Vec::new(), lost: None };
+pub(super) fn check(config: Option<&Path>, out: &mut Output) -> Result<Exit, CommandError> {
+    let mut report = CheckReport { out, findings: Vec::new(), write_error: None };
     let configured = configuration(config, &mut report)?;
     // Readers can be looked at whatever is wrong with the rest.
     let local = match &configured {
@@ -59,8 +59,8 @@ const NO_CONFIGURATION: &str = "the configuration is not usable";
 /// The settings and a client of CM's; everything that is wrong with them is told.
 fn configuration(
     config: Option<&Path>,
-    report: &mut Report<'_>,
-) -> Result<Option<(Settings, CmClient)>, Failure> {
+    report: &mut CheckReport<'_>,
+) -> Result<Option<(Settings, CmClient)>, CommandError> {
     let failed = |words: &str, remedy: &str| {
         CheckResult::failed(CheckStep::Configuration, FailureClass::Configuration, words, remedy)
     };
@@ -109,15 +109,15 @@ fn station(settings: &Settings) -> LocalInputs<'_> {
     }
 }
 
-impl Report<'_> {
+impl CheckReport<'_> {
     fn take(&mut self, finding: CheckResult) {
-        if !self.out.is_json() && self.lost.is_none() {
-            self.lost = self.print(&finding).err();
+        if !self.out.is_json() && self.write_error.is_none() {
+            self.write_error = self.print(&finding).err();
         }
         self.findings.push(finding);
     }
 
-    fn print(&mut self, finding: &CheckResult) -> Result<(), Failure> {
+    fn print(&mut self, finding: &CheckResult) -> Result<(), CommandError> {
         let name = finding.step.as_str();
         self.out.line(&format!("{:7} {name:15} {}", mark(finding.verdict), finding.detail))?;
         match &finding.remedy {
@@ -126,8 +126,8 @@ impl Report<'_> {
         }
     }
 
-    fn finish(self) -> Result<Exit, Failure> {
-        if let Some(lost) = self.lost {
+    fn finish(self) -> Result<Exit, CommandError> {
+        if let Some(lost) = self.write_error {
             return Err(lost);
         }
         let exit = exit(&self.findings);

@@ -15,7 +15,7 @@
 
 use serde_json::Value;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CommandError, Exit};
 use super::text::escape_control_chars;
 use crate::domain::AuditRecord;
 
@@ -64,8 +64,9 @@ pub(super) fn header() -> String {
 }
 
 /// A line's record.
-pub(super) fn record(line: &AuditRecord) -> Result<String, Failure> {
-    let json = serde_json::to_value(line).map_err(|error| Failure::new(Exit::Failed, error))?;
+pub(super) fn record(line: &AuditRecord) -> Result<String, CommandError> {
+    let json =
+        serde_json::to_value(line).map_err(|error| CommandError::new(Exit::Failed, error))?;
     Ok(join(COLUMNS.iter().map(|name| field(json.get(name)))))
 }
 
@@ -77,9 +78,9 @@ fn field(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
         Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
-        Some(Value::String(text)) => quoted(&harmless(&escape_control_chars(text))),
+        Some(Value::String(text)) => quoted(&escape_formula(&escape_control_chars(text))),
         Some(value @ (Value::Array(_) | Value::Object(_))) => {
-            quoted(&harmless(&escape_control_chars(&value.to_string())))
+            quoted(&escape_formula(&escape_control_chars(&value.to_string())))
         }
     }
 }
@@ -91,7 +92,7 @@ const FORMULA: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d
 const BORDERS: [char; 4] = [',', ';', '|', ':'];
 
 /// The text as no spreadsheet takes it, or a piece of it, for a formula.
-fn harmless(text: &str) -> String {
+fn escape_formula(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + 8);
     for piece in text.split_inclusive(BORDERS) {
         let content = piece.trim_start_matches(|c: char| c.is_whitespace() || c == '"');

@@ -32,12 +32,12 @@ impl From<Exit> for ExitCode {
 
 /// Why a command did not do what it was asked to, and the code that it ends with.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct CommandError {
     exit: Exit,
     error: anyhow::Error,
 }
 
-impl Failure {
+impl CommandError {
     pub(super) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self { exit, error: error.into() }
     }
@@ -65,19 +65,19 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.error)
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         Self::new(Exit::Failed, error)
     }
 }
 
-impl From<ControlError> for Failure {
+impl From<ControlError> for CommandError {
     fn from(error: ControlError) -> Self {
         let exit = match &error {
             ControlError::NotRunning(..) | ControlError::Timeout | ControlError::Cut => {
@@ -92,13 +92,13 @@ impl From<ControlError> for Failure {
     }
 }
 
-impl From<app::ClientError> for Failure {
-    fn from(error: app::ClientError) -> Self {
+impl From<app::CmSetupError> for CommandError {
+    fn from(error: app::CmSetupError) -> Self {
         Self::message(Exit::Usage, error.to_string())
     }
 }
 
-impl From<CallError> for Failure {
+impl From<CallError> for CommandError {
     fn from(error: CallError) -> Self {
         let exit = match &error {
             CallError::Unavailable {

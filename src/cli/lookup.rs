@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::cards::{block_on, merge, read_card};
-use super::exit::{Exit, Failure};
-use super::load::{Desk, load};
-use super::out::Out;
+use super::config_loader::{CardCommandSettings, load};
+use super::exit::{CommandError, Exit};
+use super::output::Output;
 use super::text::table;
 use crate::app::remote;
 use crate::config::Settings;
@@ -18,7 +18,7 @@ use crate::domain::{
 use crate::rules::{Evaluation, Explanation, RuleExplanation, RuleInput, explain};
 
 /// The card that is asked about.
-struct Subject {
+struct LookupTarget {
     /// What is told about it.
     about: Value,
     identity: CardIdentity,
@@ -32,8 +32,8 @@ pub(super) fn lookup(
     config: Option<&Path>,
     reader: Option<&str>,
     card_id: Option<CardId>,
-    out: &mut Out,
-) -> Result<Exit, Failure> {
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
     let settings = load(config)?.settings;
     let (subject, found) = block_on(async {
         let remote = remote(&settings)?;
@@ -60,7 +60,7 @@ pub(super) fn lookup(
     let taken_out =
         rules.has_rules_for(Trigger::Removed).then(|| explain(rules, &facts(Trigger::Removed)));
     let is_held_back = subject.identity.partial && !put_in.verdict.is_conclusive();
-    let would = Would { put_in, taken_out, is_held_back };
+    let would = LookupPreview { on_insertion: put_in, on_removal: taken_out, is_held_back };
     if out.is_json() {
         return out.value(&as_json(subject.about, &found, &would));
     }
@@ -71,26 +71,26 @@ pub(super) fn lookup(
 }
 
 /// What would come of the card.
-struct Would {
-    put_in: Explanation,
+struct LookupPreview {
+    on_insertion: Explanation,
     /// Where any rule is for that.
-    taken_out: Option<Explanation>,
+    on_removal: Option<Explanation>,
     /// Whether nothing comes of it until the card is read in full.
     is_held_back: bool,
 }
 
-impl Would {
+impl LookupPreview {
     fn findings(&self) -> impl Iterator<Item = &RuleExplanation> {
-        let taken_out = self.taken_out.iter().flat_map(|would| &would.findings);
-        self.put_in.findings.iter().chain(taken_out)
+        let taken_out = self.on_removal.iter().flat_map(|would| &would.findings);
+        self.on_insertion.findings.iter().chain(taken_out)
     }
 }
 
 /// A card that is not here: its id is taken as one that a card gave, and its ATR is not known.
-fn by_id(card_id: CardId) -> Subject {
+fn by_id(card_id: CardId) -> LookupTarget {
     let first = Candidate::by_rule(card_id, IdRule::GidsCardid);
     let serial = Serial::from_bytes(&card_id.uuid().to_bytes_le());
-    Subject {
+    LookupTarget {
         about: json!({ "card_id": card_id }),
         identity: CardIdentity::new(Family::Gids, serial, first, Vec::new()),
         atr: None,
@@ -98,22 +98,25 @@ fn by_id(card_id: CardId) -> Subject {
     }
 }
 
-async fn in_reader(settings: &Settings, reader: Option<&str>) -> Result<Subject, Failure> {
-    let desk = Desk::from(settings.clone());
+async fn in_reader(
+    settings: &Settings,
+    reader: Option<&str>,
+) -> Result<LookupTarget, CommandError> {
+    let desk = CardCommandSettings::from(settings.clone());
     let card = read_card(&desk, reader).await?;
     let role = desk.place(&card.reader).role;
     let mut about = json!({ "reader": card.reader, "atr": card.atr });
     merge(&mut about, &card.result);
     match card.result {
-        Ok(identity) => Ok(Subject { about, identity, atr: card.atr, role }),
-        Err(why) => Err(Failure::message(
+        Ok(identity) => Ok(LookupTarget { about, identity, atr: card.atr, role }),
+        Err(why) => Err(CommandError::message(
             Exit::Failed,
             format!("the card is not identified: {}", why.detail),
         )),
     }
 }
 
-fn as_json(mut about: Value, found: &LookupResult, would: &Would) -> Value {
+fn as_json(mut about: Value, found: &LookupResult, would: &LookupPreview) -> Value {
     let (candidate, records) = match &found.records {
         Some((candidate, records)) => {
             (Some(candidate), records.iter().map(|record| raw(&record.raw)).collect())
@@ -151,12 +154,12 @@ fn as_json(mut about: Value, found: &LookupResult, would: &Would) -> Value {
         about.insert("records".to_owned(), json!(records));
         about.insert("requests".to_owned(), json!(requests));
         about.insert("rules".to_owned(), json!(rules));
-        about.insert("record".to_owned(), json!(would.put_in.record));
-        about.insert("verdict".to_owned(), verdict_json(&would.put_in.verdict));
+        about.insert("record".to_owned(), json!(would.on_insertion.record));
+        about.insert("verdict".to_owned(), verdict_json(&would.on_insertion.verdict));
         if would.is_held_back {
             about.insert("held_back".to_owned(), true.into());
         }
-        if let Some(taken_out) = &would.taken_out {
+        if let Some(taken_out) = &would.on_removal {
             about.insert("verdict_on_removal".to_owned(), verdict_json(&taken_out.verdict));
         }
     }
@@ -185,9 +188,9 @@ fn verdict_json(verdict: &Evaluation) -> Value {
 }
 
 fn as_text(
-    subject: &Subject,
+    subject: &LookupTarget,
     found: &LookupResult,
-    would: &Would,
+    would: &LookupPreview,
     numbers: &CmEnums,
 ) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
@@ -218,9 +221,9 @@ fn as_text(
         };
         rows.push(row("Rule", format!("{}{moment}: {}", finding.rule, finding.explanation)));
     }
-    let so = verdict_text(&would.put_in.verdict, numbers);
+    let so = verdict_text(&would.on_insertion.verdict, numbers);
     rows.push(row("So", if would.is_held_back { format!("{HELD_BACK}{so}") } else { so }));
-    if let Some(taken_out) = &would.taken_out {
+    if let Some(taken_out) = &would.on_removal {
         let text = verdict_text(&taken_out.verdict, numbers);
         rows.push(row("Taken out", text));
     }

@@ -8,8 +8,8 @@ use clap_mangen::Man;
 use clap_mangen::roff::Roff;
 
 use super::Arguments;
-use super::exit::{Exit, Failure};
-use super::out::Out;
+use super::exit::{CommandError, Exit};
+use super::output::Output;
 
 const NAME: &str = "cardbridge";
 
@@ -25,14 +25,14 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 /// A script that has the shell complete commands and options.
-pub(super) fn completions(shell: Shell, out: &mut Out) -> Result<Exit, Failure> {
+pub(super) fn completions(shell: Shell, out: &mut Output) -> Result<Exit, CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
     out.bytes(&script)
 }
 
 /// The manual page: the program, then each of its commands.
-pub(super) fn man(out: &mut Out) -> Result<Exit, Failure> {
+pub(super) fn man(out: &mut Output) -> Result<Exit, CommandError> {
     let mut page = Vec::new();
     let mut root = Arguments::command().disable_help_subcommand(true);
     root.build();

@@ -2,23 +2,23 @@
 
 use std::path::Path;
 
+use super::audit;
 use super::cards::block_on;
-use super::exit::{Exit, Failure};
-use super::load::{numbers, settings_to_ask};
-use super::out::Out;
+use super::config_loader::{numbers, settings_to_ask};
+use super::exit::{CommandError, Exit};
+use super::output::Output;
 use super::text::{table, time};
-use super::trail;
 use crate::control::ControlClient;
 use crate::domain::{
     CardView, CmEnums, CmView, CredentialsView, PcscdView, ReaderAttributes, ReaderView, StatusView,
 };
 
 /// A way to ask the daemon that this configuration is for.
-pub(super) fn client(config: Option<&Path>) -> Result<ControlClient, Failure> {
+pub(super) fn client(config: Option<&Path>) -> Result<ControlClient, CommandError> {
     Ok(ControlClient::new(&settings_to_ask(config)?.control.socket))
 }
 
-pub(super) fn status(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+pub(super) fn status(config: Option<&Path>, out: &mut Output) -> Result<Exit, CommandError> {
     let client = client(config)?;
     let snapshot = block_on(async { Ok(client.status().await?) })?;
     if out.is_json() {
@@ -36,9 +36,9 @@ fn as_text(snapshot: &StatusView, numbers: &CmEnums) -> Vec<String> {
     let mut rows = vec![
         row("Station", snapshot.station.clone()),
         row("Daemon", format!("{} since {}", snapshot.version, time(snapshot.started_at))),
-        row("pcscd", service(&snapshot.pcscd)),
+        row("pcscd", pcscd_line(&snapshot.pcscd)),
         row("CM", link(&snapshot.cm)),
-        row("Login", login(&snapshot.credentials)),
+        row("Login", credentials_line(&snapshot.credentials)),
         row("Outbox", format!("{} waiting, {} parked", outbox.waiting, outbox.parked)),
     ];
     rows.extend(outbox.oldest_waiting_at.map(|at| row("", format!("oldest since {}", time(at)))));
@@ -51,12 +51,12 @@ fn as_text(snapshot: &StatusView, numbers: &CmEnums) -> Vec<String> {
     let mut lines = table(&rows);
     if !snapshot.recent_audit.is_empty() {
         lines.push(String::new());
-        lines.extend(snapshot.recent_audit.iter().map(|line| trail::as_text(line, numbers)));
+        lines.extend(snapshot.recent_audit.iter().map(|line| audit::as_text(line, numbers)));
     }
     lines
 }
 
-fn service(view: &PcscdView) -> String {
+fn pcscd_line(view: &PcscdView) -> String {
     match view {
         PcscdView::Connecting => "connecting".to_owned(),
         PcscdView::Connected { since } => format!("connected since {}", time(*since)),
@@ -86,7 +86,7 @@ fn attributes_text(attributes: &ReaderAttributes) -> String {
     if told.is_empty() { String::new() } else { format!(", {}", told.join(", ")) }
 }
 
-fn login(view: &CredentialsView) -> String {
+fn credentials_line(view: &CredentialsView) -> String {
     let identity = view.identity.as_ref().map(|identity| format!(" as {identity}"));
     let end = view.valid_until.map(|at| format!(", valid until {}", time(at)));
     let trouble = view.renewal_error.as_ref().map(|trouble| format!("; TROUBLE: {trouble}"));

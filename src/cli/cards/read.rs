@@ -6,11 +6,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::super::atr;
-use super::super::exit::{Exit, Failure};
-use super::super::load::{Desk, settings_without_cm};
-use super::super::out::Out;
+use super::super::config_loader::{CardCommandSettings, settings_without_cm};
+use super::super::exit::{CommandError, Exit};
+use super::super::output::Output;
 use super::super::text::table;
-use super::{Card, block_on, merge, read_card};
+use super::{ProbedCard, block_on, merge, read_card};
 use crate::app::remote;
 use crate::config::Settings;
 use crate::domain::{Atr, Candidate, CardId, CardIdentity, CardRecord, Strength};
@@ -20,10 +20,10 @@ pub(in crate::cli) fn read(
     config: Option<&Path>,
     reader: Option<&str>,
     trace: bool,
-    out: &mut Out,
-) -> Result<Exit, Failure> {
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
     let settings = settings_without_cm(config)?;
-    let desk = Desk::from(settings.clone());
+    let desk = CardCommandSettings::from(settings.clone());
     let (card, known) = block_on(async {
         let card = read_card(&desk, reader).await?;
         let known = match &card.result {
@@ -44,10 +44,10 @@ pub(in crate::cli) fn read(
 }
 
 /// What CM says to each of a card's ids, or why it says nothing.
-type Known = Result<Vec<(CardId, Vec<CardRecord>)>, String>;
+type CmAnswer = Result<Vec<(CardId, Vec<CardRecord>)>, String>;
 
 /// Asks CM for every id, each once: a site learns here which rule its minidriver goes by.
-async fn ask_cm(settings: &Settings, identity: &CardIdentity) -> Known {
+async fn ask_cm(settings: &Settings, identity: &CardIdentity) -> CmAnswer {
     let remote = remote(settings).map_err(|error| ErrorChain(&error).to_string())?;
     let mut asked = BTreeSet::new();
     let mut answers = Vec::new();
@@ -73,7 +73,7 @@ fn matched<'i>(
     identity.candidates().find(|candidate| !records_of(known, candidate).is_empty())
 }
 
-fn as_json(card: &Card, known: Option<&Known>, trace: bool) -> Value {
+fn as_json(card: &ProbedCard, known: Option<&CmAnswer>, trace: bool) -> Value {
     let facts = card.atr.as_ref().map(|atr| atr::as_json(atr, &atr::list_names(atr)));
     let mut object = json!({ "reader": card.reader, "atr": card.atr, "atr_facts": facts });
     merge(&mut object, &card.result);
@@ -94,7 +94,7 @@ fn as_json(card: &Card, known: Option<&Known>, trace: bool) -> Value {
     object
 }
 
-fn known_as_json(known: &Known, identity: &CardIdentity) -> Value {
+fn known_as_json(known: &CmAnswer, identity: &CardIdentity) -> Value {
     let known = match known {
         Ok(known) => known,
         Err(error) => return json!({ "error": error }),
@@ -127,7 +127,7 @@ fn known_as_json(known: &Known, identity: &CardIdentity) -> Value {
     })
 }
 
-fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
+fn as_text(card: &ProbedCard, known: Option<&CmAnswer>, trace: bool) -> Vec<String> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![row("Reader", card.reader.to_string())];
     if let Some(atr) = &card.atr {
@@ -170,7 +170,7 @@ fn as_text(card: &Card, known: Option<&Known>, trace: bool) -> Vec<String> {
 }
 
 /// Every id with the rule that made it, next to what CM has under it.
-fn candidate_rows(identity: &CardIdentity, known: Option<&Known>) -> Vec<Vec<String>> {
+fn candidate_rows(identity: &CardIdentity, known: Option<&CmAnswer>) -> Vec<Vec<String>> {
     let row = |(n, candidate): (usize, &Candidate)| {
         let name = if n == 0 { "Card id" } else { "  or" };
         let mut text = format!("{}  by {:17}", candidate.card_id, candidate.origin());
@@ -190,7 +190,7 @@ fn candidate_rows(identity: &CardIdentity, known: Option<&Known>) -> Vec<Vec<Str
 }
 
 /// By which rule CM knows the card, and how the site pins that; or why nobody knows.
-fn cm_row(atr: &Atr, identity: &CardIdentity, known: Option<&Known>) -> Option<Vec<String>> {
+fn cm_row(atr: &Atr, identity: &CardIdentity, known: Option<&CmAnswer>) -> Option<Vec<String>> {
     let text = match known? {
         Err(error) => format!("was not asked: {error}"),
         Ok(known) => match matched(known, identity) {

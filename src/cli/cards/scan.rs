@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::exit::{Exit, Failure};
-use super::super::load::Desk;
-use super::super::out::Out;
+use super::super::config_loader::CardCommandSettings;
+use super::super::exit::{CommandError, Exit};
+use super::super::output::Output;
 use super::super::text::{escape_control_chars, time};
-use super::{FIRST_LOOK, Watch, block_on, merge, too_slow, unreachable};
+use super::{INITIAL_STATE_TIMEOUT, ReaderWatch, block_on, merge, too_slow, unreachable};
 use crate::app::PROBE_DEADLINE;
 use crate::domain::{
     Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
@@ -24,13 +24,13 @@ use crate::readers::ReaderEvent;
 pub(in super::super) fn scan(
     config: Option<&Path>,
     once: bool,
-    out: &mut Out,
-) -> Result<Exit, Failure> {
-    let desk = Desk::load(config)?;
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
+    let desk = CardCommandSettings::load(config)?;
     block_on(async move {
-        let watch = Watch::start(&desk)?;
+        let watch = ReaderWatch::start(&desk)?;
         let mut scan = Scan { desk, watch, out, readers: BTreeMap::new() };
-        let first_look = Instant::now() + FIRST_LOOK;
+        let first_look = Instant::now() + INITIAL_STATE_TIMEOUT;
         let mut settled = false;
         while !(once && settled && scan.next_deadline().is_none()) {
             let waits_for_first = once && !settled;
@@ -53,25 +53,25 @@ pub(in super::super) fn scan(
 }
 
 struct Scan<'a> {
-    desk: Desk,
-    watch: Watch,
-    out: &'a mut Out,
+    desk: CardCommandSettings,
+    watch: ReaderWatch,
+    out: &'a mut Output,
     /// What was told of each reader that is there.
-    readers: BTreeMap<ReaderName, Told>,
+    readers: BTreeMap<ReaderName, PrintedState>,
 }
 
 /// What was told of a reader.
-enum Told {
+enum PrintedState {
     /// That it is there, or that its card is not any more.
     Empty,
     /// The same; there is a card in it that will be told as soon as it is known who it is.
-    Reading(Reading),
+    Reading(PendingCard),
     /// That there is a card in it.
     Card,
 }
 
 /// A card that is being read.
-struct Reading {
+struct PendingCard {
     insertion: InsertionId,
     atr: Atr,
     at: Timestamp,
@@ -82,7 +82,7 @@ struct Reading {
 
 impl Scan<'_> {
     /// The next observation; `None` when it is time to look at the clock.
-    async fn next(&mut self, first: Option<Instant>) -> Result<Option<ReaderEvent>, Failure> {
+    async fn next(&mut self, first: Option<Instant>) -> Result<Option<ReaderEvent>, CommandError> {
         let deadline = self.next_deadline().into_iter().chain(first).min();
         let next = self.watch.next();
         match deadline {
@@ -92,21 +92,21 @@ impl Scan<'_> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let deadline = |told: &Told| match told {
-            Told::Reading(reading) => Some(reading.deadline),
-            Told::Empty | Told::Card => None,
+        let deadline = |told: &PrintedState| match told {
+            PrintedState::Reading(reading) => Some(reading.deadline),
+            PrintedState::Empty | PrintedState::Card => None,
         };
         self.readers.values().filter_map(deadline).min()
     }
 
-    fn show(&mut self, seen: ReaderEvent) -> Result<(), Failure> {
+    fn show(&mut self, seen: ReaderEvent) -> Result<(), CommandError> {
         match seen {
             ReaderEvent::PcscdConnected
             | ReaderEvent::InitialScanDone
             | ReaderEvent::AttributesRead { .. }
             | ReaderEvent::CardReleased { .. } => Ok(()),
             ReaderEvent::Identified { reader, insertion, identity } => {
-                if let Some(Told::Reading(reading)) = self.readers.get_mut(&reader)
+                if let Some(PrintedState::Reading(reading)) = self.readers.get_mut(&reader)
                     && reading.insertion == insertion
                 {
                     reading.known = Some(Box::new(identity));
@@ -116,7 +116,7 @@ impl Scan<'_> {
             ReaderEvent::PcscdUnavailable { reason } => self.service_down(&reason),
             ReaderEvent::ReaderAttached { reader, .. } => {
                 self.event("reader-attached", &reader, "")?;
-                self.readers.insert(reader, Told::Empty);
+                self.readers.insert(reader, PrintedState::Empty);
                 Ok(())
             }
             ReaderEvent::ReaderDetached { reader } => {
@@ -125,7 +125,7 @@ impl Scan<'_> {
             }
             ReaderEvent::CardMute { reader, .. } => {
                 self.event("card-mute", &reader, "turn it round or clean it")?;
-                self.readers.insert(reader, Told::Card);
+                self.readers.insert(reader, PrintedState::Card);
                 Ok(())
             }
             ReaderEvent::CardRemoved { reader, .. } => {
@@ -133,12 +133,12 @@ impl Scan<'_> {
             }
             ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
                 let (at, deadline) = (Timestamp::now(), Instant::now() + PROBE_DEADLINE);
-                let skipped = self.desk.leaves_alone(&reader, &atr);
+                let skipped = self.desk.skip_reason(&reader, &atr);
                 if skipped.is_none() {
                     self.watch.probe(&reader, insertion, &atr);
                 }
-                let reading = Reading { insertion, atr, at, deadline, known: None };
-                self.readers.insert(reader.clone(), Told::Reading(reading));
+                let reading = PendingCard { insertion, atr, at, deadline, known: None };
+                self.readers.insert(reader.clone(), PrintedState::Reading(reading));
                 skipped.map_or(Ok(()), |why| self.probed(&reader, insertion, &Err(why)))
             }
             ReaderEvent::ProbeFinished { reader, insertion, result, .. } => {
@@ -148,14 +148,14 @@ impl Scan<'_> {
     }
 
     /// Tells that every card and every reader is gone.
-    fn service_down(&mut self, reason: &str) -> Result<(), Failure> {
+    fn service_down(&mut self, reason: &str) -> Result<(), CommandError> {
         let readers: Vec<_> = self.readers.keys().cloned().collect();
         for reader in readers {
             self.removed(&reader, NotIdentifiedReason::ReadError, "pcscd went away")?;
             self.event("reader-detached", &reader, "")?;
         }
         self.readers.clear();
-        tell(&format!("pcscd does not answer ({reason}); waiting for it"));
+        print_notice(&format!("pcscd does not answer ({reason}); waiting for it"));
         Ok(())
     }
 
@@ -164,15 +164,14 @@ impl Scan<'_> {
         reader: &ReaderName,
         insertion: InsertionId,
         result: &Result<CardIdentity, NotIdentified>,
-    ) -> Result<(), Failure> {
-        let is_awaited =
-            |told: &Told| matches!(told, Told::Reading(card) if card.insertion == insertion);
+    ) -> Result<(), CommandError> {
+        let is_awaited = |told: &PrintedState| matches!(told, PrintedState::Reading(card) if card.insertion == insertion);
         if !self.readers.get(reader).is_some_and(is_awaited) {
             return Ok(());
         }
-        match self.readers.insert(reader.clone(), Told::Card) {
-            Some(Told::Reading(reading)) => self.inserted(&reading, reader, result),
-            Some(Told::Empty | Told::Card) | None => Ok(()),
+        match self.readers.insert(reader.clone(), PrintedState::Card) {
+            Some(PrintedState::Reading(reading)) => self.inserted(&reading, reader, result),
+            Some(PrintedState::Empty | PrintedState::Card) | None => Ok(()),
         }
     }
 
@@ -182,12 +181,12 @@ impl Scan<'_> {
         reader: &ReaderName,
         reason: NotIdentifiedReason,
         detail: &str,
-    ) -> Result<(), Failure> {
-        let told = self.readers.insert(reader.clone(), Told::Empty);
+    ) -> Result<(), CommandError> {
+        let told = self.readers.insert(reader.clone(), PrintedState::Empty);
         match told {
-            Some(Told::Empty) | None => return Ok(()),
-            Some(Told::Card) => {}
-            Some(Told::Reading(reading)) => {
+            Some(PrintedState::Empty) | None => return Ok(()),
+            Some(PrintedState::Card) => {}
+            Some(PrintedState::Reading(reading)) => {
                 let detail = format!("{detail} before the card was read");
                 self.inserted(&reading, reader, &Err(NotIdentified::new(reason, detail)))?;
             }
@@ -196,16 +195,16 @@ impl Scan<'_> {
     }
 
     /// Tells cards that were not read in time, and leaves them alone.
-    fn give_up_slow_cards(&mut self) -> Result<(), Failure> {
+    fn give_up_slow_cards(&mut self) -> Result<(), CommandError> {
         let now = Instant::now();
         let slow: Vec<_> = self
             .readers
             .iter()
             .filter_map(|(reader, told)| match told {
-                Told::Reading(reading) if reading.deadline <= now => {
+                PrintedState::Reading(reading) if reading.deadline <= now => {
                     Some((reader.clone(), reading.insertion))
                 }
-                Told::Reading(_) | Told::Empty | Told::Card => None,
+                PrintedState::Reading(_) | PrintedState::Empty | PrintedState::Card => None,
             })
             .collect();
         for (reader, insertion) in slow {
@@ -215,7 +214,12 @@ impl Scan<'_> {
         Ok(())
     }
 
-    fn event(&mut self, event: &str, reader: &ReaderName, advice: &str) -> Result<(), Failure> {
+    fn event(
+        &mut self,
+        event: &str,
+        reader: &ReaderName,
+        advice: &str,
+    ) -> Result<(), CommandError> {
         let at = Timestamp::now();
         if self.out.is_json() {
             return self.out.object(&json!({ "event": event, "at": at, "reader": reader }));
@@ -226,11 +230,11 @@ impl Scan<'_> {
 
     fn inserted(
         &mut self,
-        reading: &Reading,
+        reading: &PendingCard,
         reader: &ReaderName,
         result: &Result<CardIdentity, NotIdentified>,
-    ) -> Result<(), Failure> {
-        let Reading { at, atr, known, .. } = reading;
+    ) -> Result<(), CommandError> {
+        let PendingCard { at, atr, known, .. } = reading;
         let known = known.as_deref().cloned().filter(|_| result.is_err()).map(Ok);
         let result = known.as_ref().unwrap_or(result);
         if self.out.is_json() {
@@ -251,6 +255,6 @@ impl Scan<'_> {
 }
 
 #[expect(clippy::print_stderr, reason = "text for people beside data on standard output")]
-fn tell(text: &str) {
+fn print_notice(text: &str) {
     eprintln!("cardbridge: {}", escape_control_chars(text));
 }

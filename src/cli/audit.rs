@@ -9,11 +9,11 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::cards::block_on;
+use super::config_loader::numbers;
 use super::csv;
-use super::exit::{Exit, Failure};
-use super::load::numbers;
-use super::out::Out;
-use super::queue::{stored, warn_of};
+use super::exit::{CommandError, Exit};
+use super::outbox::{open_offline, warn_of};
+use super::output::Output;
 use super::status::client;
 use super::text::time;
 use super::{AuditArguments, AuditFormat};
@@ -27,7 +27,7 @@ use crate::wire::control::{AuditPage, AuditQuery};
 const PAGE: usize = 500;
 
 /// Reads a moment: RFC 3339, a date in UTC, or an age.
-pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }
@@ -41,17 +41,17 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Where audit lines come from.
-enum Source {
+enum AuditSource {
     Daemon(ControlClient),
     Disk(ReadOnlyOutbox),
 }
 
-impl Source {
-    fn page(&self, query: &AuditQuery) -> Result<AuditPage, Failure> {
+impl AuditSource {
+    fn page(&self, query: &AuditQuery) -> Result<AuditPage, CommandError> {
         match self {
             Self::Daemon(client) => block_on(async { Ok(client.audit(query).await?) }),
             Self::Disk(store) => {
-                let failed = |error: anyhow::Error| Failure::new(Exit::Failed, error);
+                let failed = |error: anyhow::Error| CommandError::new(Exit::Failed, error);
                 let filter = audit_filter(query).map_err(|error| failed(error.into()))?;
                 let page = store.audit(&filter).map_err(|error| failed(error.into()))?;
                 warn_of(&page.damaged);
@@ -65,8 +65,8 @@ impl Source {
 pub(super) fn audit(
     config: Option<&Path>,
     arguments: &AuditArguments,
-    out: &mut Out,
-) -> Result<Exit, Failure> {
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
     let numbers = numbers(config)?;
     let usual = if out.is_json() { AuditFormat::Json } else { AuditFormat::Text };
     let format = arguments.format.unwrap_or(usual);
@@ -98,12 +98,15 @@ pub(super) fn audit(
 }
 
 /// The running daemon's trail, or the one on the disk of a daemon that does not run.
-fn first_page(config: Option<&Path>, query: &AuditQuery) -> Result<(Source, AuditPage), Failure> {
+fn first_page(
+    config: Option<&Path>,
+    query: &AuditQuery,
+) -> Result<(AuditSource, AuditPage), CommandError> {
     let client = client(config)?;
     match block_on(async { Ok(client.audit(query).await) })? {
-        Ok(page) => Ok((Source::Daemon(client), page)),
+        Ok(page) => Ok((AuditSource::Daemon(client), page)),
         Err(error @ ControlError::NotRunning(..)) => {
-            let source = Source::Disk(stored(config)?.ok_or(error)?);
+            let source = AuditSource::Disk(open_offline(config)?.ok_or(error)?);
             let page = source.page(query)?;
             Ok((source, page))
         }
@@ -159,11 +162,11 @@ mod tests {
     #[test]
     fn a_moment_is_an_instant_a_date_or_an_age() {
         let instant = "2026-03-01T10:00:00Z";
-        assert_eq!(moment(instant), Ok(instant.parse().unwrap()));
-        assert_eq!(moment("2026-03-01"), Ok("2026-03-01T00:00:00Z".parse().unwrap()));
-        let age = Timestamp::now().duration_since(moment("2h").unwrap()).as_secs();
+        assert_eq!(parse_time(instant), Ok(instant.parse().unwrap()));
+        assert_eq!(parse_time("2026-03-01"), Ok("2026-03-01T00:00:00Z".parse().unwrap()));
+        let age = Timestamp::now().duration_since(parse_time("2h").unwrap()).as_secs();
         assert!((7199..=7201).contains(&age), "{age}");
-        assert!(moment("yesterday").is_err());
-        assert!(moment("99999999999999y").is_err());
+        assert!(parse_time("yesterday").is_err());
+        assert!(parse_time("99999999999999y").is_err());
     }
 }

@@ -7,15 +7,15 @@ use crate::engine::Event;
 
 /// What came of an effect.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(super) struct CompletedEffect {
     pub(super) event: Event,
     /// How long it took; for calls to CM only.
-    pub(super) took: Option<Duration>,
+    pub(super) duration: Option<Duration>,
 }
 
 /// Counts it, if it is a call.
-pub(super) fn count(calls: &mut CallMetrics, done: &Done) {
-    if let (Some(took), Some((call, error))) = (done.took, call(&done.event)) {
+pub(super) fn count(calls: &mut CallMetrics, done: &CompletedEffect) {
+    if let (Some(took), Some((call, error))) = (done.duration, call(&done.event)) {
         calls.count(call, error, took);
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::cards::block_on;
-use super::exit::{Exit, Failure};
-use super::load::settings_without_cm;
+use super::config_loader::settings_without_cm;
+use super::exit::{CommandError, Exit};
 use crate::app::outbox_options;
 use crate::control::{ControlError, EntryAction, own_user};
 use crate::domain::{AuditLine, Entry, EntryId, Outcome, Settlement, Stage};
@@ -19,15 +19,15 @@ pub(super) fn act(
     id: EntryId,
     act: EntryAction,
     silent: ControlError,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let settings = settings_without_cm(config)?;
     if settings.outbox.path.symlink_metadata().is_err() {
         return Err(silent.into());
     }
     let by = own_user();
-    outbox::act_as_owner(&settings.outbox.path).map_err(|error| closed(error, &silent))?;
-    let (outbox, restored) =
-        outbox::open_stopped(outbox_options(&settings)).map_err(|error| closed(error, &silent))?;
+    outbox::act_as_owner(&settings.outbox.path).map_err(|error| open_error(error, &silent))?;
+    let (outbox, restored) = outbox::open_stopped(outbox_options(&settings))
+        .map_err(|error| open_error(error, &silent))?;
     let entry = restored.entries.into_iter().find(|entry| entry.id == id);
     let done = match entry {
         Some(entry) => block_on(async {
@@ -36,20 +36,20 @@ pub(super) fn act(
                 EntryAction::Retry => retry(&outbox, &entry, &settings.station, &by).await,
             })
         })?
-        .map_err(|error| Failure::new(Exit::Failed, error)),
-        None => Err(Failure::message(Exit::Failed, "no such entry waits")),
+        .map_err(|error| CommandError::new(Exit::Failed, error)),
+        None => Err(CommandError::message(Exit::Failed, "no such entry waits")),
     };
     outbox.close();
     done
 }
 
 /// Why the file is not to be had. One that a process holds is that process's to change.
-fn closed(error: OpenError, silent: &ControlError) -> Failure {
+fn open_error(error: OpenError, silent: &ControlError) -> CommandError {
     if let OpenError::InUse { .. } = error {
         let silent = silent.to_string();
-        return Failure::new(Exit::Unreachable, anyhow::Error::new(error).context(silent));
+        return CommandError::new(Exit::Unreachable, anyhow::Error::new(error).context(silent));
     }
-    Failure::new(Exit::Failed, error)
+    CommandError::new(Exit::Failed, error)
 }
 
 async fn discard(outbox: &Outbox, entry: &Entry, by: String) -> Result<(), StoreError> {

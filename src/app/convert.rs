@@ -15,7 +15,7 @@ use crate::telemetry::ErrorChain;
 use crate::{cm, outbox, readers};
 
 /// What the engine is told.
-pub(super) fn policy(settings: &Settings) -> EngineSettings {
+pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
     EngineSettings {
         station: settings.station.clone(),
         rules: settings.rules.clone(),
@@ -45,13 +45,13 @@ pub fn reader_options(settings: &Settings) -> readers::ReaderOptions {
 }
 
 /// A client of CM as the settings say; nothing is sent.
-pub fn remote(settings: &Settings) -> Result<CmClient, ClientError> {
+pub fn remote(settings: &Settings) -> Result<CmClient, CmSetupError> {
     let options = cm::CmOptions {
         url: settings.cm.url.clone(),
         api_path: settings.cm.api_path.clone(),
         timeout: settings.cm.timeout,
         connect_timeout: settings.cm.connect_timeout,
-        ca_file: settings.cm.ca_file.as_deref().map(credential).transpose()?,
+        ca_file: settings.cm.ca_file.as_deref().map(credential_path).transpose()?,
         proxy: proxy(&settings.cm.proxy)?,
         auth: auth(&settings.cm.auth)?,
         client_certificate: settings.cm.client_certificate.as_ref().map(certificate).transpose()?,
@@ -60,8 +60,8 @@ pub fn remote(settings: &Settings) -> Result<CmClient, ClientError> {
     Ok(CmClient::new(options)?)
 }
 
-fn proxy(proxy: &ProxySettings) -> Result<cm::ProxyOptions, ClientError> {
-    let place = |file: &Option<PathBuf>| file.as_deref().map(credential).transpose();
+fn proxy(proxy: &ProxySettings) -> Result<cm::ProxyOptions, CmSetupError> {
+    let place = |file: &Option<PathBuf>| file.as_deref().map(credential_path).transpose();
     Ok(match proxy {
         ProxySettings::Environment { credentials_file } => {
             cm::ProxyOptions::Environment { credentials_file: place(credentials_file)? }
@@ -73,11 +73,11 @@ fn proxy(proxy: &ProxySettings) -> Result<cm::ProxyOptions, ClientError> {
     })
 }
 
-fn auth(auth: &AuthSettings) -> Result<cm::AuthOptions, ClientError> {
+fn auth(auth: &AuthSettings) -> Result<cm::AuthOptions, CmSetupError> {
     Ok(match auth {
         AuthSettings::None => cm::AuthOptions::None,
         AuthSettings::Bearer { token_file } => {
-            cm::AuthOptions::Bearer { token_file: credential(token_file)? }
+            cm::AuthOptions::Bearer { token_file: credential_path(token_file)? }
         }
         AuthSettings::Negotiate { account, spn, channel_bindings } => {
             cm::AuthOptions::Negotiate(kerberos(account, spn.clone(), *channel_bindings)?)
@@ -85,7 +85,7 @@ fn auth(auth: &AuthSettings) -> Result<cm::AuthOptions, ClientError> {
         AuthSettings::OAuth2(client) => cm::AuthOptions::OAuth2(cm::OAuth2Options {
             token_url: client.token_url.clone(),
             client_id: client.client_id.clone(),
-            proof: proof(&client.proof)?,
+            proof: client_authentication(&client.proof)?,
             resource: client.resource.clone(),
             scope: client.scope.clone(),
         }),
@@ -96,15 +96,17 @@ fn kerberos(
     account: &KerberosAccount,
     spn: Option<String>,
     channel_bindings: bool,
-) -> Result<cm::KerberosOptions, ClientError> {
-    let keytab = credential(&account.keytab)?;
+) -> Result<cm::KerberosOptions, CmSetupError> {
+    let keytab = credential_path(&account.keytab)?;
     Ok(cm::KerberosOptions { keytab, principal: account.principal.clone(), spn, channel_bindings })
 }
 
-fn proof(proof: &ClientAuthSettings) -> Result<cm::ClientAuthentication, ClientError> {
+fn client_authentication(
+    proof: &ClientAuthSettings,
+) -> Result<cm::ClientAuthentication, CmSetupError> {
     Ok(match proof {
         ClientAuthSettings::Secret { file } => {
-            cm::ClientAuthentication::Secret { file: credential(file)? }
+            cm::ClientAuthentication::Secret { file: credential_path(file)? }
         }
         ClientAuthSettings::Assertion(pair) => {
             cm::ClientAuthentication::Assertion(certificate(pair)?)
@@ -115,16 +117,16 @@ fn proof(proof: &ClientAuthSettings) -> Result<cm::ClientAuthentication, ClientE
     })
 }
 
-fn certificate(pair: &ClientCertSettings) -> Result<cm::ClientCertFiles, ClientError> {
+fn certificate(pair: &ClientCertSettings) -> Result<cm::ClientCertFiles, CmSetupError> {
     Ok(cm::ClientCertFiles {
-        cert_file: credential(&pair.cert_file)?,
-        key_file: credential(&pair.key_file)?,
+        cert_file: credential_path(&pair.cert_file)?,
+        key_file: credential_path(&pair.key_file)?,
     })
 }
 
 /// Why there is no client of CM: all of it in the configuration or on this machine.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum CmSetupError {
     /// A file is named that only systemd could have put somewhere, and it did not.
     #[error(
         "a key that ends in _file is a bare name, and $CREDENTIALS_DIRECTORY is not set\n\
@@ -138,17 +140,17 @@ pub enum ClientError {
 
 /// The path of a `*_file`: a bare name is looked up where systemd puts a service's credentials,
 /// and nowhere else.
-pub fn credential(file: &Path) -> Result<PathBuf, ClientError> {
+pub fn credential_path(file: &Path) -> Result<PathBuf, CmSetupError> {
     if file.is_absolute() {
         return Ok(file.to_owned());
     }
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(ClientError::NoCredentials)?;
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(CmSetupError::NoCredentials)?;
     Ok(Path::new(&directory).join(file))
 }
 
 /// Keeps what a running daemon cannot change, and tells the keys whose change has to wait for
 /// the next start.
-pub(super) fn keep_until_restart(old: &Settings, new: &mut Settings) -> Vec<&'static str> {
+pub(super) fn keep_restart_only_settings(old: &Settings, new: &mut Settings) -> Vec<&'static str> {
     let mut waiting = Vec::new();
     let mut keep = |key, changed: bool| {
         if changed {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{App, now, report};
+use super::{App, event_log, now};
 use crate::control::{AuditError, AuditPageReply, ControlRequest, EntryAction, EntryActionError};
 use crate::domain::{
     ChainBatch, ChainPosition, EntryId, Metrics, OutboxView, PcscdView, StatusView,
@@ -34,10 +34,10 @@ impl App {
             pcscd: self.pcscd_view(),
             readers: self.engine.reader_views(),
             cm: self.engine.cm_view(now()),
-            credentials: self.remote.authenticator(),
+            credentials: self.cm.authenticator(),
             outbox: self.outbox_view(),
             recent_audit: self.engine.latest(),
-            data_loss: self.damage.clone(),
+            data_loss: self.data_loss.clone(),
         }
     }
 
@@ -86,7 +86,7 @@ impl App {
         tracing::info!(%entry, act = act.past_participle(), by, "Somebody acts on an entry");
         let taken = match act {
             EntryAction::Retry => {
-                self.remote.expedite();
+                self.cm.expedite();
                 self.engine.retry(entry, by, now())
             }
             EntryAction::Discard => {
@@ -94,22 +94,22 @@ impl App {
             }
         };
         match taken {
-            Err(refusal) => send(reply, Err(refused(refusal))),
+            Err(refusal) => send(reply, Err(action_error(refusal))),
             Ok(RetryAccepted::Now) => send(reply, Ok(())),
             Ok(RetryAccepted::OnceStored) => {
-                self.wishes.insert(entry, reply);
+                self.pending_actions.insert(entry, reply);
             }
         }
     }
 
     /// Tells whoever wished it that it is done, or why not.
-    pub(super) fn fulfilled(&mut self, event: &Event) {
+    pub(super) fn complete_action(&mut self, event: &Event) {
         let (Event::EntrySettled { entry, result } | Event::EntryUnparked { entry, result }) =
             event
         else {
             return;
         };
-        if let Some(reply) = self.wishes.remove(entry) {
+        if let Some(reply) = self.pending_actions.remove(entry) {
             let result = result.as_ref().map(|_| ());
             send(
                 reply,
@@ -129,7 +129,7 @@ impl App {
         };
         tokio::spawn(async move {
             let page = page.await.map(|page| {
-                report::damaged(&page.damaged);
+                event_log::damaged(&page.damaged);
                 (page.lines, page.next.map(|cursor| cursor.to_string()))
             });
             send(reply, page.map_err(|error| AuditError::Store(ErrorChain(&error).to_string())));
@@ -181,7 +181,7 @@ pub(crate) fn audit_filter(query: &AuditQuery) -> Result<AuditFilter, InvalidCur
     })
 }
 
-const fn refused(refusal: ActionError) -> EntryActionError {
+const fn action_error(refusal: ActionError) -> EntryActionError {
     match refusal {
         ActionError::NoSuchEntry => EntryActionError::NoSuchEntry,
         ActionError::InProgress => EntryActionError::InProgress,

@@ -6,8 +6,8 @@
 use std::future::Future;
 use std::time::Instant;
 
-use super::calls::Done;
-use super::{App, report};
+use super::call_metrics::CompletedEffect;
+use super::{App, event_log};
 use crate::domain::{
     AuditLine, CardIdentity, Decision, EntryId, InsertionId, ReaderName, RecordId, RequestId,
     Settlement, Stage,
@@ -35,7 +35,7 @@ impl App {
             Effect::SetStatus { entry, decision } => self.push(entry, decision),
             Effect::ReadRequest { entry, request } => self.read_request(entry, request),
             Effect::CompleteRequest { entry, decision } => self.complete(entry, decision.request),
-            Effect::Report(notice) => report::notice(&notice, self.ids),
+            Effect::Report(notice) => event_log::notice(&notice, self.ids),
         }
     }
 
@@ -44,7 +44,7 @@ impl App {
         let trigger = draft.trigger;
         let done =
             self.outbox.append(AppendRequest { card_event: draft, stage, instance, supersedes });
-        self.later(async move {
+        self.spawn_effect(async move {
             let result = done.await.map(|done| (done.entry, done.lines));
             Some(Event::EntryAppended { insertion, trigger, result: result.map_err(failure) })
         });
@@ -52,21 +52,21 @@ impl App {
 
     fn save(&self, entry: EntryId, stage: Stage) {
         let done = self.outbox.save(entry, stage);
-        self.later(async move {
+        self.spawn_effect(async move {
             Some(Event::StageSaved { entry, result: done.await.map_err(failure) })
         });
     }
 
     fn settle(&self, entry: EntryId, end: Settlement) {
         let done = self.outbox.settle(entry, end);
-        self.later(async move {
+        self.spawn_effect(async move {
             Some(Event::EntrySettled { entry, result: done.await.map_err(failure) })
         });
     }
 
     fn unpark(&self, entry: EntryId, act: AuditLine) {
         let done = self.outbox.unpark(entry, act.clone());
-        self.later(async move {
+        self.spawn_effect(async move {
             let result = done.await.map(|()| act).map_err(failure);
             Some(Event::EntryUnparked { entry, result })
         });
@@ -74,63 +74,71 @@ impl App {
 
     fn note(&self, line: AuditLine) {
         let done = self.outbox.append_audit(line.clone());
-        self.later(async move { noted(&done.await).then_some(Event::AuditAppended(line)) });
+        self.spawn_effect(
+            async move { log_failure(&done.await).then_some(Event::AuditAppended(line)) },
+        );
     }
 
     fn end_stay(&self, reader: ReaderName) {
         let done = self.outbox.clear_last_seen(reader);
-        self.later(async move {
-            noted(&done.await);
+        self.spawn_effect(async move {
+            log_failure(&done.await);
             None
         });
     }
 
     fn look_up(&self, entry: EntryId, identity: CardIdentity) {
-        let remote = self.remote.clone();
-        self.ask(async move { Event::LookedUp { entry, result: remote.lookup(&identity).await } });
+        let remote = self.cm.clone();
+        self.spawn_cm_call(async move {
+            Event::LookedUp { entry, result: remote.lookup(&identity).await }
+        });
     }
 
     fn read_back(&self, entry: EntryId, record: RecordId) {
-        let remote = self.remote.clone();
-        self.ask(async move { Event::RecordRead { entry, result: remote.record(record).await } });
+        let remote = self.cm.clone();
+        self.spawn_cm_call(async move {
+            Event::RecordRead { entry, result: remote.record(record).await }
+        });
     }
 
     fn push(&self, entry: EntryId, decision: Decision) {
-        let remote = self.remote.clone();
-        self.ask(
-            async move { Event::StatusSet { entry, result: remote.set_status(&decision).await } },
-        );
+        let remote = self.cm.clone();
+        self.spawn_cm_call(async move {
+            Event::StatusSet { entry, result: remote.set_status(&decision).await }
+        });
     }
 
     fn read_request(&self, entry: EntryId, request: RequestId) {
-        let remote = self.remote.clone();
-        self.ask(async move {
+        let remote = self.cm.clone();
+        self.spawn_cm_call(async move {
             Event::RequestRead { entry, result: remote.request_status(request).await }
         });
     }
 
     fn complete(&self, entry: EntryId, request: RequestId) {
-        let remote = self.remote.clone();
-        self.ask(async move {
+        let remote = self.cm.clone();
+        self.spawn_cm_call(async move {
             Event::RequestCompleted { entry, result: remote.complete(request).await }
         });
     }
 
     /// Runs beside the loop; what comes of it comes back as an event.
-    fn later(&self, work: impl Future<Output = Option<Event>> + Send + 'static) {
-        self.spawn(async move { work.await.map(|event| Done { event, took: None }) });
+    fn spawn_effect(&self, work: impl Future<Output = Option<Event>> + Send + 'static) {
+        self.spawn(
+            async move { work.await.map(|event| CompletedEffect { event, duration: None }) },
+        );
     }
 
     /// The same, for a call to CM: how long it took comes back too.
-    fn ask(&self, work: impl Future<Output = Event> + Send + 'static) {
+    fn spawn_cm_call(&self, work: impl Future<Output = Event> + Send + 'static) {
         let asked = Instant::now();
         self.spawn(async move {
             let event = work.await;
-            Some(Done { event, took: Some(asked.elapsed()) })
+            Some(CompletedEffect { event, duration: Some(asked.elapsed()) })
         });
     }
 
-    fn spawn(&self, work: impl Future<Output = Option<Done>> + Send + 'static) {
+    fn spawn(&self, work: impl Future<Output = Option<CompletedEffect>> + Send + 'static) {
         let events = self.events.clone();
         tokio::spawn(async move {
             if let Some(done) = work.await
@@ -144,7 +152,7 @@ impl App {
 
 /// Whether something that nothing else waits for is on disk; told where it is not. That there is no
 /// room for notes the outbox logs itself, not for each.
-fn noted(result: &Result<(), StoreError>) -> bool {
+fn log_failure(result: &Result<(), StoreError>) -> bool {
     if let Err(error) = result
         && !matches!(error, StoreError::Full(FullReason::Notes))
     {

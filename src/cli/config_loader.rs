@@ -5,8 +5,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::exit::{Exit, Failure};
-use crate::app::credential;
+use super::exit::{CommandError, Exit};
+use crate::app::credential_path;
 use crate::cm::{self, FileContents, FileFinding};
 use crate::config::{
     ConfigInputs, ConfigProblem, ConfigProblems, ConfigText, LoadedConfig, NamedFile, Settings,
@@ -18,23 +18,23 @@ use crate::domain::{
 use crate::readers::attributes;
 
 /// How long a reader's driver may take to tell what it tells.
-const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
+const ATTRIBUTES_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
 
 /// The configuration, whole and valid. A token may come later than the key that names its file:
 /// that is a state, and no problem.
-pub(super) fn load(config: Option<&Path>) -> Result<LoadedConfig, Failure> {
+pub(super) fn load(config: Option<&Path>) -> Result<LoadedConfig, CommandError> {
     read_with(config, |file| file.key != "cm.auth.token_file")?
-        .map_err(|problems| Failure::message(Exit::Usage, problems.to_string()))
+        .map_err(|problems| CommandError::message(Exit::Usage, problems.to_string()))
 }
 
 /// The configuration, or everything that is wrong with it and with the files that it names.
 pub(super) fn checked(
     config: Option<&Path>,
-) -> Result<Result<LoadedConfig, ConfigProblems>, Failure> {
-    let files = Files::gather(config);
+) -> Result<Result<LoadedConfig, ConfigProblems>, CommandError> {
+    let files = ConfigFiles::gather(config);
     let checked = read_with(config, |_| true)?;
     let (environment, host_name) = (environment()?, host_name());
     let named = named_files(&files.inputs(&environment, &host_name));
@@ -47,18 +47,18 @@ pub(super) fn checked(
 
 /// What is no reason not to start, and should be corrected: who else may read a secret, and what
 /// surrounds it.
-pub(super) fn warnings(config: Option<&Path>) -> Result<Vec<ConfigProblem>, Failure> {
-    let files = Files::gather(config);
+pub(super) fn warnings(config: Option<&Path>) -> Result<Vec<ConfigProblem>, CommandError> {
+    let files = ConfigFiles::gather(config);
     let (environment, host_name) = (environment()?, host_name());
     let named = named_files(&files.inputs(&environment, &host_name));
-    Ok(named.iter().flat_map(|file| exposed(file).into_iter().chain(padded(file))).collect())
+    Ok(named.iter().flat_map(|file| exposed(file).into_iter().chain(padded_files(file))).collect())
 }
 
 fn read_with(
     config: Option<&Path>,
     must_be_there: impl Fn(&NamedFile) -> bool,
-) -> Result<Result<LoadedConfig, ConfigProblems>, Failure> {
-    let files = Files::gather(config);
+) -> Result<Result<LoadedConfig, ConfigProblems>, CommandError> {
+    let files = ConfigFiles::gather(config);
     let (environment, host_name) = (environment()?, host_name());
     let inputs = files.inputs(&environment, &host_name);
     let named = named_files(&inputs).into_iter().filter(must_be_there);
@@ -71,9 +71,9 @@ fn read_with(
 
 /// The settings for commands that ask the daemon: where the usual configuration is not for this
 /// user's eyes, what the daemon has if its configuration says nothing of the control socket.
-pub(super) fn settings_to_ask(config: Option<&Path>) -> Result<Settings, Failure> {
+pub(super) fn settings_to_ask(config: Option<&Path>) -> Result<Settings, CommandError> {
     if named(config).is_none() && is_closed(Path::new(DEFAULT)) {
-        return settings_of(&Files { sources: Vec::new(), unread: Vec::new() });
+        return settings_of(&ConfigFiles { sources: Vec::new(), unread: Vec::new() });
     }
     settings_without_cm(config)
 }
@@ -84,15 +84,16 @@ fn is_closed(file: &Path) -> bool {
 }
 
 /// The settings for commands that do without CM, and so without a configuration.
-pub(super) fn settings_without_cm(config: Option<&Path>) -> Result<Settings, Failure> {
-    settings_of(&Files::gather(config))
+pub(super) fn settings_without_cm(config: Option<&Path>) -> Result<Settings, CommandError> {
+    settings_of(&ConfigFiles::gather(config))
 }
 
-fn settings_of(files: &Files) -> Result<Settings, Failure> {
+fn settings_of(files: &ConfigFiles) -> Result<Settings, CommandError> {
     let (environment, host_name) = (environment()?, host_name());
     let inputs = ConfigInputs { without_cm: true, ..files.inputs(&environment, &host_name) };
     let loaded = parse(&inputs);
-    let loaded = loaded.map_err(|problems| Failure::message(Exit::Usage, problems.to_string()))?;
+    let loaded =
+        loaded.map_err(|problems| CommandError::message(Exit::Usage, problems.to_string()))?;
     Ok(loaded.settings)
 }
 
@@ -107,7 +108,7 @@ fn unusable(file: NamedFile) -> Option<ConfigProblem> {
             remedy: remedy.to_owned(),
         })
     };
-    let Ok(place) = credential(Path::new(&path)) else {
+    let Ok(place) = credential_path(Path::new(&path)) else {
         let what = format!("{path:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set");
         return problem(what, "write the whole path, or have systemd load the credential");
     };
@@ -123,7 +124,7 @@ fn unusable(file: NamedFile) -> Option<ConfigProblem> {
 
 /// What is wrong inside a file that a key names, where it can be read at all.
 fn unusable_inside(file: &NamedFile) -> Option<ConfigProblem> {
-    let place = credential(Path::new(&file.path)).ok()?;
+    let place = credential_path(Path::new(&file.path)).ok()?;
     open(&place).ok()?;
     cm::unusable(file.key, &place).map(|finding| problem_of(file, finding))
 }
@@ -138,8 +139,8 @@ fn exposed(file: &NamedFile) -> Option<ConfigProblem> {
 }
 
 /// What is sent with a secret in a file that a key names, and is hardly part of it.
-fn padded(file: &NamedFile) -> Option<ConfigProblem> {
-    let place = credential(Path::new(&file.path)).ok()?;
+fn padded_files(file: &NamedFile) -> Option<ConfigProblem> {
+    let place = credential_path(Path::new(&file.path)).ok()?;
     cm::padded(file.key, &place).map(|finding| problem_of(file, finding))
 }
 
@@ -149,48 +150,48 @@ fn problem_of(file: &NamedFile, finding: FileFinding) -> ConfigProblem {
 }
 
 /// CM's numbers as this site has them, for words.
-pub(super) fn numbers(config: Option<&Path>) -> Result<CmEnums, Failure> {
+pub(super) fn numbers(config: Option<&Path>) -> Result<CmEnums, CommandError> {
     Ok(settings_to_ask(config)?.rules.numbers)
 }
 
 /// What commands about cards need to know, with or without a configuration.
-pub(super) struct Desk {
+pub(super) struct CardCommandSettings {
     pub(super) probing: ProbeSettings,
     pub(super) readers: ReaderRules,
     pub(super) skip_atr: Vec<AtrPattern>,
 }
 
-impl Desk {
-    pub(super) fn load(config: Option<&Path>) -> Result<Self, Failure> {
+impl CardCommandSettings {
+    pub(super) fn load(config: Option<&Path>) -> Result<Self, CommandError> {
         settings_without_cm(config).map(Self::from)
     }
 
     /// Why the card is not to be touched, if so.
-    pub(super) fn leaves_alone(&self, reader: &ReaderName, atr: &Atr) -> Option<NotIdentified> {
+    pub(super) fn skip_reason(&self, reader: &ReaderName, atr: &Atr) -> Option<NotIdentified> {
         NotIdentified::skipped_by_config(&self.place(reader), &self.skip_atr, atr)
     }
 
     /// What the configuration makes of a reader. Its driver is asked only where that matters.
     pub(super) fn place(&self, reader: &ReaderName) -> ReaderSettings {
         let asked = self.readers.need_attributes();
-        let told = asked.then(|| attributes(reader, DRIVER_PATIENCE));
+        let told = asked.then(|| attributes(reader, ATTRIBUTES_TIMEOUT));
         self.readers.settings_for(reader, &told.unwrap_or_default())
     }
 }
 
-impl From<Settings> for Desk {
+impl From<Settings> for CardCommandSettings {
     fn from(Settings { probe: probing, readers, skip_atr, .. }: Settings) -> Self {
         Self { probing, readers, skip_atr }
     }
 }
 
 /// The configuration's files: those that were read, and those that were not.
-struct Files {
+struct ConfigFiles {
     sources: Vec<ConfigText>,
     unread: Vec<UnreadableFile>,
 }
 
-impl Files {
+impl ConfigFiles {
     /// The main file; with the usual one, every drop-in beside it in name order. The usual one need
     /// not be there.
     fn gather(config: Option<&Path>) -> Self {
@@ -276,7 +277,7 @@ fn drop_ins() -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn environment() -> Result<Vec<(String, String)>, Failure> {
+fn environment() -> Result<Vec<(String, String)>, CommandError> {
     let ours =
         std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARDBRIDGE_"));
     ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
@@ -287,8 +288,8 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
     .collect()
 }
 
-fn not_text(variable: &str) -> Failure {
-    Failure::message(Exit::Usage, format!("environment variable {variable} is not UTF-8 text"))
+fn not_text(variable: &str) -> CommandError {
+    CommandError::message(Exit::Usage, format!("environment variable {variable} is not UTF-8 text"))
 }
 
 /// From the kernel and not from /proc, most of which a hardened service does not see.

@@ -47,7 +47,7 @@ pub(super) fn mended(mended: Option<&RepairReport>) {
     }
 }
 
-pub(super) fn observed(observation: &ReaderEvent, ids: IdRedaction) {
+pub(super) fn log_reader_event(observation: &ReaderEvent, ids: IdRedaction) {
     match observation {
         // The readers say themselves whether they can be watched.
         ReaderEvent::PcscdConnected | ReaderEvent::PcscdUnavailable { .. } => {}
@@ -84,7 +84,7 @@ pub(super) fn observed(observation: &ReaderEvent, ids: IdRedaction) {
     }
 }
 
-pub(super) fn happened(event: &Event, ids: IdRedaction) {
+pub(super) fn log_event(event: &Event, ids: IdRedaction) {
     match event {
         Event::EntryAppended { insertion, trigger, result: Ok((entry, lines)) } => {
             tracing::info!(%insertion, trigger = trigger.as_str(), %entry, "Entry queued");

@@ -76,22 +76,22 @@ fn name(description: &[u8]) -> Option<String> {
 
 /// One place of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    what: What,
+struct PatternElement {
+    what: PatternChar,
     /// Whether it stands for any number of characters.
     repeated: bool,
 }
 
 /// What may stand in a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
+enum PatternChar {
     Any,
     One(u8),
     /// One of these, each range with both its ends.
     OneOf(Vec<(u8, u8)>),
 }
 
-impl What {
+impl PatternChar {
     fn allows(&self, byte: u8) -> bool {
         match self {
             Self::Any => true,
@@ -102,7 +102,7 @@ impl What {
 }
 
 /// A line as a pattern; `None` where it is none, or one of a syntax that does not occur.
-fn pattern(line: &[u8]) -> Option<Vec<Place>> {
+fn pattern(line: &[u8]) -> Option<Vec<PatternElement>> {
     let mut rest = line.trim_ascii_end();
     if rest.is_empty() || rest.len() > MAX_PATTERN {
         return None;
@@ -110,22 +110,22 @@ fn pattern(line: &[u8]) -> Option<Vec<Place>> {
     let mut places = Vec::new();
     while let [first, after @ ..] = rest {
         let (what, after) = match first.to_ascii_uppercase() {
-            b'.' => (What::Any, after),
+            b'.' => (PatternChar::Any, after),
             b'[' => set(after)?,
             literal if literal == b' ' || literal.is_ascii_hexdigit() => {
-                (What::One(literal), after)
+                (PatternChar::One(literal), after)
             }
             _ => return None,
         };
         let unstarred = after.strip_prefix(b"*");
-        places.push(Place { what, repeated: unstarred.is_some() });
+        places.push(PatternElement { what, repeated: unstarred.is_some() });
         rest = unstarred.unwrap_or(after);
     }
     Some(places)
 }
 
 /// A set, after its opening bracket: digits and ranges of them. A comma is a member like another.
-fn set(text: &[u8]) -> Option<(What, &[u8])> {
+fn set(text: &[u8]) -> Option<(PatternChar, &[u8])> {
     let end = text.iter().position(|byte| *byte == b']')?;
     let (mut members, after) = text.split_at_checked(end)?;
     let mut ranges = Vec::new();
@@ -140,18 +140,18 @@ fn set(text: &[u8]) -> Option<(What, &[u8])> {
         ranges.push((from.to_ascii_uppercase(), to.to_ascii_uppercase()));
         members = rest;
     }
-    Some((What::OneOf(ranges), after.get(1..)?))
+    Some((PatternChar::OneOf(ranges), after.get(1..)?))
 }
 
 /// Whether the pattern stands for the whole text. Goes along the pattern with all the lengths of
 /// text that it may stand for so far, so that no pattern takes long.
-fn matches(pattern: &[Place], text: &[u8]) -> bool {
+fn matches(pattern: &[PatternElement], text: &[u8]) -> bool {
     let mut reached = vec![false; text.len() + 1];
     if let Some(start) = reached.first_mut() {
         *start = true;
     }
     for place in pattern {
-        reached = place.goes_on(&reached, text);
+        reached = place.matches_rest(&reached, text);
         if !reached.contains(&true) {
             return false;
         }
@@ -159,9 +159,9 @@ fn matches(pattern: &[Place], text: &[u8]) -> bool {
     reached.last().copied().unwrap_or(false)
 }
 
-impl Place {
+impl PatternElement {
     /// The lengths after this place, given those before it.
-    fn goes_on(&self, reached: &[bool], text: &[u8]) -> Vec<bool> {
+    fn matches_rest(&self, reached: &[bool], text: &[u8]) -> Vec<bool> {
         let mut last = self.repeated && reached.first().copied().unwrap_or(false);
         let mut next = vec![last];
         for ((shorter, same), byte) in reached.iter().zip(reached.iter().skip(1)).zip(text) {

@@ -4,24 +4,24 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
-use super::load::{checked, load, warnings};
-use super::out::Out;
+use super::config_loader::{checked, load, warnings};
+use super::exit::{CommandError, Exit};
+use super::output::Output;
 use super::text::table;
-use crate::app::{self, ClientError};
+use crate::app::{self, CmSetupError};
 use crate::config::{Level, LogFormat, LogSettings};
 use crate::telemetry::{self, IdRedaction, LevelFilter, LogOutput};
 
-pub(super) fn run(config: Option<&Path>) -> Result<Exit, Failure> {
+pub(super) fn run(config: Option<&Path>) -> Result<Exit, CommandError> {
     let settings = load(config)?.settings;
     log(settings.log);
     let file: Option<PathBuf> = config.map(Path::to_owned);
     let reload = Box::new(move || {
         load(file.as_deref()).map(|loaded| loaded.settings).map_err(|failure| failure.to_string())
     });
-    app::run(settings, reload).map_err(|error| match error.downcast::<ClientError>() {
+    app::run(settings, reload).map_err(|error| match error.downcast::<CmSetupError>() {
         Ok(client) => client.into(),
-        Err(error) => Failure::new(Exit::Failed, error),
+        Err(error) => CommandError::new(Exit::Failed, error),
     })?;
     Ok(Exit::Done)
 }
@@ -43,7 +43,7 @@ fn log(settings: LogSettings) {
     telemetry::init(level, format, IdRedaction { show_full: settings.show_ids });
 }
 
-pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+pub(super) fn check(config: Option<&Path>, out: &mut Output) -> Result<Exit, CommandError> {
     let checked = checked(config)?;
     let problems: Vec<String> = match &checked {
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
@@ -64,18 +64,18 @@ pub(super) fn check(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failur
         out.line(&format!("warning: {warning}"))?;
     }
     if !problems.is_empty() {
-        return Err(Failure::message(exit, problems.join("\n")));
+        return Err(CommandError::message(exit, problems.join("\n")));
     }
     out.line("The configuration is good.")?;
     Ok(exit)
 }
 
 /// A problem and its remedy, as the configuration's own are told.
-fn one_line(error: &ClientError) -> String {
+fn one_line(error: &CmSetupError) -> String {
     error.to_string().replace('\n', "; ")
 }
 
-pub(super) fn show(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+pub(super) fn show(config: Option<&Path>, out: &mut Output) -> Result<Exit, CommandError> {
     let effective = load(config)?.effective;
     if out.is_json() {
         let rows: Vec<_> = effective

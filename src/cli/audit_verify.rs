@@ -5,12 +5,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::cards::block_on;
-use super::exit::{Exit, Failure};
-use super::out::Out;
-use super::queue::stored;
+use super::exit::{CommandError, Exit};
+use super::outbox::open_offline;
+use super::output::Output;
+use super::recorded_hash::{HashComparison, HashFinding, RecordedHash};
 use super::status::client;
 use super::text::time;
-use super::witness::{Finding, Heard, Witness};
 use crate::app::chain_cursor;
 use crate::control::{ControlClient, ControlError};
 use crate::domain::{ChainBatch, ChainFault, ChainPosition};
@@ -19,7 +19,7 @@ use crate::wire::control::{MarkQuery, VerifyQuery};
 
 /// What the pieces of the chain come to.
 #[derive(Debug, Default, Serialize)]
-struct Verdict {
+struct ChainReport {
     ok: bool,
     lines: u64,
     anchor: Option<ChainPosition>,
@@ -27,10 +27,10 @@ struct Verdict {
     faults: Vec<ChainFault>,
     /// What became of each head that was given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    against: Vec<Heard>,
+    against: Vec<HashComparison>,
 }
 
-impl Verdict {
+impl ChainReport {
     /// A trail that is not what it was outweighs a head that tells nothing.
     fn exit(&self) -> Exit {
         let found = self.against.iter().map(|heard| heard.found.exit());
@@ -44,24 +44,26 @@ impl Verdict {
 }
 
 /// Who looks along the chain.
-enum Source {
+enum ChainSource {
     Daemon(ControlClient),
     Disk(ReadOnlyOutbox),
 }
 
-impl Source {
-    fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, Failure> {
+impl ChainSource {
+    fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, CommandError> {
         match self {
             Self::Daemon(client) => block_on(async { Ok(client.mark(&MarkQuery { seq }).await?) }),
-            Self::Disk(store) => store.mark(seq).map_err(|error| Failure::new(Exit::Failed, error)),
+            Self::Disk(store) => {
+                store.mark(seq).map_err(|error| CommandError::new(Exit::Failed, error))
+            }
         }
     }
 
-    fn piece(&self, query: &VerifyQuery) -> Result<ChainBatch, Failure> {
+    fn piece(&self, query: &VerifyQuery) -> Result<ChainBatch, CommandError> {
         match self {
             Self::Daemon(client) => block_on(async { Ok(client.verify(query).await?) }),
             Self::Disk(store) => {
-                let failed = |error: anyhow::Error| Failure::new(Exit::Failed, error);
+                let failed = |error: anyhow::Error| CommandError::new(Exit::Failed, error);
                 let after = chain_cursor(query).map_err(|error| failed(error.into()))?;
                 store.verify(after.as_ref()).map_err(|error| failed(error.into()))
             }
@@ -71,10 +73,10 @@ impl Source {
 
 pub(super) fn verify(
     config: Option<&Path>,
-    witnesses: &[Witness],
-    out: &mut Out,
-) -> Result<Exit, Failure> {
-    let verdict = walk(config, witnesses)?;
+    witnesses: &[RecordedHash],
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
+    let verdict = verify_chain(config, witnesses)?;
     let exit = verdict.exit();
     if out.is_json() {
         return out.value(&verdict).map(|_| exit);
@@ -85,9 +87,12 @@ pub(super) fn verify(
     Ok(exit)
 }
 
-fn walk(config: Option<&Path>, witnesses: &[Witness]) -> Result<Verdict, Failure> {
+fn verify_chain(
+    config: Option<&Path>,
+    witnesses: &[RecordedHash],
+) -> Result<ChainReport, CommandError> {
     let (source, mut piece) = first_piece(config)?;
-    let mut verdict = Verdict::default();
+    let mut verdict = ChainReport::default();
     loop {
         verdict.lines += piece.lines;
         verdict.faults.append(&mut piece.faults);
@@ -100,19 +105,19 @@ fn walk(config: Option<&Path>, witnesses: &[Witness]) -> Result<Verdict, Failure
         let line = source.mark(witness.seq)?;
         let (anchor, head) = (verdict.anchor.as_ref(), verdict.head.as_ref());
         let heard = witness.compare(anchor, head, line.as_ref());
-        verdict.ok &= heard.found == Finding::Same;
+        verdict.ok &= heard.found == HashFinding::Same;
         verdict.against.push(heard);
     }
     Ok(verdict)
 }
 
 /// The running daemon, or the file of one that does not run.
-fn first_piece(config: Option<&Path>) -> Result<(Source, ChainBatch), Failure> {
+fn first_piece(config: Option<&Path>) -> Result<(ChainSource, ChainBatch), CommandError> {
     let client = client(config)?;
     match block_on(async { Ok(client.verify(&VerifyQuery::default()).await) })? {
-        Ok(piece) => Ok((Source::Daemon(client), piece)),
+        Ok(piece) => Ok((ChainSource::Daemon(client), piece)),
         Err(error @ ControlError::NotRunning(..)) => {
-            let source = Source::Disk(stored(config)?.ok_or(error)?);
+            let source = ChainSource::Disk(open_offline(config)?.ok_or(error)?);
             let piece = source.piece(&VerifyQuery::default())?;
             Ok((source, piece))
         }
@@ -120,7 +125,7 @@ fn first_piece(config: Option<&Path>) -> Result<(Source, ChainBatch), Failure> {
     }
 }
 
-fn as_text(verdict: &Verdict) -> Vec<String> {
+fn as_text(verdict: &ChainReport) -> Vec<String> {
     let mut lines: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
     let count = verdict.lines;
     lines.push(if verdict.faults.is_empty() {
@@ -134,6 +139,6 @@ fn as_text(verdict: &Verdict) -> Vec<String> {
     if let Some(ChainPosition { seq, hash, .. }) = &verdict.head {
         lines.push(format!("It ends with line {seq}, {hash}."));
     }
-    lines.extend(verdict.against.iter().map(Heard::as_text));
+    lines.extend(verdict.against.iter().map(HashComparison::as_text));
     lines
 }

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::cards::block_on;
-use super::exit::{Exit, Failure};
-use super::load::settings_to_ask;
-use super::out::Out;
+use super::config_loader::settings_to_ask;
+use super::exit::{CommandError, Exit};
+use super::offline;
+use super::output::Output;
 use super::status::client;
-use super::stopped;
 use super::text::{escape_control_chars, table, time};
 use crate::control::{ControlError, EntryAction};
 use crate::domain::{EntryId, EntryView, Stage, Trigger};
@@ -15,12 +15,12 @@ use crate::outbox;
 use crate::wire::control::ActionResult;
 
 /// The entries that the daemon has, or those on the disk of one that does not run.
-fn entries(config: Option<&Path>) -> Result<Vec<EntryView>, Failure> {
+fn entries(config: Option<&Path>) -> Result<Vec<EntryView>, CommandError> {
     let client = client(config)?;
     let answer = block_on(async { Ok(client.entries().await) })?;
     match answer {
         Ok(entries) => Ok(entries),
-        Err(error @ ControlError::NotRunning(..)) => match stored(config)? {
+        Err(error @ ControlError::NotRunning(..)) => match open_offline(config)? {
             Some(store) => on_disk(&store),
             None => Err(error.into()),
         },
@@ -29,13 +29,13 @@ fn entries(config: Option<&Path>) -> Result<Vec<EntryView>, Failure> {
 }
 
 /// One of them.
-fn entry(config: Option<&Path>, id: EntryId) -> Result<EntryView, Failure> {
+fn entry(config: Option<&Path>, id: EntryId) -> Result<EntryView, CommandError> {
     let client = client(config)?;
     match block_on(async { Ok(client.entry(id).await) })? {
         Ok(view) => Ok(view),
         Err(ControlError::NotRunning(..)) => {
             let stored = entries(config)?.into_iter().find(|view| view.entry.id == id);
-            stored.ok_or_else(|| Failure::message(Exit::Failed, "no such entry waits"))
+            stored.ok_or_else(|| CommandError::message(Exit::Failed, "no such entry waits"))
         }
         Err(error) => Err(error.into()),
     }
@@ -53,24 +53,26 @@ pub(super) fn warn_of(damaged: &[outbox::DamagedRow]) {
 }
 
 /// The disk of a daemon that does not run, where the configuration tells where it is.
-pub(super) fn stored(config: Option<&Path>) -> Result<Option<outbox::ReadOnlyOutbox>, Failure> {
+pub(super) fn open_offline(
+    config: Option<&Path>,
+) -> Result<Option<outbox::ReadOnlyOutbox>, CommandError> {
     let settings = settings_to_ask(config)?;
     let path = &settings.outbox.path;
     if path.symlink_metadata().is_err() {
         return Ok(None);
     }
     let store = outbox::act_as_owner(path).and_then(|()| outbox::open_read_only(path));
-    store.map(Some).map_err(|error| Failure::new(Exit::Failed, error))
+    store.map(Some).map_err(|error| CommandError::new(Exit::Failed, error))
 }
 
-fn on_disk(store: &outbox::ReadOnlyOutbox) -> Result<Vec<EntryView>, Failure> {
-    let listing = store.entries().map_err(|error| Failure::new(Exit::Failed, error))?;
+fn on_disk(store: &outbox::ReadOnlyOutbox) -> Result<Vec<EntryView>, CommandError> {
+    let listing = store.entries().map_err(|error| CommandError::new(Exit::Failed, error))?;
     warn_of(&listing.damaged);
     let view = |entry| EntryView { entry, attempts: 0, last_error: None, next_try_ms: None };
     Ok(listing.entries.into_iter().map(view).collect())
 }
 
-pub(super) fn list(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure> {
+pub(super) fn list(config: Option<&Path>, out: &mut Output) -> Result<Exit, CommandError> {
     let entries = entries(config)?;
     if out.is_json() {
         return out.value(&entries);
@@ -96,7 +98,11 @@ pub(super) fn list(config: Option<&Path>, out: &mut Out) -> Result<Exit, Failure
     Ok(Exit::Done)
 }
 
-pub(super) fn show(config: Option<&Path>, id: EntryId, out: &mut Out) -> Result<Exit, Failure> {
+pub(super) fn show(
+    config: Option<&Path>,
+    id: EntryId,
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
     let view = entry(config, id)?;
     if out.is_json() {
         return out.value(&view);
@@ -153,7 +159,11 @@ fn stage(view: &EntryView) -> String {
     format!("{stage}{error}{next}")
 }
 
-pub(super) fn retry(config: Option<&Path>, id: EntryId, out: &mut Out) -> Result<Exit, Failure> {
+pub(super) fn retry(
+    config: Option<&Path>,
+    id: EntryId,
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
     act(config, id, EntryAction::Retry, out)
 }
 
@@ -161,13 +171,13 @@ pub(super) fn discard(
     config: Option<&Path>,
     id: EntryId,
     yes: bool,
-    out: &mut Out,
-) -> Result<Exit, Failure> {
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
     if !yes {
         let message = format!(
             "entry {id} would be gone for good and its card not updated; add --yes if that is meant"
         );
-        return Err(Failure::message(Exit::Usage, message));
+        return Err(CommandError::message(Exit::Usage, message));
     }
     act(config, id, EntryAction::Discard, out)
 }
@@ -176,13 +186,13 @@ fn act(
     config: Option<&Path>,
     id: EntryId,
     act: EntryAction,
-    out: &mut Out,
-) -> Result<Exit, Failure> {
+    out: &mut Output,
+) -> Result<Exit, CommandError> {
     let client = client(config)?;
     let done = match block_on(async { Ok(client.act(id, act).await) })? {
         Ok(done) => done,
         Err(silent @ ControlError::NotRunning(..)) => {
-            stopped::act(config, id, act, silent)?;
+            offline::act(config, id, act, silent)?;
             ActionResult { result: act.past_participle().to_owned() }
         }
         Err(error) => return Err(error.into()),

@@ -10,30 +10,36 @@ use crate::domain::{CardView, CmView, OutboxView, PcscdView, ReaderView, StatusV
 use crate::telemetry::{Notifier, NotifyState};
 
 /// How soon after one look at the daemon's state the next may follow.
-const APART: Duration = Duration::from_secs(1);
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The service manager, and what it was told.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(super) struct ServiceNotifier {
     notifier: Notifier,
-    told: String,
+    last_status: String,
     /// When the state was last looked at.
-    looked: Option<Instant>,
+    checked_at: Option<Instant>,
     /// When it is to be looked at again, because something may have changed.
-    look: Option<Instant>,
+    next_check: Option<Instant>,
     /// When the watchdog is fed next.
-    feed: Option<Instant>,
+    next_watchdog: Option<Instant>,
 }
 
-impl Service {
+impl ServiceNotifier {
     pub(super) const fn new(notifier: Notifier) -> Self {
-        Self { notifier, told: String::new(), looked: None, look: None, feed: None }
+        Self {
+            notifier,
+            last_status: String::new(),
+            checked_at: None,
+            next_check: None,
+            next_watchdog: None,
+        }
     }
 
     /// The daemon works.
     pub(super) fn ready(&mut self, now: Instant) {
         self.notifier.notify(&[NotifyState::Ready, NotifyState::Watchdog]);
-        self.feed = self.next_feed(now);
+        self.next_watchdog = self.next_feed(now);
     }
 
     pub(super) fn reloading(&self) {
@@ -51,20 +57,20 @@ impl Service {
 
     /// When the loop has to turn for this, if nothing happens before.
     pub(super) fn due(&self) -> Option<Instant> {
-        [self.look, self.feed].into_iter().flatten().min()
+        [self.next_check, self.next_watchdog].into_iter().flatten().min()
     }
 
     /// The loop has turned: something may have changed, or was due here.
-    pub(super) fn turned(&mut self, now: Instant, state: impl FnOnce() -> StatusView) {
+    pub(super) fn on_loop_turn(&mut self, now: Instant, state: impl FnOnce() -> StatusView) {
         if !self.notifier.is_connected() {
             return;
         }
         let mut news = Vec::new();
         let words = self.look(now, state);
         news.extend(words.as_deref().map(NotifyState::Status));
-        if self.feed.is_some_and(|feed| feed <= now) {
+        if self.next_watchdog.is_some_and(|feed| feed <= now) {
             news.push(NotifyState::Watchdog);
-            self.feed = self.next_feed(now);
+            self.next_watchdog = self.next_feed(now);
         }
         if !news.is_empty() {
             self.notifier.notify(&news);
@@ -74,15 +80,15 @@ impl Service {
     /// The state in words, if they are others than were told; too soon after the last look, it is
     /// looked at later.
     fn look(&mut self, now: Instant, state: impl FnOnce() -> StatusView) -> Option<String> {
-        let soonest = self.looked.map_or(now, |looked| looked + APART);
+        let soonest = self.checked_at.map_or(now, |looked| looked + STATUS_INTERVAL);
         if soonest > now {
-            self.look = Some(soonest);
+            self.next_check = Some(soonest);
             return None;
         }
-        (self.looked, self.look) = (Some(now), None);
-        let words = words(&state());
-        let changed = words != self.told;
-        self.told.clone_from(&words);
+        (self.checked_at, self.next_check) = (Some(now), None);
+        let words = status_text(&state());
+        let changed = words != self.last_status;
+        self.last_status.clone_from(&words);
         changed.then_some(words)
     }
 
@@ -92,7 +98,7 @@ impl Service {
 }
 
 /// The state on one line: "2 readers, 1 card, CM reachable, 3 entries waiting".
-fn words(state: &StatusView) -> String {
+fn status_text(state: &StatusView) -> String {
     let mut parts = match &state.pcscd {
         PcscdView::Connected { .. } => {
             let card = |view: &&ReaderView| !matches!(view.card, CardView::Empty);
@@ -161,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_state_is_told_in_words() {
-        assert_eq!(words(&up(3)), "2 readers, 1 card, CM reachable, 3 entries waiting");
+        assert_eq!(status_text(&up(3)), "2 readers, 1 card, CM reachable, 3 entries waiting");
         let down = state(
             PcscdView::Unavailable { since: since(), reason: String::new() },
             CmView::Unavailable {
@@ -174,17 +180,17 @@ mod tests {
             OutboxView { parked: 2, write_error: Some("full".to_owned()), ..waiting(1) },
         );
         let said = "no pcscd, CM away (timeout), 1 entry waiting, 2 parked, outbox in trouble";
-        assert_eq!(words(&down), said);
+        assert_eq!(status_text(&down), said);
     }
 
     /// A service under a manager that wants to hear of life every three minutes.
-    fn managed() -> (Service, UnixDatagram, tempfile::TempDir) {
+    fn managed() -> (ServiceNotifier, UnixDatagram, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         manager.set_nonblocking(true).unwrap();
         let notifier = Notifier::new(path.as_os_str(), Some(Duration::from_mins(3))).unwrap();
-        (Service::new(notifier), manager, dir)
+        (ServiceNotifier::new(notifier), manager, dir)
     }
 
     fn told(manager: &UnixDatagram) -> Vec<String> {
@@ -206,12 +212,12 @@ mod tests {
         let (mut service, manager, _dir) = managed();
         let began = Instant::now();
         service.ready(began);
-        service.turned(began, || up(0));
+        service.on_loop_turn(began, || up(0));
         assert_eq!(told(&manager).len(), 2, "ready, and the state");
         for half in 1..4 {
             let due = service.due().unwrap();
             assert_eq!(due.duration_since(began), half * Duration::from_secs(90));
-            service.turned(due, || up(0));
+            service.on_loop_turn(due, || up(0));
             assert_eq!(told(&manager), ["WATCHDOG=1"]);
         }
     }
@@ -223,23 +229,23 @@ mod tests {
         service.ready(began);
         for turn in 0..250_u16 {
             let now = began + u32::from(turn) * Duration::from_millis(10);
-            service.turned(now, || up(turn.into()));
+            service.on_loop_turn(now, || up(turn.into()));
         }
         let statuses = told(&manager).iter().filter(|it| it.starts_with("STATUS=")).count();
         assert_eq!(statuses, 3, "at 0, 1 and 2 s");
         let due = service.due().unwrap();
         assert_eq!(due.duration_since(began), Duration::from_secs(3));
-        service.turned(due, || up(250));
+        service.on_loop_turn(due, || up(250));
         assert!(told(&manager)[0].ends_with("250 entries waiting"));
-        assert!(service.due().unwrap() > due + APART, "and then there is rest");
+        assert!(service.due().unwrap() > due + STATUS_INTERVAL, "and then there is rest");
     }
 
     #[test]
     fn a_daemon_that_nobody_listens_to_never_turns_for_this() {
-        let mut service = Service::new(Notifier::default());
+        let mut service = ServiceNotifier::new(Notifier::default());
         let now = Instant::now();
         service.ready(now);
-        service.turned(now, || unreachable!("nobody listens"));
+        service.on_loop_turn(now, || unreachable!("nobody listens"));
         assert_eq!(service.due(), None);
     }
 }

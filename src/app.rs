@@ -110,7 +110,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let ended = tokio::select! {
         // First: a lost outbox is told once, as that, and not as the failure of whatever found it.
         biased;
-        () = lost.lost() => Err(anyhow::anyhow!("the outbox is lost; docs/operations.md says what to do")),
+        () = lost.lost() => Err(anyhow::anyhow!("the outbox file was damaged, removed or replaced; docs/operations.md says what to do")),
         app = app.work(inputs, &mut signals, service) => Ok(app),
     };
     drop(server);
@@ -127,9 +127,9 @@ async fn access(settings: &Settings) -> Access {
 async fn start_metrics_listener(server: &mut ControlServer, address: Option<SocketAddr>) {
     let Some(address) = address else { return };
     match server.listen_metrics(address).await {
-        Ok(address) => tracing::info!(%address, "Metrics can be asked for"),
+        Ok(address) => tracing::info!(%address, "Metrics listener started"),
         Err(error) => {
-            tracing::error!(error = %ErrorChain(&error), "Metrics cannot be asked for on a port");
+            tracing::error!(error = %ErrorChain(&error), "Metrics listener could not start; /metrics stays on the control socket");
         }
     }
 }
@@ -223,19 +223,19 @@ impl App {
         let mut fresh = match (self.reload)() {
             Ok(settings) => settings,
             Err(problems) => {
-                tracing::error!(%problems, "Configuration was not reloaded; the old one stays");
+                tracing::error!(%problems, "Configuration reload failed; keeping the previous configuration");
                 return;
             }
         };
         match remote(&fresh) {
             Ok(remote) => self.cm = remote,
             Err(error) => {
-                tracing::error!(%error, "Configuration was not reloaded; the old one stays");
+                tracing::error!(%error, "Configuration reload failed; keeping the previous configuration");
                 return;
             }
         }
         for key in convert::keep_restart_only_settings(&self.settings, &mut fresh) {
-            tracing::warn!(key, "Change takes effect at the next start");
+            tracing::warn!(key, "Changed setting takes effect after a restart");
         }
         self.readers.set_probing(fresh.probe.clone());
         self.ids = IdRedaction { show_full: fresh.log.show_ids };
@@ -255,7 +255,7 @@ impl App {
         drop(engine);
         readers.stop();
         outbox.close();
-        tracing::info!("Stopped");
+        tracing::info!("Daemon stopped");
     }
 }
 

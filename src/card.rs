@@ -1,7 +1,7 @@
 //! Card protocols without a reader: bytes to a card, bytes back, an identity in the end.
 //!
 //! A probe is a straight-line function over [`Transmit`], one file a family. It can only read:
-//! [`Command`] has no way to say VERIFY, to authenticate or to write. This module opens no reader,
+//! [`CommandApdu`] has no way to say VERIFY, to authenticate or to write. This module opens no reader,
 //! reads no clock and never waits; how long a probe may take is the transport's business.
 //!
 //! Whatever a card answers, a probe sends at most [`MAX_COMMANDS`] commands, and keeps no more than
@@ -46,13 +46,13 @@ use family_result::{CardReading, NoReading};
 /// The way to one card, held for the time of one probe.
 pub trait Transmit {
     /// Sends one command and brings the whole response, status word included. There is no other
-    /// way to a card, and no [`Command`] that does not read.
+    /// way to a card, and no [`CommandApdu`] that does not read.
     fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError>;
 
     /// The protocol that reader and card agreed on.
     fn protocol(&self) -> Protocol;
 
-    /// The card has said who it is, or a part of that ([`Identity::partial`]). What is sent after the
+    /// The card has said who it is, or a part of that ([`CardIdentity::partial`]). What is sent after the
     /// whole is for people only, and may fail.
     fn identified(&mut self, _identity: &CardIdentity) {}
 }
@@ -61,16 +61,16 @@ pub trait Transmit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransmitError {
     /// The card is gone: forget the probe.
-    #[error("card was taken out")]
+    #[error("card was removed")]
     Removed,
     /// The card lost its state: start the probe over.
     #[error("card was reset")]
     Reset,
     /// The smart card service is gone: wait until it is back.
-    #[error("connection to the smart card service was lost")]
+    #[error("connection to pcscd was lost")]
     PcscdLost,
     /// The time for this probe is over: leave the card alone.
-    #[error("card did not answer in time")]
+    #[error("card did not respond in time")]
     TimedOut,
     /// Reader or card failed: send nothing more to this card.
     #[error("{detail}")]
@@ -84,13 +84,13 @@ pub enum TransmitError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
     /// No family recognised the card.
-    #[error("no family recognised the card ({tried})")]
+    #[error("no enabled card family recognised the card ({tried})")]
     UnknownFamily {
         /// What each family met.
         tried: String,
     },
     /// A family recognised the card, but it holds no usable id.
-    #[error("{family} card without a usable id: {what}")]
+    #[error("{family} card has no usable card id: {what}")]
     NoId {
         /// The family.
         family: Family,
@@ -98,7 +98,7 @@ pub enum ProbeError {
         what: String,
     },
     /// Another program uses the card, and without a SELECT it does not say who it is.
-    #[error("another program uses the card, and a SELECT could end its session")]
+    #[error("another program uses the card; not sending SELECT, which could end its session")]
     InUse,
     /// The probe could not be finished; nothing is known about the card.
     #[error(transparent)]

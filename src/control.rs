@@ -84,7 +84,7 @@ pub enum AuditError {
     #[error("{0}")]
     BadCursor(String),
     /// The outbox could not be read.
-    #[error("the outbox cannot be read: {0}")]
+    #[error("cannot read the outbox: {0}")]
     Store(String),
 }
 
@@ -92,13 +92,13 @@ pub enum AuditError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryActionError {
     /// There is no such entry.
-    #[error("no such entry waits")]
+    #[error("no such entry")]
     NoSuchEntry,
     /// Try again.
-    #[error("the entry is being worked on at this moment; try again")]
+    #[error("the entry is in progress; try again")]
     InProgress,
     /// The outbox could not do it.
-    #[error("the outbox cannot be written: {0}")]
+    #[error("cannot write the outbox: {0}")]
     Store(String),
 }
 

@@ -83,7 +83,7 @@ pub enum ActionError {
     #[error("no such entry waits")]
     NoSuchEntry,
     /// The entry is being worked on at this moment.
-    #[error("the entry is being worked on at this moment; try again")]
+    #[error("the entry is in progress; try again")]
     InProgress,
 }
 
@@ -92,7 +92,7 @@ pub enum ActionError {
 pub enum RetryAccepted {
     /// It is in the queue, and goes as soon as CM may be asked.
     Now,
-    /// It is parked until [`Event::Unparked`] says that it is in the queue on disk, or that the
+    /// It is parked until [`Event::EntryUnparked`] says that it is in the queue on disk, or that the
     /// disk refused.
     OnceStored,
 }

@@ -2,8 +2,8 @@
 //!
 //! Three layers, held by `tests/layers`: pure modules that read no clock, file or socket
 //! ([`domain`], [`card`], [`engine`], [`rules`], [`wire`], [`config`]), edges that each own one
-//! thing outside ([`readers`], [`outbox`], [`remote`], [`control`], [`telemetry`]), and the shell
-//! that joins them ([`app`], [`doctor`], [`cli`]). `docs/architecture.md` draws the picture.
+//! thing outside ([`readers`], [`outbox`], [`cm`], [`control`], [`telemetry`]), and the shell
+//! that joins them ([`app`], [`diagnostics`], [`cli`]). `docs/architecture.md` draws the picture.
 
 pub mod app;
 pub mod card;

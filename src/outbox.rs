@@ -67,12 +67,12 @@
 //!   happened or not, never half.
 //! - A `-wal` of which SQLite would drop what was acknowledged is damage of the file (`log.rs`).
 //!   It is emptied at the start and after a second without commands.
-//! - A row whose seal does not fit is skipped and told ([`Restored::damaged`]), and left in the
+//! - A row whose seal does not fit is skipped and told ([`OutboxContents::damaged`]), and left in the
 //!   file. It counts as an entry until somebody deletes it with `sqlite3`.
 //! - A file that is gone, while its lock or its `-wal` says that it was there, is told in the same
 //!   way as one that is damaged. Links, pipes and the like are refused ([`OpenError::Unsuitable`]).
 //! - A file that is damaged as a whole is set aside, and all that is readable goes into a new one
-//!   ([`Mended`]), which is told loudly, and in the audit trail (`mend.rs`, `salvage.rs`).
+//!   ([`RepairReport`]), which is told loudly, and in the audit trail (`mend.rs`, `salvage.rs`).
 //! - A disk that takes no writes at the start: what can be read is told, and every command tries
 //!   again to open the file (`slot.rs`).
 //! - A file that is removed or replaced while it is open is [`StoreError::Lost`] for every command
@@ -176,7 +176,7 @@ pub struct AppendRequest {
     pub supersedes: Vec<(EntryId, Option<Settlement>)>,
 }
 
-/// What an [`Append`] became.
+/// What an [`AppendRequest`] became.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppendResult {
     /// The new entry.
@@ -238,7 +238,7 @@ fn open_within(
     if let Some(trouble) = &trouble {
         tracing::error!(
             trouble,
-            "Outbox cannot be written; cards are read, and stored once it can"
+            "Outbox is not writable; cards are identified and stored once it is"
         );
     }
     let worker =

@@ -7,7 +7,7 @@
 //! own, and nobody calls anything but `cancel` on another's (`docs/decisions/0002-thread-model.md`).
 //!
 //! This is the only module that names `pcsc`. It decides nothing: whether a card is probed, how
-//! long for and what follows from it is the business of whoever takes the [`Observation`]s.
+//! long for and what follows from it is the business of whoever takes the [`ReaderEvent`]s.
 
 mod apdu_log;
 mod atr;
@@ -104,7 +104,7 @@ pub enum ReaderEvent {
         /// What it is watched through, where that is certain.
         instance: Option<PcscdInstance>,
     },
-    /// What a reader's driver tells of it; the answer to [`Readers::describe`].
+    /// What a reader's driver tells of it; the answer to [`Readers::read_attributes`].
     AttributesRead {
         /// The reader.
         reader: ReaderName,
@@ -147,7 +147,7 @@ pub enum ReaderEvent {
     },
     /// Everything that was there when the service came up has been reported.
     InitialScanDone,
-    /// A card that is being read has said who it is, or a part of that. [`Self::Probed`] follows once it
+    /// A card that is being read has said who it is, or a part of that. [`Self::ProbeFinished`] follows once it
     /// was asked for all, unless it leaves or hangs then.
     Identified {
         /// The reader.
@@ -262,7 +262,7 @@ impl Readers {
         Ok((readers, receiver))
     }
 
-    /// Asks who the card of an insertion is; the answer comes as [`Observation::Probed`].
+    /// Asks who the card of an insertion is; the answer comes as [`ReaderEvent::ProbeFinished`].
     ///
     /// A probe that is still under way in the same reader is called off.
     ///
@@ -281,7 +281,7 @@ impl Readers {
         let refusal = match self.insertions.event_count(reader, insertion) {
             None => NotIdentified::new(
                 NotIdentifiedReason::Removed,
-                "card was taken out before it was read".to_owned(),
+                "card was removed before it was read".to_owned(),
             ),
             Some(_) if self.abandoned() >= MAX_ABANDONED => NotIdentified::new(
                 NotIdentifiedReason::ReadError,
@@ -310,12 +310,12 @@ impl Readers {
             exchanges: Vec::new(),
         };
         if self.observations.send(refused).is_err() {
-            debug!("Nobody listens to the readers");
+            debug!("Reader event receiver closed");
         }
     }
 
     /// Asks a reader's driver what it tells of the reader, again and again while it cannot be asked and
-    /// the reader is there; the answer comes as [`Observation::Described`].
+    /// the reader is there; the answer comes as [`ReaderEvent::AttributesRead`].
     pub fn read_attributes(&mut self, reader: &ReaderName) {
         self.attribute_threads.retain(|_, (worker, _)| !worker.has_ended());
         if let Some((former, _)) = self.attribute_threads.remove(reader) {
@@ -323,7 +323,7 @@ impl Readers {
             self.abandoned.push(former);
         }
         if self.abandoned() >= MAX_ABANDONED {
-            warn!(%reader, "Too much hangs for the reader to be described");
+            warn!(%reader, "Too many stuck threads; reader attributes not read");
             return;
         }
         let (observations, described) = (self.observations.clone(), reader.clone());
@@ -336,13 +336,15 @@ impl Readers {
                 let Some(attributes) = told.filter(|_| !halt.is_cancelled()) else { return };
                 let told = ReaderEvent::AttributesRead { reader: described, attributes };
                 if observations.send(told).is_err() {
-                    debug!("Nobody listens to the readers");
+                    debug!("Reader event receiver closed");
                 }
             }
         };
         match ReaderThread::spawn("reader-about", work) {
             Ok(worker) => drop(self.attribute_threads.insert(reader.clone(), (worker, tried))),
-            Err(error) => warn!(%reader, %error, "No thread to describe the reader with"),
+            Err(error) => {
+                warn!(%reader, %error, "Could not start a thread to read reader attributes")
+            }
         }
     }
 
@@ -353,7 +355,7 @@ impl Readers {
         self.abandon_probe(reader);
         let abandoned = self.abandoned();
         if abandoned > 0 {
-            warn!(%reader, abandoned, "Card reading hangs, its thread is left behind");
+            warn!(%reader, abandoned, "Card probe timed out; thread abandoned");
         }
         trail.unwrap_or_default()
     }
@@ -404,7 +406,7 @@ impl Readers {
             })
             .count();
         if left_behind > 0 || !self.monitor.has_ended() {
-            warn!(threads = left_behind, "pcscd or a card hangs, threads are left behind");
+            warn!(threads = left_behind, "Threads still blocked in pcscd at shutdown; abandoned");
         }
     }
 
@@ -443,7 +445,7 @@ impl Readers {
         let work = move |halt| {
             // To the probe, its connection would be that of another program.
             if describing.is_some_and(|tried| !tried.wait_timeout(ATTRIBUTES_TIMEOUT)) {
-                debug!("Driver still tells about its reader");
+                debug!("Reader attributes still pending; probing anyway");
             }
             probe.run(&halt, &observations, &published);
         };

@@ -69,9 +69,9 @@ pub fn init(level: LevelFilter, format: LogOutput, ids: IdRedaction) {
         },
     };
     if done.is_err() {
-        tracing::debug!("Logs were set up before");
+        tracing::debug!("Logging already initialised");
     } else if let Some(error) = no_journal {
-        tracing::warn!(%error, "Journal is not there, logs go to standard error");
+        tracing::warn!(%error, "Journal unavailable; logging to standard error");
     }
 }
 
@@ -128,7 +128,7 @@ fn hidden(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A JSON text with everything escaped that [`clean`] escapes. It means the same to every program.
+/// A JSON text with everything escaped that [`escape_control_chars`] escapes. It means the same to every program.
 #[must_use]
 pub fn clean_json(json: &str) -> Cow<'_, str> {
     // Blanks between values are ASCII; in strings, those are escaped already.

@@ -60,10 +60,10 @@ pub(super) async fn prune(
 
 fn report(pruned: Result<usize, StoreError>) {
     match pruned {
-        Ok(0) => tracing::debug!("Audit trail has nothing to prune"),
-        Ok(lines) => tracing::info!(lines, "Audit trail pruned"),
+        Ok(0) => tracing::debug!("No audit lines to prune"),
+        Ok(lines) => tracing::info!(lines, "Audit lines pruned"),
         Err(error) => {
-            tracing::warn!(error = %ErrorChain(&error), "Audit trail was not pruned; tried again in an hour");
+            tracing::warn!(error = %ErrorChain(&error), "Audit pruning failed; next attempt in 1 h");
         }
     }
 }

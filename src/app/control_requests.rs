@@ -83,7 +83,7 @@ impl App {
         by: &str,
         reply: oneshot::Sender<Result<(), EntryActionError>>,
     ) {
-        tracing::info!(%entry, act = act.past_participle(), by, "Somebody acts on an entry");
+        tracing::info!(%entry, action = act.past_participle(), by, "Operator action received");
         let taken = match act {
             EntryAction::Retry => {
                 self.cm.expedite();
@@ -191,6 +191,6 @@ const fn action_error(refusal: ActionError) -> EntryActionError {
 /// Answers somebody, who may have gone meanwhile.
 fn send<T>(reply: oneshot::Sender<T>, answer: T) {
     if reply.send(answer).is_err() {
-        tracing::debug!("Nobody waits for the answer any more");
+        tracing::debug!("Control client disconnected before the reply");
     }
 }

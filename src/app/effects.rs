@@ -144,7 +144,7 @@ impl App {
             if let Some(done) = work.await
                 && events.send(done).is_err()
             {
-                tracing::debug!("The loop has ended; the answer is dropped");
+                tracing::debug!("Main loop stopped; result dropped");
             }
         });
     }
@@ -156,7 +156,7 @@ fn log_failure(result: &Result<(), StoreError>) -> bool {
     if let Err(error) = result
         && !matches!(error, StoreError::Full(FullReason::Notes))
     {
-        tracing::error!(error = %ErrorChain(error), "Outbox did not take a note");
+        tracing::error!(error = %ErrorChain(error), "Audit line could not be stored");
     }
     result.is_ok()
 }

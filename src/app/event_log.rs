@@ -13,14 +13,14 @@ pub(super) fn started(settings: &Settings, restored: &RestoredState) {
         station = settings.station,
         cm = settings.cm.url,
         entries = restored.entries.len(),
-        "Started"
+        "Daemon started"
     );
 }
 
 /// Rows that the outbox does not believe any more: each may have been somebody's card.
 pub(super) fn damaged(rows: &[DamagedRow]) {
     for row in rows {
-        tracing::error!(row = %row, "Outbox has a damaged row; it is left alone");
+        tracing::error!(row = %row, "Damaged outbox row skipped");
     }
 }
 
@@ -36,13 +36,14 @@ pub(super) fn mended(mended: Option<&RepairReport>) {
         );
     } else {
         tracing::error!(
-            aside = mended.set_aside.as_ref().map(|aside| tracing::field::display(aside.display())),
+            set_aside_path =
+                mended.set_aside.as_ref().map(|aside| tracing::field::display(aside.display())),
             cause = mended.cause,
             entries = mended.entries,
             lines = mended.lines,
-            stays = mended.last_seen,
+            last_seen = mended.last_seen,
             damaged = mended.damaged,
-            "Outbox was damaged and is set aside; what is readable was carried over"
+            "Damaged outbox file set aside; readable rows recovered"
         );
     }
 }
@@ -51,18 +52,18 @@ pub(super) fn log_reader_event(observation: &ReaderEvent, ids: IdRedaction) {
     match observation {
         // The readers say themselves whether they can be watched.
         ReaderEvent::PcscdConnected | ReaderEvent::PcscdUnavailable { .. } => {}
-        ReaderEvent::InitialScanDone => tracing::debug!("Readers are known"),
+        ReaderEvent::InitialScanDone => tracing::debug!("Initial reader scan finished"),
         ReaderEvent::ReaderAttached { reader, .. } => tracing::info!(%reader, "Reader attached"),
         ReaderEvent::AttributesRead { reader, attributes } => {
             let ReaderAttributes { vendor, serial } = attributes;
-            tracing::debug!(%reader, vendor, serial, "Reader described");
+            tracing::debug!(%reader, vendor, serial, "Reader attributes read");
         }
         ReaderEvent::ReaderDetached { reader } => tracing::info!(%reader, "Reader detached"),
         ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
             tracing::info!(%reader, %insertion, %atr, "Card inserted");
         }
         ReaderEvent::CardMute { reader, insertion } => {
-            tracing::info!(%reader, %insertion, "Card does not answer");
+            tracing::info!(%reader, %insertion, "Card is mute");
         }
         ReaderEvent::CardRemoved { reader, insertion, .. } => {
             tracing::info!(%reader, %insertion, "Card removed");
@@ -94,25 +95,25 @@ pub(super) fn log_event(event: &Event, ids: IdRedaction) {
         }
         Event::EntrySettled { result: Ok(line), .. } => settled(line, ids),
         Event::EntryUnparked { entry, result } => {
-            tracing::info!(%entry, ok = result.is_ok(), "Parked entry taken back into the queue");
+            tracing::info!(%entry, ok = result.is_ok(), "Parked entry requeued");
         }
         Event::LookedUp { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM was asked about the card");
+            tracing::debug!(%entry, ok = result.is_ok(), "CM lookup finished");
         }
         Event::RecordRead { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM's record was read back");
+            tracing::debug!(%entry, ok = result.is_ok(), "CM record read");
         }
         Event::StageSaved { entry, result } => {
             tracing::debug!(%entry, ok = result.is_ok(), "Decision saved");
         }
         Event::StatusSet { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM was told to change the record");
+            tracing::debug!(%entry, ok = result.is_ok(), "CM status update finished");
         }
         Event::RequestRead { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM's request was read back");
+            tracing::debug!(%entry, ok = result.is_ok(), "CM request read");
         }
         Event::RequestCompleted { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM was told to complete the request");
+            tracing::debug!(%entry, ok = result.is_ok(), "CM request completion finished");
         }
         Event::EntryAppended { .. }
         | Event::EntrySettled { .. }
@@ -138,10 +139,10 @@ fn settled(line: &AuditLine, ids: IdRedaction) {
         entry = line.entry.map(EntryId::number),
         outcome = line.outcome,
         reason = line.reason,
-        card = line.card_id.map(|card| ids.show(card)),
+        card_id = line.card_id.map(|card| ids.show(card)),
         record = line.record.map(|record| ids.show(record)),
         request = line.request.map(|request| ids.show(request)),
-        status = line.new_status_name,
+        new_status = line.new_status_name,
         detail = ids.in_text(&line.detail),
         "Entry settled"
     );
@@ -151,23 +152,25 @@ pub(super) fn notice(notice: &Notice, ids: IdRedaction) {
     match notice {
         Notice::CmUnavailable(error) => {
             let remedy = error.unavailable_reason().map(UnavailableReason::remedy);
-            tracing::warn!(detail = ids.in_text(error.detail()), remedy, "CM is away");
+            tracing::warn!(detail = ids.in_text(error.detail()), remedy, "CM unavailable");
         }
-        Notice::CmAvailable => tracing::info!("CM is back"),
+        Notice::CmAvailable => tracing::info!("CM available again"),
         Notice::Warning { entry, text } => {
-            tracing::warn!(%entry, text = ids.in_text(text), "Card is unusual");
+            tracing::warn!(%entry, text = ids.in_text(text), "Card does not match its CM record");
         }
         Notice::CardFlapping { reader } => {
             tracing::warn!(%reader, "Card comes and goes all the time: it is worked on once it lies still");
         }
-        Notice::OutboxError(detail) => tracing::error!(detail, "Outbox takes no entries"),
-        Notice::OutboxRecovered => tracing::info!("Outbox takes entries again"),
+        Notice::OutboxError(detail) => {
+            tracing::error!(detail, "Outbox cannot store entries; retrying")
+        }
+        Notice::OutboxRecovered => tracing::info!("Outbox stores entries again"),
         Notice::EntryLost { entry, detail } => {
-            tracing::error!(%entry, detail, "Outbox lost an entry; look at CM's record");
+            tracing::error!(%entry, detail, "Outbox entry lost; check the card's record in CM");
         }
         Notice::CardDropped(draft) => {
             let card = ids.show(draft.identity.primary().card_id);
-            tracing::error!(reader = %draft.reader, card, "Card is lost: no room on disk or in memory");
+            tracing::error!(reader = %draft.reader, card, "Card event dropped: disk and memory are full; insert the card again");
         }
     }
 }

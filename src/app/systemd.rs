@@ -97,7 +97,7 @@ impl ServiceNotifier {
     }
 }
 
-/// The state on one line: "2 readers, 1 card, CM reachable, 3 entries waiting".
+/// The state on one line: "2 readers, 1 card, CM available, 3 entries waiting".
 fn status_text(state: &StatusView) -> String {
     let mut parts = match &state.pcscd {
         PcscdView::Connected { .. } => {
@@ -106,12 +106,12 @@ fn status_text(state: &StatusView) -> String {
             vec![count(state.readers.len(), "reader", "readers"), count(cards, "card", "cards")]
         }
         PcscdView::Connecting => vec!["connecting to pcscd".to_owned()],
-        PcscdView::Unavailable { .. } => vec!["no pcscd".to_owned()],
+        PcscdView::Unavailable { .. } => vec!["pcscd unavailable".to_owned()],
     };
     parts.push(match &state.cm {
-        CmView::Unknown => "CM not asked yet".to_owned(),
-        CmView::Available { .. } => "CM reachable".to_owned(),
-        CmView::Unavailable { reason, .. } => format!("CM away ({reason})"),
+        CmView::Unknown => "CM not contacted".to_owned(),
+        CmView::Available { .. } => "CM available".to_owned(),
+        CmView::Unavailable { reason, .. } => format!("CM unavailable ({reason})"),
     });
     let OutboxView { waiting, parked, write_error: trouble, .. } = &state.outbox;
     parts.push(format!("{} waiting", count(*waiting, "entry", "entries")));
@@ -119,7 +119,7 @@ fn status_text(state: &StatusView) -> String {
         parts.push(format!("{parked} parked"));
     }
     if trouble.is_some() {
-        parts.push("outbox in trouble".to_owned());
+        parts.push("outbox error".to_owned());
     }
     parts.join(", ")
 }
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_state_is_told_in_words() {
-        assert_eq!(status_text(&up(3)), "2 readers, 1 card, CM reachable, 3 entries waiting");
+        assert_eq!(status_text(&up(3)), "2 readers, 1 card, CM available, 3 entries waiting");
         let down = state(
             PcscdView::Unavailable { since: since(), reason: String::new() },
             CmView::Unavailable {
@@ -179,7 +179,8 @@ mod tests {
             },
             OutboxView { parked: 2, write_error: Some("full".to_owned()), ..waiting(1) },
         );
-        let said = "no pcscd, CM away (timeout), 1 entry waiting, 2 parked, outbox in trouble";
+        let said =
+            "pcscd unavailable, CM unavailable (timeout), 1 entry waiting, 2 parked, outbox error";
         assert_eq!(status_text(&down), said);
     }
 

@@ -225,10 +225,10 @@ impl fmt::Display for Convention {
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Valid => "right",
-            Self::Invalid => "wrong",
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
             Self::Missing => "missing",
-            Self::NotRequired => "not due",
+            Self::NotRequired => "not-required",
         })
     }
 }

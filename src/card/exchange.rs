@@ -58,13 +58,13 @@ impl Transmit for LimitedTransport<'_> {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ExchangeError {
     /// The card said no, and how.
-    #[error("card answered {0}")]
+    #[error("card returned status {0}")]
     Refused(StatusWord),
     /// The answer has no room for a status word.
-    #[error("card answered {0} bytes, too few for a status word")]
+    #[error("card returned {0} bytes; a response needs at least 2")]
     Truncated(usize),
     /// The answer does not end where answers end.
-    #[error("answer of the card has no end")]
+    #[error("card response is too long")]
     TooLong,
     /// Nobody can be asked any more.
     #[error(transparent)]

@@ -1,7 +1,7 @@
 //! The way in for `tests/fuzz` to what no other crate may call. Compiled under a fuzzer only.
 
 use super::exchange::{self, MAX_PARTS};
-use super::{Command, Transmit, tlv};
+use super::{CommandApdu, Transmit, tlv};
 
 /// The most bytes of any answer, and of any file.
 pub const MAX_ANSWER: usize = exchange::MAX_ANSWER;
@@ -13,8 +13,8 @@ pub const MAX_QUESTION: usize = 2 * (MAX_PARTS + 1);
 pub const MAX_READS: usize = exchange::MAX_READS;
 
 /// Asks one question. The error is for people.
-pub fn ask(transport: &mut dyn Transmit, command: &Command) -> Result<Vec<u8>, String> {
-    exchange::ask(transport, command).map_err(|why| why.to_string())
+pub fn ask(transport: &mut dyn Transmit, command: &CommandApdu) -> Result<Vec<u8>, String> {
+    exchange::exchange(transport, command).map_err(|why| why.to_string())
 }
 
 /// Reads the selected file until there are this many bytes. The error is for people.
@@ -23,17 +23,17 @@ pub fn read_file(transport: &mut dyn Transmit, enough: usize) -> Result<Vec<u8>,
 }
 
 /// A tag and its value.
-pub type Object<'a> = (u32, &'a [u8]);
+pub type DerObject<'a> = (u32, &'a [u8]);
 
 /// Every data object, where the input is nothing else.
 #[must_use]
-pub fn all(input: &[u8]) -> Option<Vec<Object<'_>>> {
+pub fn all(input: &[u8]) -> Option<Vec<DerObject<'_>>> {
     tlv::all(input).ok().map(pairs)
 }
 
 /// The data objects up to padding or to whatever is none.
 #[must_use]
-pub fn before_padding(input: &[u8]) -> Vec<Object<'_>> {
+pub fn before_padding(input: &[u8]) -> Vec<DerObject<'_>> {
     pairs(tlv::before_padding(input))
 }
 
@@ -49,6 +49,6 @@ pub fn only(input: &[u8], tag: u32) -> Option<&[u8]> {
     tlv::only(&tlv::before_padding(input), tag)
 }
 
-fn pairs(objects: Vec<tlv::Tlv<'_>>) -> Vec<Object<'_>> {
+fn pairs(objects: Vec<tlv::Tlv<'_>>) -> Vec<DerObject<'_>> {
     objects.into_iter().map(|object| (object.tag, object.value)).collect()
 }

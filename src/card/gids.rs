@@ -86,13 +86,13 @@ fn is_gids(answer: &[u8]) -> bool {
 enum CardIdFileError {
     #[error(transparent)]
     Shape(#[from] TlvError),
-    #[error("version {0:?} is not the known one")]
+    #[error("unsupported file table version {0:?}")]
     Version(Option<u8>),
-    #[error("it has no file cardid")]
+    #[error("file table has no `cardid` file")]
     NotListed,
-    #[error("it puts cardid at object {object:X} of file {file:X}, which cannot be")]
+    #[error("file table points `cardid` to invalid object {object:X} in file {file:X}")]
     Place { file: u32, object: u32 },
-    #[error("{0} bytes where 16 belong")]
+    #[error("`cardid` has {0} bytes, expected 16")]
     Length(usize),
 }
 

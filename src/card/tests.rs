@@ -40,7 +40,7 @@ fn a_card_that_no_family_knows_says_what_each_family_met() {
     let error = identify_as(&mut card, &[Family::Gids, Family::Pkcs15]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no family recognised the card (gids: card answered 6A82 (absent); pkcs15: card has no \
+        "no enabled card family recognised the card (gids: card returned status 6A82 (absent); pkcs15: card has no \
          EF.TokenInfo)"
     );
 }

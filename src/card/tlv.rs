@@ -14,19 +14,19 @@ pub(super) struct Tlv<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TlvError {
     /// The bytes end inside a data object.
-    #[error("data object is cut off")]
+    #[error("data object is truncated")]
     Truncated,
     /// A tag of more than three bytes.
     #[error("tag has more than three bytes")]
     LongTag,
     /// A length that is neither short nor after 81 or 82.
-    #[error("length begins with {0:02X}")]
+    #[error("unsupported length encoding {0:02X}")]
     UnsupportedLength(u8),
     /// Bytes after the data object.
-    #[error("{0} bytes follow the data object")]
+    #[error("{0} trailing bytes after the data object")]
     TrailingBytes(usize),
     /// Another data object.
-    #[error("tag {found:X} where {wanted:X} was asked for")]
+    #[error("unexpected tag {found:X}, expected {wanted:X}")]
     OtherTag {
         /// The tag that was asked for.
         wanted: u32,

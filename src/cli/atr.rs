@@ -27,7 +27,7 @@ pub(super) fn as_text(atr: &Atr, list_names: &[String]) -> Vec<String> {
         lines.push("contactless, ATR made up by the reader".to_owned());
     }
     if facts.checksum == Checksum::Valid {
-        lines.push("check byte right".to_owned());
+        lines.push("check byte valid".to_owned());
     }
     lines.extend(facts.anomalies().iter().map(|odd| format!("odd: {odd}")));
     lines
@@ -55,12 +55,12 @@ pub(super) fn as_json(atr: &Atr, list_names: &[String]) -> Value {
         "historical_text": historical.text(),
         "compact_tlv": historical.entries.iter().map(entry_object).collect::<Vec<_>>(),
         "tck": facts.checksum.to_string(),
-        "cut_off": facts.truncated,
-        "odd": facts.anomalies().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "truncated": facts.truncated,
+        "anomalies": facts.anomalies().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "contactless": facts.contactless.is_some(),
         "family_hint": hint(atr),
-        "known_as": facts.known,
-        "list_names": list_names,
+        "card_name": facts.known,
+        "pcsc_tools_names": list_names,
     })
 }
 
@@ -78,7 +78,7 @@ fn entry_object(entry: &CompactTlv) -> Value {
         "tag": entry.tag,
         "value": hex::encode(&entry.value),
         "meaning": entry.meaning(),
-        "words": entry.description(),
+        "description": entry.description(),
     })
 }
 
@@ -99,14 +99,14 @@ mod tests {
             "  TA1 13  Fi 372, Di 4, up to 5 MHz: at most 53763 bit/s",
         ];
         assert_eq!(lines[..meant.len()], meant);
-        assert_eq!(lines.last().unwrap(), "check byte right");
+        assert_eq!(lines.last().unwrap(), "check byte valid");
     }
 
     #[test]
     fn the_object_has_every_byte_by_name_and_both_kinds_of_names() {
         let object = as_json(&YUBIKEY.parse().unwrap(), &["a".to_owned()]);
-        assert_eq!(object["known_as"], "YubiKey 5 NFC (contact)");
-        assert_eq!(object["list_names"], json!(["a"]));
+        assert_eq!(object["card_name"], "YubiKey 5 NFC (contact)");
+        assert_eq!(object["pcsc_tools_names"], json!(["a"]));
         assert_eq!(object["family_hint"], "piv");
         assert_eq!(object["historical_category"], "compact-tlv");
         let names: Vec<_> =
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn a_card_that_nobody_knows_has_no_names() {
         let object = as_json(&"3f00".parse().unwrap(), &[]);
-        assert!(object["known_as"].is_null() && object["family_hint"].is_null());
-        assert_eq!(object["list_names"], json!([]));
+        assert!(object["card_name"].is_null() && object["family_hint"].is_null());
+        assert_eq!(object["pcsc_tools_names"], json!([]));
         assert_eq!(as_text(&"3f00".parse().unwrap(), &[]), ["inverse, T=0"]);
     }
 }

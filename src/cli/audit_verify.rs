@@ -129,15 +129,15 @@ fn as_text(verdict: &ChainReport) -> Vec<String> {
     let mut lines: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
     let count = verdict.lines;
     lines.push(if verdict.faults.is_empty() {
-        format!("The audit trail is whole: {count} lines.")
+        format!("Audit chain verified: {count} lines.")
     } else {
-        format!("The audit trail is not whole: {count} lines, {} faults.", verdict.faults.len())
+        format!("Audit chain broken: {} faults in {count} lines.", verdict.faults.len())
     });
     if let Some(ChainPosition { seq, at: Some(at), .. }) = &verdict.anchor {
-        lines.push(format!("Pruned up to line {seq}, of {}.", time(*at)));
+        lines.push(format!("Pruned up to line {seq} ({}).", time(*at)));
     }
     if let Some(ChainPosition { seq, hash, .. }) = &verdict.head {
-        lines.push(format!("It ends with line {seq}, {hash}."));
+        lines.push(format!("Last line: {seq}, hash {hash}."));
     }
     lines.extend(verdict.against.iter().map(HashComparison::as_text));
     lines

@@ -49,7 +49,8 @@ impl ReaderWatch {
     }
 
     async fn next(&mut self) -> Result<ReaderEvent, CommandError> {
-        let gone = || CommandError::message(Exit::Failed, "the reader monitor ended");
+        let gone =
+            || CommandError::message(Exit::Failed, "the reader monitor stopped unexpectedly");
         self.observations.recv().await.ok_or_else(gone)
     }
 
@@ -73,7 +74,7 @@ impl Drop for ReaderWatch {
 }
 
 fn unreachable(reason: &str) -> CommandError {
-    let advice = "is pcscd running, and may this user reach it?";
+    let advice = "check that pcscd runs and that this user has access";
     CommandError::message(Exit::Unreachable, format!("pcscd does not answer: {reason}\n{advice}"))
 }
 
@@ -108,7 +109,7 @@ pub(super) async fn read_card(
         .map_err(|_| unreachable("no answer in time"))??;
     let (reader, card) = choose(cards, wanted)?;
     let Some((insertion, atr)) = card else {
-        let detail = "the card does not answer: turn it round or clean it".to_owned();
+        let detail = "the card does not respond: turn it over or clean it".to_owned();
         let result = Err(NotIdentified::new(NotIdentifiedReason::Mute, detail));
         return Ok(ProbedCard { reader, atr: None, result, exchanges: Vec::new() });
     };
@@ -203,7 +204,7 @@ fn choose(
     };
     let mut chosen: Vec<_> = readers.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if chosen.is_empty() {
-        let message = format!("no reader has that name; there are\n{}", names(&all));
+        let message = format!("no reader matches this name; connected readers:\n{}", names(&all));
         return Err(CommandError::message(Exit::Usage, message));
     }
     chosen.retain(|(_, card)| card.is_some());
@@ -212,7 +213,8 @@ fn choose(
         [] => Err(CommandError::message(Exit::Failed, "no card is in the reader")),
         several => {
             let several: Vec<_> = several.iter().map(|(name, _)| name.clone()).collect();
-            let message = format!("choose one with --reader; cards are in\n{}", names(&several));
+            let message =
+                format!("more than one card; choose a reader with --reader:\n{}", names(&several));
             Err(CommandError::message(Exit::Usage, message))
         }
     }

@@ -171,9 +171,9 @@ fn as_json(finding: &CheckResult) -> Value {
         CheckStatus::Skipped => "skipped",
     };
     json!({
-        "check": finding.step.as_str(),
-        "state": state,
-        "words": finding.detail,
+        "name": finding.step.as_str(),
+        "status": state,
+        "detail": finding.detail,
         "remedy": finding.remedy,
     })
 }

@@ -110,7 +110,7 @@ fn unusable(file: NamedFile) -> Option<ConfigProblem> {
     };
     let Ok(place) = credential_path(Path::new(&path)) else {
         let what = format!("{path:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set");
-        return problem(what, "write the whole path, or have systemd load the credential");
+        return problem(what, "use an absolute path, or run under systemd with LoadCredential=");
     };
     // What is wrong inside is told by those who use it.
     match open(&place) {

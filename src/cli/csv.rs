@@ -7,7 +7,7 @@
 //! Text from outside (a reader's name, a card's label, CM's messages) is changed in two ways, so that
 //! no spreadsheet runs it and no terminal obeys it; a program that wants it as it is reads the JSON:
 //!
-//! - What cannot be seen is escaped, as on a terminal ([`clean`]).
+//! - What cannot be seen is escaped, as on a terminal ([`escape_control_chars`]).
 //! - A cell that begins with `=`, `+`, `-`, `@` or their full-width forms, after blanks and quotes, is
 //!   a formula to a spreadsheet. It gets an apostrophe in front ("this is text"). So does such a piece
 //!   after `,`, `;`, `|` or a colon within a cell: where the list separator is another one than the

@@ -143,9 +143,9 @@ fn as_json(mut about: Value, found: &LookupResult, would: &LookupPreview) -> Val
             json!({
                 "rule": finding.rule,
                 "on": finding.on,
-                "acts": finding.applies,
+                "applies": finding.applies,
                 "request": finding.request,
-                "words": finding.explanation,
+                "explanation": finding.explanation,
             })
         })
         .collect();
@@ -155,12 +155,12 @@ fn as_json(mut about: Value, found: &LookupResult, would: &LookupPreview) -> Val
         about.insert("requests".to_owned(), json!(requests));
         about.insert("rules".to_owned(), json!(rules));
         about.insert("record".to_owned(), json!(would.on_insertion.record));
-        about.insert("verdict".to_owned(), verdict_json(&would.on_insertion.verdict));
+        about.insert("on_insertion".to_owned(), verdict_json(&would.on_insertion.verdict));
         if would.is_held_back {
             about.insert("held_back".to_owned(), true.into());
         }
         if let Some(taken_out) = &would.on_removal {
-            about.insert("verdict_on_removal".to_owned(), verdict_json(&taken_out.verdict));
+            about.insert("on_removal".to_owned(), verdict_json(&taken_out.verdict));
         }
     }
     about
@@ -174,15 +174,15 @@ fn raw(text: &str) -> Value {
 fn verdict_json(verdict: &Evaluation) -> Value {
     match verdict {
         Evaluation::Set { decision, warning } => {
-            json!({ "would": "set", "decision": decision, "warning": warning })
+            json!({ "result": "set", "decision": decision, "warning": warning })
         }
         Evaluation::AlreadySet { decision } => {
-            json!({ "would": "already-set", "decision": decision })
+            json!({ "result": "already-set", "decision": decision })
         }
-        Evaluation::NothingToDo { why } => json!({ "would": "nothing-to-do", "why": why }),
-        Evaluation::UnknownCard { why } => json!({ "would": "unknown-card", "why": why }),
+        Evaluation::NothingToDo { why } => json!({ "result": "nothing-to-do", "detail": why }),
+        Evaluation::UnknownCard { why } => json!({ "result": "unknown-card", "detail": why }),
         Evaluation::Park { reason, why } => {
-            json!({ "would": "park", "reason": reason, "why": why })
+            json!({ "result": "park", "reason": reason, "detail": why })
         }
     }
 }
@@ -217,7 +217,7 @@ fn as_text(
     for finding in would.findings() {
         let moment = match finding.on {
             Trigger::Inserted => "",
-            Trigger::Removed => ", when it is taken out",
+            Trigger::Removed => ", on removal",
         };
         rows.push(row("Rule", format!("{}{moment}: {}", finding.rule, finding.explanation)));
     }
@@ -241,8 +241,10 @@ fn verdict_text(verdict: &Evaluation, numbers: &CmEnums) -> String {
     match verdict {
         Evaluation::Set { decision, warning } => {
             let from = numbers.card_status_text(decision.old_status);
-            let warning =
-                warning.as_ref().map(|warning| format!(" (mind: {warning})")).unwrap_or_default();
+            let warning = warning
+                .as_ref()
+                .map(|warning| format!(" (warning: {warning})"))
+                .unwrap_or_default();
             format!(
                 "would set {} instead of {from}{}, by rule {}{warning}",
                 decision.new_status_name,

@@ -37,7 +37,7 @@ pub(super) fn act(
             })
         })?
         .map_err(|error| CommandError::new(Exit::Failed, error)),
-        None => Err(CommandError::message(Exit::Failed, "no such entry waits")),
+        None => Err(CommandError::message(Exit::Failed, "no such entry")),
     };
     outbox.close();
     done

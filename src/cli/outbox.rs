@@ -35,7 +35,7 @@ fn entry(config: Option<&Path>, id: EntryId) -> Result<EntryView, CommandError> 
         Ok(view) => Ok(view),
         Err(ControlError::NotRunning(..)) => {
             let stored = entries(config)?.into_iter().find(|view| view.entry.id == id);
-            stored.ok_or_else(|| CommandError::message(Exit::Failed, "no such entry waits"))
+            stored.ok_or_else(|| CommandError::message(Exit::Failed, "no such entry"))
         }
         Err(error) => Err(error.into()),
     }
@@ -145,10 +145,8 @@ fn state(view: &EntryView) -> String {
 fn stage(view: &EntryView) -> String {
     let stage = match &view.entry.stage {
         Stage::Queued => "waiting".to_owned(),
-        Stage::Sent(_) => "waiting, the update may have been sent".to_owned(),
-        Stage::Completing(_) => {
-            "waiting, the status is set, the request may not be completed".to_owned()
-        }
+        Stage::Sent(_) => "waiting, update possibly sent".to_owned(),
+        Stage::Completing(_) => "waiting, status set, request possibly not completed".to_owned(),
         Stage::Parked { reason, detail, .. } => return format!("parked ({reason}): {detail}"),
     };
     let error = view.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
@@ -175,7 +173,7 @@ pub(super) fn discard(
 ) -> Result<Exit, CommandError> {
     if !yes {
         let message = format!(
-            "entry {id} would be gone for good and its card not updated; add --yes if that is meant"
+            "discarding entry {id} is permanent and the card will not be updated; confirm with --yes"
         );
         return Err(CommandError::message(Exit::Usage, message));
     }

@@ -38,12 +38,12 @@ fn as_text(snapshot: &StatusView, numbers: &CmEnums) -> Vec<String> {
         row("Daemon", format!("{} since {}", snapshot.version, time(snapshot.started_at))),
         row("pcscd", pcscd_line(&snapshot.pcscd)),
         row("CM", link(&snapshot.cm)),
-        row("Login", credentials_line(&snapshot.credentials)),
+        row("Credentials", credentials_line(&snapshot.credentials)),
         row("Outbox", format!("{} waiting, {} parked", outbox.waiting, outbox.parked)),
     ];
     rows.extend(outbox.oldest_waiting_at.map(|at| row("", format!("oldest since {}", time(at)))));
-    rows.extend(outbox.write_error.as_ref().map(|trouble| row("", format!("TROUBLE: {trouble}"))));
-    rows.extend(snapshot.data_loss.as_ref().map(|damage| row("", format!("DAMAGE: {damage}"))));
+    rows.extend(outbox.write_error.as_ref().map(|error| row("", format!("ERROR: {error}"))));
+    rows.extend(snapshot.data_loss.as_ref().map(|lost| row("", format!("DATA LOSS: {lost}"))));
     rows.extend(snapshot.readers.iter().map(|reader| row("Reader", reader_text(reader))));
     if snapshot.readers.is_empty() {
         rows.push(row("Reader", "none".to_owned()));
@@ -68,10 +68,10 @@ fn pcscd_line(view: &PcscdView) -> String {
 
 fn link(view: &CmView) -> String {
     match view {
-        CmView::Unknown => "not asked yet".to_owned(),
-        CmView::Available { since } => format!("answers since {}", time(*since)),
+        CmView::Unknown => "not contacted yet".to_owned(),
+        CmView::Available { since } => format!("available since {}", time(*since)),
         CmView::Unavailable { since, reason, detail, remedy, next_try_ms } => format!(
-            "away since {} ({reason}): {detail}; {remedy}; next try in {} s",
+            "unavailable since {} ({reason}): {detail}; {remedy}; next attempt in {} s",
             time(*since),
             next_try_ms.div_ceil(1000)
         ),
@@ -89,7 +89,7 @@ fn attributes_text(attributes: &ReaderAttributes) -> String {
 fn credentials_line(view: &CredentialsView) -> String {
     let identity = view.identity.as_ref().map(|identity| format!(" as {identity}"));
     let end = view.valid_until.map(|at| format!(", valid until {}", time(at)));
-    let trouble = view.renewal_error.as_ref().map(|trouble| format!("; TROUBLE: {trouble}"));
+    let trouble = view.renewal_error.as_ref().map(|error| format!("; ERROR: {error}"));
     let details = [identity, end, trouble].into_iter().flatten();
     details.fold(view.method.clone(), |line, detail| line + &detail)
 }
@@ -103,11 +103,11 @@ fn reader_text(view: &ReaderView) -> String {
     };
     let card = match &view.card {
         CardView::Empty => "empty".to_owned(),
-        CardView::Mute => "a card that does not answer: turn it round or clean it".to_owned(),
+        CardView::Mute => "mute card: turn it over or clean it".to_owned(),
         CardView::Reading { .. } => "a card is being read".to_owned(),
         CardView::Identified { identity, entry, .. } => {
             let entry =
-                entry.map_or_else(|| "not on disk yet".to_owned(), |id| format!("entry {id}"));
+                entry.map_or_else(|| "not stored yet".to_owned(), |id| format!("entry {id}"));
             let first = identity.primary();
             let part = if identity.partial {
                 ", read in part: another program uses it, or it stopped answering"

@@ -1,6 +1,6 @@
 //! How the station is let in: what goes along with a call, and what an answer says about it.
 //!
-//! Each method gives a [`Pass`] for one call. After the answer it is asked what came of it: a 401
+//! Each method gives a [`RequestAuth`] for one call. After the answer it is asked what came of it: a 401
 //! may be worth one more try with another pass, and a server that can prove itself has to.
 
 mod bearer;

@@ -114,7 +114,7 @@ impl ResolvesClientCert for ClientCertResolver {
 
 impl fmt::Debug for ClientCertResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("shown", &self.shown()).finish_non_exhaustive()
+        f.debug_struct("ClientCert").field("shown", &self.shown()).finish_non_exhaustive()
     }
 }
 
@@ -137,7 +137,7 @@ impl CertKeyPair {
                 Err(error) => {
                     let (remedy, cause) = (error.remedy(), std::error::Error::source(&error));
                     let cause = cause.map(ToString::to_string);
-                    tracing::warn!(%error, cause, remedy, "Client certificate has changed and does not do; the old one stays");
+                    tracing::warn!(%error, cause, remedy, "New client certificate is unusable; keeping the previous one");
                 }
             }
         }
@@ -226,13 +226,13 @@ fn warn_of_expiry(path: &Path, certificate: &CertificateDer<'_>) {
     match CertValidity::of(&shown, Timestamp::now()) {
         CertValidity::Valid => {}
         CertValidity::Expired => {
-            tracing::warn!(%file, until = %to, "Client certificate has expired")
+            tracing::warn!(%file, not_after = %to, "Client certificate has expired")
         }
         CertValidity::EndsSoon => {
-            tracing::warn!(%file, until = %to, "Client certificate expires soon")
+            tracing::warn!(%file, not_after = %to, "Client certificate expires soon")
         }
         CertValidity::NotYetValid => {
-            tracing::warn!(%file, %from, "Client certificate is not valid yet; is the clock right?");
+            tracing::warn!(%file, %from, "Client certificate is not valid yet; check the system clock");
         }
     }
 }

@@ -195,12 +195,12 @@ impl CmHttp {
         let (method, route) = (call.method(), call.route());
         match answer {
             Ok(answer) => {
-                tracing::debug!(%method, route, status = answer.status, elapsed_ms, "CM answered");
+                tracing::debug!(%method, route, status = answer.status, elapsed_ms, "CM responded");
                 classify(answer).map_err(|error| self.caller.redactor.redact_in(error))
             }
             Err(error) => {
                 let error = self.caller.redactor.redact_in(error);
-                tracing::debug!(%method, route, elapsed_ms, %error, "CM did not answer");
+                tracing::debug!(%method, route, elapsed_ms, %error, "CM call failed");
                 Err(error)
             }
         }

@@ -271,7 +271,7 @@ const fn folded_byte(byte: u8) -> Option<u8> {
     }
 }
 
-/// The text with [`HIDDEN`] in these places, which may overlap.
+/// The text with [`REDACTED`] in these places, which may overlap.
 fn without(text: &str, mut places: Vec<Range<usize>>) -> String {
     places.sort_unstable_by_key(|place| place.start);
     let (mut shown, mut end) = (String::with_capacity(text.len()), 0);

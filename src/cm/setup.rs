@@ -52,7 +52,7 @@ pub enum SetupError {
         source: io::Error,
     },
     /// `cm.ca_file` holds no certificate in PEM form.
-    #[error("no certificate in PEM form in cm.ca_file {}: {holds}", path.display())]
+    #[error("cm.ca_file {} has no PEM certificate: {holds}", path.display())]
     CaFileNotPem {
         /// The file.
         path: PathBuf,
@@ -68,10 +68,10 @@ pub enum SetupError {
         source: rustls::Error,
     },
     /// Neither the system nor `cm.ca_file` says whom to trust.
-    #[error("this system trusts no CA, and no cm.ca_file is named")]
+    #[error("no trusted CA: the system store is empty and cm.ca_file is not set")]
     NoRoots,
     /// Those who are to be trusted cannot be.
-    #[error("cannot set up whom TLS trusts")]
+    #[error("cannot set up the TLS trust store")]
     Trust(#[source] VerifierBuilderError),
     /// TLS cannot be set up.
     #[error("cannot set up TLS")]
@@ -80,7 +80,7 @@ pub enum SetupError {
     #[error(transparent)]
     ClientCertificate(#[from] ClientCertError),
     /// What is said about a proxy leads nowhere.
-    #[error("the proxy in {place} is not usable: {why}")]
+    #[error("invalid proxy in {place}: {why}")]
     Proxy {
         /// The key or the variable that names it. Its value is not told: it may hold a password.
         place: &'static str,
@@ -104,16 +104,16 @@ impl SetupError {
             }
             Self::CaFileNotPem { holds, .. } => match holds.remedy() {
                 Some(remedy) => remedy,
-                None => "convert it: openssl x509 -inform der -in CA.cer -out CA.pem",
+                None => "convert it to PEM: openssl x509 -inform der -in CA.cer -out CA.pem",
             },
             Self::CaFileNotUsable { .. } => "export the CA's certificate again",
-            Self::NoRoots => "install ca-certificates, or name CM's CA in cm.ca_file",
-            Self::Trust(_) => "check cm.ca_file, and install ca-certificates anew",
+            Self::NoRoots => "install ca-certificates, or set cm.ca_file to CM's CA certificate",
+            Self::Trust(_) => "check cm.ca_file, and reinstall ca-certificates",
             Self::ClientCertificate(error) => error.remedy(),
             Self::Proxy { .. } => {
                 "write it like http://proxy.example.com:3128, or cm.proxy = \"none\""
             }
-            Self::Tls(_) | Self::Client(_) => "this is a fault of cardbridge: report it",
+            Self::Tls(_) | Self::Client(_) => "this is a bug in cardbridge; report it",
         }
     }
 }

@@ -106,7 +106,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, SetupError> {
     let mut roots = ca_file.map_or_else(|| Ok(RootCertStore::empty()), certificates)?;
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
-        tracing::debug!(%error, "Some of the system's roots cannot be read");
+        tracing::debug!(%error, "Some system root certificates could not be loaded");
     }
     roots.add_parsable_certificates(system.certs);
     if roots.is_empty() {

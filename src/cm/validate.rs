@@ -30,7 +30,7 @@ pub(super) fn records_of(card: CardId, body: &[u8]) -> Result<Vec<CardRecord>, C
     }
     if !others.is_empty() {
         let (kept, dropped) = (records.len(), others.len());
-        tracing::warn!(kept, dropped, "CM answered with records of other cards as well");
+        tracing::warn!(kept, dropped, "CM returned records of other cards; ignored");
     }
     Ok(records)
 }
@@ -131,7 +131,7 @@ pub(super) fn requests_for(
         }
     }
     if closed > 0 {
-        tracing::warn!(closed, "CM answered with requests that are not open");
+        tracing::warn!(closed, "CM returned requests that are not open; ignored");
     }
     Ok(requests.into_values().collect())
 }

@@ -13,7 +13,7 @@ pub(super) fn origin(value: &Value) -> Result<String, ValueError> {
     let parts = parts(url, "see [cm.auth]", not_a_url)?;
     if !parts.rest.is_empty() {
         let what = format!("{} goes on after the host", quote(url));
-        return Err(ValueError::new(what, "end it there, and put the path into cm.api_path"));
+        return Err(ValueError::new(what, "remove the path; set it in cm.api_path"));
     }
     require_https(url, &parts)?;
     Ok(format!("{}://{}", parts.scheme, parts.authority))

@@ -85,7 +85,7 @@ fn reject_other_methods_keys(
     let mut refused = Ok(());
     for (key, methods) in OF_METHODS.into_iter().chain([bearer]) {
         if scope.is_set(key) && !methods.contains(&method) {
-            let what = format!("is of no use while {METHOD} is {:?}", method_name(method));
+            let what = format!("has no effect while {METHOD} is {:?}", method_name(method));
             let wanted: Vec<_> =
                 methods.iter().map(|method| format!("{:?}", method_name(*method))).collect();
             let remedy = format!("write method = {}, or remove it", wanted.join(" or "));
@@ -166,7 +166,7 @@ fn client_authentication(
     let channel_bindings = channel_bindings(scope);
     match (windows?, secret?) {
         (true, Some(_)) => {
-            let what = format!("is of no use while {WINDOWS} is true");
+            let what = format!("has no effect while {WINDOWS} is true");
             Err(scope.report_problem(SECRET_FILE, ValueError::new(what, "remove one of the two")))
         }
         (true, None) => Ok(ClientAuthSettings::Kerberos {
@@ -188,7 +188,7 @@ fn refuse_kerberos(scope: &mut KeyReader<'_>) -> Result<(), ReportedProblem> {
     let mut refused = Ok(());
     for key in [KEYTAB, PRINCIPAL, CHANNEL_BINDINGS] {
         if scope.is_set(key) {
-            let what = format!("is of no use while {WINDOWS} is false");
+            let what = format!("has no effect while {WINDOWS} is false");
             refused =
                 Err(scope
                     .report_problem(key, ValueError::new(what, "set that to true, or remove it")));
@@ -219,7 +219,7 @@ pub(super) fn proxy(scope: &mut KeyReader<'_>) -> Result<ProxySettings, Reported
         (None, credentials_file) => Ok(ProxySettings::Environment { credentials_file }),
         (Some(None), None) => Ok(ProxySettings::None),
         (Some(None), Some(_)) => {
-            let what = "is of no use while cm.proxy is \"none\"";
+            let what = "has no effect while cm.proxy is \"none\"";
             let remedy = "name a proxy in cm.proxy, or remove this";
             Err(scope.report_problem(PROXY_CREDENTIALS, ValueError::new(what, remedy)))
         }

@@ -99,13 +99,13 @@ fn reader(item: &TableItem, report: &mut ProblemCollector) -> Result<ReaderRule,
     let label = scope.optional("reader[].label", single_line);
     let role = scope.required("reader[].role", single_line);
     let enabled = scope.required("reader[].enabled", boolean);
-    let settle = scope.required("reader[].settle", duration(REMOVAL_DEBOUNCE));
+    let removal_debounce = scope.required("reader[].removal_debounce", duration(REMOVAL_DEBOUNCE));
     Ok(ReaderRule {
         matches: matches?,
         label: label?,
         role: role?,
         enabled: enabled?,
-        removal_debounce: settle?,
+        removal_debounce: removal_debounce?,
     })
 }
 

@@ -62,7 +62,7 @@ pub(super) fn read(
         choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)]),
     );
     let outbox = outbox(&mut scope);
-    let keep = scope.required("audit.keep", duration(KEEP));
+    let retention = scope.required("audit.retention", duration(KEEP));
     let socket = check_socket_path(&mut scope, &outbox);
     let view_group = scope.required("control.view_group", group);
     let operator_group = scope.required("control.operator_group", group);
@@ -81,7 +81,7 @@ pub(super) fn read(
         readers: readers?,
         rules: RuleSet { rules: rules?, atr_mismatch: atr_mismatch?, numbers },
         outbox: outbox?,
-        audit: AuditSettings { retention: keep? },
+        audit: AuditSettings { retention: retention? },
         control: ControlSettings {
             socket: socket?,
             view_group: view_group?,

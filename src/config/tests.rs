@@ -347,7 +347,7 @@ fn uncommented(method: &str) -> LoadedConfig {
     };
     let mut lines: Vec<_> = example().lines().map(line).collect();
     if let Err(problems) = World::of(&lines.join("\n")).parse() {
-        for problem in problems.iter().filter(|problem| problem.message.contains("is of no use")) {
+        for problem in problems.iter().filter(|problem| problem.message.contains("has no effect")) {
             let name = problem.key.trim_start_matches("cm.auth.");
             lines.retain(|line| !line.starts_with(&format!("{name} = ")));
         }
@@ -450,7 +450,7 @@ fn variables_that_set_nothing_are_told() {
     assert_snapshot!(told("CARDBRIDGE_ZEBRA", "x"), @"CARDBRIDGE_ZEBRA: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
     assert_snapshot!(told("CARDBRIDGE_RULE__NAME", "x"), @"CARDBRIDGE_RULE__NAME: no variable sets the keys of a rule; unset it, and write [[rule]] in a file");
     assert_snapshot!(told("CARDBRIDGE_CM__KEYTAB", "x"), @"CARDBRIDGE_CM__KEYTAB: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
-    assert_snapshot!(told("CARDBRIDGE_CM__AUTH__KEYTAB", "x"), @r#"CARDBRIDGE_CM__AUTH__KEYTAB: cm.auth.keytab: is of no use while cm.auth.method is "none"; write method = "negotiate" or "oauth2", or remove it"#);
+    assert_snapshot!(told("CARDBRIDGE_CM__AUTH__KEYTAB", "x"), @r#"CARDBRIDGE_CM__AUTH__KEYTAB: cm.auth.keytab: has no effect while cm.auth.method is "none"; write method = "negotiate" or "oauth2", or remove it"#);
     assert_snapshot!(told("CARDBRIDGE_CARDS__FAMILIES", "gids"), @r#"CARDBRIDGE_CARDS__FAMILIES: cards.families: "gids" is not a list of strings, such as ["a", "b"]; correct the variable, or unset it"#);
     assert_snapshot!(told("CARDBRIDGE_CM__CONCURRENCY", "\"4\""), @"CARDBRIDGE_CM__CONCURRENCY: cm.concurrency: is a string, not an integer; give a number from 1 to 64");
     assert_snapshot!(told("CARDBRIDGE_CM__NUMBERS__CARD_STATUS__", "4"), @"CARDBRIDGE_CM__NUMBERS__CARD_STATUS__: names no key of the configuration; did you mean CARDBRIDGE_CM__NUMBERS__CARD_STATUS__NAME?");

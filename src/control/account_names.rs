@@ -60,7 +60,7 @@ pub(super) fn group(name: &str) -> Option<u32> {
     Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
-/// See [`Names::describe`]. Blocks.
+/// See [`AccountNames::describe`]. Blocks.
 pub(super) fn describe(uid: u32, login_uid: Option<u32>) -> String {
     text(uid, user(uid), login_uid.map(|login| (login, user(login))))
 }

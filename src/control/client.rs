@@ -36,10 +36,10 @@ pub struct ControlClient {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// No daemon runs, as far as this socket tells.
-    #[error("the daemon does not answer on {}", .0.display())]
+    #[error("cannot connect to the daemon at {}", .0.display())]
     NotRunning(PathBuf, #[source] io::Error),
     /// The socket is there, but not for this user.
-    #[error("no permission for {}: be root, or let this user enter its directory", .0.display())]
+    #[error("permission denied on {}: run as root, or let this user enter its directory", .0.display())]
     NotAllowed(PathBuf),
     /// There is no such thing.
     #[error("{0}")]
@@ -51,7 +51,9 @@ pub enum ControlError {
     #[error("{0}")]
     Refused(String),
     /// The daemon answered in a way that this program does not understand.
-    #[error("the daemon's answer cannot be read; is it another version?")]
+    #[error(
+        "cannot parse the daemon's response; check that daemon and command have the same version"
+    )]
     Protocol(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The connection ended first. What was asked for may have been done, or not.
     #[error(
@@ -60,7 +62,7 @@ pub enum ControlError {
     )]
     Cut,
     /// It took too long.
-    #[error("the daemon did not answer within {} s", TIMEOUT.as_secs())]
+    #[error("the daemon did not respond within {} s", TIMEOUT.as_secs())]
     Timeout,
 }
 

@@ -29,37 +29,40 @@ fn daemon(page: &mut MetricsText, metrics: &Metrics) {
     let Metrics { state, counters: tally, .. } = metrics;
     page.gauge("build_info", "The running version.");
     page.labelled_sample("build_info", &[("version", &state.version)], 1);
-    page.gauge("start_time_seconds", "When the daemon started, in seconds since 1970.");
+    page.gauge("start_time_seconds", "Unix time at which the daemon started.");
     page.sample("start_time_seconds", state.started_at.as_second());
-    page.counter("stale_answers_total", "Answers that came too late to be believed.");
-    page.sample("stale_answers_total", tally.stale_results);
+    page.counter(
+        "stale_results_total",
+        "Results discarded because their entry or insertion had changed.",
+    );
+    page.sample("stale_results_total", tally.stale_results);
 }
 
 fn readers(page: &mut MetricsText, metrics: &Metrics) {
     let Metrics { state, counters: tally, .. } = metrics;
-    page.gauge("pcscd_up", "Whether the readers can be watched.");
+    page.gauge("pcscd_up", "1 if connected to pcscd, else 0.");
     page.sample("pcscd_up", u8::from(matches!(state.pcscd, PcscdView::Connected { .. })));
-    page.counter("pcscd_losses_total", "How often pcscd was there and went away.");
-    page.sample("pcscd_losses_total", tally.pcscd_losses);
-    page.counter("pcsc_errors_total", "Errors of PC/SC, by their code.");
+    page.counter("pcscd_disconnects_total", "Lost connections to pcscd.");
+    page.sample("pcscd_disconnects_total", tally.pcscd_losses);
+    page.counter("pcsc_errors_total", "PC/SC errors by return code.");
     for (code, count) in &metrics.pcsc_errors {
         page.labelled_sample("pcsc_errors_total", &[("code", code)], count);
     }
-    page.gauge("stuck_threads", "Threads that a card or pcscd holds.");
+    page.gauge("stuck_threads", "Threads blocked in a PC/SC call and abandoned.");
     page.sample("stuck_threads", metrics.stuck_threads);
-    page.gauge("readers", "Readers that pcscd has.");
+    page.gauge("readers", "Readers known to pcscd.");
     page.sample("readers", state.readers.len());
-    page.gauge("cards", "Cards in the readers, by what is known of them.");
+    page.gauge("cards", "Cards currently in readers, by state.");
     let is = |view: &CardView, name| card_state(view) == Some(name);
     for name in ["identified", "mute", "not-identified", "reading"] {
         let count = state.readers.iter().filter(|reader| is(&reader.card, name)).count();
         page.labelled_sample("cards", &[("state", name)], count);
     }
-    page.counter("card_insertions_total", "Cards that came and answered.");
+    page.counter("card_insertions_total", "Card insertions with a valid ATR.");
     page.sample("card_insertions_total", tally.insertions);
-    page.counter("mute_cards_total", "Cards that came and did not answer.");
-    page.sample("mute_cards_total", tally.mute_cards);
-    page.counter("card_removals_total", "Cards that went.");
+    page.counter("mute_card_insertions_total", "Insertions of mute cards.");
+    page.sample("mute_card_insertions_total", tally.mute_cards);
+    page.counter("card_removals_total", "Card removals.");
     page.sample("card_removals_total", tally.removals);
 }
 
@@ -74,40 +77,44 @@ const fn card_state(view: &CardView) -> Option<&'static str> {
 }
 
 fn probes(page: &mut MetricsText, metrics: &Metrics) {
-    page.counter("probes_total", "Cards that were read, by family and by what came of it.");
+    page.counter("card_probes_total", "Finished card probes by family and result.");
     let count = |probed| metrics.counters.probes.get(&probed).copied().unwrap_or_default();
     for family in Family::ALL {
         let labels = [("family", family.as_str()), ("result", "identified")];
-        page.labelled_sample("probes_total", &labels, count(ProbeResult::Identified(family)));
+        page.labelled_sample("card_probes_total", &labels, count(ProbeResult::Identified(family)));
     }
     for reason in NotIdentifiedReason::ALL {
         let labels = [("family", "unknown"), ("result", reason.as_str())];
-        page.labelled_sample("probes_total", &labels, count(ProbeResult::NotIdentified(reason)));
+        page.labelled_sample(
+            "card_probes_total",
+            &labels,
+            count(ProbeResult::NotIdentified(reason)),
+        );
     }
 }
 
 fn cm(page: &mut MetricsText, metrics: &Metrics) {
-    page.gauge("cm_up", "Whether CM answers; absent while nobody has asked it.");
+    page.gauge("cm_up", "1 if CM is available, 0 if not; absent before the first call.");
     match metrics.state.cm {
         CmView::Unknown => {}
         CmView::Available { .. } => page.sample("cm_up", 1),
         CmView::Unavailable { .. } => page.sample("cm_up", 0),
     }
-    page.counter("cm_outages_total", "How often CM was found to be away.");
+    page.counter("cm_outages_total", "Transitions of CM from available to unavailable.");
     page.sample("cm_outages_total", metrics.counters.cm_outages);
-    page.counter("cm_calls_total", "Calls to CM, by what they are for and how they ended.");
+    page.counter("cm_calls_total", "CM API calls by operation and result.");
     for (call, tally) in metrics.calls.iter() {
         for (result, count) in &tally.results {
             page.labelled_sample(
                 "cm_calls_total",
-                &[("call", call.as_str()), ("result", result)],
+                &[("operation", call.as_str()), ("result", result)],
                 count,
             );
         }
     }
-    page.head("cm_call_duration_seconds", "summary", "How long calls to CM took.");
+    page.head("cm_call_duration_seconds", "summary", "Duration of CM API calls.");
     for (call, tally) in metrics.calls.iter() {
-        let labels = [("call", call.as_str())];
+        let labels = [("operation", call.as_str())];
         page.labelled_sample(
             "cm_call_duration_seconds_sum",
             &labels,
@@ -119,23 +126,26 @@ fn cm(page: &mut MetricsText, metrics: &Metrics) {
 
 fn outbox(page: &mut MetricsText, metrics: &Metrics) {
     let outbox = &metrics.state.outbox;
-    page.gauge("outbox_entries", "Entries, by what they wait for: CM, or (parked) a person.");
+    page.gauge(
+        "outbox_entries",
+        "Outbox entries by state: waiting (for CM) or parked (for an operator).",
+    );
     page.labelled_sample("outbox_entries", &[("state", "waiting")], outbox.waiting);
     page.labelled_sample("outbox_entries", &[("state", "parked")], outbox.parked);
-    page.gauge("outbox_oldest_age_seconds", "How long ago the oldest waiting card was seen.");
+    page.gauge("outbox_oldest_entry_age_seconds", "Age of the oldest waiting entry.");
     let age = outbox.oldest_waiting_at.map(|oldest| metrics.at.duration_since(oldest));
     let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
-    page.sample("outbox_oldest_age_seconds", age.as_secs_f64());
-    page.gauge("outbox_writable", "Whether the disk takes entries.");
+    page.sample("outbox_oldest_entry_age_seconds", age.as_secs_f64());
+    page.gauge("outbox_writable", "1 if the outbox is writable, else 0.");
     page.sample("outbox_writable", u8::from(outbox.write_error.is_none()));
-    page.counter("outbox_errors_total", "What was asked of the outbox in vain.");
+    page.counter("outbox_errors_total", "Failed outbox operations.");
     page.sample("outbox_errors_total", metrics.counters.outbox_errors);
-    page.counter("outcomes_total", "Entries that came to their outcome, by outcome and reason.");
+    page.counter("entries_settled_total", "Settled entries by outcome and park reason.");
     for outcome in Outcome::ALL {
         let reason = outcome.park_reason().map_or("", ParkReason::as_str);
         let labels = [("outcome", outcome.as_str()), ("reason", reason)];
         let count = metrics.counters.outcomes.get(&outcome).copied().unwrap_or_default();
-        page.labelled_sample("outcomes_total", &labels, count);
+        page.labelled_sample("entries_settled_total", &labels, count);
     }
 }
 

@@ -88,7 +88,7 @@ impl Route {
     }
 }
 
-/// All routes of the control socket. Each request has to carry its [`Peer`].
+/// All routes of the control socket. Each request has to carry its [`SocketPeer`].
 pub(super) fn all(daemon: DaemonHandle, access: &Access) -> Router {
     let routes = Route::ALL.into_iter().fold(Router::new(), |router, route| {
         let guard = from_fn_with_state((access.clone(), route.role()), permit);

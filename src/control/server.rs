@@ -51,10 +51,10 @@ pub struct ControlServer {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process answers on it.
-    #[error("another process answers on {}", .0.display())]
+    #[error("another process listens on {}", .0.display())]
     InUse(PathBuf),
     /// The file cannot be made.
-    #[error("cannot make the socket {}", .0.display())]
+    #[error("cannot create socket {}", .0.display())]
     Socket(PathBuf, #[source] io::Error),
     /// The port cannot be had.
     #[error("cannot listen on {0}")]
@@ -99,7 +99,7 @@ impl Drop for ControlServer {
             monitoring.abort();
         }
         if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, "Control socket was not removed");
+            tracing::debug!(%error, "Control socket file could not be removed");
         }
     }
 }

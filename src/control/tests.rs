@@ -160,10 +160,10 @@ async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_
         assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
         for line in [
             "cardbridge_outbox_entries{state=\"waiting\"} 2",
-            "cardbridge_outbox_oldest_age_seconds 3600",
-            "cardbridge_outcomes_total{outcome=\"parked\",reason=\"refused\"} 3",
-            "cardbridge_outcomes_total{outcome=\"updated\",reason=\"\"} 0",
-            "cardbridge_cm_call_duration_seconds_sum{call=\"lookup\"} 1.5",
+            "cardbridge_outbox_oldest_entry_age_seconds 3600",
+            "cardbridge_entries_settled_total{outcome=\"parked\",reason=\"refused\"} 3",
+            "cardbridge_entries_settled_total{outcome=\"updated\",reason=\"\"} 0",
+            "cardbridge_cm_call_duration_seconds_sum{operation=\"lookup\"} 1.5",
             "cardbridge_pcsc_errors_total{code=\"NoService\"} 4",
         ] {
             assert!(answer.lines().any(|it| it == line), "{line}: {answer}");

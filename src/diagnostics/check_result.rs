@@ -66,20 +66,20 @@ impl CheckStep {
         match self {
             Self::Configuration => "configuration",
             Self::Pcscd => "pcscd",
-            Self::PcscAccess => "permission",
+            Self::PcscAccess => "pcsc-access",
             Self::Readers => "readers",
             Self::Outbox => "outbox",
-            Self::Dns => "name-resolution",
-            Self::Tcp => "connection",
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
             Self::Proxy => "proxy",
             Self::Tls => "tls",
             Self::Clock => "clock",
             Self::Credentials => "credentials",
-            Self::ApiEnabled => "switched-on",
-            Self::Authentication => "let-in",
-            Self::Authorization => "allowed",
-            Self::CmResponse => "json",
-            Self::OpenRequests => "requests",
+            Self::ApiEnabled => "api-enabled",
+            Self::Authentication => "authentication",
+            Self::Authorization => "authorization",
+            Self::CmResponse => "cm-response",
+            Self::OpenRequests => "open-requests",
         }
     }
 }
@@ -157,9 +157,9 @@ impl CheckResult {
         let (grade, remedy) = match error {
             CallError::Unavailable { reason, .. } => (grade(*reason), reason.remedy()),
             CallError::Failed { .. } => (FailureClass::Broken, "look at the server's event log"),
-            CallError::Refused { .. } => (FailureClass::Refused, "see what CM says"),
+            CallError::Refused { .. } => (FailureClass::Refused, "see CM's message above"),
             CallError::UnexpectedResponse { .. } => {
-                (FailureClass::Broken, "check that cm.url leads to CM and to nothing else")
+                (FailureClass::Broken, "check that cm.url points to CM")
             }
         };
         Self::failed(step, grade, error.detail(), remedy)

@@ -17,10 +17,10 @@ pub(super) const STEPS: &[CheckStep] = &[
 
 /// The steps that one question answers, and what it means that each is passed.
 const SINGLE_CALL_STEPS: [(CheckStep, &str); 4] = [
-    (CheckStep::ApiEnabled, "CM's REST API answers"),
-    (CheckStep::Authentication, "the account is let in"),
-    (CheckStep::Authorization, "the account may list requests"),
-    (CheckStep::CmResponse, "it is CM that answers"),
+    (CheckStep::ApiEnabled, "CM's REST API is enabled"),
+    (CheckStep::Authentication, "the account is authenticated"),
+    (CheckStep::Authorization, "the account is authorized to list requests"),
+    (CheckStep::CmResponse, "the response is from CM"),
 ];
 
 pub(super) async fn run(remote: &CmClient, tell: ResultSink<'_>) {
@@ -44,7 +44,7 @@ fn obtained(view: &CredentialsView) -> CheckResult {
     let words = format!("{method}{who}{until}");
     match trouble {
         Some(trouble) => {
-            let words = format!("{words}, but not renewed: {trouble}");
+            let words = format!("{words}; renewal failed: {trouble}");
             CheckResult::warning(
                 CheckStep::Credentials,
                 words,
@@ -117,7 +117,7 @@ fn failure(step: CheckStep, error: &CallError) -> CheckResult {
             step,
             FailureClass::Refused,
             error.detail(),
-            "give the station's account the permissions of docs/operations.md in CM",
+            "grant the station's account the CM permissions listed in docs/configure.md",
         ),
         CallError::Unavailable { .. }
         | CallError::Failed { .. }

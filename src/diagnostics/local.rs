@@ -18,8 +18,7 @@ const PCSCD_TIMEOUT: Duration = Duration::from_secs(8);
 const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What lets a user other than root reach pcscd, where that asks polkit.
-const POLKIT_REMEDY: &str = "install the polkit rule (docs/operations.md, \"pcscd and polkit\"), or run \
-     this as the user cardbridge; pcscd refuses everybody once it has 200 clients";
+const POLKIT_REMEDY: &str = "install the polkit rule (docs/install.md, \"pcscd and polkit\"), or run this command as user cardbridge; pcscd also refuses new clients above 200";
 
 pub(super) async fn examine(station: LocalInputs<'_>, tell: ResultSink<'_>) {
     readers(station.readers, tell);
@@ -34,20 +33,20 @@ pub(super) async fn examine(station: LocalInputs<'_>, tell: ResultSink<'_>) {
 fn readers(rules: &ReaderRules, tell: ResultSink<'_>) {
     match check_pcscd(PCSCD_TIMEOUT) {
         PcscdCheck::Available { readers, cards } => {
-            tell(CheckResult::good(CheckStep::Pcscd, "it answers"));
+            tell(CheckResult::good(CheckStep::Pcscd, "pcscd responds"));
             tell(permission(cards));
             tell(attached(&readers, rules));
         }
         PcscdCheck::AccessDenied => {
-            tell(CheckResult::good(CheckStep::Pcscd, "it is there"));
-            let words = "pcscd turns this user away (SecurityViolation)";
+            tell(CheckResult::good(CheckStep::Pcscd, "pcscd is running"));
+            let words = "pcscd access denied (SecurityViolation)";
             tell(CheckResult::failed(
                 CheckStep::PcscAccess,
                 FailureClass::Refused,
                 words,
                 POLKIT_REMEDY,
             ));
-            skip(&[CheckStep::Readers], "pcscd tells this user nothing", tell);
+            skip(&[CheckStep::Readers], "no access to pcscd", tell);
         }
         PcscdCheck::Unreachable { detail: why } => {
             // Where there is a remedy of its own, it is in the words.
@@ -57,7 +56,7 @@ fn readers(rules: &ReaderRules, tell: ResultSink<'_>) {
         }
         PcscdCheck::NotResponding => {
             let words = format!("it does not answer within {} s", PCSCD_TIMEOUT.as_secs());
-            let remedy = "restart it with `systemctl restart pcscd`; a reader or a card holds it";
+            let remedy = "run `systemctl restart pcscd`; a reader or card blocks it";
             tell(CheckResult::failed(CheckStep::Pcscd, FailureClass::Unreachable, words, remedy));
             skip(&[CheckStep::PcscAccess, CheckStep::Readers], "pcscd does not answer", tell);
         }
@@ -67,12 +66,12 @@ fn readers(rules: &ReaderRules, tell: ResultSink<'_>) {
 fn permission(cards: CardAccess) -> CheckResult {
     let step = CheckStep::PcscAccess;
     match cards {
-        CardAccess::Allowed => CheckResult::good(step, "this user may use pcscd and cards"),
+        CardAccess::Allowed => CheckResult::good(step, "access to pcscd and cards granted"),
         CardAccess::Untested => {
-            CheckResult::good(step, "this user may use pcscd; no card was there to try with")
+            CheckResult::good(step, "access to pcscd granted; no card to test card access")
         }
         CardAccess::Denied => {
-            let words = "this user may use pcscd, but no cards (SecurityViolation)";
+            let words = "card access denied (SecurityViolation)";
             CheckResult::failed(step, FailureClass::Refused, words, POLKIT_REMEDY)
         }
     }
@@ -81,7 +80,7 @@ fn permission(cards: CardAccess) -> CheckResult {
 fn attached(readers: &[(ReaderName, ReaderContent)], rules: &ReaderRules) -> CheckResult {
     let told: Vec<_> = readers.iter().map(|(name, holds)| reader(name, *holds, rules)).collect();
     if readers.is_empty() {
-        let remedy = "plug one in, and see that its driver is installed (libccid)";
+        let remedy = "connect a reader and check that its driver is installed (libccid)";
         CheckResult::warning(CheckStep::Readers, "none", remedy)
     } else {
         CheckResult::good(CheckStep::Readers, told.join("; "))
@@ -104,7 +103,7 @@ fn reader(name: &ReaderName, holds: ReaderContent, rules: &ReaderRules) -> Strin
 fn daemon_outbox(snapshot: &StatusView) -> CheckResult {
     let outbox = &snapshot.outbox;
     let words = format!(
-        "the daemon {} has it: {} waiting, {} parked",
+        "daemon {} running: {} waiting, {} parked",
         snapshot.version, outbox.waiting, outbox.parked
     );
     let trouble = outbox.write_error.as_ref().or(snapshot.data_loss.as_ref());
@@ -139,13 +138,13 @@ fn on_disk(path: &Path) -> Result<Result<Listing, ReadOnlyError>, OpenError> {
 fn file_outbox(station: LocalInputs<'_>, error: &ControlError) -> CheckResult {
     let step = CheckStep::Outbox;
     if let ControlError::NotAllowed(_) | ControlError::Forbidden(_) = error {
-        let remedy = "be root, or join the group cardbridge-view (`control.view_group`)";
+        let remedy = "run as root, or join the group cardbridge-view (`control.view_group`)";
         return CheckResult::warning(step, error.to_string(), remedy);
     }
     let listing = match on_disk(station.outbox) {
         Ok(listing) => listing,
         Err(OpenError::Missing { path }) => {
-            let words = format!("the daemon does not run; {} is not there yet", path.display());
+            let words = format!("daemon not running; {} does not exist yet", path.display());
             return CheckResult::warning(step, words, "start it: `systemctl start cardbridge`");
         }
         Err(error) => {
@@ -160,7 +159,7 @@ fn file_outbox(station: LocalInputs<'_>, error: &ControlError) -> CheckResult {
                 listing.entries.iter().filter(|entry| matches!(entry.stage, Stage::Parked { .. }));
             let parked = parked.count();
             let waiting = listing.entries.len() - parked;
-            let words = format!("the daemon does not run; {waiting} waiting, {parked} parked");
+            let words = format!("daemon not running: {waiting} waiting, {parked} parked");
             CheckResult::warning(step, words, "start it: `systemctl start cardbridge`")
         }
         Err(error) => {

@@ -30,7 +30,7 @@ pub(super) async fn examine(remote: &CmClient, tell: ResultSink<'_>) -> bool {
             tell(CheckResult::failed(CheckStep::Dns, grade, words, error.remedy()));
             skip(
                 &[CheckStep::Tcp, CheckStep::Proxy, CheckStep::Tls, CheckStep::Clock],
-                "there is no way",
+                "the connection settings are invalid",
                 tell,
             );
             return false;
@@ -41,7 +41,7 @@ pub(super) async fn examine(remote: &CmClient, tell: ResultSink<'_>) -> bool {
         return false;
     };
     let Some(line) = check_proxy(&way, stream, tell).await else {
-        skip(&[CheckStep::Tls, CheckStep::Clock], "the proxy gives no way", tell);
+        skip(&[CheckStep::Tls, CheckStep::Clock], "the proxy rejected the connection", tell);
         return false;
     };
     if !check_tls(&way, line, tell).await {
@@ -64,7 +64,7 @@ async fn connect(way: &ConnectionCheck, tell: ResultSink<'_>) -> Option<TcpStrea
     tell(CheckResult::good(CheckStep::Dns, resolved(&hop.host, &addresses)));
     match way.connect(&addresses).await {
         Ok((stream, address)) => {
-            tell(CheckResult::good(CheckStep::Tcp, format!("{address} takes connections")));
+            tell(CheckResult::good(CheckStep::Tcp, format!("connected to {address}")));
             Some(stream)
         }
         Err(error) => {
@@ -79,7 +79,8 @@ async fn check_proxy(
     stream: TcpStream,
     tell: ResultSink<'_>,
 ) -> Option<ServerStream> {
-    let words = way.proxy().map_or_else(|| "none".to_owned(), |proxy| format!("{proxy} gives way"));
+    let words =
+        way.proxy().map_or_else(|| "none".to_owned(), |proxy| format!("connected through {proxy}"));
     match way.open_tunnel(stream).await {
         Ok(line) => {
             tell(CheckResult::good(CheckStep::Proxy, words));
@@ -94,7 +95,7 @@ async fn check_proxy(
 
 async fn check_tls(way: &ConnectionCheck, line: ServerStream, tell: ResultSink<'_>) -> bool {
     if !way.is_encrypted() {
-        tell(CheckResult::good(CheckStep::Tls, "not needed: cm.url leads to this machine"));
+        tell(CheckResult::good(CheckStep::Tls, "not used: cm.url is loopback"));
         return true;
     }
     let TlsHandshake { chain, version } = way.handshake(line).await;
@@ -120,7 +121,7 @@ fn tls_result(version: &str, chain: &[PeerCertificate]) -> CheckResult {
     match chain.iter().find(|certificate| certificate.not_after < soon) {
         Some(first) => {
             let words = format!("{words}; {} ends at {:.0}", first.subject, first.not_after);
-            CheckResult::warning(CheckStep::Tls, words, "have it renewed")
+            CheckResult::warning(CheckStep::Tls, words, "renew the certificate")
         }
         None => CheckResult::good(CheckStep::Tls, words),
     }
@@ -152,8 +153,8 @@ async fn compare_clocks(remote: &CmClient, tell: ResultSink<'_>) -> bool {
 fn skew(here: Timestamp, there: Timestamp, matters: bool) -> CheckResult {
     let by = here.duration_since(there).unsigned_abs();
     let side = if here > there { "ahead of" } else { "behind" };
-    let words = format!("{} s {side} the server's", by.as_secs());
-    let remedy = "set this machine's clock, and keep it set by NTP (timedatectl set-ntp true)";
+    let words = format!("{} s {side} the server", by.as_secs());
+    let remedy = "correct this machine's clock; enable NTP (timedatectl set-ntp true)";
     if by > SKEW_LIMIT && matters {
         CheckResult::failed(CheckStep::Clock, FailureClass::Refused, words, remedy)
     } else if by > SKEW_WARNING {
@@ -169,7 +170,7 @@ fn resolved(host: &str, addresses: &[SocketAddr]) -> String {
     if host.trim_matches(['[', ']']) == all {
         format!("{host} is an address")
     } else {
-        format!("{host} is {all}")
+        format!("{host} resolves to {all}")
     }
 }
 
@@ -194,7 +195,7 @@ mod tests {
     fn an_address_needs_no_resolution() {
         let address = |text: &str| vec![text.parse().unwrap()];
         assert_eq!(resolved("[::1]", &address("[::1]:443")), "[::1] is an address");
-        assert_eq!(resolved("cm", &address("192.0.2.1:443")), "cm is 192.0.2.1");
+        assert_eq!(resolved("cm", &address("192.0.2.1:443")), "cm resolves to 192.0.2.1");
     }
 
     #[test]
@@ -208,7 +209,7 @@ mod tests {
     fn the_side_on_which_a_clock_is_off_is_told() {
         let there = "2026-03-01T12:00:00Z".parse().unwrap();
         let words = |here: &str| skew(here.parse().unwrap(), there, true).detail;
-        assert_eq!(words("2026-03-01T12:00:40Z"), "40 s ahead of the server's");
-        assert_eq!(words("2026-03-01T11:59:20Z"), "40 s behind the server's");
+        assert_eq!(words("2026-03-01T12:00:40Z"), "40 s ahead of the server");
+        assert_eq!(words("2026-03-01T11:59:20Z"), "40 s behind the server");
     }
 }

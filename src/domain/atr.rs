@@ -24,7 +24,7 @@ pub enum ParseAtrError {
     #[error("not hexadecimal")]
     NotHex,
     /// Shorter than TS and T0, or longer than the standard allows.
-    #[error("{0} bytes where an ATR has 2 to 33")]
+    #[error("ATR has {0} bytes, expected 2 to 33")]
     Length(usize),
 }
 
@@ -131,10 +131,10 @@ pub struct AtrPattern(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseAtrPatternError {
     /// A character that is neither a hex digit nor `?`.
-    #[error("{0:?} is neither a hex digit nor ?")]
+    #[error("{0:?} is not a hex digit or `?`")]
     Character(char),
     /// An odd number of digits, or a length that no ATR has.
-    #[error("{0} digits where an ATR has an even number from 4 to 66")]
+    #[error("ATR pattern has {0} digits, expected an even number from 4 to 66")]
     Length(usize),
 }
 

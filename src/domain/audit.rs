@@ -18,8 +18,10 @@ pub enum AuditKind {
     /// A card was seen that could not be identified.
     NotIdentified,
     /// A person did something to an entry.
+    #[serde(alias = "act")]
     OperatorAction,
     /// The outbox was damaged, and the trail goes on in a new file.
+    #[serde(alias = "break")]
     ChainBreak,
     /// The trail has no room for lines that end no entry, or has it again.
     Notes,

@@ -81,7 +81,7 @@ pub enum CardIdError {
     #[error("not a GUID")]
     NotGuid,
     /// All bits zero, or all set: the id of no particular card.
-    #[error("an id of all zeros or all ones belongs to no particular card")]
+    #[error("an id of all zeros or all ones is not unique to a card")]
     NotUnique,
 }
 

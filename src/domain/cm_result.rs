@@ -36,7 +36,7 @@ pub enum CompleteRequestResult {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// CM is not there, or not yet ready to talk: wait, nothing is decided.
-    #[error("CM is away: {detail}")]
+    #[error("CM is unavailable: {detail}")]
     Unavailable {
         /// What kind of away.
         reason: UnavailableReason,
@@ -47,7 +47,7 @@ pub enum CallError {
     },
     /// CM failed on this very call. Whether CM is away or this card is the trouble shows
     /// when others are tried.
-    #[error("CM failed: {detail}")]
+    #[error("CM failed to process the call: {detail}")]
     Failed {
         /// The HTTP status.
         http_status: u16,
@@ -59,7 +59,7 @@ pub enum CallError {
         retry_after: Option<Duration>,
     },
     /// CM understood and said no.
-    #[error("CM refused: {detail}")]
+    #[error("CM refused the call: {detail}")]
     Refused {
         /// The HTTP status.
         http_status: u16,
@@ -69,7 +69,7 @@ pub enum CallError {
         correlation_id: Option<String>,
     },
     /// CM answered about something else than what was asked.
-    #[error("CM's answer is wrong: {detail}")]
+    #[error("unexpected response from CM: {detail}")]
     UnexpectedResponse {
         /// What is wrong with it.
         detail: String,
@@ -88,14 +88,14 @@ impl CallError {
         }
     }
 
-    /// The kind as one word: `refused`, `failed`, `wrong-answer`, or how CM is away.
+    /// The kind as one word: `refused`, `failed`, `unexpected-response`, or how CM is away.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unavailable { reason, .. } => reason.as_str(),
             Self::Failed { .. } => "failed",
             Self::Refused { .. } => "refused",
-            Self::UnexpectedResponse { .. } => "wrong-answer",
+            Self::UnexpectedResponse { .. } => "unexpected-response",
         }
     }
 

@@ -187,10 +187,13 @@ pub struct Decision {
     /// The request that asks for it.
     pub request: RequestId,
     /// The record's status before.
+    #[serde(alias = "from")]
     pub old_status: CardStatus,
     /// The status to set, as number.
+    #[serde(alias = "to")]
     pub new_status: CardStatus,
     /// The status to set, by the name that CM is told.
+    #[serde(alias = "to_name")]
     pub new_status_name: String,
     /// Whether the request is completed once the record has the status.
     #[serde(default, skip_serializing_if = "super::is_false")]

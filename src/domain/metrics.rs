@@ -1,6 +1,6 @@
 //! What is counted since the daemon started, for monitoring.
 //!
-//! Each part is counted by whoever knows: the engine its [`Tally`], the shell its [`Calls`], the
+//! Each part is counted by whoever knows: the engine its [`EngineCounters`], the shell its [`CallMetrics`], the
 //! readers their errors. [`Metrics`] is all of it at one moment. There is no name of a card, a
 //! person or a reader in it.
 

@@ -50,10 +50,12 @@ pub enum NotIdentifiedReason {
     /// No family that is switched on recognised it.
     UnknownFamily,
     /// The family is known, but the card holds no usable id.
+    #[serde(alias = "no-id")]
     NoCardId,
     /// It did not answer at power-up: upside down, dirty or dead.
     Mute,
     /// Another program has it for itself, or uses it in a way that we would disturb.
+    #[serde(alias = "busy")]
     InUse,
     /// It was taken out before it was read.
     Removed,
@@ -62,6 +64,7 @@ pub enum NotIdentifiedReason {
     /// The configuration says to leave it alone (`cards.skip_atr`).
     Skipped,
     /// Reader or card failed on the way.
+    #[serde(alias = "failed")]
     ReadError,
 }
 
@@ -83,13 +86,13 @@ impl NotIdentifiedReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::UnknownFamily => "unknown-family",
-            Self::NoCardId => "no-id",
+            Self::NoCardId => "no-card-id",
             Self::Mute => "mute",
-            Self::InUse => "busy",
+            Self::InUse => "in-use",
             Self::Removed => "removed",
             Self::Timeout => "timeout",
             Self::Skipped => "skipped",
-            Self::ReadError => "failed",
+            Self::ReadError => "read-error",
         }
     }
 }

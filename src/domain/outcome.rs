@@ -95,8 +95,10 @@ pub enum ParkReason {
     /// CM has a record under an id that more than one card can carry.
     SharedId,
     /// CM fails on this card again and again while others go through.
+    #[serde(alias = "rejected")]
     RepeatedFailure,
     /// CM's answer is about something else than what was asked.
+    #[serde(alias = "wrong-answer")]
     UnexpectedResponse,
     /// It waited longer than `outbox.max_age`.
     Expired,
@@ -111,8 +113,8 @@ impl ParkReason {
             Self::Ambiguous => "ambiguous",
             Self::AtrMismatch => "atr-mismatch",
             Self::SharedId => "shared-id",
-            Self::RepeatedFailure => "rejected",
-            Self::UnexpectedResponse => "wrong-answer",
+            Self::RepeatedFailure => "repeated-failure",
+            Self::UnexpectedResponse => "unexpected-response",
             Self::Expired => "expired",
         }
     }

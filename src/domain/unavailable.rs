@@ -1,11 +1,11 @@
-//! Why CM is away, and what somebody can do about it.
+//! Why CM unavailable, and what somebody can do about it.
 //!
 //! A word is what `status` and the log say; some words have several causes, each with a remedy of
 //! its own.
 
 use std::fmt;
 
-/// The kinds of "CM is away".
+/// The kinds of "CM unavailable".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnavailableReason {
     /// No connection: name, route, refused, reset.
@@ -100,10 +100,10 @@ impl UnavailableReason {
             Self::Tls(_) => "tls",
             Self::ClientCertificate(_) => "client-certificate",
             Self::Credentials => "credentials",
-            Self::Unauthorized => "not-let-in",
-            Self::ApiDisabled => "api-off",
-            Self::MethodNotAllowed => "method-taken",
-            Self::RequestTooLarge => "too-long",
+            Self::Unauthorized => "unauthorized",
+            Self::ApiDisabled => "api-disabled",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::RequestTooLarge => "request-too-large",
             Self::Busy => "busy",
             Self::ServerError => "server-error",
             Self::NotCm => "not-cm",
@@ -119,19 +119,23 @@ impl UnavailableReason {
             Self::Proxy(fault) => fault.remedy(),
             Self::Tls(fault) => fault.remedy(),
             Self::ClientCertificate(fault) => fault.remedy(),
-            Self::Credentials => "check [cm.auth] and what it names, and cm.proxy_credentials_file",
+            Self::Credentials => {
+                "check [cm.auth], the files it names, and cm.proxy_credentials_file"
+            }
             Self::Unauthorized => "check [cm.auth] and the account on the server",
             Self::ApiDisabled => {
-                "set Clm.WebApi.Enabled to true in CM's web.config and run iisreset, or check cm.api_path"
+                "set Clm.WebApi.Enabled=true in CM's web.config and run iisreset; or correct cm.api_path"
             }
-            Self::MethodNotAllowed => "remove WebDAV publishing from the web server: it takes PUT",
+            Self::MethodNotAllowed => {
+                "remove WebDAV Publishing from the web server; it intercepts PUT"
+            }
             Self::RequestTooLarge => {
-                "have MaxFieldLength and MaxRequestBytes raised to 65534 below \
-                 HKLM\\SYSTEM\\CurrentControlSet\\Services\\HTTP\\Parameters on the server and the \
-                 service HTTP started anew, or put the station's account in fewer groups"
+                "raise MaxFieldLength and MaxRequestBytes to 65534 (HKLM\\SYSTEM\\CurrentControlSet\\Services\\HTTP\\Parameters) and restart the HTTP service; or reduce the account's group memberships"
             }
-            Self::Busy | Self::ServerError => "nothing to do here; look at the server if it lasts",
-            Self::NotCm => "check that cm.url leads to CM and not to a proxy or another site",
+            Self::Busy | Self::ServerError => {
+                "no action needed here; check the server if this persists"
+            }
+            Self::NotCm => "check that cm.url points to CM, not to a proxy or another site",
         }
     }
 }
@@ -140,15 +144,13 @@ impl ProxyFault {
     const fn remedy(self) -> &'static str {
         match self {
             Self::Unreachable => {
-                "check cm.proxy, or HTTPS_PROXY where that is not set, and whether the proxy runs"
+                "check that the proxy in cm.proxy (or HTTPS_PROXY) is correct and running"
             }
             Self::AuthRequired => {
-                "the proxy wants a login: write user:password into the file that \
-                 cm.proxy_credentials_file names"
+                "write user:password to the file named by cm.proxy_credentials_file"
             }
             Self::ConnectRejected => {
-                "have the proxy allow CONNECT to the host and port of cm.url, and see whether it \
-                 reaches them; or go round it with cm.proxy = \"none\" or NO_PROXY"
+                "allow CONNECT to the host and port of cm.url on the proxy; or bypass it with cm.proxy = \"none\" or NO_PROXY"
             }
         }
     }
@@ -158,37 +160,28 @@ impl TlsFault {
     const fn remedy(self) -> &'static str {
         match self {
             Self::UnknownIssuer => {
-                "name the certificate of the CA that issued the server's in cm.ca_file; the server \
-                 has to send what lies between the two"
+                "put the issuing CA's certificate in cm.ca_file; the server must send its intermediate certificates"
             }
             Self::Expired => {
-                "have the server's certificate renewed; if it is good, set this machine's clock"
+                "renew the server certificate; if it is still valid, correct this machine's clock"
             }
             Self::NotYetValid => "set this machine's clock, or the clock of the CA",
             Self::NameMismatch => {
-                "write a name in cm.url that the certificate has, or have one issued with this name"
+                "use a host name in cm.url that the certificate contains, or reissue the certificate"
             }
             Self::WrongPurpose => {
-                "give the server a certificate for server authentication that a CA issued: no \
-                 client's, and not the CA's own"
+                "install a CA-issued server authentication certificate; not a client or CA certificate"
             }
             Self::BadSignature => {
-                "export the CA's certificate anew for cm.ca_file, it may be an older one of the same \
-                 name; RSA keys have to have 2048 bits or more"
+                "export the CA certificate again for cm.ca_file (it may have been renewed); RSA keys need at least 2048 bits"
             }
-            Self::WeakSignature => {
-                "have the certificates issued anew, with SHA-256 and RSA of 2048 bits or more, or \
-                 with ECDSA"
-            }
-            Self::ProtocolVersion => "switch TLS 1.2 or 1.3 on at the server",
+            Self::WeakSignature => "reissue the certificates with SHA-256 and RSA 2048+ or ECDSA",
+            Self::ProtocolVersion => "enable TLS 1.2 or 1.3 on the server",
             Self::NoCommonCipher => {
-                "switch cipher suites with ECDHE and AES-GCM on at the server, as \
-                 TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"
+                "enable ECDHE AES-GCM cipher suites on the server, such as TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"
             }
-            Self::UnrecognizedName => {
-                "write the name in cm.url that the web server has its site under"
-            }
-            Self::NotTls => "check host and port in cm.url: what answers there speaks no TLS",
+            Self::UnrecognizedName => "use the web server's configured host name in cm.url",
+            Self::NotTls => "check host and port in cm.url: the peer does not speak TLS",
             Self::TlsRequired => "write https:// in cm.url",
             Self::Other => "check the server's certificate, or name its CA in cm.ca_file",
         }
@@ -198,14 +191,9 @@ impl TlsFault {
 impl ClientCertFault {
     const fn remedy(self) -> &'static str {
         match self {
-            Self::Required => {
-                "name the station's certificate in cm.auth.client_cert_file and its key in \
-                 cm.auth.client_key_file"
-            }
+            Self::Required => "set cm.auth.client_cert_file and cm.auth.client_key_file",
             Self::RequestedLate => {
-                "on the server, have it ask in the handshake: netsh http update sslcert \
-                 ipport=0.0.0.0:443 certhash=HASH appid={GUID} clientcertnegotiation=enable \
-                 (netsh http show sslcert tells HASH and GUID)"
+                "make the server request the certificate in the handshake: netsh http update sslcert ipport=0.0.0.0:443 certhash=HASH appid={GUID} clientcertnegotiation=enable (get HASH and GUID from netsh http show sslcert)"
             }
             Self::Rejected => {
                 "see why: openssl x509 -noout -subject -issuer -dates -in FILE with the file of \

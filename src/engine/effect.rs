@@ -93,7 +93,7 @@ pub enum Effect {
         end: Settlement,
     },
     /// Put a parked entry back in the queue, on disk. It is worked on once that is
-    /// [`Event::Unparked`].
+    /// [`Event::EntryUnparked`].
     UnparkEntry {
         /// Which.
         entry: EntryId,

@@ -438,7 +438,7 @@ impl Queue {
     }
 }
 
-const INSERTED_AGAIN: &str = "the card was put in again";
+const INSERTED_AGAIN: &str = "the card was inserted again";
 const FULLY_READ: &str = "the card was read in full, once the other program let go of it";
 
 /// What a newer entry inherits: what the newest of the older ones may have sent.

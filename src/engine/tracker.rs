@@ -366,7 +366,7 @@ impl Engine {
         let place = slot.place.clone();
         let why = NotIdentified::new(
             NotIdentifiedReason::Mute,
-            "the card does not answer: turn it round or clean it".to_owned(),
+            "the card does not respond: turn it over or clean it".to_owned(),
         );
         self.audit_not_identified(reader, &place, None, &why, now);
     }

@@ -25,7 +25,7 @@ pub struct AuditFilter {
     pub card: Option<CardId>,
     /// Where the page before ended.
     pub after: Option<AuditCursor>,
-    /// How many lines the page has at most; 1 to [`PAGE_LINES`] are heeded.
+    /// How many lines the page has at most; 1 to [`MAX_PAGE_LINES`] are heeded.
     pub limit: usize,
 }
 
@@ -61,7 +61,7 @@ impl FromStr for AuditCursor {
 
 /// A text that is no [`AuditCursor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the end of a page of the audit trail")]
+#[error("invalid audit cursor")]
 pub struct InvalidCursor;
 
 /// One page of the audit trail.

@@ -28,7 +28,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Correct the path or its permissions.
-    #[error("the outbox's file {path} is not accessible", path = path.display())]
+    #[error("cannot access outbox file {path}", path = path.display())]
     Inaccessible {
         /// The file or directory.
         path: PathBuf,
@@ -45,15 +45,13 @@ pub enum OpenError {
         what: &'static str,
     },
     /// Correct the path: the file is another program's, and is left as it is.
-    #[error("{path} is a SQLite file, but not an outbox", path = path.display())]
+    #[error("{path} is a SQLite file, but not a cardbridge outbox", path = path.display())]
     NotAnOutbox {
         /// The file.
         path: PathBuf,
     },
     /// Install the newer cardbridge again: going back is not supported.
-    #[error(
-        "the outbox has version {found}, written by a newer cardbridge; this one knows {known}"
-    )]
+    #[error("outbox schema version {found} is newer than this cardbridge supports ({known})")]
     Newer {
         /// The file's version.
         found: u32,
@@ -61,7 +59,7 @@ pub enum OpenError {
         known: u32,
     },
     /// Start the daemon once: only it brings a file up to date.
-    #[error("the outbox has version {found}; start the daemon once to bring it to {known}")]
+    #[error("outbox schema version {found} is old; start the daemon once to migrate it to {known}")]
     Older {
         /// The file's version.
         found: u32,
@@ -69,16 +67,16 @@ pub enum OpenError {
         known: u32,
     },
     /// Move the file to a local file system: on this one, stored would not mean stored.
-    #[error("SQLite did not accept {setting}: the outbox needs a local file system")]
+    #[error("SQLite rejected {setting}: the outbox must be on a local file system")]
     NotDurable {
         /// The setting that did not hold.
         setting: &'static str,
     },
     /// The file is damaged: the daemon sets it aside and carries over what is readable.
-    #[error("the outbox's file is damaged; the daemon mends it when it is started")]
+    #[error("the outbox file is damaged; start the daemon to repair it")]
     Lost(#[source] Cause),
     /// Disk, memory or system do not let us: the cause tells.
-    #[error("the outbox could not be opened")]
+    #[error("cannot open the outbox")]
     Unusable(#[source] Cause),
 }
 
@@ -135,19 +133,19 @@ pub enum StoreError {
     #[error("the outbox is busy")]
     Busy,
     /// Show it, keep the state, try again later: the disk does not take writes.
-    #[error("the outbox cannot be read or written")]
+    #[error("outbox I/O error")]
     Io(#[source] Cause),
     /// Forget the entry: it was settled before.
-    #[error("there is no entry {0} in the outbox")]
+    #[error("no entry {0} in the outbox")]
     NoSuchEntry(EntryId),
     /// Look again: the entry is parked where it should wait, or waits where it should be parked.
-    #[error("entry {0} is not at a stage for this")]
+    #[error("entry {0} is not in a stage that allows this action")]
     Conflict(EntryId),
     /// Give the entry up and tell a person: its row is not what was written.
     #[error("entry {0} is damaged")]
     Damaged(EntryId, #[source] DamagedRow),
     /// Stop: the file as a whole is damaged, or is not where it was opened any more.
-    #[error("the outbox is lost")]
+    #[error("the outbox file was damaged, removed or replaced")]
     Lost(#[source] Cause),
     /// Stop: the outbox was closed.
     #[error("the outbox is closed")]
@@ -158,10 +156,10 @@ pub enum StoreError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FullReason {
     /// As many entries wait as may (`outbox.max_entries`).
-    #[error("it has as many entries as it may have")]
+    #[error("the entry limit (outbox.max_entries) is reached")]
     Entries,
     /// The file is as large as it may be, until the audit trail is pruned.
-    #[error("its file is as large as it may be")]
+    #[error("the file size limit is reached until audit lines are pruned")]
     FileSize,
     /// There are as many audit lines that end no entry as there may be, until some are pruned.
     #[error("its audit trail has as many notes as it may have")]

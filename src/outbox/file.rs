@@ -119,7 +119,7 @@ pub(super) fn check(conn: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// What the file begins with, read before a connection has it open (`disk.rs`).
+/// What the file begins with, read before a connection has it open (`safe_open.rs`).
 #[derive(Debug)]
 pub(super) struct SqliteHeader(Option<[u8; 100]>);
 

@@ -29,7 +29,7 @@ pub(super) struct ClosedStore {
 
 /// Another outbox came than the one that was read at the start.
 #[derive(Debug, thiserror::Error)]
-#[error("the outbox that can be written again is not what was read at the start")]
+#[error("the outbox contents changed while it was not writable")]
 struct ContentsChanged;
 
 impl LazyStore {
@@ -55,7 +55,7 @@ impl LazyStore {
     pub(super) fn store(&mut self) -> Result<&mut Store, StoreError> {
         if let Self::Closed(waiting) = self {
             *self = Self::Open(Box::new(waiting.open()?));
-            tracing::info!("Outbox can be written again");
+            tracing::info!("Outbox is writable again");
         }
         match self {
             Self::Open(store) => Ok(store),
@@ -84,7 +84,7 @@ impl ClosedStore {
         let opened = Store::open(self.options.clone(), self.budget, DamagePolicy::Repair);
         let (store, restored) = opened.map_err(|error| StoreError::Io(Box::new(error)))?;
         if let Some(mended) = &restored.repaired {
-            tracing::error!(%mended, "Outbox was damaged and is set aside");
+            tracing::error!(%mended, "Damaged outbox file set aside");
         }
         // The next start goes on with what is there; this one knows nothing of it.
         if restored == self.known {

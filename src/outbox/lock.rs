@@ -63,7 +63,7 @@ impl Lock {
     /// Writes down who holds the lock, and whether there is an outbox.
     pub(super) fn sign(&mut self, there_is_one: bool) {
         if let Err(error) = self.write(there_is_one) {
-            tracing::warn!(%error, "Lock does not tell the pid");
+            tracing::warn!(%error, "Could not write the PID to the lock file");
         }
     }
 

@@ -90,7 +90,7 @@ fn old_lines(
 fn log_faults(tx: &Transaction<'_>, last: i64, lines: usize) -> Result<(), StoreError> {
     let piece = verify::verify_in_transaction(tx, None, lines)?;
     for fault in piece.faults.iter().filter(|fault| fault.seq <= last) {
-        tracing::warn!(%fault, "Audit line is pruned that was not as written");
+        tracing::warn!(%fault, "Pruned an audit line that failed verification");
     }
     Ok(())
 }

@@ -31,14 +31,14 @@ pub struct Listing {
     pub damaged: Vec<DamagedRow>,
 }
 
-/// Why a question to a [`ReadOnly`] has no answer.
+/// Why a question to a [`ReadOnlyOutbox`] has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadOnlyError {
     /// The file could be opened before, and cannot be now.
-    #[error("the outbox could not be opened again")]
+    #[error("cannot reopen the outbox")]
     Open(#[from] OpenError),
     /// The file is open and cannot be read.
-    #[error("the outbox could not be read")]
+    #[error("cannot read the outbox")]
     Read(#[from] StoreError),
 }
 

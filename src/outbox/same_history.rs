@@ -60,7 +60,7 @@ impl DatabaseWithoutWal {
         Some(Self { head, line, entry })
     }
 
-    /// [`AnotherLog`] where the file with its log does not go on from that.
+    /// [`OtherHistory`] where the file with its log does not go on from that.
     pub(super) fn check(&self, conn: &Connection) -> Result<(), OpenError> {
         match self.continues(conn) {
             Ok(false) => Err(OtherHistory.into()),

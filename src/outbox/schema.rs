@@ -74,6 +74,6 @@ pub(super) fn migrate(conn: &mut Connection, found: u32) -> Result<(), OpenError
     }
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;
-    tracing::info!(from = found, to = VERSION, "Outbox brought up to date");
+    tracing::info!(from = found, to = VERSION, "Outbox schema migrated");
     Ok(())
 }

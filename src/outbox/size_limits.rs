@@ -62,7 +62,7 @@ impl SizeLimits {
                 row.get(0)
             })?;
         if u64::from(held) > pages {
-            tracing::warn!(pages = held, limit = pages, "Outbox is larger than it may be");
+            tracing::warn!(pages = held, limit = pages, "Outbox file exceeds its size limit");
         }
         Ok(())
     }

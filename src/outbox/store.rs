@@ -268,7 +268,7 @@ impl Store {
             .and_then(|()| self.conn.close().map_err(|(_, error)| error));
         if let Err(error) = closed {
             let error: &dyn Error = &error;
-            tracing::warn!(error, "Outbox was not tidied up; the next start will do it");
+            tracing::warn!(error, "Outbox was not closed cleanly; the next start completes it");
         }
     }
 }
@@ -422,7 +422,7 @@ fn supersede(
             Ok(SupersedeResult::Audited(Box::new(line)))
         }
         (false, None) => {
-            tracing::warn!(entry = id.number(), "Superseded entry has no outcome yet and stays");
+            tracing::warn!(entry = id.number(), "Superseded entry kept: it has no outcome yet");
             Ok(SupersedeResult::Kept)
         }
     }

@@ -71,7 +71,7 @@ impl OutboxThread {
             let result = store.and_then(command);
             if let Err(error @ StoreError::Lost(_)) = &result {
                 let error: &dyn Error = error;
-                tracing::error!(error, "Outbox is lost");
+                tracing::error!(error, "Outbox file lost; stopping");
                 lost.notify_one();
             }
             // Whoever asked may be gone; the command is done all the same.

@@ -128,17 +128,13 @@ impl ChainVerifier {
         anchor: &Result<ChainPosition, DamagedRow>,
     ) -> Result<(), StoreError> {
         if let Err(damage) = anchor {
-            self.fault(
-                ChainFaultKind::Boundary,
-                (0, 0),
-                format!("where the trail begins: {damage}"),
-            );
+            self.fault(ChainFaultKind::Boundary, (0, 0), format!("start of chain: {damage}"));
         }
         let sql = "SELECT min(seq), max(seq) FROM audit NOT INDEXED WHERE seq <= ?";
         let found: (Option<i64>, Option<i64>) =
             conn.query_row(sql, [self.place.seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
         if let (Some(first), Some(last)) = found {
-            let detail = "stands before the place that the trail was pruned to".to_owned();
+            let detail = "is before the pruning anchor".to_owned();
             self.fault(ChainFaultKind::Extra, (first, last), detail);
         }
         Ok(())
@@ -176,7 +172,7 @@ impl ChainVerifier {
         match (line, &computed) {
             (Err(damage), _) => self.changed(seq, &damage.reason),
             (Ok(_), Some(due)) if *due != stored && !gap => {
-                self.changed(seq, "it does not follow from the line before it");
+                self.changed(seq, "its hash does not follow from the previous line");
             }
             (Ok(line), _) if line.kind == AuditKind::ChainBreak => {
                 self.fault(ChainFaultKind::Restarted, (seq, seq), line.detail);
@@ -207,17 +203,17 @@ impl ChainVerifier {
         let head = match head {
             Ok(head) => head,
             Err(damage) => {
-                let detail = format!("where the trail ends: {damage}");
+                let detail = format!("end of chain: {damage}");
                 return self.fault(ChainFaultKind::Boundary, (last, last), detail);
             }
         };
         if head.seq > last {
             self.missing(last.saturating_add(1), head.seq);
         } else if head.seq < last {
-            let detail = format!("was written after the trail's end, line {}", head.seq);
+            let detail = format!("is after the recorded last line {}", head.seq);
             self.fault(ChainFaultKind::Extra, (head.seq.saturating_add(1), last), detail);
         } else if self.place.hashes.as_ref().is_some_and(|(stored, _)| *stored != head.hash) {
-            self.changed(last, "it is not the line that the trail ended with");
+            self.changed(last, "it is not the recorded last line");
         }
     }
 
@@ -231,7 +227,7 @@ impl ChainVerifier {
             fault.kind == ChainFaultKind::Changed && fault.seq == seq && fault.last == seq
         });
         if !again {
-            let detail = format!("was changed or moved: {why}");
+            let detail = format!("was modified or moved: {why}");
             self.fault(ChainFaultKind::Changed, (seq, seq), detail);
         }
     }

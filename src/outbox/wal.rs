@@ -2,7 +2,7 @@
 //!
 //! SQLite's recovery ends at the first frame whose checksum does not fit, forgets all that follows,
 //! and says nothing: right for the torn end that a power cut leaves, and wrong where a bit flipped in
-//! the middle. This tells the two apart ([`Log::damage`]), and where each page's newest image is.
+//! the middle. This tells the two apart ([`Wal::damage`]), and where each page's newest image is.
 //!
 //! Layout (SQLite, "Database File Format", 4 "The Write-Ahead Log"; "WAL-mode File Format", 2.1 "The
 //! WAL-Index Header"). Integers of the `-wal` are big-endian, those of the `-shm` are the machine's:

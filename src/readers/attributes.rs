@@ -72,7 +72,7 @@ fn read_with_retries(
     loop {
         match ask(reader, goes_by) {
             Ok(attributes) => return Some(attributes),
-            Err(error) => debug!(%reader, %error, "Reader could not be described"),
+            Err(error) => debug!(%reader, %error, "Reading reader attributes failed"),
         }
         if !goes_by(pauses.next()?) {
             return None;

@@ -56,7 +56,7 @@ impl Deref for PcscContext {
     type Target = Context;
 
     fn deref(&self) -> &Context {
-        self.0.as_ref().unwrap_or_else(|| unreachable!("it is there until dropped"))
+        self.0.as_ref().unwrap_or_else(|| unreachable!("pcscd is running until dropped"))
     }
 }
 
@@ -77,13 +77,13 @@ impl Deref for CardConnection {
     type Target = Card;
 
     fn deref(&self) -> &Card {
-        self.0.as_ref().unwrap_or_else(|| unreachable!("it is there until dropped"))
+        self.0.as_ref().unwrap_or_else(|| unreachable!("pcscd is running until dropped"))
     }
 }
 
 impl DerefMut for CardConnection {
     fn deref_mut(&mut self) -> &mut Card {
-        self.0.as_mut().unwrap_or_else(|| unreachable!("it is there until dropped"))
+        self.0.as_mut().unwrap_or_else(|| unreachable!("pcscd is running until dropped"))
     }
 }
 
@@ -92,7 +92,7 @@ impl Drop for CardConnection {
         let _turn = CALL_MUTEX.take();
         let left = self.0.take().map_or(Ok(()), |card| card.disconnect(Disposition::LeaveCard));
         if let Err((card, error)) = left {
-            debug!(error = %error, "Reader could not be let go of");
+            debug!(error = %error, "SCardDisconnect failed");
             // Where there is no card and no service at the other end, the reset of a drop reaches
             // nobody. Where there may be, a handle that leaks is the lesser harm.
             if !is_gone(error) && !is_lost(error) {

@@ -26,7 +26,7 @@ use super::thread::ReaderThread;
 
 /// How long a wait may take while a change could go by without a ring: just after a change,
 /// because one that came between the look and the wait may have been missed, and while
-/// [`Table::has_blind_spot`]. This bounds how late such a change is seen.
+/// [`ReaderTable::needs_polling`]. This bounds how late such a change is seen.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long to sleep where nothing is there that could ring: as many readers as one wait takes, and a
@@ -105,7 +105,7 @@ enum ReportedPcscd {
 enum ExitReason {
     /// It was told to end, or nobody listens.
     Cancelled,
-    /// pcscd is not to be had.
+    /// pcscd connection failed.
     ConnectionLost(Error),
     /// pcscd took the connection, and ended it before the first look was done.
     Disconnected(Error),
@@ -155,7 +155,7 @@ impl Monitor {
             }
             if is_out_of_sync(error) && missteps < MAX_OUT_OF_STEP {
                 missteps += 1;
-                debug!(error = %self.errors.count(error), "Connection to pcscd is out of step");
+                debug!(error = %self.errors.count(error), "pcscd connection out of sync; reconnecting");
                 continue;
             }
             let reason = pcscd_error_text(self.errors.count(error));
@@ -204,7 +204,7 @@ impl Monitor {
     }
 
     fn emit_unavailable(&mut self, error: Error, reason: String) -> Result<(), ExitReason> {
-        debug!(error = %error, "pcscd is not to be had");
+        debug!(error = %error, "pcscd connection failed");
         match &mut self.service {
             ReportedPcscd::Unreported { failures: failures @ 0 } => {
                 *failures = 1;
@@ -215,7 +215,7 @@ impl Monitor {
             | ReportedPcscd::Connected
             | ReportedPcscd::Unavailable { .. } => {}
         }
-        warn!(%reason, "Readers cannot be watched");
+        warn!(%reason, "pcscd unavailable");
         self.table.clear();
         self.service = ReportedPcscd::Unavailable { reason: reason.clone() };
         self.emit(ReaderEvent::PcscdUnavailable { reason })
@@ -383,7 +383,7 @@ impl<'a> PcscdSession<'a> {
     fn leave(&mut self, seen: PolledReader) -> bool {
         let left = self.mute_watchers.watch(seen, self.hotplug.protocol());
         if let Err(error) = &left {
-            debug!(%error, "No thread for a mute card");
+            debug!(%error, "Could not start a thread for a mute card");
         }
         left.is_ok()
     }
@@ -398,7 +398,7 @@ impl<'a> PcscdSession<'a> {
         let changes = self.monitor.table.update(there, looks);
         let came_up = self.monitor.service != ReportedPcscd::Connected;
         if came_up {
-            info!(readers = there.len(), "Readers are being watched");
+            info!(readers = there.len(), "Connected to pcscd");
             self.monitor.service = ReportedPcscd::Connected;
             self.monitor.emit(ReaderEvent::PcscdConnected)?;
         }
@@ -433,7 +433,7 @@ impl WaitCanceller {
     pub(super) fn cancel(&self) {
         let link = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(Err(error)) = link.map(|link| link.cancel()) {
-            debug!(error = %error, "Wait for the readers could not be cancelled");
+            debug!(error = %error, "SCardCancel failed");
         }
     }
 
@@ -456,7 +456,7 @@ struct BackoffRange {
     most: Duration,
 }
 
-/// The pauses of a [`Growth`], one after the other.
+/// The pauses of a [`BackoffRange`], one after the other.
 struct Backoff {
     next: Duration,
     most: Duration,

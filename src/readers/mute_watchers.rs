@@ -80,7 +80,7 @@ impl MuteWatchers {
                 let tell = |told| news.post(told, &published, &halt);
                 if let Err(error) = watch(seen, minor, &halt, &tell) {
                     let error = errors.count(error);
-                    debug!(%reader, %error, "Reader cannot be left to a thread");
+                    debug!(%reader, %error, "Mute-card watcher failed");
                     // One that is unknown was pulled; it may be back already.
                     if error != Error::UnknownReader {
                         halt.wait_timeout(FALLBACK_POLL_INTERVAL);

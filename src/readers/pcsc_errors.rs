@@ -24,7 +24,7 @@ const RESTART_ERRORS: [Error; 2] = [Error::ResetCard, Error::NotTransacted];
 /// of an event for the answer to a question of theirs when it comes just before that.
 const OUT_OF_SYNC_ERRORS: Error = Error::UnsupportedFeature;
 
-/// Codes that say that the connection to pcscd broke.
+/// Codes that say that the connection to pcscd was lost.
 const LOST_ERRORS: [Error; 6] = [
     Error::NoService,
     Error::CommError,
@@ -39,7 +39,7 @@ pub(super) fn is_gone(error: Error) -> bool {
     REMOVED_ERRORS.contains(&error)
 }
 
-/// Whether the connection to pcscd broke.
+/// Whether the connection to pcscd was lost.
 pub(super) fn is_lost(error: Error) -> bool {
     LOST_ERRORS.contains(&error)
 }
@@ -77,22 +77,22 @@ pub(super) fn to_transmit_error(error: Error) -> TransmitError {
 const ON_CARD: [(Error, &str); 5] = [
     (
         Error::ProtoMismatch,
-        "card speaks neither T=0 nor T=1, or its ATR is damaged: clean it, or try another reader",
+        "no common protocol (T=0 or T=1) or corrupt ATR: clean the card, or try another reader",
     ),
     (
         Error::SecurityViolation,
-        "pcscd does not let us use the card: allow org.debian.pcsc-lite.access_card by polkit rule",
+        "pcscd denied card access: allow org.debian.pcsc-lite.access_card in a polkit rule",
     ),
-    (Error::ReaderUnavailable, "reader reports a fault: plug it out and in again"),
-    (Error::UnpoweredCard, "card stopped answering: take it out and put it in again"),
-    (Error::UnresponsiveCard, "card stopped answering: take it out and put it in again"),
+    (Error::ReaderUnavailable, "the reader reports an error: disconnect and reconnect it"),
+    (Error::UnpoweredCard, "the card stopped responding: remove and insert it again"),
+    (Error::UnresponsiveCard, "the card stopped responding: remove and insert it again"),
 ];
 
 /// Codes on a context that there is more to say about than the library does.
 const ON_SERVICE: [(Error, &str); 5] = [
     (Error::NoService, "pcscd is not running: start it with `systemctl start pcscd.socket`"),
-    (Error::CommError, "connection to pcscd broke"),
-    (OUT_OF_SYNC_ERRORS, "libpcsclite1 is out of step with pcscd: restart cardbridge"),
+    (Error::CommError, "connection to pcscd was lost"),
+    (OUT_OF_SYNC_ERRORS, "libpcsclite1 lost sync with pcscd: restart cardbridge"),
     // The libraries have it from nowhere but pcscd's answer to their version of the protocol.
     (
         Error::ServiceStopped,
@@ -101,8 +101,7 @@ const ON_SERVICE: [(Error, &str); 5] = [
     ),
     (
         Error::SecurityViolation,
-        "pcscd refuses the connection: allow org.debian.pcsc-lite.access_pcsc by polkit rule, or \
-         end some of its clients if it has 200",
+        "pcscd refused the connection: allow org.debian.pcsc-lite.access_pcsc in a polkit rule, or close other clients (limit 200)",
     ),
 ];
 
@@ -125,8 +124,7 @@ pub(super) fn pcscd_error_text(error: Error) -> String {
 pub(super) fn second_connection_error_text(error: Error) -> String {
     // What the library says of every socket that it does not get, whatever the cause.
     if error == Error::NoService {
-        return "could not connect to pcscd a second time: too many open files, or too many clients \
-                of pcscd?"
+        return "cannot open a second connection to pcscd: raise LimitNOFILE, or close other pcscd clients"
             .to_owned();
     }
     pcscd_error_text(error)
@@ -190,7 +188,7 @@ mod tests {
     fn a_pcscd_that_another_connection_reaches_is_not_said_to_be_stopped() {
         assert!(pcscd_error_text(Error::NoService).contains("not running"));
         let words = second_connection_error_text(Error::NoService);
-        assert!(words.contains("too many open files") && !words.contains("not running"), "{words}");
+        assert!(words.contains("LimitNOFILE") && !words.contains("not running"), "{words}");
         assert_eq!(
             second_connection_error_text(Error::CommError),
             pcscd_error_text(Error::CommError)

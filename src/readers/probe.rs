@@ -228,7 +228,7 @@ impl Probe {
                 return Err(self.final_result(&link, setback));
             }
             if setback.next == RetryStrategy::Reconnect {
-                debug!(reader = %self.reader, "Card is read again on another connection");
+                debug!(reader = %self.reader, "Probe restarted on a new connection");
                 link = self.establish_context(halt, PcscContext::establish)?;
             }
         }
@@ -305,7 +305,7 @@ impl Probe {
                 Ok(link) => return Ok(link),
                 Err(error) => self.errors.count(error),
             };
-            debug!(reader = %self.reader, error = %error, "No connection to read the card on");
+            debug!(reader = %self.reader, error = %error, "Could not open a connection for the probe");
             match pauses.next() {
                 Some(pause) if self.pause(halt, pause) => {}
                 _ => {
@@ -377,13 +377,12 @@ impl Probe {
         if is_gone(error) {
             removed()
         } else if is_mute(error) {
-            let detail = "card does not answer at power-up: turn it round, or clean it";
+            let detail = "card does not respond at power-up: turn it over or clean it";
             not_identified(NotIdentifiedReason::Mute, detail.to_owned())
         } else if is_without_protocol(error) {
             failed(on_protocols(&DecodedAtr::of(&self.atr).protocols))
         } else if error == Error::SharingViolation {
-            let detail = "another program has the card to itself: end it, or let it share the card \
-                          (scdaemon: pcsc-shared)";
+            let detail = "another program holds the card exclusively: close it, or enable sharing (scdaemon: pcsc-shared)";
             not_identified(NotIdentifiedReason::InUse, detail.to_owned())
         } else {
             failed(card_error_text(error))
@@ -450,7 +449,7 @@ impl Probe {
         if seen.snapshot == expected {
             return Ok(());
         }
-        debug!(was = ?expected, is = ?seen.snapshot, "Card is not the one that was asked for");
+        debug!(was = ?expected, is = ?seen.snapshot, "Card changed during the probe");
         Err(removed().into())
     }
 
@@ -473,7 +472,7 @@ fn waits_for_others(reader: &ReaderName, turn: &ProbePermit) -> bool {
 
 fn tell(observations: &UnboundedSender<ReaderEvent>, observation: ReaderEvent) {
     if observations.send(observation).is_err() {
-        debug!("Nobody listens to the readers");
+        debug!("Reader event receiver closed");
     }
 }
 
@@ -500,8 +499,7 @@ fn interrupted(why: &TransmitError) -> NotIdentified {
         TransmitError::Removed => return removed(),
         TransmitError::Reset => {
             return failed(
-                "card lost its state again and again: another program resets it, or the contact \
-                 is bad"
+                "the card was reset repeatedly: another program resets it, or the contacts are dirty"
                     .to_owned(),
             );
         }
@@ -512,7 +510,7 @@ fn interrupted(why: &TransmitError) -> NotIdentified {
 }
 
 fn removed() -> NotIdentified {
-    let detail = "card was taken out before it was read";
+    let detail = "card was removed before it was identified";
     not_identified(NotIdentifiedReason::Removed, detail.to_owned())
 }
 

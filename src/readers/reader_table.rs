@@ -136,7 +136,7 @@ impl ReaderTable {
         let same = known.occupant == look.occupant && !known.is_doubtful;
         if same && (events == 0 || known.insertion.is_none()) {
             if events > 1 && known.occupant == CardPresence::Empty {
-                debug!(reader = %look.reader, events, "A card came and went between two looks");
+                debug!(reader = %look.reader, events, "Card inserted and removed between two polls");
             }
             let ReaderSnapshot { reader, occupant, event_count } = look;
             self.readers.insert(

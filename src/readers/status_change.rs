@@ -25,7 +25,7 @@ const MAX_NAMES_SPACE: usize = 1024 * 1024;
 const ESCAPE: &str = r"\x";
 
 /// What is never fed back: who else uses the card is no news, and would ring for our own probes; but
-/// see [`Seen::is_release_watched`].
+/// see [`PolledReader::is_release_watched`].
 const IGNORED_FLAGS: State = State::INUSE.union(State::EXCLUSIVE).union(State::CHANGED);
 
 /// The readers that pcscd has.

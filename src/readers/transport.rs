@@ -79,7 +79,7 @@ impl Transmit for PcscTransport<'_> {
             response = response.as_ref().map(hex::encode).unwrap_or_default(),
             error = response.as_ref().err().map(tracing::field::display),
             micros = took.as_micros(),
-            "Exchange with a card"
+            "APDU exchange"
         );
         self.apdu_log.end(response.as_deref().unwrap_or_default(), took);
         match response {

@@ -46,7 +46,7 @@ pub fn explain(rules: &RuleSet, facts: &RuleInput<'_>) -> Explanation {
     let findings = of_moment.map(|rule| {
         let (acts, request, words) = match record {
             Some(record) => finding(rules, facts, (rule, record), (&choice, &verdict)),
-            None => (false, None, format!("does not act: {}", reason(&verdict))),
+            None => (false, None, format!("not applied: {}", reason(&verdict))),
         };
         RuleExplanation {
             rule: rule.name.clone(),
@@ -74,17 +74,20 @@ fn finding(
             (acts, Some(request.id), format!("{words}{picked}"))
         }
         RuleMatch::Several(chosen, why) if chosen.name == rule.name => {
-            (false, None, format!("asks a person: {why} (pick = refuse)"))
+            (false, None, format!("parks the entry: {why} (pick = refuse)"))
         }
         RuleMatch::This(first, _) | RuleMatch::Several(first, _) => {
             let why = common_mismatch(rules, facts, rule, record).unwrap_or_else(|| {
-                format!("rule {} goes first: its request is older, or it stands before", first.name)
+                format!(
+                    "rule {} takes precedence: older request, or earlier in the file",
+                    first.name
+                )
             });
-            (false, None, format!("does not act: {why}"))
+            (false, None, format!("not applied: {why}"))
         }
         RuleMatch::None => {
             let why = common_mismatch(rules, facts, rule, record).unwrap_or_default();
-            (false, None, format!("does not act: {why}"))
+            (false, None, format!("not applied: {why}"))
         }
     }
 }
@@ -102,17 +105,18 @@ fn acting(rules: &RuleSet, rule: &Rule, verdict: &Evaluation, request: RequestId
     match verdict {
         Evaluation::Set { decision, warning } => {
             let set = format!("sets {} instead of {}", decision.new_status_name, from(decision));
-            let mind = warning.as_ref().map(|text| format!("; mind: {text}")).unwrap_or_default();
-            format!("acts on request {request}: {}{mind}", rest(&set))
+            let mind =
+                warning.as_ref().map(|text| format!("; warning: {text}")).unwrap_or_default();
+            format!("applies to request {request}: {}{mind}", rest(&set))
         }
         Evaluation::AlreadySet { decision } => {
-            let set = format!("sets nothing, the record is {} already", decision.new_status_name);
-            format!("acts on request {request}: {}", rest(&set))
+            let set = format!("no change: the record is already {}", decision.new_status_name);
+            format!("applies to request {request}: {}", rest(&set))
         }
         Evaluation::NothingToDo { .. }
         | Evaluation::UnknownCard { .. }
         | Evaluation::Park { .. } => {
-            format!("asks a person about request {request}: {}", reason(verdict))
+            format!("parks the entry for request {request}: {}", reason(verdict))
         }
     }
 }
@@ -165,14 +169,14 @@ fn explanation(
 ) -> String {
     let numbers = &rules.numbers;
     match why {
-        Mismatch::Trigger => format!("it is for cards that are {}", rule.on.as_str()),
+        Mismatch::Trigger => format!("the rule applies to cards that are {}", rule.on.as_str()),
         Mismatch::Link => links::mismatch(request, record.id, numbers),
         Mismatch::RequestType => {
             let wanted = rule.request_types.iter().map(|kind| numbers.request_type_text(*kind));
             let open =
                 requests.iter().map(|request| numbers.request_type_text(request.request_type));
             format!(
-                "it is about {}, what is open is {}",
+                "the rule matches request type {}, the open request is {}",
                 wanted.collect::<Vec<_>>().join(" or "),
                 open.collect::<Vec<_>>().join(", ")
             )
@@ -181,13 +185,13 @@ fn explanation(
             let wanted: Vec<_> =
                 rule.card_status.iter().map(|status| numbers.card_status_text(*status)).collect();
             format!(
-                "it wants the record {}, it is {}",
+                "the rule requires card status {}, the record is {}",
                 wanted.join(" or "),
                 numbers.card_status_text(record.status)
             )
         }
         Mismatch::ReaderRole => format!(
-            "it is for readers with the role {}, this one has {role}",
+            "the rule requires reader role {}, this reader has {role}",
             rule.reader_role.join(" or ")
         ),
     }

@@ -95,7 +95,7 @@ fn pick(pick: Pick, requests: Vec<&CmRequest>) -> Option<&CmRequest> {
 fn several(rule: &Rule, requests: &[&CmRequest]) -> String {
     let ids: Vec<_> = requests.iter().map(|request| request.id.to_string()).collect();
     format!(
-        "rule {} is about {} open requests and picks none of them: {}",
+        "rule {} matches {} open requests and pick = \"refuse\": {}",
         rule.name,
         ids.len(),
         ids.join(", ")
@@ -166,5 +166,5 @@ pub(super) fn explain_no_match(
     }
     let types: Vec<_> =
         requests.iter().map(|r| rules.numbers.request_type_text(r.request_type)).collect();
-    format!("no rule is about the open request ({})", types.join(", "))
+    format!("no rule matches the open request ({})", types.join(", "))
 }

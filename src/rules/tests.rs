@@ -320,27 +320,27 @@ fn put_in(rules: &RuleSet, found: &LookupResult) -> String {
 #[test]
 fn each_rule_says_in_words_why_it_acts_or_not() {
     let disable = found(vec![record(1, 2)], vec![request(1, 4, 1, DAY1)]);
-    assert_snapshot!(put_in(&rules(), &disable), @r"
-    retire: does not act: it is about Retire, what is open is Disable
-    disable: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Disabled instead of Active, and leaves the request open
+    assert_snapshot!(put_in(&rules(), &disable), @"
+    retire: not applied: the rule matches request type Retire, the open request is Disable
+    disable: applies to request b105403d-d021-41ea-9f11-be3d67000001: sets Disabled instead of Active, and leaves the request open
     ");
     let nothing = found(vec![record(1, 2)], vec![]);
     assert_snapshot!(put_in(&rules(), &nothing), @r"
-    retire: does not act: no open request names record 17cf063d-e337-4aa9-a822-346554000001
-    disable: does not act: no open request names record 17cf063d-e337-4aa9-a822-346554000001
+    retire: not applied: no open request names record 17cf063d-e337-4aa9-a822-346554000001
+    disable: not applied: no open request names record 17cf063d-e337-4aa9-a822-346554000001
     ");
     let both = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1), request(2, 4, 1, DAY2)]);
-    assert_snapshot!(put_in(&rules(), &both), @r"
-    retire: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Retired instead of Active, and leaves the request open
-    disable: does not act: rule retire goes first: its request is older, or it stands before
+    assert_snapshot!(put_in(&rules(), &both), @"
+    retire: applies to request b105403d-d021-41ea-9f11-be3d67000001: sets Retired instead of Active, and leaves the request open
+    disable: not applied: rule retire takes precedence: older request, or earlier in the file
     ");
     let unknown = LookupResult { records: None, requests: vec![] };
-    assert_snapshot!(put_in(&rules(), &unknown), @r"
-    retire: does not act: CM has no record of this card
-    disable: does not act: CM has no record of this card
+    assert_snapshot!(put_in(&rules(), &unknown), @"
+    retire: not applied: CM has no record of this card
+    disable: not applied: CM has no record of this card
     ");
     let two = found(vec![record(1, 2), record(2, 2)], vec![]);
-    assert!(put_in(&rules(), &two).contains("retire: does not act: CM has 2 records of this card"));
+    assert!(put_in(&rules(), &two).contains("retire: not applied: CM has 2 records of this card"));
 }
 
 #[test]
@@ -349,9 +349,9 @@ fn conditions_of_a_rule_are_told_in_words() {
     rules.rules[0].card_status = vec![CardStatus::new(3)];
     rules.rules[1].reader_role = vec!["out".to_owned(), "lost".to_owned()];
     let both = found(vec![record(1, 2)], vec![request(1, 7, 1, DAY1), request(2, 4, 1, DAY2)]);
-    assert_snapshot!(put_in(&rules, &both), @r"
-    retire: does not act: it wants the record Disabled, it is Active
-    disable: does not act: it is for readers with the role out or lost, this one has desk
+    assert_snapshot!(put_in(&rules, &both), @"
+    retire: not applied: the rule requires card status Disabled, the record is Active
+    disable: not applied: the rule requires reader role out or lost, this reader has desk
     ");
 }
 
@@ -363,10 +363,10 @@ fn what_a_rule_picks_and_completes_is_told_in_words() {
     let mut rules = picking(Pick::Newest);
     rules.rules.truncate(1);
     rules.rules[0].complete_request = true;
-    assert_snapshot!(put_in(&rules, &two), @"retire: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Retired instead of Active, and completes the request; of 2 open requests that it is about, that is the newest");
-    assert_snapshot!(put_in(&rules, &retired), @"retire: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets nothing, the record is Retired already, and completes the request; of 2 open requests that it is about, that is the newest");
+    assert_snapshot!(put_in(&rules, &two), @"retire: applies to request b105403d-d021-41ea-9f11-be3d67000001: sets Retired instead of Active, and completes the request; of 2 open requests that it is about, that is the newest");
+    assert_snapshot!(put_in(&rules, &retired), @"retire: applies to request b105403d-d021-41ea-9f11-be3d67000001: no change: the record is already Retired, and completes the request; of 2 open requests that it is about, that is the newest");
     rules.rules[0].pick = Pick::Refuse;
-    assert_snapshot!(put_in(&rules, &two), @"retire: asks a person: rule retire is about 2 open requests and picks none of them: b105403d-d021-41ea-9f11-be3d67000002, b105403d-d021-41ea-9f11-be3d67000001 (pick = refuse)");
+    assert_snapshot!(put_in(&rules, &two), @r#"retire: parks the entry: rule retire matches 2 open requests and pick = "refuse": b105403d-d021-41ea-9f11-be3d67000002, b105403d-d021-41ea-9f11-be3d67000001 (pick = refuse)"#);
 }
 
 #[test]
@@ -377,11 +377,12 @@ fn another_atr_is_told_in_words() {
     let mut rules = rules();
     rules.rules.truncate(1);
     assert!(
-        put_in(&rules, &found)
-            .ends_with("; mind: CM has ATR 3b00, the card has 3b8d0180fba000000397425446590301c8")
+        put_in(&rules, &found).ends_with(
+            "; warning: CM has ATR 3b00, the card has 3b8d0180fba000000397425446590301c8"
+        )
     );
     rules.atr_mismatch = AtrMismatch::Refuse;
-    assert!(put_in(&rules, &found).contains("retire: asks a person about request"));
+    assert!(put_in(&rules, &found).contains("retire: parks the entry for request"));
 }
 
 #[test]
@@ -389,9 +390,9 @@ fn a_removal_is_explained_by_the_rules_for_removals() {
     let mut rules = rules();
     rules.rules[1].on = Trigger::Removed;
     let found = found(vec![record(1, 2)], vec![request(1, 4, 1, DAY1), request(2, 7, 1, DAY2)]);
-    assert_snapshot!(put_in(&rules, &found), @"retire: acts on request b105403d-d021-41ea-9f11-be3d67000002: sets Retired instead of Active, and leaves the request open");
+    assert_snapshot!(put_in(&rules, &found), @"retire: applies to request b105403d-d021-41ea-9f11-be3d67000002: sets Retired instead of Active, and leaves the request open");
     let taken_out = findings(&rules, Trigger::Removed, &found).join("\n");
-    assert_snapshot!(taken_out, @"disable: acts on request b105403d-d021-41ea-9f11-be3d67000001: sets Disabled instead of Active, and leaves the request open");
+    assert_snapshot!(taken_out, @"disable: applies to request b105403d-d021-41ea-9f11-be3d67000001: sets Disabled instead of Active, and leaves the request open");
     assert!(rules.has_rules_for(Trigger::Removed) && rules.has_rules_for(Trigger::Inserted));
     assert!(!self::rules().has_rules_for(Trigger::Removed));
 }

@@ -134,7 +134,7 @@ impl JournalEntry {
         message
     }
 
-    /// The line as the journal wants it. No value has a line break: [`clean`] escapes them.
+    /// The line as the journal wants it. No value has a line break: [`escape_control_chars`] escapes them.
     fn datagram(&self, lost: u64) -> String {
         let mut datagram = format!(
             "MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER=cardbridge\n{PREFIX}TARGET={}\n",
@@ -146,7 +146,7 @@ impl JournalEntry {
             let _infallible = writeln!(datagram, "{PREFIX}{}={value}", field_name(name));
         }
         if lost > 0 {
-            let _infallible = writeln!(datagram, "{PREFIX}LOST_LINES={lost}");
+            let _infallible = writeln!(datagram, "{PREFIX}DROPPED_LINES={lost}");
         }
         datagram
     }
@@ -204,7 +204,7 @@ mod tests {
         );
         let after = line().datagram(7);
         assert!(after.starts_with("MESSAGE=Card inserted (after 7 lines that"), "{after}");
-        assert!(after.ends_with("CARDBRIDGE_LOST_LINES=7\n"), "{after}");
+        assert!(after.ends_with("CARDBRIDGE_DROPPED_LINES=7\n"), "{after}");
     }
 
     /// Keeps the datagrams instead of sending them.

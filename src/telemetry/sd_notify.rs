@@ -53,7 +53,7 @@ impl Notifier {
         let for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = usec.filter(|usec| for_us && *usec > 0).map(Duration::from_micros);
         Self::new(&socket, watchdog).unwrap_or_else(|error| {
-            tracing::warn!(%error, "Service manager cannot be told anything");
+            tracing::warn!(%error, "sd_notify socket unavailable");
             Self::default()
         })
     }
@@ -76,7 +76,7 @@ impl Notifier {
         self.socket.is_some()
     }
 
-    /// Within which time the manager wants to hear [`News::Alive`], if it does.
+    /// Within which time the manager wants to hear [`NotifyState::Watchdog`], if it does.
     #[must_use]
     pub const fn watchdog(&self) -> Option<Duration> {
         self.watchdog
@@ -87,7 +87,7 @@ impl Notifier {
         let Some((socket, address)) = &self.socket else { return };
         let lines: Vec<_> = news.iter().map(ToString::to_string).collect();
         if let Err(error) = socket.send_to_addr(lines.join("\n").as_bytes(), address) {
-            tracing::warn!(%error, "Service manager did not take the news");
+            tracing::warn!(%error, "sd_notify message not delivered");
         }
     }
 }

@@ -26,10 +26,10 @@ pub use list::{RequestListReader, RequestSummary, request_statuses, requests};
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
     /// No JSON, or not to its end: CM is not talking, or was cut off. Waiting may help.
-    #[error("the body is no whole JSON")]
+    #[error("the body is not complete JSON")]
     NotJson(#[source] serde_json::Error),
     /// JSON, but none of CM's objects: something else is talking. Waiting may help.
-    #[error("the body is JSON, but {0} where CM has {1}")]
+    #[error("the body is JSON, but has {0} where {1} was expected")]
     NotCm(&'static str, &'static str),
     /// One of CM's objects, but one that cannot be acted on. Waiting does not help.
     #[error("{0}")]

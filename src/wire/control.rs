@@ -2,15 +2,15 @@
 //!
 //! | Request | Answer |
 //! |---|---|
-//! | `GET /v1/status` | [`Snapshot`] |
+//! | `GET /v1/status` | [`StatusView`] |
 //! | `GET /v1/outbox` | an array of [`EntryView`], the oldest first |
 //! | `GET /v1/outbox/{id}` | [`EntryView`] |
-//! | `POST /v1/outbox/{id}/retry`, `POST /v1/outbox/{id}/discard` | [`Done`] |
+//! | `POST /v1/outbox/{id}/retry`, `POST /v1/outbox/{id}/discard` | [`ActionResult`] |
 //! | `GET /v1/audit?since=&until=&card=&after=&limit=` | [`AuditPage`], the oldest first |
-//! | `GET /v1/audit/mark?seq=` | [`ChainMark`] of the line with that number; 404 where there is none |
-//! | `GET /v1/audit/verify?after=` | [`ChainPiece`]: some thousand lines, and where to go on |
+//! | `GET /v1/audit/mark?seq=` | [`ChainPosition`] of the line with that number; 404 where there is none |
+//! | `GET /v1/audit/verify?after=` | [`ChainBatch`]: some thousand lines, and where to go on |
 //!
-//! Anything that is not a success answers with a [`Problem`]. Snapshots, entries and audit lines
+//! Anything that is not a success answers with a [`ErrorBody`]. Snapshots, entries and audit lines
 //! are the domain's own types: their serde form is the interface.
 
 use jiff::Timestamp;

@@ -10,20 +10,20 @@ use super::*;
 const STEPS: [&str; 16] = [
     "configuration",
     "pcscd",
-    "permission",
+    "pcsc-access",
     "readers",
     "outbox",
-    "name-resolution",
-    "connection",
+    "dns",
+    "tcp",
     "proxy",
     "tls",
     "clock",
     "credentials",
-    "switched-on",
-    "let-in",
-    "allowed",
-    "json",
-    "requests",
+    "api-enabled",
+    "authentication",
+    "authorization",
+    "cm-response",
+    "open-requests",
 ];
 
 /// The one step that failed, and how its line reads.
@@ -32,10 +32,10 @@ fn failed(output: &Output) -> (String, String, String) {
     let report = output.json().unwrap();
     assert_eq!(report["ok"], false, "{output:?}");
     let checks = report["checks"].as_array().unwrap();
-    let at = checks.iter().position(|check| check["state"] == "failed").unwrap();
+    let at = checks.iter().position(|check| check["status"] == "failed").unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let check = &checks[at];
-    (text(&check["check"]), text(&check["words"]), text(&check["remedy"]))
+    (text(&check["name"]), text(&check["detail"]), text(&check["remedy"]))
 }
 
 #[test]
@@ -52,26 +52,26 @@ fn a_good_station_passes_every_step_in_the_order_of_a_packets_life() {
     let report = output.json().unwrap();
     assert_eq!(report["ok"], true);
     let checks = report["checks"].as_array().unwrap();
-    let steps: Vec<_> = checks.iter().map(|check| check["check"].as_str().unwrap()).collect();
+    let steps: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
     assert_eq!(steps, STEPS);
     let words = |step: &str| {
-        let check = checks.iter().find(|check| check["check"] == step).unwrap();
-        assert_eq!(check["state"], "ok", "{check}");
-        check["words"].as_str().unwrap().to_owned()
+        let check = checks.iter().find(|check| check["name"] == step).unwrap();
+        assert_eq!(check["status"], "ok", "{check}");
+        check["detail"].as_str().unwrap().to_owned()
     };
     for (step, part) in [
         ("readers", "with a card"),
         ("outbox", "0 waiting, 0 parked"),
-        ("name-resolution", "127.0.0.1"),
+        ("dns", "127.0.0.1"),
         ("tls", "TLS 1.3"),
         ("clock", "0 s"),
-        ("requests", "2 open requests"),
+        ("open-requests", "2 open requests"),
     ] {
         assert!(words(step).contains(part), "{step}: {}", words(step));
     }
     // Nothing but questions reached CM.
     assert_eq!(world.cm.puts().len(), 1);
-    let text = world.cli(&["check"]).unwrap();
+    let text = world.cli(&["name"]).unwrap();
     assert_eq!(text.code, Some(0));
     assert_eq!(text.stdout.lines().count(), STEPS.len(), "{}", text.stdout);
     world.finish().unwrap();
@@ -82,11 +82,11 @@ fn what_cm_says_ends_the_check_at_its_step_with_a_remedy() {
     let Some(world) = world() else { return };
     let world = world.start().unwrap();
     for (fault, step, code, remedy) in [
-        (Fault::HtmlNotFound, "switched-on", 3, "Clm.WebApi.Enabled"),
-        (Fault::Unauthorized, "let-in", 4, "[cm.auth]"),
-        (Fault::Forbidden, "allowed", 4, "permissions"),
-        (Fault::HtmlOk, "json", 3, "cm.url"),
-        (Fault::Unavailable { retry_after: None }, "switched-on", 3, "server"),
+        (Fault::HtmlNotFound, "api-enabled", 3, "Clm.WebApi.Enabled"),
+        (Fault::Unauthorized, "authentication", 4, "[cm.auth]"),
+        (Fault::Forbidden, "authorization", 4, "permissions"),
+        (Fault::HtmlOk, "cm-response", 3, "cm.url"),
+        (Fault::Unavailable { retry_after: None }, "api-enabled", 3, "server"),
     ] {
         world.cm.set_fault(fault);
         let output = world.cli(&["check", "--json"]).unwrap();
@@ -122,10 +122,10 @@ fn a_server_that_is_not_there_ends_the_check_at_the_connection() {
     world.cm.go_away().unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
     let (step, words, _) = failed(&output);
-    assert_eq!((step.as_str(), output.code), ("connection", Some(3)), "{words}");
+    assert_eq!((step.as_str(), output.code), ("tcp", Some(3)), "{words}");
     let report = output.json().unwrap();
     let last = report["checks"].as_array().unwrap().last().unwrap().clone();
-    assert_eq!((&last["check"], &last["state"]), (&"requests".into(), &"skipped".into()));
+    assert_eq!((&last["name"], &last["status"]), (&"open-requests".into(), &"skipped".into()));
     world.finish().unwrap();
 }
 
@@ -136,7 +136,7 @@ fn a_name_that_leads_nowhere_ends_the_check_at_the_name() {
         world.without_daemon().config_set("cm.url", "\"https://nobody.invalid\"").start().unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
     let (step, words, _) = failed(&output);
-    assert_eq!((step.as_str(), output.code), ("name-resolution", Some(3)), "{words}");
+    assert_eq!((step.as_str(), output.code), ("dns", Some(3)), "{words}");
     assert!(words.contains("nobody.invalid"), "{words}");
     world.finish().unwrap();
 }
@@ -164,6 +164,6 @@ fn a_pcscd_that_is_not_there_is_told_and_cm_is_asked_all_the_same() {
     assert!(remedy.contains("systemctl start pcscd"), "{remedy}");
     let report = output.json().unwrap();
     let last = report["checks"].as_array().unwrap().last().unwrap().clone();
-    assert_eq!((&last["check"], &last["state"]), (&"requests".into(), &"ok".into()));
+    assert_eq!((&last["name"], &last["status"]), (&"open-requests".into(), &"ok".into()));
     world.finish().unwrap();
 }

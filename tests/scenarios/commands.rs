@@ -105,7 +105,7 @@ fn read_tells_who_the_card_is_and_by_which_bytes() {
     assert_eq!(json["identity"]["candidates"][0]["card_id"], CARD);
     assert_eq!(json["identity"]["candidates"][0]["rule"], "gids-cardid");
     assert_eq!(json["atr"], "3b8d0180fba000000397425446590301c8");
-    assert_eq!(json["atr_facts"]["known_as"], "Microsoft virtual smart card");
+    assert_eq!(json["atr_decoded"]["card_name"], "Microsoft virtual smart card");
     assert_eq!(json["cm"]["matched_rule"], "gids-cardid");
 
     let text = world.cli(&["read", "--trace"]).unwrap();
@@ -147,7 +147,7 @@ fn lookup_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(output.stdout.contains("would set Retired instead of Active"), "{}", output.stdout);
     let json = world.cli(&["lookup", "--card-id", CARD, "--json"]).unwrap().json().unwrap();
-    assert_eq!(json["verdict"]["would"], "set");
+    assert_eq!(json["on_insertion"]["result"], "set");
     assert_eq!(json["records"][0]["Uuid"], RECORD);
     assert_eq!(json["requests"][0]["request"], REQUEST);
     assert_eq!(world.cm.puts().len(), 0);
@@ -159,7 +159,7 @@ fn lookup_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(rules[0]["request"], REQUEST);
     for words in [
         "sets Retired instead of Active, and leaves the request open",
-        "disable: does not act: it is about Disable, what is open is Retire",
+        "disable: not applied: the rule matches request type Disable, the open request is Retire",
     ] {
         assert!(output.stdout.contains(words), "{}", output.stdout);
     }
@@ -186,15 +186,15 @@ fn lookup_tells_what_each_rule_would_do_when_a_card_comes_and_when_it_goes() {
     let text = world.cli(&lookup).unwrap().stdout;
     for words in [
         "sets Retired instead of Active, and completes the request",
-        "lost, when it is taken out: does not act: it is about Disable, what is open is Retire",
+        "lost, on removal: not applied: the rule matches request type Disable, the open request is Retire",
         "would set Retired instead of Active and complete the request, by rule retire",
         "Taken out  would do nothing: no rule is about the open request (Retire)",
     ] {
         assert!(text.contains(words), "no {words:?} in\n{text}");
     }
     let json = world.cli(&[&lookup[..], &["--json"]].concat()).unwrap().json().unwrap();
-    assert_eq!(json["verdict"]["decision"]["complete_request"], true);
-    assert_eq!(json["verdict_on_removal"]["would"], "nothing-to-do");
+    assert_eq!(json["on_insertion"]["decision"]["complete_request"], true);
+    assert_eq!(json["on_removal"]["result"], "nothing-to-do");
     assert_eq!((&json["rules"][1]["on"], &json["record"]), (&"removed".into(), &RECORD.into()));
     assert_eq!(world.cm.puts().len(), 0);
     world.finish().unwrap();
@@ -390,7 +390,7 @@ fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
     let mut world = world.start().unwrap();
     world.stop_daemon().unwrap();
     std::fs::write(world.outbox_path(), vec![0x5a; 20_000]).unwrap();
-    world.expect_error("Outbox was damaged and is set aside");
+    world.expect_error("Damaged outbox file set aside");
     world.start_daemon().unwrap();
     let files = std::fs::read_dir(world.outbox_path().parent().unwrap()).unwrap();
     let mut files = files.map(|file| file.unwrap().path());
@@ -412,7 +412,7 @@ fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
 fn an_outbox_that_is_removed_under_the_daemon_ends_it_before_cm_is_told_anything() {
     let Some(world) = world() else { return };
     let mut world = world.start().unwrap();
-    world.expect_error("Outbox is lost");
+    world.expect_error("Outbox file lost; stopping");
     std::fs::remove_file(world.outbox_path()).unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let ended = world.wait_daemon_end(LONG).unwrap();
@@ -616,8 +616,8 @@ fn a_secret_that_everybody_may_read_is_a_warning_and_no_fault() {
         let (_, stdout, _) = cardbridge(&["check", "--json", "--config", config]);
         let said: serde_json::Value = serde_json::from_str(&stdout).unwrap();
         let of_configuration = said["checks"].as_array().unwrap().iter();
-        let mut of_configuration = of_configuration.filter(|c| c["check"] == "configuration");
-        let found = of_configuration.any(|check| check["state"] == "warning");
+        let mut of_configuration = of_configuration.filter(|c| c["name"] == "configuration");
+        let found = of_configuration.any(|check| check["status"] == "warning");
         assert_eq!(found, warned, "{said}");
     }
 }

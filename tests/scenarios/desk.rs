@@ -58,7 +58,7 @@ fn wait_asked(fake: &Fake, request: Request, before: usize, more: usize) {
 /// Waits until so many readers were described: whoever does that looks at them, which is a wait as
 /// well.
 fn wait_described(world: &World, count: usize) {
-    let described = || world.daemon_log().matches("Reader described").count() >= count;
+    let described = || world.daemon_log().matches("Reader attributes read").count() >= count;
     world.wait_until("the readers to be described", LONG, described).unwrap();
 }
 

@@ -90,7 +90,7 @@ const FILL: &str = "{ dd if=/dev/zero of=filler bs=4096 2>/dev/null || true; }";
 fn a_disk_that_is_full_at_the_start_keeps_no_card_from_being_read() {
     let Some((mut world, disk)) = world_with_a_disk() else { return };
     world.expect_error("Outbox cannot be written");
-    world.expect_error("Outbox takes no entries");
+    world.expect_error("Outbox cannot store entries; retrying");
     start(&mut world, disk.path(), FILL);
     assert_ne!(trouble(&world), "");
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -102,8 +102,8 @@ fn a_disk_that_is_full_at_the_start_keeps_no_card_from_being_read() {
 #[test]
 fn a_disk_that_fills_up_while_the_daemon_runs_holds_cards_back_until_there_is_room() {
     let Some((mut world, disk)) = world_with_a_disk() else { return };
-    world.expect_error("Outbox takes no entries");
-    world.expect_error("Outbox did not take a note");
+    world.expect_error("Outbox cannot store entries; retrying");
+    world.expect_error("Audit line could not be stored");
     start(&mut world, disk.path(), "true");
     inside(&world, disk.path(), FILL);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -116,7 +116,7 @@ fn a_disk_that_fills_up_while_the_daemon_runs_holds_cards_back_until_there_is_ro
 fn a_disk_that_is_read_only_at_the_start_is_written_once_it_can_be() {
     let Some((mut world, disk)) = world_with_a_disk() else { return };
     world.expect_error("Outbox cannot be written");
-    world.expect_error("Outbox takes no entries");
+    world.expect_error("Outbox cannot store entries; retrying");
     let read_only = format!("mount -o remount,ro {}", disk.path().display());
     start(&mut world, disk.path(), &read_only);
     assert!(trouble(&world).contains("Read-only file system"), "{}", trouble(&world));
@@ -140,7 +140,7 @@ fn a_disk_that_turns_read_only_under_the_daemon_is_told_and_no_entry_claimed() {
         cardbridge_harness::skipped(&format!("no ext4 on a loop device: {reason}"));
         return drop(world.finish());
     }
-    world.expect_error("Outbox takes no entries");
+    world.expect_error("Outbox cannot store entries; retrying");
     start_on(&mut world, disk.path(), &mount, "chmod 1777 .");
     // An error of the file system has the kernel take writes away; only mounting it anew ends that.
     let fail = "device=$(basename \"$(findmnt -no SOURCE .)\") && \

@@ -230,7 +230,7 @@ fn a_card_in_use_that_does_not_say_who_it_is_is_left_alone_until_it_is_free() {
         return;
     };
     let said = read(&world, 0);
-    assert_eq!(said["not_identified"]["reason"], "busy", "{said}");
+    assert_eq!(said["not_identified"]["reason"], "in-use", "{said}");
     assert_eq!(selects(&said), 0, "{said}");
     assert!(pins.is_verified("pkcs15"));
     world.start_daemon().unwrap();

@@ -193,7 +193,7 @@ fn stay_inside(world: &World) -> Process {
 fn a_bit_that_flips_in_the_log_of_a_killed_daemon_loses_no_card_and_is_told() {
     let Some(world) = world() else { return };
     let mut world = world.readers(2).start().unwrap();
-    world.expect_error("Outbox was damaged and is set aside");
+    world.expect_error("Damaged outbox file set aside");
     world.cm.set_fault(Fault::Reset);
     let mut reading = stay_inside(&world);
     let _cards = [GidsCard::seed(), GidsCard::new(cardid(REQUEST))]

@@ -77,9 +77,9 @@ fn every_value_is_a_field_and_the_message_says_it_all() {
     has("SYSLOG_IDENTIFIER", "cardbridge");
     has("CARDBRIDGE_TARGET", "cardbridge::app::report");
     has("CARDBRIDGE_OUTCOME", "updated");
-    has("CARDBRIDGE_CARD", CARD);
+    has("CARDBRIDGE_CARD_ID", CARD);
     has("CARDBRIDGE_RECORD", RECORD);
-    has("CARDBRIDGE_STATUS", "Retired");
+    has("CARDBRIDGE_NEW_STATUS", "Retired");
     for part in ["outcome=updated", &format!("card={CARD}"), "status=Retired"] {
         assert!(settled["MESSAGE"].contains(part), "{settled:#?}");
     }
@@ -101,7 +101,7 @@ fn ids_are_shortened_in_the_journal_too() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
-    assert_eq!(entry(&journal, "Entry settled")["CARDBRIDGE_CARD"], "bc88f13f…");
+    assert_eq!(entry(&journal, "Entry settled")["CARDBRIDGE_CARD_ID"], "bc88f13f…");
     let all = format!("{:?}", journal.entries().unwrap());
     for id in [CARD, RECORD, REQUEST, "3ff188bcba833740826246eba1291c6e"] {
         assert!(!all.contains(id), "{id}: {all}");

@@ -56,7 +56,7 @@ fn the_manager_hears_of_readiness_state_reload_and_the_end_in_this_order() {
     let ready = || !manager.moments("READY=1").is_empty();
     world.wait_until("READY=1", LONG, ready).unwrap();
     assert_eq!(world.cli(&["status"]).unwrap().code, Some(0), "ready is: it answers");
-    wait_status(&world, &manager, "2 readers, 0 cards, CM not asked yet, 0 entries waiting");
+    wait_status(&world, &manager, "2 readers, 0 cards, CM not contacted, 0 entries waiting");
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     wait_status(&world, &manager, "2 readers, 1 card, CM reachable, 0 entries waiting");
 

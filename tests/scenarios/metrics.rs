@@ -121,16 +121,16 @@ fn monitoring_reads_what_happened() {
     is("cardbridge_build_info{version=0.1.0}", 1.0);
     is("cardbridge_card_insertions_total{}", 2.0);
     is("cardbridge_card_removals_total{}", 1.0);
-    is("cardbridge_probes_total{family=gids,result=identified}", 2.0);
-    is("cardbridge_probes_total{family=unknown,result=timeout}", 0.0);
+    is("cardbridge_card_probes_total{family=gids,result=identified}", 2.0);
+    is("cardbridge_card_probes_total{family=unknown,result=timeout}", 0.0);
     is("cardbridge_cm_calls_total{call=lookup,result=ok}", 1.0);
     is("cardbridge_cm_calls_total{call=set-status,result=ok}", 1.0);
     is("cardbridge_cm_call_duration_seconds_count{call=set-status}", 1.0);
     is("cardbridge_cm_outages_total{}", 1.0);
-    is("cardbridge_outcomes_total{outcome=updated}", 1.0);
+    is("cardbridge_entries_settled_total{outcome=updated}", 1.0);
     is("cardbridge_outbox_entries{state=waiting}", 1.0);
     is("cardbridge_outbox_writable{}", 1.0);
-    is("cardbridge_pcscd_losses_total{}", 1.0);
+    is("cardbridge_pcscd_disconnects_total{}", 1.0);
     is("cardbridge_pcscd_up{}", 0.0);
     is("cardbridge_readers{}", 0.0);
     let at_least = |name: &str, value: f64| {
@@ -148,10 +148,10 @@ fn a_port_of_this_machine_has_the_counters_and_one_that_is_taken_keeps_no_card_w
     let mut world =
         builder.config_set("control.metrics_listen", "\"127.0.0.1:0\"").start().unwrap();
     // It listens on the control socket before.
-    let told = || world.daemon_log().contains("Metrics can be asked for");
+    let told = || world.daemon_log().contains("Metrics listener started");
     world.wait_until("the port of the metrics", LONG, told).unwrap();
     let log = world.daemon_log();
-    let line = log.lines().find(|line| line.contains("Metrics can be asked for")).unwrap();
+    let line = log.lines().find(|line| line.contains("Metrics listener started")).unwrap();
     let address: SocketAddr = line.rsplit_once("address=").unwrap().1.parse().unwrap();
     let has_readers =
         || ask(TcpStream::connect(address).unwrap()).contains("cardbridge_readers 2\n");
@@ -165,7 +165,7 @@ fn a_port_of_this_machine_has_the_counters_and_one_that_is_taken_keeps_no_card_w
     let waits = || world.daemon_log().contains("key=\"control.metrics_listen\"");
     world.wait_until("the key to wait for a start", LONG, waits).unwrap();
     world.stop_daemon().unwrap();
-    world.expect_error("Metrics cannot be asked for on a port");
+    world.expect_error("Metrics listener could not start; /metrics stays on the control socket");
     world.start_daemon().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);

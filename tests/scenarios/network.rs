@@ -290,7 +290,7 @@ fn a_request_that_is_too_long_for_the_server_parks_no_card() {
     let world = world.start().unwrap();
     world.cm.set_fault(Fault::HeadTooLong { bytes: 20 });
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let why = away(&world, "too-long");
+    let why = away(&world, "request-too-large");
     assert!(told(&why, "remedy").contains("MaxFieldLength and MaxRequestBytes"), "{why}");
     world.cm.clear_faults();
     updates_once_more(&world);

@@ -90,7 +90,7 @@ fn link(world: &World) -> serde_json::Value {
 
 /// Waits until CM is away for this reason; then the words of `status`.
 fn away(world: &World, reason: &str) -> String {
-    let away = || link(world)["state"] == "away" && link(world)["reason"] == reason;
+    let away = || link(world)["state"] == "unavailable" && link(world)["reason"] == reason;
     world.wait_until("CM to be away", LONG, away).unwrap();
     link(world)["detail"].as_str().unwrap().to_owned()
 }

@@ -14,8 +14,9 @@ fn a_card_put_in_while_cm_is_away_is_updated_once_when_it_is_back() {
     let world = world.start().unwrap();
     world.cm.go_away().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let away =
-        || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"]["state"] == "away";
+    let away = || {
+        world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"]["state"] == "unavailable"
+    };
     world.wait_until("the outage to be told", LONG, away).unwrap();
     let status_now = world.cli(&["status"]).unwrap();
     assert!(status_now.stdout.contains("1 waiting"), "{}", status_now.stdout);
@@ -74,7 +75,7 @@ fn a_yes_that_changed_nothing_is_not_called_updated() {
     world.cm.set_fault(Fault::NoContent.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
-    assert_eq!(world.audit().unwrap()[0]["reason"], "wrong-answer");
+    assert_eq!(world.audit().unwrap()[0]["reason"], "unexpected-response");
     assert_eq!(status(&world), ACTIVE);
     world.finish().unwrap();
 }
@@ -119,7 +120,7 @@ fn a_card_that_cm_fails_on_while_others_come_through_is_parked_after_ten_tries()
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "updated").count(), 10);
     let audit = world.audit().unwrap();
     let line = audit.iter().find(|line| line["outcome"] == "parked").unwrap();
-    assert_eq!((&line["reason"], &line["card_id"]), (&"rejected".into(), &CARD.into()));
+    assert_eq!((&line["reason"], &line["card_id"]), (&"repeated-failure".into(), &CARD.into()));
     assert_eq!(line["correlation_id"], correlation.to_string());
     world.finish().unwrap();
 }
@@ -182,7 +183,7 @@ fn an_answer_about_another_card_is_never_an_update() {
     world.cm.set_fault(Fault::OtherUuid.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
-    assert_eq!(world.audit().unwrap()[0]["reason"], "wrong-answer");
+    assert_eq!(world.audit().unwrap()[0]["reason"], "unexpected-response");
     world.finish().unwrap();
 }
 
@@ -208,7 +209,7 @@ fn a_server_that_asks_for_a_day_stops_the_station_for_an_hour_at_most_and_a_pers
     world.cm.set_fault(Fault::Unavailable { retry_after: Some(86_400) });
     let _first = world.insert(0, GidsCard::seed()).unwrap();
     let cm = || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"].clone();
-    world.wait_until("CM to be away", LONG, || cm()["state"] == "away").unwrap();
+    world.wait_until("CM to be away", LONG, || cm()["state"] == "unavailable").unwrap();
     let away = cm();
     let detail = away["detail"].as_str().unwrap();
     assert!(

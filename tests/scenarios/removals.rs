@@ -119,9 +119,9 @@ fn a_pcscd_that_goes_and_comes_back_makes_no_removal() {
             let told = world.cli(&["status", "--json"]).unwrap().json().unwrap();
             (told["pcscd"]["state"].clone(), told["readers"][0]["card"]["state"].clone())
         };
-        world.wait_until("pcscd to be gone", LONG, || state(&world).0 == "down").unwrap();
+        world.wait_until("pcscd to be gone", LONG, || state(&world).0 == "unavailable").unwrap();
         world.pcscd.restart().unwrap();
-        let back = || state(&world) == ("up".into(), "identified".into());
+        let back = || state(&world) == ("connected".into(), "identified".into());
         world.wait_until("the card to be back", LONG, back).unwrap();
     }
     assert!(world.audit().unwrap().iter().all(|line| line.get("trigger").is_none()));

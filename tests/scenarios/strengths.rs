@@ -151,7 +151,7 @@ fn read_names_the_strength_of_each_id_and_recommends_no_shared_one() {
     assert!(text.contains("more than one card can carry"), "{text}");
     assert!(!text.contains("to pin that"), "{text}");
     let said = world.cli(&["lookup", "--reader", &name, "--json"]).unwrap().json().unwrap();
-    assert_eq!(said["verdict"]["reason"], "shared-id", "{said}");
+    assert_eq!(said["on_insertion"]["reason"], "shared-id", "{said}");
     assert_eq!(said["matched"]["strength"], "shared", "{said}");
     world.finish().unwrap();
 }

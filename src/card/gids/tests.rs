@@ -141,7 +141,7 @@ fn a_partial_record_at_the_end_of_the_table_is_ignored() {
     let rows = row("", "cardid", 0xDF20, 0xA012) + "6d736370";
     assert!(run(&mut card().on(READ_TABLE, &table(&rows))).is_ok());
     let only_partial = table("6d736370");
-    assert!(no_id(card().on(READ_TABLE, &only_partial)).contains("no file cardid"));
+    assert!(no_id(card().on(READ_TABLE, &only_partial)).contains("no `cardid` file"));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn names_have_no_case_and_count_in_the_root_only() {
     let rows = row("", "CardID", 0xDF20, 0xA012);
     assert!(run(&mut card().on(READ_TABLE, &table(&rows))).is_ok());
     for rows in [row("mscp", "cardid", 0xDF20, 0xA012), row("", "cardids", 0xDF20, 0xA012)] {
-        assert!(no_id(card().on(READ_TABLE, &table(&rows))).contains("no file cardid"));
+        assert!(no_id(card().on(READ_TABLE, &table(&rows))).contains("no `cardid` file"));
     }
 }
 
@@ -179,7 +179,7 @@ fn only_a_table_that_cannot_be_read_is_done_without() {
 #[test]
 fn a_card_that_was_never_initialised_has_no_id() {
     let what = no_id(card().on(READ_TABLE, "6a82").on(READ_CARDID, "6a82"));
-    assert_eq!(what, "cardid: card answered 6A82 (absent)");
+    assert_eq!(what, "cardid: card returned status 6A82 (absent)");
 }
 
 #[test]
@@ -205,9 +205,9 @@ fn a_card_id_under_another_tag_or_of_another_length_is_no_id() {
     assert!(with(&format!("df2110{CARDID}9000")).contains("tag DF21"));
     assert!(with(&format!("df200f{}9000", "07".repeat(15))).contains("15 bytes"));
     assert!(with(&format!("df2011{CARDID}009000")).contains("17 bytes"));
-    assert!(with(&format!("df2010{CARDID}009000")).contains("1 bytes follow"));
-    assert!(with(&format!("df2010{}9000", "07".repeat(15))).contains("cut off"));
-    assert!(with("9000").contains("cut off"));
+    assert!(with(&format!("df2010{CARDID}009000")).contains("1 trailing bytes"));
+    assert!(with(&format!("df2010{}9000", "07".repeat(15))).contains("truncated"));
+    assert!(with("9000").contains("truncated"));
 }
 
 #[test]

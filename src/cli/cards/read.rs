@@ -75,7 +75,7 @@ fn matched<'i>(
 
 fn as_json(card: &ProbedCard, known: Option<&CmAnswer>, trace: bool) -> Value {
     let facts = card.atr.as_ref().map(|atr| atr::as_json(atr, &atr::list_names(atr)));
-    let mut object = json!({ "reader": card.reader, "atr": card.atr, "atr_facts": facts });
+    let mut object = json!({ "reader": card.reader, "atr": card.atr, "atr_decoded": facts });
     merge(&mut object, &card.result);
     let Some(fields) = object.as_object_mut() else { return object };
     if let (Some(known), Ok(identity)) = (known, &card.result) {
@@ -86,7 +86,7 @@ fn as_json(card: &ProbedCard, known: Option<&CmAnswer>, trace: bool) -> Value {
             json!({
                 "command": hex::encode(&exchange.command),
                 "response": hex::encode(&exchange.response),
-                "micros": exchange.duration.as_micros(),
+                "duration_us": exchange.duration.as_micros(),
             })
         });
         fields.insert("trace".to_owned(), exchanges.collect());

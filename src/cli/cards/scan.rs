@@ -129,7 +129,7 @@ impl Scan<'_> {
                 Ok(())
             }
             ReaderEvent::CardRemoved { reader, .. } => {
-                self.removed(&reader, NotIdentifiedReason::Removed, "card was taken out")
+                self.removed(&reader, NotIdentifiedReason::Removed, "card was removed")
             }
             ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
                 let (at, deadline) = (Timestamp::now(), Instant::now() + PROBE_DEADLINE);

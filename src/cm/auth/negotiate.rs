@@ -50,7 +50,7 @@ use token_thread::{TokenThread, TokenTimeout};
 /// Makes a token for each call to one server, whichever that is: CM, or a token endpoint.
 ///
 /// For every call: [`Self::pass`], whose header goes along; the answer's status, headers and
-/// certificate as a [`Welcome`]; [`Self::after`] with both, and what it says is done. A pass is for
+/// certificate as a [`AuthResponse`]; [`Self::after`] with both, and what it says is done. A pass is for
 /// one call only. Nothing happens before the first one; what runs beside ends when this is dropped.
 pub(in crate::cm) struct Negotiate {
     account: Arc<TicketRequest>,
@@ -124,7 +124,7 @@ impl Negotiate {
             .map_err(|TokenTimeout| no_token("the Kerberos library does not answer".to_owned()))?
             .map_err(|failure| no_token(failure.to_string()))?;
         let elapsed_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
-        tracing::trace!(elapsed_us, length = started.token.len(), "Token made");
+        tracing::trace!(elapsed_us, length = started.token.len(), "SPNEGO token created");
         let header = authorization(&started.token)?;
         let negotiation = PendingContext { context: started.context, ticket, bindings };
         Ok(RequestAuth { header: Some(header), negotiation: Some(negotiation) })
@@ -219,7 +219,7 @@ impl Negotiate {
     ) {
         let ended = standing.wait_for(|standing| standing.attempts > seen);
         if timeout_at(deadline, ended).await.is_err() {
-            tracing::debug!("KDC is not waited for any longer");
+            tracing::debug!("Stopped waiting for the KDC");
         }
     }
 
@@ -268,7 +268,7 @@ impl Negotiate {
         let bindings = match bindings::binding(&certificate) {
             Ok(bindings) => Some(bindings),
             Err(error) => {
-                tracing::warn!(%error, "Tokens are not bound to the channel");
+                tracing::warn!(%error, "Channel binding unavailable; sending unbound tokens");
                 None
             }
         };

@@ -17,7 +17,7 @@ pub enum ClientCertError {
         source: io::Error,
     },
     /// There is no certificate in PEM form.
-    #[error("no certificate in PEM form in cm.auth.client_cert_file {}: {holds}", path.display())]
+    #[error("cm.auth.client_cert_file {} has no PEM certificate: {holds}", path.display())]
     CertNotPem {
         /// The file.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum ClientCertError {
         path: PathBuf,
     },
     /// There is no key in PEM form.
-    #[error("no private key in PEM form in cm.auth.client_key_file {}: {holds}", path.display())]
+    #[error("cm.auth.client_key_file {} has no PEM private key: {holds}", path.display())]
     KeyNotPem {
         /// The file.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub enum ClientCertError {
     },
     /// The key is another certificate's.
     #[error(
-        "the key in cm.auth.client_key_file {} does not belong to the certificate in {}",
+        "private key in cm.auth.client_key_file {} does not match the certificate in {}",
         key.display(),
         cert.display()
     )]

@@ -213,7 +213,7 @@ fn whether_anybody_asked_is_known() {
 #[test]
 fn nothing_of_a_key_is_in_debug_output() {
     let debug = format!("{:?}", Files::new().identity());
-    assert_eq!(debug, "Identity { shown: NotAsked, .. }");
+    assert_eq!(debug, "ClientCert { shown: NotRequested, .. }");
 }
 
 #[test]

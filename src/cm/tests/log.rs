@@ -12,7 +12,7 @@ use super::*;
 async fn a_call_is_logged_without_ids_bodies_or_tokens() {
     // A log statement that the thread of another test reaches first, while this one listens,
     // stays silent for the whole process.
-    let name = "remote::tests::log::a_call_is_logged_without_ids_bodies_or_tokens";
+    let name = "cm::tests::log::a_call_is_logged_without_ids_bodies_or_tokens";
     if !alone(name, &[]) {
         return;
     }

@@ -205,7 +205,7 @@ fn a_ca_file_that_is_no_regular_file_is_refused_and_not_waited_for() {
 #[test]
 fn a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http() {
     let name =
-        "remote::tests::tls::a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http";
+        "cm::tests::tls::a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http";
     if !alone(name, &[("SSL_CERT_FILE", "/nonexistent/roots.pem"), ("SSL_CERT_DIR", "")]) {
         return;
     }
@@ -221,8 +221,7 @@ fn a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http() {
 #[tokio::test]
 async fn the_systems_roots_are_those_of_the_environment_where_it_names_some() {
     const URL: &str = "CARDBRIDGE_TEST_URL";
-    let name =
-        "remote::tests::tls::the_systems_roots_are_those_of_the_environment_where_it_names_some";
+    let name = "cm::tests::tls::the_systems_roots_are_those_of_the_environment_where_it_names_some";
     let ca = Ca::new();
     let server = ca.server("127.0.0.1");
     let (file, url) = (ca.file(), format!("https://{}", server.address));
@@ -271,7 +270,7 @@ async fn what_is_wrong_with_a_certificate_is_told_with_what_mends_it() {
         (future, TlsFault::NotYetValid, "clock"),
         (for_name("cm.example.com"), TlsFault::NameMismatch, "cm.url"),
         (client, TlsFault::WrongPurpose, "server authentication"),
-        (ca, TlsFault::WrongPurpose, "not the CA's own"),
+        (ca, TlsFault::WrongPurpose, "not a client or CA certificate"),
     ] {
         let error = refused(params).await;
         assert_eq!(error.unavailable_reason(), Some(tls(fault)), "{error}");

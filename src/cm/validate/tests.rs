@@ -135,11 +135,11 @@ fn a_status_is_confirmed_only_by_the_record_itself() {
 #[test]
 fn what_is_not_cms_is_told_with_a_few_of_its_words() {
     let page = format!("<title>Sign in</title>{}", "x".repeat(9000));
-    assert_not_cm(records_of(card(), page.as_bytes()), "no whole JSON: Sign in");
-    assert_not_cm(parse_set_status(&decision(), b"<p>Sign in</p>"), "no whole JSON: Sign in");
+    assert_not_cm(records_of(card(), page.as_bytes()), "not complete JSON: Sign in");
+    assert_not_cm(parse_set_status(&decision(), b"<p>Sign in</p>"), "not complete JSON: Sign in");
     let down = br#"{"message":"down for maintenance"}"#;
     assert_not_cm(records_of(card(), down), "down for maintenance");
-    assert_not_cm(parse_record(RECORD.parse().unwrap(), b"[{\"Uuid\""), "no whole JSON");
+    assert_not_cm(parse_record(RECORD.parse().unwrap(), b"[{\"Uuid\""), "not complete JSON");
 }
 
 #[test]

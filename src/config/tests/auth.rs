@@ -78,10 +78,10 @@ fn what_a_method_needs_is_missed_by_name() {
 
 #[test]
 fn keys_of_another_method_are_refused_with_the_methods_that_they_belong_to() {
-    assert_snapshot!(told("token_file = \"/t\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is of no use while cm.auth.method is "none"; write method = "bearer", or remove it"#);
-    assert_snapshot!(told("method = \"negotiate\"\nkeytab = \"/k\"\nclient_id = \"x\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.client_id: is of no use while cm.auth.method is "negotiate"; write method = "oauth2", or remove it"#);
-    assert_snapshot!(told("method = \"oauth2\"\ntoken_url = \"https://a/b\"\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nkeytab = \"/k\""), @"/etc/cardbridge/cardbridge.toml: cm.auth.keytab: is of no use while cm.auth.use_windows_client_authentication is false; set that to true, or remove it");
-    assert_snapshot!(told("method = \"oauth2\"\ntoken_url = \"https://a/b\"\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nuse_windows_client_authentication = true"), @"/etc/cardbridge/cardbridge.toml: cm.auth.client_secret_file: is of no use while cm.auth.use_windows_client_authentication is true; remove one of the two");
+    assert_snapshot!(told("token_file = \"/t\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: has no effect while cm.auth.method is "none"; write method = "bearer", or remove it"#);
+    assert_snapshot!(told("method = \"negotiate\"\nkeytab = \"/k\"\nclient_id = \"x\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.client_id: has no effect while cm.auth.method is "negotiate"; write method = "oauth2", or remove it"#);
+    assert_snapshot!(told("method = \"oauth2\"\ntoken_url = \"https://a/b\"\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nkeytab = \"/k\""), @"/etc/cardbridge/cardbridge.toml: cm.auth.keytab: has no effect while cm.auth.use_windows_client_authentication is false; set that to true, or remove it");
+    assert_snapshot!(told("method = \"oauth2\"\ntoken_url = \"https://a/b\"\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nuse_windows_client_authentication = true"), @"/etc/cardbridge/cardbridge.toml: cm.auth.client_secret_file: has no effect while cm.auth.use_windows_client_authentication is true; remove one of the two");
     assert_snapshot!(told("method = \"ntlm\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.method: "ntlm" is not known here; use one of negotiate, oauth2, bearer, none"#);
     assert_snapshot!(told("method = \"negotiate\"\nkeytab = \"/k\"\nspn = \"cm.example.com\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.spn: is no service principal name; write it like "HTTP/cm.example.com""#);
 }
@@ -146,7 +146,7 @@ fn what_names_no_proxy_is_refused() {
     assert_snapshot!(line_of("proxy = \"http://proxy:3128/path\""), @r#"/etc/cardbridge/cardbridge.toml: cm.proxy: "http://proxy:3128/path" is not the address of a proxy; write it like "http://proxy.example.com:3128", or "none""#);
     assert_snapshot!(line_of("proxy = \"http://me:hunter2@proxy:3128\""), @"/etc/cardbridge/cardbridge.toml: cm.proxy: has a user name or a password in it; remove everything up to the @, and see cm.proxy_credentials_file");
     assert_snapshot!(line_of("proxy = \"None\""), @r#"/etc/cardbridge/cardbridge.toml: cm.proxy: "None" is not the address of a proxy; write it like "http://proxy.example.com:3128", or "none""#);
-    assert_snapshot!(line_of("proxy = \"none\"\nproxy_credentials_file = \"/p\""), @r#"/etc/cardbridge/cardbridge.toml: cm.proxy_credentials_file: is of no use while cm.proxy is "none"; name a proxy in cm.proxy, or remove this"#);
+    assert_snapshot!(line_of("proxy = \"none\"\nproxy_credentials_file = \"/p\""), @r#"/etc/cardbridge/cardbridge.toml: cm.proxy_credentials_file: has no effect while cm.proxy is "none"; name a proxy in cm.proxy, or remove this"#);
 }
 
 fn line_of(keys: &str) -> String {

@@ -80,7 +80,7 @@ fn plain_http_leads_to_this_machine_only() {
 
 #[test]
 fn values_that_make_no_sense_are_refused_with_a_remedy() {
-    assert_snapshot!(World::of("[cm]\nurl = \"https://cm.example.com/api\"").line(), @r#"/etc/cardbridge/cardbridge.toml: cm.url: "https://cm.example.com/api" goes on after the host; end it there, and put the path into cm.api_path"#);
+    assert_snapshot!(World::of("[cm]\nurl = \"https://cm.example.com/api\"").line(), @r#"/etc/cardbridge/cardbridge.toml: cm.url: "https://cm.example.com/api" goes on after the host; remove the path; set it in cm.api_path"#);
     assert_snapshot!(line("[outbox]\nmax_age = 30"), @r#"/etc/cardbridge/cardbridge.toml: outbox.max_age: is an integer, not a duration; write a number and a unit, such as "10s", "5m" or "30d""#);
     assert_snapshot!(line("[outbox]\nmax_age = \"0s\""), @r#"/etc/cardbridge/cardbridge.toml: outbox.max_age: "0s" is too short; give a duration from 10ms to 10years"#);
     assert_snapshot!(line("[outbox]\nmax_age = \"11years\""), @r#"/etc/cardbridge/cardbridge.toml: outbox.max_age: "11years" is too long; give a duration from 10ms to 10years"#);
@@ -88,7 +88,7 @@ fn values_that_make_no_sense_are_refused_with_a_remedy() {
     assert_snapshot!(line("[outbox]\nretry_min = \"10m\""), @"/etc/cardbridge/cardbridge.toml: outbox.retry_min: 10m is longer than outbox.retry_max, 5m; lower it, or raise the other");
     assert_snapshot!(line("[outbox]\nretry_max = \"500ms\""), @"/etc/cardbridge/cardbridge.toml: outbox.retry_max: 500ms is shorter than outbox.retry_min, 1s; raise it, or lower the other");
     assert_snapshot!(line("[outbox]\npath = \"outbox.db\""), @r#"/etc/cardbridge/cardbridge.toml: outbox.path: "outbox.db" is not an absolute path; write the whole path from / on"#);
-    assert_snapshot!(line("[audit]\nkeep = \"400s\""), @r#"/etc/cardbridge/cardbridge.toml: audit.keep: "400s" is too short; give a duration from 1day to 100years"#);
+    assert_snapshot!(line("[audit]\nretention = \"400s\""), @r#"/etc/cardbridge/cardbridge.toml: audit.retention: "400s" is too short; give a duration from 1day to 100years"#);
     let listen = |at: &str| format!("[control]\nmetrics_listen = \"{at}\"");
     assert_snapshot!(line(&listen("9475")), @r#"/etc/cardbridge/cardbridge.toml: control.metrics_listen: "9475" is no address and port; write it like "127.0.0.1:9475" or "[::1]:9475""#);
     assert_snapshot!(line(&listen("0.0.0.0:9475")), @r#"/etc/cardbridge/cardbridge.toml: control.metrics_listen: "0.0.0.0:9475" can be reached from other machines; write it like "127.0.0.1:9475" or "[::1]:9475"; whoever asks from elsewhere comes through a proxy"#);
@@ -96,14 +96,14 @@ fn values_that_make_no_sense_are_refused_with_a_remedy() {
         assert!(line(&listen(other)).contains("control.metrics_listen"), "{other}");
     }
     assert_snapshot!(line("[control]\nsocket = \"/run/\""), @"/etc/cardbridge/cardbridge.toml: control.socket: is the path of a directory; write the path of a file");
-    assert_snapshot!(line("[cards]\nskip_atr = [\"3b 8d\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.skip_atr[1]: "3b 8d" is no ATR: ' ' is neither a hex digit nor ?; write the ATR as hex digits without blanks, ? for any one digit"#);
+    assert_snapshot!(line("[cards]\nskip_atr = [\"3b 8d\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.skip_atr[1]: "3b 8d" is no ATR: ' ' is not a hex digit or `?`; write the ATR as hex digits without blanks, ? for any one digit"#);
     assert_snapshot!(line("[cards]\nskip_atr = \"3b8d\""), @"/etc/cardbridge/cardbridge.toml: cards.skip_atr: is a string, not a list; put it in [ ]");
     assert_snapshot!(line("[cards]\nfamilies = []"), @"/etc/cardbridge/cardbridge.toml: cards.families: is an empty list; name at least one, or remove the key");
     assert_snapshot!(line("[cards]\nfamilies = [\"gids\", \"gids\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.families[2]: "gids" is there twice; remove one"#);
     assert_snapshot!(line("[cards]\nfamilies = [\"gid\"]"), @r#"/etc/cardbridge/cardbridge.toml: cards.families[1]: "gid" is not known here; did you mean "gids"?"#);
     assert_snapshot!(line("[station]\nid = \" desk\""), @r#"/etc/cardbridge/cardbridge.toml: station.id: " desk" has blanks around it or control characters in it; remove them"#);
     assert_snapshot!(line("[cm.auth]\nmethod = \"bearer\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is missing; write token_file = "/etc/cardbridge/cm-token" in [cm.auth]"#);
-    assert_snapshot!(line("[cm.auth]\ntoken_file = \"t\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is of no use while cm.auth.method is "none"; write method = "bearer", or remove it"#);
+    assert_snapshot!(line("[cm.auth]\ntoken_file = \"t\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: has no effect while cm.auth.method is "none"; write method = "bearer", or remove it"#);
     assert_snapshot!(line("[cm.auth]\nmethod = \"bearer\"\ntoken_file = \"../t\""), @"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is neither an absolute path nor the bare name of a credential; write the whole path from / on, or a name without / for a file in $CREDENTIALS_DIRECTORY");
     assert_snapshot!(line("[[reader]]\nmatch = \"*Omnikey*\"\n[[reader]]\nmatch = \"*OMNIKEY*\""), @r#"/etc/cardbridge/cardbridge.toml: reader[2].match: "*OMNIKEY*" is already reader[1].match in /etc/cardbridge/cardbridge.toml; change one, only the first of them ever matches"#);
     assert_snapshot!(line("[[reader]]\nmatch = \"\""), @"/etc/cardbridge/cardbridge.toml: reader[1].match: is empty; write something there, or remove the key");
@@ -118,7 +118,7 @@ fn values_that_make_no_sense_are_refused_with_a_remedy() {
 fn every_bad_element_of_a_list_is_told() {
     let text = format!("{MINIMAL}[cards]\nskip_atr = [\"3b00\", \"x\", 5, \"3b00\"]");
     assert_snapshot!(World::of(&text).lines().join("\n"), @r#"
-    /etc/cardbridge/cardbridge.toml: cards.skip_atr[2]: "x" is no ATR: 'x' is neither a hex digit nor ?; write the ATR as hex digits without blanks, ? for any one digit
+    /etc/cardbridge/cardbridge.toml: cards.skip_atr[2]: "x" is no ATR: 'x' is not a hex digit or `?`; write the ATR as hex digits without blanks, ? for any one digit
     /etc/cardbridge/cardbridge.toml: cards.skip_atr[3]: is an integer, not a string; put it in quotes
     /etc/cardbridge/cardbridge.toml: cards.skip_atr[4]: "3b00" is there twice; remove one
     "#);
@@ -179,7 +179,7 @@ fn a_site_tells_what_it_knows_of_a_kind_of_card() {
 #[test]
 fn what_a_site_cannot_know_of_a_card_is_refused() {
     let card = |keys: &str| line(&format!("[[card]]\n{keys}"));
-    assert_snapshot!(card("match = \"3b*\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].match: "3b*" is no ATR: '*' is neither a hex digit nor ?; write the ATR as hex digits without blanks, ? for any one digit"#);
+    assert_snapshot!(card("match = \"3b*\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].match: "3b*" is no ATR: '*' is not a hex digit or `?`; write the ATR as hex digits without blanks, ? for any one digit"#);
     assert_snapshot!(card("id_rule = \"piv-guid-be\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].match: is missing; write match = "3bfd1300008131fe158073c021c057597562694b6579??" in [[card]]"#);
     assert_snapshot!(card("match = \"3b00\"\nid_rule = \"piv-guid\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].id_rule: "piv-guid" is not known here; did you mean "piv-guid-le"?"#);
     assert_snapshot!(card("match = \"3b00\"\nfamilies = [\"gids\"]\nid_rule = \"piv-guid-be\""), @r#"/etc/cardbridge/cardbridge.toml: card[1].id_rule: piv-guid-be makes ids of piv cards, which families leaves out; add "piv" to families, or remove families"#);

@@ -113,5 +113,5 @@ impl Engine {
 }
 
 const CONFIRMED: &str = "CM confirmed the new status and completed the request";
-const ALREADY_SET: &str = "the record has that status already; CM completed the request";
-const READ_BACK: &str = "record and request, read back, are as they should be";
+const ALREADY_SET: &str = "the record already has this status; CM completed the request";
+const READ_BACK: &str = "read back: record and request are in the expected state";

@@ -50,7 +50,7 @@ impl Engine {
         for (id, last_error) in expired {
             let why = last_error
                 .unwrap_or_else(|| "it was not tried since the daemon started".to_owned());
-            let detail = format!("waited longer than outbox.max_age; last: {why}");
+            let detail = format!("waited longer than outbox.max_age; last error: {why}");
             self.finish_with(id, Outcome::Parked(ParkReason::Expired), detail, now);
         }
     }

@@ -200,7 +200,7 @@ impl Engine {
         self.start_call(id, step, Effect::SetStatus { entry: id, decision }, now);
     }
 
-    /// Makes the next call on an entry's way, unless CM went away meanwhile.
+    /// Makes the next call on an entry's way, unless CM became unavailable meanwhile.
     pub(super) fn start_call(&mut self, id: EntryId, step: EntryStep, call: Effect, now: Now) {
         if !self.breaker.may_continue(id) {
             self.back_off(id, CM_UNAVAILABLE, now);
@@ -288,7 +288,7 @@ impl Engine {
         }
     }
 
-    /// Has the rules decide afresh, unless CM went away meanwhile.
+    /// Has the rules decide afresh, unless CM became unavailable meanwhile.
     fn evaluate_again(&mut self, id: EntryId, now: Now) {
         if self.breaker.may_continue(id) {
             self.look_up(id);
@@ -298,9 +298,9 @@ impl Engine {
     }
 }
 
-const CM_UNAVAILABLE: &str = "CM went away";
+const CM_UNAVAILABLE: &str = "CM became unavailable";
 
 const CONFIRMED: &str = "CM confirmed the new status";
-const ALREADY_SET: &str = "the record has that status already";
-const READ_BACK: &str = "the record, read back, has the new status";
-const UPDATED_LATE: &str = "the record has the status that was sent before";
+const ALREADY_SET: &str = "the record already has this status";
+const READ_BACK: &str = "read back: the record has the new status";
+const UPDATED_LATE: &str = "the record has the status sent earlier";

@@ -36,7 +36,7 @@ fn a_card_that_was_busy_is_read_when_it_is_not_any_more() {
     assert_eq!(world.entries(), 0);
     world.run(2 * SECOND);
     assert_eq!(world.entries(), 1);
-    assert_eq!(told(&world)[0], Some("busy"));
+    assert_eq!(told(&world)[0], Some("in-use"));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_card_that_stays_busy_is_told_once_and_tried_ever_less_often() {
         answer(&mut world, NotIdentifiedReason::InUse);
         assert_eq!(world.engine.counters().stale_results, round, "somebody asked at {pause} s");
     }
-    assert_eq!(told(&world), [Some("busy")]);
+    assert_eq!(told(&world), [Some("in-use")]);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_busy_card_that_is_taken_out_is_told_no_second_time_and_not_asked_again() {
     world.run(5 * SECOND);
     world.remove("Left");
     world.run(HOUR);
-    assert_eq!(told(&world), [Some("busy")]);
+    assert_eq!(told(&world), [Some("in-use")]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_busy_card_that_turns_out_to_be_no_card_of_ours_is_told_as_that() {
     world.run(5 * SECOND);
     answer(&mut world, NotIdentifiedReason::UnknownFamily);
     world.run(HOUR);
-    assert_eq!(told(&world), [Some("busy"), Some("unknown-family")]);
+    assert_eq!(told(&world), [Some("in-use"), Some("unknown-family")]);
 }
 
 #[test]
@@ -87,5 +87,5 @@ fn a_busy_card_in_a_reader_that_is_switched_off_meanwhile_is_left_alone() {
     world.tell(Event::Reconfigured(Box::new(policy)));
     world.run(6 * SECOND);
     assert_eq!(world.engine.poll_timeout(), None, "there is nothing left to do");
-    assert_eq!(told(&world), [Some("busy")]);
+    assert_eq!(told(&world), [Some("in-use")]);
 }

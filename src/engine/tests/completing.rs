@@ -148,7 +148,7 @@ fn a_yes_that_does_not_say_where_the_request_stands_is_read_back() {
 #[test]
 fn a_yes_that_completed_nothing_is_a_wrong_answer_and_not_repeated() {
     let world = played(&[FINE, FINE, Mood::NoContentNoChange]);
-    assert_eq!(world.trail(1), ["parked: wrong-answer"]);
+    assert_eq!(world.trail(1), ["parked: unexpected-response"]);
     let detail = &world.disk.audit[0].detail;
     assert!(detail.contains("WAS set") && detail.contains("still Executing"), "{detail}");
     assert_eq!(world.asked(Ask::Complete), 1);
@@ -174,7 +174,7 @@ fn nothing_is_completed_that_the_record_does_not_confirm_any_more() {
     world.run_until(|world| world.asked(Ask::Complete) == 1);
     world.cm.records.get_mut(&record_id(1)).unwrap().1.status = ACTIVE;
     world.run(HOUR);
-    assert_eq!(world.trail(1), ["parked: wrong-answer"]);
+    assert_eq!(world.trail(1), ["parked: unexpected-response"]);
     let detail = &world.disk.audit[0].detail;
     assert!(detail.contains("the record has status Active by now"), "{detail}");
     assert_eq!((world.asked(Ask::Push), world.asked(Ask::Complete)), (1, 1));

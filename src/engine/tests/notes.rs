@@ -102,7 +102,7 @@ fn many_different_cards_in_many_readers_stay_within_the_allowance() {
     assert_eq!(counted(&world), u64::from(failures));
     assert!(lines(&world).len() < 1000 + 24 * 60 + 20, "{} lines", lines(&world).len());
     let all = lines(&world).iter().find(|line| line.reason.as_deref() == Some("various")).unwrap();
-    assert!(all.detail.contains("no-id") && all.detail.contains("R7"), "{}", all.detail);
+    assert!(all.detail.contains("no-card-id") && all.detail.contains("R7"), "{}", all.detail);
 }
 
 #[test]

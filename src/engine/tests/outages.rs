@@ -183,7 +183,7 @@ fn cm_that_fails_on_every_call_is_away_and_wears_no_card_out() {
         world.run(HOUR);
     }
     for entry in 1..=world.entries() {
-        assert_ne!(world.outcome(entry), "parked: rejected");
+        assert_ne!(world.outcome(entry), "parked: repeated-failure");
     }
 }
 
@@ -253,7 +253,7 @@ fn one_cards_own_trouble_is_rejected_after_ten_tries_while_others_go_through() {
             world.insert("Right", 2 + n);
             world.run(30 * SECOND);
         }
-        assert_eq!(world.trail(1), ["parked: rejected"], "{mood:?}");
+        assert_eq!(world.trail(1), ["parked: repeated-failure"], "{mood:?}");
         let line = world.disk.audit.iter().find(|line| line.outcome == "parked").unwrap();
         assert_eq!((line.http_status, line.correlation_id.as_deref()), (Some(500), Some("c0ffee")));
         assert!(line.attempts >= 10, "{line:?}");
@@ -274,7 +274,7 @@ fn ten_tries_count_after_the_one_that_could_be_an_outage() {
         world.insert("Right", card);
         world.run(SECOND / 2);
     }
-    assert_eq!(world.trail(2), ["parked: rejected"]);
+    assert_eq!(world.trail(2), ["parked: repeated-failure"]);
     assert_eq!(world.asked_for(1), 1 + 10);
 }
 
@@ -365,7 +365,7 @@ fn an_api_that_is_switched_off_is_named_so_whatever_is_asked_first() {
         world.insert("Left", 1);
         world.run(HOUR);
         let CmView::Unavailable { reason, .. } = world.engine.cm_view(world.now) else { panic!() };
-        assert_eq!(reason, "api-off", "{script:?}");
+        assert_eq!(reason, "api-disabled", "{script:?}");
         assert_eq!(world.trail(1).len(), 0, "nobody is parked for that");
         world.cm.mood = Mood::Fine;
         world.run(HOUR);

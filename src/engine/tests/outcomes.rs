@@ -152,7 +152,7 @@ fn an_answer_about_something_else_is_parked() {
     world.cm.mood = Mood::Wrong;
     world.insert("Left", 1);
     world.run(HOUR);
-    assert_eq!(world.trail(1), ["parked: wrong-answer"]);
+    assert_eq!(world.trail(1), ["parked: unexpected-response"]);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_yes_that_changed_nothing_is_a_wrong_answer() {
     world.cm.mood = Mood::NoContentNoChange;
     world.insert("Left", 1);
     world.run(HOUR);
-    assert_eq!(world.trail(1), ["parked: wrong-answer"]);
+    assert_eq!(world.trail(1), ["parked: unexpected-response"]);
     assert_eq!(world.asked(Ask::Push), 1);
 }
 
@@ -186,7 +186,7 @@ fn a_yes_that_changed_nothing_is_not_repeated_after_an_outage_either() {
     world.cm.script.extend([Mood::Fine, Mood::NoContentNoChange, Mood::Away, Mood::Away]);
     world.insert("Left", 1);
     world.run(HOUR);
-    assert_eq!(world.trail(1), ["parked: wrong-answer"]);
+    assert_eq!(world.trail(1), ["parked: unexpected-response"]);
     assert_eq!(world.asked(Ask::Push), 1);
 }
 

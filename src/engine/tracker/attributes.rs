@@ -102,8 +102,7 @@ impl Engine {
         }
         let why = NotIdentified::new(
             NotIdentifiedReason::ReadError,
-            "the reader's driver does not tell vendor and serial number, which a [[reader]] asks for: \
-             another program may have the card to itself"
+            "the driver did not report vendor or serial number, which a [[reader]] rule matches on; another program may hold the card exclusively"
                 .to_owned(),
         );
         let (place, atr) = (slot.place.clone(), presence.atr.clone());

@@ -94,7 +94,7 @@ async fn a_changed_line_is_told_by_number_and_time_and_no_other_with_it() {
     tamper(&place, "UPDATE audit SET line = replace(line, 'mute', 'busy') WHERE seq = 3");
     let told = faults(&place).pop().unwrap().to_string();
     let at = at(180);
-    assert_eq!(told, format!("line 3 ({at}): was changed or moved: its seal does not fit"));
+    assert_eq!(told, format!("line 3 ({at}): was modified or moved: its seal does not fit"));
 }
 
 #[tokio::test]

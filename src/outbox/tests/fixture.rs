@@ -86,6 +86,17 @@ fn cell_as_before(cell: rusqlite::types::Value) -> rusqlite::types::Value {
     }
 }
 
+/// The names that version 0.1 gave the fields of a decision.
+fn name_as_before((name, value): (String, serde_json::Value)) -> (String, serde_json::Value) {
+    let before = match name.as_str() {
+        "old_status" => "from",
+        "new_status" => "to",
+        "new_status_name" => "to_name",
+        same => same,
+    };
+    (before.to_owned(), value)
+}
+
 fn forget(json: &mut serde_json::Value) {
     match json {
         serde_json::Value::Object(fields) => {
@@ -94,6 +105,12 @@ fn forget(json: &mut serde_json::Value) {
             }
             if let Some(serde_json::Value::String(card)) = fields.get_mut("card") {
                 *card = id_alone(card).to_owned();
+            }
+            if fields.contains_key("candidate") {
+                *fields = std::mem::take(fields).into_iter().map(name_as_before).collect();
+            }
+            if fields.get("kind").is_some_and(|kind| kind == "operator-action") {
+                fields.insert("kind".to_owned(), "act".into());
             }
             fields.values_mut().for_each(forget);
         }

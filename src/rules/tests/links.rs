@@ -83,15 +83,15 @@ fn a_request_that_does_not_count_makes_no_second_record_ambiguous() {
 #[test]
 fn why_a_request_does_not_count_is_explained() {
     let replaced = found(vec![record(1, 2)], vec![linking(7, 9, 1)]);
-    assert_snapshot!(put_in(&rules(), &replaced), @r"
-    retire: does not act: request b105403d-d021-41ea-9f11-be3d67000001 (Retire) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names 17cf063d-e337-4aa9-a822-346554000009
-    disable: does not act: it is about Disable, what is open is Retire
+    assert_snapshot!(put_in(&rules(), &replaced), @"
+    retire: not applied: request b105403d-d021-41ea-9f11-be3d67000001 (Retire) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names 17cf063d-e337-4aa9-a822-346554000009
+    disable: not applied: the rule matches request type Disable, the open request is Retire
     ");
     let Evaluation::NothingToDo { why } = verdict(&rules(), &replaced) else { panic!() };
     assert_snapshot!(why, @"request b105403d-d021-41ea-9f11-be3d67000001 (Retire) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names 17cf063d-e337-4aa9-a822-346554000009");
     let unlinked = found(vec![record(1, 2)], vec![linking(4, 0, 1)]);
-    assert_snapshot!(put_in(&rules(), &unlinked), @r"
-    retire: does not act: it is about Retire, what is open is Disable
-    disable: does not act: request b105403d-d021-41ea-9f11-be3d67000001 (Disable) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names no card
+    assert_snapshot!(put_in(&rules(), &unlinked), @"
+    retire: not applied: the rule matches request type Retire, the open request is Disable
+    disable: not applied: request b105403d-d021-41ea-9f11-be3d67000001 (Disable) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names no card
     ");
 }

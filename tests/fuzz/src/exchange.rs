@@ -2,7 +2,7 @@
 //! `hostile` says what the input is.
 
 use cardbridge::card::fuzzing::{MAX_ANSWER, MAX_QUESTION, MAX_READS, ask, read_file};
-use cardbridge::card::{Command, Protocol, Transmit};
+use cardbridge::card::{CommandApdu, Protocol, Transmit};
 
 use super::hostile::Hostile;
 
@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn question(mut card: Hostile) {
-    let question = Command::get_data(0x3FFF, 0x005F_C102);
+    let question = CommandApdu::get_data(0x3FFF, 0x005F_C102);
     let answer = ask(&mut card, &question);
 
     assert!(card.sent.len() <= MAX_QUESTION, "{} commands", card.sent.len());
@@ -49,8 +49,8 @@ fn file(mut card: Hostile, enough: usize) {
 }
 
 /// Whether a command after the first fetches the rest of an answer, or corrects an Le.
-fn is_manners(command: &[u8], question: &Command, protocol: Protocol) -> bool {
-    let corrected = |le: &u8| question.clone().expecting(*le).to_bytes(protocol) == command;
+fn is_manners(command: &[u8], question: &CommandApdu, protocol: Protocol) -> bool {
+    let corrected = |le: &u8| question.clone().with_le(*le).to_bytes(protocol) == command;
     command.starts_with(&[0x00, 0xC0, 0x00, 0x00]) && command.len() == 5
         || command.last().is_some_and(corrected)
 }

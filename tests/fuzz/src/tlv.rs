@@ -1,6 +1,6 @@
 //! BER-TLV. The input is a row of data objects.
 
-use cardbridge::card::fuzzing::{Object, all, before_padding, only, value};
+use cardbridge::card::fuzzing::{DerObject, all, before_padding, only, value};
 
 /// How deep data objects lie in each other in whatever a probe reads, and some more.
 const DEPTH: usize = 8;
@@ -38,7 +38,7 @@ fn row(input: &[u8], depth: usize) {
 }
 
 /// How many bytes these objects take, with lengths as short as can be.
-fn length(objects: &[Object<'_>]) -> usize {
+fn length(objects: &[DerObject<'_>]) -> usize {
     objects.iter().map(|(tag, content)| tag_length(*tag) + 1 + content.len()).sum()
 }
 

@@ -98,7 +98,7 @@ fn a_card_back_in_its_reader_before_anybody_looked_is_a_new_stay() {
 fn rings_for_nothing_make_no_busy_loop() {
     let world = fake().start().unwrap();
     let fake = world.pcscd.fake().unwrap();
-    wait_service(&world, "up");
+    wait_service(&world, "connected");
     let rung = Instant::now();
     for _ in 0..12 {
         fake.wait_for_waiter(LONG).unwrap();

@@ -75,7 +75,7 @@ fn a_card_that_is_reset_again_and_again_is_told_as_that_and_left_alone() {
     world.pcscd.fake().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let told = wait_card(&world, 0, "not-identified");
-    assert_eq!(told["why"]["reason"], "failed", "{told}");
+    assert_eq!(told["error"]["reason"], "read-error", "{told}");
     assert!(
         told["why"]["detail"].as_str().unwrap().contains("another program resets it"),
         "{told}"
@@ -90,7 +90,7 @@ fn a_card_that_is_said_to_be_gone_for_good_and_lies_there_is_not_told_as_taken_o
     world.pcscd.fake().unwrap().make(Trouble::answer(NO_SMARTCARD).on(Request::Transmit));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let told = wait_card(&world, 0, "not-identified");
-    assert_eq!(told["why"]["reason"], "failed", "{told}");
+    assert_eq!(told["error"]["reason"], "read-error", "{told}");
     assert!(told["why"]["detail"].as_str().unwrap().contains("while it lies there"), "{told}");
     world.finish().unwrap();
 }
@@ -123,7 +123,7 @@ fn a_start_whose_connection_is_cut_at_any_request_comes_to_an_end() {
     for nth in 1..=12 {
         world.pcscd.fake().unwrap().make(Trouble::cut().from(nth).times(1));
         world.start_daemon().unwrap();
-        wait_service(&world, "up");
+        wait_service(&world, "connected");
         wait_readers(&world, 2);
         world.stop_daemon().unwrap();
         world.pcscd.fake().unwrap().clear_troubles();
@@ -142,7 +142,7 @@ fn twenty_deaths_of_pcscd_are_twenty_recoveries() {
         } else {
             world.pcscd.stop().unwrap();
         }
-        wait_service(&world, "down");
+        wait_service(&world, "unavailable");
         world.pcscd.restart().unwrap();
         let mut card = world.insert(0, GidsCard::new(cardid(id))).unwrap();
         assert_eq!(world.wait_for_outcomes(round + 1, LONG).unwrap()[round], "updated");

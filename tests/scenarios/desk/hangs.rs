@@ -103,12 +103,12 @@ fn cards_that_came_while_pcscd_was_held_are_worked_on_when_it_goes_on() {
     let asked = Instant::now();
     told(&world);
     assert!(asked.elapsed() < Duration::from_secs(2), "status took {:?}", asked.elapsed());
-    wait_service(&world, "down");
+    wait_service(&world, "unavailable");
     let reason = told(&world)["pcscd"]["reason"].clone();
     assert!(reason.as_str().unwrap().contains("pcscd hangs"), "{reason}");
     world.pcscd.thaw().unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
-    wait_service(&world, "up");
+    wait_service(&world, "connected");
     first.eject();
     wait_card(&world, 0, "empty");
     world.pcscd.freeze().unwrap();

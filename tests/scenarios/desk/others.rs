@@ -239,7 +239,7 @@ fn a_card_that_scdaemon_keeps_for_itself_is_told_as_busy_with_the_setting_that_h
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
     let line = &world.audit().unwrap()[0];
-    assert_eq!(line["reason"], "busy", "{line}");
+    assert_eq!(line["reason"], "in-use", "{line}");
     assert!(line["detail"].as_str().unwrap().contains("pcsc-shared"), "{line}");
     assert_eq!(card.apdus().len(), before, "it was not touched");
     world.finish().unwrap();

@@ -57,7 +57,7 @@ fn a_socket_behind_which_no_pcscd_comes_up_is_knocked_at_ever_less_often() {
     let least = Duration::from_millis(50 + 100 + 200 + 400 + 800 + 1600 + 2000);
     assert!(began.elapsed() >= least, "nine in {:?}", began.elapsed());
     pcscd.clear_troubles();
-    wait_service(&world, "up");
+    wait_service(&world, "connected");
     let versions = asked(pcscd, Request::Version);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     wait_idle(&world, 0);

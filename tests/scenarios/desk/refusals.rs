@@ -6,7 +6,7 @@ use super::*;
 
 /// Why the readers cannot be watched.
 fn reason(world: &World) -> String {
-    wait_service(world, "down");
+    wait_service(world, "unavailable");
     told(world)["pcscd"]["reason"].as_str().unwrap().to_owned()
 }
 
@@ -49,13 +49,13 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
         world.pcscd.fake().unwrap().make(trouble);
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         let told = wait_card(&world, 0, "not-identified");
-        assert_eq!(told["why"]["reason"], "failed", "{told}");
+        assert_eq!(told["error"]["reason"], "read-error", "{told}");
         let detail = told["why"]["detail"].as_str().unwrap();
         assert!(detail.contains("access_card"), "{told}");
         assert!(world.cli(&["status"]).unwrap().stdout.contains("access_card"));
         let check = world.cli(&["check"]).unwrap().stdout;
         assert!(check.contains("FAILED  permission") && check.contains("polkit rule"), "{check}");
-        wait_service(&world, "up");
+        wait_service(&world, "connected");
         world.pcscd.fake().unwrap().clear_troubles();
         card.eject();
         wait_card(&world, 0, "empty");
@@ -103,7 +103,7 @@ fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another
             world.wait_until(&format!("{request:?} to be told as that"), LONG, is_told).unwrap();
             assert_tells_version(&world.cli(&["status"]).unwrap().stdout);
             // Nothing was said of readers or cards meanwhile, and no attempt follows the other at once.
-            assert!(!world.daemon_log().contains("Readers are being watched"), "{request:?}");
+            assert!(!world.daemon_log().contains("Connected to pcscd"), "{request:?}");
             let fake = world.pcscd.fake().unwrap();
             assert!(asked(fake, Request::Version) < 12, "{:?}", fake.requests());
             fake.clear_troubles();
@@ -116,12 +116,12 @@ fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another
 #[test]
 fn a_pcscd_that_dies_and_comes_back_is_not_told_as_one_of_another_version() {
     let mut world = fake().start().unwrap();
-    wait_service(&world, "up");
+    wait_service(&world, "connected");
     for _ in 0..4 {
         world.pcscd.kill9().unwrap();
-        wait_service(&world, "down");
+        wait_service(&world, "unavailable");
         world.pcscd.restart().unwrap();
-        wait_service(&world, "up");
+        wait_service(&world, "connected");
     }
     assert!(!world.daemon_log().contains("another version"), "{}", world.daemon_log());
     world.finish().unwrap();

@@ -46,7 +46,7 @@ fn cards_that_were_there_before_are_worked_on_under_what_the_serial_number_says(
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     assert_eq!(column(&world, "label"), ["Front desk"]);
     let card = wait_card(&world, 2, "not-identified");
-    assert_eq!(card["why"]["reason"], "skipped");
+    assert_eq!(card["error"]["reason"], "skipped");
 
     let desk = reader(&world, 1);
     assert_eq!(desk["place"]["role"], "returns", "{desk}");
@@ -69,7 +69,7 @@ fn cards_that_come_later_are_worked_on_under_what_the_serial_number_says() {
     wait_described(&world, 3);
     let off = world.insert(2, other()).unwrap();
     let card = wait_card(&world, 2, "not-identified");
-    assert_eq!(card["why"]["reason"], "skipped");
+    assert_eq!(card["error"]["reason"], "skipped");
     let _desk = world.insert(1, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     let _elsewhere = world.insert(0, GidsCard::new(cardid(&ids(1)[0]))).unwrap();

@@ -28,10 +28,10 @@ fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
             before = Some(holdings(&world));
         }
         world.pcscd.kill9().unwrap();
-        wait_service(&world, "down");
+        wait_service(&world, "unavailable");
         assert_eq!(told(&world)["readers"].as_array().unwrap().len(), 0);
         world.pcscd.restart().unwrap();
-        wait_service(&world, "up");
+        wait_service(&world, "connected");
         assert_eq!(told(&world)["readers"].as_array().unwrap().len(), 2);
     }
     let as_before = || Some(holdings(&world)) == before;
@@ -53,9 +53,9 @@ fn a_card_that_lay_there_while_pcscd_was_restarted_is_inserted_again_and_set_onc
     world.freeze_daemon().unwrap();
     world.pcscd.restart().unwrap();
     wait_pcscd(&world, 0, true);
-    let settled = world.daemon_log().matches("Readers are known").count();
+    let settled = world.daemon_log().matches("Initial reader scan finished").count();
     world.thaw_daemon().unwrap();
-    let again = || world.daemon_log().matches("Readers are known").count() > settled;
+    let again = || world.daemon_log().matches("Initial reader scan finished").count() > settled;
     world.wait_until("the readers to be known again", LONG, again).unwrap();
     wait_idle(&world, 0);
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
@@ -141,7 +141,7 @@ fn pcscd_may_die_while_a_card_is_read() {
     let updated = || world.outcomes().unwrap().iter().any(|outcome| outcome == "updated");
     world.wait_until("the card to be read after all", LONG, updated).unwrap();
     assert_eq!(world.outcomes().unwrap(), ["not-identified", "updated"]);
-    assert_eq!(world.audit().unwrap()[0]["reason"], "failed");
+    assert_eq!(world.audit().unwrap()[0]["reason"], "read-error");
     world.finish().unwrap();
 }
 
@@ -156,7 +156,7 @@ fn a_daemon_that_starts_before_pcscd_works_once_it_is_there() {
             world.pcscd.stop().unwrap();
         }
         world.start_daemon().unwrap();
-        wait_service(&world, "down");
+        wait_service(&world, "unavailable");
         let reason = told(&world)["pcscd"]["reason"].as_str().unwrap().to_owned();
         assert!(reason.contains("pcscd is not running"), "{reason}");
         world.pcscd.restart().unwrap();
@@ -170,7 +170,7 @@ fn a_daemon_that_starts_before_pcscd_works_once_it_is_there() {
 fn a_pcscd_that_hangs_holds_up_neither_status_nor_sigterm() {
     let Some(world) = world() else { return };
     let mut world = world.start().unwrap();
-    wait_service(&world, "up");
+    wait_service(&world, "connected");
     world.pcscd.freeze().unwrap();
     let asked = Instant::now();
     told(&world);

@@ -14,7 +14,7 @@ fn a_card_whose_atr_is_to_be_skipped_is_never_touched() {
         .unwrap();
     let skipped = world.insert(0, GidsCard::seed()).unwrap();
     let card = wait_card(&world, 0, "not-identified");
-    assert_eq!((&card["atr"], &card["why"]["reason"]), (&SEED_ATR.into(), &"skipped".into()));
+    assert_eq!((&card["atr"], &card["error"]["reason"]), (&SEED_ATR.into(), &"skipped".into()));
     let others_atr = hex::decode("3b8d0180fba000000397425446590401cf").unwrap();
     let _other = world.insert(1, other().with_atr(others_atr)).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -37,7 +37,7 @@ fn a_card_in_a_reader_that_is_switched_off_is_never_touched() {
         .unwrap();
     let off = world.insert(1, GidsCard::seed()).unwrap();
     let card = wait_card(&world, 1, "not-identified");
-    assert_eq!(card["why"]["reason"], "skipped");
+    assert_eq!(card["error"]["reason"], "skipped");
     let _other = world.insert(0, other()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     assert_eq!(off.apdus(), [], "it was not touched");
@@ -76,7 +76,7 @@ fn an_atr_with_the_rest_of_its_buffer_is_the_atr() {
     let read = world.cli(&["read", "--reader", &world.pcscd.reader_names()[0], "--json"]).unwrap();
     let read = read.json().unwrap();
     assert_eq!(
-        (&read["atr"], &read["atr_facts"]["odd"]),
+        (&read["atr"], &read["atr_decoded"]["odd"]),
         (&SEED_ATR.into(), &Value::Array(vec![]))
     );
     world.finish().unwrap();

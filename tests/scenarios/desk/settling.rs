@@ -3,7 +3,7 @@
 use super::*;
 
 /// Longer than a busy machine takes to put a card back.
-const SETTLE: &str = "[[reader]]\nmatch = \"*(R00)*\"\nsettle = \"2s\"\n";
+const SETTLE: &str = "[[reader]]\nmatch = \"*(R00)*\"\nremoval_debounce = \"2s\"\n";
 
 /// Waits until so many arrivals were seen and read.
 fn wait_read(world: &World, count: usize) {

@@ -65,7 +65,7 @@ fn a_card_that_another_program_keeps_for_itself_is_told_as_busy_and_read_after_i
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
     let line = &world.audit().unwrap()[0];
-    assert_eq!(line["reason"], "busy");
+    assert_eq!(line["reason"], "in-use");
     assert_eq!(card.apdus().len(), 1, "only the other program's command");
     assert!(program.runs());
     assert_eq!(world.cm.log().len(), 0);
@@ -86,7 +86,7 @@ fn a_card_in_a_long_transaction_of_another_program_is_busy_and_read_after_it() {
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
     let line = &world.audit().unwrap()[0];
-    assert_eq!(line["reason"], "busy", "{line}");
+    assert_eq!(line["reason"], "in-use", "{line}");
     let before = threads(&world);
     // It is tried again after 5 s, and no thread is left behind for that.
     std::thread::sleep(Duration::from_secs(7));

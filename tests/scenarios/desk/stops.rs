@@ -40,7 +40,7 @@ fn a_daemon_without_a_pcscd_ends_in_time() {
             world.pcscd.kill9().unwrap();
         }
         world.start_daemon().unwrap();
-        wait_service(&world, "down");
+        wait_service(&world, "unavailable");
         world.stop_daemon().unwrap();
     }
     world.finish().unwrap();

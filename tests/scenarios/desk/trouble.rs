@@ -48,7 +48,10 @@ fn a_card_that_the_reader_has_no_protocol_for_is_said_to_answer() {
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
     let line = &world.audit().unwrap()[0];
     let detail = line["detail"].as_str().unwrap();
-    assert_eq!((&line["reason"], &line["atr"]), (&json!("failed"), &json!(hex::encode(T1_ATR))));
+    assert_eq!(
+        (&line["reason"], &line["atr"]),
+        (&json!("read-error"), &json!(hex::encode(T1_ATR)))
+    );
     assert!(detail.contains("T=1") && detail.contains("another reader"), "{detail}");
     assert!(!detail.contains("turn it round"), "{detail}");
 
@@ -105,7 +108,7 @@ fn read_tells_what_it_asked_a_card_that_hangs_and_that_a_mute_one_is_mute() {
     assert_eq!(read.code, Some(1), "{read:?}");
     let said = read.json().unwrap();
     assert_eq!(said["not_identified"]["reason"], "timeout", "{said}");
-    assert_eq!(said["atr_facts"]["tck"], "right", "{said}");
+    assert_eq!(said["atr_decoded"]["tck"], "valid", "{said}");
     let responses: Vec<_> =
         said["trace"].as_array().unwrap().iter().map(|e| &e["response"]).collect();
     assert_eq!(responses.len(), 2, "{said}");
@@ -146,11 +149,11 @@ fn a_hung_card_holds_up_nothing_and_is_told_as_timeout() {
     assert!(began.elapsed() > Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(world.audit().unwrap()[1]["reason"], "timeout");
     let card = wait_card(&world, 0, "not-identified");
-    assert_eq!(card["why"]["reason"], "timeout");
+    assert_eq!(card["error"]["reason"], "timeout");
 
     world.wait_until("scan to end as well", LONG, || !scan.runs()).unwrap();
     // The daemon's thread still has the card in a transaction.
-    assert!(scan.output().contains(r#""reason":"busy""#), "{}", scan.output());
+    assert!(scan.output().contains(r#""reason":"in-use""#), "{}", scan.output());
 
     // What it says after all comes too late, and the next insertion begins anew.
     hung.release();
@@ -195,7 +198,7 @@ fn a_card_that_answers_nonsense_is_never_identified() {
         (Answering::StatusWord(0x6c10), "unknown-family"),
         (Answering::StatusWord(0x6c00), "unknown-family"),
         (Answering::Garbage, "unknown-family"),
-        (Answering::Stump, "failed"),
+        (Answering::Stump, "read-error"),
     ];
     let Some(world) = world() else { return };
     let world = world.readers(strange.len()).start().unwrap();
@@ -279,7 +282,7 @@ fn a_gids_card_without_a_usable_id_is_told_as_no_id() {
     world.wait_for_outcomes(count, LONG).unwrap();
     assert_eq!(column(&world, "outcome"), vec!["not-identified"; count]);
     for line in world.audit().unwrap() {
-        assert_eq!(line["reason"], "no-id", "{line}");
+        assert_eq!(line["reason"], "no-card-id", "{line}");
         assert_eq!(line.get("card_id"), None, "{line}");
     }
     assert_eq!(world.cm.log().len(), 0);

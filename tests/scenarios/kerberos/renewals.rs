@@ -181,14 +181,14 @@ fn a_new_keytab_is_taken_up_by_the_running_daemon() {
     ask(&world, 1);
     kdc.rekey(STATION).unwrap();
     // The keytab is stale: the next renewal fails.
-    log_says(&world, "Kerberos ticket cannot be had");
+    log_says(&world, "Kerberos ticket request failed");
     let trouble = credentials(&world)["trouble"].to_string();
     assert!(trouble.contains("changed since the keytab was made"), "{trouble}");
     let refused = kdc.requests().as_refused;
     assert!((1..=2).contains(&refused), "the account is not locked: {}", kdc.log());
     kdc.keytab(STATION).unwrap();
     ask(&world, 2);
-    log_says(&world, "Kerberos ticket can be had again");
+    log_says(&world, "Kerberos ticket obtained after earlier failures");
     assert_eq!(kdc.requests().as_refused, refused);
     assert!(credentials(&world)["trouble"].is_null());
     world.finish().unwrap();

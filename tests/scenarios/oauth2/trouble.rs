@@ -88,7 +88,7 @@ fn a_cm_that_takes_no_token_is_told_and_the_endpoint_is_spared() {
     let world = adfs.world(builder, &[]).start().unwrap();
     world.cm.set_fault(Fault::Unauthorized);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let fresh = || away(&world, "not-let-in").contains("CM refuses a fresh token");
+    let fresh = || away(&world, "unauthorized").contains("CM refuses a fresh token");
     world.wait_until("the refusal to be told", LONG, fresh).unwrap();
     let many = || refusals(&world) >= 30;
     world.wait_until("many refusals", LONG, many).unwrap();

@@ -40,10 +40,10 @@ const SHA1: ObjectIdentifier = oid("1.3.14.3.2.26");
 pub(super) enum NoBinding {
     /// RFC 5929 says how to hash only for algorithms that have one hash function, which Ed25519 and
     /// Ed448 do not.
-    #[error("channel bindings are not defined for a certificate that is signed with {0}")]
+    #[error("no channel binding is defined for certificate signature algorithm {0}")]
     Undefined(ObjectIdentifier),
     /// The certificate is not readable.
-    #[error("the server's certificate cannot be read: {0}")]
+    #[error("cannot parse the server certificate: {0}")]
     Unreadable(Error),
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Challenges {
 
 /// A token that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("its token is not written in base64")]
+#[error("the server's Negotiate token is not valid base64")]
 pub(super) struct InvalidToken68;
 
 /// What a token was made of, for people.

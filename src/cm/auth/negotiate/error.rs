@@ -97,24 +97,24 @@ impl fmt::Display for KerberosError {
 
 const fn remedy(code: i32) -> &'static str {
     match code {
-        CLIENT_EXPIRED => "the account has expired: prolong it in the directory",
+        CLIENT_EXPIRED => "the account has expired; extend it in Active Directory",
         NO_SUCH_CLIENT => "correct cm.auth.principal, or create the account",
         NO_SUCH_SERVICE => {
-            "no account has this name: setspn -S it onto the web site's, or correct cm.auth.spn"
+            "no account has this SPN; register it with setspn -S, or correct cm.auth.spn"
         }
-        POLICY => "see in the directory when and where this account may log on",
+        POLICY => "check the account's logon hours and logon workstations",
         NO_SUCH_KEY_TYPE | UNKNOWN_KEY_TYPE | NO_SUITABLE_KEY => {
-            "make a keytab with AES keys, and allow AES for the account"
+            "create a keytab with AES keys and enable AES for the account"
         }
         CLIENT_REVOKED => "the account is disabled or locked: enable it in the directory",
         SERVICE_REVOKED => "the web site's account is disabled: enable it in the directory",
-        KEY_EXPIRED => "the password has expired: set a new one, and make a keytab of it",
+        KEY_EXPIRED => "the password has expired; set a new password and create a new keytab",
         WRONG_KEY | NOT_DECRYPTED => {
-            "the password was changed since the keytab was made: make a new keytab"
+            "the password changed after the keytab was created; create a new keytab"
         }
-        CLOCK_SKEW | CLOCK_SKEW_IN_REPLY => "set the clock of this machine, and keep it by NTP",
+        CLOCK_SKEW | CLOCK_SKEW_IN_REPLY => "correct this machine's clock; enable NTP",
         KDC_NOT_RESOLVED | NO_KDC_KNOWN => {
-            "name the realm's KDC in krb5.conf or in DNS, and check the realm"
+            "configure the realm's KDC in krb5.conf or DNS, and check the realm name"
         }
         NO_KDC_ANSWERS => "check the network and the KDC that krb5.conf or DNS names",
         _ => "see the KDC's log, or the event log of the domain controller",

@@ -1,12 +1,12 @@
 //! The system's GSSAPI, and the few things that are wanted of it.
 //!
 //! MIT Kerberos is loaded when it is first needed, so that a station that is let in otherwise needs
-//! no library. This is the only code of the agent that may be unsafe: [`raw`] is the C interface,
-//! [`owned`] the types that hold what the library hands out and give it back, and [`gate`] keeps all
+//! no library. This is the only code of the agent that may be unsafe: [`ffi`] is the C interface,
+//! [`handles`] the types that hold what the library hands out and give it back, and [`exit_guard`] keeps all
 //! calls out of it once the process ends. Outside of here no
 //! pointer is seen.
 //!
-//! Everything here blocks. Only [`Credential::from_keytab`] and the first [`Context`] for a service
+//! Everything here blocks. Only [`Credential::from_keytab`] and the first [`SecurityContext`] for a service
 //! ask the KDC, and each of the two may take half a minute and more when that is silent.
 
 mod exit_guard;

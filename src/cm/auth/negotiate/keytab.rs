@@ -20,7 +20,7 @@ const OLD_FORMAT: [u8; 2] = [5, 1];
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeytabError {
     /// It cannot be read.
-    #[error("the keytab {path} cannot be read: {source}")]
+    #[error("cannot read keytab {path}: {source}")]
     Unreadable {
         /// The file.
         path: String,
@@ -28,7 +28,7 @@ pub(super) enum KeytabError {
         source: io::Error,
     },
     /// It is another kind of file, or damaged.
-    #[error("{path} is no keytab: {reason}")]
+    #[error("{path} is not a valid keytab: {reason}")]
     InvalidFormat {
         /// The file.
         path: String,
@@ -36,7 +36,7 @@ pub(super) enum KeytabError {
         reason: &'static str,
     },
     /// The principal has no key in it.
-    #[error("the keytab {path} has no key of {principal}, only of {present}")]
+    #[error("keytab {path} has no key for {principal}; it has keys for {present}")]
     PrincipalMissing {
         /// The file.
         path: String,
@@ -54,7 +54,7 @@ impl KeytabError {
             Self::Unreadable { .. } => {
                 "check cm.auth.keytab, and that the user cardbridge may read the file"
             }
-            Self::InvalidFormat { .. } => "make the keytab anew, with ktpass, adcli or ktutil",
+            Self::InvalidFormat { .. } => "create the keytab again with ktpass, adcli or ktutil",
             Self::PrincipalMissing { .. } => "correct cm.auth.principal, or make a keytab for it",
         }
     }

@@ -64,10 +64,10 @@ pub(super) struct RenewalFailure {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     /// Too many are there.
-    #[error("{MAX_THREADS} threads wait for KDCs that do not answer")]
+    #[error("{MAX_THREADS} threads are blocked on unresponsive KDCs")]
     TooMany,
     /// The system has none.
-    #[error("no thread can be started: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
 }
 
@@ -98,7 +98,7 @@ impl TicketRenewer {
     /// Wishes for one more attempt than there were. Nothing happens where one ended meanwhile.
     pub(super) fn request_renewal(&self, seen: u64) {
         if self.requests.send(seen).is_err() {
-            tracing::debug!("The thread that gets tickets has ended");
+            tracing::debug!("Ticket renewal thread ended");
         }
     }
 }
@@ -229,7 +229,7 @@ impl RenewalThread {
     fn succeeded(&mut self, ticket: Ticket, standing: &mut TicketState) -> Duration {
         let Ticket { principal, valid_until, .. } = &ticket;
         if standing.last_failure.take().is_some() {
-            tracing::info!(%principal, %valid_until, "Kerberos ticket can be had again");
+            tracing::info!(%principal, %valid_until, "Kerberos ticket obtained after earlier failures");
         } else {
             tracing::debug!(%principal, %valid_until, "Kerberos ticket obtained");
         }
@@ -253,7 +253,7 @@ impl RenewalThread {
         if !known {
             let valid_until = standing.ticket.as_ref().map(|ticket| ticket.valid_until.to_string());
             let valid_until = valid_until.as_deref().unwrap_or("none");
-            tracing::warn!(error = %failure, valid_until, "Kerberos ticket cannot be had");
+            tracing::warn!(error = %failure, valid_until, "Kerberos ticket request failed");
         }
         standing.last_failure = Some(RenewalFailure { failure: Arc::new(failure), not_before });
         pause

@@ -23,13 +23,13 @@ pub(super) enum SignerError {
     #[error(transparent)]
     Files(#[from] ClientCertError),
     /// The key is fit for TLS, and for none of the algorithms that token endpoints take.
-    #[error("the key in cm.auth.client_key_file {} is of a kind that no token endpoint takes", path.display())]
+    #[error("key type in cm.auth.client_key_file {} is not supported for client assertions", path.display())]
     Kind {
         /// The file.
         path: PathBuf,
     },
     /// It is the key.
-    #[error("the key does not sign")]
+    #[error("signing the client assertion failed")]
     Signing(#[source] rustls::Error),
 }
 

@@ -212,10 +212,10 @@ impl TokenIssuer for TokenEndpoint {
         let elapsed_ms = asked.elapsed().as_millis();
         let TokenReply { answer, hints, .. } = heard.inspect_err(|failure| {
             let error = &failure.message;
-            tracing::debug!(endpoint, client_request_id = %id, elapsed_ms, error, "No token was issued");
+            tracing::debug!(endpoint, client_request_id = %id, elapsed_ms, error, "Token request failed");
         })?;
         let (status, retry_after) = (answer.status, answer.retry_after);
-        tracing::debug!(endpoint, client_request_id = %id, status, elapsed_ms, "The token endpoint answered");
+        tracing::debug!(endpoint, client_request_id = %id, status, elapsed_ms, "Token endpoint responded");
         match token_response::parse(answer) {
             Ok(TokenResponse { header, expires_in: life }) => {
                 self.redactor.learn_headers(&header);

@@ -165,7 +165,7 @@ impl<I: TokenIssuer> ProviderShared<I> {
             Err(failure) => {
                 if !matches!(state.cache.find(now), CachedToken::Missing) {
                     let error = &failure.message;
-                    tracing::warn!(%error, "The token could not be renewed and serves on");
+                    tracing::warn!(%error, "Token renewal failed; using the current token until it expires");
                 }
                 let TokenError { message: detail, retry_after, .. } = failure.clone();
                 state.cache.failed(failure, stamps, fastrand::f64(), now);

@@ -53,7 +53,7 @@ struct TokenResponseBody {
 
 const ADDRESS: &str = "check cm.auth.token_url; AD FS has it at https://HOST/adfs/oauth2/token";
 const SERVER: &str = "look at the server's event log";
-const RETRY_REMEDY: &str = "nothing to do here; look at the server if it lasts";
+const RETRY_REMEDY: &str = "no action needed here; check the server if this persists";
 
 /// The remedies for the endpoint's own errors: RFC 6749 section 5.2, then AD FS's (MS-OAPX section
 /// 2.2.4.2) and RFC 8707's.
@@ -72,7 +72,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ),
     (
         "access_denied",
-        "permit it: Grant-AdfsApplicationPermission, and the access control policy of CM's Web API",
+        "grant access: Grant-AdfsApplicationPermission and the access control policy of CM's Web API",
     ),
     (
         "invalid_resource",

@@ -28,7 +28,7 @@ async fn an_error_of_adfs_is_told_with_its_remedy_and_the_id_for_its_log() {
         ),
         ("invalid-resource.http", "it says no: invalid_resource: MSIS9602: ", "cm.auth.resource"),
         ("server-error.http", "it says no: server_error: MSIS9612: ", "event log"),
-        ("service-stopped.http", "it answers 503 Service Unavailable: ", "if it lasts"),
+        ("service-stopped.http", "it answers 503 Service Unavailable: ", "if this persists"),
         ("not-found.http", "it answers 404 Not Found; ", "/adfs/oauth2/token"),
         (
             "sign-in-page.http",

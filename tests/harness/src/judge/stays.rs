@@ -180,7 +180,7 @@ impl<'a> Index<'a> {
             *index.inserted.entry(insertion.unwrap_or_default()).or_default() += 1;
             *index.inserted_atr.entry(atr.unwrap_or_default()).or_default() += 1;
         }
-        let mute = told(desk.log, "Card does not answer");
+        let mute = told(desk.log, "Card is mute");
         index.mute = mute.filter_map(|line| Some((time(line)?, line))).collect();
         for line in desk.audit {
             let (Some(card), Some((_, outcome))) = (card_of(line), outcome(line)) else { continue };

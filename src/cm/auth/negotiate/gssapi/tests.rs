@@ -72,7 +72,7 @@ fn tickets_make_tokens_and_end_with_their_cache() {
     kdc.add_principal("desk-3").unwrap();
     let (keytab, conf) = (kdc.keytab("desk-3").unwrap(), kdc.krb5_conf());
     let environment = [(KEYTAB, keytab.to_str().unwrap()), ("KRB5_CONFIG", conf.to_str().unwrap())];
-    let here = "remote::credentials::negotiate::gssapi::tests::";
+    let here = "cm::auth::negotiate::gssapi::tests::";
     let test = format!("{here}tickets_make_tokens_and_end_with_their_cache");
     assert!(!alone(&test, &environment), "it ran in the other process");
     let requests = kdc.requests();

@@ -59,7 +59,8 @@ fn a_principal_is_the_wanted_one_in_full_or_the_first() {
     assert_eq!(chosen(Some(HOST)), HOST);
     assert_eq!(chosen(Some("host/desk-3.example.com")), HOST);
     for absent in ["svc", "SVC-CARD", "svc-card@OTHER.COM", "host/desk-3"] {
-        let expected = format!("the keytab FILE has no key of {absent}, only of {ACCOUNT}, {HOST}");
+        let expected =
+            format!("keytab FILE has no key for {absent}; it has keys for {ACCOUNT}, {HOST}");
         assert_eq!(choose(&keytab(), Some(absent)), expected);
     }
 }
@@ -85,25 +86,26 @@ fn separators_that_belong_to_a_name_are_marked() {
 #[test]
 fn a_file_that_is_no_keytab_is_told_from_one_that_is_damaged() {
     let no = |bytes: &[u8]| choose(bytes, None);
-    assert_eq!(no(b""), "FILE is no keytab: it is empty");
-    assert_eq!(no(&[0xff, 0xfe, 0]), "FILE is no keytab: it does not begin with 0x0502");
-    let text = "FILE is no keytab: it is text, perhaps base64, and does not begin with 0x0502";
+    assert_eq!(no(b""), "FILE is not a valid keytab: it is empty");
+    assert_eq!(no(&[0xff, 0xfe, 0]), "FILE is not a valid keytab: it does not begin with 0x0502");
+    let text =
+        "FILE is not a valid keytab: it is text, perhaps base64, and does not begin with 0x0502";
     assert_eq!(no(b"secret"), text);
-    assert_eq!(no(&[5, 1, 0]), "FILE is no keytab: its format, 0x0501, is out of use");
-    assert_eq!(no(&[5, 2]), "FILE is no keytab: it holds no key");
+    assert_eq!(no(&[5, 1, 0]), "FILE is not a valid keytab: its format, 0x0501, is out of use");
+    assert_eq!(no(&[5, 2]), "FILE is not a valid keytab: it holds no key");
     let bytes = keytab();
-    assert_eq!(no(&bytes[..bytes.len() - 1]), format!("FILE is no keytab: {CUT}"));
+    assert_eq!(no(&bytes[..bytes.len() - 1]), format!("FILE is not a valid keytab: {CUT}"));
     let control = with(&entry("R", &["a\nb"]));
-    assert_eq!(no(&control), "FILE is no keytab: a name in it holds control characters");
+    assert_eq!(no(&control), "FILE is not a valid keytab: a name in it holds control characters");
     let latin = with(&[0, 1, 0, 1, b'R', 0, 1, 0xe4]);
-    assert_eq!(no(&latin), "FILE is no keytab: a name in it is no text in UTF-8");
+    assert_eq!(no(&latin), "FILE is not a valid keytab: a name in it is no text in UTF-8");
 }
 
 #[test]
 fn what_cannot_be_read_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let told = |name: &str| principal(&dir.path().join(name), None).unwrap_err().to_string();
-    assert!(told("none").contains("none cannot be read: No such file"), "{}", told("none"));
+    assert!(told("none").contains("none: No such file"), "{}", told("none"));
     assert!(Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
     assert!(told("pipe").ends_with("it is not a file"), "{}", told("pipe"));
     assert!(told(".").ends_with("it is not a file"));

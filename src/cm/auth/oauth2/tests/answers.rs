@@ -111,7 +111,7 @@ fn each_error_of_adfs_is_told_in_its_words_and_with_its_own_remedy() {
         ("invalid-scope.http", "invalid_scope: MSIS9330", "set cm.auth.scope"),
         ("unsupported-grant-type.http", "unsupported_grant_type: MSIS9611", "AD FS 2016"),
         ("server-error.http", "server_error: MSIS9612", "event log"),
-        ("temporarily-unavailable.http", "temporarily_unavailable", "if it lasts"),
+        ("temporarily-unavailable.http", "temporarily_unavailable", "if this persists"),
     ] {
         let denial = denied(adfs(name));
         assert!(denial.message.starts_with(&format!("says no: {what}")), "{denial:?}");
@@ -131,7 +131,7 @@ fn what_is_no_answer_of_a_token_endpoints_is_told_as_what_it_is() {
         (
             adfs("service-stopped.http"),
             "answers 503 Service Unavailable: Service Unavailable",
-            "lasts",
+            "persists",
         ),
         (
             adfs("sign-in-page.http"),
@@ -171,7 +171,7 @@ fn what_is_no_answer_of_a_token_endpoints_is_told_as_what_it_is() {
         (
             HttpResponse { end: BodyEnd::Broken(broken), ..answer(200, r#"{"access"#) },
             "broke off: no whole answer within 10s",
-            "lasts",
+            "persists",
         ),
     ] {
         let denial = denied(answer);

@@ -182,8 +182,8 @@ fn keys_are_read_in_every_form_that_openssl_writes() {
 fn files_that_do_not_do_are_told_with_cause_and_remedy() {
     let keys = Keys::rsa();
     for (text, what, remedy) in [
-        ("", "no private key in PEM form in cm.auth.client_key_file", "it is empty; write"),
-        ("x", "no private key in PEM form in cm.auth.client_key_file", "convert it: openssl"),
+        ("", "has no PEM private key", "it is empty; write"),
+        ("x", "has no PEM private key", "convert it: openssl"),
         ("-----BEGIN ENCRYPTED PRIVATE KEY-----", "is encrypted; ", "openssl pkey -in"),
     ] {
         fs::write(keys.path("odd.pem"), text).unwrap();
@@ -194,13 +194,13 @@ fn files_that_do_not_do_are_told_with_cause_and_remedy() {
     assert!(told.contains("missing.pem: No such file") && told.contains("; check"), "{told}");
     fs::copy(Keys::rsa().path("key.pem"), keys.path("foreign.pem")).unwrap();
     let told = keys.refusal("foreign.pem");
-    assert!(told.contains("does not belong to the certificate"), "{told}");
+    assert!(told.contains("does not match the certificate"), "{told}");
 }
 
 #[test]
 fn a_key_that_no_token_endpoint_takes_is_told() {
     let told = Keys::new(&["-newkey", "ed25519"]).refusal("key.pem");
-    assert!(told.contains("of a kind that no token endpoint takes; have a certificate"), "{told}");
+    assert!(told.contains("is not supported for client assertions; "), "{told}");
 }
 
 #[test]

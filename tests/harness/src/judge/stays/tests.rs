@@ -117,7 +117,7 @@ fn a_hindered_card_has_one_end_of_either_kind() {
 #[test]
 fn a_mute_card_is_told_once() {
     let stay = stay(Manner::Mute, 1000);
-    let log = format!("{START} INFO Card does not answer reader=A (R07) 00 insertion=1\n");
+    let log = format!("{START} INFO Card is mute reader=A (R07) 00 insertion=1\n");
     assert_eq!(judged(&stay, &[], &[stranger("mute")], &log), [""; 0]);
     assert_eq!(judged(&stay, &[], &[], "").len(), 1, "never");
     assert_eq!(judged(&stay, &[], &[stranger("mute"), stranger("mute")], &log).len(), 1, "twice");
@@ -126,7 +126,7 @@ fn a_mute_card_is_told_once() {
 #[test]
 fn mute_card_after_three_others_may_be_counted_but_is_in_the_log() {
     let stay = stay(Manner::Mute, 1000);
-    let log = format!("{START} INFO Card does not answer reader=A (R07) 00 insertion=1\n");
+    let log = format!("{START} INFO Card is mute reader=A (R07) 00 insertion=1\n");
     let before = |seconds: u64| {
         let at = stay.span.0 - Duration::from_secs(seconds);
         let mut line = stranger("mute");

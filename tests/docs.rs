@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::{fs, io};
 
-use cardbridge::config::{Fallback, Inputs, KEYS, Key, Source, parse};
+use cardbridge::config::{ConfigInputs, ConfigText, DefaultValue, KEYS, KeySpec, parse};
 use cardbridge::domain::{
-    AwayReason, CertificateFault, NotIdentifiedReason, Numbers, Outcome, ParkReason, ProxyFault,
-    ReaderAttributes, ReaderMatch, TlsFault,
+    ClientCertFault, CmEnums, NotIdentifiedReason, Outcome, ParkReason, ProxyFault,
+    ReaderAttributes, ReaderMatch, TlsFault, UnavailableReason,
 };
 
 const CONFIGURE: &str = include_str!("../docs/configure.md");
@@ -18,10 +18,12 @@ const REFERENCE: &str = include_str!("../docs/reference.md");
 const EXAMPLES: [&str; 2] = [CONFIGURE, REFERENCE];
 
 /// A key's row in the table of all keys.
-fn row(key: &Key) -> String {
+fn row(key: &KeySpec) -> String {
     let default = match key.fallback {
-        Fallback::Value(value) => format!("`{value}`"),
-        Fallback::Required | Fallback::Unset | Fallback::HostName => key.default_text().to_owned(),
+        DefaultValue::Value(value) => format!("`{value}`"),
+        DefaultValue::Required | DefaultValue::Unset | DefaultValue::HostName => {
+            key.default_text().to_owned()
+        }
     };
     format!("| `{}` | {default} | {} |", key.path, key.meaning)
 }
@@ -46,7 +48,7 @@ fn key_table_equals_keys_in_code() {
 
 #[test]
 fn every_outcome_and_reason_has_a_row() {
-    use {AwayReason as Away, NotIdentifiedReason as Not, ParkReason as Park};
+    use {NotIdentifiedReason as Not, ParkReason as Park, UnavailableReason as Away};
 
     let outcomes = [
         Outcome::Updated,
@@ -66,28 +68,28 @@ fn every_outcome_and_reason_has_a_row() {
     let away = [
         Away::Unreachable,
         Away::Timeout,
-        Away::Proxy(ProxyFault::Login),
+        Away::Proxy(ProxyFault::AuthRequired),
         Away::Tls(TlsFault::Other),
-        Away::ClientCertificate(CertificateFault::Late),
+        Away::ClientCertificate(ClientCertFault::RequestedLate),
         Away::Credentials,
-        Away::NotLetIn,
-        Away::ApiOff,
-        Away::MethodTaken,
-        Away::TooLong,
+        Away::Unauthorized,
+        Away::ApiDisabled,
+        Away::MethodNotAllowed,
+        Away::RequestTooLarge,
         Away::Busy,
         Away::ServerError,
         Away::NotCm,
     ]
-    .map(AwayReason::as_str);
+    .map(UnavailableReason::as_str);
     let not_identified = [
         Not::UnknownFamily,
-        Not::NoId,
+        Not::NoCardId,
         Not::Mute,
-        Not::Busy,
+        Not::InUse,
         Not::Removed,
         Not::Timeout,
         Not::Skipped,
-        Not::Failed,
+        Not::ReadError,
     ]
     .map(NotIdentifiedReason::as_str);
 
@@ -108,7 +110,7 @@ fn every_outcome_and_reason_has_a_row() {
 
 #[test]
 fn metric_table_equals_metrics_in_code() {
-    let source = include_str!("../src/control/exposition.rs");
+    let source = include_str!("../src/control/prometheus.rs");
     let heads = source.split("page.").skip(1);
     let heads = heads.filter_map(|call| {
         let heading =
@@ -126,7 +128,7 @@ fn metric_table_equals_metrics_in_code() {
 
 #[test]
 fn number_table_equals_numbers_in_code() {
-    let numbers = Numbers::default();
+    let numbers = CmEnums::default();
     for (section, map) in [
         ("request_type", &numbers.request_type),
         ("card_status", &numbers.card_status),
@@ -140,7 +142,8 @@ fn number_table_equals_numbers_in_code() {
 
 #[test]
 fn example_error_messages_are_the_real_ones() {
-    let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
+    let source =
+        |name: &str, text: &str| ConfigText { name: name.to_owned(), text: text.to_owned() };
     let sources = [
         source(
             "/etc/cardbridge/cardbridge.toml",
@@ -149,11 +152,11 @@ fn example_error_messages_are_the_real_ones() {
         source("/etc/cardbridge/conf.d/10-desk.toml", "[cm]\nconcurency = 8"),
     ];
     let variable = ("CARDBRIDGE_OUTBOX__MAX_ENTRIES".to_owned(), "lots".to_owned());
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         sources: &sources,
         environment: &[variable],
         host_name: "desk-3",
-        ..Inputs::default()
+        ..ConfigInputs::default()
     };
     let problems = parse(&inputs).expect_err("three problems").to_string();
     assert!(CONFIGURE.contains(&format!("```text\n{problems}\n```")), "{problems}");
@@ -164,12 +167,12 @@ fn toml_examples_are_valid_configurations() {
     let blocks = EXAMPLES.into_iter().flat_map(|document| document.split("```toml\n").skip(1));
     let mut seen = 0;
     for text in blocks.filter_map(|block| block.split("```").next()) {
-        let source = Source { name: "example".to_owned(), text: text.to_owned() };
-        let inputs = Inputs {
+        let source = ConfigText { name: "example".to_owned(), text: text.to_owned() };
+        let inputs = ConfigInputs {
             sources: &[source],
             environment: &[],
             host_name: "desk-3",
-            ..Inputs::default()
+            ..ConfigInputs::default()
         };
         if let Err(problems) = parse(&inputs) {
             panic!("{problems}");
@@ -234,14 +237,18 @@ fn reader_globs_in_examples_match_real_readers() {
 fn first_reader_example_enables_only_its_reader() {
     let example = CONFIGURE.split("```toml\n").find(|block| block.contains("[[reader]]")).unwrap();
     let text = example.split("```").next().unwrap().to_owned();
-    let source = Source { name: "docs/configure.md".to_owned(), text };
+    let source = ConfigText { name: "docs/configure.md".to_owned(), text };
     let sources = [source];
-    let inputs =
-        Inputs { sources: &sources, environment: &[], host_name: "desk-3", ..Inputs::default() };
+    let inputs = ConfigInputs {
+        sources: &sources,
+        environment: &[],
+        host_name: "desk-3",
+        ..ConfigInputs::default()
+    };
     let readers = parse(&inputs).expect("a configuration").settings.readers;
     for (product_line, names) in READERS {
         for name in names {
-            let place = readers.place(&(*name).into(), &ReaderAttributes::default());
+            let place = readers.settings_for(&(*name).into(), &ReaderAttributes::default());
             assert_eq!(place.enabled, product_line == "omnikey", "{name}: {place:?}");
         }
     }
@@ -249,28 +256,32 @@ fn first_reader_example_enables_only_its_reader() {
 
 #[test]
 fn every_connection_fault_has_a_row_with_its_remedy() {
-    use {CertificateFault as Cert, ProxyFault as Proxy, TlsFault as Tls};
+    use {ClientCertFault as Cert, ProxyFault as Proxy, TlsFault as Tls};
 
     let faults = [
-        [Proxy::Unreachable, Proxy::Login, Proxy::Refuses].map(AwayReason::Proxy).to_vec(),
+        [Proxy::Unreachable, Proxy::AuthRequired, Proxy::ConnectRejected]
+            .map(UnavailableReason::Proxy)
+            .to_vec(),
         [
             Tls::UnknownIssuer,
             Tls::Expired,
             Tls::NotYetValid,
-            Tls::WrongName,
-            Tls::NotForServers,
+            Tls::NameMismatch,
+            Tls::WrongPurpose,
             Tls::BadSignature,
-            Tls::Weak,
-            Tls::OldVersion,
-            Tls::NoCipher,
-            Tls::UnknownName,
-            Tls::None,
-            Tls::Wanted,
+            Tls::WeakSignature,
+            Tls::ProtocolVersion,
+            Tls::NoCommonCipher,
+            Tls::UnrecognizedName,
+            Tls::NotTls,
+            Tls::TlsRequired,
             Tls::Other,
         ]
-        .map(AwayReason::Tls)
+        .map(UnavailableReason::Tls)
         .to_vec(),
-        [Cert::Wanted, Cert::Late, Cert::Refused].map(AwayReason::ClientCertificate).to_vec(),
+        [Cert::Required, Cert::RequestedLate, Cert::Rejected]
+            .map(UnavailableReason::ClientCertificate)
+            .to_vec(),
     ]
     .concat();
     let rows = rows(TROUBLESHOOT, "## TLS, proxy and client certificate");

@@ -63,7 +63,7 @@ macro_rules! m { ($($x:ident)*) => { use $crate::{domain::Atr, outbox::{$($x),*}
 mod outer { pub(super) use super::super as up; } fn f() { outer::up::outbox::open(); }
 "#,
     );
-    all_found(Rule::Layers, "control", "use crate::{remote};\nuse crate::app::App;");
+    all_found(Rule::Layers, "control", "use crate::{cm};\nuse crate::app::App;");
     all_found(Rule::Layers, "cli", "use crate::Unknown;\nfn f() { crate::unknown!(); }");
 }
 

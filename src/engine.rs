@@ -160,7 +160,7 @@ impl Engine {
             Event::InitialScanDone => self.initial_scan_done(),
             Event::ReaderAttached { reader, instance } => self.attached(reader, instance, now),
             Event::AttributesRead { reader, attributes } => {
-                self.on_attributes_read(&reader, attributes, now)
+                self.on_attributes_read(&reader, attributes, now);
             }
             Event::ReaderDetached { reader } => self.detached(&reader, now),
             Event::CardInserted(presence) => self.card_present(presence, now),

@@ -343,7 +343,7 @@ impl Readers {
         match ReaderThread::spawn("reader-about", work) {
             Ok(worker) => drop(self.attribute_threads.insert(reader.clone(), (worker, tried))),
             Err(error) => {
-                warn!(%reader, %error, "Could not start a thread to read reader attributes")
+                warn!(%reader, %error, "Could not start a thread to read reader attributes");
             }
         }
     }

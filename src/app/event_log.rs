@@ -162,7 +162,7 @@ pub(super) fn notice(notice: &Notice, ids: IdRedaction) {
             tracing::warn!(%reader, "Card comes and goes all the time: it is worked on once it lies still");
         }
         Notice::OutboxError(detail) => {
-            tracing::error!(detail, "Outbox cannot store entries; retrying")
+            tracing::error!(detail, "Outbox cannot store entries; retrying");
         }
         Notice::OutboxRecovered => tracing::info!("Outbox stores entries again"),
         Notice::EntryLost { entry, detail } => {

@@ -226,10 +226,10 @@ fn warn_of_expiry(path: &Path, certificate: &CertificateDer<'_>) {
     match CertValidity::of(&shown, Timestamp::now()) {
         CertValidity::Valid => {}
         CertValidity::Expired => {
-            tracing::warn!(%file, not_after = %to, "Client certificate has expired")
+            tracing::warn!(%file, not_after = %to, "Client certificate has expired");
         }
         CertValidity::EndsSoon => {
-            tracing::warn!(%file, not_after = %to, "Client certificate expires soon")
+            tracing::warn!(%file, not_after = %to, "Client certificate expires soon");
         }
         CertValidity::NotYetValid => {
             tracing::warn!(%file, %from, "Client certificate is not valid yet; check the system clock");

@@ -48,7 +48,7 @@ fn open(bodies: [String; 2]) -> Vec<i64> {
 fn assert_wrong<T: std::fmt::Debug>(result: Result<T, CallError>, words: &str) {
     match result {
         Err(CallError::UnexpectedResponse { detail }) => {
-            assert!(detail.contains(words), "{detail}")
+            assert!(detail.contains(words), "{detail}");
         }
         other => panic!("{other:?}"),
     }

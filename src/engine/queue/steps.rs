@@ -136,7 +136,7 @@ impl Engine {
             Evaluation::NothingToDo { why } => self.finish_with(id, Outcome::NothingToDo, why, now),
             Evaluation::UnknownCard { why } => self.finish_with(id, Outcome::UnknownCard, why, now),
             Evaluation::Park { reason, why } => {
-                self.finish_with(id, Outcome::Parked(reason), why, now)
+                self.finish_with(id, Outcome::Parked(reason), why, now);
             }
         }
     }
@@ -227,7 +227,7 @@ impl Engine {
                 self.save(id, decision, AfterSave::CompleteRequest);
             }
             Ok(SetStatusResult::Confirmed(_)) => {
-                self.confirmed(id, Outcome::Updated, CONFIRMED, now)
+                self.confirmed(id, Outcome::Updated, CONFIRMED, now);
             }
             Ok(SetStatusResult::Unconfirmed) => self.verify_accepted_update(id, decision, now),
             Err(error) => self.on_call_error(id, error, now),

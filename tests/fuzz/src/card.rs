@@ -95,11 +95,11 @@ fn told(inventory: &Inventory) {
             InventoryNumber::YubikeySerial => assert!(value.parse::<u32>().is_ok(), "{value}"),
             InventoryNumber::Cplc => assert_eq!(hex_of(value).len(), 42),
             InventoryNumber::ContactlessUid | InventoryNumber::PivCcc => {
-                assert!(!hex_of(value).is_empty())
+                assert!(!hex_of(value).is_empty());
             }
             // A last digit may be missing: padding fills the byte.
             InventoryNumber::Iccsn => {
-                assert!(value.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')))
+                assert!(value.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')));
             }
         }
     }

@@ -93,7 +93,7 @@ async fn calls_that_come_while_the_endpoint_is_spared_hear_how_long() {
     for _ in 0..2 {
         match site.call().await {
             Err(CallError::Unavailable { retry_after: Some(wait), .. }) => {
-                waits.push(wait.as_secs())
+                waits.push(wait.as_secs());
             }
             other => panic!("{other:?}"),
         }

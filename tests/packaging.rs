@@ -1,12 +1,18 @@
 //! What a package carries beside the program, judged by the programs that will read it: systemd's
 //! own tools, the engine that polkit runs its rules in, mandoc and bash.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where something is not as expected")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "a test fails where something is not as expected"
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use cardbridge_harness::require;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cardbridge");
 
@@ -14,15 +20,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a judge; none where this machine has no such program, which is told.
-fn judge(command: &mut Command) -> Option<Output> {
+/// Runs a judge, if this machine has such a program.
+fn judge(command: &mut Command) -> Result<Output, String> {
     match command.output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let program = command.get_program().to_string_lossy().into_owned();
-            cardbridge_harness::skipped(&format!("{program} is missing (tests/install-packages)"));
-            None
+            let program = command.get_program().to_string_lossy();
+            Err(format!("{program} is missing (tests/install-packages)"))
         }
-        output => Some(output.unwrap()),
+        output => Ok(output.unwrap()),
     }
 }
 
@@ -119,7 +124,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     fs::write(&at, unit.replace("/usr/bin/cardbridge", BINARY)).unwrap();
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no", "--recursive-errors=no"]).arg(&at);
-    let Some(output) = judge(&mut verify) else { return };
+    let output = require!(judge(&mut verify));
     is_silent(&output);
 }
 
@@ -137,7 +142,7 @@ fn the_user_has_no_shell_and_owns_the_configuration_by_group_only() {
     let place = tempfile::tempdir().unwrap();
     install(place.path());
     let below = format!("--root={}", place.path().display());
-    let Some(made) = judge(Command::new("systemd-sysusers").arg(&below)) else { return };
+    let made = require!(judge(Command::new("systemd-sysusers").arg(&below)));
     assert!(made.status.success(), "{}", text(&made.stderr));
     let users = fs::read_to_string(place.path().join("etc/passwd")).unwrap();
     let user: Vec<_> =
@@ -148,12 +153,8 @@ fn the_user_has_no_shell_and_owns_the_configuration_by_group_only() {
         let line = groups.lines().find(|line| line.starts_with(&format!("{group}:")));
         assert!(line.is_some_and(|line| line.ends_with(':')), "without members: {groups}");
     }
-    if !rustix::process::geteuid().is_root() {
-        return cardbridge_harness::skipped("owners are given by root only");
-    }
-    let Some(made) = judge(Command::new("systemd-tmpfiles").args(["--create", &below])) else {
-        return;
-    };
+    require!(require::root());
+    let made = require!(judge(Command::new("systemd-tmpfiles").args(["--create", &below])));
     is_silent(&made);
     for (path, mode) in [("etc/cardbridge", 0o750), ("etc/cardbridge/cardbridge.toml", 0o640)] {
         let meta = fs::metadata(place.path().join(path)).unwrap();
@@ -200,7 +201,7 @@ fn polkit_lets_the_user_cardbridge_use_cards_and_nobody_do_anything_else() {
     duk.arg(script("polkit.js", POLKIT));
     duk.arg(root().join("systemd/polkit/49-cardbridge.rules"));
     duk.arg(script("questions.js", QUESTIONS));
-    let Some(output) = judge(&mut duk) else { return };
+    let output = require!(judge(&mut duk));
     assert_eq!(
         text(&output.stdout),
         "cardbridge org.debian.pcsc-lite.access_pcsc yes\n\
@@ -217,7 +218,7 @@ fn the_manual_page_has_every_command_and_no_error() {
     fs::write(file.path(), &page).unwrap();
     let mut lint = Command::new("mandoc");
     lint.args(["-T", "lint", "-W", "error"]).arg(file.path());
-    let Some(output) = judge(&mut lint) else { return };
+    let output = require!(judge(&mut lint));
     is_silent(&output);
     let ascii = Command::new("mandoc").args(["-T", "ascii"]).arg(file.path()).output().unwrap();
     // Bold is a letter, a backspace and the letter again.

@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cardbridge_harness::require;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -313,9 +314,7 @@ async fn user_without_a_role_is_told_the_next_step_whatever_is_asked() {
     let (_dir, path) = place();
     let nobody = u32::MAX - 1;
     let (view, operator) = (Some(4_000_000), Some(4_000_001));
-    if !rustix::process::geteuid().is_root() {
-        return cardbridge_harness::skipped("only root connects as another user");
-    }
+    require!(require::root());
     let (_server, requests) =
         ControlServer::bind(&path, Access::of(view, operator, nobody)).unwrap();
     serve(requests);

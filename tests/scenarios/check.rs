@@ -40,7 +40,7 @@ fn failed(output: &Output) -> (String, String, String) {
 
 #[test]
 fn a_good_station_passes_every_step_in_the_order_of_a_packets_life() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let options =
         CmOptions { tls: Some(Certificate::Good), store: Store::seed(), ..CmOptions::default() };
     let world = world.cm(options).start().unwrap();
@@ -79,8 +79,7 @@ fn a_good_station_passes_every_step_in_the_order_of_a_packets_life() {
 
 #[test]
 fn what_cm_says_ends_the_check_at_its_step_with_a_remedy() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     for (fault, step, code, remedy) in [
         (Fault::HtmlNotFound, "api-enabled", 3, "Clm.WebApi.Enabled"),
         (Fault::Unauthorized, "authentication", 4, "[cm.auth]"),
@@ -103,7 +102,7 @@ fn a_certificate_that_is_not_believed_is_shown_all_the_same() {
     for (certificate, part) in
         [(Certificate::Expired, "until 20"), (Certificate::WrongName, "other.example.com")]
     {
-        let Some(world) = world() else { return };
+        let world = require!(world());
         let options = CmOptions { tls: Some(certificate), ..CmOptions::default() };
         let world = world.cm(options).without_daemon().start().unwrap();
         let output = world.cli(&["check", "--json"]).unwrap();
@@ -117,8 +116,7 @@ fn a_certificate_that_is_not_believed_is_shown_all_the_same() {
 
 #[test]
 fn a_server_that_is_not_there_ends_the_check_at_the_connection() {
-    let Some(world) = world() else { return };
-    let world = world.without_daemon().start().unwrap();
+    let world = require!(world()).without_daemon().start().unwrap();
     world.cm.go_away().unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
     let (step, words, _) = failed(&output);
@@ -131,9 +129,11 @@ fn a_server_that_is_not_there_ends_the_check_at_the_connection() {
 
 #[test]
 fn a_name_that_leads_nowhere_ends_the_check_at_the_name() {
-    let Some(world) = world() else { return };
-    let world =
-        world.without_daemon().config_set("cm.url", "\"https://nobody.invalid\"").start().unwrap();
+    let world = require!(world())
+        .without_daemon()
+        .config_set("cm.url", "\"https://nobody.invalid\"")
+        .start()
+        .unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
     let (step, words, _) = failed(&output);
     assert_eq!((step.as_str(), output.code), ("dns", Some(3)), "{words}");
@@ -143,9 +143,11 @@ fn a_name_that_leads_nowhere_ends_the_check_at_the_name() {
 
 #[test]
 fn a_bad_configuration_is_told_and_the_readers_are_looked_at_all_the_same() {
-    let Some(world) = world() else { return };
-    let world =
-        world.without_daemon().config_extra("[cards]\natr_mismatch = \"ignore\"").start().unwrap();
+    let world = require!(world())
+        .without_daemon()
+        .config_extra("[cards]\natr_mismatch = \"ignore\"")
+        .start()
+        .unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
     let (step, words, remedy) = failed(&output);
     assert_eq!((step.as_str(), output.code), ("configuration", Some(2)), "{words}");
@@ -155,8 +157,7 @@ fn a_bad_configuration_is_told_and_the_readers_are_looked_at_all_the_same() {
 
 #[test]
 fn a_pcscd_that_is_not_there_is_told_and_cm_is_asked_all_the_same() {
-    let Some(world) = world() else { return };
-    let mut world = world.without_daemon().start().unwrap();
+    let mut world = require!(world()).without_daemon().start().unwrap();
     world.pcscd.kill9().unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
     let (step, words, remedy) = failed(&output);

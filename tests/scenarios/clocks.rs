@@ -1,7 +1,5 @@
 //! The machine's clock is set while cards wait: libfaketime shows the daemon another one.
 
-use std::path::Path;
-
 use cardbridge_harness::cards::GidsCard;
 
 use super::*;
@@ -27,11 +25,9 @@ fn set_clock(world: &World, offset: &str) {
 
 #[test]
 fn a_clock_set_by_a_day_while_cards_wait_changes_no_outcome() {
-    if !Path::new(LIBRARY).exists() {
-        return cardbridge_harness::skipped("libfaketime is missing: no daemon with a set clock");
-    }
+    require!(require::faketime());
     for jumps in [["-1d", "+0"], ["+1d", "+0"], ["-1d", "+1d"]] {
-        let Some(world) = world() else { return };
+        let world = require!(world());
         // libfaketime is in setpriv too, and shares memory that only its user may open.
         let world = world.cm(cm_with(&[OTHER])).as_own_user();
         let mut world = world.without_daemon().start().unwrap();
@@ -75,11 +71,9 @@ fn clocked(world: WorldBuilder) -> World {
 
 #[test]
 fn a_clock_that_is_a_month_ahead_after_a_restart_expires_no_card_that_waits() {
-    if !Path::new(LIBRARY).exists() {
-        return cardbridge_harness::skipped("libfaketime is missing: no daemon with a set clock");
-    }
+    require!(require::faketime());
     for (before, after) in [("+0", "+31d"), ("-20000d", "+0"), ("+0", "-20000d")] {
-        let Some(world) = world() else { return };
+        let world = require!(world());
         let mut world = clocked(world);
         set_clock(&world, before);
         start(&mut world);
@@ -100,10 +94,8 @@ fn a_clock_that_is_a_month_ahead_after_a_restart_expires_no_card_that_waits() {
 
 #[test]
 fn a_clock_that_is_years_ahead_for_one_start_costs_no_line_of_the_audit_trail() {
-    if !Path::new(LIBRARY).exists() {
-        return cardbridge_harness::skipped("libfaketime is missing: no daemon with a set clock");
-    }
-    let Some(world) = world() else { return };
+    require!(require::faketime());
+    let world = require!(world());
     let mut world = clocked(world);
     for (lines, clock) in [(1, "+0"), (2, "+0"), (3, "+500d"), (4, "+500d"), (5, "+0")] {
         set_clock(&world, clock);

@@ -67,8 +67,7 @@ fn a_missing_configuration_is_bad_usage() {
 
 #[test]
 fn without_a_daemon_status_says_so_and_ends_with_3() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.stop_daemon().unwrap();
     let output = world.cli(&["status"]).unwrap();
     assert_eq!(output.code, Some(3), "{output:?}");
@@ -92,8 +91,7 @@ fn without_pcscd_read_and_scan_say_so_and_end_with_3() {
 
 #[test]
 fn read_tells_who_the_card_is_and_by_which_bytes() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let none = world.cli(&["read"]).unwrap();
     assert_eq!(none.code, Some(1), "{none:?}");
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -119,8 +117,7 @@ fn read_tells_who_the_card_is_and_by_which_bytes() {
 
 #[test]
 fn scan_prints_one_object_a_line() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     let output = world.cli(&["scan", "--once", "--json"]).unwrap();
@@ -137,8 +134,7 @@ fn scan_prints_one_object_a_line() {
 
 #[test]
 fn lookup_tells_what_would_happen_and_changes_nothing() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.stop_daemon().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let read = || world.cli(&["read"]).unwrap().code == Some(0);
@@ -174,7 +170,7 @@ fn lookup_tells_what_would_happen_and_changes_nothing() {
 
 #[test]
 fn lookup_tells_what_each_rule_would_do_when_a_card_comes_and_when_it_goes() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let rules = [
         retire_rule("complete_request = true\npick = \"newest\"\n"),
         "[[rule]]\nname = \"lost\"\non = \"removed\"\nrequest_type = [\"Disable\"]\n\
@@ -202,8 +198,7 @@ fn lookup_tells_what_each_rule_would_do_when_a_card_comes_and_when_it_goes() {
 
 #[test]
 fn a_parked_card_is_shown_retried_and_discarded_by_a_person() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.times(2).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -227,8 +222,7 @@ fn a_parked_card_is_shown_retried_and_discarded_by_a_person() {
 
 #[test]
 fn a_parked_card_is_retried_and_discarded_while_the_daemon_is_stopped() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.times(2).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -253,8 +247,7 @@ fn a_parked_card_is_retried_and_discarded_while_the_daemon_is_stopped() {
 
 #[test]
 fn the_file_of_a_daemon_that_does_not_answer_is_left_to_it() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -272,8 +265,7 @@ fn the_file_of_a_daemon_that_does_not_answer_is_left_to_it() {
 
 #[test]
 fn the_audit_trail_is_verified_while_the_daemon_runs_and_when_it_is_stopped() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     let whole = world.cli(&["audit", "verify", "--json"]).unwrap();
@@ -315,8 +307,7 @@ fn logged_head(world: &World, seq: u32) -> String {
 
 #[test]
 fn head_that_the_log_told_is_compared_with_the_trail() {
-    let Some(world) = world() else { return };
-    let world = world.double(cardbridge_harness::pcscd::Double::Ifd);
+    let world = require!(world()).double(cardbridge_harness::pcscd::Double::Ifd);
     let mut world = world.start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -374,8 +365,7 @@ fn by() -> String {
 
 #[test]
 fn a_second_daemon_on_the_same_outbox_is_refused() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let second = world.cli(&["run"]).unwrap();
     assert_eq!(second.code, Some(1), "{second:?}");
     let pid = world.daemon_pid().unwrap().to_string();
@@ -386,8 +376,7 @@ fn a_second_daemon_on_the_same_outbox_is_refused() {
 
 #[test]
 fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.stop_daemon().unwrap();
     std::fs::write(world.outbox_path(), vec![0x5a; 20_000]).unwrap();
     world.expect_error("Damaged outbox file set aside");
@@ -410,8 +399,7 @@ fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
 
 #[test]
 fn an_outbox_that_is_removed_under_the_daemon_ends_it_before_cm_is_told_anything() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.expect_error("Outbox file lost; stopping");
     std::fs::remove_file(world.outbox_path()).unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -423,9 +411,10 @@ fn an_outbox_that_is_removed_under_the_daemon_ends_it_before_cm_is_told_anything
 
 #[test]
 fn a_reload_takes_good_settings_and_refuses_bad_ones() {
-    let Some(world) = world() else { return };
-    let mut world =
-        world.cm(CmOptions { store: Store::seed(), ..CmOptions::default() }).start().unwrap();
+    let mut world = require!(world())
+        .cm(CmOptions { store: Store::seed(), ..CmOptions::default() })
+        .start()
+        .unwrap();
     world.expect_error("Configuration was not reloaded");
     let good = std::fs::read_to_string(world.config_path()).unwrap();
     std::fs::write(world.config_path(), format!("{good}\n[nonsense]\n")).unwrap();
@@ -446,8 +435,7 @@ fn a_reload_takes_good_settings_and_refuses_bad_ones() {
 
 #[test]
 fn a_configuration_of_the_environment_alone_is_one() {
-    let Some(world) = world() else { return };
-    let world = world.without_daemon().start().unwrap();
+    let world = require!(world()).without_daemon().start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     desk::wait_powered(&card);
     let read = |name: &str, value: &str| {
@@ -512,17 +500,12 @@ token_file = "tok"
 
 #[test]
 fn a_name_that_nobody_answers_for_holds_up_no_end() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let url = "\"https://cm.nowhere.example\"";
     let mut world = world.config_set("cm.url", url).without_daemon().start().unwrap();
     // A name server that never answers, for the daemon alone.
-    let silent = match std::net::UdpSocket::bind("127.0.0.9:53") {
-        Ok(silent) => silent,
-        Err(error) => {
-            cardbridge_harness::skipped(&format!("no name server of our own: {error}"));
-            return;
-        }
-    };
+    let silent = std::net::UdpSocket::bind("127.0.0.9:53");
+    let silent = require!(silent.map_err(|error| format!("no name server of our own: {error}")));
     let resolver = world.dir().join("resolv.conf");
     let text = "nameserver 127.0.0.9\noptions timeout:20 attempts:3\n";
     std::fs::write(&resolver, text).unwrap();
@@ -540,8 +523,7 @@ fn a_name_that_nobody_answers_for_holds_up_no_end() {
 
 #[test]
 fn a_proxy_of_the_environment_is_not_asked_for_a_cm_on_this_machine_without_tls() {
-    let Some(world) = world() else { return };
-    let mut world = world.without_daemon().start().unwrap();
+    let mut world = require!(world()).without_daemon().start().unwrap();
     let nobody = "http://127.0.0.1:9";
     let proxies = ["http_proxy", "https_proxy", "all_proxy"].map(|name| format!("{name}={nobody}"));
     let prefix: Vec<_> = ["env"].into_iter().chain(proxies.iter().map(String::as_str)).collect();

@@ -8,8 +8,8 @@ use super::*;
 
 const COMPLETION: &str = r#"{"status":"Completed"}"#;
 
-fn completing() -> Option<WorldBuilder> {
-    Some(world()?.config_extra(&retire_rule("complete_request = true")))
+fn completing() -> Result<WorldBuilder, String> {
+    Ok(world()?.config_extra(&retire_rule("complete_request = true")))
 }
 
 /// The status of the seed's request, as CM sees it.
@@ -37,8 +37,7 @@ fn ends_well(world: &World) {
 
 #[test]
 fn a_request_is_completed_after_the_card_is_updated() {
-    let Some(world) = completing() else { return };
-    let world = world.start().unwrap();
+    let world = require!(completing()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     ends_well(&world);
     let puts = world.cm.puts();
@@ -53,8 +52,7 @@ fn a_request_is_completed_after_the_card_is_updated() {
 #[test]
 fn a_lost_answer_to_either_put_is_read_back_and_not_sent_again() {
     for lost in ["Retired", "Completed"] {
-        let Some(world) = completing() else { return };
-        let world = world.start().unwrap();
+        let world = require!(completing()).start().unwrap();
         world.cm.set_fault(Fault::AnswerLost.times(1).method("PUT").body(lost));
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         ends_well(&world);
@@ -70,8 +68,7 @@ fn a_lost_answer_to_either_put_is_read_back_and_not_sent_again() {
 
 #[test]
 fn killed_after_cm_completed_the_request_and_before_it_answered() {
-    let Some(world) = completing() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(completing()).start().unwrap();
     world.cm.set_fault(Fault::HoldAfter.times(1).method("PUT").body("Completed"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let held = world.cm.wait_held(LONG).unwrap();
@@ -85,8 +82,7 @@ fn killed_after_cm_completed_the_request_and_before_it_answered() {
 
 #[test]
 fn killed_between_the_two_puts() {
-    let Some(world) = completing() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(completing()).start().unwrap();
     // The completion never reaches CM; the daemon is killed while it reads the record back.
     world.cm.set_fault(Fault::Reset.times(1).method("PUT").body("Completed"));
     world.cm.set_fault(Fault::HoldBefore.times(1).method("GET").path("/smartcards/"));
@@ -104,8 +100,7 @@ fn killed_between_the_two_puts() {
 
 #[test]
 fn killed_with_a_completion_under_way_that_arrives_after_the_next_one() {
-    let Some(world) = completing() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(completing()).start().unwrap();
     world.cm.set_fault(Fault::HoldBefore.times(1).method("PUT").body("Completed"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let held = world.cm.wait_held(LONG).unwrap();
@@ -121,8 +116,7 @@ fn killed_with_a_completion_under_way_that_arrives_after_the_next_one() {
 
 #[test]
 fn a_refused_completion_is_parked_and_says_that_the_status_was_set() {
-    let Some(world) = completing() else { return };
-    let world = world.start().unwrap();
+    let world = require!(completing()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.times(1).method("PUT").body("Completed"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
@@ -140,7 +134,7 @@ fn a_refused_completion_is_parked_and_says_that_the_status_was_set() {
 
 #[test]
 fn a_card_that_has_the_status_already_only_has_its_request_completed() {
-    let Some(world) = completing() else { return };
+    let world = require!(completing());
     let mut store = Store::seed();
     store.records[0].status = RETIRED;
     let world = world.cm(CmOptions { store, ..CmOptions::default() }).start().unwrap();
@@ -166,7 +160,7 @@ fn cm_with_two_requests() -> (CmOptions, Uuid) {
 #[test]
 fn of_two_requests_the_one_that_the_rule_picks_is_carried_out() {
     for pick in ["", "pick = \"oldest\"", "pick = \"newest\""] {
-        let Some(world) = world() else { return };
+        let world = require!(world());
         let (cm, newer) = cm_with_two_requests();
         let world = world.cm(cm).config_extra(&retire_rule(pick)).start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -180,7 +174,7 @@ fn of_two_requests_the_one_that_the_rule_picks_is_carried_out() {
 
 #[test]
 fn a_rule_that_picks_none_of_two_requests_asks_a_person() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let (cm, newer) = cm_with_two_requests();
     let rule = retire_rule("pick = \"refuse\"");
     let world = world.cm(cm).config_extra(&rule).start().unwrap();

@@ -34,8 +34,8 @@ pub(super) use sharing::{has_opensc, opensc};
 const OTHER: &str = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
 
 /// A world with a driver of our own: readers that are plugged, break down, and tell at once.
-fn ifd() -> Option<WorldBuilder> {
-    Some(world()?.double(Double::Ifd))
+fn ifd() -> Result<WorldBuilder, String> {
+    Ok(world()?.double(Double::Ifd))
 }
 
 /// A world without a pcscd: the scenario speaks for it.

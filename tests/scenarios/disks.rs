@@ -10,28 +10,16 @@ use cardbridge_harness::cards::GidsCard;
 
 use super::*;
 
-/// Why there can be no file system of a scenario's own here, if so.
-fn unavailable(dir: &Path) -> Option<String> {
-    let mount = format!("mount -t tmpfs tmpfs {}", dir.display());
-    let tried = Command::new("unshare").args(["--mount", "sh", "-c", &mount]).output();
-    match tried {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(error) => Some(error.to_string()),
-    }
-}
-
 /// A world whose daemon is still to be started, and the directory of its outbox.
-fn world_with_a_disk() -> Option<(World, tempfile::TempDir)> {
+fn world_with_a_disk() -> Result<(World, tempfile::TempDir), String> {
     let builder = world()?;
     let disk = tempfile::tempdir().unwrap();
-    if let Some(reason) = unavailable(disk.path()) {
-        cardbridge_harness::skipped(&format!("no file system of its own: {reason}"));
-        return None;
-    }
+    let mount = format!("mount -t tmpfs tmpfs {}", disk.path().display());
+    let mut try_it = Command::new("unshare");
+    require::runs(try_it.args(["--mount", "sh", "-c", &mount]), "no file system of its own")?;
     let path = format!("\"{}\"", disk.path().join("outbox.db").display());
     let world = builder.config_set("outbox.path", &path).without_daemon().start().unwrap();
-    Some((world, disk))
+    Ok((world, disk))
 }
 
 /// Starts the daemon on a small tmpfs, on which this is done first.
@@ -88,7 +76,7 @@ const FILL: &str = "{ dd if=/dev/zero of=filler bs=4096 2>/dev/null || true; }";
 
 #[test]
 fn a_disk_that_is_full_at_the_start_keeps_no_card_from_being_read() {
-    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    let (mut world, disk) = require!(world_with_a_disk());
     world.expect_error("Outbox cannot be written");
     world.expect_error("Outbox cannot store entries; retrying");
     start(&mut world, disk.path(), FILL);
@@ -101,7 +89,7 @@ fn a_disk_that_is_full_at_the_start_keeps_no_card_from_being_read() {
 
 #[test]
 fn a_disk_that_fills_up_while_the_daemon_runs_holds_cards_back_until_there_is_room() {
-    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    let (mut world, disk) = require!(world_with_a_disk());
     world.expect_error("Outbox cannot store entries; retrying");
     world.expect_error("Audit line could not be stored");
     start(&mut world, disk.path(), "true");
@@ -114,7 +102,7 @@ fn a_disk_that_fills_up_while_the_daemon_runs_holds_cards_back_until_there_is_ro
 
 #[test]
 fn a_disk_that_is_read_only_at_the_start_is_written_once_it_can_be() {
-    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    let (mut world, disk) = require!(world_with_a_disk());
     world.expect_error("Outbox cannot be written");
     world.expect_error("Outbox cannot store entries; retrying");
     let read_only = format!("mount -o remount,ro {}", disk.path().display());
@@ -128,18 +116,17 @@ fn a_disk_that_is_read_only_at_the_start_is_written_once_it_can_be() {
 
 #[test]
 fn a_disk_that_turns_read_only_under_the_daemon_is_told_and_no_entry_claimed() {
-    let Some((mut world, disk)) = world_with_a_disk() else { return };
+    let (mut world, disk) = require!(world_with_a_disk());
     let image = tempfile::NamedTempFile::new().unwrap();
     let image = image.path().display();
     let mount = format!("mount -o loop,errors=remount-ro {image}");
     let make = format!("truncate -s 16M {image} && mkfs.ext4 -q {image}");
     let try_it = format!("{make} && {mount} {}", disk.path().display());
-    let tried = Command::new("unshare").args(["--mount", "sh", "-c", &try_it]).output().unwrap();
-    if !tried.status.success() {
-        let reason = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
-        cardbridge_harness::skipped(&format!("no ext4 on a loop device: {reason}"));
-        return drop(world.finish());
-    }
+    let mut tried = Command::new("unshare");
+    require!(require::runs(
+        tried.args(["--mount", "sh", "-c", &try_it]),
+        "no ext4 on a loop device"
+    ));
     world.expect_error("Outbox cannot store entries; retrying");
     start_on(&mut world, disk.path(), &mount, "chmod 1777 .");
     // An error of the file system has the kernel take writes away; only mounting it anew ends that.

@@ -74,8 +74,7 @@ fn told(name: &str, said: &Value) -> String {
 fn every_card_says_who_it_is_or_why_nobody_knows() {
     let mut all = String::new();
     for batch in files().chunks(AT_ONCE) {
-        let Some(world) = world() else { return };
-        let world = world.readers(AT_ONCE).without_daemon().start().unwrap();
+        let world = require!(world()).readers(AT_ONCE).without_daemon().start().unwrap();
         let cards: Vec<InsertedCard> = batch
             .iter()
             .enumerate()
@@ -121,9 +120,7 @@ fn serial_by_opensc(world: &World, reader: usize, tool: &str, args: &[&str]) -> 
 
 #[test]
 fn opensc_and_the_agent_call_a_card_of_any_family_by_the_same_serial() {
-    if !desk::has_opensc() {
-        return;
-    }
+    require!(desk::has_opensc());
     let opensc_tool = ("opensc-tool", ["--serial"].as_slice());
     let piv_tool = ("piv-tool", ["--serial"].as_slice());
     let openpgp_tool = ("openpgp-tool", ["--card-info"].as_slice());
@@ -150,8 +147,7 @@ fn opensc_and_the_agent_call_a_card_of_any_family_by_the_same_serial() {
         ("pkcs15-myeid", pkcs15_tool),
     ];
     for batch in judged.chunks(AT_ONCE) {
-        let Some(world) = world() else { return };
-        let world = world.readers(AT_ONCE).without_daemon().start().unwrap();
+        let world = require!(world()).readers(AT_ONCE).without_daemon().start().unwrap();
         let cards: Vec<_> = batch
             .iter()
             .enumerate()
@@ -178,11 +174,9 @@ struct Holder {
 }
 
 /// A world with a card that another program uses, and that has been given its PIN.
-fn in_use(name: &str, applet: &str) -> Option<(World, InsertedCard, Pins, Holder)> {
+fn in_use(name: &str, applet: &str) -> Result<(World, InsertedCard, Pins, Holder), String> {
     let world = world()?;
-    if !desk::has_opensc() {
-        return None;
-    }
+    desk::has_opensc()?;
     let world = world.without_daemon().start().unwrap();
     let card = AppletCard::load(path(name)).unwrap();
     let pins = card.pins();
@@ -201,7 +195,7 @@ fn in_use(name: &str, applet: &str) -> Option<(World, InsertedCard, Pins, Holder
     world.wait_until("the other program", LONG, ready).unwrap();
     pins.verify(applet);
     assert!(pins.is_verified(applet));
-    Some((world, card, pins, Holder { _beside: beside, _input: input }))
+    Ok((world, card, pins, Holder { _beside: beside, _input: input }))
 }
 
 fn selects(said: &Value) -> usize {
@@ -214,7 +208,7 @@ fn a_card_that_another_program_uses_is_read_without_a_select_and_keeps_its_pin()
     for (name, applet) in
         [("gids-seed", "gids"), ("piv-yubikey-5", "piv"), ("openpgp-v3", "openpgp")]
     {
-        let Some((world, card, pins, holder)) = in_use(name, applet) else { return };
+        let (world, card, pins, holder) = require!(in_use(name, applet));
         let said = read(&world, 0);
         assert_eq!(said["identity"]["family"], applet, "{said}");
         assert_eq!(selects(&said), 0, "{said}");
@@ -226,9 +220,7 @@ fn a_card_that_another_program_uses_is_read_without_a_select_and_keeps_its_pin()
 
 #[test]
 fn a_card_in_use_that_does_not_say_who_it_is_is_left_alone_until_it_is_free() {
-    let Some((mut world, card, pins, holder)) = in_use("pkcs15-transparent", "pkcs15") else {
-        return;
-    };
+    let (mut world, card, pins, holder) = require!(in_use("pkcs15-transparent", "pkcs15"));
     let said = read(&world, 0);
     assert_eq!(said["not_identified"]["reason"], "in-use", "{said}");
     assert_eq!(selects(&said), 0, "{said}");
@@ -266,8 +258,8 @@ fn a_second_choice_id_counts_only_with_the_cards_atr_and_a_pinned_one_always() {
         (other_atr, "", "unknown-card"),
         (other_atr, pin.as_str(), "updated"),
     ] {
-        let Some(world) = world() else { return };
-        let world = world.cm(cm_that_knows_by_be(atr)).config_extra(extra).start().unwrap();
+        let world =
+            require!(world()).cm(cm_that_knows_by_be(atr)).config_extra(extra).start().unwrap();
         let _card = world.insert(0, card("piv-yubikey-5")).unwrap();
         assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), [outcome], "{atr} {extra}");
         let line = &world.audit().unwrap()[0];
@@ -283,8 +275,8 @@ fn a_second_choice_id_counts_only_with_the_cards_atr_and_a_pinned_one_always() {
 
 #[test]
 fn read_shows_every_id_next_to_what_cm_has_and_how_to_pin_the_rule() {
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_that_knows_by_be(YUBIKEY_ATR)).without_daemon().start().unwrap();
+    let world =
+        require!(world()).cm(cm_that_knows_by_be(YUBIKEY_ATR)).without_daemon().start().unwrap();
     let _card = world.insert(0, card("piv-yubikey-5")).unwrap();
     let said = read(&world, 0);
     let cm = &said["cm"];
@@ -307,8 +299,7 @@ fn read_shows_every_id_next_to_what_cm_has_and_how_to_pin_the_rule() {
 
 #[test]
 fn a_family_that_is_switched_off_is_not_asked_for() {
-    let Some(world) = world() else { return };
-    let world = world.config_extra("[cards]\nfamilies = [\"gids\"]\n").without_daemon();
+    let world = require!(world()).config_extra("[cards]\nfamilies = [\"gids\"]\n").without_daemon();
     let world = world.start().unwrap();
     let _card = world.insert(0, card("piv-yubikey-5")).unwrap();
     let said = read(&world, 0);

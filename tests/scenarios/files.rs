@@ -39,8 +39,7 @@ fn look_from_outside(world: &World) {
 
 #[test]
 fn another_program_that_reads_the_outbox_harms_nothing() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let locked = |world: &World, when: &str| {
         for suffix in ["", "-shm"] {
             let path = beside(&world.outbox_path(), suffix);
@@ -72,18 +71,18 @@ fn waiting(world: &World) -> usize {
 }
 
 /// A daemon that was stopped with one entry that waits.
-fn stopped_with_an_entry() -> Option<(World, InsertedCard)> {
+fn stopped_with_an_entry() -> Result<(World, InsertedCard), String> {
     let mut world = world()?.start().unwrap();
     world.cm.set_fault(Fault::Reset);
     let card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_until("the entry waits", LONG, || waiting(&world) == 1).unwrap();
     world.stop_daemon().unwrap();
-    Some((world, card))
+    Ok((world, card))
 }
 
 #[test]
 fn root_follows_no_link_that_the_service_left() {
-    let Some((mut world, _card)) = stopped_with_an_entry() else { return };
+    let (mut world, _card) = require!(stopped_with_an_entry());
     let path = world.outbox_path();
     let target = world.dir().join("of-root");
     fs::write(&target, "root's").unwrap();
@@ -116,11 +115,8 @@ fn root_follows_no_link_that_the_service_left() {
 
 #[test]
 fn root_makes_no_file_beside_the_outbox_by_looking() {
-    if !rustix::process::geteuid().is_root() {
-        return cardbridge_harness::skipped("only root can give files away");
-    }
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    require!(require::root());
+    let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Reset);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_until("the entry waits", LONG, || waiting(&world) == 1).unwrap();
@@ -143,8 +139,7 @@ fn root_makes_no_file_beside_the_outbox_by_looking() {
 
 #[test]
 fn a_pipe_at_the_outboxs_path_is_refused_and_nothing_hangs() {
-    let Some(world) = world() else { return };
-    let mut world = world.without_daemon().start().unwrap();
+    let mut world = require!(world()).without_daemon().start().unwrap();
     let made = Command::new("mkfifo").arg(world.outbox_path()).status().unwrap();
     assert!(made.success());
     world.launch_daemon().unwrap();
@@ -159,7 +154,7 @@ fn a_pipe_at_the_outboxs_path_is_refused_and_nothing_hangs() {
 
 #[test]
 fn an_outbox_that_is_gone_is_told_loudly_and_the_daemon_goes_on() {
-    let Some((mut world, _card)) = stopped_with_an_entry() else { return };
+    let (mut world, _card) = require!(stopped_with_an_entry());
     world.expect_error("Outbox was gone");
     fs::remove_file(world.outbox_path()).unwrap();
     world.cm.clear_faults();
@@ -191,8 +186,7 @@ fn stay_inside(world: &World) -> Process {
 
 #[test]
 fn a_bit_that_flips_in_the_log_of_a_killed_daemon_loses_no_card_and_is_told() {
-    let Some(world) = world() else { return };
-    let mut world = world.readers(2).start().unwrap();
+    let mut world = require!(world()).readers(2).start().unwrap();
     world.expect_error("Damaged outbox file set aside");
     world.cm.set_fault(Fault::Reset);
     let mut reading = stay_inside(&world);

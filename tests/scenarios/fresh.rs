@@ -52,7 +52,7 @@ fn fill(world: &World, waiting: u128) {
 
 #[test]
 fn cards_that_come_one_after_the_other_among_many_wait_for_no_other() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let waiting = std::env::var("FRESH_WAITING").ok().and_then(|number| number.parse().ok());
     let waiting = waiting.unwrap_or(WAITING);
     let fresh: Vec<Uuid> = (1..=5).map(|n| drawn_id(u128::MAX / 2 + n)).collect();

@@ -16,11 +16,9 @@ fn setting(name: &str) -> Vec<&'static str> {
 }
 
 /// systemd's sets of system calls, by name; they hold each other.
-fn sets() -> Option<BTreeMap<String, Vec<String>>> {
-    let Ok(output) = Command::new("systemd-analyze").arg("syscall-filter").output() else {
-        cardbridge_harness::skipped("systemd-analyze is missing (tests/install-packages)");
-        return None;
-    };
+fn sets() -> Result<BTreeMap<String, Vec<String>>, String> {
+    require::program("systemd-analyze", "systemd")?;
+    let output = Command::new("systemd-analyze").arg("syscall-filter").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut sets = BTreeMap::<String, Vec<String>>::new();
     let mut last = String::new();
@@ -32,7 +30,7 @@ fn sets() -> Option<BTreeMap<String, Vec<String>>> {
             sets.entry(last.clone()).or_default().push(word.to_owned());
         }
     }
-    Some(sets)
+    Ok(sets)
 }
 
 fn expand(sets: &BTreeMap<String, Vec<String>>, name: &str) -> BTreeSet<String> {
@@ -73,15 +71,13 @@ fn calls(trace: &str, binary: &str) -> Vec<String> {
 
 #[test]
 fn every_system_call_of_a_cards_whole_way_is_one_that_the_unit_allows() {
-    let Some(builder) = world() else { return };
-    let Some(sets) = sets() else { return };
+    let builder = require!(world());
+    let sets = require!(sets());
+    require!(require::strace());
     let mut world = builder.without_daemon().start().unwrap();
     let trace = tempfile::NamedTempFile::new().unwrap();
     let path = trace.path().to_str().unwrap();
-    if world.start_daemon_under(&["strace", "-f", "-qq", "-s", "0", "-o", path]).is_err() {
-        cardbridge_harness::skipped("strace cannot trace here");
-        return drop(world.finish());
-    }
+    world.start_daemon_under(&["strace", "-f", "-qq", "-s", "0", "-o", path]).unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     world.reload_daemon().unwrap();
@@ -111,8 +107,7 @@ fn every_system_call_of_a_cards_whole_way_is_one_that_the_unit_allows() {
 
 #[test]
 fn the_daemon_of_a_root_harness_has_no_privilege_at_all() {
-    let Some(builder) = world() else { return };
-    let world = builder.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let status = format!("/proc/{}/status", world.daemon_pid().unwrap());
     let status = std::fs::read_to_string(status).unwrap();
     let field = |name: &str| {

@@ -18,25 +18,13 @@ const MOUNT: &str = "[ -d /run/systemd/journal ] || \
 /// Standard error becomes a stream of the journal, as far as anybody can tell.
 const STREAM: &str = "export JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr)";
 
-/// Why there can be no journal of a scenario's own here, if so.
-fn unavailable(dir: &Path) -> Option<String> {
-    let tried = Command::new("unshare")
-        .args(["--mount", "sh", "-c", MOUNT, "sh"])
-        .arg(dir)
-        .output()
-        .unwrap();
-    let reason = || String::from_utf8_lossy(&tried.stderr).trim().to_owned();
-    (!tried.status.success()).then(reason)
-}
-
 /// A daemon that has this in its configuration, started with `first` done before, where the files
 /// of `dir` are the journal's.
-fn start(dir: &Path, format: &str, first: &str, extra: &[(&str, &str)]) -> Option<World> {
+fn start(dir: &Path, format: &str, first: &str, extra: &[(&str, &str)]) -> Result<World, String> {
     let builder = world()?;
-    if let Some(reason) = unavailable(dir) {
-        cardbridge_harness::skipped(&format!("no journal of its own: {reason}"));
-        return None;
-    }
+    let mut tried = Command::new("unshare");
+    tried.args(["--mount", "sh", "-c", MOUNT, "sh"]).arg(dir);
+    require::runs(&mut tried, "no journal of its own")?;
     let mut builder = builder.config_set("log.format", format).without_daemon();
     for (key, value) in extra {
         builder = builder.config_set(key, value);
@@ -45,7 +33,7 @@ fn start(dir: &Path, format: &str, first: &str, extra: &[(&str, &str)]) -> Optio
     let script = format!("{MOUNT} && {first} && exec \"$@\"");
     let dir = dir.display().to_string();
     world.start_daemon_under(&["unshare", "--mount", "sh", "-c", &script, "sh", &dir]).unwrap();
-    Some(world)
+    Ok(world)
 }
 
 fn journal(dir: &Path) -> JournalSocket {
@@ -62,7 +50,7 @@ fn entry(journal: &JournalSocket, words: &str) -> JournalEntry {
 fn every_value_is_a_field_and_the_message_says_it_all() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal(dir.path());
-    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
+    let mut world = require!(start(dir.path(), "\"journald\"", "true", &[]));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
@@ -97,7 +85,7 @@ fn ids_are_shortened_in_the_journal_too() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal(dir.path());
     let hidden = [("log.show_ids", "false"), ("log.level", "\"trace\"")];
-    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &hidden) else { return };
+    let mut world = require!(start(dir.path(), "\"journald\"", "true", &hidden));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
@@ -113,7 +101,7 @@ fn ids_are_shortened_in_the_journal_too() {
 fn auto_is_the_journal_where_standard_error_is() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal(dir.path());
-    let Some(mut world) = start(dir.path(), "\"auto\"", STREAM, &[]) else { return };
+    let mut world = require!(start(dir.path(), "\"auto\"", STREAM, &[]));
     world.stop_daemon().unwrap();
     assert_eq!(entry(&journal, "Started")["PRIORITY"], "6");
     assert_eq!(world.daemon_log(), "");
@@ -132,7 +120,7 @@ fn auto_is_the_journal_where_standard_error_is() {
 #[test]
 fn without_a_journal_standard_error_has_to_do_and_that_is_told_once() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
+    let mut world = require!(start(dir.path(), "\"journald\"", "true", &[]));
     world.stop_daemon().unwrap();
     let log = world.daemon_log();
     assert_eq!(log.matches("Journal is not there").count(), 1, "{log}");
@@ -144,7 +132,7 @@ fn without_a_journal_standard_error_has_to_do_and_that_is_told_once() {
 fn a_journal_that_goes_leaves_the_lines_on_standard_error_and_takes_them_when_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
     let first = journal(dir.path());
-    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
+    let mut world = require!(start(dir.path(), "\"journald\"", "true", &[]));
     std::fs::remove_file(dir.path().join("socket")).unwrap();
     drop(first);
     let card = world.insert(0, GidsCard::seed()).unwrap();
@@ -168,7 +156,7 @@ fn a_journal_that_hangs_holds_no_card_up_and_is_told_what_it_missed() {
     let path = dir.path().join("socket");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let Some(mut world) = start(dir.path(), "\"journald\"", "true", &[]) else { return };
+    let mut world = require!(start(dir.path(), "\"journald\"", "true", &[]));
     // Its queue holds some ten lines, or some hundreds; one line is waited for when it is full.
     let queue = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap();
     let cards = queue.trim().parse::<usize>().unwrap() / 10 + 2;

@@ -38,10 +38,8 @@ fn agree(world: &World, reader: usize) {
 
 #[test]
 fn opensc_names_the_card_as_the_agent_does() {
-    let Some(world) = world() else { return };
-    if !has_opensc() {
-        return;
-    }
+    let world = require!(world());
+    require!(has_opensc());
     let world = world.readers(4).without_daemon().start().unwrap();
     let other = hex::decode("3b8d0180fba000000397425446590401cf").unwrap();
     let _cards = [
@@ -61,10 +59,8 @@ fn opensc_names_the_card_as_the_agent_does() {
 
 #[test]
 fn opensc_and_a_running_daemon_do_not_disturb_each_other() {
-    let Some(world) = world() else { return };
-    if !has_opensc() {
-        return;
-    }
+    let world = require!(world());
+    require!(has_opensc());
     let world = world.start().unwrap();
     for stay in 1..=3 {
         let mut card = world.insert(0, GidsCard::seed()).unwrap();

@@ -23,14 +23,12 @@ use super::*;
 const STATION: &str = "desk-3";
 
 /// A realm that the station has an account in.
-fn realm(options: KdcOptions) -> Option<Kdc> {
-    if let Some(reason) = kdc::unavailable().or_else(apache::unavailable) {
-        cardbridge_harness::skipped(&reason);
-        return None;
-    }
+fn realm(options: KdcOptions) -> Result<Kdc, String> {
+    kdc::available()?;
+    apache::available()?;
     let kdc = Kdc::start(options).unwrap();
     kdc.add_principal(STATION).unwrap();
-    Some(kdc)
+    Ok(kdc)
 }
 
 /// Apache with Negotiate before a simulator of its own.
@@ -64,7 +62,8 @@ fn credentials(world: &World) -> serde_json::Value {
 
 #[test]
 fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
-    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     // What a person of this machine has is not touched.
     let dir = tempfile::tempdir().unwrap();
@@ -99,7 +98,8 @@ fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
 
 #[test]
 fn check_tells_whose_ticket_it_is_and_what_keeps_it_from_being_one() {
-    let (Some(builder), Some(mut kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let builder = require!(world());
+    let mut kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |options| options.tls = Some(TlsVersion::Tls13));
     let builder = builder.ca_file(&apache.ca_pem());
     let world = station(builder, &kdc, cm, &apache.url()).without_daemon().start().unwrap();
@@ -123,7 +123,8 @@ fn check_tells_whose_ticket_it_is_and_what_keeps_it_from_being_one() {
 #[test]
 fn connections_are_kept_and_every_call_has_a_token_of_its_own() {
     for persist in [false, true] {
-        let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+        let builder = require!(world());
+        let kdc = require!(realm(KdcOptions::default()));
         let (cm, apache) = apache(&kdc, |options| {
             options.persist = persist;
             options.tls = Some(TlsVersion::Tls13);
@@ -148,10 +149,9 @@ fn connections_are_kept_and_every_call_has_a_token_of_its_own() {
 /// where it reads krb5.conf, and the process where it is about to be gone.
 #[test]
 fn a_command_that_ends_while_its_ticket_is_given_back_ends_well() {
-    if !Path::new("/usr/bin/strace").exists() {
-        return cardbridge_harness::skipped("strace is missing: nothing can be held up");
-    }
-    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    require!(require::strace());
+    let builder = require!(world());
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = station(builder, &kdc, cm, &apache.url()).without_daemon().start().unwrap();
     let plain = world.cli_command(&["lookup", "--card-id", CARD]);
@@ -169,23 +169,21 @@ fn a_command_that_ends_while_its_ticket_is_given_back_ends_well() {
     world.finish().unwrap();
 }
 
-fn acceptor(kdc: &Kdc, signing: Signing) -> Option<(Cm, Acceptor)> {
-    if let Some(reason) = acceptor::unavailable() {
-        cardbridge_harness::skipped(&reason);
-        return None;
-    }
+fn acceptor(kdc: &Kdc, signing: Signing) -> Result<(Cm, Acceptor), String> {
+    acceptor::available()?;
     let cm = Cm::seed().unwrap();
     let negotiate = Negotiate::of(kdc).unwrap();
     let options = AcceptorOptions { upstream: cm.address(), negotiate, signing };
     let acceptor = Acceptor::start(options).unwrap();
-    Some((cm, acceptor))
+    Ok((cm, acceptor))
 }
 
 #[test]
 fn a_server_that_demands_channel_bindings_gets_them_whatever_its_certificate_is_signed_with() {
     for signing in [Signing::EcdsaSha256, Signing::EcdsaSha384, Signing::RsaSha256] {
-        let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
-        let Some((cm, acceptor)) = acceptor(&kdc, signing) else { return };
+        let builder = require!(world());
+        let kdc = require!(realm(KdcOptions::default()));
+        let (cm, acceptor) = require!(acceptor(&kdc, signing));
         let world = station(builder, &kdc, cm, &acceptor.url());
         let world = world.ca_file(&acceptor.ca_pem()).start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -198,8 +196,9 @@ fn a_server_that_demands_channel_bindings_gets_them_whatever_its_certificate_is_
 
 #[test]
 fn without_channel_bindings_such_a_server_lets_nobody_in_and_that_is_told() {
-    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
-    let Some((cm, acceptor)) = acceptor(&kdc, Signing::default()) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(KdcOptions::default()));
+    let (cm, acceptor) = require!(acceptor(&kdc, Signing::default()));
     let world = station(builder, &kdc, cm, &acceptor.url())
         .ca_file(&acceptor.ca_pem())
         .config_set("cm.auth.channel_bindings", "false")
@@ -215,8 +214,9 @@ fn without_channel_bindings_such_a_server_lets_nobody_in_and_that_is_told() {
 
 #[test]
 fn a_server_that_shows_another_certificate_is_given_a_token_for_that_one() {
-    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
-    let Some((cm, first)) = acceptor(&kdc, Signing::EcdsaSha256) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(KdcOptions::default()));
+    let (cm, first) = require!(acceptor(&kdc, Signing::EcdsaSha256));
     let negotiate = Negotiate::of(&kdc).unwrap();
     let options =
         AcceptorOptions { upstream: cm.address(), negotiate, signing: Signing::EcdsaSha384 };

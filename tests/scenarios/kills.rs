@@ -32,8 +32,7 @@ fn settled(world: &World) {
 
 #[test]
 fn killed_while_cm_is_asked_about_the_card() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::HoldBefore.times(1).method("GET").path("cardid"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let held = world.cm.wait_held(LONG).unwrap();
@@ -45,8 +44,7 @@ fn killed_while_cm_is_asked_about_the_card() {
 
 #[test]
 fn killed_before_cm_applies_the_put() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Reset.times(1).method("PUT"));
     world.cm.set_fault(Fault::HoldBefore.times(1).method("GET").path("/smartcards/"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -60,8 +58,7 @@ fn killed_before_cm_applies_the_put() {
 
 #[test]
 fn killed_after_cm_applied_the_put_and_before_it_answered() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::HoldAfter.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let held = world.cm.wait_held(LONG).unwrap();
@@ -75,14 +72,10 @@ fn killed_after_cm_applied_the_put_and_before_it_answered() {
 /// Kills the daemon at the entry of its n-th call of `syscall` with a card in the reader, for
 /// every n until it is through before the n-th.
 fn killed_at_every(syscall: &str) {
-    if let Err(reason) = can_trace() {
-        cardbridge_harness::skipped(&reason);
-        return;
-    }
+    require!(require::strace());
     let mut kills = 0;
     for n in 1.. {
-        let Some(world) = world() else { return };
-        let mut world = world.without_daemon().start().unwrap();
+        let mut world = require!(world()).without_daemon().start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         let inject = format!("inject={syscall}:signal=SIGKILL:when={n}");
         let trace = world.dir().join("trace").display().to_string();
@@ -107,16 +100,6 @@ fn killed_at_every(syscall: &str) {
 
 /// Whether strace may trace here; a daemon that does not start under it looks like one that was
 /// killed.
-fn can_trace() -> Result<(), String> {
-    let mut strace = std::process::Command::new("strace");
-    strace.args(["-f", "-qq", "-e", "trace=none", "true"]);
-    let output = strace.output().map_err(|error| format!("strace: {error} (package strace)"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("strace cannot trace: {}", String::from_utf8_lossy(&output.stderr).trim()))
-}
-
 /// Whether the daemon comes to the outcome before it is killed.
 fn survived(world: &mut World) -> bool {
     let start = std::time::Instant::now();
@@ -159,8 +142,7 @@ fn killed_at_every_answer() {
 
 #[test]
 fn killed_while_the_put_is_on_its_way() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::HoldBefore.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let held = world.cm.wait_held(LONG).unwrap();

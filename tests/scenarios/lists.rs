@@ -23,7 +23,7 @@ fn memory(world: &World, name: &str) -> u64 {
 
 #[test]
 fn very_long_lists_of_requests_take_no_more_memory_than_short_ones() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let many = std::env::var("LIST_REQUESTS").map_or(MANY, |many| many.parse().unwrap());
     let mut store = Store::seed();
     for number in 0..2 * many {

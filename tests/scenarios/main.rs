@@ -3,6 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::unwrap_in_result,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a scenario fails where something is not as expected"
@@ -37,6 +38,7 @@ mod way;
 use std::time::Duration;
 
 use cardbridge_harness::cm::{CmOptions, Record, Request, Store};
+use cardbridge_harness::require;
 use cardbridge_harness::world::{World, WorldBuilder};
 use uuid::Uuid;
 
@@ -56,13 +58,10 @@ const COMPLETED: u32 = 8;
 const RETIRE: u32 = 7;
 const DISABLE: u32 = 4;
 
-/// A world, unless this machine cannot have one; then the test says so and is over.
-fn world() -> Option<WorldBuilder> {
-    if let Some(reason) = cardbridge_harness::pcscd::unavailable() {
-        cardbridge_harness::skipped(&reason);
-        return None;
-    }
-    Some(World::builder(env!("CARGO_BIN_EXE_cardbridge")))
+/// A world, if this machine can have one.
+fn world() -> Result<WorldBuilder, String> {
+    cardbridge_harness::pcscd::available()?;
+    Ok(World::builder(env!("CARGO_BIN_EXE_cardbridge")))
 }
 
 /// The status of the seed's record, as CM sees it.

@@ -13,14 +13,14 @@ use super::*;
 const WATCHDOG: Duration = Duration::from_millis(800);
 
 /// A world under a service manager, and the directory of its socket.
-fn managed() -> Option<(WorldBuilder, NotifySocket, tempfile::TempDir)> {
+fn managed() -> Result<(WorldBuilder, NotifySocket, tempfile::TempDir), String> {
     let builder = world()?;
     let dir = tempfile::tempdir().unwrap();
     let manager = NotifySocket::bind(&dir.path().join("notify")).unwrap();
     let builder = builder
         .env("NOTIFY_SOCKET", manager.path())
         .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
-    Some((builder, manager, dir))
+    Ok((builder, manager, dir))
 }
 
 fn wait_status(world: &World, manager: &NotifySocket, status: &str) {
@@ -51,7 +51,7 @@ fn first(manager: &NotifySocket, line: &str) -> Instant {
 
 #[test]
 fn the_manager_hears_of_readiness_state_reload_and_the_end_in_this_order() {
-    let Some((builder, manager, _dir)) = managed() else { return };
+    let (builder, manager, _dir) = require!(managed());
     let mut world = builder.start().unwrap();
     let ready = || !manager.moments("READY=1").is_empty();
     world.wait_until("READY=1", LONG, ready).unwrap();
@@ -79,7 +79,7 @@ fn the_manager_hears_of_readiness_state_reload_and_the_end_in_this_order() {
 
 #[test]
 fn a_configuration_that_is_refused_leaves_the_daemon_ready() {
-    let Some((builder, manager, _dir)) = managed() else { return };
+    let (builder, manager, _dir) = require!(managed());
     let mut world = builder.start().unwrap();
     world.expect_error("Configuration was not reloaded");
     std::fs::write(world.config_path(), "[cm]\nurl = 7\n").unwrap();
@@ -93,7 +93,7 @@ fn a_configuration_that_is_refused_leaves_the_daemon_ready() {
 
 #[test]
 fn the_words_change_when_cm_goes_away_and_not_more_than_once_a_second() {
-    let Some((builder, manager, _dir)) = managed() else { return };
+    let (builder, manager, _dir) = require!(managed());
     let world = builder.start().unwrap();
     world.cm.set_fault(Fault::Reset);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -113,7 +113,7 @@ fn the_words_change_when_cm_goes_away_and_not_more_than_once_a_second() {
 
 #[test]
 fn a_daemon_that_stands_still_feeds_no_watchdog() {
-    let Some((builder, manager, _dir)) = managed() else { return };
+    let (builder, manager, _dir) = require!(managed());
     let world = builder.start().unwrap();
     wait_fed(&world, &manager);
     world.freeze_daemon().unwrap();
@@ -126,7 +126,8 @@ fn a_daemon_that_stands_still_feeds_no_watchdog() {
 /// Only the loop's own thread is held here; whatever other threads there are go on.
 #[test]
 fn a_loop_that_is_stuck_feeds_no_watchdog_although_the_process_lives() {
-    let Some((builder, manager, _dir)) = managed() else { return };
+    require!(require::strace());
+    let (builder, manager, _dir) = require!(managed());
     let world = builder.start().unwrap();
     wait_fed(&world, &manager);
     let pid = world.daemon_pid().unwrap().to_string();
@@ -141,11 +142,8 @@ fn a_loop_that_is_stuck_feeds_no_watchdog_although_the_process_lives() {
         &pid,
     ]);
     let mut strace = Process::spawn(strace).unwrap();
-    let held = || strace.ended().unwrap().is_some() || starves(&manager);
-    world.wait_until("the watchdog to starve", LONG, held).unwrap();
-    if strace.ended().unwrap().is_some() {
-        return cardbridge_harness::skipped("strace cannot trace here");
-    }
+    world.wait_until("the watchdog to starve", LONG, || starves(&manager)).unwrap();
+    assert!(strace.ended().unwrap().is_none(), "strace holds the loop");
     let task = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
     assert!(task > 1, "the other threads live");
     strace.kill().unwrap();

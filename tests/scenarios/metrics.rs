@@ -44,19 +44,15 @@ fn page(world: &World) -> String {
 }
 
 /// Every sample of a page, by the judge's reading; none where it cannot be had.
-fn judged(page: &str) -> Option<Samples> {
+fn judged(page: &str) -> Result<Samples, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), page).unwrap();
     let mut judge = Command::new("/usr/bin/python3");
     judge.args(["-c", JUDGE]).stdin(file.reopen().unwrap());
-    let Ok(output) = judge.output() else {
-        cardbridge_harness::skipped("python3 is missing (tests/install-packages)");
-        return None;
-    };
+    let output = judge.output().map_err(|error| format!("python3: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if said.contains("No module named 'prometheus_client'") {
-        cardbridge_harness::skipped("python3-prometheus-client is missing");
-        return None;
+        return Err("python3-prometheus-client is missing".to_owned());
     }
     assert!(output.status.success(), "{said}{page}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -68,7 +64,7 @@ fn judged(page: &str) -> Option<Samples> {
     let count = samples.len();
     let samples = Samples::from_iter(samples);
     assert_eq!(samples.len(), count, "no sample is there twice: {page}");
-    Some(samples)
+    Ok(samples)
 }
 
 /// HELP and TYPE come once, before the samples, and no name is anybody else's.
@@ -90,8 +86,7 @@ fn is_in_order(page: &str) {
 
 #[test]
 fn monitoring_reads_what_happened() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let before = page(&world);
     is_in_order(&before);
     let card = world.insert(0, GidsCard::seed()).unwrap();
@@ -112,7 +107,8 @@ fn monitoring_reads_what_happened() {
     for secret in [CARD, RECORD, REQUEST, OTHER, "Virtual PCD", "harness"] {
         assert!(!page.contains(secret), "{secret}: {page}");
     }
-    let (Some(before), Some(samples)) = (judged(&before), judged(&page)) else { return };
+    let before = require!(judged(&before));
+    let samples = require!(judged(&page));
     assert!(!before.contains_key("cardbridge_cm_up{}"), "nobody had asked CM");
     let is = |name: &str, value: f64| {
         let seen = samples.get(name).copied();
@@ -144,9 +140,8 @@ fn monitoring_reads_what_happened() {
 
 #[test]
 fn a_port_of_this_machine_has_the_counters_and_one_that_is_taken_keeps_no_card_waiting() {
-    let Some(builder) = world() else { return };
     let mut world =
-        builder.config_set("control.metrics_listen", "\"127.0.0.1:0\"").start().unwrap();
+        require!(world()).config_set("control.metrics_listen", "\"127.0.0.1:0\"").start().unwrap();
     // It listens on the control socket before.
     let told = || world.daemon_log().contains("Metrics listener started");
     world.wait_until("the port of the metrics", LONG, told).unwrap();

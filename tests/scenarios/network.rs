@@ -1,6 +1,6 @@
 //! What stands between the station and CM: proxies, client certificates, sessions, addresses.
 
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use cardbridge_harness::apache::{self, Apache, ApacheOptions, ClientCertificate, TlsVersion};
@@ -8,7 +8,6 @@ use cardbridge_harness::cards::GidsCard;
 use cardbridge_harness::cm::{Certificate, ClientCertificates, Cm, Fault};
 use cardbridge_harness::pki::Identity;
 use cardbridge_harness::proxy::{self, Proxy, ProxyOptions};
-use cardbridge_harness::skipped;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,18 +52,16 @@ fn told(away: &Value, part: &str) -> String {
 }
 
 /// A proxy, unless this machine cannot have one.
-fn start_proxy(credentials: Option<(&str, &str)>) -> Option<Proxy> {
-    if let Some(reason) = proxy::unavailable() {
-        skipped(&reason);
-        return None;
-    }
+fn start_proxy(credentials: Option<(&str, &str)>) -> Result<Proxy, String> {
+    proxy::available()?;
     let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
-    Some(Proxy::start(&ProxyOptions { credentials }).unwrap())
+    Ok(Proxy::start(&ProxyOptions { credentials }).unwrap())
 }
 
 #[test]
 fn a_card_is_updated_through_a_proxy_that_the_configuration_names() {
-    let (Some(world), Some(proxy)) = (world(), start_proxy(None)) else { return };
+    let world = require!(world());
+    let proxy = require!(start_proxy(None));
     let world = world.cm(with_tls()).config_set("cm.proxy", &quoted(&proxy.url())).start().unwrap();
     updates(&world);
     let way = format!("CONNECT {} HTTP/1.1", world.cm.address());
@@ -75,13 +72,14 @@ fn a_card_is_updated_through_a_proxy_that_the_configuration_names() {
 
 #[test]
 fn a_proxy_of_the_environment_is_used_but_for_the_hosts_that_no_proxy_names() {
-    let (Some(first), Some(proxy)) = (world(), start_proxy(None)) else { return };
+    let first = require!(world());
+    let proxy = require!(start_proxy(None));
     let first = first.cm(with_tls()).env("HTTPS_PROXY", proxy.url()).start().unwrap();
     updates(&first);
     assert!(!proxy.requests().is_empty());
     first.finish().unwrap();
 
-    let Some(second) = world() else { return };
+    let second = require!(world());
     let (asked, nobody) = (proxy.requests().len(), "http://127.0.0.1:9");
     let second = second.cm(with_tls()).env("https_proxy", nobody).env("NO_PROXY", "127.0.0.0/8");
     let second = second.start().unwrap();
@@ -93,7 +91,8 @@ fn a_proxy_of_the_environment_is_used_but_for_the_hosts_that_no_proxy_names() {
 #[test]
 fn a_proxy_with_a_login_is_passed_once_its_file_is_right() {
     let credentials = Some(("desk", "s3cret-of-the-proxy"));
-    let (Some(world), Some(proxy)) = (world(), start_proxy(credentials)) else { return };
+    let world = require!(world());
+    let proxy = require!(start_proxy(credentials));
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("proxy");
     std::fs::write(&file, "desk:wrong-password\n").unwrap();
@@ -127,7 +126,8 @@ fn a_proxy_with_a_login_is_passed_once_its_file_is_right() {
 
 #[test]
 fn a_proxy_that_is_gone_is_told_from_a_cm_that_is_gone() {
-    let (Some(world), Some(mut proxy)) = (world(), start_proxy(None)) else { return };
+    let world = require!(world());
+    let mut proxy = require!(start_proxy(None));
     let world = world.cm(with_tls()).config_set("cm.proxy", &quoted(&proxy.url())).start().unwrap();
     world.cm.go_away().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -149,7 +149,7 @@ fn a_proxy_that_is_gone_is_told_from_a_cm_that_is_gone() {
 
 #[test]
 fn a_client_certificate_that_is_asked_for_in_the_handshake_lets_the_station_in() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let client_certificates = ClientCertificates::Needed;
     let cm = Cm::start(CmOptions { client_certificates, ..with_tls() }).unwrap();
     let me = cm.client("desk-3").unwrap();
@@ -163,7 +163,7 @@ fn a_client_certificate_that_is_asked_for_in_the_handshake_lets_the_station_in()
 
 #[test]
 fn a_client_certificate_that_is_wanted_is_told_and_shown_after_a_reload() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let client_certificates = ClientCertificates::Needed;
     let cm = Cm::start(CmOptions { client_certificates, ..with_tls() }).unwrap();
     let me = cm.client("desk-3").unwrap();
@@ -191,26 +191,21 @@ fn a_client_certificate_that_is_wanted_is_told_and_shown_after_a_reload() {
 fn behind_apache(
     version: TlsVersion,
     client_certificate: ClientCertificate,
-) -> Option<(WorldBuilder, Apache)> {
+) -> Result<(WorldBuilder, Apache), String> {
     let world = world()?;
-    if let Some(reason) = apache::unavailable() {
-        skipped(&reason);
-        return None;
-    }
+    apache::available()?;
     let cm = Cm::seed().unwrap();
     let tls = Some(version);
     let options = ApacheOptions { tls, client_certificate, ..ApacheOptions::before(cm.address()) };
     let apache = Apache::start(&options).unwrap();
     let world = world.running_cm(cm).cm_url(&apache.url()).ca_file(&apache.ca_pem());
-    Some((world, apache))
+    Ok((world, apache))
 }
 
 #[test]
 fn apache_lets_the_station_in_by_its_certificate() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
-        let Some((world, apache)) = behind_apache(version, ClientCertificate::WholeSite) else {
-            return;
-        };
+        let (world, apache) = require!(behind_apache(version, ClientCertificate::WholeSite));
         let (world, _files) = showing(world, &apache.client("desk-3").unwrap());
         let world = world.start().unwrap();
         updates(&world);
@@ -223,9 +218,7 @@ fn apache_lets_the_station_in_by_its_certificate() {
 #[test]
 fn a_certificate_that_is_asked_for_too_late_is_told_with_the_command_that_cures_it() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
-        let Some((world, apache)) = behind_apache(version, ClientCertificate::PerPath) else {
-            return;
-        };
+        let (world, apache) = require!(behind_apache(version, ClientCertificate::PerPath));
         let (world, _files) = showing(world, &apache.client("desk-3").unwrap());
         let world = world.start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -244,9 +237,7 @@ fn a_certificate_that_is_asked_for_too_late_is_told_with_the_command_that_cures_
 #[test]
 fn a_certificate_that_is_wanted_late_and_not_there_is_told_as_such() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
-        let Some((world, _apache)) = behind_apache(version, ClientCertificate::PerPath) else {
-            return;
-        };
+        let (world, _apache) = require!(behind_apache(version, ClientCertificate::PerPath));
         let world = world.start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         let why = away(&world, "client-certificate");
@@ -257,8 +248,7 @@ fn a_certificate_that_is_wanted_late_and_not_there_is_told_as_such() {
 
 #[test]
 fn what_iis_says_of_a_certificate_parks_no_card() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     for sub in [7, 13, 16, 17] {
         world.cm.set_fault(Fault::IisError { status: 403, substatus: Some(sub) });
         let card = world.insert(0, GidsCard::seed()).unwrap();
@@ -286,8 +276,7 @@ fn updates_once_more(world: &World) {
 
 #[test]
 fn a_request_that_is_too_long_for_the_server_parks_no_card() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::HeadTooLong { bytes: 20 });
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let why = away(&world, "request-too-large");
@@ -299,8 +288,7 @@ fn a_request_that_is_too_long_for_the_server_parks_no_card() {
 
 #[test]
 fn a_session_that_cm_needs_is_kept() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::SessionCookie);
     updates(&world);
     let calls = world.cm.log().len();
@@ -312,12 +300,9 @@ fn a_session_that_cm_needs_is_kept() {
 
 #[test]
 fn cm_is_reached_by_an_ipv6_address() {
+    require!(require::ipv6());
     let listen = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-    if TcpListener::bind(listen).is_err() {
-        return skipped("no IPv6 on loopback");
-    }
-    let Some(world) = world() else { return };
-    let world = world.cm(CmOptions { listen, ..with_tls() }).start().unwrap();
+    let world = require!(world()).cm(CmOptions { listen, ..with_tls() }).start().unwrap();
     assert!(world.cm.url().starts_with("https://[::1]:"));
     updates(&world);
     world.finish().unwrap();
@@ -329,7 +314,7 @@ fn what_is_wrong_with_a_servers_certificate_is_told_with_what_mends_it() {
         (Certificate::WrongName, "not valid for name", "write a name in cm.url"),
         (Certificate::Expired, "certificate expired", "have the server's certificate renewed"),
     ] {
-        let Some(world) = world() else { return };
+        let world = require!(world());
         let tls = Some(certificate);
         let world = world.cm(CmOptions { tls, ..with_tls() }).start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();

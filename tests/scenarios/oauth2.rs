@@ -108,7 +108,7 @@ fn a_card_is_updated_with_a_token_for_each_proof() {
         (|| Adfs::with_certificate(Signing::EcdsaSha256), ClientProof::Assertion),
         (|| Adfs::with_certificate(Signing::EcdsaSha384), ClientProof::Assertion),
     ] {
-        let Some(builder) = world() else { return };
+        let builder = require!(world());
         let adfs = adfs();
         let world = adfs.world(builder, &[]).start().unwrap();
         // An idle station asks for nothing.
@@ -127,7 +127,7 @@ fn a_card_is_updated_with_a_token_for_each_proof() {
 
 #[test]
 fn sixteen_cards_at_once_cost_one_token_request() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let adfs = Adfs::with_secret();
     let ids: Vec<_> =
         (0..16).map(|n| format!("7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b8{n:02x}")).collect();
@@ -148,7 +148,7 @@ fn sixteen_cards_at_once_cost_one_token_request() {
 
 #[test]
 fn tokens_end_again_and_again_and_no_call_fails() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let adfs = Adfs::with_secret();
     adfs.tokens.set_life(Duration::from_secs(2));
     let world = adfs.world(builder, &[]).start().unwrap();
@@ -171,7 +171,7 @@ fn tokens_end_again_and_again_and_no_call_fails() {
 
 #[test]
 fn a_token_that_was_taken_back_is_replaced_within_the_call() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let adfs = Adfs::with_secret();
     let world = adfs.world(builder, &[OTHER]).start().unwrap();
     let _first = world.insert(0, GidsCard::seed()).unwrap();

@@ -10,8 +10,7 @@ const OTHER: &str = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
 
 #[test]
 fn a_card_put_in_while_cm_is_away_is_updated_once_when_it_is_back() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.go_away().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let away = || {
@@ -29,8 +28,7 @@ fn a_card_put_in_while_cm_is_away_is_updated_once_when_it_is_back() {
 
 #[test]
 fn a_card_that_waits_survives_a_restart() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     world.cm.go_away().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let queued = || world.daemon_log().contains("Entry queued");
@@ -47,8 +45,7 @@ fn a_card_that_waits_survives_a_restart() {
 
 #[test]
 fn a_lost_answer_is_read_back_and_not_sent_again() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::AnswerLost.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -59,8 +56,7 @@ fn a_lost_answer_is_read_back_and_not_sent_again() {
 
 #[test]
 fn a_put_answered_by_204_is_read_back() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::NoContentAfter.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -70,8 +66,7 @@ fn a_put_answered_by_204_is_read_back() {
 
 #[test]
 fn a_yes_that_changed_nothing_is_not_called_updated() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::NoContent.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
@@ -82,8 +77,7 @@ fn a_yes_that_changed_nothing_is_not_called_updated() {
 
 #[test]
 fn cms_no_parks_the_card_with_cms_words() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
@@ -95,7 +89,7 @@ fn cms_no_parks_the_card_with_cms_words() {
 
 #[test]
 fn a_card_that_cm_fails_on_while_others_come_through_is_parked_after_ten_tries() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let others: Vec<_> =
         (1..=10).map(|n| format!("7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b8{n:02x}")).collect();
     let known: Vec<_> = others.iter().map(String::as_str).collect();
@@ -138,8 +132,7 @@ fn what_is_not_cm_never_makes_an_update() {
         Fault::Unauthorized,
         Fault::Unavailable { retry_after: None },
     ] {
-        let Some(world) = world() else { return };
-        let world = world.config_set("cm.timeout", "\"5s\"").start().unwrap();
+        let world = require!(world()).config_set("cm.timeout", "\"5s\"").start().unwrap();
         world.cm.set_fault(fault.clone().method("GET"));
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         let asked = |log: &[cardbridge_harness::cm::LogEntry]| {
@@ -161,8 +154,7 @@ fn what_is_not_cm_never_makes_an_update() {
 #[test]
 fn a_confused_answer_to_the_put_is_read_back_before_anything_is_claimed() {
     for fault in [Fault::HtmlOk, Fault::TruncatedJson, Fault::Huge { bytes: 64 << 20 }] {
-        let Some(world) = world() else { return };
-        let world = world.start().unwrap();
+        let world = require!(world()).start().unwrap();
         // A page instead of an answer: nothing was applied. The others: applied, then garbled.
         world.cm.set_fault(fault.clone().times(1).method("PUT"));
         let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -178,8 +170,7 @@ fn a_confused_answer_to_the_put_is_read_back_before_anything_is_claimed() {
 
 #[test]
 fn an_answer_about_another_card_is_never_an_update() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::OtherUuid.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
@@ -189,8 +180,7 @@ fn an_answer_about_another_card_is_never_an_update() {
 
 #[test]
 fn while_cm_is_away_one_card_knocks_for_all() {
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     world.cm.set_fault(Fault::Unavailable { retry_after: Some(1) });
     let _first = world.insert(0, GidsCard::seed()).unwrap();
     let _second = world.insert(1, GidsCard::new(cardid(OTHER))).unwrap();
@@ -204,8 +194,7 @@ fn while_cm_is_away_one_card_knocks_for_all() {
 
 #[test]
 fn a_server_that_asks_for_a_day_stops_the_station_for_an_hour_at_most_and_a_person_passes_that() {
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     world.cm.set_fault(Fault::Unavailable { retry_after: Some(86_400) });
     let _first = world.insert(0, GidsCard::seed()).unwrap();
     let cm = || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"].clone();

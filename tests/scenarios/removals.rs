@@ -9,20 +9,19 @@ const DISABLED: u32 = 3;
 
 /// A world that retires cards when they come and disables them when they go, and whose CM has a
 /// Disable request for the seed's card.
-fn removing() -> Option<WorldBuilder> {
+fn removing() -> Result<WorldBuilder, String> {
     let mut store = Store::seed();
     store.requests = vec![Request::approved(DISABLE, &Record::seed())];
     let rule = "[[rule]]\nname = \"lost\"\non = \"removed\"\nrequest_type = [\"Disable\"]\n\
                 set_status = \"Disabled\"";
     let rules = [retire_rule(""), rule.to_owned()].join("\n");
     let cm = CmOptions { store, ..CmOptions::default() };
-    Some(world()?.cm(cm).config_extra(&rules))
+    Ok(world()?.cm(cm).config_extra(&rules))
 }
 
 #[test]
 fn a_card_that_is_taken_out_is_carried_out_by_the_rule_for_that() {
-    let Some(world) = removing() else { return };
-    let world = world.start().unwrap();
+    let world = require!(removing()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["nothing-to-do"]);
     assert_eq!(status(&world), ACTIVE);
@@ -40,8 +39,7 @@ fn a_card_that_is_taken_out_is_carried_out_by_the_rule_for_that() {
 
 #[test]
 fn without_a_rule_for_it_a_removal_asks_and_audits_nothing() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     let asked = world.cm.log().len();
@@ -58,8 +56,7 @@ fn without_a_rule_for_it_a_removal_asks_and_audits_nothing() {
 
 #[test]
 fn a_removal_waits_for_cm_over_a_kill_and_after_its_insertion() {
-    let Some(world) = removing() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(removing()).start().unwrap();
     world.cm.set_fault(Fault::HoldBefore.times(1).method("GET").path("cardid"));
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     let held = world.cm.wait_held(LONG).unwrap();
@@ -84,8 +81,7 @@ fn a_removal_waits_for_cm_over_a_kill_and_after_its_insertion() {
 
 #[test]
 fn a_daemon_that_stops_or_misses_it_makes_no_removal() {
-    let Some(world) = removing() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(removing()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
@@ -105,8 +101,7 @@ fn a_daemon_that_stops_or_misses_it_makes_no_removal() {
 
 #[test]
 fn a_pcscd_that_goes_and_comes_back_makes_no_removal() {
-    let Some(world) = removing() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(removing()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     for graceful in [true, false] {

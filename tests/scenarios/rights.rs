@@ -17,12 +17,9 @@ const USERS: &str = "100";
 
 /// A world that other users may enter, with `games` to look and `users` to act; none for others
 /// than root.
-fn open_world() -> Option<World> {
+fn open_world() -> Result<World, String> {
     let builder = world()?;
-    if !rustix::process::geteuid().is_root() {
-        cardbridge_harness::skipped("only root runs commands as other users");
-        return None;
-    }
+    require::root()?;
     let builder = builder
         .config_set("control.view_group", "\"games\"")
         .config_set("control.operator_group", "\"users\"");
@@ -30,7 +27,7 @@ fn open_world() -> Option<World> {
     for (path, mode) in [(world.dir().to_owned(), 0o755), (world.config_path(), 0o644)] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    Some(world)
+    Ok(world)
 }
 
 /// A command of the agent as another user, who logged in as a third one.
@@ -46,7 +43,7 @@ fn as_user(world: &World, user: &[&str], groups: &str, args: &[&str]) -> (Option
 
 #[test]
 fn who_may_look_is_not_who_may_act_and_nobody_else_may_do_either() {
-    let Some(mut world) = open_world() else { return };
+    let mut world = require!(open_world());
     world.cm.set_fault(Fault::Forbidden.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
@@ -99,7 +96,7 @@ fn who_may_look_is_not_who_may_act_and_nobody_else_may_do_either() {
 
 #[test]
 fn act_of_root_on_a_stopped_daemons_entry_names_who_logged_in() {
-    let Some(mut world) = open_world() else { return };
+    let mut world = require!(open_world());
     world.cm.set_fault(Fault::Forbidden.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -113,8 +110,7 @@ fn act_of_root_on_a_stopped_daemons_entry_names_who_logged_in() {
 
 #[test]
 fn groups_that_do_not_exist_are_logged_once_and_root_may_do_all() {
-    let Some(builder) = world() else { return };
-    let world = builder.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let told =
         || world.daemon_log().matches("Groups for the control socket were not found").count();
     assert_eq!(told(), 1, "{}", world.daemon_log());
@@ -148,10 +144,8 @@ while True:
 /// A thousand connections are held by another user, and by the one who asks.
 #[test]
 fn status_answers_while_a_thousand_connections_are_held() {
-    let Some(world) = open_world() else { return };
-    if !std::path::Path::new(PYTHON).exists() {
-        return cardbridge_harness::skipped("python3 is not installed");
-    }
+    let world = require!(open_world());
+    require!(require::file(PYTHON, "python3"));
     for user in
         [&["--reuid=7", "--regid=7"], &["--reuid=5", "--regid=60"], &["--reuid=0", "--regid=0"]]
     {

@@ -49,7 +49,13 @@ fn cm_with(id: &str, atr: &str) -> CmOptions {
 }
 
 /// What becomes of a card, and the audit line of it.
-fn outcome(id: &str, record_atr: &str, atr: &str, tables: &str, extra: &str) -> Option<Value> {
+fn outcome(
+    id: &str,
+    record_atr: &str,
+    atr: &str,
+    tables: &str,
+    extra: &str,
+) -> Result<Value, String> {
     let world = world()?;
     let world = world.cm(cm_with(id, record_atr)).config_extra(extra).start().unwrap();
     let _card = world.insert(0, card(&world, "card.toml", atr, tables)).unwrap();
@@ -57,7 +63,7 @@ fn outcome(id: &str, record_atr: &str, atr: &str, tables: &str, extra: &str) -> 
     let line = world.audit().unwrap()[0].clone();
     assert_eq!(world.cm.puts().len(), usize::from(outcomes == ["updated"]), "{line}");
     world.finish().unwrap();
-    Some(line)
+    Ok(line)
 }
 
 /// FASC-N 9999-9999-999999 as older tools wrote it, and the id that it makes.
@@ -80,7 +86,7 @@ fn a_record_under_an_id_that_other_cards_carry_parks_the_card_and_is_not_updated
             pkcs15("53534c490a3d7f9b1102a7c4e6f8091122334401"),
         ),
     ] {
-        let Some(line) = outcome(id, atr, atr, &tables, "") else { return };
+        let line = require!(outcome(id, atr, atr, &tables, ""));
         assert_eq!(line["outcome"], "parked", "{id}: {line}");
         assert_eq!(line["reason"], "shared-id", "{id}: {line}");
         assert!(line["detail"].as_str().unwrap().contains(id), "{line}");
@@ -92,9 +98,7 @@ fn a_record_under_an_id_that_other_cards_carry_parks_the_card_and_is_not_updated
 fn a_serial_number_updates_only_the_record_that_has_the_cards_atr() {
     let id = "34120600-7856-0600-1234-567800061234";
     for (record_atr, outcome_of) in [(PLAIN, "updated"), (OTHER_ATR, "parked"), ("", "parked")] {
-        let Some(line) = outcome(id, record_atr, PLAIN, &openpgp("0006", "12345678"), "") else {
-            return;
-        };
+        let line = require!(outcome(id, record_atr, PLAIN, &openpgp("0006", "12345678"), ""));
         assert_eq!(line["outcome"], outcome_of, "{line}");
         if outcome_of == "parked" {
             assert_eq!(line["reason"], "atr-mismatch", "{line}");
@@ -108,23 +112,18 @@ fn a_pinned_id_acts_unless_it_belongs_to_no_card() {
     let pin = |rule: &str| format!("[[card]]\nmatch = \"{PLAIN}\"\nid_rule = \"{rule}\"\n");
     let unmanaged = "ff52feff-066f-feff-52ff-6f06fffe52ff";
     let tables = openpgp("fffe", "52ff6f06");
-    let Some(line) = outcome(unmanaged, OTHER_ATR, PLAIN, &tables, &pin("openpgp-opensc")) else {
-        return;
-    };
+    let line = require!(outcome(unmanaged, OTHER_ATR, PLAIN, &tables, &pin("openpgp-opensc")));
     assert_eq!(line["outcome"], "updated", "{line}");
     assert_eq!((&line["id_strength"], &line["id_pinned"]), (&"shared".into(), &true.into()));
     let tables = piv(CONSTANT, GUID);
-    let Some(line) = outcome(ID_OF_CONSTANT, PLAIN, PLAIN, &tables, &pin("piv-fascn")) else {
-        return;
-    };
+    let line = require!(outcome(ID_OF_CONSTANT, PLAIN, PLAIN, &tables, &pin("piv-fascn")));
     assert_eq!((&line["outcome"], &line["reason"]), (&"parked".into(), &"shared-id".into()));
 }
 
 #[test]
 fn two_cards_of_one_shared_id_do_not_take_each_others_place() {
     let id = "0000ffff-0100-ffff-0000-0001ffff0000";
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_with(id, PLAIN)).start().unwrap();
+    let world = require!(world()).cm(cm_with(id, PLAIN)).start().unwrap();
     let tables = openpgp("ffff", "00000001");
     let _one = world.insert(0, card(&world, "one.toml", PLAIN, &tables)).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["parked"]);
@@ -138,8 +137,8 @@ fn two_cards_of_one_shared_id_do_not_take_each_others_place() {
 
 #[test]
 fn read_names_the_strength_of_each_id_and_recommends_no_shared_one() {
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_with(ID_OF_CONSTANT, PLAIN)).without_daemon().start().unwrap();
+    let world =
+        require!(world()).cm(cm_with(ID_OF_CONSTANT, PLAIN)).without_daemon().start().unwrap();
     let _card = world.insert(0, card(&world, "card.toml", PLAIN, &piv(CONSTANT, GUID))).unwrap();
     let name = world.pcscd.reader_names()[0].clone();
     let mut text = String::new();
@@ -158,8 +157,7 @@ fn read_names_the_strength_of_each_id_and_recommends_no_shared_one() {
 
 #[test]
 fn the_log_of_a_parked_card_shows_no_id_that_is_not_to_be_shown() {
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_with(ID_OF_CONSTANT, PLAIN));
+    let world = require!(world()).cm(cm_with(ID_OF_CONSTANT, PLAIN));
     let world = world
         .config_set("log.show_ids", "false")
         .config_set("log.level", "\"trace\"")

@@ -7,8 +7,7 @@ use super::*;
 
 #[test]
 fn an_inserted_card_is_updated_and_a_second_time_it_is_already_set() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     assert_eq!(status(&world), RETIRED);
@@ -29,8 +28,7 @@ fn an_inserted_card_is_updated_and_a_second_time_it_is_already_set() {
 
 #[test]
 fn the_audit_line_says_who_changed_what_and_why() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     let audit = world.audit().unwrap();
@@ -57,8 +55,7 @@ fn the_audit_line_says_who_changed_what_and_why() {
 
 #[test]
 fn a_card_without_a_record_is_an_unknown_card() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let _card = world.insert(0, GidsCard::new([7; 16])).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["unknown-card"]);
     assert_eq!(world.cm.puts().len(), 0);
@@ -67,7 +64,7 @@ fn a_card_without_a_record_is_an_unknown_card() {
 
 #[test]
 fn a_record_without_a_request_has_nothing_to_do() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let store = Store { requests: vec![], ..Store::seed() };
     let world = world.cm(CmOptions { store, ..CmOptions::default() }).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -78,7 +75,7 @@ fn a_record_without_a_request_has_nothing_to_do() {
 
 #[test]
 fn a_pending_request_is_not_an_order() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let mut store = Store::seed();
     store.requests[0].status = 16;
     let world = world.cm(CmOptions { store, ..CmOptions::default() }).start().unwrap();
@@ -90,7 +87,7 @@ fn a_pending_request_is_not_an_order() {
 
 #[test]
 fn two_records_that_open_requests_name_are_left_to_a_person() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let mut store = Store::seed();
     let second = Record::of_card(CARD.parse().unwrap());
     store.requests.push(Request::approved(RETIRE, &second));
@@ -105,7 +102,7 @@ fn two_records_that_open_requests_name_are_left_to_a_person() {
 
 #[test]
 fn two_readers_work_at_once() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let other = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
     let world = world.readers(2).cm(cm_with(&[other])).start().unwrap();
     let _first = world.insert(0, GidsCard::seed()).unwrap();
@@ -125,8 +122,7 @@ fn two_readers_work_at_once() {
 
 #[test]
 fn a_card_that_is_none_of_ours_is_told_and_makes_no_entry() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let _card = world.insert(0, PlainCard::new([0x3b, 0x80, 0x80, 0x01, 0x01])).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
     let line = &world.audit().unwrap()[0];
@@ -138,8 +134,7 @@ fn a_card_that_is_none_of_ours_is_told_and_makes_no_entry() {
 
 #[test]
 fn a_card_that_is_taken_out_while_it_is_read_is_never_believed() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let faults = cardbridge_harness::cards::Faults { remove_at: Some(3), ..Default::default() };
     let _card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
@@ -155,7 +150,7 @@ fn a_card_that_is_taken_out_while_it_is_read_is_never_believed() {
 
 #[test]
 fn a_card_is_updated_over_https_with_a_bearer_token() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let options = CmOptions {
         tls: Some(cardbridge_harness::cm::Certificate::Good),
         bearer: Some("a-secret-token".to_owned()),

@@ -10,6 +10,7 @@ use cardbridge_harness::cm::{CmOptions, Store};
 use cardbridge_harness::judge::stays::{Desk, exact, stays};
 use cardbridge_harness::judge::{Evidence, complaints};
 use cardbridge_harness::pcscd::Double;
+use cardbridge_harness::require;
 use cardbridge_harness::world::World;
 use serde_json::Value;
 
@@ -30,9 +31,7 @@ const STEPS: usize = 700;
 
 #[test]
 fn whatever_a_desk_does_each_card_ends_once_and_the_daemon_is_as_before() {
-    if let Some(reason) = cardbridge_harness::pcscd::unavailable() {
-        return cardbridge_harness::skipped(&reason);
-    }
+    require!(cardbridge_harness::pcscd::available());
     let few = std::env::var_os("SOAK_ROUNDS").is_none();
     let steps = if few { FEW_STEPS } else { STEPS };
     let seed = seeds(1).next().unwrap_or_default();

@@ -15,6 +15,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use cardbridge_harness::process::{Process, mortal, signal_pid, wait_until};
+use cardbridge_harness::require;
 use fastrand::Rng;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -36,9 +37,7 @@ struct Bench {
 
 #[test]
 fn what_the_outbox_acknowledged_survives_a_power_cut() {
-    if let Some(reason) = unavailable() {
-        return cardbridge_harness::skipped(&reason);
-    }
+    require!(available());
     for seed in seeds(1) {
         let (cuts, acknowledged, lost) = play(seed, &[]);
         tell(&format!("power: SOAK_SEED={seed}, {cuts} cuts, {acknowledged} acknowledged"));
@@ -49,9 +48,7 @@ fn what_the_outbox_acknowledged_survives_a_power_cut() {
 
 #[test]
 fn a_power_cut_is_noticed_where_fsync_does_nothing() {
-    if let Some(reason) = unavailable() {
-        return cardbridge_harness::skipped(&reason);
-    }
+    require!(available());
     let lie = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"];
     let lie = [&lie[..], &["inject=fsync,fdatasync:retval=0"]].concat();
     let (cuts, acknowledged, lost) = play(1, &lie);
@@ -163,17 +160,14 @@ fn make_image(dir: &Path) {
     assert!(made.is_ok(), "{made:?}");
 }
 
-/// Why there can be no power cut here, if so.
-fn unavailable() -> Option<String> {
+/// Whether there can be a power cut here.
+fn available() -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("disk")).unwrap();
-    fs::File::create(dir.path().join("image")).unwrap().set_len(IMAGE_BYTES).unwrap();
-    let why = |why: String| format!("no power cuts: {}", why.trim());
-    let made = run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(dir.path().join("image")));
-    if let Err(error) = made {
-        return Some(why(error));
-    }
-    run(mounting(&dir.path().join("image"), dir.path()).arg("true")).err().map(why)
+    let image = dir.path().join("image");
+    fs::File::create(&image).unwrap().set_len(IMAGE_BYTES).unwrap();
+    require::runs(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image), "no power cuts")?;
+    require::runs(mounting(&image, dir.path()).arg("true"), "no power cuts")
 }
 
 fn run(command: &mut Command) -> Result<Output, String> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cardbridge_harness::cm::{CmOptions, LogEntry, Store};
 use cardbridge_harness::judge::{Evidence, complaints};
+use cardbridge_harness::require;
 use cardbridge_harness::world::World;
 use fastrand::Rng;
 
@@ -26,9 +27,7 @@ fn killed_at_random_under_load_every_insertion_ends_once_and_no_put_is_repeated(
     let few = std::env::var_os("SOAK_ROUNDS").is_none();
     let kills = if few { FEW_KILLS } else { KILLS };
     for seed in seeds(1) {
-        if let Some(reason) = cardbridge_harness::pcscd::unavailable() {
-            return cardbridge_harness::skipped(&reason);
-        }
+        require!(cardbridge_harness::pcscd::available());
         tell(&format!("storm: SOAK_SEED={seed}, {kills} kills"));
         play(seed, kills);
     }

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
+use cardbridge_harness::require;
+
 use crate::domain::AuditKind;
 
 use super::damage::two_entries;
@@ -15,15 +17,6 @@ const NAMES: [&str; 6] = ["", ".lock", "-wal", "-shm", "-journal", ".ready"];
 
 /// Someone who is not root; no such user needs to be there.
 const OTHER: u32 = 65_534;
-
-/// Whether files can be given away here; where not, that is told.
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        cardbridge_harness::skipped("only root can give files away");
-    }
-    root
-}
 
 fn unsuitable<T: std::fmt::Debug>(result: Result<T, OpenError>, what: &str) {
     let Err(error) = result else { panic!("{what}: was opened") };
@@ -60,9 +53,7 @@ fn what_is_no_regular_file_is_refused_and_nothing_waits_for_it() {
 
 #[tokio::test]
 async fn no_link_is_followed_and_what_it_leads_to_stays_as_it_was() {
-    if !is_root() {
-        return;
-    }
+    require!(require::root());
     for name in NAMES {
         let place = Place::new();
         two_entries(&place).await;
@@ -81,9 +72,7 @@ async fn no_link_is_followed_and_what_it_leads_to_stays_as_it_was() {
 
 #[tokio::test]
 async fn a_lock_that_is_there_stays_whose_it_is_and_a_hard_link_is_not_written_to() {
-    if !is_root() {
-        return;
-    }
+    require!(require::root());
     let place = Place::new();
     two_entries(&place).await;
     let lock = safe_open::sibling_path(&place.path(), ".lock");
@@ -109,9 +98,7 @@ async fn a_lock_that_is_there_stays_whose_it_is_and_a_hard_link_is_not_written_t
 
 #[tokio::test]
 async fn root_acts_with_the_rights_of_the_owner() {
-    if !is_root() {
-        return;
-    }
+    require!(require::root());
     let place = Place::new();
     two_entries(&place).await;
     fs::remove_file(safe_open::sibling_path(&place.path(), ".lock")).unwrap();

@@ -16,7 +16,8 @@ use crate::apache::Negotiate;
 use crate::pki::{Authority, Signing};
 use crate::ports;
 use crate::process::mortal;
-use crate::server::{Server, missing};
+use crate::require;
+use crate::server::Server;
 
 /// Debian's own, which has Debian's modules.
 const PYTHON: &str = "/usr/bin/python3";
@@ -107,13 +108,10 @@ impl Acceptor {
     }
 }
 
-/// Why no acceptor can run on this machine, if so: tests then say SKIPPED.
-#[must_use]
-pub fn unavailable() -> Option<String> {
-    let openssl = ("/usr/bin/openssl", "openssl");
-    missing(&[(PYTHON, "python3"), openssl]).or_else(|| {
-        let probe = Command::new(PYTHON).args(["-I", "-c", "import gssapi"]).output();
-        let imported = probe.is_ok_and(|output| output.status.success());
-        (!imported).then(|| "Python's gssapi is missing (package python3-gssapi)".to_owned())
-    })
+/// Whether this machine can run an acceptor.
+pub fn available() -> Result<(), String> {
+    require::file(PYTHON, "python3")?;
+    require::file("/usr/bin/openssl", "openssl")?;
+    let import = require::runs(Command::new(PYTHON).args(["-I", "-c", "import gssapi"]), "gssapi");
+    import.map_err(|error| format!("{error} (package python3-gssapi)"))
 }

@@ -20,7 +20,8 @@ use crate::kdc::{Kdc, WEB_SERVICE};
 use crate::pki::{Authority, Identity, Signing};
 use crate::ports;
 use crate::process::mortal;
-use crate::server::{Server, missing, text};
+use crate::require;
+use crate::server::{Server, text};
 
 const APACHE: &str = "/usr/sbin/apache2";
 const MODULES: &str = "/usr/lib/apache2/modules";
@@ -207,15 +208,12 @@ impl Apache {
     }
 }
 
-/// Why no Apache can run on this machine, if so: tests then say SKIPPED.
-#[must_use]
-pub fn unavailable() -> Option<String> {
+/// Whether this machine can run an Apache.
+pub fn available() -> Result<(), String> {
     let gssapi = format!("{MODULES}/mod_auth_gssapi.so");
-    missing(&[
-        (APACHE, "apache2-bin"),
-        (&gssapi, "libapache2-mod-auth-gssapi"),
-        ("/usr/bin/openssl", "openssl"),
-    ])
+    require::file(APACHE, "apache2-bin")?;
+    require::file(&gssapi, "libapache2-mod-auth-gssapi")?;
+    require::file("/usr/bin/openssl", "openssl")
 }
 
 /// A change of user clears the death signal, so it is set after it.

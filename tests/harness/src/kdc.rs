@@ -18,7 +18,8 @@ use tempfile::TempDir;
 
 use crate::ports;
 use crate::process::mortal;
-use crate::server::{Server, missing, run, text};
+use crate::require;
+use crate::server::{Server, run, text};
 
 const KDC: &str = "/usr/sbin/krb5kdc";
 const KADMIN: &str = "/usr/sbin/kadmin.local";
@@ -211,10 +212,11 @@ impl Kdc {
     }
 }
 
-/// Why no KDC can run on this machine, if so: tests then say SKIPPED.
-#[must_use]
-pub fn unavailable() -> Option<String> {
-    missing(&[(KDC, "krb5-kdc"), (KADMIN, "krb5-admin-server"), ("/usr/bin/kinit", "krb5-user")])
+/// Whether this machine can run a KDC.
+pub fn available() -> Result<(), String> {
+    require::file(KDC, "krb5-kdc")?;
+    require::file(KADMIN, "krb5-admin-server")?;
+    require::file("/usr/bin/kinit", "krb5-user")
 }
 
 /// One line a request, which says `AS_REQ` or `TGS_REQ` and what came of it.

@@ -16,22 +16,18 @@ pub mod pki;
 mod ports;
 pub mod process;
 pub mod proxy;
+pub mod require;
 mod server;
 pub mod systemd;
 pub mod world;
 
 use std::io::Write as _;
 
-/// Tells, past the capture of the test runner, that something was not tested.
-pub fn skipped(reason: &str) {
-    tell("SKIPPED", reason);
-}
-
-/// Tells, past the capture of the test runner, that a double was tested in place of the real thing.
+/// Prints, past the capture of the test runner, that a double was tested in place of the real thing.
 pub fn replaced(reason: &str) {
-    tell("REPLACED", reason);
+    print("REPLACED", reason);
 }
 
-fn tell(what: &str, reason: &str) {
+fn print(what: &str, reason: &str) {
     drop(std::io::stderr().write_all(format!("{what}: {reason}\n").as_bytes()));
 }

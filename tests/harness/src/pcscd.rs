@@ -26,7 +26,7 @@ use crate::process::{hold_pid, wait_until};
 use bus::Bus;
 pub use fake::{Fake, Hands, Request, Trouble, code};
 use private::Private;
-pub use private::{has_polkit, unavailable};
+pub use private::{available, has_polkit};
 pub use vpcd::FIRST_PORT;
 use vpcd::Vpcd;
 

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use crate::ports;
 use crate::process::mortal;
-use crate::server::{Server, missing, text};
+use crate::require;
+use crate::server::{Server, text};
 
 const TINYPROXY: &str = "/usr/bin/tinyproxy";
 
@@ -99,8 +100,7 @@ impl Proxy {
     }
 }
 
-/// Why no proxy can run on this machine, if so: tests then say SKIPPED.
-#[must_use]
-pub fn unavailable() -> Option<String> {
-    missing(&[(TINYPROXY, "tinyproxy-bin")])
+/// Whether this machine can run a proxy.
+pub fn available() -> Result<(), String> {
+    require::file(TINYPROXY, "tinyproxy-bin")
 }

@@ -104,9 +104,3 @@ pub(crate) fn run(mut command: Command) -> Result<String> {
     ensure!(output.status.success(), "{what} failed ({}): {}", output.status, said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
-
-/// The first of these files that is missing, as the reason of a SKIPPED.
-pub(crate) fn missing(files: &[(&str, &str)]) -> Option<String> {
-    let (file, package) = files.iter().find(|(file, _)| !Path::new(file).exists())?;
-    Some(format!("{file} is missing (package {package})"))
-}

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::unwrap_in_result,
     clippy::panic,
     reason = "a test fails where something is not as expected"
 )]
@@ -10,22 +11,20 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use cardbridge_harness::cards::{Faults, GidsCard, PlainCard};
-use cardbridge_harness::pcscd::{Double, Pcscd, PcscdOptions, Request, Trouble, unavailable};
+use cardbridge_harness::pcscd::{Double, Pcscd, PcscdOptions, Request, Trouble, available};
 use cardbridge_harness::process::wait_until;
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 
 /// OpenSC's name for the seed card.
 const SEED_CARD: &str = "GIDS Smart Card";
 
 const LONG: Duration = Duration::from_secs(10);
 
-fn start(double: Double, readers: usize) -> Option<Pcscd> {
-    let reason = if double == Double::Fake { None } else { unavailable() };
-    if let Some(reason) = reason {
-        skipped(&reason);
-        return None;
+fn start(double: Double, readers: usize) -> Result<Pcscd, String> {
+    if double != Double::Fake {
+        available()?;
     }
-    Some(Pcscd::start(PcscdOptions { readers, double, ..PcscdOptions::default() }).unwrap())
+    Ok(Pcscd::start(PcscdOptions { readers, double, ..PcscdOptions::default() }).unwrap())
 }
 
 fn opensc_tool(pcscd: &Pcscd, args: &[&str]) -> Output {
@@ -59,7 +58,7 @@ fn wait_table(pcscd: &Pcscd, reader: usize, word: Option<&str>) {
 #[test]
 fn opensc_reads_the_seed_card_in_each_double() {
     for double in [Double::Ifd, Double::Fake] {
-        let Some(pcscd) = start(double, 2) else { return };
+        let pcscd = require!(start(double, 2));
         let mut card = pcscd.insert(1, GidsCard::seed()).unwrap();
         wait_table(&pcscd, 1, Some("Yes"));
         wait_table(&pcscd, 0, Some("No"));
@@ -73,7 +72,7 @@ fn opensc_reads_the_seed_card_in_each_double() {
 #[test]
 fn sixteen_readers_are_told_of() {
     for double in [Double::Ifd, Double::Fake] {
-        let Some(pcscd) = start(double, 16) else { return };
+        let pcscd = require!(start(double, 16));
         wait_table(&pcscd, 15, Some("No"));
         assert_eq!(table(&pcscd).matches(" 00\n").count(), 16, "{}", table(&pcscd));
     }
@@ -82,7 +81,7 @@ fn sixteen_readers_are_told_of() {
 #[test]
 fn a_reader_is_unplugged_and_plugged_in_with_its_card() {
     for double in [Double::Ifd, Double::Fake] {
-        let Some(pcscd) = start(double, 2) else { return };
+        let pcscd = require!(start(double, 2));
         let _card = pcscd.insert(0, PlainCard::default()).unwrap();
         wait_table(&pcscd, 0, Some("Yes"));
         for _ in 0..3 {
@@ -97,7 +96,7 @@ fn a_reader_is_unplugged_and_plugged_in_with_its_card() {
 
 #[test]
 fn a_reader_that_is_plugged_in_late_takes_the_place_that_is_free() {
-    let Some(pcscd) = start(Double::Ifd, 3) else { return };
+    let pcscd = require!(start(Double::Ifd, 3));
     assert_eq!(pcscd.reader_names()[0], "Cardbridge Double (R00) 00 00");
     pcscd.unplug(0).unwrap();
     wait_table(&pcscd, 0, None);
@@ -112,7 +111,7 @@ fn a_reader_that_is_plugged_in_late_takes_the_place_that_is_free() {
 #[test]
 fn a_mute_card_cannot_be_read_in_either_double() {
     for double in [Double::Ifd, Double::Fake] {
-        let Some(pcscd) = start(double, 1) else { return };
+        let pcscd = require!(start(double, 1));
         let faults = Faults { mute: true, ..Faults::default() };
         let _card = pcscd.insert_with(0, GidsCard::seed(), faults).unwrap();
         wait_table(&pcscd, 0, Some("Yes"));
@@ -124,7 +123,7 @@ fn a_mute_card_cannot_be_read_in_either_double() {
 #[test]
 fn cards_and_plugs_survive_a_restart_of_pcscd() {
     for double in [Double::Ifd, Double::Fake] {
-        let Some(mut pcscd) = start(double, 2) else { return };
+        let mut pcscd = require!(start(double, 2));
         let _card = pcscd.insert(1, PlainCard::default()).unwrap();
         pcscd.unplug(0).unwrap();
         wait_table(&pcscd, 1, Some("Yes"));
@@ -142,7 +141,7 @@ fn cards_and_plugs_survive_a_restart_of_pcscd() {
 #[test]
 fn a_hanging_card_is_pulled_out_from_under_its_reader() {
     for double in [Double::Ifd, Double::Fake] {
-        let Some(pcscd) = start(double, 1) else { return };
+        let pcscd = require!(start(double, 1));
         let faults = Faults { hang_at: Some(1), ..Faults::default() };
         let mut card = pcscd.insert_with(0, GidsCard::seed(), faults).unwrap();
         wait_table(&pcscd, 0, Some("Yes"));
@@ -160,7 +159,7 @@ fn a_hanging_card_is_pulled_out_from_under_its_reader() {
 
 #[test]
 fn a_pcscd_that_cuts_a_connection_is_no_pcscd_to_that_client() {
-    let Some(pcscd) = start(Double::Fake, 1) else { return };
+    let pcscd = require!(start(Double::Fake, 1));
     let _card = pcscd.insert(0, GidsCard::seed()).unwrap();
     let fake = pcscd.fake().unwrap();
     fake.make(Trouble::cut().on(Request::Transmit).from(2).times(1));
@@ -170,7 +169,7 @@ fn a_pcscd_that_cuts_a_connection_is_no_pcscd_to_that_client() {
 
 #[test]
 fn a_double_takes_clients_of_the_librarys_version_and_refuses_those_of_another() {
-    let Some(pcscd) = start(Double::Fake, 1) else { return };
+    let pcscd = require!(start(Double::Fake, 1));
     let _card = pcscd.insert(0, GidsCard::seed()).unwrap();
     let fake = pcscd.fake().unwrap();
     for (major, minor) in [(4, 3), (5, 0)] {

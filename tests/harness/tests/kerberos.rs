@@ -11,24 +11,21 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cardbridge_harness::kdc::{
-    Kdc, KdcOptions, KdcRequests, WEB_SERVICE, client_environment, unavailable,
+    Kdc, KdcOptions, KdcRequests, WEB_SERVICE, available, client_environment,
 };
 use cardbridge_harness::process::wait_until;
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(20);
 const AGENT: &str = "desk-3";
 
 /// A realm with the agent in it, and a directory for tickets.
-fn realm(options: KdcOptions) -> Option<(Kdc, TempDir)> {
-    if let Some(reason) = unavailable() {
-        skipped(&reason);
-        return None;
-    }
+fn realm(options: KdcOptions) -> Result<(Kdc, TempDir), String> {
+    available()?;
     let kdc = Kdc::start(options).expect("the KDC starts");
     kdc.add_principal(AGENT).expect("a principal");
-    Some((kdc, tempfile::tempdir().expect("a directory")))
+    Ok((kdc, tempfile::tempdir().expect("a directory")))
 }
 
 /// What a client says: standard output where it succeeds, or its error.
@@ -52,7 +49,7 @@ fn kvno(kdc: &Kdc, dir: &Path) -> Result<String, String> {
 
 #[test]
 fn a_keytab_gets_tickets_and_the_kdc_counts_them() {
-    let Some((kdc, dir)) = realm(KdcOptions::default()) else { return };
+    let (kdc, dir) = require!(realm(KdcOptions::default()));
     let keytab = kdc.keytab(AGENT).unwrap();
     assert_eq!(kdc.requests(), KdcRequests::default());
     kinit(&kdc, dir.path(), &keytab).unwrap();
@@ -67,7 +64,7 @@ fn a_keytab_gets_tickets_and_the_kdc_counts_them() {
 
 #[test]
 fn a_new_key_makes_the_keytab_stale_until_it_is_written_again() {
-    let Some((kdc, dir)) = realm(KdcOptions::default()) else { return };
+    let (kdc, dir) = require!(realm(KdcOptions::default()));
     let keytab = kdc.keytab(AGENT).unwrap();
     kdc.rekey(AGENT).unwrap();
     let error = kinit(&kdc, dir.path(), &keytab).unwrap_err();
@@ -81,7 +78,7 @@ fn a_new_key_makes_the_keytab_stale_until_it_is_written_again() {
 
 #[test]
 fn disabled_and_deleted_principals_get_nothing() {
-    let Some((kdc, dir)) = realm(KdcOptions::default()) else { return };
+    let (kdc, dir) = require!(realm(KdcOptions::default()));
     let keytab = kdc.keytab(AGENT).unwrap();
     kdc.disable(AGENT).unwrap();
     let error = kinit(&kdc, dir.path(), &keytab).unwrap_err();
@@ -97,7 +94,7 @@ fn disabled_and_deleted_principals_get_nothing() {
 #[test]
 fn tickets_of_seconds_end_within_seconds() {
     let options = KdcOptions { clock_skew: Duration::from_secs(1), ..KdcOptions::default() };
-    let Some((kdc, dir)) = realm(options) else { return };
+    let (kdc, dir) = require!(realm(options));
     let keytab = kdc.keytab(AGENT).unwrap();
     kdc.set_max_life(AGENT, Duration::from_secs(2)).unwrap();
     kinit(&kdc, dir.path(), &keytab).unwrap();
@@ -110,7 +107,7 @@ fn tickets_of_seconds_end_within_seconds() {
 
 #[test]
 fn a_kdc_refuses_while_it_is_stopped_and_comes_back_on_its_port() {
-    let Some((mut kdc, dir)) = realm(KdcOptions::default()) else { return };
+    let (mut kdc, dir) = require!(realm(KdcOptions::default()));
     let keytab = kdc.keytab(AGENT).unwrap();
     kdc.stop().unwrap();
     let start = Instant::now();
@@ -123,7 +120,7 @@ fn a_kdc_refuses_while_it_is_stopped_and_comes_back_on_its_port() {
 
 #[test]
 fn a_kdc_that_swallows_keeps_a_client_waiting_until_it_answers() {
-    let Some((kdc, dir)) = realm(KdcOptions::default()) else { return };
+    let (kdc, dir) = require!(realm(KdcOptions::default()));
     let keytab = kdc.keytab(AGENT).unwrap();
     kdc.swallow().unwrap();
     std::thread::scope(|scope| {

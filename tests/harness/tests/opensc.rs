@@ -1,7 +1,11 @@
 //! The virtual cards, judged by OpenSC's tools: what these say of a card agrees
 //! with its personalisation file.
 
-#![expect(clippy::expect_used, reason = "a test's helpers may fail the test")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_in_result,
+    reason = "a test's helpers may fail the test"
+)]
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,9 +13,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use cardbridge_harness::cards::{AppletCard, InsertedCard, load};
-use cardbridge_harness::pcscd::{Pcscd, PcscdOptions, unavailable};
+use cardbridge_harness::pcscd::{Pcscd, PcscdOptions, available};
 use cardbridge_harness::process::wait_until;
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -60,7 +64,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn with(files: &[&str]) -> Option<Self> {
+    fn with(files: &[&str]) -> Result<Self, String> {
         let pcscd = start(files.len())?;
         let insert = |(reader, file): (usize, &&str)| {
             let card = load(path(file)).expect("it is a card");
@@ -69,7 +73,7 @@ impl Desk {
         let cards = files.iter().enumerate().map(insert).collect();
         let desk = Self { pcscd, cards };
         desk.wait_for_cards(files.len());
-        Some(desk)
+        Ok(desk)
     }
 
     fn wait_for_cards(&self, count: usize) {
@@ -101,14 +105,10 @@ impl Desk {
     }
 }
 
-fn start(readers: usize) -> Option<Pcscd> {
-    let tool = Command::new("opensc-tool").arg("--version").output();
-    let missing = tool.err().map(|error| format!("opensc-tool: {error} (package opensc)"));
-    if let Some(reason) = unavailable().or(missing) {
-        skipped(&reason);
-        return None;
-    }
-    Some(Pcscd::start(PcscdOptions { readers, ..PcscdOptions::default() }).expect("pcscd starts"))
+fn start(readers: usize) -> Result<Pcscd, String> {
+    available()?;
+    require::program("opensc-tool", "opensc")?;
+    Ok(Pcscd::start(PcscdOptions { readers, ..PcscdOptions::default() }).expect("pcscd starts"))
 }
 
 fn output(pcscd: &Pcscd, tool: &str, args: &[&str]) -> Output {
@@ -154,7 +154,7 @@ fn field(list: &str, name: &str) -> Option<String> {
 
 fn judge(expected: &[Expected]) {
     let files: Vec<_> = expected.iter().map(|it| it.file).collect();
-    let Some(desk) = Desk::with(&files) else { return };
+    let desk = require!(Desk::with(&files));
     for (reader, it) in expected.iter().enumerate() {
         let serial: String = it.serial.iter().map(|key| personal(it.file, key)).collect();
         let name = desk.name(reader);
@@ -194,7 +194,7 @@ fn a_piv_card_without_a_chuid_has_no_serial() {
 
 #[test]
 fn a_piv_card_that_answers_select_with_nothing_is_known_once_it_is_selected() {
-    let Some(desk) = Desk::with(&["piv-bare-select"]) else { return };
+    let desk = require!(Desk::with(&["piv-bare-select"]));
     assert_eq!(desk.name(0), UNSUPPORTED);
     // PIV has stayed selected, and so its discovery object is there to be read. 0.26 does not do so.
     if version() >= (0, 26) {
@@ -219,7 +219,7 @@ fn an_openpgp_card_has_manufacturer_and_serial() {
 #[test]
 fn openpgp_tool_reads_the_applet_also_beside_others() {
     let files = ["openpgp-yubico", "piv-yubikey-5", "piv-openpgp", "multi-cplc"];
-    let Some(desk) = Desk::with(&files) else { return };
+    let desk = require!(Desk::with(&files));
     for (reader, file) in files.iter().enumerate() {
         let list = desk.ask(reader, "openpgp-tool", &["--card-info"]);
         let serial = field(&list, "Serial number").map(|serial| serial.to_lowercase());
@@ -239,7 +239,7 @@ fn a_pkcs15_card_has_the_serial_of_its_token_info_or_its_own() {
         ("pkcs15-blank", None),
         ("pkcs15-gdo", None),
     ];
-    let Some(desk) = Desk::with(&serials.map(|(file, _)| file)) else { return };
+    let desk = require!(Desk::with(&serials.map(|(file, _)| file)));
     for (reader, (file, key)) in serials.into_iter().enumerate() {
         let serial = key.map_or("(null)".to_owned(), |key| personal(file, key));
         assert_eq!(desk.token_serial(reader), Some(serial), "{file}");
@@ -250,10 +250,7 @@ fn a_pkcs15_card_has_the_serial_of_its_token_info_or_its_own() {
 
 #[test]
 fn a_pkcs15_card_without_a_serial_may_have_the_chips() {
-    let Some(desk) = Desk::with(&["pkcs15-cardos", "pkcs15-myeid", "pkcs15-broken-token-info"])
-    else {
-        return;
-    };
+    let desk = require!(Desk::with(&["pkcs15-cardos", "pkcs15-myeid", "pkcs15-broken-token-info"]));
     assert_eq!(desk.name(0), "Atos CardOS");
     assert_eq!(desk.serial(0), "0102030405060708");
     assert_eq!(desk.token_serial(0).as_deref(), Some("0102030405060708"));
@@ -292,7 +289,7 @@ fn a_gids_card_has_its_cardid_unless_piv_is_found_first() {
 
 #[test]
 fn another_program_loses_the_pin_that_one_has_verified() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let card = AppletCard::load(path("piv-openpgp")).expect("it is a card");
     let pins = card.pins();
     let card = pcscd.insert(0, card).expect("the card goes in");

@@ -1,23 +1,24 @@
 //! The private pcscd and its cards, judged by the tools that Debian ships.
 
-#![expect(clippy::expect_used, reason = "a test's helpers may fail the test")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_in_result,
+    reason = "a test's helpers may fail the test"
+)]
 
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use cardbridge_harness::cards::{Answering, Faults, GidsCard, InsertedCard, PlainCard};
-use cardbridge_harness::pcscd::{Pcscd, PcscdOptions, unavailable};
+use cardbridge_harness::pcscd::{Pcscd, PcscdOptions, available};
 use cardbridge_harness::process::wait_until;
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 
 const LONG: Duration = Duration::from_secs(10);
 
-fn start(readers: usize) -> Option<Pcscd> {
-    if let Some(reason) = unavailable() {
-        skipped(&reason);
-        return None;
-    }
-    Some(Pcscd::start(PcscdOptions { readers, ..PcscdOptions::default() }).expect("pcscd starts"))
+fn start(readers: usize) -> Result<Pcscd, String> {
+    available()?;
+    Ok(Pcscd::start(PcscdOptions { readers, ..PcscdOptions::default() }).expect("pcscd starts"))
 }
 
 fn opensc_tool(pcscd: &Pcscd, args: &[&str]) -> Output {
@@ -52,7 +53,7 @@ fn insert(pcscd: &Pcscd, reader: usize, card: GidsCard) -> InsertedCard {
 
 #[test]
 fn opensc_reads_the_seed_card() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let card = insert(&pcscd, 0, GidsCard::seed());
     let serial = opensc_tool(&pcscd, &["--reader", "0", "--serial"]);
     assert!(
@@ -69,7 +70,7 @@ fn opensc_reads_the_seed_card() {
 
 #[test]
 fn opensc_reads_a_card_with_a_long_file_table() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let id = *b"0123456789abcdef";
     let _card = insert(&pcscd, 1, GidsCard::new(id).with_more_files(9));
     let serial = opensc_tool(&pcscd, &["--reader", "1", "--serial"]);
@@ -78,9 +79,8 @@ fn opensc_reads_a_card_with_a_long_file_table() {
 
 #[test]
 fn two_pcscds_share_nothing() {
-    let (Some(one), Some(two)) = (start(2), start(4)) else {
-        return;
-    };
+    let one = require!(start(2));
+    let two = require!(start(4));
     let _card = insert(&one, 0, GidsCard::seed());
     let listed = text(&opensc_tool(&two, &["-l"]));
     assert!(!listed.contains("Yes"), "{listed}");
@@ -92,7 +92,7 @@ fn two_pcscds_share_nothing() {
 
 #[test]
 fn sixteen_readers_each_have_their_own_card() {
-    let Some(pcscd) = start(16) else { return };
+    let pcscd = require!(start(16));
     let _cards: Vec<_> = [3, 15].map(|reader| insert(&pcscd, reader, GidsCard::seed())).into();
     let listed = text(&opensc_tool(&pcscd, &["-l"]));
     assert_eq!(listed.matches("Yes").count(), 2, "{listed}");
@@ -103,7 +103,7 @@ fn sixteen_readers_each_have_their_own_card() {
 
 #[test]
 fn a_card_comes_goes_and_survives_a_restart_of_pcscd() {
-    let Some(mut pcscd) = start(2) else { return };
+    let mut pcscd = require!(start(2));
     let mut card = insert(&pcscd, 0, GidsCard::seed());
     pcscd.kill9().expect("pcscd is killed");
     assert!(pcscd.socket_path().exists(), "the stale socket stays");
@@ -116,7 +116,7 @@ fn a_card_comes_goes_and_survives_a_restart_of_pcscd() {
 
 #[test]
 fn dropping_leaves_nothing_running() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let card = insert(&pcscd, 0, GidsCard::seed());
     let pid = pcscd.pid().expect("it runs");
     let socket = pcscd.socket_path();
@@ -127,7 +127,7 @@ fn dropping_leaves_nothing_running() {
 
 #[test]
 fn a_mute_card_is_present_and_cannot_be_read() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let faults = Faults { mute: true, ..Faults::default() };
     let card = pcscd.insert_with(0, GidsCard::seed(), faults).unwrap();
     card.wait_for("power-up", LONG, |state| state.power_ups > 0).unwrap();
@@ -138,7 +138,7 @@ fn a_mute_card_is_present_and_cannot_be_read() {
 
 #[test]
 fn a_card_torn_out_in_the_middle_of_an_apdu_is_out() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let card = insert(&pcscd, 0, GidsCard::seed());
     card.remove_at(3);
     let serial = opensc_tool(&pcscd, &["--reader", "0", "--serial"]);
@@ -151,7 +151,7 @@ fn a_card_torn_out_in_the_middle_of_an_apdu_is_out() {
 
 #[test]
 fn a_hanging_card_answers_once_it_is_released() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let card = insert(&pcscd, 0, GidsCard::seed());
     card.hang_at(1);
     std::thread::scope(|scope| {
@@ -165,7 +165,7 @@ fn a_hanging_card_answers_once_it_is_released() {
 
 #[test]
 fn opensc_copes_with_get_response_on_every_answer() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let card = insert(&pcscd, 0, GidsCard::seed());
     card.answer(Answering::GetResponse);
     let serial = opensc_tool(&pcscd, &["--reader", "0", "--serial"]);
@@ -179,7 +179,7 @@ fn opensc_copes_with_get_response_on_every_answer() {
 
 #[test]
 fn a_card_of_no_family_says_not_found() {
-    let Some(pcscd) = start(2) else { return };
+    let pcscd = require!(start(2));
     let card = pcscd.insert(0, PlainCard::default()).unwrap();
     wait_card(&pcscd, 0, true);
     let answer = opensc_tool(&pcscd, &["--reader", "0", "-s", "00A4040005A000000003"]);

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cardbridge_harness::pcscd::{Pcscd, PcscdOptions, unavailable};
+use cardbridge_harness::pcscd::{Pcscd, PcscdOptions, available};
 use cardbridge_harness::process::{Process, wait_until};
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 use rustix::process::Signal;
 
 const LONG: Duration = Duration::from_secs(10);
@@ -27,9 +27,7 @@ fn wait_printed(file: &Path, text: &str) {
 
 #[test]
 fn virtual_card_stays_in_until_the_end_of_its_input() {
-    if let Some(reason) = unavailable() {
-        return skipped(&reason);
-    }
+    require!(available());
     let pcscd = Pcscd::start(PcscdOptions::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("output");
@@ -55,9 +53,7 @@ fn virtual_card_stays_in_until_the_end_of_its_input() {
 
 #[test]
 fn virtual_card_is_what_its_file_says() {
-    if let Some(reason) = unavailable() {
-        return skipped(&reason);
-    }
+    require!(available());
     let pcscd = Pcscd::start(PcscdOptions::default()).unwrap();
     let pid = pcscd.pid().unwrap().to_string();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cards/openpgp-yubico.toml");

@@ -1,7 +1,11 @@
 //! Worlds and the demo, tried on a stand-in for the agent: they must see the
 //! difference between an agent that does its work and one that says so.
 
-#![expect(clippy::expect_used, reason = "a test's helpers may fail the test")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_in_result,
+    reason = "a test's helpers may fail the test"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +15,7 @@ use std::time::Duration;
 use cardbridge_harness::cards::GidsCard;
 use cardbridge_harness::cm::Cm;
 use cardbridge_harness::process::{Process, signal_pid, wait_until};
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 use cardbridge_harness::world::World;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -19,16 +23,13 @@ use tempfile::TempDir;
 const LONG: Duration = Duration::from_secs(20);
 
 /// A stand-in of the given manner, and the directory it is in.
-fn agent(manner: &str) -> Option<(TempDir, PathBuf)> {
-    if let Some(reason) = cardbridge_harness::pcscd::unavailable() {
-        skipped(&reason);
-        return None;
-    }
+fn agent(manner: &str) -> Result<(TempDir, PathBuf), String> {
+    cardbridge_harness::pcscd::available()?;
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join(manner);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-in/agent");
     fs::copy(script, &path).expect("the stand-in is there");
-    Some((dir, path))
+    Ok((dir, path))
 }
 
 fn start(agent: &Path) -> World {
@@ -42,7 +43,7 @@ fn demo(agent: &Path) -> Output {
 
 #[test]
 fn a_world_runs_an_agent_and_survives_its_death() {
-    let Some((_dir, agent)) = agent("honest") else { return };
+    let (_dir, agent) = require!(agent("honest"));
     let mut world = start(&agent);
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -59,7 +60,7 @@ fn a_world_runs_an_agent_and_survives_its_death() {
 
 #[test]
 fn an_agent_is_sent_to_what_stands_before_a_simulator_that_runs_already() {
-    let Some((_dir, agent)) = agent("honest") else { return };
+    let (_dir, agent) = require!(agent("honest"));
     let front = Cm::seed().unwrap();
     let cm = Cm::seed().unwrap();
     let behind = cm.address();
@@ -81,7 +82,7 @@ fn an_agent_is_sent_to_what_stands_before_a_simulator_that_runs_already() {
 
 #[test]
 fn an_error_that_nobody_announced_fails_the_scenario() {
-    let Some((_dir, agent)) = agent("loud") else { return };
+    let (_dir, agent) = require!(agent("loud"));
     let error = start(&agent).finish().unwrap_err().to_string();
     assert!(error.contains("Something is wrong"), "{error}");
     let mut world = start(&agent);
@@ -93,14 +94,14 @@ fn an_error_that_nobody_announced_fails_the_scenario() {
 
 #[test]
 fn an_agent_that_ignores_sigterm_or_does_not_start_is_told() {
-    let Some((_dir, stubborn)) = agent("stubborn") else { return };
+    let (_dir, stubborn) = require!(agent("stubborn"));
     let mut world = start(&stubborn);
     let pid = world.daemon_pid().unwrap();
     let error = world.stop_daemon().unwrap_err().to_string();
     assert!(error.contains("still runs"), "{error}");
     assert!(world.finish().is_err());
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it is gone all the same");
-    let Some((_dir, stillborn)) = agent("stillborn") else { return };
+    let (_dir, stillborn) = require!(agent("stillborn"));
     let error = World::builder(&stillborn).start().unwrap_err().to_string();
     assert!(error.contains("did not start (exit status: 7)"), "{error}");
 }
@@ -114,7 +115,7 @@ fn the_demo_believes_an_honest_agent_only() {
         ("loud", Some("unexpected errors")),
         ("stillborn", Some("the agent did not start")),
     ] {
-        let Some((_dir, agent)) = agent(manner) else { return };
+        let (_dir, agent) = require!(agent(manner));
         let output = demo(&agent);
         let text = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.success(), complaint.is_none(), "{manner}:\n{text}");
@@ -125,7 +126,7 @@ fn the_demo_believes_an_honest_agent_only() {
 
 #[test]
 fn an_interrupted_live_demo_leaves_nothing_behind() {
-    let Some((dir, agent)) = agent("honest") else { return };
+    let (dir, agent) = require!(agent("honest"));
     let temporary = dir.path().join("t");
     fs::create_dir(&temporary).unwrap();
     let output = dir.path().join("output");
@@ -150,7 +151,7 @@ fn an_interrupted_live_demo_leaves_nothing_behind() {
 
 #[test]
 fn nothing_outlives_a_harness_that_is_killed() {
-    let Some((dir, agent)) = agent("honest") else { return };
+    let (dir, agent) = require!(agent("honest"));
     let output = dir.path().join("output");
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     command.arg("--live").arg("--agent").arg(&agent).env("TMPDIR", dir.path());

@@ -16,8 +16,7 @@ fn wait_calm(fake: &Fake) {
 
 #[test]
 fn a_card_that_was_there_before_pcscd_and_is_swapped_unseen_is_found() {
-    let Some(world) = ifd() else { return };
-    let mut world = world.cm(cm_with(&[OTHER])).without_daemon().start().unwrap();
+    let mut world = require!(ifd()).cm(cm_with(&[OTHER])).without_daemon().start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.pcscd.restart().unwrap();
     world.start_daemon().unwrap();

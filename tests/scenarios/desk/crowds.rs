@@ -15,8 +15,7 @@ fn connections_that_many_threads_make_and_end_at_once_do_not_kill_the_process() 
     if env::var_os(INSIDE).is_some() {
         return crowd();
     }
-    let Some(world) = ifd() else { return };
-    let world = world.readers(16).without_daemon().start().unwrap();
+    let world = require!(ifd()).readers(16).without_daemon().start().unwrap();
     let _cards: Vec<_> =
         (0..16).map(|reader| world.insert(reader, GidsCard::seed()).unwrap()).collect();
     wait_pcscd(&world, 15, true);

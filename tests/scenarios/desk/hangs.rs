@@ -7,7 +7,7 @@ use super::*;
 
 #[test]
 fn a_mute_card_delays_cards_in_other_readers_by_no_look_at_it() {
-    let Some(world) = ifd() else { return };
+    let world = require!(ifd());
     let ids = ids(8);
     let world = world.cm(cm_of(&ids)).start().unwrap();
     let faults = Faults { mute: true, ..Faults::default() };
@@ -29,7 +29,7 @@ fn a_mute_card_delays_cards_in_other_readers_by_no_look_at_it() {
 
 #[test]
 fn a_card_that_is_in_for_a_second_after_a_mute_one_is_not_missed() {
-    let Some(world) = ifd() else { return };
+    let world = require!(ifd());
     let ids = ids(6);
     let world = world.cm(cm_of(&ids)).start().unwrap();
     let mute = || Faults { mute: true, ..Faults::default() };
@@ -55,7 +55,7 @@ fn a_card_that_is_in_for_a_second_after_a_mute_one_is_not_missed() {
 
 #[test]
 fn one_hung_card_of_sixteen_holds_up_no_other() {
-    let Some(world) = ifd() else { return };
+    let world = require!(ifd());
     let ids = ids(15);
     let world = world.readers(16).cm(cm_of(&ids)).start().unwrap();
     let faults = Faults { hang_at: Some(2), ..Faults::default() };
@@ -75,8 +75,7 @@ fn one_hung_card_of_sixteen_holds_up_no_other() {
 
 #[test]
 fn a_card_that_powers_up_slowly_holds_up_no_other_and_may_be_pulled_meanwhile() {
-    let Some(world) = ifd() else { return };
-    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let world = require!(ifd()).cm(cm_with(&[OTHER])).start().unwrap();
     wait_readers(&world, 2);
     let faults = Faults { slow_power_up: Duration::from_mins(1), ..Faults::default() };
     let mut slow = world.insert_with(0, GidsCard::seed(), faults).unwrap();
@@ -94,8 +93,7 @@ fn a_card_that_powers_up_slowly_holds_up_no_other_and_may_be_pulled_meanwhile() 
 
 #[test]
 fn cards_that_came_while_pcscd_was_held_are_worked_on_when_it_goes_on() {
-    let Some(world) = ifd() else { return };
-    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut world = require!(ifd()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut first = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.pcscd.freeze().unwrap();
@@ -144,8 +142,7 @@ const FIRST_OF_THE_INVENTORY: u32 = 5;
 #[test]
 fn a_card_that_leaves_once_its_id_is_read_is_worked_on() {
     for command in [SECOND_FAMILY, FIRST_OF_THE_INVENTORY] {
-        let Some(world) = ifd() else { return };
-        let world = world.start().unwrap();
+        let world = require!(ifd()).start().unwrap();
         let faults = Faults { remove_at: Some(command), ..Faults::default() };
         let _card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
         assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -156,8 +153,7 @@ fn a_card_that_leaves_once_its_id_is_read_is_worked_on() {
 
 #[test]
 fn a_card_that_hangs_once_its_id_is_read_is_worked_on_without_much_delay() {
-    let Some(world) = ifd() else { return };
-    let world = world.start().unwrap();
+    let world = require!(ifd()).start().unwrap();
     let faults = Faults { hang_at: Some(FIRST_OF_THE_INVENTORY), ..Faults::default() };
     let card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     card.wait_for("the card to hang", LONG, |state| state.hanging).unwrap();
@@ -170,8 +166,7 @@ fn a_card_that_hangs_once_its_id_is_read_is_worked_on_without_much_delay() {
 
 #[test]
 fn a_site_can_spare_its_cards_the_inventory() {
-    let Some(world) = ifd() else { return };
-    let world = world.config_set("cards.inventory", "false").start().unwrap();
+    let world = require!(ifd()).config_set("cards.inventory", "false").start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     assert_eq!(card.apdus().len(), 4, "{:?}", card.apdus());

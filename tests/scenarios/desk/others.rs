@@ -8,15 +8,11 @@ use cardbridge_harness::cards::{AppletCard, Pins};
 use super::*;
 
 /// A program on the world's pcscd, its output unbuffered; none where it is not installed.
-fn program(world: &World, name: &str, package: &str) -> Option<Command> {
-    let there = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
-    if !there.status.success() {
-        cardbridge_harness::skipped(&format!("{name} is missing (package {package})"));
-        return None;
-    }
+fn program(world: &World, name: &str, package: &str) -> Result<Command, String> {
+    require::program(name, package)?;
     let mut command = cardbridge_harness::process::mortal("stdbuf");
     command.args(["-o0", name]).env("PCSCLITE_CSOCK_NAME", world.pcscd.socket_path());
-    Some(command)
+    Ok(command)
 }
 
 /// Waits until a program has said something, so often.
@@ -28,9 +24,8 @@ fn wait_said(world: &World, program: &Beside, words: &str, times: usize) {
 
 #[test]
 fn pcsc_scan_and_the_daemon_both_see_every_card() {
-    let Some(world) = ifd() else { return };
-    let world = world.start().unwrap();
-    let Some(mut command) = program(&world, "pcsc_scan", "pcsc-tools") else { return };
+    let world = require!(ifd()).start().unwrap();
+    let mut command = require!(program(&world, "pcsc_scan", "pcsc-tools"));
     command.arg("-n");
     let mut scan = Beside::start(command);
     wait_said(&world, &scan, "Card removed", 2);
@@ -50,10 +45,8 @@ fn pcsc_scan_and_the_daemon_both_see_every_card() {
 
 #[test]
 fn opensc_waits_for_a_card_beside_the_daemon_and_reads_it() {
-    let Some(world) = ifd() else { return };
-    if !has_opensc() {
-        return;
-    }
+    let world = require!(ifd());
+    require!(has_opensc());
     let world = world.start().unwrap();
     wait_readers(&world, 2);
     let mut tools: Vec<_> = [["--wait", "--name"], ["--wait", "--serial"]]
@@ -84,7 +77,7 @@ struct Scdaemon {
 
 impl Scdaemon {
     /// Starts it with a home of its own; none where it is not installed.
-    fn start(world: &World, settings: &str) -> Option<Self> {
+    fn start(world: &World, settings: &str) -> Result<Self, String> {
         let mut command = program(world, "/usr/lib/gnupg/scdaemon", "scdaemon")?;
         let home = tempfile::tempdir().unwrap();
         let settings = format!("disable-ccid\npcsc-driver libpcsclite.so.1\n{settings}\n");
@@ -94,7 +87,7 @@ impl Scdaemon {
         command.stdin(output);
         let program = Beside::start_with(command);
         wait_said(world, &program, "OK ", 1);
-        Some(Self { program, input, _home: home })
+        Ok(Self { program, input, _home: home })
     }
 
     /// Has it open the card, as often as it says that it finds none: the reader may be slower.
@@ -132,9 +125,8 @@ fn openpgp() -> (AppletCard, Pins) {
 
 #[test]
 fn a_pin_that_scdaemon_verified_is_still_verified_after_the_daemon_read_the_card() {
-    let Some(world) = ifd() else { return };
-    let mut world = world.without_daemon().start().unwrap();
-    let Some(mut scdaemon) = Scdaemon::start(&world, "pcsc-shared") else { return };
+    let mut world = require!(ifd()).without_daemon().start().unwrap();
+    let mut scdaemon = require!(Scdaemon::start(&world, "pcsc-shared"));
     let (card, pins) = openpgp();
     let card = world.insert(0, card).unwrap();
     wait_powered(&card);
@@ -166,10 +158,9 @@ fn a_pin_that_scdaemon_verified_is_still_verified_after_the_daemon_read_the_card
 /// meanwhile.
 #[test]
 fn a_card_of_two_families_is_worked_on_once_the_last_other_program_lets_go() {
-    let Some(world) = ifd() else { return };
-    let mut world = world.without_daemon().start().unwrap();
-    let Some(mut one) = Scdaemon::start(&world, "pcsc-shared") else { return };
-    let Some(mut two) = Scdaemon::start(&world, "pcsc-shared") else { return };
+    let mut world = require!(ifd()).without_daemon().start().unwrap();
+    let mut one = require!(Scdaemon::start(&world, "pcsc-shared"));
+    let mut two = require!(Scdaemon::start(&world, "pcsc-shared"));
     let card = AppletCard::load("tests/cards/gids-openpgp.toml").unwrap();
     let card = world.insert(0, card).unwrap();
     wait_powered(&card);
@@ -210,12 +201,11 @@ fn a_card_of_two_families_is_worked_on_once_the_last_other_program_lets_go() {
 
 #[test]
 fn scdaemon_finds_a_card_that_the_daemon_has_read_and_one_that_comes_later() {
-    let Some(world) = ifd() else { return };
-    let world = world.start().unwrap();
+    let world = require!(ifd()).start().unwrap();
     let (card, _pins) = openpgp();
     let mut card = world.insert(0, card).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["unknown-card"]);
-    let Some(mut scdaemon) = Scdaemon::start(&world, "pcsc-shared") else { return };
+    let mut scdaemon = require!(Scdaemon::start(&world, "pcsc-shared"));
     scdaemon.open_card(&world);
     card.eject();
     wait_card(&world, 0, "empty");
@@ -228,9 +218,8 @@ fn scdaemon_finds_a_card_that_the_daemon_has_read_and_one_that_comes_later() {
 
 #[test]
 fn a_card_that_scdaemon_keeps_for_itself_is_told_as_busy_with_the_setting_that_helps() {
-    let Some(world) = ifd() else { return };
-    let mut world = world.without_daemon().start().unwrap();
-    let Some(mut scdaemon) = Scdaemon::start(&world, "") else { return };
+    let mut world = require!(ifd()).without_daemon().start().unwrap();
+    let mut scdaemon = require!(Scdaemon::start(&world, ""));
     let (card, _pins) = openpgp();
     let card = world.insert(0, card).unwrap();
     wait_powered(&card);

@@ -6,8 +6,7 @@ use super::*;
 
 #[test]
 fn a_reader_unplugged_with_its_card_and_plugged_in_again_is_a_new_stay() {
-    let Some(world) = ifd() else { return };
-    let world = world.start().unwrap();
+    let world = require!(ifd()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     for round in 2..=4 {
@@ -26,8 +25,7 @@ fn a_reader_unplugged_with_its_card_and_plugged_in_again_is_a_new_stay() {
 
 #[test]
 fn a_reader_whose_plug_is_pulled_and_put_back_at_once_is_worked_on() {
-    let Some(world) = ifd() else { return };
-    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut world = require!(ifd()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut first = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     wait_idle(&world, 0);
@@ -105,7 +103,7 @@ fn a_reader_that_comes_between_list_and_wait_is_seen_before_long() {
 
 #[test]
 fn a_sixteenth_reader_comes_and_goes_like_any_other() {
-    let Some(world) = ifd() else { return };
+    let world = require!(ifd());
     let ids = ids(16);
     let world = world.readers(16).cm(cm_of(&ids)).start().unwrap();
     let card = |reader: usize| GidsCard::new(cardid(&ids[reader]));
@@ -162,8 +160,7 @@ fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
 #[test]
 fn a_reader_that_breaks_down_and_is_repaired_is_worked_on_again() {
     for double in [Double::Ifd, Double::Fake] {
-        let world = if double == Double::Fake { Some(fake()) } else { ifd() };
-        let Some(world) = world else { return };
+        let world = if double == Double::Fake { fake() } else { require!(ifd()) };
         let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         world.wait_for_outcomes(1, LONG).unwrap();
@@ -191,8 +188,7 @@ fn a_reader_that_breaks_down_and_is_repaired_is_worked_on_again() {
 
 #[test]
 fn a_reader_told_by_its_serial_number_keeps_its_label_wherever_it_is_plugged_in() {
-    let Some(world) = ifd() else { return };
-    let world = world
+    let world = require!(ifd())
         .cm(cm_with(&[OTHER]))
         .config_extra("[[reader]]\nmatch = \"serial:R01\"\nlabel = \"Front desk\"")
         .start()

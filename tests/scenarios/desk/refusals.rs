@@ -130,8 +130,7 @@ fn a_pcscd_that_dies_and_comes_back_is_not_told_as_one_of_another_version() {
 #[test]
 fn a_pcscd_with_polkit_turns_the_agent_away_and_is_told_with_the_remedy() {
     let real = has_polkit();
-    let builder = if real { world().map(WorldBuilder::with_polkit) } else { Some(fake()) };
-    let Some(builder) = builder else { return };
+    let builder = if real { require!(world()).with_polkit() } else { fake() };
     let mut world = builder.without_daemon().start().unwrap();
     if !real {
         cardbridge_harness::replaced(

@@ -48,15 +48,13 @@ fn missed(mut world: World, ids: &[String], tidily: bool) -> usize {
 #[test]
 fn cards_that_are_in_for_a_second_when_pcscd_comes_back_are_worked_on() {
     let ids = ids(rounds());
-    let Some(world) = ifd() else { return };
-    let world = world.cm(cm_of(&ids)).start().unwrap();
+    let world = require!(ifd()).cm(cm_of(&ids)).start().unwrap();
     assert_eq!(missed(world, &ids, false), 0, "of {}", ids.len());
 }
 
 #[test]
 fn so_are_those_when_pcscd_was_stopped_and_took_its_socket_away() {
     let ids = ids(rounds());
-    let Some(world) = ifd() else { return };
-    let world = world.cm(cm_of(&ids)).start().unwrap();
+    let world = require!(ifd()).cm(cm_of(&ids)).start().unwrap();
     assert_eq!(missed(world, &ids, true), 0, "of {}", ids.len());
 }

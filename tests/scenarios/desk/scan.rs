@@ -51,8 +51,7 @@ fn make_sense(events: &[(String, String)]) {
 
 #[test]
 fn a_scan_goes_on_through_insertions_removals_and_a_restart_of_pcscd() {
-    let Some(world) = world() else { return };
-    let mut world = world.without_daemon().start().unwrap();
+    let mut world = require!(world()).without_daemon().start().unwrap();
     let mut scan = Beside::start(world.cli_command(&["scan", "--json"]));
     let mut expected = vec!["reader-attached"];
     wait_events(&world, &scan, 0, &expected);
@@ -88,8 +87,7 @@ fn a_scan_goes_on_through_insertions_removals_and_a_restart_of_pcscd() {
 
 #[test]
 fn a_card_that_a_scan_could_not_read_in_time_was_in_the_reader_all_the_same() {
-    let Some(world) = world() else { return };
-    let world = world.without_daemon().start().unwrap();
+    let world = require!(world()).without_daemon().start().unwrap();
     let mut scan = Beside::start(world.cli_command(&["scan", "--json"]));
     wait_events(&world, &scan, 0, &["reader-attached"]);
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
@@ -105,8 +103,7 @@ fn a_card_that_a_scan_could_not_read_in_time_was_in_the_reader_all_the_same() {
 
 #[test]
 fn a_card_that_leaves_once_its_id_is_read_is_identified_in_a_scan_as_well() {
-    let Some(world) = ifd() else { return };
-    let world = world.without_daemon().start().unwrap();
+    let world = require!(ifd()).without_daemon().start().unwrap();
     let scan = Beside::start(world.cli_command(&["scan", "--json"]));
     wait_events(&world, &scan, 0, &["reader-attached"]);
     // In the command that asks whether it is a PIV card as well.

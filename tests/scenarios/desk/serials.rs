@@ -29,8 +29,7 @@ fn reader(world: &World, reader: usize) -> Value {
 
 #[test]
 fn cards_that_were_there_before_are_worked_on_under_what_the_serial_number_says() {
-    let Some(world) = ifd() else { return };
-    let mut world = world
+    let mut world = require!(ifd())
         .readers(3)
         .cm(cm_with(&[OTHER]))
         .config_extra(RULES)
@@ -64,8 +63,8 @@ fn cards_that_were_there_before_are_worked_on_under_what_the_serial_number_says(
 
 #[test]
 fn cards_that_come_later_are_worked_on_under_what_the_serial_number_says() {
-    let Some(world) = ifd() else { return };
-    let world = world.readers(3).cm(cm_with(&[OTHER])).config_extra(RULES).start().unwrap();
+    let world =
+        require!(ifd()).readers(3).cm(cm_with(&[OTHER])).config_extra(RULES).start().unwrap();
     wait_described(&world, 3);
     let off = world.insert(2, other()).unwrap();
     let card = wait_card(&world, 2, "not-identified");

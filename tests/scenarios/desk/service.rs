@@ -11,8 +11,7 @@ fn holdings(world: &World) -> (usize, usize) {
 
 #[test]
 fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let mut outcomes = 0;
     let mut before = None;
     for round in 0..5 {
@@ -44,8 +43,7 @@ fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
 
 #[test]
 fn a_card_that_lay_there_while_pcscd_was_restarted_is_inserted_again_and_set_once() {
-    let Some(world) = world() else { return };
-    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     // vpcd finds a card only after its first look, which a real reader's driver does not need. The
@@ -71,7 +69,7 @@ fn a_card_that_lay_there_while_pcscd_was_restarted_is_inserted_again_and_set_onc
 fn a_card_put_in_while_daemon_and_pcscd_were_off_is_worked_on() {
     // The counter of the new pcscd is 0 for a card that it found, as it was for the old pcscd.
     for found_by_both in [false, true] {
-        let Some(world) = ifd() else { return };
+        let world = require!(ifd());
         let cm = CmOptions {
             store: Store { requests: Vec::new(), ..Store::seed() },
             ..CmOptions::default()
@@ -98,8 +96,7 @@ fn a_card_put_in_while_daemon_and_pcscd_were_off_is_worked_on() {
 
 #[test]
 fn where_nobody_can_tell_which_pcscd_it_is_a_card_is_inserted_again_at_each_start() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let pid_file = world.pcscd.socket_path().with_file_name("pcscd.pid");
     assert!(pid_file.exists(), "pcscd writes it");
     std::fs::remove_file(&pid_file).unwrap();
@@ -116,8 +113,7 @@ fn where_nobody_can_tell_which_pcscd_it_is_a_card_is_inserted_again_at_each_star
 
 #[test]
 fn a_card_swapped_while_pcscd_was_away_is_a_new_entry() {
-    let Some(world) = world() else { return };
-    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.pcscd.kill9().unwrap();
@@ -131,8 +127,7 @@ fn a_card_swapped_while_pcscd_was_away_is_a_new_entry() {
 
 #[test]
 fn pcscd_may_die_while_a_card_is_read() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     card.hang_at(2);
     card.wait_for("the second command", LONG, |state| state.hanging).unwrap();
@@ -148,8 +143,7 @@ fn pcscd_may_die_while_a_card_is_read() {
 #[test]
 fn a_daemon_that_starts_before_pcscd_works_once_it_is_there() {
     for crashed in [false, true] {
-        let Some(world) = world() else { return };
-        let mut world = world.without_daemon().start().unwrap();
+        let mut world = require!(world()).without_daemon().start().unwrap();
         if crashed {
             world.pcscd.kill9().unwrap();
         } else {
@@ -168,8 +162,7 @@ fn a_daemon_that_starts_before_pcscd_works_once_it_is_there() {
 
 #[test]
 fn a_pcscd_that_hangs_holds_up_neither_status_nor_sigterm() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     wait_service(&world, "connected");
     world.pcscd.freeze().unwrap();
     let asked = Instant::now();

@@ -6,8 +6,7 @@ const SEED_ATR: &str = "3b8d0180fba000000397425446590301c8";
 
 #[test]
 fn a_card_whose_atr_is_to_be_skipped_is_never_touched() {
-    let Some(world) = world() else { return };
-    let mut world = world
+    let mut world = require!(world())
         .cm(cm_with(&[OTHER]))
         .config_set("cards.skip_atr", "[\"3b8d01??fba000000397425446590301c8\"]")
         .start()
@@ -29,8 +28,7 @@ fn a_card_whose_atr_is_to_be_skipped_is_never_touched() {
 
 #[test]
 fn a_card_in_a_reader_that_is_switched_off_is_never_touched() {
-    let Some(world) = world() else { return };
-    let world = world
+    let world = require!(world())
         .cm(cm_with(&[OTHER]))
         .config_extra("[[reader]]\nmatch = \"* 00 01\"\nenabled = false")
         .start()
@@ -48,7 +46,7 @@ fn a_card_in_a_reader_that_is_switched_off_is_never_touched() {
 
 #[test]
 fn a_glob_over_readers_ignores_case_and_status_says_which_are_switched_off() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let rules = "[[reader]]\nmatch = \"*virtual PCD 1 00 00*\"\nlabel = \"Left\"\n\
                  [[reader]]\nmatch = \"*\"\nenabled = false";
     let world = world.config_extra(rules).start().unwrap();
@@ -65,8 +63,7 @@ fn a_glob_over_readers_ignores_case_and_status_says_which_are_switched_off() {
 /// pcscd 1.9.9 at times gives the length of its buffer instead of the ATR's.
 #[test]
 fn an_atr_with_the_rest_of_its_buffer_is_the_atr() {
-    let Some(world) = world() else { return };
-    let world = world.config_set("cards.atr_mismatch", "\"refuse\"").start().unwrap();
+    let world = require!(world()).config_set("cards.atr_mismatch", "\"refuse\"").start().unwrap();
     let mut buffer = hex::decode(SEED_ATR).unwrap();
     buffer.resize(33, 0);
     let _card = world.insert(0, GidsCard::seed().with_atr(buffer)).unwrap();
@@ -97,9 +94,12 @@ fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
         rule("disable-lost", "lost+found", "Disabled"),
     ];
     let third = "b81f62d9-40ae-4c17-93f5-0d6e72a9c35b";
-    let Some(world) = world() else { return };
-    let world =
-        world.readers(4).cm(cm_with(&[OTHER, third])).config_extra(&text.concat()).start().unwrap();
+    let world = require!(world())
+        .readers(4)
+        .cm(cm_with(&[OTHER, third]))
+        .config_extra(&text.concat())
+        .start()
+        .unwrap();
     let in_order = [GidsCard::seed(), other(), GidsCard::new(cardid(third))];
     let mut inserted = Vec::new();
     for (reader, card) in in_order.into_iter().enumerate() {
@@ -120,8 +120,7 @@ fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
 
 #[test]
 fn a_scan_touches_no_card_that_the_configuration_says_to_leave_alone() {
-    let Some(world) = world() else { return };
-    let world = world
+    let world = require!(world())
         .without_daemon()
         .config_set("cards.skip_atr", "[\"3b8d0180fba000000397425446590301??\"]")
         .config_extra("[[reader]]\nmatch = \"* 00 01\"\nenabled = false")
@@ -147,8 +146,7 @@ fn a_scan_touches_no_card_that_the_configuration_says_to_leave_alone() {
 
 #[test]
 fn ids_that_are_not_to_be_shown_are_in_no_line_of_the_log_at_any_level() {
-    let Some(world) = world() else { return };
-    let world = world
+    let world = require!(world())
         .config_set("log.show_ids", "false")
         .config_set("log.level", "\"trace\"")
         .start()

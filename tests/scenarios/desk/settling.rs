@@ -13,8 +13,7 @@ fn wait_read(world: &World, count: usize) {
 
 #[test]
 fn a_card_that_flickers_in_a_reader_with_a_settle_time_is_one_entry() {
-    let Some(world) = ifd() else { return };
-    let world = world.config_extra(SETTLE).start().unwrap();
+    let world = require!(ifd()).config_extra(SETTLE).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     wait_idle(&world, 0);
     for flicker in 1..=5 {
@@ -36,8 +35,7 @@ fn a_card_that_flickers_in_a_reader_with_a_settle_time_is_one_entry() {
 
 #[test]
 fn another_card_within_the_settle_time_is_an_entry_of_its_own() {
-    let Some(world) = ifd() else { return };
-    let world = world.cm(cm_with(&[OTHER])).config_extra(SETTLE).start().unwrap();
+    let world = require!(ifd()).cm(cm_with(&[OTHER])).config_extra(SETTLE).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     wait_idle(&world, 0);
     card.eject();
@@ -50,8 +48,7 @@ fn another_card_within_the_settle_time_is_an_entry_of_its_own() {
 
 #[test]
 fn a_card_that_flickers_in_a_reader_without_a_settle_time_is_an_entry_each_time() {
-    let Some(world) = ifd() else { return };
-    let world = world.config_extra(SETTLE).start().unwrap();
+    let world = require!(ifd()).config_extra(SETTLE).start().unwrap();
     let mut card = world.insert(1, GidsCard::seed()).unwrap();
     wait_idle(&world, 1);
     card.eject();
@@ -63,8 +60,7 @@ fn a_card_that_flickers_in_a_reader_without_a_settle_time_is_an_entry_each_time(
 
 #[test]
 fn a_card_that_flickers_without_end_is_counted_and_worked_on_once_it_lies_still() {
-    let Some(world) = ifd() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(ifd()).start().unwrap();
     for stay in 1..=60 {
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         wait_read(&world, stay);

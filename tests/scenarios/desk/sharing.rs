@@ -18,21 +18,15 @@ pub(in super::super) fn opensc(
     command
 }
 
-/// Whether OpenSC's tool is there; says so if not.
-pub(in super::super) fn has_opensc() -> bool {
-    let there = Command::new("opensc-tool").arg("--version").output().is_ok();
-    if !there {
-        cardbridge_harness::skipped("opensc-tool is missing (package opensc)");
-    }
-    there
+/// Whether OpenSC's tool is there.
+pub(in super::super) fn has_opensc() -> Result<(), String> {
+    require::program("opensc-tool", "opensc")
 }
 
 /// A world with a card that another program holds: its first command waits to be answered.
-fn held(exclusive: bool) -> Option<(World, InsertedCard, Beside)> {
+fn held(exclusive: bool) -> Result<(World, InsertedCard, Beside), String> {
     let world = world()?;
-    if !has_opensc() {
-        return None;
-    }
+    has_opensc()?;
     let world = world.without_daemon().start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     wait_powered(&card);
@@ -41,12 +35,12 @@ fn held(exclusive: bool) -> Option<(World, InsertedCard, Beside)> {
         format!("app default {{ reader_driver pcsc {{ connect_exclusive = {exclusive}; }} }}");
     let program = Beside::start(opensc(&world, 0, &settings, &["--serial"]));
     card.wait_for("the other program's command", LONG, |state| state.hanging).unwrap();
-    Some((world, card, program))
+    Ok((world, card, program))
 }
 
 #[test]
 fn a_card_that_another_program_has_for_itself_is_waited_for() {
-    let Some((mut world, card, mut program)) = held(true) else { return };
+    let (mut world, card, mut program) = require!(held(true));
     world.start_daemon().unwrap();
     wait_card(&world, 0, "reading");
     assert_eq!(card.apdus().len(), 1, "only the other program's command");
@@ -61,7 +55,7 @@ fn a_card_that_another_program_has_for_itself_is_waited_for() {
 
 #[test]
 fn a_card_that_another_program_keeps_for_itself_is_told_as_busy_and_read_after_it() {
-    let Some((mut world, card, mut program)) = held(true) else { return };
+    let (mut world, card, mut program) = require!(held(true));
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
     let line = &world.audit().unwrap()[0];
@@ -82,7 +76,7 @@ fn threads(world: &World) -> usize {
 
 #[test]
 fn a_card_in_a_long_transaction_of_another_program_is_busy_and_read_after_it() {
-    let Some((mut world, card, program)) = held(false) else { return };
+    let (mut world, card, program) = require!(held(false));
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
     let line = &world.audit().unwrap()[0];
@@ -102,7 +96,7 @@ fn a_card_in_a_long_transaction_of_another_program_is_busy_and_read_after_it() {
 
 #[test]
 fn a_card_in_another_programs_transaction_is_waited_for() {
-    let Some((mut world, card, mut program)) = held(false) else { return };
+    let (mut world, card, mut program) = require!(held(false));
     world.start_daemon().unwrap();
     wait_card(&world, 0, "reading");
     assert_eq!(card.apdus().len(), 1, "only the other program's command");

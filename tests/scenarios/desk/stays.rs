@@ -6,8 +6,7 @@ use super::*;
 
 #[test]
 fn a_card_that_was_there_before_the_daemon_is_worked_on() {
-    let Some(world) = world() else { return };
-    let mut world = world.without_daemon().start().unwrap();
+    let mut world = require!(world()).without_daemon().start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     wait_powered(&card);
     assert!(card.apdus().is_empty(), "nobody has read it yet");
@@ -19,8 +18,7 @@ fn a_card_that_was_there_before_the_daemon_is_worked_on() {
 
 #[test]
 fn a_daemon_restarted_with_the_card_in_the_reader_makes_no_second_entry() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     let calls = world.cm.log().len();
@@ -41,8 +39,7 @@ fn a_daemon_restarted_with_the_card_in_the_reader_makes_no_second_entry() {
 
 #[test]
 fn a_card_swapped_for_another_while_the_daemon_was_down_is_a_new_entry() {
-    let Some(world) = world() else { return };
-    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.kill9_daemon().unwrap();
@@ -59,8 +56,7 @@ fn a_card_swapped_for_another_while_the_daemon_was_down_is_a_new_entry() {
 
 #[test]
 fn a_card_taken_out_and_put_back_while_the_daemon_was_down_is_a_new_entry() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
@@ -77,8 +73,7 @@ fn a_card_taken_out_and_put_back_while_the_daemon_was_down_is_a_new_entry() {
 
 #[test]
 fn a_card_taken_out_while_the_daemon_was_down_is_a_new_entry_when_it_comes_back_later() {
-    let Some(world) = world() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(world()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
@@ -96,8 +91,7 @@ fn a_card_taken_out_while_the_daemon_was_down_is_a_new_entry_when_it_comes_back_
 
 #[test]
 fn a_card_swapped_between_two_looks_of_the_daemon_is_a_new_entry() {
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.freeze_daemon().unwrap();
@@ -115,8 +109,7 @@ fn a_card_swapped_between_two_looks_of_the_daemon_is_a_new_entry() {
 
 #[test]
 fn two_cards_in_turns_in_one_reader_make_an_entry_a_stay() {
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut expected = Vec::new();
     for stay in 0..10 {
         let (id, card) = if stay % 2 == 0 { (CARD, GidsCard::seed()) } else { (OTHER, other()) };
@@ -137,8 +130,7 @@ fn two_cards_in_turns_in_one_reader_make_an_entry_a_stay() {
 
 #[test]
 fn a_stay_leaves_one_line_whether_the_card_was_read_or_torn_out() {
-    let Some(world) = world() else { return };
-    let world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut expected = Vec::new();
     // A fourth torn card would only be counted.
     for round in 0..3 {
@@ -164,7 +156,7 @@ fn a_stay_leaves_one_line_whether_the_card_was_read_or_torn_out() {
 
 #[test]
 fn a_card_that_is_torn_out_at_any_command_is_told_as_that_and_the_next_one_is_read() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     // A reader for each three: further failures alike are only counted.
     let world = world.double(Double::Ifd).readers(16).start().unwrap();
     for (step, reader) in (1..).zip((0..16).flat_map(|reader| [reader; 3])) {
@@ -186,7 +178,7 @@ fn a_card_that_is_torn_out_at_any_command_is_told_as_that_and_the_next_one_is_re
 
 #[test]
 fn sixteen_cards_in_sixteen_readers_are_sixteen_updates() {
-    let Some(world) = world() else { return };
+    let world = require!(world());
     let ids: Vec<String> = (1..=16_u128).map(|n| drawn_id(n).to_string()).collect();
     let known: Vec<&str> = ids.iter().map(String::as_str).collect();
     let world = world.readers(16).cm(cm_with(&known)).start().unwrap();

@@ -18,8 +18,7 @@ fn answering(answering: Answering) -> Faults {
 
 #[test]
 fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let faults = Faults { mute: true, ..Faults::default() };
     let mut card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
@@ -40,8 +39,7 @@ fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
 /// A card that answered at power-up is not mute, and to turn it round would not help.
 #[test]
 fn a_card_that_the_reader_has_no_protocol_for_is_said_to_answer() {
-    let Some(world) = ifd() else { return };
-    let world = world.start().unwrap();
+    let world = require!(ifd()).start().unwrap();
     let faults = || Faults { t0_only: true, ..Faults::default() };
     let card = PlainCard::new(T1_ATR);
     let _card = world.insert_with(0, card, faults()).unwrap();
@@ -67,8 +65,7 @@ fn a_card_that_the_reader_has_no_protocol_for_is_said_to_answer() {
 
 #[test]
 fn a_mute_card_holds_up_no_other_reader() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let faults = Faults { mute: true, ..Faults::default() };
     let _mute = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     wait_card(&world, 0, "mute");
@@ -81,10 +78,8 @@ fn a_mute_card_holds_up_no_other_reader() {
 
 #[test]
 fn a_mute_card_that_another_program_gets_to_answer_is_worked_on() {
-    let Some(world) = world() else { return };
-    if !has_opensc() {
-        return;
-    }
+    let world = require!(world());
+    require!(has_opensc());
     let world = world.start().unwrap();
     let faults = Faults { mute: true, ..Faults::default() };
     let card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
@@ -98,8 +93,7 @@ fn a_mute_card_that_another_program_gets_to_answer_is_worked_on() {
 
 #[test]
 fn read_tells_what_it_asked_a_card_that_hangs_and_that_a_mute_one_is_mute() {
-    let Some(world) = world() else { return };
-    let world = world.without_daemon().start().unwrap();
+    let world = require!(world()).without_daemon().start().unwrap();
     let faults = Faults { hang_at: Some(2), ..Faults::default() };
     let hung = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     wait_powered(&hung);
@@ -133,8 +127,7 @@ fn read_tells_what_it_asked_a_card_that_hangs_and_that_a_mute_one_is_mute() {
 
 #[test]
 fn a_hung_card_holds_up_nothing_and_is_told_as_timeout() {
-    let Some(world) = world() else { return };
-    let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
+    let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let faults = Faults { hang_at: Some(2), ..Faults::default() };
     let mut hung = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     hung.wait_for("the card to hang", LONG, |state| state.hanging).unwrap();
@@ -175,8 +168,7 @@ fn a_hung_card_holds_up_nothing_and_is_told_as_timeout() {
 
 #[test]
 fn a_slow_card_is_read() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let faults = Faults { slow: Duration::from_millis(200), ..Faults::default() };
     let card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -200,8 +192,7 @@ fn a_card_that_answers_nonsense_is_never_identified() {
         (Answering::Garbage, "unknown-family"),
         (Answering::Stump, "read-error"),
     ];
-    let Some(world) = world() else { return };
-    let world = world.readers(strange.len()).start().unwrap();
+    let world = require!(world()).readers(strange.len()).start().unwrap();
     let cards: Vec<_> = strange
         .iter()
         .enumerate()
@@ -271,8 +262,7 @@ fn a_gids_card_without_a_usable_id_is_told_as_no_id() {
         Box::new(bad(0x6101)),
         Box::new(bad(0x6c01)),
     ];
-    let Some(world) = world() else { return };
-    let world = world.readers(cards.len()).start().unwrap();
+    let world = require!(world()).readers(cards.len()).start().unwrap();
     let count = cards.len();
     let inserted: Vec<_> = cards
         .into_iter()
@@ -322,8 +312,7 @@ fn a_card_is_read_in_whatever_manner_it_answers() {
         (card(4).with_more_files(40), plain),
         (card(5).with_more_files(40).with_atr(T0_ATR).selected_by_default(), Answering::WrongLe),
     ];
-    let Some(world) = world() else { return };
-    let world = world.readers(6).cm(cm_with(&known)).start().unwrap();
+    let world = require!(world()).readers(6).cm(cm_with(&known)).start().unwrap();
     let inserted: Vec<_> = cards
         .into_iter()
         .enumerate()
@@ -340,8 +329,7 @@ fn a_card_is_read_in_whatever_manner_it_answers() {
 
 #[test]
 fn only_reading_commands_reach_any_card_and_it_is_left_as_found() {
-    let Some(world) = world() else { return };
-    let world = world.start().unwrap();
+    let world = require!(world()).start().unwrap();
     let gids = world.insert(0, GidsCard::seed()).unwrap();
     let plain = world.insert(1, PlainCard::default()).unwrap();
     world.wait_for_outcomes(2, LONG).unwrap();
@@ -361,8 +349,7 @@ fn only_reading_commands_reach_any_card_and_it_is_left_as_found() {
 
 #[test]
 fn card_that_fails_again_and_again_is_counted_in_one_line_and_no_count_is_lost_by_a_stop() {
-    let Some(world) = ifd() else { return };
-    let mut world = world.start().unwrap();
+    let mut world = require!(ifd()).start().unwrap();
     for _ in 0..34 {
         let mut card = world.insert(0, PlainCard::new(T0_ATR)).unwrap();
         wait_card(&world, 0, "not-identified");

@@ -8,8 +8,8 @@ use std::thread;
 use super::*;
 
 /// A world to look cards up from, without a daemon.
-fn desk(kdc: &Kdc, cm: Cm, url: &str) -> Option<World> {
-    Some(station(world()?, kdc, cm, url).without_daemon().start().unwrap())
+fn desk(kdc: &Kdc, cm: Cm, url: &str) -> Result<World, String> {
+    Ok(station(world()?, kdc, cm, url).without_daemon().start().unwrap())
 }
 
 /// What somebody is told who looks a card up, after a change of the configuration's text.
@@ -32,9 +32,9 @@ fn assert_told(said: &str, words: &[&str]) {
 
 #[test]
 fn what_is_wrong_on_this_machine_is_told() {
-    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
-    let Some(world) = desk(&kdc, cm, &apache.url()) else { return };
+    let world = require!(desk(&kdc, cm, &apache.url()));
     let keytab = kdc.keytab(STATION).unwrap();
     let other = |path: &Path| told(&world, &quoted(&keytab), &quoted(path));
     assert_eq!(told(&world, "[cm]", "[cm]"), "", "as it is, all is well");
@@ -51,9 +51,9 @@ fn what_is_wrong_on_this_machine_is_told() {
 
 #[test]
 fn a_machine_without_the_library_says_which_one_is_missing() {
-    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let elsewhere = tempfile::tempdir().unwrap();
     fs::write(elsewhere.path().join("libgssapi_krb5.so.2"), "").unwrap();
     let world = station(builder, &kdc, cm, &apache.url())
@@ -71,9 +71,9 @@ fn a_machine_without_the_library_says_which_one_is_missing() {
 
 #[test]
 fn what_the_kdc_says_is_told() {
-    let Some(mut kdc) = realm(KdcOptions::default()) else { return };
+    let mut kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
-    let Some(world) = desk(&kdc, cm, &apache.url()) else { return };
+    let world = require!(desk(&kdc, cm, &apache.url()));
     let keytab = quoted(&kdc.keytab(STATION).unwrap());
     let as_it_is = || told(&world, "[cm]", "[cm]");
 
@@ -95,15 +95,12 @@ fn what_the_kdc_says_is_told() {
 
 #[test]
 fn a_clock_that_is_wrong_is_told() {
-    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-    if !Path::new(LIBRARY).exists() {
-        return cardbridge_harness::skipped("libfaketime is missing: no daemon with a set clock");
-    }
-    let Some(kdc) = realm(KdcOptions { timesync: false, ..KdcOptions::default() }) else { return };
+    let library = require!(require::faketime());
+    let kdc = require!(realm(KdcOptions { timesync: false, ..KdcOptions::default() }));
     let (cm, apache) = apache(&kdc, |_| ());
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let world = station(builder, &kdc, cm, &apache.url())
-        .env("LD_PRELOAD", LIBRARY)
+        .env("LD_PRELOAD", library)
         .env("FAKETIME", "+10m")
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
         .without_daemon()
@@ -115,9 +112,9 @@ fn a_clock_that_is_wrong_is_told() {
 
 #[test]
 fn a_server_that_does_not_take_the_ticket_is_told() {
-    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
-    let Some(world) = desk(&kdc, cm, &apache.url()) else { return };
+    let world = require!(desk(&kdc, cm, &apache.url()));
     // The name stands on an account with another key than the server's.
     kdc.rekey(kdc::WEB_SERVICE).unwrap();
     let said = told(&world, "[cm]", "[cm]");
@@ -150,7 +147,7 @@ fn says(answer: &'static str) -> String {
 
 #[test]
 fn a_server_that_wants_something_else_is_told() {
-    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let kdc = require!(realm(KdcOptions::default()));
     let cases = [
         ("WWW-Authenticate: NTLM\r\n", "lets in with NTLM only: NTLM is not spoken here"),
         ("WWW-Authenticate: Basic realm=\"cm\"\r\n", "lets in with Basic only: switch Windows"),
@@ -160,7 +157,7 @@ fn a_server_that_wants_something_else_is_told() {
     for (header, words) in cases {
         let answer = format!("HTTP/1.1 401 Unauthorized\r\n{header}Content-Length: 0\r\n\r\n");
         let url = says(Box::leak(answer.into_boxed_str()));
-        let Some(world) = desk(&kdc, Cm::seed().unwrap(), &url) else { return };
+        let world = require!(desk(&kdc, Cm::seed().unwrap(), &url));
         assert_told(&told(&world, "[cm]", "[cm]"), &[words]);
         world.finish().unwrap();
     }
@@ -168,14 +165,14 @@ fn a_server_that_wants_something_else_is_told() {
 
 #[test]
 fn a_server_that_offers_a_proof_and_cannot_give_it_is_not_believed() {
-    let Some(kdc) = realm(KdcOptions::default()) else { return };
+    let kdc = require!(realm(KdcOptions::default()));
     for token in ["", " oRQwEqADCgEAoQsGCSqGSIb3EgECAg==", " bm9uc2Vuc2U=", " ***"] {
         let answer = format!(
             "HTTP/1.1 200 OK\r\nWWW-Authenticate: Negotiate{token}\r\nContent-Type: \
              application/json\r\nContent-Length: 4\r\n\r\nnull"
         );
         let url = says(Box::leak(answer.into_boxed_str()));
-        let Some(world) = desk(&kdc, Cm::seed().unwrap(), &url) else { return };
+        let world = require!(desk(&kdc, Cm::seed().unwrap(), &url));
         let said = told(&world, "[cm]", "[cm]");
         let expected = "the server does not prove that it is the one";
         assert_eq!(said.contains(expected), !token.is_empty(), "{token}: {said}");

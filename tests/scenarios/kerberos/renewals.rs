@@ -46,7 +46,8 @@ fn log_says(world: &World, words: &str) {
 
 #[test]
 fn tickets_are_renewed_before_they_end_without_a_gap() {
-    let (Some(builder), Some(kdc)) = (world(), realm(short())) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(short()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
     let mut count = 0;
@@ -65,7 +66,8 @@ fn tickets_are_renewed_before_they_end_without_a_gap() {
 
 #[test]
 fn a_ticket_is_renewed_in_good_time_also_while_nobody_calls() {
-    let (Some(builder), Some(kdc)) = (world(), realm(short())) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(short()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
     ask(&world, 1);
@@ -83,7 +85,8 @@ fn a_ticket_is_renewed_in_good_time_also_while_nobody_calls() {
 
 #[test]
 fn a_kdc_that_is_gone_is_told_and_one_that_is_back_is_made_use_of() {
-    let (Some(builder), Some(mut kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let builder = require!(world());
+    let mut kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
     kdc.stop().unwrap();
@@ -101,7 +104,8 @@ fn a_kdc_that_is_gone_is_told_and_one_that_is_back_is_made_use_of() {
 
 #[test]
 fn a_silent_kdc_does_not_hold_up_cards_and_a_good_ticket_lets_them_be_updated() {
-    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
     ask(&world, 1);
@@ -126,7 +130,8 @@ fn a_silent_kdc_does_not_hold_up_cards_and_a_good_ticket_lets_them_be_updated() 
 
 #[test]
 fn without_a_ticket_a_silent_kdc_holds_up_calls_only_and_the_daemon_ends_in_time() {
-    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let builder = station(builder, &kdc, cm, &apache.url());
     let mut world = builder.config_set("cm.timeout", "\"2s\"").start().unwrap();
@@ -157,7 +162,8 @@ fn threads(world: &World, name: &str) -> usize {
 
 #[test]
 fn a_reload_logs_in_anew_and_leaves_no_thread_behind() {
-    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
     assert_eq!((threads(&world, "kerberos"), threads(&world, "gssapi")), (0, 0));
@@ -175,7 +181,8 @@ fn a_reload_logs_in_anew_and_leaves_no_thread_behind() {
 
 #[test]
 fn a_new_keytab_is_taken_up_by_the_running_daemon() {
-    let (Some(builder), Some(kdc)) = (world(), realm(short())) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(short()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
     ask(&world, 1);
@@ -196,7 +203,8 @@ fn a_new_keytab_is_taken_up_by_the_running_daemon() {
 
 #[test]
 fn a_web_server_with_a_new_key_is_shown_a_new_ticket() {
-    let (Some(builder), Some(kdc)) = (world(), realm(KdcOptions::default())) else { return };
+    let builder = require!(world());
+    let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
     ask(&world, 1);

@@ -156,7 +156,7 @@ pub(super) fn shown(world: &World) -> Vec<Hidden> {
 
 #[test]
 fn a_bearer_token_is_nowhere() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let token = "bearer-3f9a0d2c71e84b55";
     let options = CmOptions { bearer: Some(token.to_owned()), ..cm_with(&[]) };
     let adfs = Adfs::start();
@@ -168,7 +168,7 @@ fn a_bearer_token_is_nowhere() {
 
 #[test]
 fn a_client_secret_and_its_tokens_are_nowhere() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let adfs = Adfs::with_secret();
     let world = adfs.world(builder, &[]);
     assert_kept(world, &adfs, |world| {
@@ -180,7 +180,7 @@ fn a_client_secret_and_its_tokens_are_nowhere() {
 #[test]
 fn a_key_its_assertions_and_its_tokens_are_nowhere() {
     for signing in [Signing::RsaSha256, Signing::EcdsaSha256] {
-        let Some(builder) = world() else { return };
+        let builder = require!(world());
         let adfs = Adfs::with_certificate(signing);
         let world = adfs.world(builder, &[]);
         assert_kept(world, &adfs, |world| {
@@ -207,10 +207,8 @@ fn a_key_its_assertions_and_its_tokens_are_nowhere() {
 
 #[test]
 fn a_proxys_password_is_nowhere() {
-    let Some(builder) = world() else { return };
-    if let Some(reason) = proxy::unavailable() {
-        return cardbridge_harness::skipped(&reason);
-    }
+    let builder = require!(world());
+    require!(proxy::available());
     let password = "pr0xy-w0rd-5b1c";
     let credentials = Some(("station".to_owned(), password.to_owned()));
     let proxy = Proxy::start(&ProxyOptions { credentials }).unwrap();

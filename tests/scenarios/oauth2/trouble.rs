@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_client_that_is_refused_is_told_and_a_new_secret_heals_it() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let adfs = Adfs::with_secret();
     fs::write(adfs.file("secret"), "wrong").unwrap();
     let world = adfs.world(builder, &[]).start().unwrap();
@@ -26,7 +26,7 @@ fn a_client_that_is_refused_is_told_and_a_new_secret_heals_it() {
 
 #[test]
 fn an_endpoint_that_is_away_is_spared_and_its_return_is_noticed() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let adfs = Adfs::with_secret();
     adfs.cm.set_fault(Fault::Unavailable { retry_after: None }.path(TOKEN_PATH));
     let world = adfs.world(builder, &[]).start().unwrap();
@@ -54,7 +54,7 @@ fn an_endpoint_that_is_away_is_spared_and_its_return_is_noticed() {
 
 #[test]
 fn a_redirect_of_the_endpoint_is_told_and_not_followed() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let (adfs, elsewhere) = (Adfs::with_secret(), Adfs::with_secret());
     let location = format!("{}{TOKEN_PATH}", elsewhere.cm.url());
     adfs.cm.set_fault(Fault::Redirect { status: 307, location }.path(TOKEN_PATH));
@@ -68,7 +68,7 @@ fn a_redirect_of_the_endpoint_is_told_and_not_followed() {
 
 #[test]
 fn a_token_for_another_resource_is_told_as_that() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let adfs = Adfs::with_secret();
     let world = adfs.world(builder, &[]).config_set("cm.auth.resource", "\"urn:other\"");
     let world = world.start().unwrap();
@@ -83,7 +83,7 @@ fn a_token_for_another_resource_is_told_as_that() {
 
 #[test]
 fn a_cm_that_takes_no_token_is_told_and_the_endpoint_is_spared() {
-    let Some(builder) = world() else { return };
+    let builder = require!(world());
     let adfs = Adfs::with_secret();
     let world = adfs.world(builder, &[]).start().unwrap();
     world.cm.set_fault(Fault::Unauthorized);

@@ -16,11 +16,9 @@ struct Site {
 }
 
 impl Site {
-    fn start() -> Option<Self> {
-        if let Some(reason) = kdc::unavailable().or_else(apache::unavailable) {
-            cardbridge_harness::skipped(&reason);
-            return None;
-        }
+    fn start() -> Result<Self, String> {
+        kdc::available()?;
+        apache::available()?;
         let (adfs, kdc) = (Adfs::start(), Kdc::start(KdcOptions::default()).unwrap());
         kdc.add_principal(STATION).unwrap();
         kdc.add_principal("desk-4").unwrap();
@@ -28,7 +26,7 @@ impl Site {
         let negotiate = Some(Negotiate::of(&kdc).unwrap());
         let before = ApacheOptions::before(adfs.cm.address());
         let apache = Apache::start(&ApacheOptions { negotiate, ..before }).unwrap();
-        Some(Self { adfs, kdc, apache })
+        Ok(Self { adfs, kdc, apache })
     }
 
     fn world(&self, builder: WorldBuilder, account: &str) -> WorldBuilder {
@@ -45,7 +43,8 @@ impl Site {
 
 #[test]
 fn a_card_is_updated_with_a_token_that_a_ticket_got() {
-    let (Some(builder), Some(site)) = (world(), Site::start()) else { return };
+    let builder = require!(world());
+    let site = require!(Site::start());
     let world = site.world(builder, STATION).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -58,7 +57,8 @@ fn a_card_is_updated_with_a_token_that_a_ticket_got() {
 
 #[test]
 fn a_ticket_and_the_token_that_it_got_are_nowhere() {
-    let (Some(builder), Some(site)) = (world(), Site::start()) else { return };
+    let builder = require!(world());
+    let site = require!(Site::start());
     assert_kept(site.world(builder, STATION), &site.adfs, |world| {
         let log = site.adfs.cm.log();
         let lines = log.iter().filter_map(|call| call.header("authorization"));
@@ -72,7 +72,8 @@ fn a_ticket_and_the_token_that_it_got_are_nowhere() {
 
 #[test]
 fn an_account_that_is_not_the_clients_is_told() {
-    let (Some(builder), Some(site)) = (world(), Site::start()) else { return };
+    let builder = require!(world());
+    let site = require!(Site::start());
     let world = site.world(builder, "desk-4").start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let told = away(&world, "credentials");
@@ -84,7 +85,8 @@ fn an_account_that_is_not_the_clients_is_told() {
 
 #[test]
 fn a_keytab_without_a_key_is_told_and_the_endpoint_is_not_asked() {
-    let (Some(builder), Some(site)) = (world(), Site::start()) else { return };
+    let builder = require!(world());
+    let site = require!(Site::start());
     let keytab = site.adfs.file("keytab");
     fs::write(&keytab, "").unwrap();
     let world = site.world(builder, STATION).config_set("cm.auth.keytab", &quoted(&keytab));

@@ -45,9 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, stop: Arc<AtomicBool>) -> Result<()> {
-    if let Some(reason) = cardbridge_harness::pcscd::unavailable() {
-        bail!("no private pcscd can be started here: {reason}");
-    }
+    cardbridge_harness::pcscd::available().map_err(anyhow::Error::msg)?;
     let agent = arguments.agent.canonicalize();
     let agent = agent.with_context(|| format!("no agent at {}", arguments.agent.display()))?;
     let world = World::builder(&agent)

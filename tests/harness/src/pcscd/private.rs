@@ -13,6 +13,7 @@ use rustix::process::{Signal, geteuid};
 use super::vpcd;
 use crate::netns::Namespace;
 use crate::process::{Process, wait_until};
+use crate::require;
 
 /// A pcscd that can be started in a directory.
 #[derive(Debug)]
@@ -33,25 +34,11 @@ pub(super) fn socket(dir: &Path) -> PathBuf {
     dir.join("run/pcscd.comm")
 }
 
-/// Why no private pcscd can run on this machine, if so: tests then say
-/// SKIPPED.
-#[must_use]
-pub fn unavailable() -> Option<String> {
-    if let Some(reason) = vpcd::unavailable() {
-        return Some(reason);
-    }
-    if !Path::new(PCSCD).exists() {
-        return Some(format!("{PCSCD} is missing (package pcscd)"));
-    }
-    let output = unshare().arg("true").output();
-    match output {
-        Err(error) => Some(format!("cannot run unshare: {error}")),
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(format!(
-            "namespaces are forbidden here: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-    }
+/// Whether this machine can run a private pcscd.
+pub fn available() -> Result<(), String> {
+    vpcd::available()?;
+    require::file(PCSCD, "pcscd")?;
+    require::runs(unshare().arg("true"), "no namespaces")
 }
 
 /// Whether the system's pcscd was built with polkit.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{Readers, Treatment};
 use crate::cards::{Card, Faults, InsertedCard};
 use crate::netns::Namespace;
+use crate::require;
 
 /// vpcd's default port, of the first slot of the first reader.
 pub const FIRST_PORT: u16 = 35963;
@@ -21,10 +22,9 @@ pub(super) struct Vpcd {
     namespace: Namespace,
 }
 
-/// Why there can be no such readers here.
-pub(super) fn unavailable() -> Option<String> {
-    let there = Path::new(DRIVER).exists();
-    (!there).then(|| format!("{DRIVER} is missing (package vsmartcard-vpcd)"))
+/// Whether there can be such readers here.
+pub(super) fn available() -> Result<(), String> {
+    require::file(DRIVER, "vsmartcard-vpcd")
 }
 
 impl Vpcd {

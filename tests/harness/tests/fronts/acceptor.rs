@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use cardbridge_harness::acceptor::{Acceptor, AcceptorOptions, unavailable};
+use cardbridge_harness::acceptor::{Acceptor, AcceptorOptions, available};
 use cardbridge_harness::apache::Negotiate;
 use cardbridge_harness::cm::Cm;
 use cardbridge_harness::kdc;
 use cardbridge_harness::pki::Signing;
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 
 use super::curl::{CARD, Curl};
 use super::{AGENT, realm};
@@ -30,10 +30,8 @@ fn bound(curl: &Curl, acceptor: &Acceptor, binding: &str) -> String {
 
 #[test]
 fn the_acceptor_wants_the_bindings_of_its_own_certificate() {
-    let reason = kdc::unavailable().or_else(unavailable);
-    if let Some(reason) = reason {
-        return skipped(&reason);
-    }
+    require!(kdc::available());
+    require!(available());
     let (kdc, curl) = realm();
     let cm = Cm::seed().unwrap();
     for (signing, right, other) in [
@@ -61,10 +59,8 @@ fn the_acceptor_wants_the_bindings_of_its_own_certificate() {
 
 #[test]
 fn the_acceptor_answers_strangers_as_iis_does_and_hands_puts_on() {
-    let reason = kdc::unavailable().or_else(unavailable);
-    if let Some(reason) = reason {
-        return skipped(&reason);
-    }
+    require!(kdc::available());
+    require!(available());
     let (kdc, mut curl) = realm();
     let cm = Cm::seed().unwrap();
     let negotiate = Negotiate::of(&kdc).unwrap();

@@ -4,22 +4,18 @@ use std::path::Path;
 use std::process::Command;
 
 use cardbridge_harness::apache::{
-    Apache, ApacheOptions, ClientCertificate, Negotiate, TlsVersion, unavailable,
+    Apache, ApacheOptions, ClientCertificate, Negotiate, TlsVersion, available,
 };
 use cardbridge_harness::cm::Cm;
 use cardbridge_harness::kdc::{self, WEB_SERVICE};
 use cardbridge_harness::process::wait_until;
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 
 use super::curl::{CARD, Curl, Reply};
 use super::{AGENT, LONG, realm};
 
-fn can_run() -> bool {
-    let reason = kdc::unavailable().or_else(unavailable);
-    if let Some(reason) = &reason {
-        skipped(reason);
-    }
-    reason.is_none()
+fn can_run() -> Result<(), String> {
+    kdc::available().and_then(|()| available())
 }
 
 /// What a client prints that logs in with the first of two calls alone.
@@ -38,9 +34,7 @@ fn get(curl: &Curl, apache: &Apache, more: &[&str]) -> Reply {
 
 #[test]
 fn negotiate_is_demanded_and_the_caller_is_named_to_the_simulator() {
-    if !can_run() {
-        return;
-    }
+    require!(can_run());
     let (kdc, curl) = realm();
     let cm = Cm::seed().unwrap();
     let negotiate = Some(Negotiate::of(&kdc).unwrap());
@@ -62,9 +56,7 @@ fn negotiate_is_demanded_and_the_caller_is_named_to_the_simulator() {
 
 #[test]
 fn a_connection_stays_open_for_strangers_only_where_it_is_to_persist() {
-    if !can_run() {
-        return;
-    }
+    require!(can_run());
     let (kdc, curl) = realm();
     let cm = Cm::seed().unwrap();
     for (persist, statuses) in [(false, "200\n401\n"), (true, "200\n200\n")] {
@@ -78,9 +70,7 @@ fn a_connection_stays_open_for_strangers_only_where_it_is_to_persist() {
 
 #[test]
 fn a_server_with_other_keys_lets_nobody_in_until_it_has_the_right_ones() {
-    if !can_run() {
-        return;
-    }
+    require!(can_run());
     let (kdc, curl) = realm();
     let cm = Cm::seed().unwrap();
     let negotiate = Some(Negotiate::of(&kdc).unwrap());
@@ -104,9 +94,7 @@ fn a_server_with_other_keys_lets_nobody_in_until_it_has_the_right_ones() {
 
 #[test]
 fn client_certificates_are_asked_for_in_the_handshake_or_once_the_path_is_known() {
-    if !can_run() {
-        return;
-    }
+    require!(can_run());
     let cm = Cm::seed().unwrap();
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         for client_certificate in [ClientCertificate::WholeSite, ClientCertificate::PerPath] {
@@ -135,9 +123,7 @@ fn client_certificates_are_asked_for_in_the_handshake_or_once_the_path_is_known(
 
 #[test]
 fn a_ticket_and_a_client_certificate_may_both_be_demanded() {
-    if !can_run() {
-        return;
-    }
+    require!(can_run());
     let (kdc, mut curl) = realm();
     let cm = Cm::seed().unwrap();
     let apache = Apache::start(&ApacheOptions {

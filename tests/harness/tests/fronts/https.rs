@@ -1,10 +1,10 @@
 //! The simulator's own HTTPS: client certificates, and IPv6.
 
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use cardbridge_harness::cm::{Certificate, ClientCertificates, Cm, CmOptions, Store};
 use cardbridge_harness::pki::{Authority, Identity, Signing};
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 
 use super::curl::{CARD, Curl, Reply};
 
@@ -56,10 +56,8 @@ fn an_expired_client_certificate_is_refused() {
 
 #[test]
 fn the_simulator_listens_on_ipv6() {
+    require!(require::ipv6());
     let listen = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-    if TcpListener::bind(listen).is_err() {
-        return skipped("no IPv6 on loopback");
-    }
     let (cm, curl) = start(CmOptions { listen, ..CmOptions::default() });
     assert!(cm.url().starts_with("https://[::1]:"), "{}", cm.url());
     assert_eq!(get(&cm, &curl, None).unwrap().status, 200);

@@ -1,8 +1,8 @@
 //! The forward proxy.
 
 use cardbridge_harness::cm::{Certificate, Cm, CmOptions, Store};
-use cardbridge_harness::proxy::{Proxy, ProxyOptions, unavailable};
-use cardbridge_harness::skipped;
+use cardbridge_harness::proxy::{Proxy, ProxyOptions, available};
+use cardbridge_harness::require;
 
 use super::curl::{CARD, Curl};
 
@@ -17,9 +17,7 @@ fn cm() -> (Cm, Curl) {
 
 #[test]
 fn calls_go_through_the_proxy_and_it_says_so() {
-    if let Some(reason) = unavailable() {
-        return skipped(&reason);
-    }
+    require!(available());
     let (cm, curl) = cm();
     let mut proxy = Proxy::start(&ProxyOptions::default()).unwrap();
     let (address, url) = (proxy.url(), format!("{}{}", cm.url(), CARD));
@@ -42,9 +40,7 @@ fn calls_go_through_the_proxy_and_it_says_so() {
 
 #[test]
 fn a_proxy_with_credentials_refuses_strangers() {
-    if let Some(reason) = unavailable() {
-        return skipped(&reason);
-    }
+    require!(available());
     let (cm, curl) = cm();
     let credentials = Some(("desk".to_owned(), "pass-word".to_owned()));
     let proxy = Proxy::start(&ProxyOptions { credentials }).unwrap();

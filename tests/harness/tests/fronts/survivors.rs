@@ -12,7 +12,7 @@ use cardbridge_harness::kdc::{self, Kdc, KdcOptions};
 use cardbridge_harness::pki::Signing;
 use cardbridge_harness::process::{Process, wait_until};
 use cardbridge_harness::proxy::{self, Proxy, ProxyOptions};
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 
 use super::LONG;
 
@@ -40,11 +40,10 @@ fn victim() {
 
 #[test]
 fn no_server_outlives_a_harness_that_is_killed() {
-    let reason = kdc::unavailable().or_else(apache::unavailable);
-    let reason = reason.or_else(acceptor::unavailable).or_else(proxy::unavailable);
-    if let Some(reason) = reason {
-        return skipped(&reason);
-    }
+    require!(kdc::available());
+    require!(apache::available());
+    require!(acceptor::available());
+    require!(proxy::available());
     let dir = tempfile::tempdir().unwrap();
     // Apache gives root's rights up and has to get there all the same.
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();

@@ -14,7 +14,7 @@ use cardbridge_harness::cm::{
 use cardbridge_harness::kdc;
 use cardbridge_harness::pki::{Authority, Identity, Signing};
 use cardbridge_harness::process::wait_until;
-use cardbridge_harness::skipped;
+use cardbridge_harness::require;
 use serde_json::{Value, json};
 
 use super::curl::{CARD, Curl, Reply};
@@ -264,10 +264,8 @@ fn an_assertion_is_good_once_and_only_where_everything_in_it_is_right() {
 
 #[test]
 fn a_windows_account_gets_a_token_by_its_ticket() {
-    let reason = kdc::unavailable().or_else(apache::unavailable);
-    if let Some(reason) = reason {
-        return skipped(&reason);
-    }
+    require!(kdc::available());
+    require!(apache::available());
     let (kdc, curl) = realm();
     let site = Site { curl, ..site() };
     site.tokens.register_user("agent", &format!("{AGENT}@{}", kdc.realm()));

@@ -17,7 +17,7 @@ mod spread;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use cardbridge_harness::world::{World, WorldBuilder};
 use clap::{Parser, Subcommand};
 
@@ -48,9 +48,7 @@ enum What {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(reason) = cardbridge_harness::pcscd::unavailable() {
-        bail!("no private pcscd can be started here: {reason}");
-    }
+    cardbridge_harness::pcscd::available().map_err(anyhow::Error::msg)?;
     let agent = arguments.agent.canonicalize();
     let agent = agent.with_context(|| format!("no agent at {}", arguments.agent.display()))?;
     // As it is deployed: the harness' own default, debug, would be in every figure.

@@ -88,7 +88,7 @@ install: ## program, unit, user, polkit rule, manual and completions, below DEST
 		"$(BINARY)" config example > $(DESTDIR)/etc/cardbridge/cardbridge.toml; }
 	install -d $(SHARE)/doc/cardbridge/docs/decisions
 	install -m 0644 README.md LICENSE-APACHE LICENSE-MIT $(SHARE)/doc/cardbridge
-	install -m 0644 docs/*.md $(SHARE)/doc/cardbridge/docs
+	install -m 0644 docs/*.md docs/architecture.svg $(SHARE)/doc/cardbridge/docs
 	install -m 0644 docs/decisions/*.md $(SHARE)/doc/cardbridge/docs/decisions
 
 # What the site wrote stays: /etc/cardbridge, /var/lib/cardbridge and the user.

@@ -1,6 +1,7 @@
 //! Compares the documents with the code.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use cardbridge::config::{ConfigInputs, ConfigText, DefaultValue, KEYS, KeySpec, parse};
@@ -48,55 +49,36 @@ fn key_table_equals_keys_in_code() {
 
 #[test]
 fn every_outcome_and_reason_has_a_row() {
-    use {NotIdentifiedReason as Not, ParkReason as Park, UnavailableReason as Away};
+    use UnavailableReason as Why;
 
-    let outcomes = [
-        Outcome::Updated,
-        Outcome::AlreadySet,
-        Outcome::NothingToDo,
-        Outcome::UnknownCard,
-        Outcome::NotIdentified,
-        Outcome::Superseded,
-        Outcome::Parked(Park::Refused),
-        Outcome::Discarded,
-    ]
-    .map(Outcome::as_str);
+    let mut outcomes = Outcome::ALL.map(Outcome::as_str).to_vec();
+    outcomes.dedup();
     let reason = |outcome| {
         if let Outcome::Parked(reason) = outcome { Some(ParkReason::as_str(reason)) } else { None }
     };
     let parked: Vec<_> = Outcome::ALL.into_iter().filter_map(reason).collect();
-    let away = [
-        Away::Unreachable,
-        Away::Timeout,
-        Away::Proxy(ProxyFault::AuthRequired),
-        Away::Tls(TlsFault::Other),
-        Away::ClientCertificate(ClientCertFault::RequestedLate),
-        Away::Credentials,
-        Away::Unauthorized,
-        Away::ApiDisabled,
-        Away::MethodNotAllowed,
-        Away::RequestTooLarge,
-        Away::Busy,
-        Away::ServerError,
-        Away::NotCm,
+    let unavailable = [
+        Why::Unreachable,
+        Why::Timeout,
+        Why::Proxy(ProxyFault::AuthRequired),
+        Why::Tls(TlsFault::Other),
+        Why::ClientCertificate(ClientCertFault::RequestedLate),
+        Why::Credentials,
+        Why::Unauthorized,
+        Why::ApiDisabled,
+        Why::MethodNotAllowed,
+        Why::RequestTooLarge,
+        Why::Busy,
+        Why::ServerError,
+        Why::NotCm,
     ]
     .map(UnavailableReason::as_str);
-    let not_identified = [
-        Not::UnknownFamily,
-        Not::NoCardId,
-        Not::Mute,
-        Not::InUse,
-        Not::Removed,
-        Not::Timeout,
-        Not::Skipped,
-        Not::ReadError,
-    ]
-    .map(NotIdentifiedReason::as_str);
+    let not_identified = NotIdentifiedReason::ALL.map(NotIdentifiedReason::as_str);
 
     for (document, heading, names) in [
         (OPERATE, "## Outcomes", outcomes.as_slice()),
         (OPERATE, "## Parked entries: what to do", &parked),
-        (TROUBLESHOOT, "## CM is unavailable: reasons", &away),
+        (TROUBLESHOOT, "## CM is unavailable: reasons", &unavailable),
         (TROUBLESHOOT, "## Card is not identified", &not_identified),
     ] {
         let rows = rows(document, heading);
@@ -248,8 +230,8 @@ fn first_reader_example_enables_only_its_reader() {
     let readers = parse(&inputs).expect("a configuration").settings.readers;
     for (product_line, names) in READERS {
         for name in names {
-            let place = readers.settings_for(&(*name).into(), &ReaderAttributes::default());
-            assert_eq!(place.enabled, product_line == "omnikey", "{name}: {place:?}");
+            let settings = readers.settings_for(&(*name).into(), &ReaderAttributes::default());
+            assert_eq!(settings.enabled, product_line == "omnikey", "{name}: {settings:?}");
         }
     }
 }
@@ -324,8 +306,7 @@ fn is_a_test(sources: &str, name: &str) -> bool {
 #[test]
 fn every_server_behaviour_names_an_existing_test() {
     let protocol = include_str!("../docs/cm-protocol.md");
-    let headings =
-        ["## What comes of what a server does", "## What comes of what a token endpoint does"];
+    let headings = ["## Server behaviour and effects", "## Token endpoint behaviour and effects"];
     let rows_below = |heading: &'static str| {
         let lines = protocol.lines().skip_while(move |line| *line != heading).skip(1);
         let lines = lines.take_while(|line| !line.starts_with("## "));
@@ -346,6 +327,20 @@ fn every_server_behaviour_names_an_existing_test() {
     assert!(!is_a_test(&sources, "is_a_test") && !is_a_test(&sources, "sources"));
 }
 
+/// Every Markdown document, with its path.
+fn documents() -> io::Result<Vec<(PathBuf, String)>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = vec![root.join("README.md")];
+    for directory in ["docs", "docs/decisions"] {
+        for entry in fs::read_dir(root.join(directory))? {
+            paths.push(entry?.path());
+        }
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let read = |path: PathBuf| fs::read_to_string(&path).map(|text| (path, text));
+    paths.into_iter().map(read).collect()
+}
+
 /// The anchors of the headings of a Markdown text, as GitHub makes them.
 fn anchors(text: &str) -> Vec<String> {
     let mut in_code = false;
@@ -362,16 +357,8 @@ fn anchors(text: &str) -> Vec<String> {
 
 #[test]
 fn every_link_between_documents_resolves() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents = vec![root.join("README.md")];
-    for directory in ["docs", "docs/decisions"] {
-        let entries = fs::read_dir(root.join(directory)).unwrap();
-        documents.extend(entries.map(|entry| entry.unwrap().path()));
-    }
-    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     let mut links = 0;
-    for document in documents {
-        let text = fs::read_to_string(&document).unwrap();
+    for (document, text) in documents().unwrap() {
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if target.contains("://") {
                 continue;
@@ -389,6 +376,38 @@ fn every_link_between_documents_resolves() {
         }
     }
     assert!(links > 100, "only {links} links");
+}
+
+#[test]
+fn every_path_in_documents_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = 0;
+    for (document, text) in documents().unwrap() {
+        for path in text.split('`').skip(1).step_by(2) {
+            let is_path =
+                ["src/", "tests/", "docs/", "systemd/"].iter().any(|it| path.starts_with(it));
+            if is_path && !path.contains([' ', '<', '*', '{']) {
+                assert!(root.join(path).exists(), "{}: {path}", document.display());
+                paths += 1;
+            }
+        }
+    }
+    assert!(paths > 30, "only {paths} paths");
+}
+
+#[test]
+fn drawing_has_the_modules_of_the_library() {
+    let modules = include_str!("../src/lib.rs").lines();
+    let modules =
+        modules.filter_map(|line| line.strip_suffix(';')?.split_once("mod ").map(|it| it.1));
+    let modules: BTreeSet<_> = modules.collect();
+    let names = |text: &'static str, before: &'static str, after: char| -> BTreeSet<&str> {
+        text.split(before).skip(1).filter_map(|rest| rest.split(after).next()).collect()
+    };
+    let source = include_str!("../docs/architecture.dot");
+    assert_eq!(names(source, "\n  \"src/", '"'), modules);
+    let drawing = include_str!("../docs/architecture.svg");
+    assert_eq!(names(drawing, "<title>src/", '<'), modules, "draw it again, see architecture.dot");
 }
 
 #[test]

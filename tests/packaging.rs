@@ -89,7 +89,9 @@ fn make_install_puts_every_file_where_a_package_has_it() {
         ]
     );
     let documents = place.path().join("usr/share/doc/cardbridge");
-    for document in ["README.md", "docs/install.md", "docs/decisions/README.md"] {
+    for document in
+        ["README.md", "docs/install.md", "docs/architecture.svg", "docs/decisions/README.md"]
+    {
         assert!(documents.join(document).is_file(), "{document}");
     }
     let configuration = place.path().join("etc/cardbridge/cardbridge.toml");

@@ -225,7 +225,7 @@ fn as_text(
     rows.push(row("So", if would.is_held_back { format!("{HELD_BACK}{so}") } else { so }));
     if let Some(taken_out) = &would.on_removal {
         let text = verdict_text(&taken_out.verdict, numbers);
-        rows.push(row("Taken out", text));
+        rows.push(row("On removal", text));
     }
     table(&rows)
 }

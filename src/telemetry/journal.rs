@@ -125,7 +125,7 @@ impl JournalEntry {
         let mut message = self.message.clone();
         if lost > 0 {
             let _infallible =
-                write!(message, " (after {lost} lines that the journal did not take)");
+                write!(message, " (after {lost} lines that the journal dropped)");
         }
         for (name, value) in &self.fields {
             let _infallible = write!(message, " {name}={value}");

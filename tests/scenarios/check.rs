@@ -71,7 +71,7 @@ fn a_good_station_passes_every_step_in_the_order_of_a_packets_life() {
     }
     // Nothing but questions reached CM.
     assert_eq!(world.cm.puts().len(), 1);
-    let text = world.cli(&["name"]).unwrap();
+    let text = world.cli(&["check"]).unwrap();
     assert_eq!(text.code, Some(0));
     assert_eq!(text.stdout.lines().count(), STEPS.len(), "{}", text.stdout);
     world.finish().unwrap();

@@ -71,7 +71,7 @@ fn without_a_daemon_status_says_so_and_ends_with_3() {
     world.stop_daemon().unwrap();
     let output = world.cli(&["status"]).unwrap();
     assert_eq!(output.code, Some(3), "{output:?}");
-    assert!(output.stderr.contains("the daemon does not answer"), "{output:?}");
+    assert!(output.stderr.contains("cannot connect to the daemon"), "{output:?}");
     world.finish().unwrap();
 }
 
@@ -150,7 +150,7 @@ fn lookup_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(status(&world), ACTIVE);
 
     let rules = json["rules"].as_array().unwrap();
-    let told: Vec<_> = rules.iter().map(|rule| (&rule["rule"], &rule["acts"])).collect();
+    let told: Vec<_> = rules.iter().map(|rule| (&rule["rule"], &rule["applies"])).collect();
     assert_eq!(told, [(&"retire".into(), &true.into()), (&"disable".into(), &false.into())]);
     assert_eq!(rules[0]["request"], REQUEST);
     for words in [
@@ -184,7 +184,7 @@ fn lookup_tells_what_each_rule_would_do_when_a_card_comes_and_when_it_goes() {
         "sets Retired instead of Active, and completes the request",
         "lost, on removal: not applied: the rule matches request type Disable, the open request is Retire",
         "would set Retired instead of Active and complete the request, by rule retire",
-        "Taken out  would do nothing: no rule is about the open request (Retire)",
+        "On removal  would do nothing: no rule matches the open request (Retire)",
     ] {
         assert!(text.contains(words), "no {words:?} in\n{text}");
     }
@@ -285,7 +285,7 @@ fn the_audit_trail_is_verified_while_the_daemon_runs_and_when_it_is_stopped() {
     let stopped = world.cli(&["audit", "verify"]).unwrap();
     assert_eq!(stopped.code, Some(1), "{stopped:?}");
     assert!(stopped.stdout.starts_with("line 1 ("), "{stopped:?}");
-    world.expect_error("Outbox has a damaged row");
+    world.expect_error("Damaged outbox row skipped");
     world.start_daemon().unwrap();
     let running = world.cli(&["audit", "verify"]).unwrap();
     assert_eq!((running.code, running.stdout), (Some(1), stopped.stdout));
@@ -386,7 +386,7 @@ fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
     let aside = files.find(|file| file.display().to_string().contains(".damaged-")).unwrap();
     assert_eq!(std::fs::read(&aside).unwrap(), vec![0x5a; 20_000]);
     let status = world.cli(&["status"]).unwrap().stdout;
-    assert!(status.contains("DAMAGE: the outbox was damaged"), "{status}");
+    assert!(status.contains("DATA LOSS: the outbox was damaged"), "{status}");
     let verdict = world.cli(&["audit", "verify"]).unwrap();
     assert_eq!(verdict.code, Some(1), "{verdict:?}");
     assert!(verdict.stdout.contains(": the outbox was damaged"), "{verdict:?}");
@@ -415,11 +415,11 @@ fn a_reload_takes_good_settings_and_refuses_bad_ones() {
         .cm(CmOptions { store: Store::seed(), ..CmOptions::default() })
         .start()
         .unwrap();
-    world.expect_error("Configuration was not reloaded");
+    world.expect_error("Configuration reload failed");
     let good = std::fs::read_to_string(world.config_path()).unwrap();
     std::fs::write(world.config_path(), format!("{good}\n[nonsense]\n")).unwrap();
     world.reload_daemon().unwrap();
-    let refused = || world.daemon_log().contains("Configuration was not reloaded");
+    let refused = || world.daemon_log().contains("Configuration reload failed");
     world.wait_until("the refusal", LONG, refused).unwrap();
 
     let rule = "[[rule]]\nname=\"off\"\nrequest_type=[\"Retire\"]\nset_status=\"Disabled\"\n";

@@ -45,7 +45,7 @@ fn inside(world: &World, disk: &Path, script: &str) {
 
 fn trouble(world: &World) -> String {
     let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
-    status["outbox"]["trouble"].as_str().unwrap_or_default().to_owned()
+    status["outbox"]["write_error"].as_str().unwrap_or_default().to_owned()
 }
 
 /// The card is read and shown, and no entry is claimed for it.
@@ -55,7 +55,7 @@ fn is_shown_without_an_entry(world: &World) {
         let card = &status["readers"][0]["card"];
         card["state"] == "identified"
             && card["entry"].is_null()
-            && status["outbox"]["trouble"].is_string()
+            && status["outbox"]["write_error"].is_string()
     };
     world.wait_until("the card is shown, and the trouble", LONG, shown).unwrap();
     assert_eq!(world.cm.log().len(), 0, "CM is not asked about what is not on disk");
@@ -77,7 +77,7 @@ const FILL: &str = "{ dd if=/dev/zero of=filler bs=4096 2>/dev/null || true; }";
 #[test]
 fn a_disk_that_is_full_at_the_start_keeps_no_card_from_being_read() {
     let (mut world, disk) = require!(world_with_a_disk());
-    world.expect_error("Outbox cannot be written");
+    world.expect_error("Outbox is not writable");
     world.expect_error("Outbox cannot store entries; retrying");
     start(&mut world, disk.path(), FILL);
     assert_ne!(trouble(&world), "");
@@ -103,7 +103,7 @@ fn a_disk_that_fills_up_while_the_daemon_runs_holds_cards_back_until_there_is_ro
 #[test]
 fn a_disk_that_is_read_only_at_the_start_is_written_once_it_can_be() {
     let (mut world, disk) = require!(world_with_a_disk());
-    world.expect_error("Outbox cannot be written");
+    world.expect_error("Outbox is not writable");
     world.expect_error("Outbox cannot store entries; retrying");
     let read_only = format!("mount -o remount,ro {}", disk.path().display());
     start(&mut world, disk.path(), &read_only);

@@ -160,7 +160,7 @@ fn an_outbox_that_is_gone_is_told_loudly_and_the_daemon_goes_on() {
     world.cm.clear_faults();
     world.start_daemon().unwrap();
     let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
-    let damage = status["damage"].as_str().unwrap_or_default();
+    let damage = status["data_loss"].as_str().unwrap_or_default();
     assert!(damage.contains("the outbox was gone"), "{status}");
     let verified = world.cli(&["audit", "verify"]).unwrap();
     assert_eq!(verified.code, Some(1), "{verified:?}");
@@ -207,7 +207,7 @@ fn a_bit_that_flips_in_the_log_of_a_killed_daemon_loses_no_card_and_is_told() {
     world.start_daemon().unwrap();
     assert_eq!(waiting(&world), 2);
     let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
-    let damage = status["damage"].as_str().unwrap_or_default();
+    let damage = status["data_loss"].as_str().unwrap_or_default();
     assert!(damage.contains("its log is damaged"), "{status}");
     let verified = world.cli(&["audit", "verify"]).unwrap();
     assert_eq!(verified.code, Some(1), "{verified:?}");

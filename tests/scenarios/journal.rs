@@ -54,7 +54,7 @@ fn every_value_is_a_field_and_the_message_says_it_all() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
-    let stopped = || journal.entries().unwrap().iter().any(|entry| entry["MESSAGE"] == "Stopped");
+    let stopped = || journal.entries().unwrap().iter().any(|entry| entry["MESSAGE"] == "Daemon stopped");
     world.wait_until("the last line", LONG, stopped).unwrap();
 
     let settled = entry(&journal, "Entry settled");
@@ -63,12 +63,12 @@ fn every_value_is_a_field_and_the_message_says_it_all() {
     };
     has("PRIORITY", "6");
     has("SYSLOG_IDENTIFIER", "cardbridge");
-    has("CARDBRIDGE_TARGET", "cardbridge::app::report");
+    has("CARDBRIDGE_TARGET", "cardbridge::app::event_log");
     has("CARDBRIDGE_OUTCOME", "updated");
     has("CARDBRIDGE_CARD_ID", CARD);
     has("CARDBRIDGE_RECORD", RECORD);
     has("CARDBRIDGE_NEW_STATUS", "Retired");
-    for part in ["outcome=updated", &format!("card={CARD}"), "status=Retired"] {
+    for part in ["outcome=updated", &format!("card_id={CARD}"), "new_status=Retired"] {
         assert!(settled["MESSAGE"].contains(part), "{settled:#?}");
     }
     assert!(!settled.contains_key("CARDBRIDGE_REASON"), "what is not there is no field");
@@ -103,7 +103,7 @@ fn auto_is_the_journal_where_standard_error_is() {
     let journal = journal(dir.path());
     let mut world = require!(start(dir.path(), "\"auto\"", STREAM, &[]));
     world.stop_daemon().unwrap();
-    assert_eq!(entry(&journal, "Started")["PRIORITY"], "6");
+    assert_eq!(entry(&journal, "Daemon started")["PRIORITY"], "6");
     assert_eq!(world.daemon_log(), "");
     let heard = journal.entries().unwrap().len();
 
@@ -113,7 +113,7 @@ fn auto_is_the_journal_where_standard_error_is() {
     world.start_daemon_under(&["unshare", "--mount", "sh", "-c", &script, "sh", &dir]).unwrap();
     world.stop_daemon().unwrap();
     assert_eq!(journal.entries().unwrap().len(), heard);
-    assert!(world.daemon_log().contains("Started"), "{}", world.daemon_log());
+    assert!(world.daemon_log().contains("Daemon started"), "{}", world.daemon_log());
     world.finish().unwrap();
 }
 
@@ -123,8 +123,8 @@ fn without_a_journal_standard_error_has_to_do_and_that_is_told_once() {
     let mut world = require!(start(dir.path(), "\"journald\"", "true", &[]));
     world.stop_daemon().unwrap();
     let log = world.daemon_log();
-    assert_eq!(log.matches("Journal is not there").count(), 1, "{log}");
-    assert!(log.contains("Started") && log.contains("Stopped"), "{log}");
+    assert_eq!(log.matches("Journal unavailable").count(), 1, "{log}");
+    assert!(log.contains("Daemon started") && log.contains("Daemon stopped"), "{log}");
     world.finish().unwrap();
 }
 
@@ -180,8 +180,8 @@ fn a_journal_that_hangs_holds_no_card_up_and_is_told_what_it_missed() {
         told.contains("Entry settled")
     };
     world.wait_until("lines in a journal that works again", LONG, takes).unwrap();
-    assert_eq!(told.matches("lines that the journal did not take").count(), 1, "{told}");
-    assert_eq!(told.matches("CARDBRIDGE_LOST_LINES=").count(), 1, "{told}");
+    assert_eq!(told.matches("lines that the journal dropped").count(), 1, "{told}");
+    assert_eq!(told.matches("CARDBRIDGE_DROPPED_LINES=").count(), 1, "{told}");
     drop(socket);
     world.stop_daemon().unwrap();
     world.finish().unwrap();

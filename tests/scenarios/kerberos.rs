@@ -91,7 +91,7 @@ fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
     let check = world.cli(&["check"]).unwrap();
     assert_eq!(check.code, Some(0), "{}", check.stdout);
     let login = format!("credentials     negotiate as {name}, valid until 2");
-    let steps = [login.as_str(), "let-in          the account is authenticated"];
+    let steps = [login.as_str(), "authentication  the account is authenticated"];
     assert!(steps.iter().all(|step| check.stdout.contains(step)), "{}", check.stdout);
     world.finish().unwrap();
 }

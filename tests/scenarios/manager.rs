@@ -58,7 +58,7 @@ fn the_manager_hears_of_readiness_state_reload_and_the_end_in_this_order() {
     assert_eq!(world.cli(&["status"]).unwrap().code, Some(0), "ready is: it answers");
     wait_status(&world, &manager, "2 readers, 0 cards, CM not contacted, 0 entries waiting");
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    wait_status(&world, &manager, "2 readers, 1 card, CM reachable, 0 entries waiting");
+    wait_status(&world, &manager, "2 readers, 1 card, CM available, 0 entries waiting");
 
     world.reload_daemon().unwrap();
     let reloaded = || manager.moments("READY=1").len() == 2;
@@ -81,7 +81,7 @@ fn the_manager_hears_of_readiness_state_reload_and_the_end_in_this_order() {
 fn a_configuration_that_is_refused_leaves_the_daemon_ready() {
     let (builder, manager, _dir) = require!(managed());
     let mut world = builder.start().unwrap();
-    world.expect_error("Configuration was not reloaded");
+    world.expect_error("Configuration reload failed");
     std::fs::write(world.config_path(), "[cm]\nurl = 7\n").unwrap();
     world.reload_daemon().unwrap();
     let again = || manager.moments("READY=1").len() == 2;
@@ -97,9 +97,9 @@ fn the_words_change_when_cm_goes_away_and_not_more_than_once_a_second() {
     let world = builder.start().unwrap();
     world.cm.set_fault(Fault::Reset);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    wait_status(&world, &manager, "2 readers, 1 card, CM away (unreachable), 1 entry waiting");
+    wait_status(&world, &manager, "2 readers, 1 card, CM unavailable (unreachable), 1 entry waiting");
     world.cm.clear_faults();
-    wait_status(&world, &manager, "2 readers, 1 card, CM reachable, 0 entries waiting");
+    wait_status(&world, &manager, "2 readers, 1 card, CM available, 0 entries waiting");
     let told: Vec<_> =
         manager.news().into_iter().filter(|(_, line)| line.starts_with("STATUS=")).collect();
     for pair in told.windows(2) {

@@ -119,9 +119,9 @@ fn monitoring_reads_what_happened() {
     is("cardbridge_card_removals_total{}", 1.0);
     is("cardbridge_card_probes_total{family=gids,result=identified}", 2.0);
     is("cardbridge_card_probes_total{family=unknown,result=timeout}", 0.0);
-    is("cardbridge_cm_calls_total{call=lookup,result=ok}", 1.0);
-    is("cardbridge_cm_calls_total{call=set-status,result=ok}", 1.0);
-    is("cardbridge_cm_call_duration_seconds_count{call=set-status}", 1.0);
+    is("cardbridge_cm_calls_total{operation=lookup,result=ok}", 1.0);
+    is("cardbridge_cm_calls_total{operation=set-status,result=ok}", 1.0);
+    is("cardbridge_cm_call_duration_seconds_count{operation=set-status}", 1.0);
     is("cardbridge_cm_outages_total{}", 1.0);
     is("cardbridge_entries_settled_total{outcome=updated}", 1.0);
     is("cardbridge_outbox_entries{state=waiting}", 1.0);
@@ -132,7 +132,7 @@ fn monitoring_reads_what_happened() {
     let at_least = |name: &str, value: f64| {
         assert!(samples.get(name).is_some_and(|seen| *seen >= value), "{name}: {page}");
     };
-    at_least("cardbridge_cm_calls_total{call=lookup,result=unreachable}", 1.0);
+    at_least("cardbridge_cm_calls_total{operation=lookup,result=unreachable}", 1.0);
     at_least("cardbridge_start_time_seconds{}", 1.7e9);
     at_least("cardbridge_pcsc_errors_total{code=NoService}", 1.0);
     world.finish().unwrap();

@@ -311,8 +311,8 @@ fn cm_is_reached_by_an_ipv6_address() {
 #[test]
 fn what_is_wrong_with_a_servers_certificate_is_told_with_what_mends_it() {
     for (certificate, words, remedy) in [
-        (Certificate::WrongName, "not valid for name", "write a name in cm.url"),
-        (Certificate::Expired, "certificate expired", "have the server's certificate renewed"),
+        (Certificate::WrongName, "not valid for name", "use a host name in cm.url"),
+        (Certificate::Expired, "certificate expired", "renew the server certificate"),
     ] {
         let world = require!(world());
         let tls = Some(certificate);

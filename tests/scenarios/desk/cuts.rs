@@ -77,7 +77,7 @@ fn a_card_that_is_reset_again_and_again_is_told_as_that_and_left_alone() {
     let told = wait_card(&world, 0, "not-identified");
     assert_eq!(told["error"]["reason"], "read-error", "{told}");
     assert!(
-        told["why"]["detail"].as_str().unwrap().contains("another program resets it"),
+        told["error"]["detail"].as_str().unwrap().contains("another program resets it"),
         "{told}"
     );
     assert_eq!(status(&world), ACTIVE);
@@ -91,7 +91,7 @@ fn a_card_that_is_said_to_be_gone_for_good_and_lies_there_is_not_told_as_taken_o
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let told = wait_card(&world, 0, "not-identified");
     assert_eq!(told["error"]["reason"], "read-error", "{told}");
-    assert!(told["why"]["detail"].as_str().unwrap().contains("while it lies there"), "{told}");
+    assert!(told["error"]["detail"].as_str().unwrap().contains("while it lies there"), "{told}");
     world.finish().unwrap();
 }
 

@@ -30,7 +30,7 @@ fn a_pcscd_that_lets_nobody_in_is_told_with_the_remedy_and_waited_for() {
         let text = world.cli(&["status"]).unwrap().stdout;
         assert!(text.contains("access_pcsc"), "{text}");
         let check = world.cli(&["check"]).unwrap().stdout;
-        assert!(check.contains("FAILED  permission") && check.contains("polkit rule"), "{check}");
+        assert!(check.contains("FAILED  pcsc-access") && check.contains("polkit rule"), "{check}");
         world.pcscd.fake().unwrap().clear_troubles();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -50,11 +50,11 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         let told = wait_card(&world, 0, "not-identified");
         assert_eq!(told["error"]["reason"], "read-error", "{told}");
-        let detail = told["why"]["detail"].as_str().unwrap();
+        let detail = told["error"]["detail"].as_str().unwrap();
         assert!(detail.contains("access_card"), "{told}");
         assert!(world.cli(&["status"]).unwrap().stdout.contains("access_card"));
         let check = world.cli(&["check"]).unwrap().stdout;
-        assert!(check.contains("FAILED  permission") && check.contains("polkit rule"), "{check}");
+        assert!(check.contains("FAILED  pcsc-access") && check.contains("polkit rule"), "{check}");
         wait_service(&world, "connected");
         world.pcscd.fake().unwrap().clear_troubles();
         card.eject();
@@ -162,6 +162,6 @@ fn a_protocol_that_is_refused_once_is_asked_for_again_and_one_that_always_is_is_
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "not-identified"]);
     let told = wait_card(&world, 0, "not-identified");
-    assert!(told["why"]["detail"].as_str().unwrap().contains("T=0 nor T=1"), "{told}");
+    assert!(told["error"]["detail"].as_str().unwrap().contains("no common protocol"), "{told}");
     world.finish().unwrap();
 }

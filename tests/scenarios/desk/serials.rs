@@ -48,7 +48,7 @@ fn cards_that_were_there_before_are_worked_on_under_what_the_serial_number_says(
     assert_eq!(card["error"]["reason"], "skipped");
 
     let desk = reader(&world, 1);
-    assert_eq!(desk["place"]["role"], "returns", "{desk}");
+    assert_eq!(desk["settings"]["role"], "returns", "{desk}");
     assert_eq!(desk["attributes"]["vendor"], "cardbridge", "{desk}");
     assert_eq!(desk["attributes"]["serial"], "R01", "{desk}");
     let text = world.cli(&["status"]).unwrap().stdout;
@@ -88,7 +88,7 @@ fn a_card_in_a_reader_that_somebody_keeps_from_being_described_is_not_touched_un
     world.pcscd.fake().unwrap().make(busy);
     world.start_daemon().unwrap();
     let told = wait_card(&world, 0, "not-identified");
-    assert!(told["why"]["detail"].as_str().unwrap().contains("driver does not tell"), "{told}");
+    assert!(told["error"]["detail"].as_str().unwrap().contains("driver did not report"), "{told}");
     assert_eq!(card.apdus(), [], "it was not touched");
     // This driver has no serial number, and says so: the rule is for another reader.
     world.pcscd.fake().unwrap().clear_troubles();

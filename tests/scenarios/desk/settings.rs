@@ -73,7 +73,7 @@ fn an_atr_with_the_rest_of_its_buffer_is_the_atr() {
     let read = world.cli(&["read", "--reader", &world.pcscd.reader_names()[0], "--json"]).unwrap();
     let read = read.json().unwrap();
     assert_eq!(
-        (&read["atr"], &read["atr_decoded"]["odd"]),
+        (&read["atr"], &read["atr_decoded"]["anomalies"]),
         (&SEED_ATR.into(), &Value::Array(vec![]))
     );
     world.finish().unwrap();
@@ -112,7 +112,7 @@ fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
     assert_eq!(column(&world, "new_status_name"), ["Retired", "Disabled", ""]);
     let view = &told(&world)["readers"][0];
     assert_eq!(
-        (&view["place"]["label"], &view["place"]["role"]),
+        (&view["settings"]["label"], &view["settings"]["role"]),
         (&"Desk A".into(), &"returns".into())
     );
     world.finish().unwrap();

@@ -25,7 +25,7 @@ fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
     wait_card(&world, 0, "mute");
     let line = &world.audit().unwrap()[0];
     assert_eq!(line["reason"], "mute");
-    assert!(line["detail"].as_str().unwrap().contains("turn it round"), "{line}");
+    assert!(line["detail"].as_str().unwrap().contains("turn it over"), "{line}");
     assert_eq!((line.get("entry"), line.get("atr")), (None, None));
     assert!(world.cli(&["status"]).unwrap().stdout.contains("mute"));
 
@@ -51,11 +51,11 @@ fn a_card_that_the_reader_has_no_protocol_for_is_said_to_answer() {
         (&json!("read-error"), &json!(hex::encode(T1_ATR)))
     );
     assert!(detail.contains("T=1") && detail.contains("another reader"), "{detail}");
-    assert!(!detail.contains("turn it round"), "{detail}");
+    assert!(!detail.contains("turn it over"), "{detail}");
 
     let name = world.pcscd.reader_names()[0].clone();
     let read = world.cli(&["read", "--reader", &name]).unwrap().stdout;
-    assert!(read.contains("T=1") && !read.contains("turn it round"), "{read}");
+    assert!(read.contains("T=1") && !read.contains("turn it over"), "{read}");
     // A card of T=0 has nothing to complain of in that reader.
     let _other = world.insert_with(1, PlainCard::new(T0_ATR), faults()).unwrap();
     world.wait_for_outcomes(2, LONG).unwrap();

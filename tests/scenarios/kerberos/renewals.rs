@@ -37,7 +37,7 @@ fn ask(world: &World, count: usize) {
 }
 
 fn is_away(world: &World) -> bool {
-    world.daemon_log().contains("CM is away")
+    world.daemon_log().contains("CM unavailable")
 }
 
 fn log_says(world: &World, words: &str) {
@@ -92,13 +92,13 @@ fn a_kdc_that_is_gone_is_told_and_one_that_is_back_is_made_use_of() {
     kdc.stop().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     log_says(&world, "Cannot contact any KDC for realm");
-    let trouble = credentials(&world)["trouble"].to_string();
+    let trouble = credentials(&world)["renewal_error"].to_string();
     assert!(trouble.contains("check the network and the KDC"), "{trouble}");
     let told = world.cli(&["status"]).unwrap().stdout;
     assert!(told.contains("(credentials)"), "{told}");
     kdc.start_again().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
-    assert!(credentials(&world)["trouble"].is_null());
+    assert!(credentials(&world)["renewal_error"].is_null());
     world.finish().unwrap();
 }
 
@@ -189,15 +189,15 @@ fn a_new_keytab_is_taken_up_by_the_running_daemon() {
     kdc.rekey(STATION).unwrap();
     // The keytab is stale: the next renewal fails.
     log_says(&world, "Kerberos ticket request failed");
-    let trouble = credentials(&world)["trouble"].to_string();
-    assert!(trouble.contains("changed since the keytab was made"), "{trouble}");
+    let trouble = credentials(&world)["renewal_error"].to_string();
+    assert!(trouble.contains("changed after the keytab was created"), "{trouble}");
     let refused = kdc.requests().as_refused;
     assert!((1..=2).contains(&refused), "the account is not locked: {}", kdc.log());
     kdc.keytab(STATION).unwrap();
     ask(&world, 2);
     log_says(&world, "Kerberos ticket obtained after earlier failures");
     assert_eq!(kdc.requests().as_refused, refused);
-    assert!(credentials(&world)["trouble"].is_null());
+    assert!(credentials(&world)["renewal_error"].is_null());
     world.finish().unwrap();
 }
 

@@ -124,8 +124,7 @@ impl JournalEntry {
     fn message(&self, lost: u64) -> String {
         let mut message = self.message.clone();
         if lost > 0 {
-            let _infallible =
-                write!(message, " (after {lost} lines that the journal dropped)");
+            let _infallible = write!(message, " (after {lost} lines that the journal dropped)");
         }
         for (name, value) in &self.fields {
             let _infallible = write!(message, " {name}={value}");

@@ -54,7 +54,8 @@ fn every_value_is_a_field_and_the_message_says_it_all() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
-    let stopped = || journal.entries().unwrap().iter().any(|entry| entry["MESSAGE"] == "Daemon stopped");
+    let stopped =
+        || journal.entries().unwrap().iter().any(|entry| entry["MESSAGE"] == "Daemon stopped");
     world.wait_until("the last line", LONG, stopped).unwrap();
 
     let settled = entry(&journal, "Entry settled");

@@ -97,7 +97,11 @@ fn the_words_change_when_cm_goes_away_and_not_more_than_once_a_second() {
     let world = builder.start().unwrap();
     world.cm.set_fault(Fault::Reset);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    wait_status(&world, &manager, "2 readers, 1 card, CM unavailable (unreachable), 1 entry waiting");
+    wait_status(
+        &world,
+        &manager,
+        "2 readers, 1 card, CM unavailable (unreachable), 1 entry waiting",
+    );
     world.cm.clear_faults();
     wait_status(&world, &manager, "2 readers, 1 card, CM available, 0 entries waiting");
     let told: Vec<_> =

@@ -40,11 +40,17 @@ fn what_is_wrong_on_this_machine_is_told() {
     assert_eq!(told(&world, "[cm]", "[cm]"), "", "as it is, all is well");
     let missing = world.dir().join("no.keytab");
     assert_told(&other(&missing), &["no.keytab: No such file", "check that it is there"]);
-    assert_told(&other(&world.config_path()), &["is not a valid keytab: it is text, perhaps base64"]);
+    assert_told(
+        &other(&world.config_path()),
+        &["is not a valid keytab: it is text, perhaps base64"],
+    );
     let wrong = format!("{}\nprincipal = \"desk-4\"", quoted(&keytab));
     let said = told(&world, &quoted(&keytab), &wrong);
     let name = format!("{STATION}@{}", kdc.realm());
-    assert_told(&said, &["has no key for desk-4; it has keys for ", &name, "correct cm.auth.principal"]);
+    assert_told(
+        &said,
+        &["has no key for desk-4; it has keys for ", &name, "correct cm.auth.principal"],
+    );
     assert_eq!(kdc.requests().as_issued, 1, "nobody else asked the KDC");
     world.finish().unwrap();
 }
@@ -89,7 +95,10 @@ fn what_the_kdc_says_is_told() {
     kdc.stop().unwrap();
     assert_told(&as_it_is(), &["Cannot contact any KDC for realm", "check the network"]);
     fs::write(kdc.krb5_conf(), "[libdefaults]\ndns_lookup_kdc = false\n").unwrap();
-    assert_told(&as_it_is(), &["Cannot find KDC for realm", "configure the realm's KDC in krb5.conf"]);
+    assert_told(
+        &as_it_is(),
+        &["Cannot find KDC for realm", "configure the realm's KDC in krb5.conf"],
+    );
     world.finish().unwrap();
 }
 
@@ -106,7 +115,10 @@ fn a_clock_that_is_wrong_is_told() {
         .without_daemon()
         .start()
         .unwrap();
-    assert_told(&told(&world, "[cm]", "[cm]"), &["Clock skew too great", "correct this machine's clock"]);
+    assert_told(
+        &told(&world, "[cm]", "[cm]"),
+        &["Clock skew too great", "correct this machine's clock"],
+    );
     world.finish().unwrap();
 }
 

@@ -110,7 +110,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let ended = tokio::select! {
         // First: a lost outbox is told once, as that, and not as the failure of whatever found it.
         biased;
-        () = lost.lost() => Err(anyhow::anyhow!("the outbox file was damaged, removed or replaced; docs/operations.md says what to do")),
+        () = lost.lost() => Err(anyhow::anyhow!("the outbox file was damaged, removed or replaced; see docs/troubleshoot.md, \"Outbox and disk\"")),
         app = app.work(inputs, &mut signals, service) => Ok(app),
     };
     drop(server);

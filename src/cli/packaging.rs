@@ -13,7 +13,7 @@ use super::output::Output;
 
 const NAME: &str = "cardbridge";
 
-/// Where things are, for the manual page; docs/operations.md has more.
+/// Where things are, for the manual page; docs/reference.md has more.
 const FILES: [(&str, &str); 4] = [
     (
         "/etc/cardbridge/cardbridge.toml, /etc/cardbridge/conf.d/*.toml",

@@ -4,7 +4,7 @@ use super::keys::{DEFAULT_RULES, DefaultValue, KEYS, KeySpec, WILDCARD};
 
 /// How a file begins.
 const HEAD: &str = "\
-# The configuration of cardbridge; docs/operations.md says more.
+# The configuration of cardbridge; docs/configure.md says more.
 #
 # Every key is here. A line that begins with # and no blank shows how a key is set; whatever is not
 # set has its default. `cardbridge config check` tells everything that is wrong at once.";

@@ -163,8 +163,8 @@ pub static KEYS: &[KeySpec] = &[
     KeySpec::new("cm.numbers.card_status.NAME", NUMBER, Unset, "CM's number for card status NAME. Adds a name or corrects a known one.").shown("6"),
     KeySpec::new("cm.numbers.request_status.NAME", NUMBER, Unset, "CM's number for request status NAME. Adds a name or corrects a known one.").shown("18"),
 
-    KeySpec::new("cards.families", LIST, Value(r#"["gids", "idprime", "piv", "openpgp", "pkcs15"]"#), "Card families to probe, in order. Omit a family to disable it. The family suggested by the ATR is probed first."),
-    KeySpec::new("cards.inventory", SWITCH, Value("true"), "Whether a card is asked for its inventory (ICCSN, CPLC and the like, for people) once it is known who it is; `false` spares it these commands."),
+    KeySpec::new("cards.families", LIST, Value(r#"["gids", "idprime", "piv", "openpgp", "pkcs15"]"#), "Card families to probe, in order. Omit a family to disable it."),
+    KeySpec::new("cards.inventory", SWITCH, Value("true"), "Read the inventory of a card (ICCSN, CPLC and similar numbers, for information) after it is identified."),
     KeySpec::new("cards.skip_atr", LIST, Value("[]"), "ATR patterns (hex, `?` for one digit) of cards to ignore. Ignored cards are shown but never accessed.").shown(r#"["3b8f8001804f0ca00000030603????00000000??"]"#),
     KeySpec::new("cards.atr_mismatch", Text, Value(r#""warn""#), "Action if CM's ATR differs from the card's: `warn` (continue) or `refuse` (park the entry)."),
 
@@ -172,7 +172,7 @@ pub static KEYS: &[KeySpec] = &[
     KeySpec::new("card[].families", LIST, Unset, "Families to probe for these cards, instead of `cards.families`. Default with `id_rule`: the family of that rule.").shown(r#"["piv"]"#),
     KeySpec::new("card[].id_rule", Text, Unset, "The only id rule to use for these cards, as `cardbridge read` shows it. Default: all rules.").shown(r#""piv-guid-le""#),
 
-    KeySpec::new("reader[].match", Text, Required, "Glob on the PC/SC name (`*` any text, `?` one character). Prefix `vendor:` or `serial:` matches the driver's attributes. Case-sensitive.").shown(r#""*Omnikey*""#),
+    KeySpec::new("reader[].match", Text, Required, "Glob on the PC/SC name (`*` any text, `?` one character). Prefix `vendor:` or `serial:` matches the driver's attributes. Case does not matter.").shown(r#""*Omnikey*""#),
     KeySpec::new("reader[].label", Text, Unset, "Display name of the reader. Default: its PC/SC name.").shown(r#""Desk 3, left""#),
     KeySpec::new("reader[].role", Text, Value(r#""desk""#), "Role of the reader, used by rules."),
     KeySpec::new("reader[].enabled", SWITCH, Value("true"), "Process cards in this reader."),
@@ -189,15 +189,15 @@ pub static KEYS: &[KeySpec] = &[
 
     KeySpec::new("outbox.path", Text, Value(r#""/var/lib/cardbridge/outbox.db""#), "Database file of outbox and audit trail."),
     KeySpec::new("outbox.max_entries", NUMBER, Value("100000"), "Maximum number of entries, up to 10000000. Further entries are refused and logged as errors."),
-    KeySpec::new("outbox.max_age", Text, Value(r#""30d""#), "Age at which a waiting entry is parked as `expired`."),
+    KeySpec::new("outbox.max_age", Text, Value(r#""30d""#), "Age at which a waiting entry is parked as `expired`. Only confirmed time counts: not the time while the machine is off, nor a jump of the clock."),
     KeySpec::new("outbox.retry_min", Text, Value(r#""1s""#), "Minimum retry back-off."),
     KeySpec::new("outbox.retry_max", Text, Value(r#""5m""#), "Maximum retry back-off."),
 
     KeySpec::new("audit.retention", Text, Value(r#""400d""#), "Retention time of audit lines, 1d to 100years. Lines of open entries are kept."),
 
     KeySpec::new("control.socket", Text, Value(r#""/run/cardbridge/control.sock""#), "Unix socket for `cardbridge status`, `outbox` and `audit`."),
-    KeySpec::new("control.view_group", Text, Value(r#""cardbridge-view""#), "The group whose members may look at the daemon through the socket."),
-    KeySpec::new("control.operator_group", Text, Value(r#""cardbridge-operator""#), "The group whose members may look, and retry and discard entries."),
+    KeySpec::new("control.view_group", Text, Value(r#""cardbridge-view""#), "Group whose members may view the daemon's state through the socket."),
+    KeySpec::new("control.operator_group", Text, Value(r#""cardbridge-operator""#), "Group whose members may view, and retry and discard entries."),
     KeySpec::new("control.metrics_listen", Text, Unset, "Loopback address and port for `/metrics`, in addition to the socket.").shown(r#""127.0.0.1:9475""#),
 
     KeySpec::new("log.level", Text, Value(r#""info""#), "Minimum level: `error`, `warn`, `info`, `debug` or `trace`."),

@@ -113,7 +113,7 @@ fn daemon_outbox(snapshot: &StatusView) -> CheckResult {
             CheckResult::warning(
                 CheckStep::Outbox,
                 words,
-                "see docs/operations.md, \"When something is wrong\"",
+                "see docs/troubleshoot.md, \"Outbox and disk\"",
             )
         }
         None if outbox.parked > 0 => {
@@ -148,7 +148,7 @@ fn file_outbox(station: LocalInputs<'_>, error: &ControlError) -> CheckResult {
             return CheckResult::warning(step, words, "start it: `systemctl start cardbridge`");
         }
         Err(error) => {
-            let remedy = "be root or the user cardbridge; see docs/operations.md";
+            let remedy = "run as root or as user cardbridge; see docs/troubleshoot.md";
             let words = crate::telemetry::ErrorChain(&error).to_string();
             return CheckResult::failed(step, FailureClass::Broken, words, remedy);
         }
@@ -164,7 +164,12 @@ fn file_outbox(station: LocalInputs<'_>, error: &ControlError) -> CheckResult {
         }
         Err(error) => {
             let words = crate::telemetry::ErrorChain(&error).to_string();
-            CheckResult::failed(step, FailureClass::Broken, words, "see docs/operations.md")
+            CheckResult::failed(
+                step,
+                FailureClass::Broken,
+                words,
+                "see docs/troubleshoot.md, \"Outbox and disk\"",
+            )
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What the kernel knows of the process that connected: Linux's socket options `SO_PEERGROUPS` and
 //! `SO_PEERPIDFD` (socket(7), unix(7)).
 
-#![expect(unsafe_code, reason = "no library has these options: docs/decisions/0029-who-may.md")]
+#![expect(
+    unsafe_code,
+    reason = "no library has these options: docs/decisions/0029-access-groups.md"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -133,7 +133,7 @@ set_status = "Disabled"
 /// Every key, section by section.
 #[rustfmt::skip]
 pub static KEYS: &[KeySpec] = &[
-    KeySpec::new("station.id", Text, HostName, "Station name in the audit trail. Default: host name.").shown(r#""desk-3""#),
+    KeySpec::new("station.id", Text, HostName, "Station name in the audit trail.").shown(r#""desk-3""#),
 
     KeySpec::new("cm.url", Text, Required, "URL of CM: `https://host` or `https://host:port`. `http` is allowed for loopback only.").shown(r#""https://cm.example.com""#),
     KeySpec::new("cm.api_path", Text, Value(r#""/CertificateManagement/api/v1.0""#), "Path of CM's REST API."),

@@ -408,6 +408,13 @@ fn drawing_has_the_modules_of_the_library() {
     assert_eq!(names(source, "\n  \"src/", '"'), modules);
     let drawing = include_str!("../docs/architecture.svg");
     assert_eq!(names(drawing, "<title>src/", '<'), modules, "draw it again, see architecture.dot");
+    let labels = source.split("[label=<").skip(1).filter_map(|rest| rest.split(">, pos=").next());
+    let lines = labels.flat_map(|label| label.split("<br/>"));
+    for line in lines.filter(|line| !line.contains("<b>")) {
+        assert!(drawing.contains(&format!(">{line}</text>")), "{line}: draw it again");
+    }
+    let edges = drawing.matches("class=\"edge\"").count();
+    assert_eq!(edges, source.matches(" -> ").count(), "draw it again");
 }
 
 #[test]

@@ -15,10 +15,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::cm::CmClient;
 use crate::config::{ControlSettings, Settings};
 use crate::control::{self, Access, ControlServer, EntryActionError, Groups};
-use crate::domain::{CallMetrics, EntryId};
+use crate::domain::{CallMetrics, EntryId, ReaderEvent};
 use crate::engine::{Engine, Event, Now, RestoredState};
 use crate::outbox::{self, Outbox};
-use crate::readers::{ReaderEvent, Readers};
+use crate::readers::Readers;
 use crate::telemetry::{ErrorChain, IdRedaction, Notifier};
 
 mod audit_heads;
@@ -189,7 +189,7 @@ impl App {
             match next(&mut inputs, signals, due).await {
                 LoopInput::Observation(observation) => {
                     event_log::log_reader_event(&observation, self.ids);
-                    self.engine.handle(convert::event(observation), now());
+                    self.engine.handle(Event::Reader(observation), now());
                 }
                 LoopInput::Result(done) => self.handle_completed(*done),
                 LoopInput::Request(request) => self.answer(request),

@@ -14,7 +14,6 @@ mod cm_enums;
 mod cm_result;
 mod entry;
 mod id_rule;
-mod instance;
 mod inventory;
 mod metrics;
 mod not_identified;
@@ -22,6 +21,7 @@ mod outcome;
 mod placeholder;
 mod probe_plan;
 mod reader;
+mod reader_event;
 mod strength;
 mod unavailable;
 mod views;
@@ -39,7 +39,6 @@ pub use cm_enums::{CmEnums, EnumMap};
 pub use cm_result::{CallError, CompleteRequestResult, LookupResult, SetStatusResult};
 pub use entry::{CardEvent, Decision, Entry, EntryId, LastSeenCard, Settlement, Stage, Trigger};
 pub use id_rule::IdRule;
-pub use instance::PcscdInstance;
 pub use inventory::{Inventory, InventoryNumber};
 pub use metrics::{CallMetrics, CallStats, CmOperation, EngineCounters, Metrics, ProbeResult};
 pub use not_identified::{NotIdentified, NotIdentifiedReason};
@@ -50,6 +49,7 @@ pub use reader::{
     Glob, InsertionId, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule, ReaderRules,
     ReaderSettings, Removal,
 };
+pub use reader_event::{ApduExchange, InsertedCard, PcscdInstance, ReaderEvent};
 pub use strength::Strength;
 pub use unavailable::{ClientCertFault, ProxyFault, TlsFault, UnavailableReason};
 pub use views::{

@@ -44,7 +44,7 @@ mod tracker;
 
 pub use backoff::RetryPolicy;
 pub use effect::{Effect, NewEntry, Notice};
-pub use event::{Event, InsertedCard, OutboxFailure};
+pub use event::{Event, OutboxFailure};
 
 /// The time, by both clocks: one that never jumps, for waiting, and one that people read.
 #[derive(Debug, Clone, Copy)]
@@ -155,26 +155,7 @@ impl Engine {
     pub fn handle(&mut self, event: Event, now: Now) {
         self.count(&event);
         match event {
-            Event::PcscdConnected => self.service_up(now),
-            Event::PcscdUnavailable { reason } => self.service_down(reason, now),
-            Event::InitialScanDone => self.initial_scan_done(),
-            Event::ReaderAttached { reader, instance } => self.attached(reader, instance, now),
-            Event::AttributesRead { reader, attributes } => {
-                self.on_attributes_read(&reader, attributes, now);
-            }
-            Event::ReaderDetached { reader } => self.detached(&reader, now),
-            Event::CardInserted(presence) => self.card_present(presence, now),
-            Event::CardMute { reader, insertion } => self.card_mute(&reader, insertion, now),
-            Event::CardRemoved { reader, insertion, removal: how } => {
-                self.card_removed(&reader, insertion, how, now);
-            }
-            Event::Identified { reader, insertion, identity } => {
-                self.on_identified(&reader, insertion, identity, now);
-            }
-            Event::CardReleased { reader } => self.on_card_released(&reader, now),
-            Event::ProbeFinished { reader, insertion, result } => {
-                self.probed(&reader, insertion, result, now);
-            }
+            Event::Reader(event) => self.on_reader_event(event, now),
             Event::EntryAppended { insertion, trigger, result } => {
                 self.appended((insertion, trigger), result, now);
             }
@@ -294,7 +275,5 @@ impl Engine {
     }
 }
 
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod tests;

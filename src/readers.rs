@@ -33,7 +33,6 @@ mod thread;
 mod transport;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -41,8 +40,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
 use crate::domain::{
-    Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, PcscdInstance,
-    ProbeSettings, ReaderAttributes, ReaderName, Removal,
+    ApduExchange, Atr, InsertionId, NotIdentified, NotIdentifiedReason, ProbeSettings, ReaderEvent,
+    ReaderName,
 };
 
 pub use attributes::attributes;
@@ -79,123 +78,6 @@ pub struct ReaderOptions {
     pub probing: ProbeSettings,
     /// How long a probe may take; looked at between commands and while waiting for the card.
     pub probe_deadline: Duration,
-}
-
-/// Something seen at the readers.
-///
-/// For each reader, `Inserted` or `Mute` alternates strictly with `Removed`. Whatever changes in a
-/// reader ends the stay that was there: a card swapped between two looks, a mute card that
-/// another program got to answer, and a card whose ATR became another one are each a `Removed`
-/// followed by the new stay under a new insertion.
-#[derive(Debug)]
-pub enum ReaderEvent {
-    /// Readers can be watched.
-    PcscdConnected,
-    /// They cannot; every reader is gone, and every card with it. Comes again when the reason
-    /// becomes another one.
-    PcscdUnavailable {
-        /// Why, in words, with what to do about it.
-        reason: String,
-    },
-    /// A reader is there.
-    ReaderAttached {
-        /// The reader.
-        reader: ReaderName,
-        /// What it is watched through, where that is certain.
-        instance: Option<PcscdInstance>,
-    },
-    /// What a reader's driver tells of it; the answer to [`Readers::read_attributes`].
-    AttributesRead {
-        /// The reader.
-        reader: ReaderName,
-        /// What it told; nothing, where it cannot.
-        attributes: ReaderAttributes,
-    },
-    /// A reader is gone; its card went before it.
-    ReaderDetached {
-        /// The reader.
-        reader: ReaderName,
-    },
-    /// A card is in a reader and has answered.
-    CardInserted {
-        /// The reader.
-        reader: ReaderName,
-        /// This stay of this card.
-        insertion: InsertionId,
-        /// The card's ATR.
-        atr: Atr,
-        /// pcscd's count of insertions and removals in this reader, modulo 65536.
-        event_count: u32,
-        /// The card was there when the reader was first looked at, after the reader or pcscd came.
-        at_start: bool,
-    },
-    /// A card is in a reader and does not answer.
-    CardMute {
-        /// The reader.
-        reader: ReaderName,
-        /// This stay of this card.
-        insertion: InsertionId,
-    },
-    /// A card, mute or not, is out of its reader.
-    CardRemoved {
-        /// The reader.
-        reader: ReaderName,
-        /// The stay that ended.
-        insertion: InsertionId,
-        /// Whether it was taken out, as far as that can be told.
-        how: Removal,
-    },
-    /// Everything that was there when the service came up has been reported.
-    InitialScanDone,
-    /// A card that is being read has said who it is, or a part of that. [`Self::ProbeFinished`] follows once it
-    /// was asked for all, unless it leaves or hangs then.
-    Identified {
-        /// The reader.
-        reader: ReaderName,
-        /// The stay that is being probed.
-        insertion: InsertionId,
-        /// Who the card is, without its inventory.
-        identity: CardIdentity,
-    },
-    /// Another program let go of the reader, in which a probe has found it.
-    CardReleased {
-        /// The reader.
-        reader: ReaderName,
-    },
-    /// A probe came to its end. Each probe is answered once, unless it was abandoned or a later
-    /// probe in the same reader took its place.
-    ProbeFinished {
-        /// The reader.
-        reader: ReaderName,
-        /// The stay that was probed.
-        insertion: InsertionId,
-        /// Who the card is.
-        result: Result<CardIdentity, NotIdentified>,
-        /// What was said on the way.
-        exchanges: Vec<ApduExchange>,
-    },
-}
-
-/// One command to a card and the response to it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApduExchange {
-    /// The command's bytes.
-    pub command: Vec<u8>,
-    /// The response's bytes; none where the exchange failed.
-    pub response: Vec<u8>,
-    /// How long it took.
-    pub duration: Duration,
-}
-
-impl fmt::Debug for ApduExchange {
-    /// Tells lengths, not bytes: those belong in no log above TRACE.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange")
-            .field("command", &self.command.len())
-            .field("response", &self.response.len())
-            .field("took", &self.duration)
-            .finish()
-    }
 }
 
 /// A probe under way.

@@ -32,18 +32,7 @@ fn call(event: &Event) -> Option<(CmOperation, Option<&CallError>)> {
         Event::RequestCompleted { result, .. } => {
             Some((CmOperation::CompleteRequest, result.as_ref().err()))
         }
-        Event::PcscdConnected
-        | Event::PcscdUnavailable { .. }
-        | Event::InitialScanDone
-        | Event::ReaderAttached { .. }
-        | Event::ReaderDetached { .. }
-        | Event::AttributesRead { .. }
-        | Event::CardInserted(_)
-        | Event::CardMute { .. }
-        | Event::CardRemoved { .. }
-        | Event::Identified { .. }
-        | Event::CardReleased { .. }
-        | Event::ProbeFinished { .. }
+        Event::Reader(_)
         | Event::EntryAppended { .. }
         | Event::StageSaved { .. }
         | Event::EntrySettled { .. }

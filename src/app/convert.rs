@@ -1,4 +1,4 @@
-//! Settings into each edge's own options, observations into events.
+//! Settings into each edge's own options.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,7 @@ use crate::cm::{CmClient, SetupError};
 use crate::config::{
     AuthSettings, ClientAuthSettings, ClientCertSettings, KerberosAccount, ProxySettings, Settings,
 };
-use crate::engine::{EngineSettings, Event, InsertedCard, RetryPolicy};
-use crate::readers::ReaderEvent;
+use crate::engine::{EngineSettings, RetryPolicy};
 use crate::telemetry::ErrorChain;
 use crate::{cm, outbox, readers};
 
@@ -172,34 +171,4 @@ pub(super) fn keep_restart_only_settings(old: &Settings, new: &mut Settings) -> 
     new.control.clone_from(&old.control);
     (new.log.level, new.log.format) = (old.log.level, old.log.format);
     waiting
-}
-
-/// What the engine hears of an observation. The bytes that were exchanged are for people.
-pub(super) fn event(observation: ReaderEvent) -> Event {
-    match observation {
-        ReaderEvent::PcscdConnected => Event::PcscdConnected,
-        ReaderEvent::PcscdUnavailable { reason } => Event::PcscdUnavailable { reason },
-        ReaderEvent::InitialScanDone => Event::InitialScanDone,
-        ReaderEvent::ReaderAttached { reader, instance } => {
-            Event::ReaderAttached { reader, instance }
-        }
-        ReaderEvent::AttributesRead { reader, attributes } => {
-            Event::AttributesRead { reader, attributes }
-        }
-        ReaderEvent::ReaderDetached { reader } => Event::ReaderDetached { reader },
-        ReaderEvent::CardInserted { reader, insertion, atr, event_count, at_start } => {
-            Event::CardInserted(InsertedCard { reader, insertion, atr, event_count, at_start })
-        }
-        ReaderEvent::CardMute { reader, insertion } => Event::CardMute { reader, insertion },
-        ReaderEvent::CardRemoved { reader, insertion, how } => {
-            Event::CardRemoved { reader, insertion, removal: how }
-        }
-        ReaderEvent::CardReleased { reader } => Event::CardReleased { reader },
-        ReaderEvent::Identified { reader, insertion, identity } => {
-            Event::Identified { reader, insertion, identity }
-        }
-        ReaderEvent::ProbeFinished { reader, insertion, result, .. } => {
-            Event::ProbeFinished { reader, insertion, result }
-        }
-    }
 }

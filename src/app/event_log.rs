@@ -1,10 +1,11 @@
 //! The log: what happened, with constant messages and values as fields.
 
 use crate::config::Settings;
-use crate::domain::{AuditLine, EntryId, ReaderAttributes, UnavailableReason};
+use crate::domain::{
+    AuditLine, EntryId, InsertedCard, ReaderAttributes, ReaderEvent, UnavailableReason,
+};
 use crate::engine::{Event, Notice, RestoredState};
 use crate::outbox::{DamagedRow, RepairReport};
-use crate::readers::ReaderEvent;
 use crate::telemetry::IdRedaction;
 
 pub(super) fn started(settings: &Settings, restored: &RestoredState) {
@@ -59,7 +60,7 @@ pub(super) fn log_reader_event(observation: &ReaderEvent, ids: IdRedaction) {
             tracing::debug!(%reader, vendor, serial, "Reader attributes read");
         }
         ReaderEvent::ReaderDetached { reader } => tracing::info!(%reader, "Reader detached"),
-        ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
+        ReaderEvent::CardInserted(InsertedCard { reader, insertion, atr, .. }) => {
             tracing::info!(%reader, %insertion, %atr, "Card inserted");
         }
         ReaderEvent::CardMute { reader, insertion } => {
@@ -118,18 +119,7 @@ pub(super) fn log_event(event: &Event, ids: IdRedaction) {
         Event::EntryAppended { .. }
         | Event::EntrySettled { .. }
         | Event::AuditAppended(_)
-        | Event::PcscdConnected
-        | Event::PcscdUnavailable { .. }
-        | Event::InitialScanDone
-        | Event::ReaderAttached { .. }
-        | Event::AttributesRead { .. }
-        | Event::ReaderDetached { .. }
-        | Event::CardInserted(_)
-        | Event::CardMute { .. }
-        | Event::CardRemoved { .. }
-        | Event::Identified { .. }
-        | Event::CardReleased { .. }
-        | Event::ProbeFinished { .. }
+        | Event::Reader(_)
         | Event::Reconfigured(_) => {}
     }
 }

@@ -10,9 +10,10 @@ use super::config_loader::CardCommandSettings;
 use super::exit::{CommandError, Exit};
 use crate::app::PROBE_DEADLINE;
 use crate::domain::{
-    Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+    ApduExchange, Atr, CardIdentity, InsertedCard, InsertionId, NotIdentified, NotIdentifiedReason,
+    ReaderEvent, ReaderName,
 };
-use crate::readers::{ApduExchange, ReaderEvent, ReaderOptions, Readers};
+use crate::readers::{ReaderOptions, Readers};
 
 mod read;
 mod scan;
@@ -161,7 +162,7 @@ async fn initial_state(
     let mut readers = BTreeMap::new();
     loop {
         match watch.next().await? {
-            ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
+            ReaderEvent::CardInserted(InsertedCard { reader, insertion, atr, .. }) => {
                 readers.insert(reader, Some(Some((insertion, atr))));
             }
             ReaderEvent::CardMute { reader, .. } => {

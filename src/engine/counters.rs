@@ -1,17 +1,17 @@
 //! What the engine counts, for monitoring. Nothing is decided by it.
 
 use super::{Engine, Event};
-use crate::domain::{AuditLine, CardIdentity, NotIdentified, PcscdView, ProbeResult};
+use crate::domain::{AuditLine, CardIdentity, NotIdentified, PcscdView, ProbeResult, ReaderEvent};
 
 impl Engine {
     /// Counts what happened, before it is taken in.
     pub(super) fn count(&mut self, event: &Event) {
         let tally = &mut self.counters;
         match event {
-            Event::CardInserted(_) => tally.insertions += 1,
-            Event::CardMute { .. } => tally.mute_cards += 1,
-            Event::CardRemoved { .. } => tally.removals += 1,
-            Event::PcscdUnavailable { .. } => {
+            Event::Reader(ReaderEvent::CardInserted(_)) => tally.insertions += 1,
+            Event::Reader(ReaderEvent::CardMute { .. }) => tally.mute_cards += 1,
+            Event::Reader(ReaderEvent::CardRemoved { .. }) => tally.removals += 1,
+            Event::Reader(ReaderEvent::PcscdUnavailable { .. }) => {
                 let lost = matches!(self.tracker.service_view(), PcscdView::Connected { .. });
                 tally.pcscd_losses += u64::from(lost);
             }
@@ -19,14 +19,7 @@ impl Engine {
             | Event::StageSaved { result: Err(_), .. }
             | Event::EntrySettled { result: Err(_), .. }
             | Event::EntryUnparked { result: Err(_), .. } => tally.outbox_errors += 1,
-            Event::PcscdConnected
-            | Event::InitialScanDone
-            | Event::ReaderAttached { .. }
-            | Event::ReaderDetached { .. }
-            | Event::AttributesRead { .. }
-            | Event::Identified { .. }
-            | Event::CardReleased { .. }
-            | Event::ProbeFinished { .. }
+            Event::Reader(_)
             | Event::EntryAppended { .. }
             | Event::LookedUp { .. }
             | Event::RecordRead { .. }

@@ -2,83 +2,15 @@
 
 use super::EngineSettings;
 use crate::domain::{
-    Atr, AuditLine, CallError, CardIdentity, CardRecord, CompleteRequestResult, EntryId,
-    InsertionId, LookupResult, NotIdentified, PcscdInstance, ReaderAttributes, ReaderName, Removal,
-    RequestStatus, SetStatusResult, Trigger,
+    AuditLine, CallError, CardRecord, CompleteRequestResult, EntryId, InsertionId, LookupResult,
+    ReaderEvent, RequestStatus, SetStatusResult, Trigger,
 };
 
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The PC/SC service answers.
-    PcscdConnected,
-    /// The PC/SC service is gone, and every reader with it.
-    PcscdUnavailable {
-        /// Why.
-        reason: String,
-    },
-    /// Every reader and card that was there from the start has been told.
-    InitialScanDone,
-    /// A reader came.
-    ReaderAttached {
-        /// Which.
-        reader: ReaderName,
-        /// What it is watched through, where that is certain.
-        instance: Option<PcscdInstance>,
-    },
-    /// A reader's driver told what it tells of it; nothing, where it cannot.
-    AttributesRead {
-        /// Which.
-        reader: ReaderName,
-        /// What it told.
-        attributes: ReaderAttributes,
-    },
-    /// A reader went.
-    ReaderDetached {
-        /// Which.
-        reader: ReaderName,
-    },
-    /// A card came.
-    CardInserted(InsertedCard),
-    /// A card came that does not answer.
-    CardMute {
-        /// Where.
-        reader: ReaderName,
-        /// Which stay.
-        insertion: InsertionId,
-    },
-    /// A card went.
-    CardRemoved {
-        /// Where.
-        reader: ReaderName,
-        /// Which stay.
-        insertion: InsertionId,
-        /// Whether it was taken out, as far as that can be told.
-        removal: Removal,
-    },
-    /// A card that is being read has said who it is; its inventory may follow.
-    Identified {
-        /// Where.
-        reader: ReaderName,
-        /// Which stay.
-        insertion: InsertionId,
-        /// Who it is.
-        identity: CardIdentity,
-    },
-    /// No other program uses the card in a reader any more.
-    CardReleased {
-        /// Where.
-        reader: ReaderName,
-    },
-    /// A card was read.
-    ProbeFinished {
-        /// Where.
-        reader: ReaderName,
-        /// Which stay.
-        insertion: InsertionId,
-        /// Who it is, or why that is not known.
-        result: Result<CardIdentity, NotIdentified>,
-    },
+    /// Something happened at the readers.
+    Reader(ReaderEvent),
     /// The outbox took an entry, or not.
     EntryAppended {
         /// The stay that made it.
@@ -148,21 +80,6 @@ pub enum Event {
     AuditAppended(AuditLine),
     /// The configuration was read again.
     Reconfigured(Box<EngineSettings>),
-}
-
-/// A card that came, as the reader tells it.
-#[derive(Debug, Clone)]
-pub struct InsertedCard {
-    /// Where.
-    pub reader: ReaderName,
-    /// Which stay.
-    pub insertion: InsertionId,
-    /// Its ATR.
-    pub atr: Atr,
-    /// The reader's PC/SC event counter.
-    pub event_count: u32,
-    /// Whether it was there when the reader was first looked at.
-    pub at_start: bool,
 }
 
 /// Why the outbox did not do what it was asked to, in words.

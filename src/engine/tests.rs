@@ -1,6 +1,6 @@
 //! The contract, sentence by sentence, in simulated time.
 
-pub(super) mod world;
+mod world;
 
 mod busy;
 mod clocks;
@@ -10,6 +10,7 @@ mod crashes;
 mod described;
 mod identified;
 mod knocks;
+mod model;
 mod notes;
 mod order;
 mod outages;

@@ -17,11 +17,11 @@ use flapping::{FlappingCards, HeldCard};
 use in_use::InUseRetry;
 use probing::draft;
 
-use super::{Effect, Engine, InsertedCard, Now};
+use super::{Effect, Engine, Now};
 use crate::domain::{
-    Atr, CardEvent, CardIdentity, CardView, EntryId, InsertionId, LastSeenCard, NotIdentified,
-    NotIdentifiedReason, PcscdInstance, PcscdView, ReaderAttributes, ReaderName, ReaderRules,
-    ReaderSettings, ReaderView, Removal, Trigger,
+    Atr, CardEvent, CardIdentity, CardView, EntryId, InsertedCard, InsertionId, LastSeenCard,
+    NotIdentified, NotIdentifiedReason, PcscdInstance, PcscdView, ReaderAttributes, ReaderEvent,
+    ReaderName, ReaderRules, ReaderSettings, ReaderView, Removal, Trigger,
 };
 
 /// What is known of the PC/SC service, the readers and the cards in them.
@@ -231,6 +231,33 @@ impl ReaderTracker {
 }
 
 impl Engine {
+    pub(super) fn on_reader_event(&mut self, event: ReaderEvent, now: Now) {
+        match event {
+            ReaderEvent::PcscdConnected => self.service_up(now),
+            ReaderEvent::PcscdUnavailable { reason } => self.service_down(reason, now),
+            ReaderEvent::InitialScanDone => self.initial_scan_done(),
+            ReaderEvent::ReaderAttached { reader, instance } => {
+                self.attached(reader, instance, now);
+            }
+            ReaderEvent::AttributesRead { reader, attributes } => {
+                self.on_attributes_read(&reader, attributes, now);
+            }
+            ReaderEvent::ReaderDetached { reader } => self.detached(&reader, now),
+            ReaderEvent::CardInserted(presence) => self.card_present(presence, now),
+            ReaderEvent::CardMute { reader, insertion } => self.card_mute(&reader, insertion, now),
+            ReaderEvent::CardRemoved { reader, insertion, removal } => {
+                self.card_removed(&reader, insertion, removal, now);
+            }
+            ReaderEvent::Identified { reader, insertion, identity } => {
+                self.on_identified(&reader, insertion, identity, now);
+            }
+            ReaderEvent::CardReleased { reader } => self.on_card_released(&reader, now),
+            ReaderEvent::ProbeFinished { reader, insertion, result, .. } => {
+                self.probed(&reader, insertion, result, now);
+            }
+        }
+    }
+
     pub(super) fn service_up(&mut self, now: Now) {
         self.tracker.service = PcscdView::Connected { since: now.wall };
     }

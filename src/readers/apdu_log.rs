@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::ApduExchange;
+use crate::domain::ApduExchange;
 
 /// The exchanges of one probe. Clones are the same trail.
 #[derive(Debug, Clone, Default)]

@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::domain::{InsertionId, ReaderName};
-
-use super::ReaderEvent;
+use crate::domain::{InsertedCard, InsertionId, ReaderEvent, ReaderName};
 
 /// The table that the monitor writes and the probes read: readers, each with the card in it that
 /// answered. Clones are the same table.
@@ -41,7 +39,7 @@ impl CurrentInsertions {
     /// Follows an observation that is about to be told.
     pub(super) fn apply(&self, observation: &ReaderEvent) {
         match observation {
-            ReaderEvent::CardInserted { reader, insertion, event_count, .. } => {
+            ReaderEvent::CardInserted(InsertedCard { reader, insertion, event_count, .. }) => {
                 let present = CurrentCard { insertion: *insertion, event_count: *event_count };
                 let slot = ReaderEntry { present: Some(present), ..ReaderEntry::default() };
                 self.table().insert(reader.clone(), slot);
@@ -110,13 +108,13 @@ mod tests {
     use super::*;
 
     fn inserted(reader: &str, insertion: InsertionId, event_count: u32) -> ReaderEvent {
-        ReaderEvent::CardInserted {
+        ReaderEvent::CardInserted(InsertedCard {
             reader: reader.into(),
             insertion,
             atr: "3b00".parse().unwrap(),
             event_count,
             at_start: false,
-        }
+        })
     }
 
     #[test]
@@ -136,7 +134,7 @@ mod tests {
             ReaderEvent::CardRemoved {
                 reader: "A".into(),
                 insertion: first,
-                how: crate::domain::Removal::Observed,
+                removal: crate::domain::Removal::Observed,
             },
             ReaderEvent::ReaderDetached { reader: "A".into() },
             ReaderEvent::PcscdUnavailable { reason: String::new() },

@@ -8,9 +8,8 @@ use pcsc::Error;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
 
-use crate::domain::ReaderName;
+use crate::domain::{ReaderEvent, ReaderName};
 
-use super::ReaderEvent;
 use super::cancel::{CancelToken, WakeCause};
 use super::context::PcscContext;
 use super::current_insertions::CurrentInsertions;

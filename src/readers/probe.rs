@@ -12,10 +12,9 @@ use tracing::debug;
 use crate::card::{self, DecodedAtr, ProbeError, ProbeTarget, TransmitError};
 use crate::domain::{
     Atr, CardIdentity, InsertionId, Inventory, NotIdentified, NotIdentifiedReason, ProbePlan,
-    ReaderName,
+    ReaderEvent, ReaderName,
 };
 
-use super::ReaderEvent;
 use super::apdu_log::ApduLog;
 use super::cancel::CancelToken;
 use super::context::{CardConnection, PcscContext};

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 
 use tracing::debug;
 
-use crate::domain::{Atr, InsertionId, ReaderName, Removal};
-
-use super::ReaderEvent;
+use crate::domain::{Atr, InsertedCard, InsertionId, ReaderEvent, ReaderName, Removal};
 
 /// What a reader looks like at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,8 +163,13 @@ impl ReaderTable {
             CardPresence::Present(atr) => {
                 let (insertion, atr) = (self.number(), atr.clone());
                 let reader = reader.clone();
-                let inserted =
-                    ReaderEvent::CardInserted { reader, insertion, atr, event_count, at_start };
+                let inserted = ReaderEvent::CardInserted(InsertedCard {
+                    reader,
+                    insertion,
+                    atr,
+                    event_count,
+                    at_start,
+                });
                 changes.push(inserted);
                 Some(insertion)
             }
@@ -193,7 +196,7 @@ impl KnownReader {
         self.insertion.map(|insertion| ReaderEvent::CardRemoved {
             reader: reader.clone(),
             insertion,
-            how,
+            removal: how,
         })
     }
 }

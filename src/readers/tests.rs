@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;
-use crate::domain::ProbeSettings;
+use crate::domain::{InsertedCard, ProbeSettings};
 
 /// Readers whose monitor has ended, and how to release the threads that hang.
 fn readers() -> (Readers, UnboundedReceiver<ReaderEvent>) {
@@ -45,13 +45,13 @@ fn running(worker: ReaderThread, trail: ApduLog) -> RunningProbe {
 fn insert_card(readers: &Readers) -> (ReaderName, InsertionId, Atr) {
     let (reader, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
     let atr: Atr = "3b00".parse().unwrap();
-    readers.insertions.apply(&ReaderEvent::CardInserted {
+    readers.insertions.apply(&ReaderEvent::CardInserted(InsertedCard {
         reader: reader.clone(),
         insertion,
         atr: atr.clone(),
         event_count: 1,
         at_start: false,
-    });
+    }));
     (reader, insertion, atr)
 }
 

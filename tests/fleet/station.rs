@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 
 use cardbridge::config::{ConfigInputs, ConfigText, parse};
 use cardbridge::domain::{
-    AuditLine, Candidate, CardEvent, CardIdentity, EntryId, Family, IdRule, InsertionId, Removal,
-    Serial,
+    AuditLine, Candidate, CardEvent, CardIdentity, EntryId, Family, IdRule, InsertedCard,
+    InsertionId, ReaderEvent, Removal, Serial,
 };
-use cardbridge::engine::{
-    Effect, Engine, EngineSettings, Event, InsertedCard, Now, RestoredState, RetryPolicy,
-};
+use cardbridge::engine::{Effect, Engine, EngineSettings, Event, Now, RestoredState, RetryPolicy};
 
 use super::cm::Cm;
 
@@ -72,9 +70,12 @@ pub(crate) struct Station {
 impl Station {
     pub(crate) fn new(number: usize, policy: &EngineSettings, seed: u64, now: Now) -> Self {
         let mut engine = Engine::new(policy.clone(), RestoredState::default(), seed, now);
-        engine.handle(Event::PcscdConnected, now);
-        engine.handle(Event::ReaderAttached { reader: READER.into(), instance: None }, now);
-        engine.handle(Event::InitialScanDone, now);
+        engine.handle(Event::Reader(ReaderEvent::PcscdConnected), now);
+        engine.handle(
+            Event::Reader(ReaderEvent::ReaderAttached { reader: READER.into(), instance: None }),
+            now,
+        );
+        engine.handle(Event::Reader(ReaderEvent::InitialScanDone), now);
         Self {
             engine,
             number,
@@ -100,8 +101,14 @@ impl Station {
         if self.cards > 0 {
             let reader = READER.into();
             let insertion = self.insertion;
-            self.engine
-                .handle(Event::CardRemoved { reader, insertion, removal: Removal::Observed }, now);
+            self.engine.handle(
+                Event::Reader(ReaderEvent::CardRemoved {
+                    reader,
+                    insertion,
+                    removal: Removal::Observed,
+                }),
+                now,
+            );
         }
         self.cards += 1;
         self.insertion = self.insertion.next();
@@ -112,7 +119,7 @@ impl Station {
             event_count: u32::try_from(self.cards).unwrap(),
             at_start: false,
         };
-        self.engine.handle(Event::CardInserted(presence), now);
+        self.engine.handle(Event::Reader(ReaderEvent::CardInserted(presence)), now);
     }
 
     /// Does what the engine wants done; the answers come later.
@@ -123,7 +130,15 @@ impl Station {
             let answer = match effect {
                 Effect::StartProbe { reader, insertion, .. } => {
                     let result = Ok(self.identity());
-                    (PROBE, Event::ProbeFinished { reader, insertion, result })
+                    (
+                        PROBE,
+                        Event::Reader(ReaderEvent::ProbeFinished {
+                            reader,
+                            insertion,
+                            result,
+                            exchanges: vec![],
+                        }),
+                    )
                 }
                 Effect::AppendEntry { insertion, entry } => {
                     self.entries += 1;

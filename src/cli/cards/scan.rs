@@ -17,9 +17,9 @@ use super::super::text::{escape_control_chars, time};
 use super::{INITIAL_STATE_TIMEOUT, ReaderWatch, block_on, merge, too_slow, unreachable};
 use crate::app::PROBE_DEADLINE;
 use crate::domain::{
-    Atr, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason, ReaderName,
+    Atr, CardIdentity, InsertedCard, InsertionId, NotIdentified, NotIdentifiedReason, ReaderEvent,
+    ReaderName,
 };
-use crate::readers::ReaderEvent;
 
 pub(in super::super) fn scan(
     config: Option<&Path>,
@@ -131,7 +131,7 @@ impl Scan<'_> {
             ReaderEvent::CardRemoved { reader, .. } => {
                 self.removed(&reader, NotIdentifiedReason::Removed, "card was removed")
             }
-            ReaderEvent::CardInserted { reader, insertion, atr, .. } => {
+            ReaderEvent::CardInserted(InsertedCard { reader, insertion, atr, .. }) => {
                 let (at, deadline) = (Timestamp::now(), Instant::now() + PROBE_DEADLINE);
                 let skipped = self.desk.skip_reason(&reader, &atr);
                 if skipped.is_none() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::{HOUR, SECOND, World};
 use crate::domain::{
-    CardView, InsertionId, NotIdentified, NotIdentifiedReason, ReaderMatch, ReaderRule,
+    CardView, InsertionId, NotIdentified, NotIdentifiedReason, ReaderEvent, ReaderMatch, ReaderRule,
 };
 use crate::engine::Event;
 
@@ -12,7 +12,12 @@ use crate::engine::Event;
 fn answer(world: &mut World, reason: NotIdentifiedReason) {
     let why = NotIdentified::new(reason, "somebody has it".to_owned());
     let (reader, insertion) = ("Left".into(), InsertionId::ZERO.next());
-    world.tell(Event::ProbeFinished { reader, insertion, result: Err(why) });
+    world.tell(ReaderEvent::ProbeFinished {
+        reader,
+        insertion,
+        result: Err(why),
+        exchanges: vec![],
+    });
 }
 
 /// A world with a card that is busy.

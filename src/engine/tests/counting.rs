@@ -5,8 +5,8 @@ use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
 use crate::domain::{
     Family, InsertionId, NotIdentified, NotIdentifiedReason, Outcome, ParkReason, ProbeResult,
+    ReaderEvent,
 };
-use crate::engine::Event;
 
 #[test]
 fn cards_probes_and_outcomes_are_counted_once() {
@@ -30,7 +30,12 @@ fn an_answer_about_a_card_that_is_gone_is_no_probe_that_counts() {
     let mut world = World::new();
     let why = NotIdentified::new(NotIdentifiedReason::NoCardId, String::new());
     let (reader, insertion) = ("Left".into(), InsertionId::ZERO);
-    world.tell(Event::ProbeFinished { reader, insertion, result: Err(why) });
+    world.tell(ReaderEvent::ProbeFinished {
+        reader,
+        insertion,
+        result: Err(why),
+        exchanges: vec![],
+    });
     let tally = world.engine.counters();
     assert!(tally.probes.is_empty(), "{tally:?}");
     assert_eq!(tally.stale_results, 1);
@@ -66,13 +71,13 @@ fn parking_is_counted_by_its_reason() {
 fn a_loss_of_pcscd_is_counted_when_it_was_there_and_refusals_of_the_disk_each_time() {
     let mut world = World::new();
     world.restart_service();
-    world.tell(Event::PcscdUnavailable { reason: "gone".to_owned() });
-    world.tell(Event::PcscdUnavailable { reason: "gone otherwise".to_owned() });
+    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
+    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone otherwise".to_owned() });
     assert_eq!(world.engine.counters().pcscd_losses, 2);
 
-    world.tell(Event::PcscdConnected);
+    world.tell(ReaderEvent::PcscdConnected);
     world.disk.refuses.insert(Verb::Append);
-    world.tell(Event::ReaderAttached { reader: "Left".into(), instance: None });
+    world.tell(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
     world.insert("Left", 1);
     world.run(60 * SECOND);
     assert!(world.engine.counters().outbox_errors > 1);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{HOUR, SECOND, World, policy};
-use crate::domain::{CardView, ReaderAttributes, ReaderMatch, ReaderRule};
+use crate::domain::{CardView, ReaderAttributes, ReaderEvent, ReaderMatch, ReaderRule};
 use crate::engine::Event;
 
 /// A world in which only the reader with serial number 17 is looked at.
@@ -26,7 +26,7 @@ fn by_serial() -> World {
 
 fn told(world: &mut World, reader: &str, serial: Option<&str>) {
     let attributes = ReaderAttributes { vendor: None, serial: serial.map(str::to_owned) };
-    world.tell(Event::AttributesRead { reader: reader.into(), attributes });
+    world.tell(ReaderEvent::AttributesRead { reader: reader.into(), attributes });
 }
 
 #[test]

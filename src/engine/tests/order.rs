@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::world::cm::{Ask, Mood, candidate};
 use super::world::{HOUR, READERS, SECOND, World, policy};
 use crate::domain::{
-    Candidate, CardIdentity, Entry, EntryId, Family, IdRule, InsertionId, LookupResult, ReaderName,
-    Serial, Stage, Trigger,
+    Candidate, CardIdentity, Entry, EntryId, Family, IdRule, InsertedCard, InsertionId,
+    LookupResult, ReaderEvent, ReaderName, Serial, Stage, Trigger,
 };
-use crate::engine::{Effect, Engine, Event, InsertedCard, Now, OutboxFailure, RestoredState};
+use crate::engine::{Effect, Engine, Event, Now, OutboxFailure, RestoredState};
 
 /// A world in which so many cards wait, and CM takes so long for each answer.
 fn backlog(cards: u8, latency: Duration) -> World {
@@ -142,7 +142,8 @@ impl SlowCm {
         asked
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: impl Into<Event>) {
+        let event = event.into();
         self.events += 1;
         self.engine.handle(event, self.now);
         let _next = self.engine.poll_timeout();
@@ -178,12 +179,12 @@ fn fresh_among(count: i64) -> (Duration, Duration) {
     let atr = super::world::cm::ATR.parse().unwrap();
     let presence =
         InsertedCard { reader: reader.clone(), insertion, atr, event_count: 1, at_start: false };
-    cm.tell(Event::PcscdConnected);
-    cm.tell(Event::ReaderAttached { reader: reader.clone(), instance: None });
+    cm.tell(ReaderEvent::PcscdConnected);
+    cm.tell(ReaderEvent::ReaderAttached { reader: reader.clone(), instance: None });
     let came = cm.now.mono;
-    cm.tell(Event::CardInserted(presence));
+    cm.tell(ReaderEvent::CardInserted(presence));
     let result = Ok(super::world::identity(150));
-    cm.tell(Event::ProbeFinished { reader, insertion, result });
+    cm.tell(ReaderEvent::ProbeFinished { reader, insertion, result, exchanges: vec![] });
     let mut asked = cm.perform();
     while !asked.contains(&NEW) {
         asked = cm.step();

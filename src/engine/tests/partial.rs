@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use super::world::cm::{ACTIVE, Mood, RETIRE, RETIRED};
 use super::world::{SECOND, World, identity};
-use crate::domain::{CardView, InsertionId, NotIdentified, NotIdentifiedReason};
-use crate::engine::Event;
+use crate::domain::{CardView, InsertionId, NotIdentified, NotIdentifiedReason, ReaderEvent};
 
 fn first() -> InsertionId {
     InsertionId::ZERO.next()
 }
 
 fn answer(world: &mut World, result: Result<crate::domain::CardIdentity, NotIdentified>) {
-    world.tell(Event::ProbeFinished { reader: "Left".into(), insertion: first(), result });
+    world.tell(ReaderEvent::ProbeFinished {
+        reader: "Left".into(),
+        insertion: first(),
+        result,
+        exchanges: vec![],
+    });
 }
 
 fn partial(card: u8) -> crate::domain::CardIdentity {
@@ -40,7 +44,7 @@ fn told(world: &World) -> Vec<&str> {
 
 fn let_go(world: &mut World) {
     world.run(SECOND);
-    world.tell(Event::CardReleased { reader: "Left".into() });
+    world.tell(ReaderEvent::CardReleased { reader: "Left".into() });
     world.run(SECOND);
 }
 
@@ -150,7 +154,7 @@ fn a_program_that_comes_and_goes_all_the_time_has_the_card_read_ever_less_often(
     let mut reads = 0;
     for _ in 0..3000 {
         world.run(Duration::from_millis(100));
-        world.tell(Event::CardReleased { reader: "Left".into() });
+        world.tell(ReaderEvent::CardReleased { reader: "Left".into() });
         world.run(Duration::ZERO);
         let stale = world.engine.counters().stale_results;
         answer(&mut world, Err(busy()));
@@ -163,7 +167,7 @@ fn a_program_that_comes_and_goes_all_the_time_has_the_card_read_ever_less_often(
 fn a_card_known_in_part_whose_reader_goes_or_whose_daemon_restarts_is_not_lost() {
     let mut world = known_in_part(50);
     world.run(2 * SECOND);
-    world.tell(Event::PcscdUnavailable { reason: "gone".to_owned() });
+    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
     world.run(60 * SECOND);
     assert_eq!(told(&world), ["not-identified"]);
 

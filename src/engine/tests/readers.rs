@@ -6,8 +6,8 @@ use super::world::cm::{ATR, Mood, RETIRE};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World, policy};
 use crate::domain::{
-    CardView, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, PcscdView, ReaderMatch,
-    ReaderRule,
+    CardView, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, PcscdView, ReaderEvent,
+    ReaderMatch, ReaderRule,
 };
 use crate::engine::Event;
 
@@ -166,7 +166,7 @@ fn a_card_whose_entry_was_under_way_when_the_service_went_is_inserted_again() {
     world.disk_latency = SECOND;
     world.insert("Left", 1);
     world.run_until(|world| world.entries() == 1);
-    world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
+    world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
     world.run(2 * SECOND);
     world.restart_service();
     world.run(HOUR);
@@ -236,14 +236,19 @@ fn a_stuck_card_holds_up_no_other_reader() {
 fn a_mute_or_unknown_card_is_told_and_makes_no_entry() {
     let mut world = World::new();
     let insertion = InsertionId::ZERO.next();
-    world.tell(Event::CardMute { reader: "Left".into(), insertion });
+    world.tell(ReaderEvent::CardMute { reader: "Left".into(), insertion });
     assert_eq!(world.engine.reader_views()[0].card, CardView::Mute);
     world.probe = None;
     world.insert("Right", 2);
     let insertion = InsertionId::ZERO.next();
     let why =
         NotIdentified::new(NotIdentifiedReason::UnknownFamily, "no family knows it".to_owned());
-    world.tell(Event::ProbeFinished { reader: "Right".into(), insertion, result: Err(why) });
+    world.tell(ReaderEvent::ProbeFinished {
+        reader: "Right".into(),
+        insertion,
+        result: Err(why),
+        exchanges: vec![],
+    });
     world.run(HOUR);
     let told: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();
     assert_eq!(told, [Some("mute"), Some("unknown-family")]);
@@ -265,7 +270,7 @@ fn a_card_whose_atr_is_skipped_is_shown_and_never_touched() {
 fn the_service_and_its_readers_come_and_go_in_the_snapshot() {
     let mut world = seen();
     assert_eq!(world.engine.reader_views().len(), 3);
-    world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
+    world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
     assert!(matches!(world.engine.pcscd_view(), PcscdView::Unavailable { .. }));
     assert!(world.engine.reader_views().is_empty());
     world.restart_service();
@@ -277,9 +282,9 @@ fn the_service_and_its_readers_come_and_go_in_the_snapshot() {
 #[test]
 fn a_card_that_came_after_the_first_look_is_new_whatever_its_counter() {
     let mut world = seen();
-    world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
-    world.tell(Event::PcscdConnected);
-    world.tell(Event::ReaderAttached { reader: "Left".into(), instance: None });
+    world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
+    world.tell(ReaderEvent::PcscdConnected);
+    world.tell(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
     world.replace_service();
     world.come("Left", false);
     world.run(SECOND);
@@ -289,10 +294,10 @@ fn a_card_that_came_after_the_first_look_is_new_whatever_its_counter() {
 #[test]
 fn a_reader_that_is_pulled_ends_the_stay_of_its_card() {
     let mut world = seen();
-    world.tell(Event::ReaderDetached { reader: "Left".into() });
+    world.tell(ReaderEvent::ReaderDetached { reader: "Left".into() });
     world.run(SECOND);
     assert!(world.disk.stays.is_empty());
-    world.tell(Event::ReaderAttached { reader: "Left".into(), instance: None });
+    world.tell(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
     world.swap_in_one_look("Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 2);

@@ -3,8 +3,7 @@
 use super::world::cm::{Ask, DISABLE, DISABLED, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World, removing};
-use crate::domain::{InsertionId, Removal, Trigger};
-use crate::engine::Event;
+use crate::domain::{InsertionId, ReaderEvent, Removal, Trigger};
 
 /// A world in which card 1 was put in and is done with, and has to be disabled when it goes.
 fn seen() -> World {
@@ -157,15 +156,15 @@ fn a_removal_that_may_have_been_sent_is_inherited_by_the_next_insertion() {
 #[test]
 fn a_card_that_is_not_taken_out_of_a_reader_that_stays_is_no_removal() {
     let gone: [fn(&mut World); 5] = [
-        |world| world.tell(Event::ReaderDetached { reader: "Left".into() }),
+        |world| world.tell(ReaderEvent::ReaderDetached { reader: "Left".into() }),
         |world| {
             let insertion = InsertionId::ZERO.next();
             let (reader, how) = ("Left".into(), Removal::Inferred);
-            world.tell(Event::CardRemoved { reader, insertion, removal: how });
+            world.tell(ReaderEvent::CardRemoved { reader, insertion, removal: how });
         },
-        |world| world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() }),
+        |world| world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() }),
         |world| {
-            world.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
+            world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
             world.remove_unseen("Left");
             world.restart_service();
         },

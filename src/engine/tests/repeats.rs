@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::cm::RETIRE;
 use super::world::{HOUR, SECOND, World, identity, policy, removing};
-use crate::domain::{ReaderMatch, ReaderRule};
+use crate::domain::{ReaderEvent, ReaderMatch, ReaderRule};
 use crate::engine::{Event, Notice};
 
 const READER: &str = "Left";
@@ -182,12 +182,22 @@ fn a_card_that_is_read_in_full_while_it_is_held_makes_its_entry_with_all_ids() {
     let insertion = world.insertion_in(READER);
     let mut partial = identity(1);
     partial.partial = true;
-    world.tell(Event::ProbeFinished { reader: reader(), insertion, result: Ok(partial) });
+    world.tell(ReaderEvent::ProbeFinished {
+        reader: reader(),
+        insertion,
+        result: Ok(partial),
+        exchanges: vec![],
+    });
     let before = world.entries();
     // The other program lets go before the card has lain still for its two seconds.
-    world.tell(Event::CardReleased { reader: reader() });
+    world.tell(ReaderEvent::CardReleased { reader: reader() });
     world.run(millis(1_100));
-    world.tell(Event::ProbeFinished { reader: reader(), insertion, result: Ok(identity(1)) });
+    world.tell(ReaderEvent::ProbeFinished {
+        reader: reader(),
+        insertion,
+        result: Ok(identity(1)),
+        exchanges: vec![],
+    });
     assert_eq!(world.entries(), before);
     world.run(HOUR);
     let (_, draft) = world.disk.appended.last_key_value().unwrap();

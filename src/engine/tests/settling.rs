@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::world::cm::{Mood, RETIRE};
 use super::world::{HOUR, SECOND, World, policy};
 use crate::domain::{
-    CardView, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, ReaderMatch, ReaderRule,
-    Trigger,
+    CardView, EntryId, InsertionId, NotIdentified, NotIdentifiedReason, ReaderEvent, ReaderMatch,
+    ReaderRule, Trigger,
 };
 use crate::engine::Event;
 
@@ -183,7 +183,12 @@ fn a_card_that_may_be_back_was_not_taken_out() {
         world.probe = None;
         world.insert("Left", 1);
         let (reader, insertion) = ("Left".into(), InsertionId::ZERO.next().next());
-        world.tell(Event::ProbeFinished { reader, insertion, result: Err(why(reason)) });
+        world.tell(ReaderEvent::ProbeFinished {
+            reader,
+            insertion,
+            result: Err(why(reason)),
+            exchanges: vec![],
+        });
         world.run(Duration::from_secs(4));
         assert_eq!(world.entries(), 1, "{reason:?}");
     }
@@ -192,12 +197,12 @@ fn a_card_that_may_be_back_was_not_taken_out() {
 #[test]
 fn a_card_whose_reader_or_pcscd_goes_before_it_could_come_back_was_not_taken_out() {
     let mut world = taken_out_a_moment_ago();
-    world.tell(Event::ReaderDetached { reader: "Left".into() });
+    world.tell(ReaderEvent::ReaderDetached { reader: "Left".into() });
     world.run(HOUR);
     assert_eq!(world.entries(), 1);
 
     let mut world = taken_out_a_moment_ago();
-    world.tell(Event::PcscdUnavailable { reason: "gone".to_owned() });
+    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
     world.run(HOUR);
     assert_eq!(world.entries(), 1);
 }

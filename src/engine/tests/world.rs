@@ -11,7 +11,8 @@ use jiff::SignedDuration;
 
 use crate::domain::{
     BootMoment, CardIdentity, CmEnums, EntryId, Family, IdRule, InsertionId, LookupResult,
-    NotIdentified, NotIdentifiedReason, ReaderName, ReaderRules, RequestId, Serial, Trigger,
+    NotIdentified, NotIdentifiedReason, ReaderEvent, ReaderName, ReaderRules, RequestId, Serial,
+    Trigger,
 };
 use crate::engine::{
     ActionError, Effect, Engine, EngineSettings, Event, Notice, Now, RestoredState, RetryAccepted,
@@ -40,6 +41,12 @@ struct Seat {
     card: Option<u8>,
     count: u32,
     insertion: Option<InsertionId>,
+}
+
+impl From<ReaderEvent> for Event {
+    fn from(event: ReaderEvent) -> Self {
+        Self::Reader(event)
+    }
 }
 
 /// A call that CM was asked.
@@ -309,8 +316,8 @@ impl World {
     }
 
     /// Tells the engine something now, and does what comes of it.
-    pub(in crate::engine) fn tell(&mut self, event: Event) {
-        self.engine.handle(event, self.now);
+    pub(in crate::engine) fn tell(&mut self, event: impl Into<Event>) {
+        self.engine.handle(event.into(), self.now);
         self.perform_all();
     }
 
@@ -385,9 +392,9 @@ impl World {
         self.perform_all();
     }
 
-    fn post(&mut self, after: Duration, event: Event) {
+    fn post(&mut self, after: Duration, event: impl Into<Event>) {
         self.posted += 1;
-        self.inbox.push((self.now.mono + after, self.posted, event));
+        self.inbox.push((self.now.mono + after, self.posted, event.into()));
     }
 
     pub(in crate::engine) fn perform_all(&mut self) {
@@ -470,13 +477,24 @@ impl World {
         let used = self.used.get(&reader).copied();
         if used.is_some() && only_free {
             let why = NotIdentified::new(NotIdentifiedReason::InUse, "in use".to_owned());
-            return self.post(time, Event::ProbeFinished { reader, insertion, result: Err(why) });
+            return self.post(
+                time,
+                ReaderEvent::ProbeFinished {
+                    reader,
+                    insertion,
+                    result: Err(why),
+                    exchanges: vec![],
+                },
+            );
         }
         let seat = &self.seats[&reader];
         let gone = NotIdentified::new(NotIdentifiedReason::Removed, "gone".to_owned());
         let card = seat.card.filter(|_| seat.insertion == Some(insertion));
         let result = card.map(|card| part(card, used)).ok_or(gone);
-        self.post(time, Event::ProbeFinished { reader, insertion, result });
+        self.post(
+            time,
+            ReaderEvent::ProbeFinished { reader, insertion, result, exchanges: vec![] },
+        );
     }
 
     pub(in crate::engine) fn card_of(&self, entry: EntryId) -> u8 {

@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::super::{Engine, InsertedCard, Now};
+use super::super::{Engine, Now};
 use super::{CardState, TrackedReader};
-use crate::domain::{Atr, CardIdentity, CardView, EntryId, InsertionId, ReaderName, Removal};
+use crate::domain::{
+    Atr, CardIdentity, CardView, EntryId, InsertedCard, InsertionId, ReaderName, Removal,
+};
 
 /// A card that was taken out just now.
 #[derive(Debug)]

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use super::super::{Effect, Engine, InsertedCard, Now};
+use super::super::{Effect, Engine, Now};
 use super::{CardState, TrackedReader};
 use crate::domain::{
-    BootMoment, CardEvent, CardIdentity, InsertionId, NotIdentified, NotIdentifiedReason,
-    ReaderName, ReaderSettings, Removal, Trigger,
+    BootMoment, CardEvent, CardIdentity, InsertedCard, InsertionId, NotIdentified,
+    NotIdentifiedReason, ReaderName, ReaderSettings, Removal, Trigger,
 };
 
 /// How long the inventory may take. The readers send no command for it after half of that.

@@ -1,7 +1,7 @@
 //! What a probe does before it has a connection; the rest needs a pcscd.
 
 use super::*;
-use crate::domain::ProbeSettings;
+use crate::domain::{InsertedCard, ProbeSettings};
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -10,13 +10,13 @@ fn probe(deadline: Duration) -> Probe {
     let (reader, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
     let atr: Atr = "3b00".parse().unwrap();
     let board = CurrentInsertions::default();
-    board.apply(&ReaderEvent::CardInserted {
+    board.apply(&ReaderEvent::CardInserted(InsertedCard {
         reader: reader.clone(),
         insertion,
         atr: atr.clone(),
         event_count: 1,
         at_start: false,
-    });
+    }));
     let deadline = Instant::now() + deadline;
     let plan = ProbeSettings::default().plan(&atr);
     let (errors, trail) = (ErrorCounters::default(), ApduLog::default());

@@ -49,11 +49,11 @@ fn tell(observations: &[ReaderEvent]) -> String {
         .map(|observation| match observation {
             ReaderEvent::ReaderAttached { .. } => "attached".to_owned(),
             ReaderEvent::ReaderDetached { .. } => "detached".to_owned(),
-            ReaderEvent::CardInserted { insertion, at_start, .. } => {
+            ReaderEvent::CardInserted(InsertedCard { insertion, at_start, .. }) => {
                 format!("+{insertion}{}", if *at_start { "*" } else { "" })
             }
             ReaderEvent::CardMute { insertion, .. } => format!("!{insertion}"),
-            ReaderEvent::CardRemoved { insertion, how, .. } => {
+            ReaderEvent::CardRemoved { insertion, removal: how, .. } => {
                 format!("-{insertion}{}", if *how == Removal::Observed { "" } else { "?" })
             }
             ReaderEvent::PcscdConnected

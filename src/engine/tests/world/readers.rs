@@ -2,8 +2,9 @@
 
 use super::cm::ATR;
 use super::{Seat, World};
-use crate::domain::{CardView, InsertionId, PcscdInstance, ReaderName, Removal, Trigger};
-use crate::engine::{Event, InsertedCard};
+use crate::domain::{
+    CardView, InsertedCard, InsertionId, PcscdInstance, ReaderEvent, ReaderName, Removal, Trigger,
+};
 
 impl World {
     pub(in crate::engine) fn insert(&mut self, reader: &str, card: u8) {
@@ -18,7 +19,7 @@ impl World {
         if let Some(insertion) = insertion {
             self.note_removal(reader);
             let how = Removal::Observed;
-            self.tell(Event::CardRemoved { reader: reader.into(), insertion, removal: how });
+            self.tell(ReaderEvent::CardRemoved { reader: reader.into(), insertion, removal: how });
         }
     }
 
@@ -68,13 +69,13 @@ impl World {
     /// A reader is pulled with the card that is in it, and comes back with it.
     pub(in crate::engine) fn replug(&mut self, reader: &str) {
         let reader = ReaderName::from(reader);
-        self.tell(Event::ReaderDetached { reader: reader.clone() });
+        self.tell(ReaderEvent::ReaderDetached { reader: reader.clone() });
         self.attach(&reader);
     }
 
     /// The PC/SC service is started again: its event counters begin at 0.
     pub(in crate::engine) fn restart_service(&mut self) {
-        self.tell(Event::PcscdUnavailable { reason: "stopped".to_owned() });
+        self.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
         self.replace_service();
         self.announce();
     }
@@ -105,21 +106,21 @@ impl World {
         let atr = ATR.parse().unwrap();
         let presence =
             InsertedCard { reader: reader.clone(), insertion, atr, event_count, at_start };
-        self.tell(Event::CardInserted(presence));
+        self.tell(ReaderEvent::CardInserted(presence));
     }
 
     pub(super) fn announce(&mut self) {
-        self.tell(Event::PcscdConnected);
+        self.tell(ReaderEvent::PcscdConnected);
         let readers: Vec<_> = self.seats.keys().cloned().collect();
         for reader in readers {
             self.attach(&reader);
         }
-        self.tell(Event::InitialScanDone);
+        self.tell(ReaderEvent::InitialScanDone);
     }
 
     fn attach(&mut self, reader: &ReaderName) {
         let instance = (!self.uncertain).then(|| PcscdInstance::new(self.instance.to_string()));
-        self.tell(Event::ReaderAttached { reader: reader.clone(), instance });
+        self.tell(ReaderEvent::ReaderAttached { reader: reader.clone(), instance });
         if self.seats[reader].card.is_some() {
             self.present(reader, true);
         }

@@ -1,6 +1,6 @@
 //! Generated histories of cards, outages, crashes and wishes, against what the contract says.
 //!
-//! The world (`tests/world.rs`) fails at the moment at which something happens that must never
+//! The world (`world.rs`) fails at the moment at which something happens that must never
 //! happen. Here is what must have happened in the end: the model knows which card was put in
 //! where, which request is open, and nothing of steps, queues or times.
 
@@ -11,12 +11,12 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::tests::world::cm::{ACTIVE, DISABLE, Mood, RETIRE, RETIRED, record_id};
-use super::tests::world::disk::{Verb, is_parked};
-use super::tests::world::{Crash, DAY, HOUR, READERS, SECOND, World, policy, removing};
-use super::{EngineSettings, Event};
+use super::world::cm::{ACTIVE, DISABLE, Mood, RETIRE, RETIRED, record_id};
+use super::world::disk::{Verb, is_parked};
+use super::world::{Crash, DAY, HOUR, READERS, SECOND, World, policy, removing};
+use crate::engine::EngineSettings;
 
-use crate::domain::{CardIdentity, RequestType, Trigger};
+use crate::domain::{CardIdentity, ReaderEvent, RequestType, Trigger};
 
 const CARDS: u8 = 3;
 
@@ -203,8 +203,7 @@ impl Model {
                 id.number() > *before
                     && draft.trigger == Trigger::Inserted
                     && draft.reader.as_str() == *reader
-                    && (is_discarded
-                        || whole(&draft.identity) == super::tests::world::identity(*card))
+                    && (is_discarded || whole(&draft.identity) == super::world::identity(*card))
             });
             assert!(made, "card {card} in {reader} made no entry: {}", world.story());
         }
@@ -273,7 +272,7 @@ fn perform(world: &mut World, model: &mut Model, act: &Act) {
         Act::Use { reader, other_id } => {
             let name = READERS[reader].into();
             if world.used.remove(&name).is_some() {
-                world.tell(Event::CardReleased { reader: name });
+                world.tell(ReaderEvent::CardReleased { reader: name });
             } else {
                 world.used.insert(name, other_id);
             }

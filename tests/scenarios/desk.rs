@@ -23,7 +23,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use cardbridge_harness::cards::{GidsCard, InsertedCard};
-use cardbridge_harness::pcscd::{Double, Fake, Request};
+use cardbridge_harness::pcscd::{Double, Relay, Request};
 use cardbridge_harness::process::Process;
 use serde_json::{Value, json};
 
@@ -38,21 +38,21 @@ fn ifd() -> Result<WorldBuilder, String> {
     Ok(world()?.double(Double::Ifd))
 }
 
-/// A world without a pcscd: the scenario speaks for it.
-fn fake() -> WorldBuilder {
-    World::builder(env!("CARGO_BIN_EXE_cardbridge")).double(Double::Fake)
+/// The same, with a relay before pcscd.
+fn relayed() -> Result<WorldBuilder, String> {
+    Ok(world()?.double(Double::Relay))
 }
 
-/// How often something was asked of a pcscd that is not real.
-fn asked(fake: &Fake, request: Request) -> usize {
-    fake.requests().iter().filter(|asked| **asked == request).count()
+/// How often clients made a request.
+fn asked(relay: &Relay, request: Request) -> usize {
+    relay.requests().iter().filter(|asked| **asked == request).count()
 }
 
 /// Waits until so many of these requests were made since `before`.
-fn wait_asked(fake: &Fake, request: Request, before: usize, more: usize) {
+fn wait_asked(relay: &Relay, request: Request, before: usize, more: usize) {
     let enough =
         |log: &[Request]| log.iter().filter(|asked| **asked == request).count() >= before + more;
-    fake.wait_for(&format!("{more} more of {request:?}"), LONG, enough).unwrap();
+    relay.wait_for(&format!("{more} more of {request:?}"), LONG, enough).unwrap();
 }
 
 /// Waits until so many readers were described: whoever does that looks at them, which is a wait as

@@ -5,8 +5,8 @@
 //! `/run/pcscd` are never touched. [`Double`] says what is real about it.
 
 mod bus;
-mod fake;
 mod private;
+mod relay;
 mod vpcd;
 
 use std::fmt;
@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -24,9 +24,9 @@ use crate::netns::Namespace;
 use crate::process::{hold_pid, wait_until};
 
 use bus::Bus;
-pub use fake::{Fake, Hands, Request, Trouble, code};
 use private::Private;
 pub use private::{available, has_polkit};
+pub use relay::{Counts, Relay, Request, Trouble, code};
 pub use vpcd::FIRST_PORT;
 use vpcd::Vpcd;
 
@@ -46,8 +46,8 @@ pub enum Double {
     /// The real pcscd with a driver and a USB bus of our own: events in less
     /// than a millisecond; readers are plugged and unplugged, and break down.
     Ifd,
-    /// No pcscd: the test speaks its protocol, and can do what it never would.
-    Fake,
+    /// The same, behind a relay that can do what no pcscd does when it is asked to.
+    Relay,
 }
 
 /// What a pcscd looks like.
@@ -94,17 +94,12 @@ enum Treatment {
     Repair,
 }
 
-#[derive(Debug)]
-enum Daemon {
-    Real(Private),
-    Fake(Fake),
-}
-
 /// A running pcscd; dropping it ends it and removes its files.
 #[derive(Debug)]
 pub struct Pcscd {
     // Ended in this order: the readers are still there when pcscd goes.
-    daemon: Daemon,
+    daemon: Private,
+    relay: Option<Relay>,
     readers: Box<dyn Readers>,
     dir: TempDir,
 }
@@ -116,23 +111,21 @@ impl Pcscd {
         let dir = tempfile::Builder::new().prefix("cb-").tempdir()?;
         // An agent that runs as another user passes through it to the socket.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
-        let mut pcscd = match options.double {
+        let mut daemon = Private::prepare(dir.path(), options.polkit)?;
+        let relay = (options.double == Double::Relay)
+            .then(|| Relay::prepare(dir.path(), private::socket(dir.path())))
+            .transpose()?;
+        let readers: Box<dyn Readers> = match options.double {
             Double::Vpcd => {
-                let private = Private::prepare(dir.path(), options.polkit)?;
-                let readers = Vpcd::prepare(dir.path(), options.readers, private.namespace())?;
-                Self { daemon: Daemon::Real(private), readers: Box::new(readers), dir }
+                Box::new(Vpcd::prepare(dir.path(), options.readers, daemon.namespace())?)
             }
-            Double::Ifd => {
-                let mut private = Private::prepare(dir.path(), options.polkit)?;
+            Double::Ifd | Double::Relay => {
                 let readers = Bus::prepare(dir.path(), options.readers)?;
-                private.preload(readers.driver(), readers.environment());
-                Self { daemon: Daemon::Real(private), readers: Box::new(readers), dir }
-            }
-            Double::Fake => {
-                let fake = Fake::prepare(dir.path(), options.readers)?;
-                Self { daemon: Daemon::Fake(fake.clone()), readers: Box::new(fake), dir }
+                daemon.preload(readers.driver(), readers.environment());
+                Box::new(readers)
             }
         };
+        let mut pcscd = Self { daemon, relay, readers, dir };
         // libpcsclite cuts a longer path silently and then finds nothing.
         let length = pcscd.socket_path().as_os_str().len();
         ensure!(length < 108, "the socket's path is too long; set TMPDIR");
@@ -143,6 +136,12 @@ impl Pcscd {
     /// The socket for `PCSCLITE_CSOCK_NAME`.
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
+        self.relay.as_ref().map_or_else(|| self.own_socket_path(), Relay::socket)
+    }
+
+    /// The socket of pcscd itself, where there is a relay before it.
+    #[must_use]
+    pub fn own_socket_path(&self) -> PathBuf {
         private::socket(self.dir.path())
     }
 
@@ -156,27 +155,18 @@ impl Pcscd {
     /// The process id, while there is a process.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        match &self.daemon {
-            Daemon::Real(private) => private.pid(),
-            Daemon::Fake(_) => None,
-        }
+        self.daemon.pid()
     }
 
     /// The network namespace of vpcd's readers.
     #[must_use]
     pub fn namespace(&self) -> Namespace {
-        match &self.daemon {
-            Daemon::Real(private) => private.namespace(),
-            Daemon::Fake(_) => Namespace::default(),
-        }
+        self.daemon.namespace()
     }
 
-    /// What only a pcscd that is not real can do.
-    pub fn fake(&self) -> Result<&Fake> {
-        match &self.daemon {
-            Daemon::Real(_) => bail!("this pcscd is real"),
-            Daemon::Fake(fake) => Ok(fake),
-        }
+    /// The relay before pcscd.
+    pub fn relay(&self) -> Result<&Relay> {
+        self.relay.as_ref().context("there is no relay before this pcscd")
     }
 
     /// Inserts a card into a reader.
@@ -227,18 +217,14 @@ impl Pcscd {
 
     /// Ends pcscd with SIGKILL: its socket file stays behind, as in a crash.
     pub fn kill9(&mut self) -> Result<()> {
-        match &mut self.daemon {
-            Daemon::Real(private) => private.kill9(),
-            Daemon::Fake(fake) => fake.die(false),
-        }
+        self.daemon.kill9()?;
+        self.relay.iter().try_for_each(|relay| relay.die(false))
     }
 
     /// Ends pcscd with SIGTERM, so that it removes its socket file.
     pub fn stop(&mut self) -> Result<()> {
-        match &mut self.daemon {
-            Daemon::Real(private) => private.stop(),
-            Daemon::Fake(fake) => fake.die(true),
-        }
+        self.daemon.stop()?;
+        self.relay.iter().try_for_each(|relay| relay.die(true))
     }
 
     /// Starts pcscd again on the same socket, killing it first where it still
@@ -246,35 +232,25 @@ impl Pcscd {
     pub fn restart(&mut self) -> Result<()> {
         self.kill9()?;
         let readers = &self.readers;
-        match &mut self.daemon {
-            Daemon::Real(private) => private.launch(|pid| readers.are_ready(pid)),
-            Daemon::Fake(fake) => fake.come_back(),
-        }
+        self.daemon.launch(|pid| readers.are_ready(pid))?;
+        self.relay.iter().try_for_each(Relay::come_back)
     }
 
     /// Freezes pcscd (SIGSTOP): its clients hang.
     pub fn freeze(&self) -> Result<()> {
-        match &self.daemon {
-            Daemon::Real(private) => hold_pid(private.pid().context("pcscd does not run")?),
-            Daemon::Fake(fake) => fake.freeze(true),
-        }
+        hold_pid(self.daemon.pid().context("pcscd does not run")?)
     }
 
     /// Lets a frozen pcscd go on (SIGCONT).
     pub fn thaw(&self) -> Result<()> {
-        match &self.daemon {
-            Daemon::Real(private) => private.signal(Signal::CONT),
-            Daemon::Fake(fake) => fake.freeze(false),
-        }
+        self.daemon.signal(Signal::CONT)
     }
 
     /// What pcscd has printed, or has been asked.
     #[must_use]
     pub fn log(&self) -> String {
-        match &self.daemon {
-            Daemon::Real(private) => private.log(),
-            Daemon::Fake(fake) => fake.story(),
-        }
+        let requests = self.relay.as_ref().map(Relay::requests).unwrap_or_default();
+        format!("{}{requests:?}", self.daemon.log())
     }
 }
 

@@ -1,6 +1,8 @@
 //! pcscd's count of insertions and removals, and the flags beside it: what it does not ring for is
 //! found all the same, and what it rings for without reason costs nothing.
 
+use cardbridge_harness::pcscd::Counts;
+
 use super::*;
 
 /// How late a change may be told that nobody rang for, on a busy machine.
@@ -8,10 +10,10 @@ const SOON: Duration = Duration::from_secs(6);
 
 /// Two seconds after a change the monitor looks once more; whatever is told within two seconds from
 /// here on is told for another reason than that change.
-fn wait_calm(fake: &Fake) {
-    let (looks, waits) = (asked(fake, Request::States), asked(fake, Request::Wait));
-    wait_asked(fake, Request::States, looks, 1);
-    wait_asked(fake, Request::Wait, waits, 2);
+fn wait_calm(relay: &Relay) {
+    let (looks, waits) = (asked(relay, Request::States), asked(relay, Request::Wait));
+    wait_asked(relay, Request::States, looks, 1);
+    wait_asked(relay, Request::Wait, waits, 2);
 }
 
 #[test]
@@ -35,44 +37,49 @@ fn a_card_that_was_there_before_pcscd_and_is_swapped_unseen_is_found() {
     world.finish().unwrap();
 }
 
+/// Exchanges the cards of two readers while the daemon is held: it sees none of the steps.
+fn exchange(world: &World, cards: [InsertedCard; 2], made: [GidsCard; 2]) -> [InsertedCard; 2] {
+    world.freeze_daemon().unwrap();
+    drop(cards);
+    let [first, second] = made;
+    let cards = [world.insert(0, first).unwrap(), world.insert(1, second).unwrap()];
+    cards.iter().for_each(wait_powered);
+    world.thaw_daemon().unwrap();
+    cards
+}
+
 #[test]
 fn a_count_that_stays_at_zero_hides_no_card_with_another_atr() {
-    let world = fake().cm(cm_with(&[OTHER])).start().unwrap();
-    world.pcscd.fake().unwrap().at_once(|hands| {
-        hands.set_counting(0, false);
-        hands.set_counting(1, false);
-    });
-    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let mut world = require!(relayed()).cm(cm_with(&[OTHER])).without_daemon().start().unwrap();
+    world.pcscd.relay().unwrap().set_counts(Counts::Zero);
+    world.start_daemon().unwrap();
+    let first = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
-    let second = other().with_atr([0x3b, 0x80, 0x80, 0x01, 0x01]);
-    let mut second = world.insert(1, second).unwrap();
+    let other = || other().with_atr([0x3b, 0x80, 0x80, 0x01, 0x01]);
+    let second = world.insert(1, other()).unwrap();
     world.wait_for_outcomes(2, LONG).unwrap();
 
-    wait_calm(world.pcscd.fake().unwrap());
-    world.pcscd.fake().unwrap().at_once(|hands| hands.exchange_cards(0, 1));
-    let rung = Instant::now();
+    wait_calm(world.pcscd.relay().unwrap());
+    let mut cards = exchange(&world, [first, second], [other(), GidsCard::seed()]);
+    let exchanged = Instant::now();
     world.wait_for_outcomes(4, LONG).unwrap();
-    assert!(rung.elapsed() < SOON, "{:?}", rung.elapsed());
-    second.eject();
+    assert!(exchanged.elapsed() < SOON, "{:?}", exchanged.elapsed());
+    cards[0].eject();
     wait_card(&world, 0, "empty");
     world.finish().unwrap();
 }
 
 #[test]
 fn a_count_that_wraps_round_to_zero_is_a_swap_like_any_other() {
-    let world = fake().cm(cm_with(&[OTHER])).start().unwrap();
-    world.pcscd.fake().unwrap().at_once(|hands| {
-        hands.set_event_count(0, 0xFFFD);
-        hands.set_event_count(1, 0xFFFD);
-    });
-    let mut first = world.insert(0, GidsCard::seed()).unwrap();
-    let mut second = world.insert(1, other()).unwrap();
+    let mut world = require!(relayed()).cm(cm_with(&[OTHER])).without_daemon().start().unwrap();
+    world.pcscd.relay().unwrap().set_counts(Counts::Ahead(0xFFFD));
+    world.start_daemon().unwrap();
+    let cards = [world.insert(0, GidsCard::seed()).unwrap(), world.insert(1, other()).unwrap()];
     world.wait_for_outcomes(2, LONG).unwrap();
     // From 0xFFFE to 0, with a card of the same ATR before and after.
-    world.pcscd.fake().unwrap().at_once(|hands| hands.exchange_cards(0, 1));
+    let cards = exchange(&world, cards, [other(), GidsCard::seed()]);
     assert_eq!(world.wait_for_outcomes(4, LONG).unwrap()[2..], ["already-set"; 2]);
-    first.eject();
-    second.eject();
+    drop(cards);
     wait_card(&world, 0, "empty");
     wait_card(&world, 1, "empty");
     // The count goes on after that.
@@ -83,11 +90,15 @@ fn a_count_that_wraps_round_to_zero_is_a_swap_like_any_other() {
 
 #[test]
 fn a_card_back_in_its_reader_before_anybody_looked_is_a_new_stay() {
-    let world = fake().start().unwrap();
-    let _card = world.insert(0, GidsCard::seed()).unwrap();
+    let world = require!(ifd()).start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     wait_idle(&world, 0);
-    world.pcscd.fake().unwrap().at_once(|hands| hands.set_event_count(0, 3));
+    world.freeze_daemon().unwrap();
+    card.eject();
+    let card = world.insert(0, GidsCard::seed()).unwrap();
+    wait_powered(&card);
+    world.thaw_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
     assert_eq!(entries(&world), [1, 2]);
     world.finish().unwrap();
@@ -95,14 +106,14 @@ fn a_card_back_in_its_reader_before_anybody_looked_is_a_new_stay() {
 
 #[test]
 fn rings_for_nothing_make_no_busy_loop() {
-    let world = fake().start().unwrap();
-    let fake = world.pcscd.fake().unwrap();
+    let world = require!(relayed()).start().unwrap();
+    let relay = world.pcscd.relay().unwrap();
     wait_service(&world, "connected");
     let rung = Instant::now();
     for _ in 0..12 {
-        fake.wait_for_waiter(LONG).unwrap();
+        relay.wait_for_waiter(LONG).unwrap();
         // The library itself keeps other rings for nothing from its callers.
-        fake.cancel_waits();
+        relay.cancel_waits();
     }
     assert!(rung.elapsed() > Duration::from_secs(1), "{:?}", rung.elapsed());
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -112,23 +123,26 @@ fn rings_for_nothing_make_no_busy_loop() {
 
 #[test]
 fn who_else_uses_a_card_is_no_news() {
-    let world = fake().start().unwrap();
-    let fake = world.pcscd.fake().unwrap();
+    require!(has_opensc());
+    let world = require!(relayed()).start().unwrap();
+    let relay = world.pcscd.relay().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     wait_idle(&world, 0);
-    // The next look is at a card in use.
-    fake.wait_for_waiter(LONG).unwrap();
-    fake.at_once(|hands| hands.set_sharing(0, 1));
-    fake.wait_for_waiter(LONG).unwrap();
-    wait_calm(fake);
-    let before = asked(fake, Request::States);
-    for sharing in [2, 1, 0, 1, -1, 0] {
-        fake.wait_for_waiter(LONG).unwrap();
-        fake.at_once(|hands| hands.set_sharing(0, sharing));
-    }
-    fake.wait_for_waiter(LONG).unwrap();
-    assert_eq!(asked(fake, Request::States), before, "nobody looked at the readers for that");
+    // It uses the card without asking the relay.
+    let other_program = |exclusive: bool| {
+        let settings =
+            format!("app default {{ reader_driver pcsc {{ connect_exclusive = {exclusive}; }} }}");
+        let mut tool = opensc(&world, 0, &settings, &["--serial"]);
+        tool.env("PCSCLITE_CSOCK_NAME", world.pcscd.own_socket_path());
+        assert!(tool.output().unwrap().status.success());
+        relay.wait_for_waiter(LONG).unwrap();
+    };
+    other_program(false);
+    wait_calm(relay);
+    let before = asked(relay, Request::States);
+    [false, true, false, true].into_iter().for_each(other_program);
+    assert_eq!(asked(relay, Request::States), before, "nobody looked at the readers for that");
     assert_eq!(world.outcomes().unwrap().len(), 1);
     world.finish().unwrap();
 }

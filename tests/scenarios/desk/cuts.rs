@@ -15,10 +15,10 @@ const REQUESTS: u32 = 48;
 /// Puts a card in, for each request on its way, and has that request go wrong.
 fn each_request(trouble: impl Fn() -> Trouble) {
     let ids = ids(REQUESTS.into());
-    let world = fake().cm(cm_of(&ids)).start().unwrap();
+    let world = require!(relayed()).cm(cm_of(&ids)).start().unwrap();
     wait_readers(&world, 2);
     for (nth, id) in (1..=REQUESTS).zip(&ids) {
-        let pcscd = world.pcscd.fake().unwrap();
+        let pcscd = world.pcscd.relay().unwrap();
         pcscd.make(trouble().from(nth).times(1));
         let mut card = world.insert(0, GidsCard::new(cardid(id))).unwrap();
         let updated = || {
@@ -62,8 +62,8 @@ fn an_answer_that_is_out_of_step_at_any_request_costs_no_card() {
 
 #[test]
 fn a_card_that_another_program_resets_is_read_from_the_beginning() {
-    let world = fake().start().unwrap();
-    world.pcscd.fake().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit).times(2));
+    let world = require!(relayed()).start().unwrap();
+    world.pcscd.relay().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit).times(2));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     world.finish().unwrap();
@@ -71,8 +71,8 @@ fn a_card_that_another_program_resets_is_read_from_the_beginning() {
 
 #[test]
 fn a_card_that_is_reset_again_and_again_is_told_as_that_and_left_alone() {
-    let world = fake().start().unwrap();
-    world.pcscd.fake().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit));
+    let world = require!(relayed()).start().unwrap();
+    world.pcscd.relay().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let told = wait_card(&world, 0, "not-identified");
     assert_eq!(told["error"]["reason"], "read-error", "{told}");
@@ -86,8 +86,8 @@ fn a_card_that_is_reset_again_and_again_is_told_as_that_and_left_alone() {
 
 #[test]
 fn a_card_that_is_said_to_be_gone_for_good_and_lies_there_is_not_told_as_taken_out() {
-    let world = fake().start().unwrap();
-    world.pcscd.fake().unwrap().make(Trouble::answer(NO_SMARTCARD).on(Request::Transmit));
+    let world = require!(relayed()).start().unwrap();
+    world.pcscd.relay().unwrap().make(Trouble::answer(NO_SMARTCARD).on(Request::Transmit));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let told = wait_card(&world, 0, "not-identified");
     assert_eq!(told["error"]["reason"], "read-error", "{told}");
@@ -97,18 +97,18 @@ fn a_card_that_is_said_to_be_gone_for_good_and_lies_there_is_not_told_as_taken_o
 
 #[test]
 fn a_monitor_that_is_out_of_step_begins_anew_and_says_nothing() {
-    let world = fake().cm(cm_with(&[OTHER])).start().unwrap();
-    let fake = world.pcscd.fake().unwrap();
+    let world = require!(relayed()).cm(cm_with(&[OTHER])).start().unwrap();
+    let relay = world.pcscd.relay().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     let since = wait_idle(&world, 0)["since"].clone();
-    fake.wait_for_waiter(LONG).unwrap();
+    relay.wait_for_waiter(LONG).unwrap();
     for _ in 0..3 {
-        let before = asked(fake, Request::Wait);
-        fake.break_waits(UNSUPPORTED_FEATURE);
+        let before = asked(relay, Request::Wait);
+        relay.break_waits(UNSUPPORTED_FEATURE);
         // The look on the new connection, and the wait.
-        wait_asked(fake, Request::Wait, before, 2);
-        fake.wait_for_waiter(LONG).unwrap();
+        wait_asked(relay, Request::Wait, before, 2);
+        relay.wait_for_waiter(LONG).unwrap();
     }
     let _other = world.insert(1, other()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated"; 2]);
@@ -119,14 +119,14 @@ fn a_monitor_that_is_out_of_step_begins_anew_and_says_nothing() {
 
 #[test]
 fn a_start_whose_connection_is_cut_at_any_request_comes_to_an_end() {
-    let mut world = fake().without_daemon().start().unwrap();
+    let mut world = require!(relayed()).without_daemon().start().unwrap();
     for nth in 1..=12 {
-        world.pcscd.fake().unwrap().make(Trouble::cut().from(nth).times(1));
+        world.pcscd.relay().unwrap().make(Trouble::cut().from(nth).times(1));
         world.start_daemon().unwrap();
         wait_service(&world, "connected");
         wait_readers(&world, 2);
         world.stop_daemon().unwrap();
-        world.pcscd.fake().unwrap().clear_troubles();
+        world.pcscd.relay().unwrap().clear_troubles();
     }
     world.finish().unwrap();
 }
@@ -134,7 +134,7 @@ fn a_start_whose_connection_is_cut_at_any_request_comes_to_an_end() {
 #[test]
 fn twenty_deaths_of_pcscd_are_twenty_recoveries() {
     let ids = ids(20);
-    let mut world = fake().cm(cm_of(&ids)).start().unwrap();
+    let mut world = require!(ifd()).cm(cm_of(&ids)).start().unwrap();
     wait_readers(&world, 2);
     for (round, id) in ids.iter().enumerate() {
         if round % 2 == 0 {

@@ -116,17 +116,17 @@ fn cards_that_came_while_pcscd_was_held_are_worked_on_when_it_goes_on() {
 
 #[test]
 fn a_pcscd_that_hangs_at_any_request_holds_up_no_stop() {
-    let mut world = fake().without_daemon().start().unwrap();
+    let mut world = require!(relayed()).without_daemon().start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     for nth in 1..=24 {
-        let before = world.pcscd.fake().unwrap().requests().len();
-        world.pcscd.fake().unwrap().make(Trouble::hang().from(nth));
+        let before = world.pcscd.relay().unwrap().requests().len();
+        world.pcscd.relay().unwrap().make(Trouble::hang().from(nth));
         world.start_daemon().unwrap();
         let reached = |log: &[Request]| log.len() >= before + nth as usize;
-        world.pcscd.fake().unwrap().wait_for("the request that hangs", LONG, reached).unwrap();
+        world.pcscd.relay().unwrap().wait_for("the request that hangs", LONG, reached).unwrap();
         // It fails where that takes two seconds.
         world.stop_daemon().unwrap();
-        world.pcscd.fake().unwrap().clear_troubles();
+        world.pcscd.relay().unwrap().clear_troubles();
     }
     world.start_daemon().unwrap();
     wait_idle(&world, 0);

@@ -56,17 +56,17 @@ fn a_reader_whose_plug_is_pulled_and_put_back_at_once_is_worked_on() {
 
 #[test]
 fn a_reader_that_is_back_within_milliseconds_is_a_new_stay_where_the_library_saw_it_go() {
-    let world = fake().start().unwrap();
-    let fake = world.pcscd.fake().unwrap();
+    let world = require!(relayed()).start().unwrap();
+    let relay = world.pcscd.relay().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
     wait_idle(&world, 0);
     for round in 2..=4 {
         // The library sees it go, and the monitor has listed the readers before it looks at them.
-        fake.wait_for_waiter(LONG).unwrap();
-        let before = asked(fake, Request::Wait);
+        relay.wait_for_waiter(LONG).unwrap();
+        let before = asked(relay, Request::Wait);
         world.pcscd.unplug(0).unwrap();
-        wait_asked(fake, Request::Wait, before, 2);
+        wait_asked(relay, Request::Wait, before, 2);
         world.pcscd.plug(0).unwrap();
         let plugged = Instant::now();
         world.wait_for_outcomes(round, LONG).unwrap();
@@ -79,23 +79,23 @@ fn a_reader_that_is_back_within_milliseconds_is_a_new_stay_where_the_library_saw
 
 #[test]
 fn a_reader_that_comes_between_list_and_wait_is_seen_before_long() {
-    let world = fake().readers(3).cm(cm_with(&[OTHER])).start().unwrap();
-    let fake = world.pcscd.fake().unwrap();
+    let world = require!(relayed()).readers(3).cm(cm_with(&[OTHER])).start().unwrap();
+    let relay = world.pcscd.relay().unwrap();
     wait_described(&world, 3);
     world.pcscd.unplug(2).unwrap();
     wait_readers(&world, 2);
     let _waiting = world.insert(2, other()).unwrap();
-    fake.wait_for_waiter(LONG).unwrap();
+    relay.wait_for_waiter(LONG).unwrap();
 
     // After the list and the look, before the wait: the library counts the readers then, and will
     // not find that there is one more than before.
-    let before = asked(fake, Request::Wait);
-    fake.make(Trouble::hang().on(Request::Wait).from(3).times(1));
+    let before = asked(relay, Request::Wait);
+    relay.make(Trouble::hang().on(Request::Wait).from(3).times(1));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    wait_asked(fake, Request::Wait, before, 3);
+    wait_asked(relay, Request::Wait, before, 3);
     world.pcscd.plug(2).unwrap();
     let plugged = Instant::now();
-    fake.release();
+    relay.release();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
     assert!(plugged.elapsed() < Duration::from_secs(6), "{:?}", plugged.elapsed());
     world.finish().unwrap();
@@ -133,25 +133,29 @@ fn a_sixteenth_reader_comes_and_goes_like_any_other() {
 
 #[test]
 fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
-    let world = fake().cm(cm_with(&[OTHER])).start().unwrap();
-    let fake = world.pcscd.fake().unwrap();
+    let world = require!(relayed()).readers(3).cm(cm_with(&[OTHER])).start().unwrap();
+    let relay = world.pcscd.relay().unwrap();
+    wait_described(&world, 3);
+    world.pcscd.unplug(0).unwrap();
     wait_readers(&world, 2);
     let service = told(&world)["pcscd"].clone();
-    wait_described(&world, 2);
-    fake.wait_for_waiter(LONG).unwrap();
+    relay.wait_for_waiter(LONG).unwrap();
     // After the list, before the look.
-    let before = asked(fake, Request::Wait);
-    fake.make(Trouble::hang().on(Request::Wait).from(2).times(1));
+    let before = asked(relay, Request::Wait);
+    relay.make(Trouble::hang().on(Request::Wait).from(2).times(1));
     let _card = world.insert(1, GidsCard::seed()).unwrap();
-    wait_asked(fake, Request::Wait, before, 2);
-    fake.at_once(|hands| hands.rename(0, "Renamed Reader 01 00"));
+    wait_asked(relay, Request::Wait, before, 2);
+    // Plugged in again, it takes the first reader's place, and so another name.
+    world.pcscd.unplug(2).unwrap();
+    world.pcscd.plug(2).unwrap();
+    world.pcscd.wait_ready().unwrap();
     let renamed = Instant::now();
-    fake.release();
+    relay.release();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     assert!(renamed.elapsed() < Duration::from_secs(5), "{:?}", renamed.elapsed());
-    let _other = world.insert(0, other()).unwrap();
+    let _other = world.insert(2, other()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
-    assert_eq!(column(&world, "reader")[1], "Renamed Reader 01 00");
+    assert_eq!(column(&world, "reader")[1], "Cardbridge Double (R02) 00 00");
     wait_readers(&world, 2);
     assert_eq!(told(&world)["pcscd"], service, "pcscd was there all the time");
     world.finish().unwrap();
@@ -159,31 +163,28 @@ fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
 
 #[test]
 fn a_reader_that_breaks_down_and_is_repaired_is_worked_on_again() {
-    for double in [Double::Ifd, Double::Fake] {
-        let world = if double == Double::Fake { fake() } else { require!(ifd()) };
-        let mut world = world.cm(cm_with(&[OTHER])).start().unwrap();
-        let mut card = world.insert(0, GidsCard::seed()).unwrap();
-        world.wait_for_outcomes(1, LONG).unwrap();
-        wait_idle(&world, 0);
-        for round in 2..=3 {
-            world.pcscd.break_down(0).unwrap();
-            wait_card(&world, 0, "empty");
-            world.pcscd.repair(0).unwrap();
-            world.wait_for_outcomes(round, LONG).unwrap();
-            wait_idle(&world, 0);
-        }
-        assert_eq!(world.outcomes().unwrap(), ["updated", "already-set", "already-set"]);
+    let mut world = require!(ifd()).cm(cm_with(&[OTHER])).start().unwrap();
+    let mut card = world.insert(0, GidsCard::seed()).unwrap();
+    world.wait_for_outcomes(1, LONG).unwrap();
+    wait_idle(&world, 0);
+    for round in 2..=3 {
         world.pcscd.break_down(0).unwrap();
         wait_card(&world, 0, "empty");
-        card.eject();
-        // The other reader is not touched by it.
-        let _other = world.insert(1, other()).unwrap();
-        assert_eq!(world.wait_for_outcomes(4, LONG).unwrap()[3], "updated");
         world.pcscd.repair(0).unwrap();
-        wait_card(&world, 0, "empty");
-        world.stop_daemon().unwrap();
-        world.finish().unwrap();
+        world.wait_for_outcomes(round, LONG).unwrap();
+        wait_idle(&world, 0);
     }
+    assert_eq!(world.outcomes().unwrap(), ["updated", "already-set", "already-set"]);
+    world.pcscd.break_down(0).unwrap();
+    wait_card(&world, 0, "empty");
+    card.eject();
+    // The other reader is not touched by it.
+    let _other = world.insert(1, other()).unwrap();
+    assert_eq!(world.wait_for_outcomes(4, LONG).unwrap()[3], "updated");
+    world.pcscd.repair(0).unwrap();
+    wait_card(&world, 0, "empty");
+    world.stop_daemon().unwrap();
+    world.finish().unwrap();
 }
 
 #[test]

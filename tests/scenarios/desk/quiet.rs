@@ -6,51 +6,51 @@ use super::*;
 
 /// Waits until the monitor waits for something to happen: a turn is a list, a look, for which the
 /// library asks as for a wait, and that wait.
-fn wait_at_bell(fake: &Fake) {
+fn wait_at_bell(relay: &Relay) {
     let at_bell = |log: &[Request]| {
         let turn = log.iter().rev().take_while(|asked| **asked != Request::States);
         turn.filter(|asked| **asked == Request::Wait).count() >= 2
     };
-    fake.wait_for("the end of a turn", LONG, at_bell).unwrap();
-    fake.wait_for_waiter(LONG).unwrap();
+    relay.wait_for("the end of a turn", LONG, at_bell).unwrap();
+    relay.wait_for_waiter(LONG).unwrap();
 }
 
 #[test]
 fn sixteen_cards_that_were_worked_on_are_left_alone() {
     let ids = ids(16);
-    let world = fake().readers(16).cm(cm_of(&ids)).start().unwrap();
+    let world = require!(relayed()).readers(16).cm(cm_of(&ids)).start().unwrap();
     let cards: Vec<_> = (0..16)
         .map(|reader| world.insert(reader, GidsCard::new(cardid(&ids[reader]))).unwrap())
         .collect();
     assert_eq!(world.wait_for_outcomes(16, LONG).unwrap(), ["updated"; 16]);
-    let fake = world.pcscd.fake().unwrap();
+    let relay = world.pcscd.relay().unwrap();
     let done = || told(&world)["outbox"]["waiting"] == 0;
     world.wait_until("the daemon to be done", LONG, done).unwrap();
     let commands = || cards.iter().map(|card| card.apdus().len()).collect::<Vec<_>>();
     let (before, calls) = (commands(), world.cm.log().len());
-    let connects = asked(fake, Request::Connect);
+    let connects = asked(relay, Request::Connect);
     // As often as it looks in a minute and a half.
     for _ in 0..6 {
-        wait_at_bell(fake);
-        let lists = asked(fake, Request::States);
-        fake.cancel_waits();
-        wait_asked(fake, Request::States, lists, 1);
+        wait_at_bell(relay);
+        let lists = asked(relay, Request::States);
+        relay.cancel_waits();
+        wait_asked(relay, Request::States, lists, 1);
     }
-    wait_at_bell(fake);
+    wait_at_bell(relay);
     assert_eq!(commands(), before, "no card hears anything");
-    assert_eq!(asked(fake, Request::Connect), connects, "no card is connected to");
+    assert_eq!(asked(relay, Request::Connect), connects, "no card is connected to");
     assert_eq!(world.cm.log().len(), calls, "nor is CM asked");
     world.finish().unwrap();
 }
 
 #[test]
 fn a_socket_behind_which_no_pcscd_comes_up_is_knocked_at_ever_less_often() {
-    let mut world = fake().without_daemon().start().unwrap();
-    let pcscd = world.pcscd.fake().unwrap();
+    let mut world = require!(relayed()).without_daemon().start().unwrap();
+    let pcscd = world.pcscd.relay().unwrap();
     // The service manager's socket: it takes the connection, and who was to serve it is gone.
     pcscd.make(Trouble::cut().on(Request::Version));
     world.start_daemon().unwrap();
-    let pcscd = world.pcscd.fake().unwrap();
+    let pcscd = world.pcscd.relay().unwrap();
     let began = Instant::now();
     wait_asked(pcscd, Request::Version, 0, 9);
     // 50 ms, and twice as long each time, up to two seconds: 30 connections a minute from there on.
@@ -68,8 +68,8 @@ fn a_socket_behind_which_no_pcscd_comes_up_is_knocked_at_ever_less_often() {
 
 #[test]
 fn a_pcscd_that_ends_when_nobody_uses_it_has_a_client_all_the_time() {
-    let world = fake().start().unwrap();
-    let pcscd = world.pcscd.fake().unwrap();
+    let world = require!(relayed()).start().unwrap();
+    let pcscd = world.pcscd.relay().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     wait_idle(&world, 0);
     card.eject();

@@ -22,8 +22,8 @@ fn a_pcscd_that_lets_nobody_in_is_told_with_the_remedy_and_waited_for() {
         Trouble::answer(code::SECURITY_VIOLATION).on(Request::Establish),
         Trouble::cut_unread().on(Request::Version),
     ] {
-        let mut world = fake().without_daemon().start().unwrap();
-        world.pcscd.fake().unwrap().make(trouble);
+        let mut world = require!(relayed()).without_daemon().start().unwrap();
+        world.pcscd.relay().unwrap().make(trouble);
         world.start_daemon().unwrap();
         let reason = reason(&world);
         assert!(reason.contains("access_pcsc") && reason.contains("200"), "{reason}");
@@ -31,7 +31,7 @@ fn a_pcscd_that_lets_nobody_in_is_told_with_the_remedy_and_waited_for() {
         assert!(text.contains("access_pcsc"), "{text}");
         let check = world.cli(&["check"]).unwrap().stdout;
         assert!(check.contains("FAILED  pcsc-access") && check.contains("polkit rule"), "{check}");
-        world.pcscd.fake().unwrap().clear_troubles();
+        world.pcscd.relay().unwrap().clear_troubles();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
         world.finish().unwrap();
@@ -45,8 +45,8 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
         Trouble::answer(code::SECURITY_VIOLATION).on(Request::Connect),
         Trouble::cut_unread().on(Request::Connect),
     ] {
-        let world = fake().start().unwrap();
-        world.pcscd.fake().unwrap().make(trouble);
+        let world = require!(relayed()).start().unwrap();
+        world.pcscd.relay().unwrap().make(trouble);
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         let told = wait_card(&world, 0, "not-identified");
         assert_eq!(told["error"]["reason"], "read-error", "{told}");
@@ -56,7 +56,7 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
         let check = world.cli(&["check"]).unwrap().stdout;
         assert!(check.contains("FAILED  pcsc-access") && check.contains("polkit rule"), "{check}");
         wait_service(&world, "connected");
-        world.pcscd.fake().unwrap().clear_troubles();
+        world.pcscd.relay().unwrap().clear_troubles();
         card.eject();
         wait_card(&world, 0, "empty");
         let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -68,20 +68,19 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
 #[test]
 fn a_pcscd_of_another_version_is_told_so() {
     // An older one and a newer one, which say so; and an answer that only a code is left of.
-    let older: fn(&Fake) = |fake| fake.speak_only(4, 3);
-    let newer: fn(&Fake) = |fake| fake.speak_only(5, 0);
-    let stopped: fn(&Fake) =
-        |fake| fake.make(Trouble::answer(code::SERVICE_STOPPED).on(Request::Version));
-    for refuse in [older, newer, stopped] {
-        let mut world = fake().without_daemon().start().unwrap();
-        refuse(world.pcscd.fake().unwrap());
+    for trouble in [
+        Trouble::speak(4, 3),
+        Trouble::speak(5, 0),
+        Trouble::answer(code::SERVICE_STOPPED).on(Request::Version),
+    ] {
+        let mut world = require!(relayed()).without_daemon().start().unwrap();
+        world.pcscd.relay().unwrap().make(trouble);
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         world.start_daemon().unwrap();
         assert_tells_version(&reason(&world));
         assert_tells_version(&world.cli(&["status"]).unwrap().stdout);
         assert_tells_version(&world.cli(&["check"]).unwrap().stdout);
-        world.pcscd.fake().unwrap().speak_all();
-        world.pcscd.fake().unwrap().clear_troubles();
+        world.pcscd.relay().unwrap().clear_troubles();
         assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
         world.finish().unwrap();
     }
@@ -92,8 +91,8 @@ fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another
     // A request that is not understood ends the connection, with or without a rest of it unread.
     for trouble in [Trouble::cut(), Trouble::cut_unread()] {
         for request in [Request::States, Request::Wait, Request::Unwait] {
-            let mut world = fake().without_daemon().start().unwrap();
-            world.pcscd.fake().unwrap().make(trouble.clone().on(request));
+            let mut world = require!(relayed()).without_daemon().start().unwrap();
+            world.pcscd.relay().unwrap().make(trouble.clone().on(request));
             let _card = world.insert(0, GidsCard::seed()).unwrap();
             world.start_daemon().unwrap();
             let is_told = || {
@@ -104,9 +103,9 @@ fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another
             assert_tells_version(&world.cli(&["status"]).unwrap().stdout);
             // Nothing was said of readers or cards meanwhile, and no attempt follows the other at once.
             assert!(!world.daemon_log().contains("Connected to pcscd"), "{request:?}");
-            let fake = world.pcscd.fake().unwrap();
-            assert!(asked(fake, Request::Version) < 12, "{:?}", fake.requests());
-            fake.clear_troubles();
+            let relay = world.pcscd.relay().unwrap();
+            assert!(asked(relay, Request::Version) < 12, "{:?}", relay.requests());
+            relay.clear_troubles();
             assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
             world.finish().unwrap();
         }
@@ -115,7 +114,7 @@ fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another
 
 #[test]
 fn a_pcscd_that_dies_and_comes_back_is_not_told_as_one_of_another_version() {
-    let mut world = fake().start().unwrap();
+    let mut world = require!(ifd()).start().unwrap();
     wait_service(&world, "connected");
     for _ in 0..4 {
         world.pcscd.kill9().unwrap();
@@ -130,14 +129,12 @@ fn a_pcscd_that_dies_and_comes_back_is_not_told_as_one_of_another_version() {
 #[test]
 fn a_pcscd_with_polkit_turns_the_agent_away_and_is_told_with_the_remedy() {
     let real = has_polkit();
-    let builder = if real { require!(world()).with_polkit() } else { fake() };
+    let builder = if real { require!(world()).with_polkit() } else { require!(relayed()) };
     let mut world = builder.without_daemon().start().unwrap();
     if !real {
-        cardbridge_harness::replaced(
-            "pcscd is built without polkit: the double Fake refuses for it",
-        );
+        cardbridge_harness::replaced("pcscd is built without polkit: the relay rejects for it");
         // As pcscd does it: it closes the connection and has read nothing.
-        world.pcscd.fake().unwrap().make(Trouble::cut_unread().on(Request::Version));
+        world.pcscd.relay().unwrap().make(Trouble::cut_unread().on(Request::Version));
     }
     world.start_daemon().unwrap();
     // A library that still writes when pcscd closes takes it for one that does not run.
@@ -151,14 +148,14 @@ fn a_pcscd_with_polkit_turns_the_agent_away_and_is_told_with_the_remedy() {
 
 #[test]
 fn a_protocol_that_is_refused_once_is_asked_for_again_and_one_that_always_is_is_told() {
-    let world = fake().start().unwrap();
-    let fake = world.pcscd.fake().unwrap();
-    fake.make(Trouble::answer(code::PROTO_MISMATCH).on(Request::Connect).times(1));
+    let world = require!(relayed()).start().unwrap();
+    let relay = world.pcscd.relay().unwrap();
+    relay.make(Trouble::answer(code::PROTO_MISMATCH).on(Request::Connect).times(1));
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     card.eject();
     wait_card(&world, 0, "empty");
-    fake.make(Trouble::answer(code::PROTO_MISMATCH).on(Request::Connect));
+    relay.make(Trouble::answer(code::PROTO_MISMATCH).on(Request::Connect));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "not-identified"]);
     let told = wait_card(&world, 0, "not-identified");

@@ -81,17 +81,17 @@ fn cards_that_come_later_are_worked_on_under_what_the_serial_number_says() {
 
 #[test]
 fn a_card_in_a_reader_that_somebody_keeps_from_being_described_is_not_touched_until_it_is() {
-    let rule = "[[reader]]\nmatch = \"serial:R00\"\nenabled = false";
-    let mut world = fake().config_extra(rule).without_daemon().start().unwrap();
+    let rule = "[[reader]]\nmatch = \"serial:R01\"\nenabled = false";
+    let mut world = require!(relayed()).config_extra(rule).without_daemon().start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     let busy = Trouble::answer(SHARING_VIOLATION).on(Request::Connect);
-    world.pcscd.fake().unwrap().make(busy);
+    world.pcscd.relay().unwrap().make(busy);
     world.start_daemon().unwrap();
     let told = wait_card(&world, 0, "not-identified");
     assert!(told["error"]["detail"].as_str().unwrap().contains("driver did not report"), "{told}");
     assert_eq!(card.apdus(), [], "it was not touched");
-    // This driver has no serial number, and says so: the rule is for another reader.
-    world.pcscd.fake().unwrap().clear_troubles();
+    // The rule is for another reader.
+    world.pcscd.relay().unwrap().clear_troubles();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
     world.finish().unwrap();
 }

@@ -11,7 +11,7 @@ use super::*;
 
 #[test]
 fn a_daemon_that_is_starting_ends_in_time() {
-    let mut world = fake().without_daemon().start().unwrap();
+    let mut world = require!(ifd()).without_daemon().start().unwrap();
     for there in ["cardbridge.toml", "outbox.db", "control.sock"] {
         for file in ["outbox.db", "outbox.db.lock", "control.sock"] {
             drop(std::fs::remove_file(world.dir().join(file)));
@@ -31,7 +31,7 @@ fn a_daemon_that_is_starting_ends_in_time() {
 
 #[test]
 fn a_daemon_without_a_pcscd_ends_in_time() {
-    let mut world = fake().without_daemon().start().unwrap();
+    let mut world = require!(ifd()).without_daemon().start().unwrap();
     for tidily in [false, true] {
         world.pcscd.restart().unwrap();
         if tidily {
@@ -51,7 +51,7 @@ fn a_daemon_whose_call_to_cm_hangs_ends_in_time_and_goes_on_where_it_was() {
     for (method, fault) in
         [("GET", Fault::HoldBefore), ("PUT", Fault::HoldBefore), ("PUT", Fault::HoldAfter)]
     {
-        let mut world = fake().start().unwrap();
+        let mut world = require!(ifd()).start().unwrap();
         world.cm.set_fault(fault.method(method).times(1));
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         let call = world.cm.wait_held(LONG).unwrap();
@@ -66,7 +66,7 @@ fn a_daemon_whose_call_to_cm_hangs_ends_in_time_and_goes_on_where_it_was() {
 
 #[test]
 fn a_daemon_with_sixteen_cards_in_the_middle_of_being_read_ends_in_time() {
-    let mut world = fake().readers(16).start().unwrap();
+    let mut world = require!(ifd()).readers(16).start().unwrap();
     let faults = || Faults { hang_at: Some(2), ..Faults::default() };
     let cards: Vec<_> = (0..16)
         .map(|reader| world.insert_with(reader, GidsCard::seed(), faults()).unwrap())
@@ -81,7 +81,7 @@ fn a_daemon_with_sixteen_cards_in_the_middle_of_being_read_ends_in_time() {
 #[test]
 fn a_daemon_that_drains_a_full_outbox_ends_in_time() {
     let ids = ids(48);
-    let mut world = fake().readers(16).cm(cm_of(&ids)).start().unwrap();
+    let mut world = require!(ifd()).readers(16).cm(cm_of(&ids)).start().unwrap();
     world.cm.go_away().unwrap();
     for some in ids.chunks(16) {
         let mut cards: Vec<_> = some

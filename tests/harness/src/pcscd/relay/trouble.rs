@@ -1,8 +1,8 @@
-//! What a pcscd that is not real does wrong, and when.
+//! What goes wrong between a client and pcscd, and when.
 
-use super::wire::Request;
+use super::wire::{Request, Version};
 
-/// A fault at some requests; it lasts until [`super::Fake::clear_troubles`],
+/// A fault at some requests; it lasts until [`super::Relay::clear_troubles`],
 /// unless [`Self::times`] says otherwise.
 #[derive(Clone, Debug)]
 pub struct Trouble {
@@ -19,6 +19,7 @@ pub(super) enum What {
     CutUnread,
     Hang,
     Answer(u32),
+    Speak(Version),
 }
 
 impl Trouble {
@@ -35,7 +36,7 @@ impl Trouble {
         Self::new(What::CutUnread)
     }
 
-    /// No answer, until [`super::Fake::release`].
+    /// No answer, until [`super::Relay::release`].
     #[must_use]
     pub fn hang() -> Self {
         Self::new(What::Hang)
@@ -46,6 +47,13 @@ impl Trouble {
     #[must_use]
     pub fn answer(code: u32) -> Self {
         Self::new(What::Answer(code))
+    }
+
+    /// Every client is told that another version of the protocol is spoken, as a pcscd before 2.4.1
+    /// does.
+    #[must_use]
+    pub fn speak(major: u32, minor: u32) -> Self {
+        Self::new(What::Speak((major, minor))).on(Request::Version)
     }
 
     /// At requests of this kind only.

@@ -1,5 +1,5 @@
-//! pcscd's protocol as bytes, little endian: 4:4 (pcsc-lite 1.9.9) and 4:5 (2.3.3), which differ in one
-//! request, [`Request::Events`].
+//! pcscd's protocol as bytes, little endian: 4:4 (pcsc-lite 1.9.9) and 4:5 (2.3.3), which differ in
+//! one request, [`Request::Events`].
 //!
 //! A request is its size and its command, four bytes each, and a body. The
 //! answer is the same body, filled in, its last four bytes being the code;
@@ -8,6 +8,8 @@
 //! from a card follow the body and are not counted in the size.
 
 use std::io::{self, Read};
+
+use super::Counts;
 
 /// A request of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,9 +53,6 @@ pub enum Request {
 /// A version of the protocol: major and minor.
 pub(super) type Version = (u32, u32);
 
-/// The versions that are spoken, the newest first.
-pub(super) const SPOKEN: [Version; 2] = [(4, 5), (4, 4)];
-
 /// The bytes of a body.
 const SIZES: [(u32, Request, usize); 17] = [
     (0x11, Request::Version, 12),
@@ -81,6 +80,25 @@ impl Request {
         !matches!(self, Self::States | Self::Wait | Self::Unwait | Self::Events)
     }
 
+    /// The bytes before its body.
+    pub(super) fn head(self) -> Vec<u8> {
+        let known = SIZES.iter().find(|(_, request, _)| *request == self);
+        let (command, length) = known.map_or((0, 0), |(command, _, length)| (*command, *length));
+        let size = u32::try_from(length).unwrap_or(0);
+        [size.to_le_bytes(), command.to_le_bytes()].concat()
+    }
+
+    /// How many bytes follow the body.
+    pub(super) fn bytes_after(self, body: &Body) -> u32 {
+        if self == Self::Transmit {
+            body.number(at::SENT)
+        } else if self == Self::Control {
+            body.number(at::CONTROL_SENT)
+        } else {
+            0
+        }
+    }
+
     /// The next request on a connection: what it is, and how long its body.
     pub(super) fn read(mut from: impl Read) -> io::Result<(Self, usize)> {
         let (mut size, mut command) = ([0; 4], [0; 4]);
@@ -101,17 +119,8 @@ impl Request {
 pub(super) mod at {
     pub(crate) const MAJOR: usize = 0;
     pub(crate) const MINOR: usize = 4;
-    pub(crate) const CONTEXT: usize = 0;
-    pub(crate) const HANDLE: usize = 0;
-    pub(crate) const NEW_CONTEXT: usize = 4;
-    pub(crate) const READER: std::ops::Range<usize> = 4..132;
-    pub(crate) const SHARE: usize = 132;
-    pub(crate) const NEW_HANDLE: usize = 140;
-    pub(crate) const PROTOCOL: usize = 144;
-    pub(crate) const RECONNECTED_PROTOCOL: usize = 16;
     pub(crate) const SENT: usize = 12;
     pub(crate) const CONTROL_SENT: usize = 8;
-    pub(crate) const ROOM: usize = 24;
 }
 
 /// A body.
@@ -137,13 +146,6 @@ impl Body {
         }
     }
 
-    /// The text in a range, up to its NUL.
-    pub(super) fn text(&self, range: std::ops::Range<usize>) -> String {
-        let bytes = self.0.get(range).unwrap_or_default();
-        let text: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();
-        String::from_utf8_lossy(&text).into_owned()
-    }
-
     /// The answer: the body with this code.
     pub(super) fn with_code(mut self, code: u32) -> Vec<u8> {
         self.set(self.0.len().saturating_sub(4), code);
@@ -151,55 +153,38 @@ impl Body {
     }
 }
 
-/// Word of a change, and the answer to [`Request::Unwait`].
+/// The word that ends a wait, and the answer to [`Request::Unwait`].
 pub(super) fn word(code: u32) -> Vec<u8> {
     [[0; 4], code.to_le_bytes()].concat()
 }
 
-/// The answer to [`Request::Events`].
-pub(super) fn events(count: u32) -> Vec<u8> {
-    [count.to_le_bytes(), [0; 4]].concat()
-}
-
-/// A reader's state as clients get it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ReaderState {
-    pub(super) name: String,
-    pub(super) event_count: u32,
-    pub(super) flags: u32,
-    pub(super) sharing: i32,
-    pub(super) atr: Vec<u8>,
-    pub(super) protocol: u32,
-}
-
-/// How many readers clients get told of, there or not.
+/// How many readers clients see, there or not.
 pub(super) const SLOTS: usize = 16;
 
-const NAME: usize = 128;
-const ATR: usize = 33;
+/// The bytes of a reader's state: name, count of events, flags, sharing, ATR, protocol.
+const STATE: usize = 184;
+const COUNT: usize = 128;
 
-/// All states, in one piece.
-pub(super) fn states(mut readers: Vec<ReaderState>) -> Vec<u8> {
-    readers.resize_with(SLOTS, ReaderState::default);
-    readers.iter().flat_map(ReaderState::bytes).collect()
+/// The bytes of all states, in one piece.
+pub(super) const STATES: usize = SLOTS * STATE;
+
+/// How many readers there are in these states.
+pub(super) fn readers(states: &[u8]) -> usize {
+    states.chunks(STATE).filter(|state| state.first().is_some_and(|byte| *byte != 0)).count()
 }
 
-impl ReaderState {
-    fn bytes(&self) -> Vec<u8> {
-        let padded = |bytes: &[u8], length| {
-            let mut bytes = bytes.to_vec();
-            bytes.resize(length, 0);
-            bytes
-        };
-        let atr_length = u32::try_from(self.atr.len().min(ATR)).unwrap_or(0);
-        let mut bytes = padded(self.name.as_bytes(), NAME);
-        bytes.extend(self.event_count.to_le_bytes());
-        bytes.extend(self.flags.to_le_bytes());
-        bytes.extend(self.sharing.to_le_bytes());
-        bytes.extend(padded(&padded(&self.atr, ATR), ATR + 3));
-        bytes.extend(atr_length.to_le_bytes());
-        bytes.extend(self.protocol.to_le_bytes());
-        bytes
+/// Changes the counts in these states.
+pub(super) fn set_counts(states: &mut [u8], counts: Counts) {
+    for state in states.chunks_mut(STATE) {
+        let count = state.get_mut(COUNT..).and_then(|rest| rest.first_chunk_mut::<4>());
+        let Some(count) = count else { continue };
+        match counts {
+            Counts::Real => {}
+            Counts::Zero => *count = [0; 4],
+            Counts::Ahead(by) => {
+                *count = ((u32::from_le_bytes(*count) + by) & 0xFFFF).to_le_bytes();
+            }
+        }
     }
 }
 
@@ -208,16 +193,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_states_of_all_readers_are_as_long_as_clients_expect() {
-        let reader = ReaderState { name: "R".to_owned(), atr: vec![0x3B, 0], ..Default::default() };
-        let bytes = states(vec![reader]);
-        assert_eq!(bytes.len(), 16 * 184);
-        assert_eq!((bytes[0], bytes[140], bytes[176]), (b'R', 0x3B, 2));
+    fn states_are_counted_and_changed_in_place() {
+        let mut states = vec![0; STATES];
+        states[STATE] = b'R';
+        states[STATE + COUNT..STATE + COUNT + 2].copy_from_slice(&[0xFE, 0xFF]);
+        assert_eq!(readers(&states), 1);
+        set_counts(&mut states, Counts::Ahead(3));
+        assert_eq!(states[STATE + COUNT..STATE + COUNT + 4], [1, 0, 0, 0]);
+        set_counts(&mut states, Counts::Zero);
+        assert_eq!(states[STATE + COUNT], 0);
     }
 
     #[test]
-    fn a_request_of_another_length_is_refused() {
-        let head = [12_u32.to_le_bytes(), 1_u32.to_le_bytes()].concat();
+    fn request_of_another_length_is_rejected() {
+        let head = Request::Establish.head();
+        assert_eq!(head, [12, 0, 0, 0, 1, 0, 0, 0]);
         assert_eq!(Request::read(head.as_slice()).unwrap(), (Request::Establish, 12));
         let head = [8_u32.to_le_bytes(), 1_u32.to_le_bytes()].concat();
         assert!(Request::read(head.as_slice()).is_err());

@@ -437,7 +437,7 @@ fn a_reload_takes_good_settings_and_refuses_bad_ones() {
 fn a_configuration_of_the_environment_alone_is_one() {
     let world = require!(world()).without_daemon().start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
-    desk::wait_powered(&card);
+    readers::wait_powered(&card);
     let read = |name: &str, value: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_cardbridge"))
             .args(["read", "--json"])

@@ -114,13 +114,13 @@ fn serial_by_opensc(world: &World, reader: usize, tool: &str, args: &[&str]) -> 
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     match text.lines().find_map(|line| line.split_once("Serial number")) {
         Some((_, number)) => number.trim_start_matches([' ', ':']).to_owned(),
-        None => judges::bytes(&text),
+        None => opensc::bytes(&text),
     }
 }
 
 #[test]
 fn opensc_and_the_agent_call_a_card_of_any_family_by_the_same_serial() {
-    require!(desk::has_opensc());
+    require!(readers::has_opensc());
     let opensc_tool = ("opensc-tool", ["--serial"].as_slice());
     let piv_tool = ("piv-tool", ["--serial"].as_slice());
     let openpgp_tool = ("openpgp-tool", ["--card-info"].as_slice());
@@ -169,19 +169,19 @@ fn opensc_and_the_agent_call_a_card_of_any_family_by_the_same_serial() {
 
 /// A program that has a connection to a card, and does nothing with it until it is told to end.
 struct Holder {
-    _beside: desk::Beside,
+    _beside: readers::Beside,
     _input: std::io::PipeWriter,
 }
 
 /// A world with a card that another program uses, and that has been given its PIN.
 fn in_use(name: &str, applet: &str) -> Result<(World, InsertedCard, Pins, Holder), String> {
     let world = world()?;
-    desk::has_opensc()?;
+    readers::has_opensc()?;
     let world = world.without_daemon().start().unwrap();
     let card = AppletCard::load(path(name)).unwrap();
     let pins = card.pins();
     let card = world.insert(0, card).unwrap();
-    desk::wait_powered(&card);
+    readers::wait_powered(&card);
     // Unbuffered, so that its answer is seen; without a file to start in, which GIDS has not.
     let mut command = cardbridge_harness::process::mortal("stdbuf");
     command.args(["-o0", "opensc-explorer", "--mf", "", "--reader"]);
@@ -189,7 +189,7 @@ fn in_use(name: &str, applet: &str) -> Result<(World, InsertedCard, Pins, Holder
     command.env("PCSCLITE_CSOCK_NAME", world.pcscd.socket_path());
     let (output, mut input) = std::io::pipe().unwrap();
     command.stdin(output);
-    let beside = desk::Beside::start_with(command);
+    let beside = readers::Beside::start_with(command);
     input.write_all(b"echo connected\n").unwrap();
     let ready = || beside.output().contains("connected");
     world.wait_until("the other program", LONG, ready).unwrap();

@@ -9,31 +9,31 @@
     reason = "a scenario fails where something is not as expected"
 )]
 
+mod access;
+mod card_processing;
 mod check;
 mod clocks;
 mod commands;
 mod completing;
-mod desk;
 mod disks;
 mod families;
 mod files;
-mod fresh;
 mod hardened;
 mod journal;
-mod judges;
 mod kerberos;
 mod kills;
 mod links;
-mod lists;
+mod long_lists;
 mod manager;
 mod metrics;
 mod network;
+mod new_cards;
 mod oauth2;
+mod opensc;
 mod outages;
+mod readers;
 mod removals;
-mod rights;
 mod strengths;
-mod way;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! OAuth 2: the daemon is let in with tokens of a server that gives them out as AD FS does.
 
+mod errors;
 mod secrets;
-mod trouble;
 mod windows;
 
 use std::fs;

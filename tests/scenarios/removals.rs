@@ -86,7 +86,7 @@ fn a_daemon_that_stops_or_misses_it_makes_no_removal() {
     world.wait_for_outcomes(1, LONG).unwrap();
     world.stop_daemon().unwrap();
     card.eject();
-    desk::wait_pcscd(&world, 0, false);
+    readers::wait_pcscd(&world, 0, false);
     world.start_daemon().unwrap();
     let empty = || {
         let told = world.cli(&["status", "--json"]).unwrap().json().unwrap();

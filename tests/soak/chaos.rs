@@ -7,8 +7,8 @@ mod places;
 mod script;
 
 use cardbridge_harness::cm::{CmOptions, Store};
-use cardbridge_harness::judge::stays::{Desk, exact, stays};
-use cardbridge_harness::judge::{Evidence, complaints};
+use cardbridge_harness::outcome_checker::insertions::{Run, exact, insertions};
+use cardbridge_harness::outcome_checker::{Evidence, complaints};
 use cardbridge_harness::pcscd::Double;
 use cardbridge_harness::require;
 use cardbridge_harness::world::World;
@@ -85,8 +85,8 @@ fn rest(script: &mut Script, world: &mut World) {
 fn judge(world: &World, before: &Store, script: &Script) {
     let (after, calls, audit) = (world.cm.state(), world.cm.log(), world.audit().unwrap());
     let log = world.daemon_log();
-    let desk = Desk {
-        stays: script.stays(),
+    let run = Run {
+        insertions: script.insertions(),
         away: script.away(),
         restarts: script.restarts(),
         audit: &audit,
@@ -95,13 +95,13 @@ fn judge(world: &World, before: &Store, script: &Script) {
     let evidence = Evidence { before, after: &after, calls: &calls, audit: &audit, log: &log };
     tell(&format!(
         "chaos: {} stays, {} of them long and undisturbed, pcscd away or held {} times, {} audit lines",
-        desk.stays.len(),
-        exact(&desk),
-        desk.away.len(),
+        run.insertions.len(),
+        exact(&run),
+        run.away.len(),
         audit.len(),
     ));
-    assert!(exact(&desk) > 0, "no card lay long enough to be judged");
+    assert!(exact(&run) > 0, "no card lay long enough to be judged");
     let mut complaints = complaints(&evidence);
-    complaints.extend(stays(&desk));
+    complaints.extend(insertions(&run));
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }

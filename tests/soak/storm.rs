@@ -1,19 +1,19 @@
 //! Kills at random moments: eight readers whose cards come and go, a CM with every kind of
 //! trouble, and the real daemon in between, killed again and again.
 
-mod hands;
+mod card_movers;
 mod weather;
 
 use std::time::Duration;
 
 use cardbridge_harness::cm::{CmOptions, LogEntry, Store};
-use cardbridge_harness::judge::{Evidence, complaints};
+use cardbridge_harness::outcome_checker::{Evidence, complaints};
 use cardbridge_harness::require;
 use cardbridge_harness::world::World;
 use fastrand::Rng;
 
 use super::{LONG, seeds, tell};
-use hands::{Deck, Hands};
+use card_movers::{CardMovers, Deck};
 use weather::Weather;
 
 const READERS: usize = 8;
@@ -43,12 +43,12 @@ fn play(seed: u64, kills: usize) {
         .start()
         .unwrap();
     let mut random = Rng::with_seed(seed);
-    let hands = Hands::start(&world.pcscd.namespace(), &deck, &mut random);
+    let card_movers = CardMovers::start(&world.pcscd.namespace(), &deck, &mut random);
     let mut weather = Weather::default();
     for _ in 0..kills {
         live_and_die(&mut world, &mut weather, &mut random);
     }
-    let inserted = hands.stop();
+    let inserted = card_movers.stop();
     weather.clear(&world.cm);
     quiesce(&world);
     judge(&world, &before, inserted);

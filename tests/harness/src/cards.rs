@@ -7,10 +7,10 @@
 mod apdu;
 mod applet;
 mod applet_card;
+mod card_control;
 mod faults;
 mod files;
 mod gids;
-mod hand;
 mod hex_text;
 mod hostile;
 mod idprime;
@@ -25,10 +25,10 @@ mod slot;
 mod transport;
 
 pub use applet_card::AppletCard;
+pub(crate) use card_control::{CardControl, Contact};
+pub use card_control::{CardState, Exchange};
 pub use faults::{Answering, Faults};
 pub use gids::{GidsCard, SEED_ATR, SEED_CARDID, TableRow};
-pub use hand::{CardState, Exchange};
-pub(crate) use hand::{Contact, Hand};
 pub use hostile::{HostileCard, Malice};
 pub use inserted::InsertedCard;
 pub(crate) use inserted::Place;

@@ -8,15 +8,15 @@
 
 mod answer;
 mod control;
-mod desk;
 mod fault;
 mod http;
 mod iis;
 mod log;
-mod manners;
 mod model;
+mod quirks;
 mod routes;
 mod server;
+mod shared_state;
 mod store;
 mod tls;
 mod tokens;
@@ -36,11 +36,10 @@ use uuid::Uuid;
 
 use crate::pki::{Authority, Identity};
 use crate::ports;
-use desk::Desk;
 use server::{Order, Shared};
+use shared_state::SharedState;
 
 pub use control::HELP as CONTROL_HELP;
-pub use desk::{Held, Stage};
 pub use fault::{Fault, FaultRule};
 pub use log::LogEntry;
 pub use model::{
@@ -48,6 +47,7 @@ pub use model::{
     number,
 };
 pub use routes::BASE_PATH;
+pub use shared_state::{Held, Stage};
 pub use store::Store;
 pub use tls::{Certificate, ClientCertificates};
 pub use tokens::{ClientProof, TOKEN_PATH, TokenRequest, Tokens};
@@ -91,7 +91,7 @@ impl Default for CmOptions {
 /// A running simulator; dropping it ends it.
 #[derive(Debug)]
 pub struct Cm {
-    desk: Arc<Desk>,
+    state: Arc<SharedState>,
     orders: UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
     address: SocketAddr,
@@ -118,13 +118,13 @@ impl Cm {
             }
             _ => (None, None),
         };
-        let desk = Arc::new(Desk::default());
-        desk.lock().store = options.store;
-        desk.lock().bearer = options.bearer;
-        desk.lock().tokens = options.tokens;
+        let state = Arc::new(SharedState::default());
+        state.lock().store = options.store;
+        state.lock().bearer = options.bearer;
+        state.lock().tokens = options.tokens;
         let (orders, inbox) = unbounded_channel();
         let shared = Shared {
-            desk: Arc::clone(&desk),
+            state: Arc::clone(&state),
             tls,
             connections: Arc::default(),
             control: options.control.then(|| orders.clone()),
@@ -135,7 +135,7 @@ impl Cm {
             drop(runtime.block_on(server::run(listener, shared, inbox)));
         })?;
         Ok(Self {
-            desk,
+            state,
             orders,
             thread: Some(thread),
             address,
@@ -183,60 +183,60 @@ impl Cm {
     /// The token it lets in, if it asks for one.
     #[must_use]
     pub fn bearer(&self) -> Option<String> {
-        self.desk.lock().bearer.clone()
+        self.state.lock().bearer.clone()
     }
 
     /// Changes the only token let in.
     pub fn set_bearer(&self, token: Option<&str>) {
-        self.desk.lock().bearer = token.map(str::to_owned);
+        self.state.lock().bearer = token.map(str::to_owned);
     }
 
     /// What CM knows now.
     #[must_use]
     pub fn state(&self) -> Store {
-        self.desk.lock().store.clone()
+        self.state.lock().store.clone()
     }
 
     /// Changes what CM knows.
     pub fn change_state<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
-        self.desk.change(|inner| change(&mut inner.store))
+        self.state.change(|inner| change(&mut inner.store))
     }
 
     /// The record with this id.
     #[must_use]
     pub fn record(&self, uuid: Uuid) -> Option<Record> {
-        self.desk.lock().store.record(uuid).cloned()
+        self.state.lock().store.record(uuid).cloned()
     }
 
     /// The request with this id.
     #[must_use]
     pub fn request(&self, uuid: Uuid) -> Option<Request> {
-        self.desk.lock().store.request(uuid).cloned()
+        self.state.lock().store.request(uuid).cloned()
     }
 
     /// Adds a record, or replaces the one with its id.
     pub fn add_record(&self, record: Record) {
-        self.desk.add_record(record);
+        self.state.add_record(record);
     }
 
     /// Adds a request, or replaces the one with its id.
     pub fn add_request(&self, request: Request) {
-        self.desk.add_request(request);
+        self.state.add_request(request);
     }
 
     /// Sets a fault, in addition to those that are set.
     pub fn set_fault(&self, fault: impl Into<FaultRule>) {
-        self.desk.change(|inner| inner.rules.push(fault.into()));
+        self.state.change(|inner| inner.rules.push(fault.into()));
     }
 
     /// Ends every fault; what is held stays held.
     pub fn clear_faults(&self) {
-        self.desk.change(|inner| inner.rules.clear());
+        self.state.change(|inner| inner.rules.clear());
     }
 
     /// Ends the sessions of [`Fault::SessionCookie`].
     pub fn forget_sessions(&self) {
-        self.desk.change(|inner| inner.manners.forget_sessions());
+        self.state.change(|inner| inner.quirks.forget_sessions());
     }
 
     /// Refuses connections and cuts the open ones.
@@ -252,7 +252,7 @@ impl Cm {
     /// Every call so far.
     #[must_use]
     pub fn log(&self) -> Vec<LogEntry> {
-        self.desk.lock().log.clone()
+        self.state.lock().log.clone()
     }
 
     /// The PUT calls so far.
@@ -266,7 +266,7 @@ impl Cm {
     /// The log as text, a call a line.
     #[must_use]
     pub fn story(&self) -> String {
-        self.desk.lock().story()
+        self.state.lock().story()
     }
 
     /// Waits for a condition on the log, and returns the log.
@@ -276,14 +276,14 @@ impl Cm {
         timeout: Duration,
         condition: impl Fn(&[LogEntry]) -> bool,
     ) -> Result<Vec<LogEntry>> {
-        self.desk.wait(what, timeout, |inner| condition(&inner.log).then(|| inner.log.clone()))
+        self.state.wait(what, timeout, |inner| condition(&inner.log).then(|| inner.log.clone()))
     }
 
     /// Waits for a call to be held by [`Fault::HoldBefore`] or
     /// [`Fault::HoldAfter`].
     pub fn wait_held(&self, timeout: Duration) -> Result<Held> {
-        let take = |inner: &mut desk::Inner| inner.held.pop_front();
-        self.desk.wait("a call is held", timeout, take)
+        let take = |inner: &mut shared_state::Inner| inner.held.pop_front();
+        self.state.wait("a call is held", timeout, take)
     }
 
     fn order(
@@ -306,7 +306,7 @@ impl Drop for Cm {
     }
 }
 
-impl Desk {
+impl SharedState {
     fn add_record(&self, record: Record) {
         self.change(|inner| {
             let records = &mut inner.store.records;

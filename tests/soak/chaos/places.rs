@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use cardbridge_harness::cards::{Faults, GidsCard, InsertedCard};
 use cardbridge_harness::cm::{Record, Request, Store};
-use cardbridge_harness::judge::stays::{Manner, Stay};
+use cardbridge_harness::outcome_checker::insertions::{Insertion, Quirk};
 use cardbridge_harness::world::World;
 use fastrand::Rng;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ pub(super) struct Place {
     pub(super) broken: bool,
     /// Since when pcscd does not have it.
     pub(super) lost: Option<SystemTime>,
-    pub(super) inside: Option<(InsertedCard, Stay)>,
+    pub(super) inside: Option<(InsertedCard, Insertion)>,
 }
 
 /// What CM knows of the cards.
@@ -40,33 +40,33 @@ pub(super) fn store() -> Store {
 impl Place {
     /// Puts the card of this number in, with whatever is wrong with it.
     pub(super) fn put(&mut self, world: &World, reader: usize, number: usize, faults: Faults) {
-        let manner = manner(&faults);
+        let quirk = quirk(&faults);
         let mut card = GidsCard::new(id(number).to_bytes_le());
-        if manner == Manner::Hindered {
+        if quirk == Quirk::Hindered {
             card = card.with_atr(own_atr(number));
         }
         let atr = hex::encode(cardbridge_harness::cards::Card::atr(&card));
         let from = SystemTime::now();
         let card = world.insert_with(reader, card, faults).unwrap();
         let name = format!("(R{reader:02})");
-        let stay = Stay {
+        let inserted = Insertion {
             reader: name,
-            manner,
+            quirk,
             card: id(number),
             atr,
             span: (from, from),
             lost: Vec::new(),
         };
-        self.inside = Some((card, stay));
+        self.inside = Some((card, inserted));
     }
 
     /// Takes the card out.
-    pub(super) fn take(&mut self) -> Option<Stay> {
-        let (mut card, mut stay) = self.inside.take()?;
-        stay.span.1 = SystemTime::now();
-        stay.lost.extend(self.lost.map(|since| (since, stay.span.1)));
+    pub(super) fn take(&mut self) -> Option<Insertion> {
+        let (mut card, mut inserted) = self.inside.take()?;
+        inserted.span.1 = SystemTime::now();
+        inserted.lost.extend(self.lost.map(|since| (since, inserted.span.1)));
         card.eject();
-        Some(stay)
+        Some(inserted)
     }
 
     /// pcscd does not have the reader, or has it again.
@@ -75,9 +75,9 @@ impl Place {
         if self.unplugged || self.broken {
             self.lost.get_or_insert(now);
         } else if let Some(since) = self.lost.take()
-            && let Some((_, stay)) = &mut self.inside
+            && let Some((_, inserted)) = &mut self.inside
         {
-            stay.lost.push((since, now));
+            inserted.lost.push((since, now));
         }
     }
 }
@@ -96,13 +96,13 @@ pub(super) fn faults(random: &mut Rng) -> Faults {
     faults
 }
 
-fn manner(faults: &Faults) -> Manner {
+fn quirk(faults: &Faults) -> Quirk {
     if faults.mute {
-        Manner::Mute
+        Quirk::Mute
     } else if faults.remove_at.is_some() || faults.hang_at.is_some() {
-        Manner::Hindered
+        Quirk::Hindered
     } else {
-        Manner::Healthy
+        Quirk::Healthy
     }
 }
 

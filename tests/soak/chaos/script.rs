@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use cardbridge_harness::cards::{Faults, InsertedCard};
-use cardbridge_harness::judge::stays::{Manner, Span, Stay};
+use cardbridge_harness::outcome_checker::insertions::{Insertion, Quirk, Span};
 use cardbridge_harness::world::World;
 use fastrand::Rng;
 
@@ -32,7 +32,7 @@ pub(super) struct Script {
     places: Vec<Place>,
     pcscd: Health,
     cards: usize,
-    stays: Vec<Stay>,
+    insertions: Vec<Insertion>,
     away: Vec<Span>,
     restarts: Vec<Span>,
 }
@@ -44,15 +44,15 @@ impl Script {
             places: (0..READERS).map(|_| Place::default()).collect(),
             pcscd: Health::Up,
             cards: 0,
-            stays: Vec::new(),
+            insertions: Vec::new(),
             away: Vec::new(),
             restarts: Vec::new(),
         }
     }
 
     /// The stays that are over.
-    pub(super) fn stays(&self) -> &[Stay] {
-        &self.stays
+    pub(super) fn insertions(&self) -> &[Insertion] {
+        &self.insertions
     }
 
     /// When pcscd was not there for the daemon.
@@ -91,7 +91,7 @@ impl Script {
         if leave || matches!(self.pcscd, Health::Held { .. }) {
             return;
         }
-        self.stays.extend(place.take());
+        self.insertions.extend(place.take());
         // Two mute cards at once cannot be told apart.
         if swap && !was_mute {
             self.put(world, reader, next);
@@ -219,8 +219,8 @@ impl Script {
                 for (place, (before, after)) in
                     self.places.iter_mut().zip(names.iter().zip(&world.pcscd.reader_names()))
                 {
-                    if let Some((_, stay)) = place.inside.as_mut().filter(|_| before != after) {
-                        stay.lost.push((since, back));
+                    if let Some((_, inserted)) = place.inside.as_mut().filter(|_| before != after) {
+                        inserted.lost.push((since, back));
                     }
                 }
             }
@@ -232,14 +232,14 @@ impl Script {
     /// driver.
     fn let_go(&self) {
         let inside = self.places.iter().filter_map(|place| place.inside.as_ref());
-        for (card, _) in inside.filter(|(_, stay)| stay.manner == Manner::Hindered) {
+        for (card, _) in inside.filter(|(_, inserted)| inserted.quirk == Quirk::Hindered) {
             card.heal();
         }
     }
 
     /// Whether a card holds pcscd up.
     fn hangs(&self) -> bool {
-        let hangs = |inside: &(InsertedCard, Stay)| inside.0.state().hanging;
+        let hangs = |inside: &(InsertedCard, Insertion)| inside.0.state().hanging;
         self.places.iter().filter_map(|place| place.inside.as_ref()).any(hangs)
     }
 
@@ -265,10 +265,10 @@ impl Script {
 
     /// Takes every card out.
     pub(super) fn clear(&mut self) {
-        self.stays.extend(self.places.iter_mut().filter_map(Place::take));
+        self.insertions.extend(self.places.iter_mut().filter_map(Place::take));
     }
 }
 
 fn is_mute(place: &Place) -> bool {
-    place.inside.as_ref().is_some_and(|(_, stay)| stay.manner == Manner::Mute)
+    place.inside.as_ref().is_some_and(|(_, inserted)| inserted.quirk == Quirk::Mute)
 }

@@ -18,7 +18,7 @@ const CARD_MANAGER: [u8; 8] = [0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00];
 
 /// How a card behaves whatever its applets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Manners {
+pub(super) struct Quirks {
     pub(super) protocol: Protocol,
     /// The answer to a SELECT by an AID that the card does not have; the
     /// earlier applet stays selected.
@@ -29,7 +29,7 @@ pub(super) struct Manners {
     pub(super) extended: bool,
 }
 
-impl Default for Manners {
+impl Default for Quirks {
     fn default() -> Self {
         Self { protocol: Protocol::T1, unknown_aid: NOT_FOUND, bare_select: false, extended: false }
     }
@@ -40,7 +40,7 @@ impl Default for Manners {
 #[derive(Debug)]
 pub struct AppletCard {
     atr: Vec<u8>,
-    manners: Manners,
+    quirks: Quirks,
     applets: Vec<Box<dyn Applet>>,
     /// Index into `applets` of what a reset selects; the card manager if none.
     default: Option<usize>,
@@ -52,17 +52,17 @@ pub struct AppletCard {
 }
 
 impl AppletCard {
-    pub(super) fn new(atr: Vec<u8>, manners: Manners) -> Self {
+    pub(super) fn new(atr: Vec<u8>, quirks: Quirks) -> Self {
         Self {
             atr,
-            manners,
+            quirks,
             applets: Vec::new(),
             default: None,
             current: None,
             pins: Pins::default(),
             cplc: None,
             uid: None,
-            transport: Transport::new(manners.protocol),
+            transport: Transport::new(quirks.protocol),
         }
     }
 
@@ -104,7 +104,7 @@ impl AppletCard {
 
     fn answer(&mut self, command: &Command<'_>) -> Answer {
         match (command.class, command.instruction) {
-            _ if command.extended && !self.manners.extended => Answer::status(WRONG_LENGTH),
+            _ if command.extended && !self.quirks.extended => Answer::status(WRONG_LENGTH),
             (0xFF, 0xCA) => self.uid_answer(command),
             (0xFF, _) => Answer::status(NO_SUCH_CLASS),
             (0x00, 0xA4) if command.p1 == 0x04 => self.select(command),
@@ -130,7 +130,7 @@ impl AppletCard {
             let file = object(0x6F, &object(0x84, &CARD_MANAGER));
             return Answer::data(file);
         }
-        Answer::status(self.manners.unknown_aid)
+        Answer::status(self.quirks.unknown_aid)
     }
 
     fn selected(&mut self, command: &Command<'_>) -> Answer {
@@ -139,7 +139,7 @@ impl AppletCard {
         };
         let answer = applet.select(command.data);
         let wants_no_data = command.p2 & 0x0C == 0x0C;
-        if self.manners.bare_select || wants_no_data {
+        if self.quirks.bare_select || wants_no_data {
             return Answer::status(answer.status);
         }
         answer

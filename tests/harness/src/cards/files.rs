@@ -28,7 +28,7 @@ pub(super) enum Node {
 /// How a card's file system differs from others.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct FileManners {
+pub(super) struct FileQuirks {
     /// SELECT with another P1 than 00, and 04 for names, is refused (6A86).
     by_identifier_only: bool,
     /// SELECT with P2 = 0C, that is without an answer, is refused (6A86).
@@ -71,15 +71,15 @@ enum End {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     nodes: BTreeMap<Path, Node>,
-    manners: FileManners,
+    quirks: FileQuirks,
     directory: Path,
     file: Option<Path>,
 }
 
 impl Files {
-    pub(super) fn new(manners: FileManners) -> Self {
+    pub(super) fn new(quirks: FileQuirks) -> Self {
         let nodes = BTreeMap::from([(Vec::new(), Node::Directory(None))]);
-        Self { nodes, manners, ..Self::default() }
+        Self { nodes, quirks, ..Self::default() }
     }
 
     /// Adds a file.
@@ -128,13 +128,13 @@ impl Files {
     fn select(&mut self, command: &Command<'_>) -> Answer {
         let is_silent_path =
             command.p1 == 0x08 && command.p2 == 0x0C && command.data.starts_with(&[0x3F, 0x00]);
-        match self.manners.selects {
+        match self.quirks.selects {
             Selects::SilentPaths if !is_silent_path => return Answer::status(WRONG_OFFSET),
             Selects::None => return Answer::status(0x6982),
             Selects::Any | Selects::SilentPaths => {}
         }
-        let refused = (self.manners.by_identifier_only && command.p1 != 0x00)
-            || (self.manners.always_answers && command.p2 & 0x0C == 0x0C);
+        let refused = (self.quirks.by_identifier_only && command.p1 != 0x00)
+            || (self.quirks.always_answers && command.p2 & 0x0C == 0x0C);
         let Some(ids) = identifiers(command.data).filter(|_| !refused) else {
             return Answer::status(WRONG_PARAMETERS);
         };
@@ -198,7 +198,7 @@ impl Files {
 
     fn part(&self, left: &[u8], wanted: usize) -> Answer {
         let Some(short) = left.len().checked_sub(wanted) else {
-            let status = match self.manners.end {
+            let status = match self.quirks.end {
                 End::Short => OK,
                 End::Warning => END_OF_FILE,
                 End::RightLe => {

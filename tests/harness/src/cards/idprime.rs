@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::apdu::{Answer, Command};
 use super::applet::{Applet, is_part_of};
-use super::files::{FileManners, Files, Node};
+use super::files::{FileQuirks, Files, Node};
 use super::hex_text::{Exactly, Hex};
 
 const AID: [u8; 11] = [0xA0, 0x00, 0x00, 0x00, 0x18, 0x80, 0x00, 0x00, 0x00, 0x06, 0x62];
@@ -28,7 +28,7 @@ pub(super) struct Personal {
     #[serde(default)]
     without_index: bool,
     #[serde(default)]
-    files: FileManners,
+    files: FileQuirks,
     pub(super) pin: Option<String>,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::hand::{CardState, Exchange, Hand};
+use super::card_control::{CardControl, CardState, Exchange};
 use super::{Answering, Faults};
 
 /// Where a card is: what has to be done there when it is taken out.
@@ -18,18 +18,18 @@ pub(crate) trait Place: fmt::Debug + Send {
 /// A card in a reader; dropping it ejects it.
 #[derive(Debug)]
 pub struct InsertedCard {
-    hand: Arc<Hand>,
+    control: Arc<CardControl>,
     place: Option<Box<dyn Place>>,
 }
 
 impl InsertedCard {
-    pub(crate) fn new(hand: Arc<Hand>, place: impl Place + 'static) -> Self {
-        Self { hand, place: Some(Box::new(place)) }
+    pub(crate) fn new(control: Arc<CardControl>, place: impl Place + 'static) -> Self {
+        Self { control, place: Some(Box::new(place)) }
     }
 
     /// Takes the card out. Ejecting twice is no harm.
     pub fn eject(&mut self) {
-        self.hand.eject();
+        self.control.eject();
         if let Some(mut place) = self.place.take() {
             place.vacate();
         }
@@ -38,7 +38,7 @@ impl InsertedCard {
     /// Everything the reader has done with the card so far.
     #[must_use]
     pub fn state(&self) -> CardState {
-        self.hand.lock().state.clone()
+        self.control.lock().state.clone()
     }
 
     /// The APDUs so far, in order.
@@ -54,42 +54,42 @@ impl InsertedCard {
         timeout: Duration,
         condition: impl Fn(&CardState) -> bool,
     ) -> Result<CardState> {
-        self.hand.wait_for(what, timeout, condition)
+        self.control.wait_for(what, timeout, condition)
     }
 
     /// Whether the card can be powered from the next power-up on.
     pub fn mute(&self, mute: bool) {
-        self.hand.lock().faults.mute = mute;
+        self.control.lock().faults.mute = mute;
     }
 
     /// Delays each answer from here on.
     pub fn slow(&self, delay: Duration) {
-        self.hand.lock().faults.slow = delay;
+        self.control.lock().faults.slow = delay;
     }
 
     /// Tears the card out in the middle of the nth APDU from here on.
     pub fn remove_at(&self, nth: u32) {
-        self.hand.lock().faults.remove_at = Some(nth);
+        self.control.lock().faults.remove_at = Some(nth);
     }
 
     /// Leaves the nth APDU from here on unanswered until [`Self::release`].
     pub fn hang_at(&self, nth: u32) {
-        self.hand.lock().faults.hang_at = Some(nth);
+        self.control.lock().faults.hang_at = Some(nth);
     }
 
     /// Answers the APDU that hangs.
     pub fn release(&self) {
-        self.hand.release();
+        self.control.release();
     }
 
     /// Sets the manner of answering.
     pub fn answer(&self, how: Answering) {
-        self.hand.lock().faults.answering = how;
+        self.control.lock().faults.answering = how;
     }
 
     /// Ends every fault; what hangs is answered.
     pub fn heal(&self) {
-        self.hand.lock().faults = Faults::default();
+        self.control.lock().faults = Faults::default();
         self.release();
     }
 }

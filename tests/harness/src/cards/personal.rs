@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::applet::Applet;
-use super::applet_card::{AppletCard, Manners};
+use super::applet_card::{AppletCard, Quirks};
 use super::hex_text::{Exactly, Hex, Word};
 use super::hostile::{HostileCard, Malice};
 use super::transport::Protocol;
@@ -98,7 +98,7 @@ impl Personalisation {
     }
 
     fn applet_card(self) -> Result<AppletCard> {
-        let mut card = AppletCard::new(self.atr.0.clone(), self.manners());
+        let mut card = AppletCard::new(self.atr.0.clone(), self.quirks());
         ensure!(
             self.uid.is_none() || is_contactless(&self.atr.0),
             "uid: the ATR is not of a contactless card (3B8n8001...)"
@@ -121,8 +121,8 @@ impl Personalisation {
         Ok(card)
     }
 
-    fn manners(&self) -> Manners {
-        Manners {
+    fn quirks(&self) -> Quirks {
+        Quirks {
             protocol: self.protocol,
             unknown_aid: self.unknown_aid.0,
             bare_select: self.bare_select,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::apdu::{Answer, Command, DATA_NOT_FOUND, object};
 use super::applet::{Applet, is_part_of};
-use super::files::{FileManners, Files, MASTER_FILE, Node, Path};
+use super::files::{FileQuirks, Files, MASTER_FILE, Node, Path};
 use super::hex_text::Hex;
 
 const AID: [u8; 12] = *b"\xA0\x00\x00\x00\x63PKCS-15";
@@ -43,7 +43,7 @@ pub(super) struct Personal {
     /// The applet's own AID on a JavaCard; a native card's file system has none.
     applet_aid: Option<Hex>,
     #[serde(default)]
-    files: FileManners,
+    files: FileQuirks,
     pub(super) pin: Option<String>,
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use rustix::net::sockopt::set_tcp_quickack;
 
-use super::hand::{Contact, Hand};
+use super::card_control::{CardControl, Contact};
 use super::inserted::{InsertedCard, Place};
 use super::{Card, Faults};
 use crate::netns::Namespace;
@@ -41,14 +41,14 @@ impl InsertedCard {
         });
         let Some(socket) = socket else { bail!("{connected:?}: {failure:?}") };
         let contact = Contact::new(card, faults);
-        let hand = contact.hand();
+        let control = contact.control();
         let open = Open::default();
         open.set(Some(socket.try_clone()?));
-        let session = Session { hand: Arc::clone(&hand), contact, open: open.clone() };
+        let session = Session { control: Arc::clone(&control), contact, open: open.clone() };
         let thread = thread::Builder::new()
             .name(format!("card-{port}"))
             .spawn(move || session.run(socket, &namespace, port))?;
-        Ok(Self::new(hand, Slot { open, thread: Some(thread) }))
+        Ok(Self::new(control, Slot { open, thread: Some(thread) }))
     }
 }
 
@@ -84,7 +84,7 @@ impl Place for Slot {
 }
 
 struct Session {
-    hand: Arc<Hand>,
+    control: Arc<CardControl>,
     contact: Contact,
     open: Open,
 }
@@ -101,15 +101,15 @@ impl Session {
             }
             socket = self.wait_for_reader(namespace, port);
         }
-        self.hand.leave();
+        self.control.leave();
     }
 
     /// The reader is gone and the card still in it: pcscd was restarted, or
     /// will be.
     fn wait_for_reader(&self, namespace: &Namespace, port: u16) -> Option<TcpStream> {
         loop {
-            self.hand.delay(Duration::from_millis(20));
-            if self.hand.is_ejected() {
+            self.control.delay(Duration::from_millis(20));
+            if self.control.is_ejected() {
                 return None;
             }
             let Ok(stream) = namespace.connect(port) else {
@@ -117,7 +117,7 @@ impl Session {
             };
             self.open.set(stream.try_clone().ok());
             // Whoever ejected it before that has found nothing to close.
-            return (!self.hand.is_ejected()).then_some(stream);
+            return (!self.control.is_ejected()).then_some(stream);
         }
     }
 

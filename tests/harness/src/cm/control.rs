@@ -9,10 +9,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use super::answer::Answer;
-use super::desk::Desk;
 use super::fault::FaultRule;
 use super::http::Call;
 use super::server::Order;
+use super::shared_state::SharedState;
 
 /// What `/_sim/` offers, for `--help`.
 pub const HELP: &str = "\
@@ -42,31 +42,31 @@ Control API, for curl:
   POST   /_sim/away/MS    refuses connections for MS milliseconds
 ";
 
-pub(super) fn perform(desk: &Desk, orders: &UnboundedSender<Order>, call: &Call) -> Answer {
+pub(super) fn perform(state: &SharedState, orders: &UnboundedSender<Order>, call: &Call) -> Answer {
     let segments: Vec<&str> = call.target.split('/').skip(2).collect();
     match (call.method.as_str(), segments.as_slice()) {
-        ("GET", ["log"]) => shown(&desk.lock().log),
-        ("GET", ["state"]) => shown(&desk.lock().store),
-        ("POST", ["state"]) => taken(call, |store| desk.change(|inner| inner.store = store)),
-        ("POST", ["records"]) => taken(call, |record| desk.add_record(record)),
-        ("POST", ["requests"]) => taken(call, |request| desk.add_request(request)),
+        ("GET", ["log"]) => shown(&state.lock().log),
+        ("GET", ["state"]) => shown(&state.lock().store),
+        ("POST", ["state"]) => taken(call, |store| state.change(|inner| inner.store = store)),
+        ("POST", ["records"]) => taken(call, |record| state.add_record(record)),
+        ("POST", ["requests"]) => taken(call, |request| state.add_request(request)),
         ("POST", ["approve", id]) => match Uuid::try_parse(id) {
             Ok(id) => {
-                desk.change(|inner| inner.store.approve(id));
+                state.change(|inner| inner.store.approve(id));
                 Answer::no_content()
             }
             Err(error) => refused(&error),
         },
-        ("GET", ["faults"]) => shown(&desk.lock().rules),
+        ("GET", ["faults"]) => shown(&state.lock().rules),
         ("POST", ["faults"]) => taken(call, |rule: FaultRule| {
-            desk.change(|inner| inner.rules.push(rule));
+            state.change(|inner| inner.rules.push(rule));
         }),
         ("DELETE", ["faults"]) => {
-            desk.change(|inner| inner.rules.clear());
+            state.change(|inner| inner.rules.clear());
             Answer::no_content()
         }
         ("POST", ["release"]) => {
-            desk.change(|inner| inner.held.clear());
+            state.change(|inner| inner.held.clear());
             Answer::no_content()
         }
         ("POST", ["away", ms]) => match ms.parse() {

@@ -16,12 +16,12 @@ use tokio_rustls::server::TlsStream;
 
 use super::answer::{Answer, Origin};
 use super::control;
-use super::desk::{Desk, Stage};
 use super::fault::Fault;
 use super::http::{
     Call, Wire, read_call, write_answer, write_chunked, write_half, write_head, write_huge,
     write_slowly,
 };
+use super::shared_state::{SharedState, Stage};
 use crate::pki::thumbprint;
 
 /// What the owner of the server tells it.
@@ -37,7 +37,7 @@ pub(super) enum Order {
 /// What each connection needs.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub(super) desk: Arc<Desk>,
+    pub(super) state: Arc<SharedState>,
     pub(super) tls: Option<TlsAcceptor>,
     /// How many there were.
     pub(super) connections: Arc<AtomicU64>,
@@ -144,9 +144,9 @@ async fn converse(mut wire: impl Line, shared: &Shared) -> io::Result<()> {
         call.idle = last_answer.map(|last| last.elapsed());
         let delivery = match &shared.control {
             Some(orders) if call.target.starts_with("/_sim/") => {
-                Delivery::Answer(control::perform(&shared.desk, orders, &call))
+                Delivery::Answer(control::perform(&shared.state, orders, &call))
             }
-            _ => serve(&shared.desk, &call).await,
+            _ => serve(&shared.state, &call).await,
         };
         let last = call.is_last() || delivery.is_last();
         match delivery {
@@ -191,8 +191,8 @@ impl Delivery {
     }
 }
 
-async fn serve(desk: &Desk, call: &Call) -> Delivery {
-    let (attendance, faults) = desk.arrive(call);
+async fn serve(state: &SharedState, call: &Call) -> Delivery {
+    let (attendance, faults) = state.arrive(call);
     for fault in &faults {
         if let Fault::Slow { ms } = fault {
             tokio::time::sleep(Duration::from_millis(*ms)).await;
@@ -204,8 +204,8 @@ async fn serve(desk: &Desk, call: &Call) -> Delivery {
         return Delivery::Reset;
     }
     let refusal = faults.iter().find_map(|fault| fault.instead(call));
-    let refusal = refusal.or_else(|| desk.refuse_unknown(call, &faults));
-    if let Some(answer) = refusal.or_else(|| desk.refuse_stranger(call)) {
+    let refusal = refusal.or_else(|| state.refuse_unknown(call, &faults));
+    if let Some(answer) = refusal.or_else(|| state.refuse_stranger(call)) {
         return Delivery::Answer(attendance.answer(answer));
     }
     let mut answer = attendance.perform(call);
@@ -215,7 +215,7 @@ async fn serve(desk: &Desk, call: &Call) -> Delivery {
     for fault in &faults {
         answer = fault.bend(answer);
     }
-    answer = desk.tell(call, &faults, answer);
+    answer = state.tell(call, &faults, answer);
     if faults.contains(&Fault::AnswerLost) {
         return Delivery::Cut;
     }

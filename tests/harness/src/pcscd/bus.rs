@@ -102,14 +102,14 @@ impl Readers for Bus {
 
     fn insert(&self, reader: usize, card: Box<dyn Card>, faults: Faults) -> Result<InsertedCard> {
         let contact = Contact::new(card, faults);
-        let hand = contact.hand();
+        let control = contact.control();
         self.shared.change(reader, |reader| {
             ensure!(reader.card.is_none(), "there is a card in it already");
             reader.put(Some(contact));
             Ok(())
         })?;
         let shared = Arc::clone(&self.shared);
-        Ok(InsertedCard::new(Arc::clone(&hand), InReader { shared, reader, hand }))
+        Ok(InsertedCard::new(Arc::clone(&control), InReader { shared, reader, control }))
     }
 
     fn treat(&self, reader: usize, treatment: Treatment) -> Result<()> {

@@ -10,8 +10,8 @@ mod acceptor;
 mod apache;
 mod curl;
 mod https;
-mod manners;
 mod proxy;
+mod quirks;
 mod survivors;
 mod tokens;
 

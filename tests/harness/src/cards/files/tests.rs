@@ -2,8 +2,8 @@ use super::*;
 
 const DIRECTORY: u16 = 0x5015;
 
-fn files(manners: &str) -> Files {
-    let mut files = Files::new(toml::from_str(manners).unwrap());
+fn files(quirks: &str) -> Files {
+    let mut files = Files::new(toml::from_str(quirks).unwrap());
     files.add([0x2F00], Node::Records(vec![vec![1, 2], vec![3]]));
     files.add([DIRECTORY], Node::Directory(Some(b"A-NAME".to_vec())));
     files.add([DIRECTORY, 0x5032], Node::Transparent(vec![1, 2, 3, 4]));
@@ -66,12 +66,12 @@ fn records_end_with_6a83() {
 
 #[test]
 fn the_end_of_a_file_is_told_as_the_card_likes() {
-    for (manners, expected) in [
+    for (quirks, expected) in [
         ("", ("0304".to_owned(), OK)),
         ("end = '6282'", ("0304".to_owned(), END_OF_FILE)),
         ("end = '6Cxx'", (String::new(), 0x6C02)),
     ] {
-        let mut files = files(manners);
+        let mut files = files(quirks);
         ask(&mut files, "00A408000450155032");
         assert_eq!(ask(&mut files, "00B0000200"), expected);
         assert_eq!(ask(&mut files, "00B0000202"), ("0304".to_owned(), OK));

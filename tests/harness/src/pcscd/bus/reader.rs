@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use super::Shared;
-use crate::cards::{Contact, Hand, Place};
+use crate::cards::{CardControl, Contact, Place};
 
 /// A reader as the hand sees it.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Reader {
 #[derive(Clone, Debug)]
 pub(super) struct Inside {
     pub(super) contact: Arc<Mutex<Contact>>,
-    pub(super) hand: Arc<Hand>,
+    pub(super) control: Arc<CardControl>,
 }
 
 /// The connections of one opened reader.
@@ -81,8 +81,10 @@ impl Reader {
     /// Puts a card in, or leaves the reader empty, and lets pcscd know.
     pub(super) fn put(&mut self, contact: Option<Contact>) {
         self.empty_looks = 0;
-        self.card = contact
-            .map(|contact| Inside { hand: contact.hand(), contact: Arc::new(Mutex::new(contact)) });
+        self.card = contact.map(|contact| Inside {
+            control: contact.control(),
+            contact: Arc::new(Mutex::new(contact)),
+        });
         self.ring();
     }
 
@@ -111,7 +113,7 @@ impl Reader {
     /// Ends a command that hangs: nobody is there to hear the answer.
     pub(super) fn let_go(&self) {
         if let Some(card) = &self.card {
-            card.hand.release();
+            card.control.release();
         }
     }
 
@@ -129,13 +131,13 @@ impl Reader {
 pub(super) struct InReader {
     pub(super) shared: Arc<Shared>,
     pub(super) reader: usize,
-    pub(super) hand: Arc<Hand>,
+    pub(super) control: Arc<CardControl>,
 }
 
 impl Place for InReader {
     /// Comes back once pcscd has seen it, so that the next card is another one.
     fn vacate(&mut self) {
-        let is_mine = |inside: &Inside| Arc::ptr_eq(&inside.hand, &self.hand);
+        let is_mine = |inside: &Inside| Arc::ptr_eq(&inside.control, &self.control);
         let taken = self.shared.change(self.reader, |reader| {
             if reader.card.as_ref().is_some_and(is_mine) {
                 reader.put(None);
@@ -147,6 +149,6 @@ impl Place for InReader {
             reader.was_seen_empty() || reader.broken || !reader.plugged || !reader.is_open()
         };
         self.shared.wait(self.reader, seen);
-        self.hand.leave();
+        self.control.leave();
     }
 }

@@ -153,8 +153,8 @@ fn power_up(shared: &Shared, number: usize, reset: bool) -> Result<Answer> {
 
 fn negotiate(shared: &Shared, number: usize, protocol: &[u8]) -> Result<u32> {
     let Some(card) = shared.card(number)? else { return Ok(SUCCESS) };
-    card.hand.connect();
-    let is_spoken = protocol.starts_with(&T0) || !card.hand.is_in_t0_reader();
+    card.control.connect();
+    let is_spoken = protocol.starts_with(&T0) || !card.control.is_in_t0_reader();
     Ok(if is_spoken { SUCCESS } else { PROTOCOL_NOT_SUPPORTED })
 }
 
@@ -164,11 +164,13 @@ fn transmit(shared: &Shared, number: usize, command: &[u8]) -> Result<Answer> {
     shared.change(number, |reader| {
         Ok(match answer {
             _ if !reader.plugged => (NO_SUCH_DEVICE, Vec::new()),
-            Some(_) if reader.broken || card.hand.is_ejected() => (COMMUNICATION_ERROR, Vec::new()),
+            Some(_) if reader.broken || card.control.is_ejected() => {
+                (COMMUNICATION_ERROR, Vec::new())
+            }
             Some(answer) => (SUCCESS, answer),
             None => {
                 reader.put(None);
-                card.hand.leave();
+                card.control.leave();
                 (COMMUNICATION_ERROR, Vec::new())
             }
         })

@@ -80,12 +80,12 @@ impl Deck {
 }
 
 /// Hands at work.
-pub(super) struct Hands {
+pub(super) struct CardMovers {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<usize>>,
 }
 
-impl Hands {
+impl CardMovers {
     pub(super) fn start(namespace: &Namespace, deck: &Deck, random: &mut Rng) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let hand = |reader| {

@@ -3,7 +3,7 @@
 use cardbridge_harness::cards::GidsCard;
 use serde_json::Value;
 
-use super::desk::{has_opensc, opensc};
+use super::readers::{has_opensc, opensc};
 use super::*;
 
 /// What OpenSC says of the card in a reader.

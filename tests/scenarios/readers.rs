@@ -1,23 +1,23 @@
 //! Readers and cards: what comes, goes, hangs and lies between the card and the outbox.
 
-mod counts;
+mod card_errors;
 mod crowds;
-mod cuts;
+mod cut_connections;
+mod debounce;
+mod event_counts;
 mod hangs;
-mod others;
+mod idle;
+mod insertions;
+mod other_programs;
+mod pcscd;
+mod pcscd_returns;
 mod plugs;
-mod quiet;
 mod refusals;
-mod returns;
 mod scan;
 mod serials;
-mod service;
 mod settings;
-mod settling;
 mod sharing;
-mod stays;
 mod stops;
-mod trouble;
 
 use std::process::Command;
 use std::time::Instant;

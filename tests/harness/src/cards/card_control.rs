@@ -45,7 +45,7 @@ pub struct CardState {
 
 /// What everybody knows who holds the card.
 #[derive(Debug, Default)]
-pub(crate) struct Hand {
+pub(crate) struct CardControl {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -57,7 +57,7 @@ pub(super) struct Inner {
     ejected: bool,
 }
 
-impl Hand {
+impl CardControl {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,7 +149,7 @@ impl Hand {
 
 /// The card where the reader touches it.
 pub(crate) struct Contact {
-    hand: Arc<Hand>,
+    control: Arc<CardControl>,
     card: Box<dyn Card>,
     bender: Bender,
 }
@@ -157,20 +157,20 @@ pub(crate) struct Contact {
 impl Contact {
     /// A card with faults from the first moment on.
     pub(crate) fn new(card: Box<dyn Card>, faults: Faults) -> Self {
-        let hand = Arc::new(Hand::default());
-        hand.lock().faults = faults;
-        Self { hand, card, bender: Bender::default() }
+        let control = Arc::new(CardControl::default());
+        control.lock().faults = faults;
+        Self { control, card, bender: Bender::default() }
     }
 
     /// The hand that holds it.
-    pub(crate) fn hand(&self) -> Arc<Hand> {
-        Arc::clone(&self.hand)
+    pub(crate) fn control(&self) -> Arc<CardControl> {
+        Arc::clone(&self.control)
     }
 
     /// Somebody looks whether there is a card; tells its ATR as vpcd wants to hear it.
     pub(crate) fn poll(&self) -> Vec<u8> {
         let atr = self.card.atr();
-        self.hand.change(|inner| {
+        self.control.change(|inner| {
             inner.state.polls += 1;
             inner.state.seen.get_or_insert_with(Instant::now);
             inner.faults.atr(atr)
@@ -180,7 +180,7 @@ impl Contact {
     /// The card gets power, or loses its state by a reset, at once.
     pub(crate) fn power(&mut self, reset: bool) {
         self.card.power();
-        self.hand.change(|inner| {
+        self.control.change(|inner| {
             inner.state.power_ups += 1;
             inner.state.resets += u32::from(reset);
             inner.state.powered.get_or_insert_with(Instant::now);
@@ -190,9 +190,9 @@ impl Contact {
     /// The same, as long as it takes, and with the answer: none from a mute card.
     pub(crate) fn answer_to_reset(&mut self, reset: bool) -> Option<Vec<u8>> {
         let (mute, delay) =
-            self.hand.change(|inner| (inner.faults.mute, inner.faults.slow_power_up));
-        self.hand.delay(delay);
-        if mute || self.hand.is_ejected() {
+            self.control.change(|inner| (inner.faults.mute, inner.faults.slow_power_up));
+        self.control.delay(delay);
+        if mute || self.control.is_ejected() {
             return None;
         }
         self.power(reset);
@@ -201,7 +201,7 @@ impl Contact {
 
     /// The answer to an APDU; `None` where the card is torn out instead.
     pub(crate) fn apdu(&mut self, apdu: &[u8]) -> Option<Vec<u8>> {
-        let (fate, slow, how) = self.hand.change(|inner| {
+        let (fate, slow, how) = self.control.change(|inner| {
             inner.state.asked.get_or_insert_with(Instant::now);
             inner.state.exchanges.push(Exchange { command: apdu.to_vec(), answer: None });
             let fate = inner.faults.next_fate();
@@ -209,15 +209,15 @@ impl Contact {
         });
         match fate {
             Fate::Remove => return None,
-            Fate::Hang => self.hand.hang(),
-            Fate::Answer => self.hand.delay(slow),
+            Fate::Hang => self.control.hang(),
+            Fate::Answer => self.control.delay(slow),
         }
-        if self.hand.is_ejected() {
+        if self.control.is_ejected() {
             return None;
         }
         let card = &mut self.card;
         let answer = self.bender.answer(how, apdu, |apdu| card.command(apdu));
-        self.hand.change(|inner| {
+        self.control.change(|inner| {
             if let Some(last) = inner.state.exchanges.last_mut() {
                 last.answer = Some(answer.clone());
             }
@@ -228,6 +228,6 @@ impl Contact {
 
 impl std::fmt::Debug for Contact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Contact").field("hand", &self.hand).finish_non_exhaustive()
+        f.debug_struct("Contact").field("hand", &self.control).finish_non_exhaustive()
     }
 }

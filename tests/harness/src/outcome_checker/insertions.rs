@@ -17,11 +17,11 @@ pub type Span = (SystemTime, SystemTime);
 
 /// A card in a reader. No card is in two stays.
 #[derive(Clone, Debug)]
-pub struct Stay {
+pub struct Insertion {
     /// A part of the reader's name that it keeps over all that happens to it.
     pub reader: String,
     /// What is wrong with the card.
-    pub manner: Manner,
+    pub quirk: Quirk,
     /// The card's id.
     pub card: Uuid,
     /// Its ATR in hexadecimal digits; a hindered card shares it with no other.
@@ -35,7 +35,7 @@ pub struct Stay {
 
 /// What is wrong with a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum Quirk {
     /// Nothing.
     Healthy,
     /// It goes, or hangs, in the middle of a command.
@@ -46,9 +46,9 @@ pub enum Manner {
 
 /// All stays of a run, and what was told of them.
 #[derive(Clone, Copy, Debug)]
-pub struct Desk<'a> {
+pub struct Run<'a> {
     /// The stays, in the order of their beginnings.
-    pub stays: &'a [Stay],
+    pub insertions: &'a [Insertion],
     /// When pcscd was away or held, or the agent could not know yet that it was back.
     pub away: &'a [Span],
     /// When pcscd was down and another one took its place.
@@ -61,31 +61,31 @@ pub struct Desk<'a> {
 
 /// Everything that is wrong with what was told of the stays; empty where all is well.
 #[must_use]
-pub fn stays(desk: &Desk<'_>) -> Vec<String> {
-    let index = Index::new(desk);
+pub fn insertions(run: &Run<'_>) -> Vec<String> {
+    let index = Index::new(run);
     let mut complaints: Vec<String> = Vec::new();
-    for stay in desk.stays {
-        let wrong = match stay.manner {
-            Manner::Healthy => index.healthy(stay, desk),
-            Manner::Hindered => index.hindered(stay, desk),
-            Manner::Mute => index.mute(stay, desk),
+    for inserted in run.insertions {
+        let wrong = match inserted.quirk {
+            Quirk::Healthy => index.healthy(inserted, run),
+            Quirk::Hindered => index.hindered(inserted, run),
+            Quirk::Mute => index.mute(inserted, run),
         };
-        complaints.extend(wrong.into_iter().map(|why| format!("{why}: {stay:?}")));
+        complaints.extend(wrong.into_iter().map(|why| format!("{why}: {inserted:?}")));
     }
-    complaints.extend(index.unexplained(desk));
+    complaints.extend(index.unexplained(run));
     complaints
 }
 
 /// How many stays were long and undisturbed, and so say most.
 #[must_use]
-pub fn exact(desk: &Desk<'_>) -> usize {
-    desk.stays.iter().filter(|stay| stay.is_exact(desk)).count()
+pub fn exact(run: &Run<'_>) -> usize {
+    run.insertions.iter().filter(|inserted| inserted.is_exact(run)).count()
 }
 
-impl Stay {
+impl Insertion {
     /// The longest time for which nothing was in the way.
-    fn calm(&self, desk: &Desk<'_>) -> Duration {
-        let mut marks = self.disturbances(desk);
+    fn calm(&self, run: &Run<'_>) -> Duration {
+        let mut marks = self.disturbances(run);
         marks.sort_unstable();
         let (mut at, end) = self.span;
         let mut longest = Duration::ZERO;
@@ -96,28 +96,28 @@ impl Stay {
         longest.max(end.duration_since(at).unwrap_or_default())
     }
 
-    fn disturbances(&self, desk: &Desk<'_>) -> Vec<Span> {
+    fn disturbances(&self, run: &Run<'_>) -> Vec<Span> {
         let (from, to) = self.span;
-        let all = desk.away.iter().chain(&self.lost);
+        let all = run.away.iter().chain(&self.lost);
         all.filter(|span| span.0 < to && span.1 > from).copied().collect()
     }
 
     /// How often nobody could be certain that the card stayed: with its reader or with pcscd everything
     /// went that could prove it.
-    fn doubts(&self, desk: &Desk<'_>) -> usize {
+    fn doubts(&self, run: &Run<'_>) -> usize {
         let (from, to) = self.span;
-        let restarts = desk.restarts.iter().filter(|span| span.0 < to && span.1 > from);
+        let restarts = run.restarts.iter().filter(|span| span.0 < to && span.1 > from);
         self.lost.len() + restarts.count()
     }
 
     /// Whether it must have been seen.
-    fn is_long(&self, desk: &Desk<'_>) -> bool {
-        self.calm(desk) >= LONG_ENOUGH
+    fn is_long(&self, run: &Run<'_>) -> bool {
+        self.calm(run) >= LONG_ENOUGH
     }
 
     /// Whether it must have been seen, and nobody can have taken it for two.
-    fn is_exact(&self, desk: &Desk<'_>) -> bool {
-        self.is_long(desk) && self.disturbances(desk).is_empty()
+    fn is_exact(&self, run: &Run<'_>) -> bool {
+        self.is_long(run) && self.disturbances(run).is_empty()
     }
 
     fn has(&self, at: SystemTime) -> bool {
@@ -154,7 +154,7 @@ struct Stranger<'a> {
 }
 
 impl<'a> Index<'a> {
-    fn new(desk: &Desk<'a>) -> Self {
+    fn new(run: &Run<'a>) -> Self {
         let mut index = Self {
             identified: BTreeMap::new(),
             queued: BTreeMap::new(),
@@ -162,27 +162,26 @@ impl<'a> Index<'a> {
             inserted_atr: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             read_again: BTreeSet::new(),
-            strangers: desk.audit.iter().filter_map(stranger).collect(),
+            strangers: run.audit.iter().filter_map(stranger).collect(),
             mute: Vec::new(),
         };
-        for line in told(desk.log, "Card identified") {
+        for line in told(run.log, "Card identified") {
             let card = field(line, "card").and_then(|card| Uuid::try_parse(card).ok());
             if let (Some(card), Some(insertion)) = (card, field(line, "insertion")) {
                 index.identified.entry(card).or_default().insert(insertion);
             }
         }
-        for insertion in told(desk.log, "Entry queued").filter_map(|line| field(line, "insertion"))
-        {
+        for insertion in told(run.log, "Entry queued").filter_map(|line| field(line, "insertion")) {
             *index.queued.entry(insertion).or_default() += 1;
         }
-        for line in told(desk.log, "Card inserted") {
+        for line in told(run.log, "Card inserted") {
             let (insertion, atr) = (field(line, "insertion"), field(line, "atr"));
             *index.inserted.entry(insertion.unwrap_or_default()).or_default() += 1;
             *index.inserted_atr.entry(atr.unwrap_or_default()).or_default() += 1;
         }
-        let mute = told(desk.log, "Card is mute");
+        let mute = told(run.log, "Card is mute");
         index.mute = mute.filter_map(|line| Some((time(line)?, line))).collect();
-        for line in desk.audit {
+        for line in run.audit {
             let (Some(card), Some((_, outcome))) = (card_of(line), outcome(line)) else { continue };
             if line["detail"].as_str().is_some_and(|detail| detail.contains("read in full")) {
                 index.read_again.insert(card);
@@ -193,24 +192,24 @@ impl<'a> Index<'a> {
         index
     }
 
-    fn ends(&self, stay: &Stay) -> usize {
-        self.outcomes.get(&stay.card).map_or(0, Vec::len)
+    fn ends(&self, inserted: &Insertion) -> usize {
+        self.outcomes.get(&inserted.card).map_or(0, Vec::len)
     }
 
     /// A card that nothing is wrong with: an outcome a stay, and one story.
-    fn healthy(&self, stay: &Stay, desk: &Desk<'_>) -> Option<String> {
-        let ends = self.ends(stay);
-        if stay.is_long(desk) && ends == 0 {
-            return Some(format!("in for {:?} and never worked on", stay.calm(desk)));
+    fn healthy(&self, inserted: &Insertion, run: &Run<'_>) -> Option<String> {
+        let ends = self.ends(inserted);
+        if inserted.is_long(run) && ends == 0 {
+            return Some(format!("in for {:?} and never worked on", inserted.calm(run)));
         }
-        if ends > 1 + stay.doubts(desk) {
+        if ends > 1 + inserted.doubts(run) {
             return Some(format!("{ends} outcomes"));
         }
-        if !stay.is_exact(desk) || self.read_again.contains(&stay.card) {
+        if !inserted.is_exact(run) || self.read_again.contains(&inserted.card) {
             return None;
         }
         let empty = BTreeSet::new();
-        let insertions = self.identified.get(&stay.card).unwrap_or(&empty);
+        let insertions = self.identified.get(&inserted.card).unwrap_or(&empty);
         let told = |insertion: &&str| {
             self.inserted.get(insertion) == Some(&1) && self.queued.get(insertion) == Some(&1)
         };
@@ -219,52 +218,52 @@ impl<'a> Index<'a> {
     }
 
     /// A card that could not be read to its end: worked on, or told as a stranger, once.
-    fn hindered(&self, stay: &Stay, desk: &Desk<'_>) -> Option<String> {
-        let strange = |line: &&Stranger<'_>| line.atr == Some(&*stay.atr);
-        let ends = self.ends(stay) + self.strangers.iter().filter(strange).count();
-        let seen = self.inserted_atr.get(&*stay.atr).copied().unwrap_or(0);
+    fn hindered(&self, inserted: &Insertion, run: &Run<'_>) -> Option<String> {
+        let strange = |line: &&Stranger<'_>| line.atr == Some(&*inserted.atr);
+        let ends = self.ends(inserted) + self.strangers.iter().filter(strange).count();
+        let seen = self.inserted_atr.get(&*inserted.atr).copied().unwrap_or(0);
         if ends > seen {
             return Some(format!("{ends} ends of {seen} insertions"));
         }
-        if stay.is_long(desk) && ends == 0 {
-            return Some(format!("in for {:?} and never told", stay.calm(desk)));
+        if inserted.is_long(run) && ends == 0 {
+            return Some(format!("in for {:?} and never told", inserted.calm(run)));
         }
-        let exact = stay.is_exact(desk);
+        let exact = inserted.is_exact(run);
         (exact && (ends, seen) != (1, 1)).then(|| format!("{ends} ends of {seen} insertions"))
     }
 
     /// A mute card is told once.
-    fn mute(&self, stay: &Stay, desk: &Desk<'_>) -> Option<String> {
-        let here = |reader: &str, at| reader.contains(&stay.reader) && stay.has(at);
+    fn mute(&self, inserted: &Insertion, run: &Run<'_>) -> Option<String> {
+        let here = |reader: &str, at| reader.contains(&inserted.reader) && inserted.has(at);
         let audited = self
             .strangers
             .iter()
             .filter(|line| line.reason == "mute" && here(line.reader, line.at))
             .count();
         let logged = self.mute.iter().filter(|(at, line)| here(line, *at)).count();
-        if audited == 0 && self.is_counted(stay) {
-            let untold = stay.is_long(desk) && logged == 0;
+        if audited == 0 && self.is_counted(inserted) {
+            let untold = inserted.is_long(run) && logged == 0;
             return untold.then(|| "never told".to_owned());
         }
-        if stay.is_exact(desk) {
+        if inserted.is_exact(run) {
             let once = (audited, logged) == (1, 1);
             return (!once).then(|| format!("told {audited} times, in the log {logged} times"));
         }
-        let most = 1 + stay.disturbances(desk).len();
+        let most = 1 + inserted.disturbances(run).len();
         if audited > most {
             return Some(format!("told {audited} times"));
         }
-        (stay.is_long(desk) && audited == 0).then(|| "never told".to_owned())
+        (inserted.is_long(run) && audited == 0).then(|| "never told".to_owned())
     }
 
     /// Whether so many mute cards were told in the reader of late that further ones are only counted
     /// (docs/decisions/0023-notes.md). The log tells each all the same.
-    fn is_counted(&self, stay: &Stay) -> bool {
+    fn is_counted(&self, inserted: &Insertion) -> bool {
         const QUIET: Duration = Duration::from_mins(10);
         let late = self.strangers.iter().filter(|line| {
-            let before = stay.span.0.duration_since(line.at);
+            let before = inserted.span.0.duration_since(line.at);
             line.reason == "mute"
-                && line.reader.contains(&stay.reader)
+                && line.reader.contains(&inserted.reader)
                 && before.is_ok_and(|before| before < QUIET)
         });
         late.count() >= 3
@@ -272,15 +271,15 @@ impl<'a> Index<'a> {
 
     /// Cards with nothing wrong that were told as strangers: no more than were disturbed, or taken
     /// out early.
-    fn unexplained(&self, desk: &Desk<'_>) -> Vec<String> {
+    fn unexplained(&self, run: &Run<'_>) -> Vec<String> {
         let mut strangers: BTreeMap<&str, usize> = BTreeMap::new();
         for atr in self.strangers.iter().filter_map(|line| line.atr) {
             *strangers.entry(atr).or_default() += 1;
         }
         let mut excused: BTreeMap<&str, usize> = BTreeMap::new();
-        for stay in desk.stays.iter().filter(|stay| stay.manner == Manner::Healthy) {
-            let excuses = stay.disturbances(desk).len() + usize::from(!stay.is_long(desk));
-            *excused.entry(&*stay.atr).or_default() += excuses;
+        for inserted in run.insertions.iter().filter(|inserted| inserted.quirk == Quirk::Healthy) {
+            let excuses = inserted.disturbances(run).len() + usize::from(!inserted.is_long(run));
+            *excused.entry(&*inserted.atr).or_default() += excuses;
         }
         let more = excused.into_iter().filter_map(|(atr, excuses)| {
             let told = strangers.get(atr).copied().unwrap_or(0);

@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::fault::{Fault, FaultRule, unauthorized};
 use super::http::Call;
 use super::log::LogEntry;
-use super::manners::Manners;
+use super::quirks::Quirks;
 use super::routes::{Done, perform};
 use super::store::Store;
 use super::tokens::Tokens;
@@ -45,7 +45,7 @@ impl Held {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct SharedState {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -58,10 +58,10 @@ pub(super) struct Inner {
     pub(super) held: VecDeque<Held>,
     pub(super) bearer: Option<String>,
     pub(super) tokens: Option<Tokens>,
-    pub(super) manners: Manners,
+    pub(super) quirks: Quirks,
 }
 
-impl Desk {
+impl SharedState {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,19 +126,19 @@ impl Desk {
             });
             (id, faults)
         });
-        let attendance = Attendance { desk: self, id, status: None };
+        let attendance = Attendance { state: self, id, status: None };
         (attendance, faults)
     }
 
     /// A 401 for a caller that a fault keeps out.
     pub(super) fn refuse_unknown(&self, call: &Call, faults: &[Fault]) -> Option<Answer> {
-        self.change(|inner| faults.iter().find_map(|fault| inner.manners.refuse(fault, call)))
+        self.change(|inner| faults.iter().find_map(|fault| inner.quirks.refuse(fault, call)))
     }
 
     /// The answer with what the web server adds to it.
     pub(super) fn tell(&self, call: &Call, faults: &[Fault], answer: Answer) -> Answer {
         self.change(|inner| {
-            let tell = |answer, fault| inner.manners.tell(fault, call, answer);
+            let tell = |answer, fault| inner.quirks.tell(fault, call, answer);
             faults.iter().fold(answer, tell)
         })
     }
@@ -165,7 +165,7 @@ impl Inner {
 /// A call being answered. However it ends, and be it that its connection is cut
 /// from outside, the log says so.
 pub(super) struct Attendance<'a> {
-    desk: &'a Desk,
+    state: &'a SharedState,
     id: usize,
     status: Option<u16>,
 }
@@ -173,7 +173,7 @@ pub(super) struct Attendance<'a> {
 impl Attendance<'_> {
     pub(super) async fn hold(&self, stage: Stage) {
         let (release, released) = oneshot::channel();
-        self.desk.change(|inner| {
+        self.state.change(|inner| {
             if let Some(call) = inner.log.get(self.id).cloned() {
                 inner.held.push_back(Held { call, stage, release });
             }
@@ -182,7 +182,7 @@ impl Attendance<'_> {
     }
 
     pub(super) fn perform(&self, call: &Call) -> Answer {
-        self.desk.change(|inner| {
+        self.state.change(|inner| {
             let token = inner.tokens.as_ref().and_then(|tokens| tokens.answer(call));
             let done = match token {
                 Some(answer) => Done { answer, applied: false },
@@ -205,7 +205,7 @@ impl Attendance<'_> {
 
 impl Drop for Attendance<'_> {
     fn drop(&mut self) {
-        self.desk.change(|inner| {
+        self.state.change(|inner| {
             if let Some(entry) = inner.log.get_mut(self.id) {
                 entry.status = self.status;
                 entry.finished = true;

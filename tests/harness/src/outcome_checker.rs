@@ -6,8 +6,8 @@
 //! agent can have known when it asked CM for a change.
 
 mod claims;
+pub mod insertions;
 mod puts;
-pub mod stays;
 
 use serde_json::Value;
 

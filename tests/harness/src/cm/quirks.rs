@@ -13,14 +13,14 @@ use super::http::Call;
 const COOKIE: &str = "ASP.NET_SessionId";
 
 #[derive(Debug, Default)]
-pub(super) struct Manners {
+pub(super) struct Quirks {
     /// Connections that have shown a token.
     known: HashSet<u64>,
     /// The sessions' ids; `None` until the first one.
     sessions: Option<HashSet<String>>,
 }
 
-impl Manners {
+impl Quirks {
     /// The 401 of a caller that the server does not remember.
     pub(super) fn refuse(&mut self, fault: &Fault, call: &Call) -> Option<Answer> {
         if let Fault::AnyTicket { persist_ms } = fault {

@@ -40,8 +40,8 @@ fn whatever_else_is_skipped_fails_and_is_named() {
     ] {
         let output = judge(&log);
         assert_eq!(output.status.code(), Some(1), "{log:?}: {output:?}");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(told.contains("SKIPPED:") && told.contains("not in the list"), "{told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(message.contains("SKIPPED:") && message.contains("not in the list"), "{message}");
     }
 }
 

@@ -179,7 +179,7 @@ var polkit = {
 const QUESTIONS: &str = r#"
 var ours = ["org.debian.pcsc-lite.access_pcsc", "org.debian.pcsc-lite.access_card"];
 var others = ["org.freedesktop.systemd1.manage-units", "org.debian.pcsc-lite.access_pcscd", ""];
-["cardbridge", "root", "cardbridge2", "nobody"].forEach(function (user) {
+["cardbridge", "root", "cardbridge2", "daemon"].forEach(function (user) {
     ours.concat(others).forEach(function (id) {
         var action = { id: id, lookup: function () {} };
         var subject = { user: user, groups: ["cardbridge"], local: false, active: false };

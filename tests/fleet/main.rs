@@ -48,8 +48,8 @@ fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Prints past the capture of the test runner, where somebody measures.
-fn tell(fleet: &Fleet, report: &Report) {
+/// Prints past the capture of the test runner, when measuring.
+fn print(fleet: &Fleet, report: &Report) {
     if number::<usize>("FLEET").is_some() {
         let line = format!(
             "{} stations, {} cards an hour each, CM away for {} min: {report}\n",
@@ -69,7 +69,7 @@ fn returns_calmly(cards_an_hour: f64) {
         seed: number("FLEET_SEED").unwrap_or(1),
     };
     let report = play(&fleet);
-    tell(&fleet, &report);
+    print(&fleet, &report);
     assert!(report.peak_share() < 3.0, "{report}");
     assert!(report.cleared.is_some_and(|after| after < 30 * MINUTE), "{report}");
     assert!(report.backlog > fleet.stations / 2, "{report}");

@@ -1,4 +1,4 @@
-//! One station: a real engine, a disk that does what it is told, and cards that come and go.
+//! One station: a real engine, a disk that fails on demand, and cards that come and go.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

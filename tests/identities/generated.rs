@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The data of an application, by which a card is told from others.
+/// The data of an application, by which a card differs from others.
 #[derive(Debug, Clone, PartialEq)]
 enum Data {
     Gids([u8; 16]),

@@ -111,9 +111,9 @@ fn act_of_root_on_a_stopped_daemons_entry_names_who_logged_in() {
 #[test]
 fn groups_that_do_not_exist_are_logged_once_and_root_may_do_all() {
     let world = require!(world()).start().unwrap();
-    let told =
+    let logged =
         || world.daemon_log().matches("Groups for the control socket were not found").count();
-    assert_eq!(told(), 1, "{}", world.daemon_log());
+    assert_eq!(logged(), 1, "{}", world.daemon_log());
     assert_eq!(world.cli(&["status"]).unwrap().code, Some(0));
     world.finish().unwrap();
 }

@@ -89,9 +89,9 @@ fn what_cm_says_ends_the_check_at_its_step_with_a_remedy() {
     ] {
         world.cm.set_fault(fault);
         let output = world.cli(&["check", "--json"]).unwrap();
-        let (failed, words, told) = failed(&output);
+        let (failed, words, remedies) = failed(&output);
         assert_eq!((failed.as_str(), output.code), (step, Some(code)), "{words}");
-        assert!(told.contains(remedy), "{step}: {told}");
+        assert!(remedies.contains(remedy), "{step}: {remedies}");
         world.cm.clear_faults();
     }
     world.finish().unwrap();
@@ -131,13 +131,13 @@ fn a_server_that_is_not_there_ends_the_check_at_the_connection() {
 fn a_name_that_leads_nowhere_ends_the_check_at_the_name() {
     let world = require!(world())
         .without_daemon()
-        .config_set("cm.url", "\"https://nobody.invalid\"")
+        .config_set("cm.url", "\"https://no-such-host.invalid\"")
         .start()
         .unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
     let (step, words, _) = failed(&output);
     assert_eq!((step.as_str(), output.code), ("dns", Some(3)), "{words}");
-    assert!(words.contains("nobody.invalid"), "{words}");
+    assert!(words.contains("no-such-host.invalid"), "{words}");
     world.finish().unwrap();
 }
 

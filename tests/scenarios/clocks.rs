@@ -101,10 +101,10 @@ fn a_clock_that_is_years_ahead_for_one_start_costs_no_line_of_the_audit_trail() 
         set_clock(&world, clock);
         start(&mut world);
         // The first start without CM's word for the day, and then with it.
-        let looked = |told: &str| {
+        let looked = |field: &str| {
             let log = world.daemon_log();
             log.lines()
-                .filter(|line| line.contains("looked through") && line.contains(told))
+                .filter(|line| line.contains("looked through") && line.contains(field))
                 .count()
         };
         let before = looked("told=true");

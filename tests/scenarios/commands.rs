@@ -150,8 +150,8 @@ fn lookup_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(status(&world), ACTIVE);
 
     let rules = json["rules"].as_array().unwrap();
-    let told: Vec<_> = rules.iter().map(|rule| (&rule["rule"], &rule["applies"])).collect();
-    assert_eq!(told, [(&"retire".into(), &true.into()), (&"disable".into(), &false.into())]);
+    let applies: Vec<_> = rules.iter().map(|rule| (&rule["rule"], &rule["applies"])).collect();
+    assert_eq!(applies, [(&"retire".into(), &true.into()), (&"disable".into(), &false.into())]);
     assert_eq!(rules[0]["request"], REQUEST);
     for words in [
         "sets Retired instead of Active, and leaves the request open",
@@ -348,8 +348,8 @@ fn head_that_the_log_told_is_compared_with_the_trail() {
     assert_eq!(world.cli(&["audit", "verify"]).unwrap().code, Some(0));
     assert_eq!(ask(&world, &[&first]), (Some(0), "same".into()));
     assert_eq!(ask(&world, &[&second]), (Some(1), "missing".into()));
-    let told = world.cli(&["audit", "verify", "--against", &second]).unwrap().stdout;
-    assert!(told.contains("older copy"), "{told}");
+    let output = world.cli(&["audit", "verify", "--against", &second]).unwrap().stdout;
+    assert!(output.contains("older copy"), "{output}");
     world.finish().unwrap();
 }
 
@@ -524,8 +524,8 @@ fn a_name_that_nobody_answers_for_holds_up_no_end() {
 #[test]
 fn a_proxy_of_the_environment_is_not_asked_for_a_cm_on_this_machine_without_tls() {
     let mut world = require!(world()).without_daemon().start().unwrap();
-    let nobody = "http://127.0.0.1:9";
-    let proxies = ["http_proxy", "https_proxy", "all_proxy"].map(|name| format!("{name}={nobody}"));
+    let closed = "http://127.0.0.1:9";
+    let proxies = ["http_proxy", "https_proxy", "all_proxy"].map(|name| format!("{name}={closed}"));
     let prefix: Vec<_> = ["env"].into_iter().chain(proxies.iter().map(String::as_str)).collect();
     world.start_daemon_under(&prefix).unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -544,7 +544,7 @@ fn a_file_of_the_wrong_kind_is_named_by_config_check() {
         path("token"),
     );
     let config = path("cardbridge.toml");
-    let told = || {
+    let problems = || {
         let (code, _, stderr) = cardbridge(&["config", "check", "--config", &config]);
         assert_eq!(code, Some(2), "{stderr}");
         assert!(!stderr.contains("hunter2"), "{stderr}");
@@ -553,13 +553,16 @@ fn a_file_of_the_wrong_kind_is_named_by_config_check() {
     let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     for mark in [&[0xFF, 0xFE][..], &[]] {
         std::fs::write(&config, [mark, &utf16].concat()).unwrap();
-        let told = told();
-        assert!(told.contains(&config) && told.contains("UTF-16; save it as UTF-8"), "{told}");
+        let problems = problems();
+        assert!(
+            problems.contains(&config) && problems.contains("UTF-16; save it as UTF-8"),
+            "{problems}"
+        );
     }
     std::fs::write(&config, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
     std::fs::write(path("ca.pem"), "-----BEGIN TRUSTED CERTIFICATE-----\nAA==\n").unwrap();
     std::fs::write(path("token"), r#"{"access_token":"hunter2"}"#).unwrap();
-    let told = told();
+    let problems = problems();
     for words in [
         "cm.ca_file: ",
         "TRUSTED CERTIFICATE",
@@ -568,7 +571,7 @@ fn a_file_of_the_wrong_kind_is_named_by_config_check() {
         "it holds JSON",
         "jq -r .access_token",
     ] {
-        assert!(told.contains(words), "{words} in {told}");
+        assert!(problems.contains(words), "{words} in {problems}");
     }
 }
 

@@ -49,7 +49,7 @@ fn read(world: &World, reader: usize) -> Value {
 }
 
 /// One card in a few lines.
-fn told(name: &str, said: &Value) -> String {
+fn summary(name: &str, said: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut lines = String::new();
     let (identity, why) = (&said["identity"], &said["not_identified"]);
@@ -82,7 +82,7 @@ fn every_card_says_who_it_is_or_why_nobody_knows() {
             .collect();
         for (reader, (name, _)) in batch.iter().enumerate() {
             let said = read(&world, reader);
-            all += &told(name, &said);
+            all += &summary(name, &said);
             assert_reads_only(name, &said);
         }
         drop(cards);
@@ -103,7 +103,7 @@ fn assert_reads_only(name: &str, said: &Value) {
     }
 }
 
-/// What OpenSC calls the serial of a card, by the tool that tells it.
+/// What OpenSC calls the serial of a card, by the tool that prints it.
 fn serial_by_opensc(world: &World, reader: usize, tool: &str, args: &[&str]) -> String {
     let name = &world.pcscd.reader_names()[reader];
     let mut command = cardbridge_harness::process::mortal(tool);
@@ -167,7 +167,7 @@ fn opensc_and_the_agent_call_a_card_of_any_family_by_the_same_serial() {
     }
 }
 
-/// A program that has a connection to a card, and does nothing with it until it is told to end.
+/// A program that has a connection to a card, and does nothing with it until it is ended.
 struct Holder {
     _beside: readers::Beside,
     _input: std::io::PipeWriter,

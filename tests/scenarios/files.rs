@@ -121,7 +121,7 @@ fn root_makes_no_file_beside_the_outbox_by_looking() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_until("the entry waits", LONG, || waiting(&world) == 1).unwrap();
     world.kill9_daemon().unwrap();
-    // What the owner may not do, nobody does by looking.
+    // What the owner may not do, no reading command does.
     let index = beside(&world.outbox_path(), "-shm");
     fs::remove_file(&index).unwrap();
     let directory = world.outbox_path().parent().unwrap().to_owned();

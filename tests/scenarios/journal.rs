@@ -15,7 +15,7 @@ const MOUNT: &str = "[ -d /run/systemd/journal ] || \
     { mount -t tmpfs none /run && mkdir -p /run/systemd/journal; }; \
     mount --bind \"$1\" /run/systemd/journal && shift";
 
-/// Standard error becomes a stream of the journal, as far as anybody can tell.
+/// Standard error becomes a stream of the journal, as far as programs can see.
 const STREAM: &str = "export JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr)";
 
 /// A daemon that has this in its configuration, started with `first` done before, where the files
@@ -77,7 +77,7 @@ fn every_value_is_a_field_and_the_message_says_it_all() {
     assert!(inserted["CARDBRIDGE_READER"].starts_with("Virtual PCD 1"), "{inserted:#?}");
     let entries = journal.entries().unwrap();
     assert!(entries.iter().any(|entry| entry["PRIORITY"] == "7"), "level = debug");
-    assert_eq!(world.daemon_log(), "", "standard error is for nobody");
+    assert_eq!(world.daemon_log(), "", "standard error is unused");
     world.finish().unwrap();
 }
 
@@ -108,7 +108,7 @@ fn auto_is_the_journal_where_standard_error_is() {
     assert_eq!(world.daemon_log(), "");
     let heard = journal.entries().unwrap().len();
 
-    // The variable alone, inherited by somebody whose standard error goes elsewhere, is no proof.
+    // The variable alone, inherited by a program whose standard error goes elsewhere, is no proof.
     let script = format!("{MOUNT} && export JOURNAL_STREAM=1:1 && exec \"$@\"");
     let dir = dir.path().display().to_string();
     world.start_daemon_under(&["unshare", "--mount", "sh", "-c", &script, "sh", &dir]).unwrap();
@@ -138,8 +138,8 @@ fn a_journal_that_goes_leaves_the_lines_on_standard_error_and_takes_them_when_it
     drop(first);
     let card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
-    let told = || world.daemon_log().contains("INFO Entry settled");
-    world.wait_until("the line on standard error", LONG, told).unwrap();
+    let printed = || world.daemon_log().contains("INFO Entry settled");
+    world.wait_until("the line on standard error", LONG, printed).unwrap();
 
     let second = journal(dir.path());
     drop(card);
@@ -173,16 +173,16 @@ fn a_journal_that_hangs_holds_no_card_up_and_is_told_what_it_missed() {
     let mut buffer = vec![0; 1 << 20];
     while socket.recv(&mut buffer).is_ok() {}
     let _card = world.insert(1, GidsCard::seed()).unwrap();
-    let mut told = String::new();
+    let mut printed = String::new();
     let takes = || {
         while let Ok(length) = socket.recv(&mut buffer) {
-            told.push_str(&String::from_utf8_lossy(&buffer[..length]));
+            printed.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
-        told.contains("Entry settled")
+        printed.contains("Entry settled")
     };
     world.wait_until("lines in a journal that works again", LONG, takes).unwrap();
-    assert_eq!(told.matches("lines that the journal dropped").count(), 1, "{told}");
-    assert_eq!(told.matches("CARDBRIDGE_DROPPED_LINES=").count(), 1, "{told}");
+    assert_eq!(printed.matches("lines that the journal dropped").count(), 1, "{printed}");
+    assert_eq!(printed.matches("CARDBRIDGE_DROPPED_LINES=").count(), 1, "{printed}");
     drop(socket);
     world.stop_daemon().unwrap();
     world.finish().unwrap();

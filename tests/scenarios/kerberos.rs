@@ -85,8 +85,8 @@ fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
     let credentials = credentials(&world);
     assert_eq!(credentials["identity"], name.as_str());
     assert!(credentials["valid_until"].is_string(), "{credentials}");
-    let told = world.cli(&["status"]).unwrap().stdout;
-    assert!(told.contains(&format!("negotiate as {name}, valid until 2")), "{told}");
+    let output = world.cli(&["status"]).unwrap().stdout;
+    assert!(output.contains(&format!("negotiate as {name}, valid until 2")), "{output}");
     assert!(!cache.exists());
     let check = world.cli(&["check"]).unwrap();
     assert_eq!(check.code, Some(0), "{}", check.stdout);

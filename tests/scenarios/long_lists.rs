@@ -1,4 +1,4 @@
-//! Lists of open requests as long as those of a site where nobody completes any.
+//! Lists of open requests as long as those of a site where none is completed.
 
 use std::io::Write as _;
 

@@ -1,5 +1,5 @@
 //! The daemon as its users meet it: the real binary, a real pcscd with virtual readers, and a
-//! simulated CM. `docs/testing.md` tells how to write a scenario.
+//! simulated CM. `docs/testing.md` says how to write a scenario.
 
 #![expect(
     clippy::unwrap_used,

@@ -24,8 +24,8 @@ fn managed() -> Result<(WorldBuilder, NotifySocket, tempfile::TempDir), String> 
 }
 
 fn wait_status(world: &World, manager: &NotifySocket, status: &str) {
-    let told = world.wait_until(status, LONG, || manager.status() == status);
-    told.unwrap_or_else(|error| panic!("{error}: {:?}", manager.news()));
+    let shown = world.wait_until(status, LONG, || manager.status() == status);
+    shown.unwrap_or_else(|error| panic!("{error}: {:?}", manager.news()));
 }
 
 fn feeds(manager: &NotifySocket) -> usize {
@@ -104,13 +104,13 @@ fn the_words_change_when_cm_goes_away_and_not_more_than_once_a_second() {
     );
     world.cm.clear_faults();
     wait_status(&world, &manager, "2 readers, 1 card, CM available, 0 entries waiting");
-    let told: Vec<_> =
+    let sent: Vec<_> =
         manager.news().into_iter().filter(|(_, line)| line.starts_with("STATUS=")).collect();
-    for pair in told.windows(2) {
-        assert_ne!(pair[0].1, pair[1].1, "told only when it changes");
+    for pair in sent.windows(2) {
+        assert_ne!(pair[0].1, pair[1].1, "sent only when it changes");
         // As this process saw them come.
         let apart = pair[1].0 - pair[0].0;
-        assert!(apart > Duration::from_millis(900), "{apart:?}: {told:?}");
+        assert!(apart > Duration::from_millis(900), "{apart:?}: {sent:?}");
     }
     world.finish().unwrap();
 }

@@ -109,7 +109,7 @@ fn monitoring_reads_what_happened() {
     }
     let before = require!(judged(&before));
     let samples = require!(judged(&page));
-    assert!(!before.contains_key("cardbridge_cm_up{}"), "nobody had asked CM");
+    assert!(!before.contains_key("cardbridge_cm_up{}"), "CM had not been called");
     let is = |name: &str, value: f64| {
         let seen = samples.get(name).copied();
         assert!(seen.is_some_and(|seen| (seen - value).abs() < 1e-9), "{name}: {seen:?}: {page}");
@@ -143,8 +143,8 @@ fn a_port_of_this_machine_has_the_counters_and_one_that_is_taken_keeps_no_card_w
     let mut world =
         require!(world()).config_set("control.metrics_listen", "\"127.0.0.1:0\"").start().unwrap();
     // It listens on the control socket before.
-    let told = || world.daemon_log().contains("Metrics listener started");
-    world.wait_until("the port of the metrics", LONG, told).unwrap();
+    let started = || world.daemon_log().contains("Metrics listener started");
+    world.wait_until("the port of the metrics", LONG, started).unwrap();
     let log = world.daemon_log();
     let line = log.lines().find(|line| line.contains("Metrics listener started")).unwrap();
     let address: SocketAddr = line.rsplit_once("address=").unwrap().1.parse().unwrap();

@@ -40,14 +40,14 @@ fn updates(world: &World) {
     assert_eq!(status(world), RETIRED);
 }
 
-/// Waits until CM is away for this reason, and returns what is told.
+/// Waits until CM is away for this reason, and returns what `status` shows.
 fn away(world: &World, reason: &str) -> Value {
     let state = || world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"].clone();
     world.wait_until("CM away", LONG, || state()["reason"] == reason).unwrap();
     state()
 }
 
-fn told(away: &Value, part: &str) -> String {
+fn text_of(away: &Value, part: &str) -> String {
     away[part].as_str().unwrap_or_else(|| panic!("no {part} in {away}")).to_owned()
 }
 
@@ -80,8 +80,8 @@ fn a_proxy_of_the_environment_is_used_but_for_the_hosts_that_no_proxy_names() {
     first.finish().unwrap();
 
     let second = require!(world());
-    let (asked, nobody) = (proxy.requests().len(), "http://127.0.0.1:9");
-    let second = second.cm(with_tls()).env("https_proxy", nobody).env("NO_PROXY", "127.0.0.0/8");
+    let (asked, closed) = (proxy.requests().len(), "http://127.0.0.1:9");
+    let second = second.cm(with_tls()).env("https_proxy", closed).env("NO_PROXY", "127.0.0.0/8");
     let second = second.start().unwrap();
     updates(&second);
     assert_eq!(proxy.requests().len(), asked);
@@ -106,8 +106,8 @@ fn a_proxy_with_a_login_is_passed_once_its_file_is_right() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let why = away(&world, "proxy");
     let wanted = format!("the proxy {} wants a login", proxy.address());
-    assert!(told(&why, "detail").starts_with(&wanted), "{why}");
-    assert!(told(&why, "remedy").contains("cm.proxy_credentials_file"), "{why}");
+    assert!(text_of(&why, "detail").starts_with(&wanted), "{why}");
+    assert!(text_of(&why, "remedy").contains("cm.proxy_credentials_file"), "{why}");
     let check = world.cli(&["check"]).unwrap();
     assert_eq!(check.code, Some(4), "{check:?}");
     assert!(check.stdout.contains(&wanted), "{}", check.stdout);
@@ -133,13 +133,13 @@ fn a_proxy_that_is_gone_is_told_from_a_cm_that_is_gone() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let why = away(&world, "proxy");
     let no_way = format!("the proxy {} gives no way to CM", proxy.address());
-    assert!(told(&why, "detail").starts_with(&no_way), "{why}");
+    assert!(text_of(&why, "detail").starts_with(&no_way), "{why}");
     proxy.stop().unwrap();
     world.cm.come_back().unwrap();
     let gone = format!("no connection to the proxy {}", proxy.address());
     world
         .wait_until("the proxy is gone", LONG, || {
-            told(&away(&world, "proxy"), "detail").starts_with(&gone)
+            text_of(&away(&world, "proxy"), "detail").starts_with(&gone)
         })
         .unwrap();
     proxy.start_again().unwrap();
@@ -171,10 +171,10 @@ fn a_client_certificate_that_is_wanted_is_told_and_shown_after_a_reload() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let why = away(&world, "client-certificate");
     assert!(
-        told(&why, "detail").contains("wants a client certificate, and there is none"),
+        text_of(&why, "detail").contains("wants a client certificate, and there is none"),
         "{why}"
     );
-    assert!(told(&why, "remedy").contains("cm.auth.client_cert_file"), "{why}");
+    assert!(text_of(&why, "remedy").contains("cm.auth.client_cert_file"), "{why}");
     let (cert, key) = (world.dir().join("client.pem"), world.dir().join("client.key"));
     me.write(&cert, &key).unwrap();
     let config = std::fs::read_to_string(world.config_path()).unwrap();
@@ -214,7 +214,7 @@ fn apache_lets_the_station_in_by_its_certificate() {
 }
 
 /// A server that asks for the certificate once it knows the call: by renegotiation in TLS 1.2, and
-/// after the handshake in TLS 1.3. Neither can be answered, and what cures it is told.
+/// after the handshake in TLS 1.3. Neither can be answered, and the cure is reported.
 #[test]
 fn a_certificate_that_is_asked_for_too_late_is_told_with_the_command_that_cures_it() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
@@ -225,8 +225,8 @@ fn a_certificate_that_is_asked_for_too_late_is_told_with_the_command_that_cures_
         let why = away(&world, "client-certificate");
         let command = "netsh http update sslcert ipport=0.0.0.0:443 certhash=HASH appid={GUID} \
                        clientcertnegotiation=enable";
-        assert!(told(&why, "remedy").contains(command), "{version:?}: {why}");
-        assert!(told(&why, "remedy").contains("netsh http show sslcert"), "{version:?}: {why}");
+        assert!(text_of(&why, "remedy").contains(command), "{version:?}: {why}");
+        assert!(text_of(&why, "remedy").contains("netsh http show sslcert"), "{version:?}: {why}");
         let waiting = world.cli(&["status"]).unwrap().stdout;
         assert!(waiting.contains("1 waiting"), "{waiting}");
         assert_eq!(world.outcomes().unwrap(), [""; 0], "no card is parked for it");
@@ -241,7 +241,7 @@ fn a_certificate_that_is_wanted_late_and_not_there_is_told_as_such() {
         let world = world.start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         let why = away(&world, "client-certificate");
-        assert!(told(&why, "remedy").contains("cm.auth.client_cert_file"), "{version:?}: {why}");
+        assert!(text_of(&why, "remedy").contains("cm.auth.client_cert_file"), "{version:?}: {why}");
         world.finish().unwrap();
     }
 }
@@ -255,7 +255,7 @@ fn what_iis_says_of_a_certificate_parks_no_card() {
         let name = format!("403.{sub}");
         world
             .wait_until("IIS's words", LONG, || {
-                told(&away(&world, "client-certificate"), "detail").contains(&name)
+                text_of(&away(&world, "client-certificate"), "detail").contains(&name)
             })
             .unwrap();
         drop(card);
@@ -280,7 +280,7 @@ fn a_request_that_is_too_long_for_the_server_parks_no_card() {
     world.cm.set_fault(Fault::HeadTooLong { bytes: 20 });
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let why = away(&world, "request-too-large");
-    assert!(told(&why, "remedy").contains("MaxFieldLength and MaxRequestBytes"), "{why}");
+    assert!(text_of(&why, "remedy").contains("MaxFieldLength and MaxRequestBytes"), "{why}");
     world.cm.clear_faults();
     updates_once_more(&world);
     world.finish().unwrap();
@@ -319,8 +319,8 @@ fn what_is_wrong_with_a_servers_certificate_is_told_with_what_mends_it() {
         let world = world.cm(CmOptions { tls, ..with_tls() }).start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         let why = away(&world, "tls");
-        assert!(told(&why, "detail").contains(words), "{why}");
-        assert!(told(&why, "remedy").contains(remedy), "{why}");
+        assert!(text_of(&why, "detail").contains(words), "{why}");
+        assert!(text_of(&why, "remedy").contains(remedy), "{why}");
         world.finish().unwrap();
     }
 }

@@ -119,8 +119,8 @@ fn a_card_is_updated_with_a_token_for_each_proof() {
         let [asked] = adfs.tokens.requests().try_into().unwrap();
         assert_eq!((asked.proof, asked.resource.as_deref()), (proof, Some(RESOURCE)));
         assert_eq!((asked.refused, refusals(&world)), (None, 0));
-        let told = world.cli(&["status"]).unwrap().stdout;
-        assert!(told.contains(&format!("oauth2 as {CLIENT}, valid until 2")), "{told}");
+        let output = world.cli(&["status"]).unwrap().stdout;
+        assert!(output.contains(&format!("oauth2 as {CLIENT}, valid until 2")), "{output}");
         world.finish().unwrap();
     }
 }

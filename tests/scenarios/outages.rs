@@ -16,7 +16,7 @@ fn a_card_put_in_while_cm_is_away_is_updated_once_when_it_is_back() {
     let away = || {
         world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"]["state"] == "unavailable"
     };
-    world.wait_until("the outage to be told", LONG, away).unwrap();
+    world.wait_until("the outage to be logged", LONG, away).unwrap();
     let status_now = world.cli(&["status"]).unwrap();
     assert!(status_now.stdout.contains("1 waiting"), "{}", status_now.stdout);
     world.cm.come_back().unwrap();

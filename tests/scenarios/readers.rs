@@ -33,7 +33,7 @@ pub(super) use sharing::{has_opensc, opensc};
 
 const OTHER: &str = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
 
-/// A world with a driver of our own: readers that are plugged, break down, and tell at once.
+/// A world with a driver of our own: readers that are plugged, break down, and report events at once.
 fn ifd() -> Result<WorldBuilder, String> {
     Ok(world()?.double(Double::Ifd))
 }
@@ -55,23 +55,22 @@ fn wait_asked(relay: &Relay, request: Request, before: usize, more: usize) {
     relay.wait_for(&format!("{more} more of {request:?}"), LONG, enough).unwrap();
 }
 
-/// Waits until so many readers were described: whoever does that looks at them, which is a wait as
-/// well.
+/// Waits until the attributes of so many readers were read: for that the library waits, too.
 fn wait_described(world: &World, count: usize) {
     let described = || world.daemon_log().matches("Reader attributes read").count() >= count;
     world.wait_until("the readers to be described", LONG, described).unwrap();
 }
 
-/// Waits until `cardbridge status` tells the readers that are there.
+/// Waits until `cardbridge status` shows so many readers.
 fn wait_readers(world: &World, count: usize) {
-    let is_so = || told(world)["readers"].as_array().is_some_and(|all| all.len() == count);
+    let is_so = || daemon_status(world)["readers"].as_array().is_some_and(|all| all.len() == count);
     world.wait_until(&format!("{count} readers"), LONG, is_so).unwrap();
 }
 
-/// Waits until `cardbridge status` tells this of pcscd.
+/// Waits until `cardbridge status` shows this of pcscd.
 fn wait_service(world: &World, state: &str) {
-    let is_so = || told(world)["pcscd"]["state"] == state;
-    world.wait_until(&format!("pcscd to be told as {state}"), LONG, is_so).unwrap();
+    let is_so = || daemon_status(world)["pcscd"]["state"] == state;
+    world.wait_until(&format!("pcscd to be shown as {state}"), LONG, is_so).unwrap();
 }
 
 /// Ids of so many cards.
@@ -89,21 +88,21 @@ fn other() -> GidsCard {
     GidsCard::new(cardid(OTHER))
 }
 
-/// Everything that `cardbridge status` tells.
-fn told(world: &World) -> Value {
+/// Everything that `cardbridge status` shows.
+fn daemon_status(world: &World) -> Value {
     world.cli(&["status", "--json"]).unwrap().json().unwrap()
 }
 
-/// What `cardbridge status` tells of the card in a reader; null where the reader is not there.
+/// What `cardbridge status` shows of the card in a reader; null where the reader is not there.
 fn card_in(world: &World, reader: usize) -> Value {
     let name = &world.pcscd.reader_names()[reader];
-    let told = told(world);
-    let readers = told["readers"].as_array().unwrap();
+    let status = daemon_status(world);
+    let readers = status["readers"].as_array().unwrap();
     let view = readers.iter().find(|view| view["reader"] == name.as_str());
     view.map_or(Value::Null, |view| view["card"].clone())
 }
 
-/// Waits until the card in a reader is in this state, and returns what is told of it.
+/// Waits until the card in a reader is in this state, and returns what is shown of it.
 fn wait_card(world: &World, reader: usize, state: &str) -> Value {
     let mut card = Value::Null;
     let is_so = || {
@@ -136,8 +135,8 @@ pub(super) fn wait_powered(card: &InsertedCard) {
 fn wait_idle(world: &World, reader: usize) -> Value {
     let card = wait_card(world, reader, "identified");
     let done = || {
-        let told = told(world);
-        card_in(world, reader)["entry"].is_number() && told["outbox"]["waiting"] == 0
+        let status = daemon_status(world);
+        card_in(world, reader)["entry"].is_number() && status["outbox"]["waiting"] == 0
     };
     world.wait_until("the daemon to be done", LONG, done).unwrap();
     card

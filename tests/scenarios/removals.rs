@@ -89,8 +89,8 @@ fn a_daemon_that_stops_or_misses_it_makes_no_removal() {
     readers::wait_pcscd(&world, 0, false);
     world.start_daemon().unwrap();
     let empty = || {
-        let told = world.cli(&["status", "--json"]).unwrap().json().unwrap();
-        told["readers"][0]["card"]["state"] == "empty"
+        let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
+        status["readers"][0]["card"]["state"] == "empty"
     };
     world.wait_until("the reader to be empty", LONG, empty).unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -111,8 +111,8 @@ fn a_pcscd_that_goes_and_comes_back_makes_no_removal() {
             world.pcscd.kill9().unwrap();
         }
         let state = |world: &World| {
-            let told = world.cli(&["status", "--json"]).unwrap().json().unwrap();
-            (told["pcscd"]["state"].clone(), told["readers"][0]["card"]["state"].clone())
+            let status = world.cli(&["status", "--json"]).unwrap().json().unwrap();
+            (status["pcscd"]["state"].clone(), status["readers"][0]["card"]["state"].clone())
         };
         world.wait_until("pcscd to be gone", LONG, || state(&world).0 == "unavailable").unwrap();
         world.pcscd.restart().unwrap();

@@ -14,7 +14,7 @@ use cardbridge_harness::require;
 use cardbridge_harness::world::World;
 use serde_json::Value;
 
-use super::{LONG, rounds, seeds, tell};
+use super::{LONG, report, rounds, seeds};
 use holdings::Holdings;
 use places::store;
 use script::Script;
@@ -36,7 +36,7 @@ fn whatever_a_desk_does_each_card_ends_once_and_the_daemon_is_as_before() {
     let steps = if few { FEW_STEPS } else { STEPS };
     let seed = seeds(1).next().unwrap_or_default();
     let rounds = 1 + rounds(FEW_ROUNDS);
-    tell(&format!("chaos: SOAK_SEED={seed}, {rounds} rounds of {steps} steps"));
+    report(&format!("chaos: SOAK_SEED={seed}, {rounds} rounds of {steps} steps"));
     let before = store();
     let mut world = World::builder(env!("CARGO_BIN_EXE_cardbridge"))
         .readers(READERS)
@@ -52,7 +52,7 @@ fn whatever_a_desk_does_each_card_ends_once_and_the_daemon_is_as_before() {
         script.play(&mut world, steps);
         rest(&mut script, &mut world);
         held.push(Holdings::at_rest(&world, held.first()));
-        tell(&format!("chaos: {}", held[held.len() - 1]));
+        report(&format!("chaos: {}", held[held.len() - 1]));
     }
     judge(&world, &before, &script);
     // The first round brings in what stays: pages of the program, caches, buffers.
@@ -93,7 +93,7 @@ fn judge(world: &World, before: &Store, script: &Script) {
         log: &log,
     };
     let evidence = Evidence { before, after: &after, calls: &calls, audit: &audit, log: &log };
-    tell(&format!(
+    report(&format!(
         "chaos: {} stays, {} of them long and undisturbed, pcscd away or held {} times, {} audit lines",
         run.insertions.len(),
         exact(&run),

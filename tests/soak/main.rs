@@ -27,7 +27,7 @@ fn rounds(few: u64) -> u64 {
     variable("SOAK_ROUNDS").unwrap_or(few)
 }
 
-/// The seed of each round, the first one's printed by whoever plays it.
+/// The seed of each round, the first one's printed by the test that plays it.
 fn seeds(few: u64) -> impl Iterator<Item = u64> {
     let first = variable("SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     (0..rounds(few)).map(move |round| first + round)
@@ -38,7 +38,7 @@ fn variable(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
 }
 
-/// Tells, past the capture of the test runner, what was played.
-fn tell(line: &str) {
+/// Prints, past the capture of the test runner, what was played.
+fn report(line: &str) {
     drop(std::io::stderr().write_all(format!("{line}\n").as_bytes()));
 }

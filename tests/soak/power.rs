@@ -20,7 +20,7 @@ use fastrand::Rng;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{LONG, seeds, tell};
+use super::{LONG, report, seeds};
 use ledger::Ledger;
 
 /// Cuts in a round: one writer, which goes on after each.
@@ -40,7 +40,7 @@ fn what_the_outbox_acknowledged_survives_a_power_cut() {
     require!(available());
     for seed in seeds(1) {
         let (cuts, acknowledged, lost) = play(seed, &[]);
-        tell(&format!("power: SOAK_SEED={seed}, {cuts} cuts, {acknowledged} acknowledged"));
+        report(&format!("power: SOAK_SEED={seed}, {cuts} cuts, {acknowledged} acknowledged"));
         assert!(lost.is_empty(), "SOAK_SEED={seed}: {}", lost.join("\n"));
         assert!(acknowledged > 0, "the writer wrote nothing");
     }
@@ -53,7 +53,7 @@ fn a_power_cut_is_noticed_where_fsync_does_nothing() {
     let lie = [&lie[..], &["inject=fsync,fdatasync:retval=0"]].concat();
     let (cuts, acknowledged, lost) = play(1, &lie);
     assert!(!lost.is_empty(), "{acknowledged} acknowledged, and none is missed");
-    tell(&format!("power: without fsync {} losses in {cuts} cuts", lost.len()));
+    report(&format!("power: without fsync {} losses in {cuts} cuts", lost.len()));
 }
 
 /// How many cuts, what was acknowledged by the last, and everything that was lost in any.
@@ -127,7 +127,7 @@ fn is_held(pid: u32) -> bool {
     })
 }
 
-/// Mounts the copy, which replays its journal, and tells what the outbox in it has.
+/// Mounts the copy, which replays its journal, and returns what the outbox in it has.
 fn look(copy: &Path, dir: &Path) -> ledger::Found {
     let mut command = mounting(copy, dir);
     command.arg(std::env::current_exe().unwrap());

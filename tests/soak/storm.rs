@@ -12,7 +12,7 @@ use cardbridge_harness::require;
 use cardbridge_harness::world::World;
 use fastrand::Rng;
 
-use super::{LONG, seeds, tell};
+use super::{LONG, report, seeds};
 use card_movers::{CardMovers, Deck};
 use weather::Weather;
 
@@ -28,7 +28,7 @@ fn killed_at_random_under_load_every_insertion_ends_once_and_no_put_is_repeated(
     let kills = if few { FEW_KILLS } else { KILLS };
     for seed in seeds(1) {
         require!(cardbridge_harness::pcscd::available());
-        tell(&format!("storm: SOAK_SEED={seed}, {kills} kills"));
+        report(&format!("storm: SOAK_SEED={seed}, {kills} kills"));
         play(seed, kills);
     }
 }
@@ -107,7 +107,7 @@ fn judge(world: &World, before: &Store, inserted: usize) {
     let puts: Vec<&LogEntry> = calls.iter().filter(|call| call.method == "PUT").collect();
     let applied = puts.iter().filter(|put| put.applied).count();
     let parked = audit.iter().filter(|line| line["outcome"] == "parked").count();
-    tell(&format!(
+    report(&format!(
         "storm: {inserted} cards put in, {} audit lines ({parked} parked), {} calls, {} PUTs, {applied} applied",
         audit.len(),
         calls.len(),

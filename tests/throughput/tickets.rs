@@ -141,7 +141,7 @@ fn record() -> RecordId {
     RECORD.parse().unwrap()
 }
 
-/// Resident memory, and what of it nobody else can share.
+/// Resident memory, and what of it no other process can share.
 fn memory() -> String {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let of = |name: &str| {

@@ -153,10 +153,10 @@ fn of_card(file: &Path, seeds: &mut Seeds) -> Result<()> {
                     // What comes of it is not the question here.
                     drop(identify(&mut reader, subject, &mut Inventory::default()));
                     let circumstances = high << 4 | number | if in_use { IN_USE } else { 0 };
-                    seeds.add(family.as_str(), &encode(circumstances, &reader.told()))?;
+                    seeds.add(family.as_str(), &encode(circumstances, &reader.given()))?;
                 }
                 if high == 0 {
-                    for answer in reader.told() {
+                    for answer in reader.given() {
                         let (data, _) = answer.split_at(answer.len().saturating_sub(2));
                         seeds.add("tlv", data)?;
                     }
@@ -176,7 +176,7 @@ struct Reader {
 
 impl Reader {
     /// Every answer; the last one counts for ever, so that the same ones before it are left out.
-    fn told(&self) -> Vec<Vec<u8>> {
+    fn given(&self) -> Vec<Vec<u8>> {
         let mut answers = self.answers.clone();
         let last = answers.last().cloned();
         while answers.last() == last.as_ref() && last.is_some() {

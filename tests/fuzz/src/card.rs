@@ -31,9 +31,9 @@ pub fn check(family: Family, data: &[u8]) {
     {
         assert_eq!(*why, ProbeError::Interrupted(TransmitError::Removed));
     }
-    told(&inventory);
+    check_inventory(&inventory);
     match result {
-        Ok(identity) => is_of(family, &identity, &card.told()),
+        Ok(identity) => is_of(family, &identity, &card.given()),
         Err(why) => assert!(is_line(&why.to_string()), "{why:?}"),
     }
 }
@@ -48,26 +48,26 @@ fn only_reads(command: &[u8]) -> bool {
         && (4..=LONGEST_COMMAND).contains(&command.len())
 }
 
-/// An identity is made of what the card told, and of nothing else.
-fn is_of(family: Family, identity: &CardIdentity, told: &[u8]) {
+/// An identity is made of what the card gave, and of nothing else.
+fn is_of(family: Family, identity: &CardIdentity, given: &[u8]) {
     let serial = hex_of(&identity.serial.to_string());
-    assert!(!serial.is_empty() && contains(told, &serial), "{identity:?}");
+    assert!(!serial.is_empty() && contains(given, &serial), "{identity:?}");
     assert_eq!(identity.family, family);
     assert_eq!(identity.primary(), identity.candidates().next().unwrap_or(identity.primary()));
     for Candidate { card_id, rule, strength, pinned } in identity.candidates() {
         let uuid = card_id.uuid();
         assert!(!pinned, "{identity:?}");
         if *strength == Strength::Unique {
-            assert!(contains(told, uuid.as_bytes()) || contains(told, &uuid.to_bytes_le()));
+            assert!(contains(given, uuid.as_bytes()) || contains(given, &uuid.to_bytes_le()));
         }
         assert!(!uuid.is_nil() && !uuid.is_max(), "{identity:?}");
         assert_eq!(rule.family(), family);
         let is_told = match rule {
             IdRule::GidsCardid | IdRule::IdprimeCardid | IdRule::PivGuidLe | IdRule::PivFascn => {
-                contains(told, &uuid.to_bytes_le())
+                contains(given, &uuid.to_bytes_le())
             }
             IdRule::GidsCardidBe | IdRule::IdprimeCardidBe | IdRule::PivGuidBe => {
-                contains(told, uuid.as_bytes())
+                contains(given, uuid.as_bytes())
             }
             IdRule::PivOpensc | IdRule::OpenpgpOpensc | IdRule::Pkcs15Opensc => {
                 uuid.to_bytes_le() == of_serial(&serial)
@@ -88,7 +88,7 @@ fn of_serial(serial: &[u8]) -> [u8; 16] {
     id
 }
 
-fn told(inventory: &Inventory) {
+fn check_inventory(inventory: &Inventory) {
     for (number, value) in inventory.iter() {
         assert!(!value.is_empty(), "{number:?}");
         match number {

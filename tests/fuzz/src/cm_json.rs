@@ -59,7 +59,7 @@ fn a_list(body: &[u8]) {
         Err(why) => return is_told(&why),
     };
     let wanted = ids_in(body);
-    assert!(requests(&list, &[]).is_ok_and(|none| none.is_empty()), "requests for nobody");
+    assert!(requests(&list, &[]).is_ok_and(|none| none.is_empty()), "requests for no card");
     match requests(&list, &wanted) {
         Ok(found) => {
             for request in &found {

@@ -32,7 +32,7 @@ fn question(mut card: Hostile) {
         Ok(answer) => {
             assert!(!card.gone && ends_well(card.last_answer()));
             assert!(answer.len() <= MAX_ANSWER, "{} bytes", answer.len());
-            assert_eq!(answer, card.told(), "an answer is what the card gave, and all of it");
+            assert_eq!(answer, card.given(), "an answer is what the card gave, and all of it");
         }
         Err(why) => assert!(!why.is_empty() && !why.contains(char::is_control), "{why:?}"),
     }
@@ -44,7 +44,7 @@ fn file(mut card: Hostile, enough: usize) {
     if let Ok(content) = file {
         assert!(!card.gone);
         assert!(content.len() <= MAX_ANSWER, "{} bytes", content.len());
-        assert!(card.told().starts_with(&content), "a file is what the card gave");
+        assert!(card.given().starts_with(&content), "a file is what the card gave");
     }
 }
 

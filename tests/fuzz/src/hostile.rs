@@ -67,7 +67,7 @@ impl Hostile {
 
     /// All data that it has given, in one piece. What comes with 6Cxx is not data.
     #[must_use]
-    pub fn told(&self) -> Vec<u8> {
+    pub fn given(&self) -> Vec<u8> {
         let given = (0..self.sent.len()).filter_map(|number| self.answer(number));
         let parts = given.filter_map(|answer| answer.split_last_chunk::<2>());
         parts

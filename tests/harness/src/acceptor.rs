@@ -2,7 +2,7 @@
 //! Extended Protection set to Required; Apache's module knows none.
 //!
 //! A fixed program in Python, because Python's GSSAPI is another implementation
-//! than the daemon's own. `X-Remote-User` tells the simulator who called.
+//! than the daemon's own. `X-Remote-User` names the caller to the simulator.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -100,7 +100,7 @@ impl Acceptor {
         self.server.launch(command)
     }
 
-    /// A line a call: method, path, status, and who called or why nobody was
+    /// A line a call: method, path, status, and who called or why no caller was
     /// let in (`no token`, `no bindings`, `wrong bindings`, ...).
     #[must_use]
     pub fn log(&self) -> String {

@@ -1,7 +1,7 @@
 //! Apache as a private instance in front of the simulator: who comes through it
 //! has a Kerberos ticket, a client certificate or both.
 //!
-//! It hands the names on, so that the simulator's log tells who called:
+//! It hands the names on, so that the simulator's log names the caller:
 //! `X-Remote-User` and `X-Client-Subject`.
 
 mod config;
@@ -27,7 +27,7 @@ const APACHE: &str = "/usr/sbin/apache2";
 const MODULES: &str = "/usr/lib/apache2/modules";
 
 /// Whom Apache becomes where the harness is root: it refuses to stay root.
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED: u32 = 65534;
 
 /// The one version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl Apache {
 
     /// Starts it on the same port.
     pub fn start_again(&mut self) -> Result<()> {
-        let mut command = if geteuid().is_root() { as_nobody() } else { mortal(APACHE) };
+        let mut command = if geteuid().is_root() { as_unprivileged() } else { mortal(APACHE) };
         let dir = self.dir.path();
         // One process: nothing is left behind when it is killed.
         command.arg("-X").arg("-f").arg(dir.join("apache.conf"));
@@ -200,7 +200,7 @@ impl Apache {
     fn hand_over(&self, name: &str) -> Result<()> {
         let path = self.dir.path().join(name);
         if geteuid().is_root() {
-            chown(&path, Some(NOBODY), Some(NOBODY))?;
+            chown(&path, Some(UNPRIVILEGED), Some(UNPRIVILEGED))?;
         }
         let mode = if path.is_dir() { 0o700 } else { 0o600 };
         fs::set_permissions(path, Permissions::from_mode(mode))?;
@@ -217,10 +217,10 @@ pub fn available() -> Result<(), String> {
 }
 
 /// A change of user clears the death signal, so it is set after it.
-fn as_nobody() -> Command {
+fn as_unprivileged() -> Command {
     let mut command = Command::new("setpriv");
-    let nobody = NOBODY.to_string();
-    command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups", "--"]);
+    let user = UNPRIVILEGED.to_string();
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
     command.args(["setpriv", "--pdeathsig", "KILL", "--", APACHE]);
     command
 }

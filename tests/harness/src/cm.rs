@@ -98,7 +98,7 @@ pub struct Cm {
     ca: Option<Authority>,
     ca_file: Option<PathBuf>,
     _dir: TempDir,
-    /// Bound, never listening: while CM is away nobody else gets its port.
+    /// Bound, never listening: while CM is away no other program gets its port.
     _port: OwnedFd,
 }
 

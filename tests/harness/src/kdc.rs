@@ -39,7 +39,7 @@ pub struct KdcOptions {
     /// much longer than it says.
     pub clock_skew: Duration,
     /// Whether clients make up for a clock that differs from the KDC's, as they
-    /// do unless told not to.
+    /// do, unless an option forbids it.
     pub timesync: bool,
 }
 
@@ -121,11 +121,11 @@ impl Kdc {
         let new = path.with_extension("new");
         let file = new.display().to_string();
         self.admin(&["ktadd", "-norandkey", "-k", &file, name])?;
-        // Whoever could read the old one can read the new one.
+        // Users who could read the old one can read the new one.
         if let Ok(old) = fs::metadata(&path) {
             fs::set_permissions(&new, old.permissions())?;
         }
-        // In one step: whoever reads it sees the old keys or the new ones.
+        // In one step: a reader sees the old keys or the new ones.
         fs::rename(new, &path)?;
         Ok(path)
     }

@@ -23,7 +23,7 @@ pub(crate) fn reserve(address: SocketAddr) -> Result<(OwnedFd, SocketAddr)> {
 }
 
 /// A port on 127.0.0.1 that UDP can have too, kept for TCP only: as long as
-/// nobody listens, UDP is refused as it is by a machine without the server.
+/// nothing listens, UDP is refused as it is by a machine without the server.
 pub(crate) fn reserve_for_both() -> Result<(OwnedFd, SocketAddr)> {
     for _ in 0..20 {
         let (port, address) = reserve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;

@@ -22,7 +22,7 @@ pub(crate) struct Server {
     process: Option<Process>,
     address: SocketAddr,
     output: PathBuf,
-    /// Bound, never listening: while the server is away nobody else gets its
+    /// Bound, never listening: while the server is away no other program gets its
     /// port.
     _port: OwnedFd,
 }
@@ -69,7 +69,7 @@ impl Server {
         Ok(())
     }
 
-    /// Holds it where it is: the kernel takes what arrives, nobody answers.
+    /// Holds it where it is: the kernel takes what arrives, and no answer comes.
     pub(crate) fn freeze(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }

@@ -89,7 +89,7 @@ impl NotifySocket {
     /// When lines like this came.
     #[must_use]
     pub fn moments(&self, line: &str) -> Vec<Instant> {
-        self.news().into_iter().filter(|(_, told)| told == line).map(|(at, _)| at).collect()
+        self.news().into_iter().filter(|(_, own)| own == line).map(|(at, _)| at).collect()
     }
 
     /// What the service last said of itself.
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn both_forms_of_a_field_are_understood_and_others_are_not() {
         let entry = parse(b"A=1=2\nB_C\n\x03\0\0\0\0\0\0\0x\ny\nD=\n").unwrap();
-        let told: Vec<_> = entry.iter().map(|(name, value)| format!("{name}:{value}")).collect();
-        assert_eq!(told, ["A:1=2", "B_C:x\ny", "D:"]);
+        let fields: Vec<_> = entry.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        assert_eq!(fields, ["A:1=2", "B_C:x\ny", "D:"]);
         for broken in [&b"A=1"[..], b"a=1\n", b"A\n\x09\0\0\0\0\0\0\0x\n", b"_A=1\n"] {
             assert!(parse(broken).is_err(), "{}", String::from_utf8_lossy(broken));
         }

@@ -391,13 +391,13 @@ impl World {
         self.expected_errors.push(part.to_owned());
     }
 
-    /// Ends the agent and fails on an ERROR that nobody announced. Dropping
+    /// Ends the agent and fails on an ERROR that was not announced. Dropping
     /// the world does the same and panics.
     pub fn finish(mut self) -> Result<()> {
         self.finished = true;
         let result = self.verdict();
         if result.is_err() {
-            self.tell();
+            self.print_logs();
         }
         result
     }
@@ -413,7 +413,7 @@ impl World {
 
     /// Prints what is needed to understand a failure.
     #[expect(clippy::print_stderr, reason = "the report of a failed test")]
-    fn tell(&self) {
+    fn print_logs(&self) {
         eprintln!("--- agent's log\n{}", self.daemon_log());
         eprintln!("--- calls to CM\n{}", self.cm.story());
         eprintln!("--- pcscd's log\n{}", self.pcscd.log());
@@ -428,11 +428,11 @@ impl Drop for World {
     #[expect(clippy::panic, reason = "a scenario with unexpected errors must fail")]
     fn drop(&mut self) {
         if thread::panicking() {
-            self.tell();
+            self.print_logs();
         } else if !self.finished
             && let Err(error) = self.verdict()
         {
-            self.tell();
+            self.print_logs();
             panic!("{error:#}");
         }
     }

@@ -176,7 +176,7 @@ fn a_request_keeps_what_it_was_opened_with_and_lists_are_the_callers_own() {
     assert_eq!((opened.profile_template_uuid, opened.target_user_uuid), (template, user));
     let list = |user: &str| get(&cm, &format!("/requests?status=Pending&targetuser={user}"));
     assert_eq!(list("current").json().as_array().unwrap().len(), 1);
-    assert_eq!(list("somebody").status, 500);
+    assert_eq!(list("stranger").status, 500);
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn ask(lun: Dword, want: Want, data: &[u8]) -> (Code, Vec<u8>) {
     }
 }
 
-/// The bytes that somebody hands over.
+/// The bytes that the caller hands over.
 ///
 /// # Safety
 /// There are `length` of them, for as long as the result is used.
@@ -223,7 +223,7 @@ unsafe fn take<'a>(bytes: *const c_uchar, length: Dword) -> &'a [u8] {
     }
 }
 
-/// Fills somebody's room with bytes, if there is enough of it, and says how many they are.
+/// Fills the caller's room with bytes, if there is enough of it, and says how many they are.
 ///
 /// # Safety
 /// There is room for `*length` bytes.
@@ -232,7 +232,7 @@ unsafe fn give(bytes: &[u8], room: *mut c_uchar, length: *mut Dword) -> Code {
     let space = usize::try_from(unsafe { *length }).unwrap_or(0);
     let fits = bytes.len() <= space && !room.is_null();
     let given = if fits { bytes } else { &[] };
-    // SAFETY: so many bytes fit, and nobody else has the room.
+    // SAFETY: so many bytes fit, and no other code uses the room.
     unsafe {
         ptr::copy_nonoverlapping(given.as_ptr(), room, given.len());
         *length = Dword::try_from(given.len()).unwrap_or(0);

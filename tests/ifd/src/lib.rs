@@ -20,7 +20,7 @@
 //! | `U`, the bus | how many readers there are and their numbers; then `+` or `-` and a number, as readers come and go | |
 //! | `C`, calls of one reader | code and length, four bytes each, and data | what is wanted (one byte), length, data |
 //! | `E`, events of one reader | a byte for each change | |
-//! | `W`, a byte for whoever waits for events of one reader | | |
+//! | `W`, a byte for the thread that waits for events of one reader | | |
 
 #![expect(
     unsafe_code,

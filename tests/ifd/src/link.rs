@@ -138,7 +138,7 @@ impl Channel {
     /// lets go of a card, and when it closes the reader. The harness sends what wakes it.
     pub(crate) fn stop_waiting(&self) {
         if connect(Role::Wake, self.reader, 0, self.opening).is_err() {
-            // Nobody will wake it any more.
+            // Nothing will wake it any more.
             drop(self.events.shutdown(Shutdown::Both));
         }
     }

@@ -1,4 +1,4 @@
-//! Whatever stands between a station and CM is told by step and with a remedy.
+//! Whatever stands between a station and CM is reported by step and with a remedy.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -12,8 +12,8 @@ fn desk(kdc: &Kdc, cm: Cm, url: &str) -> Result<World, String> {
     Ok(station(world()?, kdc, cm, url).without_daemon().start().unwrap())
 }
 
-/// What somebody is told who looks a card up, after a change of the configuration's text.
-fn told(world: &World, from: &str, to: &str) -> String {
+/// The error of a lookup, after a change of the configuration's text.
+fn lookup_error(world: &World, from: &str, to: &str) -> String {
     let text = fs::read_to_string(world.config_path()).unwrap();
     assert!(text.contains(from), "{text}");
     fs::write(world.config_path(), text.replace(from, to)).unwrap();
@@ -23,7 +23,7 @@ fn told(world: &World, from: &str, to: &str) -> String {
 }
 
 #[track_caller]
-fn assert_told(said: &str, words: &[&str]) {
+fn assert_message(said: &str, words: &[&str]) {
     for words in words {
         assert!(said.contains(words), "{said}");
     }
@@ -36,22 +36,22 @@ fn what_is_wrong_on_this_machine_is_told() {
     let (cm, apache) = apache(&kdc, |_| ());
     let world = require!(desk(&kdc, cm, &apache.url()));
     let keytab = kdc.keytab(STATION).unwrap();
-    let other = |path: &Path| told(&world, &quoted(&keytab), &quoted(path));
-    assert_eq!(told(&world, "[cm]", "[cm]"), "", "as it is, all is well");
+    let other = |path: &Path| lookup_error(&world, &quoted(&keytab), &quoted(path));
+    assert_eq!(lookup_error(&world, "[cm]", "[cm]"), "", "as it is, all is well");
     let missing = world.dir().join("no.keytab");
-    assert_told(&other(&missing), &["no.keytab: No such file", "check that it is there"]);
-    assert_told(
+    assert_message(&other(&missing), &["no.keytab: No such file", "check that it is there"]);
+    assert_message(
         &other(&world.config_path()),
         &["is not a valid keytab: it is text, perhaps base64"],
     );
     let wrong = format!("{}\nprincipal = \"desk-4\"", quoted(&keytab));
-    let said = told(&world, &quoted(&keytab), &wrong);
+    let said = lookup_error(&world, &quoted(&keytab), &wrong);
     let name = format!("{STATION}@{}", kdc.realm());
-    assert_told(
+    assert_message(
         &said,
         &["has no key for desk-4; it has keys for ", &name, "correct cm.auth.principal"],
     );
-    assert_eq!(kdc.requests().as_issued, 1, "nobody else asked the KDC");
+    assert_eq!(kdc.requests().as_issued, 1, "no other program asked the KDC");
     world.finish().unwrap();
 }
 
@@ -81,21 +81,21 @@ fn what_the_kdc_says_is_told() {
     let (cm, apache) = apache(&kdc, |_| ());
     let world = require!(desk(&kdc, cm, &apache.url()));
     let keytab = quoted(&kdc.keytab(STATION).unwrap());
-    let as_it_is = || told(&world, "[cm]", "[cm]");
+    let as_it_is = || lookup_error(&world, "[cm]", "[cm]");
 
-    let said = told(&world, &keytab, &format!("{keytab}\nspn = \"HTTP/nowhere\""));
-    assert_told(&said, &["no Kerberos ticket for HTTP/nowhere: ", "not found", "setspn -S"]);
+    let said = lookup_error(&world, &keytab, &format!("{keytab}\nspn = \"HTTP/nowhere\""));
+    assert_message(&said, &["no Kerberos ticket for HTTP/nowhere: ", "not found", "setspn -S"]);
     kdc.disable(STATION).unwrap();
-    assert_told(&as_it_is(), &["have been revoked", "the account is disabled or locked"]);
+    assert_message(&as_it_is(), &["have been revoked", "the account is disabled or locked"]);
     kdc.enable(STATION).unwrap();
     kdc.rekey(STATION).unwrap();
-    assert_told(&as_it_is(), &["Preauthentication failed", "create a new keytab"]);
+    assert_message(&as_it_is(), &["Preauthentication failed", "create a new keytab"]);
     kdc.delete(STATION).unwrap();
-    assert_told(&as_it_is(), &["not found in Kerberos database", "create the account"]);
+    assert_message(&as_it_is(), &["not found in Kerberos database", "create the account"]);
     kdc.stop().unwrap();
-    assert_told(&as_it_is(), &["Cannot contact any KDC for realm", "check the network"]);
+    assert_message(&as_it_is(), &["Cannot contact any KDC for realm", "check the network"]);
     fs::write(kdc.krb5_conf(), "[libdefaults]\ndns_lookup_kdc = false\n").unwrap();
-    assert_told(
+    assert_message(
         &as_it_is(),
         &["Cannot find KDC for realm", "configure the realm's KDC in krb5.conf"],
     );
@@ -115,8 +115,8 @@ fn a_clock_that_is_wrong_is_told() {
         .without_daemon()
         .start()
         .unwrap();
-    assert_told(
-        &told(&world, "[cm]", "[cm]"),
+    assert_message(
+        &lookup_error(&world, "[cm]", "[cm]"),
         &["Clock skew too great", "correct this machine's clock"],
     );
     world.finish().unwrap();
@@ -129,9 +129,9 @@ fn a_server_that_does_not_take_the_ticket_is_told() {
     let world = require!(desk(&kdc, cm, &apache.url()));
     // The name stands on an account with another key than the server's.
     kdc.rekey(kdc::WEB_SERVICE).unwrap();
-    let said = told(&world, "[cm]", "[cm]");
+    let said = lookup_error(&world, "[cm]", "[cm]");
     let key = "did not take the ticket for HTTP/localhost: Key version is not available; see";
-    assert_told(&said, &[key, "setspn -Q HTTP/localhost"]);
+    assert_message(&said, &[key, "setspn -Q HTTP/localhost"]);
     let asked = kdc.requests();
     assert_eq!(asked.as_issued, 2, "one more ticket was tried");
     world.finish().unwrap();
@@ -170,7 +170,7 @@ fn a_server_that_wants_something_else_is_told() {
         let answer = format!("HTTP/1.1 401 Unauthorized\r\n{header}Content-Length: 0\r\n\r\n");
         let url = says(Box::leak(answer.into_boxed_str()));
         let world = require!(desk(&kdc, Cm::seed().unwrap(), &url));
-        assert_told(&told(&world, "[cm]", "[cm]"), &[words]);
+        assert_message(&lookup_error(&world, "[cm]", "[cm]"), &[words]);
         world.finish().unwrap();
     }
 }
@@ -185,7 +185,7 @@ fn a_server_that_offers_a_proof_and_cannot_give_it_is_not_believed() {
         );
         let url = says(Box::leak(answer.into_boxed_str()));
         let world = require!(desk(&kdc, Cm::seed().unwrap(), &url));
-        let said = told(&world, "[cm]", "[cm]");
+        let said = lookup_error(&world, "[cm]", "[cm]");
         let expected = "the server does not prove that it is the one";
         assert_eq!(said.contains(expected), !token.is_empty(), "{token}: {said}");
         world.finish().unwrap();

@@ -94,8 +94,8 @@ fn a_kdc_that_is_gone_is_told_and_one_that_is_back_is_made_use_of() {
     log_says(&world, "Cannot contact any KDC for realm");
     let trouble = credentials(&world)["renewal_error"].to_string();
     assert!(trouble.contains("check the network and the KDC"), "{trouble}");
-    let told = world.cli(&["status"]).unwrap().stdout;
-    assert!(told.contains("(credentials)"), "{told}");
+    let output = world.cli(&["status"]).unwrap().stdout;
+    assert!(output.contains("(credentials)"), "{output}");
     kdc.start_again().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     assert!(credentials(&world)["renewal_error"].is_null());

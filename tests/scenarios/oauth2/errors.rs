@@ -1,4 +1,4 @@
-//! No token: what the operator is told, and that it heals by itself.
+//! No token: what the operator sees, and that it recovers by itself.
 
 use super::*;
 
@@ -9,12 +9,12 @@ fn a_client_that_is_refused_is_told_and_a_new_secret_heals_it() {
     fs::write(adfs.file("secret"), "wrong").unwrap();
     let world = adfs.world(builder, &[]).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let told = away(&world, "credentials");
+    let detail = away(&world, "credentials");
     assert!(
-        told.contains("says no: invalid_client: MSIS9622: Client authentication failed"),
-        "{told}"
+        detail.contains("says no: invalid_client: MSIS9622: Client authentication failed"),
+        "{detail}"
     );
-    let id = told.rsplit_once("client-request-id ").unwrap().1.trim_end_matches(')');
+    let id = detail.rsplit_once("client-request-id ").unwrap().1.trim_end_matches(')');
     let asked = adfs.cm.log();
     assert!(asked.iter().any(|call| call.header("client-request-id") == Some(id)), "{id}");
     assert!(world.daemon_log().contains("MSIS9622"), "{}", world.daemon_log());
@@ -31,11 +31,11 @@ fn an_endpoint_that_is_away_is_spared_and_its_return_is_noticed() {
     adfs.cm.set_fault(Fault::Unavailable { retry_after: None }.path(TOKEN_PATH));
     let world = adfs.world(builder, &[]).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let told = away(&world, "credentials");
-    assert!(told.contains("answers 503 Service Unavailable"), "{told}");
+    let detail = away(&world, "credentials");
+    assert!(detail.contains("answers 503 Service Unavailable"), "{detail}");
     let several = || adfs.cm.log().len() >= 3;
     world.wait_until("some tries", LONG, several).unwrap();
-    // The outbox would knock every half second; the endpoint is asked at growing distances.
+    // The outbox would try every half second; the endpoint is called at growing intervals.
     let times: Vec<_> = adfs.cm.log().iter().map(|call| call.at).collect();
     let gaps: Vec<_> =
         times.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap()).collect();
@@ -45,7 +45,7 @@ fn an_endpoint_that_is_away_is_spared_and_its_return_is_noticed() {
     );
     adfs.cm.go_away().unwrap();
     let gone = || away(&world, "credentials").contains("no connection to");
-    world.wait_until("the outage to be told", LONG, gone).unwrap();
+    world.wait_until("the outage to be logged", LONG, gone).unwrap();
     adfs.cm.come_back().unwrap();
     adfs.cm.clear_faults();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -60,8 +60,8 @@ fn a_redirect_of_the_endpoint_is_told_and_not_followed() {
     adfs.cm.set_fault(Fault::Redirect { status: 307, location }.path(TOKEN_PATH));
     let world = adfs.world(builder, &[]).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let told = away(&world, "credentials");
-    assert!(told.contains("redirects to 127.0.0.1, where nothing is sent"), "{told}");
+    let detail = away(&world, "credentials");
+    assert!(detail.contains("redirects to 127.0.0.1, where nothing is sent"), "{detail}");
     assert!(elsewhere.cm.log().is_empty());
     world.finish().unwrap();
 }
@@ -73,10 +73,10 @@ fn a_token_for_another_resource_is_told_as_that() {
     let world = adfs.world(builder, &[]).config_set("cm.auth.resource", "\"urn:other\"");
     let world = world.start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let told = away(&world, "credentials");
+    let detail = away(&world, "credentials");
     assert!(
-        told.contains("invalid_resource: MSIS9602") && told.contains("cm.auth.resource"),
-        "{told}"
+        detail.contains("invalid_resource: MSIS9602") && detail.contains("cm.auth.resource"),
+        "{detail}"
     );
     world.finish().unwrap();
 }
@@ -89,7 +89,7 @@ fn a_cm_that_takes_no_token_is_told_and_the_endpoint_is_spared() {
     world.cm.set_fault(Fault::Unauthorized);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let fresh = || away(&world, "unauthorized").contains("CM refuses a fresh token");
-    world.wait_until("the refusal to be told", LONG, fresh).unwrap();
+    world.wait_until("the refusal to be logged", LONG, fresh).unwrap();
     let many = || refusals(&world) >= 30;
     world.wait_until("many refusals", LONG, many).unwrap();
     assert!(adfs.tokens.issued() < refusals(&world) / 2, "{}", adfs.tokens.issued());

@@ -16,7 +16,7 @@ use super::*;
 pub(super) struct Hidden {
     pub(super) name: &'static str,
     pub(super) text: String,
-    /// Whether the daemon's memory may have it: because it is needed again, or because nobody can
+    /// Whether the daemon's memory may have it: because it is needed again, or because no code can
     /// use it any more.
     pub(super) kept: bool,
 }

@@ -50,8 +50,8 @@ fn a_card_is_updated_with_a_token_that_a_ticket_got() {
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     let [asked] = site.adfs.tokens.requests().try_into().unwrap();
     assert_eq!((asked.proof, asked.refused), (ClientProof::Windows, None));
-    let told = world.cli(&["status"]).unwrap().stdout;
-    assert!(told.contains(&format!("oauth2 as {CLIENT}, valid until 2")), "{told}");
+    let output = world.cli(&["status"]).unwrap().stdout;
+    assert!(output.contains(&format!("oauth2 as {CLIENT}, valid until 2")), "{output}");
     world.finish().unwrap();
 }
 
@@ -76,8 +76,8 @@ fn an_account_that_is_not_the_clients_is_told() {
     let site = require!(Site::start());
     let world = site.world(builder, "desk-4").start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let told = away(&world, "credentials");
-    assert!(told.contains("says no: invalid_client: MSIS9622"), "{told}");
+    let detail = away(&world, "credentials");
+    assert!(detail.contains("says no: invalid_client: MSIS9622"), "{detail}");
     let refused = site.adfs.tokens.requests()[0].refused.clone().unwrap();
     assert!(refused.starts_with("not its account: \"desk-4@"), "{refused}");
     world.finish().unwrap();
@@ -92,8 +92,8 @@ fn a_keytab_without_a_key_is_told_and_the_endpoint_is_not_asked() {
     let world = site.world(builder, STATION).config_set("cm.auth.keytab", &quoted(&keytab));
     let world = world.start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let told = away(&world, "credentials");
-    assert!(told.starts_with("no token from ") && told.contains("keytab"), "{told}");
+    let detail = away(&world, "credentials");
+    assert!(detail.starts_with("no token from ") && detail.contains("keytab"), "{detail}");
     assert!(site.adfs.cm.log().is_empty());
     fs::write(&keytab, fs::read(site.kdc.keytab(STATION).unwrap()).unwrap()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);

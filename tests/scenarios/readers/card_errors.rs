@@ -1,5 +1,5 @@
-//! Cards that are mute, slow, hung, strange or empty: told for what they are, and never taken for
-//! somebody's.
+//! Cards that are mute, slow, hung, strange or empty: reported for what they are, and never taken for
+//! a known card.
 
 use cardbridge_harness::cards::{Answering, Card, Faults, PlainCard, TableRow};
 
@@ -72,7 +72,7 @@ fn a_mute_card_holds_up_no_other_reader() {
     let _card = world.insert(1, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["not-identified", "updated"]);
     assert_eq!(card_in(&world, 0)["state"], "mute");
-    assert_eq!(world.outcomes().unwrap().len(), 2, "a mute card is told once");
+    assert_eq!(world.outcomes().unwrap().len(), 2, "a mute card is reported once");
     world.finish().unwrap();
 }
 
@@ -342,7 +342,7 @@ fn only_reading_commands_reach_any_card_and_it_is_left_as_found() {
     for (reader, card) in [&mut gids, &mut plain].into_iter().enumerate() {
         card.eject();
         wait_card(&world, reader, "empty");
-        assert_eq!(card.state().resets, 0, "whoever else uses it keeps his session");
+        assert_eq!(card.state().resets, 0, "other programs keep their sessions");
     }
     world.finish().unwrap();
 }

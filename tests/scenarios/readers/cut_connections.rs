@@ -26,15 +26,15 @@ fn each_request(trouble: impl Fn() -> Trouble) {
             audit.iter().any(|line| line["card_id"] == id.as_str())
         };
         let done = world.wait_until(&format!("the card of trouble {nth}"), LONG, updated);
-        done.unwrap_or_else(|error| panic!("{error}: {}", told(&world)));
+        done.unwrap_or_else(|error| panic!("{error}: {}", daemon_status(&world)));
         pcscd.clear_troubles();
         card.eject();
         wait_card(&world, 0, "empty");
     }
-    // Once each, whatever it took: a second entry for the same stay would be told as already set.
-    let told: Vec<String> =
+    // Once each, whatever it took: a second entry for the same insertion would be reported as already set.
+    let updated: Vec<String> =
         column(&world, "card_id").into_iter().filter(|id| !id.is_empty()).collect();
-    assert_eq!(told, ids);
+    assert_eq!(updated, ids);
     assert_eq!(world.cm.puts().len(), ids.len());
     world.finish().unwrap();
 }
@@ -74,11 +74,11 @@ fn a_card_that_is_reset_again_and_again_is_told_as_that_and_left_alone() {
     let world = require!(relayed()).start().unwrap();
     world.pcscd.relay().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let told = wait_card(&world, 0, "not-identified");
-    assert_eq!(told["error"]["reason"], "read-error", "{told}");
+    let view = wait_card(&world, 0, "not-identified");
+    assert_eq!(view["error"]["reason"], "read-error", "{view}");
     assert!(
-        told["error"]["detail"].as_str().unwrap().contains("another program resets it"),
-        "{told}"
+        view["error"]["detail"].as_str().unwrap().contains("another program resets it"),
+        "{view}"
     );
     assert_eq!(status(&world), ACTIVE);
     world.finish().unwrap();
@@ -89,9 +89,9 @@ fn a_card_that_is_said_to_be_gone_for_good_and_lies_there_is_not_told_as_taken_o
     let world = require!(relayed()).start().unwrap();
     world.pcscd.relay().unwrap().make(Trouble::answer(NO_SMARTCARD).on(Request::Transmit));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let told = wait_card(&world, 0, "not-identified");
-    assert_eq!(told["error"]["reason"], "read-error", "{told}");
-    assert!(told["error"]["detail"].as_str().unwrap().contains("while it lies there"), "{told}");
+    let view = wait_card(&world, 0, "not-identified");
+    assert_eq!(view["error"]["reason"], "read-error", "{view}");
+    assert!(view["error"]["detail"].as_str().unwrap().contains("while it lies there"), "{view}");
     world.finish().unwrap();
 }
 

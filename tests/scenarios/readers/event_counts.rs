@@ -5,11 +5,11 @@ use cardbridge_harness::pcscd::Counts;
 
 use super::*;
 
-/// How late a change may be told that nobody rang for, on a busy machine.
+/// How late a change without an event may be reported, on a busy machine.
 const SOON: Duration = Duration::from_secs(6);
 
-/// Two seconds after a change the monitor looks once more; whatever is told within two seconds from
-/// here on is told for another reason than that change.
+/// Two seconds after a change the monitor polls once more; whatever is reported within two seconds
+/// from here on has another reason than that change.
 fn wait_calm(relay: &Relay) {
     let (looks, waits) = (asked(relay, Request::States), asked(relay, Request::Wait));
     wait_asked(relay, Request::States, looks, 1);
@@ -142,7 +142,7 @@ fn who_else_uses_a_card_is_no_news() {
     wait_calm(relay);
     let before = asked(relay, Request::States);
     [false, true, false, true].into_iter().for_each(other_program);
-    assert_eq!(asked(relay, Request::States), before, "nobody looked at the readers for that");
+    assert_eq!(asked(relay, Request::States), before, "the readers were not polled for that");
     assert_eq!(world.outcomes().unwrap().len(), 1);
     world.finish().unwrap();
 }

@@ -99,10 +99,10 @@ fn cards_that_came_while_pcscd_was_held_are_worked_on_when_it_goes_on() {
     world.pcscd.freeze().unwrap();
     let _other = world.insert(1, other()).unwrap();
     let asked = Instant::now();
-    told(&world);
+    daemon_status(&world);
     assert!(asked.elapsed() < Duration::from_secs(2), "status took {:?}", asked.elapsed());
     wait_service(&world, "unavailable");
-    let reason = told(&world)["pcscd"]["reason"].clone();
+    let reason = daemon_status(&world)["pcscd"]["reason"].clone();
     assert!(reason.as_str().unwrap().contains("pcscd hangs"), "{reason}");
     world.pcscd.thaw().unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);

@@ -24,7 +24,7 @@ fn sixteen_cards_that_were_worked_on_are_left_alone() {
         .collect();
     assert_eq!(world.wait_for_outcomes(16, LONG).unwrap(), ["updated"; 16]);
     let relay = world.pcscd.relay().unwrap();
-    let done = || told(&world)["outbox"]["waiting"] == 0;
+    let done = || daemon_status(&world)["outbox"]["waiting"] == 0;
     world.wait_until("the daemon to be done", LONG, done).unwrap();
     let commands = || cards.iter().map(|card| card.apdus().len()).collect::<Vec<_>>();
     let (before, calls) = (commands(), world.cm.log().len());

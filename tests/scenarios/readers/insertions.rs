@@ -9,7 +9,7 @@ fn a_card_that_was_there_before_the_daemon_is_worked_on() {
     let mut world = require!(world()).without_daemon().start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     wait_powered(&card);
-    assert!(card.apdus().is_empty(), "nobody has read it yet");
+    assert!(card.apdus().is_empty(), "it has not been read yet");
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
     assert_eq!(status(&world), RETIRED);
@@ -163,10 +163,10 @@ fn a_card_that_is_torn_out_at_any_command_is_told_as_that_and_the_next_one_is_re
         let torn = Faults { remove_at: Some(step), ..Faults::default() };
         let done = world.outcomes().unwrap().len();
         let mut card = world.insert_with(reader, GidsCard::seed(), torn).unwrap();
-        let told = world.wait_for_outcomes(done + 1, LONG).unwrap().remove(done);
+        let outcome = world.wait_for_outcomes(done + 1, LONG).unwrap().remove(done);
         card.eject();
         wait_card(&world, reader, "empty");
-        if told != "not-identified" {
+        if outcome != "not-identified" {
             assert!(step > 3, "there are more commands than {step}");
             break;
         }

@@ -1,4 +1,4 @@
-//! Programs that nobody here wrote, on the same readers: they work while the daemon does, and the
+//! Third-party programs on the same readers: they work while the daemon does, and the
 //! daemon works while they do.
 
 use std::io::{PipeWriter, Write as _};
@@ -138,7 +138,8 @@ fn a_pin_that_scdaemon_verified_is_still_verified_after_the_daemon_read_the_card
     let before = card.apdus().len();
     world.start_daemon().unwrap();
     let known_in_part = || {
-        card_in(&world, 0)["identity"]["partial"] == true && told(&world)["outbox"]["waiting"] == 1
+        card_in(&world, 0)["identity"]["partial"] == true
+            && daemon_status(&world)["outbox"]["waiting"] == 1
     };
     world.wait_until("the card to be known in part", LONG, known_in_part).unwrap();
     let status = world.cli(&["status"]).unwrap().stdout;
@@ -150,7 +151,7 @@ fn a_pin_that_scdaemon_verified_is_still_verified_after_the_daemon_read_the_card
     scdaemon.ask(&world, "GETATTR SERIALNO\nGETINFO version", "D 2.");
     drop(scdaemon);
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["superseded", "unknown-card"]);
-    assert!(card_in(&world, 0)["identity"].get("partial").is_none(), "{}", told(&world));
+    assert!(card_in(&world, 0)["identity"].get("partial").is_none(), "{}", daemon_status(&world));
     world.finish().unwrap();
 }
 
@@ -169,7 +170,7 @@ fn a_card_of_two_families_is_worked_on_once_the_last_other_program_lets_go() {
     let wait_part = |world: &World| {
         let known = || {
             let identity = &card_in(world, 0)["identity"];
-            identity["partial"] == true && told(world)["outbox"]["waiting"] == 1
+            identity["partial"] == true && daemon_status(world)["outbox"]["waiting"] == 1
         };
         world.wait_until("the card to be known in part", LONG, known).unwrap();
     };

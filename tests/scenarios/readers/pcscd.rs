@@ -28,10 +28,10 @@ fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
         }
         world.pcscd.kill9().unwrap();
         wait_service(&world, "unavailable");
-        assert_eq!(told(&world)["readers"].as_array().unwrap().len(), 0);
+        assert_eq!(daemon_status(&world)["readers"].as_array().unwrap().len(), 0);
         world.pcscd.restart().unwrap();
         wait_service(&world, "connected");
-        assert_eq!(told(&world)["readers"].as_array().unwrap().len(), 2);
+        assert_eq!(daemon_status(&world)["readers"].as_array().unwrap().len(), 2);
     }
     let as_before = || Some(holdings(&world)) == before;
     let same = world.wait_until("descriptors and threads as before", LONG, as_before);
@@ -57,7 +57,7 @@ fn a_card_that_lay_there_while_pcscd_was_restarted_is_inserted_again_and_set_onc
     world.wait_until("the readers to be known again", LONG, again).unwrap();
     wait_idle(&world, 0);
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "already-set"]);
-    assert_eq!(card_in(&world, 0)["entry"], 2, "nobody can tell whether it stayed");
+    assert_eq!(card_in(&world, 0)["entry"], 2, "it is unknown whether it stayed");
     let _other = world.insert(1, other()).unwrap();
     assert_eq!(world.wait_for_outcomes(3, LONG).unwrap()[2], "updated");
     assert_eq!(column(&world, "card_id"), [CARD, CARD, OTHER]);
@@ -151,7 +151,7 @@ fn a_daemon_that_starts_before_pcscd_works_once_it_is_there() {
         }
         world.start_daemon().unwrap();
         wait_service(&world, "unavailable");
-        let reason = told(&world)["pcscd"]["reason"].as_str().unwrap().to_owned();
+        let reason = daemon_status(&world)["pcscd"]["reason"].as_str().unwrap().to_owned();
         assert!(reason.contains("pcscd is not running"), "{reason}");
         world.pcscd.restart().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -166,14 +166,14 @@ fn a_pcscd_that_hangs_holds_up_neither_status_nor_sigterm() {
     wait_service(&world, "connected");
     world.pcscd.freeze().unwrap();
     let asked = Instant::now();
-    told(&world);
+    daemon_status(&world);
     assert!(asked.elapsed() < Duration::from_secs(2), "status took {:?}", asked.elapsed());
     world.stop_daemon().unwrap();
 
     world.start_daemon().unwrap();
     world.stop_daemon().unwrap();
     world.start_daemon().unwrap();
-    assert_eq!(told(&world)["pcscd"]["state"], "connecting");
+    assert_eq!(daemon_status(&world)["pcscd"]["state"], "connecting");
     world.pcscd.thaw().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);

@@ -47,8 +47,8 @@ fn a_reader_whose_plug_is_pulled_and_put_back_at_once_is_worked_on() {
     world.pcscd.plug(0).unwrap();
     world.pcscd.wait_ready().unwrap();
     world.thaw_daemon().unwrap();
-    let told = || column(&world, "card_id").last().is_some_and(|last| last == OTHER);
-    world.wait_until("the other card", LONG, told).unwrap();
+    let reported = || column(&world, "card_id").last().is_some_and(|last| last == OTHER);
+    world.wait_until("the other card", LONG, reported).unwrap();
     world.wait_until("its record", LONG, || world.cm.puts().len() == 2).unwrap();
     world.stop_daemon().unwrap();
     world.finish().unwrap();
@@ -138,7 +138,7 @@ fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
     wait_described(&world, 3);
     world.pcscd.unplug(0).unwrap();
     wait_readers(&world, 2);
-    let service = told(&world)["pcscd"].clone();
+    let service = daemon_status(&world)["pcscd"].clone();
     relay.wait_for_waiter(LONG).unwrap();
     // After the list, before the look.
     let before = asked(relay, Request::Wait);
@@ -157,7 +157,7 @@ fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "updated"]);
     assert_eq!(column(&world, "reader")[1], "Cardbridge Double (R02) 00 00");
     wait_readers(&world, 2);
-    assert_eq!(told(&world)["pcscd"], service, "pcscd was there all the time");
+    assert_eq!(daemon_status(&world)["pcscd"], service, "pcscd was there all the time");
     world.finish().unwrap();
 }
 

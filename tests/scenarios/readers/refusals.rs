@@ -1,4 +1,4 @@
-//! pcscd says no: whoever looks is told why, and what to do about it.
+//! pcscd rejects the daemon: commands show why, and a remedy.
 
 use cardbridge_harness::pcscd::{Trouble, code, has_polkit};
 
@@ -7,7 +7,7 @@ use super::*;
 /// Why the readers cannot be watched.
 fn reason(world: &World) -> String {
     wait_service(world, "unavailable");
-    told(world)["pcscd"]["reason"].as_str().unwrap().to_owned()
+    daemon_status(world)["pcscd"]["reason"].as_str().unwrap().to_owned()
 }
 
 /// Says that the versions do not fit, and what to do about it.
@@ -48,10 +48,10 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
         let world = require!(relayed()).start().unwrap();
         world.pcscd.relay().unwrap().make(trouble);
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
-        let told = wait_card(&world, 0, "not-identified");
-        assert_eq!(told["error"]["reason"], "read-error", "{told}");
-        let detail = told["error"]["detail"].as_str().unwrap();
-        assert!(detail.contains("access_card"), "{told}");
+        let view = wait_card(&world, 0, "not-identified");
+        assert_eq!(view["error"]["reason"], "read-error", "{view}");
+        let detail = view["error"]["detail"].as_str().unwrap();
+        assert!(detail.contains("access_card"), "{view}");
         assert!(world.cli(&["status"]).unwrap().stdout.contains("access_card"));
         let check = world.cli(&["check"]).unwrap().stdout;
         assert!(check.contains("FAILED  pcsc-access") && check.contains("polkit rule"), "{check}");
@@ -95,11 +95,13 @@ fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another
             world.pcscd.relay().unwrap().make(trouble.clone().on(request));
             let _card = world.insert(0, GidsCard::seed()).unwrap();
             world.start_daemon().unwrap();
-            let is_told = || {
-                let reason = told(&world)["pcscd"]["reason"].as_str().map(str::to_owned);
+            let is_reported = || {
+                let reason = daemon_status(&world)["pcscd"]["reason"].as_str().map(str::to_owned);
                 reason.is_some_and(|reason| reason.contains("another version than libpcsclite1"))
             };
-            world.wait_until(&format!("{request:?} to be told as that"), LONG, is_told).unwrap();
+            world
+                .wait_until(&format!("{request:?} to be reported as that"), LONG, is_reported)
+                .unwrap();
             assert_tells_version(&world.cli(&["status"]).unwrap().stdout);
             // Nothing was said of readers or cards meanwhile, and no attempt follows the other at once.
             assert!(!world.daemon_log().contains("Connected to pcscd"), "{request:?}");
@@ -138,11 +140,11 @@ fn a_pcscd_with_polkit_turns_the_agent_away_and_is_told_with_the_remedy() {
     }
     world.start_daemon().unwrap();
     // A library that still writes when pcscd closes takes it for one that does not run.
-    let is_told = || {
-        let reason = told(&world)["pcscd"]["reason"].as_str().map(str::to_owned);
+    let is_reported = || {
+        let reason = daemon_status(&world)["pcscd"]["reason"].as_str().map(str::to_owned);
         reason.is_some_and(|reason| reason.contains("org.debian.pcsc-lite.access_pcsc"))
     };
-    world.wait_until("the remedy", LONG, is_told).unwrap();
+    world.wait_until("the remedy", LONG, is_reported).unwrap();
     world.finish().unwrap();
 }
 
@@ -158,7 +160,7 @@ fn a_protocol_that_is_refused_once_is_asked_for_again_and_one_that_always_is_is_
     relay.make(Trouble::answer(code::PROTO_MISMATCH).on(Request::Connect));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated", "not-identified"]);
-    let told = wait_card(&world, 0, "not-identified");
-    assert!(told["error"]["detail"].as_str().unwrap().contains("no common protocol"), "{told}");
+    let view = wait_card(&world, 0, "not-identified");
+    assert!(view["error"]["detail"].as_str().unwrap().contains("no common protocol"), "{view}");
     world.finish().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Readers that the configuration names by what their drivers tell: serial number and vendor.
+//! Readers that the configuration names by what their drivers report: serial number and vendor.
 
 use cardbridge_harness::pcscd::Trouble;
 
@@ -19,11 +19,11 @@ match = "vendor:card*"
 label = "Elsewhere"
 "#;
 
-/// What `cardbridge status` tells of a reader, apart from the card.
+/// What `cardbridge status` shows of a reader, apart from the card.
 fn reader(world: &World, reader: usize) -> Value {
     let name = &world.pcscd.reader_names()[reader];
-    let told = told(world);
-    let readers = told["readers"].as_array().unwrap();
+    let status = daemon_status(world);
+    let readers = status["readers"].as_array().unwrap();
     readers.iter().find(|view| view["reader"] == name.as_str()).unwrap().clone()
 }
 
@@ -87,8 +87,8 @@ fn a_card_in_a_reader_that_somebody_keeps_from_being_described_is_not_touched_un
     let busy = Trouble::answer(SHARING_VIOLATION).on(Request::Connect);
     world.pcscd.relay().unwrap().make(busy);
     world.start_daemon().unwrap();
-    let told = wait_card(&world, 0, "not-identified");
-    assert!(told["error"]["detail"].as_str().unwrap().contains("driver did not report"), "{told}");
+    let view = wait_card(&world, 0, "not-identified");
+    assert!(view["error"]["detail"].as_str().unwrap().contains("driver did not report"), "{view}");
     assert_eq!(card.apdus(), [], "it was not touched");
     // The rule is for another reader.
     world.pcscd.relay().unwrap().clear_troubles();

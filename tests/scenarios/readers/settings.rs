@@ -110,7 +110,7 @@ fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
     assert_eq!(column(&world, "label"), ["Desk A", "Desk B", "Virtual PCD 2 00 00"]);
     assert_eq!(column(&world, "rule"), ["retire-returns", "disable-lost", ""]);
     assert_eq!(column(&world, "new_status_name"), ["Retired", "Disabled", ""]);
-    let view = &told(&world)["readers"][0];
+    let view = &daemon_status(&world)["readers"][0];
     assert_eq!(
         (&view["settings"]["label"], &view["settings"]["role"]),
         (&"Desk A".into(), &"returns".into())
@@ -133,7 +133,7 @@ fn a_scan_touches_no_card_that_the_configuration_says_to_leave_alone() {
     wait_powered(&off);
     let seen = || world.cli(&["scan", "--once", "--json"]).unwrap().stdout;
     let both = || seen().matches(r#""reason":"skipped""#).count() == 2;
-    world.wait_until("both to be told as skipped", LONG, both).unwrap();
+    world.wait_until("both to be reported as skipped", LONG, both).unwrap();
     for reader in world.pcscd.reader_names() {
         let read = world.cli(&["read", "--reader", &reader, "--json", "--trace"]).unwrap();
         let said = read.json().unwrap();

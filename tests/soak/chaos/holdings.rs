@@ -1,4 +1,4 @@
-//! What the daemon holds of the machine, as the kernel tells it.
+//! What the daemon holds of the machine, as the kernel counts it.
 
 use std::collections::BTreeSet;
 use std::{fmt, fs};

@@ -92,7 +92,7 @@ impl Script {
             return;
         }
         self.insertions.extend(place.take());
-        // Two mute cards at once cannot be told apart.
+        // Two mute cards at once look alike.
         if swap && !was_mute {
             self.put(world, reader, next);
         }
@@ -123,7 +123,7 @@ impl Script {
     /// ("Duplicate reader found"): then it is pulled and put in once more.
     fn plug_in(&self, world: &World, reader: usize) -> Result<()> {
         world.pcscd.plug(reader)?;
-        // Nobody hears of it while there is no pcscd; the next one looks.
+        // No program sees it while there is no pcscd; the next one polls.
         if self.pcscd != Health::Up || world.pcscd.wait_ready().is_ok() {
             return Ok(());
         }
@@ -215,7 +215,7 @@ impl Script {
                 let back = SystemTime::now();
                 self.restarts.push((since, back));
                 self.away.push((since, back + CONNECTED_WITHIN));
-                // A card in a reader of another name is in another reader, as far as one can tell.
+                // A card in a reader of another name is in another reader, for all that is known.
                 for (place, (before, after)) in
                     self.places.iter_mut().zip(names.iter().zip(&world.pcscd.reader_names()))
                 {

@@ -1,5 +1,5 @@
 //! The programs inside: one writes through the real outbox, one opens it again. Both are this
-//! test binary, started by name; where nobody asked for them they do nothing.
+//! test binary, started by name; where they were not asked for they do nothing.
 
 use std::collections::BTreeMap;
 use std::fs::File;

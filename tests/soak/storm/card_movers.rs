@@ -38,7 +38,7 @@ impl Deck {
         Self { inner: Arc::new(Mutex::new(Inner { fresh: 0, used: Vec::new() })) }
     }
 
-    /// What CM knows of the cards: most are to be retired, some disabled, of some nobody wants
+    /// What CM knows of the cards: most are to be retired, some disabled, of some nothing is wanted
     /// anything, and some CM does not know.
     pub(super) fn store() -> Store {
         let mut store = Store::default();
@@ -97,14 +97,14 @@ impl CardMovers {
         Self { stop, threads }
     }
 
-    /// Has every hand take its card out; tells how many cards were put in.
+    /// Has every hand take its card out; returns how many cards were put in.
     pub(super) fn stop(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         self.threads.into_iter().map(|hand| hand.join().unwrap()).sum()
     }
 }
 
-/// In and out, and sometimes out and in so fast that nobody sees the reader empty.
+/// In and out, and sometimes out and in so fast that no program sees the reader empty.
 fn work(
     reader: usize,
     namespace: &Namespace,

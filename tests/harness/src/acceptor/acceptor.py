@@ -4,7 +4,7 @@ Extended Protection set to Required, and hands the calls on.
     acceptor.py DIRECTORY PORT UPSTREAM-HOST UPSTREAM-PORT HASH
 
 The directory holds server.pem, server.key and keytab. A line a call goes to
-standard output: method, path, status, and who called or why nobody did.
+standard output: method, path, status, and who called or why no caller was accepted.
 """
 
 import base64
@@ -28,7 +28,7 @@ BINDINGS = ChannelBindings(application_data=b"tls-server-end-point:" + DIGEST)
 
 
 class Refused(Exception):
-    """Nobody was let in; the text tells why."""
+    """No caller was accepted; the text says why."""
 
 
 def accept(header):
@@ -70,16 +70,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             user, token = accept(self.headers.get("Authorization"))
         except Refused as refusal:
-            self.tell(401, str(refusal))
+            self.log_call(401, str(refusal))
             self.answer(401, [("WWW-Authenticate", "Negotiate"), ("Content-Type", "text/html")], PAGE)
             return
         try:
             status, headers, body = self.hand_on(user, body)
         except (OSError, http.client.HTTPException) as error:
-            self.tell(502, str(error))
+            self.log_call(502, str(error))
             self.answer(502, [("Content-Type", "text/html")], PAGE)
             return
-        self.tell(status, user)
+        self.log_call(status, user)
         self.answer(status, headers + [("WWW-Authenticate", "Negotiate " + token)], body)
 
     do_GET = do_PUT = do_POST = do_DELETE = serve
@@ -108,7 +108,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def tell(self, status, what):
+    def log_call(self, status, what):
         """Prints what became of a call."""
         print(self.command, self.path, status, what, flush=True)
 
@@ -117,7 +117,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A listener whose handshakes hold nobody else up."""
+    """A listener whose handshakes delay no other."""
 
     daemon_threads = True
 

@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     }
     let mut seen = 0;
     while !stop.load(Ordering::SeqCst) {
-        // In vain is as good: then nobody called meanwhile.
+        // In vain is as good: then no call came meanwhile.
         drop(cm.wait_for("a call", Duration::from_millis(100), |log| {
             log.get(seen).is_some_and(|entry| entry.finished)
         }));

@@ -1,4 +1,4 @@
-//! A card in somebody's hand, wherever it is inserted: it answers, misbehaves on demand, and
+//! A card under the control of a test, wherever it is inserted: it answers, misbehaves on demand, and
 //! everything that is done with it is remembered.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub struct CardState {
     pub seen: Option<Instant>,
     /// When the card was first powered up, and had answered that.
     pub powered: Option<Instant>,
-    /// When a program first connected to the card; only where readers are told.
+    /// When a program first connected to the card; only where the driver reports it.
     pub connected: Option<Instant>,
     /// When the first APDU came.
     pub asked: Option<Instant>,
@@ -167,7 +167,7 @@ impl Contact {
         Arc::clone(&self.control)
     }
 
-    /// Somebody looks whether there is a card; tells its ATR as vpcd wants to hear it.
+    /// A poll for a card; returns its ATR as vpcd expects it.
     pub(crate) fn poll(&self) -> Vec<u8> {
         let atr = self.card.atr();
         self.control.change(|inner| {

@@ -50,7 +50,7 @@ pub(super) enum Fate {
 }
 
 impl Faults {
-    /// Counts one APDU and tells its fate.
+    /// Counts one APDU and returns its fate.
     pub(super) fn next_fate(&mut self) -> Fate {
         if due(&mut self.remove_at) {
             Fate::Remove

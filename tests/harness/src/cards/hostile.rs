@@ -1,4 +1,4 @@
-//! Cards that are out to hurt whoever reads them. Silent ones and ones that are
+//! Cards that are made to hurt their readers. Silent ones and ones that are
 //! torn out are faults of the hand: see [`super::Faults`].
 
 use serde::Deserialize;
@@ -21,7 +21,7 @@ pub enum Malice {
     EndlessWrongLe,
     /// 64 KiB of one object in pieces of 256 bytes, then 9000; after that anew.
     Huge,
-    /// Well-formed objects with tags that nobody asked for.
+    /// Well-formed objects with tags that were not asked for.
     WrongTags,
     /// 9000 and no data.
     BareSuccess,

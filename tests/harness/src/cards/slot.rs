@@ -116,7 +116,7 @@ impl Session {
                 continue;
             };
             self.open.set(stream.try_clone().ok());
-            // Whoever ejected it before that has found nothing to close.
+            // An eject before that has found nothing to close.
             return (!self.control.is_ejected()).then_some(stream);
         }
     }

@@ -93,7 +93,7 @@ pub enum Fault {
         /// As 403.
         status: u16,
         /// As 7; the page that names it is for callers on the server itself,
-        /// unless somebody turned detailed errors on.
+        /// unless detailed errors are on.
         substatus: Option<u16>,
     },
     /// 503 of the driver before IIS, which closes the connection: the
@@ -102,7 +102,7 @@ pub enum Fault {
     /// 400 of the driver before IIS, which closes the connection: for calls
     /// whose header is longer.
     HeadTooLong {
-        /// The longest that is taken; 16,384 unless somebody changed it.
+        /// The longest that is taken; 16,384 unless it was changed.
         bytes: usize,
     },
     /// Sends the caller elsewhere.
@@ -152,7 +152,7 @@ pub struct FaultRule {
     /// Only where path and query contain this, in any case.
     #[serde(default)]
     pub path: Option<String>,
-    /// Only where the body contains this: tells the two PUTs of a request apart.
+    /// Only where the body contains this: the two PUTs of a request differ in it.
     #[serde(default)]
     pub body: Option<String>,
 }

@@ -37,8 +37,8 @@ impl Call {
 
     /// Whether the client wants the connection closed after the answer.
     pub(super) fn is_last(&self) -> bool {
-        let wish = self.header("connection");
-        wish.is_some_and(|wish| wish.eq_ignore_ascii_case("close"))
+        let value = self.header("connection");
+        value.is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 }
 

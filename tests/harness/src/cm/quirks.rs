@@ -32,8 +32,8 @@ impl Quirks {
         }
     }
 
-    /// What an answer tells of it.
-    pub(super) fn tell(&mut self, fault: &Fault, call: &Call, answer: Answer) -> Answer {
+    /// Changes an answer accordingly.
+    pub(super) fn change(&mut self, fault: &Fault, call: &Call, answer: Answer) -> Answer {
         if let Fault::AnyTicket { persist_ms } = fault {
             answer.with_header("Persistent-Auth", persist_ms.is_some().to_string())
         } else if matches!(fault, Fault::SessionCookie) && !self.in_session(call) {

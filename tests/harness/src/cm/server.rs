@@ -24,7 +24,7 @@ use super::http::{
 use super::shared_state::{SharedState, Stage};
 use crate::pki::thumbprint;
 
-/// What the owner of the server tells it.
+/// An order of the owner to the server.
 pub(super) enum Order {
     /// Close the listener and every connection.
     Away(std::sync::mpsc::Sender<io::Result<()>>),
@@ -45,7 +45,7 @@ pub(super) struct Shared {
     pub(super) control: Option<UnboundedSender<Order>>,
 }
 
-/// Serves until told to stop.
+/// Serves until it is ordered to stop.
 pub(super) async fn run(
     listener: StdListener,
     shared: Shared,
@@ -106,7 +106,7 @@ async fn connection(socket: TcpStream, shared: Shared) {
     });
 }
 
-/// A connection that can be reset instead of closed, and tells whose it is.
+/// A connection that can be reset instead of closed, and knows its client.
 trait Line: Wire {
     fn socket(&self) -> &TcpStream;
     fn client_certificate(&self) -> Option<String>;
@@ -215,7 +215,7 @@ async fn serve(state: &SharedState, call: &Call) -> Delivery {
     for fault in &faults {
         answer = fault.bend(answer);
     }
-    answer = state.tell(call, &faults, answer);
+    answer = state.change_answer(call, &faults, answer);
     if faults.contains(&Fault::AnswerLost) {
         return Delivery::Cut;
     }

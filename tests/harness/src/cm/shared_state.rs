@@ -136,10 +136,10 @@ impl SharedState {
     }
 
     /// The answer with what the web server adds to it.
-    pub(super) fn tell(&self, call: &Call, faults: &[Fault], answer: Answer) -> Answer {
+    pub(super) fn change_answer(&self, call: &Call, faults: &[Fault], answer: Answer) -> Answer {
         self.change(|inner| {
-            let tell = |answer, fault| inner.quirks.tell(fault, call, answer);
-            faults.iter().fold(answer, tell)
+            let change = |answer, fault| inner.quirks.change(fault, call, answer);
+            faults.iter().fold(answer, change)
         })
     }
 

@@ -81,7 +81,7 @@ struct Issued {
 }
 
 impl Tokens {
-    /// Nobody's tokens yet, for a CM that is registered by this identifier. They
+    /// No tokens yet, for a CM that is registered by this identifier. They
     /// live an hour.
     #[must_use]
     pub fn new(resource: &str) -> Self {

@@ -15,7 +15,7 @@ pub(super) fn outcomes(evidence: &Evidence<'_>) -> Vec<String> {
     for (entry, outcome) in evidence.audit.iter().filter_map(outcome) {
         ends.entry(entry).or_default().push(outcome);
     }
-    let queued: Vec<_> = told(evidence.log, "Entry queued").filter_map(entry_of).collect();
+    let queued: Vec<_> = logged(evidence.log, "Entry queued").filter_map(entry_of).collect();
     let last = queued.iter().chain(ends.keys()).max().copied().unwrap_or(0);
     let mut complaints = Vec::new();
     for entry in 1..=last {
@@ -25,7 +25,7 @@ pub(super) fn outcomes(evidence: &Evidence<'_>) -> Vec<String> {
             None => complaints.push(format!("entry {entry} has no outcome")),
         }
     }
-    for line in told(evidence.log, "Entry settled") {
+    for line in logged(evidence.log, "Entry settled") {
         let logged = (entry_of(line), field(line, "outcome"));
         let known = logged.0.and_then(|entry| ends.get(&entry));
         if !known.is_some_and(|ends| ends.iter().any(|end| Some(*end) == logged.1)) {
@@ -64,7 +64,7 @@ fn improbable(evidence: &Evidence<'_>, card: Uuid, ends: &[&str]) -> Option<&'st
     let (record, target) = match meant(evidence.before, card) {
         Known::Nothing => return strange(ends, &["unknown-card", IN_PART]),
         Known::Record => return strange(ends, &["nothing-to-do", IN_PART]),
-        Known::Wish { record, target } => (record, target),
+        Known::Request { record, target } => (record, target),
     };
     let count = |wanted: &str| ends.iter().filter(|end| **end == wanted).count();
     let status = evidence.after.record(record).map(|record| record.status);
@@ -92,7 +92,7 @@ fn strange(ends: &[&str], allowed: &[&str]) -> Option<&'static str> {
 enum Known {
     Nothing,
     Record,
-    Wish { record: Uuid, target: u32 },
+    Request { record: Uuid, target: u32 },
 }
 
 fn meant(store: &Store, card: Uuid) -> Known {
@@ -105,7 +105,7 @@ fn meant(store: &Store, card: Uuid) -> Known {
         .find(|request| request.old_smartcard_uuid == record.uuid)
         .and_then(|request| RULES.iter().find(|(kind, ..)| *kind == request.request_type));
     match rule {
-        Some((_, _, target)) => Known::Wish { record: record.uuid, target: *target },
+        Some((_, _, target)) => Known::Request { record: record.uuid, target: *target },
         None => Known::Record,
     }
 }
@@ -121,7 +121,7 @@ pub(super) fn card_of(line: &Value) -> Option<Uuid> {
 }
 
 /// The lines of the log with this message.
-pub(super) fn told<'a>(log: &'a str, message: &'static str) -> impl Iterator<Item = &'a str> {
+pub(super) fn logged<'a>(log: &'a str, message: &'static str) -> impl Iterator<Item = &'a str> {
     log.lines().filter(move |line| line.contains(message))
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::claims::{card_of, field, outcome, told};
+use super::claims::{card_of, field, logged, outcome};
 
 /// A card that was in for so long, with nothing in the way, has to have been seen.
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub enum Quirk {
     Mute,
 }
 
-/// All stays of a run, and what was told of them.
+/// All insertions of a run, and what was reported of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     /// The stays, in the order of their beginnings.
@@ -59,7 +59,7 @@ pub struct Run<'a> {
     pub log: &'a str,
 }
 
-/// Everything that is wrong with what was told of the stays; empty where all is well.
+/// Everything that is wrong with what was reported of the insertions; empty where all is well.
 #[must_use]
 pub fn insertions(run: &Run<'_>) -> Vec<String> {
     let index = Index::new(run);
@@ -102,7 +102,7 @@ impl Insertion {
         all.filter(|span| span.0 < to && span.1 > from).copied().collect()
     }
 
-    /// How often nobody could be certain that the card stayed: with its reader or with pcscd everything
+    /// How often it was not certain that the card stayed: with its reader or with pcscd everything
     /// went that could prove it.
     fn doubts(&self, run: &Run<'_>) -> usize {
         let (from, to) = self.span;
@@ -115,7 +115,7 @@ impl Insertion {
         self.calm(run) >= LONG_ENOUGH
     }
 
-    /// Whether it must have been seen, and nobody can have taken it for two.
+    /// Whether it must have been seen, and cannot have been taken for two.
     fn is_exact(&self, run: &Run<'_>) -> bool {
         self.is_long(run) && self.disturbances(run).is_empty()
     }
@@ -125,15 +125,15 @@ impl Insertion {
     }
 }
 
-/// What was told, by what it was told of.
+/// What was reported, by its subject.
 struct Index<'a> {
     /// The insertions in which the log has a card identified.
     identified: BTreeMap<Uuid, BTreeSet<&'a str>>,
     /// The insertions that the log calls queued, each with how often.
     queued: BTreeMap<&'a str, usize>,
-    /// The insertions that the log tells, each with how often.
+    /// The insertions in the log, each with how often.
     inserted: BTreeMap<&'a str, usize>,
-    /// How often the log tells an insertion with an ATR.
+    /// How often the log has an insertion with an ATR.
     inserted_atr: BTreeMap<&'a str, usize>,
     /// The outcomes of entries.
     outcomes: BTreeMap<Uuid, Vec<&'a str>>,
@@ -142,7 +142,7 @@ struct Index<'a> {
     read_again: BTreeSet<Uuid>,
     /// The lines on cards that were not identified: ATR, reader, reason, time.
     strangers: Vec<Stranger<'a>>,
-    /// When the log tells a mute card, and of which reader.
+    /// When the log has a mute card, and in which reader.
     mute: Vec<(SystemTime, &'a str)>,
 }
 
@@ -165,21 +165,22 @@ impl<'a> Index<'a> {
             strangers: run.audit.iter().filter_map(stranger).collect(),
             mute: Vec::new(),
         };
-        for line in told(run.log, "Card identified") {
+        for line in logged(run.log, "Card identified") {
             let card = field(line, "card").and_then(|card| Uuid::try_parse(card).ok());
             if let (Some(card), Some(insertion)) = (card, field(line, "insertion")) {
                 index.identified.entry(card).or_default().insert(insertion);
             }
         }
-        for insertion in told(run.log, "Entry queued").filter_map(|line| field(line, "insertion")) {
+        for insertion in logged(run.log, "Entry queued").filter_map(|line| field(line, "insertion"))
+        {
             *index.queued.entry(insertion).or_default() += 1;
         }
-        for line in told(run.log, "Card inserted") {
+        for line in logged(run.log, "Card inserted") {
             let (insertion, atr) = (field(line, "insertion"), field(line, "atr"));
             *index.inserted.entry(insertion.unwrap_or_default()).or_default() += 1;
             *index.inserted_atr.entry(atr.unwrap_or_default()).or_default() += 1;
         }
-        let mute = told(run.log, "Card is mute");
+        let mute = logged(run.log, "Card is mute");
         index.mute = mute.filter_map(|line| Some((time(line)?, line))).collect();
         for line in run.audit {
             let (Some(card), Some((_, outcome))) = (card_of(line), outcome(line)) else { continue };
@@ -210,14 +211,14 @@ impl<'a> Index<'a> {
         }
         let empty = BTreeSet::new();
         let insertions = self.identified.get(&inserted.card).unwrap_or(&empty);
-        let told = |insertion: &&str| {
+        let reported_once = |insertion: &&str| {
             self.inserted.get(insertion) == Some(&1) && self.queued.get(insertion) == Some(&1)
         };
-        let one_story = insertions.len() == 1 && insertions.iter().all(told);
+        let one_story = insertions.len() == 1 && insertions.iter().all(reported_once);
         (!one_story).then(|| format!("no one story in the log, but insertions {insertions:?}"))
     }
 
-    /// A card that could not be read to its end: worked on, or told as a stranger, once.
+    /// A card that could not be read to its end: worked on, or reported as a stranger, once.
     fn hindered(&self, inserted: &Insertion, run: &Run<'_>) -> Option<String> {
         let strange = |line: &&Stranger<'_>| line.atr == Some(&*inserted.atr);
         let ends = self.ends(inserted) + self.strangers.iter().filter(strange).count();
@@ -226,13 +227,13 @@ impl<'a> Index<'a> {
             return Some(format!("{ends} ends of {seen} insertions"));
         }
         if inserted.is_long(run) && ends == 0 {
-            return Some(format!("in for {:?} and never told", inserted.calm(run)));
+            return Some(format!("in for {:?} and never reported", inserted.calm(run)));
         }
         let exact = inserted.is_exact(run);
         (exact && (ends, seen) != (1, 1)).then(|| format!("{ends} ends of {seen} insertions"))
     }
 
-    /// A mute card is told once.
+    /// A mute card is reported once.
     fn mute(&self, inserted: &Insertion, run: &Run<'_>) -> Option<String> {
         let here = |reader: &str, at| reader.contains(&inserted.reader) && inserted.has(at);
         let audited = self
@@ -242,22 +243,22 @@ impl<'a> Index<'a> {
             .count();
         let logged = self.mute.iter().filter(|(at, line)| here(line, *at)).count();
         if audited == 0 && self.is_counted(inserted) {
-            let untold = inserted.is_long(run) && logged == 0;
-            return untold.then(|| "never told".to_owned());
+            let unreported = inserted.is_long(run) && logged == 0;
+            return unreported.then(|| "never reported".to_owned());
         }
         if inserted.is_exact(run) {
             let once = (audited, logged) == (1, 1);
-            return (!once).then(|| format!("told {audited} times, in the log {logged} times"));
+            return (!once).then(|| format!("reported {audited} times, in the log {logged} times"));
         }
         let most = 1 + inserted.disturbances(run).len();
         if audited > most {
-            return Some(format!("told {audited} times"));
+            return Some(format!("reported {audited} times"));
         }
-        (inserted.is_long(run) && audited == 0).then(|| "never told".to_owned())
+        (inserted.is_long(run) && audited == 0).then(|| "never reported".to_owned())
     }
 
-    /// Whether so many mute cards were told in the reader of late that further ones are only counted
-    /// (docs/decisions/0023-notes.md). The log tells each all the same.
+    /// Whether so many mute cards were reported in the reader of late that further ones are only counted
+    /// (docs/decisions/0023-notes.md). The log has each all the same.
     fn is_counted(&self, inserted: &Insertion) -> bool {
         const QUIET: Duration = Duration::from_mins(10);
         let late = self.strangers.iter().filter(|line| {
@@ -269,7 +270,7 @@ impl<'a> Index<'a> {
         late.count() >= 3
     }
 
-    /// Cards with nothing wrong that were told as strangers: no more than were disturbed, or taken
+    /// Cards with nothing wrong that were reported as strangers: no more than were disturbed, or taken
     /// out early.
     fn unexplained(&self, run: &Run<'_>) -> Vec<String> {
         let mut strangers: BTreeMap<&str, usize> = BTreeMap::new();
@@ -282,8 +283,9 @@ impl<'a> Index<'a> {
             *excused.entry(&*inserted.atr).or_default() += excuses;
         }
         let more = excused.into_iter().filter_map(|(atr, excuses)| {
-            let told = strangers.get(atr).copied().unwrap_or(0);
-            (told > excuses).then(|| format!("{told} strangers with ATR {atr}, {excuses} excuses"))
+            let count = strangers.get(atr).copied().unwrap_or(0);
+            (count > excuses)
+                .then(|| format!("{count} strangers with ATR {atr}, {excuses} excuses"))
         });
         more.collect()
     }

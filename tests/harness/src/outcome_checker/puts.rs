@@ -63,7 +63,7 @@ impl<'a> Put<'a> {
         }
         let seen = status_at(evidence.calls, record, read.performed_at);
         if seen == target {
-            return Err(format!("the record had that status already, as call {} told", read.id));
+            return Err(format!("the record had that status already, as call {} shows", read.id));
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl<'a> Put<'a> {
     }
 }
 
-/// The last answer before a PUT that told the agent how the record stands.
+/// The last answer before a PUT that showed the agent how the record stands.
 fn last_reading<'a>(
     calls: &'a [LogEntry],
     record: &Record,

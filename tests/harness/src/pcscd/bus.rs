@@ -53,7 +53,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     readers: Vec<Reader>,
-    /// Where comings and goings are told.
+    /// Where insertions and removals are reported.
     bus: Option<UnixStream>,
     stopped: bool,
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The lines that report an error, or a panic, that nobody announced.
+/// The lines that report an error, or a panic, that was not announced.
 pub(super) fn unexpected_errors(log: &str, expected: &[String]) -> Vec<String> {
     let announced = |line: &str| expected.iter().any(|part| line.contains(part));
     let lines = log.lines().filter(|line| is_error(line) && !announced(line));

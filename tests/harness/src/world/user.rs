@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::process::geteuid;
 
-/// Nobody's: it owns nothing on this machine, and needs no name.
+/// A user that owns nothing on this machine, and needs no name.
 const UNPRIVILEGED: u32 = 64_321;
 
 /// A user without any privilege, with a group of its own.
@@ -21,7 +21,7 @@ impl User {
         geteuid().is_root().then_some(Self(UNPRIVILEGED))
     }
 
-    /// What `setpriv` needs to be told.
+    /// The arguments for `setpriv`.
     pub(super) fn arguments(self) -> Vec<String> {
         let Self(id) = self;
         let (user, group) = (format!("--reuid={id}"), format!("--regid={id}"));

@@ -63,7 +63,7 @@ fn a_connection_stays_open_for_strangers_only_where_it_is_to_persist() {
         let negotiate = Some(Negotiate::of(&kdc).unwrap());
         let options = ApacheOptions { negotiate, persist, ..ApacheOptions::before(cm.address()) };
         let apache = Apache::start(&options).unwrap();
-        // curl is no judge: 8.14 takes another connection for a call that is to log nobody in.
+        // curl is no judge: 8.14 takes another connection for a call without a login.
         assert_eq!(twice(&curl, &apache), statuses, "persist {persist}: {}", apache.log());
     }
 }
@@ -116,7 +116,7 @@ fn client_certificates_are_asked_for_in_the_handshake_or_once_the_path_is_known(
             assert_eq!(known.status, 200, "{case}: {}", apache.error_log());
             let call = cm.log().pop().unwrap();
             assert_eq!(call.header("x-client-subject"), Some("CN=desk-3"), "{case}");
-            assert_eq!(call.header("x-remote-user"), None, "nobody logged in");
+            assert_eq!(call.header("x-remote-user"), None, "no user logged in");
         }
     }
 }

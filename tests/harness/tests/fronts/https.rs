@@ -38,7 +38,7 @@ fn a_client_certificate_is_asked_for_and_its_thumbprint_stands_in_the_log() {
         let shown = asked.then(|| hex::encode(me.thumbprint()));
         assert_eq!(cm.log().last().unwrap().client_certificate, shown);
         if asked {
-            let stranger = Authority::new("Somebody", Signing::default()).unwrap();
+            let stranger = Authority::new("Stranger", Signing::default()).unwrap();
             let error = get(&cm, &curl, Some(&stranger.client("desk-3").unwrap())).unwrap_err();
             assert!(error.contains("alert"), "{error}");
         }

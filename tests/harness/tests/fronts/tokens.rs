@@ -139,7 +139,7 @@ fn wrong_calls_are_refused_in_the_words_of_adfs() {
     refused(&site.ask_with(&[]), "invalid_client", "MSIS9622");
     let windows = ("use_windows_client_authentication", "true");
     refused(&site.ask_with(&[windows]), "invalid_client", "MSIS9622");
-    let stranger = [("grant_type", "client_credentials"), ("client_id", "nobody")];
+    let stranger = [("grant_type", "client_credentials"), ("client_id", "unknown")];
     refused(&site.ask(&stranger), "invalid_client", "MSIS9607");
     let other = [
         ("grant_type", "client_credentials"),
@@ -247,8 +247,8 @@ fn an_assertion_is_good_once_and_only_where_everything_in_it_is_right() {
         assert!(site.refusal().starts_with("not "), "{}", site.refusal());
         for (claim, value, what) in [
             ("aud", json!("http://elsewhere/adfs/oauth2/token"), "aud"),
-            ("iss", json!("somebody"), "iss"),
-            ("sub", json!("somebody"), "sub"),
+            ("iss", json!("stranger"), "iss"),
+            ("sub", json!("stranger"), "sub"),
             ("exp", json!(1), "exp is past"),
             ("exp", json!(u32::MAX), "exp is too far"),
             ("nbf", json!(u32::MAX), "nbf is to come"),

@@ -16,7 +16,7 @@ use super::LIMIT;
 const RETIRED: u32 = 6;
 const RETIRE: u32 = 7;
 
-/// A card that nobody has seen before, with its record and an approved request
+/// A new card, with its record and an approved request
 /// to retire it.
 pub(crate) struct Badge {
     card: Uuid,

@@ -66,7 +66,7 @@ pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
         held => format!("{held} readers with a card each"),
     };
     println!("idle for {minutes:.2} minutes after {} cards, {readers}", plan.cards);
-    tell(&used, minutes);
+    print(&used, minutes);
     for (agent, threads) in agents.iter().zip(&after) {
         let memory = agent.memory()?;
         println!(
@@ -105,7 +105,7 @@ fn difference(before: &BTreeMap<String, Usage>, after: &BTreeMap<String, Usage>)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of some minutes")]
-fn tell(used: &[Vec<Usage>], minutes: f64) {
+fn print(used: &[Vec<Usage>], minutes: f64) {
     let sum = |of: fn(&Usage) -> u64| -> Spread {
         let total = |threads: &Vec<Usage>| threads.iter().map(of).sum::<u64>() as f64 / minutes;
         used.iter().map(total).collect()

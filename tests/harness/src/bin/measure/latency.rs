@@ -1,6 +1,6 @@
 //! How long CM waits for the PUT once the card has said who it is.
 //!
-//! The reader driver looks for cards every 400 ms. All that is told begins
+//! The reader driver looks for cards every 400 ms. All that is printed begins
 //! after it has found one.
 
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
     /// outbox's WAL to its full length once, it grows with every card.
     #[arg(long, default_value_t = 100)]
     before: usize,
-    /// How CM is reached, and how much it has to tell; all of these if not
+    /// How CM is reached, and how much it answers; all of these if not
     /// given.
     #[arg(long, value_enum)]
     cm: Vec<Kind>,
@@ -75,7 +75,7 @@ pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
             badge::many(&world, 2, plan.before.div_ceil(2))?;
             let ways = ways(&world, kind, plan.cards)?;
             println!("{kind:?}, run {run} of {}: ms after the card's last answer", plan.runs);
-            tell(&ways);
+            print(&ways);
             world.finish()?;
         }
     }
@@ -193,10 +193,10 @@ fn between(from: SystemTime, to: SystemTime) -> Millis {
     }
 }
 
-/// What is told of each way, and where it stands.
+/// What is printed of each kind of call, and where it stands.
 type Row = (&'static str, fn(&Way) -> f64);
 
-fn tell(ways: &[Way]) {
+fn print(ways: &[Way]) {
     let rows: [Row; 7] = [
         ("agent logs: card identified", |way| way.identified),
         ("agent logs: entry queued", |way| way.queued),

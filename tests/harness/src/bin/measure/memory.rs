@@ -36,7 +36,7 @@ pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
         let mut world = worlds().cm(cm).without_daemon().start()?;
         let started: Vec<Memory> =
             (0..plan.starts).map(|_| after_start(&mut world)).collect::<Result<_>>()?;
-        tell(&format!("{scheme}, after the start"), &started);
+        print(&format!("{scheme}, after the start"), &started);
         world.finish()?;
     }
     if plan.cards > 0 {
@@ -58,21 +58,21 @@ fn after_start(world: &mut World) -> Result<Memory> {
 fn after_cards(world: &World, plan: &Plan) -> Result<()> {
     let agent = Pid(world.daemon_pid()?);
     thread::sleep(SETTLED);
-    tell(&format!("{} readers, after the start", plan.readers), &[agent.memory()?]);
+    print(&format!("{} readers, after the start", plan.readers), &[agent.memory()?]);
     let each = plan.cards.div_ceil(plan.readers);
     badge::many(world, plan.readers, each)?;
     let cards = each * plan.readers;
     println!("{cards} cards, {} PUTs", world.cm.puts().len());
-    tell(&format!("at once after {cards} cards"), &[agent.memory()?]);
+    print(&format!("at once after {cards} cards"), &[agent.memory()?]);
     thread::sleep(QUIET);
-    tell(&format!("{} s after {cards} cards", QUIET.as_secs()), &[agent.memory()?]);
+    print(&format!("{} s after {cards} cards", QUIET.as_secs()), &[agent.memory()?]);
     Ok(())
 }
 
-/// What is told of each sample, and where it stands.
+/// What is printed of each sample, and where it stands.
 type Row = (&'static str, fn(&Memory) -> f64);
 
-fn tell(what: &str, samples: &[Memory]) {
+fn print(what: &str, samples: &[Memory]) {
     println!("{what}, KiB");
     let rows: [Row; 3] = [
         ("VmRSS", |memory| memory.resident),

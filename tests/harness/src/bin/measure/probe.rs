@@ -1,4 +1,4 @@
-//! How soon the agent asks a card that its reader has told of.
+//! How soon the agent asks a card that its reader has reported.
 //!
 //! The reader is one with events, of our own driver. All times are taken at the
 //! driver's end, in one process, so what pcscd and libpcsclite need is in them.
@@ -23,7 +23,7 @@ pub(crate) struct Plan {
     cards: usize,
 }
 
-/// What is told of a card, and between which moments.
+/// What is printed of a card, and between which moments.
 type Row = (&'static str, fn(&CardState) -> Option<(Instant, Instant)>);
 
 const ROWS: [Row; 4] = [

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// was first.
 pub(crate) type Millis = f64;
 
-/// Samples, told as their median and how far they are apart.
+/// Samples, shown as their median and how far they are apart.
 #[derive(Debug, Default)]
 pub(crate) struct Spread(Vec<f64>);
 

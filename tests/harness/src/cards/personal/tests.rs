@@ -23,7 +23,7 @@ fn every_committed_file_is_a_card() {
         let card = load(&path).unwrap_or_else(|error| panic!("{error:#}"));
         assert!(card.atr().len() >= 2, "{}", path.display());
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with('#'), "{} tells nothing of its bytes", path.display());
+        assert!(text.starts_with('#'), "{} says nothing of its bytes", path.display());
         count += 1;
     }
     assert!(count > 20, "only {count} files");
@@ -44,9 +44,9 @@ fn what_is_wrong_with_a_file_is_named() {
         ("atr = '3B80'\n[hostile]\nmalice = 'rude'", "unknown variant `rude`"),
         ("[piv]", "missing field `atr`"),
     ] {
-        let told = refusal(text);
-        assert!(told.contains(named), "{text}: {told}");
-        assert!(told.contains("card.toml"), "{told}");
+        let message = refusal(text);
+        assert!(message.contains(named), "{text}: {message}");
+        assert!(message.contains("card.toml"), "{message}");
     }
 }
 

@@ -144,7 +144,7 @@ fn mute_card_after_three_others_may_be_counted_but_is_in_the_log() {
     };
     let three = [before(90), before(60), before(30)];
     assert_eq!(judged(&inserted, &[], &three, &log), [""; 0]);
-    assert_eq!(judged(&inserted, &[], &three, "").len(), 1, "neither told nor logged");
+    assert_eq!(judged(&inserted, &[], &three, "").len(), 1, "neither audited nor logged");
     assert_eq!(judged(&inserted, &[], &three[..2], &log).len(), 1, "the third has its line");
     let long_ago = [before(900), before(800), before(700)];
     assert_eq!(judged(&inserted, &[], &long_ago, &log).len(), 1);

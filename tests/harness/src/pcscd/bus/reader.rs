@@ -21,7 +21,7 @@ pub(super) struct Reader {
     pub(super) due: u32,
     /// pcscd's number for it; it stays in the name of a reader that is gone.
     pub(super) lun: u32,
-    /// How many times pcscd has been told that the last card is out.
+    /// How many times pcscd has seen that the last card is out.
     empty_looks: u32,
 }
 
@@ -110,7 +110,7 @@ impl Reader {
         }
     }
 
-    /// Ends a command that hangs: nobody is there to hear the answer.
+    /// Ends a command that hangs: no program waits for the answer.
     pub(super) fn let_go(&self) {
         if let Some(card) = &self.card {
             card.control.release();

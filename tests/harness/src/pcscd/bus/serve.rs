@@ -131,7 +131,7 @@ fn presence(shared: &Shared, number: usize) -> Result<u32> {
         Ok(match &reader.card {
             _ if reader.broken => COMMUNICATION_ERROR,
             Some(card) => {
-                // While a command is under way nobody asks.
+                // While a command is under way no poll comes.
                 if let Ok(contact) = card.contact.try_lock() {
                     contact.poll();
                 }

@@ -49,8 +49,7 @@ impl Trouble {
         Self::new(What::Answer(code))
     }
 
-    /// Every client is told that another version of the protocol is spoken, as a pcscd before 2.4.1
-    /// does.
+    /// Every client is rejected with this version of the protocol, as by a pcscd before 2.4.1.
     #[must_use]
     pub fn speak(major: u32, minor: u32) -> Self {
         Self::new(What::Speak((major, minor))).on(Request::Version)

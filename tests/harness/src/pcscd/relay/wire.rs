@@ -36,7 +36,7 @@ pub enum Request {
     Control,
     /// What became of a connection to a card.
     Status,
-    /// Somebody else's wait is to end.
+    /// Another connection's wait is to end.
     Cancel,
     /// An attribute of a reader or a card.
     Attribute,

@@ -330,7 +330,7 @@ fn every_server_behaviour_names_an_existing_test() {
 /// Every Markdown document, with its path.
 fn documents() -> io::Result<Vec<(PathBuf, String)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut paths = vec![root.join("README.md")];
+    let mut paths = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
     for directory in ["docs", "docs/decisions"] {
         for entry in fs::read_dir(root.join(directory))? {
             paths.push(entry?.path());

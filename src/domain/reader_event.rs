@@ -68,7 +68,6 @@ impl fmt::Debug for ApduExchange {
 /// another program got to answer, and a card whose ATR became another one are each a `CardRemoved`
 /// followed by a new insertion.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields' names and types say all")]
 pub enum ReaderEvent {
     /// Readers can be watched.
     PcscdConnected,

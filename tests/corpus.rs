@@ -71,7 +71,7 @@ fn cards_of_every_family() {
 fn a_hostile_card_is_what_its_description_says() {
     let answers = [vec![], vec![0x90, 0x00], vec![1; 0xFF], vec![2; 300]];
     let mut card = hostile::Hostile::new(&hostile::encode(hostile::TORN_OUT, &answers));
-    let command = CommandApdu::read_record(1);
+    let command = CommandApdu::get_data(0, 0);
     for answer in answers {
         assert_eq!(card.transmit(&command), Ok(answer));
     }

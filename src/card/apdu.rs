@@ -1,8 +1,7 @@
-//! Commands to a card and responses from it (ISO 7816-4:2005 section 5.1), in the short form only.
+//! Command and response APDUs (ISO 7816-4:2005 section 5.1), in the short form only.
 //!
-//! A command is made by one of the constructors below and by nothing else, so what this program
-//! can say to a card is what they say: SELECT, GET DATA, READ BINARY, READ RECORD and GET RESPONSE,
-//! and the reads of a vendor's own that YubiKeys answer with their serial number.
+//! Only the constructors below make a command, so cardbridge can only read: SELECT, GET DATA, READ
+//! BINARY, READ RECORD, GET RESPONSE, and the two commands by which a YubiKey returns its serial number.
 
 use std::fmt;
 
@@ -15,8 +14,7 @@ pub enum Protocol {
     T1,
 }
 
-/// The instruction bytes (ISO 7816-4 section 5.1.2) that can be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// INS (ISO 7816-4 section 5.1.2).
 #[repr(u8)]
 enum Instruction {
     Select = 0xA4,
@@ -31,83 +29,71 @@ enum Instruction {
     YubikeySerial = 0xF8,
 }
 
-/// The class bytes that can be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum CommandClass {
-    /// ISO 7816-4 section 5.1.1, no chaining, no secure messaging, channel 0.
-    Interindustry = 0x00,
-    /// GlobalPlatform's own.
-    GlobalPlatform = 0x80,
-    /// For the reader, not for the card (PC/SC part 3 section 3.2.2.1).
-    Reader = 0xFF,
-}
+/// CLA without chaining and secure messaging, on channel 0 (ISO 7816-4 section 5.1.1).
+const INTERINDUSTRY: u8 = 0x00;
+const GLOBAL_PLATFORM: u8 = 0x80;
+/// Executed by the reader (PC/SC part 3 section 3.2.2.1).
+const READER: u8 = 0xFF;
 
-/// How a file is named to SELECT (ISO 7816-4 section 7.1.1, P1).
+/// The tag of the tag list that names the object for GET DATA.
+const TAG_LIST: u8 = 0x5C;
+
+/// P1 of SELECT (ISO 7816-4 section 7.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum SelectBy {
-    /// By its identifier: the MF, or a file right under the current DF.
+pub(super) enum SelectBy {
+    /// The MF, or a file directly below the current DF.
     Identifier = 0x00,
-    /// By its identifier: an EF right under the current DF.
+    /// An EF directly below the current DF.
     ChildEf = 0x02,
-    /// By the application's name.
+    /// The application's name.
     Name = 0x04,
-    /// By its path from the MF, without the MF.
+    /// The path from the MF, without the MF.
     PathFromMf = 0x08,
 }
 
-/// The tag of a tag list, which names the object that GET DATA is to bring.
-const TAG_LIST: u8 = 0x5C;
-
-/// A command that reads. Every command but a silent SELECT expects an answer, and has an Le.
+/// A command that reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandApdu {
-    class: CommandClass,
-    instruction: Instruction,
-    p1: u8,
-    p2: u8,
-    /// The data field, at most 255 bytes.
+    /// CLA, INS, P1 and P2.
+    header: [u8; 4],
+    /// At most 255 bytes.
     data: Vec<u8>,
-    /// How many bytes the card asked to be asked for; whatever there is where it did not.
+    /// The Le that the card asked for; else 00, whatever there is.
     le: Option<u8>,
-    /// Whether no data is expected: a SELECT with P2 = 0C.
-    silent: bool,
+    /// A SELECT with P2 = 0C has no Le.
+    no_response_data: bool,
 }
 
 impl CommandApdu {
     /// SELECT by application identifier, or by the beginning of one (ISO 7816-4 section 7.1.1).
-    #[must_use]
-    pub fn select<const N: usize>(aid: &[u8; N]) -> Self {
+    pub(super) fn select<const N: usize>(aid: &[u8; N]) -> Self {
         const { assert!(N >= 5 && N <= 16, "an AID has 5 to 16 bytes") };
-        Self::new(Instruction::Select, [SelectBy::Name as u8, 0x00], aid.to_vec())
+        Self::new(Instruction::Select, [SelectBy::Name as u8, 0], aid)
     }
 
-    /// SELECT by something that a card gave: a name of 1 to 16 bytes, an identifier of 2, a path of
-    /// an even number of bytes up to 16.
-    #[must_use]
-    pub fn select_by(by: SelectBy, name: &[u8]) -> Option<Self> {
+    /// SELECT by what a card returned: a name of 1 to 16 bytes, an identifier of 2, a path of an even
+    /// number of bytes up to 16.
+    pub(super) fn select_by(by: SelectBy, name: &[u8]) -> Option<Self> {
         let fits = match by {
             SelectBy::Identifier | SelectBy::ChildEf => name.len() == 2,
             SelectBy::Name => (1..=16).contains(&name.len()),
             SelectBy::PathFromMf => (2..=16).contains(&name.len()) && name.len().is_multiple_of(2),
         };
-        fits.then(|| Self::new(Instruction::Select, [by as u8, 0x00], name.to_vec()))
+        fits.then(|| Self::new(Instruction::Select, [by as u8, 0], name))
     }
 
     /// SELECT of a file by its identifier.
-    #[must_use]
-    pub fn select_file(by: SelectBy, id: [u8; 2]) -> Self {
-        Self::new(Instruction::Select, [by as u8, 0x00], id.to_vec())
+    pub(super) fn select_file(by: SelectBy, id: [u8; 2]) -> Self {
+        Self::new(Instruction::Select, [by as u8, 0], &id)
     }
 
-    /// The same SELECT without data in the answer (P2 = 0C, no Le; ISO 7816-4 section 7.1.1): some
-    /// cards know only that one.
-    #[must_use]
-    pub fn without_response_data(mut self) -> Self {
-        if self.instruction == Instruction::Select {
-            self.p2 = 0x0C;
-            self.silent = true;
+    /// The same SELECT with P2 = 0C and without Le (ISO 7816-4 section 7.1.1): some cards know no other.
+    pub(super) fn without_response_data(mut self) -> Self {
+        let [_, instruction, _, p2] = &mut self.header;
+        if *instruction == Instruction::Select as u8 {
+            *p2 = 0x0C;
+            self.no_response_data = true;
         }
         self
     }
@@ -116,165 +102,130 @@ impl CommandApdu {
     #[must_use]
     pub fn get_data(file: u16, tag: u32) -> Self {
         let tag: Vec<u8> = tag.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
-        let length = tag.len().to_le_bytes()[0];
-        let data = [TAG_LIST, length].into_iter().chain(tag).collect();
-        Self::new(Instruction::GetDataOdd, file.to_be_bytes(), data)
+        let [length, ..] = tag.len().to_le_bytes();
+        Self::new(
+            Instruction::GetDataOdd,
+            file.to_be_bytes(),
+            &[&[TAG_LIST, length], tag.as_slice()].concat(),
+        )
     }
 
     /// GET DATA of one object of the selected application (ISO 7816-4 section 7.4.2, even INS).
-    #[must_use]
-    pub fn get_data_current(tag: u16) -> Self {
-        Self::new(Instruction::GetData, tag.to_be_bytes(), Vec::new())
+    pub(super) fn get_data_current(tag: u16) -> Self {
+        Self::new(Instruction::GetData, tag.to_be_bytes(), &[])
     }
 
-    /// READ BINARY of the selected file (ISO 7816-4 section 7.2.3); offsets have 15 bits.
-    #[must_use]
-    pub fn read_binary(offset: u16) -> Option<Self> {
-        (offset <= 0x7FFF)
-            .then(|| Self::new(Instruction::ReadBinary, offset.to_be_bytes(), Vec::new()))
+    /// READ BINARY of the selected file (ISO 7816-4 section 7.2.3); an offset has 15 bits.
+    pub(super) fn read_binary(offset: u16) -> Option<Self> {
+        (offset <= 0x7FFF).then(|| Self::new(Instruction::ReadBinary, offset.to_be_bytes(), &[]))
     }
 
     /// READ RECORD by number in the selected file (ISO 7816-4 section 7.3.3).
-    #[must_use]
-    pub fn read_record(number: u8) -> Self {
-        Self::new(Instruction::ReadRecord, [number, 0x04], Vec::new())
+    pub(super) fn read_record(number: u8) -> Self {
+        Self::new(Instruction::ReadRecord, [number, 0x04], &[])
     }
 
-    /// GET RESPONSE: the rest of an answer (ISO 7816-4 section 7.6.1); 0 stands for 256 bytes.
-    #[must_use]
-    pub fn get_response(available: u8) -> Self {
-        Self::new(Instruction::GetResponse, [0, 0], Vec::new()).with_le(available)
+    /// GET RESPONSE (ISO 7816-4 section 7.6.1); 0 stands for 256 bytes.
+    pub(super) fn get_response(available: u8) -> Self {
+        Self::new(Instruction::GetResponse, [0, 0], &[]).with_le(available)
     }
 
     /// GET DATA of the card production life cycle data, of the selected card manager
     /// (GlobalPlatform Card Specification 2.1.1 section 9.3).
-    #[must_use]
-    pub fn get_cplc() -> Self {
-        Self {
-            class: CommandClass::GlobalPlatform,
-            ..Self::new(Instruction::GetData, [0x9F, 0x7F], Vec::new())
-        }
+    pub(super) fn get_cplc() -> Self {
+        Self::new(Instruction::GetData, [0x9F, 0x7F], &[]).with_class(GLOBAL_PLATFORM)
     }
 
-    /// GET DATA of the UID, which a contactless reader answers itself (PC/SC part 3 section
-    /// 3.2.2.1.3). A contact reader may hand it to the card.
-    #[must_use]
-    pub fn get_contactless_uid() -> Self {
-        Self { class: CommandClass::Reader, ..Self::new(Instruction::GetData, [0, 0], Vec::new()) }
+    /// GET DATA of the UID (PC/SC part 3 section 3.2.2.1.3): a contactless reader answers it, a contact
+    /// reader may pass it to the card.
+    pub(super) fn get_contactless_uid() -> Self {
+        Self::new(Instruction::GetData, [0, 0], &[]).with_class(READER)
     }
 
-    /// The serial number of a YubiKey from firmware 5 on, with its PIV application selected.
-    #[must_use]
-    pub fn yubikey_serial() -> Self {
-        Self::new(Instruction::YubikeySerial, [0, 0], Vec::new())
+    /// The serial number of a YubiKey with firmware 5 or later, of its selected PIV application.
+    pub(super) fn yubikey_serial() -> Self {
+        Self::new(Instruction::YubikeySerial, [0, 0], &[])
     }
 
-    /// The first page about a YubiKey, with its management application selected.
-    #[must_use]
-    pub fn yubikey_information() -> Self {
-        Self::new(Instruction::YubikeyInformation, [0, 0], Vec::new())
+    /// The first page of a YubiKey's device information, of its selected management application.
+    pub(super) fn yubikey_information() -> Self {
+        Self::new(Instruction::YubikeyInformation, [0, 0], &[])
     }
 
     /// The same command with the Le that the card asked for.
     #[must_use]
-    pub fn with_le(mut self, exact: u8) -> Self {
-        self.le = Some(exact);
+    pub fn with_le(self, le: u8) -> Self {
+        Self { le: Some(le), ..self }
+    }
+
+    fn with_class(mut self, class: u8) -> Self {
+        let [cla, ..] = &mut self.header;
+        *cla = class;
         self
     }
 
-    fn new(instruction: Instruction, [p1, p2]: [u8; 2], data: Vec<u8>) -> Self {
-        Self {
-            class: CommandClass::Interindustry,
-            instruction,
-            p1,
-            p2,
-            data,
-            le: None,
-            silent: false,
-        }
+    fn new(instruction: Instruction, [p1, p2]: [u8; 2], data: &[u8]) -> Self {
+        let header = [INTERINDUSTRY, instruction as u8, p1, p2];
+        Self { header, data: data.to_vec(), le: None, no_response_data: false }
     }
 
-    /// The bytes for the wire (ISO 7816-3 section 12.1.3, cases 2S and 4S).
-    ///
-    /// On T=0 a command with data goes without Le, because some reader drivers choke on it; it
-    /// gets one only after the card itself asked for it.
+    /// The bytes for the wire (ISO 7816-3 section 12.1.3, cases 2S and 4S). On T=0 a command with data
+    /// gets an Le only after the card asked for it, because some reader drivers reject it.
     #[must_use]
     pub fn to_bytes(&self, protocol: Protocol) -> Vec<u8> {
-        let mut bytes = vec![self.class as u8, self.instruction as u8, self.p1, self.p2];
+        let mut bytes = self.header.to_vec();
         if !self.data.is_empty() {
             bytes.push(self.data.len().to_le_bytes()[0]);
             bytes.extend(&self.data);
         }
-        let answers = protocol == Protocol::T1 && !self.silent;
-        if self.data.is_empty() || answers || self.le.is_some() {
+        let has_le = protocol == Protocol::T1 && !self.no_response_data;
+        if self.data.is_empty() || has_le || self.le.is_some() {
             bytes.push(self.le.unwrap_or(0x00));
         }
         bytes
     }
 }
 
-/// What a card said: data, and a status word that tells what the data is worth.
+/// A response: its data, and the status word.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ResponseApdu {
-    data: Vec<u8>,
-    status: StatusWord,
+    pub(super) data: Vec<u8>,
+    pub(super) status: StatusWord,
 }
 
 impl ResponseApdu {
-    /// Splits the last two bytes off; `None` where there are not even two.
+    /// `None` where the response is too short for a status word.
     pub(super) fn parse(mut bytes: Vec<u8>) -> Option<Self> {
-        let (_, status) = bytes.split_last_chunk::<2>()?;
-        let status = StatusWord::from(*status);
+        let status = StatusWord::from(*bytes.last_chunk()?);
         bytes.truncate(bytes.len() - 2);
         Some(Self { data: bytes, status })
     }
-
-    /// What the status word says.
-    pub(super) const fn status(&self) -> StatusWord {
-        self.status
-    }
-
-    /// The data together with what it is worth.
-    pub(super) fn into_parts(self) -> (Vec<u8>, StatusWord) {
-        (self.data, self.status)
-    }
 }
 
-/// The status word of a response (ISO 7816-4 section 5.1.3), by what it means for a reader.
+/// The status word of a response (ISO 7816-4 section 5.1.3), by what it means when reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatusWord {
-    /// Done.
+pub(super) enum StatusWord {
     Success,
-    /// Done, and more of the answer waits; 0 stands for 256 bytes or more.
+    /// So many bytes of the response wait; 0 stands for 256 or more.
     More(u8),
-    /// Not done: ask again with this Le.
+    /// Not executed: the Le to use.
     WrongLe(u8),
-    /// Done, with fewer bytes than asked for.
+    /// Fewer bytes than Le.
     EndOfFile,
-    /// The card does not have it, or not in this way.
+    /// The card has no such object, or not by this command.
     NotFound(u16),
-    /// Not without a PIN or a key.
+    /// Needs a PIN or a key.
     SecurityNotSatisfied,
-    /// The card or the application came to the end of its life.
+    /// Card or application is at the end of its life.
     Terminated(u16),
-    /// Anything else.
     Unexpected(u16),
 }
 
 impl StatusWord {
-    /// Whether the card knows the command and does not allow it (69xx; ISO 7816-4 table 6): without a
-    /// PIN or a key, or in its present state.
-    #[must_use]
-    pub const fn is_not_allowed(self) -> bool {
-        match self {
-            Self::SecurityNotSatisfied => true,
-            Self::NotFound(code) | Self::Unexpected(code) => code.to_be_bytes()[0] == 0x69,
-            Self::Success
-            | Self::More(_)
-            | Self::WrongLe(_)
-            | Self::EndOfFile
-            | Self::Terminated(_) => false,
-        }
+    /// Whether the card knows the command and does not allow it: 69xx (ISO 7816-4 table 6).
+    pub(super) fn is_not_allowed(self) -> bool {
+        self == Self::SecurityNotSatisfied
+            || matches!(self, Self::NotFound(0x6900..=0x69FF) | Self::Unexpected(0x6900..=0x69FF))
     }
 }
 
@@ -283,13 +234,20 @@ impl From<[u8; 2]> for StatusWord {
         match (u16::from_be_bytes(bytes), bytes) {
             (0x9000, _) => Self::Success,
             (_, [0x61, available]) => Self::More(available),
-            (_, [0x6C, exact]) => Self::WrongLe(exact),
+            (_, [0x6C, le]) => Self::WrongLe(le),
             (0x6282, _) => Self::EndOfFile,
             (0x6982, _) => Self::SecurityNotSatisfied,
             (code @ (0x6283 | 0x6285), _) => Self::Terminated(code),
             (
-                code @ (0x6700 | 0x6985 | 0x6999 | 0x6A81 | 0x6A82 | 0x6A86 | 0x6A87 | 0x6A88
-                | 0x6B00 | 0x6D00 | 0x6E00),
+                code @ (0x6700
+                | 0x6985
+                | 0x6999
+                | 0x6A81
+                | 0x6A82
+                | 0x6A86..=0x6A88
+                | 0x6B00
+                | 0x6D00
+                | 0x6E00),
                 _,
             ) => Self::NotFound(code),
             (code, _) => Self::Unexpected(code),
@@ -302,7 +260,7 @@ impl fmt::Display for StatusWord {
         match self {
             Self::Success => f.write_str("9000 (success)"),
             Self::More(available) => write!(f, "61{available:02X} (more to come)"),
-            Self::WrongLe(exact) => write!(f, "6C{exact:02X} (wrong length)"),
+            Self::WrongLe(le) => write!(f, "6C{le:02X} (wrong length)"),
             Self::EndOfFile => f.write_str("6282 (end reached early)"),
             Self::NotFound(code) => write!(f, "{code:04X} (absent)"),
             Self::SecurityNotSatisfied => f.write_str("6982 (protected)"),
@@ -436,8 +394,8 @@ mod tests {
 
     #[test]
     fn a_response_is_split_before_its_last_two_bytes() {
-        let (data, status) = ResponseApdu::parse(vec![1, 2, 0x61, 0x0B]).unwrap().into_parts();
-        assert_eq!((data, status), (vec![1, 2], StatusWord::More(0x0B)));
+        let response = ResponseApdu { data: vec![1, 2], status: StatusWord::More(0x0B) };
+        assert_eq!(ResponseApdu::parse(vec![1, 2, 0x61, 0x0B]), Some(response));
         assert_eq!(ResponseApdu::parse(vec![0x90]), None);
         assert_eq!(ResponseApdu::parse(vec![]), None);
     }

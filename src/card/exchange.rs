@@ -1,29 +1,28 @@
-//! One question, one whole answer: the manners of ISO 7816-4 that lie between a command and its
-//! data, in one place. No family sees a 61xx or a 6Cxx.
+//! One command and its whole response: the rules of ISO 7816-4 for 61xx and 6Cxx. No family sees those
+//! status words.
 //!
-//! Whatever a card answers, a question takes at most 2 × ([`MAX_PARTS`] + 1) commands, and all the
-//! questions of one probe together at most [`MAX_COMMANDS`].
+//! One exchange takes at most 2 × ([`MAX_PARTS`] + 1) commands, one probe at most [`MAX_COMMANDS`].
 
 use super::apdu::{CommandApdu, Protocol, ResponseApdu, StatusWord};
 use super::{Transmit, TransmitError};
 use crate::domain::CardIdentity;
 
-/// The longest answer that is put together. Every identity is under 256 bytes; the longest things
-/// read on the way to one are a signed CHUID, up to some 3 KiB (NIST SP 800-73-4 part 1, table 9),
-/// and a GIDS file table, 28 bytes a file.
+/// The longest response in all its parts. Every identity is below 256 bytes; the longest objects read
+/// before it are a signed CHUID, up to 3 KiB (NIST SP 800-73-4 part 1, table 9), and a GIDS file table,
+/// 28 bytes a file.
 pub(super) const MAX_ANSWER: usize = 4096;
 
-/// How many parts an answer may come in: enough for [`MAX_ANSWER`] in pieces of 128 bytes.
+/// How many parts a response may have: [`MAX_ANSWER`] in pieces of 128 bytes.
 pub(super) const MAX_PARTS: usize = 32;
 
-/// How many times a file is read from: enough for an index of 61 files in pieces of 32 bytes.
+/// How many times a file is read from: an index of 61 files in pieces of 32 bytes.
 pub(super) const MAX_READS: usize = 48;
 
-/// How many commands one probe may send. The longest honest one, a PKCS#15 card that needs every
-/// way of SELECT and has 15 records in EF.DIR, takes some 60.
+/// How many commands one probe may send. A PKCS#15 card that needs every form of SELECT and has 15
+/// records in EF.DIR takes some 60.
 pub const MAX_COMMANDS: usize = 128;
 
-/// The way to a card, with an end.
+/// A transport with a limit of [`MAX_COMMANDS`].
 pub(super) struct LimitedTransport<'a> {
     transport: &'a mut dyn Transmit,
     left: usize,
@@ -54,27 +53,21 @@ impl Transmit for LimitedTransport<'_> {
     }
 }
 
-/// Why a question brought no data.
+/// Why an exchange returned no data.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ExchangeError {
-    /// The card said no, and how.
     #[error("card returned status {0}")]
     Refused(StatusWord),
-    /// The answer has no room for a status word.
     #[error("card returned {0} bytes; a response needs at least 2")]
     Truncated(usize),
-    /// The answer does not end where answers end.
     #[error("card response is too long")]
     TooLong,
-    /// Nobody can be asked any more.
     #[error(transparent)]
     Interrupted(#[from] TransmitError),
 }
 
-/// Asks the card and puts its whole answer together.
-///
-/// 61xx is followed by GET RESPONSE (ISO 7816-4 section 5.1.3) within the bounds above; 6282 with
-/// data counts as an answer.
+/// Sends a command and joins the parts of its response: 61xx is followed by GET RESPONSE (ISO 7816-4
+/// section 5.1.3), 6282 with data is a response.
 pub(super) fn exchange(
     transport: &mut dyn Transmit,
     command: &CommandApdu,
@@ -82,31 +75,28 @@ pub(super) fn exchange(
     let mut answer = Vec::new();
     let mut next = command.clone();
     for number in 0..=MAX_PARTS {
-        let (data, status) = once(transport, &next)?.into_parts();
-        // The first part may be a mere announcement; a later one that brings nothing ends nowhere.
-        let brings_nothing = data.is_empty() && number > 0;
+        let ResponseApdu { data, status } = once(transport, &next)?;
+        // The first part may only announce others; a later one without data leads to no end.
+        let is_empty_part = data.is_empty() && number > 0;
         answer.extend(data);
         if answer.len() > MAX_ANSWER {
-            return Err(ExchangeError::TooLong);
+            break;
         }
-        match status {
-            StatusWord::Success => return Ok(answer),
-            StatusWord::EndOfFile if !answer.is_empty() => return Ok(answer),
-            StatusWord::More(_) if brings_nothing => return Err(ExchangeError::TooLong),
-            StatusWord::More(available) => next = CommandApdu::get_response(available),
-            StatusWord::EndOfFile
-            | StatusWord::WrongLe(_)
-            | StatusWord::NotFound(_)
-            | StatusWord::SecurityNotSatisfied
-            | StatusWord::Terminated(_)
-            | StatusWord::Unexpected(_) => return Err(ExchangeError::Refused(status)),
+        let StatusWord::More(available) = status else {
+            let is_done = status == StatusWord::Success
+                || status == StatusWord::EndOfFile && !answer.is_empty();
+            return if is_done { Ok(answer) } else { Err(ExchangeError::Refused(status)) };
+        };
+        if is_empty_part {
+            break;
         }
+        next = CommandApdu::get_response(available);
     }
     Err(ExchangeError::TooLong)
 }
 
-/// Selects an application, and brings what it says of itself. Some say nothing, with a warning (6282); some
-/// do not know the form of SELECT that wants to hear it (6A86, 6B00).
+/// Selects an application and returns what it says of itself. Some cards return no data, with a warning
+/// (6282); some know only the SELECT without response data (6A86, 6B00).
 pub(super) fn select(
     transport: &mut dyn Transmit,
     command: &CommandApdu,
@@ -120,29 +110,24 @@ pub(super) fn select(
     }
 }
 
-/// Gives a command whose answer nobody needs: what waits behind 61xx is not fetched.
+/// Sends a command whose response data is not needed: what waits behind 61xx is not fetched.
 pub(super) fn send(
     transport: &mut dyn Transmit,
     command: &CommandApdu,
 ) -> Result<(), ExchangeError> {
-    match once(transport, command)?.status() {
-        StatusWord::Success | StatusWord::More(_) | StatusWord::EndOfFile => Ok(()),
-        status @ (StatusWord::WrongLe(_)
-        | StatusWord::NotFound(_)
-        | StatusWord::SecurityNotSatisfied
-        | StatusWord::Terminated(_)
-        | StatusWord::Unexpected(_)) => Err(ExchangeError::Refused(status)),
+    let status = once(transport, command)?.status;
+    if matches!(status, StatusWord::Success | StatusWord::More(_) | StatusWord::EndOfFile) {
+        Ok(())
+    } else {
+        Err(ExchangeError::Refused(status))
     }
 }
 
-/// Reads the selected transparent file from its start, until there is `enough` of it, or no more,
-/// or as much as is read of anything. A refusal beyond the start is the end of the file (6B00 and
-/// its like).
-///
-/// `enough` also holds for what no more bytes can make any better.
+/// Reads the selected transparent file from its start until `is_enough`, to its end, or to the limits.
+/// A refusal after the start is the end of the file (6B00 and similar).
 pub(super) fn read_file(
     transport: &mut dyn Transmit,
-    enough: impl Fn(&[u8]) -> bool,
+    is_enough: impl Fn(&[u8]) -> bool,
 ) -> Result<Vec<u8>, ExchangeError> {
     let mut content = Vec::new();
     for _ in 0..MAX_READS {
@@ -152,36 +137,40 @@ pub(super) fn read_file(
             Ok(part) if part.is_empty() => break,
             Ok(part) => content.extend(part),
             Err(ExchangeError::Refused(_)) if !content.is_empty() => break,
-            Err(why) => return Err(why),
+            Err(error) => return Err(error),
         }
-        if enough(&content) {
+        if is_enough(&content) {
             break;
         }
     }
-    // The last part may have come in parts itself.
     content.truncate(MAX_ANSWER);
     Ok(content)
 }
 
-/// One response; a card that wants another Le gets it, once.
+/// The response, or `None` where the card refused.
+pub(super) fn optional<T>(response: Result<T, ExchangeError>) -> Result<Option<T>, TransmitError> {
+    match response {
+        Ok(response) => Ok(Some(response)),
+        Err(ExchangeError::Interrupted(error)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// One response. A card that asks for another Le gets it, once.
 fn once(
     transport: &mut dyn Transmit,
     command: &CommandApdu,
 ) -> Result<ResponseApdu, ExchangeError> {
-    let response = transmit(transport, command)?;
-    if let StatusWord::WrongLe(exact) = response.status() {
-        return transmit(transport, &command.clone().with_le(exact));
+    let mut transmit = |command: &CommandApdu| {
+        let bytes = transport.transmit(command)?;
+        let length = bytes.len();
+        ResponseApdu::parse(bytes).ok_or(ExchangeError::Truncated(length))
+    };
+    let response = transmit(command)?;
+    if let StatusWord::WrongLe(le) = response.status {
+        return transmit(&command.clone().with_le(le));
     }
     Ok(response)
-}
-
-fn transmit(
-    transport: &mut dyn Transmit,
-    command: &CommandApdu,
-) -> Result<ResponseApdu, ExchangeError> {
-    let bytes = transport.transmit(command)?;
-    let length = bytes.len();
-    ResponseApdu::parse(bytes).ok_or(ExchangeError::Truncated(length))
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
-//! Files of a card, selected in whatever way it knows (ISO 7816-4 section 7.1.1), and read.
+//! A card's files, selected by whatever form of SELECT it knows (ISO 7816-4 section 7.1.1), and read.
 //!
-//! What a card refused once, because it does not know it, is not tried again.
+//! A form that the card does not know is not tried again.
 
 use super::apdu::{CommandApdu, SelectBy, StatusWord};
-use super::exchange::{ExchangeError, exchange, read_file, send};
-use super::family_result::where_given;
+use super::exchange::{ExchangeError, exchange, optional, read_file, send};
 use super::{Transmit, TransmitError};
 
 /// The MF.
@@ -16,14 +15,14 @@ const NO_FILE: StatusWord = StatusWord::NotFound(0x6A82);
 /// A form of SELECT by a path from the MF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PathForm {
-    /// Whether the path begins with the MF, as with the Belgian identity card.
+    /// The path begins with the MF, as on the Belgian identity card.
     from_mf: bool,
-    /// Without data in the answer (P2 = 0C).
+    /// Without response data (P2 = 0C).
     quiet: bool,
 }
 
 impl PathForm {
-    /// What ISO 7816-4 has first, and most cards know.
+    /// The first form of ISO 7816-4, which most cards know.
     const USUAL: Self = Self { from_mf: false, quiet: false };
 
     const ALL: [Self; 4] = [
@@ -40,36 +39,29 @@ impl PathForm {
     }
 }
 
-/// What is known of a card's paths.
-enum Paths {
-    /// It may know these forms.
-    Possible(Vec<PathForm>),
-    /// A file was selected by this form.
-    Known(PathForm),
-}
-
 /// The files of the selected application, or of the card.
 pub(super) struct CardFiles<'a> {
     transport: &'a mut dyn Transmit,
-    supports_path_select: Paths,
-    /// Whether the MF may be selected, and files one after the other from there.
+    /// The form that selected a file, or the forms that the card may know.
+    known_form: Option<PathForm>,
+    possible_forms: Vec<PathForm>,
+    /// Whether the MF can be selected, and files step by step from there.
     supports_step_select: bool,
-    /// Whether it knows only SELECT without data in the answer.
+    /// Whether the card knows only SELECT without response data.
     no_response_select: bool,
-    /// Whether it does not allow what was asked for: without a PIN, a key, or in its state.
-    closed: bool,
+    /// Whether the card did not allow a command: without a PIN, a key, or in its state.
+    pub(super) is_closed: bool,
 }
 
 impl<'a> CardFiles<'a> {
-    /// Files of a card that nothing is known about.
     pub(super) fn new(transport: &'a mut dyn Transmit) -> Self {
-        let paths = Paths::Possible(PathForm::ALL.to_vec());
         Self {
             transport,
-            supports_path_select: paths,
+            known_form: None,
+            possible_forms: PathForm::ALL.to_vec(),
             supports_step_select: true,
             no_response_select: false,
-            closed: false,
+            is_closed: false,
         }
     }
 
@@ -81,39 +73,30 @@ impl<'a> CardFiles<'a> {
     }
 
     fn select_by_path(&mut self, path: &[u8]) -> Result<bool, TransmitError> {
-        let forms = match &self.supports_path_select {
-            Paths::Known(form) => vec![*form],
-            Paths::Possible(forms) => forms.clone(),
-        };
         let mut possible = Vec::new();
-        for form in forms {
+        for form in self.known_form.map_or(self.possible_forms.clone(), |form| vec![form]) {
             let Some(command) = form.command(path) else { return Ok(false) };
-            match self.go_once(&command)? {
+            match self.send_once(&command)? {
                 None => {
-                    self.supports_path_select = Paths::Known(form);
+                    self.known_form = Some(form);
                     self.no_response_select |= form.quiet;
                     return Ok(true);
                 }
-                // Whether it does not know the form, or has no such file or guards it: some cards say the
-                // same to all.
+                // An unknown form, a missing file or a protected one: some cards answer all alike.
                 Some(status) if status == NO_FILE || status.is_not_allowed() => possible.push(form),
                 Some(_) => {}
             }
         }
-        if possible.contains(&PathForm::USUAL) {
-            possible = vec![PathForm::USUAL];
-        }
-        if let Paths::Possible(forms) = &mut self.supports_path_select {
-            *forms = possible;
-        }
+        let is_usual = possible.contains(&PathForm::USUAL);
+        self.possible_forms = if is_usual { vec![PathForm::USUAL] } else { possible };
         Ok(false)
     }
 
     fn select_by_steps(&mut self, path: &[u8]) -> Result<bool, TransmitError> {
         let mf = CommandApdu::select_file(SelectBy::Identifier, MF);
-        let mut refusal = self.go(&mf)?;
+        let mut refusal = self.send(&mf)?;
         if refusal == Some(NO_FILE) && !self.no_response_select {
-            refusal = self.go_quietly(&mf)?;
+            refusal = self.send_quietly(&mf)?;
         }
         if refusal.is_some() {
             self.supports_step_select = false;
@@ -122,7 +105,7 @@ impl<'a> CardFiles<'a> {
         let (steps, _) = path.as_chunks::<2>();
         let Some((file, dfs)) = steps.split_last() else { return Ok(false) };
         for df in dfs {
-            if self.go(&CommandApdu::select_file(SelectBy::Identifier, *df))?.is_some() {
+            if self.send(&CommandApdu::select_file(SelectBy::Identifier, *df))?.is_some() {
                 return Ok(false);
             }
         }
@@ -131,12 +114,8 @@ impl<'a> CardFiles<'a> {
 
     /// Selects a file in the current DF.
     pub(super) fn select_child(&mut self, file: [u8; 2]) -> Result<bool, TransmitError> {
-        for by in [SelectBy::ChildEf, SelectBy::Identifier] {
-            if self.go(&CommandApdu::select_file(by, file))?.is_none() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self.send(&CommandApdu::select_file(SelectBy::ChildEf, file))?.is_none()
+            || self.send(&CommandApdu::select_file(SelectBy::Identifier, file))?.is_none())
     }
 
     /// Selects an application by its name.
@@ -144,59 +123,48 @@ impl<'a> CardFiles<'a> {
         &mut self,
         select: &CommandApdu,
     ) -> Result<bool, TransmitError> {
-        Ok(self.go(select)?.is_none())
+        Ok(self.send(select)?.is_none())
     }
 
-    /// Reads the selected file; `None` where the card does not let us.
+    /// Reads the selected file; `None` where the card refuses.
     pub(super) fn read(
         &mut self,
-        enough: impl Fn(&[u8]) -> bool,
+        is_enough: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<Vec<u8>>, TransmitError> {
-        where_given(read_file(self.transport, enough))
+        optional(read_file(self.transport, is_enough))
     }
 
-    /// A record of the selected file.
+    /// Reads a record of the selected file; `None` where the card refuses.
     pub(super) fn record(&mut self, number: u8) -> Result<Option<Vec<u8>>, TransmitError> {
-        where_given(exchange(self.transport, &CommandApdu::read_record(number)))
+        optional(exchange(self.transport, &CommandApdu::read_record(number)))
     }
 
-    /// Whether the card does not allow something that it was asked for.
-    pub(super) const fn is_closed(&self) -> bool {
-        self.closed
-    }
-
-    /// Selects; the status word of a refusal. A card that may not know an answer with data is asked
-    /// for one without.
-    fn go(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
+    /// Sends a SELECT, and once more without response data where the card may know no other. Returns the
+    /// status word of a refusal.
+    fn send(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
         if !self.no_response_select {
-            match self.go_once(command)? {
+            match self.send_once(command)? {
                 Some(status) if status != NO_FILE => {}
-                answer => return Ok(answer),
+                refusal => return Ok(refusal),
             }
         }
-        self.go_quietly(command)
+        self.send_quietly(command)
     }
 
-    fn go_quietly(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
-        let answer = self.go_once(&command.clone().without_response_data())?;
-        self.no_response_select |= answer.is_none();
-        Ok(answer)
+    fn send_quietly(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
+        let refusal = self.send_once(&command.clone().without_response_data())?;
+        self.no_response_select |= refusal.is_none();
+        Ok(refusal)
     }
 
-    fn go_once(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
-        let answer = refusal(send(self.transport, command))?;
-        self.closed |= answer.is_some_and(StatusWord::is_not_allowed);
-        Ok(answer)
-    }
-}
-
-fn refusal(answer: Result<(), ExchangeError>) -> Result<Option<StatusWord>, TransmitError> {
-    match answer {
-        Ok(()) => Ok(None),
-        Err(ExchangeError::Interrupted(why)) => Err(why),
-        Err(ExchangeError::Refused(status)) => Ok(Some(status)),
-        Err(ExchangeError::Truncated(_) | ExchangeError::TooLong) => {
-            Ok(Some(StatusWord::Unexpected(0)))
-        }
+    fn send_once(&mut self, command: &CommandApdu) -> Result<Option<StatusWord>, TransmitError> {
+        let refusal = match send(self.transport, command) {
+            Ok(()) => None,
+            Err(ExchangeError::Interrupted(error)) => return Err(error),
+            Err(ExchangeError::Refused(status)) => Some(status),
+            Err(_) => Some(StatusWord::Unexpected(0)),
+        };
+        self.is_closed |= refusal.is_some_and(StatusWord::is_not_allowed);
+        Ok(refusal)
     }
 }

@@ -1,16 +1,17 @@
-//! NIST SP 800-73-4: PIV cards, and what is like them. `docs/cards.md` has the sources.
+//! NIST SP 800-73-4: PIV cards and similar ones. `docs/cards.md` has the sources.
 //!
-//! The card says who it is in its CHUID: by a FASC-N, by a GUID, or by both. Nobody has published
-//! what Windows makes of that, so there are several candidates; a site learns which one its
-//! minidriver takes, and pins it.
+//! The CHUID identifies the card: by a FASC-N, by a GUID, or by both. How Windows derives an id from it is
+//! not published, so there are several candidates; a site finds out which one its minidriver uses, and
+//! pins it.
 
 use super::apdu::CommandApdu;
-use super::exchange::{self, exchange, send};
-use super::family_result::{CardReading, IdWorth, NoReading, ReadId, be, le, where_given};
-use super::opensc_minidriver;
+use super::exchange::{self, exchange, optional, send};
+use super::family_result::{CardReading, IdWorth, NoReading, ReadId, be, le};
 use super::tlv::{self, Tlv};
 use super::{Transmit, TransmitError};
 use crate::domain::{IdRule, Serial};
+
+use fascn::Fascn;
 
 mod fascn;
 
@@ -20,175 +21,151 @@ const AID: [u8; 9] = [0xA0, 0x00, 0x00, 0x03, 0x08, 0x00, 0x00, 0x10, 0x00];
 /// The part of the AID that is NIST's.
 const RID: [u8; 5] = [0xA0, 0x00, 0x00, 0x03, 0x08];
 
-/// How the answer to SELECT may name the application: all of the AID, or what comes after NIST's
-/// part; G&D's cards put a byte elsewhere.
+/// The application's name in the response to SELECT: the AID, or what follows NIST's part; G&D's cards
+/// have a byte elsewhere.
 const NAMES: [&[u8]; 3] = [&RID, &[0x00, 0x00, 0x10, 0x00], &[0x00, 0x10, 0x00, 0x01]];
 
-/// The application template in the answer to SELECT, and the name in it.
+/// The application template in the response to SELECT, and the name in it.
 const APPLICATION: u32 = 0x61;
 const APPLICATION_ID: u32 = 0x4F;
 
-/// "The current DF" (SP 800-73-4 part 2, section 3.1.2).
+/// SP 800-73-4 part 2, section 3.1.2.
 const CURRENT_DF: u16 = 0x3FFF;
 
-/// Data objects (SP 800-73-4 part 1, table 3).
+/// Data objects (SP 800-73-4 part 1, table 3), and what wraps all but the discovery object.
 const DISCOVERY: u32 = 0x7E;
 const CHUID: u32 = 0x5F_C102;
 const CCC: u32 = 0x5F_C107;
-
-/// What wraps every data object but the discovery object.
 const DATA: u32 = 0x53;
 
-/// In the CHUID (part 1, table 9).
+/// In the CHUID (part 1, table 9), and in the CCC (table 8).
 const FASCN: u32 = 0x30;
 const GUID: u32 = 0x34;
-
-/// Selects the application again.
-pub(super) fn select(transport: &mut dyn Transmit) -> Result<(), TransmitError> {
-    where_given(send(transport, &CommandApdu::select(&AID))).map(drop)
-}
-
-/// The card identifier in the CCC (part 1, table 8).
 const CARD_IDENTIFIER: u32 = 0xF0;
 
-/// Selects the application and reads who the card is.
+/// Selects the application and reads the CHUID.
 pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     let selected =
         exchange::select(transport, &CommandApdu::select(&AID)).map_err(NoReading::other_family)?;
-    if is_piv(&selected) || has_discovery_object(transport)? {
-        return read(transport);
-    }
-    match read_chuid(transport) {
-        Ok(_) => read(transport),
-        Err(NoReading::Interrupted(why)) => Err(why.into()),
-        Err(NoReading::NoId(_) | NoReading::OtherFamily(_)) => {
-            Err(NoReading::OtherFamily("card accepts SELECT, but as another application".into()))
-        }
-    }
+    let chuid = if is_piv(&selected) || has_discovery_object(transport)? {
+        read_chuid(transport)?
+    } else {
+        read_chuid(transport).map_err(|no_reading| match no_reading {
+            NoReading::NoId(_) | NoReading::OtherFamily(_) => {
+                NoReading::OtherFamily("card accepts SELECT, but as another application".into())
+            }
+            interrupted @ NoReading::Interrupted(_) => interrupted,
+        })?
+    };
+    reading(chuid)
 }
 
-/// Reads who the card is without a SELECT: only the discovery object proves that the application
-/// is there.
+/// Reads the CHUID without a SELECT: only the discovery object proves that the application is selected.
 pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     if has_discovery_object(transport)? {
-        read(transport)
+        reading(read_chuid(transport)?)
     } else {
         Err(NoReading::OtherFamily("no discovery object where PIV has one".into()))
     }
 }
 
-/// Whether the answer to SELECT names the application; cards exist that accept any SELECT.
-fn is_piv(answer: &[u8]) -> bool {
-    let objects = tlv::value(answer, APPLICATION).map(tlv::before_padding).unwrap_or_default();
+/// Selects the application again.
+pub(super) fn select(transport: &mut dyn Transmit) -> Result<(), TransmitError> {
+    optional(send(transport, &CommandApdu::select(&AID))).map(drop)
+}
+
+/// The card identifier in the CCC of the selected application.
+pub(super) fn ccc(transport: &mut dyn Transmit) -> Result<Option<String>, TransmitError> {
+    let response = optional(exchange(transport, &CommandApdu::get_data(CURRENT_DF, CCC)))?;
+    Ok(response.as_deref().and_then(card_identifier))
+}
+
+fn card_identifier(response: &[u8]) -> Option<String> {
+    let objects = tlv::before_padding(first(response, DATA)?);
+    let identifier = tlv::only(&objects, CARD_IDENTIFIER)?;
+    (!identifier.is_empty()).then(|| hex::encode(identifier))
+}
+
+/// Whether the response to SELECT names the application: some cards accept any SELECT.
+fn is_piv(response: &[u8]) -> bool {
+    let objects = tlv::value(response, APPLICATION).map(tlv::before_padding).unwrap_or_default();
     objects.iter().any(|Tlv { tag, value }| {
         *tag == APPLICATION_ID && NAMES.iter().any(|name| value.starts_with(name))
     })
 }
 
 fn has_discovery_object(transport: &mut dyn Transmit) -> Result<bool, TransmitError> {
-    let answer = where_given(exchange(transport, &CommandApdu::get_data(CURRENT_DF, DISCOVERY)))?;
-    let names_piv = |answer: &Vec<u8>| {
-        let objects = first(answer, DISCOVERY).map(tlv::before_padding).unwrap_or_default();
-        tlv::only(&objects, APPLICATION_ID).is_some_and(|name| name.starts_with(&RID))
-    };
-    Ok(answer.as_ref().is_some_and(names_piv))
+    let response = optional(exchange(transport, &CommandApdu::get_data(CURRENT_DF, DISCOVERY)))?;
+    let value = response.as_deref().and_then(|response| first(response, DISCOVERY));
+    let objects = value.map(tlv::before_padding).unwrap_or_default();
+    Ok(tlv::only(&objects, APPLICATION_ID).is_some_and(|name| name.starts_with(&RID)))
 }
 
-fn read(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
-    let chuid = read_chuid(transport)?;
-    let Some(serial) = chuid.serial() else {
-        return Err(NoReading::NoId("CHUID has neither a FASC-N nor a GUID".into()));
-    };
-    Ok(CardReading::new(Serial::from_bytes(serial), chuid.ids(), Some(CommandApdu::select(&AID))))
-}
-
-/// The card identifier in the CCC of the application, which is selected.
-pub(super) fn ccc(transport: &mut dyn Transmit) -> Result<Option<String>, TransmitError> {
-    let answer = where_given(exchange(transport, &CommandApdu::get_data(CURRENT_DF, CCC)))?;
-    Ok(answer.as_deref().and_then(card_identifier))
-}
-
-/// The CHUID, or what the card has in place of one.
 fn read_chuid(transport: &mut dyn Transmit) -> Result<Chuid, NoReading> {
-    let answer = exchange(transport, &CommandApdu::get_data(CURRENT_DF, CHUID))
-        .map_err(|why| NoReading::no_id("CHUID", why))?;
-    let content = first(&answer, DATA)
+    let response = exchange(transport, &CommandApdu::get_data(CURRENT_DF, CHUID))
+        .map_err(|error| NoReading::no_id("CHUID", error))?;
+    let content = first(&response, DATA)
         .ok_or_else(|| NoReading::NoId("CHUID: the answer is no data object of PIV's".into()))?;
     Chuid::parse(content).ok_or_else(|| NoReading::NoId("CHUID: nothing is written in it".into()))
 }
 
-/// The value of the object with this tag at the front of an answer; some cards fill up behind it.
-fn first(answer: &[u8], wanted: u32) -> Option<&[u8]> {
-    let (object, _filling) = tlv::split(answer).ok()?;
+fn reading(chuid: Chuid) -> Result<CardReading, NoReading> {
+    let serial = chuid
+        .serial()
+        .ok_or_else(|| NoReading::NoId("CHUID has neither a FASC-N nor a GUID".into()))?;
+    Ok(CardReading::new(Serial::from_bytes(serial), chuid.ids(), Some(CommandApdu::select(&AID))))
+}
+
+/// The value of the object with this tag at the front of a response; some cards pad after it.
+fn first(response: &[u8], wanted: u32) -> Option<&[u8]> {
+    let (object, _padding) = tlv::split(response).ok()?;
     (object.tag == wanted).then_some(object.value)
 }
 
-fn card_identifier(answer: &[u8]) -> Option<String> {
-    let objects = tlv::before_padding(first(answer, DATA)?);
-    let identifier = tlv::only(&objects, CARD_IDENTIFIER)?;
-    (!identifier.is_empty()).then(|| hex::encode(identifier))
-}
-
-/// What a card says of itself; only values that could be somebody's.
+/// The fields of a CHUID, without values of only zeros or ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Chuid {
-    fascn: Option<[u8; 25]>,
+    fascn: Option<Fascn>,
     guid: Option<[u8; 16]>,
 }
 
 impl Chuid {
-    /// The fields, in whatever order. What a card has two of is none.
+    /// Takes the fields in any order. A field that is there twice is none.
     fn parse(content: &[u8]) -> Option<Self> {
         let objects = tlv::before_padding(content);
-        if objects.is_empty() {
-            return None;
-        }
-        Some(Self { fascn: field(&objects, FASCN), guid: field(&objects, GUID) })
+        let fascn = field(&objects, FASCN).map(Fascn);
+        (!objects.is_empty()).then(|| Self { fascn, guid: field(&objects, GUID) })
     }
 
-    /// What OpenSC calls the card's serial (`piv_get_serial_nr_from_CHUI`): the FASC-N, unless it
-    /// is that of an issuer outside the government and there is a GUID.
+    /// What OpenSC calls the card's serial (`piv_get_serial_nr_from_CHUI`): the FASC-N, unless its issuer
+    /// is outside the government and there is a GUID.
     fn serial(&self) -> Option<&[u8]> {
         match (&self.fascn, &self.guid) {
-            (Some(fascn), Some(guid)) if is_outside_government(fascn) => Some(guid.as_slice()),
-            (Some(fascn), _) => Some(fascn.as_slice()),
-            (None, Some(guid)) => Some(guid.as_slice()),
-            (None, None) => None,
+            (Some(fascn), Some(guid)) if fascn.is_outside_government() => Some(guid),
+            (Some(Fascn(fascn)), _) => Some(fascn),
+            (None, guid) => guid.as_ref().map(<[u8; 16]>::as_slice),
         }
     }
 
     fn ids(&self) -> [Option<ReadId>; 4] {
-        let of_guid = self.guid.map(|guid| (guid, IdWorth::of_bytes(guid)));
-        let of_fascn = self.fascn.and_then(|fascn| {
-            let front = fascn.first_chunk::<16>()?;
-            Some((*front, fascn::id_worth(&fascn)))
-        });
-        // OpenSC's serial is one or the other: its minidriver takes the first 16 bytes.
-        let of_serial = match self.serial() {
-            Some(serial) if serial.len() == 16 => of_guid,
-            Some(_) | None => of_fascn,
-        };
+        let guid = self.guid.map(|guid| (guid, IdWorth::of_bytes(guid)));
+        let fascn = self.fascn.map(|fascn| (fascn.front(), fascn.id_worth()));
+        let serial = self.serial().unwrap_or_default();
+        // OpenSC's minidriver uses the first 16 bytes of its serial.
+        let opensc = if serial.len() == 16 { guid } else { fascn };
         [
-            of_guid.and_then(|(guid, worth)| le(IdRule::PivGuidLe, guid, worth)),
-            of_guid.and_then(|(guid, worth)| be(IdRule::PivGuidBe, guid, worth)),
-            of_fascn.and_then(|(fascn, worth)| le(IdRule::PivFascn, fascn, worth)),
-            of_serial.and_then(|(serial, worth)| {
-                le(IdRule::PivOpensc, opensc_minidriver::cardid(&hex::encode(serial)), worth)
-            }),
+            guid.and_then(|(guid, worth)| le(IdRule::PivGuidLe, guid, worth)),
+            guid.and_then(|(guid, worth)| be(IdRule::PivGuidBe, guid, worth)),
+            fascn.and_then(|(front, worth)| le(IdRule::PivFascn, front, worth)),
+            opensc.and_then(|(bytes, worth)| le(IdRule::PivOpensc, bytes, worth)),
         ]
     }
 }
 
-/// A field of just this length in which something is written.
+/// A field of this length that is neither all zeros nor all ones.
 fn field<const N: usize>(objects: &[Tlv<'_>], tag: u32) -> Option<[u8; N]> {
     let value: [u8; N] = tlv::only(objects, tag)?.try_into().ok()?;
     (value != [0x00; N] && value != [0xFF; N]).then_some(value)
-}
-
-/// Whether a FASC-N begins with the agency code 9999: start sentinel and four nines, five bits
-/// each, least significant first, with odd parity (PACS 2.3).
-const fn is_outside_government(fascn: &[u8; 25]) -> bool {
-    matches!(fascn, [0xD4, 0xE7, 0x39, 0x80..=0xFF, ..])
 }
 
 #[cfg(test)]

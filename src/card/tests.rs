@@ -138,7 +138,7 @@ fn an_interruption_ends_the_probe_whatever_families_are_left() {
 /// A card, and what it was taken for at the moment at which it had said who it is.
 struct Witness<'a> {
     card: &'a mut dyn Transmit,
-    told: Vec<CardIdentity>,
+    identities: Vec<CardIdentity>,
 }
 
 impl Transmit for Witness<'_> {
@@ -151,7 +151,7 @@ impl Transmit for Witness<'_> {
     }
 
     fn identified(&mut self, identity: &CardIdentity) {
-        self.told.push(identity.clone());
+        self.identities.push(identity.clone());
     }
 }
 
@@ -176,24 +176,25 @@ fn a_card_that_goes_or_falls_silent_once_its_ids_are_read_is_identified() {
             (both(5, why.clone()), vec![Family::Gids, Family::Piv], 5),
             (both(6, why.clone()), vec![Family::Gids, Family::Piv], 5),
         ] {
-            let mut witness = Witness { card: &mut card, told: Vec::new() };
+            let mut witness = Witness { card: &mut card, identities: Vec::new() };
             let identity = identify_as(&mut witness, &families).unwrap();
             assert_eq!(identity.candidates().count(), ids, "{families:?} {why:?}");
-            assert_eq!(witness.told.last(), Some(&identity), "{families:?} {why:?}");
+            assert_eq!(witness.identities.last(), Some(&identity), "{families:?} {why:?}");
         }
         let mut half = both(3, why.clone());
-        let mut witness = Witness { card: &mut half, told: Vec::new() };
+        let mut witness = Witness { card: &mut half, identities: Vec::new() };
         assert_eq!(
             identify_as(&mut witness, &[Family::Gids, Family::Piv]),
             Err(why.clone().into()),
             "asked again, it may say all"
         );
-        let told: Vec<_> = witness.told.iter().map(|told| (told.family, told.partial)).collect();
-        assert_eq!(told, [(Family::Gids, true)], "what it said counts until then");
+        let seen: Vec<_> =
+            witness.identities.iter().map(|identity| (identity.family, identity.partial)).collect();
+        assert_eq!(seen, [(Family::Gids, true)], "what it said counts until then");
         let mut early = gids(2, why.clone());
-        let mut witness = Witness { card: &mut early, told: Vec::new() };
+        let mut witness = Witness { card: &mut early, identities: Vec::new() };
         assert_eq!(identify_as(&mut witness, &[Family::Gids]), Err(why.into()));
-        assert_eq!(witness.told, []);
+        assert_eq!(witness.identities, []);
     }
 }
 
@@ -455,8 +456,8 @@ proptest! {
         let (result, _) = ask_as(&mut card, &plan(&families), in_use);
         prop_assert!(card.sent <= MAX_COMMANDS);
         if let Ok(identity) = result {
-            let nobody = |id: &crate::domain::CardId| id.uuid().is_nil() || id.uuid().is_max();
-            prop_assert!(!identity.candidates().any(|c| nobody(&c.card_id)));
+            let is_placeholder = |id: &crate::domain::CardId| id.uuid().is_nil() || id.uuid().is_max();
+            prop_assert!(!identity.candidates().any(|c| is_placeholder(&c.card_id)));
         }
     }
 }

@@ -1,41 +1,30 @@
-//! BER-TLV as cards speak it (ISO 7816-4:2005 section 5.2.2): tags of up to three bytes, lengths in the
-//! short form or after 81 or 82. Input that is left over is an error, never padding.
+//! BER-TLV of cards (ISO 7816-4:2005 section 5.2.2): tags of up to three bytes, lengths in the short
+//! form or after 81 or 82. Trailing bytes are an error, never padding.
 
-/// A tag and its value.
+/// A data object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tlv<'a> {
     /// The tag's bytes as a number.
     pub(super) tag: u32,
-    /// The value.
     pub(super) value: &'a [u8],
 }
 
-/// Why some bytes are not the data objects that were asked for.
+/// Why bytes are not the expected data objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TlvError {
-    /// The bytes end inside a data object.
     #[error("data object is truncated")]
     Truncated,
-    /// A tag of more than three bytes.
     #[error("tag has more than three bytes")]
     LongTag,
-    /// A length that is neither short nor after 81 or 82.
     #[error("unsupported length encoding {0:02X}")]
     UnsupportedLength(u8),
-    /// Bytes after the data object.
     #[error("{0} trailing bytes after the data object")]
     TrailingBytes(usize),
-    /// Another data object.
     #[error("unexpected tag {found:X}, expected {wanted:X}")]
-    OtherTag {
-        /// The tag that was asked for.
-        wanted: u32,
-        /// The tag that is there.
-        found: u32,
-    },
+    OtherTag { wanted: u32, found: u32 },
 }
 
-/// The value of the one data object that the input is, which has this tag.
+/// The value of the only data object of the input, which has this tag.
 pub(super) fn value(input: &[u8], wanted: u32) -> Result<&[u8], TlvError> {
     let (Tlv { tag, value }, rest) = split(input)?;
     if tag != wanted {
@@ -44,7 +33,7 @@ pub(super) fn value(input: &[u8], wanted: u32) -> Result<&[u8], TlvError> {
     if rest.is_empty() { Ok(value) } else { Err(TlvError::TrailingBytes(rest.len())) }
 }
 
-/// Every data object of the input, in order.
+/// All data objects of the input, in order.
 pub(super) fn all(mut input: &[u8]) -> Result<Vec<Tlv<'_>>, TlvError> {
     let mut objects = Vec::new();
     while !input.is_empty() {
@@ -55,8 +44,8 @@ pub(super) fn all(mut input: &[u8]) -> Result<Vec<Tlv<'_>>, TlvError> {
     Ok(objects)
 }
 
-/// The data objects at the front of the input, up to padding (00 or FF, where a tag would be) or to
-/// whatever is no data object.
+/// The data objects at the front of the input, up to padding (00 or FF in place of a tag) or to
+/// anything else that is no data object.
 pub(super) fn before_padding(mut input: &[u8]) -> Vec<Tlv<'_>> {
     let mut objects = Vec::new();
     while !matches!(input, [] | [0x00 | 0xFF, ..])
@@ -68,7 +57,7 @@ pub(super) fn before_padding(mut input: &[u8]) -> Vec<Tlv<'_>> {
     objects
 }
 
-/// The value of the one object with this tag; `None` where there is none, or more than one.
+/// The value of the only object with this tag; `None` where there is none, or more than one.
 pub(super) fn only<'a>(objects: &[Tlv<'a>], tag: u32) -> Option<&'a [u8]> {
     let mut values = objects.iter().filter(|object| object.tag == tag);
     match (values.next(), values.next()) {
@@ -77,7 +66,7 @@ pub(super) fn only<'a>(objects: &[Tlv<'a>], tag: u32) -> Option<&'a [u8]> {
     }
 }
 
-/// The data object at the front of the input, and what follows it.
+/// The data object at the front of the input, and the rest.
 pub(super) fn split(input: &[u8]) -> Result<(Tlv<'_>, &[u8]), TlvError> {
     let (tag, rest) = split_tag(input)?;
     let (length, rest) = split_length(rest)?;
@@ -85,7 +74,7 @@ pub(super) fn split(input: &[u8]) -> Result<(Tlv<'_>, &[u8]), TlvError> {
     Ok((Tlv { tag, value }, rest))
 }
 
-/// ISO 7816-4 section 5.2.2.1: five low bits set say that the tag goes on, and then each top bit.
+/// ISO 7816-4 section 5.2.2.1: the tag goes on after five set low bits, and then after a set top bit.
 fn split_tag(input: &[u8]) -> Result<(u32, &[u8]), TlvError> {
     let (&first, mut rest) = input.split_first().ok_or(TlvError::Truncated)?;
     let mut tag = u32::from(first);

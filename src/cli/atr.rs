@@ -16,14 +16,14 @@ pub(super) fn as_text(atr: &Atr, list_names: &[String]) -> Vec<String> {
     let mut lines: Vec<_> = facts.known.map(str::to_owned).into_iter().collect();
     lines.extend(list_names.iter().map(|name| format!("pcsc-tools: {name}")));
     lines.extend(hint(atr).map(|family| format!("looks like {family}")));
-    lines.push(format!("{}, {}", facts.convention, protocols.join(" and ")));
+    lines.push(format!("{}, {}", facts.convention(), protocols.join(" and ")));
     lines.extend(facts.interface.iter().copied().map(interface_line));
     if !facts.historical.bytes.is_empty() {
         let text = facts.historical.text().map_or(String::new(), |text| format!("  {text:?}"));
         lines.push(format!("historical bytes {}{text}", hex::encode(&facts.historical.bytes)));
     }
     lines.extend(facts.historical.entries.iter().map(entry_line));
-    if facts.contactless.is_some() {
+    if facts.is_contactless {
         lines.push("contactless, ATR made up by the reader".to_owned());
     }
     if facts.checksum == Checksum::Valid {
@@ -47,17 +47,17 @@ pub(super) fn as_json(atr: &Atr, list_names: &[String]) -> Value {
     let facts = DecodedAtr::of(atr);
     let historical = &facts.historical;
     json!({
-        "convention": facts.convention.to_string(),
+        "convention": facts.convention(),
         "protocols": facts.protocols,
         "interface": facts.interface.iter().copied().map(interface_object).collect::<Vec<_>>(),
         "historical": hex::encode(&historical.bytes),
-        "historical_category": historical.category().map(|category| category.to_string()),
+        "historical_category": historical.category(),
         "historical_text": historical.text(),
         "compact_tlv": historical.entries.iter().map(entry_object).collect::<Vec<_>>(),
         "tck": facts.checksum.to_string(),
         "truncated": facts.truncated,
-        "anomalies": facts.anomalies().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "contactless": facts.contactless.is_some(),
+        "anomalies": facts.anomalies(),
+        "contactless": facts.is_contactless,
         "family_hint": hint(atr),
         "card_name": facts.known,
         "pcsc_tools_names": list_names,
@@ -68,7 +68,7 @@ fn interface_object(byte: InterfaceByte) -> Value {
     json!({
         "name": byte.to_string(),
         "value": hex::encode([byte.value]),
-        "scope": byte.scope().to_string(),
+        "scope": byte.scope(),
         "meaning": byte.meaning(),
     })
 }

@@ -1,74 +1,23 @@
-//! The interface bytes: TA1, TB1, TC1, TD1, TA2 … (ISO 7816-3:2006 sections 8.2.3 and 8.3).
+//! The interface bytes: TA1, TB1, TC1, TD1, TA2 … (ISO 7816-3:2006 sections 8.2.3, 8.3, 10.2 and 11.4).
 //!
-//! T0 and each TD announce, from bit 5 up, which of TA TB TC TD follow. Of the same letter with
-//! the same protocol only the first byte after TD2 has a meaning; the others are reserved.
+//! T0 and each TD announce, from bit 5 up, which of TA TB TC TD follow. Of the bytes after TD2 with one
+//! letter and one protocol only the first has a meaning; the others are reserved.
 
 use std::fmt;
 
-/// An interface byte, in the order sent.
+/// An interface byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InterfaceByte {
-    /// Which of the four.
-    pub letter: Letter,
-    /// Its number, from 1.
-    pub number: u8,
+    /// A to D.
+    letter: char,
+    /// From 1.
+    number: u8,
     /// The byte.
     pub value: u8,
-    /// What it is about.
-    pub role: ByteRole,
-}
-
-/// The letter of an interface byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Letter {
-    /// TA.
-    A,
-    /// TB.
-    B,
-    /// TC.
-    C,
-    /// TD.
-    D,
-}
-
-/// What an interface byte is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteRole {
-    /// Clock cycles per bit: Fi and Di (TA1).
-    Speed,
-    /// The programming voltage of long ago, to be ignored (TB1, TB2).
-    Voltage,
-    /// Extra guard time between bytes to the card (TC1).
-    GuardTime,
-    /// A protocol, and which bytes follow (TD).
-    Protocol,
-    /// The card speaks one way only, without negotiation (TA2).
-    SpecificMode,
-    /// How long the card may take on T=0 (TC2).
-    WaitingTime,
-    /// How much the card takes in one block on T=1: IFSC.
-    BlockSize,
-    /// How long the card may take on T=1: BWI and CWI.
-    BlockWaitingTime,
-    /// How blocks are checked on T=1.
-    BlockCheck,
-    /// Whether the clock may stop, and which voltages the card takes (T=15).
-    ClockAndClass,
-    /// What contact C6 is for (T=15).
-    SpareContact,
-    /// Not given a meaning by the standard, for this protocol.
-    Reserved(u8),
-}
-
-/// For which protocol an interface byte counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteScope {
-    /// For all.
-    Global,
-    /// For T= this one.
-    Specific(u8),
-    /// None: it says which bytes follow.
-    Structural,
+    /// That of the TD byte that announced it; 0 before the first.
+    protocol: u8,
+    /// Whether a byte before it has the same meaning.
+    is_repeated: bool,
 }
 
 /// The interface bytes, and what follows them.
@@ -84,119 +33,145 @@ impl<'a> InterfaceBytes<'a> {
     /// Reads what T0 and then every TD announces.
     pub(super) fn read(t0: u8, rest: &'a [u8]) -> Self {
         let mut read = Self { bytes: Vec::new(), rest, cut_off: false };
-        let (mut announcing, mut protocol) = (Some(t0), None);
-        let mut number = 0_u8;
-        while let Some(byte) = announcing {
+        let (mut announcing, mut protocol, mut number) = (Some(t0), 0, 0_u8);
+        while let Some(announced) = announcing.take() {
             number = number.saturating_add(1);
-            announcing = None;
-            for letter in Letter::ALL.into_iter().filter(|letter| letter.announced_by(byte)) {
-                let Some(value) = read.take() else { return read };
-                read.push(letter, number, value, protocol);
-                announcing = (letter == Letter::D).then_some(value);
+            for (bit, letter) in [(0x10, 'A'), (0x20, 'B'), (0x40, 'C'), (0x80, 'D')] {
+                if announced & bit == 0 {
+                    continue;
+                }
+                let Some((&value, rest)) = read.rest.split_first() else {
+                    read.cut_off = true;
+                    return read;
+                };
+                read.rest = rest;
+                let is_same = |byte: &InterfaceByte| {
+                    byte.number > 2 && byte.letter == letter && byte.protocol == protocol
+                };
+                let is_repeated = number > 2 && read.bytes.iter().any(is_same);
+                read.bytes.push(InterfaceByte { letter, number, value, protocol, is_repeated });
+                announcing = (letter == 'D').then_some(value);
             }
-            protocol = announcing.map(|td| td & 0x0F);
+            protocol = announcing.map_or(0, |td| td & 0x0F);
         }
         read
     }
 
-    fn take(&mut self) -> Option<u8> {
-        if let [first, rest @ ..] = self.rest {
-            self.rest = rest;
-            Some(*first)
-        } else {
-            self.cut_off = true;
-            None
-        }
-    }
-
-    fn push(&mut self, letter: Letter, number: u8, value: u8, protocol: Option<u8>) {
-        let role = role(letter, number, protocol.unwrap_or(0));
-        let again = number > 2 && role != ByteRole::Protocol && {
-            self.bytes.iter().any(|byte| byte.number > 2 && byte.role == role)
-        };
-        let role = if again { ByteRole::Reserved(protocol.unwrap_or(0)) } else { role };
-        self.bytes.push(InterfaceByte { letter, number, value, role });
-    }
-
-    /// The protocol nibbles of the TD bytes, in their order.
+    /// The protocols of the TD bytes, in their order.
     pub(super) fn indicated(&self) -> Vec<u8> {
-        let tds = self.bytes.iter().filter(|byte| byte.letter == Letter::D);
+        let tds = self.bytes.iter().filter(|byte| byte.letter == 'D');
         tds.map(|byte| byte.value & 0x0F).collect()
     }
 }
 
-/// What a byte is about; `protocol` is the one of the TD that announced it.
-const fn role(letter: Letter, number: u8, protocol: u8) -> ByteRole {
-    match (letter, number, protocol) {
-        (Letter::D, _, _) => ByteRole::Protocol,
-        (Letter::A, 1, _) => ByteRole::Speed,
-        (Letter::B, 1 | 2, _) => ByteRole::Voltage,
-        (Letter::C, 1, _) => ByteRole::GuardTime,
-        (Letter::A, 2, _) => ByteRole::SpecificMode,
-        (Letter::C, 2, _) => ByteRole::WaitingTime,
-        (Letter::A, _, 1) => ByteRole::BlockSize,
-        (Letter::B, _, 1) => ByteRole::BlockWaitingTime,
-        (Letter::C, _, 1) => ByteRole::BlockCheck,
-        (Letter::A, _, 15) => ByteRole::ClockAndClass,
-        (Letter::B, _, 15) => ByteRole::SpareContact,
-        (Letter::A | Letter::B | Letter::C, _, other) => ByteRole::Reserved(other),
-    }
-}
-
 impl InterfaceByte {
-    /// For which protocol the byte counts.
+    /// The protocol that the byte is for, `global` or `structural`.
     #[must_use]
-    pub const fn scope(&self) -> ByteScope {
-        match self.role {
-            ByteRole::Protocol => ByteScope::Structural,
-            ByteRole::Speed
-            | ByteRole::Voltage
-            | ByteRole::GuardTime
-            | ByteRole::SpecificMode
-            | ByteRole::ClockAndClass
-            | ByteRole::SpareContact
-            | ByteRole::Reserved(15) => ByteScope::Global,
-            ByteRole::WaitingTime => ByteScope::Specific(0),
-            ByteRole::BlockSize | ByteRole::BlockWaitingTime | ByteRole::BlockCheck => {
-                ByteScope::Specific(1)
+    pub fn scope(&self) -> String {
+        match (self.letter, self.number, self.protocol) {
+            ('D', ..) => "structural".to_owned(),
+            ('C', 2, _) => "T=0".to_owned(),
+            (_, 1 | 2, _) | (_, _, 15) => "global".to_owned(),
+            (.., protocol) => format!("T={protocol}"),
+        }
+    }
+
+    /// The byte's meaning, as text.
+    #[must_use]
+    pub fn meaning(&self) -> String {
+        let value = self.value;
+        match (self.letter, self.number, self.protocol) {
+            ('D', ..) => protocol(value),
+            (.., protocol) if self.is_repeated => format!("reserved for T={protocol}"),
+            ('A', 1, _) => speed(value),
+            ('B', 1 | 2, _) => "programming voltage, to be ignored".to_owned(),
+            ('C', 1, _) => guard_time(value),
+            ('A', 2, _) => specific_mode(value),
+            ('C', 2, _) => format!("T=0: waiting time {value}"),
+            ('A', _, 1) => format!("T=1: the card takes {value} bytes a block"),
+            ('B', _, 1) => {
+                let (block, byte) = (value >> 4, value & 0x0F);
+                format!("T=1: block waiting time {block}, byte waiting time {byte}")
             }
-            ByteRole::Reserved(protocol) => ByteScope::Specific(protocol),
+            ('C', _, 1) if value & 1 == 0 => "T=1: blocks end in an LRC".to_owned(),
+            ('C', _, 1) => "T=1: blocks end in a CRC".to_owned(),
+            ('A', _, 15) => clock_and_class(value),
+            ('B', _, 15) => spare_contact(value).to_owned(),
+            (.., protocol) => format!("reserved for T={protocol}"),
         }
-    }
-}
-
-impl Letter {
-    const ALL: [Self; 4] = [Self::A, Self::B, Self::C, Self::D];
-
-    /// The bit of T0 or TD that announces it.
-    const fn bit(self) -> u8 {
-        match self {
-            Self::A => 0x10,
-            Self::B => 0x20,
-            Self::C => 0x40,
-            Self::D => 0x80,
-        }
-    }
-
-    const fn announced_by(self, byte: u8) -> bool {
-        byte & self.bit() != 0
     }
 }
 
 /// The byte's name: TA1.
 impl fmt::Display for InterfaceByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "T{:?}{}", self.letter, self.number)
+        write!(f, "T{}{}", self.letter, self.number)
     }
 }
 
-impl fmt::Display for ByteScope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Global => f.write_str("global"),
-            Self::Specific(protocol) => write!(f, "T={protocol}"),
-            Self::Structural => f.write_str("structural"),
-        }
+/// By the high half of TA1: clock cycles per bit, and the highest clock in tenths of a MHz; 0 is reserved.
+const FI: [u32; 16] =
+    [372, 372, 558, 744, 1116, 1488, 1860, 0, 0, 512, 768, 1024, 1536, 2048, 0, 0];
+const MAX_CLOCK: [u32; 16] = [40, 50, 60, 80, 120, 160, 200, 0, 0, 50, 75, 100, 150, 200, 0, 0];
+
+/// By the low half of TA1: what these are divided by.
+const DI: [u32; 16] = [0, 1, 2, 4, 8, 16, 32, 64, 12, 20, 0, 0, 0, 0, 0, 0];
+
+fn speed(value: u8) -> String {
+    let entry = |table: [u32; 16], index: u8| {
+        table.get(usize::from(index)).copied().filter(|entry| *entry != 0)
+    };
+    let (fi, di) = (entry(FI, value >> 4), entry(DI, value & 0x0F));
+    if let (Some(fi), Some(di), Some(tenths)) = (fi, di, entry(MAX_CLOCK, value >> 4)) {
+        let clock = f64::from(tenths) / 10.0;
+        let bits = u64::from(tenths) * 100_000 * u64::from(di) / u64::from(fi);
+        return format!("Fi {fi}, Di {di}, up to {clock} MHz: at most {bits} bit/s");
+    }
+    let text = |entry: Option<u32>| entry.map_or("reserved".to_owned(), |entry| entry.to_string());
+    format!("Fi {}, Di {}", text(fi), text(di))
+}
+
+fn guard_time(value: u8) -> String {
+    match value {
+        0 => "no extra guard time".to_owned(),
+        255 => "the least guard time of the protocol".to_owned(),
+        n => format!("extra guard time of {n} bits"),
+    }
+}
+
+fn protocol(value: u8) -> String {
+    match value & 0x0F {
+        15 => "T=15: global bytes follow".to_owned(),
+        protocol @ 0..=1 => format!("T={protocol}"),
+        protocol => format!("T={protocol}, not of ISO 7816"),
+    }
+}
+
+fn specific_mode(value: u8) -> String {
+    let change = if value & 0x80 == 0 { "may change" } else { "cannot change" };
+    let by = if value & 0x10 == 0 { "as the interface bytes say" } else { "as both sides know" };
+    format!("specific mode: T={} only, {by}, {change}", value & 0x0F)
+}
+
+fn clock_and_class(value: u8) -> String {
+    let stop = match value >> 6 {
+        0 => "never",
+        1 => "low only",
+        2 => "high only",
+        _ => "either way",
+    };
+    let classes = [(0x01, "5 V"), (0x02, "3 V"), (0x04, "1.8 V")];
+    let classes = classes.iter().filter(|(bit, _)| value & bit != 0);
+    let voltages = classes.map(|(_, volts)| *volts).collect::<Vec<_>>().join(", ");
+    let voltages = if voltages.is_empty() { "unknown" } else { &voltages };
+    format!("clock may stop: {stop}; voltages: {voltages}")
+}
+
+const fn spare_contact(value: u8) -> &'static str {
+    match value {
+        0 => "contact C6 not used",
+        1..0x80 => "contact C6 used as the standard says",
+        0x80.. => "contact C6 used in a proprietary manner",
     }
 }
 
@@ -206,38 +181,39 @@ mod tests {
 
     use super::*;
 
-    /// T0's half and the bytes, written anew from letters, numbers and values.
+    /// T0's half and the bytes, encoded from letters, numbers and values.
     fn encode(bytes: &[InterfaceByte]) -> (u8, Vec<u8>) {
         let announced = |number: u8| {
             let of_number = bytes.iter().filter(|byte| byte.number == number);
-            of_number.fold(0, |bits, byte| bits | byte.letter.bit())
+            of_number.fold(0, |bits, byte| bits | 0x10 << (u32::from(byte.letter) - u32::from('A')))
         };
         let value = |byte: &InterfaceByte| match byte.letter {
-            Letter::D => announced(byte.number + 1) | (byte.value & 0x0F),
-            Letter::A | Letter::B | Letter::C => byte.value,
+            'D' => announced(byte.number + 1) | (byte.value & 0x0F),
+            _ => byte.value,
         };
         (announced(1), bytes.iter().map(value).collect())
     }
 
-    fn roles(t0: u8, rest: &[u8]) -> Vec<(String, ByteRole)> {
+    fn meanings(t0: u8, rest: &[u8]) -> Vec<(String, String)> {
         let read = InterfaceBytes::read(t0, rest);
-        read.bytes.iter().map(|byte| (byte.to_string(), byte.role)).collect()
+        read.bytes.iter().map(|byte| (byte.to_string(), byte.meaning())).collect()
     }
 
     #[test]
-    fn every_byte_has_its_name_and_its_role() {
+    fn every_byte_has_a_name_and_a_scope() {
         // YubiKey 5 NFC: 3B FD 13 00 00 81 31 FE 15
         let read = InterfaceBytes::read(0xFD, &[0x13, 0, 0, 0x81, 0x31, 0xFE, 0x15, 0x80]);
         let seen: Vec<_> = read.bytes.iter().map(|b| (b.to_string(), b.scope())).collect();
-        let seen: Vec<_> = seen.iter().map(|(name, scope)| (name.as_str(), *scope)).collect();
+        let seen: Vec<_> =
+            seen.iter().map(|(name, scope)| (name.as_str(), scope.as_str())).collect();
         let meant = [
-            ("TA1", ByteScope::Global),
-            ("TB1", ByteScope::Global),
-            ("TC1", ByteScope::Global),
-            ("TD1", ByteScope::Structural),
-            ("TD2", ByteScope::Structural),
-            ("TA3", ByteScope::Specific(1)),
-            ("TB3", ByteScope::Specific(1)),
+            ("TA1", "global"),
+            ("TB1", "global"),
+            ("TC1", "global"),
+            ("TD1", "structural"),
+            ("TD2", "structural"),
+            ("TA3", "T=1"),
+            ("TB3", "T=1"),
         ];
         assert_eq!(seen, meant);
         assert_eq!((read.rest, read.cut_off), ([0x80].as_slice(), false));
@@ -246,18 +222,18 @@ mod tests {
 
     #[test]
     fn the_second_byte_of_a_letter_and_a_protocol_is_reserved() {
-        let seen = roles(0x80, &[0x81, 0x91, 0xFE, 0x91, 0x20, 0x1F, 0x03]);
-        let meant = [("TA3", ByteRole::BlockSize), ("TA4", ByteRole::Reserved(1))];
-        for (name, role) in meant {
-            assert!(seen.contains(&(name.to_owned(), role)), "{seen:?}");
+        let seen = meanings(0x80, &[0x81, 0x91, 0xFE, 0x91, 0x20, 0x1F, 0x03]);
+        let meant = [("TA3", "T=1: the card takes 254 bytes a block"), ("TA4", "reserved for T=1")];
+        for (name, meaning) in meant {
+            assert!(seen.contains(&(name.to_owned(), meaning.to_owned())), "{seen:?}");
         }
     }
 
     #[test]
     fn global_bytes_after_t15_tell_clock_and_voltage() {
         // SmartCard-HSM 4K: 3B DE 96 FF 81 91 FE 1F C3
-        let seen = roles(0xDE, &[0x96, 0xFF, 0x81, 0x91, 0xFE, 0x1F, 0xC3]);
-        assert_eq!(seen.last(), Some(&("TA4".to_owned(), ByteRole::ClockAndClass)));
+        let seen = meanings(0xDE, &[0x96, 0xFF, 0x81, 0x91, 0xFE, 0x1F, 0xC3]);
+        assert_eq!(seen.last(), Some(&("TA4".to_owned(), clock_and_class(0xC3))));
     }
 
     #[test]
@@ -284,5 +260,45 @@ mod tests {
                 prop_assert_eq!(encoded.as_slice(), &rest[..sent]);
             }
         }
+    }
+
+    fn meaning(letter: char, number: u8, protocol: u8, value: u8) -> String {
+        InterfaceByte { letter, number, value, protocol, is_repeated: false }.meaning()
+    }
+
+    #[test]
+    fn ta1_tells_the_fastest_that_the_card_goes() {
+        assert_eq!(meaning('A', 1, 0, 0x11), "Fi 372, Di 1, up to 5 MHz: at most 13440 bit/s");
+        assert_eq!(meaning('A', 1, 0, 0x96), "Fi 512, Di 32, up to 5 MHz: at most 312500 bit/s");
+        assert_eq!(meaning('A', 1, 0, 0xA8), "Fi 768, Di 12, up to 7.5 MHz: at most 117187 bit/s");
+        assert_eq!(meaning('A', 1, 0, 0x7F), "Fi reserved, Di reserved");
+    }
+
+    #[test]
+    fn the_ends_of_the_guard_time_are_words() {
+        assert_eq!(meaning('C', 1, 0, 0), "no extra guard time");
+        assert_eq!(meaning('C', 1, 0, 2), "extra guard time of 2 bits");
+        assert_eq!(meaning('C', 1, 0, 255), "the least guard time of the protocol");
+    }
+
+    #[test]
+    fn specific_mode_names_the_only_protocol() {
+        assert_eq!(
+            meaning('A', 2, 0, 0x81),
+            "specific mode: T=1 only, as the interface bytes say, cannot change"
+        );
+    }
+
+    #[test]
+    fn clock_stop_and_voltages_are_told_apart() {
+        assert_eq!(meaning('A', 3, 15, 0xC3), "clock may stop: either way; voltages: 5 V, 3 V");
+        assert_eq!(meaning('A', 3, 15, 0x00), "clock may stop: never; voltages: unknown");
+    }
+
+    #[test]
+    fn what_t1_says_of_its_blocks_is_told() {
+        assert_eq!(meaning('A', 3, 1, 0xFE), "T=1: the card takes 254 bytes a block");
+        assert_eq!(meaning('B', 3, 1, 0x45), "T=1: block waiting time 4, byte waiting time 5");
+        assert_eq!(meaning('C', 3, 1, 1), "T=1: blocks end in a CRC");
     }
 }

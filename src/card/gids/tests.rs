@@ -44,7 +44,7 @@ fn the_factory_card_is_identified_on_either_protocol() {
         let identity = run(&mut Script::gids(protocol)).unwrap();
         assert_eq!(identity.serial.to_string(), CARDID);
         let candidates: Vec<_> = identity
-            .candidates
+            .candidates()
             .iter()
             .map(|candidate| (candidate.rule, candidate.card_id.to_string()))
             .collect();
@@ -69,7 +69,7 @@ fn three_commands_are_all_that_a_card_gets() {
 fn a_card_id_whose_version_nibble_fits_neither_order_is_still_read_as_windows_does() {
     let answer = "df2010a7f5c7428955 7bc07e9a9de3ddbd21d79000";
     let identity = run(&mut card().on(READ_CARDID, answer)).unwrap();
-    let first = identity.candidates[0].card_id.to_string();
+    let first = identity.candidates()[0].card_id.to_string();
     assert_eq!(first, "42c7f5a7-5589-c07b-7e9a-9de3ddbd21d7");
 }
 
@@ -186,7 +186,8 @@ fn a_card_that_was_never_initialised_has_no_id() {
 fn an_id_that_reads_the_same_in_either_order_is_named_by_both_rules() {
     let answer = format!("df2010{}9000", "07".repeat(16));
     let reading = run(&mut card().on(READ_CARDID, &answer)).unwrap();
-    let [first, second] = reading.candidates.as_slice() else { panic!("{reading:?}") };
+    let candidates = reading.candidates();
+    let [first, second] = candidates.as_slice() else { panic!("{reading:?}") };
     assert_eq!(first.card_id, second.card_id);
 }
 
@@ -195,7 +196,7 @@ fn ids_of_no_particular_card_are_no_candidates() {
     for byte in ["00", "ff"] {
         let answer = format!("df2010{}9000", byte.repeat(16));
         let reading = run(&mut card().on(READ_CARDID, &answer)).unwrap();
-        assert_eq!(reading.candidates, []);
+        assert_eq!(reading.candidates(), []);
     }
 }
 
@@ -239,7 +240,7 @@ proptest! {
         let mut card = card().on(READ_CARDID, &format!("df2010{text}9000"));
         if let Ok(identity) = run(&mut card) {
             prop_assert_eq!(identity.serial.to_string(), text);
-            let ids: Vec<_> = identity.candidates.iter().map(|c| c.card_id.uuid()).collect();
+            let ids: Vec<_> = identity.candidates().iter().map(|c| c.card_id.uuid()).collect();
             prop_assert!(ids.is_empty() || ids[0].to_bytes_le() == raw);
         }
     }

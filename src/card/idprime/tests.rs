@@ -16,7 +16,7 @@ fn row(file: &str, name: &str, directory: &str) -> String {
     format!("{file}0010{}{}", pad(name, 16), pad(directory, 18))
 }
 
-/// A card whose files are told apart by what was selected last: one script for each.
+/// A card whose responses depend on the file selected last.
 fn card(index: &str, file: &str, content: &str) -> Files {
     Files {
         index: format!("{index}9000"),
@@ -75,7 +75,7 @@ fn the_index_says_where_the_card_id_lies() {
         let reading = run(&mut card).unwrap();
         assert_eq!(reading.serial.to_string(), CARDID);
         let ids: Vec<_> =
-            reading.candidates.iter().map(|c| (c.rule.as_str(), c.card_id.to_string())).collect();
+            reading.candidates().iter().map(|c| (c.rule.as_str(), c.card_id.to_string())).collect();
         assert_eq!(
             ids,
             [

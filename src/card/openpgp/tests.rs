@@ -16,7 +16,7 @@ fn card(selected: &str) -> Script {
 }
 
 fn id(reading: &CardReading) -> String {
-    reading.candidates[0].card_id.to_string()
+    reading.candidates()[0].card_id.to_string()
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn manufacturer_and_serial_make_the_id_of_opensc() {
         let reading = probe(&mut card(selected)).unwrap();
         assert_eq!(reading.serial.to_string(), "000612345678");
         assert_eq!(id(&reading), "34120600-7856-0600-1234-567800061234");
-        assert_eq!(reading.candidates[0].rule, IdRule::OpenpgpOpensc);
+        assert_eq!(reading.candidates()[0].rule, IdRule::OpenpgpOpensc);
     }
 }
 
@@ -59,7 +59,7 @@ fn an_identifier_of_another_application_or_length_is_another_family() {
 fn strength(manufacturer: &str, serial: &str) -> (Strength, bool) {
     let aid = format!("d27600012401 0304 {manufacturer} {serial} 0000 9000");
     let reading = probe(&mut card("9000").on(GET_AID, &aid)).unwrap();
-    (reading.candidates[0].strength, !reading.placeholders.is_empty())
+    (reading.candidates()[0].strength, reading.ids[0].is_placeholder)
 }
 
 #[test]
@@ -107,4 +107,12 @@ fn a_card_that_somebody_selected_is_read_without_a_select() {
     let mut card = card("6a82");
     assert_eq!(probe_selected(&mut card).unwrap().serial.to_string(), "000612345678");
     assert_eq!(card.sent(), [GET_AID]);
+}
+
+#[test]
+fn registered_manufacturers_exclude_test_and_random_numbers() {
+    assert!(MANUFACTURERS.is_sorted() && MANUFACTURERS.contains(&0x0006));
+    for number in [0x0000, 0xFF00, 0xFF7F, 0xFFFE, 0xFFFF, 0xAFAF, 0x1234] {
+        assert!(!MANUFACTURERS.contains(&number), "{number:04x}");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: PACS "Technical Implementation Guidance: Smart Card Enabled Physical Access Control
 //! Systems", version 2.3, section 6. 25 bytes are 40 symbols of five bits: four bits of the digit,
-//! the least significant first, and a bit that makes the number of ones odd.
+//! the least significant first, and a bit for odd parity.
 //!
 //! ```text
 //! symbol  0      1-4      5   6-9     10   11-16       17  18  19  20  21   22-37     38   39
@@ -18,71 +18,72 @@ const START: u8 = 0xB;
 const SEPARATOR: u8 = 0xD;
 const END: u8 = 0xF;
 
-/// Where they are.
-const SEPARATORS: [usize; 5] = [5, 10, 17, 19, 21];
-const AGENCY: std::ops::Range<usize> = 1..5;
-const SYSTEM: std::ops::Range<usize> = 6..10;
-const CREDENTIAL: std::ops::Range<usize> = 11..17;
-const LAST: usize = 38;
-
-/// Of issuers outside the government, which nobody keeps apart.
+/// Issuers outside the government, who are all alike.
 const OUTSIDE: [u8; 4] = [9; 4];
 
-/// What a FASC-N is worth as a card's id, by agency, system and credential. What follows them says
-/// whose the credential is, and not which.
-pub(super) fn id_worth(fascn: &[u8; 25]) -> IdWorth {
-    let symbols = symbols(fascn);
-    let number = |range: std::ops::Range<usize>| symbols.get(range).unwrap_or_default();
-    let (agency, system, credential) = (number(AGENCY), number(SYSTEM), number(CREDENTIAL));
-    let digit = |wanted: u8| {
-        [agency, system, credential].iter().all(|field| field.iter().all(|digit| *digit == wanted))
-    };
-    let given = |field: &&[u8]| field.iter().any(|d| *d != 0) && field.iter().any(|d| *d != 9);
-    let fields = [agency, system, credential];
-    // Whatever the rest of it is like, and however wrong its parity is.
-    if agency.first().is_some_and(|first| digit(*first)) || !fields.iter().any(given) {
-        return IdWorth::Placeholder;
-    }
-    let is_given = fields.iter().all(given);
-    if is_given && agency != OUTSIDE && is_whole(fascn, &symbols) {
-        IdWorth::Serial
-    } else {
-        IdWorth::Shared
-    }
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fascn(pub(super) [u8; 25]);
 
-/// Whether every symbol is what belongs in its place, with the right parity and check symbol.
-fn is_whole(fascn: &[u8; 25], symbols: &[u8; SYMBOLS]) -> bool {
-    let parity = raw(fascn).all(|bits| bits.count_ones() % 2 == 1);
-    let check = symbols.iter().fold(0, |sum, symbol| sum ^ symbol) == 0;
-    let in_place = symbols.iter().enumerate().all(|(place, symbol)| match place {
-        0 => *symbol == START,
-        LAST => *symbol == END,
-        // The check symbol.
-        39 => true,
-        place if SEPARATORS.contains(&place) => *symbol == SEPARATOR,
-        _ => *symbol <= 9,
-    });
-    parity && check && in_place
-}
-
-/// The four bits of each symbol, as a number.
-fn symbols(fascn: &[u8; 25]) -> [u8; SYMBOLS] {
-    let mut symbols = [0; SYMBOLS];
-    for (symbol, bits) in symbols.iter_mut().zip(raw(fascn)) {
-        // Without the parity bit, and with the most significant bit in front.
-        *symbol = (bits >> 1).reverse_bits() >> 4;
+impl Fascn {
+    /// What it is worth as a card's id, by agency, system and credential. The rest identifies the person,
+    /// not the card.
+    pub(super) fn id_worth(&self) -> IdWorth {
+        let symbols = self.symbols();
+        let fields: [&[u8]; 3] = [&symbols[1..5], &symbols[6..10], &symbols[11..17]];
+        let is_assigned =
+            |field: &&[u8]| field.iter().any(|d| *d != 0) && field.iter().any(|d| *d != 9);
+        let is_constant = fields.iter().flat_map(|field| *field).all(|digit| *digit == symbols[1]);
+        // Whatever the rest, and however wrong the parity.
+        if is_constant || !fields.iter().any(is_assigned) {
+            IdWorth::Placeholder
+        } else if fields.iter().all(is_assigned) && fields[0] != OUTSIDE && self.is_valid() {
+            IdWorth::Serial
+        } else {
+            IdWorth::Shared
+        }
     }
-    symbols
-}
 
-/// The five bits of each symbol, as they are on the card.
-fn raw(fascn: &[u8; 25]) -> impl Iterator<Item = u8> {
-    let bit =
-        |place: usize| fascn.get(place / 8).is_some_and(|byte| byte >> (7 - place % 8) & 1 == 1);
-    (0..SYMBOLS).map(move |symbol| {
-        (0..5).fold(0, |bits, place| bits << 1 | u8::from(bit(symbol * 5 + place)))
-    })
+    /// Whether the agency code is 9999: start and four nines with their parity, whatever follows.
+    pub(super) const fn is_outside_government(&self) -> bool {
+        matches!(self.0, [0xD4, 0xE7, 0x39, 0x80..=0xFF, ..])
+    }
+
+    /// The first 16 bytes, of which an id is made.
+    pub(super) fn front(&self) -> [u8; 16] {
+        *self.0.first_chunk().unwrap_or(&[0; 16])
+    }
+
+    /// Whether every symbol is in its place, with the right parity and check symbol.
+    fn is_valid(&self) -> bool {
+        let symbols = self.symbols();
+        let parity = self.raw_symbols().all(|bits| bits.count_ones() % 2 == 1);
+        let check = symbols.iter().fold(0, |sum, symbol| sum ^ symbol) == 0;
+        let in_place = symbols.iter().enumerate().all(|(place, symbol)| match place {
+            0 => *symbol == START,
+            5 | 10 | 17 | 19 | 21 => *symbol == SEPARATOR,
+            38 => *symbol == END,
+            39 => true,
+            _ => *symbol <= 9,
+        });
+        parity && check && in_place
+    }
+
+    /// The four bits of each symbol, as a number.
+    fn symbols(&self) -> [u8; SYMBOLS] {
+        let mut symbols = [0; SYMBOLS];
+        for (symbol, bits) in symbols.iter_mut().zip(self.raw_symbols()) {
+            *symbol = (bits >> 1).reverse_bits() >> 4;
+        }
+        symbols
+    }
+
+    /// The five bits of each symbol, in the card's order.
+    fn raw_symbols(&self) -> impl Iterator<Item = u8> {
+        let bit = |at: usize| self.0.get(at / 8).is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1);
+        (0..SYMBOLS).map(move |symbol| {
+            (0..5).fold(0, |bits, place| bits << 1 | u8::from(bit(symbol * 5 + place)))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -117,11 +118,11 @@ pub(in crate::card) mod tests {
     const PERSON: &str = "0000000000300001";
 
     fn of(agency: &str, system: &str, credential: &str, rest: &str) -> IdWorth {
-        id_worth(&encode(&format!("{agency}{system}{credential}{rest}")))
+        Fascn(encode(&format!("{agency}{system}{credential}{rest}"))).id_worth()
     }
 
     fn written(hex: &str) -> IdWorth {
-        id_worth(&hex::decode(hex).unwrap().try_into().unwrap())
+        Fascn(hex::decode(hex).unwrap().try_into().unwrap()).id_worth()
     }
 
     #[test]
@@ -175,11 +176,11 @@ pub(in crate::card) mod tests {
     #[test]
     fn what_is_no_fascn_is_never_a_serial() {
         for bytes in [[0x00; 25], [0xFF; 25], [0x5A; 25], *b"SERIAL NUMBER 12345678901"] {
-            assert_ne!(id_worth(&bytes), IdWorth::Serial, "{}", hex::encode(bytes));
+            assert_ne!(Fascn(bytes).id_worth(), IdWorth::Serial, "{}", hex::encode(bytes));
         }
         // Nothing but separators, each with its parity.
         let separators = [0xB5, 0xAD, 0x6B, 0x5A, 0xD6].repeat(5);
-        assert_eq!(id_worth(&separators.try_into().unwrap()), IdWorth::Placeholder);
+        assert_eq!(Fascn(separators.try_into().unwrap()).id_worth(), IdWorth::Placeholder);
     }
 
     proptest! {
@@ -196,14 +197,14 @@ pub(in crate::card) mod tests {
                 fascn[parity / 8] ^= 0x80 >> (parity % 8);
             }
             fascn[17..].copy_from_slice(&tail);
-            prop_assert_eq!(id_worth(&fascn), IdWorth::Placeholder);
+            prop_assert_eq!(Fascn(fascn).id_worth(), IdWorth::Placeholder);
         }
 
         #[test]
         fn a_fascn_with_a_wrong_bit_is_never_a_serial(digits in "97001[0-9]{27}", bit in 0_usize..200) {
             let mut fascn = encode(&digits);
             fascn[bit / 8] ^= 0x80 >> (bit % 8);
-            prop_assert_ne!(id_worth(&fascn), IdWorth::Serial);
+            prop_assert_ne!(Fascn(fascn).id_worth(), IdWorth::Serial);
         }
     }
 }

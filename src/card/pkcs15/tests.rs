@@ -165,7 +165,8 @@ fn the_serial_in_token_info_makes_the_id_of_opensc() {
     let mut card = Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]);
     let reading = run(&mut card).unwrap();
     assert_eq!(reading.serial.to_string(), SERIAL);
-    let [candidate] = reading.candidates.as_slice() else { panic!("{reading:?}") };
+    let candidates = reading.candidates();
+    let [candidate] = candidates.as_slice() else { panic!("{reading:?}") };
     assert_eq!(candidate.rule, IdRule::Pkcs15Opensc);
     assert_eq!(candidate.card_id.to_string(), "00007692-0000-3412-9276-000000001234");
 }
@@ -257,7 +258,7 @@ fn a_token_info_without_a_serial_number_is_a_card_without_an_id() {
         assert!(matches!(run(&mut card), Err(NoReading::NoId(_))), "{content}");
     }
     let mut zeros = Files::new(&[("50155032", "3007020100 04020000")]);
-    assert_eq!(run(&mut zeros).unwrap().candidates, []);
+    assert_eq!(run(&mut zeros).unwrap().candidates(), []);
 }
 
 #[test]
@@ -273,20 +274,20 @@ fn what_is_no_token_info_is_another_family() {
 
 #[test]
 fn a_serial_number_that_token_info_lacks_is_asked_of_the_card_as_opensc_does() {
-    let told = |object: &str, answer: &str| {
+    let serial = |object: &str, answer: &str| {
         let mut card = Files::new(&[("50155032", "3003020100")]);
         card.objects.insert(object.to_owned(), format!("{answer}9000"));
         run(&mut card).map(|reading| reading.serial.to_string())
     };
-    assert_eq!(told("0181", "0102030405060708").unwrap(), "0102030405060708");
+    assert_eq!(serial("0181", "0102030405060708").unwrap(), "0102030405060708");
     let block = format!("{}aabbccddeeff{}", "00".repeat(10), "00".repeat(16));
-    assert_eq!(told("0181", &block).unwrap(), "AABBCCDDEEFF", "as OpenSC prints it");
+    assert_eq!(serial("0181", &block).unwrap(), "AABBCCDDEEFF", "as OpenSC prints it");
     let information = format!("{}00112233445566778899 0000", "00".repeat(8));
-    assert_eq!(told("01a0", &information).unwrap(), "00112233445566778899");
+    assert_eq!(serial("01a0", &information).unwrap(), "00112233445566778899");
     for (object, answer) in
         [("0181", "010203"), ("0181", ""), ("01a0", "0102030405060708"), ("0181", &information)]
     {
-        assert!(matches!(told(object, answer), Err(NoReading::NoId(_))), "{object} {answer}");
+        assert!(matches!(serial(object, answer), Err(NoReading::NoId(_))), "{object} {answer}");
     }
 }
 
@@ -389,7 +390,7 @@ proptest::proptest! {
         // Two serial numbers that repeat the same bytes to different lengths.
         let repeat = |length: usize| one.iter().copied().cycle().take(length).collect::<Vec<u8>>();
         let (a, b) = (repeat(lengths.0), repeat(lengths.1));
-        let id = |number: &[u8]| opensc_minidriver::cardid(&hex::encode(number));
+        let id = |number: &[u8]| opensc_cardid(&hex::encode(number));
         let both_count = id_worth(&a) == IdWorth::Serial && id_worth(&b) == IdWorth::Serial;
         proptest::prop_assert!(!(both_count && a != b && id(&a) == id(&b)), "{a:?} {b:?}");
     }

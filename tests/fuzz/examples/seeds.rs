@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use cardbridge::card::{Command, Interrupted, Protocol, Subject, Transmit, identify};
+use cardbridge::card::{CommandApdu, ProbeTarget, Protocol, Transmit, TransmitError, identify};
 use cardbridge::config::{KEYS, example};
-use cardbridge::domain::{Atr, Family, Inventory, Plan};
+use cardbridge::domain::{Atr, Family, Inventory, ProbePlan};
 use cardbridge_fuzz::hostile::{ATRS, IN_USE, T0, TORN_OUT, encode};
 use cardbridge_harness::cards::{Card, load};
 
@@ -148,8 +148,8 @@ fn of_card(file: &Path, seeds: &mut Seeds) -> Result<()> {
                 reader.card.power();
                 for in_use in [false, true] {
                     reader.answers.clear();
-                    let plan = Plan { families: vec![family], id_rule: None, inventory: true };
-                    let subject = Subject { atr: &atr, plan: &plan, in_use };
+                    let plan = ProbePlan { families: vec![family], id_rule: None, inventory: true };
+                    let subject = ProbeTarget { atr: &atr, plan: &plan, in_use };
                     // What comes of it is not the question here.
                     drop(identify(&mut reader, subject, &mut Inventory::default()));
                     let circumstances = high << 4 | number | if in_use { IN_USE } else { 0 };
@@ -188,7 +188,7 @@ impl Reader {
 }
 
 impl Transmit for Reader {
-    fn transmit(&mut self, command: &Command) -> Result<Vec<u8>, Interrupted> {
+    fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let answer = self.card.command(&command.to_bytes(self.protocol));
         self.answers.push(answer.clone());
         Ok(answer)

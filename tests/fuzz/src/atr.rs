@@ -54,7 +54,7 @@ fn decoded(atr: &Atr) {
         historical.entries.iter().filter_map(CompactTlv::description).all(|words| is_words(&words))
     );
     assert!(historical.text().is_none_or(|text| is_words(&text)));
-    assert!(DecodedAtr::of(atr).anomalies().iter().all(|odd| is_words(&odd.to_string())));
+    assert!(DecodedAtr::of(atr).anomalies().iter().all(|odd| is_words(odd)));
 
     let known = hint(atr);
     assert!(known.is_none_or(|family| Family::ALL.contains(&family)));

@@ -93,8 +93,8 @@ fn a_card_that_protects_every_file_is_known_by_the_serial_number_that_it_gives_a
     let (reading, _) = card("6982", "26c0b1d2e3f40516 9000");
     let reading = reading.unwrap();
     assert_eq!(reading.serial.to_string(), "26C0B1D2E3F40516");
-    assert_eq!(reading.candidates[0].card_id.to_string(), "d2b1c026-f4e3-1605-26c0-b1d2e3f40516");
-    assert_eq!(reading.candidates[0].strength, crate::domain::Strength::Serial);
+    assert_eq!(reading.candidates()[0].card_id.to_string(), "d2b1c026-f4e3-1605-26c0-b1d2e3f40516");
+    assert_eq!(reading.candidates()[0].strength, crate::domain::Strength::Serial);
     for refusal in ["6985", "6986", "6999", "6900"] {
         assert!(card(refusal, "26c0b1d2e3f40516 9000").0.is_ok(), "{refusal}");
     }

@@ -1,12 +1,19 @@
-//! The command line: arguments, output for people and for programs, exit codes.
+//! The command line: its arguments, and the command that they name.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
 
+use crate::app;
+use crate::config::{Level, LogFormat, LogSettings};
+use crate::control::EntryAction;
 use crate::domain::{CardId, EntryId};
+use crate::telemetry::{self, IdRedaction, LevelFilter, LogOutput};
 
 mod atr;
 mod audit;
@@ -14,33 +21,28 @@ mod audit_verify;
 mod cards;
 mod check;
 mod config_loader;
-mod csv;
 mod daemon;
-mod exit;
 mod lookup;
-mod offline;
-mod outbox;
 mod output;
-mod packaging;
-mod recorded_hash;
-mod status;
-mod text;
+mod render;
+mod scan;
 
-use exit::CommandError;
-use output::Output;
+use audit::{AuditArguments, AuditCommand};
+use output::{CommandError, Exit, Output};
 
-/// Watches PC/SC readers and pushes smart card status updates to MIM Certificate Management.
+/// Watches smart card readers and executes approved CM requests for inserted cards (Microsoft
+/// Identity Manager Certificate Management).
 ///
-/// Exit codes: 0 done; 1 failed; 2 bad usage or configuration; 3 something needed is not
-/// reachable (pcscd, CM, the daemon); 4 refused (permission, credentials, CM said no).
+/// Exit codes: 0 success; 1 failure; 2 usage or configuration error; 3 pcscd, CM or the daemon
+/// unreachable; 4 access denied or refused by CM.
 #[derive(Debug, Parser)]
 #[command(name = "cardbridge", version, about, long_about, max_term_width = 100)]
 struct Arguments {
-    /// The configuration [default: /etc/cardbridge/cardbridge.toml, then conf.d/*.toml beside it]
+    /// Configuration file [default: /etc/cardbridge/cardbridge.toml plus conf.d/*.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Print data as JSON; scan and audit print one object a line
+    /// Print JSON (scan and audit: one object per line)
     #[arg(long, global = true)]
     json: bool,
 
@@ -52,127 +54,89 @@ struct Arguments {
 enum Command {
     /// Run the daemon in the foreground
     ///
-    /// SIGTERM and SIGINT stop it, SIGHUP reads the configuration again.
+    /// SIGTERM and SIGINT stop it; SIGHUP reloads the configuration.
     Run,
-    /// Show readers and cards as they come and go; CM is not asked
+    /// Show reader and card events; does not contact CM
     Scan {
-        /// Show what is there now, and end
+        /// Print the current state and exit
         #[arg(long)]
         once: bool,
     },
-    /// Identify the card that is in the reader now; CM is asked which id it knows, where cm.url is set
-    Read(ReadArguments),
-    /// Show what CM knows of the card and what the rules would do; nothing is changed
+    /// Identify the card in a reader and show all candidate ids; queries CM if it is configured
+    Read {
+        #[command(flatten)]
+        reader: ReaderArgument,
+        /// Print all APDUs
+        #[arg(long)]
+        trace: bool,
+    },
+    /// Show the card's CM record and requests and what the rules would do; changes nothing
     Lookup {
-        /// The reader: its name or a part of it [default: the one with a card]
-        #[arg(long, value_name = "NAME", conflicts_with = "card_id")]
-        reader: Option<String>,
-        /// Ask for this card id instead of a card in a reader
-        #[arg(long, value_name = "GUID")]
+        #[command(flatten)]
+        reader: ReaderArgument,
+        /// Look up this card id instead of a card in a reader
+        #[arg(long, value_name = "GUID", conflicts_with = "reader")]
         card_id: Option<CardId>,
     },
-    /// Show the running daemon: readers, cards, CM, outbox, latest outcomes
+    /// Show the daemon's state: readers, cards, CM, outbox, recent outcomes
     Status,
-    /// Show and manage the entries that wait, for CM or for a person
+    /// List and manage outbox entries
     #[command(subcommand)]
     Outbox(OutboxCommand),
-    /// Show the audit trail, the oldest line first, or verify it
+    /// Show the audit trail, oldest line first
     Audit(AuditArguments),
-    /// Go every step from the readers to CM's answer, and tell what to do where one fails
+    /// Test the configuration, readers, outbox and connection to CM; suggest a fix for each failure
     Check,
-    /// Check and show the configuration
+    /// Validate or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Print a script that has a shell complete commands and options
+    /// Generate a shell completion script
     Completions {
-        /// The shell
+        /// Shell
         shell: Shell,
     },
-    /// Print the manual page
+    /// Generate the manual page
     Man,
 }
 
 #[derive(Debug, Args)]
-struct ReadArguments {
-    /// The reader: its name or a part of it [default: the one with a card]
-    #[arg(long, value_name = "NAME")]
-    reader: Option<String>,
-    /// Show every command and response
-    #[arg(long)]
-    trace: bool,
+struct ReaderArgument {
+    /// Reader name or part of it [default: the only reader with a card]
+    #[arg(id = "reader", long = "reader", value_name = "NAME")]
+    name: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum OutboxCommand {
-    /// Every entry, the oldest first
+    /// List all entries, oldest first
     List,
-    /// One entry with all that is known about it
+    /// Show one entry in detail
     Show {
-        /// The entry's number
+        /// Entry id
         id: EntryId,
     },
-    /// Try an entry now; a parked one goes back into the queue
+    /// Retry an entry now; requeues a parked entry
     Retry {
-        /// The entry's number
+        /// Entry id
         id: EntryId,
     },
-    /// Remove an entry for good; the audit trail keeps that it was done
+    /// Discard an entry permanently (audited); the card is not updated
     Discard {
-        /// The entry's number
+        /// Entry id
         id: EntryId,
-        /// Yes, really
+        /// Confirm
         #[arg(long)]
         yes: bool,
     },
 }
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-struct AuditArguments {
-    #[command(subcommand)]
-    command: Option<AuditCommand>,
-    /// Not before: RFC 3339, a date (UTC), or an age like 2h or 30d
-    #[arg(long, value_name = "T", value_parser = audit::parse_time)]
-    since: Option<jiff::Timestamp>,
-    /// Before: RFC 3339, a date (UTC), or an age like 2h or 30d
-    #[arg(long, value_name = "T", value_parser = audit::parse_time)]
-    until: Option<jiff::Timestamp>,
-    /// About this card only
-    #[arg(long, value_name = "GUID")]
-    card: Option<CardId>,
-    /// How lines look [default: text, or json with --json]
-    #[arg(long, value_enum)]
-    format: Option<AuditFormat>,
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Look for lines that were changed, removed or moved; end with 1 where there are any
-    Verify {
-        /// A head that the log told (seq and chain): end with 1 where the trail does not have it any
-        /// more, and with 2 where it was pruned; may be given several times
-        #[arg(long, value_name = "SEQ:HASH")]
-        against: Vec<recorded_hash::RecordedHash>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AuditFormat {
-    /// For people
-    Text,
-    /// One object a line
-    Json,
-    /// A table with a header, as in RFC 4180
-    Csv,
-}
-
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Report everything that is wrong with the configuration
+    /// Validate the configuration and list all errors
     Check,
-    /// Show the effective settings, each with its origin
+    /// Show effective settings and their origin
     Show,
-    /// Print a commented example
+    /// Print a commented example file
     Example,
 }
 
@@ -181,49 +145,186 @@ enum ConfigCommand {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut out = Output::stdout(arguments.json);
-    match run(&arguments, &mut out) {
-        Ok(code) => code.into(),
-        Err(failure) => failure.report(),
+    match execute(&arguments, &mut out) {
+        Ok(exit) => exit.into(),
+        Err(error) => error.report(),
     }
 }
 
-fn run(arguments: &Arguments, out: &mut Output) -> Result<exit::Exit, CommandError> {
+fn execute(arguments: &Arguments, out: &mut Output) -> Result<Exit, CommandError> {
     let config = arguments.config.as_deref();
     match &arguments.command {
-        Command::Run => daemon::run(config),
-        Command::Scan { once } => cards::scan(config, *once, out),
-        Command::Read(read) => cards::read(config, read.reader.as_deref(), read.trace, out),
+        Command::Run => run(config),
+        Command::Scan { once } => scan::scan(config, *once, out),
+        Command::Read { reader, trace } => cards::read(config, reader.name.as_deref(), *trace, out),
         Command::Lookup { reader, card_id } => {
-            lookup::lookup(config, reader.as_deref(), *card_id, out)
+            lookup::lookup(config, reader.name.as_deref(), *card_id, out)
         }
-        Command::Status => status::status(config, out),
-        Command::Outbox(OutboxCommand::List) => outbox::list(config, out),
-        Command::Outbox(OutboxCommand::Show { id }) => outbox::show(config, *id, out),
-        Command::Outbox(OutboxCommand::Retry { id }) => outbox::retry(config, *id, out),
-        Command::Outbox(OutboxCommand::Discard { id, yes }) => {
-            outbox::discard(config, *id, *yes, out)
+        Command::Status => daemon::status(config, out),
+        Command::Outbox(OutboxCommand::List) => daemon::list(config, out),
+        Command::Outbox(OutboxCommand::Show { id }) => daemon::show(config, *id, out),
+        Command::Outbox(OutboxCommand::Retry { id }) => {
+            daemon::act(config, *id, EntryAction::Retry, out)
         }
-        Command::Audit(AuditArguments {
-            command: Some(AuditCommand::Verify { against }), ..
-        }) => audit_verify::verify(config, against, out),
-        Command::Audit(audit) => audit::audit(config, audit, out),
+        Command::Outbox(OutboxCommand::Discard { id, yes: true }) => {
+            daemon::act(config, *id, EntryAction::Discard, out)
+        }
+        Command::Outbox(OutboxCommand::Discard { id, yes: false }) => {
+            let text = format!(
+                "discarding entry {id} is permanent and the card will not be updated; confirm with --yes"
+            );
+            Err(CommandError::new(Exit::Usage, text))
+        }
+        Command::Audit(audit) => match &audit.command {
+            Some(AuditCommand::Verify { against }) => audit_verify::verify(config, against, out),
+            None => audit::audit(config, audit, out),
+        },
         Command::Check => check::check(config, out),
-        Command::Config(ConfigCommand::Check) => daemon::check(config, out),
-        Command::Config(ConfigCommand::Show) => daemon::show(config, out),
-        Command::Config(ConfigCommand::Example) => out.text(&crate::config::example()),
-        Command::Completions { shell } => packaging::completions(*shell, out),
-        Command::Man => packaging::man(out),
+        Command::Config(ConfigCommand::Check) => config_loader::check(config, out),
+        Command::Config(ConfigCommand::Show) => config_loader::show(config, out),
+        Command::Config(ConfigCommand::Example) => {
+            out.bytes(crate::config::example().as_bytes())?;
+            Ok(Exit::Success)
+        }
+        Command::Completions { shell } => completions(*shell, out),
+        Command::Man => man(out),
     }
+}
+
+/// `run`
+fn run(config: Option<&Path>) -> Result<Exit, CommandError> {
+    let settings = config_loader::load(config)?.settings;
+    start_logging(settings.log);
+    let file = config.map(Path::to_owned);
+    let reload = Box::new(move || match config_loader::load(file.as_deref()) {
+        Ok(loaded) => Ok(loaded.settings),
+        Err(error) => Err(error.to_string()),
+    });
+    app::run(settings, reload).map_err(CommandError::of)?;
+    Ok(Exit::Success)
+}
+
+fn start_logging(settings: LogSettings) {
+    let level = match settings.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let output = match settings.format {
+        LogFormat::Auto => LogOutput::suitable(),
+        LogFormat::Text => LogOutput::Text,
+        LogFormat::Json => LogOutput::Json,
+        LogFormat::Journald => LogOutput::Journal,
+    };
+    telemetry::init(level, output, IdRedaction { show_full: settings.show_ids });
+}
+
+/// The FILES section of the manual page.
+const FILES: [(&str, &str); 4] = [
+    (
+        "/etc/cardbridge/cardbridge.toml, /etc/cardbridge/conf.d/*.toml",
+        "The configuration. cardbridge config example prints one with every key.",
+    ),
+    ("/var/lib/cardbridge/outbox.db", "The outbox and the audit trail."),
+    (
+        "/run/cardbridge/control.sock",
+        "The socket by which status, outbox and audit ask the running daemon.",
+    ),
+    (
+        "$CREDENTIALS_DIRECTORY",
+        "The directory of secrets that the configuration names without a path.",
+    ),
+];
+
+/// `completions`
+fn completions(shell: Shell, out: &mut Output) -> Result<Exit, CommandError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "cardbridge", &mut script);
+    out.bytes(&script)?;
+    Ok(Exit::Success)
+}
+
+/// `man`: the program, then each of its commands.
+fn man(out: &mut Output) -> Result<Exit, CommandError> {
+    let mut page = Vec::new();
+    let mut root = Arguments::command().disable_help_subcommand(true);
+    root.build();
+    program(&root, &mut page)?;
+    let mut heading = Roff::new();
+    heading.control("SH", ["COMMANDS"]);
+    heading.to_writer(&mut page)?;
+    for command in leaves(&root) {
+        page.extend(section(command)?);
+    }
+    files(&mut page)?;
+    out.bytes(&page)?;
+    Ok(Exit::Success)
+}
+
+fn program(root: &clap::Command, page: &mut Vec<u8>) -> io::Result<()> {
+    let man = Man::new(root.clone()).manual("User commands");
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)
+}
+
+/// The commands that can be run, in the order of the help.
+fn leaves(command: &clap::Command) -> Vec<&clap::Command> {
+    let below = command.get_subcommands().flat_map(|below| {
+        let does = !below.has_subcommands() || below.get_name() == "audit";
+        does.then_some(below).into_iter().chain(leaves(below))
+    });
+    below.collect()
+}
+
+/// One command, its synopsis, description and options one level below those of the program.
+fn section(command: &clap::Command) -> io::Result<Vec<u8>> {
+    let mut heading = Roff::new();
+    heading.control("SS", [command.get_bin_name().unwrap_or(command.get_name())]);
+    let mut section = Vec::new();
+    heading.to_writer(&mut section)?;
+    let mut parts = Vec::new();
+    let own = command.clone().mut_args(|argument| {
+        let everywhere = argument.is_global_set() || argument.get_id() == "help";
+        argument.hide(everywhere)
+    });
+    let man = Man::new(own);
+    man.render_synopsis_section(&mut parts)?;
+    man.render_description_section(&mut parts)?;
+    man.render_options_section(&mut parts)?;
+    for line in String::from_utf8_lossy(&parts).lines() {
+        // The headings of these parts would be the program's.
+        if line.starts_with(".SH") {
+            section.extend_from_slice(b".PP\n");
+        } else {
+            section.extend_from_slice(line.as_bytes());
+            section.push(b'\n');
+        }
+    }
+    Ok(section)
+}
+
+fn files(page: &mut Vec<u8>) -> io::Result<()> {
+    let mut files = Roff::new();
+    files.control("SH", ["FILES"]);
+    for (path, what) in FILES {
+        files.control("TP", []);
+        files.text([bold(path)]);
+        files.text([roman(what)]);
+    }
+    files.to_writer(page)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn arguments_are_consistent() {
         Arguments::command().debug_assert();
     }
 

@@ -21,14 +21,14 @@ mod prometheus;
 mod routes;
 mod server;
 
-pub use access::{Access, Groups};
-pub use client::{ControlClient, ControlError};
-pub use peer::own_user;
-pub use server::{BindError, ControlServer};
+pub(crate) use access::{Access, Groups};
+pub(crate) use client::{ControlClient, ControlError};
+pub(crate) use peer::own_user;
+pub(crate) use server::ControlServer;
 
 /// What somebody asks the daemon for, with the place for the answer.
 #[derive(Debug)]
-pub enum ControlRequest {
+pub(crate) enum ControlRequest {
     /// The state of the daemon.
     Snapshot(oneshot::Sender<StatusView>),
     /// What was counted, and the state.
@@ -55,11 +55,11 @@ pub enum ControlRequest {
 }
 
 /// Audit lines, and what the next page begins after.
-pub type AuditPageReply = (Vec<AuditRecord>, Option<String>);
+pub(crate) type AuditPageReply = (Vec<AuditRecord>, Option<String>);
 
 /// What a person can do to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryAction {
+pub(crate) enum EntryAction {
     /// Try it now.
     Retry,
     /// Remove it for good.
@@ -69,7 +69,7 @@ pub enum EntryAction {
 impl EntryAction {
     /// The act in the past tense, for people.
     #[must_use]
-    pub const fn past_participle(self) -> &'static str {
+    pub(crate) const fn past_participle(self) -> &'static str {
         match self {
             Self::Retry => "retried",
             Self::Discard => "discarded",
@@ -79,7 +79,7 @@ impl EntryAction {
 
 /// Why there is no page of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuditError {
+pub(crate) enum AuditError {
     /// What it should begin after is no `next` of another page.
     #[error("{0}")]
     BadCursor(String),
@@ -90,7 +90,7 @@ pub enum AuditError {
 
 /// Why an act was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EntryActionError {
+pub(crate) enum EntryActionError {
     /// There is no such entry.
     #[error("no such entry")]
     NoSuchEntry,

@@ -16,18 +16,18 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use tracing::level_filters::LevelFilter;
+pub(crate) use tracing::level_filters::LevelFilter;
 
 mod journal;
 mod sd_notify;
 
-pub use sd_notify::{Notifier, NotifyState};
+pub(crate) use sd_notify::{Notifier, NotifyState};
 
 use journal::Journal;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogOutput {
+pub(crate) enum LogOutput {
     /// For people, with colour on a terminal.
     Text,
     /// One JSON object a line.
@@ -39,7 +39,7 @@ pub enum LogOutput {
 impl LogOutput {
     /// What suits where standard error goes.
     #[must_use]
-    pub fn suitable() -> Self {
+    pub(crate) fn suitable() -> Self {
         if journal::is_on_stderr() { Self::Journal } else { Self::Text }
     }
 }
@@ -48,7 +48,7 @@ impl LogOutput {
 /// warnings. Where there is no journal, standard error has to do, and that is told.
 ///
 /// A second call in one process changes nothing.
-pub fn init(level: LevelFilter, format: LogOutput, ids: IdRedaction) {
+pub(crate) fn init(level: LevelFilter, format: LogOutput, ids: IdRedaction) {
     let library = level.min(LevelFilter::WARN);
     // The bytes of a card are its id: they cannot be shortened, only left out.
     let bytes = if ids.show_full { level } else { level.min(LevelFilter::DEBUG) };
@@ -98,7 +98,7 @@ fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fm
 /// A text with everything escaped that moves the cursor, turns the direction of writing or
 /// cannot be seen.
 #[must_use]
-pub fn escape_control_chars(text: &str) -> Cow<'_, str> {
+pub(crate) fn escape_control_chars(text: &str) -> Cow<'_, str> {
     if !text.chars().any(hidden) {
         return Cow::Borrowed(text);
     }
@@ -130,7 +130,7 @@ fn hidden(c: char) -> bool {
 
 /// A JSON text with everything escaped that [`escape_control_chars`] escapes. It means the same to every program.
 #[must_use]
-pub fn clean_json(json: &str) -> Cow<'_, str> {
+pub(crate) fn clean_json(json: &str) -> Cow<'_, str> {
     // Blanks between values are ASCII; in strings, those are escaped already.
     let shown = |c: char| c < ' ' || !hidden(c);
     if json.chars().all(shown) {
@@ -170,7 +170,7 @@ fn colour() -> bool {
 
 /// An error with its causes, `error: cause: cause of the cause`.
 #[derive(Clone, Copy)]
-pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'a));
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -195,21 +195,21 @@ const LONG_RUN: usize = 12;
 
 /// How ids of cards and people appear in logs (`log.show_ids`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdRedaction {
+pub(crate) struct IdRedaction {
     /// Whether they appear whole.
-    pub show_full: bool,
+    pub(crate) show_full: bool,
 }
 
 impl IdRedaction {
     /// The id, whole or as its first eight characters.
-    pub fn show(self, id: impl fmt::Display) -> String {
+    pub(crate) fn show(self, id: impl fmt::Display) -> String {
         let text = id.to_string();
         if self.show_full { text } else { text.chars().take(8).chain(['…']).collect() }
     }
 
     /// A text with the ids in it, whole or each shortened: GUIDs, and other long runs of hex.
     #[must_use]
-    pub fn in_text(self, text: &str) -> String {
+    pub(crate) fn in_text(self, text: &str) -> String {
         if self.show_full {
             return text.to_owned();
         }

@@ -236,7 +236,7 @@ fn the_manual_page_has_every_command_and_no_error() {
     for command in ["run", "scan", "outbox discard", "audit verify", "config example", "man"] {
         assert!(plain.contains(&format!("\n   cardbridge {command}\n")), "{command}: {plain}");
     }
-    for line in ["--trace", "/etc/cardbridge/cardbridge.toml", "Exit codes: 0 done"] {
+    for line in ["--trace", "/etc/cardbridge/cardbridge.toml", "Exit codes: 0 success"] {
         assert!(plain.contains(line), "{line}: {plain}");
     }
 }

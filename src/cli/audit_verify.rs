@@ -1,23 +1,17 @@
-//! `audit verify`: whether the audit trail is what was written.
+//! `audit verify`: whether the audit trail's hash chain is intact.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::cards::block_on;
-use super::exit::{CommandError, Exit};
-use super::outbox::open_offline;
-use super::output::Output;
-use super::recorded_hash::{HashComparison, HashFinding, RecordedHash};
-use super::status::client;
-use super::text::time;
-use crate::app::chain_cursor;
-use crate::control::{ControlClient, ControlError};
-use crate::domain::{ChainBatch, ChainFault, ChainPosition};
-use crate::outbox::ReadOnlyOutbox;
-use crate::wire::control::{MarkQuery, VerifyQuery};
+use super::config_loader::settings_for_daemon;
+use super::daemon::Source;
+use super::output::{CommandError, Exit, Output};
+use super::render::time;
+use crate::domain::{ChainFault, ChainPosition};
+use crate::wire::control::VerifyQuery;
 
-/// What the pieces of the chain come to.
 #[derive(Debug, Default, Serialize)]
 struct ChainReport {
     ok: bool,
@@ -25,120 +19,217 @@ struct ChainReport {
     anchor: Option<ChainPosition>,
     head: Option<ChainPosition>,
     faults: Vec<ChainFault>,
-    /// What became of each head that was given.
+    /// A result for each recorded hash.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     against: Vec<HashComparison>,
 }
 
-impl ChainReport {
-    /// A trail that is not what it was outweighs a head that tells nothing.
-    fn exit(&self) -> Exit {
-        let found = self.against.iter().map(|heard| heard.found.exit());
-        let faults = (!self.faults.is_empty()).then_some(Exit::Failed);
-        let all: Vec<_> = found.chain(faults).filter(|exit| *exit != Exit::Done).collect();
-        if all.contains(&Exit::Failed) {
-            return Exit::Failed;
-        }
-        all.first().copied().unwrap_or(Exit::Done)
-    }
+/// A line's number and hash, as the log records them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct RecordedHash {
+    seq: i64,
+    hash: String,
 }
 
-/// Who looks along the chain.
-enum ChainSource {
-    Daemon(ControlClient),
-    Disk(ReadOnlyOutbox),
+#[derive(Debug, Serialize)]
+struct HashComparison {
+    #[serde(flatten)]
+    recorded: RecordedHash,
+    found: HashFinding,
+    #[serde(skip)]
+    text: String,
 }
 
-impl ChainSource {
-    fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, CommandError> {
-        match self {
-            Self::Daemon(client) => block_on(async { Ok(client.mark(&MarkQuery { seq }).await?) }),
-            Self::Disk(store) => {
-                store.mark(seq).map_err(|error| CommandError::new(Exit::Failed, error))
-            }
-        }
-    }
-
-    fn piece(&self, query: &VerifyQuery) -> Result<ChainBatch, CommandError> {
-        match self {
-            Self::Daemon(client) => block_on(async { Ok(client.verify(query).await?) }),
-            Self::Disk(store) => {
-                let failed = |error: anyhow::Error| CommandError::new(Exit::Failed, error);
-                let after = chain_cursor(query).map_err(|error| failed(error.into()))?;
-                store.verify(after.as_ref()).map_err(|error| failed(error.into()))
-            }
-        }
-    }
+/// What became of a line whose hash was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum HashFinding {
+    /// Nothing up to this line was changed since.
+    Same,
+    /// This line, or one before it, was changed.
+    Differs,
+    /// The trail was cut, or the file is an older copy.
+    Missing,
+    /// The line was pruned: nothing is left to compare with.
+    Pruned,
 }
 
 pub(super) fn verify(
     config: Option<&Path>,
-    witnesses: &[RecordedHash],
+    against: &[RecordedHash],
     out: &mut Output,
 ) -> Result<Exit, CommandError> {
-    let verdict = verify_chain(config, witnesses)?;
-    let exit = verdict.exit();
-    if out.is_json() {
-        return out.value(&verdict).map(|_| exit);
-    }
-    for line in as_text(&verdict) {
-        out.line(&line)?;
-    }
-    Ok(exit)
+    let source = Source::open(&settings_for_daemon(config)?)?;
+    let report = ChainReport::read(&source, against)?;
+    out.value(&report, || report.text())?;
+    Ok(report.exit())
 }
 
-fn verify_chain(
-    config: Option<&Path>,
-    witnesses: &[RecordedHash],
-) -> Result<ChainReport, CommandError> {
-    let (source, mut piece) = first_piece(config)?;
-    let mut verdict = ChainReport::default();
-    loop {
-        verdict.lines += piece.lines;
-        verdict.faults.append(&mut piece.faults);
-        (verdict.anchor, verdict.head) = (piece.anchor, piece.head);
-        let Some(after) = piece.next else { break };
-        piece = source.piece(&VerifyQuery { after: Some(after) })?;
-    }
-    verdict.ok = verdict.faults.is_empty();
-    for witness in witnesses {
-        let line = source.mark(witness.seq)?;
-        let (anchor, head) = (verdict.anchor.as_ref(), verdict.head.as_ref());
-        let heard = witness.compare(anchor, head, line.as_ref());
-        verdict.ok &= heard.found == HashFinding::Same;
-        verdict.against.push(heard);
-    }
-    Ok(verdict)
-}
-
-/// The running daemon, or the file of one that does not run.
-fn first_piece(config: Option<&Path>) -> Result<(ChainSource, ChainBatch), CommandError> {
-    let client = client(config)?;
-    match block_on(async { Ok(client.verify(&VerifyQuery::default()).await) })? {
-        Ok(piece) => Ok((ChainSource::Daemon(client), piece)),
-        Err(error @ ControlError::NotRunning(..)) => {
-            let source = ChainSource::Disk(open_offline(config)?.ok_or(error)?);
-            let piece = source.piece(&VerifyQuery::default())?;
-            Ok((source, piece))
+impl ChainReport {
+    fn read(source: &Source, against: &[RecordedHash]) -> Result<Self, CommandError> {
+        let mut report = Self::default();
+        let mut query = VerifyQuery::default();
+        loop {
+            let mut batch = source.verify(&query)?;
+            report.lines += batch.lines;
+            report.faults.append(&mut batch.faults);
+            (report.anchor, report.head) = (batch.anchor, batch.head);
+            if batch.next.is_none() {
+                break;
+            }
+            query.after = batch.next;
         }
-        Err(error) => Err(error.into()),
+        for recorded in against {
+            let line = source.mark(recorded.seq)?;
+            let ends = (report.anchor.as_ref(), report.head.as_ref());
+            let (found, text) = recorded.compare(ends, line.as_ref());
+            report.against.push(HashComparison { recorded: recorded.clone(), found, text });
+        }
+        report.ok = report.exit() == Exit::Success;
+        Ok(report)
+    }
+
+    /// A changed trail takes precedence over a hash that cannot be compared.
+    fn exit(&self) -> Exit {
+        let any = |finding| self.against.iter().any(|it| it.found == finding);
+        if !self.faults.is_empty() || any(HashFinding::Differs) || any(HashFinding::Missing) {
+            Exit::Failure
+        } else if any(HashFinding::Pruned) {
+            Exit::Usage
+        } else {
+            Exit::Success
+        }
+    }
+
+    fn text(&self) -> Vec<String> {
+        let (lines, faults) = (self.lines, self.faults.len());
+        let mut text: Vec<_> = self.faults.iter().map(ToString::to_string).collect();
+        text.push(match faults {
+            0 => format!("Audit chain verified: {lines} lines."),
+            _ => format!("Audit chain broken: {faults} faults in {lines} lines."),
+        });
+        if let Some(ChainPosition { seq, at: Some(at), .. }) = &self.anchor {
+            text.push(format!("Pruned up to line {seq} ({}).", time(*at)));
+        }
+        if let Some(ChainPosition { seq, hash, .. }) = &self.head {
+            text.push(format!("Last line: {seq}, hash {hash}."));
+        }
+        text.extend(self.against.iter().map(|comparison| comparison.text.clone()));
+        text
     }
 }
 
-fn as_text(verdict: &ChainReport) -> Vec<String> {
-    let mut lines: Vec<_> = verdict.faults.iter().map(ToString::to_string).collect();
-    let count = verdict.lines;
-    lines.push(if verdict.faults.is_empty() {
-        format!("Audit chain verified: {count} lines.")
-    } else {
-        format!("Audit chain broken: {} faults in {count} lines.", verdict.faults.len())
-    });
-    if let Some(ChainPosition { seq, at: Some(at), .. }) = &verdict.anchor {
-        lines.push(format!("Pruned up to line {seq} ({}).", time(*at)));
+impl RecordedHash {
+    /// Compares with the line of this number, in a trail with these ends. Returns text too.
+    fn compare(
+        &self,
+        (anchor, head): (Option<&ChainPosition>, Option<&ChainPosition>),
+        line: Option<&ChainPosition>,
+    ) -> (HashFinding, String) {
+        let seq = self.seq;
+        let (first, last) = (anchor.map_or(0, |line| line.seq), head.map_or(0, |line| line.seq));
+        match anchor.filter(|line| line.seq == seq).or(line) {
+            Some(line) if line.hash == self.hash => {
+                (HashFinding::Same, format!("Line {seq}: same hash; nothing up to it was changed."))
+            }
+            Some(line) => (
+                HashFinding::Differs,
+                format!(
+                    "Line {seq}: different hash {}. It or a line before it was changed, and the \
+                     chain was recomputed.",
+                    line.hash
+                ),
+            ),
+            None if seq < first => (
+                HashFinding::Pruned,
+                format!(
+                    "Line {seq}: pruned, cannot be compared; the trail is pruned up to line \
+                     {first}. Use a later hash from the log."
+                ),
+            ),
+            None if last < seq => (
+                HashFinding::Missing,
+                format!(
+                    "Line {seq}: missing; the trail ends with line {last}. Its end was removed, \
+                     or the file is an older copy."
+                ),
+            ),
+            None => (HashFinding::Missing, format!("Line {seq}: missing; it was removed.")),
+        }
     }
-    if let Some(ChainPosition { seq, hash, .. }) = &verdict.head {
-        lines.push(format!("Last line: {seq}, hash {hash}."));
+}
+
+impl FromStr for RecordedHash {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "write it as SEQ:HASH, with the 64 hex digits of `chain` in the log";
+        let (seq, hash) = text.split_once(':').ok_or(FORM)?;
+        let seq = seq.parse().ok().filter(|seq| *seq > 0).ok_or(FORM)?;
+        if hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()) {
+            return Err(FORM);
+        }
+        Ok(Self { seq, hash: hash.to_ascii_lowercase() })
     }
-    lines.extend(verdict.against.iter().map(HashComparison::as_text));
-    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(seq: i64, digit: char) -> ChainPosition {
+        ChainPosition { seq, at: None, hash: digit.to_string().repeat(64) }
+    }
+
+    #[test]
+    fn recorded_hash_is_parsed_as_logged() {
+        let hash = "0aF1".repeat(16);
+        let read: RecordedHash = format!("12:{hash}").parse().unwrap();
+        assert_eq!((read.seq, read.hash), (12, hash.to_lowercase()));
+        let short = hash.get(1..).unwrap();
+        for bad in ["", "12", "12:", ":12", "0:0", "x:y"].map(str::to_owned) {
+            assert!(bad.parse::<RecordedHash>().is_err(), "{bad}");
+        }
+        for bad in [format!("12:{short}"), format!("12:{hash}0"), format!("-1:{hash}")] {
+            assert!(bad.parse::<RecordedHash>().is_err(), "{bad}");
+        }
+        assert!(format!("0:{hash}").parse::<RecordedHash>().is_err());
+        assert!(format!("1:{short}g").parse::<RecordedHash>().is_err());
+    }
+
+    #[test]
+    fn recorded_hash_is_compared_with_its_line() {
+        let (anchor, head) = (position(5, 'a'), position(9, 'b'));
+        let compare = |seq, digit: char, line: Option<ChainPosition>| {
+            let recorded = RecordedHash { seq, hash: digit.to_string().repeat(64) };
+            recorded.compare((Some(&anchor), Some(&head)), line.as_ref())
+        };
+        assert_eq!(compare(7, 'c', Some(position(7, 'c'))).0, HashFinding::Same);
+        let (found, text) = compare(7, 'd', Some(position(7, 'c')));
+        assert_eq!(found, HashFinding::Differs);
+        assert!(text.contains(&"c".repeat(64)), "{text}");
+        let (found, text) = compare(7, 'd', None);
+        assert_eq!(found, HashFinding::Missing);
+        assert!(text.ends_with("it was removed."), "{text}");
+        let (found, text) = compare(10, 'd', None);
+        assert_eq!(found, HashFinding::Missing);
+        assert!(text.contains("ends with line 9"), "{text}");
+        // The last line that was pruned is known by its hash still.
+        assert_eq!(compare(5, 'a', None).0, HashFinding::Same);
+        let (found, text) = compare(5, 'b', None);
+        assert_eq!(found, HashFinding::Differs);
+        assert!(text.contains(&"a".repeat(64)), "{text}");
+        let (found, text) = compare(4, 'b', None);
+        assert_eq!(found, HashFinding::Pruned);
+        assert!(text.contains("up to line 5"), "{text}");
+    }
+
+    #[test]
+    fn hash_comparison_is_named_hash_in_json() {
+        let recorded = RecordedHash { seq: 7, hash: "ab".to_owned() };
+        let comparison =
+            HashComparison { recorded, found: HashFinding::Pruned, text: String::new() };
+        let json = serde_json::json!({ "seq": 7, "hash": "ab", "found": "pruned" });
+        assert_eq!(serde_json::to_value(comparison).unwrap(), json);
+    }
 }

@@ -2,178 +2,142 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use strum::VariantArray;
 
-use super::cards::block_on;
-use super::config_loader::{checked, settings_without_cm, warnings};
-use super::exit::{CommandError, Exit};
-use super::output::Output;
+use super::config_loader::{CheckedConfig, settings_without_cm};
+use super::output::{CommandError, Exit, Output, block_on};
 use crate::app::remote;
 use crate::cm::CmClient;
 use crate::config::{ConfigProblem, Settings};
 use crate::diagnostics::{
-    CheckResult, CheckStatus, CheckStep, FailureClass, LocalInputs, examine_cm, examine_station,
-    skip,
+    CheckResult, CheckStatus, CheckStep, FailureClass, check_cm, check_station, skip,
 };
 
-/// From this step on, CM has to be known.
-const NEED_CONFIGURATION: usize = 5;
-
-/// Findings on their way out, and what they come to.
+/// Results on their way out.
 struct CheckReport<'a> {
     out: &'a mut Output,
-    findings: Vec<CheckResult>,
+    results: Vec<CheckResult>,
     /// Why the output could not be written.
     write_error: Option<CommandError>,
 }
 
 pub(super) fn check(config: Option<&Path>, out: &mut Output) -> Result<Exit, CommandError> {
-    let mut report = CheckReport { out, findings: Vec::new(), write_error: None };
-    let configured = configuration(config, &mut report)?;
-    // Readers can be looked at whatever is wrong with the rest.
+    const INVALID: &str = "the configuration is invalid";
+    let mut report = CheckReport { out, results: Vec::new(), write_error: None };
+    let configured = check_configuration(CheckedConfig::read(config)?, &mut report);
+    // The readers can be checked with an invalid `cm` section.
     let local = match &configured {
         Some((settings, _)) => Some(settings.clone()),
         None => settings_without_cm(config).ok(),
     };
+    let is_at_cm = |step: &CheckStep| *step == CheckStep::Dns;
+    let first_at_cm = CheckStep::VARIANTS.iter().position(is_at_cm).unwrap_or_default();
+    let (here, at_cm) = CheckStep::VARIANTS.split_at(first_at_cm);
     block_on(async {
-        let mut tell = |finding| report.take(finding);
-        let (here, there) = CheckStep::ALL.split_at(NEED_CONFIGURATION);
-        let here = here.split_first().map_or(here, |(_, rest)| rest);
-        if let Some(settings) = &local {
-            examine_station(station(settings), &mut tell).await;
+        let mut take = |result| report.take(result);
+        if let Some(Settings { readers, outbox, control, .. }) = &local {
+            check_station(readers, &outbox.path, &control.socket, &mut take).await;
         } else {
-            skip(here, NO_CONFIGURATION, &mut tell);
+            skip(here.get(1..).unwrap_or_default(), INVALID, &mut take);
         }
-        if let Some((_, remote)) = &configured {
-            examine_cm(remote, &mut tell).await;
-        } else {
-            skip(there, NO_CONFIGURATION, &mut tell);
+        match &configured {
+            Some((_, cm)) => check_cm(cm, &mut take).await,
+            None => skip(at_cm, INVALID, &mut take),
         }
         Ok(())
     })?;
     report.finish()
 }
 
-const NO_CONFIGURATION: &str = "the configuration is not usable";
-
-/// The settings and a client of CM's; everything that is wrong with them is told.
-fn configuration(
-    config: Option<&Path>,
+/// The settings and a client of CM, if they are valid.
+fn check_configuration(
+    CheckedConfig { result, warnings }: CheckedConfig,
     report: &mut CheckReport<'_>,
-) -> Result<Option<(Settings, CmClient)>, CommandError> {
-    let failed = |words: &str, remedy: &str| {
-        CheckResult::failed(CheckStep::Configuration, FailureClass::Configuration, words, remedy)
+) -> Option<(Settings, CmClient)> {
+    const STEP: CheckStep = CheckStep::Configuration;
+    let failed = |detail: &str, remedy: &str| {
+        CheckResult::failed(STEP, FailureClass::Configuration, detail, remedy)
     };
-    let loaded = match checked(config)? {
-        Ok(loaded) => loaded,
+    let settings = match result {
+        Ok(loaded) => loaded.settings,
         Err(problems) => {
-            for problem in problems.iter() {
-                let ConfigProblem { origin, key, message: what, remedy } = problem;
+            for ConfigProblem { origin, key, message, remedy } in problems.iter() {
                 let separator = if key.is_empty() { "" } else { ": " };
-                report.take(failed(&format!("{origin}: {key}{separator}{what}"), remedy));
+                report.take(failed(&format!("{origin}: {key}{separator}{message}"), remedy));
             }
-            return Ok(None);
+            return None;
         }
     };
-    for ConfigProblem { origin, key, message: what, remedy } in warnings(config)? {
-        let words = format!("{origin}: {key}: {what}");
-        let (step, verdict) = (CheckStep::Configuration, CheckStatus::Warning);
-        report.take(CheckResult { step, verdict, detail: words, remedy: Some(remedy) });
+    for ConfigProblem { origin, key, message, remedy } in warnings {
+        report.take(CheckResult::warning(STEP, format!("{origin}: {key}: {message}"), remedy));
     }
-    match remote(&loaded.settings) {
-        Ok(remote) => {
-            let words =
-                format!("station {}, CM at {}", loaded.settings.station, loaded.settings.cm.url);
-            report.take(CheckResult {
-                step: CheckStep::Configuration,
-                verdict: CheckStatus::Ok,
-                detail: words,
-                remedy: None,
-            });
-            Ok(Some((loaded.settings, remote)))
+    match remote(&settings) {
+        Ok(cm) => {
+            let detail = format!("station {}, CM at {}", settings.station, settings.cm.url);
+            report.take(CheckResult::ok(STEP, detail));
+            Some((settings, cm))
         }
         Err(error) => {
             let text = error.to_string();
-            let (words, remedy) = text.split_once('\n').unwrap_or((&text, ""));
-            report.take(failed(words, remedy));
-            Ok(None)
+            let (detail, remedy) = text.split_once('\n').unwrap_or((&text, ""));
+            report.take(failed(detail, remedy));
+            None
         }
-    }
-}
-
-fn station(settings: &Settings) -> LocalInputs<'_> {
-    LocalInputs {
-        outbox: &settings.outbox.path,
-        socket: &settings.control.socket,
-        readers: &settings.readers,
     }
 }
 
 impl CheckReport<'_> {
-    fn take(&mut self, finding: CheckResult) {
+    fn take(&mut self, result: CheckResult) {
         if !self.out.is_json() && self.write_error.is_none() {
-            self.write_error = self.print(&finding).err();
+            self.write_error = self.print(&result).err();
         }
-        self.findings.push(finding);
+        self.results.push(result);
     }
 
-    fn print(&mut self, finding: &CheckResult) -> Result<(), CommandError> {
-        let name = finding.step.as_str();
-        self.out.line(&format!("{:7} {name:15} {}", mark(finding.verdict), finding.detail))?;
-        match &finding.remedy {
-            Some(remedy) => self.out.line(&format!("{:23} > {remedy}", "")),
+    fn print(&mut self, result: &CheckResult) -> Result<(), CommandError> {
+        let (step, status): (&str, &str) = (result.step.into(), result.status.into());
+        let status = match result.status {
+            CheckStatus::Failed(_) => "FAILED",
+            CheckStatus::Ok | CheckStatus::Warning | CheckStatus::Skipped => status,
+        };
+        self.out.line(&format!("{status:7} {step:15} {}", result.detail))?;
+        match &result.remedy {
+            Some(remedy) => Ok(self.out.line(&format!("{:23} > {remedy}", ""))?),
             None => Ok(()),
         }
     }
 
     fn finish(self) -> Result<Exit, CommandError> {
-        if let Some(lost) = self.write_error {
-            return Err(lost);
+        if let Some(error) = self.write_error {
+            return Err(error);
         }
-        let exit = exit(&self.findings);
+        let exit = exit(&self.results);
         if self.out.is_json() {
-            let checks: Vec<_> = self.findings.iter().map(as_json).collect();
-            self.out.value(&json!({ "ok": exit == Exit::Done, "checks": checks }))?;
+            let check = |result: &CheckResult| {
+                let (name, status): (&str, &str) = (result.step.into(), result.status.into());
+                let CheckResult { detail, remedy, .. } = result;
+                json!({ "name": name, "status": status, "detail": detail, "remedy": remedy })
+            };
+            let checks: Vec<_> = self.results.iter().map(check).collect();
+            let json = json!({ "ok": exit == Exit::Success, "checks": checks });
+            self.out.value(&json, Vec::new)?;
         }
         Ok(exit)
     }
 }
 
-/// The first step that failed decides.
-fn exit(findings: &[CheckResult]) -> Exit {
-    let failed = findings.iter().find_map(|finding| match finding.verdict {
-        CheckStatus::Failed(grade) => Some(grade),
+/// The first failed step decides.
+fn exit(results: &[CheckResult]) -> Exit {
+    let class = results.iter().find_map(|result| match result.status {
+        CheckStatus::Failed(class) => Some(class),
         CheckStatus::Ok | CheckStatus::Warning | CheckStatus::Skipped => None,
     });
-    match failed {
-        None => Exit::Done,
-        Some(FailureClass::Broken) => Exit::Failed,
+    match class {
+        None => Exit::Success,
+        Some(FailureClass::Broken) => Exit::Failure,
         Some(FailureClass::Configuration) => Exit::Usage,
         Some(FailureClass::Unreachable) => Exit::Unreachable,
         Some(FailureClass::Refused) => Exit::Refused,
     }
-}
-
-const fn mark(verdict: CheckStatus) -> &'static str {
-    match verdict {
-        CheckStatus::Ok => "ok",
-        CheckStatus::Warning => "warning",
-        CheckStatus::Failed(_) => "FAILED",
-        CheckStatus::Skipped => "skipped",
-    }
-}
-
-fn as_json(finding: &CheckResult) -> Value {
-    let state = match finding.verdict {
-        CheckStatus::Ok => "ok",
-        CheckStatus::Warning => "warning",
-        CheckStatus::Failed(_) => "failed",
-        CheckStatus::Skipped => "skipped",
-    };
-    json!({
-        "name": finding.step.as_str(),
-        "status": state,
-        "detail": finding.detail,
-        "remedy": finding.remedy,
-    })
 }

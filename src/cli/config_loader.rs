@@ -1,254 +1,191 @@
-//! The configuration's files and environment, read for [`crate::config`].
+//! The configuration's files and environment, read for [`crate::config`]; and `config`.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::exit::{CommandError, Exit};
-use crate::app::credential_path;
-use crate::cm::{self, FileContents, FileFinding};
+use serde_json::json;
+
+use super::output::{CommandError, Exit, Output};
+use super::render::{row, table};
+use crate::app::{self, credential_path};
+use crate::cm::{self, FileContents};
 use crate::config::{
     ConfigInputs, ConfigProblem, ConfigProblems, ConfigText, LoadedConfig, NamedFile, Settings,
     UnreadableFile, named_files, parse,
 };
-use crate::domain::{
-    Atr, AtrPattern, CmEnums, NotIdentified, ProbeSettings, ReaderName, ReaderRules, ReaderSettings,
-};
-use crate::readers::attributes;
-
-/// How long a reader's driver may take to tell what it tells.
-const ATTRIBUTES_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
 
-/// The configuration, whole and valid. A token may come later than the key that names its file:
-/// that is a state, and no problem.
+/// The valid configuration. A token file may appear later than the key that names it.
 pub(super) fn load(config: Option<&Path>) -> Result<LoadedConfig, CommandError> {
-    read_with(config, |file| file.key != "cm.auth.token_file")?
-        .map_err(|problems| CommandError::message(Exit::Usage, problems.to_string()))
+    let sources = Sources::read(config)?;
+    let files = sources.named_files().into_iter().filter(|file| file.key != "cm.auth.token_file");
+    sources.parse(files.filter_map(unreadable).collect()).map_err(|problems| usage(&problems))
 }
 
-/// The configuration, or everything that is wrong with it and with the files that it names.
-pub(super) fn checked(
-    config: Option<&Path>,
-) -> Result<Result<LoadedConfig, ConfigProblems>, CommandError> {
-    let files = ConfigFiles::gather(config);
-    let checked = read_with(config, |_| true)?;
-    let (environment, host_name) = (environment()?, host_name());
-    let named = named_files(&files.inputs(&environment, &host_name));
-    let inside: Vec<_> = named.iter().filter_map(unusable_inside).collect();
-    Ok(match checked {
-        Err(problems) => Err(problems.with(inside)),
-        Ok(loaded) => ConfigProblems::of(inside).map_or(Ok(loaded), Err),
-    })
+/// The configuration or all its errors, those in the files that it names included; and warnings:
+/// which other users can read a secret, and white space around it.
+pub(super) struct CheckedConfig {
+    pub(super) result: Result<LoadedConfig, ConfigProblems>,
+    pub(super) warnings: Vec<ConfigProblem>,
 }
 
-/// What is no reason not to start, and should be corrected: who else may read a secret, and what
-/// surrounds it.
-pub(super) fn warnings(config: Option<&Path>) -> Result<Vec<ConfigProblem>, CommandError> {
-    let files = ConfigFiles::gather(config);
-    let (environment, host_name) = (environment()?, host_name());
-    let named = named_files(&files.inputs(&environment, &host_name));
-    Ok(named.iter().flat_map(|file| exposed(file).into_iter().chain(padded_files(file))).collect())
+impl CheckedConfig {
+    pub(super) fn read(config: Option<&Path>) -> Result<Self, CommandError> {
+        let sources = Sources::read(config)?;
+        let files = sources.named_files();
+        let unreadable = files.iter().cloned().filter_map(unreadable);
+        let problems = unreadable.chain(files.iter().filter_map(unusable)).collect();
+        let warnings = files.iter().flat_map(|file| exposed(file).into_iter().chain(padded(file)));
+        Ok(Self { result: sources.parse(problems), warnings: warnings.collect() })
+    }
 }
 
-fn read_with(
-    config: Option<&Path>,
-    must_be_there: impl Fn(&NamedFile) -> bool,
-) -> Result<Result<LoadedConfig, ConfigProblems>, CommandError> {
-    let files = ConfigFiles::gather(config);
-    let (environment, host_name) = (environment()?, host_name());
-    let inputs = files.inputs(&environment, &host_name);
-    let named = named_files(&inputs).into_iter().filter(must_be_there);
-    let unusable: Vec<_> = named.filter_map(unusable).collect();
-    Ok(match parse(&inputs) {
-        Err(problems) => Err(problems.with(unusable)),
-        Ok(loaded) => ConfigProblems::of(unusable).map_or(Ok(loaded), Err),
-    })
-}
-
-/// The settings for commands that ask the daemon: where the usual configuration is not for this
-/// user's eyes, what the daemon has if its configuration says nothing of the control socket.
-pub(super) fn settings_to_ask(config: Option<&Path>) -> Result<Settings, CommandError> {
-    if named(config).is_none() && is_closed(Path::new(DEFAULT)) {
-        return settings_of(&ConfigFiles { sources: Vec::new(), unread: Vec::new() });
+/// The settings for commands that ask the daemon. A user who may not read the default
+/// configuration uses the default settings, and so the default control socket.
+pub(super) fn settings_for_daemon(config: Option<&Path>) -> Result<Settings, CommandError> {
+    let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    if named(config).is_none() && open(Path::new(DEFAULT)).is_err_and(is_denied) {
+        return Sources::environment()?.settings_without_cm();
     }
     settings_without_cm(config)
 }
 
-/// Whether a file is there, or may be, that this user must not read.
-fn is_closed(file: &Path) -> bool {
-    open(file).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-}
-
-/// The settings for commands that do without CM, and so without a configuration.
+/// The settings for commands that do not need CM, and so no configuration.
 pub(super) fn settings_without_cm(config: Option<&Path>) -> Result<Settings, CommandError> {
-    settings_of(&ConfigFiles::gather(config))
+    Sources::read(config)?.settings_without_cm()
 }
 
-fn settings_of(files: &ConfigFiles) -> Result<Settings, CommandError> {
-    let (environment, host_name) = (environment()?, host_name());
-    let inputs = ConfigInputs { without_cm: true, ..files.inputs(&environment, &host_name) };
-    let loaded = parse(&inputs);
-    let loaded =
-        loaded.map_err(|problems| CommandError::message(Exit::Usage, problems.to_string()))?;
-    Ok(loaded.settings)
-}
-
-/// What is wrong with a file that a key names, before anybody looks into it.
-fn unusable(file: NamedFile) -> Option<ConfigProblem> {
-    let NamedFile { origin, key, path } = file;
-    let problem = |what: String, remedy: &str| {
-        Some(ConfigProblem {
-            origin,
-            key: key.to_owned(),
-            message: what,
-            remedy: remedy.to_owned(),
-        })
+/// Why a file that a key names cannot be opened.
+fn unreadable(file: NamedFile) -> Option<ConfigProblem> {
+    let (message, remedy) = match credential_path(Path::new(&file.path)) {
+        Err(_) => (
+            format!("{:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set", file.path),
+            "use an absolute path, or run under systemd with LoadCredential=",
+        ),
+        Ok(path) => (
+            format!("cannot read {}: {}", path.display(), open(&path).err()?),
+            "check that it is there and that the user cardbridge may read it",
+        ),
     };
-    let Ok(place) = credential_path(Path::new(&path)) else {
-        let what = format!("{path:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set");
-        return problem(what, "use an absolute path, or run under systemd with LoadCredential=");
-    };
-    // What is wrong inside is told by those who use it.
-    match open(&place) {
-        Ok(_) => None,
-        Err(error) => {
-            let what = format!("cannot read {}: {error}", place.display());
-            problem(what, "check that it is there and that the user cardbridge may read it")
-        }
-    }
+    let NamedFile { origin, key, .. } = file;
+    Some(ConfigProblem { origin, key: key.to_owned(), message, remedy: remedy.to_owned() })
 }
 
-/// What is wrong inside a file that a key names, where it can be read at all.
-fn unusable_inside(file: &NamedFile) -> Option<ConfigProblem> {
-    let place = credential_path(Path::new(&file.path)).ok()?;
-    open(&place).ok()?;
-    cm::unusable(file.key, &place).map(|finding| problem_of(file, finding))
+/// Why the contents of a readable file are unusable.
+fn unusable(file: &NamedFile) -> Option<ConfigProblem> {
+    let path = credential_path(Path::new(&file.path)).ok()?;
+    open(&path).ok()?;
+    cm::unusable(file.key, &path).map(|finding| problem(file, finding))
 }
 
-/// Who else may read a file that a key names. What the service manager hands over is its own business.
+/// Which other users can read a file. systemd's credentials are systemd's business.
 fn exposed(file: &NamedFile) -> Option<ConfigProblem> {
-    if !file.path.starts_with('/') {
-        return None;
-    }
-    let finding = cm::exposed(file.key, Path::new(&file.path))?;
-    Some(problem_of(file, finding))
+    let is_ours = file.path.starts_with('/');
+    let finding = is_ours.then(|| cm::exposed(file.key, Path::new(&file.path))).flatten();
+    finding.map(|finding| problem(file, finding))
 }
 
-/// What is sent with a secret in a file that a key names, and is hardly part of it.
-fn padded_files(file: &NamedFile) -> Option<ConfigProblem> {
-    let place = credential_path(Path::new(&file.path)).ok()?;
-    cm::padded(file.key, &place).map(|finding| problem_of(file, finding))
+/// White space around a secret.
+fn padded(file: &NamedFile) -> Option<ConfigProblem> {
+    let path = credential_path(Path::new(&file.path)).ok()?;
+    cm::padded(file.key, &path).map(|finding| problem(file, finding))
 }
 
-fn problem_of(file: &NamedFile, finding: FileFinding) -> ConfigProblem {
-    let FileFinding { message: what, remedy } = finding;
-    ConfigProblem { origin: file.origin.clone(), key: file.key.to_owned(), message: what, remedy }
+fn problem(file: &NamedFile, finding: cm::FileFinding) -> ConfigProblem {
+    let cm::FileFinding { message, remedy } = finding;
+    ConfigProblem { origin: file.origin.clone(), key: file.key.to_owned(), message, remedy }
 }
 
-/// CM's numbers as this site has them, for words.
-pub(super) fn numbers(config: Option<&Path>) -> Result<CmEnums, CommandError> {
-    Ok(settings_to_ask(config)?.rules.numbers)
+fn usage(problems: &ConfigProblems) -> CommandError {
+    CommandError::new(Exit::Usage, problems.to_string())
 }
 
-/// What commands about cards need to know, with or without a configuration.
-pub(super) struct CardCommandSettings {
-    pub(super) probing: ProbeSettings,
-    pub(super) readers: ReaderRules,
-    pub(super) skip_atr: Vec<AtrPattern>,
+/// Where settings come from: files that were read, files that were not, and the environment.
+struct Sources {
+    files: Vec<ConfigText>,
+    unreadable: Vec<UnreadableFile>,
+    environment: Vec<(String, String)>,
+    host_name: String,
 }
 
-impl CardCommandSettings {
-    pub(super) fn load(config: Option<&Path>) -> Result<Self, CommandError> {
-        settings_without_cm(config).map(Self::from)
-    }
-
-    /// Why the card is not to be touched, if so.
-    pub(super) fn skip_reason(&self, reader: &ReaderName, atr: &Atr) -> Option<NotIdentified> {
-        NotIdentified::skipped_by_config(&self.place(reader), &self.skip_atr, atr)
+impl Sources {
+    /// The environment alone.
+    fn environment() -> Result<Self, CommandError> {
+        let (files, unreadable) = (Vec::new(), Vec::new());
+        Ok(Self { files, unreadable, environment: environment()?, host_name: host_name() })
     }
 
-    /// What the configuration makes of a reader. Its driver is asked only where that matters.
-    pub(super) fn place(&self, reader: &ReaderName) -> ReaderSettings {
-        let asked = self.readers.need_attributes();
-        let told = asked.then(|| attributes(reader, ATTRIBUTES_TIMEOUT));
-        self.readers.settings_for(reader, &told.unwrap_or_default())
-    }
-}
-
-impl From<Settings> for CardCommandSettings {
-    fn from(Settings { probe: probing, readers, skip_atr, .. }: Settings) -> Self {
-        Self { probing, readers, skip_atr }
-    }
-}
-
-/// The configuration's files: those that were read, and those that were not.
-struct ConfigFiles {
-    sources: Vec<ConfigText>,
-    unread: Vec<UnreadableFile>,
-}
-
-impl ConfigFiles {
-    /// The main file; with the usual one, every drop-in beside it in name order. The usual one need
-    /// not be there.
-    fn gather(config: Option<&Path>) -> Self {
-        let mut files = Self { sources: Vec::new(), unread: Vec::new() };
+    /// The named file; or the default file, which may be missing, and every drop-in by name.
+    fn read(config: Option<&Path>) -> Result<Self, CommandError> {
+        let mut sources = Self::environment()?;
         if let Some(main) = named(config) {
-            files.add(&main, &read(&main));
-            return files;
+            sources.add(&main, read(&main));
+            return Ok(sources);
         }
         let main = Path::new(DEFAULT);
-        let text = match read(main) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            text => text,
-        };
-        files.add(main, &text);
-        files.add_drop_ins();
-        files
+        match read(main) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                sources.add(main, Ok(String::new()));
+            }
+            text => sources.add(main, text),
+        }
+        match drop_ins() {
+            Ok(files) => files.iter().for_each(|file| sources.add(file, read(file))),
+            Err(error) => sources.add(Path::new(DROP_INS), Err(error)),
+        }
+        Ok(sources)
     }
 
-    fn add(&mut self, file: &Path, text: &io::Result<String>) {
+    fn add(&mut self, file: &Path, text: io::Result<String>) {
         let name = file.display().to_string();
         match text {
-            Ok(text) => self.sources.push(ConfigText { name, text: text.clone() }),
-            Err(error) => self.unread.push(UnreadableFile {
-                name,
-                error: error.to_string(),
-                remedy: error
-                    .get_ref()
-                    .and_then(|cause| cause.downcast_ref::<FileContents>())
-                    .and_then(|holds| holds.remedy()),
-            }),
+            Ok(text) => self.files.push(ConfigText { name, text }),
+            Err(error) => {
+                let contents = error.get_ref().and_then(|cause| cause.downcast_ref());
+                let remedy = contents.and_then(|contents: &FileContents| contents.remedy());
+                self.unreadable.push(UnreadableFile { name, error: error.to_string(), remedy });
+            }
         }
     }
 
-    fn add_drop_ins(&mut self) {
-        match drop_ins() {
-            Ok(files) => files.iter().for_each(|file| self.add(file, &read(file))),
-            Err(error) => self.add(Path::new(DROP_INS), &Err(error)),
+    fn inputs(&self) -> ConfigInputs<'_> {
+        ConfigInputs {
+            sources: &self.files,
+            unread: &self.unreadable,
+            environment: &self.environment,
+            host_name: &self.host_name,
+            without_cm: false,
         }
     }
 
-    fn inputs<'a>(
-        &'a self,
-        environment: &'a [(String, String)],
-        host_name: &'a str,
-    ) -> ConfigInputs<'a> {
-        let (sources, unread) = (&self.sources, &self.unread);
-        ConfigInputs { sources, unread, environment, host_name, without_cm: false }
+    fn named_files(&self) -> Vec<NamedFile> {
+        named_files(&self.inputs())
+    }
+
+    /// The configuration, unless it or a file that it names has a problem.
+    fn parse(&self, in_files: Vec<ConfigProblem>) -> Result<LoadedConfig, ConfigProblems> {
+        match parse(&self.inputs()) {
+            Err(problems) => Err(problems.with(in_files)),
+            Ok(loaded) => ConfigProblems::of(in_files).map_or(Ok(loaded), Err),
+        }
+    }
+
+    fn settings_without_cm(&self) -> Result<Settings, CommandError> {
+        let inputs = ConfigInputs { without_cm: true, ..self.inputs() };
+        parse(&inputs).map(|loaded| loaded.settings).map_err(|problems| usage(&problems))
     }
 }
 
-/// The file that was named, by argument or environment.
+/// The file that the argument or the environment names.
 fn named(config: Option<&Path>) -> Option<PathBuf> {
     let by_environment = || std::env::var_os("CARDBRIDGE_CONFIG").map(PathBuf::from);
     config.map(Path::to_owned).or_else(by_environment)
 }
 
-/// A file to read. A pipe could keep a daemon waiting that only wants to reload.
+/// Opens a regular file: a pipe could block a daemon that reloads.
 fn open(file: &Path) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a file"));
@@ -260,7 +197,7 @@ fn read(file: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     open(file)?.read_to_end(&mut bytes)?;
     match cm::no_text(&bytes) {
-        Some(holds) => Err(io::Error::other(holds)),
+        Some(contents) => Err(io::Error::other(contents)),
         None => String::from_utf8(bytes).map_err(|_| io::Error::other(FileContents::NoText)),
     }
 }
@@ -289,13 +226,52 @@ fn environment() -> Result<Vec<(String, String)>, CommandError> {
 }
 
 fn not_text(variable: &str) -> CommandError {
-    CommandError::message(Exit::Usage, format!("environment variable {variable} is not UTF-8 text"))
+    CommandError::new(Exit::Usage, format!("environment variable {variable} is not UTF-8 text"))
 }
 
-/// From the kernel and not from /proc, most of which a hardened service does not see.
+/// From the kernel, since a hardened service sees little of /proc.
 fn host_name() -> String {
-    let system = rustix::system::uname();
-    let name = system.nodename().to_string_lossy();
-    let name = name.trim();
-    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+    let name = rustix::system::uname().nodename().to_string_lossy().trim().to_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// `config check`
+pub(super) fn check(config: Option<&Path>, out: &mut Output) -> Result<Exit, CommandError> {
+    let CheckedConfig { result, warnings } = CheckedConfig::read(config)?;
+    let problems: Vec<String> = match &result {
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        Ok(loaded) => {
+            let error = app::remote(&loaded.settings).err();
+            error.iter().map(|error| error.to_string().replace('\n', "; ")).collect()
+        }
+    };
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let valid = result.ok().filter(|_| problems.is_empty()).map(|loaded| loaded.settings.station);
+    let exit = if valid.is_some() { Exit::Success } else { Exit::Usage };
+    let json = match &valid {
+        Some(station) => json!({ "ok": true, "station": station, "warnings": warnings }),
+        None => json!({ "ok": false, "problems": problems, "warnings": warnings }),
+    };
+    out.value(&json, || {
+        let mut lines: Vec<_> = warnings.iter().map(|text| format!("warning: {text}")).collect();
+        lines.extend(valid.map(|_| "The configuration is valid.".to_owned()));
+        lines
+    })?;
+    if exit == Exit::Success || out.is_json() {
+        return Ok(exit);
+    }
+    Err(CommandError::new(exit, problems.join("\n")))
+}
+
+/// `config show`
+pub(super) fn show(config: Option<&Path>, out: &mut Output) -> Result<Exit, CommandError> {
+    let effective = load(config)?.effective;
+    let keys = effective.iter();
+    let json: Vec<_> = keys
+        .clone()
+        .map(|e| json!({ "key": e.key, "value": e.value, "origin": e.origin.to_string() }))
+        .collect();
+    let text = keys.map(|e| row(&format!("{} = {}", e.key, e.value), format!("# {}", e.origin)));
+    out.value(&json, || table(&text.collect::<Vec<_>>()))?;
+    Ok(Exit::Success)
 }

@@ -13,16 +13,16 @@ pub(super) enum Role {
 
 /// The groups whose members may do something (`control.view_group`, `control.operator_group`).
 #[derive(Debug, Clone)]
-pub struct Groups {
+pub(crate) struct Groups {
     /// Its members may look.
-    pub view: String,
+    pub(crate) view: String,
     /// Its members may look and act.
-    pub operator: String,
+    pub(crate) operator: String,
 }
 
 /// Who may do what. Root and the user that the daemon runs as may do all.
 #[derive(Debug, Clone)]
-pub struct Access {
+pub(crate) struct Access {
     groups: Groups,
     view: Option<u32>,
     operator: Option<u32>,
@@ -32,7 +32,7 @@ pub struct Access {
 impl Access {
     /// Looks the groups up. One that the system does not know, or does not tell of within 2 s, has
     /// no members, which is logged.
-    pub async fn resolve(groups: Groups) -> Self {
+    pub(crate) async fn resolve(groups: Groups) -> Self {
         let (view, operator) = (groups.view.clone(), groups.operator.clone());
         let (view, operator) = account_names::within(move || {
             (account_names::group(&view), account_names::group(&operator))

@@ -28,13 +28,13 @@ const MAX_BODY: usize = 64 << 20;
 
 /// A way to ask the running daemon.
 #[derive(Debug, Clone)]
-pub struct ControlClient {
+pub(crate) struct ControlClient {
     socket: PathBuf,
 }
 
 /// Why the daemon did not answer as wished.
 #[derive(Debug, thiserror::Error)]
-pub enum ControlError {
+pub(crate) enum ControlError {
     /// No daemon runs, as far as this socket tells.
     #[error("cannot connect to the daemon at {}", .0.display())]
     NotRunning(PathBuf, #[source] io::Error),
@@ -69,27 +69,36 @@ pub enum ControlError {
 impl ControlClient {
     /// A client of the daemon that answers on this socket.
     #[must_use]
-    pub fn new(socket: &Path) -> Self {
+    pub(crate) fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
 
+    /// Whether a daemon accepts connections.
+    pub(crate) async fn check_running(&self) -> Result<(), ControlError> {
+        self.connect().await.map(drop)
+    }
+
     /// The state of the daemon.
-    pub async fn status(&self) -> Result<StatusView, ControlError> {
+    pub(crate) async fn status(&self) -> Result<StatusView, ControlError> {
         self.call(Method::GET, "/v1/status").await
     }
 
     /// Every entry that waits, the oldest first.
-    pub async fn entries(&self) -> Result<Vec<EntryView>, ControlError> {
+    pub(crate) async fn entries(&self) -> Result<Vec<EntryView>, ControlError> {
         self.call(Method::GET, "/v1/outbox").await
     }
 
     /// One entry.
-    pub async fn entry(&self, id: EntryId) -> Result<EntryView, ControlError> {
+    pub(crate) async fn entry(&self, id: EntryId) -> Result<EntryView, ControlError> {
         self.call(Method::GET, &format!("/v1/outbox/{id}")).await
     }
 
     /// Has something done to an entry.
-    pub async fn act(&self, id: EntryId, act: EntryAction) -> Result<ActionResult, ControlError> {
+    pub(crate) async fn act(
+        &self,
+        id: EntryId,
+        act: EntryAction,
+    ) -> Result<ActionResult, ControlError> {
         let verb = match act {
             EntryAction::Retry => "retry",
             EntryAction::Discard => "discard",
@@ -98,7 +107,7 @@ impl ControlClient {
     }
 
     /// Some audit lines.
-    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ControlError> {
+    pub(crate) async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ControlError> {
         let mut pairs = Vec::new();
         pairs.extend(query.since.map(|at| format!("since={at}")));
         pairs.extend(query.until.map(|at| format!("until={at}")));
@@ -109,7 +118,10 @@ impl ControlClient {
     }
 
     /// The place in the chain of the line with this number, if there is one.
-    pub async fn mark(&self, query: &MarkQuery) -> Result<Option<ChainPosition>, ControlError> {
+    pub(crate) async fn mark(
+        &self,
+        query: &MarkQuery,
+    ) -> Result<Option<ChainPosition>, ControlError> {
         match self.call(Method::GET, &format!("/v1/audit/mark?seq={}", query.seq)).await {
             Err(ControlError::NotFound(_)) => Ok(None),
             answer => answer.map(Some),
@@ -117,7 +129,7 @@ impl ControlClient {
     }
 
     /// A piece of the audit trail's chain, looked along.
-    pub async fn verify(&self, query: &VerifyQuery) -> Result<ChainBatch, ControlError> {
+    pub(crate) async fn verify(&self, query: &VerifyQuery) -> Result<ChainBatch, ControlError> {
         let after = query.after.as_ref().map(|cursor| format!("after={cursor}"));
         self.call(Method::GET, &format!("/v1/audit/verify?{}", after.unwrap_or_default())).await
     }

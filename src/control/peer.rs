@@ -62,6 +62,6 @@ fn login_uid(process: &str) -> Option<u32> {
 
 /// This process's user, for acts on an outbox that no daemon has. Blocks.
 #[must_use]
-pub fn own_user() -> String {
+pub(crate) fn own_user() -> String {
     super::account_names::describe(nix::unistd::Uid::effective().as_raw(), login_uid("/proc/self"))
 }

@@ -39,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The socket; whoever holds it answers on it.
 #[derive(Debug)]
-pub struct ControlServer {
+pub(crate) struct ControlServer {
     path: PathBuf,
     daemon: DaemonHandle,
     gate: ConnectionLimits,
@@ -49,7 +49,7 @@ pub struct ControlServer {
 
 /// Why nobody can be answered on the socket.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
+pub(crate) enum BindError {
     /// Another process answers on it.
     #[error("another process listens on {}", .0.display())]
     InUse(PathBuf),
@@ -65,7 +65,7 @@ impl ControlServer {
     /// Makes the socket and answers on it. Every user may connect (0666): who may do what follows
     /// from what the kernel knows of the other end, see [`Access`]. What people ask comes out of
     /// the receiver.
-    pub fn bind(
+    pub(crate) fn bind(
         path: &Path,
         access: Access,
     ) -> Result<(Self, mpsc::Receiver<ControlRequest>), BindError> {
@@ -82,7 +82,10 @@ impl ControlServer {
     }
 
     /// Answers on a port too, with what is counted and nothing else; tells the address.
-    pub async fn listen_metrics(&mut self, address: SocketAddr) -> Result<SocketAddr, BindError> {
+    pub(crate) async fn listen_metrics(
+        &mut self,
+        address: SocketAddr,
+    ) -> Result<SocketAddr, BindError> {
         let failed = |error| BindError::Port(address, error);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::Receiver;
 
+use super::server::BindError;
 use super::*;
 use crate::domain::{
     CallMetrics, CmOperation, CmView, CredentialsView, EngineCounters, Metrics, OutboxView,

@@ -4,172 +4,154 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use super::check_result::{CheckResult, CheckStep, FailureClass};
-use super::{LocalInputs, ResultSink, skip};
+use super::{CheckResult, CheckStep, FailureClass, ResultSink, skip};
 use crate::control::{ControlClient, ControlError};
 use crate::domain::{ReaderName, ReaderRules, Stage, StatusView};
 use crate::outbox::{self, Listing, OpenError, ReadOnlyError};
 use crate::readers::{CardAccess, PcscdCheck, ReaderContent, attributes, check_pcscd};
+use crate::telemetry::ErrorChain;
 
-/// pcscd answers in milliseconds once every reader has been powered up, which takes seconds.
+/// pcscd responds in milliseconds once it has powered up every reader, which takes seconds.
 const PCSCD_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How long a reader's driver may take to tell what it tells.
-const DRIVER_PATIENCE: Duration = Duration::from_secs(2);
+const ATTRIBUTES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What lets a user other than root reach pcscd, where that asks polkit.
+/// What lets a user other than root access pcscd, if that asks polkit.
 const POLKIT_REMEDY: &str = "install the polkit rule (docs/install.md, \"pcscd and polkit\"), or run this command as user cardbridge; pcscd also refuses new clients above 200";
 
-pub(super) async fn examine(station: LocalInputs<'_>, tell: ResultSink<'_>) {
-    readers(station.readers, tell);
-    let client = ControlClient::new(station.socket);
-    let finding = match client.status().await {
-        Ok(snapshot) => daemon_outbox(&snapshot),
-        Err(error) => file_outbox(station, &error),
-    };
-    tell(finding);
+const START_REMEDY: &str = "start it: `systemctl start cardbridge`";
+
+const OUTBOX_REMEDY: &str = "see docs/troubleshoot.md, \"Outbox and disk\"";
+
+/// Checks the readers; and the outbox by its daemon's socket, or by its file if no daemon runs.
+pub(crate) async fn check_station(
+    rules: &ReaderRules,
+    outbox: &Path,
+    socket: &Path,
+    report: ResultSink<'_>,
+) {
+    check_readers(rules, report);
+    report(match ControlClient::new(socket).status().await {
+        Ok(status) => daemon_outbox(&status),
+        Err(error) => file_outbox(outbox, &error),
+    });
 }
 
-fn readers(rules: &ReaderRules, tell: ResultSink<'_>) {
+fn check_readers(rules: &ReaderRules, report: ResultSink<'_>) {
+    let unreachable = |detail: &str, remedy: &str| {
+        CheckResult::failed(CheckStep::Pcscd, FailureClass::Unreachable, detail, remedy)
+    };
     match check_pcscd(PCSCD_TIMEOUT) {
         PcscdCheck::Available { readers, cards } => {
-            tell(CheckResult::good(CheckStep::Pcscd, "pcscd responds"));
-            tell(permission(cards));
-            tell(attached(&readers, rules));
+            report(CheckResult::ok(CheckStep::Pcscd, "pcscd responds"));
+            report(access(cards));
+            report(connected(&readers, rules));
         }
         PcscdCheck::AccessDenied => {
-            tell(CheckResult::good(CheckStep::Pcscd, "pcscd is running"));
-            let words = "pcscd access denied (SecurityViolation)";
-            tell(CheckResult::failed(
-                CheckStep::PcscAccess,
-                FailureClass::Refused,
-                words,
-                POLKIT_REMEDY,
-            ));
-            skip(&[CheckStep::Readers], "no access to pcscd", tell);
+            report(CheckResult::ok(CheckStep::Pcscd, "pcscd is running"));
+            report(denied("pcscd access denied (SecurityViolation)"));
+            skip(&[CheckStep::Readers], "no access to pcscd", report);
         }
-        PcscdCheck::Unreachable { detail: why } => {
-            // Where there is a remedy of its own, it is in the words.
-            let (words, remedy) = why.split_once(": ").unwrap_or((&why, "see pcscd's own log"));
-            tell(CheckResult::failed(CheckStep::Pcscd, FailureClass::Unreachable, words, remedy));
-            skip(&[CheckStep::PcscAccess, CheckStep::Readers], "pcscd is not reachable", tell);
+        PcscdCheck::Unreachable { detail } => {
+            // The detail may end with a remedy of its own.
+            let (detail, remedy) =
+                detail.split_once(": ").unwrap_or((&detail, "see the log of pcscd"));
+            report(unreachable(detail, remedy));
+            skip(&[CheckStep::PcscAccess, CheckStep::Readers], "pcscd is unreachable", report);
         }
         PcscdCheck::NotResponding => {
-            let words = format!("it does not answer within {} s", PCSCD_TIMEOUT.as_secs());
+            let detail = format!("pcscd did not respond within {} s", PCSCD_TIMEOUT.as_secs());
             let remedy = "run `systemctl restart pcscd`; a reader or card blocks it";
-            tell(CheckResult::failed(CheckStep::Pcscd, FailureClass::Unreachable, words, remedy));
-            skip(&[CheckStep::PcscAccess, CheckStep::Readers], "pcscd does not answer", tell);
+            report(unreachable(&detail, remedy));
+            skip(&[CheckStep::PcscAccess, CheckStep::Readers], "pcscd does not respond", report);
         }
     }
 }
 
-fn permission(cards: CardAccess) -> CheckResult {
-    let step = CheckStep::PcscAccess;
+fn denied(detail: &str) -> CheckResult {
+    CheckResult::failed(CheckStep::PcscAccess, FailureClass::Refused, detail, POLKIT_REMEDY)
+}
+
+fn access(cards: CardAccess) -> CheckResult {
+    let ok = |detail| CheckResult::ok(CheckStep::PcscAccess, detail);
     match cards {
-        CardAccess::Allowed => CheckResult::good(step, "access to pcscd and cards granted"),
-        CardAccess::Untested => {
-            CheckResult::good(step, "access to pcscd granted; no card to test card access")
-        }
-        CardAccess::Denied => {
-            let words = "card access denied (SecurityViolation)";
-            CheckResult::failed(step, FailureClass::Refused, words, POLKIT_REMEDY)
-        }
+        CardAccess::Allowed => ok("access to pcscd and cards granted"),
+        CardAccess::Untested => ok("access to pcscd granted; no card to test card access"),
+        CardAccess::Denied => denied("card access denied (SecurityViolation)"),
     }
 }
 
-fn attached(readers: &[(ReaderName, ReaderContent)], rules: &ReaderRules) -> CheckResult {
-    let told: Vec<_> = readers.iter().map(|(name, holds)| reader(name, *holds, rules)).collect();
+fn connected(readers: &[(ReaderName, ReaderContent)], rules: &ReaderRules) -> CheckResult {
     if readers.is_empty() {
         let remedy = "connect a reader and check that its driver is installed (libccid)";
-        CheckResult::warning(CheckStep::Readers, "none", remedy)
-    } else {
-        CheckResult::good(CheckStep::Readers, told.join("; "))
+        return CheckResult::warning(CheckStep::Readers, "none", remedy);
     }
-}
-
-fn reader(name: &ReaderName, holds: ReaderContent, rules: &ReaderRules) -> String {
-    let holds = match holds {
-        ReaderContent::Empty => "empty",
-        ReaderContent::Card => "with a card",
-        ReaderContent::MuteCard => "with a card that does not answer",
+    let text = |(name, content): &(ReaderName, ReaderContent)| {
+        let content = match content {
+            ReaderContent::Empty => "empty",
+            ReaderContent::Card => "with a card",
+            ReaderContent::MuteCard => "with a mute card",
+        };
+        let attributes = attributes(name, ATTRIBUTES_TIMEOUT);
+        let enabled = rules.settings_for(name, &attributes).enabled;
+        let disabled = if enabled { "" } else { ", disabled" };
+        let vendor = attributes.vendor.map(|it| format!(" by {it}")).unwrap_or_default();
+        let serial = attributes.serial.map(|it| format!(" (serial {it})")).unwrap_or_default();
+        format!("{name}{vendor}{serial} {content}{disabled}")
     };
-    let told = attributes(name, DRIVER_PATIENCE);
-    let off = if rules.settings_for(name, &told).enabled { "" } else { ", switched off" };
-    let by = told.vendor.map(|vendor| format!(" by {vendor}")).unwrap_or_default();
-    let serial = told.serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default();
-    format!("{name}{by}{serial} {holds}{off}")
+    CheckResult::ok(CheckStep::Readers, readers.iter().map(text).collect::<Vec<_>>().join("; "))
 }
 
-fn daemon_outbox(snapshot: &StatusView) -> CheckResult {
-    let outbox = &snapshot.outbox;
-    let words = format!(
-        "daemon {} running: {} waiting, {} parked",
-        snapshot.version, outbox.waiting, outbox.parked
-    );
-    let trouble = outbox.write_error.as_ref().or(snapshot.data_loss.as_ref());
-    match trouble {
-        Some(trouble) => {
-            let words = format!("{words}; {trouble}");
-            CheckResult::warning(
-                CheckStep::Outbox,
-                words,
-                "see docs/troubleshoot.md, \"Outbox and disk\"",
-            )
-        }
-        None if outbox.parked > 0 => {
-            CheckResult::warning(CheckStep::Outbox, words, "look with `cardbridge outbox list`")
-        }
-        None => CheckResult::good(CheckStep::Outbox, words),
-    }
-}
-
-/// What waits in the file, read with the rights of its owner: root opens no file in a directory of the
-/// service's. In a thread of its own, because a thread does not get root's rights back.
-fn on_disk(path: &Path) -> Result<Result<Listing, ReadOnlyError>, OpenError> {
-    let look = || {
-        outbox::act_as_owner(path)?;
-        Ok(outbox::open_read_only(path)?.entries())
-    };
-    let looked = thread::scope(|scope| scope.spawn(look).join());
-    looked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// The daemon does not answer: what is in its file.
-fn file_outbox(station: LocalInputs<'_>, error: &ControlError) -> CheckResult {
+fn daemon_outbox(status: &StatusView) -> CheckResult {
     let step = CheckStep::Outbox;
+    let (version, outbox) = (&status.version, &status.outbox);
+    let detail =
+        format!("daemon {version} running: {} waiting, {} parked", outbox.waiting, outbox.parked);
+    match outbox.write_error.as_ref().or(status.data_loss.as_ref()) {
+        Some(error) => CheckResult::warning(step, format!("{detail}; {error}"), OUTBOX_REMEDY),
+        None if outbox.parked > 0 => {
+            CheckResult::warning(step, detail, "run `cardbridge outbox list`")
+        }
+        None => CheckResult::ok(step, detail),
+    }
+}
+
+/// The outbox of a daemon that does not respond.
+fn file_outbox(path: &Path, error: &ControlError) -> CheckResult {
+    let step = CheckStep::Outbox;
+    let broken = |error: &dyn std::error::Error, remedy: &str| {
+        let detail = ErrorChain(error).to_string();
+        CheckResult::failed(step, FailureClass::Broken, detail, remedy)
+    };
     if let ControlError::NotAllowed(_) | ControlError::Forbidden(_) = error {
         let remedy = "run as root, or join the group cardbridge-view (`control.view_group`)";
         return CheckResult::warning(step, error.to_string(), remedy);
     }
-    let listing = match on_disk(station.outbox) {
-        Ok(listing) => listing,
-        Err(OpenError::Missing { path }) => {
-            let words = format!("daemon not running; {} does not exist yet", path.display());
-            return CheckResult::warning(step, words, "start it: `systemctl start cardbridge`");
-        }
-        Err(error) => {
-            let remedy = "run as root or as user cardbridge; see docs/troubleshoot.md";
-            let words = crate::telemetry::ErrorChain(&error).to_string();
-            return CheckResult::failed(step, FailureClass::Broken, words, remedy);
-        }
-    };
-    match listing {
-        Ok(listing) => {
+    match read_file(path) {
+        Ok(Ok(listing)) => {
+            let entries = listing.entries.iter();
             let parked =
-                listing.entries.iter().filter(|entry| matches!(entry.stage, Stage::Parked { .. }));
-            let parked = parked.count();
+                entries.filter(|entry| matches!(entry.stage, Stage::Parked { .. })).count();
             let waiting = listing.entries.len() - parked;
-            let words = format!("daemon not running: {waiting} waiting, {parked} parked");
-            CheckResult::warning(step, words, "start it: `systemctl start cardbridge`")
+            let detail = format!("daemon not running: {waiting} waiting, {parked} parked");
+            CheckResult::warning(step, detail, START_REMEDY)
         }
-        Err(error) => {
-            let words = crate::telemetry::ErrorChain(&error).to_string();
-            CheckResult::failed(
-                step,
-                FailureClass::Broken,
-                words,
-                "see docs/troubleshoot.md, \"Outbox and disk\"",
-            )
+        Ok(Err(error)) => broken(&error, OUTBOX_REMEDY),
+        Err(OpenError::Missing { path }) => {
+            let detail = format!("daemon not running; {} does not exist yet", path.display());
+            CheckResult::warning(step, detail, START_REMEDY)
         }
+        Err(error) => broken(&error, "run as root or as user cardbridge; see docs/troubleshoot.md"),
     }
+}
+
+/// Reads the file with the rights of its owner: root opens no file in a directory of the
+/// service's. In a thread of its own, because a thread does not get root's rights back.
+fn read_file(path: &Path) -> Result<Result<Listing, ReadOnlyError>, OpenError> {
+    let read = || {
+        outbox::act_as_owner(path)?;
+        Ok(outbox::open_read_only(path)?.entries())
+    };
+    let read = thread::scope(|scope| scope.spawn(read).join());
+    read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

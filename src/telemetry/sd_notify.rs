@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What there is to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotifyState<'a> {
+pub(crate) enum NotifyState<'a> {
     /// The daemon works, also: it has read its configuration again.
     Ready,
     /// The daemon reads its configuration again.
@@ -38,7 +38,7 @@ pub enum NotifyState<'a> {
 
 /// Where the service manager listens, if it does.
 #[derive(Debug, Default)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
@@ -46,7 +46,7 @@ pub struct Notifier {
 impl Notifier {
     /// The manager that started this process, as the environment tells.
     #[must_use]
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return Self::default() };
         let number = |name| std::env::var(name).ok()?.parse().ok();
         let usec = number("WATCHDOG_USEC");
@@ -59,7 +59,7 @@ impl Notifier {
     }
 
     /// A manager that listens at this socket, as `NOTIFY_SOCKET` would name it.
-    pub fn new(socket: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
+    pub(crate) fn new(socket: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
         // An @ stands for the zero byte of an abstract name.
         let address = match socket.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -72,18 +72,18 @@ impl Notifier {
 
     /// Whether somebody listens.
     #[must_use]
-    pub const fn is_connected(&self) -> bool {
+    pub(crate) const fn is_connected(&self) -> bool {
         self.socket.is_some()
     }
 
     /// Within which time the manager wants to hear [`NotifyState::Watchdog`], if it does.
     #[must_use]
-    pub const fn watchdog(&self) -> Option<Duration> {
+    pub(crate) const fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
     /// Tells the news, all in one datagram.
-    pub fn notify(&self, news: &[NotifyState<'_>]) {
+    pub(crate) fn notify(&self, news: &[NotifyState<'_>]) {
         let Some((socket, address)) = &self.socket else { return };
         let lines: Vec<_> = news.iter().map(ToString::to_string).collect();
         if let Err(error) = socket.send_to_addr(lines.join("\n").as_bytes(), address) {

@@ -50,7 +50,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("readers", &["pcsc"]),
     ("cm", &["hyper", "libloading", "reqwest", "rustls", "rustls_native_certs"]),
     ("telemetry", &["tracing_subscriber", "unicode_properties"]),
-    ("cli", &["clap", "clap_complete", "clap_mangen"]),
+    ("cli", &["clap", "clap_complete", "clap_mangen", "csv", "regex_lite"]),
 ];
 
 /// All that a pure module may name outside this crate: each path, and what is below it. There is
@@ -82,7 +82,6 @@ const PURE_MACROS: &str = "
 /// Files that use each other's items in a circle, one a line. Nothing is to be added, and in the
 /// end there is none.
 const CIRCLES: &str = "
-    cli/audit.rs cli/outbox.rs cli/status.rs
     cm/auth.rs cm/auth/oauth2.rs cm/auth/oauth2/token_endpoint.rs cm/http.rs
     cm/client_cert.rs cm/connection_check.rs cm/http_transport.rs cm/proxy.rs cm/proxy_tunnel.rs cm/setup.rs cm/tls.rs cm/tls_error.rs cm/transport_error.rs
     domain/card.rs domain/id_rule.rs domain/strength.rs
@@ -345,7 +344,9 @@ fn the_roots_only_declare_modules_and_call_the_command_line() {
         let lines = SOURCES[path].lines().filter(|line| !line.starts_with("//!"));
         lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
     };
-    assert!(code("lib.rs").iter().all(|line| line.starts_with("pub mod ") && line.ends_with(';')));
+    let is_module =
+        |line: &&str| line.trim_start_matches("pub ").starts_with("mod ") && line.ends_with(';');
+    assert!(code("lib.rs").iter().all(is_module));
     let main = ["fn main() -> std::process::ExitCode {", "    cardbridge::cli::main()", "}"];
     assert_eq!(code("main.rs"), main);
 }

@@ -85,7 +85,7 @@ fn without_pcscd_read_and_scan_say_so_and_end_with_3() {
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{stderr}");
-        assert!(stderr.contains("pcscd does not answer"), "{stderr}");
+        assert!(stderr.contains("pcscd is unreachable"), "{stderr}");
     }
 }
 
@@ -184,7 +184,7 @@ fn lookup_tells_what_each_rule_would_do_when_a_card_comes_and_when_it_goes() {
         "sets Retired instead of Active, and completes the request",
         "lost, on removal: not applied: the rule matches request type Disable, the open request is Retire",
         "would set Retired instead of Active and complete the request, by rule retire",
-        "On removal  would do nothing: no rule matches the open request (Retire)",
+        "On removal    would do nothing: no rule matches the open request (Retire)",
     ] {
         assert!(text.contains(words), "no {words:?} in\n{text}");
     }

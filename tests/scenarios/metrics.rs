@@ -114,7 +114,7 @@ fn monitoring_reads_what_happened() {
         let seen = samples.get(name).copied();
         assert!(seen.is_some_and(|seen| (seen - value).abs() < 1e-9), "{name}: {seen:?}: {page}");
     };
-    is("cardbridge_build_info{version=0.1.0}", 1.0);
+    is("cardbridge_build_info{version=0.2.0}", 1.0);
     is("cardbridge_card_insertions_total{}", 2.0);
     is("cardbridge_card_removals_total{}", 1.0);
     is("cardbridge_card_probes_total{family=gids,result=identified}", 2.0);

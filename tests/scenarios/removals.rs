@@ -33,7 +33,7 @@ fn a_card_that_is_taken_out_is_carried_out_by_the_rule_for_that() {
     assert_eq!((&audit[1]["trigger"], &audit[1]["rule"]), (&"removed".into(), &"lost".into()));
     assert_eq!(audit[1]["card_id"], CARD);
     let text = world.cli(&["audit"]).unwrap().stdout;
-    assert!(text.lines().nth(1).unwrap().contains("taken out"), "{text}");
+    assert!(text.lines().nth(1).unwrap().contains("  removed  "), "{text}");
     world.finish().unwrap();
 }
 
@@ -69,7 +69,7 @@ fn a_removal_waits_for_cm_over_a_kill_and_after_its_insertion() {
     world.kill9_daemon().unwrap();
     held.release();
     let listed = world.cli(&["outbox", "list"]).unwrap().stdout;
-    assert!(listed.contains("taken out; waiting"), "{listed}");
+    assert!(listed.contains("removed; waiting"), "{listed}");
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["nothing-to-do", "updated"]);
     let entries: Vec<_> =

@@ -147,8 +147,8 @@ fn read_names_the_strength_of_each_id_and_recommends_no_shared_one() {
         text.contains("piv-fascn (shared)")
     };
     world.wait_until("the card", LONG, is_read).unwrap();
-    assert!(text.contains("more than one card can carry"), "{text}");
-    assert!(!text.contains("to pin that"), "{text}");
+    assert!(text.contains("an id that several cards can have"), "{text}");
+    assert!(!text.contains("to pin it"), "{text}");
     let said = world.cli(&["lookup", "--reader", &name, "--json"]).unwrap().json().unwrap();
     assert_eq!(said["on_insertion"]["reason"], "shared-id", "{said}");
     assert_eq!(said["matched"]["strength"], "shared", "{said}");

@@ -55,7 +55,7 @@ fn cards_that_were_there_before_are_worked_on_under_what_the_serial_number_says(
     assert!(text.contains("by cardbridge") && text.contains("serial R02"), "{text}");
     let check = world.cli(&["check"]).unwrap().stdout;
     assert!(check.contains("by cardbridge (serial R01) with a card;"), "{check}");
-    assert!(check.contains("(serial R02) with a card, switched off"), "{check}");
+    assert!(check.contains("(serial R02) with a card, disabled"), "{check}");
     assert_eq!(off.apdus(), [], "it was not touched");
     assert_eq!(off.state().resets, 0);
     world.finish().unwrap();

@@ -55,8 +55,8 @@ fn a_glob_over_readers_ignores_case_and_status_says_which_are_switched_off() {
     let _off = world.insert(1, other()).unwrap();
     wait_card(&world, 1, "not-identified");
     let status = world.cli(&["status"]).unwrap().stdout;
-    assert!(status.contains("Virtual PCD 1 00 01: switched off, with a card"), "{status}");
-    assert_eq!(status.matches("switched off").count(), 1, "{status}");
+    assert!(status.contains("Virtual PCD 1 00 01: disabled, with a card"), "{status}");
+    assert_eq!(status.matches(": disabled").count(), 1, "{status}");
     world.finish().unwrap();
 }
 

@@ -16,7 +16,7 @@ fn judge(log: &str) -> Output {
 }
 
 #[test]
-fn nothing_skipped_passes_and_so_does_what_the_list_names() {
+fn listed_or_no_skips_pass() {
     for (log, count) in [("", 0), ("test a ... ok\n", 0), (MAY, 1), (&format!("{MAY}\n{MAY}\n"), 2)]
     {
         let output = judge(log);
@@ -26,7 +26,7 @@ fn nothing_skipped_passes_and_so_does_what_the_list_names() {
 }
 
 #[test]
-fn whatever_else_is_skipped_fails_and_is_named() {
+fn unlisted_skip_fails_and_is_named() {
     let other = "SKIPPED: opensc-tool is missing (package opensc)";
     for log in [
         format!("{other}\n"),
@@ -46,7 +46,7 @@ fn whatever_else_is_skipped_fails_and_is_named() {
 }
 
 #[test]
-fn a_log_that_is_not_there_is_no_good_log() {
+fn missing_log_fails() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/run");
     let output = Command::new(script).args(["--judge", "/nonexistent"]).output().unwrap();
     assert!(!output.status.success());

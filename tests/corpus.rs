@@ -68,7 +68,7 @@ fn cards_of_every_family() {
 }
 
 #[test]
-fn a_hostile_card_is_what_its_description_says() {
+fn hostile_card_matches_its_description() {
     let answers = [vec![], vec![0x90, 0x00], vec![1; 0xFF], vec![2; 300]];
     let mut card = hostile::Hostile::new(&hostile::encode(hostile::TORN_OUT, &answers));
     let command = CommandApdu::get_data(0, 0);

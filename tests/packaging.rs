@@ -101,7 +101,7 @@ fn make_install_puts_every_file_where_a_package_has_it() {
 }
 
 #[test]
-fn make_install_leaves_a_configuration_that_is_there_and_uninstall_too() {
+fn install_and_uninstall_keep_existing_configuration() {
     let place = tempfile::tempdir().unwrap();
     let configuration = place.path().join("etc/cardbridge/cardbridge.toml");
     fs::create_dir_all(configuration.parent().unwrap()).unwrap();
@@ -191,7 +191,7 @@ var others = ["org.freedesktop.systemd1.manage-units", "org.debian.pcsc-lite.acc
 "#;
 
 #[test]
-fn polkit_lets_the_user_cardbridge_use_cards_and_nobody_do_anything_else() {
+fn polkit_rule_permits_only_card_access_of_cardbridge() {
     let place = tempfile::tempdir().unwrap();
     let script = |name: &str, content: &str| {
         let path = place.path().join(name);

@@ -76,13 +76,13 @@ fn returns_calmly(cards_an_hour: f64) {
 }
 
 #[test]
-fn a_fleet_does_not_return_in_one_wave() {
+fn fleet_returns_spread_over_time() {
     for cards_an_hour in [10.0, 4.0] {
         returns_calmly(cards_an_hour);
     }
 }
 
 #[test]
-fn a_busy_fleet_does_not_return_in_one_wave() {
+fn busy_fleet_returns_spread_over_time() {
     returns_calmly(40.0);
 }

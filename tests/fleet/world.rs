@@ -217,7 +217,7 @@ fn busiest(arrivals: &[Duration], second: Duration) -> (usize, Duration) {
 }
 
 #[test]
-fn the_busiest_second_is_found_wherever_it_begins() {
+fn busiest_second_is_found_at_any_offset() {
     let at = |millis: &[u64]| millis.iter().copied().map(Duration::from_millis).collect::<Vec<_>>();
     assert_eq!(busiest(&at(&[]), Duration::from_secs(1)), (0, Duration::ZERO));
     let arrivals = at(&[0, 600, 900, 1500, 1599, 1600, 5000]);

@@ -97,7 +97,7 @@ const ATRS: [&str; 9] = [
 ];
 
 #[test]
-fn who_a_card_is_and_how_much_that_proves_does_not_depend_on_its_atr() {
+fn identity_and_strength_do_not_depend_on_atr() {
     let mut identified = 0;
     for file in files() {
         let (_, own, _) = ask(&file, None);
@@ -110,7 +110,7 @@ fn who_a_card_is_and_how_much_that_proves_does_not_depend_on_its_atr() {
 }
 
 #[test]
-fn no_card_gets_more_commands_than_its_family_needs() {
+fn command_count_stays_within_family_limit() {
     let mut table = String::new();
     for file in files() {
         let name = file.file_stem().unwrap().to_str().unwrap();
@@ -203,7 +203,7 @@ fn assert_not_both(
 }
 
 #[test]
-fn no_two_virtual_cards_act_on_one_record_unless_a_unique_id_is_equal() {
+fn virtual_cards_share_record_only_by_unique_id() {
     let cards: Vec<_> = files()
         .into_iter()
         .filter_map(|file| {

@@ -79,7 +79,7 @@ fn mishaps() -> Vec<Mishap> {
 }
 
 #[test]
-fn whatever_happens_once_a_card_said_who_it_is_that_stands() {
+fn identity_survives_later_failures() {
     let mut hits = 0;
     for file in files() {
         let (_, Ok(own), sent) = ask(&file, None) else { continue };

@@ -47,7 +47,7 @@ fn combinations() -> impl Iterator<Item = Vec<(Family, bool, &'static str)>> {
 }
 
 #[test]
-fn the_ids_of_any_applications_together_do_not_depend_on_the_atr() {
+fn combined_application_ids_do_not_depend_on_atr() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("card.toml");
     for applications in combinations() {

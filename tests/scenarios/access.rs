@@ -42,7 +42,7 @@ fn as_user(world: &World, user: &[&str], groups: &str, args: &[&str]) -> (Option
 }
 
 #[test]
-fn who_may_look_is_not_who_may_act_and_nobody_else_may_do_either() {
+fn only_group_members_may_view_or_act() {
     let mut world = require!(open_world());
     world.cm.set_fault(Fault::Forbidden.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -95,7 +95,7 @@ fn who_may_look_is_not_who_may_act_and_nobody_else_may_do_either() {
 }
 
 #[test]
-fn act_of_root_on_a_stopped_daemons_entry_names_who_logged_in() {
+fn action_of_root_offline_is_audited_with_login_user() {
     let mut world = require!(open_world());
     world.cm.set_fault(Fault::Forbidden.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -109,7 +109,7 @@ fn act_of_root_on_a_stopped_daemons_entry_names_who_logged_in() {
 }
 
 #[test]
-fn groups_that_do_not_exist_are_logged_once_and_root_may_do_all() {
+fn missing_groups_are_logged_once() {
     let world = require!(world()).start().unwrap();
     let logged =
         || world.daemon_log().matches("Groups for the control socket were not found").count();

@@ -6,7 +6,7 @@ use cardbridge_harness::cm::{CmOptions, Record, Request, Store};
 use super::*;
 
 #[test]
-fn an_inserted_card_is_updated_and_a_second_time_it_is_already_set() {
+fn inserted_card_is_updated_once_then_already_set() {
     let world = require!(world()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -27,7 +27,7 @@ fn an_inserted_card_is_updated_and_a_second_time_it_is_already_set() {
 }
 
 #[test]
-fn the_audit_line_says_who_changed_what_and_why() {
+fn audit_line_has_actor_change_and_reason() {
     let world = require!(world()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -86,7 +86,7 @@ fn a_pending_request_is_not_an_order() {
 }
 
 #[test]
-fn two_records_that_open_requests_name_are_left_to_a_person() {
+fn two_matching_records_park_entry_for_operator() {
     let world = require!(world());
     let mut store = Store::seed();
     let second = Record::of_card(CARD.parse().unwrap());
@@ -121,7 +121,7 @@ fn two_readers_work_at_once() {
 }
 
 #[test]
-fn a_card_that_is_none_of_ours_is_told_and_makes_no_entry() {
+fn unidentified_card_is_reported_without_entry() {
     let world = require!(world()).start().unwrap();
     let _card = world.insert(0, PlainCard::new([0x3b, 0x80, 0x80, 0x01, 0x01])).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
@@ -133,7 +133,7 @@ fn a_card_that_is_none_of_ours_is_told_and_makes_no_entry() {
 }
 
 #[test]
-fn a_card_that_is_taken_out_while_it_is_read_is_never_believed() {
+fn card_removed_during_read_is_not_identified() {
     let world = require!(world()).start().unwrap();
     let faults = cardbridge_harness::cards::Faults { remove_at: Some(3), ..Default::default() };
     let _card = world.insert_with(0, GidsCard::seed(), faults).unwrap();

@@ -39,7 +39,7 @@ fn failed(output: &Output) -> (String, String, String) {
 }
 
 #[test]
-fn a_good_station_passes_every_step_in_the_order_of_a_packets_life() {
+fn check_passes_all_steps_in_order() {
     let world = require!(world());
     let options =
         CmOptions { tls: Some(Certificate::Good), store: Store::seed(), ..CmOptions::default() };
@@ -78,7 +78,7 @@ fn a_good_station_passes_every_step_in_the_order_of_a_packets_life() {
 }
 
 #[test]
-fn what_cm_says_ends_the_check_at_its_step_with_a_remedy() {
+fn check_stops_at_cm_error_with_remedy() {
     let world = require!(world()).start().unwrap();
     for (fault, step, code, remedy) in [
         (Fault::HtmlNotFound, "api-enabled", 3, "Clm.WebApi.Enabled"),
@@ -98,7 +98,7 @@ fn what_cm_says_ends_the_check_at_its_step_with_a_remedy() {
 }
 
 #[test]
-fn a_certificate_that_is_not_believed_is_shown_all_the_same() {
+fn check_shows_untrusted_certificate() {
     for (certificate, part) in
         [(Certificate::Expired, "until 20"), (Certificate::WrongName, "other.example.com")]
     {
@@ -115,7 +115,7 @@ fn a_certificate_that_is_not_believed_is_shown_all_the_same() {
 }
 
 #[test]
-fn a_server_that_is_not_there_ends_the_check_at_the_connection() {
+fn check_stops_at_refused_connection() {
     let world = require!(world()).without_daemon().start().unwrap();
     world.cm.go_away().unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
@@ -128,7 +128,7 @@ fn a_server_that_is_not_there_ends_the_check_at_the_connection() {
 }
 
 #[test]
-fn a_name_that_leads_nowhere_ends_the_check_at_the_name() {
+fn check_stops_at_unresolved_host_name() {
     let world = require!(world())
         .without_daemon()
         .config_set("cm.url", "\"https://no-such-host.invalid\"")
@@ -142,7 +142,7 @@ fn a_name_that_leads_nowhere_ends_the_check_at_the_name() {
 }
 
 #[test]
-fn a_bad_configuration_is_told_and_the_readers_are_looked_at_all_the_same() {
+fn check_continues_with_readers_after_bad_configuration() {
     let world = require!(world())
         .without_daemon()
         .config_extra("[cards]\natr_mismatch = \"ignore\"")
@@ -156,7 +156,7 @@ fn a_bad_configuration_is_told_and_the_readers_are_looked_at_all_the_same() {
 }
 
 #[test]
-fn a_pcscd_that_is_not_there_is_told_and_cm_is_asked_all_the_same() {
+fn check_continues_with_cm_without_pcscd() {
     let mut world = require!(world()).without_daemon().start().unwrap();
     world.pcscd.kill9().unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();

@@ -70,7 +70,7 @@ fn clocked(world: WorldBuilder) -> World {
 }
 
 #[test]
-fn a_clock_that_is_a_month_ahead_after_a_restart_expires_no_card_that_waits() {
+fn clock_jump_at_restart_expires_no_waiting_card() {
     require!(require::faketime());
     for (before, after) in [("+0", "+31d"), ("-20000d", "+0"), ("+0", "-20000d")] {
         let world = require!(world());
@@ -93,7 +93,7 @@ fn a_clock_that_is_a_month_ahead_after_a_restart_expires_no_card_that_waits() {
 }
 
 #[test]
-fn a_clock_that_is_years_ahead_for_one_start_costs_no_line_of_the_audit_trail() {
+fn clock_ahead_at_start_prunes_no_audit_line() {
     require!(require::faketime());
     let world = require!(world());
     let mut world = clocked(world);

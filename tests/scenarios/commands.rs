@@ -19,7 +19,7 @@ fn cardbridge(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn five_faults_in_the_configuration_are_five_lines() {
+fn each_configuration_problem_is_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cardbridge.toml");
     let text = r#"
@@ -66,7 +66,7 @@ fn a_missing_configuration_is_bad_usage() {
 }
 
 #[test]
-fn without_a_daemon_status_says_so_and_ends_with_3() {
+fn status_without_daemon_exits_with_3() {
     let mut world = require!(world()).start().unwrap();
     world.stop_daemon().unwrap();
     let output = world.cli(&["status"]).unwrap();
@@ -76,7 +76,7 @@ fn without_a_daemon_status_says_so_and_ends_with_3() {
 }
 
 #[test]
-fn without_pcscd_read_and_scan_say_so_and_end_with_3() {
+fn read_and_scan_without_pcscd_exit_with_3() {
     for command in [&["read"][..], &["scan", "--once"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_cardbridge"))
             .args(command)
@@ -90,7 +90,7 @@ fn without_pcscd_read_and_scan_say_so_and_end_with_3() {
 }
 
 #[test]
-fn read_tells_who_the_card_is_and_by_which_bytes() {
+fn read_shows_identity_and_its_source_bytes() {
     let world = require!(world()).start().unwrap();
     let none = world.cli(&["read"]).unwrap();
     assert_eq!(none.code, Some(1), "{none:?}");
@@ -133,7 +133,7 @@ fn scan_prints_one_object_a_line() {
 }
 
 #[test]
-fn lookup_tells_what_would_happen_and_changes_nothing() {
+fn lookup_shows_decision_and_changes_nothing() {
     let mut world = require!(world()).start().unwrap();
     world.stop_daemon().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -169,7 +169,7 @@ fn lookup_tells_what_would_happen_and_changes_nothing() {
 }
 
 #[test]
-fn lookup_tells_what_each_rule_would_do_when_a_card_comes_and_when_it_goes() {
+fn lookup_shows_each_rule_for_insertion_and_removal() {
     let world = require!(world());
     let rules = [
         retire_rule("complete_request = true\npick = \"newest\"\n"),
@@ -197,7 +197,7 @@ fn lookup_tells_what_each_rule_would_do_when_a_card_comes_and_when_it_goes() {
 }
 
 #[test]
-fn a_parked_card_is_shown_retried_and_discarded_by_a_person() {
+fn operator_shows_retries_and_discards_parked_entry() {
     let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.times(2).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -221,7 +221,7 @@ fn a_parked_card_is_shown_retried_and_discarded_by_a_person() {
 }
 
 #[test]
-fn a_parked_card_is_retried_and_discarded_while_the_daemon_is_stopped() {
+fn parked_entry_is_retried_or_discarded_offline() {
     let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.times(2).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -246,7 +246,7 @@ fn a_parked_card_is_retried_and_discarded_while_the_daemon_is_stopped() {
 }
 
 #[test]
-fn the_file_of_a_daemon_that_does_not_answer_is_left_to_it() {
+fn outbox_of_unresponsive_daemon_is_not_opened() {
     let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -264,7 +264,7 @@ fn the_file_of_a_daemon_that_does_not_answer_is_left_to_it() {
 }
 
 #[test]
-fn the_audit_trail_is_verified_while_the_daemon_runs_and_when_it_is_stopped() {
+fn audit_trail_is_verified_online_and_offline() {
     let mut world = require!(world()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -306,7 +306,7 @@ fn logged_head(world: &World, seq: u32) -> String {
 }
 
 #[test]
-fn head_that_the_log_told_is_compared_with_the_trail() {
+fn logged_audit_head_is_compared_with_trail() {
     let world = require!(world()).double(cardbridge_harness::pcscd::Double::Ifd);
     let mut world = world.start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
@@ -375,7 +375,7 @@ fn a_second_daemon_on_the_same_outbox_is_refused() {
 }
 
 #[test]
-fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
+fn damaged_outbox_is_set_aside_and_logged() {
     let mut world = require!(world()).start().unwrap();
     world.stop_daemon().unwrap();
     std::fs::write(world.outbox_path(), vec![0x5a; 20_000]).unwrap();
@@ -398,7 +398,7 @@ fn a_damaged_outbox_is_set_aside_and_told_and_the_daemon_goes_on() {
 }
 
 #[test]
-fn an_outbox_that_is_removed_under_the_daemon_ends_it_before_cm_is_told_anything() {
+fn daemon_exits_without_calling_cm_when_outbox_is_removed() {
     let mut world = require!(world()).start().unwrap();
     world.expect_error("Outbox file lost; stopping");
     std::fs::remove_file(world.outbox_path()).unwrap();
@@ -469,7 +469,7 @@ fn a_configuration_of_the_environment_alone_is_one() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_told_with_everything_else_that_is_wrong() {
+fn unreadable_files_are_reported_with_other_problems() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cardbridge.toml");
     let text = r#"
@@ -499,7 +499,7 @@ token_file = "tok"
 }
 
 #[test]
-fn a_name_that_nobody_answers_for_holds_up_no_end() {
+fn silent_name_server_does_not_delay_stop() {
     let world = require!(world());
     let url = "\"https://cm.nowhere.example\"";
     let mut world = world.config_set("cm.url", url).without_daemon().start().unwrap();
@@ -522,7 +522,7 @@ fn a_name_that_nobody_answers_for_holds_up_no_end() {
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_not_asked_for_a_cm_on_this_machine_without_tls() {
+fn environment_proxy_is_not_used_for_loopback() {
     let mut world = require!(world()).without_daemon().start().unwrap();
     let closed = "http://127.0.0.1:9";
     let proxies = ["http_proxy", "https_proxy", "all_proxy"].map(|name| format!("{name}={closed}"));
@@ -576,7 +576,7 @@ fn a_file_of_the_wrong_kind_is_named_by_config_check() {
 }
 
 #[test]
-fn a_secret_that_everybody_may_read_is_a_warning_and_no_fault() {
+fn world_readable_secret_is_a_warning() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");

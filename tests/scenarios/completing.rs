@@ -50,7 +50,7 @@ fn a_request_is_completed_after_the_card_is_updated() {
 }
 
 #[test]
-fn a_lost_answer_to_either_put_is_read_back_and_not_sent_again() {
+fn lost_answer_of_either_put_is_not_repeated() {
     for lost in ["Retired", "Completed"] {
         let world = require!(completing()).start().unwrap();
         world.cm.set_fault(Fault::AnswerLost.times(1).method("PUT").body(lost));
@@ -99,7 +99,7 @@ fn killed_between_the_two_puts() {
 }
 
 #[test]
-fn killed_with_a_completion_under_way_that_arrives_after_the_next_one() {
+fn late_completion_after_kill_is_harmless() {
     let mut world = require!(completing()).start().unwrap();
     world.cm.set_fault(Fault::HoldBefore.times(1).method("PUT").body("Completed"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -115,7 +115,7 @@ fn killed_with_a_completion_under_way_that_arrives_after_the_next_one() {
 }
 
 #[test]
-fn a_refused_completion_is_parked_and_says_that_the_status_was_set() {
+fn refused_completion_parks_entry_with_status_set() {
     let world = require!(completing()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.times(1).method("PUT").body("Completed"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -133,7 +133,7 @@ fn a_refused_completion_is_parked_and_says_that_the_status_was_set() {
 }
 
 #[test]
-fn a_card_that_has_the_status_already_only_has_its_request_completed() {
+fn already_set_card_gets_only_request_completed() {
     let world = require!(completing());
     let mut store = Store::seed();
     store.records[0].status = RETIRED;
@@ -158,7 +158,7 @@ fn cm_with_two_requests() -> (CmOptions, Uuid) {
 }
 
 #[test]
-fn of_two_requests_the_one_that_the_rule_picks_is_carried_out() {
+fn rule_picks_one_of_two_requests() {
     for pick in ["", "pick = \"oldest\"", "pick = \"newest\""] {
         let world = require!(world());
         let (cm, newer) = cm_with_two_requests();
@@ -173,7 +173,7 @@ fn of_two_requests_the_one_that_the_rule_picks_is_carried_out() {
 }
 
 #[test]
-fn a_rule_that_picks_none_of_two_requests_asks_a_person() {
+fn ambiguous_requests_park_entry_for_operator() {
     let world = require!(world());
     let (cm, newer) = cm_with_two_requests();
     let rule = retire_rule("pick = \"refuse\"");

@@ -75,7 +75,7 @@ fn recovers(mut world: World) {
 const FILL: &str = "{ dd if=/dev/zero of=filler bs=4096 2>/dev/null || true; }";
 
 #[test]
-fn a_disk_that_is_full_at_the_start_keeps_no_card_from_being_read() {
+fn full_disk_at_start_does_not_prevent_reading() {
     let (mut world, disk) = require!(world_with_a_disk());
     world.expect_error("Outbox is not writable");
     world.expect_error("Outbox cannot store entries; retrying");
@@ -88,7 +88,7 @@ fn a_disk_that_is_full_at_the_start_keeps_no_card_from_being_read() {
 }
 
 #[test]
-fn a_disk_that_fills_up_while_the_daemon_runs_holds_cards_back_until_there_is_room() {
+fn full_disk_delays_entries_until_space_returns() {
     let (mut world, disk) = require!(world_with_a_disk());
     world.expect_error("Outbox cannot store entries; retrying");
     world.expect_error("Audit line could not be stored");
@@ -101,7 +101,7 @@ fn a_disk_that_fills_up_while_the_daemon_runs_holds_cards_back_until_there_is_ro
 }
 
 #[test]
-fn a_disk_that_is_read_only_at_the_start_is_written_once_it_can_be() {
+fn read_only_disk_at_start_is_used_when_writable() {
     let (mut world, disk) = require!(world_with_a_disk());
     world.expect_error("Outbox is not writable");
     world.expect_error("Outbox cannot store entries; retrying");
@@ -115,7 +115,7 @@ fn a_disk_that_is_read_only_at_the_start_is_written_once_it_can_be() {
 }
 
 #[test]
-fn a_disk_that_turns_read_only_under_the_daemon_is_told_and_no_entry_claimed() {
+fn disk_turned_read_only_is_logged_without_entry() {
     let (mut world, disk) = require!(world_with_a_disk());
     let image = tempfile::NamedTempFile::new().unwrap();
     let image = image.path().display();

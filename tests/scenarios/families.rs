@@ -71,7 +71,7 @@ fn summary(name: &str, said: &Value) -> String {
 }
 
 #[test]
-fn every_card_says_who_it_is_or_why_nobody_knows() {
+fn every_card_file_has_identity_or_reason() {
     let mut all = String::new();
     for batch in files().chunks(AT_ONCE) {
         let world = require!(world()).readers(AT_ONCE).without_daemon().start().unwrap();
@@ -119,7 +119,7 @@ fn serial_by_opensc(world: &World, reader: usize, tool: &str, args: &[&str]) -> 
 }
 
 #[test]
-fn opensc_and_the_agent_call_a_card_of_any_family_by_the_same_serial() {
+fn opensc_and_daemon_agree_on_serials() {
     require!(readers::has_opensc());
     let opensc_tool = ("opensc-tool", ["--serial"].as_slice());
     let piv_tool = ("piv-tool", ["--serial"].as_slice());
@@ -204,7 +204,7 @@ fn selects(said: &Value) -> usize {
 }
 
 #[test]
-fn a_card_that_another_program_uses_is_read_without_a_select_and_keeps_its_pin() {
+fn card_in_use_is_read_and_keeps_pin() {
     for (name, applet) in
         [("gids-seed", "gids"), ("piv-yubikey-5", "piv"), ("openpgp-v3", "openpgp")]
     {
@@ -219,7 +219,7 @@ fn a_card_that_another_program_uses_is_read_without_a_select_and_keeps_its_pin()
 }
 
 #[test]
-fn a_card_in_use_that_does_not_say_who_it_is_is_left_alone_until_it_is_free() {
+fn unidentifiable_card_in_use_waits_until_free() {
     let (mut world, card, pins, holder) = require!(in_use("pkcs15-transparent", "pkcs15"));
     let said = read(&world, 0);
     assert_eq!(said["not_identified"]["reason"], "in-use", "{said}");
@@ -250,7 +250,7 @@ fn cm_that_knows_by_be(atr: &str) -> CmOptions {
 }
 
 #[test]
-fn a_second_choice_id_counts_only_with_the_cards_atr_and_a_pinned_one_always() {
+fn secondary_id_needs_matching_atr_unless_pinned() {
     let pin = format!("[[card]]\nmatch = \"{YUBIKEY_ATR}\"\nid_rule = \"piv-guid-be\"\n");
     let other_atr = "3b8d0180fba000000397425446590301c8";
     for (atr, extra, outcome) in [
@@ -274,7 +274,7 @@ fn a_second_choice_id_counts_only_with_the_cards_atr_and_a_pinned_one_always() {
 }
 
 #[test]
-fn read_shows_every_id_next_to_what_cm_has_and_how_to_pin_the_rule() {
+fn read_compares_ids_with_cm_and_suggests_rule() {
     let world =
         require!(world()).cm(cm_that_knows_by_be(YUBIKEY_ATR)).without_daemon().start().unwrap();
     let _card = world.insert(0, card("piv-yubikey-5")).unwrap();
@@ -298,7 +298,7 @@ fn read_shows_every_id_next_to_what_cm_has_and_how_to_pin_the_rule() {
 }
 
 #[test]
-fn a_family_that_is_switched_off_is_not_asked_for() {
+fn disabled_family_is_not_probed() {
     let world = require!(world()).config_extra("[cards]\nfamilies = [\"gids\"]\n").without_daemon();
     let world = world.start().unwrap();
     let _card = world.insert(0, card("piv-yubikey-5")).unwrap();

@@ -114,7 +114,7 @@ fn root_follows_no_link_that_the_service_left() {
 }
 
 #[test]
-fn root_makes_no_file_beside_the_outbox_by_looking() {
+fn root_commands_create_no_outbox_files() {
     require!(require::root());
     let mut world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Reset);
@@ -153,7 +153,7 @@ fn a_pipe_at_the_outboxs_path_is_refused_and_nothing_hangs() {
 }
 
 #[test]
-fn an_outbox_that_is_gone_is_told_loudly_and_the_daemon_goes_on() {
+fn missing_outbox_is_logged_as_error() {
     let (mut world, _card) = require!(stopped_with_an_entry());
     world.expect_error("Outbox was gone");
     fs::remove_file(world.outbox_path()).unwrap();
@@ -185,7 +185,7 @@ fn stay_inside(world: &World) -> Process {
 }
 
 #[test]
-fn a_bit_that_flips_in_the_log_of_a_killed_daemon_loses_no_card_and_is_told() {
+fn flipped_wal_bit_after_kill_loses_no_card() {
     let mut world = require!(world()).readers(2).start().unwrap();
     world.expect_error("Damaged outbox file set aside");
     world.cm.set_fault(Fault::Reset);

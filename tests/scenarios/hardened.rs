@@ -70,7 +70,7 @@ fn calls(trace: &str, binary: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_system_call_of_a_cards_whole_way_is_one_that_the_unit_allows() {
+fn unit_permits_every_system_call_of_daemon() {
     let builder = require!(world());
     let sets = require!(sets());
     require!(require::strace());
@@ -106,7 +106,7 @@ fn every_system_call_of_a_cards_whole_way_is_one_that_the_unit_allows() {
 }
 
 #[test]
-fn the_daemon_of_a_root_harness_has_no_privilege_at_all() {
+fn daemon_of_root_harness_has_no_privileges() {
     let world = require!(world()).start().unwrap();
     let status = format!("/proc/{}/status", world.daemon_pid().unwrap());
     let status = std::fs::read_to_string(status).unwrap();

@@ -47,7 +47,7 @@ fn entry(journal: &JournalSocket, words: &str) -> JournalEntry {
 }
 
 #[test]
-fn every_value_is_a_field_and_the_message_says_it_all() {
+fn journal_entry_has_fields_and_complete_message() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal(dir.path());
     let mut world = require!(start(dir.path(), "\"journald\"", "true", &[]));
@@ -99,7 +99,7 @@ fn ids_are_shortened_in_the_journal_too() {
 }
 
 #[test]
-fn auto_is_the_journal_where_standard_error_is() {
+fn auto_format_uses_journal_on_its_stream() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal(dir.path());
     let mut world = require!(start(dir.path(), "\"auto\"", STREAM, &[]));
@@ -119,7 +119,7 @@ fn auto_is_the_journal_where_standard_error_is() {
 }
 
 #[test]
-fn without_a_journal_standard_error_has_to_do_and_that_is_told_once() {
+fn missing_journal_is_logged_once_to_stderr() {
     let dir = tempfile::tempdir().unwrap();
     let mut world = require!(start(dir.path(), "\"journald\"", "true", &[]));
     world.stop_daemon().unwrap();
@@ -130,7 +130,7 @@ fn without_a_journal_standard_error_has_to_do_and_that_is_told_once() {
 }
 
 #[test]
-fn a_journal_that_goes_leaves_the_lines_on_standard_error_and_takes_them_when_it_is_back() {
+fn lost_journal_moves_lines_to_stderr_until_back() {
     let dir = tempfile::tempdir().unwrap();
     let first = journal(dir.path());
     let mut world = require!(start(dir.path(), "\"journald\"", "true", &[]));
@@ -152,7 +152,7 @@ fn a_journal_that_goes_leaves_the_lines_on_standard_error_and_takes_them_when_it
 }
 
 #[test]
-fn a_journal_that_hangs_holds_no_card_up_and_is_told_what_it_missed() {
+fn hung_journal_delays_no_card_and_counts_drops() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();

@@ -61,7 +61,7 @@ fn credentials(world: &World) -> serde_json::Value {
 }
 
 #[test]
-fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
+fn keytab_login_updates_card() {
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
@@ -97,7 +97,7 @@ fn a_card_is_updated_by_a_station_that_logs_in_from_its_keytab() {
 }
 
 #[test]
-fn check_tells_whose_ticket_it_is_and_what_keeps_it_from_being_one() {
+fn check_shows_ticket_or_kerberos_error() {
     let builder = require!(world());
     let mut kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |options| options.tls = Some(TlsVersion::Tls13));
@@ -121,7 +121,7 @@ fn check_tells_whose_ticket_it_is_and_what_keeps_it_from_being_one() {
 }
 
 #[test]
-fn connections_are_kept_and_every_call_has_a_token_of_its_own() {
+fn connections_are_reused_with_one_token_per_call() {
     for persist in [false, true] {
         let builder = require!(world());
         let kdc = require!(realm(KdcOptions::default()));
@@ -148,7 +148,7 @@ fn connections_are_kept_and_every_call_has_a_token_of_its_own() {
 /// The library's own end is made to come while a thread is still in it: strace holds the thread up
 /// where it reads krb5.conf, and the process where it is about to be gone.
 #[test]
-fn a_command_that_ends_while_its_ticket_is_given_back_ends_well() {
+fn command_exit_during_ticket_release_is_clean() {
     require!(require::strace());
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
@@ -179,7 +179,7 @@ fn acceptor(kdc: &Kdc, signing: Signing) -> Result<(Cm, Acceptor), String> {
 }
 
 #[test]
-fn a_server_that_demands_channel_bindings_gets_them_whatever_its_certificate_is_signed_with() {
+fn required_channel_bindings_match_any_signature_algorithm() {
     for signing in [Signing::EcdsaSha256, Signing::EcdsaSha384, Signing::RsaSha256] {
         let builder = require!(world());
         let kdc = require!(realm(KdcOptions::default()));
@@ -195,7 +195,7 @@ fn a_server_that_demands_channel_bindings_gets_them_whatever_its_certificate_is_
 }
 
 #[test]
-fn without_channel_bindings_such_a_server_lets_nobody_in_and_that_is_told() {
+fn missing_channel_bindings_are_rejected_and_reported() {
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, acceptor) = require!(acceptor(&kdc, Signing::default()));
@@ -213,7 +213,7 @@ fn without_channel_bindings_such_a_server_lets_nobody_in_and_that_is_told() {
 }
 
 #[test]
-fn a_server_that_shows_another_certificate_is_given_a_token_for_that_one() {
+fn changed_server_certificate_gets_new_bindings() {
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, first) = require!(acceptor(&kdc, Signing::EcdsaSha256));

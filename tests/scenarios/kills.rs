@@ -126,7 +126,7 @@ fn killed_at_every_write_to_disk() {
 }
 
 #[test]
-fn killed_at_every_word_to_pcscd() {
+fn killed_at_every_message_to_pcscd() {
     killed_at_every("sendto");
 }
 

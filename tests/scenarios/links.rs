@@ -14,7 +14,7 @@ fn cm_linking(request_type: u32, old: Uuid, new: Uuid) -> CmOptions {
 }
 
 #[test]
-fn a_request_that_links_the_card_only_as_its_new_one_ends_no_cards_use() {
+fn request_for_new_card_changes_nothing() {
     let another = Uuid::from_u128(0x1234);
     for (request_type, old) in [(RETIRE, another), (RETIRE, Uuid::nil()), (DISABLE, another)] {
         let world = require!(world());
@@ -34,7 +34,7 @@ fn a_request_that_links_the_card_only_as_its_new_one_ends_no_cards_use() {
 }
 
 #[test]
-fn a_request_that_links_the_card_as_its_old_one_is_carried_out_whatever_the_new_one_is() {
+fn request_for_old_card_is_applied() {
     let world = require!(world());
     let cm = cm_linking(RETIRE, RECORD.parse().unwrap(), Uuid::from_u128(0x1234));
     let world = world.cm(cm).start().unwrap();

@@ -22,7 +22,7 @@ fn memory(world: &World, name: &str) -> u64 {
 }
 
 #[test]
-fn very_long_lists_of_requests_take_no_more_memory_than_short_ones() {
+fn long_request_lists_use_constant_memory() {
     let world = require!(world());
     let many = std::env::var("LIST_REQUESTS").map_or(MANY, |many| many.parse().unwrap());
     let mut store = Store::seed();

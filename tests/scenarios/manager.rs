@@ -50,7 +50,7 @@ fn first(manager: &NotifySocket, line: &str) -> Instant {
 }
 
 #[test]
-fn the_manager_hears_of_readiness_state_reload_and_the_end_in_this_order() {
+fn systemd_gets_ready_status_reload_stop_in_order() {
     let (builder, manager, _dir) = require!(managed());
     let mut world = builder.start().unwrap();
     let ready = || !manager.moments("READY=1").is_empty();
@@ -78,7 +78,7 @@ fn the_manager_hears_of_readiness_state_reload_and_the_end_in_this_order() {
 }
 
 #[test]
-fn a_configuration_that_is_refused_leaves_the_daemon_ready() {
+fn rejected_configuration_keeps_daemon_ready() {
     let (builder, manager, _dir) = require!(managed());
     let mut world = builder.start().unwrap();
     world.expect_error("Configuration reload failed");
@@ -92,7 +92,7 @@ fn a_configuration_that_is_refused_leaves_the_daemon_ready() {
 }
 
 #[test]
-fn the_words_change_when_cm_goes_away_and_not_more_than_once_a_second() {
+fn systemd_status_updates_at_most_once_per_second() {
     let (builder, manager, _dir) = require!(managed());
     let world = builder.start().unwrap();
     world.cm.set_fault(Fault::Reset);
@@ -116,7 +116,7 @@ fn the_words_change_when_cm_goes_away_and_not_more_than_once_a_second() {
 }
 
 #[test]
-fn a_daemon_that_stands_still_feeds_no_watchdog() {
+fn frozen_daemon_sends_no_watchdog_ping() {
     let (builder, manager, _dir) = require!(managed());
     let world = builder.start().unwrap();
     wait_fed(&world, &manager);
@@ -129,7 +129,7 @@ fn a_daemon_that_stands_still_feeds_no_watchdog() {
 
 /// Only the loop's own thread is held here; whatever other threads there are go on.
 #[test]
-fn a_loop_that_is_stuck_feeds_no_watchdog_although_the_process_lives() {
+fn stuck_loop_sends_no_watchdog_ping() {
     require!(require::strace());
     let (builder, manager, _dir) = require!(managed());
     let world = builder.start().unwrap();

@@ -85,7 +85,7 @@ fn is_in_order(page: &str) {
 }
 
 #[test]
-fn monitoring_reads_what_happened() {
+fn metrics_count_what_happened() {
     let mut world = require!(world()).start().unwrap();
     let before = page(&world);
     is_in_order(&before);
@@ -139,7 +139,7 @@ fn monitoring_reads_what_happened() {
 }
 
 #[test]
-fn a_port_of_this_machine_has_the_counters_and_one_that_is_taken_keeps_no_card_waiting() {
+fn occupied_metrics_port_delays_no_card() {
     let mut world =
         require!(world()).config_set("control.metrics_listen", "\"127.0.0.1:0\"").start().unwrap();
     // It listens on the control socket before.

@@ -59,7 +59,7 @@ fn start_proxy(credentials: Option<(&str, &str)>) -> Result<Proxy, String> {
 }
 
 #[test]
-fn a_card_is_updated_through_a_proxy_that_the_configuration_names() {
+fn configured_proxy_updates_card() {
     let world = require!(world());
     let proxy = require!(start_proxy(None));
     let world = world.cm(with_tls()).config_set("cm.proxy", &quoted(&proxy.url())).start().unwrap();
@@ -71,7 +71,7 @@ fn a_card_is_updated_through_a_proxy_that_the_configuration_names() {
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_used_but_for_the_hosts_that_no_proxy_names() {
+fn environment_proxy_is_used_except_no_proxy_hosts() {
     let first = require!(world());
     let proxy = require!(start_proxy(None));
     let first = first.cm(with_tls()).env("HTTPS_PROXY", proxy.url()).start().unwrap();
@@ -89,7 +89,7 @@ fn a_proxy_of_the_environment_is_used_but_for_the_hosts_that_no_proxy_names() {
 }
 
 #[test]
-fn a_proxy_with_a_login_is_passed_once_its_file_is_right() {
+fn proxy_login_succeeds_after_file_is_corrected() {
     let credentials = Some(("desk", "s3cret-of-the-proxy"));
     let world = require!(world());
     let proxy = require!(start_proxy(credentials));
@@ -125,7 +125,7 @@ fn a_proxy_with_a_login_is_passed_once_its_file_is_right() {
 }
 
 #[test]
-fn a_proxy_that_is_gone_is_told_from_a_cm_that_is_gone() {
+fn lost_proxy_is_distinguished_from_lost_cm() {
     let world = require!(world());
     let mut proxy = require!(start_proxy(None));
     let world = world.cm(with_tls()).config_set("cm.proxy", &quoted(&proxy.url())).start().unwrap();
@@ -148,7 +148,7 @@ fn a_proxy_that_is_gone_is_told_from_a_cm_that_is_gone() {
 }
 
 #[test]
-fn a_client_certificate_that_is_asked_for_in_the_handshake_lets_the_station_in() {
+fn client_certificate_in_handshake_is_accepted() {
     let world = require!(world());
     let client_certificates = ClientCertificates::Needed;
     let cm = Cm::start(CmOptions { client_certificates, ..with_tls() }).unwrap();
@@ -162,7 +162,7 @@ fn a_client_certificate_that_is_asked_for_in_the_handshake_lets_the_station_in()
 }
 
 #[test]
-fn a_client_certificate_that_is_wanted_is_told_and_shown_after_a_reload() {
+fn required_client_certificate_is_sent_after_reload() {
     let world = require!(world());
     let client_certificates = ClientCertificates::Needed;
     let cm = Cm::start(CmOptions { client_certificates, ..with_tls() }).unwrap();
@@ -203,7 +203,7 @@ fn behind_apache(
 }
 
 #[test]
-fn apache_lets_the_station_in_by_its_certificate() {
+fn apache_accepts_client_certificate() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         let (world, apache) = require!(behind_apache(version, ClientCertificate::WholeSite));
         let (world, _files) = showing(world, &apache.client("desk-3").unwrap());
@@ -216,7 +216,7 @@ fn apache_lets_the_station_in_by_its_certificate() {
 /// A server that asks for the certificate once it knows the call: by renegotiation in TLS 1.2, and
 /// after the handshake in TLS 1.3. Neither can be answered, and the cure is reported.
 #[test]
-fn a_certificate_that_is_asked_for_too_late_is_told_with_the_command_that_cures_it() {
+fn late_certificate_request_is_reported_with_remedy() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         let (world, apache) = require!(behind_apache(version, ClientCertificate::PerPath));
         let (world, _files) = showing(world, &apache.client("desk-3").unwrap());
@@ -235,7 +235,7 @@ fn a_certificate_that_is_asked_for_too_late_is_told_with_the_command_that_cures_
 }
 
 #[test]
-fn a_certificate_that_is_wanted_late_and_not_there_is_told_as_such() {
+fn late_certificate_request_without_certificate_is_reported() {
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         let (world, _apache) = require!(behind_apache(version, ClientCertificate::PerPath));
         let world = world.start().unwrap();
@@ -247,7 +247,7 @@ fn a_certificate_that_is_wanted_late_and_not_there_is_told_as_such() {
 }
 
 #[test]
-fn what_iis_says_of_a_certificate_parks_no_card() {
+fn iis_certificate_errors_park_no_entry() {
     let world = require!(world()).start().unwrap();
     for sub in [7, 13, 16, 17] {
         world.cm.set_fault(Fault::IisError { status: 403, substatus: Some(sub) });
@@ -275,7 +275,7 @@ fn updates_once_more(world: &World) {
 }
 
 #[test]
-fn a_request_that_is_too_long_for_the_server_parks_no_card() {
+fn too_long_request_parks_no_entry() {
     let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::HeadTooLong { bytes: 20 });
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -309,7 +309,7 @@ fn cm_is_reached_by_an_ipv6_address() {
 }
 
 #[test]
-fn what_is_wrong_with_a_servers_certificate_is_told_with_what_mends_it() {
+fn server_certificate_problems_are_reported_with_remedies() {
     for (certificate, words, remedy) in [
         (Certificate::WrongName, "not valid for name", "use a host name in cm.url"),
         (Certificate::Expired, "certificate expired", "renew the server certificate"),

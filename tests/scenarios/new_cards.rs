@@ -51,7 +51,7 @@ fn fill(world: &World, waiting: u128) {
 }
 
 #[test]
-fn cards_that_come_one_after_the_other_among_many_wait_for_no_other() {
+fn new_cards_are_not_delayed_by_waiting_entries() {
     let world = require!(world());
     let waiting = std::env::var("FRESH_WAITING").ok().and_then(|number| number.parse().ok());
     let waiting = waiting.unwrap_or(WAITING);

@@ -170,7 +170,7 @@ fn tokens_end_again_and_again_and_no_call_fails() {
 }
 
 #[test]
-fn a_token_that_was_taken_back_is_replaced_within_the_call() {
+fn revoked_token_is_replaced_within_the_call() {
     let builder = require!(world());
     let adfs = Adfs::with_secret();
     let world = adfs.world(builder, &[OTHER]).start().unwrap();

@@ -58,7 +58,7 @@ fn opensc_names_the_card_as_the_agent_does() {
 }
 
 #[test]
-fn opensc_and_a_running_daemon_do_not_disturb_each_other() {
+fn opensc_and_daemon_work_side_by_side() {
     let world = require!(world());
     require!(has_opensc());
     let world = world.start().unwrap();

@@ -9,7 +9,7 @@ use super::*;
 const OTHER: &str = "7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b806";
 
 #[test]
-fn a_card_put_in_while_cm_is_away_is_updated_once_when_it_is_back() {
+fn card_inserted_during_outage_is_updated_once() {
     let world = require!(world()).start().unwrap();
     world.cm.go_away().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -65,7 +65,7 @@ fn a_put_answered_by_204_is_read_back() {
 }
 
 #[test]
-fn a_yes_that_changed_nothing_is_not_called_updated() {
+fn success_response_with_old_status_is_not_updated() {
     let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::NoContent.times(1).method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -76,7 +76,7 @@ fn a_yes_that_changed_nothing_is_not_called_updated() {
 }
 
 #[test]
-fn cms_no_parks_the_card_with_cms_words() {
+fn refusal_parks_entry_with_cm_message() {
     let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::Forbidden.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -88,7 +88,7 @@ fn cms_no_parks_the_card_with_cms_words() {
 }
 
 #[test]
-fn a_card_that_cm_fails_on_while_others_come_through_is_parked_after_ten_tries() {
+fn repeatedly_failing_entry_is_parked_after_ten_trials() {
     let world = require!(world());
     let others: Vec<_> =
         (1..=10).map(|n| format!("7c1d0e52-9b3a-4f6e-8d27-3e9a51c4b8{n:02x}")).collect();
@@ -120,7 +120,7 @@ fn a_card_that_cm_fails_on_while_others_come_through_is_parked_after_ten_tries()
 }
 
 #[test]
-fn what_is_not_cm_never_makes_an_update() {
+fn foreign_server_never_produces_update() {
     for fault in [
         Fault::HtmlOk,
         Fault::TruncatedJson,
@@ -152,7 +152,7 @@ fn what_is_not_cm_never_makes_an_update() {
 }
 
 #[test]
-fn a_confused_answer_to_the_put_is_read_back_before_anything_is_claimed() {
+fn unexpected_put_response_is_verified_by_read() {
     for fault in [Fault::HtmlOk, Fault::TruncatedJson, Fault::Huge { bytes: 64 << 20 }] {
         let world = require!(world()).start().unwrap();
         // A page instead of an answer: nothing was applied. The others: applied, then garbled.
@@ -169,7 +169,7 @@ fn a_confused_answer_to_the_put_is_read_back_before_anything_is_claimed() {
 }
 
 #[test]
-fn an_answer_about_another_card_is_never_an_update() {
+fn response_about_other_card_is_not_updated() {
     let world = require!(world()).start().unwrap();
     world.cm.set_fault(Fault::OtherUuid.method("PUT"));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -179,7 +179,7 @@ fn an_answer_about_another_card_is_never_an_update() {
 }
 
 #[test]
-fn while_cm_is_away_one_card_knocks_for_all() {
+fn one_entry_makes_trials_during_outage() {
     let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     world.cm.set_fault(Fault::Unavailable { retry_after: Some(1) });
     let _first = world.insert(0, GidsCard::seed()).unwrap();
@@ -193,7 +193,7 @@ fn while_cm_is_away_one_card_knocks_for_all() {
 }
 
 #[test]
-fn a_server_that_asks_for_a_day_stops_the_station_for_an_hour_at_most_and_a_person_passes_that() {
+fn retry_after_is_capped_and_operator_overrides_it() {
     let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     world.cm.set_fault(Fault::Unavailable { retry_after: Some(86_400) });
     let _first = world.insert(0, GidsCard::seed()).unwrap();

@@ -20,7 +20,7 @@ fn removing() -> Result<WorldBuilder, String> {
 }
 
 #[test]
-fn a_card_that_is_taken_out_is_carried_out_by_the_rule_for_that() {
+fn removed_card_is_processed_by_removal_rule() {
     let world = require!(removing()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["nothing-to-do"]);
@@ -38,7 +38,7 @@ fn a_card_that_is_taken_out_is_carried_out_by_the_rule_for_that() {
 }
 
 #[test]
-fn without_a_rule_for_it_a_removal_asks_and_audits_nothing() {
+fn removal_without_rule_does_nothing() {
     let world = require!(world()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -55,7 +55,7 @@ fn without_a_rule_for_it_a_removal_asks_and_audits_nothing() {
 }
 
 #[test]
-fn a_removal_waits_for_cm_over_a_kill_and_after_its_insertion() {
+fn removal_waits_for_cm_after_its_insertion() {
     let mut world = require!(removing()).start().unwrap();
     world.cm.set_fault(Fault::HoldBefore.times(1).method("GET").path("cardid"));
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
@@ -80,7 +80,7 @@ fn a_removal_waits_for_cm_over_a_kill_and_after_its_insertion() {
 }
 
 #[test]
-fn a_daemon_that_stops_or_misses_it_makes_no_removal() {
+fn unobserved_removal_makes_no_entry() {
     let mut world = require!(removing()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -100,7 +100,7 @@ fn a_daemon_that_stops_or_misses_it_makes_no_removal() {
 }
 
 #[test]
-fn a_pcscd_that_goes_and_comes_back_makes_no_removal() {
+fn pcscd_restart_makes_no_removal() {
     let mut world = require!(removing()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();

@@ -72,7 +72,7 @@ const ID_OF_CONSTANT: &str = "da39e7d4-9c73-39ed-ce73-9d8368582108";
 const GUID: &str = "a04f5343731001f9aa6e34537bee6fc1";
 
 #[test]
-fn a_record_under_an_id_that_other_cards_carry_parks_the_card_and_is_not_updated() {
+fn shared_id_parks_entry_without_update() {
     for (id, atr, tables) in [
         (ID_OF_CONSTANT, PLAIN, piv(CONSTANT, GUID)),
         // Manufacturer 0000, serial number 00000001.
@@ -95,7 +95,7 @@ fn a_record_under_an_id_that_other_cards_carry_parks_the_card_and_is_not_updated
 }
 
 #[test]
-fn a_serial_number_updates_only_the_record_that_has_the_cards_atr() {
+fn serial_number_needs_matching_atr() {
     let id = "34120600-7856-0600-1234-567800061234";
     for (record_atr, outcome_of) in [(PLAIN, "updated"), (OTHER_ATR, "parked"), ("", "parked")] {
         let line = require!(outcome(id, record_atr, PLAIN, &openpgp("0006", "12345678"), ""));
@@ -108,7 +108,7 @@ fn a_serial_number_updates_only_the_record_that_has_the_cards_atr() {
 }
 
 #[test]
-fn a_pinned_id_acts_unless_it_belongs_to_no_card() {
+fn pinned_id_acts_unless_placeholder() {
     let pin = |rule: &str| format!("[[card]]\nmatch = \"{PLAIN}\"\nid_rule = \"{rule}\"\n");
     let unmanaged = "ff52feff-066f-feff-52ff-6f06fffe52ff";
     let tables = openpgp("fffe", "52ff6f06");
@@ -121,7 +121,7 @@ fn a_pinned_id_acts_unless_it_belongs_to_no_card() {
 }
 
 #[test]
-fn two_cards_of_one_shared_id_do_not_take_each_others_place() {
+fn cards_with_shared_id_do_not_supersede_each_other() {
     let id = "0000ffff-0100-ffff-0000-0001ffff0000";
     let world = require!(world()).cm(cm_with(id, PLAIN)).start().unwrap();
     let tables = openpgp("ffff", "00000001");
@@ -136,7 +136,7 @@ fn two_cards_of_one_shared_id_do_not_take_each_others_place() {
 }
 
 #[test]
-fn read_names_the_strength_of_each_id_and_recommends_no_shared_one() {
+fn read_shows_id_strength_and_recommends_unique_ids() {
     let world =
         require!(world()).cm(cm_with(ID_OF_CONSTANT, PLAIN)).without_daemon().start().unwrap();
     let _card = world.insert(0, card(&world, "card.toml", PLAIN, &piv(CONSTANT, GUID))).unwrap();
@@ -156,7 +156,7 @@ fn read_names_the_strength_of_each_id_and_recommends_no_shared_one() {
 }
 
 #[test]
-fn the_log_of_a_parked_card_shows_no_id_that_is_not_to_be_shown() {
+fn log_of_parked_entry_has_no_hidden_id() {
     let world = require!(world()).cm(cm_with(ID_OF_CONSTANT, PLAIN));
     let world = world
         .config_set("log.show_ids", "false")

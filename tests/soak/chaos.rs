@@ -30,7 +30,7 @@ const FEW_STEPS: usize = 200;
 const STEPS: usize = 700;
 
 #[test]
-fn whatever_a_desk_does_each_card_ends_once_and_the_daemon_is_as_before() {
+fn random_insertions_each_end_once() {
     require!(cardbridge_harness::pcscd::available());
     let few = std::env::var_os("SOAK_ROUNDS").is_none();
     let steps = if few { FEW_STEPS } else { STEPS };

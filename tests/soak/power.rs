@@ -36,7 +36,7 @@ struct Bench {
 }
 
 #[test]
-fn what_the_outbox_acknowledged_survives_a_power_cut() {
+fn acknowledged_entries_survive_power_cut() {
     require!(available());
     for seed in seeds(1) {
         let (cuts, acknowledged, lost) = play(seed, &[]);
@@ -47,7 +47,7 @@ fn what_the_outbox_acknowledged_survives_a_power_cut() {
 }
 
 #[test]
-fn a_power_cut_is_noticed_where_fsync_does_nothing() {
+fn power_cut_without_fsync_is_detected() {
     require!(available());
     let lie = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"];
     let lie = [&lie[..], &["inject=fsync,fdatasync:retval=0"]].concat();
@@ -131,7 +131,7 @@ fn is_held(pid: u32) -> bool {
 fn look(copy: &Path, dir: &Path) -> ledger::Found {
     let mut command = mounting(copy, dir);
     command.arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "power::writer::tells_what_is_there", "--nocapture"]);
+    command.args(["--exact", "power::writer::prints_outbox_contents", "--nocapture"]);
     command.env(writer::FROM, dir);
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_of_a_field_are_understood_and_others_are_not() {
+    fn journal_fields_parse_in_both_forms() {
         let entry = parse(b"A=1=2\nB_C\n\x03\0\0\0\0\0\0\0x\ny\nD=\n").unwrap();
         let fields: Vec<_> = entry.iter().map(|(name, value)| format!("{name}:{value}")).collect();
         assert_eq!(fields, ["A:1=2", "B_C:x\ny", "D:"]);

@@ -51,7 +51,7 @@ fn id(text: &str) -> Uuid {
 }
 
 #[test]
-fn a_card_is_found_by_its_serial_number_whatever_the_case_of_the_path() {
+fn card_is_found_with_any_path_case() {
     let cm = seed();
     let card = get(&cm, CARD).json();
     assert_eq!(card["Uuid"], RECORD);
@@ -92,7 +92,7 @@ fn requests_are_filtered_by_the_name_of_their_status() {
 }
 
 #[test]
-fn a_put_takes_a_name_answers_a_number_and_makes_the_request_executing() {
+fn put_sets_status_and_request_executing() {
     let cm = seed();
     let answer = call(&cm, "PUT", &put_card(), RETIRED);
     assert_eq!((answer.status, &answer.json()["Status"]), (200, &6.into()));
@@ -127,7 +127,7 @@ fn a_put_that_the_request_does_not_cover_is_forbidden() {
 }
 
 #[test]
-fn a_put_that_cm_does_not_understand_is_an_error_with_a_correlation_id() {
+fn invalid_put_returns_correlation_id() {
     let cm = seed();
     for body in [r#"{"status":"Sleeping"}"#, r#"{"status":6}"#, "", "nonsense"] {
         let answer = call(&cm, "PUT", &put_card(), body);
@@ -163,7 +163,7 @@ fn posts_answer_201_with_a_uri_as_a_json_string() {
 }
 
 #[test]
-fn a_request_keeps_what_it_was_opened_with_and_lists_are_the_callers_own() {
+fn request_keeps_its_fields_and_lists_are_per_caller() {
     let cm = seed();
     let (template, user) = (Uuid::new_v4(), Uuid::new_v4());
     let body = format!(
@@ -246,7 +246,7 @@ fn https_with_a_good_and_with_bad_certificates() {
 }
 
 #[test]
-fn away_refuses_connections_and_comes_back_on_the_same_port() {
+fn simulated_outage_refuses_connections_and_keeps_port() {
     let cm = seed();
     let open = connect(&cm).unwrap();
     assert_eq!(get(&cm, CARD).status, 200);
@@ -260,7 +260,7 @@ fn away_refuses_connections_and_comes_back_on_the_same_port() {
 }
 
 #[test]
-fn answers_that_come_instead_of_the_call() {
+fn faults_replace_answers() {
     let cm = seed();
     let correlation = Uuid::new_v4();
     let retry_after = Some(7);
@@ -288,7 +288,7 @@ fn answers_that_come_instead_of_the_call() {
 }
 
 #[test]
-fn answers_that_are_bent_after_the_call() {
+fn faults_alter_answers_after_applied_call() {
     let cm = seed();
     let bent = |fault: Fault| {
         cm.set_fault(fault.times(1));
@@ -352,7 +352,7 @@ fn a_held_call_goes_on_when_it_is_released() {
 }
 
 #[test]
-fn a_slow_call_is_late_and_waiting_for_it_is_bounded() {
+fn slow_call_delays_answer_within_limit() {
     let cm = seed();
     cm.set_fault(Fault::Slow { ms: 200 });
     let start = Instant::now();

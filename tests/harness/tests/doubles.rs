@@ -68,7 +68,7 @@ fn opensc_reads_the_seed_card_in_each_double() {
 }
 
 #[test]
-fn sixteen_readers_are_told_of() {
+fn sixteen_readers_are_listed() {
     for double in [Double::Ifd, Double::Relay] {
         let pcscd = require!(start(double, 16));
         wait_table(&pcscd, 15, Some("No"));
@@ -93,7 +93,7 @@ fn a_reader_is_unplugged_and_plugged_in_with_its_card() {
 }
 
 #[test]
-fn a_reader_that_is_plugged_in_late_takes_the_place_that_is_free() {
+fn late_reader_takes_free_slot() {
     let pcscd = require!(start(Double::Ifd, 3));
     assert_eq!(pcscd.reader_names()[0], "Cardbridge Double (R00) 00 00");
     pcscd.unplug(0).unwrap();
@@ -156,7 +156,7 @@ fn a_hanging_card_is_pulled_out_from_under_its_reader() {
 }
 
 #[test]
-fn a_pcscd_that_cuts_a_connection_is_no_pcscd_to_that_client() {
+fn cut_connection_fails_client_once() {
     let pcscd = require!(start(Double::Relay, 1));
     let _card = pcscd.insert(0, GidsCard::seed()).unwrap();
     let relay = pcscd.relay().unwrap();
@@ -166,7 +166,7 @@ fn a_pcscd_that_cuts_a_connection_is_no_pcscd_to_that_client() {
 }
 
 #[test]
-fn a_double_takes_clients_of_the_librarys_version_and_refuses_those_of_another() {
+fn relay_rejects_clients_of_other_versions() {
     let pcscd = require!(start(Double::Relay, 1));
     let _card = pcscd.insert(0, GidsCard::seed()).unwrap();
     let relay = pcscd.relay().unwrap();

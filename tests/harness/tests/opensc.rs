@@ -193,7 +193,7 @@ fn a_piv_card_without_a_chuid_has_no_serial() {
 }
 
 #[test]
-fn a_piv_card_that_answers_select_with_nothing_is_known_once_it_is_selected() {
+fn piv_card_with_empty_select_answer_is_known() {
     let desk = require!(Desk::with(&["piv-bare-select"]));
     assert_eq!(desk.name(0), UNSUPPORTED);
     // PIV has stayed selected, and so its discovery object is there to be read. 0.26 does not do so.
@@ -288,7 +288,7 @@ fn a_gids_card_has_its_cardid_unless_piv_is_found_first() {
 }
 
 #[test]
-fn another_program_loses_the_pin_that_one_has_verified() {
+fn pin_verification_ends_for_other_program() {
     let pcscd = require!(start(2));
     let card = AppletCard::load(path("piv-openpgp")).expect("it is a card");
     let pins = card.pins();

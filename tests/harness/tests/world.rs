@@ -59,7 +59,7 @@ fn a_world_runs_an_agent_and_survives_its_death() {
 }
 
 #[test]
-fn an_agent_is_sent_to_what_stands_before_a_simulator_that_runs_already() {
+fn agent_uses_front_server_of_running_simulator() {
     let (_dir, agent) = require!(agent("honest"));
     let front = Cm::seed().unwrap();
     let cm = Cm::seed().unwrap();
@@ -81,7 +81,7 @@ fn an_agent_is_sent_to_what_stands_before_a_simulator_that_runs_already() {
 }
 
 #[test]
-fn an_error_that_nobody_announced_fails_the_scenario() {
+fn unexpected_error_fails_the_scenario() {
     let (_dir, agent) = require!(agent("loud"));
     let error = start(&agent).finish().unwrap_err().to_string();
     assert!(error.contains("Something is wrong"), "{error}");
@@ -93,7 +93,7 @@ fn an_error_that_nobody_announced_fails_the_scenario() {
 }
 
 #[test]
-fn an_agent_that_ignores_sigterm_or_does_not_start_is_told() {
+fn agent_ignoring_sigterm_or_failing_start_is_reported() {
     let (_dir, stubborn) = require!(agent("stubborn"));
     let mut world = start(&stubborn);
     let pid = world.daemon_pid().unwrap();

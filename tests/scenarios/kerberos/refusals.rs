@@ -31,7 +31,7 @@ fn assert_message(said: &str, words: &[&str]) {
 }
 
 #[test]
-fn what_is_wrong_on_this_machine_is_told() {
+fn local_kerberos_errors_are_reported() {
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = require!(desk(&kdc, cm, &apache.url()));
@@ -56,7 +56,7 @@ fn what_is_wrong_on_this_machine_is_told() {
 }
 
 #[test]
-fn a_machine_without_the_library_says_which_one_is_missing() {
+fn missing_gssapi_library_is_named() {
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let builder = require!(world());
@@ -76,7 +76,7 @@ fn a_machine_without_the_library_says_which_one_is_missing() {
 }
 
 #[test]
-fn what_the_kdc_says_is_told() {
+fn kdc_errors_are_reported() {
     let mut kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = require!(desk(&kdc, cm, &apache.url()));
@@ -103,7 +103,7 @@ fn what_the_kdc_says_is_told() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_is_told() {
+fn clock_skew_is_reported() {
     let library = require!(require::faketime());
     let kdc = require!(realm(KdcOptions { timesync: false, ..KdcOptions::default() }));
     let (cm, apache) = apache(&kdc, |_| ());
@@ -123,7 +123,7 @@ fn a_clock_that_is_wrong_is_told() {
 }
 
 #[test]
-fn a_server_that_does_not_take_the_ticket_is_told() {
+fn rejected_ticket_is_reported() {
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
     let world = require!(desk(&kdc, cm, &apache.url()));
@@ -158,7 +158,7 @@ fn says(answer: &'static str) -> String {
 }
 
 #[test]
-fn a_server_that_wants_something_else_is_told() {
+fn unsupported_scheme_is_reported() {
     let kdc = require!(realm(KdcOptions::default()));
     let cases = [
         ("WWW-Authenticate: NTLM\r\n", "lets in with NTLM only: NTLM is not spoken here"),
@@ -176,7 +176,7 @@ fn a_server_that_wants_something_else_is_told() {
 }
 
 #[test]
-fn a_server_that_offers_a_proof_and_cannot_give_it_is_not_believed() {
+fn invalid_mutual_authentication_is_rejected() {
     let kdc = require!(realm(KdcOptions::default()));
     for token in ["", " oRQwEqADCgEAoQsGCSqGSIb3EgECAg==", " bm9uc2Vuc2U=", " ***"] {
         let answer = format!(

@@ -65,7 +65,7 @@ fn tickets_are_renewed_before_they_end_without_a_gap() {
 }
 
 #[test]
-fn a_ticket_is_renewed_in_good_time_also_while_nobody_calls() {
+fn ticket_is_renewed_while_idle() {
     let builder = require!(world());
     let kdc = require!(realm(short()));
     let (cm, apache) = apache(&kdc, |_| ());
@@ -84,7 +84,7 @@ fn a_ticket_is_renewed_in_good_time_also_while_nobody_calls() {
 }
 
 #[test]
-fn a_kdc_that_is_gone_is_told_and_one_that_is_back_is_made_use_of() {
+fn lost_kdc_is_logged_and_used_when_back() {
     let builder = require!(world());
     let mut kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
@@ -103,7 +103,7 @@ fn a_kdc_that_is_gone_is_told_and_one_that_is_back_is_made_use_of() {
 }
 
 #[test]
-fn a_silent_kdc_does_not_hold_up_cards_and_a_good_ticket_lets_them_be_updated() {
+fn silent_kdc_with_valid_ticket_delays_no_card() {
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
@@ -129,7 +129,7 @@ fn a_silent_kdc_does_not_hold_up_cards_and_a_good_ticket_lets_them_be_updated() 
 }
 
 #[test]
-fn without_a_ticket_a_silent_kdc_holds_up_calls_only_and_the_daemon_ends_in_time() {
+fn silent_kdc_without_ticket_delays_only_calls() {
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
@@ -161,7 +161,7 @@ fn threads(world: &World, name: &str) -> usize {
 }
 
 #[test]
-fn a_reload_logs_in_anew_and_leaves_no_thread_behind() {
+fn reload_logs_in_again_and_leaves_no_thread() {
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
@@ -202,7 +202,7 @@ fn a_new_keytab_is_taken_up_by_the_running_daemon() {
 }
 
 #[test]
-fn a_web_server_with_a_new_key_is_shown_a_new_ticket() {
+fn new_server_key_gets_new_ticket() {
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_client_that_is_refused_is_told_and_a_new_secret_heals_it() {
+fn rejected_client_is_reported_until_secret_changes() {
     let builder = require!(world());
     let adfs = Adfs::with_secret();
     fs::write(adfs.file("secret"), "wrong").unwrap();
@@ -25,7 +25,7 @@ fn a_client_that_is_refused_is_told_and_a_new_secret_heals_it() {
 }
 
 #[test]
-fn an_endpoint_that_is_away_is_spared_and_its_return_is_noticed() {
+fn unavailable_endpoint_is_backed_off_until_it_returns() {
     let builder = require!(world());
     let adfs = Adfs::with_secret();
     adfs.cm.set_fault(Fault::Unavailable { retry_after: None }.path(TOKEN_PATH));
@@ -53,7 +53,7 @@ fn an_endpoint_that_is_away_is_spared_and_its_return_is_noticed() {
 }
 
 #[test]
-fn a_redirect_of_the_endpoint_is_told_and_not_followed() {
+fn endpoint_redirect_is_reported_and_not_followed() {
     let builder = require!(world());
     let (adfs, elsewhere) = (Adfs::with_secret(), Adfs::with_secret());
     let location = format!("{}{TOKEN_PATH}", elsewhere.cm.url());
@@ -67,7 +67,7 @@ fn a_redirect_of_the_endpoint_is_told_and_not_followed() {
 }
 
 #[test]
-fn a_token_for_another_resource_is_told_as_that() {
+fn token_for_other_resource_is_reported() {
     let builder = require!(world());
     let adfs = Adfs::with_secret();
     let world = adfs.world(builder, &[]).config_set("cm.auth.resource", "\"urn:other\"");
@@ -82,7 +82,7 @@ fn a_token_for_another_resource_is_told_as_that() {
 }
 
 #[test]
-fn a_cm_that_takes_no_token_is_told_and_the_endpoint_is_spared() {
+fn rejected_tokens_are_reported_without_token_storm() {
     let builder = require!(world());
     let adfs = Adfs::with_secret();
     let world = adfs.world(builder, &[]).start().unwrap();

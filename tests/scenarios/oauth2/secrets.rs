@@ -155,7 +155,7 @@ pub(super) fn shown(world: &World) -> Vec<Hidden> {
 }
 
 #[test]
-fn a_bearer_token_is_nowhere() {
+fn bearer_token_does_not_leak() {
     let builder = require!(world());
     let token = "bearer-3f9a0d2c71e84b55";
     let options = CmOptions { bearer: Some(token.to_owned()), ..cm_with(&[]) };
@@ -167,7 +167,7 @@ fn a_bearer_token_is_nowhere() {
 }
 
 #[test]
-fn a_client_secret_and_its_tokens_are_nowhere() {
+fn client_secret_and_tokens_do_not_leak() {
     let builder = require!(world());
     let adfs = Adfs::with_secret();
     let world = adfs.world(builder, &[]);
@@ -178,7 +178,7 @@ fn a_client_secret_and_its_tokens_are_nowhere() {
 }
 
 #[test]
-fn a_key_its_assertions_and_its_tokens_are_nowhere() {
+fn client_key_assertions_and_tokens_do_not_leak() {
     for signing in [Signing::RsaSha256, Signing::EcdsaSha256] {
         let builder = require!(world());
         let adfs = Adfs::with_certificate(signing);
@@ -206,7 +206,7 @@ fn a_key_its_assertions_and_its_tokens_are_nowhere() {
 }
 
 #[test]
-fn a_proxys_password_is_nowhere() {
+fn proxy_password_does_not_leak() {
     let builder = require!(world());
     require!(proxy::available());
     let password = "pr0xy-w0rd-5b1c";

@@ -42,7 +42,7 @@ impl Site {
 }
 
 #[test]
-fn a_card_is_updated_with_a_token_that_a_ticket_got() {
+fn ticket_gets_token_that_updates_card() {
     let builder = require!(world());
     let site = require!(Site::start());
     let world = site.world(builder, STATION).start().unwrap();
@@ -56,7 +56,7 @@ fn a_card_is_updated_with_a_token_that_a_ticket_got() {
 }
 
 #[test]
-fn a_ticket_and_the_token_that_it_got_are_nowhere() {
+fn ticket_and_its_token_do_not_leak() {
     let builder = require!(world());
     let site = require!(Site::start());
     assert_kept(site.world(builder, STATION), &site.adfs, |world| {
@@ -71,7 +71,7 @@ fn a_ticket_and_the_token_that_it_got_are_nowhere() {
 }
 
 #[test]
-fn an_account_that_is_not_the_clients_is_told() {
+fn account_of_other_client_is_reported() {
     let builder = require!(world());
     let site = require!(Site::start());
     let world = site.world(builder, "desk-4").start().unwrap();
@@ -84,7 +84,7 @@ fn an_account_that_is_not_the_clients_is_told() {
 }
 
 #[test]
-fn a_keytab_without_a_key_is_told_and_the_endpoint_is_not_asked() {
+fn keytab_without_key_is_reported_without_token_request() {
     let builder = require!(world());
     let site = require!(Site::start());
     let keytab = site.adfs.file("keytab");

@@ -17,7 +17,7 @@ fn answering(answering: Answering) -> Faults {
 }
 
 #[test]
-fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
+fn mute_card_is_reported_and_read_after_reinsertion() {
     let world = require!(world()).start().unwrap();
     let faults = Faults { mute: true, ..Faults::default() };
     let mut card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
@@ -38,7 +38,7 @@ fn a_mute_card_is_told_and_heals_when_it_is_turned_round() {
 
 /// A card that answered at power-up is not mute, and to turn it round would not help.
 #[test]
-fn a_card_that_the_reader_has_no_protocol_for_is_said_to_answer() {
+fn card_without_common_protocol_is_not_mute() {
     let world = require!(ifd()).start().unwrap();
     let faults = || Faults { t0_only: true, ..Faults::default() };
     let card = PlainCard::new(T1_ATR);
@@ -64,7 +64,7 @@ fn a_card_that_the_reader_has_no_protocol_for_is_said_to_answer() {
 }
 
 #[test]
-fn a_mute_card_holds_up_no_other_reader() {
+fn mute_card_delays_no_other_reader() {
     let world = require!(world()).start().unwrap();
     let faults = Faults { mute: true, ..Faults::default() };
     let _mute = world.insert_with(0, GidsCard::seed(), faults).unwrap();
@@ -77,7 +77,7 @@ fn a_mute_card_holds_up_no_other_reader() {
 }
 
 #[test]
-fn a_mute_card_that_another_program_gets_to_answer_is_worked_on() {
+fn mute_card_powered_by_other_program_is_processed() {
     let world = require!(world());
     require!(has_opensc());
     let world = world.start().unwrap();
@@ -92,7 +92,7 @@ fn a_mute_card_that_another_program_gets_to_answer_is_worked_on() {
 }
 
 #[test]
-fn read_tells_what_it_asked_a_card_that_hangs_and_that_a_mute_one_is_mute() {
+fn read_shows_commands_of_hung_card() {
     let world = require!(world()).without_daemon().start().unwrap();
     let faults = Faults { hang_at: Some(2), ..Faults::default() };
     let hung = world.insert_with(0, GidsCard::seed(), faults).unwrap();
@@ -126,7 +126,7 @@ fn read_tells_what_it_asked_a_card_that_hangs_and_that_a_mute_one_is_mute() {
 }
 
 #[test]
-fn a_hung_card_holds_up_nothing_and_is_told_as_timeout() {
+fn hung_card_is_reported_as_timeout() {
     let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let faults = Faults { hang_at: Some(2), ..Faults::default() };
     let mut hung = world.insert_with(0, GidsCard::seed(), faults).unwrap();
@@ -242,7 +242,7 @@ impl Card for TurnsBad {
 }
 
 #[test]
-fn a_gids_card_without_a_usable_id_is_told_as_no_id() {
+fn gids_card_without_usable_id_has_no_card_id() {
     let row = |object, file| TableRow { directory: "", name: "cardid", object, file };
     let seed = GidsCard::seed;
     let bad = |word| TurnsBad { card: seed(), word, selected: false };
@@ -298,7 +298,7 @@ impl Card for Boxed {
 }
 
 #[test]
-fn a_card_is_read_in_whatever_manner_it_answers() {
+fn card_is_read_with_any_answering_mode() {
     let mut ids: Vec<String> = (1..=6_u128).map(|n| drawn_id(n).to_string()).collect();
     ids.sort();
     let known: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -328,7 +328,7 @@ fn a_card_is_read_in_whatever_manner_it_answers() {
 }
 
 #[test]
-fn only_reading_commands_reach_any_card_and_it_is_left_as_found() {
+fn cards_get_only_reading_commands() {
     let world = require!(world()).start().unwrap();
     let gids = world.insert(0, GidsCard::seed()).unwrap();
     let plain = world.insert(1, PlainCard::default()).unwrap();
@@ -348,7 +348,7 @@ fn only_reading_commands_reach_any_card_and_it_is_left_as_found() {
 }
 
 #[test]
-fn card_that_fails_again_and_again_is_counted_in_one_line_and_no_count_is_lost_by_a_stop() {
+fn repeated_card_failures_are_counted_in_one_line() {
     let mut world = require!(ifd()).start().unwrap();
     for _ in 0..34 {
         let mut card = world.insert(0, PlainCard::new(T0_ATR)).unwrap();

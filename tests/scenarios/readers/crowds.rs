@@ -11,7 +11,7 @@ use super::*;
 const INSIDE: &str = "CARDBRIDGE_TEST_INSIDE";
 
 #[test]
-fn connections_that_many_threads_make_and_end_at_once_do_not_kill_the_process() {
+fn concurrent_pcscd_connections_do_not_crash() {
     if env::var_os(INSIDE).is_some() {
         return crowd();
     }

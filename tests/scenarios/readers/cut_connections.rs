@@ -40,28 +40,28 @@ fn each_request(trouble: impl Fn() -> Trouble) {
 }
 
 #[test]
-fn a_connection_that_is_cut_at_any_request_costs_no_card() {
+fn cut_connection_at_any_request_loses_no_card() {
     each_request(Trouble::cut);
 }
 
 #[test]
-fn a_connection_that_is_reset_at_any_request_costs_no_card() {
+fn reset_connection_at_any_request_loses_no_card() {
     each_request(Trouble::cut_unread);
 }
 
 /// As on a connection on which word of an event got in between, with libpcsclite 2.5.
 #[test]
-fn an_answer_that_says_at_any_request_that_the_reader_is_gone_costs_no_card() {
+fn unknown_reader_at_any_request_loses_no_card() {
     each_request(|| Trouble::answer(UNKNOWN_READER));
 }
 
 #[test]
-fn an_answer_that_is_out_of_step_at_any_request_costs_no_card() {
+fn out_of_step_answer_loses_no_card() {
     each_request(|| Trouble::answer(UNSUPPORTED_FEATURE));
 }
 
 #[test]
-fn a_card_that_another_program_resets_is_read_from_the_beginning() {
+fn card_reset_by_other_program_is_read_again() {
     let world = require!(relayed()).start().unwrap();
     world.pcscd.relay().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit).times(2));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -70,7 +70,7 @@ fn a_card_that_another_program_resets_is_read_from_the_beginning() {
 }
 
 #[test]
-fn a_card_that_is_reset_again_and_again_is_told_as_that_and_left_alone() {
+fn repeatedly_reset_card_is_reported() {
     let world = require!(relayed()).start().unwrap();
     world.pcscd.relay().unwrap().make(Trouble::answer(RESET_CARD).on(Request::Transmit));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -85,7 +85,7 @@ fn a_card_that_is_reset_again_and_again_is_told_as_that_and_left_alone() {
 }
 
 #[test]
-fn a_card_that_is_said_to_be_gone_for_good_and_lies_there_is_not_told_as_taken_out() {
+fn present_card_reported_missing_is_not_removed() {
     let world = require!(relayed()).start().unwrap();
     world.pcscd.relay().unwrap().make(Trouble::answer(NO_SMARTCARD).on(Request::Transmit));
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -96,7 +96,7 @@ fn a_card_that_is_said_to_be_gone_for_good_and_lies_there_is_not_told_as_taken_o
 }
 
 #[test]
-fn a_monitor_that_is_out_of_step_begins_anew_and_says_nothing() {
+fn out_of_step_monitor_reconnects_silently() {
     let world = require!(relayed()).cm(cm_with(&[OTHER])).start().unwrap();
     let relay = world.pcscd.relay().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -118,7 +118,7 @@ fn a_monitor_that_is_out_of_step_begins_anew_and_says_nothing() {
 }
 
 #[test]
-fn a_start_whose_connection_is_cut_at_any_request_comes_to_an_end() {
+fn start_succeeds_after_cut_at_any_request() {
     let mut world = require!(relayed()).without_daemon().start().unwrap();
     for nth in 1..=12 {
         world.pcscd.relay().unwrap().make(Trouble::cut().from(nth).times(1));
@@ -132,7 +132,7 @@ fn a_start_whose_connection_is_cut_at_any_request_comes_to_an_end() {
 }
 
 #[test]
-fn twenty_deaths_of_pcscd_are_twenty_recoveries() {
+fn every_pcscd_death_is_recovered() {
     let ids = ids(20);
     let mut world = require!(ifd()).cm(cm_of(&ids)).start().unwrap();
     wait_readers(&world, 2);

@@ -12,7 +12,7 @@ fn wait_read(world: &World, count: usize) {
 }
 
 #[test]
-fn a_card_that_flickers_in_a_reader_with_a_settle_time_is_one_entry() {
+fn bouncing_card_with_debounce_is_one_entry() {
     let world = require!(ifd()).config_extra(SETTLE).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     wait_idle(&world, 0);
@@ -34,7 +34,7 @@ fn a_card_that_flickers_in_a_reader_with_a_settle_time_is_one_entry() {
 }
 
 #[test]
-fn another_card_within_the_settle_time_is_an_entry_of_its_own() {
+fn other_card_within_debounce_is_own_entry() {
     let world = require!(ifd()).cm(cm_with(&[OTHER])).config_extra(SETTLE).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     wait_idle(&world, 0);
@@ -47,7 +47,7 @@ fn another_card_within_the_settle_time_is_an_entry_of_its_own() {
 }
 
 #[test]
-fn a_card_that_flickers_in_a_reader_without_a_settle_time_is_an_entry_each_time() {
+fn bouncing_card_without_debounce_is_entry_each_time() {
     let world = require!(ifd()).config_extra(SETTLE).start().unwrap();
     let mut card = world.insert(1, GidsCard::seed()).unwrap();
     wait_idle(&world, 1);
@@ -59,7 +59,7 @@ fn a_card_that_flickers_in_a_reader_without_a_settle_time_is_an_entry_each_time(
 }
 
 #[test]
-fn a_card_that_flickers_without_end_is_counted_and_worked_on_once_it_lies_still() {
+fn endlessly_bouncing_card_is_processed_when_still() {
     let mut world = require!(ifd()).start().unwrap();
     for stay in 1..=60 {
         let mut card = world.insert(0, GidsCard::seed()).unwrap();

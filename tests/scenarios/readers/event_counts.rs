@@ -17,7 +17,7 @@ fn wait_calm(relay: &Relay) {
 }
 
 #[test]
-fn a_card_that_was_there_before_pcscd_and_is_swapped_unseen_is_found() {
+fn unseen_swap_of_card_present_before_pcscd_is_found() {
     let mut world = require!(ifd()).cm(cm_with(&[OTHER])).without_daemon().start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.pcscd.restart().unwrap();
@@ -49,7 +49,7 @@ fn exchange(world: &World, cards: [InsertedCard; 2], made: [GidsCard; 2]) -> [In
 }
 
 #[test]
-fn a_count_that_stays_at_zero_hides_no_card_with_another_atr() {
+fn zero_event_count_hides_no_changed_atr() {
     let mut world = require!(relayed()).cm(cm_with(&[OTHER])).without_daemon().start().unwrap();
     world.pcscd.relay().unwrap().set_counts(Counts::Zero);
     world.start_daemon().unwrap();
@@ -70,7 +70,7 @@ fn a_count_that_stays_at_zero_hides_no_card_with_another_atr() {
 }
 
 #[test]
-fn a_count_that_wraps_round_to_zero_is_a_swap_like_any_other() {
+fn wrapped_event_count_is_a_swap() {
     let mut world = require!(relayed()).cm(cm_with(&[OTHER])).without_daemon().start().unwrap();
     world.pcscd.relay().unwrap().set_counts(Counts::Ahead(0xFFFD));
     world.start_daemon().unwrap();
@@ -89,7 +89,7 @@ fn a_count_that_wraps_round_to_zero_is_a_swap_like_any_other() {
 }
 
 #[test]
-fn a_card_back_in_its_reader_before_anybody_looked_is_a_new_stay() {
+fn unseen_reinsertion_is_a_new_insertion() {
     let world = require!(ifd()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -105,7 +105,7 @@ fn a_card_back_in_its_reader_before_anybody_looked_is_a_new_stay() {
 }
 
 #[test]
-fn rings_for_nothing_make_no_busy_loop() {
+fn spurious_events_make_no_busy_loop() {
     let world = require!(relayed()).start().unwrap();
     let relay = world.pcscd.relay().unwrap();
     wait_service(&world, "connected");
@@ -122,7 +122,7 @@ fn rings_for_nothing_make_no_busy_loop() {
 }
 
 #[test]
-fn who_else_uses_a_card_is_no_news() {
+fn use_by_other_program_causes_no_poll() {
     require!(has_opensc());
     let world = require!(relayed()).start().unwrap();
     let relay = world.pcscd.relay().unwrap();

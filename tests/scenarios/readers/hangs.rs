@@ -6,7 +6,7 @@ use cardbridge_harness::pcscd::Trouble;
 use super::*;
 
 #[test]
-fn a_mute_card_delays_cards_in_other_readers_by_no_look_at_it() {
+fn poll_of_mute_card_delays_no_other_reader() {
     let world = require!(ifd());
     let ids = ids(8);
     let world = world.cm(cm_of(&ids)).start().unwrap();
@@ -28,7 +28,7 @@ fn a_mute_card_delays_cards_in_other_readers_by_no_look_at_it() {
 }
 
 #[test]
-fn a_card_that_is_in_for_a_second_after_a_mute_one_is_not_missed() {
+fn short_insertion_after_mute_card_is_seen() {
     let world = require!(ifd());
     let ids = ids(6);
     let world = world.cm(cm_of(&ids)).start().unwrap();
@@ -54,7 +54,7 @@ fn a_card_that_is_in_for_a_second_after_a_mute_one_is_not_missed() {
 }
 
 #[test]
-fn one_hung_card_of_sixteen_holds_up_no_other() {
+fn one_hung_card_of_sixteen_delays_no_other() {
     let world = require!(ifd());
     let ids = ids(15);
     let world = world.readers(16).cm(cm_of(&ids)).start().unwrap();
@@ -74,7 +74,7 @@ fn one_hung_card_of_sixteen_holds_up_no_other() {
 }
 
 #[test]
-fn a_card_that_powers_up_slowly_holds_up_no_other_and_may_be_pulled_meanwhile() {
+fn slow_power_up_delays_no_other_reader() {
     let world = require!(ifd()).cm(cm_with(&[OTHER])).start().unwrap();
     wait_readers(&world, 2);
     let faults = Faults { slow_power_up: Duration::from_mins(1), ..Faults::default() };
@@ -92,7 +92,7 @@ fn a_card_that_powers_up_slowly_holds_up_no_other_and_may_be_pulled_meanwhile() 
 }
 
 #[test]
-fn cards_that_came_while_pcscd_was_held_are_worked_on_when_it_goes_on() {
+fn cards_inserted_while_pcscd_froze_are_processed() {
     let mut world = require!(ifd()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut first = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -115,7 +115,7 @@ fn cards_that_came_while_pcscd_was_held_are_worked_on_when_it_goes_on() {
 }
 
 #[test]
-fn a_pcscd_that_hangs_at_any_request_holds_up_no_stop() {
+fn hung_pcscd_does_not_delay_stop() {
     let mut world = require!(relayed()).without_daemon().start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     for nth in 1..=24 {
@@ -140,7 +140,7 @@ const SECOND_FAMILY: u32 = 4;
 const FIRST_OF_THE_INVENTORY: u32 = 5;
 
 #[test]
-fn a_card_that_leaves_once_its_id_is_read_is_worked_on() {
+fn card_removed_after_id_is_processed() {
     for command in [SECOND_FAMILY, FIRST_OF_THE_INVENTORY] {
         let world = require!(ifd()).start().unwrap();
         let faults = Faults { remove_at: Some(command), ..Faults::default() };
@@ -152,7 +152,7 @@ fn a_card_that_leaves_once_its_id_is_read_is_worked_on() {
 }
 
 #[test]
-fn a_card_that_hangs_once_its_id_is_read_is_worked_on_without_much_delay() {
+fn card_hung_after_id_is_processed_soon() {
     let world = require!(ifd()).start().unwrap();
     let faults = Faults { hang_at: Some(FIRST_OF_THE_INVENTORY), ..Faults::default() };
     let card = world.insert_with(0, GidsCard::seed(), faults).unwrap();
@@ -165,7 +165,7 @@ fn a_card_that_hangs_once_its_id_is_read_is_worked_on_without_much_delay() {
 }
 
 #[test]
-fn a_site_can_spare_its_cards_the_inventory() {
+fn inventory_can_be_disabled() {
     let world = require!(ifd()).config_set("cards.inventory", "false").start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);

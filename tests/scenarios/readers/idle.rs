@@ -16,7 +16,7 @@ fn wait_at_bell(relay: &Relay) {
 }
 
 #[test]
-fn sixteen_cards_that_were_worked_on_are_left_alone() {
+fn processed_cards_get_no_commands() {
     let ids = ids(16);
     let world = require!(relayed()).readers(16).cm(cm_of(&ids)).start().unwrap();
     let cards: Vec<_> = (0..16)
@@ -44,7 +44,7 @@ fn sixteen_cards_that_were_worked_on_are_left_alone() {
 }
 
 #[test]
-fn a_socket_behind_which_no_pcscd_comes_up_is_knocked_at_ever_less_often() {
+fn dead_pcscd_socket_is_tried_with_backoff() {
     let mut world = require!(relayed()).without_daemon().start().unwrap();
     let pcscd = world.pcscd.relay().unwrap();
     // The service manager's socket: it takes the connection, and who was to serve it is gone.
@@ -67,7 +67,7 @@ fn a_socket_behind_which_no_pcscd_comes_up_is_knocked_at_ever_less_often() {
 }
 
 #[test]
-fn a_pcscd_that_ends_when_nobody_uses_it_has_a_client_all_the_time() {
+fn daemon_always_holds_one_pcscd_context() {
     let world = require!(relayed()).start().unwrap();
     let pcscd = world.pcscd.relay().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();

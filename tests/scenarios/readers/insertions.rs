@@ -5,7 +5,7 @@ use cardbridge_harness::cards::Faults;
 use super::*;
 
 #[test]
-fn a_card_that_was_there_before_the_daemon_is_worked_on() {
+fn card_present_at_start_is_processed() {
     let mut world = require!(world()).without_daemon().start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();
     wait_powered(&card);
@@ -17,7 +17,7 @@ fn a_card_that_was_there_before_the_daemon_is_worked_on() {
 }
 
 #[test]
-fn a_daemon_restarted_with_the_card_in_the_reader_makes_no_second_entry() {
+fn restart_with_card_present_makes_no_second_entry() {
     let mut world = require!(world()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -38,7 +38,7 @@ fn a_daemon_restarted_with_the_card_in_the_reader_makes_no_second_entry() {
 }
 
 #[test]
-fn a_card_swapped_for_another_while_the_daemon_was_down_is_a_new_entry() {
+fn card_swapped_while_daemon_down_is_new_entry() {
     let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -55,7 +55,7 @@ fn a_card_swapped_for_another_while_the_daemon_was_down_is_a_new_entry() {
 }
 
 #[test]
-fn a_card_taken_out_and_put_back_while_the_daemon_was_down_is_a_new_entry() {
+fn card_reinserted_while_daemon_down_is_new_entry() {
     let mut world = require!(world()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -72,7 +72,7 @@ fn a_card_taken_out_and_put_back_while_the_daemon_was_down_is_a_new_entry() {
 }
 
 #[test]
-fn a_card_taken_out_while_the_daemon_was_down_is_a_new_entry_when_it_comes_back_later() {
+fn card_removed_while_daemon_down_is_new_entry_later() {
     let mut world = require!(world()).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -90,7 +90,7 @@ fn a_card_taken_out_while_the_daemon_was_down_is_a_new_entry_when_it_comes_back_
 }
 
 #[test]
-fn a_card_swapped_between_two_looks_of_the_daemon_is_a_new_entry() {
+fn card_swapped_between_two_polls_is_new_entry() {
     let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -108,7 +108,7 @@ fn a_card_swapped_between_two_looks_of_the_daemon_is_a_new_entry() {
 }
 
 #[test]
-fn two_cards_in_turns_in_one_reader_make_an_entry_a_stay() {
+fn alternating_cards_make_one_entry_per_insertion() {
     let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut expected = Vec::new();
     for stay in 0..10 {
@@ -129,7 +129,7 @@ fn two_cards_in_turns_in_one_reader_make_an_entry_a_stay() {
 }
 
 #[test]
-fn a_stay_leaves_one_line_whether_the_card_was_read_or_torn_out() {
+fn insertion_leaves_one_line_even_if_torn_out() {
     let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut expected = Vec::new();
     // A fourth torn card would only be counted.
@@ -155,7 +155,7 @@ fn a_stay_leaves_one_line_whether_the_card_was_read_or_torn_out() {
 }
 
 #[test]
-fn a_card_that_is_torn_out_at_any_command_is_told_as_that_and_the_next_one_is_read() {
+fn card_torn_out_at_any_command_is_reported() {
     let world = require!(world());
     // A reader for each three: further failures alike are only counted.
     let world = world.double(Double::Ifd).readers(16).start().unwrap();
@@ -177,7 +177,7 @@ fn a_card_that_is_torn_out_at_any_command_is_told_as_that_and_the_next_one_is_re
 }
 
 #[test]
-fn sixteen_cards_in_sixteen_readers_are_sixteen_updates() {
+fn sixteen_readers_make_sixteen_updates() {
     let world = require!(world());
     let ids: Vec<String> = (1..=16_u128).map(|n| drawn_id(n).to_string()).collect();
     let known: Vec<&str> = ids.iter().map(String::as_str).collect();

@@ -44,7 +44,7 @@ fn pcsc_scan_and_the_daemon_both_see_every_card() {
 }
 
 #[test]
-fn opensc_waits_for_a_card_beside_the_daemon_and_reads_it() {
+fn opensc_waits_and_reads_beside_daemon() {
     let world = require!(ifd());
     require!(has_opensc());
     let world = world.start().unwrap();
@@ -124,7 +124,7 @@ fn openpgp() -> (AppletCard, Pins) {
 }
 
 #[test]
-fn a_pin_that_scdaemon_verified_is_still_verified_after_the_daemon_read_the_card() {
+fn pin_verified_by_scdaemon_survives_probe() {
     let mut world = require!(ifd()).without_daemon().start().unwrap();
     let mut scdaemon = require!(Scdaemon::start(&world, "pcsc-shared"));
     let (card, pins) = openpgp();
@@ -158,7 +158,7 @@ fn a_pin_that_scdaemon_verified_is_still_verified_after_the_daemon_read_the_card
 /// CM knows the card by its GIDS id. Both programs use its other application, and the daemon ends in two ways
 /// meanwhile.
 #[test]
-fn a_card_of_two_families_is_worked_on_once_the_last_other_program_lets_go() {
+fn two_family_card_waits_for_other_programs() {
     let mut world = require!(ifd()).without_daemon().start().unwrap();
     let mut one = require!(Scdaemon::start(&world, "pcsc-shared"));
     let mut two = require!(Scdaemon::start(&world, "pcsc-shared"));
@@ -201,7 +201,7 @@ fn a_card_of_two_families_is_worked_on_once_the_last_other_program_lets_go() {
 }
 
 #[test]
-fn scdaemon_finds_a_card_that_the_daemon_has_read_and_one_that_comes_later() {
+fn scdaemon_finds_cards_before_and_after_probe() {
     let world = require!(ifd()).start().unwrap();
     let (card, _pins) = openpgp();
     let mut card = world.insert(0, card).unwrap();
@@ -218,7 +218,7 @@ fn scdaemon_finds_a_card_that_the_daemon_has_read_and_one_that_comes_later() {
 }
 
 #[test]
-fn a_card_that_scdaemon_keeps_for_itself_is_told_as_busy_with_the_setting_that_helps() {
+fn exclusive_scdaemon_is_reported_with_remedy() {
     let mut world = require!(ifd()).without_daemon().start().unwrap();
     let mut scdaemon = require!(Scdaemon::start(&world, ""));
     let (card, _pins) = openpgp();

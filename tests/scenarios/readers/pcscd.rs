@@ -10,7 +10,7 @@ fn holdings(world: &World) -> (usize, usize) {
 }
 
 #[test]
-fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
+fn new_card_is_processed_after_each_pcscd_restart() {
     let mut world = require!(world()).start().unwrap();
     let mut outcomes = 0;
     let mut before = None;
@@ -42,7 +42,7 @@ fn after_each_restart_of_pcscd_a_new_card_is_worked_on() {
 }
 
 #[test]
-fn a_card_that_lay_there_while_pcscd_was_restarted_is_inserted_again_and_set_once() {
+fn card_present_over_pcscd_restart_is_set_once() {
     let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -66,7 +66,7 @@ fn a_card_that_lay_there_while_pcscd_was_restarted_is_inserted_again_and_set_onc
 }
 
 #[test]
-fn a_card_put_in_while_daemon_and_pcscd_were_off_is_worked_on() {
+fn card_inserted_while_all_was_down_is_processed() {
     // The counter of the new pcscd is 0 for a card that it found, as it was for the old pcscd.
     for found_by_both in [false, true] {
         let world = require!(ifd());
@@ -95,7 +95,7 @@ fn a_card_put_in_while_daemon_and_pcscd_were_off_is_worked_on() {
 }
 
 #[test]
-fn where_nobody_can_tell_which_pcscd_it_is_a_card_is_inserted_again_at_each_start() {
+fn unknown_pcscd_instance_means_new_insertion() {
     let mut world = require!(world()).start().unwrap();
     let pid_file = world.pcscd.socket_path().with_file_name("pcscd.pid");
     assert!(pid_file.exists(), "pcscd writes it");
@@ -112,7 +112,7 @@ fn where_nobody_can_tell_which_pcscd_it_is_a_card_is_inserted_again_at_each_star
 }
 
 #[test]
-fn a_card_swapped_while_pcscd_was_away_is_a_new_entry() {
+fn card_swapped_while_pcscd_down_is_new_entry() {
     let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -141,7 +141,7 @@ fn pcscd_may_die_while_a_card_is_read() {
 }
 
 #[test]
-fn a_daemon_that_starts_before_pcscd_works_once_it_is_there() {
+fn daemon_started_before_pcscd_connects_later() {
     for crashed in [false, true] {
         let mut world = require!(world()).without_daemon().start().unwrap();
         if crashed {
@@ -161,7 +161,7 @@ fn a_daemon_that_starts_before_pcscd_works_once_it_is_there() {
 }
 
 #[test]
-fn a_pcscd_that_hangs_holds_up_neither_status_nor_sigterm() {
+fn hung_pcscd_delays_neither_status_nor_stop() {
     let mut world = require!(world()).start().unwrap();
     wait_service(&world, "connected");
     world.pcscd.freeze().unwrap();

@@ -46,14 +46,14 @@ fn missed(mut world: World, ids: &[String], tidily: bool) -> usize {
 }
 
 #[test]
-fn cards_that_are_in_for_a_second_when_pcscd_comes_back_are_worked_on() {
+fn short_insertions_at_pcscd_return_are_processed() {
     let ids = ids(rounds());
     let world = require!(ifd()).cm(cm_of(&ids)).start().unwrap();
     assert_eq!(missed(world, &ids, false), 0, "of {}", ids.len());
 }
 
 #[test]
-fn so_are_those_when_pcscd_was_stopped_and_took_its_socket_away() {
+fn short_insertions_after_clean_pcscd_stop_are_processed() {
     let ids = ids(rounds());
     let world = require!(ifd()).cm(cm_of(&ids)).start().unwrap();
     assert_eq!(missed(world, &ids, true), 0, "of {}", ids.len());

@@ -5,7 +5,7 @@ use cardbridge_harness::pcscd::Trouble;
 use super::*;
 
 #[test]
-fn a_reader_unplugged_with_its_card_and_plugged_in_again_is_a_new_stay() {
+fn replugged_reader_with_card_is_a_new_insertion() {
     let world = require!(ifd()).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -24,7 +24,7 @@ fn a_reader_unplugged_with_its_card_and_plugged_in_again_is_a_new_stay() {
 }
 
 #[test]
-fn a_reader_whose_plug_is_pulled_and_put_back_at_once_is_worked_on() {
+fn quickly_replugged_reader_works() {
     let mut world = require!(ifd()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut first = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -55,7 +55,7 @@ fn a_reader_whose_plug_is_pulled_and_put_back_at_once_is_worked_on() {
 }
 
 #[test]
-fn a_reader_that_is_back_within_milliseconds_is_a_new_stay_where_the_library_saw_it_go() {
+fn reader_back_within_milliseconds_is_a_new_insertion() {
     let world = require!(relayed()).start().unwrap();
     let relay = world.pcscd.relay().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -78,7 +78,7 @@ fn a_reader_that_is_back_within_milliseconds_is_a_new_stay_where_the_library_saw
 }
 
 #[test]
-fn a_reader_that_comes_between_list_and_wait_is_seen_before_long() {
+fn reader_attached_between_list_and_wait_is_seen() {
     let world = require!(relayed()).readers(3).cm(cm_with(&[OTHER])).start().unwrap();
     let relay = world.pcscd.relay().unwrap();
     wait_described(&world, 3);
@@ -102,7 +102,7 @@ fn a_reader_that_comes_between_list_and_wait_is_seen_before_long() {
 }
 
 #[test]
-fn a_sixteenth_reader_comes_and_goes_like_any_other() {
+fn sixteenth_reader_works_like_any_other() {
     let world = require!(ifd());
     let ids = ids(16);
     let world = world.readers(16).cm(cm_of(&ids)).start().unwrap();
@@ -132,7 +132,7 @@ fn a_sixteenth_reader_comes_and_goes_like_any_other() {
 }
 
 #[test]
-fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
+fn reader_renamed_during_poll_delays_no_other() {
     let world = require!(relayed()).readers(3).cm(cm_with(&[OTHER])).start().unwrap();
     let relay = world.pcscd.relay().unwrap();
     wait_described(&world, 3);
@@ -162,7 +162,7 @@ fn a_reader_whose_name_changes_under_the_look_holds_up_no_other() {
 }
 
 #[test]
-fn a_reader_that_breaks_down_and_is_repaired_is_worked_on_again() {
+fn broken_reader_works_after_repair() {
     let mut world = require!(ifd()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
@@ -188,7 +188,7 @@ fn a_reader_that_breaks_down_and_is_repaired_is_worked_on_again() {
 }
 
 #[test]
-fn a_reader_told_by_its_serial_number_keeps_its_label_wherever_it_is_plugged_in() {
+fn reader_matched_by_serial_keeps_label_on_any_port() {
     let world = require!(ifd())
         .cm(cm_with(&[OTHER]))
         .config_extra("[[reader]]\nmatch = \"serial:R01\"\nlabel = \"Front desk\"")

@@ -17,7 +17,7 @@ fn assert_tells_version(text: &str) {
 }
 
 #[test]
-fn a_pcscd_that_lets_nobody_in_is_told_with_the_remedy_and_waited_for() {
+fn access_denied_by_pcscd_is_reported_with_remedy() {
     for trouble in [
         Trouble::answer(code::SECURITY_VIOLATION).on(Request::Establish),
         Trouble::cut_unread().on(Request::Version),
@@ -39,7 +39,7 @@ fn a_pcscd_that_lets_nobody_in_is_told_with_the_remedy_and_waited_for() {
 }
 
 #[test]
-fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
+fn card_access_denied_is_reported_with_remedy() {
     for trouble in [
         // As from 2.0.1 on, and as before.
         Trouble::answer(code::SECURITY_VIOLATION).on(Request::Connect),
@@ -66,7 +66,7 @@ fn a_card_that_pcscd_does_not_let_us_use_is_told_with_the_remedy() {
 }
 
 #[test]
-fn a_pcscd_of_another_version_is_told_so() {
+fn pcscd_of_other_version_is_reported() {
     // An older one and a newer one, which say so; and an answer that only a code is left of.
     for trouble in [
         Trouble::speak(4, 3),
@@ -87,7 +87,7 @@ fn a_pcscd_of_another_version_is_told_so() {
 }
 
 #[test]
-fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another_version() {
+fn unknown_requests_are_reported_as_version_mismatch() {
     // A request that is not understood ends the connection, with or without a rest of it unread.
     for trouble in [Trouble::cut(), Trouble::cut_unread()] {
         for request in [Request::States, Request::Wait, Request::Unwait] {
@@ -115,7 +115,7 @@ fn a_pcscd_that_takes_the_version_and_not_the_requests_is_told_as_one_of_another
 }
 
 #[test]
-fn a_pcscd_that_dies_and_comes_back_is_not_told_as_one_of_another_version() {
+fn restarted_pcscd_is_no_version_mismatch() {
     let mut world = require!(ifd()).start().unwrap();
     wait_service(&world, "connected");
     for _ in 0..4 {
@@ -129,7 +129,7 @@ fn a_pcscd_that_dies_and_comes_back_is_not_told_as_one_of_another_version() {
 }
 
 #[test]
-fn a_pcscd_with_polkit_turns_the_agent_away_and_is_told_with_the_remedy() {
+fn polkit_rejection_is_reported_with_remedy() {
     let real = has_polkit();
     let builder = if real { require!(world()).with_polkit() } else { require!(relayed()) };
     let mut world = builder.without_daemon().start().unwrap();
@@ -149,7 +149,7 @@ fn a_pcscd_with_polkit_turns_the_agent_away_and_is_told_with_the_remedy() {
 }
 
 #[test]
-fn a_protocol_that_is_refused_once_is_asked_for_again_and_one_that_always_is_is_told() {
+fn refused_protocol_is_retried_once_then_reported() {
     let world = require!(relayed()).start().unwrap();
     let relay = world.pcscd.relay().unwrap();
     relay.make(Trouble::answer(code::PROTO_MISMATCH).on(Request::Connect).times(1));

@@ -50,7 +50,7 @@ fn make_sense(events: &[(String, String)]) {
 }
 
 #[test]
-fn a_scan_goes_on_through_insertions_removals_and_a_restart_of_pcscd() {
+fn scan_continues_over_pcscd_restart() {
     let mut world = require!(world()).without_daemon().start().unwrap();
     let mut scan = Beside::start(world.cli_command(&["scan", "--json"]));
     let mut expected = vec!["reader-attached"];
@@ -86,7 +86,7 @@ fn a_scan_goes_on_through_insertions_removals_and_a_restart_of_pcscd() {
 }
 
 #[test]
-fn a_card_that_a_scan_could_not_read_in_time_was_in_the_reader_all_the_same() {
+fn scan_reports_card_it_could_not_read() {
     let world = require!(world()).without_daemon().start().unwrap();
     let mut scan = Beside::start(world.cli_command(&["scan", "--json"]));
     wait_events(&world, &scan, 0, &["reader-attached"]);
@@ -102,7 +102,7 @@ fn a_card_that_a_scan_could_not_read_in_time_was_in_the_reader_all_the_same() {
 }
 
 #[test]
-fn a_card_that_leaves_once_its_id_is_read_is_identified_in_a_scan_as_well() {
+fn scan_identifies_card_removed_after_id() {
     let world = require!(ifd()).without_daemon().start().unwrap();
     let scan = Beside::start(world.cli_command(&["scan", "--json"]));
     wait_events(&world, &scan, 0, &["reader-attached"]);

@@ -28,7 +28,7 @@ fn reader(world: &World, reader: usize) -> Value {
 }
 
 #[test]
-fn cards_that_were_there_before_are_worked_on_under_what_the_serial_number_says() {
+fn present_cards_use_settings_by_serial_number() {
     let mut world = require!(ifd())
         .readers(3)
         .cm(cm_with(&[OTHER]))
@@ -62,7 +62,7 @@ fn cards_that_were_there_before_are_worked_on_under_what_the_serial_number_says(
 }
 
 #[test]
-fn cards_that_come_later_are_worked_on_under_what_the_serial_number_says() {
+fn later_cards_use_settings_by_serial_number() {
     let world =
         require!(ifd()).readers(3).cm(cm_with(&[OTHER])).config_extra(RULES).start().unwrap();
     wait_described(&world, 3);
@@ -80,7 +80,7 @@ fn cards_that_come_later_are_worked_on_under_what_the_serial_number_says() {
 }
 
 #[test]
-fn a_card_in_a_reader_that_somebody_keeps_from_being_described_is_not_touched_until_it_is() {
+fn card_waits_until_reader_attributes_are_read() {
     let rule = "[[reader]]\nmatch = \"serial:R01\"\nenabled = false";
     let mut world = require!(relayed()).config_extra(rule).without_daemon().start().unwrap();
     let card = world.insert(0, GidsCard::seed()).unwrap();

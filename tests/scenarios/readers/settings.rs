@@ -5,7 +5,7 @@ use super::*;
 const SEED_ATR: &str = "3b8d0180fba000000397425446590301c8";
 
 #[test]
-fn a_card_whose_atr_is_to_be_skipped_is_never_touched() {
+fn skipped_atr_is_never_touched() {
     let mut world = require!(world())
         .cm(cm_with(&[OTHER]))
         .config_set("cards.skip_atr", "[\"3b8d01??fba000000397425446590301c8\"]")
@@ -27,7 +27,7 @@ fn a_card_whose_atr_is_to_be_skipped_is_never_touched() {
 }
 
 #[test]
-fn a_card_in_a_reader_that_is_switched_off_is_never_touched() {
+fn card_in_disabled_reader_is_never_touched() {
     let world = require!(world())
         .cm(cm_with(&[OTHER]))
         .config_extra("[[reader]]\nmatch = \"* 00 01\"\nenabled = false")
@@ -45,7 +45,7 @@ fn a_card_in_a_reader_that_is_switched_off_is_never_touched() {
 }
 
 #[test]
-fn a_glob_over_readers_ignores_case_and_status_says_which_are_switched_off() {
+fn reader_glob_ignores_case() {
     let world = require!(world());
     let rules = "[[reader]]\nmatch = \"*virtual PCD 1 00 00*\"\nlabel = \"Left\"\n\
                  [[reader]]\nmatch = \"*\"\nenabled = false";
@@ -62,7 +62,7 @@ fn a_glob_over_readers_ignores_case_and_status_says_which_are_switched_off() {
 
 /// pcscd 1.9.9 at times gives the length of its buffer instead of the ATR's.
 #[test]
-fn an_atr_with_the_rest_of_its_buffer_is_the_atr() {
+fn atr_is_cut_from_longer_buffer() {
     let world = require!(world()).config_set("cards.atr_mismatch", "\"refuse\"").start().unwrap();
     let mut buffer = hex::decode(SEED_ATR).unwrap();
     buffer.resize(33, 0);
@@ -80,7 +80,7 @@ fn an_atr_with_the_rest_of_its_buffer_is_the_atr() {
 }
 
 #[test]
-fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
+fn reader_label_and_role_reach_audit_and_rules() {
     let rule = |name: &str, role: &str, set: &str| {
         format!(
             "[[rule]]\nname = \"{name}\"\nrequest_type = [\"Retire\"]\nset_status = \"{set}\"\n\
@@ -119,7 +119,7 @@ fn label_and_role_of_a_reader_reach_the_audit_trail_and_the_rules() {
 }
 
 #[test]
-fn a_scan_touches_no_card_that_the_configuration_says_to_leave_alone() {
+fn scan_touches_no_excluded_card() {
     let world = require!(world())
         .without_daemon()
         .config_set("cards.skip_atr", "[\"3b8d0180fba000000397425446590301??\"]")
@@ -145,7 +145,7 @@ fn a_scan_touches_no_card_that_the_configuration_says_to_leave_alone() {
 }
 
 #[test]
-fn ids_that_are_not_to_be_shown_are_in_no_line_of_the_log_at_any_level() {
+fn hidden_ids_are_in_no_log_line() {
     let world = require!(world())
         .config_set("log.show_ids", "false")
         .config_set("log.level", "\"trace\"")

@@ -39,7 +39,7 @@ fn held(exclusive: bool) -> Result<(World, InsertedCard, Beside), String> {
 }
 
 #[test]
-fn a_card_that_another_program_has_for_itself_is_waited_for() {
+fn exclusively_held_card_is_waited_for() {
     let (mut world, card, mut program) = require!(held(true));
     world.start_daemon().unwrap();
     wait_card(&world, 0, "reading");
@@ -54,7 +54,7 @@ fn a_card_that_another_program_has_for_itself_is_waited_for() {
 }
 
 #[test]
-fn a_card_that_another_program_keeps_for_itself_is_told_as_busy_and_read_after_it() {
+fn long_exclusively_held_card_is_in_use_then_read() {
     let (mut world, card, mut program) = require!(held(true));
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
@@ -75,7 +75,7 @@ fn threads(world: &World) -> usize {
 }
 
 #[test]
-fn a_card_in_a_long_transaction_of_another_program_is_busy_and_read_after_it() {
+fn card_in_long_transaction_is_in_use_then_read() {
     let (mut world, card, program) = require!(held(false));
     world.start_daemon().unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["not-identified"]);
@@ -95,7 +95,7 @@ fn a_card_in_a_long_transaction_of_another_program_is_busy_and_read_after_it() {
 }
 
 #[test]
-fn a_card_in_another_programs_transaction_is_waited_for() {
+fn card_in_transaction_is_waited_for() {
     let (mut world, card, mut program) = require!(held(false));
     world.start_daemon().unwrap();
     wait_card(&world, 0, "reading");

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::*;
 
 #[test]
-fn a_daemon_that_is_starting_ends_in_time() {
+fn starting_daemon_stops_in_time() {
     let mut world = require!(ifd()).without_daemon().start().unwrap();
     for there in ["cardbridge.toml", "outbox.db", "control.sock"] {
         for file in ["outbox.db", "outbox.db.lock", "control.sock"] {
@@ -30,7 +30,7 @@ fn a_daemon_that_is_starting_ends_in_time() {
 }
 
 #[test]
-fn a_daemon_without_a_pcscd_ends_in_time() {
+fn daemon_without_pcscd_stops_in_time() {
     let mut world = require!(ifd()).without_daemon().start().unwrap();
     for tidily in [false, true] {
         world.pcscd.restart().unwrap();
@@ -47,7 +47,7 @@ fn a_daemon_without_a_pcscd_ends_in_time() {
 }
 
 #[test]
-fn a_daemon_whose_call_to_cm_hangs_ends_in_time_and_goes_on_where_it_was() {
+fn daemon_with_hung_cm_call_stops_in_time() {
     for (method, fault) in
         [("GET", Fault::HoldBefore), ("PUT", Fault::HoldBefore), ("PUT", Fault::HoldAfter)]
     {
@@ -65,7 +65,7 @@ fn a_daemon_whose_call_to_cm_hangs_ends_in_time_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_daemon_with_sixteen_cards_in_the_middle_of_being_read_ends_in_time() {
+fn daemon_probing_sixteen_cards_stops_in_time() {
     let mut world = require!(ifd()).readers(16).start().unwrap();
     let faults = || Faults { hang_at: Some(2), ..Faults::default() };
     let cards: Vec<_> = (0..16)
@@ -79,7 +79,7 @@ fn a_daemon_with_sixteen_cards_in_the_middle_of_being_read_ends_in_time() {
 }
 
 #[test]
-fn a_daemon_that_drains_a_full_outbox_ends_in_time() {
+fn daemon_draining_outbox_stops_in_time() {
     let ids = ids(48);
     let mut world = require!(ifd()).readers(16).cm(cm_of(&ids)).start().unwrap();
     world.cm.go_away().unwrap();

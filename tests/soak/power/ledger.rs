@@ -91,7 +91,7 @@ impl Ledger {
 }
 
 #[test]
-fn what_is_missing_or_back_or_invented_is_told() {
+fn ledger_finds_missing_and_invented_entries() {
     let ledger = Ledger {
         entries: BTreeMap::from([
             (1, (Some(Stage::Queued), Some(Stage::Queued))),

@@ -35,7 +35,7 @@ fn writes_until_it_is_killed() {
 }
 
 #[test]
-fn tells_what_is_there() {
+fn prints_outbox_contents() {
     let Some(dir) = std::env::var_os(FROM).map(PathBuf::from) else { return };
     let (outbox, restored) = open(&dir);
     let mut found = Found {

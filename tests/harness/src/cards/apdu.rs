@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seven_cases_are_told_apart() {
+    fn seven_apdu_cases_are_parsed() {
         assert_eq!(parts(&[0, 1, 2, 3]), Some((vec![], None, false)));
         assert_eq!(parts(&[0, 1, 2, 3, 0]), Some((vec![], Some(256), false)));
         assert_eq!(parts(&[0, 1, 2, 3, 1, 7]), Some((vec![7], None, false)));
@@ -139,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_do_not_fit_are_no_command() {
+    fn apdu_with_wrong_length_is_invalid() {
         for apdu in [&[0, 1, 2][..], &[0, 1, 2, 3, 2, 7], &[0, 1, 2, 3, 1, 7, 0, 0]] {
             assert_eq!(Command::parse(apdu), None, "{apdu:02X?}");
         }
     }
 
     #[test]
-    fn tags_and_lengths_take_as_many_bytes_as_they_need() {
+    fn tlv_tags_and_lengths_have_minimal_size() {
         assert_eq!(object(0x4F, &[1]), [0x4F, 1, 1]);
         assert_eq!(object(0x005F_2F40, &[]), [0x5F, 0x2F, 0x40, 0]);
         assert_eq!(object(0x53, &[0; 0x80])[..3], [0x53, 0x81, 0x80]);

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn le_is_told_from_data() {
+    fn le_is_distinguished_from_data() {
         assert_eq!(le(&[0, 0xCA, 0, 0]), None);
         assert_eq!(le(&[0, 0xC0, 0, 0, 0]), Some(256));
         assert_eq!(le(&[0, 0xA4, 4, 0, 2, 1, 2]), None);

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_lie_about_the_very_object_asked_for() {
+    fn wrong_length_is_on_requested_object() {
         let mut card = card(Malice::WrongLengths);
         let asked = [0, 0xCB, 0x3F, 0xFF, 5, 0x5C, 3, 0x5F, 0xC1, 2, 0];
         for _ in 0..7 {

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn on_t1_data_comes_at_once_and_256_bytes_at_a_time() {
+    fn t1_data_comes_in_256_byte_parts() {
         let mut transport = Transport::new(Protocol::T1);
         assert_eq!(send(&mut transport, &[0, 0xA4, 4, 0, 1, 7], &[1, 2]), [1, 2, 0x90, 0]);
         let first = send(&mut transport, &[0, 0xCB, 0, 0, 1, 7, 0], &[9; 300]);

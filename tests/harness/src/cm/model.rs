@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn guids_can_be_upper_case_and_nothing_else_is() {
+    fn only_guids_can_be_upper_case() {
         let record = Record { casing: Casing::Upper, ..Record::seed() };
         let json = record.json();
         assert!(json.contains(r#""Uuid":"17CF063D-E337-4AA9-A822-346554DDD3C9""#));

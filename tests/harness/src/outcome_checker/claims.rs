@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_that_was_read_in_part_ends_so_only_where_cm_knows_nothing_to_do() {
+    fn partial_read_ends_entry_only_without_cm_request() {
         let mut line = line(1, "not-identified");
         line["detail"] = json!("the card was read in part only; by that part: CM has no record");
         assert_eq!(judged(&[line.clone()], "", 2).len(), 1, "CM has a request for this one");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_that_cm_does_not_know_is_found() {
+    fn update_unknown_to_cm_is_found() {
         assert_eq!(judged(&[line(1, "updated")], "", 2).len(), 1);
         assert_eq!(judged(&[line(1, "updated"), line(2, "updated")], "", 6).len(), 1);
         assert_eq!(judged(&[line(1, "nothing-to-do")], "", 2).len(), 1);

@@ -178,21 +178,21 @@ mod tests {
     }
 
     #[test]
-    fn a_put_that_repeats_an_answered_one_is_found() {
+    fn repeated_put_after_answer_is_found() {
         let answered = put(2, true, Some(200));
         assert_eq!(judged(&[read(1), answered.clone(), put(3, true, Some(200))]).len(), 1);
         assert_eq!(judged(&[read(1), answered, read(3), put(4, true, Some(200))]).len(), 1);
     }
 
     #[test]
-    fn a_put_that_was_not_applied_may_be_repeated_once_the_record_was_read_again() {
+    fn unapplied_put_may_repeat_after_new_read() {
         assert_eq!(judged(&[read(1), put(2, false, None), put(3, true, Some(200))]).len(), 1);
         let calls = [read(1), put(2, false, None), read(3), put(4, true, Some(200))];
         assert_eq!(judged(&calls), [""; 0]);
     }
 
     #[test]
-    fn an_answer_that_was_cut_told_the_agent_nothing() {
+    fn cut_answer_counts_as_not_read() {
         let mut cut = read(3);
         cut.faults = vec!["CutInBody".to_owned()];
         let calls = [read(1), put(2, false, None), cut, put(4, true, Some(200))];
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_put_that_nobody_asked_for_is_found() {
+    fn put_without_request_is_found() {
         let mut other = put(2, true, Some(200));
         other.body = r#"{"status":"Disabled"}"#.to_owned();
         assert_eq!(judged(&[read(1), other]).len(), 1);

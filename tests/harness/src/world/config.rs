@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scenario_wins_over_the_defaults() {
+    fn scenario_settings_override_defaults() {
         let mut config = Config::default();
         config.set("outbox.retry_min", "\"1s\"");
         config.append("[[rule]]\nname = \"x\"");

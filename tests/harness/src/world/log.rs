@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_found_in_text_and_in_json_and_announced_ones_are_not() {
+    fn unexpected_errors_are_found_in_text_and_json() {
         let log = "2026-01-01T00:00:00Z  INFO cardbridge: Started\n\
                    2026-01-01T00:00:00Z ERROR cardbridge::outbox: Disk full\n\
                    {\"timestamp\":\"2026\",\"level\":\"ERROR\",\"fields\":{}}\n\

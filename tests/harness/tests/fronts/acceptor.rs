@@ -29,7 +29,7 @@ fn bound(curl: &Curl, acceptor: &Acceptor, binding: &str) -> String {
 }
 
 #[test]
-fn the_acceptor_wants_the_bindings_of_its_own_certificate() {
+fn acceptor_requires_bindings_of_its_certificate() {
     require!(kdc::available());
     require!(available());
     let (kdc, curl) = realm();
@@ -58,7 +58,7 @@ fn the_acceptor_wants_the_bindings_of_its_own_certificate() {
 }
 
 #[test]
-fn the_acceptor_answers_strangers_as_iis_does_and_hands_puts_on() {
+fn acceptor_rejects_strangers_like_iis() {
     require!(kdc::available());
     require!(available());
     let (kdc, mut curl) = realm();

@@ -33,7 +33,7 @@ fn get(curl: &Curl, apache: &Apache, more: &[&str]) -> Reply {
 }
 
 #[test]
-fn negotiate_is_demanded_and_the_caller_is_named_to_the_simulator() {
+fn apache_requires_negotiate_and_names_caller() {
     require!(can_run());
     let (kdc, curl) = realm();
     let cm = Cm::seed().unwrap();
@@ -55,7 +55,7 @@ fn negotiate_is_demanded_and_the_caller_is_named_to_the_simulator() {
 }
 
 #[test]
-fn a_connection_stays_open_for_strangers_only_where_it_is_to_persist() {
+fn stranger_connection_persists_only_if_configured() {
     require!(can_run());
     let (kdc, curl) = realm();
     let cm = Cm::seed().unwrap();
@@ -69,7 +69,7 @@ fn a_connection_stays_open_for_strangers_only_where_it_is_to_persist() {
 }
 
 #[test]
-fn a_server_with_other_keys_lets_nobody_in_until_it_has_the_right_ones() {
+fn server_with_wrong_keys_rejects_all_callers() {
     require!(can_run());
     let (kdc, curl) = realm();
     let cm = Cm::seed().unwrap();
@@ -93,7 +93,7 @@ fn a_server_with_other_keys_lets_nobody_in_until_it_has_the_right_ones() {
 }
 
 #[test]
-fn client_certificates_are_asked_for_in_the_handshake_or_once_the_path_is_known() {
+fn client_certificate_is_requested_in_handshake_or_later() {
     require!(can_run());
     let cm = Cm::seed().unwrap();
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {

@@ -23,7 +23,7 @@ fn get(cm: &Cm, curl: &Curl, identity: Option<&Identity>) -> Result<Reply, Strin
 }
 
 #[test]
-fn a_client_certificate_is_asked_for_and_its_thumbprint_stands_in_the_log() {
+fn client_certificate_thumbprint_is_logged() {
     for (client_certificates, bare) in [
         (ClientCertificates::NotAsked, true),
         (ClientCertificates::Wanted, true),

@@ -16,7 +16,7 @@ fn cm() -> (Cm, Curl) {
 }
 
 #[test]
-fn calls_go_through_the_proxy_and_it_says_so() {
+fn proxy_relays_and_logs_calls() {
     require!(available());
     let (cm, curl) = cm();
     let mut proxy = Proxy::start(&ProxyOptions::default()).unwrap();

@@ -85,7 +85,7 @@ fn pages_of_iis_name_the_substatus_where_details_are_on() {
 }
 
 #[test]
-fn the_driver_before_iis_speaks_for_itself_and_closes() {
+fn http_sys_error_closes_connection() {
     let site = site();
     site.cm.set_fault(Fault::PoolStopped.times(1));
     let reply = site.get(&[]);
@@ -106,7 +106,7 @@ fn the_driver_before_iis_speaks_for_itself_and_closes() {
 }
 
 #[test]
-fn redirects_lead_where_the_test_says() {
+fn redirect_has_configured_target() {
     let site = site();
     let other = Cm::seed().unwrap();
     let location = format!("{}{CARD}", other.url());
@@ -118,7 +118,7 @@ fn redirects_lead_where_the_test_says() {
 }
 
 #[test]
-fn any_ticket_is_taken_and_each_call_needs_one() {
+fn each_call_needs_any_ticket() {
     let site = site();
     site.cm.set_fault(Fault::AnyTicket { persist_ms: None });
     let stranger = site.get(&[]);
@@ -131,7 +131,7 @@ fn any_ticket_is_taken_and_each_call_needs_one() {
 }
 
 #[test]
-fn a_login_that_persists_is_forgotten_when_the_connection_was_idle() {
+fn idle_connection_loses_persistent_login() {
     let site = site();
     site.cm.set_fault(Fault::AnyTicket { persist_ms: Some(1500) });
     assert_eq!(site.again("100/s", &[]).header("persistent-auth"), Some("true"));
@@ -141,7 +141,7 @@ fn a_login_that_persists_is_forgotten_when_the_connection_was_idle() {
 }
 
 #[test]
-fn a_stale_login_meets_whoever_comes_after_a_pause() {
+fn stale_login_rejects_call_after_pause() {
     let site = site();
     site.cm.set_fault(Fault::StaleLogin { idle_ms: 1500 });
     assert_eq!(site.again("100/s", &["-H", TOKEN]).status, 200);
@@ -168,7 +168,7 @@ fn a_session_cookie_is_set_and_then_needed() {
 }
 
 #[test]
-fn answers_come_with_names_in_lower_case_and_slowly() {
+fn answers_can_be_slow_with_lower_case_headers() {
     let site = site();
     site.cm.set_fault(Fault::LowerCaseNames.times(1));
     let body = site.get(&[]).body;
@@ -182,7 +182,7 @@ fn answers_come_with_names_in_lower_case_and_slowly() {
 }
 
 #[test]
-fn the_manners_are_offered_by_their_names_too() {
+fn quirks_are_selected_by_name() {
     for text in [
         r#"{"fault":"challenge","schemes":["NTLM"]}"#,
         r#"{"fault":"iis-error","status":403,"substatus":7}"#,

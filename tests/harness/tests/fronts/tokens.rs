@@ -89,7 +89,7 @@ fn token(reply: &Reply) -> String {
 }
 
 #[test]
-fn a_secret_gets_a_token_that_cm_lets_in() {
+fn client_secret_gets_token_accepted_by_cm() {
     let site = site();
     let reply = site.ask_with(&[("client_secret", SECRET), ("scope", "openid")]);
     assert_eq!(reply.status, 200, "{:?}", site.last());
@@ -104,7 +104,7 @@ fn a_secret_gets_a_token_that_cm_lets_in() {
 }
 
 #[test]
-fn tokens_that_ended_were_revoked_or_are_for_another_are_not_let_in() {
+fn expired_revoked_or_foreign_tokens_are_rejected() {
     let site = site();
     let refused = |token: &str| {
         let reply = site.enter(token);
@@ -127,7 +127,7 @@ fn tokens_that_ended_were_revoked_or_are_for_another_are_not_let_in() {
 }
 
 #[test]
-fn wrong_calls_are_refused_in_the_words_of_adfs() {
+fn invalid_token_requests_get_adfs_errors() {
     let site = site();
     let refused = |reply: &Reply, error: &str, code: &str| {
         assert_eq!(reply.status, 400, "{reply:?}");
@@ -162,7 +162,7 @@ fn wrong_calls_are_refused_in_the_words_of_adfs() {
 }
 
 #[test]
-fn faults_reach_the_token_endpoint_alone() {
+fn token_faults_affect_only_token_endpoint() {
     let site = site();
     let ask = || site.ask_with(&[("client_secret", SECRET)]);
     let error = Fault::OauthError { error: "invalid_grant".to_owned() };
@@ -221,7 +221,7 @@ fn claims(site: &Site, id: &str) -> Value {
 }
 
 #[test]
-fn an_assertion_is_good_once_and_only_where_everything_in_it_is_right() {
+fn valid_assertion_is_accepted_once() {
     let site = site();
     for signing in [Signing::RsaSha256, Signing::EcdsaSha256] {
         let ca = Authority::new("The site's CA", signing).unwrap();

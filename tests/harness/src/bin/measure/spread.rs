@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_and_the_ends_are_told() {
+    fn spread_shows_median_and_extremes() {
         let spread: Spread = (1..=101).rev().map(f64::from).collect();
         let text = spread.to_string();
         assert!(text.contains("median   51.00"), "{text}");

@@ -32,7 +32,7 @@ fn with_pin(name: &str) -> (AppletCard, Pins) {
 }
 
 #[test]
-fn a_verified_pin_outlives_a_select_of_what_is_not_there() {
+fn failed_select_keeps_verified_pin() {
     let (mut card, pins) = with_pin("piv-openpgp.toml");
     assert_eq!(ask(&mut card, ABSENT), "6A82");
     assert!(ask(&mut card, CHUID).ends_with("9000"));
@@ -40,7 +40,7 @@ fn a_verified_pin_outlives_a_select_of_what_is_not_there() {
 }
 
 #[test]
-fn another_applet_the_same_again_or_a_reset_loses_it() {
+fn select_or_reset_clears_verified_pin() {
     for lose in [OPENPGP, PIV] {
         let (mut card, pins) = with_pin("piv-openpgp.toml");
         assert!(ask(&mut card, lose).ends_with("9000"));
@@ -52,7 +52,7 @@ fn another_applet_the_same_again_or_a_reset_loses_it() {
 }
 
 #[test]
-fn a_test_can_verify_a_pin_from_outside() {
+fn test_verifies_pin_from_outside() {
     let mut card = card("piv-openpgp.toml");
     let pins = card.pins();
     assert!(ask(&mut card, PIV).ends_with("9000"));
@@ -62,7 +62,7 @@ fn a_test_can_verify_a_pin_from_outside() {
 }
 
 #[test]
-fn an_unknown_aid_is_answered_as_the_file_says_and_changes_nothing() {
+fn unknown_aid_gets_configured_status() {
     for (name, expected) in [
         ("piv-openpgp.toml", "6A82"),
         ("unknown-aid-6999.toml", "6999"),
@@ -78,20 +78,20 @@ fn an_unknown_aid_is_answered_as_the_file_says_and_changes_nothing() {
 }
 
 #[test]
-fn nothing_is_selected_after_a_reset_unless_the_file_says_so() {
+fn reset_selects_only_configured_default_applet() {
     assert_eq!(ask(&mut card("piv-openpgp.toml"), CHUID), "6D00");
     assert!(ask(&mut card("piv-default-selected.toml"), CHUID).ends_with("9000"));
 }
 
 #[test]
-fn a_bare_select_has_no_data() {
+fn bare_select_returns_no_data() {
     let mut card = card("piv-bare-select.toml");
     assert_eq!(ask(&mut card, PIV), "9000");
     assert!(ask(&mut card, CHUID).ends_with("9000"));
 }
 
 #[test]
-fn cplc_is_told_by_the_card_manager_alone() {
+fn only_card_manager_returns_cplc() {
     let mut card = card("multi-cplc.toml");
     assert!(ask(&mut card, "80CA9F7F00").starts_with("9F7F2A4250"));
     assert!(ask(&mut card, PIV).ends_with("9000"));
@@ -102,7 +102,7 @@ fn cplc_is_told_by_the_card_manager_alone() {
 }
 
 #[test]
-fn a_contactless_card_tells_its_uid_and_a_contact_card_does_not_know_the_class() {
+fn only_contactless_card_returns_uid() {
     assert_eq!(ask(&mut card("piv-contactless.toml"), "FFCA000000"), "04A1B2C3D4E5809000");
     assert_eq!(ask(&mut card("piv-openpgp.toml"), "FFCA000000"), "6E00");
 }
@@ -136,7 +136,7 @@ fn on_t0_a_select_is_answered_on_request() {
 }
 
 #[test]
-fn a_terminated_openpgp_card_says_so() {
+fn terminated_openpgp_card_returns_its_status() {
     let mut card = card("openpgp-terminated.toml");
     assert_eq!(ask(&mut card, OPENPGP), "6285");
     assert_eq!(ask(&mut card, "00CA004F00"), "6285");

@@ -39,7 +39,7 @@ fn a_file_is_found_by_path_and_step_by_step() {
 }
 
 #[test]
-fn control_information_tells_size_and_identifier() {
+fn file_control_information_has_size_and_identifier() {
     let mut files = files("");
     let (data, _) = ask(&mut files, "00A40800045015503200");
     assert_eq!(data, "6F0B8002000482010183025032");
@@ -65,7 +65,7 @@ fn records_end_with_6a83() {
 }
 
 #[test]
-fn the_end_of_a_file_is_told_as_the_card_likes() {
+fn end_of_file_has_configured_status() {
     for (quirks, expected) in [
         ("", ("0304".to_owned(), OK)),
         ("end = '6282'", ("0304".to_owned(), END_OF_FILE)),
@@ -80,7 +80,7 @@ fn the_end_of_a_file_is_told_as_the_card_likes() {
 }
 
 #[test]
-fn cards_refuse_the_parameters_that_they_do_not_know() {
+fn unknown_select_parameters_are_rejected() {
     let mut strict = files("by_identifier_only = true\nalways_answers = true");
     assert_eq!(status(&mut strict, "00A40800045015503200"), WRONG_PARAMETERS);
     assert_eq!(status(&mut strict, "00A40200022F00"), WRONG_PARAMETERS);

@@ -46,7 +46,7 @@ fn a_long_table_chains_at_256_bytes() {
 }
 
 #[test]
-fn what_is_not_there_has_its_status_word() {
+fn missing_object_has_its_status_word() {
     let mut card = selected(GidsCard::seed());
     assert_eq!(ask(&mut card, "00CBA010045C02DF4400"), "6A88");
     assert_eq!(ask(&mut card, "00CBA015045C02DF2000"), "6A82");

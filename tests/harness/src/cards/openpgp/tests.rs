@@ -26,7 +26,7 @@ fn select_answers_with_control_information_or_with_nothing() {
 }
 
 #[test]
-fn some_want_the_six_bytes_and_no_more() {
+fn exact_aid_is_required_where_configured() {
     let full = hex::decode(FULL).unwrap();
     let token = openpgp("");
     assert!(token.answers_to(&full) && token.answers_to(&full[..8]) && token.answers_to(&PREFIX));

@@ -30,7 +30,7 @@ fn every_committed_file_is_a_card() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_named() {
+fn invalid_card_file_error_names_problem() {
     for (text, named) in [
         ("atr = '3B80'", "no applet"),
         ("atr = '3B80'\nserail = 1\n[piv]", "unknown field `serail`"),
@@ -63,13 +63,13 @@ fn the_example_in_the_document_is_a_card() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn missing_card_file_is_named() {
     let Err(error) = load("no/such/card.toml") else { panic!() };
     assert!(format!("{error:#}").contains("no/such/card.toml"));
 }
 
 #[test]
-fn a_hostile_card_with_an_applet_is_polite_until_it_is_selected() {
+fn hostile_card_behaves_until_applet_is_selected() {
     let mut card = load(directory().join("hostile-piv-huge.toml")).unwrap();
     card.power();
     let select = hex::decode("00A4040009A0000003080000100000").unwrap();

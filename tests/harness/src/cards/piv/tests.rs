@@ -49,7 +49,7 @@ fn the_chuid_is_made_of_its_parts() {
 }
 
 #[test]
-fn what_is_not_personalised_is_not_there() {
+fn object_without_personalisation_is_missing() {
     let mut piv = piv("");
     for object in [CHUID, "00CB3FFF055C035FC10700", "00CB3FFF035C017E00"] {
         assert_eq!(ask(&mut piv, object), (String::new(), NOT_FOUND), "{object}");
@@ -60,14 +60,14 @@ fn what_is_not_personalised_is_not_there() {
 }
 
 #[test]
-fn an_empty_chuid_and_a_refused_one_differ_from_none() {
+fn empty_and_refused_chuid_differ_from_none() {
     assert_eq!(ask(&mut piv("chuid = ''"), CHUID), ("5300".to_owned(), 0x9000));
     let refused = &mut piv("refused = { 5fc102 = '6982' }");
     assert_eq!(ask(refused, CHUID), (String::new(), 0x6982));
 }
 
 #[test]
-fn a_token_tells_its_serial_and_its_version() {
+fn token_returns_serial_and_version() {
     let mut piv = piv("serial = '009E2A7B'\nversion = '050403'\ndiscovery = true");
     assert_eq!(ask(&mut piv, "00F8000000").0, "009E2A7B");
     assert_eq!(ask(&mut piv, "00FD000003").0, "050403");
@@ -84,7 +84,7 @@ fn the_ccc_holds_the_card_identifier() {
 }
 
 #[test]
-fn get_data_wants_3fff_and_one_tag() {
+fn get_data_requires_3fff_and_one_tag() {
     let mut piv = piv("");
     assert_eq!(ask(&mut piv, "00CBA000045C02DF1F00").1, WRONG_PARAMETERS);
     assert_eq!(ask(&mut piv, "00CB3FFF025C0300").1, WRONG_DATA);

@@ -44,19 +44,19 @@ fn judged(inserted: &Insertion, away: &[Span], audit: &[Value], log: &str) -> Ve
 }
 
 #[test]
-fn a_card_that_was_worked_on_once_is_in_order() {
+fn card_processed_once_is_accepted() {
     let inserted = inserted(Quirk::Healthy, 1000);
     assert_eq!(judged(&inserted, &[], &[updated()], &story(1)), [""; 0]);
 }
 
 #[test]
-fn a_card_that_was_in_for_a_second_and_never_worked_on_is_found() {
+fn unprocessed_card_after_one_second_is_found() {
     assert_eq!(judged(&inserted(Quirk::Healthy, 1000), &[], &[], "").len(), 1);
     assert_eq!(judged(&inserted(Quirk::Healthy, 999), &[], &[], ""), [""; 0], "nothing is claimed");
 }
 
 #[test]
-fn a_second_that_was_never_whole_claims_nothing() {
+fn interrupted_second_proves_nothing() {
     let mut inserted = inserted(Quirk::Healthy, 2000);
     let away = [(at(900), at(1100))];
     assert_eq!(judged(&inserted, &away, &[], ""), [""; 0]);
@@ -66,7 +66,7 @@ fn a_second_that_was_never_whole_claims_nothing() {
 }
 
 #[test]
-fn a_card_with_two_outcomes_is_found_and_one_more_for_each_reader_or_pcscd_lost_is_not() {
+fn second_outcome_is_found_unless_reader_was_lost() {
     let (audit, log) = ([updated(), updated()], story(1) + &story(2));
     let mut inserted = inserted(Quirk::Healthy, 3000);
     assert_eq!(judged(&inserted, &[], &audit, &log).len(), 1);
@@ -93,7 +93,7 @@ fn a_card_with_two_outcomes_is_found_and_one_more_for_each_reader_or_pcscd_lost_
 }
 
 #[test]
-fn a_card_with_two_stories_is_found() {
+fn card_with_two_insertions_in_log_is_found() {
     let inserted = inserted(Quirk::Healthy, 1000);
     assert_eq!(judged(&inserted, &[], &[updated()], &(story(1) + &story(2))).len(), 1);
     assert_eq!(judged(&inserted, &[], &[updated()], &(story(1) + &story(1))).len(), 1);
@@ -101,7 +101,7 @@ fn a_card_with_two_stories_is_found() {
 }
 
 #[test]
-fn a_healthy_card_that_was_told_as_a_stranger_is_found() {
+fn healthy_card_reported_as_stranger_is_found() {
     let audit = [updated(), stranger("removed")];
     assert_eq!(judged(&inserted(Quirk::Healthy, 1000), &[], &audit, &story(1)).len(), 1);
     let early = inserted(Quirk::Healthy, 900);
@@ -109,7 +109,7 @@ fn a_healthy_card_that_was_told_as_a_stranger_is_found() {
 }
 
 #[test]
-fn a_hindered_card_has_one_end_of_either_kind() {
+fn hindered_card_has_one_outcome() {
     let inserted = inserted(Quirk::Hindered, 1000);
     let log = format!("{START} INFO Card inserted reader=A (R07) 00 insertion=1 atr={ATR}\n");
     assert_eq!(judged(&inserted, &[], &[stranger("removed")], &log), [""; 0]);
@@ -120,7 +120,7 @@ fn a_hindered_card_has_one_end_of_either_kind() {
 }
 
 #[test]
-fn a_mute_card_is_told_once() {
+fn mute_card_is_reported_once() {
     let inserted = inserted(Quirk::Mute, 1000);
     let log = format!("{START} INFO Card is mute reader=A (R07) 00 insertion=1\n");
     assert_eq!(judged(&inserted, &[], &[stranger("mute")], &log), [""; 0]);

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trouble_meets_the_nth_request_of_its_kind_and_no_more_than_it_may() {
+    fn trouble_meets_nth_request_limited_times() {
         let mut trouble = Trouble::cut().on(Request::Connect).from(2).times(1);
         assert_eq!(trouble.meet(Request::Connect), None);
         assert_eq!(trouble.meet(Request::Transmit), None);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_meets_no_request_that_is_answered_without_one() {
+    fn code_trouble_skips_requests_without_code() {
         let mut trouble = Trouble::answer(1);
         assert_eq!(trouble.meet(Request::States), None);
         assert_eq!(trouble.meet(Request::Release), Some(What::Answer(1)));

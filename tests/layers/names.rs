@@ -60,7 +60,8 @@ impl Names {
         while let Some((path, module)) = open.pop() {
             let file = File { module: module.clone(), ..File::default() };
             let mut scan = Scan { names: &mut names, file, scope: module, modules: Vec::new() };
-            scan.level(parse(&path, &sources[&path]), true);
+            let text = sources.get(&path).unwrap_or_else(|| panic!("there is no {path}"));
+            scan.level(parse(&path, text), true);
             let Scan { file, modules, .. } = scan;
             open.extend(modules.into_iter().map(|module| (module.join("/") + ".rs", module)));
             files.insert(path, file);
@@ -216,7 +217,7 @@ impl Scan<'_> {
                     return at + 1;
                 };
                 let text = attribute.to_string().replace(' ', "");
-                if ["[cfg(test)]", "[cfg(doc)]"].contains(&text.as_str()) {
+                if ["[cfg(test)]", "[cfg(fuzzing)]", "[cfg(doc)]"].contains(&text.as_str()) {
                     let body = |at| group(tokens, at, Delimiter::Brace).is_some();
                     let end = (at..tokens.len()).find(|at| is(tokens, *at, ';') || body(*at));
                     return end.unwrap_or(tokens.len()) + 1;

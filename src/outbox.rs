@@ -1,26 +1,18 @@
 //! The outbox: the durable queue of insertions, and the audit trail, in one SQLite file.
 //!
-//! What is told as stored survives a crash and a power cut; what did not fit is refused, never
-//! dropped. This module decides nothing about an entry, sends nothing and reads no clock. It
-//! never changes an audit line, and removes only the oldest (`prune.rs`). Why SQLite: `docs/decisions/0001-storage-engine.md`.
-//!
-//! # Limits
+//! What is reported as stored survives a crash and a power cut; what did not fit is refused, never
+//! dropped. This module decides nothing about an entry, sends nothing and reads no clock. It never
+//! changes an audit line, and removes only the oldest. Why SQLite: `docs/decisions/0001`.
 //!
 //! | what | limit | beyond it |
 //! |---|---|---|
 //! | entries, waiting and parked | `max_entries` (default 100,000) | [`StoreError::Full`], nothing stored |
-//! | notes: audit lines that end no entry | 65,536 | the same for notes; entries go on |
-//! | file, for what is new | `max_entries` × 2 KiB + 1 GiB + notes × 2 KiB | nothing stored; settling goes on |
-//! | file, in all | that + `max_entries` × 2 KiB + 1 MiB | the same, for every command |
+//! | notes: audit lines that end no entry | 65,536 | the same for notes; entries continue |
+//! | file | see `limits.rs` | nothing new stored; settling continues, with room of its own |
 //! | commands that wait | 1,024 | [`StoreError::Busy`] |
-//! | waiting for somebody else's lock | 1 s | [`StoreError::Busy`] |
-//! | a page of the audit trail | 1,000 lines | the next page |
-//! | a piece of the chain that is looked along | 1,000 lines | the next piece |
-//! | SQLite's cache | 256 KiB | – |
-//! | processes | 1, and any number that only look | [`OpenError::InUse`] |
-//!
-//! An audit line takes about 1 KiB. When the outcomes in the trail have used its 1 GiB (about a
-//! million cards), the outbox is full until lines are pruned: what is pruned makes room in the file.
+//! | waiting for another program's lock | 1 s | [`StoreError::Busy`] |
+//! | a page of the audit trail, a batch of the chain | 1,000 lines | the next page or batch |
+//! | processes | 1, and any number that only read | [`OpenError::InUse`] |
 //!
 //! # Layout, version 2
 //!
@@ -31,82 +23,52 @@
 //! entry  id       integer, never used twice      audit  seq      integer, in order of writing
 //!        seen_at  RFC 3339, UTC, 9 decimals             at       RFC 3339, UTC, 9 decimals
 //!        card     likeliest card id                     outcome  text
-//!        draft    JSON of Draft                         card     card id, or null
+//!        draft    JSON of CardEvent                     card     card id, or null
 //!        stage    JSON of Stage                         entry    entry's id, or null
 //!        seal                                           line     JSON of AuditLine
 //! stay   reader   PC/SC name                            seal
-//!        stay     JSON of Stay                          chain    64 hex digits, see chain.rs
+//!        stay     JSON of LastSeenCard                  chain    64 hex digits, see hash_chain.rs
 //!        seal
 //! chain  place    anchor or head      hash  its chain
 //!        seq, at  of that line        seal
 //! ```
 //!
 //! `seal` is a SHA-256 over the row (`row.rs`): SQLite's file has no checksum of its own. Triggers
-//! refuse to change a line of `audit`, or to delete one that the anchor has not passed.
-//!
-//! # Writing
-//!
-//! `journal_mode=WAL` and `synchronous=FULL`, read back on every opening: one sync a transaction.
-//!
-//! | command | one transaction |
-//! |---|---|
-//! | append | an audit line for each superseded entry that waits; the superseded ones deleted; the entry added; the reader's stay written, unless the card went |
-//! | save | the entry's stage |
-//! | settle | an audit line; the entry deleted, or its stage set to parked |
-//! | unpark | an audit line; the entry's stage set to queued |
-//! | note | an audit line |
-//! | prune | the anchor moved; up to 500 audit lines deleted |
-//! | end of a stay | the reader's stay deleted |
-//!
-//! Each asks first whether `outbox.db` and the files beside it are those that were opened
-//! (`presence.rs`): SQLite would go on writing to a file that has no name any more.
+//! prevent that a line of `audit` is changed, or deleted before the anchor has passed it.
 //!
 //! # Recovery
 //!
-//! - Killed or powered off: nothing to do. A transaction whose answer nobody got may have
+//! - Killed or powered off: nothing to do. A transaction whose result was not awaited may have
 //!   happened or not, never half.
-//! - A `-wal` of which SQLite would drop what was acknowledged is damage of the file (`log.rs`).
+//! - A `-wal` of which SQLite would drop what was acknowledged is damage of the file (`wal.rs`).
 //!   It is emptied at the start and after a second without commands.
-//! - A row whose seal does not fit is skipped and told ([`OutboxContents::damaged`]), and left in the
-//!   file. It counts as an entry until somebody deletes it with `sqlite3`.
-//! - A file that is gone, while its lock or its `-wal` says that it was there, is told in the same
-//!   way as one that is damaged. Links, pipes and the like are refused ([`OpenError::Unsuitable`]).
+//! - A row whose checksum is wrong is skipped, reported ([`OutboxContents::damaged`]) and left in
+//!   the file. It counts as an entry until the operator deletes it with `sqlite3`.
 //! - A file that is damaged as a whole is set aside, and all that is readable goes into a new one
-//!   ([`RepairReport`]), which is told loudly, and in the audit trail (`mend.rs`, `salvage.rs`).
-//! - A disk that takes no writes at the start: what can be read is told, and every command tries
-//!   again to open the file (`slot.rs`).
+//!   ([`RepairReport`]); log and audit trail report it (`recovery.rs`). So does a file that is
+//!   missing while its lock or its `-wal` shows that it was there.
+//! - A disk that takes no writes at the start: what can be read is reported, and every command
+//!   tries again to open the file (`thread.rs`).
 //! - A file that is removed or replaced while it is open is [`StoreError::Lost`] for every command
-//!   that writes, which ends the daemon. What waited in it is gone, unless it was only moved: put
-//!   it back, with its `-wal`, before the next start, which would make an empty one. Where only
-//!   the `-wal` went, its content is brought into the file on closing.
-//! - A full disk refuses what is new with [`StoreError::Full`], and heals in the same process.
-//!   Where other files took the room that the limits above count on, settling is refused too, and
-//!   is to be tried again: what was sent is stored as sent, and read back before it is repeated.
+//!   that writes, which ends the daemon (`files.rs`). What waited in it is gone, unless it was only
+//!   moved: put it back, with its `-wal`, before the next start. Where only the `-wal` is missing,
+//!   closing brings its content into the file.
+//! - A full disk refuses what is new with [`StoreError::Full`], and recovers in the same process.
+//!   Where other files took the room that the limits count on, settling is refused too, and is
+//!   retried: what was sent is stored as sent, and read back before it is repeated.
 
-mod audit_query;
+mod database;
 mod error;
-mod file;
-mod file_guard;
+mod files;
 mod hash_chain;
-mod head_log;
-mod lazy_store;
-mod lock;
-mod note_limits;
-mod prune;
+mod limits;
 mod read_only;
 mod recovery;
-mod repair;
 mod row;
-mod safe_open;
-mod same_history;
-mod schema;
-mod size_limits;
 mod store;
 mod thread;
 mod verify;
 mod wal;
-mod wal_image;
-mod wal_index;
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -115,36 +77,34 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use audit_query::{AuditCursor, AuditFilter, InvalidCursor, MAX_PAGE_LINES, StoredAuditPage};
-pub use error::{FullReason, OpenError, StoreError};
-pub use read_only::{Listing, ReadOnlyError, ReadOnlyOutbox};
-pub use repair::RepairReport;
-pub use row::DamagedRow;
+pub use error::{DamagedRow, FullReason, InvalidCursor, OpenError, StoreError};
+pub use read_only::{
+    AuditCursor, AuditFilter, Listing, MAX_PAGE_LINES, ReadOnlyError, ReadOnlyOutbox,
+    StoredAuditPage,
+};
+pub use recovery::RepairReport;
+pub use thread::StoreReply;
 pub use verify::ChainCursor;
 
 use crate::domain::{
     AuditLine, CardEvent, ChainBatch, ChainPosition, Entry, EntryId, LastSeenCard, PcscdInstance,
     ReaderName, Settlement, Stage,
 };
-use lazy_store::LazyStore;
-use safe_open::PathKind;
-use size_limits::SizeLimits;
+use files::PathKind;
+use limits::SizeLimits;
 use store::DamagePolicy;
-use thread::{OutboxThread, answer};
-
-/// How many of the newest audit lines are told on opening.
-const LATEST: usize = 20;
+use thread::{LazyStore, OutboxThread};
 
 /// Where the outbox is and how much it may hold.
 #[derive(Debug, Clone)]
 pub struct OutboxOptions {
-    /// The file; its directory is made if it is missing.
+    /// The file; its directory is created if it is missing.
     pub path: PathBuf,
-    /// How many entries may wait, for CM and for people together.
+    /// How many entries may be stored, waiting and parked together.
     pub max_entries: usize,
     /// The station's id, for audit lines.
     pub station: String,
-    /// The moment of the opening.
+    /// The time of opening.
     pub now: Timestamp,
 }
 
@@ -153,24 +113,24 @@ pub struct OutboxOptions {
 pub struct OutboxContents {
     /// The entries, waiting and parked, the oldest first.
     pub entries: Vec<Entry>,
-    /// The card that was last seen in each reader, where it was not seen leaving.
+    /// The card that was last seen in each reader, unless its removal was seen.
     pub last_seen: Vec<LastSeenCard>,
     /// The newest 20 audit lines, the newest first.
     pub latest: Vec<AuditLine>,
-    /// Rows that were skipped: to be told loudly, each may have been an entry.
+    /// Rows that were skipped: each may have been an entry.
     pub damaged: Vec<DamagedRow>,
     /// What became of the file, where it was damaged as a whole.
     pub repaired: Option<RepairReport>,
 }
 
-/// An insertion to be stored.
+/// An insertion or removal to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppendRequest {
-    /// The insertion.
+    /// The insertion or removal.
     pub card_event: CardEvent,
     /// `Queued`, or that of a superseded entry that may have sent something; never `Parked`.
     pub stage: Stage,
-    /// What the reader of a card that came was watched through, where that is certain.
+    /// The pcscd through which the reader of an inserted card was watched, where that is certain.
     pub instance: Option<PcscdInstance>,
     /// Older entries of the same card, each with its end; `None` where it was parked and has one.
     pub supersedes: Vec<(EntryId, Option<Settlement>)>,
@@ -181,202 +141,177 @@ pub struct AppendRequest {
 pub struct AppendResult {
     /// The new entry.
     pub entry: EntryId,
-    /// The audit lines of the superseded entries, in the order in which those were named.
+    /// The audit lines of the superseded entries, in the order of the request.
     pub lines: Vec<AuditLine>,
 }
 
 /// An open outbox. Clones share it.
 ///
 /// Each command is submitted when its method is called, not when the future is polled first, and
-/// commands run in that order. A future that is dropped takes back nothing. An answer says that
-/// the command is on disk.
+/// commands run in that order. Dropping a future cancels nothing. A result says that the command is
+/// on disk.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     thread: Arc<OutboxThread>,
 }
 
-/// Opens the outbox, or makes it, and starts its thread. Blocks.
+/// Opens the outbox, or creates it, and starts its thread. Blocks.
 pub fn open(options: OutboxOptions) -> Result<(Outbox, OutboxContents), OpenError> {
-    let budget = SizeLimits::of(options.max_entries);
-    open_within(options, budget, DamagePolicy::Repair)
+    let limits = SizeLimits::of(options.max_entries);
+    open_within(options, limits, DamagePolicy::Repair)
 }
 
-/// Opens an outbox that is there, to act on it while no daemon runs. Blocks. What is damaged is
-/// left to the daemon.
+/// Opens an outbox that is there, to change it while no daemon runs. Blocks. Damage is left to the
+/// daemon.
 pub fn open_stopped(options: OutboxOptions) -> Result<(Outbox, OutboxContents), OpenError> {
-    if safe_open::survey(&options.path)? != PathKind::File {
+    if files::survey(&options.path)? != PathKind::File {
         return Err(OpenError::Missing { path: options.path });
     }
-    let budget = SizeLimits::of(options.max_entries);
-    open_within(options, budget, DamagePolicy::Report)
+    let limits = SizeLimits::of(options.max_entries);
+    open_within(options, limits, DamagePolicy::Report)
 }
 
-/// Looks into the outbox at this path, whether a daemon has it open or not. Blocks, as does
-/// everything that is asked of it.
+/// Opens the outbox at this path for reading, whether a daemon has it open or not. Blocks, as does
+/// every query of it.
 pub fn open_read_only(path: &Path) -> Result<ReadOnlyOutbox, OpenError> {
     ReadOnlyOutbox::open(path)
 }
 
-/// Has the process go on with the rights of the outbox's owner where it has root's: for commands
-/// that open it beside the daemon or in its stead. For the thread that calls it, and those that it
-/// starts.
+/// Lets a process of root continue with the rights of the outbox's owner: for commands that open it
+/// beside the daemon or instead of it. For the calling thread, and those that it starts.
 pub fn act_as_owner(path: &Path) -> Result<(), OpenError> {
-    safe_open::act_as_owner(path)
+    files::act_as_owner(path)
 }
 
 fn open_within(
     options: OutboxOptions,
-    budget: SizeLimits,
+    limits: SizeLimits,
     on_damage: DamagePolicy,
 ) -> Result<(Outbox, OutboxContents), OpenError> {
     let path = options.path.clone();
-    let (slot, restored, trouble) = LazyStore::open(options, budget, on_damage)?;
-    let trouble = trouble.map(|error| {
+    let (store, contents, error) = LazyStore::new(options, limits, on_damage)?;
+    let error = error.map(|error| {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         format!("{error}{cause}")
     });
-    if let Some(trouble) = &trouble {
+    if let Some(error) = &error {
         tracing::error!(
-            trouble,
+            error,
             "Outbox is not writable; cards are identified and stored once it is"
         );
     }
-    let worker =
-        OutboxThread::start(slot, trouble).map_err(|error| OpenError::Unusable(Box::new(error)))?;
+    let thread =
+        OutboxThread::start(store, error).map_err(|error| OpenError::Unusable(Box::new(error)))?;
     tracing::info!(
         path = %path.display(),
-        entries = restored.entries.len(),
-        damaged = restored.damaged.len(),
+        entries = contents.entries.len(),
+        damaged = contents.damaged.len(),
         "Outbox opened"
     );
-    Ok((Outbox { thread: Arc::new(worker) }, restored))
+    Ok((Outbox { thread: Arc::new(thread) }, contents))
 }
 
 impl Outbox {
-    /// Stores an insertion in place of the older entries of its card, and the stay that made it.
+    /// Stores an insertion or removal in place of the older entries of its card, and with an
+    /// insertion the card as last seen in its reader.
     ///
-    /// A superseded entry that is gone or damaged does not keep the new one out.
-    pub fn append(
-        &self,
-        append: AppendRequest,
-    ) -> impl Future<Output = Result<AppendResult, StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.append(&append)))
+    /// A superseded entry that is gone or damaged does not block the new one.
+    pub fn append(&self, append: AppendRequest) -> StoreReply<AppendResult> {
+        self.thread.submit(move |store| store.append(&append))
     }
 
     /// Stores how far a waiting entry has come: any stage but `Parked`.
-    pub fn save(
-        &self,
-        entry: EntryId,
-        stage: Stage,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.save(entry, stage)))
+    pub fn save(&self, entry: EntryId, stage: Stage) -> StoreReply<()> {
+        self.thread.submit(move |store| store.save(entry, stage))
     }
 
     /// Ends an entry: audited and deleted, or audited and parked. A parked one can only be
     /// discarded.
-    pub fn settle(
-        &self,
-        entry: EntryId,
-        end: Settlement,
-    ) -> impl Future<Output = Result<AuditLine, StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.settle(entry, &end)))
+    pub fn settle(&self, entry: EntryId, end: Settlement) -> StoreReply<AuditLine> {
+        self.thread.submit(move |store| store.settle(entry, &end))
     }
 
-    /// Has a parked entry wait again, and audits the act of the person who said so.
-    pub fn unpark(
-        &self,
-        entry: EntryId,
-        act: AuditLine,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.unpark(entry, &act)))
+    /// Lets a parked entry wait again, and audits the operator's action.
+    pub fn unpark(&self, entry: EntryId, action: AuditLine) -> StoreReply<()> {
+        self.thread.submit(move |store| store.unpark(entry, &action))
     }
 
-    /// Audits what ends no entry: a card that could not be identified, a person's act.
-    pub fn append_audit(
-        &self,
-        line: AuditLine,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.note(&line)))
+    /// Audits what ends no entry: a card that could not be identified, an operator's action.
+    pub fn append_audit(&self, line: AuditLine) -> StoreReply<()> {
+        self.thread.submit(move |store| store.append_audit(&line))
     }
 
-    /// Forgets the oldest audit lines that are older than `keep`, in as many transactions as it
-    /// takes, between which other commands run, but at most a tenth of the trail: should `now` be wrong
-    /// after all, most is left. Tells how many lines went.
+    /// Deletes the oldest audit lines that are older than `keep`, and returns how many.
+    ///
+    /// Other commands run between its transactions. At most a tenth of the trail goes: should `now`
+    /// be wrong after all, most of it is left.
     pub async fn prune(&self, keep: Duration, now: Timestamp) -> Result<usize, StoreError> {
         let mut pruned = 0;
-        let most = answer(self.thread.submit(store::Store::prunable)).await?;
-        while pruned < most {
-            let batch = prune::BATCH.min(most - pruned);
-            let batch = self.thread.submit(move |store| store.prune(keep, now, batch));
-            match answer(batch).await? {
+        let limit = self.thread.submit(|store| store.prune_limit()).await?;
+        while pruned < limit {
+            let batch = verify::PRUNE_BATCH.min(limit - pruned);
+            match self.thread.submit(move |store| store.prune(keep, now, batch)).await? {
                 0 => return Ok(pruned),
                 lines => pruned += lines,
             }
         }
         if pruned > 0 {
-            tracing::info!(pruned, "Audit trail forgets no more at once; it goes on another time");
+            tracing::info!(pruned, "Audit trail reached the limit of one pruning run");
         }
         Ok(pruned)
     }
 
-    /// Forgets the reader's stay: its card was taken out.
-    pub fn clear_last_seen(
-        &self,
-        reader: ReaderName,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.end_stay(&reader)))
+    /// Deletes the card last seen in the reader: it was removed.
+    pub fn clear_last_seen(&self, reader: ReaderName) -> StoreReply<()> {
+        self.thread.submit(move |store| store.clear_last_seen(&reader))
     }
 
     /// A page of the audit trail.
-    pub fn audit(
-        &self,
-        filter: AuditFilter,
-    ) -> impl Future<Output = Result<StoredAuditPage, StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.audit(&filter)))
+    pub fn audit(&self, filter: AuditFilter) -> StoreReply<StoredAuditPage> {
+        self.thread.submit(move |store| read_only::audit_page(store.conn(), &filter))
     }
 
     /// The place in the chain of the audit line with this number, if there is one.
-    pub fn mark(
-        &self,
-        seq: i64,
-    ) -> impl Future<Output = Result<Option<ChainPosition>, StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.mark(seq)))
+    pub fn mark(&self, seq: i64) -> StoreReply<Option<ChainPosition>> {
+        self.thread.submit(move |store| read_only::position(store.conn(), seq))
     }
 
     /// Logs the newest audit line's place in the chain.
-    pub fn log_head(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.thread.submit(|store| store.log_head()))
+    pub fn log_head(&self) -> StoreReply<()> {
+        self.thread.submit(|store| {
+            hash_chain::log_head(&hash_chain::sound_end(store.conn(), hash_chain::HEAD)?);
+            Ok(())
+        })
     }
 
-    /// Looks along the next piece of the audit trail's chain.
-    pub fn verify(
-        &self,
-        after: Option<ChainCursor>,
-    ) -> impl Future<Output = Result<ChainBatch, StoreError>> + Send + use<> {
-        answer(self.thread.submit(move |store| store.verify(after.as_ref())))
+    /// Verifies the next batch of the audit trail's chain.
+    pub fn verify(&self, after: Option<ChainCursor>) -> StoreReply<ChainBatch> {
+        self.thread.submit(move |store| {
+            verify::verify_batch(store.conn(), after.as_ref(), verify::BATCH_LINES)
+        })
     }
 
-    /// Why the file cannot be written, where it could not since the start; asking has it tried
-    /// again.
+    /// Why the file could not be opened for writing since the start. Calling this starts another
+    /// attempt.
     #[must_use]
     pub fn write_error(&self) -> Option<String> {
-        let trouble = self.thread.trouble();
-        if trouble.is_some() {
+        let error = self.thread.write_error();
+        if error.is_some() {
             drop(self.thread.submit(|_| Ok(())));
         }
-        trouble
+        error
     }
 
-    /// Comes back once the file as a whole is found to be damaged or gone ([`StoreError::Lost`]):
-    /// nothing can be kept any more, and somebody has to come.
+    /// Returns once the file as a whole is found to be damaged or gone ([`StoreError::Lost`]):
+    /// nothing can be stored any more.
     pub async fn lost(&self) {
         self.thread.lost().await;
     }
 
-    /// Finishes what was submitted, tidies up and lets the file go. Blocks for as long as the
-    /// disk does. Commands of other clones are then answered with [`StoreError::Closed`].
+    /// Finishes what was submitted and closes the file. Blocks for as long as the disk does. Commands
+    /// of other clones then result in [`StoreError::Closed`].
     ///
-    /// The last clone to be dropped does the same.
+    /// Dropping the last clone does the same.
     pub fn close(self) {
         self.thread.close();
     }

@@ -2,29 +2,40 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::row::DamagedRow;
 use crate::domain::EntryId;
 
-/// The cause that an error carries along for the log. What to do never depends on it.
+/// The cause, for the log. What to do never depends on it.
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// Why there is no outbox to work with.
+/// A row that is not what was written. It is skipped, and stays in the file for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("row {row} of table {table}: {reason}")]
+pub struct DamagedRow {
+    /// The table.
+    pub table: &'static str,
+    /// The row's key, as far as it can be read.
+    pub row: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Why the outbox cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Stop the other process, or ask it instead.
-    #[error("the outbox is in use by another process{}", named(*pid))]
+    #[error("the outbox is in use by another process{}", pid.map_or_else(String::new, |pid| format!(" (pid {pid})")))]
     InUse {
-        /// The other process, unless it has not told yet.
+        /// The other process, where its lock file names it.
         pid: Option<u32>,
     },
     /// Nothing was ever stored: start the daemon once.
     #[error("there is no outbox at {path}", path = path.display())]
     Missing {
-        /// Where it was looked for.
+        /// Where the outbox was expected.
         path: PathBuf,
     },
     /// Correct the path or its permissions.
@@ -32,11 +43,11 @@ pub enum OpenError {
     Inaccessible {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Correct the path, or remove what is there: it is left as it is.
+    /// Correct the path, or remove what is there: it is not changed.
     #[error("{path} is {what}; the outbox needs a regular file", path = path.display())]
     Unsuitable {
         /// The file, or one beside it.
@@ -44,7 +55,7 @@ pub enum OpenError {
         /// What it is.
         what: &'static str,
     },
-    /// Correct the path: the file is another program's, and is left as it is.
+    /// Correct the path: the file is another program's, and is not changed.
     #[error("{path} is a SQLite file, but not a cardbridge outbox", path = path.display())]
     NotAnOutbox {
         /// The file.
@@ -55,10 +66,10 @@ pub enum OpenError {
     Newer {
         /// The file's version.
         found: u32,
-        /// The newest version that this program knows.
+        /// The newest version that this program supports.
         known: u32,
     },
-    /// Start the daemon once: only it brings a file up to date.
+    /// Start the daemon once: only the daemon migrates.
     #[error("outbox schema version {found} is old; start the daemon once to migrate it to {known}")]
     Older {
         /// The file's version.
@@ -69,79 +80,64 @@ pub enum OpenError {
     /// Move the file to a local file system: on this one, stored would not mean stored.
     #[error("SQLite rejected {setting}: the outbox must be on a local file system")]
     NotDurable {
-        /// The setting that did not hold.
+        /// The setting that SQLite rejected.
         setting: &'static str,
     },
     /// The file is damaged: the daemon sets it aside and carries over what is readable.
     #[error("the outbox file is damaged; start the daemon to repair it")]
     Lost(#[source] Cause),
-    /// Disk, memory or system do not let us: the cause tells.
+    /// Disk, memory or system fail: see the cause.
     #[error("cannot open the outbox")]
     Unusable(#[source] Cause),
 }
 
 impl OpenError {
-    /// Whether it is the disk that does not take writes: that passes without a person's correcting
-    /// anything here.
-    pub(super) fn may_pass(&self) -> bool {
-        match self {
-            Self::Inaccessible { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull
-                    | io::ErrorKind::QuotaExceeded
-                    | io::ErrorKind::ReadOnlyFilesystem
-            ),
-            Self::Unusable(cause) => is_disk_error(cause.as_ref()),
-            Self::InUse { .. }
-            | Self::Missing { .. }
-            | Self::Unsuitable { .. }
-            | Self::NotAnOutbox { .. }
-            | Self::Newer { .. }
-            | Self::Older { .. }
-            | Self::NotDurable { .. }
-            | Self::Lost(_) => false,
-        }
+    /// The system's error about this file or directory.
+    pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        |source| Self::Inaccessible { path, source }
     }
-}
 
-fn is_disk_error(cause: &(dyn Error + Send + Sync + 'static)) -> bool {
-    let code = cause.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
-    let full = matches!(cause.downcast_ref(), Some(StoreError::Full(FullReason::Disk)));
-    full || matches!(
-        code,
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::ReadOnly
-                | ErrorCode::CannotOpen
-                | ErrorCode::SystemIoFailure
-        )
-    )
-}
-
-fn named(pid: Option<u32>) -> String {
-    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+    /// Whether the disk takes no writes: that passes without a correction by the operator.
+    pub(super) fn may_pass(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        if let Self::Inaccessible { source, .. } = self {
+            return matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem);
+        }
+        let Self::Unusable(cause) = self else { return false };
+        let code = cause.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+        let is_disk_error = matches!(
+            code,
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::SystemIoFailure
+            )
+        );
+        is_disk_error || matches!(cause.downcast_ref(), Some(StoreError::Full(FullReason::Disk)))
+    }
 }
 
 /// Why a command was not carried out. Whatever the variant: nothing of the command was stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Refuse the card loudly and go on settling: only that makes room.
+    /// Report the card as not stored and go on settling: only that makes room.
     #[error("the outbox is full: {0}")]
     Full(FullReason),
-    /// Try again soon: somebody else holds the file, or more commands wait than a healthy disk
-    /// lets come together.
+    /// Retry soon: another program holds the file, or too many commands wait.
     #[error("the outbox is busy")]
     Busy,
-    /// Show it, keep the state, try again later: the disk does not take writes.
+    /// Show it, keep the state, retry later: the disk takes no writes.
     #[error("outbox I/O error")]
     Io(#[source] Cause),
     /// Forget the entry: it was settled before.
     #[error("no entry {0} in the outbox")]
     NoSuchEntry(EntryId),
-    /// Look again: the entry is parked where it should wait, or waits where it should be parked.
+    /// Read the entry again: it is parked where it should wait, or waits where it should be parked.
     #[error("entry {0} is not in a stage that allows this action")]
     Conflict(EntryId),
-    /// Give the entry up and tell a person: its row is not what was written.
+    /// Give the entry up and report it: its row is not what was written.
     #[error("entry {0} is damaged")]
     Damaged(EntryId, #[source] DamagedRow),
     /// Stop: the file as a whole is damaged, or is not where it was opened any more.
@@ -152,22 +148,27 @@ pub enum StoreError {
     Closed,
 }
 
-/// What there is too little of.
+/// Which limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FullReason {
-    /// As many entries wait as may (`outbox.max_entries`).
+    /// `outbox.max_entries`.
     #[error("the entry limit (outbox.max_entries) is reached")]
     Entries,
-    /// The file is as large as it may be, until the audit trail is pruned.
+    /// The size of the file.
     #[error("the file size limit is reached until audit lines are pruned")]
     FileSize,
-    /// There are as many audit lines that end no entry as there may be, until some are pruned.
-    #[error("its audit trail has as many notes as it may have")]
+    /// The number of notes: audit lines that end no entry.
+    #[error("the limit of notes is reached until audit lines are pruned")]
     Notes,
-    /// The disk is full.
+    /// The room on the disk.
     #[error("the disk is full")]
     Disk,
 }
+
+/// A text that is no cursor into the audit trail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("invalid audit cursor")]
+pub struct InvalidCursor;
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
@@ -190,25 +191,20 @@ impl From<serde_json::Error> for StoreError {
 
 impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Lost(cause) => Self::Lost(cause),
-            StoreError::Io(cause) => match cause.downcast::<rusqlite::Error>() {
-                Ok(error) => (*error).into(),
-                Err(cause) => Self::Unusable(cause),
-            },
-            error @ (StoreError::Full(_)
-            | StoreError::Busy
-            | StoreError::NoSuchEntry(_)
-            | StoreError::Conflict(_)
-            | StoreError::Damaged(..)
-            | StoreError::Closed) => Self::Unusable(Box::new(error)),
+        if let StoreError::Lost(cause) = error {
+            return Self::Lost(cause);
+        }
+        let StoreError::Io(cause) = error else { return Self::Unusable(Box::new(error)) };
+        match cause.downcast::<rusqlite::Error>() {
+            Ok(error) => (*error).into(),
+            Err(cause) => Self::Unusable(cause),
         }
     }
 }
 
 impl From<rusqlite::Error> for OpenError {
-    /// No question that is asked on opening is wrong: where SQLite does not understand one, or the
-    /// answer is of another kind, the file is not what was written.
+    /// No query on opening is wrong: where SQLite does not understand one, or the result is of
+    /// another type, the file is not what was written.
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             None

@@ -1,113 +1,132 @@
-//! The chain over the audit lines: what was changed, removed or put in between can be told.
+//! The chain over the audit lines: it shows that no line was changed, removed or put in between.
 //!
 //! `audit.chain` of a line is SHA-256 over the `chain` of the line before it, as the 64 hex digits
-//! that it is written in, and over this line's own seal, its 32 bytes; and the seal is SHA-256 over
-//! everything that the line says (`row.rs`). Numbers have no gaps. Two rows of the table `chain`,
-//! sealed like every row, say where it begins and ends:
+//! that it is written in, and over this line's own `seal`, 32 bytes; and the seal is SHA-256 over
+//! all of the line (`row.rs`). Numbers have no gaps. Two rows of the table `chain` are its ends:
 //!
 //! ```text
 //! anchor  the last line that was pruned (number, time, chain); number 0 and 64 zeros before that
 //! head    the newest line; the anchor's values where there is none
 //! ```
 //!
-//! The chain finds accidents, and acts of people who do not compute it anew from there to the end.
-//! Who may write the file can do that: against them, keep a head elsewhere (`docs/decisions/0011`).
+//! The chain finds accidents, and changes by users who do not compute it again to the end. A user
+//! who can write the file can do that: against them, keep a head elsewhere (`docs/decisions/0011`).
+//! The log is such a place: a user who can write the outbox's file cannot write the journal too.
 
+use ring::digest::{Context, SHA256};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::error::StoreError;
-use super::row::{self, DamagedRow};
+use super::error::{DamagedRow, StoreError};
+use super::row::{self, StoredRow as _};
 use crate::domain::{AuditLine, ChainPosition};
 
-/// What the first line of all follows.
-pub(super) const GENESIS_HASH: &str =
-    "0000000000000000000000000000000000000000000000000000000000000000";
+/// The hash before the first line.
+const GENESIS_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// One of the two ends of the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ChainEnd {
-    /// The last line that was pruned.
-    Anchor,
-    /// The newest line.
-    Head,
-}
+/// The last line that was pruned.
+pub(super) const ANCHOR: &str = "anchor";
+/// The newest line.
+pub(super) const HEAD: &str = "head";
 
-impl ChainEnd {
-    /// Its name in the file.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Anchor => "anchor",
-            Self::Head => "head",
-        }
-    }
-}
+/// The head is logged once every so many lines.
+const LINES_PER_LOGGED_HEAD: i64 = 1000;
 
 /// The end of a chain without lines.
-pub(super) fn origin() -> ChainPosition {
+fn origin() -> ChainPosition {
     ChainPosition { seq: 0, at: None, hash: GENESIS_HASH.to_owned() }
 }
 
-/// What a line's `chain` is, given that of the line before and its own seal.
-pub(super) fn next_hash(before: &str, seal: &[u8]) -> String {
-    hex::encode(row::digest(&[before.as_bytes(), seal]))
+/// The `chain` of a line, given that of the line before and the line's own checksum.
+pub(super) fn next_hash(before: &str, checksum: &[u8]) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(before.as_bytes());
+    context.update(checksum);
+    hex::encode(context.finish())
 }
 
-/// An end, as far as it can be believed.
+/// An end, unless its row is damaged.
 pub(super) fn end(
     conn: &Connection,
-    end: ChainEnd,
+    name: &str,
 ) -> Result<Result<ChainPosition, DamagedRow>, StoreError> {
-    let sql = format!("SELECT {} FROM chain WHERE place = ?", row::CHAIN);
-    let found = conn
-        .prepare_cached(&sql)?
-        .query_row([end.name()], |found| Ok(row::mark(found)))
-        .optional()?;
-    Ok(found.unwrap_or_else(|| {
-        let why = "it is missing".to_owned();
-        Err(DamagedRow { table: "chain", row: end.name().to_owned(), reason: why })
-    }))
+    let missing = || {
+        let reason = "it is missing".to_owned();
+        Err(DamagedRow { table: row::CHAIN.name, row: name.to_owned(), reason })
+    };
+    Ok(ChainPosition::find_one(conn, "WHERE place = ?", [name])?.unwrap_or_else(missing))
+}
+
+/// An end; [`StoreError::Lost`] where its row is damaged: the next start repairs the file.
+pub(super) fn sound_end(conn: &Connection, name: &str) -> Result<ChainPosition, StoreError> {
+    end(conn, name)?.map_err(|damage| StoreError::Lost(Box::new(damage)))
 }
 
 /// Adds a line at the head.
 pub(super) fn append(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), StoreError> {
-    // A head that cannot be believed is no end to go on from: the next start mends the file.
-    let head = end(tx, ChainEnd::Head)?.map_err(|damage| StoreError::Lost(Box::new(damage)))?;
-    // A line that stands beyond it, where none should be, is not in the way.
+    let head = sound_end(tx, HEAD)?;
+    // A line beyond the head, where none should be, does not block the new one.
     let last: Option<i64> =
         tx.prepare_cached("SELECT max(seq) FROM audit")?.query_row([], |row| row.get(0))?;
     let seq = last.unwrap_or(0).max(head.seq).saturating_add(1);
-    let hash = row::insert_line(tx, seq, line, |seal| next_hash(&head.hash, seal))?;
-    row::upsert_mark(tx, ChainEnd::Head, &ChainPosition { seq, at: Some(line.at), hash })
+    let hash = row::insert_line(tx, seq, line, |checksum| next_hash(&head.hash, checksum))?;
+    row::write_position(tx, HEAD, &ChainPosition { seq, at: Some(line.at), hash })
 }
 
-/// Chains the lines that version 1 wrote, as they are, and writes both ends.
+/// Chains the lines that version 1 wrote, unchanged, and writes both ends.
 pub(super) fn init(tx: &Transaction<'_>) -> Result<(), StoreError> {
-    row::upsert_mark(tx, ChainEnd::Anchor, &origin())?;
+    row::write_position(tx, ANCHOR, &origin())?;
     let head = chain_the_unchained(tx)?;
-    row::upsert_mark(tx, ChainEnd::Head, &head)
+    row::write_position(tx, HEAD, &head)
 }
 
-/// Chains lines that have no `chain`, and tells the last line of all.
+/// Chains lines that have no `chain`, and returns the last line of all.
 pub(super) fn chain_the_unchained(tx: &Transaction<'_>) -> Result<ChainPosition, StoreError> {
+    let sql = "SELECT seq, at, seal, chain FROM audit WHERE seq > ? ORDER BY seq LIMIT 1";
     let mut head = origin();
     loop {
-        let next = tx
-            .prepare_cached(
-                "SELECT seq, at, seal, chain FROM audit WHERE seq > ? ORDER BY seq LIMIT 1",
-            )?
-            .query_row([head.seq], |found| {
-                let at: String = found.get(1)?;
-                let seal: Vec<u8> = found.get(2)?;
-                let mut hash: String = found.get(3)?;
-                if hash.is_empty() {
-                    hash = next_hash(&head.hash, &seal);
-                }
-                Ok(ChainPosition { seq: found.get(0)?, at: at.parse().ok(), hash })
-            })
-            .optional()?;
-        let Some(line) = next else { return Ok(head) };
+        let next = tx.prepare_cached(sql)?.query_row([head.seq], |found| {
+            let (seq, at): (_, String) = (found.get(0)?, found.get(1)?);
+            let (checksum, mut hash): (Vec<u8>, String) = (found.get(2)?, found.get(3)?);
+            if hash.is_empty() {
+                hash = next_hash(&head.hash, &checksum);
+            }
+            Ok(ChainPosition { seq, at: at.parse().ok(), hash })
+        });
+        let Some(line) = next.optional()? else { return Ok(head) };
         tx.prepare_cached("UPDATE audit SET chain = ? WHERE seq = ? AND chain = ''")?
             .execute(params![line.hash, line.seq])?;
         head = line;
+    }
+}
+
+/// Logs the head each time that it passes a multiple of 1,000.
+#[derive(Debug)]
+pub(super) struct HeadLog {
+    /// The number of the head at the last commit.
+    seen: i64,
+}
+
+impl HeadLog {
+    pub(super) fn new(conn: &Connection) -> Result<Self, StoreError> {
+        Ok(Self { seen: sound_end(conn, HEAD)?.seq })
+    }
+
+    /// Returns whether the head was logged.
+    pub(super) fn on_commit(&mut self, conn: &Connection) -> bool {
+        let Ok(head) = sound_end(conn, HEAD) else { return false };
+        let seen = std::mem::replace(&mut self.seen, head.seq);
+        let is_due = head.seq / LINES_PER_LOGGED_HEAD > seen / LINES_PER_LOGGED_HEAD;
+        if is_due {
+            log_head(&head);
+        }
+        is_due
+    }
+}
+
+/// Logs the head, if there is any line.
+pub(super) fn log_head(head: &ChainPosition) {
+    if head.seq != 0 {
+        let at = head.at.map(|at| at.to_string());
+        tracing::info!(seq = head.seq, chain = head.hash, at, "Audit trail head");
     }
 }

@@ -1,267 +1,495 @@
-//! Reading what is left of a damaged file. Only a row whose seal fits is believed.
+//! New files, and new files in the place of damaged ones, with every row that can be read of those.
 //!
-//! No tree of the file is trusted. Each page, the newest image of each first, is read by itself as
-//! the root of a table that has as many columns as the widest of ours: SQLite decodes the rows, and
-//! their seals tell whose they are. A copy is read, never the file (`image.rs`).
+//! A file is created beside its place and moved there when it is complete, so that a file without
+//! content is never ours. A damaged one is moved to a dated name:
 //!
-//! An entry that has an outcome is not carried over even where an old page shows it; a stay only
-//! where what it stands for is known, so that a card whose entry is lost makes a new one.
+//! ```text
+//! outbox.db.new        being created; worth nothing
+//! outbox.db.ready      complete; from here on the move continues at the next start, whatever happens
+//! outbox.db.damaged-T  the damaged file, with its -wal and -shm; T is the time that .ready has
+//! ```
+//!
+//! The damaged file is only read, without SQLite: page by page, the newest image of each first, and
+//! row by row (SQLite, "Database File Format", 1.6 "B-tree Pages" and 2.1 "Record Format"). No tree,
+//! schema or header is needed. A row is taken only if its checksum is right, which also says of
+//! which table it is.
+//!
+//! An entry that has an outcome is not carried over even where an old page shows it. The card last
+//! seen in a reader is carried over only where the fate of its entry is known, so that a card whose
+//! entry is lost makes a new one.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OpenFlags, Row, Transaction, params_from_iter};
+use jiff::Timestamp;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Transaction};
 
+use super::OutboxOptions;
+use super::database::{self, PAGE};
 use super::error::{OpenError, StoreError};
-use super::file::PAGE;
-use super::hash_chain::{self, ChainEnd};
+use super::files::{self, Lock, PathKind, sibling_path, sync_parent};
+use super::hash_chain::{self, ANCHOR, HEAD};
+use super::limits::SizeLimits;
+use super::row::{self, StoredRow, Table};
 use super::wal::Wal;
-use super::wal_image::WalImage;
-use super::{repair, row, safe_open};
-use crate::domain::{AuditKind, ChainPosition, EntryId, LastSeenCard};
+use crate::domain::{AuditKind, AuditLine, ChainPosition, Entry, EntryId, LastSeenCard};
 
-/// How far new numbers are from the last known one, where nobody knows which was the last.
-const UNKNOWN: i64 = 1000;
-/// How far the last number that the file tells may be from the last known one.
-const PLAUSIBLE: i64 = 1_000_000;
-/// How many rows of one page are passed over that SQLite cannot read: a page has no more (SQLite,
-/// "Database File Format", 1.6: six bytes a row at least).
-const UNREADABLE: usize = PAGE / 6;
+/// How far new numbers are from the last known one, where the last one is not known.
+const UNKNOWN_NUMBERS: i64 = 1000;
+/// How far the last number in the file may be from the last known one.
+const PLAUSIBLE_NUMBERS: i64 = 1_000_000;
+/// The longest row that is read: a longer one is damaged.
+const MAX_ROW: usize = 16 << 20;
 
-/// Where a line's `chain` stands behind the columns of [`row::AUDIT`]; no other table is as wide.
-const AUDIT_CHAIN: usize = 7;
-/// Where the cell stands that is null in each of our rows with a number, the number's own.
-const ROWID: usize = 8;
-
-const LEAF_PAGES: &str = "SELECT rowid, c1, c2, c3, c4, c5, c6, c7, c0 FROM leaf LIMIT -1 OFFSET ?";
-const TREE_PAGES: &str = "SELECT c0, c1, c2, c3, c4 FROM knot LIMIT 1000 OFFSET ?";
-
-/// What was carried over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct RecoveryCounts {
-    pub(super) entries: u64,
-    pub(super) lines: u64,
-    pub(super) last_seen: u64,
-    /// Rows that are there and are not what was written.
-    pub(super) damaged: u64,
+/// What became of a file that was damaged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Where the damaged file is; `None` where there was none.
+    pub set_aside: Option<PathBuf>,
+    /// What was wrong with it.
+    pub cause: String,
+    /// Entries that were carried over.
+    pub entries: u64,
+    /// Audit lines that were carried over.
+    pub lines: u64,
+    /// Cards last seen in a reader that were carried over.
+    pub last_seen: u64,
+    /// Rows that were found and are not what was written.
+    pub damaged: u64,
 }
 
-/// Carries everything that can be read of the file at `path`, and of its log where it is the file's, over
-/// into a new one.
-pub(super) fn recover(
+impl fmt::Display for RepairReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { set_aside, cause, entries, lines, last_seen, damaged } = self;
+        match set_aside.as_ref().and_then(|path| path.file_name()) {
+            Some(name) => {
+                let name = name.display();
+                write!(f, "the outbox was damaged ({cause}) and set aside as {name}; ")?;
+            }
+            None => write!(f, "the outbox was gone ({cause}); ")?,
+        }
+        write!(
+            f,
+            "carried over: {entries} entries, {lines} audit lines, {last_seen} cards in readers; \
+             rejected: {damaged} rows; unreadable rows are not counted"
+        )
+    }
+}
+
+/// Creates a file where there is none.
+pub(super) fn create(path: &Path, now: Timestamp) -> Result<(), OpenError> {
+    let conn = begin(path)?;
+    finish(path, conn, now)
+}
+
+/// Why a file that is not there was there before; `None` where there never was one.
+pub(super) fn missing(path: &Path, lock: &Lock) -> Result<Option<String>, OpenError> {
+    let name = path.file_name().unwrap_or_default().display();
+    if files::survey(path)? == PathKind::DeadLink {
+        return Ok(Some(format!("{name} was a symbolic link without a target")));
+    }
+    let is_left = |suffix: &&str| sibling_path(path, suffix).exists();
+    let left = ["-wal", "-shm"].into_iter().find(is_left);
+    let left = left.or(lock.had_outbox.then_some(".lock"));
+    Ok(left.map(|suffix| format!("{name} was not there, but {name}{suffix} was")))
+}
+
+/// Creates a file with all that can be read of a damaged one, and of its `-wal` where that is the
+/// file's, and sets that aside.
+pub(super) fn repair(
     path: &Path,
-    log: bool,
-    tx: &Transaction<'_>,
-) -> Result<RecoveryCounts, OpenError> {
-    let copy = safe_open::sibling_path(path, ".copy");
-    repair::remove(&copy)?;
-    let log = if log { Wal::read(path)? } else { Wal::none() };
-    let inaccessible = |source| OpenError::Inaccessible { path: copy.clone(), source };
-    let image = WalImage::make(path, &copy, &log)?;
-    let from = Connection::open_with_flags(
-        &copy,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    let mut salvage = RecoveryRun::new(tx);
-    let mut page = [0; PAGE];
-    let mut done = BTreeSet::new();
-    for (number, frame) in log.frames().rev() {
-        if done.contains(&frame.page) {
-            continue;
-        }
-        log.image(number, &mut page).map_err(inaccessible)?;
-        image.show(&page).map_err(inaccessible)?;
-        salvage.take(&from, page[0])?;
-        // Behind an image that is not what was written, an older one may still have rows.
-        if frame.intact {
-            done.insert(frame.page);
-        }
-    }
-    for number in (2..=image.pages).filter(|number| !done.contains(number)) {
-        image.read(number, &mut page).map_err(inaccessible)?;
-        image.show(&page).map_err(inaccessible)?;
-        salvage.take(&from, page[0])?;
-    }
-    let found = salvage.finish()?;
-    drop((from, image));
-    repair::remove(&copy)?;
-    Ok(found)
+    options: &OutboxOptions,
+    limits: SizeLimits,
+    cause: String,
+    wal: Wal,
+) -> Result<RepairReport, OpenError> {
+    let (stamp, aside) = free_name(path, options.now);
+    let exists = |suffix: &&str| sibling_path(path, suffix).symlink_metadata().is_ok();
+    let set_aside = ["", "-wal", "-shm"].iter().any(exists).then_some(aside);
+    let mut conn = begin(path)?;
+    limits.apply_hard_limit(&conn)?;
+    let tx = conn.transaction()?;
+    let file = DamagedFile::new(path, wal).map_err(OpenError::at(path))?;
+    let report = RepairReport { set_aside, cause, ..RepairReport::default() };
+    let report = Recovery::new(&tx, report).run(&file)?;
+    let line = AuditLine::chain_break(&options.station, options.now, report.to_string());
+    hash_chain::append(&tx, &line)?;
+    tx.commit()?;
+    finish(path, conn, stamp)?;
+    // An earlier version read a copy.
+    remove(&sibling_path(path, ".copy"))?;
+    Ok(report)
 }
 
-struct RecoveryRun<'a> {
+/// Continues a move that was interrupted. Returns whether there was one.
+pub(super) fn resume(path: &Path) -> Result<bool, OpenError> {
+    let ready = sibling_path(path, ".ready");
+    let stamp = match ready.symlink_metadata().and_then(|found| found.modified()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        found => found.map_err(OpenError::at(&ready))?,
+    };
+    let stamp = Timestamp::try_from(stamp).unwrap_or(Timestamp::UNIX_EPOCH);
+    let aside = set_aside_path(path, stamp);
+    let move_all = || {
+        // The -wal first: without it the file is not what it was, and with another's it is worse.
+        for suffix in ["-wal", "-shm", ""] {
+            match fs::rename(sibling_path(path, suffix), sibling_path(&aside, suffix)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                moved => moved?,
+            }
+        }
+        sync_parent(path)?;
+        fs::rename(&ready, path)?;
+        sync_parent(path)
+    };
+    move_all().map_err(OpenError::at(&ready))?;
+    Ok(true)
+}
+
+/// Creates an empty outbox as `.new`.
+fn begin(path: &Path) -> Result<Connection, OpenError> {
+    let new = sibling_path(path, ".new");
+    remove(&new)?;
+    files::create(&new).and_then(|_| sync_parent(path)).map_err(OpenError::at(&new))?;
+    let mut conn = database::connect(&new)?;
+    database::set_durability_pragmas(&conn)?;
+    database::migrate(&mut conn, 0)?;
+    Ok(conn)
+}
+
+/// Moves what was created to its place.
+fn finish(path: &Path, conn: Connection, stamp: Timestamp) -> Result<(), OpenError> {
+    conn.close().map_err(|(_, error)| error)?;
+    let new = sibling_path(path, ".new");
+    let make_ready = || {
+        let created = files::open_to_write(&new)?;
+        created.set_modified(SystemTime::try_from(stamp).map_err(io::Error::other)?)?;
+        created.sync_all()?;
+        fs::rename(&new, sibling_path(path, ".ready"))?;
+        sync_parent(path)
+    };
+    make_ready().map_err(OpenError::at(&new))?;
+    resume(path).map(drop)
+}
+
+/// Removes a file that is worth nothing, with what SQLite creates beside it.
+fn remove(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = sibling_path(path, suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(OpenError::at(&path))?,
+        }
+    }
+    Ok(())
+}
+
+/// A second whose name is free, from now on.
+fn free_name(path: &Path, now: Timestamp) -> (Timestamp, PathBuf) {
+    let mut second = now.as_second();
+    loop {
+        let stamp = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+        let aside = set_aside_path(path, stamp);
+        if !aside.exists() || second == i64::MAX {
+            return (stamp, aside);
+        }
+        second = second.saturating_add(1);
+    }
+}
+
+fn set_aside_path(path: &Path, stamp: Timestamp) -> PathBuf {
+    sibling_path(path, &format!(".damaged-{}", stamp.strftime("%Y%m%dT%H%M%SZ")))
+}
+
+/// A damaged file and its log, by pages.
+struct DamagedFile {
+    file: Option<File>,
+    pages: u32,
+    wal: Wal,
+    /// The frame that has the newest intact image of a page.
+    newest: BTreeMap<u32, usize>,
+}
+
+impl DamagedFile {
+    fn new(path: &Path, wal: Wal) -> io::Result<Self> {
+        let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
+        let file = is_file.then(|| files::open(path)).transpose()?;
+        let size = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|found| found.len()))?;
+        let pages = u32::try_from(size.div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
+        let intact = wal.frames().filter(|(_, frame)| frame.intact);
+        let newest = intact.map(|(number, frame)| (frame.page, number)).collect();
+        Ok(Self { file, pages, wal, newest })
+    }
+
+    /// The newest intact image of a page.
+    fn page(&self, number: u32) -> io::Result<Vec<u8>> {
+        if let Some(frame) = self.newest.get(&number) {
+            return self.wal.image(*frame);
+        }
+        let mut page = Vec::new();
+        if let Some(mut file) = self.file.as_ref() {
+            let start = u64::from(number.saturating_sub(1)) * PAGE as u64;
+            file.seek(SeekFrom::Start(start))?;
+            file.take(PAGE as u64).read_to_end(&mut page)?;
+        }
+        page.resize(PAGE, 0);
+        Ok(page)
+    }
+
+    /// The rows of a page: the number of each, where its table has numbers, and its record. A row
+    /// that cannot be read is skipped.
+    fn rows(&self, page: &[u8]) -> Vec<(Option<i64>, Vec<u8>)> {
+        let (pointers, child, is_numbered) = match page.first() {
+            Some(0x0d) => (8, 0, true),
+            Some(0x0a) => (8, 0, false),
+            Some(0x02) => (12, 4, false),
+            _ => return Vec::new(),
+        };
+        let count =
+            page.get(3..).and_then(<[u8]>::first_chunk).map_or(0, |c| u16::from_be_bytes(*c));
+        let pointers = page.get(pointers..).unwrap_or_default().as_chunks().0;
+        let row = |pointer: &[u8; 2]| {
+            let mut rest = page.get(usize::from(u16::from_be_bytes(*pointer)) + child..)?;
+            let size = usize::try_from(varint(&mut rest)?).ok()?;
+            let number = if is_numbered { Some(varint(&mut rest)?) } else { None };
+            Some((number, self.record(rest, size, is_numbered)?))
+        };
+        pointers.iter().take(count.into()).filter_map(row).collect()
+    }
+
+    /// The row's record: what of it is in its page, and the overflow pages that the rest is in.
+    fn record(&self, cell: &[u8], size: usize, is_numbered: bool) -> Option<Vec<u8>> {
+        let most = if is_numbered { PAGE - 35 } else { (PAGE - 12) * 64 / 255 - 23 };
+        if size <= most {
+            return cell.get(..size).map(<[u8]>::to_vec);
+        }
+        let least = (PAGE - 12) * 32 / 255 - 23;
+        let local = least + (size - least) % (PAGE - 4);
+        let local = if local <= most { local } else { least };
+        let (start, overflow) = cell.split_at_checked(local)?;
+        let (mut record, mut next) = (start.to_vec(), u32::from_be_bytes(*overflow.first_chunk()?));
+        while record.len() < size.min(MAX_ROW) && next != 0 {
+            let page = self.page(next).ok()?;
+            let (link, content) = page.split_first_chunk()?;
+            record.extend(content.iter().take(size - record.len()));
+            next = u32::from_be_bytes(*link);
+        }
+        (record.len() == size).then_some(record)
+    }
+}
+
+/// The cells of a record.
+fn cells(record: &[u8]) -> Option<Vec<ValueRef<'_>>> {
+    let mut rest = record;
+    let header = usize::try_from(varint(&mut rest)?).ok()?;
+    let mut types = record.get(record.len() - rest.len()..header)?;
+    let mut content = record.get(header..)?;
+    let mut cells = Vec::new();
+    while !types.is_empty() {
+        let kind = varint(&mut types)?;
+        let size = match kind {
+            0 | 8 | 9 => 0,
+            1..=4 => usize::try_from(kind).ok()?,
+            5 => 6,
+            6 | 7 => 8,
+            _ => usize::try_from(kind.checked_sub(12)? / 2).ok()?,
+        };
+        let (cell, after) = content.split_at_checked(size)?;
+        content = after;
+        cells.push(match kind {
+            0 => ValueRef::Null,
+            1..=6 => ValueRef::Integer(integer(cell)),
+            // No column has it: the checksum is wrong, whatever the number.
+            7 => ValueRef::Real(0.0),
+            8 | 9 => ValueRef::Integer(kind - 8),
+            _ if kind % 2 == 0 => ValueRef::Blob(cell),
+            _ => ValueRef::Text(cell),
+        });
+    }
+    Some(cells)
+}
+
+fn integer(bytes: &[u8]) -> i64 {
+    let sign = if bytes.first().is_some_and(|byte| *byte >= 0x80) { -1 } else { 0 };
+    bytes.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte))
+}
+
+/// Takes a number of one to nine bytes off the front.
+fn varint(bytes: &mut &[u8]) -> Option<i64> {
+    let mut number = 0;
+    for count in 1..=9 {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        if count == 9 {
+            return Some(number << 8 | i64::from(*byte));
+        }
+        number = number << 7 | i64::from(byte & 0x7f);
+        if *byte < 0x80 {
+            break;
+        }
+    }
+    Some(number)
+}
+
+/// Writes the rows of a damaged file into a new one.
+struct Recovery<'a> {
     tx: &'a Transaction<'a>,
-    found: RecoveryCounts,
+    report: RepairReport,
     /// Entries that have an outcome for good.
-    over: BTreeSet<i64>,
-    stays: Vec<(LastSeenCard, Vec<Value>)>,
+    settled: BTreeSet<EntryId>,
+    last_seen: Vec<LastSeenCard>,
     anchor: Option<ChainPosition>,
     head: Option<ChainPosition>,
-    /// The largest number of an entry that the file tells.
-    last: Option<i64>,
+    /// The largest number of an entry, according to the file.
+    last_number: Option<i64>,
 }
 
-impl<'a> RecoveryRun<'a> {
-    const fn new(tx: &'a Transaction<'a>) -> Self {
-        let found = RecoveryCounts { entries: 0, lines: 0, last_seen: 0, damaged: 0 };
-        let (anchor, head, last) = (None, None, None);
-        Self { tx, found, over: BTreeSet::new(), stays: Vec::new(), anchor, head, last }
+impl<'a> Recovery<'a> {
+    fn new(tx: &'a Transaction<'a>, report: RepairReport) -> Self {
+        let (anchor, head, last_number) = (None, None, None);
+        let (settled, last_seen) = (BTreeSet::new(), Vec::new());
+        Self { tx, report, settled, last_seen, anchor, head, last_number }
     }
 
-    /// Takes what the page at the roots has, by its kind (SQLite, "Database File Format", 1.6).
-    fn take(&mut self, from: &Connection, kind: u8) -> Result<(), StoreError> {
-        match kind {
-            0x0d => rows(from, LEAF_PAGES, |row| self.numbered(row)),
-            0x02 | 0x0a => rows(from, TREE_PAGES, |row| self.unnumbered(row)),
-            _ => Ok(()),
+    /// Reads each page once, and where its newest image is damaged the older ones too.
+    fn run(mut self, file: &DamagedFile) -> Result<RepairReport, StoreError> {
+        let unreadable = |error| StoreError::Io(Box::new(error));
+        let mut done = BTreeSet::new();
+        for (number, frame) in file.wal.frames().rev() {
+            if !done.contains(&frame.page) {
+                self.read_page(file, &file.wal.image(number).map_err(unreadable)?)?;
+            }
+            if frame.intact {
+                done.insert(frame.page);
+            }
         }
+        for number in (2..=file.pages).filter(|number| !done.contains(number)) {
+            self.read_page(file, &file.page(number).map_err(unreadable)?)?;
+        }
+        self.finish()
     }
 
-    /// An entry, a line, or what SQLite notes of the numbers it gave.
-    fn numbered(&mut self, row: &Row<'_>) -> Result<(), StoreError> {
-        if let Ok(line) = row::line(row) {
+    fn read_page(&mut self, file: &DamagedFile, page: &[u8]) -> Result<(), StoreError> {
+        for (number, record) in file.rows(page) {
+            match (number, cells(&record)) {
+                (Some(number), Some(cells)) => self.read_numbered(number, cells)?,
+                (None, Some(cells)) => self.read_unnumbered(&cells),
+                (_, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A line, an entry, or the last number of an entry. The newest of each comes first.
+    fn read_numbered(
+        &mut self,
+        number: i64,
+        mut cells: Vec<ValueRef<'_>>,
+    ) -> Result<(), StoreError> {
+        match *cells.as_slice() {
+            // A row's number stands in for its first column.
+            [ValueRef::Null, ..] => {}
+            [ValueRef::Text(b"entry"), ValueRef::Integer(last), ..] => {
+                self.last_number = self.last_number.max(Some(last));
+                return Ok(());
+            }
+            _ => return Ok(()),
+        }
+        if let Some(first) = cells.first_mut() {
+            *first = ValueRef::Integer(number);
+        }
+        if let Ok(line) = AuditLine::from_cells(&cells) {
             if line.kind == AuditKind::Outcome && line.outcome != "parked" {
-                self.over.extend(line.entry.map(EntryId::number));
+                self.settled.extend(line.entry);
             }
-            let columns = format!("{}, chain", row::AUDIT);
-            self.found.lines += insert(self.tx, "audit", &columns, cells(row, &columns)?)?;
-        } else if row::entry(row).is_ok() {
-            let cells = cells(row, row::ENTRY)?;
-            self.found.entries += insert(self.tx, "entry", row::ENTRY, cells)?;
+            // No checksum covers the chain. Version 1 had none, and `finish` adds it; what is no text
+            // is reported as a line that was changed.
+            cells.resize(row::AUDIT.checksum + 2, ValueRef::Null);
+            if let Some(chain) = cells.last_mut() {
+                let unreadable = if *chain == ValueRef::Null { "" } else { "?" };
+                *chain = ValueRef::from(chain.as_str().unwrap_or(unreadable));
+            }
+            self.report.lines += self.copy(&row::AUDIT, &cells)?;
+        } else if Entry::from_cells(&cells).is_ok() {
+            self.report.entries += self.copy(&row::ENTRY, &cells)?;
         } else {
-            match row.get_ref(ROWID)? {
-                ValueRef::Null => self.found.damaged += 1,
-                ValueRef::Text(b"entry") => {
-                    self.last = self.last.max(row.get(1).ok());
-                }
-                ValueRef::Text(_)
-                | ValueRef::Integer(_)
-                | ValueRef::Real(_)
-                | ValueRef::Blob(_) => {}
-            }
+            self.report.damaged += 1;
         }
         Ok(())
     }
 
-    /// A stay, or an end of the chain; the newest of each comes first.
-    fn unnumbered(&mut self, row: &Row<'_>) -> Result<(), StoreError> {
-        if let Ok(stay) = row::stay(row) {
-            self.stays.push((stay, cells(row, row::STAY)?));
-        } else if let Ok(mark) = row::mark(row) {
-            let place: String = row.get(0)?;
-            let end =
-                if place == ChainEnd::Anchor.name() { &mut self.anchor } else { &mut self.head };
-            end.get_or_insert(mark);
-        } else {
-            let sealed = |column| {
-                Ok::<_, StoreError>(
-                    matches!(row.get_ref(column)?, ValueRef::Blob(seal) if seal.len() == 32),
-                )
-            };
-            self.found.damaged += u64::from(sealed(2)? || sealed(4)?);
-        }
-        Ok(())
+    /// Copies a row, unless one with its key was copied before. Returns how many were.
+    fn copy(&self, table: &Table, cells: &[ValueRef<'_>]) -> Result<u64, StoreError> {
+        let cells = cells.iter().map(|cell| ToSqlOutput::Borrowed(*cell));
+        Ok(table.insert(self.tx, "INSERT OR IGNORE", cells)? as u64)
     }
 
-    fn finish(mut self) -> Result<RecoveryCounts, StoreError> {
-        for entry in &self.over {
-            let gone =
-                self.tx.prepare_cached("DELETE FROM entry WHERE id = ?")?.execute([entry])?;
-            self.found.entries -= gone as u64;
+    /// The card last seen in a reader, or an end of the chain. The newest of each comes first.
+    fn read_unnumbered(&mut self, cells: &[ValueRef<'_>]) {
+        if let Ok(card) = LastSeenCard::from_cells(cells) {
+            self.last_seen.push(card);
+        } else if let Ok(position) = ChainPosition::from_cells(cells) {
+            let is_anchor = cells.first() == Some(&ValueRef::Text(ANCHOR.as_bytes()));
+            let end = if is_anchor { &mut self.anchor } else { &mut self.head };
+            end.get_or_insert(position);
+        } else {
+            let has_checksum = |table: &Table| matches!(cells.get(table.checksum), Some(ValueRef::Blob(seal)) if seal.len() == 32);
+            let is_damaged = has_checksum(&row::LAST_SEEN) || has_checksum(&row::CHAIN);
+            self.report.damaged += u64::from(is_damaged);
         }
-        self.chain()?;
-        self.numbers()?;
-        for (stay, cells) in std::mem::take(&mut self.stays) {
-            if self.is_known(stay.entry)? {
-                self.found.last_seen += insert(self.tx, "stay", row::STAY, cells)?;
+    }
+
+    fn finish(mut self) -> Result<RepairReport, StoreError> {
+        for entry in &self.settled {
+            let sql = "DELETE FROM entry WHERE id = ?";
+            let deleted = self.tx.prepare_cached(sql)?.execute([entry.number()])?;
+            self.report.entries -= deleted as u64;
+        }
+        self.write_chain_ends()?;
+        self.write_last_number()?;
+        let mut readers = BTreeSet::new();
+        for card in &self.last_seen {
+            if readers.insert(&card.reader) && self.is_known(card.entry)? {
+                row::write_last_seen(self.tx, card)?;
+                self.report.last_seen += 1;
             }
         }
-        Ok(self.found)
+        Ok(self.report)
     }
 
-    /// Where the chain begins and ends: as the file says, where it can be believed.
-    fn chain(&self) -> Result<(), StoreError> {
+    /// The ends of the chain: those of the file, where their checksums are right.
+    fn write_chain_ends(&self) -> Result<(), StoreError> {
         if let Some(anchor) = &self.anchor {
-            row::upsert_mark(self.tx, ChainEnd::Anchor, anchor)?;
+            row::write_position(self.tx, ANCHOR, anchor)?;
         }
         let last = hash_chain::chain_the_unchained(self.tx)?;
-        let known = self.head.as_ref().map_or(0, |head| head.seq);
-        // Numbers go on behind the last one there was, so that lines that are gone leave a gap.
-        row::upsert_mark(
-            self.tx,
-            ChainEnd::Head,
-            &ChainPosition { seq: last.seq.max(known), ..last },
-        )
+        // Numbers continue behind the last one there was, so that lines that are gone leave a gap.
+        let seq = last.seq.max(self.head.as_ref().map_or(0, |head| head.seq));
+        row::write_position(self.tx, HEAD, &ChainPosition { seq, ..last })
     }
 
     /// No number is used twice, not even that of an entry that is lost.
-    fn numbers(&self) -> Result<(), StoreError> {
+    fn write_last_number(&self) -> Result<(), StoreError> {
         let sql = "SELECT max(ifnull((SELECT max(id) FROM entry), 0), \
                               ifnull((SELECT max(entry) FROM audit), 0))";
         let known: i64 = self.tx.query_row(sql, [], |row| row.get(0))?;
-        let plausible = known..known.saturating_add(PLAUSIBLE);
-        let told = self.last.filter(|told| plausible.contains(told));
-        let last = told.unwrap_or_else(|| known.saturating_add(UNKNOWN));
+        let plausible = known..known.saturating_add(PLAUSIBLE_NUMBERS);
+        let in_file = self.last_number.filter(|last| plausible.contains(last));
+        let last = in_file.unwrap_or_else(|| known.saturating_add(UNKNOWN_NUMBERS));
         self.tx.execute("DELETE FROM sqlite_sequence WHERE name = 'entry'", [])?;
         self.tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('entry', ?)", [last])?;
         Ok(())
     }
 
-    /// Whether it is known what became of the entry.
+    /// Whether the fate of the entry is known.
     fn is_known(&self, entry: EntryId) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM entry WHERE id = ?1) \
                        OR EXISTS (SELECT 1 FROM audit WHERE entry = ?1)";
         Ok(self.tx.query_row(sql, [entry.number()], |row| row.get(0))?)
     }
-}
-
-/// Takes every row that can be read: one that cannot is passed over.
-fn rows(
-    from: &Connection,
-    sql: &str,
-    mut take: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let mut statement = from.prepare_cached(sql)?;
-    let mut place = 0_i64;
-    for _ in 0..=UNREADABLE {
-        // Rows before the offset are not decoded.
-        let mut rows = statement.query([place])?;
-        loop {
-            match rows.next() {
-                Ok(Some(row)) => take(row)?,
-                Ok(None) => return Ok(()),
-                Err(_) => break,
-            }
-            place += 1;
-        }
-        place += 1;
-    }
-    Ok(())
-}
-
-/// The row's first cells, as many as there are columns.
-fn cells(row: &Row<'_>, columns: &str) -> Result<Vec<Value>, StoreError> {
-    let cell = |column| {
-        if column != AUDIT_CHAIN {
-            return row.get(column);
-        }
-        // The one cell that no seal covers. Version 1 had none, and it is made below; whatever else it
-        // is, it is reported as a line that was changed.
-        let chain = row.get_ref(column)?;
-        let unreadable = if chain == ValueRef::Null { "" } else { "?" };
-        Ok(Value::Text(chain.as_str().unwrap_or(unreadable).to_owned()))
-    };
-    Ok((0..columns.split(',').count()).map(cell).collect::<Result<_, _>>()?)
-}
-
-/// Writes a row, unless one with its key was written before. Tells how many were written.
-fn insert(
-    tx: &Transaction<'_>,
-    table: &str,
-    columns: &str,
-    cells: Vec<Value>,
-) -> Result<u64, StoreError> {
-    let places = vec!["?"; cells.len()].join(",");
-    let sql = format!("INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})");
-    Ok(tx.prepare_cached(&sql)?.execute(params_from_iter(cells))? as u64)
 }

@@ -1,143 +1,161 @@
-//! Rows: the domain's values as cells under a seal, and back, believed only if the seal fits.
+//! Rows: values of the domain as cells under a checksum. A row is believed only if its checksum is
+//! right.
 //!
-//! The last column of every table is `seal`: SHA-256 over the table's name and every other cell
-//! of the row in column order, each as one tag byte (0 null, 1 integer, 2 text) followed by, for
-//! an integer, its 8 bytes big-endian, and for a text, its length as 8 bytes big-endian and its
-//! UTF-8. The seal finds accidents; it is no signature and stops nobody who can write the file.
+//! The column `seal` of every table is SHA-256 over the table's name and every cell before it, in
+//! column order, each as one tag byte (0 null, 1 integer, 2 text) followed by, for an integer, its 8
+//! bytes big-endian, and for a text, its length as 8 bytes big-endian and its UTF-8. The checksum
+//! finds accidents; it is no signature and stops no user who can write the file.
 
 use jiff::Timestamp;
 use ring::digest::{Context, Digest, SHA256};
 use rusqlite::types::{FromSql, Value, ValueRef};
-use rusqlite::{Row, Transaction, params_from_iter};
+use rusqlite::{Connection, Params, Row, ToSql, Transaction, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::error::StoreError;
-use super::hash_chain::ChainEnd;
+use super::error::{DamagedRow, StoreError};
 use crate::domain::{AuditLine, ChainPosition, Entry, EntryId, LastSeenCard};
 
-/// A row that is not what was written. It was skipped, and stays in the file for a person to see.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("row {row} of table {table}: {reason}")]
-pub struct DamagedRow {
-    /// The table.
-    pub table: &'static str,
-    /// The row's key, as far as it can be read.
-    pub row: String,
-    /// What is wrong, in words.
-    pub reason: String,
+/// A table of the file.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    columns: &'static str,
+    /// The column that has the checksum of those before it.
+    pub(super) checksum: usize,
 }
 
-/// The columns of `entry`, in the order that the seal covers them.
-pub(super) const ENTRY: &str = "id, seen_at, card, draft, stage, seal";
-/// The columns of `audit`, in the order that the seal covers them.
-pub(super) const AUDIT: &str = "seq, at, outcome, card, entry, line, seal";
-/// The columns of `chain`, in the order that the seal covers them.
-pub(super) const CHAIN: &str = "place, seq, at, hash, seal";
-/// The columns of `stay`, in the order that the seal covers them.
-pub(super) const STAY: &str = "reader, stay, seal";
+pub(super) const ENTRY: Table =
+    Table { name: "entry", columns: "id, seen_at, card, draft, stage, seal", checksum: 5 };
+pub(super) const AUDIT: Table = Table {
+    name: "audit",
+    columns: "seq, at, outcome, card, entry, line, seal, chain",
+    checksum: 6,
+};
+pub(super) const CHAIN: Table =
+    Table { name: "chain", columns: "place, seq, at, hash, seal", checksum: 4 };
+pub(super) const LAST_SEEN: Table =
+    Table { name: "stay", columns: "reader, stay, seal", checksum: 2 };
+
+impl Table {
+    /// The query for all columns of the rows that meet the condition.
+    pub(super) fn select(&self, condition: &str) -> String {
+        format!("SELECT {} FROM {} {condition}", self.columns, self.name)
+    }
+
+    /// Writes a row, and returns how many were written; `verb` is what SQL's `INTO` follows.
+    pub(super) fn insert(
+        &self,
+        tx: &Transaction<'_>,
+        verb: &str,
+        cells: impl IntoIterator<Item = impl ToSql>,
+    ) -> Result<usize, StoreError> {
+        let places = self.columns.split(',').map(|_| "?").collect::<Vec<_>>().join(",");
+        let sql = format!("{verb} INTO {} ({}) VALUES ({places})", self.name, self.columns);
+        Ok(tx.prepare_cached(&sql)?.execute(params_from_iter(cells))?)
+    }
+
+    /// Appends the checksum of these cells to them.
+    fn seal(&self, cells: &mut Vec<Value>) -> Digest {
+        let checksum = checksum(self.name, cells.iter().map(ValueRef::from));
+        cells.push(Value::Blob(checksum.as_ref().to_vec()));
+        checksum
+    }
+
+    fn write(
+        &self,
+        tx: &Transaction<'_>,
+        verb: &str,
+        mut cells: Vec<Value>,
+    ) -> Result<(), StoreError> {
+        self.seal(&mut cells);
+        self.insert(tx, verb, &cells).map(drop)
+    }
+}
+
+/// A value that is a row of a table.
+pub(super) trait StoredRow: Sized {
+    const TABLE: Table;
+
+    /// The value of a row whose checksum is right.
+    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow>;
+
+    fn from_cells(cells: &[ValueRef<'_>]) -> Result<Self, DamagedRow> {
+        Self::decode(&VerifiedRow::verify(&Self::TABLE, cells)?)
+    }
+
+    fn from_row(row: &Row<'_>) -> Result<Self, DamagedRow> {
+        Self::from_cells(&cells(row))
+    }
+
+    /// The rows that meet the condition.
+    fn find(
+        conn: &Connection,
+        condition: &str,
+        params: impl Params,
+    ) -> Result<Vec<Result<Self, DamagedRow>>, rusqlite::Error> {
+        let mut statement = conn.prepare_cached(&Self::TABLE.select(condition))?;
+        statement.query_map(params, |row| Ok(Self::from_row(row)))?.collect()
+    }
+
+    /// The first of them.
+    fn find_one(
+        conn: &Connection,
+        condition: &str,
+        params: impl Params,
+    ) -> Result<Option<Result<Self, DamagedRow>>, rusqlite::Error> {
+        Ok(Self::find(conn, condition, params)?.into_iter().next())
+    }
+}
+
+impl StoredRow for Entry {
+    const TABLE: Table = ENTRY;
+
+    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow> {
+        let id = EntryId::new(row.get(0)?);
+        Ok(Self { id, card_event: row.json(3)?, stage: row.json(4)? })
+    }
+}
+
+impl StoredRow for AuditLine {
+    const TABLE: Table = AUDIT;
+
+    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow> {
+        row.json(5)
+    }
+}
+
+impl StoredRow for LastSeenCard {
+    const TABLE: Table = LAST_SEEN;
+
+    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow> {
+        row.json(1)
+    }
+}
+
+impl StoredRow for ChainPosition {
+    const TABLE: Table = CHAIN;
+
+    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow> {
+        let at: Option<String> = row.get(2)?;
+        let at = at.map(|at| at.parse()).transpose();
+        let at = at.map_err(|error| row.damage(&format!("invalid time: {error}")))?;
+        Ok(Self { seq: row.get(1)?, at, hash: row.get(3)? })
+    }
+}
 
 /// Adds an entry; its id must be free.
 pub(super) fn insert_entry(tx: &Transaction<'_>, entry: &Entry) -> Result<(), StoreError> {
-    let sql = "INSERT INTO entry (id, seen_at, card, draft, stage, seal) VALUES (?,?,?,?,?,?)";
-    write(tx, sql, "entry", entry_cells(entry)?)
+    ENTRY.write(tx, "INSERT", entry_cells(entry)?)
 }
 
 /// Writes an entry over the row with its id.
 pub(super) fn update_entry(tx: &Transaction<'_>, entry: &Entry) -> Result<(), StoreError> {
     let sql = "UPDATE entry SET seen_at = ?2, card = ?3, draft = ?4, stage = ?5, seal = ?6 \
                WHERE id = ?1";
-    write(tx, sql, "entry", entry_cells(entry)?)
-}
-
-/// Adds a line to the audit trail; its number must be free. Tells its `chain`, which `link` makes
-/// of its seal.
-pub(super) fn insert_line(
-    tx: &Transaction<'_>,
-    seq: i64,
-    line: &AuditLine,
-    link: impl FnOnce(&[u8]) -> String,
-) -> Result<String, StoreError> {
-    let sql = "INSERT INTO audit (seq, at, outcome, card, entry, line, seal, chain) \
-               VALUES (?,?,?,?,?,?,?,?)";
-    let mut cells = vec![
-        seq.into(),
-        instant(line.at).into(),
-        line.outcome.clone().into(),
-        line.card_id.map(|id| id.to_string()).into(),
-        line.entry.map(EntryId::number).into(),
-        serde_json::to_string(line)?.into(),
-    ];
-    let seal = checksum("audit", cells.iter().map(ValueRef::from));
-    let chain = link(seal.as_ref());
-    cells.extend([Value::Blob(seal.as_ref().to_vec()), chain.clone().into()]);
+    let mut cells = entry_cells(entry)?;
+    ENTRY.seal(&mut cells);
     tx.prepare_cached(sql)?.execute(params_from_iter(cells))?;
-    Ok(chain)
-}
-
-/// Writes where an end of the chain is over where it was.
-pub(super) fn upsert_mark(
-    tx: &Transaction<'_>,
-    end: ChainEnd,
-    mark: &ChainPosition,
-) -> Result<(), StoreError> {
-    let sql = "INSERT OR REPLACE INTO chain (place, seq, at, hash, seal) VALUES (?,?,?,?,?)";
-    let cells = vec![
-        end.name().to_owned().into(),
-        mark.seq.into(),
-        mark.at.map(instant).into(),
-        mark.hash.clone().into(),
-    ];
-    write(tx, sql, "chain", cells)
-}
-
-/// Writes what was last seen in a reader over what was seen there before.
-pub(super) fn upsert_stay(tx: &Transaction<'_>, stay: &LastSeenCard) -> Result<(), StoreError> {
-    let sql = "INSERT OR REPLACE INTO stay (reader, stay, seal) VALUES (?,?,?)";
-    let cells = vec![stay.reader.as_str().to_owned().into(), serde_json::to_string(stay)?.into()];
-    write(tx, sql, "stay", cells)
-}
-
-/// The entry of a row of [`ENTRY`] columns.
-pub(super) fn entry(row: &Row<'_>) -> Result<Entry, DamagedRow> {
-    let cells = VerifiedRow::open("entry", ENTRY, row)?;
-    let id = cells.integer(0)?;
-    Ok(Entry { id: EntryId::new(id), card_event: cells.json(3)?, stage: cells.json(4)? })
-}
-
-/// The line of a row of [`AUDIT`] columns.
-pub(super) fn line(row: &Row<'_>) -> Result<AuditLine, DamagedRow> {
-    VerifiedRow::open("audit", AUDIT, row)?.json(5)
-}
-
-/// The stay of a row of [`STAY`] columns.
-pub(super) fn stay(row: &Row<'_>) -> Result<LastSeenCard, DamagedRow> {
-    VerifiedRow::open("stay", STAY, row)?.json(1)
-}
-
-/// The place in the chain of a row of [`CHAIN`] columns.
-pub(super) fn mark(row: &Row<'_>) -> Result<ChainPosition, DamagedRow> {
-    let cells = VerifiedRow::open("chain", CHAIN, row)?;
-    let at: Option<String> = cells.get(2)?;
-    let at = at.map(|at| at.parse()).transpose();
-    Ok(ChainPosition {
-        seq: cells.integer(1)?,
-        at: at.map_err(|error| cells.damage(&format!("it cannot be understood: {error}")))?,
-        hash: cells.get(3)?,
-    })
-}
-
-/// SHA-256 over these parts, one after the other.
-pub(super) fn digest(parts: &[&[u8]]) -> Digest {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(part);
-    }
-    context.finish()
-}
-
-/// An instant as text of one length, so that the order of the texts is the order in time.
-pub(super) fn instant(at: Timestamp) -> String {
-    format!("{at:.9}")
+    Ok(())
 }
 
 fn entry_cells(entry: &Entry) -> Result<Vec<Value>, StoreError> {
@@ -150,18 +168,55 @@ fn entry_cells(entry: &Entry) -> Result<Vec<Value>, StoreError> {
     ])
 }
 
-fn write(
+/// Adds a line to the audit trail; its number must be free. Returns its `chain`, which `next_hash`
+/// makes of its checksum.
+pub(super) fn insert_line(
     tx: &Transaction<'_>,
-    sql: &str,
-    table: &str,
-    mut cells: Vec<Value>,
-) -> Result<(), StoreError> {
-    let seal = checksum(table, cells.iter().map(ValueRef::from));
-    cells.push(Value::Blob(seal.as_ref().to_vec()));
-    tx.prepare_cached(sql)?.execute(params_from_iter(cells))?;
-    Ok(())
+    seq: i64,
+    line: &AuditLine,
+    next_hash: impl FnOnce(&[u8]) -> String,
+) -> Result<String, StoreError> {
+    let mut cells = vec![
+        seq.into(),
+        instant(line.at).into(),
+        line.outcome.clone().into(),
+        line.card_id.map(|id| id.to_string()).into(),
+        line.entry.map(EntryId::number).into(),
+        serde_json::to_string(line)?.into(),
+    ];
+    let hash = next_hash(AUDIT.seal(&mut cells).as_ref());
+    cells.push(hash.clone().into());
+    AUDIT.insert(tx, "INSERT", &cells)?;
+    Ok(hash)
 }
 
+/// Writes an end of the chain over the one with its name.
+pub(super) fn write_position(
+    tx: &Transaction<'_>,
+    end: &str,
+    position: &ChainPosition,
+) -> Result<(), StoreError> {
+    let cells = vec![
+        end.to_owned().into(),
+        position.seq.into(),
+        position.at.map(instant).into(),
+        position.hash.clone().into(),
+    ];
+    CHAIN.write(tx, "REPLACE", cells)
+}
+
+/// Writes the last card of a reader over the one before.
+pub(super) fn write_last_seen(tx: &Transaction<'_>, card: &LastSeenCard) -> Result<(), StoreError> {
+    let cells = vec![card.reader.as_str().to_owned().into(), serde_json::to_string(card)?.into()];
+    LAST_SEEN.write(tx, "REPLACE", cells)
+}
+
+/// An instant as text of one length, so that the order of the texts is the order in time.
+pub(super) fn instant(at: Timestamp) -> String {
+    format!("{at:.9}")
+}
+
+/// The checksum of a table's row with these cells.
 pub(super) fn checksum<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>>) -> Digest {
     let mut context = Context::new(&SHA256);
     context.update(table.as_bytes());
@@ -177,55 +232,57 @@ pub(super) fn checksum<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>
                 context.update(&(text.len() as u64).to_be_bytes());
                 context.update(text);
             }
-            // No column has these types: a cell that does is damaged and must not fit.
+            // No column has these types: such a cell is damaged, and the checksum must be wrong.
             ValueRef::Real(_) | ValueRef::Blob(_) => context.update(&[u8::MAX]),
         }
     }
     context.finish()
 }
 
-/// A row whose seal fits.
-struct VerifiedRow<'a> {
+fn cells<'a>(row: &'a Row<'_>) -> Vec<ValueRef<'a>> {
+    (0..).map_while(|column| row.get_ref(column).ok()).collect()
+}
+
+/// A row whose checksum is right.
+pub(super) struct VerifiedRow<'a> {
     table: &'static str,
-    row: &'a Row<'a>,
+    cells: &'a [ValueRef<'a>],
 }
 
 impl<'a> VerifiedRow<'a> {
-    /// The row begins with these columns, of which the seal is the last.
-    fn open(table: &'static str, columns: &str, row: &'a Row<'a>) -> Result<Self, DamagedRow> {
-        let sealed = Self { table, row };
-        let columns = columns.split(',').count();
-        let cells = (0..columns - 1).map(|i| row.get_ref(i)).collect::<Result<Vec<_>, _>>();
-        let (Ok(cells), Ok(ValueRef::Blob(stored))) = (cells, row.get_ref(columns - 1)) else {
-            return Err(sealed.damage("it has no seal"));
+    fn verify(table: &Table, cells: &'a [ValueRef<'a>]) -> Result<Self, DamagedRow> {
+        let row = Self { table: table.name, cells };
+        let Some((covered, [ValueRef::Blob(stored), ..])) = cells.split_at_checked(table.checksum)
+        else {
+            return Err(row.damage("it has no checksum"));
         };
-        if checksum(table, cells.into_iter()).as_ref() == stored {
-            Ok(sealed)
+        if checksum(table.name, covered.iter().copied()).as_ref() == *stored {
+            Ok(row)
         } else {
-            Err(sealed.damage("its seal does not fit"))
+            Err(row.damage("its checksum is wrong"))
         }
     }
 
-    fn integer(&self, column: usize) -> Result<i64, DamagedRow> {
-        self.get(column)
+    fn cell(&self, column: usize) -> ValueRef<'a> {
+        self.cells.get(column).copied().unwrap_or(ValueRef::Null)
     }
 
     fn get<T: FromSql>(&self, column: usize) -> Result<T, DamagedRow> {
-        self.row.get(column).map_err(|error| self.damage(&error.to_string()))
+        T::column_result(self.cell(column)).map_err(|error| self.damage(&error.to_string()))
     }
 
     fn json<T: DeserializeOwned>(&self, column: usize) -> Result<T, DamagedRow> {
-        let text = self.row.get_ref(column).ok().and_then(|cell| cell.as_bytes().ok());
-        serde_json::from_slice(text.unwrap_or_default())
-            .map_err(|error| self.damage(&format!("it cannot be understood: {error}")))
+        let text = self.cell(column).as_bytes().unwrap_or_default();
+        serde_json::from_slice(text)
+            .map_err(|error| self.damage(&format!("its content is invalid: {error}")))
     }
 
-    fn damage(&self, why: &str) -> DamagedRow {
-        let row = match self.row.get_ref(0) {
-            Ok(ValueRef::Integer(number)) => number.to_string(),
-            Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
-            Ok(ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_)) | Err(_) => "?".to_owned(),
+    fn damage(&self, reason: &str) -> DamagedRow {
+        let row = match self.cell(0) {
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => "?".to_owned(),
         };
-        DamagedRow { table: self.table, row, reason: why.to_owned() }
+        DamagedRow { table: self.table, row, reason: reason.to_owned() }
     }
 }

@@ -1,156 +1,167 @@
-//! The transactions. Each is wholly on disk when it returns, or did not happen.
+//! The transactions. Each is completely on disk when it returns, or did not happen.
 
 use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::audit_query::{self, AuditFilter, StoredAuditPage};
 use super::error::{FullReason, OpenError, StoreError};
-use super::file::{self, SqliteHeader};
-use super::file_guard::FileGuard;
-use super::hash_chain::ChainEnd;
-use super::head_log::{self, HeadLog};
-use super::lock::Lock;
-use super::note_limits::NoteLimits;
-use super::repair::RepairSource;
-use super::row::{self, DamagedRow};
-use super::safe_open::{self, PathKind};
-use super::same_history::{DatabaseWithoutWal, OtherHistory};
-use super::size_limits::SizeLimits;
-use super::verify::{self, ChainCursor};
-use super::{
-    AppendRequest, AppendResult, LATEST, OutboxContents, OutboxOptions, hash_chain, prune, repair,
-    schema, wal,
-};
+use super::files::{self, FileGuard, Lock, PathKind};
+use super::hash_chain::{self, ANCHOR, HEAD, HeadLog};
+use super::limits::{NoteLimits, SizeLimits};
+use super::read_only;
+use super::row::{self, StoredRow as _};
+use super::verify;
+use super::wal::{self, DatabaseWithoutWal, OtherHistory, Wal};
+use super::{AppendRequest, AppendResult, OutboxContents, OutboxOptions, database, recovery};
 use crate::domain::{
-    AuditLine, ChainBatch, ChainPosition, Entry, EntryId, LastSeenCard, Outcome, ReaderName,
-    Settlement, Stage,
+    AuditLine, Entry, EntryId, LastSeenCard, Outcome, ReaderName, Settlement, Stage,
 };
 
-/// The one connection that writes.
+/// What is done with a damaged file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DamagePolicy {
+    /// It is set aside, and all that can be read of it goes into a new one.
+    Repair,
+    /// It is reported and not changed.
+    Report,
+}
+
+/// The outbox, open for writing.
 #[derive(Debug)]
 pub(super) struct Store {
-    conn: Connection,
-    presence: FileGuard,
+    writer: Writer,
     station: String,
-    budget: SizeLimits,
+    limits: SizeLimits,
     notes: NoteLimits,
-    heads: HeadLog,
-    /// How many rows `entry` has, so that nobody counts 100,000 of them for each card.
+    /// How many rows `entry` has: counting 100,000 of them for each card takes too long.
     entries: usize,
-    /// The last field: let go only after the connection is.
+    /// The last field: released only after the connection is.
     _lock: Lock,
 }
 
+/// The one connection that writes.
+#[derive(Debug)]
+struct Writer {
+    conn: Connection,
+    files: FileGuard,
+    heads: HeadLog,
+}
+
+impl Writer {
+    /// Runs a transaction, unless a file was removed or replaced.
+    fn write<T>(
+        &mut self,
+        command: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.files.check()?;
+        // Takes the write lock at once: a transaction that read first could be refused it later.
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = command(&tx)?;
+        tx.commit()?;
+        self.heads.on_commit(&self.conn);
+        Ok(done)
+    }
+}
+
 impl Store {
-    /// Opens or makes the file, and reads what is left from before.
+    /// Opens or creates the file, and reads what is left from before.
     pub(super) fn open(
-        options: OutboxOptions,
-        budget: SizeLimits,
+        options: &OutboxOptions,
+        limits: SizeLimits,
         on_damage: DamagePolicy,
     ) -> Result<(Self, OutboxContents), OpenError> {
-        // Absolute, so that no path begins with "file:", which SQLite would take for a URI.
-        let path = std::path::absolute(&options.path)
-            .map_err(|source| OpenError::Inaccessible { path: options.path.clone(), source })?;
-        safe_open::make_directory(&path)?;
-        safe_open::survey(&path)?;
-        let mut lock = Lock::take(&path)?;
-        let mut mended = None;
-        if !repair::resume(&path)? && safe_open::survey(&path)? != PathKind::File {
-            match repair::gone(&path, &lock)? {
+        let path = &files::absolute(&options.path)?;
+        files::create_directory(path)?;
+        files::survey(path)?;
+        let mut lock = Lock::take(path)?;
+        let repair = |cause, wal| recovery::repair(path, options, limits, cause, wal);
+        let mut repaired = None;
+        if !recovery::resume(path)? && files::survey(path)? != PathKind::File {
+            match recovery::missing(path, &lock)? {
                 None => {
-                    lock.sign(false);
-                    repair::create(&path, options.now)?;
+                    lock.write(false);
+                    recovery::create(path, options.now)?;
                 }
                 Some(_) if on_damage == DamagePolicy::Report => {
-                    return Err(OpenError::Missing { path });
+                    return Err(OpenError::Missing { path: path.clone() });
                 }
-                Some(cause) => {
-                    let source = RepairSource { log: true, cause };
-                    mended = Some(repair::set_aside(&path, &options, budget, source)?);
-                }
+                Some(cause) => repaired = Some(repair(cause, Wal::read(path)?)?),
             }
         }
-        lock.sign(true);
-        let (conn, mut restored) = match connect(&path, budget) {
+        lock.write(true);
+        let (conn, mut contents) = match connect(path, limits) {
             Err(OpenError::Lost(cause)) if on_damage == DamagePolicy::Repair => {
-                let source =
-                    RepairSource { log: !cause.is::<OtherHistory>(), cause: cause.to_string() };
-                mended = Some(repair::set_aside(&path, &options, budget, source)?);
-                connect(&path, budget)?
+                let is_others = cause.is::<OtherHistory>();
+                let wal = if is_others { Wal::default() } else { Wal::read(path)? };
+                repaired = Some(repair(cause.to_string(), wal)?);
+                connect(path, limits)?
             }
             opened => opened?,
         };
-        restored.repaired = mended;
-        let made = file::identity(&path)?;
+        contents.repaired = repaired;
         let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
+        let (files, heads) = (FileGuard::new(path, &lock)?, HeadLog::new(&conn)?);
         let store = Self {
-            conn,
-            presence: file::presence(&path, made, &lock)?,
-            station: options.station,
-            budget,
+            writer: Writer { conn, files, heads },
+            station: options.station.clone(),
+            limits,
             notes: NoteLimits::default(),
-            heads: HeadLog::default(),
             entries: entries as usize,
             _lock: lock,
         };
-        Ok((store, restored))
+        Ok((store, contents))
     }
 
-    /// Adds an entry in place of those that it supersedes, and remembers the stay that made it.
+    /// Adds an entry in place of those that it supersedes, and stores the card as last seen.
     pub(super) fn append(&mut self, append: &AppendRequest) -> Result<AppendResult, StoreError> {
-        let tx = begin(&mut self.conn, &self.presence)?;
-        let mut left = self.entries;
+        let AppendRequest { card_event, stage, instance, supersedes } = append;
         let mut lines = Vec::new();
-        for (id, end) in &append.supersedes {
-            match supersede(&tx, &self.station, *id, end.as_ref())? {
-                SupersedeResult::Audited(line) => {
-                    lines.push(*line);
+        let mut left = self.entries;
+        let id = self.writer.write(|tx| {
+            for (id, end) in supersedes {
+                if supersede(tx, &self.station, *id, end.as_ref(), &mut lines)? {
                     left = left.saturating_sub(1);
                 }
-                SupersedeResult::Removed => left = left.saturating_sub(1),
-                SupersedeResult::Kept => {}
             }
-        }
-        if left >= self.budget.max_entries {
-            return Err(StoreError::Full(FullReason::Entries));
-        }
-        self.budget.check_soft_limit(&tx, self.notes.count(&tx))?;
-
-        let id = EntryId::new(next_number(&tx)?);
-        let AppendRequest { card_event: draft, stage, instance, .. } = append;
-        row::insert_entry(&tx, &Entry { id, card_event: draft.clone(), stage: stage.clone() })?;
-        // A card that went has no stay any more; that of the next may be there already.
-        if draft.trigger.is_insertion() {
-            let stay = LastSeenCard {
-                reader: draft.reader.clone(),
-                event_count: draft.event_count,
-                atr: draft.atr.clone(),
-                card: draft.card_key(),
-                entry: id,
-                instance: instance.clone(),
-            };
-            row::upsert_stay(&tx, &stay)?;
-        }
-        tx.commit()?;
-        self.heads.moved(&self.conn);
+            if left >= self.limits.max_entries {
+                return Err(StoreError::Full(FullReason::Entries));
+            }
+            self.limits.check_soft_limit(tx, self.notes.count(tx))?;
+            let id = EntryId::new(next_number(tx)?);
+            let entry = Entry { id, card_event: card_event.clone(), stage: stage.clone() };
+            row::insert_entry(tx, &entry)?;
+            // After a removal, the next card of the reader may be stored already.
+            if card_event.trigger.is_insertion() {
+                let card = LastSeenCard {
+                    reader: card_event.reader.clone(),
+                    event_count: card_event.event_count,
+                    atr: card_event.atr.clone(),
+                    card: card_event.card_key(),
+                    entry: id,
+                    instance: instance.clone(),
+                };
+                row::write_last_seen(tx, &card)?;
+            }
+            Ok(id)
+        })?;
         self.entries = left + 1;
         Ok(AppendResult { entry: id, lines })
     }
 
     /// Stores how far a waiting entry has come.
     pub(super) fn save(&mut self, id: EntryId, stage: Stage) -> Result<(), StoreError> {
-        let tx = begin(&mut self.conn, &self.presence)?;
-        let entry = find(&tx, id)?;
-        // Parking is an outcome: it comes with its line, by `settle`, or not at all.
-        if is_parked(&entry.stage) || is_parked(&stage) {
-            return Err(StoreError::Conflict(id));
-        }
-        row::update_entry(&tx, &Entry { stage, ..entry })?;
-        Ok(tx.commit()?)
+        self.writer.write(|tx| {
+            let entry = find(tx, id)?;
+            // Parking is an outcome: `settle` writes it with its line.
+            if is_parked(&entry.stage) || is_parked(&stage) {
+                return Err(StoreError::Conflict(id));
+            }
+            row::update_entry(tx, &Entry { stage, ..entry })
+        })
     }
 
     /// Ends an entry with its one outcome, or parks it with that.
@@ -159,273 +170,149 @@ impl Store {
         id: EntryId,
         end: &Settlement,
     ) -> Result<AuditLine, StoreError> {
-        let tx = begin(&mut self.conn, &self.presence)?;
-        let entry = find(&tx, id)?;
-        if is_parked(&entry.stage) && end.outcome != Outcome::Discarded {
-            return Err(StoreError::Conflict(id));
-        }
-        let line = AuditLine::settled(&self.station, id, &entry.card_event, end);
-        let left = if let Some(stage) = Stage::parked(end) {
-            row::update_entry(&tx, &Entry { stage, ..entry })?;
-            self.entries
-        } else {
-            delete(&tx, id)?;
-            self.entries.saturating_sub(1)
-        };
-        hash_chain::append(&tx, &line)?;
-        tx.commit()?;
-        self.heads.moved(&self.conn);
-        self.entries = left;
+        let parked = Stage::parked(end);
+        let deleted = usize::from(parked.is_none());
+        let line = self.writer.write(|tx| {
+            let entry = find(tx, id)?;
+            if is_parked(&entry.stage) && end.outcome != Outcome::Discarded {
+                return Err(StoreError::Conflict(id));
+            }
+            let line = AuditLine::settled(&self.station, id, &entry.card_event, end);
+            match parked {
+                Some(stage) => row::update_entry(tx, &Entry { stage, ..entry })?,
+                None => delete(tx, id)?,
+            }
+            hash_chain::append(tx, &line)?;
+            Ok(line)
+        })?;
+        self.entries = self.entries.saturating_sub(deleted);
         Ok(line)
     }
 
-    /// Has a parked entry wait again, because a person said so.
-    pub(super) fn unpark(&mut self, id: EntryId, act: &AuditLine) -> Result<(), StoreError> {
-        let tx = begin(&mut self.conn, &self.presence)?;
-        let entry = find(&tx, id)?;
-        if !is_parked(&entry.stage) {
-            return Err(StoreError::Conflict(id));
-        }
-        self.budget.check_soft_limit(&tx, self.notes.count(&tx))?;
-        let stage = Stage::waiting(entry.stage.sent().cloned());
-        row::update_entry(&tx, &Entry { stage, ..entry })?;
-        hash_chain::append(&tx, act)?;
-        tx.commit()?;
-        self.heads.moved(&self.conn);
-        Ok(())
+    /// Lets a parked entry wait again, by this action of an operator.
+    pub(super) fn unpark(&mut self, id: EntryId, action: &AuditLine) -> Result<(), StoreError> {
+        self.writer.write(|tx| {
+            let entry = find(tx, id)?;
+            if !is_parked(&entry.stage) {
+                return Err(StoreError::Conflict(id));
+            }
+            self.limits.check_soft_limit(tx, self.notes.count(tx))?;
+            let stage = Stage::waiting(entry.stage.sent().cloned());
+            row::update_entry(tx, &Entry { stage, ..entry })?;
+            hash_chain::append(tx, action)
+        })
     }
 
     /// Adds a line that ends no entry.
-    pub(super) fn note(&mut self, line: &AuditLine) -> Result<(), StoreError> {
-        let tx = begin(&mut self.conn, &self.presence)?;
-        let added = self.notes.append(&tx, line, self.budget.max_notes)?;
-        tx.commit()?;
-        self.heads.moved(&self.conn);
-        self.notes.added(added, self.budget.max_notes);
+    pub(super) fn append_audit(&mut self, line: &AuditLine) -> Result<(), StoreError> {
+        let max = self.limits.max_notes;
+        let count = self.writer.write(|tx| self.notes.append(tx, line, max))?;
+        self.notes.on_committed(count, max);
         Ok(())
     }
 
-    /// How many audit lines may be forgotten at once.
-    pub(super) fn prunable(&mut self) -> Result<usize, StoreError> {
-        let tx = begin(&mut self.conn, &self.presence)?;
-        prune::batch_limit(&tx)
+    /// How many audit lines one run may prune.
+    pub(super) fn prune_limit(&self) -> Result<usize, StoreError> {
+        verify::prune_limit(&self.writer.conn)
     }
 
-    /// Forgets the oldest audit lines that are older than `keep`, so many at most, and tells how
-    /// many.
+    /// Deletes the oldest audit lines that are older than `keep`, `limit` at most; returns how many.
     pub(super) fn prune(
         &mut self,
         keep: Duration,
         now: Timestamp,
-        most: usize,
+        limit: usize,
     ) -> Result<usize, StoreError> {
-        let tx = begin(&mut self.conn, &self.presence)?;
-        let pruned = prune::batch(&tx, keep, now, most)?;
-        tx.commit()?;
+        let pruned = self.writer.write(|tx| verify::prune(tx, keep, now, limit))?;
         self.notes.forget_count();
         Ok(pruned)
     }
 
-    /// Forgets what was last seen in a reader.
-    pub(super) fn end_stay(&mut self, reader: &ReaderName) -> Result<(), StoreError> {
-        let tx = begin(&mut self.conn, &self.presence)?;
-        tx.prepare_cached("DELETE FROM stay WHERE reader = ?")?.execute([reader.as_str()])?;
-        Ok(tx.commit()?)
+    /// Deletes the card last seen in a reader.
+    pub(super) fn clear_last_seen(&mut self, reader: &ReaderName) -> Result<(), StoreError> {
+        self.writer.write(|tx| {
+            tx.prepare_cached("DELETE FROM stay WHERE reader = ?")?.execute([reader.as_str()])?;
+            Ok(())
+        })
     }
 
-    /// A piece of the audit trail's chain, looked along.
-    pub(super) fn verify(&self, after: Option<&ChainCursor>) -> Result<ChainBatch, StoreError> {
-        verify::verify_batch(&self.conn, after, verify::BATCH_LINES)
+    /// The connection, for queries.
+    pub(super) const fn conn(&self) -> &Connection {
+        &self.writer.conn
     }
 
-    /// The place in the chain of the line with this number, if there is one.
-    pub(super) fn mark(&self, seq: i64) -> Result<Option<ChainPosition>, StoreError> {
-        audit_query::mark(&self.conn, seq)
-    }
-
-    /// Logs the newest line's place in the chain.
-    pub(super) fn log_head(&self) -> Result<(), StoreError> {
-        head_log::log(&head_log::head(&self.conn)?);
-        Ok(())
-    }
-
-    /// A page of the audit trail.
-    pub(super) fn audit(&self, filter: &AuditFilter) -> Result<StoredAuditPage, StoreError> {
-        audit_query::page(&self.conn, filter)
-    }
-
-    /// Empties the log, so that what was acknowledged is in one place. Tells whether another program
-    /// keeps it from that.
-    pub(super) fn tidy(&self) -> bool {
-        tidy(&self.conn)
-    }
-
-    /// Leaves one file behind: without a `-wal`, unless somebody is reading.
+    /// Leaves one file behind.
     pub(super) fn close(self) {
-        let closed = self
-            .conn
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .and_then(|()| self.conn.close().map_err(|(_, error)| error));
-        if let Err(error) = closed {
-            let error: &dyn Error = &error;
-            tracing::warn!(error, "Outbox was not closed cleanly; the next start completes it");
-        }
+        database::close(self.writer.conn);
     }
 }
 
-/// What is done with a file that is damaged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DamagePolicy {
-    /// It makes way for a new one with all that can be read of it.
-    Repair,
-    /// It is told and left.
-    Report,
-}
-
-/// Opens the file for writing, up to date and checked, and reads what is left from before.
-fn connect(path: &Path, budget: SizeLimits) -> Result<(Connection, OutboxContents), OpenError> {
+/// Opens the file for writing, migrated and checked, and reads what is left from before.
+fn connect(path: &Path, limits: SizeLimits) -> Result<(Connection, OutboxContents), OpenError> {
     wal::check(path)?;
-    let header = SqliteHeader::read(path)?;
+    let header_fault = database::header_fault(path)?;
     let alone = DatabaseWithoutWal::read(path);
-    let mut conn = file::connect(path)?;
-    // Until it is known to be sound, nothing of its log is brought into it.
-    file::keep_log_on_close(&conn, true)?;
-    alone.map_or(Ok(()), |alone| alone.check(&conn))?;
-    let found = schema::identify(&conn, path)?;
-    header.check()?;
-    file::set_durability_pragmas(&conn)?;
-    budget.apply_hard_limit(&conn)?;
-    schema::migrate(&mut conn, found)?;
-    file::check(&conn)?;
-    for end in [ChainEnd::Anchor, ChainEnd::Head] {
-        hash_chain::end(&conn, end)?.map_err(|damage| OpenError::Lost(Box::new(damage)))?;
+    let mut conn = database::connect(path)?;
+    // Until the file is known to be sound, closing moves nothing of its log into it.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    if let Some(alone) = alone {
+        alone.check(&conn)?;
     }
-    // What it finds is for `audit verify` to tell; here it only has to be readable.
+    let found = database::identify(&conn, path)?;
+    if let Some(fault) = header_fault {
+        return Err(OpenError::Lost(fault.into()));
+    }
+    database::set_durability_pragmas(&conn)?;
+    limits.apply_hard_limit(&conn)?;
+    database::migrate(&mut conn, found)?;
+    database::check(&conn)?;
+    hash_chain::sound_end(&conn, ANCHOR)?;
+    hash_chain::sound_end(&conn, HEAD)?;
+    // Faults are for `audit verify` to report; here the chain only has to be readable.
     verify::verify_batch(&conn, None, 1)?;
-    let restored = restore(&conn)?;
-    file::keep_log_on_close(&conn, false)?;
-    // Each life of the daemon begins a log of its own: see `log.rs`.
-    tidy(&conn);
-    Ok((conn, restored))
-}
-
-/// Empties the log, unless another reads; tells whether one does. What keeps it from that keeps nothing
-/// else from working.
-fn tidy(conn: &Connection) -> bool {
-    match file::empty_log(conn) {
-        Ok(true) => false,
-        Ok(false) => {
-            tracing::debug!("Outbox's log was not emptied: another program reads it");
-            true
-        }
-        Err(error) => {
-            let error: &dyn Error = &error;
-            tracing::warn!(error, "Outbox's log was not emptied");
-            false
-        }
-    }
-}
-
-/// Every entry, the oldest first.
-pub(super) fn entries(
-    conn: &Connection,
-) -> Result<Vec<Result<Entry, DamagedRow>>, rusqlite::Error> {
-    let sql = format!("SELECT {} FROM entry ORDER BY id", row::ENTRY);
-    conn.prepare(&sql)?.query_map([], |found| Ok(row::entry(found)))?.collect()
-}
-
-/// What a file holds.
-pub(super) fn restore(conn: &Connection) -> Result<OutboxContents, rusqlite::Error> {
-    let sql = format!("SELECT {} FROM stay ORDER BY reader", row::STAY);
-    let stays: Vec<_> = conn
-        .prepare(&sql)?
-        .query_map([], |found| Ok(row::stay(found)))?
-        .collect::<Result<_, _>>()?;
-    let mut damaged = Vec::new();
-    Ok(OutboxContents {
-        entries: partition_damaged(entries(conn)?, &mut damaged),
-        last_seen: partition_damaged(stays, &mut damaged),
-        latest: partition_damaged(audit_query::latest(conn, LATEST)?, &mut damaged),
-        damaged,
-        repaired: None,
-    })
-}
-
-/// What can be believed; the rest goes to `damaged`.
-pub(super) fn partition_damaged<T>(
-    rows: Vec<Result<T, DamagedRow>>,
-    damaged: &mut Vec<DamagedRow>,
-) -> Vec<T> {
-    rows.into_iter().filter_map(|row| row.map_err(|damage| damaged.push(damage)).ok()).collect()
-}
-
-/// Begins what writes, where what is written can be found again.
-///
-/// Takes the write lock at once: a transaction that read first could be refused it later.
-fn begin<'a>(
-    conn: &'a mut Connection,
-    presence: &FileGuard,
-) -> Result<Transaction<'a>, StoreError> {
-    presence.check()?;
-    Ok(conn.transaction_with_behavior(TransactionBehavior::Immediate)?)
+    let contents = read_only::contents(&conn)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    // Each life of the daemon begins a log of its own: see `wal.rs`.
+    database::empty_wal(&conn);
+    Ok((conn, contents))
 }
 
 fn find(tx: &Transaction<'_>, id: EntryId) -> Result<Entry, StoreError> {
-    let sql = "SELECT id, seen_at, card, draft, stage, seal FROM entry WHERE id = ?";
-    let found = tx
-        .prepare_cached(sql)?
-        .query_row([id.number()], |found| Ok(row::entry(found)))
-        .optional()?;
-    match found {
-        Some(Ok(entry)) => Ok(entry),
-        Some(Err(damage)) => Err(StoreError::Damaged(id, damage)),
-        None => Err(StoreError::NoSuchEntry(id)),
-    }
+    let found = Entry::find_one(tx, "WHERE id = ?", [id.number()])?;
+    let found = found.ok_or(StoreError::NoSuchEntry(id))?;
+    found.map_err(|damage| StoreError::Damaged(id, damage))
 }
 
-/// What became of an entry that a newer one takes over from.
-enum SupersedeResult {
-    /// It waited: it ends here, with its line.
-    Audited(Box<AuditLine>),
-    /// It was parked: its line was written then.
-    Removed,
-    /// It could not be superseded.
-    Kept,
-}
-
-/// Removes an entry that a newer one takes over from. The newer must not be lost for an older
-/// one's trouble: what cannot be superseded is told and stays.
+/// Removes an entry that a newer one supersedes, and adds the line of one that waited to `lines`.
+/// Returns whether it is removed: the newer entry must not be lost for an older one's fault.
 fn supersede(
     tx: &Transaction<'_>,
     station: &str,
     id: EntryId,
     end: Option<&Settlement>,
-) -> Result<SupersedeResult, StoreError> {
+    lines: &mut Vec<AuditLine>,
+) -> Result<bool, StoreError> {
     let entry = match find(tx, id) {
         Ok(entry) => entry,
         Err(error @ (StoreError::NoSuchEntry(_) | StoreError::Damaged(..))) => {
             let error: &dyn Error = &error;
             tracing::warn!(entry = id.number(), error, "Entry could not be superseded");
-            return Ok(SupersedeResult::Kept);
+            return Ok(false);
         }
         Err(error) => return Err(error),
     };
-    match (is_parked(&entry.stage), end) {
-        (true, _) => {
-            delete(tx, id)?;
-            Ok(SupersedeResult::Removed)
-        }
-        (false, Some(end)) => {
-            let line = AuditLine::settled(station, id, &entry.card_event, end);
-            delete(tx, id)?;
-            hash_chain::append(tx, &line)?;
-            Ok(SupersedeResult::Audited(Box::new(line)))
-        }
-        (false, None) => {
+    // The line of a parked one was written when it was parked.
+    if !is_parked(&entry.stage) {
+        let Some(end) = end else {
             tracing::warn!(entry = id.number(), "Superseded entry kept: it has no outcome yet");
-            Ok(SupersedeResult::Kept)
-        }
+            return Ok(false);
+        };
+        let line = AuditLine::settled(station, id, &entry.card_event, end);
+        hash_chain::append(tx, &line)?;
+        lines.push(line);
     }
+    delete(tx, id)?;
+    Ok(true)
 }
 
 fn delete(tx: &Transaction<'_>, id: EntryId) -> Result<(), StoreError> {
@@ -433,27 +320,14 @@ fn delete(tx: &Transaction<'_>, id: EntryId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The number of the next entry, known before the row is written because the seal covers it.
-/// `sqlite_sequence` remembers the largest number that ever was (AUTOINCREMENT).
+/// The number of the next entry, known before the row is written because the checksum covers it.
+/// `sqlite_sequence` has the largest number that ever was (AUTOINCREMENT).
 fn next_number(tx: &Transaction<'_>) -> Result<i64, StoreError> {
     let sql = "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0), \
                           ifnull((SELECT max(id) FROM entry), 0)) + 1";
     Ok(tx.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-fn is_parked(stage: &Stage) -> bool {
-    match stage {
-        Stage::Parked { .. } => true,
-        Stage::Queued | Stage::Sent(_) | Stage::Completing(_) => false,
-    }
-}
-
-#[cfg(test)]
-impl Store {
-    /// `journal_mode` and `synchronous`, as SQLite has them.
-    pub(super) fn durability(&self) -> (String, i64) {
-        let get = |pragma| self.conn.pragma_query_value(None, pragma, |row| row.get(0));
-        let level = self.conn.pragma_query_value(None, "synchronous", |row| row.get(0));
-        (get("journal_mode").unwrap(), level.unwrap())
-    }
+const fn is_parked(stage: &Stage) -> bool {
+    matches!(stage, Stage::Parked { .. })
 }

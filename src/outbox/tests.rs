@@ -1,19 +1,19 @@
 //! The outbox by what it promises. Helpers here, promises in the files beside.
 
+mod audit;
 mod chain;
 mod damage;
+mod file_guard;
 mod fixture;
 mod limits;
 mod links;
-mod log;
-mod looking;
-mod mending;
 mod notes;
 mod opening;
-mod presence;
 mod pruning;
 mod queue;
-mod trail;
+mod read_only;
+mod recovery;
+mod wal;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use super::size_limits::SizeLimits;
+use super::limits::SizeLimits;
 use super::*;
 use crate::domain::{
     Candidate, CardId, CardIdentity, CardStatus, Decision, Family, IdRule, NotIdentified,

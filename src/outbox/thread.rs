@@ -1,95 +1,107 @@
 //! The thread `outbox`: SQLite blocks, the daemon's loop must not.
 //!
 //! Commands run one after the other in the order in which they were submitted. Each runs to its
-//! end even when nobody waits for its answer any more.
+//! end even when its result is no longer awaited.
 
 use std::error::Error;
 use std::io;
+use std::pin::Pin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::error::StoreError;
-use super::lazy_store::LazyStore;
-use super::store::Store;
+use super::database;
+use super::error::{OpenError, StoreError};
+use super::limits::SizeLimits;
+use super::read_only;
+use super::store::{DamagePolicy, Store};
+use super::{OutboxContents, OutboxOptions};
 
 /// How many commands may wait. 16 readers with a card a second each fill it in a minute: a disk
-/// that holds its breath for longer is not coming back by waiting. About 2 MB.
+/// that blocks for longer does not recover by waiting. About 2 MB.
 pub(super) const QUEUE_CAPACITY: usize = 1024;
-
-/// Takes the store, or why there is none, and answers.
-type StoreJob = dyn FnOnce(Result<&mut Store, StoreError>) + Send;
 
 /// How long there is nothing to do before the log is emptied: longer than the steps of one card are
 /// apart, and short, because a log that is damaged costs more than a file that is.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The same, where another program kept it from that.
-const IDLE_TIMEOUT_CLEAN: Duration = Duration::from_secs(10);
+/// The same, where another program prevented it.
+const BUSY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-enum StoreCommand {
-    Run(Box<StoreJob>),
-    Close,
+/// A command: takes the store, or why there is none, and sends the result.
+type StoreCommand = Box<dyn FnOnce(Result<&mut Store, StoreError>) + Send>;
+
+/// The result of a command, to be awaited.
+#[derive(Debug)]
+#[must_use]
+pub struct StoreReply<T>(oneshot::Receiver<Result<T, StoreError>>);
+
+impl<T> Future for StoreReply<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = Pin::new(&mut self.0).poll(context);
+        reply.map(|reply| reply.unwrap_or(Err(StoreError::Closed)))
+    }
 }
 
-/// What comes of a submitted command, or why it was not submitted.
-pub(super) type Submitted<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
-
-/// The thread and the way to it.
+/// The thread, and what is shared with it.
 #[derive(Debug)]
 pub(super) struct OutboxThread {
-    commands: SyncSender<StoreCommand>,
+    /// `None` ends the thread.
+    commands: SyncSender<Option<StoreCommand>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     lost: Arc<Notify>,
-    /// Why there is no file to write to, in words.
-    trouble: Arc<Mutex<Option<String>>>,
+    /// Why the file cannot be opened for writing.
+    write_error: Arc<Mutex<Option<String>>>,
 }
 
 impl OutboxThread {
     /// Starts the thread, which owns the store from then on.
-    pub(super) fn start(slot: LazyStore, trouble: Option<String>) -> io::Result<Self> {
+    pub(super) fn start(store: LazyStore, write_error: Option<String>) -> io::Result<Self> {
         let (commands, submitted) = sync_channel(QUEUE_CAPACITY);
-        let trouble = Arc::new(Mutex::new(trouble));
-        let told = Arc::clone(&trouble);
+        let write_error = Arc::new(Mutex::new(write_error));
+        let shared = Arc::clone(&write_error);
         let thread = thread::Builder::new()
             .name("outbox".into())
-            .spawn(move || run(slot, &submitted, &told))?;
-        Ok(Self { commands, thread: Mutex::new(Some(thread)), lost: Arc::default(), trouble })
+            .spawn(move || run(store, &submitted, &shared))?;
+        Ok(Self { commands, thread: Mutex::new(Some(thread)), lost: Arc::default(), write_error })
     }
 
     /// Queues a command, now; never blocks.
     pub(super) fn submit<T: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Submitted<T> {
-        let (reply, answer) = oneshot::channel();
+    ) -> StoreReply<T> {
+        let (reply, result) = oneshot::channel();
         let lost = Arc::clone(&self.lost);
-        let run = StoreCommand::Run(Box::new(move |store| {
+        let command: StoreCommand = Box::new(move |store| {
             let result = store.and_then(command);
             if let Err(error @ StoreError::Lost(_)) = &result {
                 let error: &dyn Error = error;
                 tracing::error!(error, "Outbox file lost; stopping");
                 lost.notify_one();
             }
-            // Whoever asked may be gone; the command is done all the same.
+            // The command is done even where its result is no longer awaited.
             drop(reply.send(result));
-        }));
-        match self.commands.try_send(run) {
-            Ok(()) => Ok(answer),
-            Err(TrySendError::Full(_)) => Err(StoreError::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(StoreError::Closed),
+        });
+        match self.commands.try_send(Some(command)) {
+            Ok(()) | Err(TrySendError::Full(None) | TrySendError::Disconnected(None)) => {}
+            Err(TrySendError::Full(Some(command))) => command(Err(StoreError::Busy)),
+            Err(TrySendError::Disconnected(Some(command))) => command(Err(StoreError::Closed)),
         }
+        StoreReply(result)
     }
 
-    /// Why there is no file to write to, in words.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn write_error(&self) -> Option<String> {
+        self.write_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Comes back once a command has found the file to be lost.
+    /// Returns once a command has found the file to be lost.
     pub(super) async fn lost(&self) {
         self.lost.notified().await;
     }
@@ -98,8 +110,8 @@ impl OutboxThread {
     pub(super) fn close(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // Either fails only where the thread has ended already, which is what is wanted.
-            drop(self.commands.send(StoreCommand::Close));
+            // Either fails only where the thread has ended already.
+            drop(self.commands.send(None));
             drop(thread.join());
         }
     }
@@ -111,31 +123,95 @@ impl Drop for OutboxThread {
     }
 }
 
-/// Waits for what comes of a command.
-pub(super) async fn answer<T>(submitted: Submitted<T>) -> Result<T, StoreError> {
-    submitted?.await.unwrap_or(Err(StoreError::Closed))
-}
-
-fn run(mut slot: LazyStore, submitted: &Receiver<StoreCommand>, trouble: &Mutex<Option<String>>) {
-    // How long until the log is emptied; nothing where it is empty.
-    let mut rest = None;
+fn run(
+    mut lazy: LazyStore,
+    submitted: &Receiver<Option<StoreCommand>>,
+    write_error: &Mutex<Option<String>>,
+) {
+    // How long until the log is emptied; `None` where it is empty.
+    let mut idle_timeout = None;
     loop {
-        let next = match rest {
-            Some(rest) => submitted.recv_timeout(rest),
+        let next = match idle_timeout {
+            Some(timeout) => submitted.recv_timeout(timeout),
             None => submitted.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        match next {
-            Ok(StoreCommand::Run(command)) => {
-                let store = slot.store();
+        match (next, &mut lazy) {
+            (Ok(Some(command)), lazy) => {
+                let store = lazy.open();
                 if store.is_ok() {
-                    *trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    *write_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 }
                 command(store);
-                rest = Some(IDLE_TIMEOUT);
+                idle_timeout = Some(IDLE_TIMEOUT);
             }
-            Err(RecvTimeoutError::Timeout) => rest = slot.tidy().then_some(IDLE_TIMEOUT_CLEAN),
-            Ok(StoreCommand::Close) | Err(RecvTimeoutError::Disconnected) => break,
+            (Err(RecvTimeoutError::Timeout), LazyStore::Open(store)) => {
+                let is_busy = database::empty_wal(store.conn());
+                idle_timeout = is_busy.then_some(BUSY_IDLE_TIMEOUT);
+            }
+            (Err(RecvTimeoutError::Timeout), LazyStore::Closed(_)) => idle_timeout = None,
+            (Ok(None) | Err(RecvTimeoutError::Disconnected), _) => break,
         }
     }
-    slot.close();
+    if let LazyStore::Open(store) = lazy {
+        store.close();
+    }
+}
+
+/// The store, or what it takes to open it once the disk takes writes.
+///
+/// A disk that is full or read-only at the start does not prevent that cards are read. What is in
+/// the file is read as far as that is possible without writing; every command tries to open it.
+#[derive(Debug)]
+pub(super) enum LazyStore {
+    Open(Box<Store>),
+    Closed(Box<ClosedStore>),
+}
+
+/// What it takes to open the store later.
+#[derive(Debug)]
+pub(super) struct ClosedStore {
+    options: OutboxOptions,
+    limits: SizeLimits,
+    /// What the file held at the start: the engine works with this.
+    known: OutboxContents,
+}
+
+impl LazyStore {
+    /// Opens the store and returns its content, and why it cannot be written where it cannot.
+    pub(super) fn new(
+        options: OutboxOptions,
+        limits: SizeLimits,
+        on_damage: DamagePolicy,
+    ) -> Result<(Self, OutboxContents, Option<OpenError>), OpenError> {
+        match Store::open(&options, limits, on_damage) {
+            Ok((store, contents)) => Ok((Self::Open(Box::new(store)), contents, None)),
+            Err(error) if error.may_pass() && on_damage == DamagePolicy::Repair => {
+                let known = read_only::read_contents(&options.path);
+                let closed = ClosedStore { options, limits, known: known.clone() };
+                Ok((Self::Closed(Box::new(closed)), known, Some(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut Store, StoreError> {
+        if let Self::Closed(closed) = self {
+            let opened = Store::open(&closed.options, closed.limits, DamagePolicy::Repair);
+            let (store, contents) = opened.map_err(|error| StoreError::Io(Box::new(error)))?;
+            if let Some(report) = &contents.repaired {
+                tracing::error!(%report, "Damaged outbox file set aside");
+            }
+            // The next start continues with this content; the engine of this one does not know it.
+            if contents != closed.known {
+                let cause = "the outbox contents changed while it was not writable";
+                return Err(StoreError::Lost(cause.into()));
+            }
+            tracing::info!("Outbox is writable again");
+            *self = Self::Open(Box::new(store));
+        }
+        match self {
+            Self::Open(store) => Ok(store),
+            Self::Closed(_) => Err(StoreError::Busy),
+        }
+    }
 }

@@ -1,40 +1,52 @@
-//! Walking along the chain of the audit trail, piece by piece.
+//! Verifying the chain of the audit trail in batches, and pruning it from the front.
 //!
-//! A piece is one snapshot of the file and says where the next one begins, so that a million lines
-//! hold nobody up. Every fault is told at the line that has it: the lines after it are compared
-//! with what they were chained to.
+//! A batch is one snapshot of the file and says where the next one begins, so that a million lines
+//! delay no card. Every fault is reported at its own line: the lines after it are compared with what
+//! they were chained to.
+//!
+//! Pruning deletes the oldest lines; the anchor takes the place of the last of them, in the same
+//! transaction. A line is kept, and all after it, while its entry waits or is parked.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::audit_query::InvalidCursor;
-use super::error::StoreError;
-use super::hash_chain::{self, ChainEnd};
-use super::row::{self, DamagedRow};
-use crate::domain::{AuditKind, ChainBatch, ChainFault, ChainFaultKind, ChainPosition};
+use super::error::{DamagedRow, InvalidCursor, StoreError};
+use super::hash_chain::{self, ANCHOR, HEAD};
 
-/// How many lines one piece has: some ten milliseconds.
+use super::row::{self, StoredRow as _};
+use crate::domain::{AuditKind, AuditLine, ChainBatch, ChainFault, ChainFaultKind, ChainPosition};
+
+/// How many lines a batch has: some ten milliseconds.
 pub(super) const BATCH_LINES: usize = 1000;
 
-/// The end of a piece: what the next line has to follow.
+/// How many lines one transaction prunes: some ten milliseconds, between which cards are stored.
+pub(super) const PRUNE_BATCH: usize = 500;
+
+/// One run prunes this part of the trail at most, rounded up to a whole line.
+const PRUNE_PART: usize = 10;
+
+/// No line was written before this: a clock that said so had not been set.
+const UNSET_BEFORE: &str = "2020";
+
+/// The end of a batch: what the next line has to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainCursor {
     seq: i64,
-    /// The last line's `chain` as it is stored, and as it should be: whichever the next one
-    /// follows, the fault is not that one's. `None` where nothing is known.
+    /// The last line's `chain` as stored, and as it should be: whichever the next one follows, the
+    /// fault is not that one's. `None` where neither is known.
     hashes: Option<(String, String)>,
 }
 
 impl fmt::Display for ChainCursor {
     /// `seq`, or `seq.stored.computed`: what [`ChainCursor::from_str`] reads.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.seq)?;
         match &self.hashes {
-            Some((stored, computed)) => write!(f, ".{stored}.{computed}"),
-            None => Ok(()),
+            Some((stored, computed)) => write!(f, "{}.{stored}.{computed}", self.seq),
+            None => write!(f, "{}", self.seq),
         }
     }
 }
@@ -43,12 +55,12 @@ impl FromStr for ChainCursor {
     type Err = InvalidCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        let mut parts = text.split('.');
+        let mut parts = text.split('.').map(str::to_owned);
         let seq = parts.next().and_then(|seq| seq.parse().ok()).ok_or(InvalidCursor)?;
         match (parts.next(), parts.next(), parts.next()) {
             (None, ..) => Ok(Self { seq, hashes: None }),
             (Some(stored), Some(computed), None) => {
-                Ok(Self { seq, hashes: Some((stored.to_owned(), computed.to_owned())) })
+                Ok(Self { seq, hashes: Some((stored, computed)) })
             }
             (Some(_), ..) => Err(InvalidCursor),
         }
@@ -56,53 +68,49 @@ impl FromStr for ChainCursor {
 }
 
 impl From<&ChainPosition> for ChainCursor {
-    fn from(mark: &ChainPosition) -> Self {
-        Self { seq: mark.seq, hashes: Some((mark.hash.clone(), mark.hash.clone())) }
+    fn from(position: &ChainPosition) -> Self {
+        let ChainPosition { seq, hash, .. } = position;
+        Self { seq: *seq, hashes: Some((hash.clone(), hash.clone())) }
     }
 }
 
-/// Looks along the next piece of the chain.
+/// Verifies the next batch of the chain.
 pub(super) fn verify_batch(
     conn: &Connection,
     after: Option<&ChainCursor>,
     limit: usize,
 ) -> Result<ChainBatch, StoreError> {
-    let snapshot = conn.unchecked_transaction()?;
-    verify_in_transaction(&snapshot, after, limit)
+    verify_in_transaction(&conn.unchecked_transaction()?, after, limit)
 }
 
-/// The same, within a transaction.
-pub(super) fn verify_in_transaction(
+fn verify_in_transaction(
     snapshot: &Transaction<'_>,
     after: Option<&ChainCursor>,
     limit: usize,
 ) -> Result<ChainBatch, StoreError> {
-    let anchor = hash_chain::end(snapshot, ChainEnd::Anchor)?;
-    let head = hash_chain::end(snapshot, ChainEnd::Head)?;
+    let anchor = hash_chain::end(snapshot, ANCHOR)?;
+    let head = hash_chain::end(snapshot, HEAD)?;
     let start = anchor.as_ref().map_or(ChainCursor { seq: 0, hashes: None }, ChainCursor::from);
-    // What was pruned meanwhile is not looked for: the piece begins at the new anchor.
-    let at_start = after.is_none_or(|after| after.seq < start.seq);
-    let mut walk = ChainVerifier {
-        place: after.filter(|_| !at_start).cloned().unwrap_or(start),
-        at: anchor.as_ref().ok().and_then(|mark| mark.at),
-        lines: 0,
-        faults: Vec::new(),
-    };
-    if at_start {
-        walk.begin(snapshot, &anchor)?;
+    // After pruning between two batches, the batch begins at the new anchor.
+    let after = after.filter(|after| after.seq >= start.seq);
+    let mut verifier = ChainVerifier { last: start, at: None, lines: 0, faults: Vec::new() };
+    if let Some(after) = after {
+        verifier.last = after.clone();
+        verifier.at = time_of(snapshot, after.seq)?;
     } else {
-        walk.at = time_of(snapshot, walk.place.seq)?;
+        verifier.at = anchor.as_ref().ok().and_then(|anchor| anchor.at);
+        verifier.check_start(snapshot, &anchor)?;
     }
-    let whole = walk.along(snapshot, limit)?;
-    if whole {
-        walk.finish(&head);
+    let is_complete = verifier.check_lines(snapshot, limit)?;
+    if is_complete {
+        verifier.check_end(&head);
     }
-    let next = (!whole).then(|| walk.place.to_string());
-    let ChainVerifier { lines, faults, .. } = walk;
+    let next = (!is_complete).then(|| verifier.last.to_string());
+    let ChainVerifier { lines, faults, .. } = verifier;
     Ok(ChainBatch { lines, faults, anchor: anchor.ok(), head: head.ok(), next })
 }
 
-/// The time of a line that a piece before this one has looked at.
+/// The time of a line that an earlier batch verified.
 fn time_of(conn: &Connection, seq: i64) -> Result<Option<Timestamp>, StoreError> {
     let found: Option<String> = conn
         .prepare_cached("SELECT at FROM audit WHERE seq = ?")?
@@ -112,17 +120,15 @@ fn time_of(conn: &Connection, seq: i64) -> Result<Option<Timestamp>, StoreError>
 }
 
 struct ChainVerifier {
-    /// The line before.
-    place: ChainCursor,
-    /// Its time, as far as it is known.
+    /// The line before, and its time as far as it is known.
+    last: ChainCursor,
     at: Option<Timestamp>,
     lines: u64,
     faults: Vec<ChainFault>,
 }
 
 impl ChainVerifier {
-    /// What comes before the first line.
-    fn begin(
+    fn check_start(
         &mut self,
         conn: &Connection,
         anchor: &Result<ChainPosition, DamagedRow>,
@@ -132,7 +138,7 @@ impl ChainVerifier {
         }
         let sql = "SELECT min(seq), max(seq) FROM audit NOT INDEXED WHERE seq <= ?";
         let found: (Option<i64>, Option<i64>) =
-            conn.query_row(sql, [self.place.seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            conn.query_row(sql, [self.last.seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
         if let (Some(first), Some(last)) = found {
             let detail = "is before the pruning anchor".to_owned();
             self.fault(ChainFaultKind::Extra, (first, last), detail);
@@ -140,14 +146,11 @@ impl ChainVerifier {
         Ok(())
     }
 
-    /// Looks at this many lines, and tells whether those were the last ones.
-    fn along(&mut self, conn: &Connection, limit: usize) -> Result<bool, StoreError> {
-        let sql = format!(
-            "SELECT {}, chain FROM audit NOT INDEXED WHERE seq > ? ORDER BY seq LIMIT {limit}",
-            row::AUDIT
-        );
-        let mut statement = conn.prepare_cached(&sql)?;
-        let mut rows = statement.query([self.place.seq])?;
+    /// Verifies so many lines, and returns whether those were the last ones.
+    fn check_lines(&mut self, conn: &Connection, limit: usize) -> Result<bool, StoreError> {
+        let condition = format!("NOT INDEXED WHERE seq > ? ORDER BY seq LIMIT {limit}");
+        let mut statement = conn.prepare_cached(&row::AUDIT.select(&condition))?;
+        let mut rows = statement.query([self.last.seq])?;
         let mut seen = 0;
         while let Some(found) = rows.next()? {
             self.check_line(found)?;
@@ -159,47 +162,43 @@ impl ChainVerifier {
 
     fn check_line(&mut self, found: &Row<'_>) -> Result<(), StoreError> {
         let seq: i64 = found.get(0)?;
-        let due = self.place.seq.saturating_add(1);
-        let gap = seq > due;
+        let expected = self.last.seq.saturating_add(1);
+        let gap = seq > expected;
         if gap {
-            self.missing(due, seq - 1);
+            self.missing(expected, seq - 1);
         }
         self.at = found.get::<_, String>(1).ok().and_then(|at| at.parse().ok());
-        let seal = found.get_ref(6)?.as_bytes().unwrap_or_default().to_vec();
-        let stored: String = found.get(7).unwrap_or_default();
-        let line = row::line(found);
-        let computed = self.follow(&seal, &stored);
-        match (line, &computed) {
-            (Err(damage), _) => self.changed(seq, &damage.reason),
-            (Ok(_), Some(due)) if *due != stored && !gap => {
+        let checksum = found.get_ref(row::AUDIT.checksum)?.as_bytes().unwrap_or_default();
+        let stored: String = found.get(row::AUDIT.checksum + 1).unwrap_or_default();
+        let computed = self.expected_hash(checksum, &stored);
+        match AuditLine::from_row(found) {
+            Err(damage) => self.changed(seq, &damage.reason),
+            Ok(_) if !gap && computed.as_ref().is_some_and(|computed| *computed != stored) => {
                 self.changed(seq, "its hash does not follow from the previous line");
             }
-            (Ok(line), _) if line.kind == AuditKind::ChainBreak => {
+            Ok(line) if line.kind == AuditKind::ChainBreak => {
                 self.fault(ChainFaultKind::Restarted, (seq, seq), line.detail);
             }
-            (Ok(_), _) => {}
+            Ok(_) => {}
         }
         // After lines that are gone, what this one should be is not known.
         let computed = computed.filter(|_| !gap).unwrap_or_else(|| stored.clone());
-        self.place = ChainCursor { seq, hashes: Some((stored, computed)) };
+        self.last = ChainCursor { seq, hashes: Some((stored, computed)) };
         Ok(())
     }
 
     /// What the line's `chain` should be: the stored one, where it follows either from what is
     /// stored in the line before or from what should be stored there.
-    fn follow(&self, seal: &[u8], stored: &str) -> Option<String> {
-        let (before, should_be) = self.place.hashes.as_ref()?;
-        let computed = hash_chain::next_hash(should_be, seal);
-        if computed == stored || before == should_be {
-            return Some(computed);
-        }
-        let other = hash_chain::next_hash(before, seal);
-        Some(if other == stored { other } else { computed })
+    fn expected_hash(&self, checksum: &[u8], stored: &str) -> Option<String> {
+        let (before, should_be) = self.last.hashes.as_ref()?;
+        let computed = hash_chain::next_hash(should_be, checksum);
+        let follows_stored =
+            before != should_be && hash_chain::next_hash(before, checksum) == stored;
+        Some(if follows_stored { stored.to_owned() } else { computed })
     }
 
-    /// What comes after the last line.
-    fn finish(&mut self, head: &Result<ChainPosition, DamagedRow>) {
-        let last = self.place.seq;
+    fn check_end(&mut self, head: &Result<ChainPosition, DamagedRow>) {
+        let last = self.last.seq;
         let head = match head {
             Ok(head) => head,
             Err(damage) => {
@@ -212,7 +211,7 @@ impl ChainVerifier {
         } else if head.seq < last {
             let detail = format!("is after the recorded last line {}", head.seq);
             self.fault(ChainFaultKind::Extra, (head.seq.saturating_add(1), last), detail);
-        } else if self.place.hashes.as_ref().is_some_and(|(stored, _)| *stored != head.hash) {
+        } else if self.last.hashes.as_ref().is_some_and(|(stored, _)| *stored != head.hash) {
             self.changed(last, "it is not the recorded last line");
         }
     }
@@ -222,12 +221,12 @@ impl ChainVerifier {
         self.fault(ChainFaultKind::Missing, (first, last), detail.to_owned());
     }
 
-    fn changed(&mut self, seq: i64, why: &str) {
-        let again = self.faults.last().is_some_and(|fault| {
-            fault.kind == ChainFaultKind::Changed && fault.seq == seq && fault.last == seq
+    fn changed(&mut self, seq: i64, reason: &str) {
+        let is_known = self.faults.last().is_some_and(|fault| {
+            (fault.kind, fault.seq, fault.last) == (ChainFaultKind::Changed, seq, seq)
         });
-        if !again {
-            let detail = format!("was modified or moved: {why}");
+        if !is_known {
+            let detail = format!("was modified or moved: {reason}");
             self.fault(ChainFaultKind::Changed, (seq, seq), detail);
         }
     }
@@ -235,4 +234,69 @@ impl ChainVerifier {
     fn fault(&mut self, kind: ChainFaultKind, (seq, last): (i64, i64), detail: String) {
         self.faults.push(ChainFault { kind, seq, last, at: self.at, detail });
     }
+}
+
+/// How many lines one run may prune.
+pub(super) fn prune_limit(conn: &Connection) -> Result<usize, StoreError> {
+    let anchor = hash_chain::sound_end(conn, ANCHOR)?;
+    let lines = hash_chain::sound_end(conn, HEAD)?.seq.saturating_sub(anchor.seq);
+    Ok(usize::try_from(lines).unwrap_or_default().div_ceil(PRUNE_PART))
+}
+
+/// Deletes the oldest lines that are older than `keep`, `limit` at most, and returns how many.
+///
+/// `now` is a moment that was surely reached. The age of a line counts from the newest line where
+/// that is older. A line of a clock that was not set is as old as the next line.
+pub(super) fn prune(
+    tx: &Transaction<'_>,
+    keep: Duration,
+    now: Timestamp,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let anchor = hash_chain::sound_end(tx, ANCHOR)?;
+    let newest = hash_chain::sound_end(tx, HEAD)?.at.unwrap_or(now);
+    // Nothing is older than a time before all times.
+    let before = now.min(newest).checked_sub(keep).map(row::instant).unwrap_or_default();
+    let old = old_lines(tx, anchor.seq, &before, limit)?;
+    let Some(last) = old.last() else { return Ok(0) };
+    // Nothing can find these faults afterwards.
+    let batch = verify_in_transaction(tx, None, old.len())?;
+    for fault in batch.faults.iter().filter(|fault| fault.seq <= last.seq) {
+        tracing::warn!(%fault, "Pruned an audit line that failed verification");
+    }
+    row::write_position(tx, ANCHOR, last)?;
+    tx.prepare_cached("DELETE FROM audit WHERE seq <= ?")?.execute([last.seq])?;
+    Ok(old.len())
+}
+
+/// The lines that may go, `limit` at most, up to the first that may not.
+fn old_lines(
+    tx: &Transaction<'_>,
+    after: i64,
+    before: &str,
+    limit: usize,
+) -> Result<Vec<ChainPosition>, StoreError> {
+    let sql = "SELECT seq, at, chain, \
+                      at < ?2 AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = audit.entry) \
+               FROM audit NOT INDEXED WHERE seq > ?1 ORDER BY seq";
+    let mut statement = tx.prepare_cached(sql)?;
+    let mut rows = statement.query(params![after, before])?;
+    let (mut old, mut seen, mut proven) = (Vec::new(), 0, 0);
+    while proven < limit
+        && let Some(found) = rows.next()?
+        && found.get(3)?
+    {
+        seen += 1;
+        let at: String = found.get(1).unwrap_or_default();
+        if at.as_str() >= UNSET_BEFORE {
+            proven = seen;
+        }
+        if old.len() < limit {
+            // A cell that is no text was changed: `prune` logs the line.
+            let hash = found.get(2).unwrap_or_default();
+            old.push(ChainPosition { seq: found.get(0)?, at: at.parse().ok(), hash });
+        }
+    }
+    old.truncate(proven);
+    Ok(old)
 }

@@ -85,8 +85,6 @@ const CIRCLES: &str = "
     cm/auth.rs cm/auth/oauth2.rs cm/auth/oauth2/token_endpoint.rs cm/http.rs
     cm/client_cert.rs cm/connection_check.rs cm/http_transport.rs cm/proxy.rs cm/proxy_tunnel.rs cm/setup.rs cm/tls.rs cm/tls_error.rs cm/transport_error.rs
     domain/card.rs domain/id_rule.rs domain/strength.rs
-    outbox/error.rs outbox/hash_chain.rs outbox/row.rs
-    outbox/recovery.rs outbox/repair.rs
     readers/monitor.rs readers/mute_watchers.rs
 ";
 

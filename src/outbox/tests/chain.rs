@@ -2,7 +2,7 @@
 
 use crate::domain::{ChainBatch, ChainFault, ChainFaultKind};
 
-use super::super::hash_chain::{self, ChainEnd};
+use super::super::hash_chain::{self, HEAD};
 use super::super::{row, verify};
 use super::*;
 use ChainFaultKind::{Changed, Extra, Missing, Restarted};
@@ -94,7 +94,7 @@ async fn a_changed_line_is_told_by_number_and_time_and_no_other_with_it() {
     tamper(&place, "UPDATE audit SET line = replace(line, 'mute', 'busy') WHERE seq = 3");
     let told = faults(&place).pop().unwrap().to_string();
     let at = at(180);
-    assert_eq!(told, format!("line 3 ({at}): was modified or moved: its seal does not fit"));
+    assert_eq!(told, format!("line 3 ({at}): was modified or moved: its checksum is wrong"));
 }
 
 #[tokio::test]
@@ -237,7 +237,7 @@ async fn no_line_goes_before_one_whose_entry_still_waits() {
 async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
     let place = Place::new();
     let (outbox, _) = place.open();
-    let lines = i64::try_from(prune::BATCH * 2 + 10).unwrap();
+    let lines = i64::try_from(verify::PRUNE_BATCH * 2 + 10).unwrap();
     let notes: Vec<_> =
         (1..=lines).map(|number| outbox.append_audit(not_identified(number))).collect();
     for note in notes {
@@ -247,15 +247,16 @@ async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
     let mut pruned = 0;
     loop {
         let keep = Duration::from_secs(1000);
-        let batch =
-            outbox.thread.submit(move |store| store.prune(keep, at(1_000_000), prune::BATCH));
-        let batch = answer(batch).await.unwrap();
+        let batch = outbox
+            .thread
+            .submit(move |store| store.prune(keep, at(1_000_000), verify::PRUNE_BATCH));
+        let batch = batch.await.unwrap();
         pruned += i64::try_from(batch).unwrap();
         // What is on disk now is what a kill leaves behind.
         let killed = Place::new();
         for suffix in ["", "-wal"] {
-            let to = safe_open::sibling_path(&killed.path(), suffix);
-            std::fs::copy(safe_open::sibling_path(&place.path(), suffix), to).unwrap();
+            let to = files::sibling_path(&killed.path(), suffix);
+            std::fs::copy(files::sibling_path(&place.path(), suffix), to).unwrap();
         }
         let found = walked(&killed, 1000);
         assert_eq!(found.faults, []);
@@ -263,7 +264,7 @@ async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
         if batch == 0 {
             break;
         }
-        assert!(batch <= prune::BATCH);
+        assert!(batch <= verify::PRUNE_BATCH);
     }
     assert_eq!(pruned, lines);
 }
@@ -278,7 +279,7 @@ async fn a_batch_that_breaks_off_half_way_has_pruned_nothing() {
     let (outbox, _) = place.open();
     let batch = |most| {
         let keep = Duration::from_secs(130);
-        answer(outbox.thread.submit(move |store| store.prune(keep, at(310), most)))
+        outbox.thread.submit(move |store| store.prune(keep, at(310), most))
     };
     assert!(batch(5).await.is_err());
     assert_eq!(places(&place), []);
@@ -321,7 +322,7 @@ async fn an_end_that_cannot_be_believed_is_no_place_to_go_on_from() {
     let other = place.sqlite();
     other.execute_batch("UPDATE chain SET seq = 7 WHERE place = 'head'").unwrap();
     assert!(matches!(outbox.append_audit(not_identified(2)).await, Err(StoreError::Lost(_))));
-    assert!(hash_chain::end(&other, ChainEnd::Head).unwrap().is_err());
+    assert!(hash_chain::end(&other, HEAD).unwrap().is_err());
 }
 
 #[tokio::test]
@@ -329,7 +330,7 @@ async fn head_is_logged_each_time_that_it_passes_a_thousand_lines() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let other = place.sqlite();
-    let mut heads = head_log::HeadLog::default();
+    let mut heads = hash_chain::HeadLog::new(&other).unwrap();
     let mut logged = Vec::new();
     for batch in [1, 997, 1, 1, 1, 998, 3] {
         let notes: Vec<_> =
@@ -337,7 +338,7 @@ async fn head_is_logged_each_time_that_it_passes_a_thousand_lines() {
         for note in notes {
             note.await.unwrap();
         }
-        logged.push(heads.moved(&other));
+        logged.push(heads.on_commit(&other));
     }
     // 1, 998, 999, 1000, 1001, 1999, 2002
     assert_eq!(logged, [false, false, false, true, false, false, true]);

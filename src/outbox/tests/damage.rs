@@ -34,7 +34,7 @@ async fn an_entry_with_a_flipped_bit_is_skipped_and_told_never_believed() {
         [DamagedRow {
             table: "entry",
             row: "2".to_owned(),
-            reason: "its seal does not fit".to_owned()
+            reason: "its checksum is wrong".to_owned()
         }]
     );
     let settled = outbox.settle(id(2), end(Outcome::Updated)).await;

@@ -39,7 +39,7 @@ async fn fill(outbox: &Outbox) {
 
 /// Writes the fixture of this version, once; a released one stays as it is.
 async fn write_where_asked() {
-    let path = fixture(schema::VERSION);
+    let path = fixture(database::VERSION);
     if std::env::var_os("WRITE_FIXTURE").is_none() || path.exists() {
         return;
     }
@@ -135,7 +135,7 @@ async fn every_version_has_a_fixture_and_is_read_today() {
         (3, 1, 4)
     );
 
-    for version in 1..=schema::VERSION {
+    for version in 1..=database::VERSION {
         let place = copy_of(version);
         assert_eq!(as_before(place.restored()), expected, "version {version}");
         // And it is a working outbox from there on.
@@ -148,7 +148,7 @@ async fn every_version_has_a_fixture_and_is_read_today() {
 fn what_this_version_writes_is_what_it_was_released_with() {
     let today = Place::new();
     today.open().0.close();
-    let released = copy_of(schema::VERSION);
+    let released = copy_of(database::VERSION);
     let schema = |place: &Place| -> Vec<Option<String>> {
         let conn = place.sqlite();
         let mut statement = conn.prepare("SELECT sql FROM sqlite_schema ORDER BY name").unwrap();
@@ -163,7 +163,7 @@ async fn what_is_written_today_is_what_was_released_and_what_is_new_since() {
     let (outbox, _) = today.open();
     fill(&outbox).await;
     outbox.close();
-    let released = copy_of(schema::VERSION);
+    let released = copy_of(database::VERSION);
     for table in ["entry", "audit", "stay", "chain"] {
         let rows = |place: &Place| -> Vec<Vec<rusqlite::types::Value>> {
             let conn = place.sqlite();

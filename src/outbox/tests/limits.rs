@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use super::*;
 
 /// An entry of about 8 KiB whose audit line is short: settling it frees room.
-fn bulky(number: u8) -> AppendRequest {
+pub(super) fn bulky(number: u8) -> AppendRequest {
     let rest = (1..100).map(|i| candidate(u128::from(number) << 32 | i)).collect();
     let CardEvent { identity, .. } = draft(number);
     let identity =
@@ -155,9 +155,9 @@ async fn more_commands_than_a_disk_may_owe_are_refused_without_blocking() {
         (0..thread::QUEUE_CAPACITY).map(|_| outbox.clear_last_seen("Reader".into())).collect();
     assert!(matches!(outbox.append(append(1)).await, Err(StoreError::Busy)));
     release.send(()).unwrap();
-    answer(stalled).await.unwrap();
-    for answer in waiting {
-        answer.await.unwrap();
+    stalled.await.unwrap();
+    for reply in waiting {
+        reply.await.unwrap();
     }
     outbox.append(append(1)).await.unwrap();
 }

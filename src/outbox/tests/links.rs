@@ -45,7 +45,7 @@ fn what_is_no_regular_file_is_refused_and_nothing_waits_for_it() {
         ];
         for (what, make) in make {
             let place = Place::new();
-            make(&safe_open::sibling_path(&place.path(), name));
+            make(&files::sibling_path(&place.path(), name));
             is_refused(&place, &format!("{what} at outbox.db{name}"));
         }
     }
@@ -57,7 +57,7 @@ async fn no_link_is_followed_and_what_it_leads_to_stays_as_it_was() {
     for name in NAMES {
         let place = Place::new();
         two_entries(&place).await;
-        let path = safe_open::sibling_path(&place.path(), name);
+        let path = files::sibling_path(&place.path(), name);
         let target = place.dir.path().join("target");
         fs::write(&target, "somebody's").unwrap();
         chown(&target, Some(OTHER), Some(OTHER)).unwrap();
@@ -75,7 +75,7 @@ async fn a_lock_that_is_there_stays_whose_it_is_and_a_hard_link_is_not_written_t
     require!(require::root());
     let place = Place::new();
     two_entries(&place).await;
-    let lock = safe_open::sibling_path(&place.path(), ".lock");
+    let lock = files::sibling_path(&place.path(), ".lock");
     chown(place.path(), Some(OTHER), Some(OTHER)).unwrap();
     place.restored();
     assert_eq!(lock.metadata().unwrap().uid(), 0, "it was there, and is not given away");
@@ -101,7 +101,7 @@ async fn root_acts_with_the_rights_of_the_owner() {
     require!(require::root());
     let place = Place::new();
     two_entries(&place).await;
-    fs::remove_file(safe_open::sibling_path(&place.path(), ".lock")).unwrap();
+    fs::remove_file(files::sibling_path(&place.path(), ".lock")).unwrap();
     for path in [place.path(), place.dir.path().to_owned()] {
         chown(path, Some(OTHER), Some(OTHER)).unwrap();
     }
@@ -111,8 +111,7 @@ async fn root_acts_with_the_rights_of_the_owner() {
         act_as_owner(&options.path).unwrap();
         let (outbox, restored) = open_stopped(options.clone()).unwrap();
         assert_eq!(restored.entries.len(), 2);
-        let owner =
-            |suffix| safe_open::sibling_path(&options.path, suffix).metadata().unwrap().uid();
+        let owner = |suffix| files::sibling_path(&options.path, suffix).metadata().unwrap().uid();
         let owners = ["", ".lock", "-wal", "-shm"].map(owner);
         outbox.close();
         assert_eq!(owners, [OTHER; 4]);
@@ -132,13 +131,13 @@ async fn an_outbox_that_is_gone_is_told_and_one_that_never_was_is_not() {
         // What a kill leaves.
         let killed = Place::new();
         fs::copy(
-            safe_open::sibling_path(&place.path(), left),
-            safe_open::sibling_path(&killed.path(), left),
+            files::sibling_path(&place.path(), left),
+            files::sibling_path(&killed.path(), left),
         )
         .unwrap();
         let (outbox, restored) = killed.open();
         let mended = restored.repaired.unwrap();
-        assert!(mended.to_string().contains(&format!("outbox.db{left} was left")), "{mended}");
+        assert!(mended.to_string().contains(&format!("outbox.db{left} was")), "{mended}");
         assert_eq!(restored.entries.len(), kept, "{left}");
         assert_eq!(restored.latest.first().unwrap().kind, AuditKind::ChainBreak);
         outbox.append(append(3)).await.unwrap();
@@ -146,10 +145,10 @@ async fn an_outbox_that_is_gone_is_told_and_one_that_never_was_is_not() {
         assert_eq!(killed.restored().repaired, None, "it is told once");
     }
     let place = Place::new();
-    fs::write(safe_open::sibling_path(&place.path(), ".lock"), "4711\nnew\n").unwrap();
+    fs::write(files::sibling_path(&place.path(), ".lock"), "4711\nnew\n").unwrap();
     assert_eq!(place.restored().repaired, None, "the first start was broken off");
     let place = Place::new();
-    fs::write(safe_open::sibling_path(&place.path(), ".lock"), "").unwrap();
+    fs::write(files::sibling_path(&place.path(), ".lock"), "").unwrap();
     assert_eq!(place.restored().repaired, None, "the first start was broken off at once");
 }
 
@@ -159,7 +158,7 @@ fn a_link_that_leads_nowhere_is_set_aside_and_told() {
     symlink("/nowhere/outbox.db", place.path()).unwrap();
     assert!(matches!(open_stopped(place.options()), Err(OpenError::Missing { .. })));
     let mended = place.restored().repaired.unwrap();
-    assert!(mended.to_string().contains("link that leads nowhere"), "{mended}");
+    assert!(mended.to_string().contains("link without a target"), "{mended}");
     let aside = mended.set_aside.unwrap();
     assert_eq!(fs::read_link(aside).unwrap(), Path::new("/nowhere/outbox.db"));
     assert!(place.path().symlink_metadata().unwrap().is_file());

@@ -20,7 +20,7 @@ async fn directory_and_files_are_made_for_their_owner_alone() {
     assert_eq!(mode(&directory), 0o700);
     assert_eq!(mode(directory.parent().unwrap()), 0o700);
     for suffix in ["", "-wal", "-shm", ".lock"] {
-        assert_eq!(mode(&safe_open::sibling_path(&path, suffix)), 0o600, "{suffix}");
+        assert_eq!(mode(&files::sibling_path(&path, suffix)), 0o600, "{suffix}");
     }
 }
 
@@ -37,25 +37,25 @@ fn a_second_process_is_refused_and_told_the_pid_of_the_first() {
 #[test]
 fn the_lock_of_a_crashed_process_locks_nobody_out() {
     let place = Place::new();
-    std::fs::write(safe_open::sibling_path(&place.path(), ".lock"), "4194304999\n").unwrap();
+    std::fs::write(files::sibling_path(&place.path(), ".lock"), "4194304999\n").unwrap();
     let (_outbox, _) = place.open();
-    let told = std::fs::read_to_string(safe_open::sibling_path(&place.path(), ".lock")).unwrap();
+    let told = std::fs::read_to_string(files::sibling_path(&place.path(), ".lock")).unwrap();
     assert_eq!(told.trim(), std::process::id().to_string());
 }
 
-#[test]
-fn durability_is_set_on_every_opening() {
+#[tokio::test]
+async fn durability_is_set_on_every_opening() {
     let place = Place::new();
     for _ in 0..2 {
         let (outbox, _) = place.open();
-        let (mode, level) = blocking(outbox.thread.submit(|store| Ok(store.durability())));
-        assert_eq!((mode.as_str(), level), ("wal", 2));
+        let pragmas = outbox.thread.submit(|store| {
+            let mode = store.conn().pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+            let level = store.conn().pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            Ok::<(String, i64), _>((mode, level))
+        });
+        assert_eq!(pragmas.await.unwrap(), ("wal".to_owned(), 2));
         outbox.close();
     }
-}
-
-fn blocking<T>(submitted: thread::Submitted<T>) -> T {
-    submitted.unwrap().blocking_recv().unwrap().unwrap()
 }
 
 #[test]
@@ -71,10 +71,10 @@ fn another_programs_file_is_left_as_it_is() {
 fn a_later_version_is_refused_and_left_as_it_is() {
     let place = Place::new();
     place.open().0.close();
-    place.sqlite().pragma_update(None, "user_version", schema::VERSION + 1).unwrap();
+    place.sqlite().pragma_update(None, "user_version", database::VERSION + 1).unwrap();
     let refused = open(place.options()).unwrap_err();
     let OpenError::Newer { found, known } = refused else { panic!("{refused}") };
-    assert_eq!((found, known), (schema::VERSION + 1, schema::VERSION));
+    assert_eq!((found, known), (database::VERSION + 1, database::VERSION));
 }
 
 #[test]
@@ -110,7 +110,7 @@ async fn closing_leaves_nothing_in_the_log_even_while_somebody_looks() {
     let looking = place.sqlite();
     looking.query_row("SELECT count(*) FROM entry", [], |_| Ok(())).unwrap();
     outbox.close();
-    assert_eq!(std::fs::metadata(safe_open::sibling_path(&place.path(), "-wal")).unwrap().len(), 0);
+    assert_eq!(std::fs::metadata(files::sibling_path(&place.path(), "-wal")).unwrap().len(), 0);
 }
 
 /// Whether the kernel knows a lock of the POSIX kind on this file by this process. The list is read in
@@ -131,7 +131,7 @@ async fn the_locks_of_sqlite_are_held_for_as_long_as_it_is_open() {
         let (outbox, _) = place.open();
         let held = |when: &str| {
             for suffix in ["", "-shm"] {
-                let is_locked = is_locked(&safe_open::sibling_path(&place.path(), suffix));
+                let is_locked = is_locked(&files::sibling_path(&place.path(), suffix));
                 assert!(is_locked, "outbox.db{suffix} is not locked {when}");
             }
         };
@@ -173,22 +173,13 @@ fn one_module_opens_files() {
         }
         let source = std::fs::read_to_string(&path).unwrap();
         let opens = opening.iter().find(|opening| source.contains(**opening));
-        if path.ends_with("safe_open.rs") {
+        if path.ends_with("files.rs") {
             assert!(opens.is_some(), "the words are the wrong ones");
         } else {
             assert_eq!(opens, None, "{}", path.display());
         }
-        let callers = [
-            "lock.rs",
-            "wal.rs",
-            "wal_index.rs",
-            "repair.rs",
-            "wal_image.rs",
-            "file.rs",
-            "safe_open.rs",
-        ];
-        let calls =
-            ["safe_open::open", "safe_open::create"].iter().any(|call| source.contains(call));
+        let callers = ["files.rs", "wal.rs", "recovery.rs", "database.rs"];
+        let calls = ["files::open", "files::create("].iter().any(|call| source.contains(call));
         assert!(
             !calls || callers.iter().any(|caller| path.ends_with(caller)),
             "{}",

@@ -20,7 +20,7 @@ async fn no_command_is_stored_in_files_that_were_removed() {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     for suffix in SUFFIXES {
-        std::fs::remove_file(safe_open::sibling_path(&place.path(), suffix)).unwrap();
+        std::fs::remove_file(files::sibling_path(&place.path(), suffix)).unwrap();
     }
 
     lost(&outbox.append(append(2)).await);
@@ -37,7 +37,7 @@ async fn each_of_the_files_is_missed() {
     for suffix in SUFFIXES {
         let place = Place::new();
         let (outbox, _) = place.open();
-        std::fs::remove_file(safe_open::sibling_path(&place.path(), suffix)).unwrap();
+        std::fs::remove_file(files::sibling_path(&place.path(), suffix)).unwrap();
         let error = outbox.append(append(1)).await.unwrap_err();
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         assert!(cause.contains(&format!("outbox.db{suffix} was removed")), "{suffix}: {cause}");
@@ -49,7 +49,7 @@ async fn a_copy_in_the_place_of_the_file_is_not_the_file() {
     for suffix in SUFFIXES {
         let place = Place::new();
         let (outbox, _) = place.open();
-        let path = safe_open::sibling_path(&place.path(), suffix);
+        let path = files::sibling_path(&place.path(), suffix);
         let copy = place.dir.path().join("copy");
         std::fs::copy(&path, &copy).unwrap();
         std::fs::rename(&copy, &path).unwrap();
@@ -72,7 +72,7 @@ async fn the_outbox_that_took_the_place_of_a_lost_one_is_left_alone() {
     let place = Place::new();
     let (first, _) = place.open();
     for suffix in SUFFIXES {
-        std::fs::remove_file(safe_open::sibling_path(&place.path(), suffix)).unwrap();
+        std::fs::remove_file(files::sibling_path(&place.path(), suffix)).unwrap();
     }
     let (second, _) = place.open();
     second.append(append(2)).await.unwrap();
@@ -89,7 +89,7 @@ async fn what_a_removed_wal_held_is_in_the_file_after_closing() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    std::fs::remove_file(safe_open::sibling_path(&place.path(), "-wal")).unwrap();
+    std::fs::remove_file(files::sibling_path(&place.path(), "-wal")).unwrap();
     lost(&outbox.append(append(2)).await);
     outbox.close();
     assert_eq!(place.restored().entries.len(), 1);

@@ -51,8 +51,8 @@ async fn what_a_killed_daemon_left_in_the_log_is_read() {
     let killed = Place::new();
     for suffix in ["", "-wal"] {
         std::fs::copy(
-            safe_open::sibling_path(&place.path(), suffix),
-            safe_open::sibling_path(&killed.path(), suffix),
+            files::sibling_path(&place.path(), suffix),
+            files::sibling_path(&killed.path(), suffix),
         )
         .unwrap();
     }
@@ -72,7 +72,7 @@ fn nothing_is_migrated_by_looking() {
     let place = Place::new();
     std::fs::write(place.path(), "").unwrap();
     let refused = open_read_only(&place.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::Older { found: 0, known: schema::VERSION }));
+    assert!(matches!(refused, OpenError::Older { found: 0, known: database::VERSION }));
     assert_eq!(std::fs::read(place.path()).unwrap(), b"");
 }
 

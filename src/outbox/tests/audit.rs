@@ -1,5 +1,6 @@
 //! The audit trail: what is in it, and what never leaves it.
 
+use super::super::read_only::{OF_ALL, OF_CARD};
 use super::*;
 
 async fn walk(outbox: &Outbox, mut filter: AuditFilter) -> Vec<AuditLine> {
@@ -117,7 +118,8 @@ fn a_page_is_read_through_an_index_without_sorting() {
     let place = Place::new();
     place.open().0.close();
     let conn = place.sqlite();
-    for sql in [audit_query::OF_ALL, audit_query::OF_CARD] {
+    for condition in [OF_ALL, OF_CARD] {
+        let sql = row::AUDIT.select(condition);
         let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let mut rows = statement.raw_query();
         let mut plan = Vec::new();

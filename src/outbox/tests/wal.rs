@@ -7,7 +7,7 @@ use crate::domain::{AuditKind, ChainFaultKind};
 
 use super::super::store::Store;
 use super::super::wal;
-use super::mending::{each, in_memory};
+use super::recovery::{each, in_memory};
 use super::*;
 
 /// The outbox's files at one moment, as a kill at that moment leaves them.
@@ -20,7 +20,7 @@ struct Files {
 
 impl Files {
     fn of(place: &Place) -> Self {
-        let read = |suffix| fs::read(safe_open::sibling_path(&place.path(), suffix)).unwrap();
+        let read = |suffix| fs::read(files::sibling_path(&place.path(), suffix)).unwrap();
         Self { database: read(""), log: read("-wal"), index: Some(read("-shm")) }
     }
 
@@ -36,7 +36,7 @@ impl Files {
     fn place(&self) -> Place {
         let place = in_memory();
         let write = |suffix, bytes: &[u8]| {
-            fs::write(safe_open::sibling_path(&place.path(), suffix), bytes).unwrap();
+            fs::write(files::sibling_path(&place.path(), suffix), bytes).unwrap();
         };
         write("", &self.database);
         write("-wal", &self.log);
@@ -92,14 +92,14 @@ async fn killed() -> [(Files, OutboxContents); 2] {
 fn nothing_is_lost_in_silence(files: &Files, whole: &OutboxContents, what: &str) -> &'static str {
     let place = files.place();
     let (store, restored) =
-        Store::open(place.options(), SizeLimits::of(1000), DamagePolicy::Repair).unwrap();
+        Store::open(&place.options(), SizeLimits::of(1000), DamagePolicy::Repair).unwrap();
     let OutboxContents { entries, latest, damaged, repaired: mended, .. } = restored;
     let known = |entry: &Entry| (1..=7).any(|number| written(number) == entry.card_event);
     assert!(entries.iter().all(known), "{what}: an entry was invented");
     let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::ChainBreak).collect();
     assert!(lines.iter().all(|line| whole.latest.contains(line)), "{what}: a line was invented");
     let all = entries == whole.entries && lines.len() == whole.latest.len();
-    let faults = store.verify(None).unwrap().faults;
+    let faults = verify::verify_batch(store.conn(), None, 1000).unwrap().faults;
     store.close();
     let told = mended.is_some() && faults.iter().any(|f| f.kind == ChainFaultKind::Restarted);
     assert!(told || all && damaged.is_empty(), "{what}: something is gone and nothing is told");
@@ -178,7 +178,7 @@ async fn no_length_that_a_killed_daemons_log_is_cut_to_loses_anything_in_silence
     });
     assert_eq!(counts.get("harmless"), None, "{counts:?}");
     let place = files.place();
-    fs::remove_file(safe_open::sibling_path(&place.path(), "-wal")).unwrap();
+    fs::remove_file(files::sibling_path(&place.path(), "-wal")).unwrap();
     assert!(place.restored().repaired.is_some(), "a log that is gone is told");
 }
 
@@ -230,10 +230,9 @@ async fn what_an_ordinary_start_finds_is_no_damage() {
             // The next start is that of a killed daemon's files.
             outbox.close();
             for (suffix, bytes) in [("", &killed.database), ("-wal", &killed.log)] {
-                fs::write(safe_open::sibling_path(&place.path(), suffix), bytes).unwrap();
+                fs::write(files::sibling_path(&place.path(), suffix), bytes).unwrap();
             }
-            fs::write(safe_open::sibling_path(&place.path(), "-shm"), killed.index.unwrap())
-                .unwrap();
+            fs::write(files::sibling_path(&place.path(), "-shm"), killed.index.unwrap()).unwrap();
         }
     }
 }
@@ -243,7 +242,7 @@ async fn the_log_is_empty_when_there_is_nothing_to_do() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    let log = safe_open::sibling_path(&place.path(), "-wal");
+    let log = files::sibling_path(&place.path(), "-wal");
     assert!(log.metadata().unwrap().len() > 0);
     let start = std::time::Instant::now();
     while log.metadata().unwrap().len() > 0 {
@@ -265,9 +264,9 @@ async fn the_log_is_emptied_once_another_program_reads_no_more() {
     let reading = place.sqlite();
     reading.execute_batch("BEGIN; SELECT count(*) FROM entry").unwrap();
     outbox.append(append(2)).await.unwrap();
-    let tidied = outbox.thread.submit(|store| Ok(store.tidy()));
-    assert!(answer(tidied).await.unwrap(), "another program reads");
-    let log = safe_open::sibling_path(&place.path(), "-wal");
+    let tidied = outbox.thread.submit(|store| Ok(database::empty_wal(store.conn())));
+    assert!(tidied.await.unwrap(), "another program reads");
+    let log = files::sibling_path(&place.path(), "-wal");
     // Longer than until the first try.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(log.metadata().unwrap().len() > 0);
@@ -293,8 +292,8 @@ async fn an_image_that_is_damaged_in_the_log_is_read_where_it_was_brought_to() {
     // Another program reads the newest state: the log goes into the file, and is not emptied.
     let reading = place.sqlite();
     reading.execute_batch("BEGIN; SELECT count(*) FROM entry").unwrap();
-    let tidied = outbox.thread.submit(|store| Ok(store.tidy()));
-    assert!(answer(tidied).await.unwrap());
+    let tidied = outbox.thread.submit(|store| Ok(database::empty_wal(store.conn())));
+    assert!(tidied.await.unwrap());
     let files = Files::of(&place);
     drop(reading);
     outbox.close();
@@ -375,8 +374,8 @@ async fn a_log_that_was_brought_in_by_half_is_no_others() {
             .unwrap();
     }
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
-    let tidied = outbox.thread.submit(|store| Ok(store.tidy()));
-    assert!(!answer(tidied).await.unwrap(), "nobody reads");
+    let tidied = outbox.thread.submit(|store| Ok(database::empty_wal(store.conn())));
+    assert!(!tidied.await.unwrap(), "nobody reads");
     let before = Files::of(&place).database;
     outbox.settle(id(8), end(Outcome::Updated)).await.unwrap();
     outbox.settle(id(7), parked()).await.unwrap();
@@ -406,8 +405,8 @@ async fn a_kill_between_the_two_steps_that_empty_the_log_is_no_damage() {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let full = Files::of(&place);
-    let tidied = outbox.thread.submit(|store| Ok(store.tidy()));
-    assert!(!answer(tidied).await.unwrap(), "nobody reads");
+    let tidied = outbox.thread.submit(|store| Ok(database::empty_wal(store.conn())));
+    assert!(!tidied.await.unwrap(), "nobody reads");
     let empty = Files::of(&place);
     outbox.close();
     assert!(empty.log.is_empty());
@@ -423,7 +422,7 @@ async fn no_start_after_a_kill_takes_its_own_log_for_anothers() {
         assert_eq!((restored.repaired, restored.entries.len()), (None, usize::from(number) - 1));
         outbox.append(append(number)).await.unwrap();
         if number % 2 == 0 {
-            drop(outbox.thread.submit(|store| Ok(store.tidy())));
+            drop(outbox.thread.submit(|store| Ok(database::empty_wal(store.conn()))));
         }
         if number % 3 == 0 {
             outbox.save(id(number.into()), Stage::Sent(decision(number))).await.unwrap();
@@ -431,8 +430,8 @@ async fn no_start_after_a_kill_takes_its_own_log_for_anothers() {
         let killed = Files::of(&place);
         outbox.close();
         for (suffix, bytes) in [("", &killed.database), ("-wal", &killed.log)] {
-            fs::write(safe_open::sibling_path(&place.path(), suffix), bytes).unwrap();
+            fs::write(files::sibling_path(&place.path(), suffix), bytes).unwrap();
         }
-        fs::write(safe_open::sibling_path(&place.path(), "-shm"), killed.index.unwrap()).unwrap();
+        fs::write(files::sibling_path(&place.path(), "-shm"), killed.index.unwrap()).unwrap();
     }
 }

@@ -23,7 +23,6 @@ use crate::telemetry::{ErrorChain, IdRedaction, Notifier};
 
 mod audit_heads;
 mod audit_pruning;
-mod call_metrics;
 mod clock;
 mod control_requests;
 mod convert;
@@ -31,7 +30,7 @@ mod effects;
 mod event_log;
 mod systemd;
 
-use call_metrics::CompletedEffect;
+use effects::CompletedEffect;
 use systemd::ServiceNotifier;
 
 pub(crate) use control_requests::{audit_filter, chain_cursor};
@@ -208,7 +207,9 @@ impl App {
     }
 
     fn handle_completed(&mut self, done: CompletedEffect) {
-        call_metrics::count(&mut self.calls, &done);
+        if let (Event::Cm(call), Some(duration)) = (&done.event, done.duration) {
+            self.calls.count(call.operation, call.result.as_ref().err(), duration);
+        }
         if let Some(date) = self.cm.last_date() {
             self.cm_date.send_replace(Some(date));
         }

@@ -1,277 +1,308 @@
 //! The state machine between the readers, the outbox and CM.
 //!
-//! It never asks the time, never sends and never stores: the shell hands in what happened with
-//! the time at which it happened ([`Engine::handle`], [`Engine::handle_timeout`]), takes out what
-//! is to be done ([`Engine::poll_effect`]) and when to come back ([`Engine::poll_timeout`]).
+//! It reads no clock, sends nothing and stores nothing. The caller reports what happened, with the
+//! time at which it happened ([`Engine::handle`], [`Engine::handle_timeout`]), takes out what is to
+//! be done ([`Engine::poll_effect`]) and when to come back ([`Engine::poll_timeout`]).
 //!
-//! - `desk` follows readers and cards up to an identity.
-//! - `intake` brings an identity into the outbox; from there on it is an entry.
-//! - `queue` brings entries to their outcome, a step at a time.
-//! - `notes` keeps cards that cannot be identified from filling the audit trail.
-//! - `link` knows whether CM is away, and who may knock.
+//! - `tracker` follows readers and cards up to an identity.
+//! - `append_queue` holds identified cards until they are on disk; from there on they are entries.
+//! - `queue` brings entries to their outcome, a step at a time; `circuit_breaker` says when CM may
+//!   be called.
+//! - `failure_notes` keeps cards that cannot be identified from filling the audit trail.
 //!
-//! What must never happen, and how it is kept from happening:
+//! What must never happen, and how it is prevented:
 //!
-//! - *Something is sent that is not on disk.* `Push` follows only a `Saved` of its decision.
-//! - *Something is sent again unseen.* An entry that may have been sent reads the record back first. A
-//!   PUT that CM applies only after that is sent again, with the same content.
-//! - *Two hands on one card.* A card is busy from the first step of an entry until its end, and
-//!   a call that nobody waits for any more keeps its card busy until it returns.
-//! - *A late answer is believed.* Each answer names its insertion or entry; one that is not
-//!   current is dropped and counted.
+//! - *Something is sent that is not on disk.* `SetStatus` follows only the `StageSaved` of its
+//!   decision.
+//! - *Something is sent again unseen.* An entry that may have been sent reads the record back first.
+//!   A PUT that CM applies only after that is sent again, with the same content.
+//! - *Two calls for one card.* A card is in progress from the first step of an entry until its end,
+//!   and a call whose result no longer matters keeps its card in progress until it returns.
+//! - *A late result is believed.* Each result names its insertion or entry; one that is not current
+//!   is dropped and counted. One that names an unknown entry is reported as well.
+
+#![expect(
+    missing_docs,
+    clippy::must_use_candidate,
+    reason = "names and types of the interface say it; a line is for what they do not say"
+)]
 
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
-
-use jiff::Timestamp;
+use std::time::Instant;
 
 use crate::domain::{
-    AtrPattern, AuditLine, BootMoment, CmView, EngineCounters, Entry, EntryView, LastSeenCard,
-    OutboxView, PcscdView, ReaderRules, ReaderView,
+    AuditLine, CardEvent, CardIdentity, CmView, EngineCounters, EntryId, EntryView, InsertionId,
+    OutboxView, Outcome, PcscdView, ReaderEvent, ReaderView, Trigger,
 };
-use crate::rules::RuleSet;
 
 mod append_queue;
-mod backoff;
 mod circuit_breaker;
-mod counters;
-mod effect;
-mod event;
+mod context;
 mod failure_notes;
+mod interface;
 mod queue;
 mod tracker;
 
-pub use backoff::RetryPolicy;
-pub use effect::{Effect, NewEntry, Notice};
-pub use event::{Event, OutboxFailure};
+pub use interface::{
+    ActionError, CmCall, CmEvent, CmResponse, Effect, EngineSettings, Event, NewEntry, Notice, Now,
+    OutboxEffect, OutboxEvent, OutboxFailure, ReaderEffect, RestoredState, RetryAccepted,
+    RetryPolicy,
+};
 
-/// The time, by both clocks: one that never jumps, for waiting, and one that people read.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// For deadlines and durations.
-    pub mono: Instant,
-    /// For the audit trail.
-    pub wall: Timestamp,
-}
-
-/// What the configuration says to the engine.
-#[derive(Debug, Clone)]
-pub struct EngineSettings {
-    /// The station's id.
-    pub station: String,
-    /// What a card that comes or goes sets.
-    pub rules: RuleSet,
-    /// What the readers are called.
-    pub readers: ReaderRules,
-    /// Cards that are never touched.
-    pub skip_atr: Vec<AtrPattern>,
-    /// How many cards are worked on at a time.
-    pub concurrency: NonZeroUsize,
-    /// How long to wait between tries.
-    pub retry: RetryPolicy,
-    /// How long an entry may wait before it is parked.
-    pub max_age: Duration,
-    /// How long a card may take to be read.
-    pub probe_deadline: Duration,
-}
-
-/// Why a person's wish cannot be fulfilled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ActionError {
-    /// There is no such entry, or not any more.
-    #[error("no such entry waits")]
-    NoSuchEntry,
-    /// The entry is being worked on at this moment.
-    #[error("the entry is in progress; try again")]
-    InProgress,
-}
-
-/// When an entry is tried again, because a person wished so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryAccepted {
-    /// It is in the queue, and goes as soon as CM may be asked.
-    Now,
-    /// It is parked until [`Event::EntryUnparked`] says that it is in the queue on disk, or that the
-    /// disk refused.
-    OnceStored,
-}
-
-/// What the outbox held when the daemon started.
-#[derive(Debug, Clone, Default)]
-pub struct RestoredState {
-    /// Entries that wait, for CM or for a person.
-    pub entries: Vec<Entry>,
-    /// The cards that were last seen in the readers.
-    pub last_seen: Vec<LastSeenCard>,
-    /// The newest audit lines, the newest first.
-    pub latest: Vec<AuditLine>,
-    /// The moment of the start, counted from the machine's start, where that is known.
-    pub moment: Option<BootMoment>,
-}
+use append_queue::{AppendQueue, CardEventKey, PendingAppend};
+use context::Context;
+use queue::{CardReadInPart, Queue};
+use tracker::{ReaderTracker, TrackerEvent};
 
 /// The state machine. See the head of this module.
 #[derive(Debug)]
 pub struct Engine {
-    policy: EngineSettings,
-    tracker: tracker::ReaderTracker,
-    append_queue: append_queue::AppendQueue,
-    queue: queue::Queue,
-    breaker: circuit_breaker::CircuitBreaker,
-    notes: failure_notes::FailureNotes,
-    random: fastrand::Rng,
-    effects: VecDeque<Effect>,
-    latest: VecDeque<AuditLine>,
-    counters: EngineCounters,
-    /// The moment of the start, by the machine's start and by the clock that never jumps.
-    moment: Option<(BootMoment, Instant)>,
+    context: Context,
+    tracker: ReaderTracker,
+    append_queue: AppendQueue,
+    queue: Queue,
 }
 
-/// How many audit lines the snapshot shows.
-const RECENT_AUDIT_LINES: usize = 20;
-
 impl Engine {
-    /// A state machine that goes on from what the outbox held. `seed` makes the jitter.
-    #[must_use]
-    pub fn new(policy: EngineSettings, restored: RestoredState, seed: u64, now: Now) -> Self {
+    /// Continues from what the outbox held. `seed` determines the jitter.
+    pub fn new(settings: EngineSettings, restored: RestoredState, seed: u64, now: Now) -> Self {
         let mut engine = Self {
-            tracker: tracker::ReaderTracker::new(restored.last_seen),
-            append_queue: append_queue::AppendQueue::default(),
-            queue: queue::Queue::new(restored.entries, restored.moment.as_ref(), now),
-            breaker: circuit_breaker::CircuitBreaker::default(),
-            notes: failure_notes::FailureNotes::default(),
-            random: fastrand::Rng::with_seed(seed),
-            effects: VecDeque::new(),
-            latest: restored.latest.into(),
-            counters: EngineCounters::default(),
-            moment: restored.moment.map(|moment| (moment, now.mono)),
-            policy,
+            tracker: ReaderTracker::new(restored.last_seen),
+            append_queue: AppendQueue::default(),
+            queue: Queue::new(restored.entries, restored.moment.as_ref(), now),
+            context: Context {
+                now,
+                settings,
+                random: fastrand::Rng::with_seed(seed),
+                effects: VecDeque::new(),
+                counters: EngineCounters::default(),
+                recent_audit: restored.latest.into(),
+                outbox_error: None,
+                started: restored.moment.map(|moment| (moment, now.mono)),
+            },
         };
-        engine.advance(now);
+        engine.advance();
         engine
     }
 
     /// Takes in something that happened.
     pub fn handle(&mut self, event: Event, now: Now) {
-        self.count(&event);
+        self.context.now = now;
         match event {
-            Event::Reader(event) => self.on_reader_event(event, now),
-            Event::EntryAppended { insertion, trigger, result } => {
-                self.appended((insertion, trigger), result, now);
+            Event::Reader(event) => self.on_reader_event(event),
+            Event::Cm(event) => self.on_cm_event(event),
+            Event::Outbox(event) => self.on_outbox_event(event),
+            Event::Reconfigured(settings) => {
+                self.context.settings = *settings;
+                self.tracker.apply_settings(&self.context);
+                self.queue.on_reconfigured(&self.context);
             }
-            Event::LookedUp { entry, result } => self.looked_up(entry, result, now),
-            Event::RecordRead { entry, result } => self.read_back(entry, result, now),
-            Event::StageSaved { entry, result } => self.saved(entry, result, now),
-            Event::StatusSet { entry, result } => self.pushed(entry, result, now),
-            Event::RequestRead { entry, result } => self.request_read(entry, result, now),
-            Event::RequestCompleted { entry, result } => self.completed(entry, result, now),
-            Event::EntrySettled { entry, result } => self.settled(entry, result, now),
-            Event::EntryUnparked { entry, result } => self.unparked(entry, result, now),
-            Event::AuditAppended(line) => self.publish(line),
-            Event::Reconfigured(policy) => self.on_reconfigured(*policy, now),
         }
-        self.advance(now);
+        self.advance();
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.on_attributes_timeout(now);
-        self.abandon_slow_probes(now);
-        self.retry_in_use_cards(now);
-        self.confirm_due_removals(now);
-        self.enter_held(now);
-        self.note_due_counts(now);
-        self.advance(now);
+        self.context.now = now;
+        self.tracker.on_timeout(&mut self.context);
+        self.route_tracker_events();
+        self.advance();
     }
 
     /// The next thing to be done.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        self.context.effects.pop_front()
     }
 
     /// When [`Engine::handle_timeout`] has something to do, if nothing happens before.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let notes = self.notes.next_deadline();
-        [self.tracker.next_deadline(), self.append_queue.next_deadline(), self.next_start(), notes]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.tracker.next_deadline(),
+            self.append_queue.next_deadline(),
+            self.queue.next_deadline(&self.context),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
-    /// What was counted.
-    #[must_use]
+    /// Retries an entry at once; a parked one is requeued on disk first.
+    pub fn retry(&mut self, id: EntryId, by: &str, now: Now) -> Result<RetryAccepted, ActionError> {
+        self.context.now = now;
+        let accepted = self.queue.retry(&mut self.context, id, by)?;
+        self.advance();
+        Ok(accepted)
+    }
+
+    /// Removes an entry for good.
+    pub fn discard(&mut self, id: EntryId, by: &str, now: Now) -> Result<(), ActionError> {
+        self.context.now = now;
+        self.queue.discard(&mut self.context, id, by)
+    }
+
+    /// The counts of failures that were not audited yet, for an engine that ends.
+    pub fn take_unwritten_counts(&mut self, now: Now) -> Vec<AuditLine> {
+        self.context.now = now;
+        self.tracker.failure_notes.take(&self.context, true)
+    }
+
     pub const fn counters(&self) -> &EngineCounters {
-        &self.counters
+        &self.context.counters
     }
 
-    /// The PC/SC service, for the snapshot.
-    #[must_use]
     pub fn pcscd_view(&self) -> PcscdView {
-        self.tracker.service_view()
+        self.tracker.pcscd_view()
     }
 
-    /// The readers, for the snapshot.
-    #[must_use]
     pub fn reader_views(&self) -> Vec<ReaderView> {
         self.tracker.reader_views()
     }
 
-    /// The connection to CM, for the snapshot.
-    #[must_use]
     pub fn cm_view(&self, now: Now) -> CmView {
-        self.breaker.view(self.queue.next_idle(), now)
+        self.queue.cm_view(now)
     }
 
-    /// The outbox, for the snapshot.
-    #[must_use]
     pub fn outbox_view(&self) -> OutboxView {
-        self.queue.view(self.append_queue.last_error())
+        self.queue.outbox_view(self.context.outbox_error.clone())
     }
 
     /// Every entry that waits, the oldest first.
-    #[must_use]
     pub fn entry_views(&self, now: Now) -> Vec<EntryView> {
-        self.queue.entry_views(self.breaker.next_knock(), now)
+        self.queue.entry_views(now)
     }
 
     /// The latest audit lines, the newest first.
-    #[must_use]
     pub fn latest(&self) -> Vec<AuditLine> {
-        self.latest.iter().cloned().collect()
+        self.context.recent_audit.iter().cloned().collect()
     }
 
-    fn publish(&mut self, line: AuditLine) {
-        self.count_outcome(&line);
-        self.latest.push_front(line);
-        self.latest.truncate(RECENT_AUDIT_LINES);
+    fn on_reader_event(&mut self, event: ReaderEvent) {
+        if matches!(event, ReaderEvent::InitialScanDone) {
+            self.tracker.on_initial_scan_done(self.append_queue.readers().cloned());
+        } else {
+            self.tracker.on_reader_event(&mut self.context, event);
+        }
+        self.route_tracker_events();
     }
 
-    fn on_reconfigured(&mut self, policy: EngineSettings, now: Now) {
-        self.tracker.apply_settings(&policy.readers);
-        self.policy = policy;
-        self.breaker.reset(self.queue.entries_awaiting_cm());
-        self.queue.retry_all_now(now);
+    /// Hands on what the tracker found, in its order.
+    fn route_tracker_events(&mut self) {
+        for event in std::mem::take(&mut self.tracker.events) {
+            match event {
+                TrackerEvent::CardDetected { insertion, append } => {
+                    self.enqueue(insertion, append);
+                }
+                TrackerEvent::CardGone { reader, was_last_seen } => {
+                    if self.append_queue.mark_removed(&reader) || was_last_seen {
+                        self.context.store(OutboxEffect::ClearLastSeen { reader });
+                    }
+                }
+                TrackerEvent::FullyIdentified { insertion, entry: None, identity } => {
+                    self.append_queue.complete(insertion, identity);
+                }
+                TrackerEvent::FullyIdentified { insertion, entry: Some(entry), identity } => {
+                    self.replace_partial(insertion, entry, identity);
+                }
+            }
+        }
     }
 
-    /// A moment, counted from the machine's start.
-    fn boot_moment(&self, at: Instant) -> Option<BootMoment> {
-        let (moment, started) = self.moment.as_ref()?;
-        Some(match at.checked_duration_since(*started) {
-            Some(since) => moment.later(since),
-            None => moment.earlier(started.saturating_duration_since(at)),
-        })
+    fn enqueue(&mut self, insertion: InsertionId, append: PendingAppend) {
+        if let Err(card_event) = self.append_queue.push(insertion, append) {
+            self.context.report(Notice::CardDropped(card_event));
+        }
     }
 
-    fn report(&mut self, notice: Notice) {
-        self.effects.push_back(Effect::Report(notice));
+    /// Replaces an entry that has a part of its card's ids by one with all of them, unless CM was
+    /// asked to change something for it.
+    fn replace_partial(&mut self, insertion: InsertionId, id: EntryId, identity: CardIdentity) {
+        let now = self.context.now.mono;
+        let Some((card_event, seen_at)) = self.queue.to_replace(id, now) else { return };
+        let instance = self.tracker.instance_of(&card_event.reader);
+        let card_event = CardEvent { identity, ..card_event };
+        let mut append = PendingAppend::new(card_event, instance, seen_at);
+        append.replaces_partial = Some(id);
+        self.enqueue(insertion, append);
+    }
+
+    fn on_cm_event(&mut self, event: CmEvent) {
+        let id = event.entry;
+        let may_complete = self.tracker.may_complete(id);
+        let unfinished = self.queue.on_cm_event(&mut self.context, event, may_complete);
+        if let Some(CardReadInPart(detail)) = unfinished {
+            // If the card still lies in its reader unseen, it is a new insertion once it is seen.
+            self.tracker.forget_card_of(&mut self.context, id);
+            self.queue.finish(&mut self.context, id, Outcome::NotIdentified, detail);
+        }
+    }
+
+    fn on_outbox_event(&mut self, event: OutboxEvent) {
+        let context = &mut self.context;
+        match event {
+            OutboxEvent::EntryAppended { insertion, trigger, result: Ok((entry, lines)) } => {
+                self.on_entry_appended((insertion, trigger), entry, lines);
+            }
+            OutboxEvent::EntryAppended { insertion, trigger, result: Err(failure) } => {
+                if trigger == Trigger::Inserted {
+                    self.queue.not_superseded(insertion);
+                }
+                self.append_queue.retry((insertion, trigger), |n| context.next_try(n));
+                context.on_outbox_error(&failure);
+            }
+            OutboxEvent::StageSaved { entry, result } => {
+                self.queue.on_stage_saved(context, entry, result);
+            }
+            OutboxEvent::EntrySettled { entry, result } => {
+                self.queue.on_settled(context, entry, result);
+            }
+            OutboxEvent::EntryUnparked { entry, result } => {
+                self.queue.on_unparked(context, entry, result);
+            }
+            OutboxEvent::AuditAppended(line) => context.publish(line),
+        }
+    }
+
+    fn on_entry_appended(&mut self, key: CardEventKey, id: EntryId, lines: Vec<AuditLine>) {
+        let (insertion, trigger) = key;
+        let Some(pending) = self.append_queue.take_appended(key) else {
+            return self.context.report_unexpected(&insertion, "entry appended");
+        };
+        for line in lines {
+            self.context.publish(line);
+        }
+        self.context.on_outbox_recovered();
+        if !pending.card_removed {
+            self.tracker.on_entry_appended(insertion, &pending.card_event, pending.instance, id);
+        }
+        let PendingAppend { card_event, seen_at, full_identity, .. } = pending;
+        self.queue.add_appended(&self.context, insertion, id, (card_event, seen_at));
+        if let Some(identity) = full_identity {
+            self.replace_partial(insertion, id, identity);
+        }
+        if trigger == Trigger::Inserted {
+            self.queue.breaker.expedite_trial(self.context.now);
+        }
     }
 
     /// Starts whatever may start now.
-    fn advance(&mut self, now: Now) {
-        self.start_appends(now);
-        self.start_incomplete(now);
-        self.start_entries(now);
+    fn advance(&mut self) {
+        self.start_appends();
+        self.queue.release_incomplete(&self.context, |id| self.tracker.may_complete(id));
+        self.queue.start_entries(&mut self.context);
+    }
+
+    fn start_appends(&mut self) {
+        let now = self.context.now.mono;
+        while let Some((insertion, append)) = self.append_queue.start_due(now) {
+            let PendingAppend { card_event, instance, replaces_partial, .. } = append;
+            let (reader, trigger) = (card_event.reader.clone(), card_event.trigger);
+            let replaced = (insertion, replaces_partial);
+            let (stage, supersedes) = self.queue.supersede(&self.context, &card_event, replaced);
+            let entry = NewEntry { card_event, stage, instance, supersedes };
+            self.context.store(OutboxEffect::AppendEntry { insertion, entry });
+            // Each insertion that is stored becomes the reader's last seen card.
+            if append.card_removed && trigger == Trigger::Inserted {
+                self.context.store(OutboxEffect::ClearLastSeen { reader });
+            }
+        }
     }
 }
 

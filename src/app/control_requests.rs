@@ -8,7 +8,7 @@ use crate::control::{AuditError, AuditPageReply, ControlRequest, EntryAction, En
 use crate::domain::{
     ChainBatch, ChainPosition, EntryId, Metrics, OutboxView, PcscdView, StatusView,
 };
-use crate::engine::{ActionError, Event, RetryAccepted};
+use crate::engine::{ActionError, Event, OutboxEvent, RetryAccepted};
 use crate::outbox::{AuditFilter, ChainCursor, InvalidCursor, MAX_PAGE_LINES, OutboxContents};
 use crate::telemetry::ErrorChain;
 use crate::wire::control::{AuditQuery, VerifyQuery};
@@ -104,8 +104,10 @@ impl App {
 
     /// Tells whoever wished it that it is done, or why not.
     pub(super) fn complete_action(&mut self, event: &Event) {
-        let (Event::EntrySettled { entry, result } | Event::EntryUnparked { entry, result }) =
-            event
+        let Event::Outbox(
+            OutboxEvent::EntrySettled { entry, result }
+            | OutboxEvent::EntryUnparked { entry, result },
+        ) = event
         else {
             return;
         };

@@ -2,9 +2,9 @@
 
 use crate::config::Settings;
 use crate::domain::{
-    AuditLine, EntryId, InsertedCard, ReaderAttributes, ReaderEvent, UnavailableReason,
+    AuditLine, CmOperation, EntryId, InsertedCard, ReaderAttributes, ReaderEvent, UnavailableReason,
 };
-use crate::engine::{Event, Notice, RestoredState};
+use crate::engine::{CmEvent, Event, Notice, OutboxEvent, RestoredState};
 use crate::outbox::{DamagedRow, RepairReport};
 use crate::telemetry::IdRedaction;
 
@@ -88,38 +88,34 @@ pub(super) fn log_reader_event(observation: &ReaderEvent, ids: IdRedaction) {
 
 pub(super) fn log_event(event: &Event, ids: IdRedaction) {
     match event {
-        Event::EntryAppended { insertion, trigger, result: Ok((entry, lines)) } => {
+        Event::Cm(CmEvent { entry, operation, result }) => {
+            let ok = result.is_ok();
+            match operation {
+                CmOperation::Lookup => tracing::debug!(%entry, ok, "CM lookup finished"),
+                CmOperation::ReadRecord => tracing::debug!(%entry, ok, "CM record read"),
+                CmOperation::SetStatus => tracing::debug!(%entry, ok, "CM status update finished"),
+                CmOperation::ReadRequest => tracing::debug!(%entry, ok, "CM request read"),
+                CmOperation::CompleteRequest => {
+                    tracing::debug!(%entry, ok, "CM request completion finished");
+                }
+            }
+        }
+        Event::Outbox(OutboxEvent::EntryAppended { insertion, trigger, result }) => {
+            let Ok((entry, lines)) = result else { return };
             tracing::info!(%insertion, trigger = trigger.as_str(), %entry, "Entry queued");
             for line in lines {
                 settled(line, ids);
             }
         }
-        Event::EntrySettled { result: Ok(line), .. } => settled(line, ids),
-        Event::EntryUnparked { entry, result } => {
-            tracing::info!(%entry, ok = result.is_ok(), "Parked entry requeued");
-        }
-        Event::LookedUp { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM lookup finished");
-        }
-        Event::RecordRead { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM record read");
-        }
-        Event::StageSaved { entry, result } => {
+        Event::Outbox(OutboxEvent::StageSaved { entry, result }) => {
             tracing::debug!(%entry, ok = result.is_ok(), "Decision saved");
         }
-        Event::StatusSet { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM status update finished");
+        Event::Outbox(OutboxEvent::EntrySettled { result: Ok(line), .. }) => settled(line, ids),
+        Event::Outbox(OutboxEvent::EntryUnparked { entry, result }) => {
+            tracing::info!(%entry, ok = result.is_ok(), "Parked entry requeued");
         }
-        Event::RequestRead { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM request read");
-        }
-        Event::RequestCompleted { entry, result } => {
-            tracing::debug!(%entry, ok = result.is_ok(), "CM request completion finished");
-        }
-        Event::EntryAppended { .. }
-        | Event::EntrySettled { .. }
-        | Event::AuditAppended(_)
-        | Event::Reader(_)
+        Event::Reader(_)
+        | Event::Outbox(OutboxEvent::EntrySettled { .. } | OutboxEvent::AuditAppended(_))
         | Event::Reconfigured(_) => {}
     }
 }
@@ -158,9 +154,12 @@ pub(super) fn notice(notice: &Notice, ids: IdRedaction) {
         Notice::EntryLost { entry, detail } => {
             tracing::error!(%entry, detail, "Outbox entry lost; check the card's record in CM");
         }
-        Notice::CardDropped(draft) => {
-            let card = ids.show(draft.identity.primary().card_id);
-            tracing::error!(reader = %draft.reader, card, "Card event dropped: disk and memory are full; insert the card again");
+        Notice::CardDropped(card_event) => {
+            let card = ids.show(card_event.identity.primary().card_id);
+            tracing::error!(reader = %card_event.reader, card, "Card event dropped: disk and memory are full; insert the card again");
+        }
+        Notice::UnexpectedResult { of, result } => {
+            tracing::warn!(of, result, "Result for an unknown entry or insertion ignored");
         }
     }
 }

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Effect, Engine, Now};
+use super::context::{Context, count};
+use super::interface::{Now, OutboxEffect};
 use crate::domain::{Atr, AuditLine, NotIdentified, NotIdentifiedReason, ReaderName};
 
-/// Failures that are further apart than this are not the same any more.
+/// Failures that are further apart than this are not counted together.
 const QUIET_INTERVAL: Duration = Duration::from_mins(10);
 
-/// How many failures alike have a line each: an operator who tries again a few times is no flicker.
+/// How many equal failures have a line each: an operator who tries again a few times is no flicker.
 const MAX_SINGLE: usize = 3;
 
 /// How long after each line the next count is written, while the failures go on.
@@ -30,13 +31,11 @@ const INTERVALS: [Duration; 5] = [
     Duration::from_hours(24),
 ];
 
-/// How many failures that differ are followed at a time.
+/// How many different failures are followed at a time.
 const MAX_FOLLOWED: usize = 256;
 
-/// Lines that may be written at once, if none was written for long.
+/// Lines that may be written at once, if none was written for long, and until one more is allowed.
 const MAX_ALLOWANCE: u32 = 1000;
-
-/// How long until one line more is allowed.
 const ALLOWANCE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How many readers the line for all names.
@@ -44,7 +43,7 @@ const MAX_NAMED: usize = 16;
 
 /// What was counted and not written yet.
 #[derive(Debug)]
-struct NoteCounter {
+struct FailureCounter {
     /// Failures since the last line.
     unwritten: u64,
     first: Timestamp,
@@ -55,10 +54,10 @@ struct NoteCounter {
     lines: usize,
 }
 
-impl NoteCounter {
-    const fn new(unwritten: u64, now: Now) -> Self {
+impl FailureCounter {
+    const fn new(now: Now) -> Self {
         Self {
-            unwritten,
+            unwritten: 0,
             first: now.wall,
             last: now.wall,
             last_mono: now.mono,
@@ -82,11 +81,11 @@ impl NoteCounter {
         (self.unwritten > 0).then_some(due)
     }
 
-    fn may_write(&self, now: Now) -> bool {
+    fn is_over(&self, now: Now) -> bool {
         now.mono >= self.last_mono + QUIET_INTERVAL
     }
 
-    /// The line with the count in place of this one.
+    /// The line with the count, made of the line of one failure.
     fn write(&mut self, line: AuditLine, now: Now) -> AuditLine {
         let line = line.repeated(now.wall, self.unwritten, (self.first, self.last));
         (self.unwritten, self.written) = (0, now.mono);
@@ -101,7 +100,7 @@ struct TrackedFailure {
     reason: NotIdentifiedReason,
     /// The newest of them.
     line: AuditLine,
-    count: NoteCounter,
+    counter: FailureCounter,
     /// How many lines of one failure were written.
     lines: usize,
 }
@@ -113,7 +112,7 @@ impl TrackedFailure {
 
     /// Once failures are counted, they are until they end.
     const fn may_have_a_line(&self) -> bool {
-        self.lines < MAX_SINGLE && self.count.unwritten == 0 && self.count.lines == 0
+        self.lines < MAX_SINGLE && self.counter.unwritten == 0 && self.counter.lines == 0
     }
 }
 
@@ -122,63 +121,79 @@ impl TrackedFailure {
 struct OtherFailures {
     reasons: BTreeMap<&'static str, u64>,
     readers: BTreeSet<ReaderName>,
-    count: NoteCounter,
+    counter: FailureCounter,
 }
 
-/// What is known of the failures of late.
+/// The recent failures.
 #[derive(Debug, Default)]
 pub(super) struct FailureNotes {
     followed: Vec<TrackedFailure>,
-    rest: Option<OtherFailures>,
-    /// Lines of the allowance that are used, and since when the oldest of them comes back.
+    others: Option<OtherFailures>,
+    /// Lines of the allowance that are used, and since when the oldest of them is refilled.
     used: u32,
     refilled: Option<Instant>,
 }
 
 impl FailureNotes {
-    /// Takes in a failure; the line that is to be written for it now, if any is.
-    fn add(&mut self, line: AuditLine, reason: NotIdentifiedReason, now: Now) -> Option<AuditLine> {
-        self.followed.retain(|it| it.count.unwritten > 0 || !it.count.may_write(now));
+    /// Audits that a card could not be identified, or counts it.
+    pub(super) fn add(
+        &mut self,
+        cx: &mut Context,
+        (reader, label): (&ReaderName, &str),
+        atr: Option<Atr>,
+        error: &NotIdentified,
+        at: Now,
+    ) {
+        let station = &cx.settings.station;
+        let line = AuditLine::not_identified(station, (reader, label), atr, at.wall, error);
+        if let Some(line) = self.count(line, error.reason, at) {
+            cx.store(OutboxEffect::AppendAudit(line));
+        }
+    }
+
+    /// Returns the line that is to be written for this failure now.
+    fn count(
+        &mut self,
+        line: AuditLine,
+        reason: NotIdentifiedReason,
+        now: Now,
+    ) -> Option<AuditLine> {
+        self.followed.retain(|it| it.counter.unwritten > 0 || !it.counter.is_over(now));
         let known = self.followed.iter().position(|it| it.is(&line, reason));
         let room = known.map_or(self.followed.len() < MAX_FOLLOWED, |at| {
             self.followed.get(at).is_some_and(TrackedFailure::may_have_a_line)
         });
-        let allowed = room && self.allows(now);
+        let allowed = room && self.use_allowance(now);
         if let Some(followed) = known.and_then(|at| self.followed.get_mut(at)) {
             followed.line = line.clone();
             if !allowed {
-                followed.count.add(now);
+                followed.counter.add(now);
                 return None;
             }
             followed.lines += 1;
-            followed.count = NoteCounter::new(0, now);
+            followed.counter = FailureCounter::new(now);
             return Some(line);
         }
         if allowed {
-            let followed = TrackedFailure {
-                reason,
-                line: line.clone(),
-                count: NoteCounter::new(0, now),
-                lines: 1,
-            };
-            self.followed.push(followed);
+            let counter = FailureCounter::new(now);
+            self.followed.push(TrackedFailure { reason, line: line.clone(), counter, lines: 1 });
             return Some(line);
         }
-        let rest = self.rest.get_or_insert_with(|| OtherFailures {
+        let others = self.others.get_or_insert_with(|| OtherFailures {
             reasons: BTreeMap::new(),
             readers: BTreeSet::new(),
-            count: NoteCounter::new(0, now),
+            counter: FailureCounter::new(now),
         });
-        rest.count.add(now);
-        *rest.reasons.entry(reason.as_str()).or_default() += 1;
-        if rest.readers.len() < MAX_NAMED {
-            rest.readers.insert(line.reader);
+        others.counter.add(now);
+        count(&mut others.reasons, reason.as_str());
+        if others.readers.len() < MAX_NAMED {
+            others.readers.insert(line.reader);
         }
         None
     }
 
     /// Uses one line of the allowance, if there is one.
-    fn allows(&mut self, now: Now) -> bool {
+    fn use_allowance(&mut self, now: Now) -> bool {
         let since = *self.refilled.get_or_insert(now.mono);
         let passed = now.mono.saturating_duration_since(since);
         let back = passed.as_secs() / ALLOWANCE_INTERVAL.as_secs();
@@ -191,73 +206,56 @@ impl FailureNotes {
         allowed
     }
 
-    /// When the next count is to be written.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let rest = self.rest.iter().filter_map(|rest| rest.count.due());
-        self.followed.iter().filter_map(|it| it.count.due()).chain(rest).min()
+        let others = self.others.iter().filter_map(|others| others.counter.due());
+        self.followed.iter().filter_map(|it| it.counter.due()).chain(others).min()
     }
 
-    /// The counts that are due, or all of them.
-    fn counts(&mut self, station: &str, all: bool, now: Now) -> Vec<AuditLine> {
-        let is_due = |count: &NoteCounter| count.due().is_some_and(|due| all || due <= now.mono);
+    /// Audits the counts that are due.
+    pub(super) fn on_timeout(&mut self, cx: &mut Context) {
+        for line in self.take(cx, false) {
+            cx.store(OutboxEffect::AppendAudit(line));
+        }
+    }
+
+    /// The counts that are due, or all that are not written.
+    pub(super) fn take(&mut self, cx: &Context, all: bool) -> Vec<AuditLine> {
+        let now = cx.now;
+        let is_due =
+            |counter: &FailureCounter| counter.due().is_some_and(|due| all || due <= now.mono);
         let mut lines = Vec::new();
-        for it in self.followed.iter_mut().filter(|it| is_due(&it.count)) {
-            lines.push(it.count.write(it.line.clone(), now));
+        for it in self.followed.iter_mut().filter(|it| is_due(&it.counter)) {
+            lines.push(it.counter.write(it.line.clone(), now));
         }
-        if let Some(rest) = self.rest.as_mut().filter(|rest| is_due(&rest.count)) {
-            lines.push(rest.count.write(rest_line(station, rest, now), now));
-            rest.reasons.clear();
-            rest.readers.clear();
+        if let Some(others) = self.others.as_mut().filter(|others| is_due(&others.counter)) {
+            let line = others.line(&cx.settings.station, now);
+            lines.push(others.counter.write(line, now));
+            others.reasons.clear();
+            others.readers.clear();
         }
-        self.rest.take_if(|rest| rest.count.may_write(now));
-        self.followed.retain(|it| !it.count.may_write(now));
+        self.others.take_if(|others| others.counter.is_over(now));
+        self.followed.retain(|it| !it.counter.is_over(now));
         lines
     }
 
-    /// How many failures are followed.
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
-        self.followed.len() + usize::from(self.rest.is_some())
+        self.followed.len() + usize::from(self.others.is_some())
     }
 }
 
-fn rest_line(station: &str, rest: &OtherFailures, now: Now) -> AuditLine {
-    let reasons: Vec<_> = rest.reasons.iter().map(|(name, n)| format!("{name} {n}")).collect();
-    let readers: Vec<_> = rest.readers.iter().map(ReaderName::as_str).collect();
-    let more = if rest.readers.len() < MAX_NAMED { "" } else { " and perhaps others" };
-    let detail = format!(
-        "too many different cards for a line each ({}), in {}{more}",
-        reasons.join(", "),
-        readers.join(", ")
-    );
-    let why = NotIdentified::new(NotIdentifiedReason::ReadError, detail);
-    let line = AuditLine::not_identified(station, (&"".into(), ""), None, now.wall, &why);
-    AuditLine { reason: Some("various".to_owned()), ..line }
-}
-
-impl Engine {
-    /// Has it audited that a card could not be identified, or counts it.
-    pub(super) fn add_failure_note(
-        &mut self,
-        (reader, label): (&ReaderName, &str),
-        atr: Option<Atr>,
-        why: &NotIdentified,
-        now: Now,
-    ) {
-        let line =
-            AuditLine::not_identified(&self.policy.station, (reader, label), atr, now.wall, why);
-        let line = self.notes.add(line, why.reason, now);
-        self.effects.extend(line.map(Effect::AppendAudit));
-    }
-
-    /// Has the counts audited that are due.
-    pub(super) fn note_due_counts(&mut self, now: Now) {
-        let lines = self.notes.counts(&self.policy.station, false, now);
-        self.effects.extend(lines.into_iter().map(Effect::AppendAudit));
-    }
-
-    /// The counts that were not audited yet, for an engine that ends.
-    pub fn take_unwritten_counts(&mut self, now: Now) -> Vec<AuditLine> {
-        self.notes.counts(&self.policy.station, true, now)
+impl OtherFailures {
+    fn line(&self, station: &str, now: Now) -> AuditLine {
+        let reasons: Vec<_> = self.reasons.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        let readers: Vec<_> = self.readers.iter().map(ReaderName::as_str).collect();
+        let more = if self.readers.len() < MAX_NAMED { "" } else { " and perhaps others" };
+        let detail = format!(
+            "too many different cards for a line each ({}), in {}{more}",
+            reasons.join(", "),
+            readers.join(", ")
+        );
+        let error = NotIdentified::new(NotIdentifiedReason::ReadError, detail);
+        let line = AuditLine::not_identified(station, (&"".into(), ""), None, now.wall, &error);
+        AuditLine { reason: Some("various".to_owned()), ..line }
     }
 }

@@ -1,491 +1,496 @@
-//! Readers and the cards in them, up to an identity.
-
-mod attributes;
-mod debounce;
-mod flapping;
-mod in_use;
-mod probing;
+//! Readers and the cards in them, up to an identity. Here: how they come and go.
+//!
+//! A contactless card at the edge of the field leaves and comes many times in one tap. In a reader
+//! with a removal debounce a removal counts only once that time is over. A card that is back before
+//! is read again at once, and is the same insertion only if it is the same card; a first insertion
+//! never waits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
-use attributes::{ATTRIBUTES_TIMEOUT, AttributesState};
-use debounce::PendingRemoval;
-use flapping::{FlappingCards, HeldCard};
-use in_use::InUseRetry;
-use probing::draft;
-
-use super::{Effect, Engine, Now};
+use super::append_queue::PendingAppend;
+use super::context::Context;
+use super::failure_notes::FailureNotes;
+use super::interface::{Effect, Now, OutboxEffect, ReaderEffect};
 use crate::domain::{
-    Atr, CardEvent, CardIdentity, CardView, EntryId, InsertedCard, InsertionId, LastSeenCard,
-    NotIdentified, NotIdentifiedReason, PcscdInstance, PcscdView, ReaderAttributes, ReaderEvent,
-    ReaderName, ReaderRules, ReaderSettings, ReaderView, Removal, Trigger,
+    CardEvent, CardIdentity, EntryId, InsertedCard, InsertionId, LastSeenCard, NotIdentified,
+    NotIdentifiedReason, PcscdInstance, PcscdView, ReaderAttributes, ReaderEvent, ReaderName,
+    ReaderSettings, ReaderView, Removal, Trigger,
 };
+use reader::{CardState, PendingRemoval, TrackedReader};
 
-/// What is known of the PC/SC service, the readers and the cards in them.
+mod flapping;
+mod probing;
+mod reader;
+
+/// How long reading a reader's attributes may take before a card that waits for them is reported.
+const ATTRIBUTES_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is known of pcscd, the readers and the cards in them.
 #[derive(Debug)]
 pub(super) struct ReaderTracker {
-    service: PcscdView,
+    pcscd: PcscdView,
     readers: BTreeMap<ReaderName, TrackedReader>,
     /// The card that each reader last held, as far as it was not seen to leave.
     last_seen: BTreeMap<ReaderName, LastSeenCard>,
+    pub(super) failure_notes: FailureNotes,
+    /// What was found, for the engine to take.
+    pub(super) events: Vec<TrackerEvent>,
 }
 
+/// What the tracker found, and other parts have to do something about.
 #[derive(Debug)]
-struct TrackedReader {
-    place: ReaderSettings,
-    attributes: AttributesState,
-    /// What the reader is watched through, where that is certain.
-    instance: Option<PcscdInstance>,
-    since: Timestamp,
-    card: CardState,
-    /// A card that was taken out just now, while it may turn out not to have been.
-    pending_removal: Option<PendingRemoval>,
-    /// The card that is in it was busy, or one before it.
-    in_use_retry: Option<InUseRetry>,
-    repeats: FlappingCards,
-    /// The card that is in it makes its entry later, because it came too often.
-    held: Option<HeldCard>,
-}
-
-#[derive(Debug)]
-enum CardState {
-    None,
-    Mute {
-        insertion: InsertionId,
-    },
-    /// Nobody knows yet what the configuration makes of the reader.
-    AwaitingAttributes {
-        presence: InsertedCard,
-        seen: Now,
-    },
-    /// `known` is who it is, once it has said so; its inventory may follow.
-    Reading {
-        presence: InsertedCard,
-        seen: Now,
-        deadline: Instant,
-        known: Option<Box<CardIdentity>>,
-    },
-    /// `stay` is the insertion that the stay began with.
-    Identified {
-        presence: InsertedCard,
-        identity: CardIdentity,
-        entry: Option<EntryId>,
-        stay: InsertionId,
-    },
-    NotIdentified {
-        presence: InsertedCard,
-        why: NotIdentified,
-    },
-}
-
-impl CardState {
-    const fn insertion(&self) -> Option<InsertionId> {
-        match self {
-            Self::None => None,
-            Self::Mute { insertion } => Some(*insertion),
-            Self::AwaitingAttributes { presence, .. }
-            | Self::Reading { presence, .. }
-            | Self::Identified { presence, .. }
-            | Self::NotIdentified { presence, .. } => Some(presence.insertion),
-        }
-    }
-
-    fn view(&self) -> CardView {
-        match self {
-            Self::None => CardView::Empty,
-            Self::Mute { .. } => CardView::Mute,
-            Self::AwaitingAttributes { presence, .. } | Self::Reading { presence, .. } => {
-                CardView::Reading { atr: presence.atr.clone() }
-            }
-            Self::Identified { presence, identity, entry, stay: _ } => CardView::Identified {
-                atr: presence.atr.clone(),
-                identity: identity.clone(),
-                entry: *entry,
-            },
-            Self::NotIdentified { presence, why } => {
-                CardView::NotIdentified { atr: presence.atr.clone(), error: why.clone() }
-            }
-        }
-    }
+#[expect(clippy::large_enum_variant, reason = "few exist at a time")]
+pub(super) enum TrackerEvent {
+    /// An identified card came or went.
+    CardDetected { insertion: InsertionId, append: PendingAppend },
+    /// Whatever card was in the reader is not in it any more.
+    CardGone { reader: ReaderName, was_last_seen: bool },
+    /// A card that was known in part is known in full; `entry` is the one that it made.
+    FullyIdentified { insertion: InsertionId, entry: Option<EntryId>, identity: CardIdentity },
 }
 
 impl ReaderTracker {
-    pub(super) fn new(stays: Vec<LastSeenCard>) -> Self {
+    pub(super) fn new(last_seen: Vec<LastSeenCard>) -> Self {
         Self {
-            service: PcscdView::Connecting,
+            pcscd: PcscdView::Connecting,
             readers: BTreeMap::new(),
-            last_seen: stays.into_iter().map(|stay| (stay.reader.clone(), stay)).collect(),
+            last_seen: last_seen.into_iter().map(|card| (card.reader.clone(), card)).collect(),
+            failure_notes: FailureNotes::default(),
+            events: Vec::new(),
         }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.readers
-            .values()
-            .filter_map(|slot| match slot.card {
-                CardState::Reading { deadline, .. } => Some(deadline),
-                CardState::None => slot.removal_due_at(),
-                CardState::AwaitingAttributes { .. } => slot.attributes.deadline(),
-                CardState::NotIdentified { .. } => slot.retry_at(),
-                CardState::Identified { .. } => {
-                    slot.retry_at().into_iter().chain(slot.enters_at()).min()
-                }
-                CardState::Mute { .. } => None,
-            })
-            .min()
+        let readers = self.readers.values().filter_map(TrackedReader::next_deadline);
+        readers.chain(self.failure_notes.next_deadline()).min()
     }
 
-    /// The readers of which something holds.
     fn readers_where(&self, holds: impl Fn(&TrackedReader) -> bool) -> Vec<ReaderName> {
-        let found = self.readers.iter().filter(|(_, slot)| holds(slot));
+        let found = self.readers.iter().filter(|(_, tracked)| holds(tracked));
         found.map(|(reader, _)| reader.clone()).collect()
     }
 
-    pub(super) fn apply_settings(&mut self, rules: &ReaderRules) {
-        for (reader, slot) in &mut self.readers {
-            slot.place = rules.settings_for(reader, &slot.attributes.told());
+    pub(super) fn apply_settings(&mut self, cx: &Context) {
+        for (reader, tracked) in &mut self.readers {
+            tracked.settings = cx.settings.readers.settings_for(reader, &tracked.attributes());
         }
     }
 
     /// Whether the card of this entry is known in part, and may still be read in full.
-    pub(super) fn completes(&self, entry: EntryId) -> bool {
-        self.readers.values().any(|slot| slot.completes(entry))
+    pub(super) fn may_complete(&self, id: EntryId) -> bool {
+        self.readers.values().any(|tracked| tracked.may_complete(id))
     }
 
-    /// The card in a reader, if there is one, is not known from before.
-    pub(super) fn forget_stay(&mut self, reader: &ReaderName) {
-        self.last_seen.remove(reader);
+    /// The card of this entry, if it is still in a reader, counts as a new insertion when it is seen
+    /// again.
+    pub(super) fn forget_card_of(&mut self, cx: &mut Context, id: EntryId) {
+        let of_entry = self.last_seen.values().find(|card| card.entry == id);
+        if let Some(reader) = of_entry.map(|card| card.reader.clone()) {
+            self.last_seen.remove(&reader);
+            cx.store(OutboxEffect::ClearLastSeen { reader });
+        }
     }
 
-    /// The reader in which an entry's stay goes on.
-    pub(super) fn reader_of(&self, entry: EntryId) -> Option<ReaderName> {
-        let stay = self.last_seen.values().find(|stay| stay.entry == entry);
-        stay.map(|stay| stay.reader.clone())
-    }
-
-    /// How much is held: readers, and stays of cards.
+    /// How much is held: readers, and last seen cards.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.readers.len(), self.last_seen.len())
     }
 
-    pub(super) fn service_view(&self) -> PcscdView {
-        self.service.clone()
+    pub(super) fn pcscd_view(&self) -> PcscdView {
+        self.pcscd.clone()
     }
 
     pub(super) fn reader_views(&self) -> Vec<ReaderView> {
-        let view = |(reader, slot): (&ReaderName, &TrackedReader)| ReaderView {
-            reader: reader.clone(),
-            settings: slot.place.clone(),
-            attributes: slot.attributes.told(),
-            since: slot.since,
-            card: slot.view(),
-        };
-        self.readers.iter().map(view).collect()
-    }
-
-    /// Notes which entry an insertion made, and that the card is in the reader, which was watched
-    /// through this.
-    pub(super) fn on_entry_appended(
-        &mut self,
-        insertion: InsertionId,
-        (draft, instance): (&CardEvent, Option<PcscdInstance>),
-        entry: EntryId,
-    ) {
-        if let Some(slot) = self.readers.get_mut(&draft.reader) {
-            slot.has_entry(insertion, entry);
-        }
-        let stay = LastSeenCard {
-            reader: draft.reader.clone(),
-            event_count: draft.event_count,
-            atr: draft.atr.clone(),
-            card: draft.card_key(),
-            entry,
-            instance,
-        };
-        self.last_seen.insert(draft.reader.clone(), stay);
-    }
-
-    /// The entry of the same stay, where it is certain that the card never left the reader: same
-    /// card, same ATR, same instance, and an event counter that did not move. One at 0 may have begun
-    /// anew, or never moves.
-    fn entry_of_same_insertion(
-        &self,
-        presence: &InsertedCard,
-        identity: &CardIdentity,
-    ) -> Option<EntryId> {
-        let stay = self.last_seen.get(&presence.reader).filter(|_| presence.at_start)?;
-        let instance = self.instance_of(&presence.reader);
-        let is_watched = instance.is_some() && stay.instance == instance;
-        let key = identity.key(&presence.atr);
-        let is_same = stay.atr == presence.atr && stay.card == key;
-        let has_count = stay.event_count == presence.event_count && presence.event_count > 0;
-        (is_watched && is_same && has_count).then_some(stay.entry)
+        self.readers.iter().map(|(reader, tracked)| tracked.view(reader)).collect()
     }
 
     pub(super) fn instance_of(&self, reader: &ReaderName) -> Option<PcscdInstance> {
         self.readers.get(reader)?.instance.clone()
     }
-}
 
-impl Engine {
-    pub(super) fn on_reader_event(&mut self, event: ReaderEvent, now: Now) {
+    /// Notes the entry of an insertion, and that its card is in the reader.
+    pub(super) fn on_entry_appended(
+        &mut self,
+        insertion: InsertionId,
+        card_event: &CardEvent,
+        instance: Option<PcscdInstance>,
+        entry: EntryId,
+    ) {
+        let reader = card_event.reader.clone();
+        if let Some(tracked) = self.readers.get_mut(&reader) {
+            tracked.set_entry(insertion, entry);
+        }
+        let card = LastSeenCard {
+            reader: reader.clone(),
+            event_count: card_event.event_count,
+            atr: card_event.atr.clone(),
+            card: card_event.card_key(),
+            entry,
+            instance,
+        };
+        self.last_seen.insert(reader, card);
+    }
+
+    pub(super) fn on_reader_event(&mut self, cx: &mut Context, event: ReaderEvent) {
         match event {
-            ReaderEvent::PcscdConnected => self.service_up(now),
-            ReaderEvent::PcscdUnavailable { reason } => self.service_down(reason, now),
-            ReaderEvent::InitialScanDone => self.initial_scan_done(),
+            ReaderEvent::PcscdConnected => {
+                self.pcscd = PcscdView::Connected { since: cx.now.wall };
+            }
+            ReaderEvent::PcscdUnavailable { reason } => self.on_pcscd_unavailable(cx, reason),
+            ReaderEvent::InitialScanDone => {}
             ReaderEvent::ReaderAttached { reader, instance } => {
-                self.attached(reader, instance, now);
+                let settings =
+                    cx.settings.readers.settings_for(&reader, &ReaderAttributes::default());
+                let until = cx.now.mono + ATTRIBUTES_TIMEOUT;
+                let tracked = TrackedReader::new(settings, instance, cx.now.wall, until);
+                cx.effects.push_back(Effect::Reader(ReaderEffect::ReadAttributes {
+                    reader: reader.clone(),
+                }));
+                self.readers.insert(reader, tracked);
             }
             ReaderEvent::AttributesRead { reader, attributes } => {
-                self.on_attributes_read(&reader, attributes, now);
+                self.on_attributes_read(cx, &reader, attributes);
             }
-            ReaderEvent::ReaderDetached { reader } => self.detached(&reader, now),
-            ReaderEvent::CardInserted(presence) => self.card_present(presence, now),
-            ReaderEvent::CardMute { reader, insertion } => self.card_mute(&reader, insertion, now),
+            ReaderEvent::ReaderDetached { reader } => self.on_detached(cx, &reader),
+            ReaderEvent::CardInserted(card) => self.on_card_inserted(cx, card),
+            ReaderEvent::CardMute { reader, insertion } => {
+                self.on_card_mute(cx, &reader, insertion);
+            }
             ReaderEvent::CardRemoved { reader, insertion, removal } => {
-                self.card_removed(&reader, insertion, removal, now);
+                self.on_card_removed(cx, &reader, insertion, removal);
             }
             ReaderEvent::Identified { reader, insertion, identity } => {
-                self.on_identified(&reader, insertion, identity, now);
+                self.on_identified(cx, &reader, insertion, identity);
             }
-            ReaderEvent::CardReleased { reader } => self.on_card_released(&reader, now),
+            ReaderEvent::CardReleased { reader } => {
+                if let Some(tracked) = self.readers.get_mut(&reader) {
+                    tracked.on_card_released(cx.now);
+                }
+            }
             ReaderEvent::ProbeFinished { reader, insertion, result, .. } => {
-                self.probed(&reader, insertion, result, now);
+                self.on_probe_finished(cx, &reader, insertion, result);
             }
         }
     }
 
-    pub(super) fn service_up(&mut self, now: Now) {
-        self.tracker.service = PcscdView::Connected { since: now.wall };
+    /// Does what is due by now.
+    pub(super) fn on_timeout(&mut self, cx: &mut Context) {
+        let now = cx.now.mono;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        for reader in self.readers_where(|tracked| {
+            matches!(tracked.card, CardState::AwaitingAttributes { .. })
+                && is_due(tracked.attributes_due_at())
+        }) {
+            self.on_attributes_timeout(cx, &reader);
+        }
+        for reader in self.readers_where(
+            |tracked| matches!(tracked.card, CardState::Reading { deadline, .. } if deadline <= now),
+        ) {
+            self.abandon_probe(cx, &reader);
+        }
+        for reader in self.readers_where(|tracked| is_due(tracked.retry_at())) {
+            self.retry_in_use(cx, &reader);
+        }
+        for reader in self.readers_where(|tracked| {
+            matches!(tracked.card, CardState::None) && is_due(tracked.removal_due_at())
+        }) {
+            self.confirm_removal(cx, &reader, Removal::Observed);
+        }
+        for reader in self.readers_where(|tracked| {
+            matches!(tracked.card, CardState::Identified { .. }) && is_due(tracked.held_until())
+        }) {
+            self.enter_held(cx, &reader);
+        }
+        self.failure_notes.on_timeout(cx);
     }
 
-    pub(super) fn service_down(&mut self, reason: String, now: Now) {
-        let since = match &self.tracker.service {
+    fn on_pcscd_unavailable(&mut self, cx: &mut Context, reason: String) {
+        let since = match &self.pcscd {
             PcscdView::Unavailable { since, .. } => *since,
-            PcscdView::Connecting | PcscdView::Connected { .. } => now.wall,
+            PcscdView::Connecting => cx.now.wall,
+            PcscdView::Connected { .. } => {
+                cx.counters.pcscd_losses += 1;
+                cx.now.wall
+            }
         };
-        let why = || {
-            NotIdentified::new(
-                NotIdentifiedReason::ReadError,
-                format!("the PC/SC service went away: {reason}"),
-            )
-        };
-        for reader in self.tracker.readers_where(|_| true) {
-            self.end_reading(&reader, now);
+        let detail = format!("the PC/SC service went away: {reason}");
+        let error = NotIdentified::new(NotIdentifiedReason::ReadError, detail);
+        for reader in self.readers_where(|_| true) {
+            self.end_reading(cx, &reader);
         }
-        self.confirm_all_removals(Removal::Inferred);
-        for (reader, slot) in std::mem::take(&mut self.tracker.readers) {
-            let told =
-                slot.card.insertion().is_some_and(|card| slot.reported_in_use(card).is_some());
-            if let CardState::AwaitingAttributes { presence, .. }
-            | CardState::Reading { presence, .. } = slot.card
-                && !told
+        for reader in self.readers_where(|_| true) {
+            self.confirm_removal(cx, &reader, Removal::Inferred);
+        }
+        for (reader, tracked) in std::mem::take(&mut self.readers) {
+            if let CardState::AwaitingAttributes { card, .. } | CardState::Reading { card, .. } =
+                &tracked.card
+                && tracked.in_use_error(card.insertion).is_none()
             {
-                self.audit_not_identified(&reader, &slot.place, Some(presence.atr), &why(), now);
+                let (label, atr) = (tracked.settings.label.as_str(), Some(card.atr.clone()));
+                self.failure_notes.add(cx, (&reader, label), atr, &error, cx.now);
             }
         }
-        self.tracker.service = PcscdView::Unavailable { since, reason };
+        self.pcscd = PcscdView::Unavailable { since, reason };
     }
 
-    /// Ends the stays of cards that are not where they were.
-    pub(super) fn initial_scan_done(&mut self) {
-        let empty: BTreeSet<_> = self
-            .tracker
-            .last_seen
-            .keys()
-            .chain(self.append_queue.readers())
-            .filter(|reader| {
-                self.tracker
-                    .readers
-                    .get(*reader)
-                    .is_none_or(|slot| matches!(slot.card, CardState::None))
-            })
-            .cloned()
-            .collect();
-        for reader in empty {
+    /// Clears the cards that are not where they were. `appending`: the readers of cards that are not
+    /// on disk yet.
+    pub(super) fn on_initial_scan_done(&mut self, appending: impl Iterator<Item = ReaderName>) {
+        let mut readers: BTreeSet<_> = self.last_seen.keys().cloned().chain(appending).collect();
+        readers.retain(|reader| {
+            let tracked = self.readers.get(reader);
+            tracked.is_none_or(|tracked| matches!(tracked.card, CardState::None))
+        });
+        for reader in readers {
             self.clear_last_seen(&reader);
         }
     }
 
-    pub(super) fn attached(
-        &mut self,
-        reader: ReaderName,
-        instance: Option<PcscdInstance>,
-        now: Now,
-    ) {
-        let place = self.policy.readers.settings_for(&reader, &ReaderAttributes::default());
-        let attributes = AttributesState::Pending { until: now.mono + ATTRIBUTES_TIMEOUT };
-        let slot = TrackedReader {
-            place,
-            attributes,
-            instance,
-            since: now.wall,
-            card: CardState::None,
-            pending_removal: None,
-            in_use_retry: None,
-            repeats: FlappingCards::default(),
-            held: None,
+    fn on_detached(&mut self, cx: &mut Context, reader: &ReaderName) {
+        if !self.readers.contains_key(reader) {
+            return cx.report_unexpected(reader, "reader detached");
+        }
+        self.end_reading(cx, reader);
+        self.on_card_gone(cx, reader, Removal::Inferred);
+        self.confirm_removal(cx, reader, Removal::Inferred);
+        self.readers.remove(reader);
+    }
+
+    fn on_card_inserted(&mut self, cx: &mut Context, card: InsertedCard) {
+        cx.counters.insertions += 1;
+        let reader = card.reader.clone();
+        self.end_swapped_insertion(cx, &reader, card.insertion);
+        let tracked = self.readers.get(&reader);
+        if tracked.is_some_and(|it| it.pending_removal.is_some() && !it.may_be_back(&card.atr)) {
+            self.confirm_removal(cx, &reader, Removal::Observed);
+        }
+        let Some(tracked) = self.readers.get_mut(&reader) else {
+            return cx.report_unexpected(&reader, "card inserted");
         };
-        self.effects.push_back(Effect::ReadAttributes { reader: reader.clone() });
-        self.tracker.readers.insert(reader, slot);
-    }
-
-    pub(super) fn detached(&mut self, reader: &ReaderName, now: Now) {
-        self.end_reading(reader, now);
-        self.on_card_gone(reader, Removal::Inferred, now);
-        self.confirm_removal(reader, Removal::Inferred);
-        self.tracker.readers.remove(reader);
-    }
-
-    pub(super) fn card_present(&mut self, presence: InsertedCard, now: Now) {
-        self.end_swapped_insertion(&presence.reader, presence.insertion, now);
-        self.cancel_or_confirm_removal(&presence);
-        let Some(slot) = self.tracker.readers.get_mut(&presence.reader) else { return };
-        slot.since = now.wall;
-        if slot.awaits_attributes(&self.policy.readers, &presence.reader) {
-            slot.card = CardState::AwaitingAttributes { presence, seen: now };
+        tracked.since = cx.now.wall;
+        if tracked.awaits_attributes(&cx.settings.readers, &reader) {
+            tracked.card = CardState::AwaitingAttributes { card, seen: cx.now };
             return;
         }
-        self.read(presence, now, now);
+        self.start_reading(cx, card, cx.now);
     }
 
-    /// Has a card read that was seen a moment ago.
-    fn read(&mut self, presence: InsertedCard, seen: Now, now: Now) {
-        let deadline = now.mono + self.policy.probe_deadline;
-        let reader = presence.reader.clone();
-        let Some(slot) = self.tracker.readers.get_mut(&reader) else { return };
-        let skip_atr = &self.policy.skip_atr;
-        if let Some(why) = NotIdentified::skipped_by_config(&slot.place, skip_atr, &presence.atr) {
-            slot.card = CardState::NotIdentified { presence, why };
-            slot.in_use_retry = None;
-            return;
-        }
-        self.effects.push_back(Effect::StartProbe {
-            reader,
-            insertion: presence.insertion,
-            atr: presence.atr.clone(),
-            only_free: false,
-        });
-        slot.card = CardState::Reading { presence, seen, deadline, known: None };
-    }
-
-    /// A card that comes where another is was swapped for that between two looks.
-    fn end_swapped_insertion(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
-        let held = self.tracker.readers.get(reader).and_then(|slot| slot.card.insertion());
-        if held.is_some_and(|held| held != insertion) {
-            self.end_reading(reader, now);
-            self.on_card_gone(reader, Removal::Observed, now);
+    fn on_card_mute(&mut self, cx: &mut Context, reader: &ReaderName, insertion: InsertionId) {
+        cx.counters.mute_cards += 1;
+        self.end_swapped_insertion(cx, reader, insertion);
+        self.confirm_removal(cx, reader, Removal::Inferred);
+        let Some(tracked) = self.readers.get_mut(reader) else {
+            return cx.report_unexpected(reader, "card mute");
+        };
+        tracked.since = cx.now.wall;
+        tracked.card = CardState::Mute(insertion);
+        if tracked.settings.enabled {
+            let detail = "the card does not respond: turn it over or clean it".to_owned();
+            let error = NotIdentified::new(NotIdentifiedReason::Mute, detail);
+            let label = tracked.settings.label.as_str();
+            self.failure_notes.add(cx, (reader, label), None, &error, cx.now);
         }
     }
 
-    pub(super) fn card_mute(&mut self, reader: &ReaderName, insertion: InsertionId, now: Now) {
-        self.end_swapped_insertion(reader, insertion, now);
-        self.confirm_removal(reader, Removal::Inferred);
-        let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
-        slot.since = now.wall;
-        slot.card = CardState::Mute { insertion };
-        if !slot.place.enabled {
-            return;
-        }
-        let place = slot.place.clone();
-        let why = NotIdentified::new(
-            NotIdentifiedReason::Mute,
-            "the card does not respond: turn it over or clean it".to_owned(),
-        );
-        self.audit_not_identified(reader, &place, None, &why, now);
-    }
-
-    pub(super) fn card_removed(
+    fn on_card_removed(
         &mut self,
+        cx: &mut Context,
         reader: &ReaderName,
         insertion: InsertionId,
-        how: Removal,
-        now: Now,
+        removal: Removal,
     ) {
-        let current = self.tracker.readers.get(reader).and_then(|slot| slot.card.insertion());
-        if current == Some(insertion) {
-            self.end_reading(reader, now);
+        cx.counters.removals += 1;
+        let current = self.readers.get(reader).and_then(|tracked| tracked.card.insertion());
+        if current != Some(insertion) {
+            return cx.report_unexpected(&insertion, "card removed");
         }
-        if current == Some(insertion) && !self.start_debounce(reader, how, now) {
-            self.on_card_gone(reader, how, now);
-        }
-    }
-
-    /// The card is out of the reader, or the reader is.
-    fn on_card_gone(&mut self, reader: &ReaderName, how: Removal, now: Now) {
-        let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
-        let card = std::mem::replace(&mut slot.card, CardState::None);
-        slot.since = now.wall;
-        self.finish_removal(reader, card, how, now);
-    }
-
-    /// What follows from it that a card left.
-    fn finish_removal(&mut self, reader: &ReaderName, card: CardState, how: Removal, now: Now) {
-        let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
-        let place = slot.place.clone();
-        let told = card.insertion().is_some_and(|card| slot.reported_in_use(card).is_some());
-        let held = slot.ends_held(&card);
-        self.clear_last_seen(reader);
-        if let Some(held) = held {
-            return self.report_flapping((reader, &place.label), held, now);
-        }
-        match card {
-            CardState::AwaitingAttributes { presence, .. }
-            | CardState::Reading { presence, .. }
-                if !told =>
-            {
-                let why = NotIdentified::new(
-                    NotIdentifiedReason::Removed,
-                    "the card was taken out before it was read".to_owned(),
-                );
-                self.audit_not_identified(reader, &place, Some(presence.atr), &why, now);
-            }
-            CardState::Identified { presence, identity, .. } if how == Removal::Observed => {
-                self.enqueue_removal(presence, identity, place, now);
-            }
-            CardState::None
-            | CardState::Mute { .. }
-            | CardState::AwaitingAttributes { .. }
-            | CardState::Reading { .. }
-            | CardState::Identified { .. }
-            | CardState::NotIdentified { .. } => {}
+        self.end_reading(cx, reader);
+        if !self.start_debounce(cx, reader, removal) {
+            self.on_card_gone(cx, reader, removal);
         }
     }
 
-    /// A removal is an entry of its own, where any rule is for removals.
-    fn enqueue_removal(
+    /// A card that comes where another is was swapped for that between two polls.
+    fn end_swapped_insertion(
         &mut self,
-        presence: InsertedCard,
-        identity: CardIdentity,
-        place: ReaderSettings,
-        now: Now,
+        cx: &mut Context,
+        reader: &ReaderName,
+        insertion: InsertionId,
     ) {
-        if self.policy.rules.has_rules_for(Trigger::Removed) {
-            let insertion = presence.insertion;
-            let moment = self.boot_moment(now.mono);
-            let draft = draft(Trigger::Removed, presence, identity, (place, now, moment));
-            self.enqueue_append(insertion, (draft, None), now.mono, now);
+        let present = self.readers.get(reader).and_then(|tracked| tracked.card.insertion());
+        if present.is_some_and(|present| present != insertion) {
+            self.end_reading(cx, reader);
+            self.on_card_gone(cx, reader, Removal::Observed);
         }
+    }
+
+    /// The card is out of the reader, or the reader is gone.
+    fn on_card_gone(&mut self, cx: &mut Context, reader: &ReaderName, removal: Removal) {
+        let Some(tracked) = self.readers.get_mut(reader) else { return };
+        let card = std::mem::replace(&mut tracked.card, CardState::None);
+        tracked.since = cx.now.wall;
+        self.finish_removal(cx, reader, (card, removal), cx.now);
+    }
+
+    /// What follows from a removal.
+    fn finish_removal(
+        &mut self,
+        cx: &mut Context,
+        reader: &ReaderName,
+        (card, removal): (CardState, Removal),
+        at: Now,
+    ) {
+        let Some(tracked) = self.readers.get_mut(reader) else { return };
+        let settings = tracked.settings.clone();
+        let is_reported = card.insertion().is_some_and(|it| tracked.in_use_error(it).is_some());
+        let held = tracked.take_held(&card);
+        self.clear_last_seen(reader);
+        let (atr, detail) = match (held, card) {
+            (Some((atr, pause)), _) => {
+                let seconds = pause.as_secs();
+                let detail = format!(
+                    "the card comes and goes all the time, and went before it had lain still for \
+                     {seconds} s: clean card and reader"
+                );
+                (atr, detail)
+            }
+            (
+                None,
+                CardState::AwaitingAttributes { card, .. } | CardState::Reading { card, .. },
+            ) if !is_reported => (card.atr, "the card was taken out before it was read".to_owned()),
+            (None, CardState::Identified { card, identity, .. })
+                if removal == Removal::Observed
+                    && cx.settings.rules.has_rules_for(Trigger::Removed) =>
+            {
+                return self.detect(cx, Trigger::Removed, (card, identity, settings), at);
+            }
+            (None, _) => return,
+        };
+        let error = NotIdentified::new(NotIdentifiedReason::Removed, detail);
+        self.failure_notes.add(cx, (reader, &settings.label), Some(atr), &error, at);
+    }
+
+    /// An identified card came or went: it makes an entry.
+    fn detect(
+        &mut self,
+        cx: &Context,
+        trigger: Trigger,
+        (card, identity, settings): (InsertedCard, CardIdentity, ReaderSettings),
+        seen: Now,
+    ) {
+        let insertion = card.insertion;
+        let instance = match trigger {
+            Trigger::Inserted => self.instance_of(&card.reader),
+            Trigger::Removed => None,
+        };
+        let card_event = card_event(cx, trigger, (card, identity, settings), seen);
+        let append = PendingAppend::new(card_event, instance, seen.mono);
+        self.events.push(TrackerEvent::CardDetected { insertion, append });
     }
 
     fn clear_last_seen(&mut self, reader: &ReaderName) {
-        let offered = self.append_queue.mark_removed(reader);
-        if self.tracker.last_seen.remove(reader).is_some() || offered {
-            self.effects.push_back(Effect::ClearLastSeen { reader: reader.clone() });
-        }
+        let was_last_seen = self.last_seen.remove(reader).is_some();
+        self.events.push(TrackerEvent::CardGone { reader: reader.clone(), was_last_seen });
     }
 
-    fn audit_not_identified(
+    /// The card is out of the reader, and may be back in a moment. Returns false where that is not
+    /// waited for.
+    fn start_debounce(&mut self, cx: &Context, reader: &ReaderName, removal: Removal) -> bool {
+        let Some(tracked) = self.readers.get_mut(reader) else { return false };
+        let debounce = tracked.settings.removal_debounce;
+        let may_be_back =
+            matches!(tracked.card, CardState::Reading { .. } | CardState::Identified { .. });
+        if debounce.is_zero() || removal != Removal::Observed || !may_be_back {
+            return false;
+        }
+        let card = std::mem::replace(&mut tracked.card, CardState::None);
+        let until = cx.now.mono + debounce;
+        let (since, removed_at) = (tracked.since, cx.now);
+        tracked.pending_removal = Some(match tracked.pending_removal.take() {
+            // It was the same ATR that was back; which card that was is not known.
+            Some(first) => PendingRemoval { until, ..first },
+            None => PendingRemoval { card, since, removed_at, until },
+        });
+        true
+    }
+
+    /// The card that was removed is not waited for any longer. Its removal was observed where it
+    /// did not come back or another card came; else it may be what came in between.
+    fn confirm_removal(&mut self, cx: &mut Context, reader: &ReaderName, removal: Removal) {
+        let Some(tracked) = self.readers.get_mut(reader) else { return };
+        let Some(pending) = tracked.pending_removal.take() else { return };
+        if matches!(tracked.card, CardState::None) {
+            tracked.since = pending.removed_at.wall;
+        }
+        self.finish_removal(cx, reader, (pending.card, removal), pending.removed_at);
+    }
+
+    /// Since when a card that was just read is in the reader; `None` where it is the card that was
+    /// removed just now, whose insertion goes on.
+    fn first_insertion(
         &mut self,
-        reader: &ReaderName,
-        place: &ReaderSettings,
-        atr: Option<Atr>,
-        why: &NotIdentified,
-        now: Now,
-    ) {
-        self.add_failure_note((reader, place.label.as_str()), atr, why, now);
+        cx: &mut Context,
+        card: &InsertedCard,
+        identity: &CardIdentity,
+        seen: Now,
+    ) -> Option<Now> {
+        let tracked = self.readers.get_mut(&card.reader)?;
+        match tracked.pending_removal.take() {
+            // That one was not read before it was removed.
+            Some(PendingRemoval { card: CardState::Reading { seen, .. }, .. }) => Some(seen),
+            Some(PendingRemoval {
+                card: CardState::Identified { identity: known, entry, first, .. },
+                since,
+                ..
+            }) if is_same_card(&known, identity, card) => {
+                tracked.since = since;
+                if let Some(held) = &mut tracked.held {
+                    held.until = cx.now.mono + held.pause;
+                }
+                let is_completed = known.partial && !identity.partial;
+                tracked.card =
+                    CardState::Identified { card: card.clone(), identity: known, entry, first };
+                if is_completed {
+                    self.on_fully_identified(&card.reader, identity);
+                } else if tracked.is_partial() {
+                    tracked.complete_later(card.insertion, cx.now);
+                }
+                None
+            }
+            pending => {
+                tracked.pending_removal = pending;
+                self.confirm_removal(cx, &card.reader, Removal::Observed);
+                Some(seen)
+            }
+        }
+    }
+}
+
+/// Whether a card that came back is the one that was removed. Of one that was read in part not all
+/// ids are known, and the first may be another one.
+fn is_same_card(known: &CardIdentity, identity: &CardIdentity, card: &InsertedCard) -> bool {
+    let is_partial = known.partial || identity.partial;
+    known.key(&card.atr) == identity.key(&card.atr)
+        || (is_partial && known.shares_id_with(identity))
+}
+
+fn card_event(
+    cx: &Context,
+    trigger: Trigger,
+    (card, identity, settings): (InsertedCard, CardIdentity, ReaderSettings),
+    seen: Now,
+) -> CardEvent {
+    CardEvent {
+        trigger,
+        seen_at: seen.wall,
+        reader: card.reader,
+        label: settings.label,
+        role: settings.role,
+        event_count: card.event_count,
+        atr: card.atr,
+        identity,
+        boot_moment: cx.boot_moment(seen.mono),
     }
 }

@@ -8,7 +8,10 @@ use cardbridge::domain::{
     AuditLine, Candidate, CardEvent, CardIdentity, EntryId, Family, IdRule, InsertedCard,
     InsertionId, ReaderEvent, Removal, Serial,
 };
-use cardbridge::engine::{Effect, Engine, EngineSettings, Event, Now, RestoredState, RetryPolicy};
+use cardbridge::engine::{
+    CmCall, CmEvent, CmResponse, Effect, Engine, EngineSettings, Event, Now, OutboxEffect,
+    OutboxEvent, ReaderEffect, RestoredState, RetryPolicy,
+};
 
 use super::cm::Cm;
 
@@ -123,57 +126,66 @@ impl Station {
     }
 
     /// Does what the engine wants done; the answers come later.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the others have no answer")]
     pub(crate) fn perform(&mut self, cm: &mut Cm, time: Duration) -> Vec<(Duration, Event)> {
         let mut answers = Vec::new();
         while let Some(effect) = self.engine.poll_effect() {
             let answer = match effect {
-                Effect::StartProbe { reader, insertion, .. } => {
+                Effect::Reader(ReaderEffect::StartProbe { reader, insertion, .. }) => {
                     let result = Ok(self.identity());
-                    (
-                        PROBE,
-                        Event::Reader(ReaderEvent::ProbeFinished {
-                            reader,
-                            insertion,
-                            result,
-                            exchanges: vec![],
-                        }),
-                    )
+                    let exchanges = vec![];
+                    let event = ReaderEvent::ProbeFinished { reader, insertion, result, exchanges };
+                    (PROBE, Event::Reader(event))
                 }
-                Effect::AppendEntry { insertion, entry } => {
-                    self.entries += 1;
-                    let id = EntryId::new(self.entries);
-                    let trigger = entry.card_event.trigger;
-                    self.drafts.insert(id, entry.card_event);
-                    (
-                        COMMIT,
-                        Event::EntryAppended { insertion, trigger, result: Ok((id, Vec::new())) },
-                    )
+                Effect::Outbox(effect) => match self.store(effect) {
+                    Some(event) => (COMMIT, Event::Outbox(event)),
+                    None => continue,
+                },
+                Effect::Cm { entry, call } => {
+                    let operation = call.operation();
+                    let result = match call {
+                        CmCall::Lookup(identity) => {
+                            cm.look_up(&identity, time).map(CmResponse::Lookup)
+                        }
+                        CmCall::ReadRecord(decision) => {
+                            cm.read(decision.record, time).map(CmResponse::Record)
+                        }
+                        CmCall::SetStatus(decision) => {
+                            cm.put(&decision, time).map(CmResponse::SetStatus)
+                        }
+                        CmCall::ReadRequest(_) | CmCall::CompleteRequest(_) => continue,
+                    };
+                    (CALL, Event::Cm(CmEvent { entry, operation, result }))
                 }
-                Effect::SaveStage { entry, .. } => {
-                    (COMMIT, Event::StageSaved { entry, result: Ok(()) })
-                }
-                Effect::SettleEntry { entry, end } => {
-                    let draft = self.drafts.remove(&entry).unwrap();
-                    self.backlog -= usize::from(entry <= self.backlog_ends);
-                    self.settled.push((entry, end.outcome.as_str().to_owned()));
-                    let line = AuditLine::settled("desk", entry, &draft, &end);
-                    (COMMIT, Event::EntrySettled { entry, result: Ok(line) })
-                }
-                Effect::Lookup { entry, identity } => {
-                    (CALL, Event::LookedUp { entry, result: cm.look_up(&identity, time) })
-                }
-                Effect::ReadRecord { entry, record } => {
-                    (CALL, Event::RecordRead { entry, result: cm.read(record, time) })
-                }
-                Effect::SetStatus { entry, decision } => {
-                    (CALL, Event::StatusSet { entry, result: cm.put(&decision, time) })
-                }
-                _ => continue,
+                Effect::Reader(_) | Effect::Report(_) => continue,
             };
             answers.push(answer);
         }
         answers
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others have no answer")]
+    fn store(&mut self, effect: OutboxEffect) -> Option<OutboxEvent> {
+        match effect {
+            OutboxEffect::AppendEntry { insertion, entry } => {
+                self.entries += 1;
+                let id = EntryId::new(self.entries);
+                let trigger = entry.card_event.trigger;
+                self.drafts.insert(id, entry.card_event);
+                let result = Ok((id, Vec::new()));
+                Some(OutboxEvent::EntryAppended { insertion, trigger, result })
+            }
+            OutboxEffect::SaveStage { entry, .. } => {
+                Some(OutboxEvent::StageSaved { entry, result: Ok(()) })
+            }
+            OutboxEffect::SettleEntry { entry, end } => {
+                let draft = self.drafts.remove(&entry)?;
+                self.backlog -= usize::from(entry <= self.backlog_ends);
+                self.settled.push((entry, end.outcome.as_str().to_owned()));
+                let line = AuditLine::settled("desk", entry, &draft, &end);
+                Some(OutboxEvent::EntrySettled { entry, result: Ok(line) })
+            }
+            _ => None,
+        }
     }
 
     fn identity(&self) -> CardIdentity {

@@ -1,10 +1,8 @@
 //! Rules that complete the request once the record has the status.
 
-use super::world::cm::{
-    ACTIVE, Ask, CANCELED, COMPLETED, EXECUTING, Mood, RETIRE, RETIRED, record_id,
-};
+use super::world::cm::{ACTIVE, CANCELED, COMPLETED, EXECUTING, Mood, RETIRE, RETIRED, record_id};
 use super::world::{HOUR, SECOND, World, completing};
-use crate::domain::{EntryId, Stage};
+use crate::domain::{CmOperation, EntryId, Stage};
 
 /// A world whose rules complete, with an open Retire request for card 1, and CM in these moods.
 fn asked_for(script: &[Mood]) -> World {
@@ -21,7 +19,7 @@ fn played(script: &[Mood]) -> World {
     world
 }
 
-fn asks(world: &World) -> Vec<Ask> {
+fn asks(world: &World) -> Vec<CmOperation> {
     world.calls.iter().map(|call| call.ask).collect()
 }
 
@@ -31,7 +29,10 @@ const FINE: Mood = Mood::Fine;
 fn a_request_is_completed_once_the_record_has_the_status() {
     let world = played(&[]);
     assert_eq!(world.trail(1), ["updated"]);
-    assert_eq!(asks(&world), [Ask::Lookup, Ask::Push, Ask::Complete]);
+    assert_eq!(
+        asks(&world),
+        [CmOperation::Lookup, CmOperation::SetStatus, CmOperation::CompleteRequest]
+    );
     assert_eq!((world.cm.status(1), world.cm.requests[0].status), (RETIRED, COMPLETED));
     let line = &world.disk.audit[0];
     assert_eq!(line.detail, "CM confirmed the new status and completed the request");
@@ -44,7 +45,7 @@ fn a_rule_that_does_not_say_so_completes_nothing() {
     world.cm.request(1, RETIRE);
     world.insert("Left", 1);
     world.run(HOUR);
-    assert_eq!(asks(&world), [Ask::Lookup, Ask::Push]);
+    assert_eq!(asks(&world), [CmOperation::Lookup, CmOperation::SetStatus]);
     assert_eq!(world.cm.requests[0].status, EXECUTING);
 }
 
@@ -53,19 +54,25 @@ fn a_completion_is_on_disk_before_it_is_sent() {
     let mut world = asked_for(&[]);
     world.disk_latency = 5 * SECOND;
     world.insert("Left", 1);
-    world.run_until(|world| world.asked(Ask::Push) == 1);
+    world.run_until(|world| world.asked(CmOperation::SetStatus) == 1);
     world.run(4 * SECOND);
     assert!(matches!(world.disk.entries[&EntryId::new(1)].stage, Stage::Completing(_)));
-    assert_eq!(world.asked(Ask::Complete), 0);
+    assert_eq!(world.asked(CmOperation::CompleteRequest), 0);
     world.run(2 * SECOND);
-    assert_eq!(world.asked(Ask::Complete), 1);
+    assert_eq!(world.asked(CmOperation::CompleteRequest), 1);
 }
 
 #[test]
 fn an_update_whose_answer_was_lost_is_read_back_record_and_request_before_it_is_completed() {
     let world = played(&[FINE, Mood::AnswerLost]);
     assert_eq!(world.trail(1), ["updated"]);
-    let expected = [Ask::Lookup, Ask::Push, Ask::ReadBack, Ask::ReadRequest, Ask::Complete];
+    let expected = [
+        CmOperation::Lookup,
+        CmOperation::SetStatus,
+        CmOperation::ReadRecord,
+        CmOperation::ReadRequest,
+        CmOperation::CompleteRequest,
+    ];
     assert_eq!(asks(&world), expected);
 }
 
@@ -73,7 +80,13 @@ fn an_update_whose_answer_was_lost_is_read_back_record_and_request_before_it_is_
 fn a_completion_whose_answer_was_lost_is_read_back_and_not_repeated() {
     let world = played(&[FINE, FINE, Mood::AnswerLost]);
     assert_eq!(world.trail(1), ["updated"]);
-    let expected = [Ask::Lookup, Ask::Push, Ask::Complete, Ask::ReadBack, Ask::ReadRequest];
+    let expected = [
+        CmOperation::Lookup,
+        CmOperation::SetStatus,
+        CmOperation::CompleteRequest,
+        CmOperation::ReadRecord,
+        CmOperation::ReadRequest,
+    ];
     assert_eq!(asks(&world), expected);
     assert_eq!(world.cm.requests[0].status, COMPLETED);
 }
@@ -82,9 +95,13 @@ fn a_completion_whose_answer_was_lost_is_read_back_and_not_repeated() {
 fn a_completion_that_did_not_arrive_is_repeated_after_it_was_read_back() {
     let world = played(&[FINE, FINE, Mood::Away]);
     assert_eq!(world.trail(1), ["updated"]);
-    let after = [Ask::ReadBack, Ask::ReadRequest, Ask::Complete];
-    assert_eq!(asks(&world), [&[Ask::Lookup, Ask::Push, Ask::Complete][..], &after].concat());
-    assert_eq!(world.asked(Ask::Push), 1);
+    let after = [CmOperation::ReadRecord, CmOperation::ReadRequest, CmOperation::CompleteRequest];
+    assert_eq!(
+        asks(&world),
+        [&[CmOperation::Lookup, CmOperation::SetStatus, CmOperation::CompleteRequest][..], &after]
+            .concat()
+    );
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
@@ -94,7 +111,7 @@ fn a_status_that_is_set_already_only_has_its_request_completed() {
     world.insert("Left", 1);
     world.run(HOUR);
     assert_eq!(world.trail(1), ["already-set"]);
-    assert_eq!(asks(&world), [Ask::Lookup, Ask::Complete]);
+    assert_eq!(asks(&world), [CmOperation::Lookup, CmOperation::CompleteRequest]);
     assert_eq!(world.cm.requests[0].status, COMPLETED);
 }
 
@@ -103,11 +120,14 @@ fn a_status_that_was_set_already_stays_so_over_a_lost_answer_and_a_restart() {
     let mut world = asked_for(&[FINE, Mood::AnswerLost]);
     world.cm.know(1, 1, RETIRED);
     world.insert("Left", 1);
-    world.run_until(|world| world.asked(Ask::Complete) == 1);
+    world.run_until(|world| world.asked(CmOperation::CompleteRequest) == 1);
     world.restart();
     world.run(HOUR);
     assert_eq!(world.trail(1), ["already-set"]);
-    assert_eq!((world.asked(Ask::Push), world.asked(Ask::Complete)), (0, 1));
+    assert_eq!(
+        (world.asked(CmOperation::SetStatus), world.asked(CmOperation::CompleteRequest)),
+        (0, 1)
+    );
 }
 
 #[test]
@@ -123,7 +143,10 @@ fn a_refused_completion_is_parked_and_says_that_the_status_was_set() {
     world.retry(1).unwrap();
     world.run(HOUR);
     assert_eq!(world.outcome(1), "updated");
-    assert_eq!((world.asked(Ask::Push), world.asked(Ask::Complete)), (1, 2));
+    assert_eq!(
+        (world.asked(CmOperation::SetStatus), world.asked(CmOperation::CompleteRequest)),
+        (1, 2)
+    );
     assert_eq!(world.cm.requests[0].status, COMPLETED);
 }
 
@@ -142,7 +165,15 @@ fn a_refused_completion_of_a_status_that_was_there_already_says_that() {
 fn a_yes_that_does_not_say_where_the_request_stands_is_read_back() {
     let world = played(&[FINE, FINE, Mood::NoContent]);
     assert_eq!(world.trail(1), ["updated"]);
-    assert_eq!(asks(&world), [Ask::Lookup, Ask::Push, Ask::Complete, Ask::ReadRequest]);
+    assert_eq!(
+        asks(&world),
+        [
+            CmOperation::Lookup,
+            CmOperation::SetStatus,
+            CmOperation::CompleteRequest,
+            CmOperation::ReadRequest
+        ]
+    );
 }
 
 #[test]
@@ -151,33 +182,36 @@ fn a_yes_that_completed_nothing_is_a_wrong_answer_and_not_repeated() {
     assert_eq!(world.trail(1), ["parked: unexpected-response"]);
     let detail = &world.disk.audit[0].detail;
     assert!(detail.contains("WAS set") && detail.contains("still Executing"), "{detail}");
-    assert_eq!(world.asked(Ask::Complete), 1);
+    assert_eq!(world.asked(CmOperation::CompleteRequest), 1);
 }
 
 #[test]
 fn a_request_that_ended_otherwise_meanwhile_is_left_to_a_person() {
     let mut world = asked_for(&[FINE, Mood::AnswerLost]);
     world.insert("Left", 1);
-    world.run_until(|world| world.asked(Ask::Push) == 1);
+    world.run_until(|world| world.asked(CmOperation::SetStatus) == 1);
     world.cm.requests[0].status = CANCELED;
     world.run(HOUR);
     assert_eq!(world.trail(1), ["parked: refused"]);
     let detail = &world.disk.audit[0].detail;
     assert!(detail.contains("WAS set") && detail.contains("Canceled by now"), "{detail}");
-    assert_eq!(world.asked(Ask::Complete), 0);
+    assert_eq!(world.asked(CmOperation::CompleteRequest), 0);
 }
 
 #[test]
 fn nothing_is_completed_that_the_record_does_not_confirm_any_more() {
     let mut world = asked_for(&[FINE, FINE, Mood::Away]);
     world.insert("Left", 1);
-    world.run_until(|world| world.asked(Ask::Complete) == 1);
+    world.run_until(|world| world.asked(CmOperation::CompleteRequest) == 1);
     world.cm.records.get_mut(&record_id(1)).unwrap().1.status = ACTIVE;
     world.run(HOUR);
     assert_eq!(world.trail(1), ["parked: unexpected-response"]);
     let detail = &world.disk.audit[0].detail;
     assert!(detail.contains("the record has status Active by now"), "{detail}");
-    assert_eq!((world.asked(Ask::Push), world.asked(Ask::Complete)), (1, 1));
+    assert_eq!(
+        (world.asked(CmOperation::SetStatus), world.asked(CmOperation::CompleteRequest)),
+        (1, 1)
+    );
     assert_eq!(world.cm.requests[0].status, EXECUTING);
 }
 
@@ -187,11 +221,11 @@ fn a_card_that_is_put_in_again_inherits_the_completion() {
         let mut world = asked_for(&[FINE, FINE, mood]);
         world.cm.latency = 5 * SECOND;
         world.insert("Left", 1);
-        world.run_until(|world| world.asked(Ask::Complete) == 1);
+        world.run_until(|world| world.asked(CmOperation::CompleteRequest) == 1);
         world.insert("Left", 1);
         world.run(HOUR);
         assert_eq!((world.outcome(1), world.outcome(2)), ("superseded".into(), "updated".into()));
-        assert_eq!(world.asked(Ask::Push), 1, "{mood:?}");
+        assert_eq!(world.asked(CmOperation::SetStatus), 1, "{mood:?}");
         assert_eq!(world.cm.requests[0].status, COMPLETED, "{mood:?}");
     }
 }
@@ -207,7 +241,7 @@ fn an_outage_between_the_two_puts_keeps_the_entry_waiting_and_ends_well() {
         world.cm.mood = Mood::Fine;
         world.run(HOUR);
         assert_eq!(world.trail(1), ["updated"], "{mood:?}");
-        assert_eq!(world.asked(Ask::Push), 1, "{mood:?}");
+        assert_eq!(world.asked(CmOperation::SetStatus), 1, "{mood:?}");
     }
 }
 

@@ -4,9 +4,10 @@ use super::world::cm::{Mood, RETIRE};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
 use crate::domain::{
-    Family, InsertionId, NotIdentified, NotIdentifiedReason, Outcome, ParkReason, ProbeResult,
-    ReaderEvent,
+    CmOperation, EntryId, Family, InsertionId, LookupResult, NotIdentified, NotIdentifiedReason,
+    Outcome, ParkReason, ProbeResult, ReaderEvent, Removal,
 };
+use crate::engine::{CmEvent, CmResponse, Event, Notice, OutboxEvent, OutboxFailure};
 
 #[test]
 fn cards_probes_and_outcomes_are_counted_once() {
@@ -81,4 +82,28 @@ fn a_loss_of_pcscd_is_counted_when_it_was_there_and_refusals_of_the_disk_each_ti
     world.insert("Left", 1);
     world.run(60 * SECOND);
     assert!(world.engine.counters().outbox_errors > 1);
+}
+
+#[test]
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these are expected")]
+fn result_for_unknown_entry_or_insertion_is_counted_and_reported() {
+    let mut world = World::new();
+    world.may_be_surprised = true;
+    let (entry, insertion) = (EntryId::new(7), InsertionId::ZERO.next());
+    let failed = || Err(OutboxFailure::Retryable("full".to_owned()));
+    let operation = CmOperation::Lookup;
+    let found = CmResponse::Lookup(LookupResult { records: None, requests: vec![] });
+    let (reader, removal) = ("Left".into(), Removal::Observed);
+    world.tell(Event::Cm(CmEvent { entry, operation, result: Ok(found) }));
+    world.tell(Event::Outbox(OutboxEvent::StageSaved { entry, result: Ok(()) }));
+    world.tell(Event::Outbox(OutboxEvent::EntrySettled { entry, result: failed() }));
+    world.tell(ReaderEvent::CardRemoved { reader, insertion, removal });
+    world.tell(ReaderEvent::ReaderDetached { reader: "none".into() });
+    assert_eq!(world.engine.counters().stale_results, 5);
+    let of = world.told.iter().filter_map(|notice| match notice {
+        Notice::UnexpectedResult { of, .. } => Some(of.as_str()),
+        _ => None,
+    });
+    let of: Vec<_> = of.collect();
+    assert_eq!(of, ["7", "7", "7", "1", "none"]);
 }

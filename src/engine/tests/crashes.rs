@@ -1,8 +1,9 @@
 //! Killed at every effect, with it done and not done: the next life goes on from the disk.
 
-use super::world::cm::{Ask, DISABLE, DISABLED, Mood, RETIRE, RETIRED};
+use super::world::cm::{DISABLE, DISABLED, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{Crash, HOUR, SECOND, World, completing, removing};
+use crate::domain::CmOperation;
 
 /// Plays a scenario once whole and then with a crash at each of its effects, lifts every fault,
 /// lets time pass, and looks at what became of it.
@@ -42,7 +43,7 @@ fn killed_everywhere_in(
 
 fn retired_once(world: &World) {
     assert_eq!(world.cm.status(1), RETIRED, "{}", world.story());
-    assert_eq!(world.asked(Ask::Push), 1, "{}", world.story());
+    assert_eq!(world.asked(CmOperation::SetStatus), 1, "{}", world.story());
 }
 
 #[test]
@@ -56,7 +57,7 @@ fn an_update_killed_anywhere_is_made_exactly_once() {
         |world| {
             // Killed before the call was made, the second life has to read back and make it.
             assert_eq!(world.cm.status(1), RETIRED);
-            assert_eq!(world.asked(Ask::Push), 1, "{}", world.story());
+            assert_eq!(world.asked(CmOperation::SetStatus), 1, "{}", world.story());
             assert!(["updated", "already-set"].contains(&world.outcome(world.entries()).as_str()));
         },
     );
@@ -90,7 +91,7 @@ fn a_yes_without_a_status_killed_anywhere_is_made_once() {
 
 #[test]
 fn a_card_put_in_again_killed_anywhere_ends_each_entry_once() {
-    for moment in [Ask::Lookup, Ask::Push] {
+    for moment in [CmOperation::Lookup, CmOperation::SetStatus] {
         killed_everywhere(
             |world| {
                 world.cm.request(1, RETIRE);
@@ -174,7 +175,7 @@ fn an_outage_killed_anywhere_ends_with_every_card_done() {
 fn retired_and_completed_once(world: &World) {
     retired_once(world);
     assert_eq!(world.cm.open(1), 0, "{}", world.story());
-    assert_eq!(world.asked(Ask::Complete), 1, "{}", world.story());
+    assert_eq!(world.asked(CmOperation::CompleteRequest), 1, "{}", world.story());
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn a_card_put_in_again_while_its_request_is_completed_killed_anywhere_ends_once(
             world.cm.request(1, RETIRE);
             world.cm.latency = 2 * SECOND;
             world.insert("Left", 1);
-            world.run_until(|world| world.asked(Ask::Complete) > 0);
+            world.run_until(|world| world.asked(CmOperation::CompleteRequest) > 0);
             world.insert("Left", 1);
             world.run(HOUR);
         },
@@ -243,11 +244,11 @@ fn a_removal_killed_anywhere_is_seen_whole_or_not_at_all() {
                 world.disk.appended.iter().find(|(_, draft)| !draft.trigger.is_insertion());
             let Some((entry, _)) = removal else {
                 // It was killed before the removal was on disk: nobody may claim it.
-                assert_eq!(world.asked(Ask::Push), 0);
+                assert_eq!(world.asked(CmOperation::SetStatus), 0);
                 return;
             };
             assert_eq!(world.disk.trail(*entry), ["updated"], "{}", world.story());
-            assert_eq!((world.cm.status(1), world.asked(Ask::Push)), (DISABLED, 1));
+            assert_eq!((world.cm.status(1), world.asked(CmOperation::SetStatus)), (DISABLED, 1));
         },
     );
 }

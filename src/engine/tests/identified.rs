@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::{DAY, SECOND, World, identity};
 use crate::domain::{InsertionId, NotIdentified, NotIdentifiedReason, ReaderEvent};
-use crate::engine::Effect;
+use crate::engine::{Effect, OutboxEffect};
 
 fn first() -> InsertionId {
     InsertionId::ZERO.next()
@@ -98,5 +98,8 @@ fn an_identity_of_a_card_that_is_not_there_any_more_counts_for_nothing() {
     world.run(DAY);
     assert_eq!(world.entries(), 0);
     assert_eq!(world.engine.counters().stale_results, stale + 1);
-    assert!(!matches!(world.engine.poll_effect(), Some(Effect::AppendEntry { .. })));
+    assert!(!matches!(
+        world.engine.poll_effect(),
+        Some(Effect::Outbox(OutboxEffect::AppendEntry { .. }))
+    ));
 }

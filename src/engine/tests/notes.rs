@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::world::{DAY, HOUR, SECOND, World};
 use crate::domain::{AuditLine, NotIdentified, NotIdentifiedReason};
+use crate::engine::Engine;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -11,7 +12,8 @@ fn fail(world: &mut World, reader: &str, atr: Option<&str>, reason: NotIdentifie
     let why = NotIdentified::new(reason, "it failed".to_owned());
     let now = world.now;
     let atr = atr.map(|atr| atr.parse().unwrap());
-    world.engine.add_failure_note((&reader.into(), reader), atr, &why, now);
+    let Engine { tracker, context, .. } = &mut world.engine;
+    tracker.failure_notes.add(context, (&reader.into(), reader), atr, &why, now);
     world.perform_all();
     world.run(Duration::ZERO);
 }

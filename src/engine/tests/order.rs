@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::world::cm::{Ask, Mood, candidate};
+use super::world::cm::{Mood, candidate};
 use super::world::{HOUR, READERS, SECOND, World, policy};
 use crate::domain::{
-    Candidate, CardIdentity, Entry, EntryId, Family, IdRule, InsertedCard, InsertionId,
-    LookupResult, ReaderEvent, ReaderName, Serial, Stage, Trigger,
+    Candidate, CardIdentity, CmOperation, Entry, EntryId, Family, IdRule, InsertedCard,
+    InsertionId, LookupResult, ReaderEvent, ReaderName, Serial, Stage, Trigger,
 };
-use crate::engine::{Effect, Engine, Event, Now, OutboxFailure, RestoredState};
+use crate::engine::{
+    CmEvent, CmResponse, Effect, Engine, Event, Now, OutboxEffect, OutboxEvent, OutboxFailure,
+    RestoredState,
+};
 
 /// A world in which so many cards wait, and CM takes so long for each answer.
 fn backlog(cards: u8, latency: Duration) -> World {
@@ -26,7 +29,7 @@ fn backlog(cards: u8, latency: Duration) -> World {
 /// When CM was first asked about a card after this moment.
 fn asked(world: &World, card: u8, after: Instant) -> Option<Duration> {
     let mut calls = world.calls.iter().filter(|call| call.at >= after && call.card == card);
-    calls.find(|call| call.ask == Ask::Lookup).map(|call| call.at - after)
+    calls.find(|call| call.ask == CmOperation::Lookup).map(|call| call.at - after)
 }
 
 #[test]
@@ -57,7 +60,8 @@ fn of_many_cards_that_come_the_newest_goes_first() {
         world.run(SECOND / 2);
     }
     let looked_up = |world: &World| -> Vec<u8> {
-        let calls = world.calls.iter().filter(|call| call.ask == Ask::Lookup && call.card > 140);
+        let calls =
+            world.calls.iter().filter(|call| call.ask == CmOperation::Lookup && call.card > 140);
         calls.map(|call| call.card).collect()
     };
     world.run_until(|world| looked_up(world).len() == 3);
@@ -67,7 +71,7 @@ fn of_many_cards_that_come_the_newest_goes_first() {
 #[test]
 fn a_card_that_comes_after_an_outage_goes_before_those_that_waited_for_its_end() {
     let mut world = backlog(60, 2 * SECOND);
-    world.run_until(|world| !world.engine.breaker.is_open());
+    world.run_until(|world| !world.engine.queue.breaker.is_open());
     let before = world.now.mono;
     world.insert("Left", 141);
     world.run(10 * SECOND);
@@ -124,17 +128,21 @@ impl SlowCm {
         let mut asked = Vec::new();
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Lookup { entry, .. } => {
+                Effect::Cm { entry, .. } => {
                     self.answers.push((self.now.mono + SLOW, entry));
                     asked.push(entry);
                 }
-                Effect::SettleEntry { entry, .. } => {
+                Effect::Outbox(OutboxEffect::SettleEntry { entry, .. }) => {
                     let lost = Err(OutboxFailure::EntryLost("settled".to_owned()));
-                    self.tell(Event::EntrySettled { entry, result: lost });
+                    self.tell(Event::Outbox(OutboxEvent::EntrySettled { entry, result: lost }));
                 }
-                Effect::AppendEntry { insertion, .. } => {
+                Effect::Outbox(OutboxEffect::AppendEntry { insertion, .. }) => {
                     let (trigger, result) = (Trigger::Inserted, Ok((NEW, vec![])));
-                    self.tell(Event::EntryAppended { insertion, trigger, result });
+                    self.tell(Event::Outbox(OutboxEvent::EntryAppended {
+                        insertion,
+                        trigger,
+                        result,
+                    }));
                 }
                 _ => {}
             }
@@ -156,8 +164,9 @@ impl SlowCm {
         let (due, rest) = self.answers.drain(..).partition(|(at, _)| *at <= next);
         self.answers = rest;
         for (_, entry) in Vec::from_iter::<Vec<_>>(due) {
-            let result = Ok(LookupResult { records: None, requests: vec![] });
-            self.tell(Event::LookedUp { entry, result });
+            let result = Ok(CmResponse::Lookup(LookupResult { records: None, requests: vec![] }));
+            let operation = CmOperation::Lookup;
+            self.tell(Event::Cm(CmEvent { entry, operation, result }));
         }
         self.perform()
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
+use super::world::cm::{Mood, RETIRE, RETIRED};
 use super::world::{DAY, HOUR, SECOND, World, policy};
-use crate::domain::CmView;
+use crate::domain::{CmOperation, CmView};
 use crate::engine::Notice;
 
 /// Within this time everybody who waited for CM has had a turn when it is back.
@@ -308,7 +308,7 @@ fn cards_that_cm_answered_before_it_began_to_fail_knock_one_after_the_other_too(
     world.run(10 * SECOND);
     assert_eq!(world.trail(10), ["unknown-card"]);
     world.cm.mood = Mood::Failing;
-    world.run_until(|world| world.engine.breaker.is_open());
+    world.run_until(|world| world.engine.queue.breaker.is_open());
     let since = world.now.mono;
     world.run(6 * HOUR);
     for two in asked_since(&world, since).windows(2) {
@@ -336,7 +336,7 @@ fn no_more_cards_are_worked_on_than_the_configuration_says_and_all_get_their_tur
     for entry in 1..=9 {
         assert_eq!(world.trail(entry), ["nothing-to-do"]);
     }
-    assert_eq!(world.asked(Ask::Lookup), 9);
+    assert_eq!(world.asked(CmOperation::Lookup), 9);
 }
 
 #[test]

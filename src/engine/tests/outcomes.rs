@@ -1,9 +1,10 @@
 //! How an entry ends.
 
 use super::world::cm::{
-    ACTIVE, Ask, DISABLE, DISABLED, Mood, RETIRE, RETIRED, card_id, record_id, request_id,
+    ACTIVE, DISABLE, DISABLED, Mood, RETIRE, RETIRED, card_id, record_id, request_id,
 };
 use super::world::{DAY, HOUR, SECOND, World, policy};
+use crate::domain::CmOperation;
 use crate::engine::Notice;
 use crate::rules::AtrMismatch;
 
@@ -16,7 +17,7 @@ fn an_open_request_is_carried_out_and_confirmed() {
     assert_eq!(world.trail(1), ["updated"]);
     assert_eq!(world.cm.status(1), RETIRED);
     let asked: Vec<_> = world.calls.iter().map(|call| call.ask).collect();
-    assert_eq!(asked, [Ask::Lookup, Ask::Push]);
+    assert_eq!(asked, [CmOperation::Lookup, CmOperation::SetStatus]);
     let line = &world.disk.audit[0];
     assert_eq!(line.record, Some(record_id(1)));
     assert_eq!(line.request, Some(request_id(0)));
@@ -43,11 +44,11 @@ fn nothing_is_sent_before_its_decision_is_on_disk() {
     world.cm.request(1, RETIRE);
     world.disk_latency = 5 * SECOND;
     world.insert("Left", 1);
-    world.run_until(|world| world.asked(Ask::Lookup) == 1);
+    world.run_until(|world| world.asked(CmOperation::Lookup) == 1);
     world.run(4 * SECOND);
-    assert_eq!(world.asked(Ask::Push), 0);
+    assert_eq!(world.asked(CmOperation::SetStatus), 0);
     world.run(2 * SECOND);
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
@@ -58,7 +59,7 @@ fn a_status_that_is_set_already_is_not_set_again() {
     world.insert("Left", 1);
     world.run(SECOND);
     assert_eq!(world.trail(1), ["already-set"]);
-    assert_eq!(world.asked(Ask::Push), 0);
+    assert_eq!(world.asked(CmOperation::SetStatus), 0);
 }
 
 #[test]
@@ -68,7 +69,7 @@ fn without_an_open_request_there_is_nothing_to_do() {
     world.insert("Left", 1);
     world.run(SECOND);
     assert_eq!(world.trail(1), ["nothing-to-do"]);
-    assert_eq!(world.asked(Ask::Push), 0);
+    assert_eq!(world.asked(CmOperation::SetStatus), 0);
 }
 
 #[test]
@@ -164,7 +165,7 @@ fn a_yes_without_a_status_is_read_back_before_it_is_called_done() {
     world.run(SECOND);
     assert_eq!(world.trail(1), ["updated"]);
     let asked: Vec<_> = world.calls.iter().map(|call| call.ask).collect();
-    assert_eq!(asked, [Ask::Lookup, Ask::Push, Ask::ReadBack]);
+    assert_eq!(asked, [CmOperation::Lookup, CmOperation::SetStatus, CmOperation::ReadRecord]);
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn a_yes_that_changed_nothing_is_a_wrong_answer() {
     world.insert("Left", 1);
     world.run(HOUR);
     assert_eq!(world.trail(1), ["parked: unexpected-response"]);
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
@@ -187,7 +188,7 @@ fn a_yes_that_changed_nothing_is_not_repeated_after_an_outage_either() {
     world.insert("Left", 1);
     world.run(HOUR);
     assert_eq!(world.trail(1), ["parked: unexpected-response"]);
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn an_update_whose_answer_was_lost_is_read_back_and_not_repeated() {
     world.run(HOUR);
     assert_eq!(world.trail(1), ["updated"]);
     let asked: Vec<_> = world.calls.iter().map(|call| call.ask).collect();
-    assert_eq!(asked, [Ask::Lookup, Ask::Push, Ask::ReadBack]);
+    assert_eq!(asked, [CmOperation::Lookup, CmOperation::SetStatus, CmOperation::ReadRecord]);
 }
 
 #[test]
@@ -211,7 +212,16 @@ fn an_update_that_did_not_arrive_is_decided_anew_before_it_is_repeated() {
     world.run(HOUR);
     assert_eq!(world.trail(1), ["updated"]);
     let asked: Vec<_> = world.calls.iter().map(|call| call.ask).collect();
-    assert_eq!(asked, [Ask::Lookup, Ask::Push, Ask::ReadBack, Ask::Lookup, Ask::Push]);
+    assert_eq!(
+        asked,
+        [
+            CmOperation::Lookup,
+            CmOperation::SetStatus,
+            CmOperation::ReadRecord,
+            CmOperation::Lookup,
+            CmOperation::SetStatus
+        ]
+    );
 }
 
 #[test]
@@ -220,7 +230,7 @@ fn a_request_that_was_closed_meanwhile_is_not_carried_out() {
     world.cm.request(1, RETIRE);
     world.cm.script.extend([Mood::Fine, Mood::Away]);
     world.insert("Left", 1);
-    world.run_until(|world| world.asked(Ask::Push) == 1);
+    world.run_until(|world| world.asked(CmOperation::SetStatus) == 1);
     world.cm.requests.clear();
     world.run(HOUR);
     assert_eq!(world.trail(1), ["nothing-to-do"]);

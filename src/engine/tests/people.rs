@@ -1,8 +1,9 @@
 //! What a person wishes of an entry.
 
-use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
+use super::world::cm::{Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
+use crate::domain::CmOperation;
 use crate::engine::{ActionError, RetryAccepted};
 
 fn parked() -> World {
@@ -97,7 +98,7 @@ fn an_expired_entry_that_may_have_sent_something_never_sends_it_again() {
     world.retry(1).unwrap();
     world.run(HOUR);
     assert_eq!(world.outcome(1), "updated");
-    assert_eq!((world.asked(Ask::Lookup), world.asked(Ask::Push)), (1, 1));
+    assert_eq!((world.asked(CmOperation::Lookup), world.asked(CmOperation::SetStatus)), (1, 1));
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn a_parked_entry_knows_over_a_restart_what_it_may_have_sent() {
     world.cm.mood = Mood::Fine;
     world.retry(1).unwrap();
     world.run(SECOND);
-    assert_eq!(world.asked(Ask::ReadBack), 1);
+    assert_eq!(world.asked(CmOperation::ReadRecord), 1);
     assert_eq!(world.trail(1), ["parked: refused", "retried", "updated"]);
 }
 

@@ -1,9 +1,9 @@
 //! Cards that are taken out, where a rule is for that.
 
-use super::world::cm::{Ask, DISABLE, DISABLED, Mood, RETIRE, RETIRED};
+use super::world::cm::{DISABLE, DISABLED, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World, removing};
-use crate::domain::{InsertionId, ReaderEvent, Removal, Trigger};
+use crate::domain::{CmOperation, InsertionId, ReaderEvent, Removal, Trigger};
 
 /// A world in which card 1 was put in and is done with, and has to be disabled when it goes.
 fn seen() -> World {
@@ -81,7 +81,7 @@ fn a_removal_waits_for_the_insertion_and_does_not_take_its_place() {
     world.insert("Left", 1);
     world.run(SECOND);
     world.remove("Left");
-    world.run_until(|world| world.entries() == 2 && world.asked(Ask::Push) == 1);
+    world.run_until(|world| world.entries() == 2 && world.asked(CmOperation::SetStatus) == 1);
     assert_eq!(world.trail(1).len(), 0);
     world.run(HOUR);
     assert_eq!(
@@ -137,7 +137,7 @@ fn a_new_insertion_takes_over_from_waiting_entries_of_both_kinds() {
     world.run(HOUR);
     let ends: Vec<_> = (1..=3).map(|entry| world.outcome(entry)).collect();
     assert_eq!(ends, ["superseded", "superseded", "updated"]);
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
@@ -146,11 +146,11 @@ fn a_removal_that_may_have_been_sent_is_inherited_by_the_next_insertion() {
     world.cm.script.extend([Mood::Fine, Mood::AnswerLost]);
     world.cm.latency = 5 * SECOND;
     world.remove("Left");
-    world.run_until(|world| world.asked(Ask::Push) == 1);
+    world.run_until(|world| world.asked(CmOperation::SetStatus) == 1);
     world.insert("Left", 1);
     world.run(HOUR);
     assert_eq!((world.outcome(2), world.outcome(3)), ("superseded".into(), "updated".into()));
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]

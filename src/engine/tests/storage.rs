@@ -1,8 +1,9 @@
 //! A disk that refuses: nothing is lost, nothing is sent that is not on it.
 
-use super::world::cm::{Ask, Mood, RETIRE, RETIRED};
+use super::world::cm::{Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
+use crate::domain::CmOperation;
 use crate::engine::Notice;
 
 #[test]
@@ -45,8 +46,8 @@ fn a_decision_that_the_disk_does_not_take_is_not_sent() {
     world.disk.refuses.insert(Verb::Save);
     world.insert("Left", 1);
     world.run(HOUR);
-    assert_eq!(world.asked(Ask::Push), 0);
-    assert!(world.asked(Ask::Lookup) < 80, "{}", world.asked(Ask::Lookup));
+    assert_eq!(world.asked(CmOperation::SetStatus), 0);
+    assert!(world.asked(CmOperation::Lookup) < 80, "{}", world.asked(CmOperation::Lookup));
     world.disk.refuses.clear();
     world.run(HOUR);
     assert_eq!(world.trail(1), ["updated"]);
@@ -76,7 +77,7 @@ fn an_outcome_that_the_disk_does_not_take_keeps_no_other_card_waiting() {
         world.insert("Left", card);
         world.run(SECOND);
     }
-    assert_eq!(world.asked(Ask::Lookup), 9);
+    assert_eq!(world.asked(CmOperation::Lookup), 9);
 }
 
 #[test]
@@ -97,7 +98,7 @@ fn a_disk_that_refuses_everything_costs_few_calls() {
     world.run(HOUR);
     let asked = world.calls.len() - asked;
     assert!(asked < 9 * 60, "{asked}");
-    assert_eq!(world.asked(Ask::Push), 0);
+    assert_eq!(world.asked(CmOperation::SetStatus), 0);
     world.disk.refuses.clear();
     world.run(HOUR);
     for entry in 1..=9 {
@@ -135,6 +136,6 @@ fn an_entry_that_was_sent_reads_back_first_after_every_restart() {
     world.restart();
     world.run(HOUR);
     assert_eq!(world.trail(1), ["updated"]);
-    assert_eq!((world.asked(Ask::Lookup), world.asked(Ask::Push)), (1, 1));
+    assert_eq!((world.asked(CmOperation::Lookup), world.asked(CmOperation::SetStatus)), (1, 1));
     assert_eq!(world.cm.status(1), RETIRED);
 }

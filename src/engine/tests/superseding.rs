@@ -1,9 +1,9 @@
 //! A card that is put in again takes over from its older entry, whatever that is doing.
 
-use super::world::cm::{ACTIVE, Ask, Mood, RETIRE, RETIRED};
+use super::world::cm::{ACTIVE, Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
 use super::world::{HOUR, SECOND, World};
-use crate::domain::{EntryId, Stage};
+use crate::domain::{CmOperation, EntryId, Stage};
 
 /// Puts the card in again when `what` is so, and says what became of both entries.
 fn again_when(world: &mut World, what: impl Fn(&World) -> bool) -> (Vec<String>, Vec<String>) {
@@ -36,9 +36,9 @@ fn one_that_waits_is_superseded() {
 #[test]
 fn one_that_is_looked_up_is_superseded_and_its_answer_is_not_believed() {
     let mut world = slow();
-    let ends = again_when(&mut world, |world| world.asked(Ask::Lookup) == 1);
+    let ends = again_when(&mut world, |world| world.asked(CmOperation::Lookup) == 1);
     assert_eq!(ends, both("superseded", "updated"));
-    assert_eq!((world.asked(Ask::Lookup), world.asked(Ask::Push)), (2, 1));
+    assert_eq!((world.asked(CmOperation::Lookup), world.asked(CmOperation::SetStatus)), (2, 1));
     assert_eq!(world.engine.counters().stale_results, 1);
 }
 
@@ -49,8 +49,13 @@ fn one_that_is_being_saved_is_superseded_and_sends_nothing() {
     let saved = |world: &World| world.disk.asked.contains_key(&Verb::Save);
     let ends = again_when(&mut world, saved);
     assert_eq!(ends, both("superseded", "updated"));
-    assert_eq!(world.asked(Ask::Push), 1);
-    assert!(world.calls.iter().all(|call| call.ask != Ask::Push || call.entry == EntryId::new(2)));
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
+    assert!(
+        world
+            .calls
+            .iter()
+            .all(|call| call.ask != CmOperation::SetStatus || call.entry == EntryId::new(2))
+    );
 }
 
 #[test]
@@ -58,10 +63,14 @@ fn one_whose_update_is_under_way_is_superseded_and_the_new_one_reads_back() {
     for mood in [Mood::Fine, Mood::AnswerLost, Mood::NoContent] {
         let mut world = slow();
         world.cm.script.extend([Mood::Fine, mood]);
-        let ends = again_when(&mut world, |world| world.asked(Ask::Push) == 1);
+        let ends = again_when(&mut world, |world| world.asked(CmOperation::SetStatus) == 1);
         assert_eq!(ends, both("superseded", "updated"), "{mood:?}");
         let asked: Vec<_> = world.calls.iter().map(|call| call.ask).collect();
-        assert_eq!(asked, [Ask::Lookup, Ask::Push, Ask::ReadBack], "{mood:?}");
+        assert_eq!(
+            asked,
+            [CmOperation::Lookup, CmOperation::SetStatus, CmOperation::ReadRecord],
+            "{mood:?}"
+        );
     }
 }
 
@@ -70,23 +79,23 @@ fn the_new_one_knows_over_a_restart_that_something_was_sent() {
     let mut world = slow();
     world.cm.script.extend([Mood::Fine, Mood::AnswerLost]);
     world.insert("Left", 1);
-    world.run_until(|world| world.asked(Ask::Push) == 1);
+    world.run_until(|world| world.asked(CmOperation::SetStatus) == 1);
     world.insert("Left", 1);
     world.run_until(|world| world.entries() == 2);
     assert!(matches!(world.disk.entries[&EntryId::new(2)].stage, Stage::Sent(_)));
     world.restart();
     world.run(HOUR);
     assert_eq!(world.trail(2), ["updated"]);
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
 fn one_that_reads_back_is_superseded() {
     let mut world = slow();
     world.cm.script.extend([Mood::Fine, Mood::NoContent]);
-    let ends = again_when(&mut world, |world| world.asked(Ask::ReadBack) == 1);
+    let ends = again_when(&mut world, |world| world.asked(CmOperation::ReadRecord) == 1);
     assert_eq!(ends, both("superseded", "updated"));
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
@@ -101,7 +110,7 @@ fn one_whose_outcome_is_decided_keeps_it() {
     world.run(HOUR);
     assert_eq!(world.trail(1), ["updated"]);
     assert_eq!(world.trail(2), ["already-set"]);
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
@@ -132,7 +141,7 @@ fn one_that_is_parked_while_the_card_is_put_in_again_can_still_be_seen_and_disca
 
 #[test]
 fn one_whose_successor_the_disk_refuses_goes_on_itself() {
-    for moment in [Ask::Lookup, Ask::Push] {
+    for moment in [CmOperation::Lookup, CmOperation::SetStatus] {
         let mut world = slow();
         world.insert("Left", 1);
         world.run_until(|world| world.asked(moment) == 1);
@@ -154,7 +163,7 @@ fn a_card_in_two_readers_is_one_card() {
     world.insert("Right", 1);
     world.run(HOUR);
     assert_eq!((world.trail(1), world.trail(2)), both("superseded", "updated"));
-    assert_eq!(world.asked(Ask::Push), 1);
+    assert_eq!(world.asked(CmOperation::SetStatus), 1);
 }
 
 #[test]
@@ -197,10 +206,10 @@ fn a_card_whose_first_update_did_not_arrive_is_updated_once_by_the_second() {
     let mut world = slow();
     world.cm.script.extend([Mood::Fine, Mood::Away]);
     world.insert("Left", 1);
-    world.run_until(|world| world.asked(Ask::Push) == 1);
+    world.run_until(|world| world.asked(CmOperation::SetStatus) == 1);
     assert_eq!(world.cm.status(1), ACTIVE);
     world.insert("Left", 1);
     world.run(HOUR);
     assert_eq!((world.trail(1), world.trail(2)), both("superseded", "updated"));
-    assert_eq!(world.asked(Ask::Push), 2);
+    assert_eq!(world.asked(CmOperation::SetStatus), 2);
 }

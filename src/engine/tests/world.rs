@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use jiff::SignedDuration;
 
 use crate::domain::{
-    BootMoment, CardIdentity, CmEnums, EntryId, Family, IdRule, InsertionId, LookupResult,
-    NotIdentified, NotIdentifiedReason, ReaderEvent, ReaderName, ReaderRules, RequestId, Serial,
-    Trigger,
+    BootMoment, CardIdentity, CmEnums, CmOperation, EntryId, Family, IdRule, InsertionId,
+    LookupResult, NotIdentified, NotIdentifiedReason, ReaderEvent, ReaderName, ReaderRules,
+    RequestId, Serial, Trigger,
 };
 use crate::engine::{
-    ActionError, Effect, Engine, EngineSettings, Event, Notice, Now, RestoredState, RetryAccepted,
-    RetryPolicy,
+    ActionError, CmCall, CmEvent, Effect, Engine, EngineSettings, Event, Notice, Now, ReaderEffect,
+    RestoredState, RetryAccepted, RetryPolicy,
 };
 use crate::rules::{AtrMismatch, Pick, Rule, RuleSet};
 
@@ -25,7 +25,7 @@ pub(in crate::engine) mod disk;
 mod readers;
 mod watch;
 
-use cm::{ACTIVE, Ask, Cm, DISABLE, DISABLED, RETIRE, RETIRED, candidate, card_id};
+use cm::{ACTIVE, Cm, DISABLE, DISABLED, RETIRE, RETIRED, candidate, card_id};
 use disk::Disk;
 
 pub(in crate::engine) const SECOND: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ impl From<ReaderEvent> for Event {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Call {
     pub(in crate::engine) at: Instant,
-    pub(in crate::engine) ask: Ask,
+    pub(in crate::engine) ask: CmOperation,
     pub(in crate::engine) card: u8,
     pub(in crate::engine) entry: EntryId,
 }
@@ -88,6 +88,8 @@ pub(in crate::engine) struct World {
     pub(in crate::engine) disk_latency: Duration,
     pub(in crate::engine) crash: Option<Crash>,
     pub(in crate::engine) effects: usize,
+    /// Whether the test reports something that cannot be.
+    pub(in crate::engine) may_be_surprised: bool,
     pub(in crate::engine) started: Now,
     /// The readers whose cards another program uses, and whether it has selected an application in which
     /// they have another id.
@@ -223,6 +225,7 @@ impl World {
             disk_latency: Duration::ZERO,
             crash: None,
             effects: 0,
+            may_be_surprised: false,
             used: BTreeMap::new(),
             seats: READERS.into_iter().map(|name| (name.into(), Seat::default())).collect(),
             last_insertion: InsertionId::ZERO,
@@ -400,7 +403,7 @@ impl World {
     pub(in crate::engine) fn perform_all(&mut self) {
         self.bounded();
         while let Some(effect) = self.engine.poll_effect() {
-            if matches!(effect, Effect::ReadAttributes { .. }) {
+            if matches!(effect, Effect::Reader(ReaderEffect::ReadAttributes { .. })) {
                 // Drivers of this world tell nothing by themselves, and no card is touched.
                 continue;
             }
@@ -427,47 +430,31 @@ impl World {
             return;
         }
         match effect {
-            Effect::StartProbe { reader, insertion, only_free, .. } => {
+            Effect::Reader(ReaderEffect::StartProbe { reader, insertion, only_free, .. }) => {
                 self.read_card(reader, insertion, only_free);
             }
-            Effect::Lookup { entry, identity } => {
-                let card = number_of(&identity);
-                self.call(Ask::Lookup, entry, card);
+            Effect::Cm { entry, call } => {
+                let card = match &call {
+                    CmCall::Lookup(identity) => number_of(identity),
+                    _ => self.card_of(entry),
+                };
+                if let CmCall::SetStatus(decision) = &call {
+                    self.justified(entry, decision);
+                }
+                if let CmCall::CompleteRequest(decision) = &call {
+                    self.completion_justified(entry, decision);
+                }
+                let operation = call.operation();
+                self.call(operation, entry, card);
                 let mood = self.cm.mood(card);
-                let result = self.cm.look_up(&identity, mood);
-                self.post(self.cm.latency, Event::LookedUp { entry, result });
+                let result = self.cm.answer(&call, mood);
+                self.post(self.cm.latency, Event::Cm(CmEvent { entry, operation, result }));
             }
-            Effect::ReadRecord { entry, record } => {
-                let card = self.card_of(entry);
-                self.call(Ask::ReadBack, entry, card);
-                let mood = self.cm.mood(card);
-                let result = self.cm.read(record, mood);
-                self.post(self.cm.latency, Event::RecordRead { entry, result });
+            Effect::Report(notice) => {
+                let unexpected = matches!(notice, Notice::UnexpectedResult { .. });
+                assert!(!unexpected || self.may_be_surprised, "{notice:?}: {}", self.story());
+                self.told.push(notice);
             }
-            Effect::SetStatus { entry, decision } => {
-                let card = self.card_of(entry);
-                self.justified(entry, &decision);
-                self.call(Ask::Push, entry, card);
-                let mood = self.cm.mood(card);
-                let result = self.cm.put(&decision, mood);
-                self.post(self.cm.latency, Event::StatusSet { entry, result });
-            }
-            Effect::ReadRequest { entry, request } => {
-                let card = self.card_of(entry);
-                self.call(Ask::ReadRequest, entry, card);
-                let mood = self.cm.mood(card);
-                let result = self.cm.read_request(request, mood);
-                self.post(self.cm.latency, Event::RequestRead { entry, result });
-            }
-            Effect::CompleteRequest { entry, decision } => {
-                let card = self.card_of(entry);
-                self.completion_justified(entry, &decision);
-                self.call(Ask::Complete, entry, card);
-                let mood = self.cm.mood(card);
-                let result = self.cm.complete(&decision, mood);
-                self.post(self.cm.latency, Event::RequestCompleted { entry, result });
-            }
-            Effect::Report(notice) => self.told.push(notice),
             _ => {}
         }
     }

@@ -1,181 +1,328 @@
-//! Cards that are being read: from the moment at which they said who they are, that counts.
+//! Cards that are being read: from the moment at which their identity is known, that counts.
 //!
-//! What follows on the way of a probe is the inventory, for people. A card that leaves or hangs there
-//! is identified without it, and the way to CM waits no longer than [`INVENTORY_WITHIN`].
+//! What follows within a probe is the inventory. A card that leaves or hangs then is identified
+//! without it, and its entry waits no longer than [`INVENTORY_TIMEOUT`] for it.
+//!
+//! A card waits for the attributes of its reader only where a `[[reader]]` matches on vendor or serial
+//! number: reading it in a reader that is disabled, or under another role, would be wrong. Where the
+//! driver cannot be asked, the card is not identified, and read when the driver answers after all.
+//!
+//! A card that another program uses, and one that was identified in part because of that, are both
+//! read again when the other program releases them; or after a while, ever less often, should that
+//! not be noticed.
 
 use std::time::Duration;
 
-use super::super::{Effect, Engine, Now};
-use super::{CardState, TrackedReader};
+use super::reader::{AttributesState, CardState};
+use super::{ReaderTracker, TrackerEvent};
 use crate::domain::{
-    BootMoment, CardEvent, CardIdentity, InsertedCard, InsertionId, NotIdentified,
-    NotIdentifiedReason, ReaderName, ReaderSettings, Removal, Trigger,
+    CardIdentity, EntryId, InsertedCard, InsertionId, NotIdentified, NotIdentifiedReason,
+    ProbeResult, ReaderAttributes, ReaderName, Removal, Trigger,
 };
+use crate::engine::context::{Context, count};
+use crate::engine::interface::{Effect, Notice, Now, ReaderEffect};
+use crate::engine::tracker::flapping::HeldCard;
 
 /// How long the inventory may take. The readers send no command for it after half of that.
-const INVENTORY_WITHIN: Duration = Duration::from_secs(1);
+const INVENTORY_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Engine {
-    /// A card that is being read has said who it is.
-    pub(in crate::engine) fn on_identified(
+impl ReaderTracker {
+    /// Starts to read a card that was seen a moment ago.
+    pub(super) fn start_reading(&mut self, cx: &mut Context, card: InsertedCard, seen: Now) {
+        let deadline = cx.now.mono + cx.settings.probe_deadline;
+        let Some(tracked) = self.readers.get_mut(&card.reader) else { return };
+        let skip_atr = &cx.settings.skip_atr;
+        let skipped = NotIdentified::skipped_by_config(&tracked.settings, skip_atr, &card.atr);
+        if let Some(error) = skipped {
+            tracked.card = CardState::NotIdentified { card, error };
+            tracked.in_use_retry = None;
+            return;
+        }
+        start_probe(cx, &card, false);
+        tracked.card = CardState::Reading { card, seen, deadline, known: None };
+    }
+
+    pub(super) fn on_attributes_read(
         &mut self,
+        cx: &mut Context,
+        reader: &ReaderName,
+        attributes: ReaderAttributes,
+    ) {
+        let Some(tracked) = self.readers.get_mut(reader) else { return };
+        let was_awaited = tracked.awaits_attributes(&cx.settings.readers, reader);
+        tracked.settings = cx.settings.readers.settings_for(reader, &attributes);
+        tracked.attributes = AttributesState::Known(attributes);
+        if let CardState::AwaitingAttributes { card, seen } = &tracked.card {
+            let (card, seen) = (card.clone(), *seen);
+            self.start_reading(cx, card, seen);
+        } else if let CardState::NotIdentified { card, .. } = &tracked.card
+            && was_awaited
+        {
+            let card = card.clone();
+            self.start_reading(cx, card, cx.now);
+        }
+    }
+
+    /// The driver has not answered in time: the card is not identified, unless the rules no longer
+    /// ask for attributes.
+    pub(super) fn on_attributes_timeout(&mut self, cx: &mut Context, reader: &ReaderName) {
+        let Some(tracked) = self.readers.get_mut(reader) else { return };
+        let CardState::AwaitingAttributes { card, seen } = &tracked.card else { return };
+        let (card, seen) = (card.clone(), *seen);
+        if !tracked.awaits_attributes(&cx.settings.readers, reader) {
+            return self.start_reading(cx, card, seen);
+        }
+        let detail = "the driver did not report vendor or serial number, which a [[reader]] rule matches on; another program may hold the card exclusively";
+        let error = NotIdentified::new(NotIdentifiedReason::ReadError, detail.to_owned());
+        let (label, atr) = (tracked.settings.label.as_str(), Some(card.atr.clone()));
+        self.failure_notes.add(cx, (reader, label), atr, &error, cx.now);
+        tracked.card = CardState::NotIdentified { card, error };
+    }
+
+    /// The identity of a card that is being read is known.
+    pub(super) fn on_identified(
+        &mut self,
+        cx: &mut Context,
         reader: &ReaderName,
         insertion: InsertionId,
         identity: CardIdentity,
-        now: Now,
     ) {
-        let slot = self.tracker.readers.get_mut(reader);
-        if let Some(CardState::Reading { presence, deadline, known, .. }) =
-            slot.map(|slot| &mut slot.card)
-            && presence.insertion == insertion
+        let tracked = self.readers.get_mut(reader);
+        if let Some(CardState::Reading { card, deadline, known, .. }) =
+            tracked.map(|tracked| &mut tracked.card)
+            && card.insertion == insertion
         {
             if !identity.partial {
-                *deadline = (now.mono + INVENTORY_WITHIN).min(*deadline);
+                *deadline = (cx.now.mono + INVENTORY_TIMEOUT).min(*deadline);
             }
             *known = Some(Box::new(identity));
         } else {
-            self.counters.stale_results += 1;
+            cx.count_stale_result();
         }
     }
 
-    /// A card that has said who it is is identified, whatever happens to it now.
-    pub(super) fn end_reading(&mut self, reader: &ReaderName, now: Now) {
-        let slot = self.tracker.readers.get(reader);
-        if let Some(CardState::Reading { presence, known: Some(known), .. }) =
-            slot.map(|slot| &slot.card)
+    /// A card whose identity is known is identified, whatever happens to it now.
+    pub(super) fn end_reading(&mut self, cx: &mut Context, reader: &ReaderName) {
+        let tracked = self.readers.get(reader);
+        if let Some(CardState::Reading { card, known: Some(known), .. }) =
+            tracked.map(|tracked| &tracked.card)
         {
-            let (insertion, identity) = (presence.insertion, known.as_ref().clone());
-            self.probed(reader, insertion, Ok(identity), now);
+            let (insertion, identity) = (card.insertion, known.as_ref().clone());
+            self.on_probe_finished(cx, reader, insertion, Ok(identity));
         }
     }
 
-    /// Gives up on cards that were not read in time.
-    pub(in crate::engine) fn abandon_slow_probes(&mut self, now: Now) {
-        let is_slow = |slot: &TrackedReader| matches!(slot.card, CardState::Reading { deadline, .. } if deadline <= now.mono);
-        for reader in self.tracker.readers_where(is_slow) {
-            let slot = self.tracker.readers.get(&reader);
-            let Some(insertion) = slot.and_then(|slot| slot.card.insertion()) else { continue };
-            self.effects.push_back(Effect::AbandonProbe { reader: reader.clone() });
-            let why = NotIdentified::new(
-                NotIdentifiedReason::Timeout,
-                format!(
-                    "the card was not read within {} s: take it out and put it in again",
-                    self.policy.probe_deadline.as_secs()
-                ),
-            );
-            self.probed(&reader, insertion, Err(why), now);
-        }
+    /// Gives up on a card that was not read in time.
+    pub(super) fn abandon_probe(&mut self, cx: &mut Context, reader: &ReaderName) {
+        let insertion = self.readers.get(reader).and_then(|tracked| tracked.card.insertion());
+        let Some(insertion) = insertion else { return };
+        cx.effects.push_back(Effect::Reader(ReaderEffect::AbandonProbe { reader: reader.clone() }));
+        let seconds = cx.settings.probe_deadline.as_secs();
+        let detail =
+            format!("the card was not read within {seconds} s: take it out and put it in again");
+        let error = NotIdentified::new(NotIdentifiedReason::Timeout, detail);
+        self.on_probe_finished(cx, reader, insertion, Err(error));
     }
 
-    pub(in crate::engine) fn probed(
+    pub(super) fn on_probe_finished(
         &mut self,
+        cx: &mut Context,
         reader: &ReaderName,
         insertion: InsertionId,
         result: Result<CardIdentity, NotIdentified>,
-        now: Now,
     ) {
-        if self.read_again(reader, insertion, &result, now) {
+        if self.on_read_again(cx, reader, insertion, &result) {
             return;
         }
-        let Some(slot) = self.tracker.readers.get_mut(reader) else {
-            self.counters.stale_results += 1;
-            return;
+        let tracked = self.readers.get_mut(reader).map(|tracked| &mut tracked.card);
+        let Some(CardState::Reading { card, seen, known, .. }) = tracked else {
+            return cx.count_stale_result();
         };
-        let (presence, seen, known) = match &mut slot.card {
-            CardState::Reading { presence, seen, known, .. } if presence.insertion == insertion => {
-                (presence.clone(), *seen, known.take())
-            }
-            CardState::None
-            | CardState::Mute { .. }
-            | CardState::AwaitingAttributes { .. }
-            | CardState::Reading { .. }
-            | CardState::Identified { .. }
-            | CardState::NotIdentified { .. } => {
-                self.counters.stale_results += 1;
-                return;
-            }
-        };
-        let place = slot.place.clone();
-        let result = result.or_else(|why| known.map(|known| *known).ok_or(why));
-        self.count_probe(&result);
-        match result {
+        if card.insertion != insertion {
+            return cx.count_stale_result();
+        }
+        let (card, seen, known) = (card.clone(), *seen, known.take());
+        match result.or_else(|error| known.map(|known| *known).ok_or(error)) {
             Ok(identity) => {
-                if let Some(seen) = self.first_insertion(&presence, &identity, (seen, now)) {
-                    self.identified(presence, identity, (place, seen), now);
+                count(&mut cx.counters.probes, ProbeResult::Identified(identity.family));
+                if let Some(seen) = self.first_insertion(cx, &card, &identity, seen) {
+                    self.on_new_identity(cx, card, identity, seen);
                 }
             }
-            Err(why) => {
-                // Gone again before it was read: its removal is on its way.
-                if why.reason == NotIdentifiedReason::Removed
-                    && self.start_debounce(reader, Removal::Observed, now)
-                {
-                    return;
-                }
-                // Whether it is the card that departed nobody knows.
-                self.confirm_removal(reader, Removal::Inferred);
-                let Some(slot) = self.tracker.readers.get_mut(reader) else { return };
-                let atr = presence.atr.clone();
-                let told = slot.schedule_retry(insertion, &why, now);
-                slot.card = CardState::NotIdentified { presence, why: why.clone() };
-                if !told {
-                    self.audit_not_identified(reader, &place, Some(atr), &why, now);
-                }
+            Err(error) => {
+                count(&mut cx.counters.probes, ProbeResult::NotIdentified(error.reason));
+                self.on_read_error(cx, card, error);
             }
         }
     }
 
-    fn identified(
+    fn on_read_error(&mut self, cx: &mut Context, card: InsertedCard, error: NotIdentified) {
+        let reader = card.reader.clone();
+        // Gone again before it was read: the report of its removal follows.
+        if error.reason == NotIdentifiedReason::Removed
+            && self.start_debounce(cx, &reader, Removal::Observed)
+        {
+            return;
+        }
+        // Whether it is the card that was removed just now is not known.
+        self.confirm_removal(cx, &reader, Removal::Inferred);
+        let Some(tracked) = self.readers.get_mut(&reader) else { return };
+        if !tracked.schedule_retry(card.insertion, &error, cx.now) {
+            let (label, atr) = (tracked.settings.label.as_str(), Some(card.atr.clone()));
+            self.failure_notes.add(cx, (&reader, label), atr, &error, cx.now);
+        }
+        tracked.card = CardState::NotIdentified { card, error };
+    }
+
+    fn on_new_identity(
         &mut self,
-        presence: InsertedCard,
+        cx: &mut Context,
+        card: InsertedCard,
         identity: CardIdentity,
-        (place, seen): (ReaderSettings, Now),
-        now: Now,
+        seen: Now,
     ) {
-        let entry = self.tracker.entry_of_same_insertion(&presence, &identity);
-        let moment = self.boot_moment(seen.mono);
-        let seen_there = (place, seen, moment);
-        let draft = draft(Trigger::Inserted, presence.clone(), identity.clone(), seen_there);
-        let insertion = presence.insertion;
+        let (reader, insertion) = (card.reader.clone(), card.insertion);
+        let entry = self.entry_of_same_insertion(&card, &identity);
         if entry.is_none() {
-            self.clear_last_seen(&presence.reader);
+            self.clear_last_seen(&reader);
         }
-        let partial = identity.partial;
-        if let Some(slot) = self.tracker.readers.get_mut(&presence.reader) {
-            slot.card = CardState::Identified { presence, identity, entry, stay: insertion };
-            slot.in_use_retry = None;
-            if partial {
-                slot.complete_later(insertion, now);
+        let Some(tracked) = self.readers.get_mut(&reader) else { return };
+        let (settings, instance) = (tracked.settings.clone(), tracked.instance.clone());
+        tracked.card = CardState::Identified {
+            card: card.clone(),
+            identity: identity.clone(),
+            entry,
+            first: insertion,
+        };
+        tracked.in_use_retry = None;
+        if identity.partial {
+            tracked.complete_later(insertion, cx.now);
+        }
+        if let Some(entry) = entry {
+            let detected = (card, identity.clone(), settings);
+            let card_event = super::card_event(cx, Trigger::Inserted, detected, seen);
+            self.on_entry_appended(insertion, &card_event, instance, entry);
+            if !identity.partial {
+                let entry = Some(entry);
+                self.events.push(TrackerEvent::FullyIdentified { insertion, entry, identity });
             }
+        } else if !self.hold(cx, &card, &identity, seen) {
+            self.detect(cx, Trigger::Inserted, (card, identity, settings), seen);
         }
-        let instance = self.tracker.instance_of(&draft.reader);
-        match entry {
-            Some(entry) => {
-                self.tracker.on_entry_appended(insertion, (&draft, instance), entry);
-                if !partial {
-                    self.renew(insertion, entry, &draft.identity, now);
-                }
-            }
-            None if self.hold((&draft.reader, insertion), draft.card_key(), seen) => {}
-            None => self.enqueue_append(insertion, (draft, instance), seen.mono, now),
+    }
+
+    /// The entry of the same insertion, where it is certain that the card never left the reader: same
+    /// card, same ATR, same instance, and an event counter that did not change. One at 0 may have been
+    /// reset, or never changes.
+    fn entry_of_same_insertion(
+        &self,
+        card: &InsertedCard,
+        identity: &CardIdentity,
+    ) -> Option<EntryId> {
+        let last_seen = self.last_seen.get(&card.reader).filter(|_| card.at_start)?;
+        let instance = self.instance_of(&card.reader);
+        let is_watched = instance.is_some() && last_seen.instance == instance;
+        let is_same = last_seen.atr == card.atr && last_seen.card == identity.key(&card.atr);
+        let has_count = last_seen.event_count == card.event_count && card.event_count > 0;
+        (is_watched && is_same && has_count).then_some(last_seen.entry)
+    }
+
+    /// Whether a card that was just identified is held, because it came too often.
+    fn hold(
+        &mut self,
+        cx: &mut Context,
+        card: &InsertedCard,
+        identity: &CardIdentity,
+        seen: Now,
+    ) -> bool {
+        let Some(tracked) = self.readers.get_mut(&card.reader) else { return false };
+        let key = identity.key(&card.atr);
+        let (pause, is_new) = tracked.flapping.on_insertion(&key, seen.mono);
+        if pause.is_zero() {
+            return false;
         }
+        let (insertion, until) = (card.insertion, seen.mono + pause);
+        tracked.held = Some(HeldCard { insertion, key, seen, pause, until });
+        if is_new {
+            cx.report(Notice::CardFlapping { reader: card.reader.clone() });
+        }
+        true
+    }
+
+    /// A card that was held and has lain still makes its entry.
+    pub(super) fn enter_held(&mut self, cx: &Context, reader: &ReaderName) {
+        let Some(tracked) = self.readers.get_mut(reader) else { return };
+        let CardState::Identified { card, identity, first, .. } = &tracked.card else { return };
+        let Some(held) = tracked.held.take() else { return };
+        tracked.flapping.count_entry(&held.key);
+        let card = InsertedCard { insertion: *first, ..card.clone() };
+        let detected = (card, identity.clone(), tracked.settings.clone());
+        self.detect(cx, Trigger::Inserted, detected, held.seen);
+    }
+
+    /// Reads a card again that was in use, or gives that up for a while.
+    pub(super) fn retry_in_use(&mut self, cx: &mut Context, reader: &ReaderName) {
+        let deadline = cx.now.mono + cx.settings.probe_deadline;
+        let Some(tracked) = self.readers.get_mut(reader) else { return };
+        let Some(card) = tracked.card.card().cloned() else { return };
+        if matches!(tracked.card, CardState::NotIdentified { .. }) {
+            return self.start_reading(cx, card, cx.now);
+        }
+        let Some(retry) = &mut tracked.in_use_retry else { return };
+        let skip_atr = &cx.settings.skip_atr;
+        if retry.reading_until.is_some() {
+            tracked.complete_later(card.insertion, cx.now);
+            let reader = reader.clone();
+            cx.effects.push_back(Effect::Reader(ReaderEffect::AbandonProbe { reader }));
+        } else if NotIdentified::skipped_by_config(&tracked.settings, skip_atr, &card.atr).is_some()
+        {
+            tracked.in_use_retry = None;
+        } else {
+            retry.reading_until = Some(deadline);
+            start_probe(cx, &card, true);
+        }
+    }
+
+    /// The result of a card that is known in part and was read again; false where it is none.
+    fn on_read_again(
+        &mut self,
+        cx: &Context,
+        reader: &ReaderName,
+        insertion: InsertionId,
+        result: &Result<CardIdentity, NotIdentified>,
+    ) -> bool {
+        let Some(tracked) = self.readers.get_mut(reader) else { return false };
+        let retry = tracked.current_retry();
+        if retry.is_none_or(|retry| retry.reading_until.is_none())
+            || tracked.card.insertion() != Some(insertion)
+        {
+            return false;
+        }
+        match result {
+            Ok(identity) if !identity.partial => self.on_fully_identified(reader, identity),
+            Ok(_) | Err(_) => tracked.complete_later(insertion, cx.now),
+        }
+        true
+    }
+
+    /// A card that was known in part is known in full.
+    pub(super) fn on_fully_identified(&mut self, reader: &ReaderName, identity: &CardIdentity) {
+        let Some(tracked) = self.readers.get_mut(reader) else { return };
+        tracked.in_use_retry = None;
+        let CardState::Identified { identity: known, entry, first, .. } = &mut tracked.card else {
+            return;
+        };
+        known.clone_from(identity);
+        let (insertion, entry, identity) = (*first, *entry, identity.clone());
+        self.events.push(TrackerEvent::FullyIdentified { insertion, entry, identity });
     }
 }
 
-pub(super) fn draft(
-    trigger: Trigger,
-    presence: InsertedCard,
-    identity: CardIdentity,
-    (place, seen, boot_moment): (ReaderSettings, Now, Option<BootMoment>),
-) -> CardEvent {
-    CardEvent {
-        trigger,
-        seen_at: seen.wall,
-        reader: presence.reader,
-        label: place.label,
-        role: place.role,
-        event_count: presence.event_count,
-        atr: presence.atr,
-        identity,
-        boot_moment,
-    }
+fn start_probe(cx: &mut Context, card: &InsertedCard, only_free: bool) {
+    cx.effects.push_back(Effect::Reader(ReaderEffect::StartProbe {
+        reader: card.reader.clone(),
+        insertion: card.insertion,
+        atr: card.atr.clone(),
+        only_free,
+    }));
 }

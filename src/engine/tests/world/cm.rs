@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::domain::{
-    CallError, Candidate, CardId, CardIdentity, CardRecord, CardStatus, CmRequest,
+    CallError, Candidate, CardId, CardIdentity, CardRecord, CardStatus, CmOperation, CmRequest,
     CompleteRequestResult, Decision, IdRule, LookupResult, RecordId, RequestId, RequestStatus,
     RequestType, SetStatusResult, Strength, UnavailableReason,
 };
+use crate::engine::{CmCall, CmResponse};
 
 pub(in crate::engine) const ACTIVE: CardStatus = CardStatus::new(2);
 pub(in crate::engine) const DISABLED: CardStatus = CardStatus::new(3);
@@ -52,16 +53,6 @@ pub(in crate::engine) enum Mood {
     NoContent,
     /// 204 on a PUT that was not applied; reads are fine.
     NoContentNoChange,
-}
-
-/// What CM is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::engine) enum Ask {
-    Lookup,
-    ReadBack,
-    Push,
-    ReadRequest,
-    Complete,
 }
 
 /// Survives a crash of the engine.
@@ -138,12 +129,24 @@ impl Cm {
         self.script.pop_front().or_else(|| self.of_card.get(&card).copied()).unwrap_or(self.mood)
     }
 
-    pub(super) fn look_up(
-        &self,
-        identity: &CardIdentity,
-        mood: Mood,
-    ) -> Result<LookupResult, CallError> {
-        fault(Ask::Lookup, mood)?;
+    pub(super) fn answer(&mut self, call: &CmCall, mood: Mood) -> Result<CmResponse, CallError> {
+        match call {
+            CmCall::Lookup(identity) => self.look_up(identity, mood).map(CmResponse::Lookup),
+            CmCall::ReadRecord(decision) => {
+                self.read(decision.record, mood).map(CmResponse::Record)
+            }
+            CmCall::SetStatus(decision) => self.put(decision, mood).map(CmResponse::SetStatus),
+            CmCall::ReadRequest(decision) => {
+                self.read_request(decision.request, mood).map(CmResponse::Request)
+            }
+            CmCall::CompleteRequest(decision) => {
+                self.complete(decision, mood).map(CmResponse::CompleteRequest)
+            }
+        }
+    }
+
+    fn look_up(&self, identity: &CardIdentity, mood: Mood) -> Result<LookupResult, CallError> {
+        fault(CmOperation::Lookup, mood)?;
         let known = |candidate: &Candidate| {
             let of_card = self.records.values().filter(|(card, _)| *card == candidate.card_id);
             let records: Vec<_> = of_card.map(|(_, record)| record.clone()).collect();
@@ -159,17 +162,13 @@ impl Cm {
         Ok(LookupResult { records, requests })
     }
 
-    pub(super) fn read(&self, record: RecordId, mood: Mood) -> Result<CardRecord, CallError> {
-        fault(Ask::ReadBack, mood)?;
+    fn read(&self, record: RecordId, mood: Mood) -> Result<CardRecord, CallError> {
+        fault(CmOperation::ReadRecord, mood)?;
         Ok(self.records[&record].1.clone())
     }
 
-    pub(super) fn put(
-        &mut self,
-        decision: &Decision,
-        mood: Mood,
-    ) -> Result<SetStatusResult, CallError> {
-        let answer = fault(Ask::Push, mood);
+    fn put(&mut self, decision: &Decision, mood: Mood) -> Result<SetStatusResult, CallError> {
+        let answer = fault(CmOperation::SetStatus, mood);
         let applied = match mood {
             Mood::Fine | Mood::NoContent | Mood::AnswerLost | Mood::CompleteRefused => true,
             Mood::Away
@@ -199,23 +198,19 @@ impl Cm {
         Ok(SetStatusResult::Confirmed(decision.new_status))
     }
 
-    pub(super) fn read_request(
-        &self,
-        request: RequestId,
-        mood: Mood,
-    ) -> Result<RequestStatus, CallError> {
-        fault(Ask::ReadRequest, mood)?;
+    fn read_request(&self, request: RequestId, mood: Mood) -> Result<RequestStatus, CallError> {
+        fault(CmOperation::ReadRequest, mood)?;
         Ok(self.requests.iter().find(|known| known.id == request).unwrap().status)
     }
 
-    pub(super) fn complete(
+    fn complete(
         &mut self,
         decision: &Decision,
         mood: Mood,
     ) -> Result<CompleteRequestResult, CallError> {
         let status = self.records[&decision.record].1.status;
         assert_eq!(status, decision.new_status, "completed before it is done");
-        let answer = fault(Ask::Complete, mood);
+        let answer = fault(CmOperation::CompleteRequest, mood);
         if matches!(mood, Mood::Fine | Mood::NoContent | Mood::AnswerLost) {
             let request = self.requests.iter_mut().find(|known| known.id == decision.request);
             let Some(request) = request.filter(|request| is_open(request)) else {
@@ -244,7 +239,7 @@ fn refused() -> CallError {
 }
 
 /// What goes wrong with such a call in such a mood.
-fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
+fn fault(ask: CmOperation, mood: Mood) -> Result<(), CallError> {
     let away = |reason, seconds: Option<u64>| CallError::Unavailable {
         reason,
         detail: "the tests say so".to_owned(),
@@ -256,12 +251,12 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
         correlation_id: Some("c0ffee".to_owned()),
         retry_after: seconds.map(Duration::from_secs),
     };
-    let put = matches!(ask, Ask::Push | Ask::Complete);
+    let put = matches!(ask, CmOperation::SetStatus | CmOperation::CompleteRequest);
     match mood {
         Mood::PutTaken if put => Err(away(UnavailableReason::MethodNotAllowed, None)),
         Mood::PutFailing if put => Err(failed(None)),
         Mood::PutRefused if put => Err(refused()),
-        Mood::CompleteRefused if ask == Ask::Complete => Err(refused()),
+        Mood::CompleteRefused if ask == CmOperation::CompleteRequest => Err(refused()),
         Mood::Fine
         | Mood::NoContent
         | Mood::NoContentNoChange
@@ -275,7 +270,7 @@ fn fault(ask: Ask, mood: Mood) -> Result<(), CallError> {
         Mood::Failing => Err(failed(None)),
         Mood::FailingFor(seconds) => Err(failed(Some(seconds))),
         // The three calls of a look-up are enough to tell; a single one is not.
-        Mood::Off if ask == Ask::Lookup => Err(away(UnavailableReason::ApiDisabled, None)),
+        Mood::Off if ask == CmOperation::Lookup => Err(away(UnavailableReason::ApiDisabled, None)),
         Mood::Off => Err(CallError::Failed {
             http_status: 404,
             detail: "404 Not Found".to_owned(),

@@ -6,7 +6,9 @@ use crate::domain::{
     AuditKind, AuditLine, CardEvent, Entry, EntryId, LastSeenCard, Outcome, ReaderName, Settlement,
     Stage, Trigger,
 };
-use crate::engine::{Effect, Event, NewEntry, OutboxFailure, RestoredState};
+use crate::engine::{
+    Effect, Event, NewEntry, OutboxEffect, OutboxEvent, OutboxFailure, RestoredState,
+};
 
 /// What the disk can be asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,43 +88,35 @@ impl Disk {
 
     /// Does what an effect asks for; `None` if that is not the disk's work.
     pub(in crate::engine) fn perform(&mut self, effect: &Effect) -> Option<Vec<Event>> {
+        let Effect::Outbox(effect) = effect else { return None };
         let answer = match effect {
-            Effect::AppendEntry { insertion, entry } => {
+            OutboxEffect::AppendEntry { insertion, entry } => {
                 let result = self.allow(Verb::Append).map(|()| self.append(entry));
                 let trigger = entry.card_event.trigger;
-                Some(Event::EntryAppended { insertion: *insertion, trigger, result })
+                OutboxEvent::EntryAppended { insertion: *insertion, trigger, result }
             }
-            Effect::SaveStage { entry, stage } => {
+            OutboxEffect::SaveStage { entry, stage } => {
                 let result = self.allow(Verb::Save).and_then(|()| self.save(*entry, stage));
-                Some(Event::StageSaved { entry: *entry, result })
+                OutboxEvent::StageSaved { entry: *entry, result }
             }
-            Effect::SettleEntry { entry, end } => {
+            OutboxEffect::SettleEntry { entry, end } => {
                 let result = self.allow(Verb::Settle).and_then(|()| self.settle(*entry, end));
-                Some(Event::EntrySettled { entry: *entry, result })
+                OutboxEvent::EntrySettled { entry: *entry, result }
             }
-            Effect::UnparkEntry { entry, act } => {
+            OutboxEffect::UnparkEntry { entry, act } => {
                 let result = self.allow(Verb::Unpark).and_then(|()| self.unpark(*entry, act));
-                Some(Event::EntryUnparked { entry: *entry, result })
+                OutboxEvent::EntryUnparked { entry: *entry, result }
             }
-            Effect::AppendAudit(line) => {
+            OutboxEffect::AppendAudit(line) => {
                 self.audit.push(line.clone());
-                Some(Event::AuditAppended(line.clone()))
+                OutboxEvent::AuditAppended(line.clone())
             }
-            Effect::ClearLastSeen { reader } => {
+            OutboxEffect::ClearLastSeen { reader } => {
                 self.stays.remove(reader);
-                None
+                return Some(Vec::new());
             }
-            Effect::ReadAttributes { .. }
-            | Effect::StartProbe { .. }
-            | Effect::AbandonProbe { .. }
-            | Effect::Lookup { .. }
-            | Effect::ReadRecord { .. }
-            | Effect::SetStatus { .. }
-            | Effect::ReadRequest { .. }
-            | Effect::CompleteRequest { .. }
-            | Effect::Report(_) => return None,
         };
-        Some(answer.into_iter().collect())
+        Some(vec![Event::Outbox(answer)])
     }
 
     fn allow(&mut self, verb: Verb) -> Result<(), OutboxFailure> {

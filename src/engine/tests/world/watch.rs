@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::cm::{Ask, DISABLE, RETIRE, RETIRED};
+use super::cm::{DISABLE, RETIRE, RETIRED};
 use super::disk::is_parked;
 use super::{Call, InFlight, READERS, SECOND, World, number_of};
 use crate::domain::{
-    CallError, CmView, Decision, Entry, EntryId, ReaderName, SetStatusResult, Stage,
+    CallError, CmOperation, CmView, Decision, Entry, EntryId, ReaderName, SetStatusResult, Stage,
 };
-use crate::engine::Event;
+use crate::engine::{CmEvent, CmResponse, Event};
 
 /// The most entries that one card has at a time: one whose outcome is on its way to the disk, one
 /// of its newest insertion, one for each reader that it was taken out of since; and as many that
@@ -17,51 +17,36 @@ use crate::engine::Event;
 const PER_CARD: usize = 2 * (2 + READERS.len());
 
 impl World {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only calls are watched")]
     pub(super) fn note_wish_to_be_left_alone(&mut self, event: &Event) {
-        let (entry, error) = match event {
-            Event::LookedUp { entry, result } => (entry, result.as_ref().err()),
-            Event::RecordRead { entry, result } => (entry, result.as_ref().err()),
-            Event::StatusSet { entry, result } => (entry, result.as_ref().err()),
-            Event::RequestRead { entry, result } => (entry, result.as_ref().err()),
-            Event::RequestCompleted { entry, result } => (entry, result.as_ref().err()),
-            _ => return,
-        };
+        let Event::Cm(CmEvent { entry, result, .. }) = event else { return };
         if self.cm_before.remove(entry) {
             return;
         }
-        if let Some(CallError::Unavailable { retry_after: Some(time), .. }) = error {
+        if let Err(CallError::Unavailable { retry_after: Some(time), .. }) = result {
             self.left_alone_until = self.left_alone_until.max(Some(self.now.mono + *time));
         }
     }
 
     /// A call has its answer, whoever waits for it.
     pub(super) fn note_answer(&mut self, event: &Event) {
-        let (Event::LookedUp { entry, .. }
-        | Event::RecordRead { entry, .. }
-        | Event::StatusSet { entry, .. }
-        | Event::RequestRead { entry, .. }
-        | Event::RequestCompleted { entry, .. }) = event
-        else {
-            return;
-        };
+        let Event::Cm(CmEvent { entry, result, .. }) = event else { return };
         self.in_flight.remove(entry);
-        if let Event::LookedUp { result: Ok(found), .. } = event {
+        if let Ok(CmResponse::Lookup(found)) = result {
             self.looked_up.insert(*entry, found.clone());
         }
     }
 
     /// The engine heard this answer, and has to act on it.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only good answers are watched")]
     pub(super) fn note_what_it_said(&mut self, event: &Event) {
-        match event {
-            Event::StatusSet { entry, result: Ok(answer) } => {
+        let Event::Cm(CmEvent { entry, result: Ok(response), .. }) = event else { return };
+        match response {
+            CmResponse::SetStatus(answer) => {
                 self.said_yes.insert(*entry);
                 if matches!(answer, SetStatusResult::Confirmed(_)) {
                     self.saw_it_set.insert(*entry);
                 }
             }
-            Event::RecordRead { entry, result: Ok(record) } => {
+            CmResponse::Record(record) => {
                 let sent = self.disk.entries.get(entry).and_then(|row| row.stage.sent());
                 if sent.is_some_and(|sent| {
                     sent.record == record.id && sent.new_status == record.status
@@ -69,17 +54,17 @@ impl World {
                     self.saw_it_set.insert(*entry);
                 }
             }
-            Event::LookedUp { result: Ok(found), .. } => {
+            CmResponse::Lookup(found) => {
                 for request in &found.requests {
                     self.completion_unknown.remove(&request.id);
                 }
             }
-            Event::RequestRead { entry, result: Ok(_) } => {
+            CmResponse::Request(_) => {
                 if let Some(sent) = self.disk.entries.get(entry).and_then(|row| row.stage.sent()) {
                     self.completion_unknown.remove(&sent.request);
                 }
             }
-            _ => {}
+            CmResponse::CompleteRequest(_) => {}
         }
     }
 
@@ -97,9 +82,9 @@ impl World {
     }
 
     /// Never two calls for a card, never more cards than allowed, never two knocks.
-    pub(super) fn call(&mut self, ask: Ask, entry: EntryId, card: u8) {
+    pub(super) fn call(&mut self, ask: CmOperation, entry: EntryId, card: u8) {
         self.calls.push(Call { at: self.now.mono, ask, card, entry });
-        let knock = self.engine.breaker.is_open();
+        let knock = self.engine.queue.breaker.is_open();
         if self.left_alone_until > Some(self.now.mono) {
             assert!(self.granted, "too soon: {}", self.story());
             (self.granted, self.left_alone_until) = (false, None);
@@ -162,13 +147,17 @@ impl World {
             self.disk.appended.values().map(|draft| number_of(&draft.identity)).collect();
         let (waiting, parked, busy) = engine.queue.sizes();
         let (readers, stays) = engine.tracker.sizes();
-        let held = waiting + parked + engine.append_queue.size() + readers + engine.notes.size();
+        let held = waiting
+            + parked
+            + engine.append_queue.size()
+            + readers
+            + engine.tracker.failure_notes.size();
         let story = || self.story();
         assert!(waiting + parked <= PER_CARD * cards.len(), "entries: {}", story());
         assert!(busy <= cards.len(), "cards in hand: {}", story());
-        assert!(engine.effects.len() <= 2 * held + 8, "effects: {}", story());
-        assert!(engine.latest.len() <= 20, "lines: {}", story());
-        assert!(engine.breaker.size() <= self.in_flight.len(), "forgotten: {}", story());
+        assert!(engine.context.effects.len() <= 2 * held + 8, "effects: {}", story());
+        assert!(engine.context.recent_audit.len() <= 20, "lines: {}", story());
+        assert!(engine.queue.breaker.size() <= self.in_flight.len(), "forgotten: {}", story());
         assert!(readers <= READERS.len() && stays <= READERS.len(), "readers: {}", story());
     }
 
@@ -190,7 +179,7 @@ impl World {
         self.trail(entry).pop().unwrap_or_else(|| "none".to_owned())
     }
 
-    pub(in crate::engine) fn asked(&self, ask: Ask) -> usize {
+    pub(in crate::engine) fn asked(&self, ask: CmOperation) -> usize {
         self.calls.iter().filter(|call| call.ask == ask).count()
     }
 

@@ -35,7 +35,7 @@ use systemd::ServiceNotifier;
 
 pub(crate) use control_requests::{audit_filter, chain_cursor};
 pub(crate) use convert::outbox_options;
-pub use convert::{CmSetupError, credential_path, reader_options, remote};
+pub use convert::{credential_path, reader_options, remote};
 
 /// How long a card may take to be read before the reader is given up on: longer than any card
 /// that answers at all, shorter than an operator's patience.

@@ -20,6 +20,7 @@ mod not_identified;
 mod outcome;
 mod placeholder;
 mod probe_plan;
+mod problem;
 mod reader;
 mod reader_event;
 mod strength;
@@ -45,6 +46,7 @@ pub use not_identified::{NotIdentified, NotIdentifiedReason};
 pub use outcome::{Outcome, ParkReason};
 pub use placeholder::is_placeholder;
 pub use probe_plan::{CardRule, ProbePlan, ProbeSettings};
+pub use problem::Problem;
 pub use reader::{
     Glob, InsertionId, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule, ReaderRules,
     ReaderSettings, Removal,

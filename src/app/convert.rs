@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::PROBE_DEADLINE;
-use crate::cm::{CmClient, SetupError};
-use crate::config::{
-    AuthSettings, ClientAuthSettings, ClientCertSettings, KerberosAccount, ProxySettings, Settings,
-};
+use crate::cm::CmClient;
+use crate::config::Settings;
+use crate::domain::Problem;
 use crate::engine::{EngineSettings, RetryPolicy};
-use crate::telemetry::ErrorChain;
-use crate::{cm, outbox, readers};
+use crate::{outbox, readers};
 
 /// What the engine is told.
 pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
@@ -43,107 +41,26 @@ pub fn reader_options(settings: &Settings) -> readers::ReaderOptions {
     readers::ReaderOptions { probing: settings.probe.clone(), probe_deadline: PROBE_DEADLINE }
 }
 
-/// A client of CM as the settings say; nothing is sent.
-pub fn remote(settings: &Settings) -> Result<CmClient, CmSetupError> {
-    let options = cm::CmOptions {
-        url: settings.cm.url.clone(),
-        api_path: settings.cm.api_path.clone(),
-        timeout: settings.cm.timeout,
-        connect_timeout: settings.cm.connect_timeout,
-        ca_file: settings.cm.ca_file.as_deref().map(credential_path).transpose()?,
-        proxy: proxy(&settings.cm.proxy)?,
-        auth: auth(&settings.cm.auth)?,
-        client_certificate: settings.cm.client_certificate.as_ref().map(certificate).transpose()?,
-        numbers: settings.rules.numbers.clone(),
-    };
-    Ok(CmClient::new(options)?)
+/// A client of CM; nothing is sent.
+pub fn remote(settings: &Settings) -> Result<CmClient, Problem> {
+    let mut cm = settings.cm.clone();
+    for path in cm.credential_paths() {
+        *path = credential_path(path)?;
+    }
+    CmClient::new(cm, settings.rules.numbers.clone())
 }
 
-fn proxy(proxy: &ProxySettings) -> Result<cm::ProxyOptions, CmSetupError> {
-    let place = |file: &Option<PathBuf>| file.as_deref().map(credential_path).transpose();
-    Ok(match proxy {
-        ProxySettings::Environment { credentials_file } => {
-            cm::ProxyOptions::Environment { credentials_file: place(credentials_file)? }
-        }
-        ProxySettings::None => cm::ProxyOptions::None,
-        ProxySettings::Named { url, credentials_file } => {
-            cm::ProxyOptions::Named { url: url.clone(), credentials_file: place(credentials_file)? }
-        }
-    })
-}
-
-fn auth(auth: &AuthSettings) -> Result<cm::AuthOptions, CmSetupError> {
-    Ok(match auth {
-        AuthSettings::None => cm::AuthOptions::None,
-        AuthSettings::Bearer { token_file } => {
-            cm::AuthOptions::Bearer { token_file: credential_path(token_file)? }
-        }
-        AuthSettings::Negotiate { account, spn, channel_bindings } => {
-            cm::AuthOptions::Negotiate(kerberos(account, spn.clone(), *channel_bindings)?)
-        }
-        AuthSettings::OAuth2(client) => cm::AuthOptions::OAuth2(cm::OAuth2Options {
-            token_url: client.token_url.clone(),
-            client_id: client.client_id.clone(),
-            proof: client_authentication(&client.proof)?,
-            resource: client.resource.clone(),
-            scope: client.scope.clone(),
-        }),
-    })
-}
-
-fn kerberos(
-    account: &KerberosAccount,
-    spn: Option<String>,
-    channel_bindings: bool,
-) -> Result<cm::KerberosOptions, CmSetupError> {
-    let keytab = credential_path(&account.keytab)?;
-    Ok(cm::KerberosOptions { keytab, principal: account.principal.clone(), spn, channel_bindings })
-}
-
-fn client_authentication(
-    proof: &ClientAuthSettings,
-) -> Result<cm::ClientAuthentication, CmSetupError> {
-    Ok(match proof {
-        ClientAuthSettings::Secret { file } => {
-            cm::ClientAuthentication::Secret { file: credential_path(file)? }
-        }
-        ClientAuthSettings::Assertion(pair) => {
-            cm::ClientAuthentication::Assertion(certificate(pair)?)
-        }
-        ClientAuthSettings::Kerberos { account, channel_bindings } => {
-            cm::ClientAuthentication::Kerberos(kerberos(account, None, *channel_bindings)?)
-        }
-    })
-}
-
-fn certificate(pair: &ClientCertSettings) -> Result<cm::ClientCertFiles, CmSetupError> {
-    Ok(cm::ClientCertFiles {
-        cert_file: credential_path(&pair.cert_file)?,
-        key_file: credential_path(&pair.key_file)?,
-    })
-}
-
-/// Why there is no client of CM: all of it in the configuration or on this machine.
-#[derive(Debug, thiserror::Error)]
-pub enum CmSetupError {
-    /// A file is named that only systemd could have put somewhere, and it did not.
-    #[error(
-        "a key that ends in _file is a bare name, and $CREDENTIALS_DIRECTORY is not set\n\
-         write the whole path, or have systemd load the credential"
-    )]
-    NoCredentials,
-    /// The client cannot be set up.
-    #[error("{}\n{}", ErrorChain(.0), .0.remedy())]
-    Setup(#[from] SetupError),
-}
-
-/// The path of a `*_file`: a bare name is looked up where systemd puts a service's credentials,
-/// and nowhere else.
-pub fn credential_path(file: &Path) -> Result<PathBuf, CmSetupError> {
+/// The path of a `*_file`: a bare name is a file in the directory of systemd's credentials.
+pub fn credential_path(file: &Path) -> Result<PathBuf, Problem> {
     if file.is_absolute() {
         return Ok(file.to_owned());
     }
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(CmSetupError::NoCredentials)?;
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+        Problem::new(
+            "a `*_file` key names a systemd credential, but $CREDENTIALS_DIRECTORY is not set",
+            "use an absolute path, or run under systemd with LoadCredential=",
+        )
+    })?;
     Ok(Path::new(&directory).join(file))
 }
 

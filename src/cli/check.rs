@@ -13,6 +13,7 @@ use crate::config::{ConfigProblem, Settings};
 use crate::diagnostics::{
     CheckResult, CheckStatus, CheckStep, FailureClass, check_cm, check_station, skip,
 };
+use crate::domain::Problem;
 
 /// Results on their way out.
 struct CheckReport<'a> {
@@ -62,15 +63,16 @@ fn check_configuration(
     let settings = match result {
         Ok(loaded) => loaded.settings,
         Err(problems) => {
-            for ConfigProblem { origin, key, message, remedy } in problems.iter() {
+            for ConfigProblem { origin, key, problem } in problems.iter() {
                 let separator = if key.is_empty() { "" } else { ": " };
-                report.take(failed(&format!("{origin}: {key}{separator}{message}"), remedy));
+                let detail = format!("{origin}: {key}{separator}{}", problem.what);
+                report.take(failed(&detail, &problem.remedy));
             }
             return None;
         }
     };
-    for ConfigProblem { origin, key, message, remedy } in warnings {
-        report.take(CheckResult::warning(STEP, format!("{origin}: {key}: {message}"), remedy));
+    for ConfigProblem { origin, key, problem: Problem { what, remedy } } in warnings {
+        report.take(CheckResult::warning(STEP, format!("{origin}: {key}: {what}"), remedy));
     }
     match remote(&settings) {
         Ok(cm) => {
@@ -78,10 +80,8 @@ fn check_configuration(
             report.take(CheckResult::ok(STEP, detail));
             Some((settings, cm))
         }
-        Err(error) => {
-            let text = error.to_string();
-            let (detail, remedy) = text.split_once('\n').unwrap_or((&text, ""));
-            report.take(failed(detail, remedy));
+        Err(Problem { what, remedy }) => {
+            report.take(failed(&what, &remedy));
             None
         }
     }

@@ -9,11 +9,12 @@ use serde_json::json;
 use super::output::{CommandError, Exit, Output};
 use super::render::{row, table};
 use crate::app::{self, credential_path};
-use crate::cm::{self, FileContents};
+use crate::cm;
 use crate::config::{
     ConfigInputs, ConfigProblem, ConfigProblems, ConfigText, LoadedConfig, NamedFile, Settings,
     UnreadableFile, named_files, parse,
 };
+use crate::domain::Problem;
 
 const DEFAULT: &str = "/etc/cardbridge/cardbridge.toml";
 const DROP_INS: &str = "/etc/cardbridge/conf.d";
@@ -60,43 +61,42 @@ pub(super) fn settings_without_cm(config: Option<&Path>) -> Result<Settings, Com
 
 /// Why a file that a key names cannot be opened.
 fn unreadable(file: NamedFile) -> Option<ConfigProblem> {
-    let (message, remedy) = match credential_path(Path::new(&file.path)) {
-        Err(_) => (
+    let problem = match credential_path(Path::new(&file.path)) {
+        Err(_) => Problem::new(
             format!("{:?} is a bare name, and $CREDENTIALS_DIRECTORY is not set", file.path),
             "use an absolute path, or run under systemd with LoadCredential=",
         ),
-        Ok(path) => (
+        Ok(path) => Problem::new(
             format!("cannot read {}: {}", path.display(), open(&path).err()?),
             "check that it is there and that the user cardbridge may read it",
         ),
     };
     let NamedFile { origin, key, .. } = file;
-    Some(ConfigProblem { origin, key: key.to_owned(), message, remedy: remedy.to_owned() })
+    Some(ConfigProblem { origin, key: key.to_owned(), problem })
 }
 
 /// Why the contents of a readable file are unusable.
 fn unusable(file: &NamedFile) -> Option<ConfigProblem> {
     let path = credential_path(Path::new(&file.path)).ok()?;
     open(&path).ok()?;
-    cm::unusable(file.key, &path).map(|finding| problem(file, finding))
+    cm::unusable(file.key, &path).map(|problem| in_file(file, problem))
 }
 
 /// Which other users can read a file. systemd's credentials are systemd's business.
 fn exposed(file: &NamedFile) -> Option<ConfigProblem> {
     let is_ours = file.path.starts_with('/');
-    let finding = is_ours.then(|| cm::exposed(file.key, Path::new(&file.path))).flatten();
-    finding.map(|finding| problem(file, finding))
+    let problem = is_ours.then(|| cm::exposed(file.key, Path::new(&file.path))).flatten();
+    problem.map(|problem| in_file(file, problem))
 }
 
 /// White space around a secret.
 fn padded(file: &NamedFile) -> Option<ConfigProblem> {
     let path = credential_path(Path::new(&file.path)).ok()?;
-    cm::padded(file.key, &path).map(|finding| problem(file, finding))
+    cm::padded(file.key, &path).map(|problem| in_file(file, problem))
 }
 
-fn problem(file: &NamedFile, finding: cm::FileFinding) -> ConfigProblem {
-    let cm::FileFinding { message, remedy } = finding;
-    ConfigProblem { origin: file.origin.clone(), key: file.key.to_owned(), message, remedy }
+fn in_file(file: &NamedFile, problem: Problem) -> ConfigProblem {
+    ConfigProblem { origin: file.origin.clone(), key: file.key.to_owned(), problem }
 }
 
 fn usage(problems: &ConfigProblems) -> CommandError {
@@ -144,9 +144,15 @@ impl Sources {
         match text {
             Ok(text) => self.files.push(ConfigText { name, text }),
             Err(error) => {
-                let contents = error.get_ref().and_then(|cause| cause.downcast_ref());
-                let remedy = contents.and_then(|contents: &FileContents| contents.remedy());
-                self.unreadable.push(UnreadableFile { name, error: error.to_string(), remedy });
+                // `read` says what the content is instead of text.
+                let (what, remedy) = match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+                    Some(Problem { what, remedy }) => (what.clone(), remedy.as_str()),
+                    None => {
+                        (error.to_string(), "check that it is there and that this user may read it")
+                    }
+                };
+                let problem = Problem::new(format!("cannot be read: {what}"), remedy);
+                self.unreadable.push(UnreadableFile { name, problem });
             }
         }
     }
@@ -196,10 +202,7 @@ fn open(file: &Path) -> io::Result<File> {
 fn read(file: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     open(file)?.read_to_end(&mut bytes)?;
-    match cm::no_text(&bytes) {
-        Some(contents) => Err(io::Error::other(contents)),
-        None => String::from_utf8(bytes).map_err(|_| io::Error::other(FileContents::NoText)),
-    }
+    cm::utf8(bytes).map_err(io::Error::other)
 }
 
 fn drop_ins() -> io::Result<Vec<PathBuf>> {
@@ -240,10 +243,7 @@ pub(super) fn check(config: Option<&Path>, out: &mut Output) -> Result<Exit, Com
     let CheckedConfig { result, warnings } = CheckedConfig::read(config)?;
     let problems: Vec<String> = match &result {
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
-        Ok(loaded) => {
-            let error = app::remote(&loaded.settings).err();
-            error.iter().map(|error| error.to_string().replace('\n', "; ")).collect()
-        }
+        Ok(loaded) => app::remote(&loaded.settings).err().iter().map(ToString::to_string).collect(),
     };
     let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     let valid = result.ok().filter(|_| problems.is_empty()).map(|loaded| loaded.settings.station);

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::app::CmSetupError;
 use crate::control::ControlError;
-use crate::domain::{CallError, ProxyFault, UnavailableReason};
+use crate::domain::{CallError, Problem, ProxyFault, UnavailableReason};
 use crate::telemetry::{clean_json, escape_control_chars};
 
 /// Runs a future to its end, on a runtime of its own.
@@ -111,8 +110,8 @@ impl CommandError {
             let remedy = call.unavailable_reason().map(|reason| format!("\n{}", reason.remedy()));
             return Self::new(exit_of_call(call), format!("{call}{}", remedy.unwrap_or_default()));
         }
-        if let Some(setup) = error.downcast_ref::<CmSetupError>() {
-            return Self::new(Exit::Usage, setup.to_string());
+        if let Some(Problem { what, remedy }) = error.downcast_ref() {
+            return Self::new(Exit::Usage, format!("{what}\n{remedy}"));
         }
         let exit = error.downcast_ref().map_or(Exit::Failure, exit_of_control);
         Self { exit, error }

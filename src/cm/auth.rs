@@ -1,30 +1,33 @@
-//! How the station is let in: what goes along with a call, and what an answer says about it.
+//! The credentials of a call, and what a response says about them.
 //!
-//! Each method gives a [`RequestAuth`] for one call. After the answer it is asked what came of it: a 401
-//! may be worth one more try with another pass, and a server that can prove itself has to.
+//! Each method gives [`Credentials`] for one call. After the response it decides: a 401 may be worth one
+//! retry with other credentials, and a server that can prove its identity must.
 
-mod bearer;
 mod negotiate;
 mod oauth2;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
-use super::http_transport::HttpTransport;
+use super::classify::{AuthDecision, HttpResponse};
+use super::file_contents::FileContents;
+use super::http::HttpClient;
 use super::redact::Redactor;
-use super::retry_after;
-use super::setup::{SetupError, TransportBuilder};
-use super::{AuthOptions, CmOptions};
-use crate::domain::{CallError, CredentialsView};
-use bearer::BearerTokenFile;
-use negotiate::{Negotiate, PendingContext, TargetServer};
+use super::secret::{self, ReloadingFile, Secret};
+use crate::config::{AuthSettings, CmSettings};
+use crate::domain::{CallError, CredentialsView, Problem, UnavailableReason};
+use negotiate::{Negotiate, PendingContext};
 use oauth2::OAuth2Client;
 
-/// Where passes come from.
+pub(super) use negotiate::check_keytab;
+pub(super) use oauth2::client_secret;
+
+/// The longest token file. Servers refuse header fields of a quarter of that.
+const TOKEN_LIMIT: u64 = 64 << 10;
+
 pub(super) enum Authenticator {
     None,
     Bearer(BearerTokenFile),
@@ -32,74 +35,50 @@ pub(super) enum Authenticator {
     OAuth2(Box<OAuth2Client>),
 }
 
-/// What goes along with one call.
-pub(super) struct RequestAuth {
+/// The credentials of one call.
+pub(super) struct Credentials {
     /// The `Authorization` header; marked as sensitive.
     pub(super) header: Option<HeaderValue>,
-    /// What has to come of it.
-    negotiation: Option<PendingContext>,
+    /// For the server's half of the negotiation.
+    pending: Option<PendingContext>,
 }
 
-/// What an answer says about the pass that went with its call.
-#[derive(Debug, Default)]
-pub(super) struct AuthResponse {
-    /// The HTTP status.
-    pub(super) status: u16,
-    /// `WWW-Authenticate`, each line of it.
-    pub(super) challenges: Vec<HeaderValue>,
-    /// The certificate of the server that answered, as DER; none without TLS.
-    pub(super) certificate: Option<Vec<u8>>,
-    /// What the server's clock showed.
-    pub(super) date: Option<Timestamp>,
-}
-
-/// What to do after an answer.
-pub(super) enum AuthDecision {
-    /// Believe it.
-    Accept,
-    /// Ask again, once, with another pass: this answer is a 401, so nothing was done.
-    Retry,
-    /// Do not believe it.
-    Reject(CallError),
-}
+/// A token file, and the header made of it.
+pub(super) struct BearerTokenFile(ReloadingFile<HeaderValue>);
 
 impl Authenticator {
-    /// `outbound` is what the calls to CM go through.
-    pub(super) fn new(
-        options: &CmOptions,
-        clients: &TransportBuilder<'_>,
-        outbound: &Arc<HttpTransport>,
-    ) -> Result<Self, SetupError> {
-        Ok(match &options.auth {
-            AuthOptions::None => Self::None,
-            AuthOptions::Bearer { token_file } => {
+    /// `http` calls CM.
+    pub(super) fn new(settings: &CmSettings, http: &HttpClient) -> Result<Self, Problem> {
+        Ok(match &settings.auth {
+            AuthSettings::None => Self::None,
+            AuthSettings::Bearer { token_file } => {
                 Self::Bearer(BearerTokenFile::new(token_file.clone()))
             }
-            AuthOptions::Negotiate(kerberos) => {
-                let server = TargetServer {
-                    url: clients.base().clone(),
-                    outbound: Arc::clone(outbound),
-                    connect_timeout: options.connect_timeout,
-                };
-                Self::Negotiate(Box::new(Negotiate::new(kerberos, server)))
+            AuthSettings::Negotiate(kerberos) => {
+                let transport = Arc::clone(http.transport());
+                Self::Negotiate(Box::new(Negotiate::new(kerberos, transport)))
             }
-            AuthOptions::OAuth2(client) => {
-                Self::OAuth2(Box::new(OAuth2Client::new(client, options, clients)?))
+            AuthSettings::OAuth2(client) => {
+                Self::OAuth2(Box::new(OAuth2Client::new(client, settings, http.redactor())?))
             }
         })
     }
 
-    /// What goes along with the next call.
-    pub(super) async fn authorize(&self, deadline: Instant) -> Result<RequestAuth, CallError> {
-        match self {
-            Self::None => Ok(RequestAuth { header: None, negotiation: None }),
-            Self::Bearer(file) => Ok(RequestAuth::token(file.authorization()?)),
-            Self::Negotiate(negotiate) => negotiate.pass(deadline).await,
-            Self::OAuth2(source) => source.token(deadline).await.map(RequestAuth::token),
-        }
+    /// The credentials for the next call.
+    pub(super) async fn authorize(&self, deadline: Instant) -> Result<Credentials, CallError> {
+        let (header, pending) = match self {
+            Self::None => (None, None),
+            Self::Bearer(file) => (Some(file.authorization()?), None),
+            Self::Negotiate(negotiate) => {
+                let (header, pending) = negotiate.token(deadline).await?;
+                (Some(header), Some(pending))
+            }
+            Self::OAuth2(client) => (Some(client.token(deadline).await?), None),
+        };
+        Ok(Credentials { header, pending })
     }
 
-    /// Has what the files hold known as secret, as far as they can be read.
+    /// Adds the secrets in readable files to the redactor.
     pub(super) fn learn_secrets(&self, redactor: &Redactor) {
         match self {
             Self::None | Self::Negotiate(_) => {}
@@ -108,74 +87,163 @@ impl Authenticator {
                     redactor.learn_headers(&header);
                 }
             }
-            Self::OAuth2(source) => source.learn(),
+            Self::OAuth2(client) => client.learn_secrets(),
         }
     }
 
-    /// The next call asks for what it needs, whatever an issuer said of waiting.
+    /// The next call does not wait for the time that a token endpoint asked for.
     pub(super) fn expedite(&self) {
-        if let Self::OAuth2(source) = self {
-            source.expedite();
+        if let Self::OAuth2(client) = self {
+            client.expedite();
         }
     }
 
-    /// How it stands with them, for people.
     pub(super) fn view(&self) -> CredentialsView {
         let method = match self {
             Self::Negotiate(negotiate) => return negotiate.view(),
-            Self::OAuth2(source) => return source.view(),
+            Self::OAuth2(client) => return client.view(),
             Self::None => "none",
             Self::Bearer(_) => "bearer",
         };
         CredentialsView { method: method.to_owned(), ..CredentialsView::default() }
     }
 
-    /// What to make of an answer, as far as it is about the pass.
     pub(super) async fn on_response(
         &self,
-        pass: RequestAuth,
-        welcome: AuthResponse,
+        credentials: Credentials,
+        response: &HttpResponse,
         deadline: Instant,
     ) -> AuthDecision {
-        match self {
-            Self::None => AuthDecision::Accept,
-            Self::Bearer(file) => file.after(&pass, &welcome),
-            Self::Negotiate(negotiate) => negotiate.after(pass, welcome, deadline).await,
-            Self::OAuth2(source) => source.after(&pass, &welcome),
+        let Credentials { header, pending } = credentials;
+        match (self, header, pending) {
+            (Self::Bearer(file), Some(header), _) => file.on_response(&header, response),
+            (Self::Negotiate(negotiate), _, Some(pending)) => {
+                negotiate.on_response(pending, response, deadline).await
+            }
+            (Self::OAuth2(client), Some(header), _) => client.on_response(&header, response),
+            _ => AuthDecision::Accept,
         }
     }
 }
 
-/// Why there is no token in a file.
-pub(super) fn token_in(path: &Path) -> Result<(), String> {
-    bearer::read(path).map(drop).map_err(|error| error.to_string())
-}
+impl BearerTokenFile {
+    const fn new(path: PathBuf) -> Self {
+        Self(ReloadingFile::new(path))
+    }
 
-/// Why there is no client secret in a file.
-pub(super) fn secret_in(path: &Path) -> Result<(), String> {
-    oauth2::secret_in(path).map(drop)
-}
+    /// The header for the next call; a changed file is read again.
+    fn authorization(&self) -> Result<HeaderValue, CallError> {
+        self.0.get(bearer_header).map_err(|problem| {
+            let detail = format!("no token from {}: {problem}", self.0.path().display());
+            CallError::unavailable(UnavailableReason::Credentials, detail)
+        })
+    }
 
-/// Why a file is no keytab.
-pub(super) fn keytab(path: &Path) -> Result<(), String> {
-    negotiate::keytab(path)
-}
-
-impl RequestAuth {
-    /// A token that needs nothing from the answer.
-    const fn token(header: HeaderValue) -> Self {
-        Self { header: Some(header), negotiation: None }
+    /// A rejected token may have been replaced meanwhile.
+    fn on_response(&self, sent: &HeaderValue, response: &HttpResponse) -> AuthDecision {
+        match self.0.get(bearer_header) {
+            Ok(current) if response.is_unauthorized() && current != *sent => AuthDecision::Retry,
+            Ok(_) | Err(_) => AuthDecision::Accept,
+        }
     }
 }
 
-impl AuthResponse {
-    pub(super) fn new(status: u16, headers: &HeaderMap, certificate: Option<Vec<u8>>) -> Self {
-        let challenges = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
-        Self { status, challenges, certificate, date: retry_after::date(headers) }
+/// The header of the token in a file.
+pub(super) fn bearer_header(path: &Path) -> Result<HeaderValue, Problem> {
+    let text = secret::bare_secret(path, TOKEN_LIMIT)?;
+    let token = text.expose().trim();
+    if token.is_empty() {
+        return Err(Problem::new("it is empty", "write the token into it"));
+    }
+    if token.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer ")) {
+        return Err(FileContents::Scheme.problem());
+    }
+    // Quotes, a name or a form around it: a token has `=` only at its end (RFC 6750 section 2.1).
+    let wrapped = token.trim_end_matches('=').contains(['=', '"', '\'', '{', '}']);
+    let token = Some(Secret::new(token.to_owned())).filter(|_| !wrapped);
+    token.and_then(|token| token.bearer()).ok_or_else(|| {
+        Problem::new("it holds something else than one token", "write the token alone")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn bearer(path: &Path) -> BearerTokenFile {
+        BearerTokenFile::new(path.to_owned())
     }
 
-    /// Whether the caller was not let in.
-    pub(super) const fn is_unauthorized(&self) -> bool {
-        self.status == 401
+    fn header(file: &BearerTokenFile) -> String {
+        file.authorization().unwrap().to_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    fn assert_missing(file: &BearerTokenFile, words: &str) {
+        match file.authorization() {
+            Err(CallError::Unavailable {
+                reason: UnavailableReason::Credentials, detail, ..
+            }) => {
+                assert!(detail.contains(words), "{detail}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_token_is_trimmed_and_kept_out_of_debug_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "\n s3cret \r\n").unwrap();
+        let credentials = bearer(&path);
+        assert_eq!(header(&credentials), "Bearer s3cret");
+        assert!(!format!("{:?}", credentials.authorization()).contains("s3cret"));
+    }
+
+    #[test]
+    fn a_token_is_read_again_when_its_file_is_written_or_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "one").unwrap();
+        let credentials = bearer(&path);
+        assert_eq!(header(&credentials), "Bearer one");
+        fs::write(&path, "three").unwrap();
+        assert_eq!(header(&credentials), "Bearer three");
+        fs::write(dir.path().join("new"), "fours").unwrap();
+        fs::rename(dir.path().join("new"), &path).unwrap();
+        assert_eq!(header(&credentials), "Bearer fours");
+        fs::remove_file(&path).unwrap();
+        assert_missing(&credentials, "No such file");
+    }
+
+    #[test]
+    fn a_file_without_one_token_gives_no_header_and_is_not_quoted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, " \n").unwrap();
+        assert_missing(&bearer(&path), "empty");
+        for text in
+            ["to\r\nken: x", "TOKEN=s3cret", "'s3cret'", "access_token=s3cret&x=y", "s3cr}t"]
+        {
+            fs::write(&path, text).unwrap();
+            assert_missing(&bearer(&path), "something else");
+        }
+        fs::write(&path, "s3cr-_.~+/t==").unwrap();
+        assert_eq!(header(&bearer(&path)), "Bearer s3cr-_.~+/t==");
+        fs::write(&path, b"\xff\xff").unwrap();
+        assert_missing(&bearer(&path), "UTF-8");
+        assert_missing(&bearer(dir.path()), "not a file");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_for_a_token_is_refused_and_not_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "x".repeat(65_536)).unwrap();
+        assert_eq!(header(&bearer(&path)).len(), "Bearer ".len() + 65_536);
+        fs::write(&path, "x".repeat(65_537)).unwrap();
+        assert_missing(&bearer(&path), "more than 65536 bytes");
     }
 }

@@ -1,53 +1,78 @@
-//! What an HTTP answer means, before anybody looks into a good one.
+//! What an HTTP response means, before the body of a good one is read.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::StatusCode;
+use reqwest::header::HeaderValue;
 
-use super::away;
 use super::client_cert::ClientCertStatus;
+use super::error_pages;
+use super::headers::{compressed, with_retry_after};
 use super::redact::Redactor;
-use super::retry_after::with_retry_after;
-use super::{content_encoding, error_pages};
 use crate::domain::{CallError, ProxyFault, UnavailableReason};
 use crate::wire::cm;
 
-/// An answer as it came over the wire. No `Debug`: a token may be in it.
+/// A response as received. No `Debug`: it may contain a token.
+#[derive(Default)]
 pub(super) struct HttpResponse {
     pub(super) status: u16,
-    /// Whether cookies went with the call.
+    /// Whether the call had cookies.
     pub(super) had_cookies: bool,
-    /// How long the server asked to wait.
     pub(super) retry_after: Option<Duration>,
-    /// The host that a redirect leads to.
+    /// The target host of a redirect.
     pub(super) location: Option<String>,
     /// Whether the server calls it HTML.
     pub(super) is_html: bool,
-    /// The coding of its body, where it is another than `identity`.
+    /// The coding of its body, other than `identity`.
     pub(super) coding: Option<String>,
-    /// What became of the client certificate that a server may want.
     pub(super) client_cert: ClientCertStatus,
-    /// The body, or as much of it as was read.
+    /// `WWW-Authenticate`, each line of it.
+    pub(super) challenges: Vec<HeaderValue>,
+    /// The server's certificate, as DER; `None` without TLS.
+    pub(super) certificate: Option<Vec<u8>>,
+    /// The server's clock.
+    pub(super) date: Option<Timestamp>,
+    /// As much as was read.
     pub(super) body: Vec<u8>,
     pub(super) end: BodyEnd,
-    /// Knows what of it must not be told.
     pub(super) redactor: Arc<Redactor>,
 }
 
-/// What a server has against the head of a call.
+/// Whether a server refused the head of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadRefusal {
-    /// Nothing.
     None,
-    /// Perhaps its length: a page says 400, and not why.
+    /// A page with status 400 that does not say why.
     Suspected,
-    /// Its length, or a field: the call was not handed on.
+    /// The call was not processed.
     Named,
 }
 
+/// How the body ended.
+#[derive(Debug, Default)]
+pub(super) enum BodyEnd {
+    #[default]
+    Whole,
+    /// Read no further than this many bytes.
+    TooLarge(usize),
+    Broken(CallError),
+}
+
+/// What a response says about the credentials of its call.
+pub(super) enum AuthDecision {
+    Accept,
+    /// Repeat the call once with other credentials: the response is a 401, so nothing was done.
+    Retry,
+    Reject(CallError),
+}
+
 impl HttpResponse {
-    /// What this answer has against the head of its call.
+    pub(super) const fn is_unauthorized(&self) -> bool {
+        self.status == 401
+    }
+
     pub(super) fn head_refusal(&self) -> HeadRefusal {
         match self.status {
             413 | 431 => HeadRefusal::Named,
@@ -62,161 +87,142 @@ impl HttpResponse {
     }
 }
 
-/// How the body ended.
-#[derive(Debug)]
-pub(super) enum BodyEnd {
-    /// As announced.
-    Whole,
-    /// Not read further than this many bytes.
-    TooLarge(usize),
-    /// Before its end.
-    Broken(CallError),
-}
-
-/// The body of a good answer, or what a bad one means: the table of `docs/cm-protocol.md`.
-///
-/// A bad answer is judged by its status alone, however its body ended.
-pub(super) fn classify(answer: HttpResponse) -> Result<Vec<u8>, CallError> {
+/// The body of a good response, or the meaning of a bad one: the table of `docs/cm-protocol.md`. A bad
+/// response counts by its status alone, however its body ended.
+pub(super) fn classify(response: HttpResponse) -> Result<Vec<u8>, CallError> {
     use UnavailableReason::{
         Busy, MethodNotAllowed, NotCm, RequestTooLarge, ServerError, Unauthorized,
     };
-    match answer.status {
-        200..=299 => success_body(answer),
-        300..=399 => Err(redirect(&answer)),
-        401 => Err(unavailable(Unauthorized, &answer)),
-        405 => Err(unavailable(MethodNotAllowed, &answer)),
-        // A proxy between here and CM wants a login: nothing was said about the card.
-        407 => Err(unavailable(UnavailableReason::Proxy(ProxyFault::AuthRequired), &answer)),
-        // What is sent is as long for every card.
-        413 | 414 | 431 => Err(unavailable(RequestTooLarge, &answer)),
+    match response.status {
+        200..=299 => success_body(response),
+        300..=399 => Err(redirect(&response)),
+        401 => Err(unavailable(Unauthorized, &response)),
+        405 => Err(unavailable(MethodNotAllowed, &response)),
+        // From a proxy: it says nothing about the card.
+        407 => Err(unavailable(UnavailableReason::Proxy(ProxyFault::AuthRequired), &response)),
+        // The calls of all cards have the same length.
+        413 | 414 | 431 => Err(unavailable(RequestTooLarge, &response)),
         // About the connection or the form of the call, which is the same for every card.
-        411 | 415 | 417 | 421 | 426 => Err(unavailable(NotCm, &answer)),
-        408 | 425 | 429 | 503 => Err(unavailable(Busy, &answer)),
-        501..=599 => Err(unavailable(ServerError, &answer)),
-        400..=500 => Err(error_page(&answer).unwrap_or_else(|| client_error(&answer))),
-        _ => Err(unavailable(NotCm, &answer)),
+        411 | 415 | 417 | 421 | 426 => Err(unavailable(NotCm, &response)),
+        408 | 425 | 429 | 503 => Err(unavailable(Busy, &response)),
+        501..=599 => Err(unavailable(ServerError, &response)),
+        400..=500 => Err(error_page(&response).unwrap_or_else(|| client_error(&response))),
+        _ => Err(unavailable(NotCm, &response)),
     }
 }
 
-/// What a page of the web server's own means, where it says why it is there.
-fn error_page(answer: &HttpResponse) -> Option<CallError> {
-    if is_from_cm(answer) || answer.coding.is_some() {
+/// The meaning of a page of the web server, if the page says why it is there.
+fn error_page(response: &HttpResponse) -> Option<CallError> {
+    if is_from_cm(response) || response.coding.is_some() {
         return None;
     }
-    error_pages::classify_page(answer.status, &answer.body, answer.client_cert)
-        .map(|reason| unavailable(reason, answer))
+    error_pages::classify_page(response.status, &response.body, response.client_cert)
+        .map(|reason| unavailable(reason, response))
 }
 
-/// A no to this very call.
-fn client_error(answer: &HttpResponse) -> CallError {
-    match answer.status {
-        404 | 500 => failed(answer),
-        // A page in place of CM's words: a proxy's, or the web server's own. Whether it is about this
-        // card shows when others are tried.
-        _ if !is_from_cm(answer) => failed(answer),
-        _ => refused(answer),
+fn client_error(response: &HttpResponse) -> CallError {
+    match response.status {
+        404 | 500 => failed(response),
+        // A page of a proxy or of the web server. Calls for other cards show whether it is about this one.
+        _ if !is_from_cm(response) => failed(response),
+        _ => refused(response),
     }
 }
 
-/// A body that is no JSON of CM's, although the status was good.
+/// A body that is no JSON of CM, although the status was good.
 pub(super) fn unparsable_body(error: &cm::ParseError, body: &[u8]) -> CallError {
     match error {
         cm::ParseError::Invalid(detail) => CallError::UnexpectedResponse { detail: detail.clone() },
-        // It is CM that talks: a remedy for another site in its place would mislead.
-        cm::ParseError::TooLarge(words) => away(
+        // It is CM: a remedy for another site in its place would mislead.
+        cm::ParseError::TooLarge(detail) => CallError::unavailable(
             UnavailableReason::ServerError,
-            format!("{words}: too much to be read; complete or cancel old requests in CM"),
+            format!("{detail}: too much to be read; complete or cancel old requests in CM"),
         ),
         cm::ParseError::NotJson(_) | cm::ParseError::NotCm(..) => {
-            let words = cm::error_text(body).message;
-            let words = if words.is_empty() { "no text".to_owned() } else { words };
-            away(UnavailableReason::NotCm, format!("{error}: {words}"))
+            let message = cm::error_text(body).message;
+            let message = if message.is_empty() { "no text" } else { &message };
+            CallError::unavailable(UnavailableReason::NotCm, format!("{error}: {message}"))
         }
     }
 }
 
-fn success_body(answer: HttpResponse) -> Result<Vec<u8>, CallError> {
-    match answer.end {
+fn success_body(response: HttpResponse) -> Result<Vec<u8>, CallError> {
+    let not_cm = |detail| Err(CallError::unavailable(UnavailableReason::NotCm, detail));
+    match response.end {
         BodyEnd::Broken(error) => Err(error),
-        BodyEnd::TooLarge(limit) => {
-            Err(away(UnavailableReason::NotCm, format!("the answer has more than {limit} bytes")))
-        }
-        BodyEnd::Whole if let Some(coding) = &answer.coding => {
-            Err(away(UnavailableReason::NotCm, content_encoding::complaint(coding)))
+        BodyEnd::TooLarge(limit) => not_cm(format!("the response has more than {limit} bytes")),
+        BodyEnd::Whole if let Some(coding) = &response.coding => {
+            not_cm(compressed(coding).to_string())
         }
         // A part of something, where the whole was asked for.
-        BodyEnd::Whole if answer.status == 206 => {
-            Err(unavailable(UnavailableReason::NotCm, &answer))
+        BodyEnd::Whole if response.status == 206 => {
+            Err(unavailable(UnavailableReason::NotCm, &response))
         }
-        // "None" is an answer of CM's; an empty page is not. An answer without content (RFC 9110
+        // "None" is an answer of CM's; an empty page is not. A response without content (RFC 9110
         // sections 15.3.5 and 15.3.6) is no page, whatever type it names.
         BodyEnd::Whole
-            if answer.is_html
-                && !matches!(answer.status, 204 | 205)
-                && answer.body.trim_ascii().is_empty() =>
+            if response.is_html
+                && !matches!(response.status, 204 | 205)
+                && response.body.trim_ascii().is_empty() =>
         {
-            Err(away(UnavailableReason::NotCm, "the answer is an empty page".to_owned()))
+            not_cm("the response is an empty page".to_owned())
         }
-        BodyEnd::Whole => Ok(answer.body),
+        BodyEnd::Whole => Ok(response.body),
     }
 }
 
-/// Whether it can be CM that says no: in JSON, or in no words at all.
-fn is_from_cm(answer: &HttpResponse) -> bool {
-    answer.coding.is_none() && says(answer)
+/// Whether the response can be CM's: JSON, or no text.
+fn is_from_cm(response: &HttpResponse) -> bool {
+    response.coding.is_none()
+        && (response.body.trim_ascii().is_empty() || cm::is_json(&response.body))
 }
 
-fn says(answer: &HttpResponse) -> bool {
-    answer.body.trim_ascii().is_empty() || cm::is_json(&answer.body)
+fn unavailable(reason: UnavailableReason, response: &HttpResponse) -> CallError {
+    let message = error_text(response).message;
+    let status = status_name(response.status);
+    let detail = if message.is_empty() { status } else { format!("{status}: {message}") };
+    let detail = with_retry_after(detail, response.retry_after);
+    CallError::Unavailable { reason, detail, retry_after: response.retry_after }
 }
 
-fn unavailable(reason: UnavailableReason, answer: &HttpResponse) -> CallError {
-    let words = words(answer).message;
-    let status = status_name(answer.status);
-    let detail = if words.is_empty() { status } else { format!("{status}: {words}") };
-    let detail = with_retry_after(detail, answer.retry_after);
-    CallError::Unavailable { reason, detail, retry_after: answer.retry_after }
-}
-
-fn redirect(answer: &HttpResponse) -> CallError {
-    let status = status_name(answer.status);
-    let detail = match &answer.location {
+fn redirect(response: &HttpResponse) -> CallError {
+    let status = status_name(response.status);
+    let detail = match &response.location {
         Some(host) => format!("{status}: the server redirects to {host}"),
-        None => format!("{status}, and not where to"),
+        None => format!("{status}, without a location"),
     };
-    away(UnavailableReason::NotCm, cm::single_line(&detail))
+    CallError::unavailable(UnavailableReason::NotCm, cm::single_line(&detail))
 }
 
-fn failed(answer: &HttpResponse) -> CallError {
-    let (detail, correlation_id) = error_detail(answer);
-    let (http_status, retry_after) = (answer.status, answer.retry_after);
+fn failed(response: &HttpResponse) -> CallError {
+    let (detail, correlation_id) = error_detail(response);
+    let (http_status, retry_after) = (response.status, response.retry_after);
     let detail = with_retry_after(detail, retry_after);
     CallError::Failed { http_status, detail, correlation_id, retry_after }
 }
 
-fn refused(answer: &HttpResponse) -> CallError {
-    let (detail, correlation_id) = error_detail(answer);
-    CallError::Refused { http_status: answer.status, detail, correlation_id }
+fn refused(response: &HttpResponse) -> CallError {
+    let (detail, correlation_id) = error_detail(response);
+    CallError::Refused { http_status: response.status, detail, correlation_id }
 }
 
-/// CM's own words, or the status where it has none; and the id that they name.
-fn error_detail(answer: &HttpResponse) -> (String, Option<String>) {
-    let cm::ErrorText { message: words, correlation_id } = words(answer);
-    (if words.is_empty() { status_name(answer.status) } else { words }, correlation_id)
+/// CM's message, or the status without one; and the correlation id.
+fn error_detail(response: &HttpResponse) -> (String, Option<String>) {
+    let cm::ErrorText { message, correlation_id } = error_text(response);
+    (if message.is_empty() { status_name(response.status) } else { message }, correlation_id)
 }
 
-/// The words of an answer; of a compressed one, that it is compressed.
-fn words(answer: &HttpResponse) -> cm::ErrorText {
-    match &answer.coding {
+fn error_text(response: &HttpResponse) -> cm::ErrorText {
+    match &response.coding {
         Some(coding) => {
-            cm::ErrorText { message: content_encoding::complaint(coding), correlation_id: None }
+            cm::ErrorText { message: compressed(coding).to_string(), correlation_id: None }
         }
-        None => cm::complaint_without(&answer.body, |words| answer.redactor.redact(words)),
+        None => cm::complaint_without(&response.body, |text| response.redactor.redact(text)),
     }
 }
 
-/// `503 Service Unavailable`; only the number where it has no name.
-fn status_name(status: u16) -> String {
+/// `503 Service Unavailable`; only the number for one without a name.
+pub(super) fn status_name(status: u16) -> String {
     let name = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     name.map_or_else(|| status.to_string(), |name| format!("{status} {name}"))
 }

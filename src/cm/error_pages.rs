@@ -1,28 +1,26 @@
-//! The pages with which web servers answer in CM's place, as far as they say why.
+//! Error pages that web servers send instead of CM's response. None is about a card.
 //!
-//! Nothing that such a page says is about a card. Known are IIS's sub-codes (Microsoft: "The HTTP
-//! status code in IIS 7 and later"), what http.sys says before IIS hears of a request, and what
-//! Apache and nginx say in front of it about TLS.
+//! Known are the sub-codes of IIS (Microsoft: "The HTTP status code in IIS 7 and later"), the pages of
+//! http.sys below IIS, and those of Apache and nginx about TLS.
 
 use super::client_cert::ClientCertStatus;
-use super::tls_error::late;
 use crate::domain::{ClientCertFault, TlsFault, UnavailableReason};
 
-/// Why this page is there; `None` where it does not say, or says what may be about the call.
+/// The reason for a page; `None` if the page does not say, or if it may be about the call.
 pub(super) fn classify_page(
     status: u16,
     page: &[u8],
-    shown: ClientCertStatus,
+    client_cert: ClientCertStatus,
 ) -> Option<UnavailableReason> {
     let page = String::from_utf8_lossy(page).to_lowercase();
     match status {
-        400 => bad_request(&page, shown),
-        403 if page.contains("post-handshake authentication") => Some(wanted(shown)),
+        400 => bad_request(&page, client_cert),
+        403 if page.contains("post-handshake authentication") => Some(requested(client_cert)),
         403 => match sub_code(&page, status) {
-            Some(code) => forbidden(code, shown),
-            // IIS tells its sub-codes to nobody but itself, unless it is told to. That a certificate
-            // waits which nobody asked for says enough.
-            None if shown == ClientCertStatus::NotRequested => Some(wanted(shown)),
+            Some(code) => forbidden(code, client_cert),
+            // IIS shows sub-codes to local clients only, unless it is configured to. A client
+            // certificate that was not requested says enough.
+            None if client_cert == ClientCertStatus::NotRequested => Some(requested(client_cert)),
             None => None,
         },
         404 => match sub_code(&page, status)? {
@@ -35,10 +33,10 @@ pub(super) fn classify_page(
     }
 }
 
-/// Whether this page is about the head of a request: such a request was not even handed on.
+/// Whether a page is about the head of a request: such a request was not processed.
 pub(super) fn is_about_head(status: u16, page: &[u8]) -> bool {
     let page = String::from_utf8_lossy(page).to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|words| page.contains(words));
+    let says = |texts: &[&str]| texts.iter().any(|text| page.contains(text));
     match status {
         // http.sys, nginx ("Request Header Or Cookie Too Large"), Apache ("Size of a request header
         // field exceeds server limit").
@@ -48,10 +46,10 @@ pub(super) fn is_about_head(status: u16, page: &[u8]) -> bool {
     }
 }
 
-fn bad_request(page: &str, shown: ClientCertStatus) -> Option<UnavailableReason> {
-    let says = |words: &str| page.contains(words);
+fn bad_request(page: &str, client_cert: ClientCertStatus) -> Option<UnavailableReason> {
+    let says = |text: &str| page.contains(text);
     if says("no required ssl certificate") {
-        return Some(wanted(shown));
+        return Some(requested(client_cert));
     }
     if says("the ssl certificate error") {
         return Some(UnavailableReason::ClientCertificate(ClientCertFault::Rejected));
@@ -68,13 +66,13 @@ fn bad_request(page: &str, shown: ClientCertStatus) -> Option<UnavailableReason>
     })
 }
 
-fn forbidden(sub_code: u32, shown: ClientCertStatus) -> Option<UnavailableReason> {
+fn forbidden(sub_code: u32, client_cert: ClientCertStatus) -> Option<UnavailableReason> {
     match sub_code {
         4 => Some(UnavailableReason::Tls(TlsFault::TlsRequired)),
         5 => Some(UnavailableReason::Tls(TlsFault::NoCommonCipher)),
         // By address or name of this machine.
         6 | 8 => Some(UnavailableReason::Unauthorized),
-        7 => Some(wanted(shown)),
+        7 => Some(requested(client_cert)),
         9 | 10 => Some(UnavailableReason::Busy),
         // No account for it, revoked, untrusted, expired.
         12 | 13 | 16 | 17 => Some(UnavailableReason::ClientCertificate(ClientCertFault::Rejected)),
@@ -84,9 +82,9 @@ fn forbidden(sub_code: u32, shown: ClientCertStatus) -> Option<UnavailableReason
     }
 }
 
-/// A client certificate is wanted; the server has not got it.
-const fn wanted(shown: ClientCertStatus) -> UnavailableReason {
-    UnavailableReason::ClientCertificate(late(shown))
+/// The server requires a client certificate, and has none.
+const fn requested(status: ClientCertStatus) -> UnavailableReason {
+    UnavailableReason::ClientCertificate(status.late_request())
 }
 
 /// The number after the status, in `HTTP Error 403.7 - Forbidden` and the like.

@@ -1,149 +1,163 @@
-//! What a file holds in place of what its key is for: named by its kind, and never quoted.
+//! What a file holds instead of the wanted content: named by its kind, and never quoted.
 
 use zeroize::Zeroizing;
 
+use crate::domain::Problem;
+
 const BOM: &[u8] = "\u{feff}".as_bytes();
 
-/// Something else than what is wanted, and what to do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FileContents {
+/// The kinds of wrong content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileContents {
     /// No bytes, or white space alone.
-    #[error("it is empty")]
     Empty,
-    /// Text in UTF-16, with or without a byte order mark.
-    #[error("it is text in UTF-16")]
+    /// With or without a byte order mark.
     Utf16,
     /// Text with NUL bytes, as a crash may leave it.
-    #[error("it has NUL bytes in it")]
     Nul,
-    /// Bytes that are no UTF-8.
-    #[error("it is no text in UTF-8")]
-    NoText,
+    NotUtf8,
     /// JSON with the value somewhere in it.
-    #[error("it holds JSON, and not the value alone")]
     Json,
-    /// A web page.
-    #[error("it holds a web page")]
     Page,
     /// A whole `Authorization` value.
-    #[error("it holds a scheme such as Bearer in front of the token")]
     Scheme,
-    /// PKCS#12 (RFC 7292).
-    #[error("it is PKCS#12 (.pfx, .p12), and not PEM")]
+    /// RFC 7292.
     Pkcs12,
-    /// PKCS#7 (RFC 2315), binary or as PEM.
-    #[error("it is PKCS#7 (.p7b), and not certificates in PEM form")]
+    /// RFC 2315, binary or as PEM.
     Pkcs7,
     /// A Java key store.
-    #[error("it is a Java key store, and not PEM")]
     KeyStore,
     /// Another binary structure (X.690).
-    #[error("it is binary (DER), and not PEM")]
     Der,
     /// OpenSSL's own form, with trust settings behind the certificate.
-    #[error("it holds TRUSTED CERTIFICATE blocks, which only OpenSSL reads")]
     Trusted,
-    /// A certificate, where something else is wanted.
-    #[error("it holds a certificate")]
     Certificate,
-    /// A private key, where something else is wanted.
-    #[error("it holds a private key")]
     Key,
-    /// A public key.
-    #[error("it holds a public key")]
     PublicKey,
-    /// A certificate signing request.
-    #[error("it holds a certificate request")]
     Request,
-    /// A revocation list.
-    #[error("it holds a revocation list")]
     Crl,
-    /// A key of OpenSSH's or PGP's own form.
-    #[error("it holds a key in a form of OpenSSH or PGP")]
+    /// A key in a form of OpenSSH or PGP.
     OtherKey,
-    /// A PEM block that cannot be read to its end.
-    #[error("its PEM block is damaged or cut off")]
+    /// An unreadable PEM block.
     Damaged,
     /// Text without a PEM block.
-    #[error("it has no PEM block")]
     NoPem,
 }
 
 impl FileContents {
-    /// The next step; `None` where the one of what is wanted does.
-    #[must_use]
-    pub const fn remedy(self) -> Option<&'static str> {
+    /// What it is, and the next step; `None` where the step depends on the wanted content.
+    const fn texts(self) -> (&'static str, Option<&'static str>) {
+        const EACH_KEY: &str = "name the certificate's file and the key's file each by its own key";
+        const PLAIN: &str = "write it again, as plain text in UTF-8";
         match self {
-            Self::Empty => Some("write the content into it"),
-            Self::Utf16 => Some("save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
-            Self::Nul | Self::NoText => Some("write it again, as plain text in UTF-8"),
-            Self::Json => Some("write the value alone, as with: jq -r .access_token FILE > NEW"),
-            Self::Page => Some("get it again: a proxy or a log-in page answered in its place"),
-            Self::Scheme => Some("write the token alone"),
-            Self::Pkcs12 => Some(
-                "convert it: openssl pkcs12 -in FILE -nokeys -out client.pem, and openssl pkcs12 -in \
-                 FILE -nocerts -noenc -out client.key",
+            Self::Empty => ("it is empty", Some("write the content into it")),
+            Self::Utf16 => (
+                "it is text in UTF-16",
+                Some("save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
             ),
-            Self::Pkcs7 => Some(
-                "convert it: openssl pkcs7 -print_certs -in FILE -out NEW.pem, with -inform der where \
-                 it is binary",
+            Self::Nul => ("it has NUL bytes in it", Some(PLAIN)),
+            Self::NotUtf8 => ("it is no text in UTF-8", Some(PLAIN)),
+            Self::Json => (
+                "it holds JSON, and not the value alone",
+                Some("write the value alone, as with: jq -r .access_token FILE > NEW"),
             ),
-            Self::KeyStore => Some(
-                "convert it: keytool -importkeystore -srckeystore FILE -destkeystore NEW.p12 \
-                 -deststoretype PKCS12, then as PKCS#12",
+            Self::Page => (
+                "it holds a web page",
+                Some("get it again: a proxy or a log-in page answered in its place"),
             ),
-            Self::Trusted => Some("convert it: openssl x509 -in FILE -out NEW.pem"),
-            Self::Certificate | Self::Key => {
-                Some("name the certificate's file and the key's file each by its own key")
-            }
-            Self::PublicKey => {
-                Some("name the file with the whole certificate, or with its private key")
-            }
-            Self::Request => Some("have the CA issue the certificate, and name that"),
-            Self::Crl => Some("name the CA's certificate; revocation lists are not read"),
-            Self::OtherKey => Some("convert it: ssh-keygen -p -m PEM -f COPY"),
-            Self::Damaged => Some("export it again"),
-            Self::Der | Self::NoPem => None,
+            Self::Scheme => (
+                "it holds a scheme such as Bearer in front of the token",
+                Some("write the token alone"),
+            ),
+            Self::Pkcs12 => (
+                "it is PKCS#12 (.pfx, .p12), and not PEM",
+                Some(
+                    "convert it: openssl pkcs12 -in FILE -nokeys -out client.pem, and openssl pkcs12 \
+                     -in FILE -nocerts -noenc -out client.key",
+                ),
+            ),
+            Self::Pkcs7 => (
+                "it is PKCS#7 (.p7b), and not certificates in PEM form",
+                Some(
+                    "convert it: openssl pkcs7 -print_certs -in FILE -out NEW.pem, with -inform der \
+                     where it is binary",
+                ),
+            ),
+            Self::KeyStore => (
+                "it is a Java key store, and not PEM",
+                Some(
+                    "convert it: keytool -importkeystore -srckeystore FILE -destkeystore NEW.p12 \
+                     -deststoretype PKCS12, then as PKCS#12",
+                ),
+            ),
+            Self::Der => ("it is binary (DER), and not PEM", None),
+            Self::Trusted => (
+                "it holds TRUSTED CERTIFICATE blocks, which only OpenSSL reads",
+                Some("convert it: openssl x509 -in FILE -out NEW.pem"),
+            ),
+            Self::Certificate => ("it holds a certificate", Some(EACH_KEY)),
+            Self::Key => ("it holds a private key", Some(EACH_KEY)),
+            Self::PublicKey => (
+                "it holds a public key",
+                Some("name the file with the whole certificate, or with its private key"),
+            ),
+            Self::Request => (
+                "it holds a certificate request",
+                Some("have the CA issue the certificate, and name that"),
+            ),
+            Self::Crl => (
+                "it holds a revocation list",
+                Some("name the CA's certificate; revocation lists are not read"),
+            ),
+            Self::OtherKey => (
+                "it holds a key in a form of OpenSSH or PGP",
+                Some("convert it: ssh-keygen -p -m PEM -f COPY"),
+            ),
+            Self::Damaged => ("its PEM block is damaged or cut off", Some("export it again")),
+            Self::NoPem => ("it has no PEM block", None),
         }
     }
 
-    /// Both in one sentence.
-    pub(super) fn description(self) -> String {
-        self.remedy().map_or_else(|| self.to_string(), |remedy| format!("{self}; {remedy}"))
+    /// The problem of a file that should hold a text.
+    pub(super) fn problem(self) -> Problem {
+        let (what, remedy) = self.texts();
+        Problem::new(what, remedy.unwrap_or("write the content alone into it"))
     }
 
-    /// What binary content is, or why it is no text.
+    /// The problem of a file that should hold PEM; `intro` names the file, `convert` is the remedy
+    /// for binary content and other text.
+    pub(super) fn not_pem(self, intro: &str, convert: &str) -> Problem {
+        let (what, remedy) = self.texts();
+        Problem::new(format!("{intro}: {what}"), remedy.unwrap_or(convert))
+    }
+
+    /// The kind of binary content; `None` for text.
     pub(super) fn binary(bytes: &[u8]) -> Option<Self> {
         if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) || is_utf16(bytes) {
-            return Some(Self::Utf16);
+            Some(Self::Utf16)
+        } else if bytes.starts_with(&[0xFE, 0xED, 0xFE, 0xED]) {
+            Some(Self::KeyStore)
+        } else if is_der(bytes) {
+            Some(of_der(bytes))
+        } else if str::from_utf8(bytes).is_err() {
+            Some(Self::NotUtf8)
+        } else {
+            bytes.contains(&0).then_some(Self::Nul)
         }
-        if bytes.starts_with(&[0xFE, 0xED, 0xFE, 0xED]) {
-            return Some(Self::KeyStore);
-        }
-        if is_der(bytes) {
-            return Some(of_der(bytes));
-        }
-        if str::from_utf8(bytes).is_err() {
-            return Some(Self::NoText);
-        }
-        bytes.contains(&0).then_some(Self::Nul)
     }
 
-    /// What the text of a secret is in place of one: a structure with the secret in it, a page, a key.
+    /// What the text of a secret is instead: a structure with the secret in it, a page, a key.
     pub(super) fn instead_of_secret(text: &str) -> Option<Self> {
         let text = text.trim();
         let structured = text.starts_with(['{', '[', '"']);
         let whole = structured && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
-        // Also one that was cut off, and what jq prints where there is no such property.
+        // Also a truncated one, and jq's output for a missing property.
         let begun = text.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'));
         if whole || begun || text == "null" {
             return Some(Self::Json);
         }
         let start: String = text.chars().take(16).collect::<String>().to_ascii_lowercase();
-        if start.starts_with("<!doctype")
-            || start.starts_with("<html")
-            || start.starts_with("<?xml")
-        {
+        if ["<!doctype", "<html", "<?xml"].iter().any(|page| start.starts_with(page)) {
             return Some(Self::Page);
         }
         text.starts_with("-----BEGIN ").then(|| Self::instead_of_pem(text, ""))
@@ -180,20 +194,28 @@ impl FileContents {
         let known =
             LABELS.iter().find(|(known, _)| labels.iter().any(|label| label.ends_with(known)));
         match known {
-            Some((_, holds)) => *holds,
+            Some((_, contents)) => *contents,
             None if labels.is_empty() && text.trim_start().starts_with('<') => Self::Page,
             None => Self::NoPem,
         }
     }
 }
 
-/// The text without a byte order mark, and without white space around its lines: some editors and
-/// mails put those there, and PEM (RFC 7468 section 2) has none.
-pub(super) fn pem_lines(bytes: &[u8]) -> Result<Zeroizing<String>, FileContents> {
-    if let Some(holds) = FileContents::binary(bytes) {
-        return Err(holds);
+/// The text of a file.
+pub(crate) fn utf8(bytes: Vec<u8>) -> Result<String, Problem> {
+    match FileContents::binary(&bytes) {
+        Some(contents) => Err(contents.problem()),
+        None => String::from_utf8(bytes).map_err(|_| FileContents::NotUtf8.problem()),
     }
-    let text = str::from_utf8(without_bom(bytes)).map_err(|_| FileContents::NoText)?;
+}
+
+/// The text without a byte order mark, and without white space around its lines: some editors and
+/// mail programs add those, and PEM (RFC 7468 section 2) has none.
+pub(super) fn pem_lines(bytes: &[u8]) -> Result<Zeroizing<String>, FileContents> {
+    if let Some(contents) = FileContents::binary(bytes) {
+        return Err(contents);
+    }
+    let text = str::from_utf8(without_bom(bytes)).map_err(|_| FileContents::NotUtf8)?;
     let mut lines = Zeroizing::new(String::with_capacity(text.len() + 1));
     for line in text.lines() {
         lines.push_str(line.trim());
@@ -202,17 +224,13 @@ pub(super) fn pem_lines(bytes: &[u8]) -> Result<Zeroizing<String>, FileContents>
     Ok(lines)
 }
 
-/// The bytes behind a byte order mark of UTF-8.
 pub(super) fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BOM).unwrap_or(bytes)
 }
 
 /// Latin text in UTF-16 without a mark: nearly every other byte is zero.
 fn is_utf16(bytes: &[u8]) -> bool {
-    let zeros = |first| {
-        let every = bytes.iter().skip(first).step_by(2);
-        every.filter(|byte| **byte == 0).count()
-    };
+    let zeros = |first| bytes.iter().skip(first).step_by(2).filter(|byte| **byte == 0).count();
     let (even, odd) = (zeros(0), zeros(1));
     let half = bytes.len() / 2;
     half >= 2 && even.max(odd) * 10 >= half * 8 && even.min(odd) * 10 <= half
@@ -222,14 +240,14 @@ fn is_utf16(bytes: &[u8]) -> bool {
 fn is_der(bytes: &[u8]) -> bool {
     match bytes {
         [0x30, 0x80..=0x84, ..] => true,
-        // Short, as keys on curves are: a number comes first.
+        // A short one, such as an EC key: it begins with a number.
         [0x30, length, 2, ..] => usize::from(*length) + 2 == bytes.len(),
         _ => false,
     }
 }
 
-/// Which structure, by what comes first in it: a version and contents are PKCS#12's, the name
-/// `pkcs7-signedData` (1.2.840.113549.1.7.2) is PKCS#7's.
+/// The kind of structure, by its first element: a version and contents for PKCS#12, the name
+/// `pkcs7-signedData` (1.2.840.113549.1.7.2) for PKCS#7.
 fn of_der(bytes: &[u8]) -> FileContents {
     const SIGNED_DATA: &[u8] = &[6, 9, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 7, 2];
     let [_, length, rest @ ..] = bytes else { return FileContents::Der };

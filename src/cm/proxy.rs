@@ -1,140 +1,219 @@
-//! Who stands between here and a server: named by the configuration, or by the environment as for
-//! curl. Nobody does where a server on this machine is talked to without TLS.
-
-mod no_proxy;
+//! The proxy for a server: from the configuration, or from the environment by curl's rules. A plain
+//! HTTP server is on this machine, and has none.
 
 use std::ffi::OsString;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use super::options::ProxyOptions;
+use super::peer::HostPort;
 use super::redact::Redactor;
-use super::reloading_file::{self, ReloadingFile};
-use super::secret::Secret;
-use super::setup::SetupError;
-use super::{CallError, UnavailableReason, away};
+use super::secret::{self, ReloadingFile, Secret};
+use crate::config::ProxySettings;
+use crate::domain::{CallError, Problem, ProxyFault, UnavailableReason};
 use crate::wire::cm;
 
-/// The longest file with a user and a password that is read.
+/// The longest file with user and password.
 const LIMIT: u64 = 4 << 10;
 
-/// A proxy on the way to one server.
+/// The longest head of a response to CONNECT.
+const HEAD_LIMIT: usize = 8 << 10;
+
+/// A proxy for one server.
 pub(super) struct ProxyRoute {
     url: Url,
     login: ProxyAuth,
     redactor: Arc<Redactor>,
 }
 
-/// What the proxy is told about who asks.
 enum ProxyAuth {
     None,
-    /// What the environment has in the proxy's address.
+    /// From the environment's address.
     FromUrl(HeaderValue),
     FromFile(ReloadingFile<HeaderValue>),
 }
 
 impl ProxyRoute {
-    /// The proxy on the way to `server`, if one is.
+    /// The proxy for `server`, if there is one.
     pub(super) fn to(
         server: &Url,
-        proxy: &ProxyOptions,
+        proxy: &ProxySettings,
         redactor: &Arc<Redactor>,
-    ) -> Result<Option<Self>, SetupError> {
+    ) -> Result<Option<Self>, Problem> {
         let found = Self::find(server, proxy, |name| std::env::var_os(name))?;
         Ok(found.map(|found| Self { redactor: Arc::clone(redactor), ..found }))
     }
 
     fn find(
         server: &Url,
-        proxy: &ProxyOptions,
+        proxy: &ProxySettings,
         variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Option<Self>, SetupError> {
-        // Without TLS, only this machine is talked to.
+    ) -> Result<Option<Self>, Problem> {
         if server.scheme() != "https" {
             return Ok(None);
         }
+        let host = server.host_str().unwrap_or_default();
         let (place, address, credentials) = match proxy {
-            ProxyOptions::None => return Ok(None),
-            ProxyOptions::Named { url, credentials_file } => {
+            ProxySettings::None => return Ok(None),
+            ProxySettings::Named { url, credentials_file } => {
                 ("cm.proxy", url.clone(), credentials_file)
             }
-            ProxyOptions::Environment { credentials_file } => {
-                let host = server.host_str().unwrap_or_default();
-                match environment(host, variable)? {
-                    Some((name, address)) => (name, address, credentials_file),
-                    None => return Ok(None),
-                }
-            }
+            ProxySettings::Environment { credentials_file } => match environment(host, variable)? {
+                Some((name, address)) => (name, address, credentials_file),
+                None => return Ok(None),
+            },
         };
-        let bad = |why: &'static str| SetupError::Proxy { place, why };
-        if server.host_str().is_some_and(|host| host.starts_with('[')) {
-            return Err(bad("it cannot be asked for an IPv6 address, write CM's name in cm.url"));
+        let invalid = |reason| invalid(place, reason);
+        if host.starts_with('[') {
+            return Err(invalid(
+                "it cannot be asked for an IPv6 address, write CM's name in cm.url",
+            ));
         }
-        let mut url = address_of(&address).map_err(bad)?;
-        let said = basic_of(&url).map_err(bad)?;
-        url.set_username("").map_err(|()| bad("it has no host"))?;
-        url.set_password(None).map_err(|()| bad("it has no host"))?;
-        let login = match (credentials, said) {
+        let mut url = address_of(&address).map_err(invalid)?;
+        let from_url = basic_of(&url).map_err(invalid)?;
+        url.set_username("").map_err(|()| invalid("it has no host"))?;
+        url.set_password(None).map_err(|()| invalid("it has no host"))?;
+        let login = match (credentials, from_url) {
             (Some(file), _) => ProxyAuth::FromFile(ReloadingFile::new(file.clone())),
-            (None, Some(said)) => ProxyAuth::FromUrl(said),
+            (None, Some(header)) => ProxyAuth::FromUrl(header),
             (None, None) => ProxyAuth::None,
         };
         Ok(Some(Self { url, login, redactor: Arc::default() }))
     }
 
-    /// Its address, without who asks.
+    /// Its address, without user and password.
     pub(super) const fn url(&self) -> &Url {
         &self.url
     }
 
     /// Its host and port, for messages.
     pub(super) fn name(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
-        format!("{host}:{}", self.url.port_or_known_default().unwrap_or_default())
+        HostPort::of(&self.url).to_string()
     }
 
-    /// `Proxy-Authorization` for the next connection; a file is looked at each time.
+    /// `Proxy-Authorization` for the next connection; a changed file is read again.
     pub(super) fn login(&self) -> Result<Option<HeaderValue>, CallError> {
         let login = match &self.login {
-            ProxyAuth::None => None,
-            ProxyAuth::FromUrl(header) => Some(header.clone()),
-            ProxyAuth::FromFile(file) => Some(file.get(credentials).map_err(|error| {
+            ProxyAuth::None => return Ok(None),
+            ProxyAuth::FromUrl(header) => header.clone(),
+            ProxyAuth::FromFile(file) => file.get(credentials).map_err(|problem| {
                 let path = file.path().display();
-                let detail = format!("no user and password for the proxy from {path}: {error}");
-                away(UnavailableReason::Credentials, detail)
-            })?),
+                let detail = format!("no user and password for the proxy from {path}: {problem}");
+                CallError::unavailable(UnavailableReason::Credentials, detail)
+            })?,
         };
-        if let Some(header) = &login {
-            self.redactor.learn_basic(header);
-        }
-        Ok(login)
+        self.redactor.learn_basic(&login);
+        Ok(Some(login))
     }
 
-    /// What the proxy says, without secrets, as one line.
-    pub(super) fn proxy_text(&self, text: &str) -> String {
-        cm::single_line(&self.redactor.redact(text))
+    /// Opens a tunnel to `server`, `host:port`, by CONNECT (RFC 9110 section 9.3.6). The HTTP client
+    /// does the same, but does not expose the proxy's response.
+    pub(super) async fn open_tunnel(
+        &self,
+        server: &str,
+        tls: &ClientConfig,
+        stream: TcpStream,
+    ) -> Result<Box<dyn Stream>, CallError> {
+        let login = self.login()?;
+        let mut stream = self.encrypt(tls, stream).await.map_err(|error| {
+            let detail = format!("no TLS with the proxy {}: {error}", self.name());
+            self.unavailable(ProxyFault::Unreachable, &detail)
+        })?;
+        let head = send_connect(&mut stream, server, login.as_ref()).await;
+        let head = head.map_err(|error| self.connect_rejected(&error.to_string()))?;
+        let first = head.lines().next().unwrap_or_default();
+        match first.split_whitespace().nth(1) {
+            Some("200") => Ok(stream),
+            // tinyproxy answers 401 to a wrong login.
+            Some("407" | "401") => {
+                let detail = format!("the proxy {} requires a login: {first}", self.name());
+                Err(self.unavailable(ProxyFault::AuthRequired, &detail))
+            }
+            Some(_) | None => Err(self.connect_rejected(first)),
+        }
+    }
+
+    pub(super) fn connect_rejected(&self, reason: &str) -> CallError {
+        let detail = format!("the proxy {} rejected the connection to CM: {reason}", self.name());
+        self.unavailable(ProxyFault::ConnectRejected, &detail)
+    }
+
+    fn unavailable(&self, fault: ProxyFault, detail: &str) -> CallError {
+        let detail = cm::single_line(&self.redactor.redact(detail));
+        CallError::unavailable(UnavailableReason::Proxy(fault), detail)
+    }
+
+    async fn encrypt(&self, tls: &ClientConfig, stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+        if self.url.scheme() != "https" {
+            return Ok(Box::new(stream));
+        }
+        let host = HostPort::of(&self.url).bare_host().to_owned();
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::new(tls.clone()));
+        Ok(Box::new(connector.connect(name, stream).await?))
     }
 }
 
-/// The variable that names a proxy for `host`, and what it says; an empty one says nothing.
+/// Any connection.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// The head of the proxy's response. Nothing follows it: the server waits for the client.
+async fn send_connect(
+    stream: &mut Box<dyn Stream>,
+    server: &str,
+    login: Option<&HeaderValue>,
+) -> io::Result<String> {
+    let mut request = format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n").into_bytes();
+    if let Some(login) = login {
+        request.extend_from_slice(b"Proxy-Authorization: ");
+        request.extend_from_slice(login.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    stream.write_all(&request).await?;
+    stream.flush().await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_LIMIT {
+        // Byte by byte, so that nothing behind the short head is taken.
+        head.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// The value is not shown: it may hold a password.
+fn invalid(place: &str, reason: &str) -> Problem {
+    Problem::new(
+        format!("invalid proxy in {place}: {reason}"),
+        "write it like http://proxy.example.com:3128, or cm.proxy = \"none\"",
+    )
+}
+
+/// The variable that names a proxy for `host`, and its value; an empty one counts as unset.
 fn environment(
     host: &str,
     variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Option<(&'static str, String)>, SetupError> {
+) -> Result<Option<(&'static str, String)>, Problem> {
     let first = |names: [&'static str; 2]| {
         let set = names.into_iter().find_map(|name| {
             variable(name).filter(|value| !value.is_empty()).map(|value| (name, value))
         });
         set.map(|(name, value)| match value.into_string() {
             Ok(value) => Ok((name, value)),
-            Err(_) => Err(SetupError::Proxy { place: name, why: "it is not text" }),
+            Err(_) => Err(invalid(name, "it is not text")),
         })
         .transpose()
     };
@@ -144,10 +223,37 @@ fn environment(
         None => first(["all_proxy", "ALL_PROXY"])?,
     };
     let list = first(["no_proxy", "NO_PROXY"])?.map(|(_, list)| list).unwrap_or_default();
-    Ok(proxy.filter(|_| !no_proxy::covers(&list, host)))
+    Ok(proxy.filter(|_| !no_proxy_covers(&list, host)))
 }
 
-/// The address of a proxy; without a scheme it is one that speaks HTTP.
+/// Whether `NO_PROXY` covers a host, by curl's rules.
+///
+/// The list is `*`, or has names, which cover their subdomains too, addresses and networks, separated
+/// by commas or blanks.
+fn no_proxy_covers(list: &str, host: &str) -> bool {
+    if list.trim() == "*" {
+        return true;
+    }
+    let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
+    let address: Option<IpAddr> = bare(host).parse().ok();
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let covers_name = |entry: &str| {
+        let entry = entry.trim_matches('.').to_ascii_lowercase();
+        let above = host.strip_suffix(&entry).filter(|_| !entry.is_empty());
+        above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+    };
+    let mut entries = list.split([',', ' ', '\t']).filter(|entry| !entry.is_empty());
+    entries.any(|entry| match address {
+        Some(address) => {
+            let entry = entry.replace(['[', ']'], "");
+            let network = entry.parse().or_else(|_| entry.parse().map(|it: IpAddr| it.into()));
+            network.is_ok_and(|network: IpNet| network.contains(&address))
+        }
+        None => covers_name(entry),
+    })
+}
+
+/// The address of a proxy; the default scheme is HTTP.
 fn address_of(text: &str) -> Result<Url, &'static str> {
     let text = text.trim();
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -168,12 +274,11 @@ fn basic_of(url: &Url) -> Result<Option<HeaderValue>, &'static str> {
     }
     let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
     let (user, password) = user.zip(password).ok_or("its user and password are not text")?;
-    basic(&Zeroizing::new(format!("{}:{}", *user, *password)))
-        .map(Some)
-        .map_err(|_| "its user and password cannot be sent")
+    let login = Zeroizing::new(format!("{}:{}", *user, *password));
+    basic(&login).map(Some).ok_or("its user and password cannot be sent")
 }
 
-/// Text without percent signs (RFC 3986 section 2.1).
+/// Decodes percent-encoding (RFC 3986 section 2.1).
 fn decoded(text: &str) -> Option<Zeroizing<String>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -191,31 +296,28 @@ fn decoded(text: &str) -> Option<Zeroizing<String>> {
 }
 
 /// The file's `user:password`.
-pub(super) fn credentials(path: &Path) -> io::Result<HeaderValue> {
-    let text = reloading_file::bare_secret(path, LIMIT)?;
+pub(super) fn credentials(path: &Path) -> Result<HeaderValue, Problem> {
+    let text = secret::bare_secret(path, LIMIT)?;
     let line = text.expose().trim_end_matches(['\n', '\r']);
-    if line.is_empty() {
-        return Err(io::Error::other("it is empty; write user:password into it"));
-    }
-    if line.contains(char::is_control) {
-        return Err(io::Error::other("it holds more than one line; write user:password into it"));
-    }
-    match line.split_once(':') {
-        Some((user, _)) if !user.is_empty() => basic(line),
-        Some(_) | None => {
-            Err(io::Error::other("it does not hold user:password; write both into it"))
-        }
-    }
+    let has_both = line.split_once(':').is_some_and(|(user, _)| !user.is_empty());
+    let what = if line.is_empty() {
+        "it is empty"
+    } else if line.contains(char::is_control) {
+        "it holds more than one line"
+    } else if let Some(header) = basic(line).filter(|_| has_both) {
+        return Ok(header);
+    } else {
+        "it does not hold user:password"
+    };
+    Err(Problem::new(what, "write user:password into it"))
 }
 
 /// RFC 7617.
-fn basic(user_and_password: &str) -> io::Result<HeaderValue> {
+fn basic(user_and_password: &str) -> Option<HeaderValue> {
     let mut text = Secret::with_room("Basic ".len() + 4 * user_and_password.len().div_ceil(3));
     text.expose_mut().push_str("Basic ");
     STANDARD.encode_string(user_and_password, text.expose_mut());
-    let mut header = HeaderValue::from_maybe_shared(text.into_bytes()).map_err(io::Error::other)?;
-    header.set_sensitive(true);
-    Ok(header)
+    text.into_header()
 }
 
 #[cfg(test)]

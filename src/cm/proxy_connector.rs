@@ -1,9 +1,8 @@
-//! The handshakes of one connection, counted: with a proxy that speaks TLS the first is the proxy's, and
-//! nothing of the station's is shown there.
+//! Counts the handshakes of a connection: with an HTTPS proxy the first one is the proxy's, which must
+//! not get the client certificate.
 //!
-//! The HTTP client makes both handshakes from one configuration, and TLS does not say for whom a
-//! certificate is wanted. Each connection is made within a count of its own, and every handshake asks
-//! for a session to take up before anything is sent.
+//! The HTTP client makes both handshakes from one configuration, and TLS does not say who requests a
+//! certificate. So each connection has a counter, and every handshake asks the session store first.
 
 use std::cell::Cell;
 use std::task::{Context, Poll};
@@ -19,8 +18,8 @@ tokio::task_local! {
     static HANDSHAKES: Cell<u32>;
 }
 
-/// Whether the handshake that goes on is that of the proxy, on a connection that is counted.
-pub(super) fn is_the_proxys() -> bool {
+/// Whether the current handshake is the first one of a counted connection.
+pub(super) fn is_proxys_handshake() -> bool {
     HANDSHAKES.try_with(|count| count.get() < 2).unwrap_or(false)
 }
 
@@ -28,7 +27,7 @@ pub(super) fn is_the_proxys() -> bool {
 #[derive(Clone, Copy)]
 pub(super) struct CountedConnector;
 
-/// A service that makes connections, each within a count of its own.
+/// A service that makes connections, each with a counter.
 #[derive(Clone)]
 pub(super) struct CountConnections<S>(S);
 
@@ -54,7 +53,7 @@ impl<R, S: Service<R>> Service<R> for CountConnections<S> {
     }
 }
 
-/// Keeps no session, and hears of each handshake that begins.
+/// Keeps no session, and counts each handshake that begins.
 #[derive(Debug)]
 pub(super) struct NoSessions;
 
@@ -76,7 +75,7 @@ impl ClientSessionStore for NoSessions {
     fn insert_tls13_ticket(&self, _: ServerName<'static>, _: Tls13ClientSessionValue) {}
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        // Outside of a counted connection there is nothing to count.
+        // Other connections have no counter.
         HANDSHAKES.try_with(|count| count.set(count.get() + 1)).unwrap_or_default();
         None
     }

@@ -1,23 +1,13 @@
-//! The files that keys name, looked at before anybody uses them: what is wrong inside, and who else may
-//! read or write them.
+//! The files that keys name, examined before they are used: unusable content, and permissions that
+//! are too wide.
 
-use std::error::Error;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::auth::{keytab, secret_in, token_in};
-use super::{client_cert, proxy, reloading_file, tls};
+use super::{auth, client_cert, proxy, secret, tls};
+use crate::domain::Problem;
 
-/// Something about a file, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileFinding {
-    /// What it is, without anything of the file's content.
-    pub message: String,
-    /// The next step.
-    pub remedy: String,
-}
-
-/// The longest secret that is looked at for what surrounds it.
+/// The longest secret that is checked for blanks.
 const PADDED_LIMIT: u64 = 4 << 10;
 
 /// The keys whose files hold a secret.
@@ -29,32 +19,27 @@ const SECRETS: [&str; 5] = [
     "cm.proxy_credentials_file",
 ];
 
-/// Why the file of a key cannot be used; in the same words as when it is used. Nothing of it is kept.
-#[must_use]
-pub fn unusable(key: &str, path: &Path) -> Option<FileFinding> {
+/// Why the file of a key is unusable, as a call would report it. Nothing of its content is kept.
+pub(crate) fn unusable(key: &str, path: &Path) -> Option<Problem> {
+    let in_file = |Problem { what, remedy }: Problem| {
+        Problem::new(format!("{}: {what}", path.display()), remedy)
+    };
     match key {
-        "cm.ca_file" => tls::certificates(path).err().map(|error| of(&error, error.remedy())),
-        "cm.auth.client_cert_file" => {
-            client_cert::chain(path).err().map(|error| of(&error, error.remedy()))
-        }
-        "cm.auth.client_key_file" => {
-            client_cert::signing(path).err().map(|error| of(&error, error.remedy()))
-        }
-        "cm.auth.keytab" => keytab(path).err().map(|what| named(key, path, &what)),
-        "cm.auth.token_file" => token_in(path).err().map(|what| named(key, path, &what)),
-        "cm.auth.client_secret_file" => secret_in(path).err().map(|what| named(key, path, &what)),
-        "cm.proxy_credentials_file" => {
-            proxy::credentials(path).err().map(|error| named(key, path, &error.to_string()))
-        }
+        "cm.ca_file" => tls::certificates(path).err(),
+        "cm.auth.client_cert_file" => client_cert::chain(path).err(),
+        "cm.auth.client_key_file" => client_cert::signing_key(path).err(),
+        "cm.auth.keytab" => auth::check_keytab(path).err(),
+        "cm.auth.token_file" => auth::bearer_header(path).err().map(in_file),
+        "cm.auth.client_secret_file" => auth::client_secret(path).err(),
+        "cm.proxy_credentials_file" => proxy::credentials(path).err().map(in_file),
         _ => None,
     }
 }
 
-/// Who may read a secret, or write any of these files, that should not. What a service manager hands
-/// over is its own business.
-#[must_use]
-pub fn exposed(key: &str, path: &Path) -> Option<FileFinding> {
-    // Of a link the file counts that it leads to.
+/// Permissions that let others read a secret, or write any of these files. Those of a file that the
+/// service manager provides are not cardbridge's concern.
+pub(crate) fn exposed(key: &str, path: &Path) -> Option<Problem> {
+    // Follows links.
     let metadata = path.metadata().ok()?;
     let mode = metadata.mode();
     let secret = SECRETS.contains(&key);
@@ -73,39 +58,35 @@ pub fn exposed(key: &str, path: &Path) -> Option<FileFinding> {
     let shown = path.display();
     let what = format!("{shown} has the mode {:04o}: {who}", mode & 0o7777);
     let mode = if secret { "0640" } else { "0644" };
-    let remedy = format!("chown root:cardbridge {shown} && chmod {mode} {shown}");
-    Some(FileFinding { message: what, remedy })
+    Some(Problem::new(what, format!("chown root:cardbridge {shown} && chmod {mode} {shown}")))
 }
 
-/// What is sent with a secret and is hardly part of it: blanks around it, and characters that cannot be
-/// seen.
-#[must_use]
-pub fn padded(key: &str, path: &Path) -> Option<FileFinding> {
+/// Probably no part of a secret, but sent with it: blanks around it, and invisible characters.
+pub(crate) fn padded(key: &str, path: &Path) -> Option<Problem> {
     if !["cm.auth.client_secret_file", "cm.proxy_credentials_file"].contains(&key) {
         return None;
     }
-    let text = reloading_file::bare_secret(path, PADDED_LIMIT).ok()?;
+    let text = secret::bare_secret(path, PADDED_LIMIT).ok()?;
     let line = text.expose().trim_end_matches(['\r', '\n']);
     let what = if line.trim() != line {
         "its line begins or ends with a blank, which is sent as part of it"
-    } else if line.chars().any(is_unseen) {
-        "it has a character in it that cannot be seen, which is sent as part of it"
+    } else if line.chars().any(is_invisible) {
+        "it has an invisible character in it, which is sent as part of it"
     } else {
         return None;
     };
     let what = format!("{}: {what}", path.display());
-    let remedy = "write it again without that, unless it belongs there".to_owned();
-    Some(FileFinding { message: what, remedy })
+    Some(Problem::new(what, "write it again without that, unless it belongs there"))
 }
 
 /// Blanks of other widths, and characters without one.
-const fn is_unseen(c: char) -> bool {
+const fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{a0}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{2000}'..='\u{200f}'
         | '\u{2028}'..='\u{202f}' | '\u{2060}'..='\u{206f}' | '\u{3000}' | '\u{feff}')
 }
 
-/// Root's, the service's, and that of whoever looks.
+/// The groups of root, of the service and of this process.
 fn expected_groups() -> Vec<u32> {
     let own = Path::new("/proc/self").metadata().map(|metadata| metadata.gid());
     let service = groups().into_iter().find(|(name, _)| name == "cardbridge").map(|(_, id)| id);
@@ -118,7 +99,7 @@ fn group(id: u32) -> String {
     known.map_or_else(|| id.to_string(), |(name, _)| name)
 }
 
-/// The groups of this machine (group(5)).
+/// group(5).
 fn groups() -> Vec<(String, u32)> {
     let text = std::fs::read_to_string("/etc/group").unwrap_or_default();
     let group = |line: &str| {
@@ -126,23 +107,6 @@ fn groups() -> Vec<(String, u32)> {
         Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
     };
     text.lines().filter_map(group).collect()
-}
-
-fn of(error: &dyn Error, remedy: &str) -> FileFinding {
-    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    FileFinding { message: format!("{error}{cause}"), remedy: remedy.to_owned() }
-}
-
-fn named(key: &str, path: &Path, what: &str) -> FileFinding {
-    let (what, remedy) = what.split_once("; ").unwrap_or((what, ""));
-    let remedy = if remedy.is_empty() {
-        format!("write what {key} is for into it")
-    } else {
-        remedy.to_owned()
-    };
-    let what =
-        if what.contains('/') { what.to_owned() } else { format!("{}: {what}", path.display()) };
-    FileFinding { message: what, remedy }
 }
 
 #[cfg(test)]

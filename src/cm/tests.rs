@@ -11,11 +11,15 @@ mod trouble;
 use std::env;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::num::NonZeroUsize;
 use std::process::Command;
 use std::time::Duration;
 
 use super::*;
-use crate::domain::{Candidate, CardStatus, CmEnums, Family, IdRule, Serial};
+use crate::config::{
+    AuthSettings, ClientAuthSettings, ClientCertSettings, OAuth2Settings, ProxySettings,
+};
+use crate::domain::{Candidate, CardStatus, Family, IdRule, Serial};
 use server::{Reply, Seen, Server, answer};
 
 const CARD: &str = "bc88f13f-83ba-4037-8262-46eba1291c6e";
@@ -25,22 +29,26 @@ const REQUEST: &str = "b105403d-d021-41ea-9f11-be3d677d229e";
 const BASE: &str = "/CertificateManagement/api/v1.0";
 const OK: &str = "200 OK";
 
-fn options(url: String) -> CmOptions {
-    CmOptions {
+fn options(url: String) -> CmSettings {
+    CmSettings {
         url,
         api_path: BASE.to_owned(),
         timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(10),
         ca_file: None,
-        proxy: ProxyOptions::None,
-        auth: AuthOptions::None,
+        proxy: ProxySettings::None,
+        auth: AuthSettings::None,
         client_certificate: None,
-        numbers: CmEnums::default(),
+        concurrency: NonZeroUsize::MIN,
     }
 }
 
+fn new_client(settings: CmSettings) -> Result<CmClient, Problem> {
+    CmClient::new(settings, CmEnums::default())
+}
+
 fn remote(server: &Server) -> CmClient {
-    CmClient::new(options(format!("http://{}", server.address))).unwrap()
+    new_client(options(format!("http://{}", server.address))).unwrap()
 }
 
 /// A server that answers every request in the same way, and a client of it.
@@ -320,9 +328,9 @@ async fn a_token_goes_along_and_is_read_again_when_it_changes() {
     let server = Server::start(cm(CARD));
     let mut token_file = tempfile::NamedTempFile::new().unwrap();
     token_file.write_all(b"first\n").unwrap();
-    let auth = AuthOptions::Bearer { token_file: token_file.path().to_owned() };
-    let options = CmOptions { auth, ..options(format!("http://{}", server.address)) };
-    let remote = CmClient::new(options).unwrap();
+    let auth = AuthSettings::Bearer { token_file: token_file.path().to_owned() };
+    let options = CmSettings { auth, ..options(format!("http://{}", server.address)) };
+    let remote = new_client(options).unwrap();
     remote.record(record_id()).await.unwrap();
     token_file.write_all(b" ").unwrap();
     remote.record(record_id()).await.unwrap();
@@ -337,10 +345,10 @@ async fn a_token_goes_along_and_is_read_again_when_it_changes() {
 #[tokio::test]
 async fn without_its_token_nothing_is_sent() {
     let server = Server::start(cm(CARD));
-    let auth = AuthOptions::Bearer { token_file: "/nonexistent/token".into() };
-    let options = CmOptions { auth, ..options(format!("http://{}", server.address)) };
+    let auth = AuthSettings::Bearer { token_file: "/nonexistent/token".into() };
+    let options = CmSettings { auth, ..options(format!("http://{}", server.address)) };
     let detail = assert_away(
-        CmClient::new(options).unwrap().set_status(&decision()).await,
+        new_client(options).unwrap().set_status(&decision()).await,
         UnavailableReason::Credentials,
     );
     assert!(detail.contains("/nonexistent/token"), "{detail}");
@@ -350,8 +358,8 @@ async fn without_its_token_nothing_is_sent() {
 #[test]
 fn a_url_is_built_from_what_the_configuration_says() {
     let url = |url: &str, api_path: &str| {
-        let options = CmOptions { api_path: api_path.to_owned(), ..options(url.to_owned()) };
-        setup::base_url(&options).map(|base| ApiCall::Record(record_id()).url(&base).to_string())
+        let options = CmSettings { api_path: api_path.to_owned(), ..options(url.to_owned()) };
+        api::base_url(&options).map(|base| ApiCall::Record(record_id()).url(&base).to_string())
     };
     let whole =
         format!("https://cm.example.com/CertificateManagement/api/v1.0/smartcards/{RECORD}");
@@ -367,7 +375,8 @@ fn a_url_is_built_from_what_the_configuration_says() {
     for bad in
         ["cm.example.com", "ftp://cm", "mailto:cm", "https://", "https://cm/?a", "https://cm/#a"]
     {
-        assert!(matches!(url(bad, BASE), Err(SetupError::Url { .. })), "{bad}");
+        let Err(problem) = url(bad, BASE) else { panic!("{bad} was taken") };
+        assert!(problem.what.starts_with("cm.url "), "{problem}");
     }
     let error = url("https://user:s3cret@cm", BASE).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("s3cret"));
@@ -376,7 +385,7 @@ fn a_url_is_built_from_what_the_configuration_says() {
 #[tokio::test]
 async fn every_call_can_be_made_from_another_task() {
     fn assert_send<T: Send>(_: &T) {}
-    let remote = CmClient::new(options("http://127.0.0.1:9".to_owned())).unwrap();
+    let remote = new_client(options("http://127.0.0.1:9".to_owned())).unwrap();
     let (identity, decision) = (identity(), decision());
     assert_send(&remote.lookup(&identity));
     assert_send(&remote.record(record_id()));

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3: whom a server has to be vouched for by, and what it is shown of ours.
+//! TLS 1.2 and 1.3: the trusted roots, the client certificate, and the server's certificate.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,80 +14,78 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 
 use super::client_cert::{ClientCertResolver, ClientCertStatus};
 use super::file_contents::{FileContents, pem_lines};
+use super::peer::HostPort;
 use super::proxy_connector::NoSessions;
-use super::reloading_file;
-use super::setup::SetupError;
+use super::secret::{self, READABLE};
+use crate::domain::Problem;
 
 /// TLS for one server.
 pub(super) struct TlsConfig {
     pub(super) config: ClientConfig,
-    /// The same for a proxy on the way, which is shown nothing of the station's.
+    /// The same for a proxy, without the client certificate.
     pub(super) for_proxy: ClientConfig,
-    /// What its certificate was; none where it is talked to without TLS.
-    pub(super) witness: Option<Arc<RecordingVerifier>>,
+    /// Records the server's certificate; `None` without TLS.
+    pub(super) verifier: Option<Arc<RecordingVerifier>>,
 }
 
 impl TlsConfig {
-    /// For the server at this URL.
-    pub(super) fn of(
-        url: &Url,
+    /// Trusts the system's roots and those of `ca_file`. Plain HTTP trusts none, and needs none.
+    pub(super) fn new(
+        server: &Url,
         ca_file: Option<&Path>,
-        identity: &Arc<ClientCertResolver>,
-    ) -> Result<Self, SetupError> {
-        match (url.scheme(), url.host_str()) {
-            ("https", Some(host)) => Self::new(ca_file, host, identity),
-            _ => Self::none(identity),
-        }
-    }
-
-    /// For a server that is talked to without TLS: nobody is trusted, and the system's roots are
-    /// neither loaded for nothing nor missed.
-    fn none(identity: &Arc<ClientCertResolver>) -> Result<Self, SetupError> {
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(SetupError::Tls)?
-            .with_root_certificates(RootCertStore::empty())
-            .with_client_cert_resolver(Arc::<ClientCertResolver>::clone(identity));
-        Ok(Self { for_proxy: anonymous(&config), config, witness: None })
-    }
-
-    /// Trusts the system's roots and those of `ca_file`.
-    fn new(
-        ca_file: Option<&Path>,
-        server: &str,
-        identity: &Arc<ClientCertResolver>,
-    ) -> Result<Self, SetupError> {
+        client_cert: &Arc<ClientCertResolver>,
+    ) -> Result<Self, Problem> {
         let provider = Arc::new(ring::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(
-            Arc::new(roots(ca_file)?),
-            Arc::<CryptoProvider>::clone(&provider),
-        )
-        .build()
-        .map_err(SetupError::Trust)?;
-        let witness = Arc::new(RecordingVerifier::new(verifier, server));
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::<CryptoProvider>::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(SetupError::Tls)?
+            .map_err(|error| {
+                Problem::new(
+                    format!("cannot set up TLS: {error}"),
+                    "this is a bug in cardbridge; report it",
+                )
+            })?;
+        let resolver = Arc::<ClientCertResolver>::clone(client_cert);
+        if server.scheme() != "https" {
+            let config = builder
+                .with_root_certificates(RootCertStore::empty())
+                .with_client_cert_resolver(resolver);
+            return Ok(Self { for_proxy: anonymous(&config), config, verifier: None });
+        }
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca_file)?), provider)
+                .build()
+                .map_err(|error| {
+                    Problem::new(
+                        format!("cannot set up the TLS trust store: {error}"),
+                        "check cm.ca_file, and reinstall ca-certificates",
+                    )
+                })?;
+        let verifier = Arc::new(RecordingVerifier {
+            verifier,
+            server: HostPort::of(server).bare_host().to_owned(),
+            chain: Mutex::default(),
+            verified: Mutex::default(),
+        });
+        let mut config = builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::<RecordingVerifier>::clone(&witness))
-            .with_client_cert_resolver(Arc::<ClientCertResolver>::clone(identity));
-        if identity.shown() != ClientCertStatus::NotConfigured {
-            // A session that is taken up again is one of whoever was shown when it began.
+            .with_custom_certificate_verifier(Arc::<RecordingVerifier>::clone(&verifier))
+            .with_client_cert_resolver(resolver);
+        if client_cert.status() != ClientCertStatus::NotConfigured {
+            // A resumed session would keep the identity of its first handshake.
             config.resumption =
                 Resumption::store(Arc::new(NoSessions)).tls12_resumption(Tls12Resumption::Disabled);
         }
-        Ok(Self { for_proxy: anonymous(&config), config, witness: Some(witness) })
+        Ok(Self { for_proxy: anonymous(&config), config, verifier: Some(verifier) })
     }
 }
 
-/// The same configuration without a certificate to show.
+/// The same configuration without a client certificate.
 fn anonymous(config: &ClientConfig) -> ClientConfig {
     let mut config = config.clone();
     config.client_auth_cert_resolver = Arc::new(NoCertificate);
     config
 }
 
-/// Has no certificate for anybody.
 #[derive(Debug)]
 struct NoCertificate;
 
@@ -101,8 +99,7 @@ impl ResolvesClientCert for NoCertificate {
     }
 }
 
-/// Whoever is trusted.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, SetupError> {
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Problem> {
     let mut roots = ca_file.map_or_else(|| Ok(RootCertStore::empty()), certificates)?;
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
@@ -110,26 +107,38 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, SetupError> {
     }
     roots.add_parsable_certificates(system.certs);
     if roots.is_empty() {
-        return Err(SetupError::NoRoots);
+        return Err(Problem::new(
+            "no trusted CA: the system store is empty and cm.ca_file is not set",
+            "install ca-certificates, or set cm.ca_file to CM's CA certificate",
+        ));
     }
     Ok(roots)
 }
 
-/// The certificates of a PEM file, each one fit to be a root.
-pub(super) fn certificates(path: &Path) -> Result<RootCertStore, SetupError> {
-    let path = || path.to_owned();
-    let not_pem = |holds| SetupError::CaFileNotPem { path: path(), holds };
-    let bytes = reloading_file::read(&path())
-        .map_err(|source| SetupError::CaFileUnreadable { path: path(), source })?;
+/// The certificates of a PEM file, each one usable as a root.
+pub(super) fn certificates(path: &Path) -> Result<RootCertStore, Problem> {
+    let shown = path.display();
+    let not_pem = |contents: FileContents| {
+        contents.not_pem(
+            &format!("cm.ca_file {shown} has no PEM certificate"),
+            "convert it to PEM: openssl x509 -inform der -in CA.cer -out CA.pem",
+        )
+    };
+    let bytes = secret::read(path).map_err(|error| {
+        Problem::new(format!("cannot read cm.ca_file {shown}: {error}"), READABLE)
+    })?;
     let pem = pem_lines(&bytes).map_err(not_pem)?;
     let mut roots = RootCertStore::empty();
-    // Nothing that an administrator put there is passed over.
+    // No block of the file is skipped.
     if pem.contains("-----BEGIN TRUSTED CERTIFICATE-----") {
         return Err(not_pem(FileContents::Trusted));
     }
     for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let der = der.map_err(|_| not_pem(FileContents::Damaged))?;
-        roots.add(der).map_err(|source| SetupError::CaFileNotUsable { path: path(), source })?;
+        roots.add(der).map_err(|error| {
+            let what = format!("a certificate in cm.ca_file {shown} is not usable: {error}");
+            Problem::new(what, "export the CA's certificate again")
+        })?;
     }
     if roots.is_empty() {
         return Err(not_pem(FileContents::instead_of_pem(&pem, "CERTIFICATE")));
@@ -137,29 +146,24 @@ pub(super) fn certificates(path: &Path) -> Result<RootCertStore, SetupError> {
     Ok(roots)
 }
 
-/// Believes whom webpki believes, and remembers what the server showed: through a proxy the HTTP
-/// client does not tell, and of what is not believed it tells nothing.
+/// Verifies like webpki, and records the server's certificates: the HTTP client does not expose them
+/// through a proxy, nor when they are untrusted.
 #[derive(Debug)]
 pub(super) struct RecordingVerifier {
     verifier: Arc<WebPkiServerVerifier>,
-    /// The server that is meant; a proxy may have a certificate, too.
+    /// Not the proxy, which may have a certificate too.
     server: String,
     chain: Mutex<Vec<CertificateDer<'static>>>,
     verified: Mutex<Option<Vec<u8>>>,
 }
 
 impl RecordingVerifier {
-    fn new(verifier: Arc<WebPkiServerVerifier>, server: &str) -> Self {
-        let server = server.trim_matches(['[', ']']).to_owned();
-        Self { verifier, server, chain: Mutex::default(), verified: Mutex::default() }
-    }
-
-    /// The server's certificate when it was last believed, as DER.
-    pub(super) fn is_trusted(&self) -> Option<Vec<u8>> {
+    /// The last trusted certificate of the server, as DER.
+    pub(super) fn trusted_certificate(&self) -> Option<Vec<u8>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the server showed last, its own certificate first; also where it was not believed.
+    /// The server's last chain, its own certificate first; also an untrusted one.
     pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -174,8 +178,8 @@ impl ServerCertVerifier for RecordingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let meant = name.to_str().eq_ignore_ascii_case(&self.server);
-        if meant {
+        let is_server = name.to_str().eq_ignore_ascii_case(&self.server);
+        if is_server {
             let chain = std::iter::once(end_entity).chain(intermediates);
             let chain = chain.map(|certificate| certificate.clone().into_owned()).collect();
             *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
@@ -187,9 +191,9 @@ impl ServerCertVerifier for RecordingVerifier {
             ocsp_response,
             now,
         )?;
-        if meant {
-            let mut believed = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-            *believed = Some(end_entity.to_vec());
+        if is_server {
+            *self.verified.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(end_entity.to_vec());
         }
         Ok(verified)
     }

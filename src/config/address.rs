@@ -4,23 +4,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use toml::Value;
 
-use super::problem::ValueError;
 use super::value::{quote, text};
+use crate::domain::Problem;
 
 /// `https://host` or `https://host:port`; plain HTTP to loopback only.
-pub(super) fn origin(value: &Value) -> Result<String, ValueError> {
+pub(super) fn origin(value: &Value) -> Result<String, Problem> {
     let url = text(value)?;
     let parts = parts(url, "see [cm.auth]", not_a_url)?;
     if !parts.rest.is_empty() {
         let what = format!("{} goes on after the host", quote(url));
-        return Err(ValueError::new(what, "remove the path; set it in cm.api_path"));
+        return Err(Problem::new(what, "remove the path; set it in cm.api_path"));
     }
     require_https(url, &parts)?;
     Ok(format!("{}://{}", parts.scheme, parts.authority))
 }
 
 /// `https://host/path`: where one thing is asked for; plain HTTP to loopback only.
-pub(super) fn endpoint(value: &Value) -> Result<String, ValueError> {
+pub(super) fn endpoint(value: &Value) -> Result<String, Problem> {
     let url = text(value)?;
     let parts = parts(url, "see cm.auth.client_secret_file", not_an_endpoint)?;
     let plain = parts.rest.chars().all(|c| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c));
@@ -32,7 +32,7 @@ pub(super) fn endpoint(value: &Value) -> Result<String, ValueError> {
 }
 
 /// `http://host:port` or `https://host:port`.
-pub(super) fn proxy(value: &Value) -> Result<String, ValueError> {
+pub(super) fn proxy(value: &Value) -> Result<String, Problem> {
     let url = text(value)?;
     let parts = parts(url, "see cm.proxy_credentials_file", not_a_proxy)?;
     match parts.scheme.as_str() {
@@ -55,12 +55,12 @@ struct UrlParts<'a> {
 fn parts<'a>(
     url: &'a str,
     see: &str,
-    wrong: impl Fn(&str) -> ValueError,
-) -> Result<UrlParts<'a>, ValueError> {
+    wrong: impl Fn(&str) -> Problem,
+) -> Result<UrlParts<'a>, Problem> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong(url))?;
     if rest.contains('@') {
         // What is in front of it may be a password: it is not told.
-        return Err(ValueError::new(
+        return Err(Problem::new(
             "has a user name or a password in it",
             format!("remove everything up to the @, and {see}"),
         ));
@@ -73,45 +73,45 @@ fn parts<'a>(
 }
 
 /// Whether nobody on the way can read what is sent.
-fn require_https(url: &str, parts: &UrlParts<'_>) -> Result<(), ValueError> {
+fn require_https(url: &str, parts: &UrlParts<'_>) -> Result<(), Problem> {
     match parts.scheme.as_str() {
         "https" => Ok(()),
         "http" if parts.host.is_loopback() => Ok(()),
         "http" => {
             let what = format!("{} is not encrypted and leads to another machine", quote(url));
-            Err(ValueError::new(what, "write https://"))
+            Err(Problem::new(what, "write https://"))
         }
         _ => Err(not_a_url(url)),
     }
 }
 
-fn not_an_endpoint(url: &str) -> ValueError {
+fn not_an_endpoint(url: &str) -> Problem {
     let remedy = r#"write it like "https://adfs.example.com/adfs/oauth2/token""#;
-    ValueError::new(format!("{} is not the address of a token endpoint", shown(url)), remedy)
+    Problem::new(format!("{} is not the address of a token endpoint", shown(url)), remedy)
 }
 
-fn not_a_proxy(url: &str) -> ValueError {
+fn not_a_proxy(url: &str) -> Problem {
     let remedy = r#"write it like "http://proxy.example.com:3128", or "none""#;
-    ValueError::new(format!("{} is not the address of a proxy", shown(url)), remedy)
+    Problem::new(format!("{} is not the address of a proxy", shown(url)), remedy)
 }
 
 /// An address and port that only this machine reaches.
-pub(super) fn loopback_address(value: &Value) -> Result<SocketAddr, ValueError> {
+pub(super) fn loopback_address(value: &Value) -> Result<SocketAddr, Problem> {
     const LIKE: &str = r#"write it like "127.0.0.1:9475" or "[::1]:9475""#;
     let given = text(value)?;
     let address: SocketAddr = given
         .parse()
-        .map_err(|_| ValueError::new(format!("{} is no address and port", quote(given)), LIKE))?;
+        .map_err(|_| Problem::new(format!("{} is no address and port", quote(given)), LIKE))?;
     if address.ip().is_loopback() {
         return Ok(address);
     }
     let what = format!("{} can be reached from other machines", quote(given));
-    Err(ValueError::new(what, format!("{LIKE}; whoever asks from elsewhere comes through a proxy")))
+    Err(Problem::new(what, format!("{LIKE}; whoever asks from elsewhere comes through a proxy")))
 }
 
-fn not_a_url(url: &str) -> ValueError {
+fn not_a_url(url: &str) -> Problem {
     let remedy = r#"write it like "https://cm.example.com" or "https://cm.example.com:8443""#;
-    ValueError::new(format!("{} is not the address of a web server", shown(url)), remedy)
+    Problem::new(format!("{} is not the address of a web server", shown(url)), remedy)
 }
 
 /// Without a scheme, a password may still stand in front of an @.
@@ -164,12 +164,12 @@ fn named(name: &str) -> Option<Host<'_>> {
 }
 
 /// The path under which CM's API is: a slash in front, none at the end.
-pub(super) fn api_path(value: &Value) -> Result<String, ValueError> {
+pub(super) fn api_path(value: &Value) -> Result<String, Problem> {
     let path = text(value)?;
     let stem = path.strip_suffix('/').unwrap_or(path);
     let remedy = r#"write it like "/CertificateManagement/api/v1.0""#;
     if !path.starts_with('/') {
-        return Err(ValueError::new(format!("{} does not begin with /", quote(path)), remedy));
+        return Err(Problem::new(format!("{} does not begin with /", quote(path)), remedy));
     }
     let segment = |segment: &str| {
         !matches!(segment, "" | "." | "..")
@@ -178,6 +178,6 @@ pub(super) fn api_path(value: &Value) -> Result<String, ValueError> {
     if stem.split('/').skip(1).all(segment) {
         Ok(stem.to_owned())
     } else {
-        Err(ValueError::new(format!("{} is not a plain path", quote(path)), remedy))
+        Err(Problem::new(format!("{} is not a plain path", quote(path)), remedy))
     }
 }

@@ -1,19 +1,19 @@
-//! `[cm.auth]` and `cm.proxy`: how the station is let in, and what is on the way.
+//! `[cm.auth]` and `cm.proxy`: authentication and the proxy.
 //!
-//! No path here is told in a message: it may be the secret itself, written where its file belongs;
-//! nor is an address with a password in it. Keys of another method than the chosen one are refused:
-//! whoever wrote them believes that they count.
+//! No message shows a path, which may be the secret itself, nor an address with a password in it.
+//! Keys of another method than the chosen one are problems: they would have no effect.
 
 use toml::Value;
 
 use super::address;
-use super::key_reader::KeyReader;
-use super::problem::{ReportedProblem, ValueError};
+use super::problem::ReportedProblem;
 use super::settings::{
-    AuthSettings, ClientAuthSettings, ClientCertSettings, KerberosAccount, OAuth2Settings,
+    AuthSettings, ClientAuthSettings, ClientCertSettings, KerberosSettings, OAuth2Settings,
     ProxySettings,
 };
+use super::tree::KeyReader;
 use super::value::{boolean, choice, credential, single_line, text};
+use crate::domain::Problem;
 
 const METHOD: &str = "cm.auth.method";
 const KEYTAB: &str = "cm.auth.keytab";
@@ -47,8 +47,8 @@ const METHODS: [(&str, AuthMethod); 4] = [
     ("none", AuthMethod::None),
 ];
 
-/// The keys that belong to methods, and to which.
-const OF_METHODS: [(&str, &[AuthMethod]); 10] = [
+/// The keys that have an effect with some methods only.
+const OF_METHODS: [(&str, &[AuthMethod]); 11] = [
     (KEYTAB, &[AuthMethod::Negotiate, AuthMethod::OAuth2]),
     (PRINCIPAL, &[AuthMethod::Negotiate, AuthMethod::OAuth2]),
     (SPN, &[AuthMethod::Negotiate]),
@@ -59,6 +59,7 @@ const OF_METHODS: [(&str, &[AuthMethod]); 10] = [
     (WINDOWS, &[AuthMethod::OAuth2]),
     (RESOURCE, &[AuthMethod::OAuth2]),
     (SCOPE, &[AuthMethod::OAuth2]),
+    (TOKEN_FILE, &[AuthMethod::Bearer]),
 ];
 
 pub(super) fn auth(
@@ -69,8 +70,10 @@ pub(super) fn auth(
     let foreign = reject_other_methods_keys(scope, method);
     let auth = match method {
         AuthMethod::None => Ok(AuthSettings::None),
-        AuthMethod::Bearer => bearer(scope),
-        AuthMethod::Negotiate => negotiate(scope),
+        AuthMethod::Bearer => scope
+            .required(TOKEN_FILE, credential)
+            .map(|token_file| AuthSettings::Bearer { token_file }),
+        AuthMethod::Negotiate => kerberos(scope).map(AuthSettings::Negotiate),
         AuthMethod::OAuth2 => oauth2(scope, certificate),
     };
     foreign.and(auth)
@@ -81,15 +84,14 @@ fn reject_other_methods_keys(
     scope: &mut KeyReader<'_>,
     method: AuthMethod,
 ) -> Result<(), ReportedProblem> {
-    let bearer = (TOKEN_FILE, &[AuthMethod::Bearer][..]);
     let mut refused = Ok(());
-    for (key, methods) in OF_METHODS.into_iter().chain([bearer]) {
+    for (key, methods) in OF_METHODS {
         if scope.is_set(key) && !methods.contains(&method) {
             let what = format!("has no effect while {METHOD} is {:?}", method_name(method));
             let wanted: Vec<_> =
                 methods.iter().map(|method| format!("{:?}", method_name(*method))).collect();
             let remedy = format!("write method = {}, or remove it", wanted.join(" or "));
-            refused = Err(scope.report_problem(key, ValueError::new(what, remedy)));
+            refused = Err(scope.report_problem(key, Problem::new(what, remedy)));
         }
     }
     refused
@@ -99,42 +101,22 @@ fn method_name(method: AuthMethod) -> &'static str {
     METHODS.iter().find(|(_, known)| *known == method).map_or("", |(name, _)| name)
 }
 
-fn bearer(scope: &mut KeyReader<'_>) -> Result<AuthSettings, ReportedProblem> {
-    Ok(AuthSettings::Bearer { token_file: scope.required(TOKEN_FILE, credential)? })
-}
-
-fn negotiate(scope: &mut KeyReader<'_>) -> Result<AuthSettings, ReportedProblem> {
-    let account = account(scope);
-    let spn = scope.optional(SPN, spn);
-    let channel_bindings = channel_bindings(scope);
-    Ok(AuthSettings::Negotiate {
-        account: account?,
-        spn: spn?,
-        channel_bindings: channel_bindings?,
-    })
-}
-
-fn channel_bindings(scope: &mut KeyReader<'_>) -> Result<bool, ReportedProblem> {
-    scope.optional(CHANNEL_BINDINGS, boolean).map(|said| said.unwrap_or(true))
-}
-
-fn account(scope: &mut KeyReader<'_>) -> Result<KerberosAccount, ReportedProblem> {
+fn kerberos(scope: &mut KeyReader<'_>) -> Result<KerberosSettings, ReportedProblem> {
     let keytab = scope.required(KEYTAB, credential);
     let principal = scope.optional(PRINCIPAL, single_line);
-    Ok(KerberosAccount { keytab: keytab?, principal: principal? })
+    let spn = scope.optional(SPN, spn);
+    let channel_bindings = scope.optional(CHANNEL_BINDINGS, boolean)?.unwrap_or(true);
+    Ok(KerberosSettings { keytab: keytab?, principal: principal?, spn: spn?, channel_bindings })
 }
 
 /// `HTTP/cm.example.com`: a service and a host, perhaps a realm.
-fn spn(value: &Value) -> Result<String, ValueError> {
+fn spn(value: &Value) -> Result<String, Problem> {
     let name = single_line(value)?;
     let parts = name.split_once('/');
     if parts.is_some_and(|(service, host)| !service.is_empty() && !host.is_empty()) {
         Ok(name)
     } else {
-        Err(ValueError::new(
-            "is no service principal name",
-            r#"write it like "HTTP/cm.example.com""#,
-        ))
+        Err(Problem::new("is no service principal name", r#"write it like "HTTP/cm.example.com""#))
     }
 }
 
@@ -156,25 +138,21 @@ fn oauth2(
     }))
 }
 
-/// One proof, and no doubt which.
+/// Exactly one way of authentication.
 fn client_authentication(
     scope: &mut KeyReader<'_>,
     certificate: &Result<Option<ClientCertSettings>, ReportedProblem>,
 ) -> Result<ClientAuthSettings, ReportedProblem> {
     let windows = scope.optional(WINDOWS, boolean).map(Option::unwrap_or_default);
     let secret = scope.optional(SECRET_FILE, credential);
-    let channel_bindings = channel_bindings(scope);
     match (windows?, secret?) {
         (true, Some(_)) => {
             let what = format!("has no effect while {WINDOWS} is true");
-            Err(scope.report_problem(SECRET_FILE, ValueError::new(what, "remove one of the two")))
+            Err(scope.report_problem(SECRET_FILE, Problem::new(what, "remove one of the two")))
         }
-        (true, None) => Ok(ClientAuthSettings::Kerberos {
-            account: account(scope)?,
-            channel_bindings: channel_bindings?,
-        }),
+        (true, None) => kerberos(scope).map(ClientAuthSettings::Kerberos),
         (false, secret) => {
-            refuse_kerberos(scope)?;
+            reject_kerberos_keys(scope)?;
             match (secret, certificate.clone()?) {
                 (Some(file), _) => Ok(ClientAuthSettings::Secret { file }),
                 (None, Some(certificate)) => Ok(ClientAuthSettings::Assertion(certificate)),
@@ -184,14 +162,13 @@ fn client_authentication(
     }
 }
 
-fn refuse_kerberos(scope: &mut KeyReader<'_>) -> Result<(), ReportedProblem> {
+fn reject_kerberos_keys(scope: &mut KeyReader<'_>) -> Result<(), ReportedProblem> {
     let mut refused = Ok(());
     for key in [KEYTAB, PRINCIPAL, CHANNEL_BINDINGS] {
         if scope.is_set(key) {
             let what = format!("has no effect while {WINDOWS} is false");
-            refused =
-                Err(scope
-                    .report_problem(key, ValueError::new(what, "set that to true, or remove it")));
+            let problem = Problem::new(what, "set that to true, or remove it");
+            refused = Err(scope.report_problem(key, problem));
         }
     }
     refused
@@ -221,12 +198,12 @@ pub(super) fn proxy(scope: &mut KeyReader<'_>) -> Result<ProxySettings, Reported
         (Some(None), Some(_)) => {
             let what = "has no effect while cm.proxy is \"none\"";
             let remedy = "name a proxy in cm.proxy, or remove this";
-            Err(scope.report_problem(PROXY_CREDENTIALS, ValueError::new(what, remedy)))
+            Err(scope.report_problem(PROXY_CREDENTIALS, Problem::new(what, remedy)))
         }
     }
 }
 
 /// `none`, or the address of a proxy.
-fn proxy_url(value: &Value) -> Result<Option<String>, ValueError> {
+fn proxy_url(value: &Value) -> Result<Option<String>, Problem> {
     if text(value)? == "none" { Ok(None) } else { address::proxy(value).map(Some) }
 }

@@ -1,22 +1,26 @@
-//! The one table of all keys: it knows what may be set, and what holds where nobody sets it.
+//! The one table of all keys, with their defaults.
 //!
-//! What is checked, suggested, shown as example and documented is derived from here.
+//! Checks, suggestions, the example, the reference and the environment variables
+//! (`CARDBRIDGE_<SECTION>__<KEY>`) are derived from it.
 
-use super::suggest::nearest;
+use toml::Value as TomlValue;
+
+use super::value::{nearest, quote};
+use crate::domain::Problem;
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySpec {
-    /// Its path. `reader[].match` is the key of every `[[reader]]`; `NAME` at the end stands for
-    /// names that the site chooses.
+    /// `reader[].match` is the key of every `[[reader]]`; `NAME` at the end stands for names that the
+    /// site chooses.
     pub path: &'static str,
     /// The kind of its value.
     pub form: ValueKind,
-    /// What holds where nobody sets it.
+    /// The default.
     pub fallback: DefaultValue,
-    /// A value that shows how it is set, as TOML; the default where that shows it.
+    /// A value that shows how to set it, as TOML; the default where that shows it.
     pub example: &'static str,
-    /// What it does, in one line.
+    /// The description, one line.
     pub meaning: &'static str,
 }
 
@@ -25,16 +29,16 @@ pub struct KeySpec {
 pub enum ValueKind {
     /// A string: the variable as it is.
     Text,
-    /// Anything else: the variable as TOML; what it has to be in words.
+    /// The variable as TOML, with a description of the type.
     Toml(&'static str),
 }
 
-/// What holds where nobody sets a key.
+/// The default of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultValue {
-    /// Nothing: it has to be set.
+    /// None: the key must be set.
     Required,
-    /// Nothing: it may stay unset.
+    /// None: the key is optional.
     Unset,
     /// The host name.
     HostName,
@@ -56,10 +60,7 @@ impl KeySpec {
         fallback: DefaultValue,
         meaning: &'static str,
     ) -> Self {
-        let example = match fallback {
-            Value(value) => value,
-            Required | Unset | HostName => "",
-        };
+        let example = if let Value(value) = fallback { value } else { "" };
         Self { path, form, fallback, example, meaning }
     }
 
@@ -68,7 +69,7 @@ impl KeySpec {
         self
     }
 
-    /// The section that the key is in: `cm`, `cm.auth`, `rule[]`.
+    /// The section of the key: `cm`, `cm.auth`, `rule[]`.
     #[must_use]
     pub fn section(&self) -> &'static str {
         self.path.rsplit_once('.').map_or("", |(section, _)| section)
@@ -90,7 +91,7 @@ impl KeySpec {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
     }
 
-    /// The default in words or as TOML, for people.
+    /// The default as the reference shows it.
     #[must_use]
     pub const fn default_text(&self) -> &'static str {
         match self.fallback {
@@ -112,13 +113,20 @@ impl KeySpec {
     }
 }
 
-/// How every environment variable that sets a key begins.
-pub(super) const PREFIX: &str = "CARDBRIDGE_";
+/// The prefix of every environment variable that sets a key.
+const PREFIX: &str = "CARDBRIDGE_";
+
+/// The variable that names the main file: the command line reads it.
+const MAIN_FILE: &str = "CARDBRIDGE_CONFIG";
 
 /// The end of a path that stands for names that the site chooses.
 pub(super) const WILDCARD: &str = "NAME";
 
-/// The rules that hold where no file has a `[[rule]]`.
+/// Keys of 0.1 that have another name now.
+const RENAMED: [(&str, &str); 2] =
+    [("reader[].settle", "removal_debounce"), ("audit.keep", "retention")];
+
+/// The rules without a `[[rule]]`.
 pub(super) const DEFAULT_RULES: &str = r#"[[rule]]
 name = "retire"
 request_type = ["Retire"]
@@ -208,23 +216,20 @@ pub static KEYS: &[KeySpec] = &[
 /// What a path stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyMatch {
-    /// A key.
-    Key(&'static KeySpec),
-    /// A table of keys.
+    Key,
     Section,
-    /// A list of tables of keys.
+    /// A list of tables.
     Tables,
-    /// Nothing.
     Nothing,
 }
 
 /// What `name` in `section` stands for.
 pub(super) fn find(section: &str, name: &str) -> KeyMatch {
     let mut siblings = KEYS.iter().filter(|key| key.section() == section);
-    if let Some(key) = siblings.find(|key| key.name() == name || key.name() == WILDCARD) {
-        return KeyMatch::Key(key);
+    if siblings.any(|key| key.name() == name || key.name() == WILDCARD) {
+        return KeyMatch::Key;
     }
-    // The dot and the bracket are ours: a quoted name that has one is nobody's.
+    // Dot and bracket separate names: a quoted name with one is no key.
     if name.is_empty() || name.contains(['.', '[']) {
         return KeyMatch::Nothing;
     }
@@ -264,11 +269,14 @@ fn within(section: &str) -> Vec<&'static str> {
     names
 }
 
-/// What to do about a name that stands for nothing.
+/// The remedy for a name that is no key.
 pub(super) fn remedy_of_unknown(section: &str, name: &str) -> String {
     let siblings = within(section);
+    let path = join(section, name);
+    let renamed = RENAMED.iter().find(|(old, _)| *old == path).map(|(_, new)| *new);
+    let meant = renamed.or_else(|| nearest(name, siblings.iter().copied()));
     let moved = KEYS.iter().find(|key| key.name().eq_ignore_ascii_case(name));
-    match (nearest(name, siblings.iter().copied()), moved) {
+    match (meant, moved) {
         (Some(meant), _) => format!("did you mean {}?", join(section, meant)),
         (None, Some(moved)) => format!("did you mean {}?", moved.path),
         (None, None) if section.is_empty() => {
@@ -280,10 +288,73 @@ pub(super) fn remedy_of_unknown(section: &str, name: &str) -> String {
     }
 }
 
-/// What to do about a key that has to be set.
+/// The remedy for a required key that is not set.
 pub(super) fn remedy_of_missing(path: &str) -> String {
     KEYS.iter().find(|key| key.path == path).map_or_else(
         || "set it".to_owned(),
         |key| format!("write {} = {} in {}", key.name(), key.example, key.heading()),
     )
+}
+
+/// The key that an environment variable sets, and its value.
+pub(super) struct EnvSetting {
+    pub(super) path: String,
+    pub(super) value: TomlValue,
+}
+
+/// What a variable sets; `None` for a variable of another program. A problem comes with the path of
+/// the key, where there is one.
+pub(super) fn read_variable(
+    name: &str,
+    text: &str,
+) -> Result<Option<EnvSetting>, (String, Problem)> {
+    if !name.starts_with(PREFIX) || name == MAIN_FILE {
+        return Ok(None);
+    }
+    let (key, path) = key_of(name).ok_or_else(|| (String::new(), unknown_variable(name)))?;
+    let value = match (key.form, text.parse()) {
+        (Text, _) => TomlValue::String(text.to_owned()),
+        (ValueKind::Toml(_), Ok(value)) => value,
+        (ValueKind::Toml(wanted), Err(_)) => {
+            let what = format!("{} is not {wanted}", quote(text));
+            let path = path.escape_debug().to_string();
+            return Err((path, Problem::new(what, "correct the variable, or unset it")));
+        }
+    };
+    Ok(Some(EnvSetting { path, value }))
+}
+
+fn key_of(name: &str) -> Option<(&'static KeySpec, String)> {
+    KEYS.iter().find_map(|key| {
+        let variable = key.variable()?;
+        if let Some(section) = variable.strip_suffix(WILDCARD) {
+            let chosen = name.strip_prefix(section).filter(|chosen| !chosen.is_empty())?;
+            return Some((key, format!("{}.{chosen}", key.section())));
+        }
+        (variable == name).then(|| (key, key.path.to_owned()))
+    })
+}
+
+fn unknown_variable(name: &str) -> Problem {
+    let lists = KEYS.iter().map(KeySpec::list).filter(|list| !list.is_empty());
+    for list in lists.map(|list| list.trim_end_matches("[]")) {
+        if name.starts_with(&format!("{PREFIX}{}", list.to_ascii_uppercase())) {
+            let what = format!("no variable sets the keys of a {list}");
+            return Problem::new(what, format!("unset it, and write [[{list}]] in a file"));
+        }
+    }
+    let short = |variable: &str| variable.strip_prefix(PREFIX).unwrap_or(variable).to_owned();
+    let known: Vec<_> =
+        KEYS.iter().filter_map(KeySpec::variable).map(|name| short(&name)).collect();
+    let renamed = RENAMED.iter().find_map(|(old, new)| {
+        let (section, name_of_old) = old.rsplit_once('.')?;
+        let variable = |key: &str| join(section, key).to_ascii_uppercase().replace('.', "__");
+        (variable(name_of_old) == short(name)).then(|| variable(new))
+    });
+    let meant = nearest(&short(name), known.iter().map(String::as_str)).map(str::to_owned);
+    let remedy = match renamed.or(meant) {
+        Some(meant) => format!("did you mean {PREFIX}{meant}?"),
+        None => format!("unset it, or write {PREFIX}<SECTION>__<KEY>, such as {PREFIX}CM__URL"),
+    };
+    Problem::new("names no key of the configuration", remedy)
 }

@@ -1,47 +1,43 @@
-//! What is wrong with a configuration, in lines that a person can act on.
+//! Problems of a configuration, each with its place and a remedy.
 
 use std::fmt;
 
-use super::ConfigInputs;
+use crate::domain::Problem;
 
-/// Who says what a key's value is.
+/// Where a key's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A file, by its path.
     File(String),
     /// An environment variable, by its name.
     Variable(String),
-    /// Nobody: the default.
+    /// The table of keys.
     Default,
 }
 
 impl fmt::Display for Origin {
+    /// On one line: control characters are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(name) | Self::Variable(name) => f.write_str(&on_one_line(name)),
-            Self::Default => f.write_str("default"),
-        }
+        let name = match self {
+            Self::File(name) | Self::Variable(name) => name,
+            Self::Default => "default",
+        };
+        name.chars().try_for_each(|c| {
+            if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") }
+        })
     }
 }
 
-/// A name with its control characters escaped.
-fn on_one_line(name: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
-    name.chars().map(escaped).collect()
-}
-
-/// One thing that is wrong, and what to do about it.
+/// A problem of a configuration, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// Where it was found.
+    /// The file or variable.
     pub origin: Origin,
     /// The key's path: `cm.timeout`, `rule[2].set_status`. Tables of a list are counted from 1
-    /// within their file. Empty where no key is to blame, as in a syntax error.
+    /// within their file. Empty for a syntax error.
     pub key: String,
-    /// What is wrong, as a fragment that follows the key.
-    pub message: String,
-    /// What to do, as a fragment.
-    pub remedy: String,
+    /// `what` follows the key.
+    pub problem: Problem,
 }
 
 impl fmt::Display for ConfigProblem {
@@ -50,13 +46,13 @@ impl fmt::Display for ConfigProblem {
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
-        write!(f, "{}; {}", self.message, self.remedy)
+        write!(f, "{}", self.problem)
     }
 }
 
-/// Everything that is wrong with a configuration: never empty, file by file, then the environment.
+/// All problems of a configuration: never empty, file by file, then the environment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", lines(.0))]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigProblems(Vec<ConfigProblem>);
 
 impl ConfigProblems {
@@ -71,37 +67,20 @@ impl ConfigProblems {
         self
     }
 
-    /// Several problems; `None` where there is none.
+    /// `None` without a problem.
     #[must_use]
     pub fn of(problems: Vec<ConfigProblem>) -> Option<Self> {
         (!problems.is_empty()).then_some(Self(problems))
     }
 
-    /// Every problem, in the order in which they are told.
+    /// The problems in order.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &ConfigProblem> {
         self.0.iter()
     }
 }
 
-fn lines(problems: &[ConfigProblem]) -> String {
-    problems.iter().map(ConfigProblem::to_string).collect::<Vec<_>>().join("\n")
-}
-
-/// What is wrong with a value, before it is known whose value it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ValueError {
-    what: String,
-    remedy: String,
-}
-
-impl ValueError {
-    pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
-    }
-}
-
-/// The proof that a problem was reported: the only way to go on without a value.
+/// The proof that a problem was reported: the only error of reading a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReportedProblem(Box<ConfigProblem>);
 
@@ -114,76 +93,54 @@ impl From<ReportedProblem> for ConfigProblems {
 /// The problems found so far.
 #[derive(Debug)]
 pub(super) struct ProblemCollector {
-    /// The files, in order.
+    /// In the order of reading.
     files: Vec<String>,
     problems: Vec<ConfigProblem>,
-    /// The first file that is no TOML.
+    /// The first file that is unreadable or no TOML.
     unread: Option<ReportedProblem>,
 }
 
 impl ProblemCollector {
-    pub(super) fn new(inputs: &ConfigInputs<'_>) -> Self {
-        let read = inputs.sources.iter().map(|source| source.name.clone());
-        let unread = inputs.unread.iter().map(|file| file.name.clone());
-        let files = read.chain(unread).collect();
-        let mut report = Self { files, problems: Vec::new(), unread: None };
-        for file in inputs.unread {
-            let remedy = "check that it is there and that this user may read it";
-            let remedy = file.remedy.unwrap_or(remedy);
-            let fault = ValueError::new(format!("cannot be read: {}", file.error), remedy);
-            report.push_unread(&Origin::File(file.name.clone()), fault);
-        }
-        report
+    pub(super) const fn new(files: Vec<String>) -> Self {
+        Self { files, problems: Vec::new(), unread: None }
     }
 
-    pub(super) fn push(
-        &mut self,
-        origin: &Origin,
-        key: &str,
-        fault: ValueError,
-    ) -> ReportedProblem {
-        let ValueError { what, remedy } = fault;
-        let problem =
-            ConfigProblem { origin: origin.clone(), key: key.to_owned(), message: what, remedy };
+    pub(super) fn push(&mut self, origin: &Origin, key: &str, problem: Problem) -> ReportedProblem {
+        let problem = ConfigProblem { origin: origin.clone(), key: key.to_owned(), problem };
         self.problems.push(problem.clone());
         ReportedProblem(Box::new(problem))
     }
 
-    /// A file that is no TOML. What it sets is unknown from here on.
-    pub(super) fn push_unread(&mut self, origin: &Origin, fault: ValueError) {
-        let reported = self.push(origin, "", fault);
+    /// A file whose keys are unknown.
+    pub(super) fn push_unread(&mut self, origin: &Origin, problem: Problem) {
+        let reported = self.push(origin, "", problem);
         self.unread.get_or_insert(reported);
     }
 
-    /// A key that somebody has to set. Where an unread file may well set it, that file's problem
-    /// is the one to mend.
+    /// A required key that is not set. An unread file may set it: then that file is the problem.
     pub(super) fn push_missing(
         &mut self,
         origin: &Origin,
         key: &str,
-        fault: ValueError,
+        problem: Problem,
     ) -> ReportedProblem {
         match &self.unread {
             Some(reported) => reported.clone(),
-            None => self.push(origin, key, fault),
+            None => self.push(origin, key, problem),
         }
     }
 
-    /// Where a key that nobody set would be looked for.
+    /// Where a missing key belongs.
     pub(super) fn main_file(&self) -> Origin {
         self.files.first().map_or(Origin::Default, |name| Origin::File(name.clone()))
     }
 
-    /// Everything found, or `None` where nothing is wrong.
     pub(super) fn finish(self) -> Option<ConfigProblems> {
-        let Self { files, mut problems, unread: _ } = self;
+        let Self { files, mut problems, .. } = self;
         problems.sort_by_key(|problem| {
-            match &problem.origin {
-                Origin::File(name) => files.iter().position(|file| file == name),
-                Origin::Variable(_) | Origin::Default => None,
-            }
-            .unwrap_or(files.len())
+            let file = |name: &String| matches!(&problem.origin, Origin::File(own) if own == name);
+            files.iter().position(file).unwrap_or(files.len())
         });
-        (!problems.is_empty()).then_some(ConfigProblems(problems))
+        ConfigProblems::of(problems)
     }
 }

@@ -1,4 +1,4 @@
-//! From the merged text to the settings: one function a section, in the order of the file.
+//! From the merged text to the settings: one function per section, in the order of the file.
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -9,43 +9,39 @@ use humantime::format_duration;
 
 use super::address;
 use super::auth;
-use super::card_rules;
-use super::key_reader::KeyReader;
-use super::problem::{ProblemCollector, ReportedProblem, ValueError};
-use super::rules;
+use super::lists;
+use super::problem::{ProblemCollector, ReportedProblem};
 use super::settings::{
     AuditSettings, CmSettings, ControlSettings, Level, LogFormat, LogSettings, OutboxSettings,
     Settings,
 };
-use super::tree::MergedConfig;
+use super::tree::{KeyReader, MergedConfig};
 use super::value::{
     boolean, choice, credential, duration, group, integer, path, quote, single_line, socket, text,
 };
-use crate::domain::ProbeSettings;
+use crate::domain::{ProbeSettings, Problem};
 use crate::rules::{AtrMismatch, RuleSet};
 
-/// The shortest wait or timeout that is not a busy loop.
+/// A shorter wait or timeout would be a busy loop.
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// How long one call may take: a person at a desk waits for it.
 const CALL: RangeInclusive<Duration> = SHORTEST..=Duration::from_hours(1);
 
-/// How long two tries may be apart.
 const RETRY: RangeInclusive<Duration> = SHORTEST..=Duration::from_hours(24);
 
-/// How old an entry may get; ten years are more than CM has left.
+/// CM does not live longer than ten years.
 const AGE: RangeInclusive<Duration> = SHORTEST..=Duration::from_hours(10 * 8766);
 
-/// How long audit lines are kept; a day is more than a slip of the keyboard should leave.
+/// A typing error deletes no audit line of the last day.
 const KEEP: RangeInclusive<Duration> = Duration::from_hours(24)..=Duration::from_hours(100 * 8766);
 
-/// More cards at a time than any desk has, and not more than CM would take.
+/// No desk has more cards at a time; CM takes as many.
 const CONCURRENCY: RangeInclusive<usize> = 1..=64;
 
-/// An outbox of more entries than this is a slip of the keyboard.
+/// A larger number is a typing error.
 const ENTRIES: RangeInclusive<usize> = 1..=10_000_000;
 
-/// Reads every key, and reports everything that is wrong on the way.
+/// Reads every key, and reports every problem.
 pub(super) fn read(
     tree: &MergedConfig,
     without_cm: bool,
@@ -54,9 +50,9 @@ pub(super) fn read(
     let mut scope = KeyReader::top(tree, report);
     let station = station(&mut scope);
     let cm = cm(&mut scope, without_cm);
-    let families = scope.required_list("cards.families", card_rules::family);
+    let families = scope.required_list("cards.families", lists::family);
     let inventory = scope.required("cards.inventory", boolean);
-    let skip_atr = scope.list_or_empty("cards.skip_atr", card_rules::atr_pattern);
+    let skip_atr = scope.list_or_empty("cards.skip_atr", lists::atr_pattern);
     let atr_mismatch = scope.required(
         "cards.atr_mismatch",
         choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)]),
@@ -69,10 +65,10 @@ pub(super) fn read(
     let metrics_listen = scope.optional("control.metrics_listen", address::loopback_address);
     let log = log(&mut scope);
 
-    let cards = card_rules::rules(tree, report);
-    let numbers = rules::numbers(tree, report);
-    let readers = rules::readers(tree, report);
-    let rules = rules::rules(tree, &numbers, report);
+    let cards = lists::cards(tree, report);
+    let numbers = lists::numbers(tree, report);
+    let readers = lists::readers(tree, report);
+    let rules = lists::rules(tree, &numbers, report);
     Ok(Settings {
         station: station?,
         cm: cm?,
@@ -93,13 +89,13 @@ pub(super) fn read(
 }
 
 fn station(scope: &mut KeyReader<'_>) -> Result<String, ReportedProblem> {
-    let said = scope.is_set("station.id");
+    let is_set = scope.is_set("station.id");
     scope.required("station.id", |value| match single_line(value) {
-        Err(_) if !said => Err(ValueError::new(
-            format!("the host name {} will not do", quote(text(value)?)),
+        Err(_) if !is_set => Err(Problem::new(
+            format!("the host name {} is unusable", quote(text(value)?)),
             "write id = \"desk-3\" in [station]",
         )),
-        word => word,
+        named => named,
     })
 }
 
@@ -136,8 +132,7 @@ fn outbox(scope: &mut KeyReader<'_>) -> Result<OutboxSettings, ReportedProblem> 
     let max_age = scope.required("outbox.max_age", duration(AGE));
     let retry_min = scope.required("outbox.retry_min", duration(RETRY));
     let retry_max = scope.required("outbox.retry_max", duration(RETRY));
-    let retry = retry(scope, retry_min, retry_max);
-    let (retry_min, retry_max) = retry?;
+    let (retry_min, retry_max) = retry(scope, retry_min?, retry_max?)?;
     Ok(OutboxSettings {
         path: path?,
         max_entries: max_entries?,
@@ -154,44 +149,36 @@ fn check_socket_path(
 ) -> Result<PathBuf, ReportedProblem> {
     let socket = scope.required("control.socket", socket)?;
     let Ok(outbox) = outbox else { return Ok(socket) };
-    let taken = ["", ".lock", "-wal", "-shm"].map(|end| {
+    let is_taken = |end| {
         let mut file = outbox.path.clone().into_os_string();
         file.push(end);
-        PathBuf::from(file)
-    });
-    if taken.contains(&socket) {
-        let what = "is a file of the outbox";
-        return Err(
-            scope.report_problem("control.socket", ValueError::new(what, "give it another path"))
-        );
+        socket.as_os_str() == file
+    };
+    if ["", ".lock", "-wal", "-shm"].into_iter().any(is_taken) {
+        let problem = Problem::new("is a file of the outbox", "give it another path");
+        return Err(scope.report_problem("control.socket", problem));
     }
     Ok(socket)
 }
 
-/// The two waits, the shorter one first; where they are not, the one that somebody set is wrong.
+/// The two waits, the shorter one first; otherwise the one that the configuration sets is wrong.
 fn retry(
     scope: &mut KeyReader<'_>,
-    min: Result<Duration, ReportedProblem>,
-    max: Result<Duration, ReportedProblem>,
+    min: Duration,
+    max: Duration,
 ) -> Result<(Duration, Duration), ReportedProblem> {
-    let (min, max) = (min?, max?);
     if min <= max {
         return Ok((min, max));
     }
     let (shown_min, shown_max) = (format_duration(min), format_duration(max));
-    Err(if scope.is_set("outbox.retry_min") {
+    let (key, what, remedy) = if scope.is_set("outbox.retry_min") {
         let what = format!("{shown_min} is longer than outbox.retry_max, {shown_max}");
-        scope.report_problem(
-            "outbox.retry_min",
-            ValueError::new(what, "lower it, or raise the other"),
-        )
+        ("outbox.retry_min", what, "lower it, or raise the other")
     } else {
         let what = format!("{shown_max} is shorter than outbox.retry_min, {shown_min}");
-        scope.report_problem(
-            "outbox.retry_max",
-            ValueError::new(what, "raise it, or lower the other"),
-        )
-    })
+        ("outbox.retry_max", what, "raise it, or lower the other")
+    };
+    Err(scope.report_problem(key, Problem::new(what, remedy)))
 }
 
 fn log(scope: &mut KeyReader<'_>) -> Result<LogSettings, ReportedProblem> {

@@ -347,7 +347,9 @@ fn uncommented(method: &str) -> LoadedConfig {
     };
     let mut lines: Vec<_> = example().lines().map(line).collect();
     if let Err(problems) = World::of(&lines.join("\n")).parse() {
-        for problem in problems.iter().filter(|problem| problem.message.contains("has no effect")) {
+        for problem in
+            problems.iter().filter(|problem| problem.problem.what.contains("has no effect"))
+        {
             let name = problem.key.trim_start_matches("cm.auth.");
             lines.retain(|line| !line.starts_with(&format!("{name} = ")));
         }
@@ -441,6 +443,14 @@ fn every_kind_of_key_can_be_set_by_environment() {
     assert_eq!(settings.outbox.retry_min, Duration::from_millis(20));
     assert_eq!(settings.station, "42", "what looks like a number is text where text is wanted");
     assert!(!settings.log.show_ids);
+}
+
+#[test]
+fn key_of_0_1_is_suggested_by_its_new_name() {
+    assert_snapshot!(line("[[reader]]\nmatch = \"x\"\nsettle = \"150ms\""), @"/etc/cardbridge/cardbridge.toml: reader[1].settle: is not a known key; did you mean reader[].removal_debounce?");
+    assert_snapshot!(line("[audit]\nkeep = \"400d\""), @"/etc/cardbridge/cardbridge.toml: audit.keep: is not a known key; did you mean audit.retention?");
+    let variable = World::of(MINIMAL).variable("CARDBRIDGE_AUDIT__KEEP", "400d").line();
+    assert_snapshot!(variable, @"CARDBRIDGE_AUDIT__KEEP: names no key of the configuration; did you mean CARDBRIDGE_AUDIT__RETENTION?");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a value has to be, and what is wrong with one that is not.
+//! Parsers of values: each gives the value, or a problem with a remedy.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -7,30 +7,36 @@ use std::time::Duration;
 use humantime::format_duration;
 use toml::Value;
 
-use super::problem::ValueError;
-use super::suggest::nearest;
+use crate::domain::Problem;
 
-/// How much of a wrong value a message shows.
+/// The longest part of a wrong value in a message, in characters.
 const SHOWN: usize = 60;
 
-/// The longest bare name that systemd takes for a credential.
+/// The longest name of a credential for systemd.
 const MAX_BARE_NAME: usize = 255;
 
-/// Some text as messages show it: quoted, escaped, and not endless.
-pub(super) fn quote(text: &str) -> String {
-    if text.chars().nth(SHOWN).is_none() {
-        format!("{text:?}")
-    } else {
-        format!("{:?}", text.chars().take(SHOWN).chain(['…']).collect::<String>())
-    }
+/// The known name that the fewest typing errors make from `word`, if that is plausible.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = word.to_lowercase();
+    let plausible = folded.chars().count().div_ceil(3);
+    known
+        .into_iter()
+        .map(|known| (strsim::levenshtein(&folded, &known.to_lowercase()), known))
+        .filter(|(errors, _)| *errors <= plausible)
+        .min_by_key(|(errors, _)| *errors)
+        .map(|(_, known)| known)
 }
 
-/// A value as messages show it.
+/// Text in a message: quoted, escaped and shortened.
+pub(super) fn quote(text: &str) -> String {
+    let end = text.chars().nth(SHOWN).map(|_| '…');
+    format!("{:?}", text.chars().take(SHOWN).chain(end).collect::<String>())
+}
+
 pub(super) fn quote_value(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), quote)
 }
 
-/// What kind of value it is, in words.
 pub(super) const fn type_name(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a string",
@@ -43,46 +49,43 @@ pub(super) const fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// A value of the wrong kind.
-pub(super) fn wrong_type(value: &Value, wanted: &str, remedy: impl Into<String>) -> ValueError {
-    ValueError::new(format!("is {}, not {wanted}", type_name(value)), remedy)
+pub(super) fn wrong_type(value: &Value, wanted: &str, remedy: impl Into<String>) -> Problem {
+    Problem::new(format!("is {}, not {wanted}", type_name(value)), remedy)
 }
 
-/// Any text.
-pub(super) fn text(value: &Value) -> Result<&str, ValueError> {
+pub(super) fn text(value: &Value) -> Result<&str, Problem> {
     value.as_str().ok_or_else(|| wrong_type(value, "a string", "put it in quotes"))
 }
 
-/// Text that stands in one place of one line: a name, a label, a role.
-pub(super) fn single_line(value: &Value) -> Result<String, ValueError> {
+/// Text for one place of one line: a name, a label, a role.
+pub(super) fn single_line(value: &Value) -> Result<String, Problem> {
     let text = text(value)?;
     if text.trim().is_empty() {
-        Err(ValueError::new("is empty", "write something there, or remove the key"))
+        Err(Problem::new("is empty", "write something there, or remove the key"))
     } else if text.trim() != text || text.contains(char::is_control) {
         let what = format!("{} has blanks around it or control characters in it", quote(text));
-        Err(ValueError::new(what, "remove them"))
+        Err(Problem::new(what, "remove them"))
     } else {
         Ok(text.to_owned())
     }
 }
 
 /// The name of a group of this system.
-pub(super) fn group(value: &Value) -> Result<String, ValueError> {
+pub(super) fn group(value: &Value) -> Result<String, Problem> {
     let name = single_line(value)?;
     if name.contains([':', ',', '/', ' ']) {
         let what = format!("{} is no name of a group", quote(&name));
-        return Err(ValueError::new(what, "write it as /etc/group has it"));
+        return Err(Problem::new(what, "write it as /etc/group has it"));
     }
     Ok(name)
 }
 
-/// `true` or `false`.
-pub(super) fn boolean(value: &Value) -> Result<bool, ValueError> {
+pub(super) fn boolean(value: &Value) -> Result<bool, Problem> {
     value.as_bool().ok_or_else(|| wrong_type(value, "true or false", "write true or false"))
 }
 
-/// An integer within bounds, in whatever type holds those bounds.
-pub(super) fn integer<T>(bounds: RangeInclusive<T>) -> impl FnOnce(&Value) -> Result<T, ValueError>
+/// An integer within bounds, in the type of the bounds.
+pub(super) fn integer<T>(bounds: RangeInclusive<T>) -> impl FnOnce(&Value) -> Result<T, Problem>
 where
     T: TryFrom<i64> + PartialOrd + std::fmt::Display,
 {
@@ -92,7 +95,7 @@ where
         let number = value.as_integer().ok_or_else(|| wrong_type(value, "an integer", &*remedy))?;
         match T::try_from(number) {
             Ok(fits) if bounds.contains(&fits) => Ok(fits),
-            Ok(_) | Err(_) => Err(ValueError::new(format!("{number} is out of range"), remedy)),
+            Ok(_) | Err(_) => Err(Problem::new(format!("{number} is out of range"), remedy)),
         }
     }
 }
@@ -100,24 +103,24 @@ where
 /// A duration such as `"10s"`, within bounds.
 pub(super) fn duration(
     bounds: RangeInclusive<Duration>,
-) -> impl FnOnce(&Value) -> Result<Duration, ValueError> {
+) -> impl FnOnce(&Value) -> Result<Duration, Problem> {
     move |value| {
         let remedy = r#"write a number and a unit, such as "10s", "5m" or "30d""#;
         let text = value.as_str().ok_or_else(|| wrong_type(value, "a duration", remedy))?;
         let duration = parse_duration(text)
-            .ok_or_else(|| ValueError::new(format!("{} is no duration", quote(text)), remedy))?;
+            .ok_or_else(|| Problem::new(format!("{} is no duration", quote(text)), remedy))?;
         if bounds.contains(&duration) {
             return Ok(duration);
         }
         let side = if duration < *bounds.start() { "short" } else { "long" };
         let (min, max) = (format_duration(*bounds.start()), format_duration(*bounds.end()));
         let what = format!("{} is too {side}", quote(text));
-        Err(ValueError::new(what, format!("give a duration from {min} to {max}")))
+        Err(Problem::new(what, format!("give a duration from {min} to {max}")))
     }
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
-    // humantime panics where a sum of absurd numbers overflows: let it see no absurd number.
+    // humantime panics where a sum overflows: it gets no number that large.
     let absurd = |digits: &str| digits.len() > 9;
     if text.len() > 40 || text.split(|c: char| !c.is_ascii_digit()).any(absurd) {
         return None;
@@ -125,8 +128,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-/// One of some known words.
-pub(super) fn choice<T: Copy>(known: &[(&str, T)]) -> impl FnOnce(&Value) -> Result<T, ValueError> {
+/// One of some known names.
+pub(super) fn choice<T: Copy>(known: &[(&str, T)]) -> impl FnOnce(&Value) -> Result<T, Problem> {
     move |value| {
         let text = text(value)?;
         let names = known.iter().map(|(name, _)| *name);
@@ -137,30 +140,30 @@ pub(super) fn choice<T: Copy>(known: &[(&str, T)]) -> impl FnOnce(&Value) -> Res
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("use one of {}", names.collect::<Vec<_>>().join(", ")),
         };
-        Err(ValueError::new(format!("{} is not known here", quote(text)), remedy))
+        Err(Problem::new(format!("{} is not known here", quote(text)), remedy))
     }
 }
 
 /// An absolute path of a file.
-pub(super) fn path(value: &Value) -> Result<PathBuf, ValueError> {
+pub(super) fn path(value: &Value) -> Result<PathBuf, Problem> {
     let text = path_text(value)?;
     if text.starts_with('/') {
         Ok(PathBuf::from(text))
     } else {
         let what = format!("{} is not an absolute path", quote(text));
-        Err(ValueError::new(what, "write the whole path from / on"))
+        Err(Problem::new(what, "write the whole path from / on"))
     }
 }
 
 /// The path of a file with a secret or a certificate in it: absolute, or the bare name of a
-/// credential. It is not told: it may be the secret itself.
-pub(super) fn credential(value: &Value) -> Result<PathBuf, ValueError> {
+/// credential. It is not shown: it may be the secret itself.
+pub(super) fn credential(value: &Value) -> Result<PathBuf, Problem> {
     let text = path_text(value)?;
     let bare = !text.contains('/') && !matches!(text, "." | "..");
     if text.starts_with('/') || (bare && text.len() <= MAX_BARE_NAME) {
         Ok(PathBuf::from(text))
     } else {
-        Err(ValueError::new(
+        Err(Problem::new(
             "is neither an absolute path nor the bare name of a credential",
             "write the whole path from / on, or a name without / for a file in \
              $CREDENTIALS_DIRECTORY",
@@ -169,29 +172,26 @@ pub(super) fn credential(value: &Value) -> Result<PathBuf, ValueError> {
 }
 
 /// The path of a Unix socket.
-pub(super) fn socket(value: &Value) -> Result<PathBuf, ValueError> {
+pub(super) fn socket(value: &Value) -> Result<PathBuf, Problem> {
     /// `sockaddr_un` on Linux has 108 bytes for the path, the last of them zero (unix(7)).
     const MAX_SOCKET_PATH: usize = 107;
     let path = path(value)?;
     let length = path.as_os_str().len();
     if length > MAX_SOCKET_PATH {
         let what = format!("is {length} bytes long, too long for a socket");
-        return Err(ValueError::new(
-            what,
-            format!("use a path of {MAX_SOCKET_PATH} bytes at most"),
-        ));
+        return Err(Problem::new(what, format!("use a path of {MAX_SOCKET_PATH} bytes at most")));
     }
     Ok(path)
 }
 
-fn path_text(value: &Value) -> Result<&str, ValueError> {
+fn path_text(value: &Value) -> Result<&str, Problem> {
     let text = text(value)?;
     if text.is_empty() {
-        Err(ValueError::new("is empty", "write the path of the file, or remove the key"))
+        Err(Problem::new("is empty", "write the path of the file, or remove the key"))
     } else if text.contains(char::is_control) {
-        Err(ValueError::new("has control characters in it", "remove them"))
+        Err(Problem::new("has control characters in it", "remove them"))
     } else if text.ends_with('/') {
-        Err(ValueError::new("is the path of a directory", "write the path of a file"))
+        Err(Problem::new("is the path of a directory", "write the path of a file"))
     } else {
         Ok(text)
     }

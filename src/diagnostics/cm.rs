@@ -8,8 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{CheckResult, CheckStep, FailureClass, ResultSink, skip};
 use crate::cm::{CmClient, ConnectionCheck, PeerCertificate, ServerStream, TlsHandshake};
-use crate::domain::{CallError, CredentialsView, UnavailableReason};
-use crate::telemetry::ErrorChain;
+use crate::domain::{CallError, CredentialsView, Problem, UnavailableReason};
 
 const EXPIRY_WARNING: Duration = Duration::from_hours(30 * 24);
 
@@ -47,10 +46,9 @@ pub(crate) async fn check_cm(cm: &CmClient, report: ResultSink<'_>) {
 async fn check_connection(cm: &CmClient, report: ResultSink<'_>) -> bool {
     let check = match cm.connection_check() {
         Ok(check) => check,
-        Err(error) => {
-            let detail = ErrorChain(&error).to_string();
+        Err(Problem { what, remedy }) => {
             let class = FailureClass::Configuration;
-            report(CheckResult::failed(CheckStep::Dns, class, detail, error.remedy()));
+            report(CheckResult::failed(CheckStep::Dns, class, what, remedy));
             let steps = [CheckStep::Tcp, CheckStep::Proxy, CheckStep::Tls, CheckStep::Clock];
             skip(&steps, "the connection settings are invalid", report);
             return false;

@@ -77,6 +77,12 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// CM is unavailable, and did not say for how long.
+    #[must_use]
+    pub const fn unavailable(reason: UnavailableReason, detail: String) -> Self {
+        Self::Unavailable { reason, detail, retry_after: None }
+    }
+
     /// What happened, without the kind in front.
     #[must_use]
     pub fn detail(&self) -> &str {

@@ -105,7 +105,7 @@ fn proxy_login_succeeds_after_file_is_corrected() {
         .unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let why = away(&world, "proxy");
-    let wanted = format!("the proxy {} wants a login", proxy.address());
+    let wanted = format!("the proxy {} requires a login", proxy.address());
     assert!(text_of(&why, "detail").starts_with(&wanted), "{why}");
     assert!(text_of(&why, "remedy").contains("cm.proxy_credentials_file"), "{why}");
     let check = world.cli(&["check"]).unwrap();
@@ -132,7 +132,7 @@ fn lost_proxy_is_distinguished_from_lost_cm() {
     world.cm.go_away().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let why = away(&world, "proxy");
-    let no_way = format!("the proxy {} gives no way to CM", proxy.address());
+    let no_way = format!("the proxy {} rejected the connection to CM", proxy.address());
     assert!(text_of(&why, "detail").starts_with(&no_way), "{why}");
     proxy.stop().unwrap();
     world.cm.come_back().unwrap();

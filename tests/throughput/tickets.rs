@@ -12,12 +12,14 @@
 
 use std::env;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use cardbridge::cm::{AuthOptions, CmClient, CmOptions, KerberosOptions, ProxyOptions};
+use cardbridge::cm::CmClient;
+use cardbridge::config::{AuthSettings, CmSettings, KerberosSettings, ProxySettings};
 use cardbridge::domain::{CmEnums, RecordId};
 use cardbridge_harness::apache::{Apache, ApacheOptions, Negotiate};
 use cardbridge_harness::cm::Cm;
@@ -85,10 +87,10 @@ fn servers(calls: &str) {
 
 async fn client(plain: &str, negotiate: &str, keytab: &str, calls: usize) {
     tracing_subscriber::registry().with(Times).init();
-    let none = remote(plain, AuthOptions::None);
+    let none = remote(plain, AuthSettings::None);
     run("without", &none, calls).await;
     let before = memory();
-    let auth = AuthOptions::Negotiate(KerberosOptions {
+    let auth = AuthSettings::Negotiate(KerberosSettings {
         keytab: PathBuf::from(keytab),
         principal: None,
         spn: None,
@@ -110,19 +112,19 @@ async fn client(plain: &str, negotiate: &str, keytab: &str, calls: usize) {
     println!("{} tokens: p50 {} us, p99 {} us", tokens.len(), at(50), at(99));
 }
 
-fn remote(url: &str, auth: AuthOptions) -> CmClient {
-    CmClient::new(CmOptions {
+fn remote(url: &str, auth: AuthSettings) -> CmClient {
+    let settings = CmSettings {
         url: url.to_owned(),
         api_path: "/CertificateManagement/api/v1.0".to_owned(),
         timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(10),
         ca_file: None,
-        proxy: ProxyOptions::None,
+        proxy: ProxySettings::None,
         auth,
         client_certificate: None,
-        numbers: CmEnums::default(),
-    })
-    .unwrap()
+        concurrency: NonZeroUsize::MIN,
+    };
+    CmClient::new(settings, CmEnums::default()).unwrap()
 }
 
 async fn run(name: &str, remote: &CmClient, calls: usize) {

@@ -10,14 +10,9 @@ fn answer(status: u16, body: &str) -> HttpResponse {
     HttpResponse {
         status,
         retry_after: Some(Duration::from_secs(7)),
-        location: None,
-        had_cookies: false,
         is_html: body.starts_with('<'),
-        coding: None,
-        client_cert: ClientCertStatus::NotConfigured,
         body: body.as_bytes().to_vec(),
-        end: BodyEnd::Whole,
-        redactor: Arc::default(),
+        ..HttpResponse::default()
     }
 }
 
@@ -131,7 +126,7 @@ fn a_redirect_is_told_and_not_believed() {
         assert_eq!(reason, UnavailableReason::NotCm);
         assert!(detail.ends_with("the server redirects to login.example.com"), "{detail}");
         let nowhere = error(status, "");
-        assert!(nowhere.detail().ends_with("and not where to"), "{nowhere:?}");
+        assert!(nowhere.detail().ends_with("without a location"), "{nowhere:?}");
     }
 }
 
@@ -147,17 +142,18 @@ fn a_good_answer_is_its_body() {
 fn a_good_status_without_a_whole_body_is_no_answer() {
     let mut large = answer(200, "[");
     large.end = BodyEnd::TooLarge(17);
-    let words = "the answer has more than 17 bytes";
+    let words = "the response has more than 17 bytes";
     assert_away(classify(large).unwrap_err(), UnavailableReason::NotCm, words);
     let mut broken = answer(200, "[");
-    broken.end = BodyEnd::Broken(away(UnavailableReason::Timeout, "late".to_owned()));
+    broken.end =
+        BodyEnd::Broken(CallError::unavailable(UnavailableReason::Timeout, "late".to_owned()));
     assert_away(classify(broken).unwrap_err(), UnavailableReason::Timeout, "late");
     let mut empty = answer(200, "\r\n");
     empty.is_html = true;
     assert_away(
         classify(empty).unwrap_err(),
         UnavailableReason::NotCm,
-        "the answer is an empty page",
+        "the response is an empty page",
     );
     let part = "206 Partial Content: []";
     assert_away(error(206, "[]"), UnavailableReason::NotCm, part);
@@ -171,7 +167,7 @@ fn an_answer_without_content_is_no_page_whatever_type_it_names() {
     }
     for status in [200, 201, 202, 203] {
         let page = HttpResponse { is_html: true, ..answer(status, "") };
-        let words = "the answer is an empty page";
+        let words = "the response is an empty page";
         assert_away(classify(page).unwrap_err(), UnavailableReason::NotCm, words);
     }
 }
@@ -209,9 +205,10 @@ fn a_wait_of_a_minute_and_more_is_told_with_the_way_past_it() {
 
 #[test]
 fn a_bad_status_counts_however_its_body_ended() {
-    for end in
-        [BodyEnd::TooLarge(1), BodyEnd::Broken(away(UnavailableReason::Timeout, String::new()))]
-    {
+    for end in [
+        BodyEnd::TooLarge(1),
+        BodyEnd::Broken(CallError::unavailable(UnavailableReason::Timeout, String::new())),
+    ] {
         let mut forbidden = answer(403, r#""not you""#);
         forbidden.end = end;
         assert!(matches!(classify(forbidden), Err(CallError::Refused { http_status: 403, .. })));

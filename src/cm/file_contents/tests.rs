@@ -22,7 +22,7 @@ fn utf_16_is_known_in_each_order_with_and_without_a_mark() {
     assert_eq!(FileContents::binary("köln 北京".as_bytes()), None);
     assert_eq!(FileContents::binary(b"to\0ken"), Some(FileContents::Nul));
     assert_eq!(FileContents::binary(b"token\0\0\0\0\0"), Some(FileContents::Nul));
-    assert_eq!(FileContents::binary(b"caf\xe9"), Some(FileContents::NoText));
+    assert_eq!(FileContents::binary(b"caf\xe9"), Some(FileContents::NotUtf8));
 }
 
 #[test]

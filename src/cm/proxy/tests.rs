@@ -10,9 +10,9 @@ fn url(text: &str) -> Url {
 
 fn on_the_way(
     server: &str,
-    proxy: &ProxyOptions,
+    proxy: &ProxySettings,
     variables: &[(&str, &str)],
-) -> Result<Option<ProxyRoute>, SetupError> {
+) -> Result<Option<ProxyRoute>, Problem> {
     ProxyRoute::find(&url(server), proxy, |name| {
         let set = variables.iter().find(|(known, _)| *known == name);
         set.map(|(_, value)| OsString::from(value))
@@ -21,12 +21,12 @@ fn on_the_way(
 
 /// The proxy that these variables put on the way to a server.
 fn by_environment(server: &str, variables: &[(&str, &str)]) -> Option<String> {
-    let environment = ProxyOptions::Environment { credentials_file: None };
+    let environment = ProxySettings::Environment { credentials_file: None };
     on_the_way(server, &environment, variables).unwrap().map(|proxy| proxy.url.to_string())
 }
 
-fn named(url: &str) -> ProxyOptions {
-    ProxyOptions::Named { url: url.to_owned(), credentials_file: None }
+fn named(url: &str) -> ProxySettings {
+    ProxySettings::Named { url: url.to_owned(), credentials_file: None }
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn nobody_stands_before_a_server_without_tls_and_nobody_where_none_is_said() {
     let variables = [("HTTPS_PROXY", "http://p:1"), ("ALL_PROXY", "socks5://p:1")];
     assert_eq!(by_environment("http://localhost:8080", &variables), None);
     assert!(on_the_way("http://127.0.0.1", &named("http://p:1"), &[]).unwrap().is_none());
-    assert!(on_the_way(CM, &ProxyOptions::None, &variables).unwrap().is_none());
+    assert!(on_the_way(CM, &ProxySettings::None, &variables).unwrap().is_none());
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_named_proxy_counts_whatever_the_environment_says() {
 
 #[test]
 fn what_the_environment_says_and_cannot_be_meant_is_told_and_not_quoted() {
-    let environment = ProxyOptions::Environment { credentials_file: None };
+    let environment = ProxySettings::Environment { credentials_file: None };
     for value in [
         "socks5://me:hunter2@p:1",
         "ftp://me:hunter2@p",
@@ -90,9 +90,9 @@ fn what_the_environment_says_and_cannot_be_meant_is_told_and_not_quoted() {
         let Err(error) = on_the_way(CM, &environment, &[("HTTPS_PROXY", value)]) else {
             panic!("{value} was taken");
         };
-        assert!(matches!(error, SetupError::Proxy { place: "HTTPS_PROXY", .. }), "{error:?}");
+        assert!(error.what.starts_with("invalid proxy in HTTPS_PROXY: "), "{error:?}");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
-        assert!(error.remedy().contains("cm.proxy"));
+        assert!(error.remedy.contains("cm.proxy"));
     }
 }
 
@@ -113,7 +113,7 @@ fn login(proxy: &ProxyRoute) -> String {
 #[test]
 fn user_and_password_come_from_the_file_or_from_the_environments_address() {
     let variables = [("HTTPS_PROXY", "http://me:p%40ss%3aw%6Frd%@p:1")];
-    let environment = ProxyOptions::Environment { credentials_file: None };
+    let environment = ProxySettings::Environment { credentials_file: None };
     let proxy = on_the_way(CM, &environment, &variables).unwrap().unwrap();
     assert_eq!(login(&proxy), "me:p@ss:word%");
     assert_eq!(proxy.url.as_str(), "http://p:1/");
@@ -121,7 +121,7 @@ fn user_and_password_come_from_the_file_or_from_the_environments_address() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("proxy");
     fs::write(&file, "desk:100% s3:cret \u{fc}\r\n").unwrap();
-    let environment = ProxyOptions::Environment { credentials_file: Some(file.clone()) };
+    let environment = ProxySettings::Environment { credentials_file: Some(file.clone()) };
     let proxy = on_the_way(CM, &environment, &variables).unwrap().unwrap();
     assert_eq!(login(&proxy), "desk:100% s3:cret \u{fc}");
     fs::write(&file, "desk:other").unwrap();
@@ -135,7 +135,7 @@ fn a_file_without_user_and_password_is_told_and_not_quoted() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("proxy");
     let proxy =
-        ProxyOptions::Named { url: "http://p:1".to_owned(), credentials_file: Some(file.clone()) };
+        ProxySettings::Named { url: "http://p:1".to_owned(), credentials_file: Some(file.clone()) };
     let proxy = on_the_way(CM, &proxy, &[]).unwrap().unwrap();
     for content in [None, Some("hunter2"), Some(":hunter2"), Some("me:hunter2\nx:y"), Some("")] {
         if let Some(content) = content {
@@ -150,5 +150,54 @@ fn a_file_without_user_and_password_is_told_and_not_quoted() {
             }
             other => panic!("{content:?}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn a_name_covers_itself_and_what_ends_in_it() {
+    for list in ["example.com", ".example.com", "a, EXAMPLE.com.", "x example.com,y"] {
+        for host in ["example.com", "cm.example.com", "CM.Example.Com."] {
+            assert!(no_proxy_covers(list, host), "{list} {host}");
+        }
+        for host in ["notexample.com", "example.com.evil", "com", "10.0.0.1"] {
+            assert!(!no_proxy_covers(list, host), "{list} {host}");
+        }
+    }
+}
+
+#[test]
+fn an_address_covers_itself_and_a_network_what_is_in_it() {
+    for (list, host) in [
+        ("10.0.0.1", "10.0.0.1"),
+        ("192.168.0.0/16", "192.168.7.9"),
+        ("10.0.0.0/0", "8.8.8.8"),
+        ("::1", "[::1]"),
+        ("[::1]", "[::1]"),
+        ("2001:db8::/32", "[2001:db8:1::9]"),
+    ] {
+        assert!(no_proxy_covers(list, host), "{list} {host}");
+    }
+    for (list, host) in [
+        ("10.0.0.1", "10.0.0.10"),
+        ("192.168.0.0/16", "192.169.0.1"),
+        ("0.0.0.1", "[::1]"),
+        ("2001:db8::/32", "[2001:db9::1]"),
+        ("10.0.0.0/x", "10.0.0.0"),
+        ("0.0.1", "10.0.0.1"),
+    ] {
+        assert!(!no_proxy_covers(list, host), "{list} {host}");
+    }
+}
+
+#[test]
+fn an_asterisk_alone_covers_everything_and_nothing_covers_nothing() {
+    for host in ["cm.example.com", "10.0.0.1", "[::1]"] {
+        assert!(no_proxy_covers(" * ", host));
+        assert!(
+            !no_proxy_covers("", host)
+                && !no_proxy_covers(" , ", host)
+                && !no_proxy_covers(".", host)
+        );
+        assert!(!no_proxy_covers("*.example.com", host));
     }
 }

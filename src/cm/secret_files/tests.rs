@@ -49,7 +49,7 @@ impl Files {
     #[track_caller]
     fn assert_named(&self, key: &str, content: &[u8], words: &str, next: &str) {
         let path = self.write(content);
-        let Some(FileFinding { message: what, remedy }) = unusable(key, &path) else {
+        let Some(Problem { what, remedy }) = unusable(key, &path) else {
             panic!("{key} takes {content:?}");
         };
         assert!(what.contains(words), "{key}: {what}");
@@ -152,7 +152,7 @@ fn a_secret_that_others_may_read_or_write_is_told() {
     let path = files.write(b"s3cret");
     let told = |key, mode| {
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        exposed(key, &path).map(|finding| finding.message)
+        exposed(key, &path).map(|problem| problem.what)
     };
     for key in SECRETS {
         for mode in [0o400, 0o600, 0o640, 0o440, 0o660] {
@@ -188,7 +188,7 @@ fn blanks_and_characters_that_cannot_be_seen_around_a_secret_are_told() {
             ["desk:hunter2 \n", " desk:hunter2", "desk:hunter2\t\r\n", "desk:hun\u{200b}ter2"]
         {
             let path = files.write(text.as_bytes());
-            let told = padded(key, &path).unwrap().message;
+            let told = padded(key, &path).unwrap().what;
             assert!(told.contains("is sent as part of it") && !told.contains("hun"), "{told}");
         }
         for text in ["desk:hunter2\r\n", "\u{feff}desk:hunter2", "desk:two words, \u{e4}"] {

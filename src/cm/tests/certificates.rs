@@ -28,9 +28,9 @@ impl Station {
         fs::write(self.dir.path().join("client.key"), key.serialize_pem()).unwrap();
     }
 
-    fn pair(&self) -> ClientCertFiles {
+    fn pair(&self) -> ClientCertSettings {
         let path = |name: &str| Path::join(self.dir.path(), name);
-        ClientCertFiles { cert_file: path("client.pem"), key_file: path("client.key") }
+        ClientCertSettings { cert_file: path("client.pem"), key_file: path("client.key") }
     }
 }
 
@@ -53,10 +53,10 @@ fn answering(
     Server::start_tls(config.with_single_cert(chain, key).unwrap(), reply)
 }
 
-fn remote(server: &Server, ca: &Ca, client_certificate: Option<ClientCertFiles>) -> CmClient {
+fn remote(server: &Server, ca: &Ca, client_certificate: Option<ClientCertSettings>) -> CmClient {
     let url = format!("https://{}", server.address);
     let ca_file = Some(ca.file());
-    CmClient::new(CmOptions { ca_file, client_certificate, ..options(url) }).unwrap()
+    new_client(CmSettings { ca_file, client_certificate, ..options(url) }).unwrap()
 }
 
 /// Servers may say that they do not like a certificate while the request is on its way: then either
@@ -130,15 +130,14 @@ fn a_pair_that_does_not_do_is_told_with_a_remedy_before_anything_is_sent() {
     let ca = Ca::new();
     let station = Station::with(&ca);
     fs::write(station.dir.path().join("client.key"), "s3cret").unwrap();
-    let options = CmOptions {
+    let options = CmSettings {
         client_certificate: Some(station.pair()),
         ca_file: Some(ca.file()),
         ..options("https://cm.example.com".to_owned())
     };
-    let Err(error) = CmClient::new(options) else { panic!("it was taken") };
-    assert!(matches!(error, SetupError::ClientCertificate(_)), "{error:?}");
-    assert!(error.to_string().contains("cm.auth.client_key_file"), "{error}");
-    assert!(error.remedy().contains("openssl pkey"));
+    let Err(error) = new_client(options) else { panic!("it was taken") };
+    assert!(error.what.contains("cm.auth.client_key_file"), "{error}");
+    assert!(error.remedy.contains("openssl pkey"));
     assert!(!format!("{error:?}").contains("s3cret"));
 }
 

@@ -63,9 +63,9 @@ async fn a_token_is_hidden_wherever_the_server_sends_it_back() {
             let status = status.to_owned();
             let whole = answer(&status, &headers, &body);
             let server = Server::start(move |_| Reply::Answer(whole.clone()));
-            let auth = AuthOptions::Bearer { token_file: token_file(&dir) };
-            let options = CmOptions { auth, ..options(format!("http://{}", server.address)) };
-            let remote = CmClient::new(options).unwrap();
+            let auth = AuthSettings::Bearer { token_file: token_file(&dir) };
+            let options = CmSettings { auth, ..options(format!("http://{}", server.address)) };
+            let remote = new_client(options).unwrap();
             let error = remote.records(CARD.parse().unwrap()).await.unwrap_err();
             let told = format!("{error:?}");
             // A property that stands twice is named; of this one the first that is wrong counts.
@@ -86,12 +86,10 @@ async fn a_token_in_the_name_of_a_host_or_of_a_certificate_is_hidden() {
     std::fs::write(&file, token).unwrap();
     let location = format!("Location: https://{token}.example.com/\r\n");
     let server = Server::start(move |_| Reply::Answer(answer("302 Found", &location, "")));
-    let auth = AuthOptions::Bearer { token_file: file.clone() };
-    let plain = CmOptions { auth: auth.clone(), ..options(format!("http://{}", server.address)) };
-    let told = assert_away(
-        CmClient::new(plain).unwrap().record(record_id()).await,
-        UnavailableReason::NotCm,
-    );
+    let auth = AuthSettings::Bearer { token_file: file.clone() };
+    let plain = CmSettings { auth: auth.clone(), ..options(format!("http://{}", server.address)) };
+    let told =
+        assert_away(new_client(plain).unwrap().record(record_id()).await, UnavailableReason::NotCm);
     assert!(told.ends_with("redirects to [hidden].example.com"), "{told}");
 
     let ca = tls::Ca::new();
@@ -99,8 +97,8 @@ async fn a_token_in_the_name_of_a_host_or_of_a_certificate_is_hidden() {
     let config = tls::builder(tls::ALL_VERSIONS).with_no_client_auth();
     let server = Server::start_tls(config.with_single_cert(chain, key).unwrap(), cm(CARD));
     let url = format!("https://{}", server.address);
-    let named = CmOptions { auth, ca_file: Some(ca.file()), ..options(url) };
-    let remote = CmClient::new(named).unwrap();
+    let named = CmSettings { auth, ca_file: Some(ca.file()), ..options(url) };
+    let remote = new_client(named).unwrap();
     let told = format!("{:?}", remote.record(record_id()).await.unwrap_err());
     assert!(told.contains("[hidden].example.com") && !told.contains(token), "{told}");
     // The steps of `check` come before any call, and know of the token all the same.
@@ -116,9 +114,9 @@ async fn what_a_record_says_is_shown_without_the_token() {
     let dir = tempfile::tempdir().unwrap();
     let record = card_json(CARD, 2).replace('}', &format!(r#","Comment":"{TOKEN}"}}"#));
     let server = Server::start(move |_| Reply::Answer(answer(OK, "", &record)));
-    let auth = AuthOptions::Bearer { token_file: token_file(&dir) };
-    let options = CmOptions { auth, ..options(format!("http://{}", server.address)) };
-    let remote = CmClient::new(options).unwrap();
+    let auth = AuthSettings::Bearer { token_file: token_file(&dir) };
+    let options = CmSettings { auth, ..options(format!("http://{}", server.address)) };
+    let remote = new_client(options).unwrap();
     let records = remote.records(CARD.parse().unwrap()).await;
     // The serial number has a brace of its own.
     if let Ok(records) = records {
@@ -149,9 +147,9 @@ async fn a_proxys_login_is_hidden_where_the_proxy_sends_it_back() {
             let line = format!("HTTP/1.1 {status} not for {echo}\r\nContent-Length: 0\r\n\r\n");
             let middle = proxies::Middle::start("never", line.leak());
             let proxy =
-                ProxyOptions::Named { url: middle.url(), credentials_file: Some(file.clone()) };
-            let options = CmOptions { proxy, ..options("https://localhost:9".to_owned()) };
-            let remote = CmClient::new(options).unwrap();
+                ProxySettings::Named { url: middle.url(), credentials_file: Some(file.clone()) };
+            let options = CmSettings { proxy, ..options("https://localhost:9".to_owned()) };
+            let remote = new_client(options).unwrap();
             let error = remote.record(record_id()).await.unwrap_err();
             let way = remote.connection_check().unwrap();
             let (stream, _) = way.connect(&[middle.address]).await.unwrap();

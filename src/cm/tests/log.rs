@@ -18,10 +18,10 @@ async fn a_call_is_logged_without_ids_bodies_or_tokens() {
     }
     let token_file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token_file.path(), "s3cret").unwrap();
-    let auth = AuthOptions::Bearer { token_file: token_file.path().to_owned() };
+    let auth = AuthSettings::Bearer { token_file: token_file.path().to_owned() };
     let server = Server::start(cm(CARD));
-    let options = CmOptions { auth, ..options(format!("http://{}", server.address)) };
-    let remote = CmClient::new(options).unwrap();
+    let options = CmSettings { auth, ..options(format!("http://{}", server.address)) };
+    let remote = new_client(options).unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
     let filter =
         tracing_subscriber::filter::Targets::new().with_target("cardbridge", tracing::Level::TRACE);

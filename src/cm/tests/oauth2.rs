@@ -37,8 +37,7 @@ impl Site {
         let (adfs, cm) = (Server::start(adfs), Server::start(cm));
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("secret"), format!("{SECRET}\n")).unwrap();
-        let client =
-            client(&adfs, ClientAuthentication::Secret { file: dir.path().join("secret") });
+        let client = client(&adfs, ClientAuthSettings::Secret { file: dir.path().join("secret") });
         let remote = remote_of(&cm, client);
         Self { adfs, cm, remote, dir }
     }
@@ -58,8 +57,8 @@ impl Site {
     }
 }
 
-fn client(adfs: &Server, proof: ClientAuthentication) -> OAuth2Options {
-    OAuth2Options {
+fn client(adfs: &Server, proof: ClientAuthSettings) -> OAuth2Settings {
+    OAuth2Settings {
         token_url: format!("http://{}/adfs/oauth2/token", adfs.address),
         client_id: CLIENT.to_owned(),
         proof,
@@ -68,9 +67,9 @@ fn client(adfs: &Server, proof: ClientAuthentication) -> OAuth2Options {
     }
 }
 
-fn remote_of(cm: &Server, client: OAuth2Options) -> CmClient {
+fn remote_of(cm: &Server, client: OAuth2Settings) -> CmClient {
     let url = format!("http://{}", cm.address);
-    CmClient::new(CmOptions { auth: AuthOptions::OAuth2(client), ..options(url) }).unwrap()
+    new_client(CmSettings { auth: AuthSettings::OAuth2(client), ..options(url) }).unwrap()
 }
 
 /// A token of AD FS's.
@@ -134,8 +133,8 @@ async fn a_secret_asks_for_a_token_that_goes_along_with_every_call() {
 #[tokio::test]
 async fn a_resource_and_a_scope_that_are_not_set_are_not_sent() {
     let site = Site::new(numbered(3600));
-    let proof = ClientAuthentication::Secret { file: site.file("secret") };
-    let bare = OAuth2Options { resource: None, scope: None, ..client(&site.adfs, proof) };
+    let proof = ClientAuthSettings::Secret { file: site.file("secret") };
+    let bare = OAuth2Settings { resource: None, scope: None, ..client(&site.adfs, proof) };
     remote_of(&site.cm, bare).record(record_id()).await.unwrap();
     let names: Vec<_> = form(&site.adfs.seen()[0]).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["grant_type", "client_id", "client_secret"]);
@@ -148,9 +147,10 @@ async fn a_certificate_signs_a_new_assertion_for_each_request_and_its_key_is_not
     let params = rcgen::CertificateParams::new(vec!["desk-3".to_owned()]).unwrap();
     fs::write(site.file("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
     fs::write(site.file("key.pem"), key.serialize_pem()).unwrap();
-    let pair = ClientCertFiles { cert_file: site.file("cert.pem"), key_file: site.file("key.pem") };
+    let pair =
+        ClientCertSettings { cert_file: site.file("cert.pem"), key_file: site.file("key.pem") };
     for _ in 0..2 {
-        let client = client(&site.adfs, ClientAuthentication::Assertion(pair.clone()));
+        let client = client(&site.adfs, ClientAuthSettings::Assertion(pair.clone()));
         remote_of(&site.cm, client).record(record_id()).await.unwrap();
     }
     let forms: Vec<_> = site.adfs.seen().iter().map(form).collect();
@@ -223,9 +223,9 @@ async fn a_cm_that_refuses_a_fresh_token_is_told_as_that_and_costs_no_request_a_
     let detail = assert_away(site.call().await, UnavailableReason::Unauthorized);
     assert_eq!(
         detail,
-        "CM refuses a fresh token (Bearer error=\"invalid_token\", error_description=\"no [hidden] \
+        "CM rejects a fresh token (Bearer error=\"invalid_token\", error_description=\"no [hidden] \
          here\"): check cm.auth.resource and cm.auth.scope, and on the server the Relying Party or \
-         Web API and the account that the client stands for"
+         Web API and the account of the client"
     );
     let started = std::time::Instant::now();
     for _ in 0..20 {
@@ -240,16 +240,17 @@ async fn a_cm_that_refuses_a_fresh_token_is_told_as_that_and_costs_no_request_a_
 fn a_token_url_that_others_can_read_along_is_refused() {
     let (adfs, cm) = (Server::start(numbered(1)), Server::start(cm(CARD)));
     let options = |token_url: &str| {
-        let proof = ClientAuthentication::Secret { file: "/nonexistent".into() };
-        let client = OAuth2Options { token_url: token_url.to_owned(), ..client(&adfs, proof) };
+        let proof = ClientAuthSettings::Secret { file: "/nonexistent".into() };
+        let client = OAuth2Settings { token_url: token_url.to_owned(), ..client(&adfs, proof) };
         let url = format!("http://{}", cm.address);
-        CmClient::new(CmOptions { auth: AuthOptions::OAuth2(client), ..options(url) })
+        new_client(CmSettings { auth: AuthSettings::OAuth2(client), ..options(url) })
     };
     for good in ["https://adfs.example.com/x", "http://localhost:1/x", "http://[::1]:1/x"] {
         assert!(options(good).is_ok(), "{good}");
     }
     for bad in ["http://adfs.example.com/x", "ftp://127.0.0.1/x", "adfs", ""] {
-        assert!(matches!(options(bad), Err(SetupError::TokenUrl { .. })), "{bad}");
+        let Err(problem) = options(bad) else { panic!("{bad} was taken") };
+        assert!(problem.what.starts_with("cm.auth.token_url "), "{problem}");
     }
     let Err(error) = options("https://user:s3cret@adfs.example.com/x") else { panic!("taken") };
     assert!(!format!("{error} {error:?}").contains("s3cret"));

@@ -107,13 +107,13 @@ fn config(ca: &Ca) -> ServerConfig {
     builder(ALL_VERSIONS).with_no_client_auth().with_single_cert(chain, key).unwrap()
 }
 
-fn named(url: String) -> ProxyOptions {
-    ProxyOptions::Named { url, credentials_file: None }
+fn named(url: String) -> ProxySettings {
+    ProxySettings::Named { url, credentials_file: None }
 }
 
-fn by_way(server: SocketAddr, ca: &Ca, proxy: ProxyOptions) -> CmClient {
+fn by_way(server: SocketAddr, ca: &Ca, proxy: ProxySettings) -> CmClient {
     let url = format!("https://localhost:{}", server.port());
-    CmClient::new(CmOptions { proxy, ca_file: Some(ca.file()), ..options(url) }).unwrap()
+    new_client(CmSettings { proxy, ca_file: Some(ca.file()), ..options(url) }).unwrap()
 }
 
 #[tokio::test]
@@ -139,11 +139,14 @@ async fn a_proxy_learns_the_login_in_the_file_and_a_changed_one_without_a_reload
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("proxy");
     fs::write(&file, "desk:wrong\n").unwrap();
-    let proxy = ProxyOptions::Named { url: middle.url(), credentials_file: Some(file.clone()) };
+    let proxy = ProxySettings::Named { url: middle.url(), credentials_file: Some(file.clone()) };
     let remote = by_way(server.address, &ca, proxy);
     let login = UnavailableReason::Proxy(ProxyFault::AuthRequired);
     let detail = assert_away(remote.record(record_id()).await, login);
-    assert!(detail.starts_with(&format!("the proxy {} wants a login", middle.address)), "{detail}");
+    assert!(
+        detail.starts_with(&format!("the proxy {} requires a login", middle.address)),
+        "{detail}"
+    );
     assert!(login.remedy().contains("cm.proxy_credentials_file"));
     fs::write(&file, "desk:s3cret\n").unwrap();
     remote.record(record_id()).await.unwrap();
@@ -180,17 +183,23 @@ async fn a_proxy_that_is_not_there_is_told_from_a_cm_that_is_not() {
     let remote = by_way(closed, &ca, named(middle.url()));
     let refuses = UnavailableReason::Proxy(ProxyFault::ConnectRejected);
     let detail = assert_away(remote.record(record_id()).await, refuses);
-    assert!(detail.starts_with(&format!("the proxy {} gives no way", middle.address)), "{detail}");
+    assert!(
+        detail.starts_with(&format!("the proxy {} rejected the connection", middle.address)),
+        "{detail}"
+    );
 }
 
 #[tokio::test]
 async fn a_proxy_that_does_not_give_way_is_told_in_its_own_words() {
     let (server, ca) = server();
     for (no, words) in [
-        (FORBIDDEN, "gives no way to CM: HTTP/1.1 403 Filtered"),
-        ("HTTP/1.1 502 Bad Gateway\r\n\r\n", "gives no way to CM: HTTP/1.1 502 Bad Gateway"),
-        ("nonsense\r\n\r\n", "gives no way to CM: nonsense"),
-        ("", "gives no way to CM: unexpected end of file"),
+        (FORBIDDEN, "rejected the connection to CM: HTTP/1.1 403 Filtered"),
+        (
+            "HTTP/1.1 502 Bad Gateway\r\n\r\n",
+            "rejected the connection to CM: HTTP/1.1 502 Bad Gateway",
+        ),
+        ("nonsense\r\n\r\n", "rejected the connection to CM: nonsense"),
+        ("", "rejected the connection to CM: unexpected end of file"),
     ] {
         let middle = Middle::start("never", no);
         let remote = by_way(server.address, &ca, named(middle.url()));
@@ -222,9 +231,9 @@ async fn a_proxy_that_keeps_silent_ends_with_the_connect_timeout() {
     let connect_timeout = Duration::from_millis(150);
     let ca_file = Some(ca.file());
     let remote =
-        CmClient::new(CmOptions { connect_timeout, ca_file, proxy, ..options(url) }).unwrap();
+        new_client(CmSettings { connect_timeout, ca_file, proxy, ..options(url) }).unwrap();
     let detail = assert_away(remote.record(record_id()).await, UnavailableReason::Unreachable);
-    assert!(detail.contains("by way of the proxy 127.0.0.1:"), "{detail}");
+    assert!(detail.contains("through the proxy 127.0.0.1:"), "{detail}");
 }
 
 #[tokio::test]
@@ -258,18 +267,17 @@ async fn a_proxy_with_tls_of_its_own_is_spoken_to_in_it() {
 async fn the_servers_certificate_is_known_through_a_proxy() {
     let (server, ca) = server();
     let middle = Middle::start("", FORBIDDEN);
-    let options = CmOptions {
+    let options = CmSettings {
         proxy: named(middle.url()),
         ca_file: Some(ca.file()),
         ..options(format!("https://localhost:{}", server.address.port()))
     };
-    let base = setup::base_url(&options).unwrap();
-    let outbound =
-        setup::TransportBuilder::new(&options, &base, Arc::default()).client(&base).unwrap();
-    assert_eq!(outbound.certificate(), None);
-    let request = reqwest::Request::new(reqwest::Method::GET, base);
-    outbound.client().unwrap().execute(request).await.unwrap();
-    assert!(outbound.certificate().unwrap().starts_with(b"\x30\x82"));
+    let base = api::base_url(&options).unwrap();
+    let transport = transport::HttpTransport::new(&base, &options, &Arc::default()).unwrap();
+    let request = Request::new(Method::GET, base);
+    let deadline = Instant::now() + options.timeout;
+    let response = transport.execute(request, deadline).await.unwrap();
+    assert!(transport.certificate_of(&response).unwrap().starts_with(b"\x30\x82"));
 }
 
 /// The way to CM as far as a proxy leads it on.
@@ -390,13 +398,13 @@ async fn a_client_certificate_is_shown_to_the_server_and_not_to_a_proxy_that_wan
         let [cert_file, key_file] = ["cert", "key"].map(|name| dir.path().join(name));
         fs::write(&cert_file, certificate).unwrap();
         fs::write(&key_file, key.serialize_pem()).unwrap();
-        let options = CmOptions {
+        let options = CmSettings {
             proxy: named(format!("https://localhost:{}", proxy.port())),
             ca_file: Some(ca.file()),
-            client_certificate: Some(ClientCertFiles { cert_file, key_file }),
+            client_certificate: Some(ClientCertSettings { cert_file, key_file }),
             ..options(format!("https://localhost:{}", server.address.port()))
         };
-        let remote = CmClient::new(options).unwrap();
+        let remote = new_client(options).unwrap();
         // Side by side, each on a connection of its own.
         remote.lookup(&identity()).await.unwrap();
         let handshake = step_by_step(&remote).await.unwrap();

@@ -23,7 +23,7 @@ async fn a_session_that_is_needed_is_kept_for_the_process() {
     remote.record(record_id()).await.unwrap();
     remote.set_status(&decision()).await.unwrap();
     // Another one knows nothing of it.
-    let other = CmClient::new(options(format!("http://{}", server.address))).unwrap();
+    let other = new_client(options(format!("http://{}", server.address))).unwrap();
     assert_away(other.record(record_id()).await, UnavailableReason::Unauthorized);
 }
 
@@ -79,12 +79,12 @@ async fn a_redirect_takes_neither_token_nor_session_nor_body_along() {
         let builder = tls::builder(tls::ALL_VERSIONS).with_no_client_auth();
         // From https to http, and to another port.
         let server = Server::start_tls(builder.with_single_cert(chain, key).unwrap(), redirect);
-        let options = CmOptions {
-            auth: AuthOptions::Bearer { token_file: token_file.clone() },
+        let options = CmSettings {
+            auth: AuthSettings::Bearer { token_file: token_file.clone() },
             ca_file: Some(ca.file()),
             ..options(format!("https://{}", server.address))
         };
-        let remote = CmClient::new(options).unwrap();
+        let remote = new_client(options).unwrap();
         let detail = assert_away(remote.set_status(&decision()).await, UnavailableReason::NotCm);
         assert!(detail.ends_with("the server redirects to 127.0.0.1"), "{detail}");
         assert_eq!((server.seen().len(), elsewhere.seen().len()), (1, 0), "{status}");
@@ -99,7 +99,7 @@ async fn a_cookie_that_the_server_sends_back_is_not_told() {
         let cookie = "Set-Cookie: session=s3cret-session; path=/\r\n";
         Reply::Answer(answer("500 Internal Server Error", cookie, &body))
     });
-    let remote = CmClient::new(options(format!("http://{}", server.address))).unwrap();
+    let remote = new_client(options(format!("http://{}", server.address))).unwrap();
     for told in ["no: cookie:", "no: cookie: session=[hidden]"] {
         match remote.record(record_id()).await {
             Err(CallError::Failed { detail, .. }) => assert!(told.starts_with(&detail), "{detail}"),

@@ -101,12 +101,12 @@ const fn tls(fault: TlsFault) -> UnavailableReason {
 
 fn trusting(server: &Server, ca_file: PathBuf) -> CmClient {
     let url = format!("https://{}", server.address);
-    CmClient::new(CmOptions { ca_file: Some(ca_file), ..options(url) }).unwrap()
+    new_client(CmSettings { ca_file: Some(ca_file), ..options(url) }).unwrap()
 }
 
-fn setup_error(ca_file: &Path) -> SetupError {
+fn setup_error(ca_file: &Path) -> Problem {
     let url = "https://cm.example.com".to_owned();
-    match CmClient::new(CmOptions { ca_file: Some(ca_file.to_owned()), ..options(url) }) {
+    match new_client(CmSettings { ca_file: Some(ca_file.to_owned()), ..options(url) }) {
         Ok(_) => panic!("{} was taken", ca_file.display()),
         Err(error) => error,
     }
@@ -149,14 +149,14 @@ async fn a_server_without_tls_is_told() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
         std::io::copy(&mut stream, &mut std::io::sink()).ok();
     });
-    let remote = CmClient::new(options(format!("https://{address}"))).unwrap();
+    let remote = new_client(options(format!("https://{address}"))).unwrap();
     assert_away(remote.record(record_id()).await, tls(TlsFault::NotTls));
 }
 
 #[tokio::test]
 async fn a_server_with_tls_is_told_from_cm_without() {
     let server = Ca::new().server("127.0.0.1");
-    let remote = CmClient::new(options(format!("http://{}", server.address))).unwrap();
+    let remote = new_client(options(format!("http://{}", server.address))).unwrap();
     assert_away(remote.record(record_id()).await, UnavailableReason::NotCm);
 }
 
@@ -165,7 +165,7 @@ async fn a_tls_handshake_that_hangs_ends_with_the_connect_timeout() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", silent.local_addr().unwrap());
     let connect_timeout = Duration::from_millis(150);
-    let remote = CmClient::new(CmOptions { connect_timeout, ..options(url) }).unwrap();
+    let remote = new_client(CmSettings { connect_timeout, ..options(url) }).unwrap();
     let detail = assert_away(remote.record(record_id()).await, UnavailableReason::Unreachable);
     assert!(detail.contains("within 150ms"), "{detail}");
 }
@@ -174,19 +174,19 @@ async fn a_tls_handshake_that_hangs_ends_with_the_connect_timeout() {
 fn a_ca_file_that_does_not_do_is_told_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ca.pem");
-    assert!(matches!(setup_error(&file), SetupError::CaFileUnreadable { .. }));
+    assert!(setup_error(&file).what.starts_with("cannot read cm.ca_file "));
     for text in
         [&b""[..], b"no certificate", b"\x30\x82\x01\x0a", b"-----BEGIN CERTIFICATE-----\n*"]
     {
         fs::write(&file, text).unwrap();
         let error = setup_error(&file);
-        assert!(matches!(error, SetupError::CaFileNotPem { .. }), "{error:?}");
-        let remedy = error.remedy();
+        assert!(error.what.contains("has no PEM certificate: "), "{error:?}");
+        let remedy = error.remedy;
         let known = ["openssl", "write the content", "export it again"];
         assert!(known.iter().any(|known| remedy.contains(known)), "{remedy}");
     }
     fs::write(&file, "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n").unwrap();
-    assert!(matches!(setup_error(&file), SetupError::CaFileNotUsable { .. }));
+    assert!(setup_error(&file).what.starts_with("a certificate in cm.ca_file "));
 }
 
 #[test]
@@ -196,8 +196,8 @@ fn a_ca_file_that_is_no_regular_file_is_refused_and_not_waited_for() {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for path in [&pipe, Path::new("/dev/zero"), dir.path()] {
         let error = setup_error(path);
-        let SetupError::CaFileUnreadable { source, .. } = error else { panic!("{error:?}") };
-        assert_eq!(source.to_string(), "it is not a file");
+        assert!(error.what.starts_with("cannot read cm.ca_file "), "{error:?}");
+        assert!(error.what.ends_with(": it is not a file"), "{error:?}");
     }
 }
 
@@ -210,11 +210,11 @@ fn a_machine_without_system_roots_needs_a_ca_file_and_nothing_for_http() {
         return;
     }
     let https = || options("https://127.0.0.1:1".to_owned());
-    let Err(error) = CmClient::new(https()) else { panic!("the system has roots") };
-    assert!(matches!(error, SetupError::NoRoots), "{error:?}");
-    assert!(error.remedy().contains("cm.ca_file"));
-    assert!(CmClient::new(CmOptions { ca_file: Some(Ca::new().file()), ..https() }).is_ok());
-    assert!(CmClient::new(options("http://127.0.0.1:1".to_owned())).is_ok());
+    let Err(error) = new_client(https()) else { panic!("the system has roots") };
+    assert!(error.what.starts_with("no trusted CA"), "{error:?}");
+    assert!(error.remedy.contains("cm.ca_file"));
+    assert!(new_client(CmSettings { ca_file: Some(Ca::new().file()), ..https() }).is_ok());
+    assert!(new_client(options("http://127.0.0.1:1".to_owned())).is_ok());
 }
 
 /// The client runs in a process of its own, with the environment that it needs; the server is here.
@@ -226,11 +226,11 @@ async fn the_systems_roots_are_those_of_the_environment_where_it_names_some() {
     let server = ca.server("127.0.0.1");
     let (file, url) = (ca.file(), format!("https://{}", server.address));
     if alone(name, &[("SSL_CERT_FILE", file.to_str().unwrap()), (URL, &url)]) {
-        let remote = CmClient::new(options(env::var(URL).unwrap())).unwrap();
+        let remote = new_client(options(env::var(URL).unwrap())).unwrap();
         assert!(remote.record(record_id()).await.is_ok());
     } else {
         assert_eq!(server.seen().len(), 1);
-        let error = CmClient::new(options(url)).unwrap().record(record_id()).await;
+        let error = new_client(options(url)).unwrap().record(record_id()).await;
         assert_away(error, tls(TlsFault::UnknownIssuer));
     }
 }
@@ -315,7 +315,7 @@ fn answering(bytes: &'static [u8]) -> CmClient {
         }
         Ok(())
     });
-    CmClient::new(options(url)).unwrap()
+    new_client(options(url)).unwrap()
 }
 
 #[tokio::test]

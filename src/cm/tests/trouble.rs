@@ -73,9 +73,9 @@ async fn a_token_that_the_server_sends_back_is_not_told() {
         (OK, "", "[Bearer s3cr+t/x"),
     ] {
         let server = Server::start(move |_| Reply::Answer(answer(status, headers, body)));
-        let auth = AuthOptions::Bearer { token_file: token_file.path().to_owned() };
-        let options = CmOptions { auth, ..options(format!("http://{}", server.address)) };
-        let error = CmClient::new(options).unwrap().record(record_id()).await.unwrap_err();
+        let auth = AuthSettings::Bearer { token_file: token_file.path().to_owned() };
+        let options = CmSettings { auth, ..options(format!("http://{}", server.address)) };
+        let error = new_client(options).unwrap().record(record_id()).await.unwrap_err();
         let told = format!("{error:?}");
         assert!(!told.contains("s3cr+t") && !told.contains("s3cr%2Bt"), "{told}");
     }
@@ -101,7 +101,7 @@ async fn an_endless_answer_is_read_no_further_than_its_bound() {
             world(move || Reply::Flood(head.clone().into_bytes(), chunk.clone().into_bytes()));
         match remote.record(record_id()).await {
             Err(CallError::Unavailable { reason: UnavailableReason::NotCm, detail, .. }) => {
-                assert_eq!(detail, "the answer has more than 1048576 bytes");
+                assert_eq!(detail, "the response has more than 1048576 bytes");
             }
             Err(CallError::Failed { http_status: 500, .. }) => {}
             other => panic!("{other:?}"),
@@ -116,7 +116,7 @@ async fn an_answer_that_announces_too_much_is_refused_at_once() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n";
     let (_server, remote) = world(|| Reply::Hang(head.to_vec()));
     let detail = assert_away(remote.record(record_id()).await, UnavailableReason::NotCm);
-    assert_eq!(detail, "the answer has more than 1048576 bytes");
+    assert_eq!(detail, "the response has more than 1048576 bytes");
 }
 
 #[tokio::test]
@@ -146,12 +146,12 @@ async fn an_answer_that_does_not_end_in_time_is_a_timeout() {
     for start in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[{"] {
         let server = Server::start(move |_| Reply::Hang(start.as_bytes().to_vec()));
         let (timeout, started) = (Duration::from_millis(150), Instant::now());
-        let options = CmOptions { timeout, ..options(format!("http://{}", server.address)) };
+        let options = CmSettings { timeout, ..options(format!("http://{}", server.address)) };
         let detail = assert_away(
-            CmClient::new(options).unwrap().record(record_id()).await,
+            new_client(options).unwrap().record(record_id()).await,
             UnavailableReason::Timeout,
         );
-        assert_eq!(detail, "no whole answer within 150ms");
+        assert_eq!(detail, "no whole response within 150ms");
         assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     }
 }
@@ -202,8 +202,8 @@ async fn answers_before_the_answer_without_end_end_with_the_deadline_and_hold_up
         let before = peak();
         let server = Server::start(move |_| Reply::Flood(Vec::new(), piece.clone().into_bytes()));
         let timeout = Duration::from_secs(1);
-        let options = CmOptions { timeout, ..options(format!("http://{}", server.address)) };
-        let remote = CmClient::new(options).unwrap();
+        let options = CmSettings { timeout, ..options(format!("http://{}", server.address)) };
+        let remote = new_client(options).unwrap();
         let started = Instant::now();
         let (ended, longest) = beside(remote.record(record_id())).await;
         assert_away(ended, UnavailableReason::Timeout);
@@ -220,8 +220,8 @@ async fn a_status_is_believed_though_its_page_never_ends() {
     let head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 900\r\n\r\nnot you";
     let server = Server::start(|_| Reply::Hang(head.to_vec()));
     let timeout = Duration::from_millis(150);
-    let options = CmOptions { timeout, ..options(format!("http://{}", server.address)) };
-    let refused = CmClient::new(options).unwrap().record(record_id()).await.unwrap_err();
+    let options = CmSettings { timeout, ..options(format!("http://{}", server.address)) };
+    let refused = new_client(options).unwrap().record(record_id()).await.unwrap_err();
     // Words that are no JSON: perhaps a proxy's.
     let told = matches!(&refused, CallError::Failed { http_status: 403, detail, .. } if detail == "not you");
     assert!(told, "{refused:?}");
@@ -230,7 +230,7 @@ async fn a_status_is_believed_though_its_page_never_ends() {
 #[tokio::test]
 async fn nobody_listening_is_unreachable_and_says_so() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let remote = CmClient::new(options(format!("http://{closed}"))).unwrap();
+    let remote = new_client(options(format!("http://{closed}"))).unwrap();
     let detail = assert_away(remote.lookup(&identity()).await, UnavailableReason::Unreachable);
     assert_eq!(detail, format!("no connection to {closed}: Connection refused (os error 111)"));
 }
@@ -355,8 +355,8 @@ async fn no_answer_takes_more_than_its_share_of_memory() {
         let before = peak();
         // In time for a test: the flood goes on to the bound or to the deadline.
         let timeout = Duration::from_secs(3);
-        let options = CmOptions { timeout, ..options(format!("http://{}", server.address)) };
-        let (remote, identity) = (CmClient::new(options).unwrap(), identity());
+        let options = CmSettings { timeout, ..options(format!("http://{}", server.address)) };
+        let (remote, identity) = (new_client(options).unwrap(), identity());
         let look = || remote.lookup(&identity);
         let (one, two, three, four) = tokio::join!(look(), look(), look(), look());
         assert!(flooded == "none" || server.flooded() > 16 << 20, "{}", server.flooded());

@@ -14,18 +14,25 @@ fn pair() -> ClientCertSettings {
     ClientCertSettings { cert_file: "/c.pem".into(), key_file: "/c.key".into() }
 }
 
+fn kerberos() -> KerberosSettings {
+    KerberosSettings { keytab: "/k".into(), principal: None, spn: None, channel_bindings: true }
+}
+
 const PAIR: &str = "client_cert_file = \"/c.pem\"\nclient_key_file = \"/c.key\"\n";
 
 #[test]
 fn kerberos_needs_a_keytab_and_nothing_else() {
-    let account = KerberosAccount { keytab: "/k".into(), principal: None };
-    let meant = AuthSettings::Negotiate { account, spn: None, channel_bindings: true };
+    let meant = AuthSettings::Negotiate(kerberos());
     assert_eq!(auth("method = \"negotiate\"\nkeytab = \"/k\""), meant);
     let keys = "method = \"negotiate\"\nkeytab = \"k\"\nprincipal = \"host/d@E\"\n\
                 spn = \"HTTP/cm\"\nchannel_bindings = false";
-    let account = KerberosAccount { keytab: "k".into(), principal: Some("host/d@E".into()) };
-    let spn = Some("HTTP/cm".to_owned());
-    assert_eq!(auth(keys), AuthSettings::Negotiate { account, spn, channel_bindings: false });
+    let meant = KerberosSettings {
+        keytab: "k".into(),
+        principal: Some("host/d@E".into()),
+        spn: Some("HTTP/cm".into()),
+        channel_bindings: false,
+    };
+    assert_eq!(auth(keys), AuthSettings::Negotiate(meant));
 }
 
 #[test]
@@ -43,10 +50,9 @@ fn a_token_endpoint_is_shown_a_secret_a_certificate_or_a_ticket() {
     assert_eq!(proof("client_secret_file = \"/s\""), secret());
     assert_eq!(proof(&format!("client_secret_file = \"/s\"\n{PAIR}")), secret());
     assert_eq!(proof(PAIR), ClientAuthSettings::Assertion(pair()));
-    let account = KerberosAccount { keytab: "/k".into(), principal: None };
     assert_eq!(
         proof("use_windows_client_authentication = true\nkeytab = \"/k\""),
-        ClientAuthSettings::Kerberos { account, channel_bindings: true }
+        ClientAuthSettings::Kerberos(kerberos())
     );
 }
 

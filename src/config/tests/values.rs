@@ -145,7 +145,7 @@ fn a_host_name_that_will_not_do_is_told() {
         host_name: "",
         ..ConfigInputs::default()
     };
-    assert_snapshot!(parse(&inputs).expect_err("no station"), @r#"default: station.id: the host name "" will not do; write id = "desk-3" in [station]"#);
+    assert_snapshot!(parse(&inputs).expect_err("no station"), @r#"default: station.id: the host name "" is unusable; write id = "desk-3" in [station]"#);
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn lines(loaded: &LoadedConfig) -> BTreeSet<(&str, &str)> {
 fn are_told(problems: &ConfigProblems) {
     assert!(problems.iter().len() > 0, "neither settings nor a problem");
     for problem in problems.iter() {
-        let words = [&problem.message, &problem.remedy];
+        let words = [&problem.problem.what, &problem.problem.remedy];
         assert!(!words.iter().any(|text| text.is_empty()), "{problem:?}");
         assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
     }

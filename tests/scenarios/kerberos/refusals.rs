@@ -130,7 +130,7 @@ fn rejected_ticket_is_reported() {
     // The name stands on an account with another key than the server's.
     kdc.rekey(kdc::WEB_SERVICE).unwrap();
     let said = lookup_error(&world, "[cm]", "[cm]");
-    let key = "did not take the ticket for HTTP/localhost: Key version is not available; see";
+    let key = "rejected the ticket for HTTP/localhost: Key version is not available; see";
     assert_message(&said, &[key, "setspn -Q HTTP/localhost"]);
     let asked = kdc.requests();
     assert_eq!(asked.as_issued, 2, "one more ticket was tried");
@@ -161,10 +161,10 @@ fn says(answer: &'static str) -> String {
 fn unsupported_scheme_is_reported() {
     let kdc = require!(realm(KdcOptions::default()));
     let cases = [
-        ("WWW-Authenticate: NTLM\r\n", "lets in with NTLM only: NTLM is not spoken here"),
-        ("WWW-Authenticate: Basic realm=\"cm\"\r\n", "lets in with Basic only: switch Windows"),
-        ("WWW-Authenticate: Bearer\r\n", "lets in with Bearer only: set cm.auth.method to"),
-        ("", "names no way to log in"),
+        ("WWW-Authenticate: NTLM\r\n", "offers NTLM only: cardbridge has no NTLM"),
+        ("WWW-Authenticate: Basic realm=\"cm\"\r\n", "offers Basic only: switch Windows"),
+        ("WWW-Authenticate: Bearer\r\n", "offers Bearer only: set cm.auth.method to"),
+        ("", "offers no authentication"),
     ];
     for (header, words) in cases {
         let answer = format!("HTTP/1.1 401 Unauthorized\r\n{header}Content-Length: 0\r\n\r\n");
@@ -186,7 +186,7 @@ fn invalid_mutual_authentication_is_rejected() {
         let url = says(Box::leak(answer.into_boxed_str()));
         let world = require!(desk(&kdc, Cm::seed().unwrap(), &url));
         let said = lookup_error(&world, "[cm]", "[cm]");
-        let expected = "the server does not prove that it is the one";
+        let expected = "the server does not prove its identity";
         assert_eq!(said.contains(expected), !token.is_empty(), "{token}: {said}");
         world.finish().unwrap();
     }

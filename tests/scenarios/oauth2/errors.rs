@@ -88,7 +88,7 @@ fn rejected_tokens_are_reported_without_token_storm() {
     let world = adfs.world(builder, &[]).start().unwrap();
     world.cm.set_fault(Fault::Unauthorized);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let fresh = || away(&world, "unauthorized").contains("CM refuses a fresh token");
+    let fresh = || away(&world, "unauthorized").contains("CM rejects a fresh token");
     world.wait_until("the refusal to be logged", LONG, fresh).unwrap();
     let many = || refusals(&world) >= 30;
     world.wait_until("many refusals", LONG, many).unwrap();

@@ -1,106 +1,47 @@
-//! Whose keys a keytab holds; of the keys nothing is kept.
+//! The principals of a keytab; no key is kept.
 //!
-//! libkrb5 says of every keytab that does not do that there is no credential cache. So the file is
-//! looked into first, in the format that MIT and Windows write (`0x0502`): for each key its length,
-//! the principal, a time, the key's number and type, and the key.
+//! libkrb5 reports "no credential cache" for every unusable keytab. So the file is examined first, in the
+//! format of MIT and Windows (`0x0502`): for each key its length, the principal, a time, the key's number
+//! and type, and the key.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
-use zeroize::Zeroizing;
+use crate::cm::secret::secret_bytes;
+use crate::domain::Problem;
 
-/// The most that is read; a key has about a hundred bytes.
-const LIMIT: usize = 1 << 20;
+/// The longest keytab; a key has about a hundred bytes.
+const LIMIT: u64 = 1 << 20;
 const FORMAT: [u8; 2] = [5, 2];
-/// What a keytab of the last century begins with.
 const OLD_FORMAT: [u8; 2] = [5, 1];
 
-/// Why a keytab does not do.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum KeytabError {
-    /// It cannot be read.
-    #[error("cannot read keytab {path}: {source}")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It is another kind of file, or damaged.
-    #[error("{path} is not a valid keytab: {reason}")]
-    InvalidFormat {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// The principal has no key in it.
-    #[error("keytab {path} has no key for {principal}; it has keys for {present}")]
-    PrincipalMissing {
-        /// The file.
-        path: String,
-        /// Whose key is wanted.
-        principal: String,
-        /// Whose keys are there.
-        present: String,
-    },
-}
-
-impl KeytabError {
-    /// What somebody can do about it.
-    pub(super) const fn remedy(&self) -> &'static str {
-        match self {
-            Self::Unreadable { .. } => {
-                "check cm.auth.keytab, and that the user cardbridge may read the file"
-            }
-            Self::InvalidFormat { .. } => "create the keytab again with ktpass, adcli or ktutil",
-            Self::PrincipalMissing { .. } => "correct cm.auth.principal, or make a keytab for it",
-        }
-    }
-}
-
-/// The principal that is to be logged in, in full: the wanted one, or the keytab's first.
-pub(super) fn principal(path: &Path, wanted: Option<&str>) -> Result<String, KeytabError> {
-    let shown = || path.display().to_string();
-    let bytes = read(path).map_err(|source| KeytabError::Unreadable { path: shown(), source })?;
+/// The full name of the principal to log in: the wanted one, or the keytab's first.
+pub(super) fn principal(path: &Path, wanted: Option<&str>) -> Result<String, Problem> {
+    let shown = path.display();
+    let bytes = secret_bytes(path, LIMIT).map_err(|error| {
+        Problem::new(
+            format!("cannot read keytab {shown}: {error}"),
+            "check cm.auth.keytab, and that the user cardbridge may read the file",
+        )
+    })?;
     let principals = principals(&bytes)
         .and_then(|names| if names.is_empty() { Err("it holds no key") } else { Ok(names) })
-        .map_err(|why| KeytabError::InvalidFormat { path: shown(), reason: why })?;
+        .map_err(|reason| {
+            Problem::new(
+                format!("{shown} is not a valid keytab: {reason}"),
+                "create the keytab again with ktpass, adcli or ktutil",
+            )
+        })?;
     let found = match wanted {
         Some(wanted) => principals.iter().find(|name| is(name, wanted)),
         None => principals.first(),
     };
-    found.cloned().ok_or_else(|| KeytabError::PrincipalMissing {
-        path: shown(),
-        principal: wanted.unwrap_or_default().to_owned(),
-        present: principals.join(", "),
+    found.cloned().ok_or_else(|| {
+        let (wanted, present) = (wanted.unwrap_or_default(), principals.join(", "));
+        Problem::new(
+            format!("keytab {shown} has no key for {wanted}; it has keys for {present}"),
+            "correct cm.auth.principal, or make a keytab for it",
+        )
     })
-}
-
-/// A regular file's content; it is wiped when it is let go of.
-fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Opening a pipe would wait for its writer.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    let file = File::open(path)?;
-    let announced = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    // With room for all of it, so that nothing is left where it was while it grew.
-    let mut bytes = Zeroizing::new(vec![0; announced.min(LIMIT) + 1]);
-    let mut length = 0;
-    let mut file = file;
-    while let Some(room) = bytes.get_mut(length..).filter(|room| !room.is_empty()) {
-        match file.read(room)? {
-            0 => break,
-            more => length += more,
-        }
-    }
-    if length > LIMIT {
-        return Err(io::Error::other(format!("it has more than {LIMIT} bytes")));
-    }
-    bytes.truncate(length);
-    Ok(bytes)
 }
 
 /// Each principal once, in the file's order.
@@ -118,13 +59,13 @@ fn principals(bytes: &[u8]) -> Result<Vec<String>, &'static str> {
     while !rest.is_empty() {
         let length = i32::from_be_bytes(take(&mut rest)?);
         if length == 0 {
-            // MIT reads no further either.
+            // MIT stops here too.
             break;
         }
         let size = usize::try_from(length.unsigned_abs()).map_err(|_| CUT)?;
         let (entry, after) = rest.split_at_checked(size).ok_or(CUT)?;
         rest = after;
-        // A negative length is that of a hole that a key left.
+        // A negative length is that of a hole left by a removed key.
         if length > 0 {
             let name = name(entry)?;
             if !names.contains(&name) {
@@ -137,7 +78,7 @@ fn principals(bytes: &[u8]) -> Result<Vec<String>, &'static str> {
 
 const CUT: &str = "it ends in the middle of a key";
 
-/// The principal of one key, as Kerberos writes it.
+/// The principal of one key, in the notation of Kerberos.
 fn name(mut entry: &[u8]) -> Result<String, &'static str> {
     let count = u16::from_be_bytes(take(&mut entry)?);
     let realm = component(&mut entry)?;
@@ -177,7 +118,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], &'static str> {
     Ok(*taken)
 }
 
-/// Whether a principal is the wanted one, which may be written without its realm.
+/// Whether a principal is the wanted one, which may lack its realm.
 fn is(principal: &str, wanted: &str) -> bool {
     principal == wanted
         || principal.strip_prefix(wanted).is_some_and(|realm| realm.starts_with('@'))

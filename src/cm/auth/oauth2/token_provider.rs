@@ -1,10 +1,7 @@
-//! One request for a token at a time, whoever needs one, and whoever gives up waiting.
-//!
-//! The request is a task of its own: a caller whose time is over leaves it to the others. The lock is
-//! never held across a wait.
+//! Tokens: the cache, its renewal and its back-off.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::HeaderValue;
@@ -12,25 +9,157 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::super::{UnavailableReason, away};
-use super::token_cache::{
-    AccessToken, CachedToken, RejectionAction, Stamps, TokenCache, TokenError,
-};
-use crate::domain::CallError;
+use crate::cm::secret::FileVersion;
+use crate::domain::{CallError, UnavailableReason};
 
-/// Somebody who issues tokens.
+/// The part of a token's life after which it is renewed, while calls still use it.
+const RENEW_AT: f64 = 0.8;
+
+/// The time between two requests during back-off.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
+
+/// A rejection counts for at least this long.
+const REJECTION_RESET: Duration = Duration::from_secs(10);
+
+/// The versions of the files that a token request needs; `None` for a missing one.
+pub(super) type FileVersions = Vec<Option<FileVersion>>;
+
+pub(super) struct AccessToken {
+    pub(super) header: HeaderValue,
+    /// The time of the request: its life begins then at the latest.
+    pub(super) asked: Instant,
+    pub(super) life: Duration,
+    /// Its end by the wall clock.
+    pub(super) until: Timestamp,
+}
+
+/// Why no token was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TokenError {
+    /// With a remedy.
+    pub(super) message: String,
+    /// The endpoint's `Retry-After`.
+    pub(super) retry_after: Option<Duration>,
+    /// Whether a request was sent; if not, there is no back-off.
+    pub(super) asked: bool,
+}
+
+enum CachedToken {
+    Valid(HeaderValue),
+    RenewalDue(HeaderValue),
+    Missing,
+}
+
+/// What to do after CM has rejected a token.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RejectionAction {
+    /// There is another token, or there may be.
+    Renew,
+    /// The token is fresh, and another one was rejected just before.
+    GiveUp,
+}
+
+/// The state between calls. No clock and no network: `now` is an argument.
+#[derive(Default)]
+struct TokenCache {
+    token: Option<AccessToken>,
+    backoff: Option<IssuerBackoff>,
+    rejection: Option<RejectedToken>,
+}
+
+/// After a request without a token.
+struct IssuerBackoff {
+    message: String,
+    until: Instant,
+    delay: Duration,
+    files: FileVersions,
+}
+
+/// CM rejected a token, which was dropped.
+struct RejectedToken {
+    at: Instant,
+    delay: Duration,
+}
+
+impl TokenCache {
+    fn find(&self, now: Instant) -> CachedToken {
+        match self.token.as_ref().filter(|token| now < token.asked + token.life) {
+            None => CachedToken::Missing,
+            Some(token) if now < token.asked + token.life.mul_f64(RENEW_AT) => {
+                CachedToken::Valid(token.header.clone())
+            }
+            Some(token) => CachedToken::RenewalDue(token.header.clone()),
+        }
+    }
+
+    /// The last error, during back-off. Another secret or certificate ends the back-off.
+    fn backoff_error(&self, files: &FileVersions, now: Instant) -> Option<CallError> {
+        let backoff = self.backoff.as_ref()?;
+        let left = backoff.until.saturating_duration_since(now);
+        (!left.is_zero() && backoff.files == *files).then(|| CallError::Unavailable {
+            reason: UnavailableReason::Credentials,
+            detail: backoff.message.clone(),
+            retry_after: Some(left),
+        })
+    }
+
+    fn store(&mut self, token: AccessToken) {
+        self.token = Some(token);
+        self.backoff = None;
+    }
+
+    /// `chance` is from 0 to 1.
+    fn failed(&mut self, error: TokenError, files: FileVersions, chance: f64, now: Instant) {
+        let before = self.backoff.as_ref().map_or(Duration::ZERO, |backoff| backoff.delay);
+        let TokenError { message, retry_after, asked } = error;
+        let (delay, wait) = if asked {
+            let delay = next_delay(before);
+            (delay, delay.mul_f64(0.5 + chance / 2.0).max(retry_after.unwrap_or_default()))
+        } else {
+            (before, Duration::ZERO)
+        };
+        self.backoff = Some(IssuerBackoff { message, until: now + wait, delay, files });
+    }
+
+    /// A server that rejects every token costs a request at growing intervals, and not one per call.
+    fn on_rejected(&mut self, header: &HeaderValue, now: Instant) -> RejectionAction {
+        if self.token.as_ref().is_none_or(|token| token.header != *header) {
+            return RejectionAction::Renew;
+        }
+        let delay = match &self.rejection {
+            Some(last) if now < last.at + last.delay => return RejectionAction::GiveUp,
+            Some(last) if now < last.at + REJECTION_RESET.max(last.delay * 2) => {
+                next_delay(last.delay)
+            }
+            Some(_) | None => MIN_BACKOFF,
+        };
+        self.token = None;
+        self.rejection = Some(RejectedToken { at: now, delay });
+        RejectionAction::Renew
+    }
+}
+
+fn next_delay(before: Duration) -> Duration {
+    (before * 2).clamp(MIN_BACKOFF, MAX_BACKOFF)
+}
+
+/// Issues tokens.
 pub(super) trait TokenIssuer: Send + Sync + 'static {
-    /// Asks for a token, once, and for no longer than its own deadline.
-    fn ask(&self) -> impl Future<Output = Result<AccessToken, TokenError>> + Send;
+    /// One request, with its own deadline.
+    fn request_token(&self) -> impl Future<Output = Result<AccessToken, TokenError>> + Send;
 
-    /// What the files that are needed for it are like.
-    fn stamps(&self) -> Stamps;
+    /// The files that a request needs.
+    fn file_versions(&self) -> FileVersions;
 
-    /// The name of it, for people.
+    /// For messages.
     fn name(&self) -> &str;
 }
 
-/// Tokens from an issuer, kept and renewed.
+/// Tokens of an issuer, cached and renewed.
+///
+/// One request at a time serves all calls. It is a task of its own, which a call that stops waiting leaves
+/// to the others. The lock is never held across a wait.
 pub(super) struct TokenProvider<I> {
     shared: Arc<ProviderShared<I>>,
 }
@@ -43,25 +172,19 @@ struct ProviderShared<I> {
 #[derive(Default)]
 struct ProviderState {
     cache: TokenCache,
-    flight: Option<InFlightRequest>,
+    in_flight: Option<InFlightRequest>,
 }
 
-/// A request that is on its way.
 struct InFlightRequest {
-    landing: InFlightResult,
+    result: InFlightResult,
     task: AbortHandle,
 }
 
-/// Where the outcome of a request shows.
 type InFlightResult = watch::Receiver<Option<Result<HeaderValue, CallError>>>;
 
-/// How a call comes to a token.
 enum TokenAccess {
-    /// It has one.
     Cached(HeaderValue),
-    /// When this request is answered.
     Pending(InFlightResult),
-    /// Not at all: the issuer is spared.
     BackingOff(CallError),
 }
 
@@ -74,129 +197,135 @@ impl<I: TokenIssuer> TokenProvider<I> {
         &self.shared.issuer
     }
 
-    /// A token: the last one where that is good, else a new one as soon as it comes.
+    /// The cached token while it is valid, else a new one.
     pub(super) async fn token(&self, deadline: Instant) -> Result<HeaderValue, CallError> {
-        let mut landing = match self.way() {
+        let mut pending = match self.access() {
             TokenAccess::Cached(header) => return Ok(header),
             TokenAccess::BackingOff(error) => return Err(error),
-            TokenAccess::Pending(landing) => landing,
+            TokenAccess::Pending(result) => result,
         };
-        let waited = timeout_at(deadline, landing.wait_for(Option::is_some)).await;
-        let outcome = waited.map(|landed| landed.ok().and_then(|landed| landed.clone()));
-        outcome
-            .unwrap_or_else(|_| Some(Err(self.none("none came in time for this call"))))
-            .unwrap_or_else(|| Err(self.none("the request for one was given up")))
+        let result = match timeout_at(deadline, pending.wait_for(Option::is_some)).await {
+            Ok(Ok(result)) => result.clone(),
+            Ok(Err(_)) => None,
+            Err(_) => Some(Err(self.no_token("none came in time for this call"))),
+        };
+        result.unwrap_or_else(|| Err(self.no_token("the request was aborted")))
     }
 
-    /// The next call asks for a token, whatever the issuer said of waiting.
+    /// The next call does not wait for the end of the back-off.
     pub(super) fn expedite(&self) {
-        self.shared.state().cache.expedite(Instant::now());
+        if let Some(backoff) = &mut self.shared.state().cache.backoff {
+            backoff.until = Instant::now();
+        }
     }
 
-    /// CM refused the token of this header.
-    pub(super) fn refused(&self, header: &HeaderValue) -> RejectionAction {
+    /// CM rejected the token of this header.
+    pub(super) fn on_rejected(&self, header: &HeaderValue) -> RejectionAction {
         self.shared.state().cache.on_rejected(header, Instant::now())
     }
 
-    /// When the token ends, and what is wrong.
+    /// The end of the token, and the error of the last request.
     pub(super) fn view(&self) -> (Option<Timestamp>, Option<String>) {
-        let state = self.shared.state();
-        (state.cache.valid_until(Instant::now()), state.cache.trouble().map(str::to_owned))
+        let (state, now) = (self.shared.state(), Instant::now());
+        let TokenCache { token, backoff, .. } = &state.cache;
+        let valid = token.as_ref().filter(|token| now < token.asked + token.life);
+        let error = backoff.as_ref().map(|backoff| backoff.message.clone());
+        (valid.map(|token| token.until), error)
     }
 
-    fn way(&self) -> TokenAccess {
-        let stamps = self.shared.issuer.stamps();
+    fn access(&self) -> TokenAccess {
+        let files = self.shared.issuer.file_versions();
         let now = Instant::now();
         let mut state = self.shared.state();
         match state.cache.find(now) {
             CachedToken::Valid(header) => TokenAccess::Cached(header),
             CachedToken::RenewalDue(header) => {
-                if state.flight().is_none() && state.cache.backoff_error(&stamps, now).is_none() {
-                    self.ask(&mut state, stamps);
+                if state.pending().is_none() && state.cache.backoff_error(&files, now).is_none() {
+                    self.start_request(&mut state, files);
                 }
                 TokenAccess::Cached(header)
             }
-            CachedToken::Missing => match (state.flight(), state.cache.backoff_error(&stamps, now))
+            CachedToken::Missing => match (state.pending(), state.cache.backoff_error(&files, now))
             {
-                (Some(landing), _) => TokenAccess::Pending(landing),
+                (Some(result), _) => TokenAccess::Pending(result),
                 (None, Some(error)) => TokenAccess::BackingOff(error),
-                (None, None) => TokenAccess::Pending(self.ask(&mut state, stamps)),
+                (None, None) => TokenAccess::Pending(self.start_request(&mut state, files)),
             },
         }
     }
 
-    /// Starts a request; the stamps were taken before its files are read.
-    fn ask(&self, state: &mut ProviderState, stamps: Stamps) -> InFlightResult {
-        let (land, landing) = watch::channel(None);
+    /// `files` are from before the request reads them.
+    fn start_request(&self, state: &mut ProviderState, files: FileVersions) -> InFlightResult {
+        let (sender, result) = watch::channel(None);
         let shared = Arc::clone(&self.shared);
         let task = tokio::spawn(async move {
-            let answer = shared.issuer.ask().await;
-            land.send_replace(Some(shared.on_finished(answer, stamps)));
+            let answer = shared.issuer.request_token().await;
+            sender.send_replace(Some(shared.on_finished(answer, files)));
         });
-        state.flight =
-            Some(InFlightRequest { landing: landing.clone(), task: task.abort_handle() });
-        landing
+        state.in_flight =
+            Some(InFlightRequest { result: result.clone(), task: task.abort_handle() });
+        result
     }
 
-    fn none(&self, why: &str) -> CallError {
-        away(
+    fn no_token(&self, reason: &str) -> CallError {
+        CallError::unavailable(
             UnavailableReason::Credentials,
-            format!("no token from {}: {why}", self.shared.issuer.name()),
+            format!("no token from {}: {reason}", self.shared.issuer.name()),
         )
     }
 }
 
 impl<I: TokenIssuer> ProviderShared<I> {
-    /// Remembers what came of a request, before anybody is told.
+    /// Updates the cache before the calls get the result.
     fn on_finished(
         &self,
         answer: Result<AccessToken, TokenError>,
-        stamps: Stamps,
+        files: FileVersions,
     ) -> Result<HeaderValue, CallError> {
         let now = Instant::now();
         let mut state = self.state();
-        state.flight = None;
+        state.in_flight = None;
         match answer {
             Ok(token) => {
                 let header = token.header.clone();
                 state.cache.store(token);
                 Ok(header)
             }
-            Err(failure) => {
+            Err(error) => {
+                let TokenError { message: detail, retry_after, .. } = error.clone();
                 if !matches!(state.cache.find(now), CachedToken::Missing) {
-                    let error = &failure.message;
-                    tracing::warn!(%error, "Token renewal failed; using the current token until it expires");
+                    tracing::warn!(
+                        error = detail,
+                        "Token renewal failed; using the current token until it expires"
+                    );
                 }
-                let TokenError { message: detail, retry_after, .. } = failure.clone();
-                state.cache.failed(failure, stamps, fastrand::f64(), now);
-                Err(CallError::Unavailable {
-                    reason: UnavailableReason::Credentials,
-                    detail,
-                    retry_after,
-                })
+                state.cache.failed(error, files, fastrand::f64(), now);
+                let reason = UnavailableReason::Credentials;
+                Err(CallError::Unavailable { reason, detail, retry_after })
             }
         }
     }
+}
 
+impl<I> ProviderShared<I> {
     fn state(&self) -> MutexGuard<'_, ProviderState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ProviderState {
-    /// The request that is on its way; one whose task ended without a word is not.
-    fn flight(&self) -> Option<InFlightResult> {
-        let flight = self.flight.as_ref().filter(|flight| !flight.task.is_finished())?;
-        Some(flight.landing.clone())
+    /// The request in flight; one whose task has ended without a result does not count.
+    fn pending(&self) -> Option<InFlightResult> {
+        let request = self.in_flight.as_ref().filter(|request| !request.task.is_finished())?;
+        Some(request.result.clone())
     }
 }
 
-/// Nobody waits any more: a reload has made another source, or the daemon ends.
+/// A reload has replaced this provider, or the daemon exits.
 impl<I> Drop for TokenProvider<I> {
     fn drop(&mut self) {
-        let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = &state.flight {
-            flight.task.abort();
+        if let Some(request) = &self.shared.state().in_flight {
+            request.task.abort();
         }
     }
 }

@@ -1,47 +1,37 @@
-//! What a token endpoint answers: a token (RFC 6749 section 5.1), or why there is none (5.2).
+//! The response of a token endpoint: a token (RFC 6749 section 5.1), or an error (5.2).
 //!
-//! The remedies are for AD FS, where most of the trouble is one of a few settings. Nothing of a good
-//! answer is ever quoted, and what was sent is hidden in what is quoted of a bad one.
+//! The remedies are for AD FS, where a few settings cause most errors. No message quotes a good response,
+//! and the secrets of the request are hidden in quotations of a bad one.
 
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::super::super::classify::{BodyEnd, HttpResponse};
-use super::super::super::content_encoding;
-use super::super::super::redact::Redactor;
-use super::super::super::secret::Secret;
+use crate::cm::classify::{BodyEnd, HttpResponse, status_name};
+use crate::cm::headers::compressed;
+use crate::cm::redact::Redactor;
+use crate::cm::secret::Secret;
+use crate::domain::Problem;
 use crate::wire::cm;
 
-/// The life of a token of which the endpoint does not tell it.
-const USUAL_LIFE: Duration = Duration::from_mins(5);
+/// The life of a token without `expires_in`.
+const DEFAULT_LIFE: Duration = Duration::from_mins(5);
 
-/// The shortest life that is believed: enough for the call that the token was asked for.
-const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+/// Long enough for the call that needs the token.
+const MIN_LIFE: Duration = Duration::from_secs(1);
 
-/// The longest: a client that was removed is noticed within a day.
-const LONGEST_LIFE: Duration = Duration::from_hours(24);
+/// A removed client is noticed within a day.
+const MAX_LIFE: Duration = Duration::from_hours(24);
 
-/// A token, and for how long.
 pub(super) struct TokenResponse {
     pub(super) header: HeaderValue,
     pub(super) expires_in: Duration,
 }
 
-/// Why there is no token.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TokenErrorResponse {
-    /// What the endpoint did, as the rest of a sentence.
-    pub(super) message: String,
-    /// What somebody can do about it.
-    pub(super) remedy: &'static str,
-}
-
-/// The fields of either answer.
+/// The fields of both kinds.
 #[derive(Deserialize)]
 struct TokenResponseBody {
     access_token: Option<Secret>,
@@ -92,68 +82,65 @@ const REMEDIES: &[(&str, &str)] = &[
     ("server_error", SERVER),
 ];
 
-/// What an answer means.
-pub(super) fn parse(answer: HttpResponse) -> Result<TokenResponse, TokenErrorResponse> {
-    let HttpResponse { status, location, body, end, coding, redactor, .. } = answer;
-    let redactor = &*redactor;
+/// The token, or a problem whose `what` continues a sentence about the endpoint.
+pub(super) fn parse(response: HttpResponse) -> Result<TokenResponse, Problem> {
+    let HttpResponse { status, location, body, end, coding, redactor, .. } = response;
     let body = Zeroizing::new(body);
     if let Some(coding) = coding {
-        let what = format!("answers {}: {}", name(status), content_encoding::compressed(&coding));
-        return Err(denial(what, content_encoding::REMEDY));
+        let Problem { what, remedy } = compressed(&coding);
+        return Err(Problem::new(format!("answers {}: {what}", status_name(status)), remedy));
     }
-    match status {
-        200..=299 => match end {
-            BodyEnd::Whole => grant(&body, redactor),
-            BodyEnd::TooLarge(limit) => {
-                Err(denial(format!("answers with more than {limit} bytes"), ADDRESS))
-            }
-            BodyEnd::Broken(error) => {
-                Err(denial(format!("broke off: {}", error.detail()), RETRY_REMEDY))
-            }
-        },
-        300..=399 => {
-            let to = cm::single_line(location.as_deref().unwrap_or("nowhere"));
-            let what = format!("redirects to {to}, where nothing is sent ({})", name(status));
-            Err(denial(what, ADDRESS))
+    match (status, end) {
+        (200..=299, BodyEnd::Whole) => grant(&body, &redactor),
+        (200..=299, BodyEnd::TooLarge(limit)) => {
+            Err(Problem::new(format!("answers with more than {limit} bytes"), ADDRESS))
         }
-        _ => Err(refusal(status, &body, redactor)),
+        (200..=299, BodyEnd::Broken(error)) => {
+            Err(Problem::new(format!("broke off: {}", error.detail()), RETRY_REMEDY))
+        }
+        (300..=399, _) => {
+            let to = cm::single_line(location.as_deref().unwrap_or("nowhere"));
+            let what =
+                format!("redirects to {to}, where nothing is sent ({})", status_name(status));
+            Err(Problem::new(what, ADDRESS))
+        }
+        _ => Err(refusal(status, &body, &redactor)),
     }
 }
 
-fn grant(body: &[u8], redactor: &Redactor) -> Result<TokenResponse, TokenErrorResponse> {
+fn grant(body: &[u8], redactor: &Redactor) -> Result<TokenResponse, Problem> {
     let Some(read) = read(body) else {
         let page = body.trim_ascii_start().starts_with(b"<");
-        let title = if page { error_words(body, redactor) } else { String::new() };
+        let title = if page { error_message(body, redactor) } else { String::new() };
         let what = format!("answers with something else than a token: {title}");
-        return Err(denial(what.trim_end_matches([':', ' ']).to_owned(), ADDRESS));
+        return Err(Problem::new(what.trim_end_matches([':', ' ']).to_owned(), ADDRESS));
     };
     if let Some(error) = &read.error {
         return Err(server_error_text(error, read.error_description.as_deref(), redactor));
     }
     let Some(token) = read.access_token else {
-        return Err(denial("answers without a token".to_owned(), ADDRESS));
+        return Err(Problem::new("answers without a token".to_owned(), ADDRESS));
     };
     match read.token_type {
         Some(kind) if !kind.eq_ignore_ascii_case("bearer") => {
-            let kind = cm::single_line(&{
-                redactor.learn(token.expose());
-                redactor.redact(&kind)
-            });
+            redactor.learn(token.expose());
+            let kind = cm::single_line(&redactor.redact(&kind));
             let what = format!("issues tokens of the type {kind:?}, and CM takes bearer tokens");
-            Err(denial(what, SERVER))
+            Err(Problem::new(what, SERVER))
         }
         Some(_) | None => match token.bearer() {
             Some(header) => {
                 Ok(TokenResponse { header, expires_in: life(read.expires_in.as_ref()) })
             }
-            None => {
-                Err(denial("issues a token that cannot be sent in a header".to_owned(), SERVER))
-            }
+            None => Err(Problem::new(
+                "issues a token that cannot be sent in a header".to_owned(),
+                SERVER,
+            )),
         },
     }
 }
 
-/// A number of seconds, which some write as text.
+/// A number of seconds; some servers send it as text.
 fn life(expires_in: Option<&Value>) -> Duration {
     let seconds = match expires_in {
         Some(Value::Number(number)) => number.as_f64(),
@@ -161,49 +148,45 @@ fn life(expires_in: Option<&Value>) -> Duration {
         Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => None,
     };
     let seconds = seconds.filter(|seconds: &f64| seconds.is_finite());
-    seconds.map_or(USUAL_LIFE, |seconds| {
-        let bounded = seconds.clamp(SHORTEST_LIFE.as_secs_f64(), LONGEST_LIFE.as_secs_f64());
+    seconds.map_or(DEFAULT_LIFE, |seconds| {
+        let bounded = seconds.clamp(MIN_LIFE.as_secs_f64(), MAX_LIFE.as_secs_f64());
         Duration::from_secs_f64(bounded)
     })
 }
 
-fn refusal(status: u16, body: &[u8], redactor: &Redactor) -> TokenErrorResponse {
+fn refusal(status: u16, body: &[u8], redactor: &Redactor) -> Problem {
     let read = read(body);
     if let Some(TokenResponseBody { error: Some(error), error_description, .. }) = &read {
         return server_error_text(error, error_description.as_deref(), redactor);
     }
-    // One with a token in it is not quoted: that token is not known as a secret.
+    // A response with a token is not quoted: the redactor does not know that token.
     let quoted = read.is_none_or(|read| read.access_token.is_none());
-    let said = if quoted { error_words(body, redactor) } else { String::new() };
-    let what = match said.as_str() {
-        "" => format!("answers {}", name(status)),
-        said => format!("answers {}: {said}", name(status)),
+    let message = if quoted { error_message(body, redactor) } else { String::new() };
+    let what = match message.as_str() {
+        "" => format!("answers {}", status_name(status)),
+        message => format!("answers {}: {message}", status_name(status)),
     };
     let remedy = match status {
         401 => "check how the endpoint authenticates clients",
-        407 => "check cm.proxy: it wants a login",
+        407 => "check cm.proxy: it requires a login",
         408 | 429 | 503 => RETRY_REMEDY,
         500..=599 => SERVER,
         _ => ADDRESS,
     };
-    denial(what, remedy)
+    Problem::new(what, remedy)
 }
 
-/// The endpoint's own error, with what to do about that.
-fn server_error_text(
-    error: &str,
-    description: Option<&str>,
-    redactor: &Redactor,
-) -> TokenErrorResponse {
-    let [error, words] = [error, description.unwrap_or_default()]
+/// The endpoint's own error, with its remedy.
+fn server_error_text(error: &str, description: Option<&str>, redactor: &Redactor) -> Problem {
+    let [error, description] = [error, description.unwrap_or_default()]
         .map(|text| cm::single_line(&redactor.redact(text)));
     let remedy =
         REMEDIES.iter().find(|(code, _)| *code == error).map_or(SERVER, |(_, remedy)| *remedy);
-    let what = match words.as_str() {
+    let what = match description.as_str() {
         "" => format!("says no: {error}"),
-        words => format!("says no: {error}: {words}"),
+        description => format!("says no: {error}: {description}"),
     };
-    denial(what, remedy)
+    Problem::new(what, remedy)
 }
 
 fn read(body: &[u8]) -> Option<TokenResponseBody> {
@@ -211,17 +194,7 @@ fn read(body: &[u8]) -> Option<TokenResponseBody> {
     serde_json::from_slice(body).ok()
 }
 
-/// The words of a page, or of somebody else's JSON.
-fn error_words(body: &[u8], redactor: &Redactor) -> String {
-    cm::complaint_without(body, |words| redactor.redact(words)).message
-}
-
-const fn denial(what: String, remedy: &'static str) -> TokenErrorResponse {
-    TokenErrorResponse { message: what, remedy }
-}
-
-/// `404 Not Found`; only the number where it has no name.
-fn name(status: u16) -> String {
-    let name = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    name.map_or_else(|| status.to_string(), |name| format!("{status} {name}"))
+/// The message of a page, or of other JSON.
+fn error_message(body: &[u8], redactor: &Redactor) -> String {
+    cm::complaint_without(body, |text| redactor.redact(text)).message
 }

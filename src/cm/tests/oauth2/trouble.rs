@@ -158,13 +158,13 @@ async fn an_endpoint_that_is_slow_takes_no_longer_than_a_call_may() {
     let half = format!("HTTP/1.1 {OK}\r\nContent-Length: 100\r\n\r\n{{\"access_token\":");
     for start in [String::new(), half] {
         let site = Site::new(move |_| Reply::Hang(start.clone().into_bytes()));
-        let proof = ClientAuthentication::Secret { file: site.file("secret") };
-        let auth = AuthOptions::OAuth2(client(&site.adfs, proof));
+        let proof = ClientAuthSettings::Secret { file: site.file("secret") };
+        let auth = AuthSettings::OAuth2(client(&site.adfs, proof));
         let timeout = Duration::from_millis(300);
         let url = format!("http://{}", site.cm.address);
-        let remote = CmClient::new(CmOptions { timeout, auth, ..options(url) }).unwrap();
+        let remote = new_client(CmSettings { timeout, auth, ..options(url) }).unwrap();
         let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
-        let late = ["none came in time for this call", "no whole answer within 300ms"];
+        let late = ["none came in time for this call", "no whole response within 300ms"];
         assert!(late.iter().any(|words| told.contains(words)), "{told}");
     }
 }
@@ -173,9 +173,9 @@ async fn an_endpoint_that_is_slow_takes_no_longer_than_a_call_may() {
 async fn nobody_at_the_endpoint_is_told_as_that() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let site = Site::new(numbered(3600));
-    let proof = ClientAuthentication::Secret { file: site.file("secret") };
+    let proof = ClientAuthSettings::Secret { file: site.file("secret") };
     let token_url = format!("http://{gone}/adfs/oauth2/token");
-    let remote = remote_of(&site.cm, OAuth2Options { token_url, ..client(&site.adfs, proof) });
+    let remote = remote_of(&site.cm, OAuth2Settings { token_url, ..client(&site.adfs, proof) });
     let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
     assert!(told.starts_with(&format!("no token from {gone}: no connection to {gone}")), "{told}");
     assert!(told.contains("; check cm.auth.token_url, the network and the server"), "{told}");
@@ -194,9 +194,9 @@ async fn an_endpoint_without_tls_is_told_and_sent_nothing() {
         heard
     });
     let site = Site::new(numbered(3600));
-    let proof = ClientAuthentication::Secret { file: site.file("secret") };
+    let proof = ClientAuthSettings::Secret { file: site.file("secret") };
     let token_url = format!("https://{address}/adfs/oauth2/token");
-    let remote = remote_of(&site.cm, OAuth2Options { token_url, ..client(&site.adfs, proof) });
+    let remote = remote_of(&site.cm, OAuth2Settings { token_url, ..client(&site.adfs, proof) });
     let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
     assert!(told.starts_with(&format!("no token from {address}: no TLS with {address}")), "{told}");
     drop(remote);

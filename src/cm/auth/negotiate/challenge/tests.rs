@@ -11,7 +11,7 @@ fn shown(channel: Channel) -> TokenDescription<'static> {
 
 #[track_caller]
 fn assert_refusal(lines: &[&str], error: Option<&str>, words: &[&str]) {
-    let refusal = offers(lines).refusal(error, &shown(Channel::Bound));
+    let refusal = offers(lines).rejection(error, &shown(Channel::Bound));
     for words in words {
         assert!(refusal.contains(words), "{refusal}");
     }
@@ -25,11 +25,11 @@ fn schemes_are_found_on_one_line_or_on_many_and_parameters_are_none() {
         &["Negotiate", "Negotiate", "ntlm, basic realm=x"],
     ] {
         let offers = offers(lines);
-        assert!(offers.negotiate(), "{lines:?}");
+        assert!(offers.offers_negotiate(), "{lines:?}");
         assert!(offers.offers("NTLM") && offers.offers("Basic"), "{offers:?}");
         assert!(offers.token.is_none(), "{offers:?}");
     }
-    assert!(!offers(&["NTLM", "", ",", "Bearer realm=\"Negotiate\""]).negotiate());
+    assert!(!offers(&["NTLM", "", ",", "Bearer realm=\"Negotiate\""]).offers_negotiate());
 }
 
 #[test]
@@ -43,29 +43,29 @@ fn the_servers_token_is_taken_from_the_first_line_that_has_one() {
 
 #[test]
 fn a_server_that_takes_no_tickets_is_told_by_what_it_takes() {
-    let ntlm = "lets in with NTLM only: NTLM is not spoken here";
+    let ntlm = "offers NTLM only: cardbridge has no NTLM";
     assert_refusal(&["NTLM"], None, &[ntlm, "add the provider Negotiate"]);
-    assert_refusal(&["NTLM", "Basic realm=x"], None, &["lets in with NTLM, Basic only"]);
-    assert_refusal(&["Basic realm=x"], None, &["with Basic only: switch Windows Authentication"]);
+    assert_refusal(&["NTLM", "Basic realm=x"], None, &["offers NTLM, Basic only"]);
+    assert_refusal(&["Basic realm=x"], None, &["Basic only: switch Windows Authentication"]);
     assert_refusal(&["Bearer error=\"invalid_token\""], None, &["set cm.auth.method to oauth2"]);
-    assert_refusal(&[], None, &["it names no way to log in"]);
+    assert_refusal(&[], None, &["it offers no authentication"]);
 }
 
 #[test]
 fn a_ticket_that_is_refused_is_told_with_what_may_be_behind_it() {
     let words = [
-        "refused desk-3@EXAMPLE.COM in spite of a valid ticket",
+        "rejected desk-3@EXAMPLE.COM in spite of a valid ticket",
         "(setspn -Q HTTP/cm.example.com)",
-        "or this account is not let in",
+        "or this account has no access",
     ];
     assert_refusal(&["Negotiate", "NTLM"], None, &words);
     let error = Some("Wrong principal in request");
-    assert_refusal(&["Negotiate x"], error, &["did not take the ticket", "Wrong principal in"]);
+    assert_refusal(&["Negotiate x"], error, &["rejected the ticket", "Wrong principal in"]);
 }
 
 #[test]
 fn what_is_said_about_extended_protection_fits_the_channel() {
-    let said = |channel| offers(&["Negotiate"]).refusal(None, &shown(channel));
+    let said = |channel| offers(&["Negotiate"]).rejection(None, &shown(channel));
     assert!(said(Channel::Bound).contains("something ends TLS before the server"));
     assert!(said(Channel::Disabled).contains("cm.auth.channel_bindings is false"));
     assert!(said(Channel::Unbound).contains("this channel has no bindings"));

@@ -42,8 +42,8 @@ fn choose(bytes: &[u8], wanted: Option<&str>) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
     principal(file.path(), wanted).unwrap_or_else(|error| {
-        assert!(!error.remedy().is_empty());
-        error.to_string().replace(&file.path().display().to_string(), "FILE")
+        assert!(!error.remedy.is_empty());
+        error.what.replace(&file.path().display().to_string(), "FILE")
     })
 }
 
@@ -104,12 +104,12 @@ fn a_file_that_is_no_keytab_is_told_from_one_that_is_damaged() {
 #[test]
 fn what_cannot_be_read_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let told = |name: &str| principal(&dir.path().join(name), None).unwrap_err().to_string();
+    let told = |name: &str| principal(&dir.path().join(name), None).unwrap_err().what;
     assert!(told("none").contains("none: No such file"), "{}", told("none"));
     assert!(Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
     assert!(told("pipe").ends_with("it is not a file"), "{}", told("pipe"));
     assert!(told(".").ends_with("it is not a file"));
-    fs::write(dir.path().join("large"), vec![0; LIMIT + 1]).unwrap();
+    fs::write(dir.path().join("large"), vec![0; (1 << 20) + 1]).unwrap();
     assert!(told("large").ends_with("it has more than 1048576 bytes"), "{}", told("large"));
     fs::write(dir.path().join("kept"), keytab()).unwrap();
     fs::set_permissions(dir.path().join("kept"), fs::Permissions::from_mode(0o000)).unwrap();

@@ -3,24 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::token_response::{TokenErrorResponse, TokenResponse, parse};
+use super::super::token_response::{TokenResponse, parse};
 use crate::cm::classify::{BodyEnd, HttpResponse};
-use crate::cm::client_cert::ClientCertStatus;
-use crate::domain::{CallError, UnavailableReason};
+use crate::domain::{CallError, Problem, UnavailableReason};
 
 fn answer(status: u16, body: &str) -> HttpResponse {
-    HttpResponse {
-        status,
-        coding: None,
-        had_cookies: false,
-        redactor: std::sync::Arc::default(),
-        retry_after: None,
-        location: None,
-        is_html: false,
-        client_cert: ClientCertStatus::NotConfigured,
-        body: body.as_bytes().to_vec(),
-        end: BodyEnd::Whole,
-    }
+    HttpResponse { status, body: body.as_bytes().to_vec(), ..HttpResponse::default() }
 }
 
 /// An answer of AD FS's, without its headers.
@@ -41,7 +29,7 @@ fn granted(answer: HttpResponse) -> TokenResponse {
 }
 
 #[track_caller]
-fn denied(answer: HttpResponse) -> TokenErrorResponse {
+fn denied(answer: HttpResponse) -> Problem {
     answer.redactor.learn("s3cr&t");
     match parse(answer) {
         Ok(_) => panic!("a token was taken"),
@@ -114,7 +102,7 @@ fn each_error_of_adfs_is_told_in_its_words_and_with_its_own_remedy() {
         ("temporarily-unavailable.http", "temporarily_unavailable", "if this persists"),
     ] {
         let denial = denied(adfs(name));
-        assert!(denial.message.starts_with(&format!("says no: {what}")), "{denial:?}");
+        assert!(denial.what.starts_with(&format!("says no: {what}")), "{denial:?}");
         assert!(denial.remedy.contains(remedy), "{denial:?}");
     }
 }
@@ -124,7 +112,7 @@ fn what_is_no_answer_of_a_token_endpoints_is_told_as_what_it_is() {
     let located = HttpResponse { location: Some("evil.example.com".to_owned()), ..answer(302, "") };
     let broken = CallError::Unavailable {
         reason: UnavailableReason::Timeout,
-        detail: "no whole answer within 10s".to_owned(),
+        detail: "no whole response within 10s".to_owned(),
         retry_after: None,
     };
     for (answer, what, remedy) in [
@@ -170,12 +158,12 @@ fn what_is_no_answer_of_a_token_endpoints_is_told_as_what_it_is() {
         ),
         (
             HttpResponse { end: BodyEnd::Broken(broken), ..answer(200, r#"{"access"#) },
-            "broke off: no whole answer within 10s",
+            "broke off: no whole response within 10s",
             "persists",
         ),
     ] {
         let denial = denied(answer);
-        assert!(denial.message.starts_with(what), "{denial:?} is not {what}");
+        assert!(denial.what.starts_with(what), "{denial:?} is not {what}");
         assert!(denial.remedy.contains(remedy), "{denial:?}");
     }
 }
@@ -191,7 +179,7 @@ fn nothing_of_a_token_is_quoted_from_an_answer_that_cannot_be_used() {
         "access_token=t0ken&token_type=bearer",
     ] {
         let denial = denied(answer(200, body));
-        assert!(!denial.message.contains("t0ken"), "{denial:?}");
+        assert!(!denial.what.contains("t0ken"), "{denial:?}");
     }
 }
 
@@ -209,7 +197,7 @@ fn what_was_sent_is_hidden_where_it_comes_back() {
         &format!("<title>{}s3cr&t</title>", "x".repeat(196)),
     ] {
         for status in [200, 400, 401, 500] {
-            let TokenErrorResponse { message: what, .. } = denied(answer(status, body));
+            let Problem { what, .. } = denied(answer(status, body));
             let shown = ["s3c", "czNj", "3cr"];
             assert!(!shown.iter().any(|secret| what.contains(secret)), "{what}");
         }
@@ -220,7 +208,7 @@ fn what_was_sent_is_hidden_where_it_comes_back() {
 fn a_token_in_an_answer_that_is_no_success_is_not_quoted() {
     let body = r#"{"access_token":"eyJ0b2tlbiI6Im5ldyJ9","token_type":"bearer"}"#;
     for status in [400, 401, 403, 500, 503] {
-        let TokenErrorResponse { message: what, .. } = denied(answer(status, body));
+        let Problem { what, .. } = denied(answer(status, body));
         assert!(what.starts_with(&format!("answers {status}")) && !what.contains("eyJ"), "{what}");
     }
 }

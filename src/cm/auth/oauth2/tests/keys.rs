@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::super::assertion::assertion;
-use super::super::signer::{Signer, SignerError};
-use crate::cm::ClientCertFiles;
+use super::super::assertion::{Signer, assertion};
+use crate::config::ClientCertSettings;
+use crate::domain::Problem;
 
 const URL: &str = "https://adfs.example.com/adfs/oauth2/token";
 const CLIENT: &str = "6a1f3c52-6a4b-4d7e-9f0d-1d3c5b7a9e10";
@@ -60,27 +60,27 @@ impl Keys {
         output.stdout
     }
 
-    fn read(&self, key: &str) -> Result<Signer, SignerError> {
+    fn read(&self, key: &str) -> Result<Signer, Problem> {
         self.read_at(key, Timestamp::now())
     }
 
-    fn read_at(&self, key: &str, now: Timestamp) -> Result<Signer, SignerError> {
+    fn read_at(&self, key: &str, now: Timestamp) -> Result<Signer, Problem> {
         let (cert_file, key_file) = (self.path("cert.pem"), self.path(key));
-        Signer::read(&ClientCertFiles { cert_file, key_file }, now)
+        Signer::read(&ClientCertSettings { cert_file, key_file }, now)
     }
 
     #[track_caller]
     fn refusal(&self, key: &str) -> String {
         match self.read(key) {
             Ok(_) => panic!("{key} was taken"),
-            Err(error) => error.text(),
+            Err(problem) => problem.to_string(),
         }
     }
 
     /// Header and claims of an assertion, whose signature openssl has verified.
     #[track_caller]
     fn verified(&self, key: &str, now: Timestamp) -> (Value, Value) {
-        let signer = self.read_at(key, now).unwrap_or_else(|error| panic!("{}", error.text()));
+        let signer = self.read_at(key, now).unwrap_or_else(|problem| panic!("{problem}"));
         let jwt = assertion(&signer, CLIENT, URL, now).unwrap();
         let parts: Vec<_> = jwt.expose().split('.').collect();
         let [header, claims, signature] = parts[..] else { panic!("{} parts", parts.len()) };
@@ -208,8 +208,7 @@ fn a_certificate_out_of_its_time_is_told() {
     let keys = Keys::rsa();
     let dates = |days: i64| {
         let now = Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
-        let signer =
-            keys.read_at("key.pem", now).unwrap_or_else(|error| panic!("{}", error.text()));
+        let signer = keys.read_at("key.pem", now).unwrap_or_else(|problem| panic!("{problem}"));
         signer.dates().unwrap_or_default().to_owned()
     };
     assert_eq!(dates(1), "");

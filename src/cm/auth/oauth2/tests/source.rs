@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use tokio::time::{Instant, advance, sleep};
 
-use super::super::token_cache::{AccessToken, RejectionAction, Stamps, TokenError};
-use super::super::token_provider::{TokenIssuer, TokenProvider};
-use crate::cm::reloading_file::FileVersion;
+use super::super::token_provider::{
+    AccessToken, FileVersions, RejectionAction, TokenError, TokenIssuer, TokenProvider,
+};
+use crate::cm::secret::FileVersion;
 use crate::domain::{CallError, UnavailableReason};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,11 +24,11 @@ struct Scripted {
     /// How long an answer takes.
     takes: Duration,
     /// What goes wrong, and what the proof's file is like.
-    now: Mutex<(Option<TokenError>, Stamps)>,
+    now: Mutex<(Option<TokenError>, FileVersions)>,
 }
 
 impl TokenIssuer for Scripted {
-    async fn ask(&self) -> Result<AccessToken, TokenError> {
+    async fn request_token(&self) -> Result<AccessToken, TokenError> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         let asked = Instant::now();
         sleep(self.takes).await;
@@ -42,7 +43,7 @@ impl TokenIssuer for Scripted {
         }
     }
 
-    fn stamps(&self) -> Stamps {
+    fn file_versions(&self) -> FileVersions {
         self.now.lock().unwrap().1.clone()
     }
 
@@ -278,7 +279,7 @@ async fn a_token_that_cm_refuses_is_replaced_once_for_all_who_had_it() {
     let source = source(3600 * SECOND, Duration::ZERO);
     let first = source.token(Instant::now() + SECOND).await.unwrap();
     for _ in 0..5 {
-        assert_eq!(source.refused(&first), RejectionAction::Renew);
+        assert_eq!(source.on_rejected(&first), RejectionAction::Renew);
         assert_eq!(token(&source).await.unwrap(), "Bearer 2");
     }
     assert_eq!(asked(&source), 2);
@@ -290,7 +291,7 @@ async fn a_server_that_refuses_every_token_costs_a_request_now_and_then() {
     let mut fresh = 0;
     for _ in 0..6000 {
         let header = source.token(Instant::now() + SECOND).await.unwrap();
-        fresh += usize::from(source.refused(&header) == RejectionAction::GiveUp);
+        fresh += usize::from(source.on_rejected(&header) == RejectionAction::GiveUp);
         advance(SECOND / 10).await;
     }
     // In ten minutes: at 0, 1, 3, 7, 15, 31 and 63 s, and then once a minute.
@@ -305,7 +306,7 @@ async fn tokens_that_end_sooner_than_was_said_are_replaced_each_time() {
         let header = source.token(Instant::now() + SECOND).await.unwrap();
         assert_eq!(header, format!("Bearer {number}"));
         advance(30 * SECOND).await;
-        assert_eq!(source.refused(&header), RejectionAction::Renew);
+        assert_eq!(source.on_rejected(&header), RejectionAction::Renew);
     }
 }
 

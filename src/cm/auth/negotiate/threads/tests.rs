@@ -40,16 +40,16 @@ fn a_wrong_key_is_not_tried_so_often_that_the_account_is_locked() {
 #[test]
 fn a_wish_is_refused_soon_after_a_failure_unless_the_keytab_changed() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let keytab = stamp(file.path());
+    let keytab = FileVersion::of(file.path()).ok();
     let now = Instant::now();
-    let failure = Arc::new(KerberosError::library("gone"));
-    let trouble = Some(RenewalFailure { failure, not_before: now + Duration::from_mins(1) });
+    let error = Arc::new(KerberosError::library("gone"));
+    let trouble = Some(RenewalFailure { error, not_before: now + Duration::from_mins(1) });
     let standing =
         TicketState { attempts: 1, last_failure: trouble, keytab, ..TicketState::default() };
     assert!(!standing.may_ask(keytab, now));
     assert!(standing.may_ask(keytab, now + Duration::from_mins(1)));
     std::fs::write(file.path(), "other").unwrap();
-    assert!(standing.may_ask(stamp(file.path()), now));
+    assert!(standing.may_ask(FileVersion::of(file.path()).ok(), now));
     assert!(standing.may_ask(None, now), "a keytab that is gone is another one too");
     assert!(!TicketState::default().is_new(keytab), "nothing was tried yet");
 }
@@ -59,8 +59,8 @@ fn a_401_is_a_reason_for_a_new_ticket_once_a_minute_and_never_to_try_a_wrong_key
     let refusals = RenewalLimiter::default();
     let now = Instant::now();
     let later = |seconds| now + Duration::from_secs(seconds);
-    let failure = Arc::new(KerberosError::library("gone"));
-    let trouble = Some(RenewalFailure { failure, not_before: later(900) });
+    let error = Arc::new(KerberosError::library("gone"));
+    let trouble = Some(RenewalFailure { error, not_before: later(900) });
     let standing = |attempts, trouble| TicketState {
         attempts,
         last_failure: trouble,
@@ -85,7 +85,7 @@ async fn an_attempt_that_was_made_meanwhile_fulfils_every_wish_before_it() {
     renewals.request_renewal(1);
     standing.wait_for(|standing| standing.attempts > 1).await.unwrap();
     assert_eq!(standing.borrow().attempts, 2);
-    let trouble = standing.borrow().last_failure.clone().unwrap().failure.to_string();
+    let trouble = standing.borrow().last_failure.clone().unwrap().error.to_string();
     assert!(trouble.contains("No such file"), "{trouble}");
 }
 
@@ -110,4 +110,36 @@ fn threads_are_counted_and_no_more_than_so_many() {
     assert_eq!(error.to_string(), "8 threads are blocked on unresponsive KDCs");
     all.pop();
     assert!(ThreadPermit::new(&THREADS).is_ok());
+}
+
+fn soon() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(20)
+}
+
+#[tokio::test]
+async fn jobs_are_done_elsewhere_in_their_order() {
+    let worker = TokenThread::start("test").unwrap();
+    let name = || thread::current().name().map(str::to_owned);
+    assert_eq!(worker.run(soon(), name).await, Ok(Some("test".to_owned())));
+}
+
+#[tokio::test]
+async fn a_late_answer_is_not_waited_for_and_the_next_one_comes() {
+    let worker = TokenThread::start("test").unwrap();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let stuck = worker.run(tokio::time::Instant::now(), move || wait.recv().is_ok()).await;
+    assert_eq!(stuck, Err(TokenTimeout));
+    go_on.send(()).unwrap();
+    assert_eq!(worker.run(soon(), || 7).await, Ok(7));
+}
+
+#[tokio::test]
+async fn the_thread_ends_with_its_owner() {
+    let worker = TokenThread::start("test").unwrap();
+    let (alive, ended) = oneshot::channel::<()>();
+    // The job is over, its capture is kept by the thread.
+    thread_local!(static KEPT: std::cell::Cell<Option<oneshot::Sender<()>>> = const { std::cell::Cell::new(None) });
+    worker.run(soon(), move || KEPT.set(Some(alive))).await.unwrap();
+    drop(worker);
+    assert!(timeout_at(soon(), ended).await.unwrap().is_err());
 }

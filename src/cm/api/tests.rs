@@ -156,7 +156,7 @@ fn a_closed_request_is_dropped_even_where_cm_lists_it_as_open() {
 
 #[test]
 fn request_lists_do_not_matter_for_a_card_without_records() {
-    let list = || Err(away(UnavailableReason::NotCm, "a page".to_owned()));
+    let list = || Err(CallError::unavailable(UnavailableReason::NotCm, "a page".to_owned()));
     assert_eq!(requests_for(&[], [list(), Ok(Vec::new())], &CmEnums::default()), Ok(Vec::new()));
     let records = records_of(card(), record(RECORD, CARD, 2).as_bytes()).unwrap();
     assert_not_cm(requests_for(&records, [Ok(Vec::new()), list()], &CmEnums::default()), "a page");

@@ -1,28 +1,82 @@
-//! `[cm.numbers]`, `[[reader]]` and `[[rule]]`: the words of a site, checked against each other.
+//! `[cards]`, `[[card]]`, `[cm.numbers]`, `[[reader]]` and `[[rule]]`, checked against each other.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Value;
 
-use super::key_reader::KeyReader;
-use super::problem::{ProblemCollector, ReportedProblem, ValueError};
-use super::suggest::nearest;
-use super::tree::{MergedConfig, TableItem, ValueWithOrigin};
-use super::value::{boolean, choice, duration, integer, quote, single_line, text};
+use super::problem::{ProblemCollector, ReportedProblem};
+use super::tree::{KeyReader, MergedConfig, TableItem, ValueWithOrigin, numbered};
+use super::value::{boolean, choice, duration, integer, nearest, quote, single_line, text};
 use crate::domain::{
-    CardStatus, CmEnums, EnumMap, ReaderMatch, ReaderRule, ReaderRules, RequestType, Trigger,
+    AtrPattern, CardRule, CardStatus, CmEnums, EnumMap, Family, IdRule, Problem, ReaderMatch,
+    ReaderRule, ReaderRules, RequestType, Trigger,
 };
 use crate::rules::{Pick, Rule};
 
-/// An enumeration of CM's: where its numbers are set, and what one of its values is called.
+pub(super) fn family(value: &Value) -> Result<Family, Problem> {
+    let known: Vec<_> = Family::ALL.iter().map(|family| (family.as_str(), *family)).collect();
+    choice(&known)(value)
+}
+
+pub(super) fn atr_pattern(value: &Value) -> Result<AtrPattern, Problem> {
+    let text = text(value)?;
+    text.parse().map_err(|error| {
+        let remedy = "write the ATR as hex digits without blanks, ? for any one digit";
+        Problem::new(format!("{} is no ATR: {error}", quote(text)), remedy)
+    })
+}
+
+/// Every `[[card]]`.
+pub(super) fn cards(
+    tree: &MergedConfig,
+    report: &mut ProblemCollector,
+) -> Result<Vec<CardRule>, ReportedProblem> {
+    let items = tree.items("card[]");
+    let rules: Vec<_> = items.iter().map(|item| card(item, report)).collect();
+    reject_duplicates(items, "card[].match", "only the first of them ever matches", report)?;
+    rules.into_iter().collect()
+}
+
+fn card(item: &TableItem, report: &mut ProblemCollector) -> Result<CardRule, ReportedProblem> {
+    let mut scope = KeyReader::item(item, report);
+    let matches = scope.required("card[].match", atr_pattern);
+    let families = scope.list("card[].families", family);
+    let id_rule = scope.optional("card[].id_rule", id_rule);
+    let id_rule = fitting(&mut scope, id_rule, &families);
+    Ok(CardRule { matches: matches?, families: families?, id_rule: id_rule? })
+}
+
+fn id_rule(value: &Value) -> Result<IdRule, Problem> {
+    let known: Vec<_> = IdRule::ALL.iter().map(|rule| (rule.as_str(), *rule)).collect();
+    choice(&known)(value)
+}
+
+/// The pinned rule, if a card that is asked for these families can give such an id.
+fn fitting(
+    scope: &mut KeyReader<'_>,
+    id_rule: Result<Option<IdRule>, ReportedProblem>,
+    families: &Result<Option<Vec<Family>>, ReportedProblem>,
+) -> Result<Option<IdRule>, ReportedProblem> {
+    let id_rule = id_rule?;
+    let (Some(rule), Ok(Some(families))) = (id_rule, families) else { return Ok(id_rule) };
+    if families.contains(&rule.family()) {
+        return Ok(id_rule);
+    }
+    let what = format!("{} makes ids of {} cards, which families leaves out", rule, rule.family());
+    let remedy = format!("add {:?} to families, or remove families", rule.family().as_str());
+    Err(scope.report_problem("card[].id_rule", Problem::new(what, remedy)))
+}
+
+/// An enumeration of CM.
 #[derive(Clone, Copy)]
 struct CmEnumKind {
     section: &'static str,
+    /// One value of it, in messages.
     noun: &'static str,
 }
 
-/// A card that is away for longer than a few seconds was taken out.
+/// A card that is absent for longer was removed.
 const REMOVAL_DEBOUNCE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5);
 
 const REQUEST_TYPE: CmEnumKind =
@@ -32,8 +86,8 @@ const CARD_STATUS: CmEnumKind =
 const REQUEST_STATUS: CmEnumKind =
     CmEnumKind { section: "cm.numbers.request_status", noun: "request status" };
 
-/// CM's numbers, as the site extends or corrects them. Those that are wrong are reported and left
-/// out, so that the rules can be checked against the rest.
+/// CM's numbers, as the site extends or corrects them. A wrong one is reported and left out, so that
+/// the rules are checked against the others.
 pub(super) fn numbers(tree: &MergedConfig, report: &mut ProblemCollector) -> CmEnums {
     let mut numbers = CmEnums::default();
     add_numbers(REQUEST_TYPE, &mut numbers.request_type, tree, report);
@@ -54,8 +108,8 @@ fn add_numbers(
         let Some(name) = name else { continue };
         match number(name, value, &given) {
             Ok(number) => given.push((name, number)),
-            Err(fault) => {
-                report.push(origin, &path.escape_debug().to_string(), fault);
+            Err(problem) => {
+                report.push(origin, &path.escape_debug().to_string(), problem);
             }
         }
     }
@@ -66,18 +120,18 @@ fn add_numbers(
     }
 }
 
-fn number(name: &str, value: &Value, given: &[(&str, i64)]) -> Result<i64, ValueError> {
+fn number(name: &str, value: &Value, given: &[(&str, i64)]) -> Result<i64, Problem> {
     if !name.starts_with(|c: char| c.is_ascii_alphabetic())
         || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     {
         let what = "is not a name that CM could have";
-        return Err(ValueError::new(what, "use letters, digits and _ only, a letter first"));
+        return Err(Problem::new(what, "use letters, digits and _ only, a letter first"));
     }
     // CM's enumerations are .NET's: 32 bits with a sign.
     let number = integer(i32::MIN..=i32::MAX)(value).map(i64::from)?;
     let taken = given.iter().find(|(n, v)| n.eq_ignore_ascii_case(name) || *v == number);
     taken.map_or(Ok(number), |(other, value)| {
-        Err(ValueError::new(format!("contradicts {other} = {value}"), "remove one of the two"))
+        Err(Problem::new(format!("contradicts {other} = {value}"), "remove one of the two"))
     })
 }
 
@@ -157,35 +211,29 @@ fn rule(
     })
 }
 
-/// What may set a rule off, by name.
 const TRIGGERS: [(&str, Trigger); 2] = [
     (Trigger::Inserted.as_str(), Trigger::Inserted),
     (Trigger::Removed.as_str(), Trigger::Removed),
 ];
 
-/// How a rule may pick among several requests, by name.
 const PICKS: [(&str, Pick); 3] = [
     (Pick::Oldest.as_str(), Pick::Oldest),
     (Pick::Newest.as_str(), Pick::Newest),
     (Pick::Refuse.as_str(), Pick::Refuse),
 ];
 
-/// Whether a request is completed cannot be seen without CM's number for it.
-fn completion(value: &Value, numbers: &CmEnums) -> Result<bool, ValueError> {
+/// Without CM's number for Completed, cardbridge could not verify a completion.
+fn completion(value: &Value, numbers: &CmEnums) -> Result<bool, Problem> {
     let wanted = boolean(value)?;
     if wanted && numbers.request_status.number("Completed").is_none() {
         let what = "needs CM's number of the request status Completed, which is not known";
-        return Err(ValueError::new(what, format!("add it to [{}]", REQUEST_STATUS.section)));
+        return Err(Problem::new(what, format!("add it to [{}]", REQUEST_STATUS.section)));
     }
     Ok(wanted)
 }
 
 /// CM's spelling and number of a name.
-fn resolve_name(
-    value: &Value,
-    kind: CmEnumKind,
-    map: &EnumMap,
-) -> Result<(String, i64), ValueError> {
+fn resolve_name(value: &Value, kind: CmEnumKind, map: &EnumMap) -> Result<(String, i64), Problem> {
     let name = text(value)?;
     let CmEnumKind { section, noun } = kind;
     if let Some(number) = map.number(name) {
@@ -196,17 +244,17 @@ fn resolve_name(
         Some(meant) => format!("did you mean {meant:?}?"),
         None => format!("use one of {}", names().collect::<Vec<_>>().join(", ")),
     };
-    Err(ValueError::new(
+    Err(Problem::new(
         format!("{} is not a known {noun}", quote(name)),
         format!("{meant} If CM has it, add its number to [{section}]"),
     ))
 }
 
 /// Reports every table whose value of `path` an earlier one has.
-pub(super) fn reject_duplicates(
+fn reject_duplicates(
     items: &[TableItem],
     path: &str,
-    why: &str,
+    reason: &str,
     report: &mut ProblemCollector,
 ) -> Result<(), ReportedProblem> {
     let text = |item: &TableItem| {
@@ -220,11 +268,11 @@ pub(super) fn reject_duplicates(
     for (index, item) in items.iter().enumerate() {
         let Some(value) = text(item) else { continue };
         let twin = items.iter().take(index).find(|other| folded(other) == folded(item));
-        if let Some(twin) = twin {
-            let what =
-                format!("{} is already {} in {}", quote(&value), twin.shown(path), twin.origin);
-            let fault = ValueError::new(what, format!("change one, {why}"));
-            outcome = Err(KeyReader::item(item, report).report_problem(path, fault));
+        if let Some(TableItem { origin, number, .. }) = twin {
+            let first = numbered(path, *number);
+            let what = format!("{} is already {first} in {origin}", quote(&value));
+            let problem = Problem::new(what, format!("change one, {reason}"));
+            outcome = Err(KeyReader::item(item, report).report_problem(path, problem));
         }
     }
     outcome

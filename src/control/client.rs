@@ -1,4 +1,4 @@
-//! The client's half, for the command line.
+//! The client of the control socket, for the command line.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,58 +17,47 @@ use crate::wire::control::{
     ActionResult, AuditPage, AuditQuery, ErrorBody, MarkQuery, VerifyQuery,
 };
 
-/// The daemon answers from memory or from its disk: longer than this it does not answer.
+/// The daemon responds from memory or from its disk.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait where so many connect that the socket's queue is full.
+/// How long to wait while the socket's queue is full.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
-/// No answer is larger: 100,000 entries of half a KiB each.
+/// The largest response: 100,000 entries of half a KiB each.
 const MAX_BODY: usize = 64 << 20;
 
-/// A way to ask the running daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct ControlClient {
     socket: PathBuf,
 }
 
-/// Why the daemon did not answer as wished.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
-    /// No daemon runs, as far as this socket tells.
     #[error("cannot connect to the daemon at {}", .0.display())]
     NotRunning(PathBuf, #[source] io::Error),
-    /// The socket is there, but not for this user.
     #[error("permission denied on {}: run as root, or let this user enter its directory", .0.display())]
     NotAllowed(PathBuf),
-    /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
-    /// This user may not do that.
     #[error("{0}")]
     Forbidden(String),
-    /// The daemon said no.
     #[error("{0}")]
     Refused(String),
-    /// The daemon answered in a way that this program does not understand.
     #[error(
         "cannot parse the daemon's response; check that daemon and command have the same version"
     )]
     Protocol(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The connection ended first. What was asked for may have been done, or not.
+    /// An action may have been done, or not.
     #[error(
-        "the daemon closed the connection before it answered: see with outbox list whether it was \
-         done, and try again"
+        "the daemon closed the connection before it responded: check with `cardbridge outbox \
+         list` whether the action was done"
     )]
     Cut,
-    /// It took too long.
     #[error("the daemon did not respond within {} s", TIMEOUT.as_secs())]
     Timeout,
 }
 
 impl ControlClient {
-    /// A client of the daemon that answers on this socket.
-    #[must_use]
     pub(crate) fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
@@ -78,35 +67,27 @@ impl ControlClient {
         self.connect().await.map(drop)
     }
 
-    /// The state of the daemon.
     pub(crate) async fn status(&self) -> Result<StatusView, ControlError> {
         self.call(Method::GET, "/v1/status").await
     }
 
-    /// Every entry that waits, the oldest first.
     pub(crate) async fn entries(&self) -> Result<Vec<EntryView>, ControlError> {
         self.call(Method::GET, "/v1/outbox").await
     }
 
-    /// One entry.
     pub(crate) async fn entry(&self, id: EntryId) -> Result<EntryView, ControlError> {
         self.call(Method::GET, &format!("/v1/outbox/{id}")).await
     }
 
-    /// Has something done to an entry.
     pub(crate) async fn act(
         &self,
         id: EntryId,
-        act: EntryAction,
+        action: EntryAction,
     ) -> Result<ActionResult, ControlError> {
-        let verb = match act {
-            EntryAction::Retry => "retry",
-            EntryAction::Discard => "discard",
-        };
-        self.call(Method::POST, &format!("/v1/outbox/{id}/{verb}")).await
+        let action: &str = action.into();
+        self.call(Method::POST, &format!("/v1/outbox/{id}/{action}")).await
     }
 
-    /// Some audit lines.
     pub(crate) async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ControlError> {
         let mut pairs = Vec::new();
         pairs.extend(query.since.map(|at| format!("since={at}")));
@@ -117,18 +98,17 @@ impl ControlClient {
         self.call(Method::GET, &format!("/v1/audit?{}", pairs.join("&"))).await
     }
 
-    /// The place in the chain of the line with this number, if there is one.
+    /// The position in the chain of the line with this number, if it exists.
     pub(crate) async fn mark(
         &self,
         query: &MarkQuery,
     ) -> Result<Option<ChainPosition>, ControlError> {
         match self.call(Method::GET, &format!("/v1/audit/mark?seq={}", query.seq)).await {
             Err(ControlError::NotFound(_)) => Ok(None),
-            answer => answer.map(Some),
+            position => position.map(Some),
         }
     }
 
-    /// A piece of the audit trail's chain, looked along.
     pub(crate) async fn verify(&self, query: &VerifyQuery) -> Result<ChainBatch, ControlError> {
         let after = query.after.as_ref().map(|cursor| format!("after={cursor}"));
         self.call(Method::GET, &format!("/v1/audit/verify?{}", after.unwrap_or_default())).await
@@ -139,23 +119,22 @@ impl ControlClient {
         method: Method,
         path: &str,
     ) -> Result<T, ControlError> {
-        let (status, body) = tokio::time::timeout(TIMEOUT, self.answered(&method, path))
-            .await
-            .map_err(|_| ControlError::Timeout)??;
+        let response = tokio::time::timeout(TIMEOUT, self.exchange_until_complete(&method, path));
+        let (status, body) = response.await.map_err(|_| ControlError::Timeout)??;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(protocol);
         }
-        let problem: ErrorBody = serde_json::from_slice(&body).map_err(protocol)?;
+        let ErrorBody { error } = serde_json::from_slice(&body).map_err(protocol)?;
         Err(match status {
-            StatusCode::NOT_FOUND => ControlError::NotFound(problem.error),
-            StatusCode::FORBIDDEN => ControlError::Forbidden(problem.error),
-            _ => ControlError::Refused(problem.error),
+            StatusCode::NOT_FOUND => ControlError::NotFound(error),
+            StatusCode::FORBIDDEN => ControlError::Forbidden(error),
+            _ => ControlError::Refused(error),
         })
     }
 
-    /// The answer. Where the daemon gave the connection's place to a newer one before it was asked,
-    /// a question is asked again; an act is not.
-    async fn answered(
+    /// The daemon closes a connection if a newer one takes its place before the request arrives.
+    /// Then a query is repeated; an action is not.
+    async fn exchange_until_complete(
         &self,
         method: &Method,
         path: &str,
@@ -168,17 +147,16 @@ impl ControlClient {
                     }
                     tokio::time::sleep(FULL_QUEUE_PAUSE).await;
                 }
-                answer => return answer,
+                response => return response,
             }
         }
     }
 
-    /// A connection, which other users may be about to take the daemon's attention from for a moment.
     async fn connect(&self) -> Result<UnixStream, ControlError> {
         loop {
             match UnixStream::connect(&self.socket).await {
                 Ok(stream) => return Ok(stream),
-                // So many connect that the socket's queue is full (unix(7)).
+                // The socket's queue is full (unix(7)).
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(FULL_QUEUE_PAUSE).await;
                 }
@@ -213,7 +191,7 @@ impl ControlClient {
     }
 }
 
-/// Whether the connection ended before its answer.
+/// Whether the connection ended before the response was complete.
 fn is_cut(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     error.downcast_ref::<hyper::Error>().is_some_and(|error| {
         error.is_canceled()

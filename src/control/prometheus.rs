@@ -1,7 +1,6 @@
-//! What is counted, as text in Prometheus' exposition format 0.0.4.
+//! Metrics in Prometheus' exposition format 0.0.4.
 //!
-//! Every metric has HELP and TYPE, names and base units as Prometheus wants them, and no label
-//! whose values come from outside: a hostile reader cannot fill a monitoring system.
+//! No label has values from outside: a hostile reader name cannot fill a monitoring system.
 
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
@@ -11,10 +10,8 @@ use crate::domain::{
     ProbeResult,
 };
 
-/// What the text is, for the header.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All of it.
 pub(super) fn text(metrics: &Metrics) -> String {
     let mut page = MetricsText::default();
     daemon(&mut page, metrics);
@@ -25,45 +22,40 @@ pub(super) fn text(metrics: &Metrics) -> String {
     page.0
 }
 
-fn daemon(page: &mut MetricsText, metrics: &Metrics) {
-    let Metrics { state, counters: tally, .. } = metrics;
-    page.gauge("build_info", "The running version.");
-    page.labelled_sample("build_info", &[("version", &state.version)], 1);
-    page.gauge("start_time_seconds", "Unix time at which the daemon started.");
-    page.sample("start_time_seconds", state.started_at.as_second());
+fn daemon(page: &mut MetricsText, Metrics { state, counters, .. }: &Metrics) {
+    page.head("build_info", "gauge", "The running version.");
+    page.sample("build_info", &[("version", &state.version)], 1);
+    let started_at = state.started_at.as_second();
+    page.gauge("start_time_seconds", "Unix time at which the daemon started.", started_at);
     page.counter(
         "stale_results_total",
         "Results discarded because their entry or insertion had changed.",
+        counters.stale_results,
     );
-    page.sample("stale_results_total", tally.stale_results);
 }
 
 fn readers(page: &mut MetricsText, metrics: &Metrics) {
-    let Metrics { state, counters: tally, .. } = metrics;
-    page.gauge("pcscd_up", "1 if connected to pcscd, else 0.");
-    page.sample("pcscd_up", u8::from(matches!(state.pcscd, PcscdView::Connected { .. })));
-    page.counter("pcscd_disconnects_total", "Lost connections to pcscd.");
-    page.sample("pcscd_disconnects_total", tally.pcscd_losses);
-    page.counter("pcsc_errors_total", "PC/SC errors by return code.");
+    let Metrics { state, counters, .. } = metrics;
+    let is_connected = matches!(state.pcscd, PcscdView::Connected { .. });
+    page.gauge("pcscd_up", "1 if connected to pcscd, else 0.", u8::from(is_connected));
+    let disconnects = counters.pcscd_losses;
+    page.counter("pcscd_disconnects_total", "Lost connections to pcscd.", disconnects);
+    page.head("pcsc_errors_total", "counter", "PC/SC errors by return code.");
     for (code, count) in &metrics.pcsc_errors {
-        page.labelled_sample("pcsc_errors_total", &[("code", code)], count);
+        page.sample("pcsc_errors_total", &[("code", code)], count);
     }
-    page.gauge("stuck_threads", "Threads blocked in a PC/SC call and abandoned.");
-    page.sample("stuck_threads", metrics.stuck_threads);
-    page.gauge("readers", "Readers known to pcscd.");
-    page.sample("readers", state.readers.len());
-    page.gauge("cards", "Cards currently in readers, by state.");
-    let is = |view: &CardView, name| card_state(view) == Some(name);
+    let stuck = metrics.stuck_threads;
+    page.gauge("stuck_threads", "Threads blocked in a PC/SC call and abandoned.", stuck);
+    page.gauge("readers", "Readers known to pcscd.", state.readers.len());
+    page.head("cards", "gauge", "Cards currently in readers, by state.");
     for name in ["identified", "mute", "not-identified", "reading"] {
-        let count = state.readers.iter().filter(|reader| is(&reader.card, name)).count();
-        page.labelled_sample("cards", &[("state", name)], count);
+        let cards = state.readers.iter().filter(|reader| card_state(&reader.card) == Some(name));
+        page.sample("cards", &[("state", name)], cards.count());
     }
-    page.counter("card_insertions_total", "Card insertions with a valid ATR.");
-    page.sample("card_insertions_total", tally.insertions);
-    page.counter("mute_card_insertions_total", "Insertions of mute cards.");
-    page.sample("mute_card_insertions_total", tally.mute_cards);
-    page.counter("card_removals_total", "Card removals.");
-    page.sample("card_removals_total", tally.removals);
+    let insertions = counters.insertions;
+    page.counter("card_insertions_total", "Card insertions with a valid ATR.", insertions);
+    page.counter("mute_card_insertions_total", "Insertions of mute cards.", counters.mute_cards);
+    page.counter("card_removals_total", "Card removals.", counters.removals);
 }
 
 const fn card_state(view: &CardView) -> Option<&'static str> {
@@ -76,90 +68,88 @@ const fn card_state(view: &CardView) -> Option<&'static str> {
     }
 }
 
-fn probes(page: &mut MetricsText, metrics: &Metrics) {
-    page.counter("card_probes_total", "Finished card probes by family and result.");
-    let count = |probed| metrics.counters.probes.get(&probed).copied().unwrap_or_default();
+fn probes(page: &mut MetricsText, Metrics { counters, .. }: &Metrics) {
+    page.head("card_probes_total", "counter", "Finished card probes by family and result.");
+    let mut sample = |family, result, probe| {
+        let count = counters.probes.get(&probe).copied().unwrap_or_default();
+        page.sample("card_probes_total", &[("family", family), ("result", result)], count);
+    };
     for family in Family::ALL {
-        let labels = [("family", family.as_str()), ("result", "identified")];
-        page.labelled_sample("card_probes_total", &labels, count(ProbeResult::Identified(family)));
+        sample(family.as_str(), "identified", ProbeResult::Identified(family));
     }
     for reason in NotIdentifiedReason::ALL {
-        let labels = [("family", "unknown"), ("result", reason.as_str())];
-        page.labelled_sample(
-            "card_probes_total",
-            &labels,
-            count(ProbeResult::NotIdentified(reason)),
-        );
+        sample("unknown", reason.as_str(), ProbeResult::NotIdentified(reason));
     }
 }
 
-fn cm(page: &mut MetricsText, metrics: &Metrics) {
-    page.gauge("cm_up", "1 if CM is available, 0 if not; absent before the first call.");
-    match metrics.state.cm {
+fn cm(page: &mut MetricsText, Metrics { state, counters, calls, .. }: &Metrics) {
+    page.head("cm_up", "gauge", "1 if CM is available, 0 if not; absent before the first call.");
+    match state.cm {
         CmView::Unknown => {}
-        CmView::Available { .. } => page.sample("cm_up", 1),
-        CmView::Unavailable { .. } => page.sample("cm_up", 0),
+        CmView::Available { .. } => page.sample("cm_up", &[], 1),
+        CmView::Unavailable { .. } => page.sample("cm_up", &[], 0),
     }
-    page.counter("cm_outages_total", "Transitions of CM from available to unavailable.");
-    page.sample("cm_outages_total", metrics.counters.cm_outages);
-    page.counter("cm_calls_total", "CM API calls by operation and result.");
-    for (call, tally) in metrics.calls.iter() {
-        for (result, count) in &tally.results {
-            page.labelled_sample(
-                "cm_calls_total",
-                &[("operation", call.as_str()), ("result", result)],
-                count,
-            );
+    page.counter(
+        "cm_outages_total",
+        "Transitions of CM from available to unavailable.",
+        counters.cm_outages,
+    );
+    page.head("cm_calls_total", "counter", "CM API calls by operation and result.");
+    for (call, stats) in calls.iter() {
+        for (result, count) in &stats.results {
+            let labels = [("operation", call.as_str()), ("result", result)];
+            page.sample("cm_calls_total", &labels, count);
         }
     }
     page.head("cm_call_duration_seconds", "summary", "Duration of CM API calls.");
-    for (call, tally) in metrics.calls.iter() {
+    for (call, stats) in calls.iter() {
         let labels = [("operation", call.as_str())];
-        page.labelled_sample(
-            "cm_call_duration_seconds_sum",
-            &labels,
-            tally.total_duration.as_secs_f64(),
-        );
-        page.labelled_sample("cm_call_duration_seconds_count", &labels, tally.count());
+        let total = stats.total_duration.as_secs_f64();
+        page.sample("cm_call_duration_seconds_sum", &labels, total);
+        page.sample("cm_call_duration_seconds_count", &labels, stats.count());
     }
 }
 
-fn outbox(page: &mut MetricsText, metrics: &Metrics) {
-    let outbox = &metrics.state.outbox;
-    page.gauge(
+fn outbox(page: &mut MetricsText, Metrics { at, state, counters, .. }: &Metrics) {
+    let outbox = &state.outbox;
+    page.head(
         "outbox_entries",
+        "gauge",
         "Outbox entries by state: waiting (for CM) or parked (for an operator).",
     );
-    page.labelled_sample("outbox_entries", &[("state", "waiting")], outbox.waiting);
-    page.labelled_sample("outbox_entries", &[("state", "parked")], outbox.parked);
-    page.gauge("outbox_oldest_entry_age_seconds", "Age of the oldest waiting entry.");
-    let age = outbox.oldest_waiting_at.map(|oldest| metrics.at.duration_since(oldest));
-    let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
-    page.sample("outbox_oldest_entry_age_seconds", age.as_secs_f64());
-    page.gauge("outbox_writable", "1 if the outbox is writable, else 0.");
-    page.sample("outbox_writable", u8::from(outbox.write_error.is_none()));
-    page.counter("outbox_errors_total", "Failed outbox operations.");
-    page.sample("outbox_errors_total", metrics.counters.outbox_errors);
-    page.counter("entries_settled_total", "Settled entries by outcome and park reason.");
+    page.sample("outbox_entries", &[("state", "waiting")], outbox.waiting);
+    page.sample("outbox_entries", &[("state", "parked")], outbox.parked);
+    let age = outbox.oldest_waiting_at.map(|oldest| at.duration_since(oldest));
+    let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default().as_secs_f64();
+    page.gauge("outbox_oldest_entry_age_seconds", "Age of the oldest waiting entry.", age);
+    let is_writable = outbox.write_error.is_none();
+    page.gauge("outbox_writable", "1 if the outbox is writable, else 0.", u8::from(is_writable));
+    page.counter("outbox_errors_total", "Failed outbox operations.", counters.outbox_errors);
+    let help = "Settled entries by outcome and park reason.";
+    page.head("entries_settled_total", "counter", help);
     for outcome in Outcome::ALL {
         let reason = outcome.park_reason().map_or("", ParkReason::as_str);
         let labels = [("outcome", outcome.as_str()), ("reason", reason)];
-        let count = metrics.counters.outcomes.get(&outcome).copied().unwrap_or_default();
-        page.labelled_sample("entries_settled_total", &labels, count);
+        let count = counters.outcomes.get(&outcome).copied().unwrap_or_default();
+        page.sample("entries_settled_total", &labels, count);
     }
 }
 
-/// The text as far as it is written. Writing to a string does not fail.
+/// The text so far. Writing to a string does not fail.
 #[derive(Default)]
 struct MetricsText(String);
 
 impl MetricsText {
-    fn gauge(&mut self, name: &str, help: &str) {
+    /// A gauge with one sample.
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.head(name, "gauge", help);
+        self.sample(name, &[], value);
     }
 
-    fn counter(&mut self, name: &str, help: &str) {
+    /// A counter with one sample.
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.head(name, "counter", help);
+        self.sample(name, &[], value);
     }
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {
@@ -167,14 +157,14 @@ impl MetricsText {
             writeln!(self.0, "# HELP cardbridge_{name} {help}\n# TYPE cardbridge_{name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, value: impl Display) {
-        let _infallible = writeln!(self.0, "cardbridge_{name} {value}");
-    }
-
-    /// Label values are words of this program's own: none needs escapes.
-    fn labelled_sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    /// Label values are this program's own: none needs escapes.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<_> =
-            labels.iter().map(|(label, word)| format!("{label}=\"{word}\"")).collect();
-        let _infallible = writeln!(self.0, "cardbridge_{name}{{{}}} {value}", labels.join(","));
+            labels.iter().map(|(label, text)| format!("{label}=\"{text}\"")).collect();
+        let labels = match labels.join(",") {
+            labels if labels.is_empty() => labels,
+            labels => format!("{{{labels}}}"),
+        };
+        let _infallible = writeln!(self.0, "cardbridge_{name}{labels} {value}");
     }
 }

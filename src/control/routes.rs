@@ -1,132 +1,71 @@
-//! What can be asked on the control socket, who may ask it, and what is answered.
+//! The routes of the control socket, the role that each needs, and their responses.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path as Segment, Query, Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::sync::{mpsc, oneshot};
 
-use super::access::{Access, Role};
-use super::account_names::AccountNames;
-use super::peer::SocketPeer;
+use super::access::{Access, AccountNames, Role, SocketPeer};
 use super::{AuditError, ControlRequest, EntryAction, EntryActionError, prometheus};
 use crate::domain::{ChainBatch, ChainPosition, EntryId, EntryView, StatusView};
 use crate::wire::control::{
     ActionResult, AuditPage, AuditQuery, ErrorBody, MarkQuery, VerifyQuery,
 };
 
-/// What can be asked. One without a role or a handler does not compile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
-    Metrics,
-    Status,
-    Outbox,
-    Entry,
-    Retry,
-    Discard,
-    Audit,
-    Mark,
-    Verify,
-}
-
-impl Route {
-    const ALL: [Self; 9] = [
-        Self::Metrics,
-        Self::Status,
-        Self::Outbox,
-        Self::Entry,
-        Self::Retry,
-        Self::Discard,
-        Self::Audit,
-        Self::Mark,
-        Self::Verify,
-    ];
-
-    const fn path(self) -> &'static str {
-        match self {
-            Self::Metrics => "/metrics",
-            Self::Status => "/v1/status",
-            Self::Outbox => "/v1/outbox",
-            Self::Entry => "/v1/outbox/{id}",
-            Self::Retry => "/v1/outbox/{id}/retry",
-            Self::Discard => "/v1/outbox/{id}/discard",
-            Self::Audit => "/v1/audit",
-            Self::Mark => "/v1/audit/mark",
-            Self::Verify => "/v1/audit/verify",
-        }
-    }
-
-    /// What a user has to be allowed for it.
-    const fn role(self) -> Role {
-        match self {
-            Self::Metrics
-            | Self::Status
-            | Self::Outbox
-            | Self::Entry
-            | Self::Audit
-            | Self::Mark
-            | Self::Verify => Role::View,
-            Self::Retry | Self::Discard => Role::Operate,
-        }
-    }
-
-    fn handler(self) -> MethodRouter<DaemonHandle> {
-        match self {
-            Self::Metrics => get(metrics),
-            Self::Status => get(status),
-            Self::Outbox => get(outbox),
-            Self::Entry => get(entry),
-            Self::Retry => post(retry),
-            Self::Discard => post(discard),
-            Self::Audit => get(audit),
-            Self::Mark => get(mark),
-            Self::Verify => get(verify),
-        }
-    }
-}
-
-/// All routes of the control socket. Each request has to carry its [`SocketPeer`].
-pub(super) fn all(daemon: DaemonHandle, access: &Access) -> Router {
-    let routes = Route::ALL.into_iter().fold(Router::new(), |router, route| {
-        let guard = from_fn_with_state((access.clone(), route.role()), permit);
-        router.route(route.path(), route.handler().layer(guard))
-    });
-    routes
-        .fallback(async || HttpError::nothing("no such route"))
-        .method_not_allowed_fallback(async || {
-            HttpError(StatusCode::METHOD_NOT_ALLOWED, "no such method here".to_owned())
-        })
-        // What is not there is nobody's to know who may not look.
-        .layer(from_fn_with_state((access.clone(), Role::View), permit))
-        .with_state(daemon)
-}
-
-/// What the port for monitoring has.
-pub(super) fn monitoring(daemon: DaemonHandle) -> Router {
+/// All routes of the control socket. Each request carries its [`SocketPeer`].
+pub(super) fn all(daemon: DaemonHandle, access: Access) -> Router {
+    let retry = |daemon, id, peer| act(EntryAction::Retry, daemon, id, peer);
+    let discard = |daemon, id, peer| act(EntryAction::Discard, daemon, id, peer);
     Router::new()
-        .route(Route::Metrics.path(), get(metrics))
-        .fallback(async || HttpError::nothing("only /metrics is here"))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status))
+        .route("/v1/outbox", get(outbox))
+        .route("/v1/outbox/{id}", get(entry))
+        .route("/v1/outbox/{id}/retry", post(retry))
+        .route("/v1/outbox/{id}/discard", post(discard))
+        .route("/v1/audit", get(audit))
+        .route("/v1/audit/mark", get(mark))
+        .route("/v1/audit/verify", get(verify))
+        .fallback(async || HttpError::not_found("no such route"))
+        .method_not_allowed_fallback(async || {
+            HttpError(StatusCode::METHOD_NOT_ALLOWED, "no such method for this route".to_owned())
+        })
+        .layer(from_fn_with_state(access, check_role))
         .with_state(daemon)
 }
 
-/// Lets a request pass whose user may do that.
-async fn permit(
-    State((access, wanted)): State<(Access, Role)>,
+/// The routes of the metrics port.
+pub(super) fn metrics_only(daemon: DaemonHandle) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .fallback(async || HttpError::not_found("only /metrics is here"))
+        .with_state(daemon)
+}
+
+/// Every request needs the role to view, also one for a route that does not exist; one that may
+/// change something needs the role to operate too.
+async fn check_role(
+    State(access): State<Access>,
     Extension(peer): Extension<SocketPeer>,
     request: HttpRequest,
     next: Next,
 ) -> Response {
-    if peer.role >= Some(wanted) {
-        return next.run(request).await;
+    let changes = !request.method().is_safe();
+    let mut wanted = [Some(Role::View), changes.then_some(Role::Operate)].into_iter().flatten();
+    match wanted.find(|role| peer.role < Some(*role)) {
+        None => next.run(request).await,
+        Some(role) => {
+            tracing::debug!(uid = peer.uid, ?role, "Request on the control socket refused");
+            HttpError(StatusCode::FORBIDDEN, access.refusal(peer.uid, role)).into_response()
+        }
     }
-    tracing::debug!(uid = peer.uid, ?wanted, "Request on the control socket is refused");
-    HttpError(StatusCode::FORBIDDEN, access.refusal(peer.uid, wanted)).into_response()
 }
 
-/// The daemon's loop.
+/// The channel to the daemon's loop.
 #[derive(Debug, Clone)]
 pub(super) struct DaemonHandle {
     requests: mpsc::Sender<ControlRequest>,
@@ -142,28 +81,11 @@ impl DaemonHandle {
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> ControlRequest,
     ) -> Result<T, HttpError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         let stopping =
             || HttpError(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".into());
         self.requests.send(request(reply)).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())
-    }
-
-    async fn entries(&self) -> Result<Vec<EntryView>, HttpError> {
-        self.ask(ControlRequest::Entries).await
-    }
-
-    async fn act(
-        self,
-        entry: &str,
-        act: EntryAction,
-        peer: SocketPeer,
-    ) -> Result<Json<ActionResult>, HttpError> {
-        let entry: EntryId =
-            entry.parse().map_err(|_| HttpError::nothing("no such entry waits"))?;
-        let by = self.names.describe(peer.uid, peer.login_uid).await;
-        self.ask(|reply| ControlRequest::Act { entry, act, by, reply }).await??;
-        Ok(Json(ActionResult { result: act.past_participle().to_owned() }))
+        response.await.map_err(|_| stopping())
     }
 }
 
@@ -177,39 +99,35 @@ async fn metrics(State(daemon): State<DaemonHandle>) -> Result<impl IntoResponse
 }
 
 async fn outbox(State(daemon): State<DaemonHandle>) -> Result<Json<Vec<EntryView>>, HttpError> {
-    Ok(Json(daemon.entries().await?))
+    Ok(Json(daemon.ask(ControlRequest::Entries).await?))
 }
 
 async fn entry(
     State(daemon): State<DaemonHandle>,
     Segment(id): Segment<String>,
 ) -> Result<Json<EntryView>, HttpError> {
-    let entries = daemon.entries().await?;
-    let found = entries.into_iter().find(|view| view.entry.id.to_string() == id);
-    found.map(Json).ok_or_else(|| HttpError::nothing("no such entry waits"))
+    let mut entries = daemon.ask(ControlRequest::Entries).await?.into_iter();
+    let entry = entries.find(|view| view.entry.id.to_string() == id);
+    entry.map(Json).ok_or_else(|| HttpError::not_found("no such entry"))
 }
 
-async fn retry(
+async fn act(
+    action: EntryAction,
     State(daemon): State<DaemonHandle>,
     Segment(id): Segment<String>,
     Extension(peer): Extension<SocketPeer>,
 ) -> Result<Json<ActionResult>, HttpError> {
-    daemon.act(&id, EntryAction::Retry, peer).await
-}
-
-async fn discard(
-    State(daemon): State<DaemonHandle>,
-    Segment(id): Segment<String>,
-    Extension(peer): Extension<SocketPeer>,
-) -> Result<Json<ActionResult>, HttpError> {
-    daemon.act(&id, EntryAction::Discard, peer).await
+    let entry: EntryId = id.parse().map_err(|_| HttpError::not_found("no such entry"))?;
+    let by = daemon.names.describe(peer.uid, peer.login_uid).await;
+    daemon.ask(|reply| ControlRequest::Act { entry, act: action, by, reply }).await??;
+    Ok(Json(ActionResult { result: action.past_participle().to_owned() }))
 }
 
 async fn audit(
     State(daemon): State<DaemonHandle>,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditPage>, HttpError> {
-    let Query(query) = query.map_err(|error| HttpError(error.status(), error.body_text()))?;
+    let Query(query) = query?;
     let (lines, next) = daemon.ask(|reply| ControlRequest::Audit(query, reply)).await??;
     Ok(Json(AuditPage { lines, next }))
 }
@@ -218,25 +136,31 @@ async fn mark(
     State(daemon): State<DaemonHandle>,
     query: Result<Query<MarkQuery>, QueryRejection>,
 ) -> Result<Json<ChainPosition>, HttpError> {
-    let Query(query) = query.map_err(|error| HttpError(error.status(), error.body_text()))?;
-    let found = daemon.ask(|reply| ControlRequest::Mark(query.seq, reply)).await??;
-    found.map(Json).ok_or_else(|| HttpError::nothing("no such line in the audit trail"))
+    let Query(query) = query?;
+    let position = daemon.ask(|reply| ControlRequest::Mark(query.seq, reply)).await??;
+    position.map(Json).ok_or_else(|| HttpError::not_found("no such line in the audit trail"))
 }
 
 async fn verify(
     State(daemon): State<DaemonHandle>,
     query: Result<Query<VerifyQuery>, QueryRejection>,
 ) -> Result<Json<ChainBatch>, HttpError> {
-    let Query(query) = query.map_err(|error| HttpError(error.status(), error.body_text()))?;
+    let Query(query) = query?;
     Ok(Json(daemon.ask(|reply| ControlRequest::Verify(query, reply)).await??))
 }
 
-/// An answer that is not a success.
+/// A response that is not a success.
 pub(super) struct HttpError(pub(super) StatusCode, pub(super) String);
 
 impl HttpError {
-    fn nothing(what: &str) -> Self {
+    fn not_found(what: &str) -> Self {
         Self(StatusCode::NOT_FOUND, what.to_owned())
+    }
+}
+
+impl From<QueryRejection> for HttpError {
+    fn from(error: QueryRejection) -> Self {
+        Self(error.status(), error.body_text())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::domain::{
 };
 use crate::wire::control::MarkQuery;
 
-/// Nobody but this process's user and root.
+/// Access for this process's user and root alone.
 fn own() -> Access {
     Access::of(None, None, rustix::process::geteuid().as_raw())
 }
@@ -50,8 +50,8 @@ fn snapshot() -> StatusView {
 fn metrics() -> Metrics {
     let mut calls = CallMetrics::default();
     calls.count(CmOperation::Lookup, None, Duration::from_millis(1500));
-    let mut tally = EngineCounters::default();
-    tally.outcomes.insert(Outcome::Parked(ParkReason::Refused), 3);
+    let mut counters = EngineCounters::default();
+    counters.outcomes.insert(Outcome::Parked(ParkReason::Refused), 3);
     let state = StatusView {
         outbox: OutboxView {
             waiting: 2,
@@ -63,14 +63,14 @@ fn metrics() -> Metrics {
     Metrics {
         at: "2026-01-01T01:00:00Z".parse().unwrap(),
         state,
-        counters: tally,
+        counters,
         calls,
         pcsc_errors: [("NoService".to_owned(), 4)].into(),
         stuck_threads: 0,
     }
 }
 
-fn piece() -> ChainBatch {
+fn batch() -> ChainBatch {
     ChainBatch { lines: 7, faults: vec![], anchor: None, head: None, next: Some("16".to_owned()) }
 }
 
@@ -105,7 +105,7 @@ fn serve(mut requests: Receiver<ControlRequest>) {
                 }
                 ControlRequest::Verify(query, reply) => {
                     assert_eq!(query.after.as_deref(), Some("9.aa.bb"));
-                    drop(reply.send(Ok(piece())));
+                    drop(reply.send(Ok(batch())));
                 }
             }
         }
@@ -122,7 +122,7 @@ async fn raw(path: &Path, request: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn the_client_gets_what_the_loop_answers() {
+async fn client_receives_the_response_of_the_loop() {
     let (_dir, path) = place();
     let (_server, requests) = ControlServer::bind(&path, own()).unwrap();
     serve(requests);
@@ -136,14 +136,14 @@ async fn the_client_gets_what_the_loop_answers() {
     };
     assert_eq!(client.audit(&query).await.unwrap().next.as_deref(), Some("9@2026"));
     let after = VerifyQuery { after: Some("9.aa.bb".to_owned()) };
-    assert_eq!(client.verify(&after).await.unwrap(), piece());
+    assert_eq!(client.verify(&after).await.unwrap(), batch());
     let mark = async |seq| client.mark(&MarkQuery { seq }).await.unwrap().map(|mark| mark.seq);
     assert_eq!((mark(7).await, mark(8).await), (Some(7), None));
     assert_eq!(client.act(EntryId::new(1), EntryAction::Retry).await.unwrap().result, "retried");
 }
 
 #[tokio::test]
-async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_there() {
+async fn metrics_are_served_on_socket_and_port() {
     let (_dir, path) = place();
     let (mut server, requests) = ControlServer::bind(&path, own()).unwrap();
     let address = server.listen_metrics("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -170,7 +170,7 @@ async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_
         ] {
             assert!(answer.lines().any(|it| it == line), "{line}: {answer}");
         }
-        assert!(!answer.contains("\ncardbridge_cm_up "), "nobody has asked CM");
+        assert!(!answer.contains("\ncardbridge_cm_up "), "CM was not called");
     }
     for other in ["/", "/v1/status", "/v1/outbox"] {
         let answer = on_port(other).await;
@@ -184,7 +184,7 @@ async fn what_is_counted_is_told_on_the_socket_and_on_the_port_and_nothing_else_
 }
 
 #[tokio::test]
-async fn a_port_that_somebody_has_is_told() {
+async fn port_in_use_is_named_in_the_error() {
     let (_dir, path) = place();
     let (mut server, _requests) = ControlServer::bind(&path, own()).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -194,7 +194,7 @@ async fn a_port_that_somebody_has_is_told() {
 }
 
 #[tokio::test]
-async fn a_refused_act_says_why() {
+async fn refused_action_reports_its_reason() {
     let (_dir, path) = place();
     let (_server, requests) = ControlServer::bind(&path, own()).unwrap();
     serve(requests);
@@ -208,7 +208,7 @@ async fn a_refused_act_says_why() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_harms_nobody() {
+async fn invalid_request_does_no_harm() {
     let (_dir, path) = place();
     let (_server, requests) = ControlServer::bind(&path, own()).unwrap();
     serve(requests);
@@ -222,7 +222,7 @@ async fn what_is_no_request_harms_nobody() {
 }
 
 #[tokio::test]
-async fn socket_is_open_to_every_user_and_goes_with_the_server() {
+async fn socket_is_open_to_every_user_and_removed_at_the_end() {
     let (_dir, path) = place();
     let (server, _requests) = ControlServer::bind(&path, own()).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
@@ -231,7 +231,7 @@ async fn socket_is_open_to_every_user_and_goes_with_the_server() {
 }
 
 #[tokio::test]
-async fn a_socket_that_a_killed_daemon_left_is_replaced_and_one_that_answers_is_not() {
+async fn stale_socket_is_replaced_and_live_socket_is_not() {
     let (_dir, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -243,23 +243,23 @@ async fn a_socket_that_a_killed_daemon_left_is_replaced_and_one_that_answers_is_
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_socket_is_left_alone() {
+async fn file_that_is_not_a_socket_is_kept() {
     let (_dir, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(&path, "somebody's").unwrap();
+    std::fs::write(&path, "another program's").unwrap();
     assert!(matches!(ControlServer::bind(&path, own()), Err(BindError::Socket(..))));
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "another program's");
 }
 
 #[tokio::test]
-async fn without_a_daemon_the_client_says_so() {
+async fn client_reports_missing_daemon() {
     let (_dir, path) = place();
     let error = ControlClient::new(&path).status().await.unwrap_err();
     assert!(matches!(error, ControlError::NotRunning(..)), "{error}");
 }
 
 #[tokio::test]
-async fn an_act_whose_connection_is_closed_is_not_repeated_and_says_so() {
+async fn action_is_not_repeated_after_closed_connection() {
     let (_dir, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -279,7 +279,7 @@ async fn an_act_whose_connection_is_closed_is_not_repeated_and_says_so() {
 }
 
 #[tokio::test]
-async fn idle_connections_keep_nobody_out() {
+async fn idle_connections_do_not_block_others() {
     let (_dir, path) = place();
     let (_server, requests) = ControlServer::bind(&path, own()).unwrap();
     serve(requests);
@@ -287,7 +287,7 @@ async fn idle_connections_keep_nobody_out() {
     for number in 0..300 {
         let mut stream = UnixStream::connect(&path).await.unwrap();
         if number % 2 == 0 {
-            // Half a request is none.
+            // Half a request does not count.
             drop(stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n").await);
         }
         idle.push(stream);
@@ -311,13 +311,12 @@ async fn idle_connections_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn user_without_a_role_is_told_the_next_step_whatever_is_asked() {
+async fn user_without_a_role_gets_a_remedy() {
     let (_dir, path) = place();
-    let nobody = u32::MAX - 1;
+    let own = u32::MAX - 1;
     let (view, operator) = (Some(4_000_000), Some(4_000_001));
     require!(require::root());
-    let (_server, requests) =
-        ControlServer::bind(&path, Access::of(view, operator, nobody)).unwrap();
+    let (_server, requests) = ControlServer::bind(&path, Access::of(view, operator, own)).unwrap();
     serve(requests);
     std::fs::set_permissions(path.parent().unwrap(), std::fs::Permissions::from_mode(0o755))
         .unwrap();
@@ -335,16 +334,16 @@ async fn user_without_a_role_is_told_the_next_step_whatever_is_asked() {
         std::fs::Permissions::from_mode(0o755),
     )
     .unwrap();
-    let (look, act) = ("http://x/v1/status", "-X POST http://x/v1/outbox/1/retry");
+    let (view_request, act) = ("http://x/v1/status", "-X POST http://x/v1/outbox/1/retry");
     let cases = [
-        ("65534", look, "403", "add the user to the group lookers"),
-        ("65534", "http://x/metrics", "403", "lookers"),
-        ("65534", "http://x/v1/nothing", "403", "lookers"),
-        ("65534", act, "403", "lookers"),
-        ("4000000", look, "200", "desk-3"),
+        ("65534", view_request, "403", "add the user to the group viewers"),
+        ("65534", "http://x/metrics", "403", "viewers"),
+        ("65534", "http://x/v1/nothing", "403", "viewers"),
+        ("65534", act, "403", "viewers"),
+        ("4000000", view_request, "200", "desk-3"),
         ("4000000", "http://x/v1/nothing", "404", "no such route"),
-        ("4000000", act, "403", "add the user to the group doers"),
-        ("4000001", look, "200", "desk-3"),
+        ("4000000", act, "403", "add the user to the group operators"),
+        ("4000001", view_request, "200", "desk-3"),
         ("4000001", act, "200", "retried"),
     ];
     for (groups, request, status, text) in cases {
@@ -355,7 +354,7 @@ async fn user_without_a_role_is_told_the_next_step_whatever_is_asked() {
 }
 
 #[tokio::test]
-async fn port_answers_only_what_names_this_machine() {
+async fn port_serves_only_requests_for_this_machine() {
     let (_dir, path) = place();
     let (mut server, requests) = ControlServer::bind(&path, own()).unwrap();
     let address = server.listen_metrics("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -388,7 +387,7 @@ async fn port_answers_only_what_names_this_machine() {
         assert!(answer.starts_with("HTTP/1") && answer.contains(" 421 "), "{head}: {answer}");
         assert!(!answer.contains("cardbridge_"), "{head}: {answer}");
     }
-    // Silent ones keep monitoring out of nothing.
+    // Idle connections do not block monitoring.
     let mut idle = Vec::new();
     for _ in 0..300 {
         idle.push(tokio::net::TcpStream::connect(address).await.unwrap());

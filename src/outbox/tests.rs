@@ -1,4 +1,4 @@
-//! The outbox by what it promises. Helpers here, promises in the files beside.
+//! What the outbox promises, a file for each subject. Helpers are here.
 
 mod audit;
 mod chain;
@@ -55,7 +55,7 @@ impl Place {
         open(self.options()).unwrap()
     }
 
-    /// What a process would find that starts now.
+    /// What a process finds that starts now.
     fn restored(&self) -> OutboxContents {
         let (outbox, restored) = self.open();
         outbox.close();
@@ -92,8 +92,8 @@ fn candidate(number: u128) -> Candidate {
     Candidate::by_rule(card(number), IdRule::GidsCardid)
 }
 
-/// Card `number` as it is seen at second `number`.
-fn draft(number: u8) -> CardEvent {
+/// The insertion of card `number` at second `number`.
+fn card_event(number: u8) -> CardEvent {
     let first = candidate(number.into());
     let second = Candidate::by_rule(card(u128::from(number) << 64), IdRule::GidsCardidBe);
     CardEvent {
@@ -116,7 +116,7 @@ fn draft(number: u8) -> CardEvent {
 
 fn append(number: u8) -> AppendRequest {
     AppendRequest {
-        card_event: draft(number),
+        card_event: card_event(number),
         stage: Stage::Queued,
         instance: None,
         supersedes: Vec::new(),

@@ -1,4 +1,4 @@
-//! The audit trail: what is in it, and what never leaves it.
+//! Reading the audit trail; and that no line is changed or deleted.
 
 use super::super::read_only::{OF_ALL, OF_CARD};
 use super::*;
@@ -17,7 +17,7 @@ async fn walk(outbox: &Outbox, mut filter: AuditFilter) -> Vec<AuditLine> {
 }
 
 #[tokio::test]
-async fn pages_of_any_size_make_up_the_whole_trail_in_order() {
+async fn pages_of_every_size_have_all_lines_in_order() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let mut lines = Vec::new();
@@ -37,7 +37,7 @@ async fn pages_of_any_size_make_up_the_whole_trail_in_order() {
 }
 
 #[tokio::test]
-async fn a_page_is_bounded_whatever_is_asked_for() {
+async fn page_size_is_bounded() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let notes: Vec<_> =
@@ -77,7 +77,7 @@ async fn lines_are_found_by_time_and_card() {
 }
 
 #[tokio::test]
-async fn fractions_of_a_second_are_in_order() {
+async fn lines_are_ordered_by_fractions_of_a_second() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let instants = [0, 5, 50_000, 500_000_000, 500_000_001]
@@ -90,7 +90,7 @@ async fn fractions_of_a_second_are_in_order() {
 }
 
 #[tokio::test]
-async fn opening_tells_the_newest_twenty_lines_the_newest_first() {
+async fn opening_returns_newest_twenty_lines() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=25 {
@@ -102,7 +102,7 @@ async fn opening_tells_the_newest_twenty_lines_the_newest_first() {
 }
 
 #[tokio::test]
-async fn a_line_is_neither_changed_nor_deleted_by_anybody() {
+async fn triggers_prevent_changing_and_deleting_lines() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append_audit(not_identified(1)).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_line_is_neither_changed_nor_deleted_by_anybody() {
 }
 
 #[test]
-fn a_page_is_read_through_an_index_without_sorting() {
+fn page_is_read_through_an_index_without_sorting() {
     let place = Place::new();
     place.open().0.close();
     let conn = place.sqlite();

@@ -1,4 +1,4 @@
-//! The chain over the audit lines: whole, or wrong at a place that is told.
+//! The chain over the audit lines: complete, or wrong at a reported place.
 
 use crate::domain::{ChainBatch, ChainFault, ChainFaultKind};
 
@@ -16,7 +16,7 @@ async fn five_lines(place: &Place) {
     outbox.close();
 }
 
-/// What a walk in pieces of this many lines finds.
+/// What verifying in batches of this many lines finds.
 fn walked(place: &Place, limit: usize) -> ChainBatch {
     let conn = place.sqlite();
     let mut found = verify::verify_batch(&conn, None, limit).unwrap();
@@ -30,11 +30,11 @@ fn walked(place: &Place, limit: usize) -> ChainBatch {
     found
 }
 
-/// The faults, whatever the size of the pieces.
+/// The faults, whatever the size of the batches.
 fn faults(place: &Place) -> Vec<ChainFault> {
     let found = walked(place, 1000).faults;
     for limit in 1..=6 {
-        assert_eq!(walked(place, limit).faults, found, "in pieces of {limit}");
+        assert_eq!(walked(place, limit).faults, found, "in batches of {limit}");
     }
     found
 }
@@ -43,26 +43,26 @@ fn places(place: &Place) -> Vec<(ChainFaultKind, i64, i64)> {
     faults(place).into_iter().map(|fault| (fault.kind, fault.seq, fault.last)).collect()
 }
 
-/// Somebody with `sqlite3` who takes the triggers away first.
+/// Changes the file with `sqlite3`, without the triggers.
 fn tamper(place: &Place, sql: &str) {
     let free = "DROP TRIGGER audit_stays; DROP TRIGGER audit_stays_as_written;";
     place.sqlite().execute_batch(&format!("{free}{sql}")).unwrap();
 }
 
-/// Writes a line's seal anew, as somebody does who knows how: only the chain tells then.
-fn seal_anew(place: &Place, seq: i64) {
+/// Computes a line's checksum again, so that only the chain shows the change.
+fn write_checksum(place: &Place, seq: i64) {
     let conn = place.sqlite();
     let sql = "SELECT seq, at, outcome, card, entry, line FROM audit WHERE seq = ?";
     let cells: Vec<rusqlite::types::Value> = conn
         .query_row(sql, [seq], |row| (0..6).map(|i| row.get(i)).collect::<Result<_, _>>())
         .unwrap();
-    let seal = row::checksum("audit", cells.iter().map(rusqlite::types::ValueRef::from));
+    let checksum = row::checksum("audit", cells.iter().map(rusqlite::types::ValueRef::from));
     let sql = "UPDATE audit SET seal = ? WHERE seq = ?";
-    conn.execute(sql, rusqlite::params![seal.as_ref(), seq]).unwrap();
+    conn.execute(sql, rusqlite::params![checksum.as_ref(), seq]).unwrap();
 }
 
 #[tokio::test]
-async fn what_was_written_verifies() {
+async fn written_lines_verify() {
     let place = Place::new();
     place.open().0.close();
     assert_eq!(places(&place), []);
@@ -73,7 +73,7 @@ async fn what_was_written_verifies() {
 }
 
 #[tokio::test]
-async fn a_changed_line_is_told_by_number_and_time_and_no_other_with_it() {
+async fn changed_line_alone_is_reported_with_number_and_time() {
     for change in [
         "UPDATE audit SET line = replace(line, 'mute', 'busy') WHERE seq = 3",
         "UPDATE audit SET at = '2020-01-01T00:00:00.000000000Z' WHERE seq = 3",
@@ -92,25 +92,25 @@ async fn a_changed_line_is_told_by_number_and_time_and_no_other_with_it() {
     let place = Place::new();
     five_lines(&place).await;
     tamper(&place, "UPDATE audit SET line = replace(line, 'mute', 'busy') WHERE seq = 3");
-    let told = faults(&place).pop().unwrap().to_string();
+    let fault = faults(&place).pop().unwrap().to_string();
     let at = at(180);
-    assert_eq!(told, format!("line 3 ({at}): was modified or moved: its checksum is wrong"));
+    assert_eq!(fault, format!("line 3 ({at}): was modified or moved: its checksum is wrong"));
 }
 
 #[tokio::test]
-async fn a_changed_line_with_a_seal_of_its_own_is_told_at_every_place() {
+async fn changed_line_with_recomputed_checksum_is_reported() {
     for seq in 1..=5 {
         let place = Place::new();
         five_lines(&place).await;
         let sql = "UPDATE audit SET line = replace(line, 'mute', 'busy') WHERE seq = ";
         tamper(&place, &format!("{sql}{seq}"));
-        seal_anew(&place, seq);
+        write_checksum(&place, seq);
         assert_eq!(places(&place), [(Changed, seq, seq)]);
     }
 }
 
 #[tokio::test]
-async fn a_removed_line_is_told_wherever_it_was() {
+async fn removed_lines_are_reported_at_every_place() {
     for (first, last) in [(1, 1), (1, 2), (3, 3), (2, 4), (5, 5), (4, 5), (1, 5)] {
         let place = Place::new();
         five_lines(&place).await;
@@ -120,30 +120,30 @@ async fn a_removed_line_is_told_wherever_it_was() {
 }
 
 #[tokio::test]
-async fn lines_that_close_the_gap_of_a_removed_one_are_told() {
+async fn renumbered_lines_after_removal_are_reported() {
     let place = Place::new();
     five_lines(&place).await;
     tamper(&place, "DELETE FROM audit WHERE seq = 3; UPDATE audit SET seq = 3 WHERE seq = 4");
-    seal_anew(&place, 3);
+    write_checksum(&place, 3);
     assert_eq!(places(&place), [(Changed, 3, 3), (Missing, 4, 4)]);
 }
 
 #[tokio::test]
-async fn lines_that_changed_places_are_told_even_with_new_seals() {
+async fn swapped_lines_are_reported_with_and_without_new_checksums() {
     let swap = "UPDATE audit SET seq = 9 WHERE seq = 2; UPDATE audit SET seq = 2 WHERE seq = 3; \
                 UPDATE audit SET seq = 3 WHERE seq = 9";
     let place = Place::new();
     five_lines(&place).await;
     tamper(&place, swap);
-    // The next one after them does not follow from what stands before it now.
+    // The next line after them does not follow from the line that is before it now.
     assert_eq!(places(&place), [(Changed, 2, 2), (Changed, 3, 3), (Changed, 4, 4)]);
-    seal_anew(&place, 2);
-    seal_anew(&place, 3);
+    write_checksum(&place, 2);
+    write_checksum(&place, 3);
     assert_eq!(places(&place), [(Changed, 2, 2), (Changed, 3, 3), (Changed, 4, 4)]);
 }
 
 #[tokio::test]
-async fn a_line_beyond_the_end_and_an_end_that_was_moved_back_are_told() {
+async fn extra_line_and_moved_head_are_reported() {
     let place = Place::new();
     five_lines(&place).await;
     let more = "INSERT INTO audit SELECT 6, at, outcome, card, entry, line, seal, chain \
@@ -154,19 +154,19 @@ async fn a_line_beyond_the_end_and_an_end_that_was_moved_back_are_told() {
     let place = Place::new();
     five_lines(&place).await;
     place.sqlite().execute_batch("UPDATE chain SET seq = 4 WHERE place = 'head'").unwrap();
-    assert_eq!(places(&place), [(ChainFaultKind::Boundary, 5, 5)], "its seal tells");
+    assert_eq!(places(&place), [(ChainFaultKind::Boundary, 5, 5)], "its checksum is wrong");
     place.sqlite().execute_batch("DELETE FROM chain WHERE place = 'head'").unwrap();
     assert_eq!(places(&place), [(ChainFaultKind::Boundary, 5, 5)]);
 }
 
 #[tokio::test]
-async fn what_version_1_wrote_is_chained_as_it_is_by_the_next_opening() {
+async fn migration_chains_lines_of_version_1() {
     let place = fixture::copy_of(1);
     place.open().0.close();
     assert_eq!(places(&place), []);
     assert!(walked(&place, 1000).lines > 0);
 
-    // What was missing before stays missing.
+    // A line that was missing before is still missing.
     let place = fixture::copy_of(1);
     let free = "DROP TRIGGER audit_stays; DELETE FROM audit WHERE seq = 2; \
                 CREATE TRIGGER audit_stays BEFORE DELETE ON audit BEGIN SELECT 1; END";
@@ -176,7 +176,7 @@ async fn what_version_1_wrote_is_chained_as_it_is_by_the_next_opening() {
 }
 
 #[tokio::test]
-async fn pruning_takes_what_is_old_from_the_front_and_the_rest_verifies() {
+async fn pruning_deletes_old_lines_and_the_rest_verifies() {
     let place = Place::new();
     five_lines(&place).await;
     let (outbox, _) = place.open();
@@ -194,7 +194,7 @@ async fn pruning_takes_what_is_old_from_the_front_and_the_rest_verifies() {
 }
 
 #[tokio::test]
-async fn a_pruned_line_that_is_put_back_is_told() {
+async fn restored_pruned_line_is_reported() {
     let place = Place::new();
     five_lines(&place).await;
     place.sqlite().execute_batch("CREATE TABLE keep AS SELECT * FROM audit").unwrap();
@@ -206,7 +206,7 @@ async fn a_pruned_line_that_is_put_back_is_told() {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_makes_nothing_old() {
+async fn jumping_clock_prunes_nothing() {
     let place = Place::new();
     five_lines(&place).await;
     let (outbox, _) = place.open();
@@ -218,7 +218,7 @@ async fn a_clock_that_jumps_makes_nothing_old() {
 }
 
 #[tokio::test]
-async fn no_line_goes_before_one_whose_entry_still_waits() {
+async fn lines_after_one_of_a_stored_entry_are_kept() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -227,14 +227,14 @@ async fn no_line_goes_before_one_whose_entry_still_waits() {
     outbox.settle(id(1), Settlement { at: at(20), ..parked() }).await.unwrap();
     outbox.append_audit(not_identified(1000)).await.unwrap();
     let keep = Duration::from_secs(100);
-    assert_eq!(outbox.prune(keep, at(1000)).await.unwrap(), 1, "the parked one's line stays");
+    assert_eq!(outbox.prune(keep, at(1000)).await.unwrap(), 1, "the parked one's line is kept");
     outbox.settle(id(1), Settlement { at: at(1000), ..end(Outcome::Discarded) }).await.unwrap();
     assert_eq!(outbox.prune(keep, at(1000)).await.unwrap(), 1);
     assert_eq!(places(&place), []);
 }
 
 #[tokio::test]
-async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
+async fn pruning_batches_are_complete_after_a_kill() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let lines = i64::try_from(verify::PRUNE_BATCH * 2 + 10).unwrap();
@@ -270,7 +270,7 @@ async fn pruning_goes_in_batches_each_of_which_is_whole_after_a_kill() {
 }
 
 #[tokio::test]
-async fn a_batch_that_breaks_off_half_way_has_pruned_nothing() {
+async fn interrupted_pruning_batch_deletes_nothing() {
     let place = Place::new();
     five_lines(&place).await;
     let stop = "CREATE TRIGGER stop BEFORE DELETE ON audit WHEN OLD.seq = 2 \
@@ -288,10 +288,10 @@ async fn a_batch_that_breaks_off_half_way_has_pruned_nothing() {
 }
 
 #[tokio::test]
-async fn pruning_makes_room_in_a_file_of_its_full_size() {
+async fn pruning_makes_room_in_a_full_file() {
     let place = Place::new();
-    let budget = SizeLimits { max_entries: 1000, soft: 40 * 4096, hard: 60 * 4096, max_notes: 60 };
-    let (outbox, _) = open_within(place.options(), budget, DamagePolicy::Repair).unwrap();
+    let limits = SizeLimits { max_entries: 1000, soft: 40 * 4096, hard: 60 * 4096, max_notes: 60 };
+    let (outbox, _) = open_within(place.options(), limits, DamagePolicy::Repair).unwrap();
     let mut second = 0;
     while outbox.append_audit(not_identified(second)).await.is_ok() {
         second += 1;
@@ -304,7 +304,7 @@ async fn pruning_makes_room_in_a_file_of_its_full_size() {
 }
 
 #[tokio::test]
-async fn a_break_is_told_as_such() {
+async fn chain_break_line_is_reported_as_restart() {
     let place = Place::new();
     five_lines(&place).await;
     let (outbox, _) = place.open();
@@ -315,7 +315,7 @@ async fn a_break_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn an_end_that_cannot_be_believed_is_no_place_to_go_on_from() {
+async fn append_after_damaged_head_is_lost() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append_audit(not_identified(1)).await.unwrap();
@@ -326,7 +326,7 @@ async fn an_end_that_cannot_be_believed_is_no_place_to_go_on_from() {
 }
 
 #[tokio::test]
-async fn head_is_logged_each_time_that_it_passes_a_thousand_lines() {
+async fn head_is_logged_every_thousand_lines() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let other = place.sqlite();
@@ -345,17 +345,17 @@ async fn head_is_logged_each_time_that_it_passes_a_thousand_lines() {
 }
 
 #[tokio::test]
-async fn page_of_the_trail_tells_each_lines_place_in_the_chain() {
+async fn page_has_chain_hash_of_each_line() {
     let place = Place::new();
     five_lines(&place).await;
     let (outbox, _) = place.open();
     let page = outbox.audit(AuditFilter::default()).await.unwrap();
-    let told: Vec<_> = page.lines.iter().map(|it| (it.seq, it.chain.clone())).collect();
-    assert_eq!(told.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
-    for (seq, chain) in told {
+    let positions: Vec<_> = page.lines.iter().map(|it| (it.seq, it.chain.clone())).collect();
+    assert_eq!(positions.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    for (seq, chain) in positions {
         assert_eq!(outbox.mark(seq).await.unwrap().unwrap().hash, chain);
-        let looking = open_read_only(&place.path()).unwrap();
-        assert_eq!(looking.mark(seq).unwrap().unwrap().hash, chain);
+        let reading = open_read_only(&place.path()).unwrap();
+        assert_eq!(reading.mark(seq).unwrap().unwrap().hash, chain);
     }
     assert_eq!(outbox.mark(6).await.unwrap(), None);
     assert_eq!(outbox.mark(0).await.unwrap(), None);

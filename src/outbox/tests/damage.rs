@@ -16,13 +16,13 @@ fn flip(place: &Place, needle: &str) {
 pub(super) async fn two_entries(place: &Place) {
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    let other = CardEvent { reader: "Other".into(), label: "Desk 4".to_owned(), ..draft(2) };
+    let other = CardEvent { reader: "Other".into(), label: "Desk 4".to_owned(), ..card_event(2) };
     outbox.append(AppendRequest { card_event: other, ..append(2) }).await.unwrap();
     outbox.close();
 }
 
 #[tokio::test]
-async fn an_entry_with_a_flipped_bit_is_skipped_and_told_never_believed() {
+async fn entry_with_flipped_bit_is_skipped_and_reported() {
     let place = Place::new();
     two_entries(&place).await;
     flip(&place, "Desk 4");
@@ -44,7 +44,7 @@ async fn an_entry_with_a_flipped_bit_is_skipped_and_told_never_believed() {
 }
 
 #[tokio::test]
-async fn a_damaged_entry_does_not_keep_a_new_one_out_and_stays_for_a_person() {
+async fn damaged_entry_blocks_no_new_one_and_is_kept() {
     let place = Place::new();
     two_entries(&place).await;
     flip(&place, "Desk 4");
@@ -57,7 +57,7 @@ async fn a_damaged_entry_does_not_keep_a_new_one_out_and_stays_for_a_person() {
 }
 
 #[tokio::test]
-async fn every_cell_of_a_row_is_under_its_seal() {
+async fn checksum_covers_every_cell() {
     let changes = [
         "UPDATE entry SET id = 9",
         "UPDATE entry SET seen_at = '2020-01-01T00:00:00.000000000Z'",
@@ -88,7 +88,7 @@ async fn every_cell_of_a_row_is_under_its_seal() {
 }
 
 #[tokio::test]
-async fn a_damaged_line_does_not_stop_the_pages() {
+async fn pages_continue_after_damaged_line() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=3 {

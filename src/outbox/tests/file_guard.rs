@@ -1,4 +1,4 @@
-//! A file that goes, or becomes another one, under the process that has it open.
+//! A file that is removed or replaced while the outbox is open.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use super::*;
 
 const SUFFIXES: [&str; 4] = ["", ".lock", "-wal", "-shm"];
 
-async fn is_told_lost(outbox: &Outbox) {
-    tokio::time::timeout(Duration::from_mins(1), outbox.lost()).await.expect("it is told");
+async fn is_reported_lost(outbox: &Outbox) {
+    tokio::time::timeout(Duration::from_mins(1), outbox.lost()).await.expect("it is reported");
 }
 
 fn lost<T: std::fmt::Debug>(result: &Result<T, StoreError>) {
@@ -15,7 +15,7 @@ fn lost<T: std::fmt::Debug>(result: &Result<T, StoreError>) {
 }
 
 #[tokio::test]
-async fn no_command_is_stored_in_files_that_were_removed() {
+async fn every_command_is_lost_after_files_are_removed() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -28,12 +28,12 @@ async fn no_command_is_stored_in_files_that_were_removed() {
     lost(&outbox.settle(id(1), end(Outcome::Updated)).await);
     lost(&outbox.unpark(id(1), not_identified(1)).await);
     lost(&outbox.append_audit(not_identified(1)).await);
-    lost(&outbox.clear_last_seen(draft(1).reader).await);
-    is_told_lost(&outbox).await;
+    lost(&outbox.clear_last_seen(card_event(1).reader).await);
+    is_reported_lost(&outbox).await;
 }
 
 #[tokio::test]
-async fn each_of_the_files_is_missed() {
+async fn removal_of_each_file_is_reported() {
     for suffix in SUFFIXES {
         let place = Place::new();
         let (outbox, _) = place.open();
@@ -45,7 +45,7 @@ async fn each_of_the_files_is_missed() {
 }
 
 #[tokio::test]
-async fn a_copy_in_the_place_of_the_file_is_not_the_file() {
+async fn file_replaced_by_its_copy_is_lost() {
     for suffix in SUFFIXES {
         let place = Place::new();
         let (outbox, _) = place.open();
@@ -54,12 +54,12 @@ async fn a_copy_in_the_place_of_the_file_is_not_the_file() {
         std::fs::copy(&path, &copy).unwrap();
         std::fs::rename(&copy, &path).unwrap();
         lost(&outbox.append(append(1)).await);
-        is_told_lost(&outbox).await;
+        is_reported_lost(&outbox).await;
     }
 }
 
 #[tokio::test]
-async fn a_directory_that_was_moved_away_takes_the_outbox_with_it() {
+async fn outbox_in_moved_directory_is_lost() {
     let place = Place::new();
     let path = place.dir.path().join("state/outbox.db");
     let (outbox, _) = open(OutboxOptions { path, ..place.options() }).unwrap();
@@ -68,7 +68,7 @@ async fn a_directory_that_was_moved_away_takes_the_outbox_with_it() {
 }
 
 #[tokio::test]
-async fn the_outbox_that_took_the_place_of_a_lost_one_is_left_alone() {
+async fn lost_outbox_does_not_change_its_replacement() {
     let place = Place::new();
     let (first, _) = place.open();
     for suffix in SUFFIXES {
@@ -85,7 +85,7 @@ async fn the_outbox_that_took_the_place_of_a_lost_one_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_a_removed_wal_held_is_in_the_file_after_closing() {
+async fn closing_after_wal_removal_keeps_its_content() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();

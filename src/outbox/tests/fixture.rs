@@ -1,4 +1,4 @@
-//! What was stored by every released version is read for ever.
+//! Every released version's file can be read.
 //!
 //! `tests/fixtures/outbox/v<N>.db` was written by version N and is never written again. A new
 //! version gets its own: `WRITE_FIXTURE=1 cargo test --lib fixture`.
@@ -30,14 +30,14 @@ async fn fill(outbox: &Outbox) {
     let end = Settlement { decision: Some(decision(4)), ..end(Outcome::Updated) };
     outbox.settle(id(4), end).await.unwrap();
     outbox.append_audit(not_identified(120)).await.unwrap();
-    let entry = Entry { id: id(3), card_event: draft(3), stage: Stage::Queued };
+    let entry = Entry { id: id(3), card_event: card_event(3), stage: Stage::Queued };
     outbox
         .append_audit(AuditLine::operator_action("desk-3", &entry, "discard", "uid 0", at(130)))
         .await
         .unwrap();
 }
 
-/// Writes the fixture of this version, once; a released one stays as it is.
+/// Writes the fixture of this version, once; a released one is never changed.
 async fn write_where_asked() {
     let path = fixture(database::VERSION);
     if std::env::var_os("WRITE_FIXTURE").is_none() || path.exists() {
@@ -51,14 +51,14 @@ async fn write_where_asked() {
     std::fs::copy(place.path(), path).unwrap();
 }
 
-/// What was read, without what version 0.1 did not know: how much the id of an audit line proves, and
-/// by what else than its id a card is told from another one with the same id.
+/// What was read, without what version 0.1 did not have: the strength of an audit line's id, and what
+/// distinguishes cards with the same id.
 fn as_before(mut restored: OutboxContents) -> OutboxContents {
     for line in &mut restored.latest {
         line.id_strength = None;
     }
-    for stay in &mut restored.last_seen {
-        stay.card = id_alone(&stay.card.to_string()).to_owned().try_into().unwrap();
+    for seen in &mut restored.last_seen {
+        seen.card = id_alone(&seen.card.to_string()).to_owned().try_into().unwrap();
     }
     restored
 }
@@ -68,7 +68,7 @@ fn id_alone(card: &str) -> &str {
     card.split(' ').next().unwrap()
 }
 
-/// A cell, without what version 0.1 did not write. Seals and chain hashes are of another text.
+/// A cell, without what version 0.1 did not write. Checksums and hashes are of another text.
 fn cell_as_before(cell: rusqlite::types::Value) -> rusqlite::types::Value {
     use rusqlite::types::Value;
     match cell {
@@ -123,7 +123,7 @@ fn forget(json: &mut serde_json::Value) {
 }
 
 #[tokio::test]
-async fn every_version_has_a_fixture_and_is_read_today() {
+async fn every_version_has_a_fixture_and_is_read() {
     write_where_asked().await;
     let today = Place::new();
     let (outbox, _) = today.open();
@@ -138,14 +138,14 @@ async fn every_version_has_a_fixture_and_is_read_today() {
     for version in 1..=database::VERSION {
         let place = copy_of(version);
         assert_eq!(as_before(place.restored()), expected, "version {version}");
-        // And it is a working outbox from there on.
+        // It is a working outbox afterwards.
         let (outbox, _) = place.open();
         assert_eq!(outbox.append(append(5)).await.unwrap().entry, id(5));
     }
 }
 
 #[test]
-fn what_this_version_writes_is_what_it_was_released_with() {
+fn schema_equals_fixture_schema() {
     let today = Place::new();
     today.open().0.close();
     let released = copy_of(database::VERSION);
@@ -158,7 +158,7 @@ fn what_this_version_writes_is_what_it_was_released_with() {
 }
 
 #[tokio::test]
-async fn what_is_written_today_is_what_was_released_and_what_is_new_since() {
+async fn written_rows_equal_fixture_rows_without_later_fields() {
     let today = Place::new();
     let (outbox, _) = today.open();
     fill(&outbox).await;

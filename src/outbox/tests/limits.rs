@@ -1,4 +1,4 @@
-//! Full, busy, closed: refused loudly, and over again.
+//! Limits: full, busy and closed.
 
 use std::sync::mpsc;
 
@@ -7,14 +7,14 @@ use super::*;
 /// An entry of about 8 KiB whose audit line is short: settling it frees room.
 pub(super) fn bulky(number: u8) -> AppendRequest {
     let rest = (1..100).map(|i| candidate(u128::from(number) << 32 | i)).collect();
-    let CardEvent { identity, .. } = draft(number);
+    let CardEvent { identity, .. } = card_event(number);
     let identity =
         CardIdentity::new(Family::Gids, identity.serial.clone(), identity.primary().clone(), rest);
-    AppendRequest { card_event: CardEvent { identity, ..draft(number) }, ..append(number) }
+    AppendRequest { card_event: CardEvent { identity, ..card_event(number) }, ..append(number) }
 }
 
 #[tokio::test]
-async fn more_entries_than_allowed_are_refused_while_settling_goes_on() {
+async fn entry_limit_refuses_new_entries_and_allows_settling() {
     let place = Place::new();
     let (outbox, _) = open(OutboxOptions { max_entries: 2, ..place.options() }).unwrap();
     outbox.append(append(1)).await.unwrap();
@@ -23,7 +23,7 @@ async fn more_entries_than_allowed_are_refused_while_settling_goes_on() {
     assert!(matches!(refused, Err(StoreError::Full(FullReason::Entries))));
     assert_eq!(place.entries().len(), 2);
 
-    // A card that comes again needs no more room than it has.
+    // A second insertion of a card needs no more room.
     let supersedes = vec![(id(2), Some(end(Outcome::Superseded)))];
     outbox.append(AppendRequest { supersedes, ..append(2) }).await.unwrap();
     // A parked entry takes room, a settled one does not.
@@ -39,11 +39,11 @@ async fn more_entries_than_allowed_are_refused_while_settling_goes_on() {
 }
 
 #[tokio::test]
-async fn a_file_of_its_full_size_refuses_what_is_new_and_settles_what_it_holds() {
+async fn full_file_refuses_new_entries_and_settles_stored_ones() {
     let place = Place::new();
-    let budget =
+    let limits =
         SizeLimits { max_entries: 1000, soft: 50 * 4096, hard: 100 * 4096, max_notes: 1 << 16 };
-    let (outbox, _) = open_within(place.options(), budget, DamagePolicy::Repair).unwrap();
+    let (outbox, _) = open_within(place.options(), limits, DamagePolicy::Repair).unwrap();
     let mut taken = 0;
     let refused = loop {
         match outbox.append(bulky(taken + 1)).await {
@@ -53,7 +53,7 @@ async fn a_file_of_its_full_size_refuses_what_is_new_and_settles_what_it_holds()
     };
     assert!(matches!(refused, StoreError::Full(FullReason::FileSize)));
     assert!(taken > 5, "{taken} entries");
-    // A note takes no entry's room, and no entry a note's.
+    // Notes and entries have separate room.
     outbox.append_audit(not_identified(0)).await.unwrap();
 
     for number in 1..=i64::from(taken) {
@@ -64,11 +64,11 @@ async fn a_file_of_its_full_size_refuses_what_is_new_and_settles_what_it_holds()
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_what_is_new_and_heals_in_the_same_process() {
+async fn full_disk_refuses_new_entries_until_there_is_room() {
     let place = Place::new();
-    // SQLite's own limit answers with the same code as a disk without room.
-    let budget = SizeLimits { max_entries: 1000, soft: u64::MAX, hard: 50 * 4096, max_notes: 0 };
-    let (outbox, _) = open_within(place.options(), budget, DamagePolicy::Repair).unwrap();
+    // SQLite's own limit has the same error code as a full disk.
+    let limits = SizeLimits { max_entries: 1000, soft: u64::MAX, hard: 50 * 4096, max_notes: 0 };
+    let (outbox, _) = open_within(place.options(), limits, DamagePolicy::Repair).unwrap();
     let mut taken = 0;
     let refused = loop {
         match outbox.append(bulky(taken + 1)).await {
@@ -87,7 +87,7 @@ async fn a_full_disk_refuses_what_is_new_and_heals_in_the_same_process() {
 }
 
 #[tokio::test]
-async fn entries_and_lines_fit_the_room_that_the_budget_gives_them() {
+async fn entries_and_lines_fit_their_size_limits() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let size = || std::fs::metadata(place.path()).unwrap().len();
@@ -112,23 +112,23 @@ async fn entries_and_lines_fit_the_room_that_the_budget_gives_them() {
 }
 
 #[test]
-fn the_default_budget_is_as_documented() {
-    let budget = SizeLimits::of(100_000);
-    assert_eq!(budget.soft, 100_000 * 2048 + (1 << 30));
-    assert_eq!(budget.hard, budget.soft + 100_000 * 2048 + (1 << 20));
-    assert_eq!(budget.max_notes, 65_536);
+fn default_size_limits_are_as_documented() {
+    let limits = SizeLimits::of(100_000);
+    assert_eq!(limits.soft, 100_000 * 2048 + (1 << 30));
+    assert_eq!(limits.hard, limits.soft + 100_000 * 2048 + (1 << 20));
+    assert_eq!(limits.max_notes, 65_536);
     assert_eq!(SizeLimits::of(usize::MAX).hard, u64::MAX);
 }
 
 #[tokio::test]
-async fn an_outbox_of_any_size_opens() {
+async fn outbox_with_largest_entry_limit_opens() {
     let place = Place::new();
     let (outbox, _) = open(OutboxOptions { max_entries: usize::MAX, ..place.options() }).unwrap();
     outbox.append(append(1)).await.unwrap();
 }
 
 #[tokio::test]
-async fn somebody_elses_lock_makes_it_busy_not_broken() {
+async fn foreign_sqlite_lock_returns_busy() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let other = place.sqlite();
@@ -139,7 +139,7 @@ async fn somebody_elses_lock_makes_it_busy_not_broken() {
 }
 
 #[tokio::test]
-async fn more_commands_than_a_disk_may_owe_are_refused_without_blocking() {
+async fn full_command_queue_refuses_without_blocking() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let (running, is_running) = mpsc::channel();
@@ -163,7 +163,7 @@ async fn more_commands_than_a_disk_may_owe_are_refused_without_blocking() {
 }
 
 #[tokio::test]
-async fn closing_finishes_what_was_submitted_and_refuses_the_rest() {
+async fn closing_finishes_submitted_commands_and_refuses_later_ones() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let clone = outbox.clone();

@@ -1,4 +1,4 @@
-//! What stands at the outbox's path, or beside it, and is not what was made there.
+//! Links and special files at the outbox's path or beside it, and missing files.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown, symlink};
@@ -15,7 +15,7 @@ use super::*;
 
 const NAMES: [&str; 6] = ["", ".lock", "-wal", "-shm", "-journal", ".ready"];
 
-/// Someone who is not root; no such user needs to be there.
+/// A user who is not root, and need not exist.
 const OTHER: u32 = 65_534;
 
 fn unsuitable<T: std::fmt::Debug>(result: Result<T, OpenError>, what: &str) {
@@ -23,10 +23,10 @@ fn unsuitable<T: std::fmt::Debug>(result: Result<T, OpenError>, what: &str) {
     assert!(matches!(error, OpenError::Unsuitable { .. }), "{what}: {error:?}");
 }
 
-/// What is made at a path, and how.
+/// A name, and how to create it at a path.
 type Thing = (&'static str, fn(&Path));
 
-/// Every way to open the outbox refuses what is at this path.
+/// Each function that opens the outbox rejects what is at this path.
 fn is_refused(place: &Place, what: &str) {
     unsuitable(open(place.options()), what);
     unsuitable(open_stopped(place.options()), what);
@@ -34,7 +34,7 @@ fn is_refused(place: &Place, what: &str) {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_and_nothing_waits_for_it() {
+fn special_files_are_rejected_without_waiting() {
     for name in NAMES {
         let make: [Thing; 3] = [
             ("a directory", |path| fs::create_dir(path).unwrap()),
@@ -52,52 +52,52 @@ fn what_is_no_regular_file_is_refused_and_nothing_waits_for_it() {
 }
 
 #[tokio::test]
-async fn no_link_is_followed_and_what_it_leads_to_stays_as_it_was() {
+async fn links_are_rejected_and_their_targets_not_changed() {
     require!(require::root());
     for name in NAMES {
         let place = Place::new();
         two_entries(&place).await;
         let path = files::sibling_path(&place.path(), name);
         let target = place.dir.path().join("target");
-        fs::write(&target, "somebody's").unwrap();
+        fs::write(&target, "another user's").unwrap();
         chown(&target, Some(OTHER), Some(OTHER)).unwrap();
         drop(fs::remove_file(&path));
         symlink(&target, &path).unwrap();
         is_refused(&place, &format!("a link at outbox.db{name}"));
         let found = target.metadata().unwrap();
-        assert_eq!(fs::read_to_string(&target).unwrap(), "somebody's", "{name}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "another user's", "{name}");
         assert_eq!((found.uid(), found.gid()), (OTHER, OTHER), "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_lock_that_is_there_stays_whose_it_is_and_a_hard_link_is_not_written_to() {
+async fn existing_lock_keeps_owner_and_hard_link_is_not_written() {
     require!(require::root());
     let place = Place::new();
     two_entries(&place).await;
     let lock = files::sibling_path(&place.path(), ".lock");
     chown(place.path(), Some(OTHER), Some(OTHER)).unwrap();
     place.restored();
-    assert_eq!(lock.metadata().unwrap().uid(), 0, "it was there, and is not given away");
+    assert_eq!(lock.metadata().unwrap().uid(), 0, "an existing lock keeps its owner");
 
     let target = place.dir.path().join("target");
-    fs::write(&target, "somebody's").unwrap();
+    fs::write(&target, "another user's").unwrap();
     fs::remove_file(&lock).unwrap();
     fs::hard_link(&target, &lock).unwrap();
     place.restored();
-    assert_eq!(fs::read_to_string(&target).unwrap(), "somebody's");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "another user's");
     assert_eq!(target.metadata().unwrap().uid(), 0);
-    // Where another may put names into the directory, they are not believed at all.
+    // In another user's directory a second name is rejected.
     chown(place.dir.path(), Some(OTHER), Some(OTHER)).unwrap();
     is_refused(&place, "a hard link");
 
     fs::remove_file(&lock).unwrap();
     place.restored();
-    assert_eq!(lock.metadata().unwrap().uid(), OTHER, "a new one is the owner's");
+    assert_eq!(lock.metadata().unwrap().uid(), OTHER, "a new lock belongs to the owner");
 }
 
 #[tokio::test]
-async fn root_acts_with_the_rights_of_the_owner() {
+async fn root_acts_with_rights_of_owner() {
     require!(require::root());
     let place = Place::new();
     two_entries(&place).await;
@@ -122,7 +122,7 @@ async fn root_acts_with_the_rights_of_the_owner() {
 }
 
 #[tokio::test]
-async fn an_outbox_that_is_gone_is_told_and_one_that_never_was_is_not() {
+async fn missing_outbox_is_reported_unless_it_never_was() {
     for (left, kept) in [(".lock", 0), ("-wal", 2)] {
         let place = Place::new();
         let (outbox, _) = place.open();
@@ -136,30 +136,30 @@ async fn an_outbox_that_is_gone_is_told_and_one_that_never_was_is_not() {
         )
         .unwrap();
         let (outbox, restored) = killed.open();
-        let mended = restored.repaired.unwrap();
-        assert!(mended.to_string().contains(&format!("outbox.db{left} was")), "{mended}");
+        let report = restored.repaired.unwrap();
+        assert!(report.to_string().contains(&format!("outbox.db{left} was")), "{report}");
         assert_eq!(restored.entries.len(), kept, "{left}");
         assert_eq!(restored.latest.first().unwrap().kind, AuditKind::ChainBreak);
         outbox.append(append(3)).await.unwrap();
         outbox.close();
-        assert_eq!(killed.restored().repaired, None, "it is told once");
+        assert_eq!(killed.restored().repaired, None, "it is reported once");
     }
     let place = Place::new();
     fs::write(files::sibling_path(&place.path(), ".lock"), "4711\nnew\n").unwrap();
-    assert_eq!(place.restored().repaired, None, "the first start was broken off");
+    assert_eq!(place.restored().repaired, None, "the first start was interrupted");
     let place = Place::new();
     fs::write(files::sibling_path(&place.path(), ".lock"), "").unwrap();
-    assert_eq!(place.restored().repaired, None, "the first start was broken off at once");
+    assert_eq!(place.restored().repaired, None, "the first start was interrupted at once");
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_set_aside_and_told() {
+fn dead_link_is_set_aside_and_reported() {
     let place = Place::new();
     symlink("/nowhere/outbox.db", place.path()).unwrap();
     assert!(matches!(open_stopped(place.options()), Err(OpenError::Missing { .. })));
-    let mended = place.restored().repaired.unwrap();
-    assert!(mended.to_string().contains("link without a target"), "{mended}");
-    let aside = mended.set_aside.unwrap();
+    let report = place.restored().repaired.unwrap();
+    assert!(report.to_string().contains("link without a target"), "{report}");
+    let aside = report.set_aside.unwrap();
     assert_eq!(fs::read_link(aside).unwrap(), Path::new("/nowhere/outbox.db"));
     assert!(place.path().symlink_metadata().unwrap().is_file());
     assert_eq!(place.restored().repaired, None);

@@ -1,15 +1,15 @@
-//! Audit lines that end no entry have a budget of their own.
+//! The limit of notes, which are audit lines that end no entry.
 
 use super::*;
 use crate::domain::AuditKind;
 
-/// A budget with room for this many notes.
-const fn budget(max_notes: u64) -> SizeLimits {
+/// Limits with room for this many notes.
+const fn limits(max_notes: u64) -> SizeLimits {
     SizeLimits { max_entries: 1000, soft: 1 << 20, hard: 2 << 20, max_notes }
 }
 
-fn open_with(place: &Place, budget: SizeLimits) -> Outbox {
-    open_within(place.options(), budget, DamagePolicy::Repair).unwrap().0
+fn open_with(place: &Place, limits: SizeLimits) -> Outbox {
+    open_within(place.options(), limits, DamagePolicy::Repair).unwrap().0
 }
 
 async fn kinds(outbox: &Outbox) -> Vec<(AuditKind, Option<u64>)> {
@@ -25,9 +25,9 @@ async fn is_full(outbox: &Outbox, second: i64) -> bool {
 }
 
 #[tokio::test]
-async fn full_notes_budget_is_said_once_and_counted_until_lines_are_pruned() {
+async fn note_limit_is_written_once_and_refused_notes_counted() {
     let place = Place::new();
-    let outbox = open_with(&place, budget(5));
+    let outbox = open_with(&place, limits(5));
     for second in 1..=4 {
         outbox.append_audit(not_identified(second)).await.unwrap();
     }
@@ -39,7 +39,7 @@ async fn full_notes_budget_is_said_once_and_counted_until_lines_are_pruned() {
     }
     assert_eq!(kinds(&outbox).await.len(), 5, "nothing more is written");
 
-    // The two oldest go: one line tells of the three, and the note itself is the last that fits.
+    // The two oldest are deleted: one line counts the three, and the note itself is the last that fits.
     assert_eq!(prune_all(&outbox, Duration::from_millis(1500), at(4)).await, 2);
     outbox.append_audit(not_identified(13)).await.unwrap();
     assert_eq!(
@@ -48,13 +48,16 @@ async fn full_notes_budget_is_said_once_and_counted_until_lines_are_pruned() {
     );
     assert!(is_full(&outbox, 14).await);
     outbox.close();
-    assert!(is_full(&open_with(&place, budget(5)), 15).await, "the file is counted, not the life");
+    assert!(
+        is_full(&open_with(&place, limits(5)), 15).await,
+        "the notes of the file count, not those of the process"
+    );
 }
 
 #[tokio::test]
-async fn entries_go_on_where_notes_are_full() {
+async fn entries_are_stored_where_notes_are_full() {
     let place = Place::new();
-    let outbox = open_with(&place, budget(5));
+    let outbox = open_with(&place, limits(5));
     for second in 1..=100 {
         drop(outbox.append_audit(not_identified(second)).await);
     }
@@ -67,11 +70,11 @@ async fn entries_go_on_where_notes_are_full() {
     outbox.append(append(2)).await.unwrap();
 }
 
-/// As a station of an earlier version left it, whose notes took all the room.
+/// The file of an earlier version, whose notes took all the room.
 #[tokio::test]
-async fn file_that_is_full_of_old_notes_takes_entries() {
+async fn file_full_of_old_notes_stores_entries() {
     let place = Place::new();
-    let roomy = SizeLimits { max_notes: 1 << 16, ..budget(0) };
+    let roomy = SizeLimits { max_notes: 1 << 16, ..limits(0) };
     let outbox = open_with(&place, roomy);
     for second in 1..=600 {
         outbox.append_audit(not_identified(second)).await.unwrap();
@@ -89,9 +92,9 @@ async fn file_that_is_full_of_old_notes_takes_entries() {
 }
 
 #[tokio::test]
-async fn note_that_was_not_committed_is_not_counted() {
+async fn uncommitted_note_is_not_counted() {
     let place = Place::new();
-    let outbox = open_with(&place, budget(4));
+    let outbox = open_with(&place, limits(4));
     let stop = "CREATE TRIGGER stop BEFORE INSERT ON audit BEGIN SELECT raise(ABORT, 'stop'); END";
     outbox.append_audit(not_identified(1)).await.unwrap();
     place.sqlite().execute_batch(stop).unwrap();

@@ -1,4 +1,4 @@
-//! Whose file it is, who may have it open, and what it looks like on disk.
+//! Owner, locks and files of an outbox, and files that cannot be opened.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn directory_and_files_are_made_for_their_owner_alone() {
+async fn directory_and_files_are_created_for_owner_alone() {
     let place = Place::new();
     let directory = place.dir.path().join("lib/cardbridge");
     let path = directory.join("outbox.db");
@@ -25,7 +25,7 @@ async fn directory_and_files_are_made_for_their_owner_alone() {
 }
 
 #[test]
-fn a_second_process_is_refused_and_told_the_pid_of_the_first() {
+fn second_process_gets_pid_of_first() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let refused = open(place.options()).unwrap_err();
@@ -35,16 +35,16 @@ fn a_second_process_is_refused_and_told_the_pid_of_the_first() {
 }
 
 #[test]
-fn the_lock_of_a_crashed_process_locks_nobody_out() {
+fn lock_file_of_crashed_process_blocks_no_start() {
     let place = Place::new();
     std::fs::write(files::sibling_path(&place.path(), ".lock"), "4194304999\n").unwrap();
     let (_outbox, _) = place.open();
-    let told = std::fs::read_to_string(files::sibling_path(&place.path(), ".lock")).unwrap();
-    assert_eq!(told.trim(), std::process::id().to_string());
+    let text = std::fs::read_to_string(files::sibling_path(&place.path(), ".lock")).unwrap();
+    assert_eq!(text.trim(), std::process::id().to_string());
 }
 
 #[tokio::test]
-async fn durability_is_set_on_every_opening() {
+async fn durability_pragmas_are_set_on_every_opening() {
     let place = Place::new();
     for _ in 0..2 {
         let (outbox, _) = place.open();
@@ -59,7 +59,7 @@ async fn durability_is_set_on_every_opening() {
 }
 
 #[test]
-fn another_programs_file_is_left_as_it_is() {
+fn another_programs_file_is_not_changed() {
     let place = Place::new();
     place.sqlite().execute_batch("CREATE TABLE theirs (x); PRAGMA user_version = 1").unwrap();
     let before = std::fs::read(place.path()).unwrap();
@@ -68,7 +68,7 @@ fn another_programs_file_is_left_as_it_is() {
 }
 
 #[test]
-fn a_later_version_is_refused_and_left_as_it_is() {
+fn later_version_is_rejected_and_not_changed() {
     let place = Place::new();
     place.open().0.close();
     place.sqlite().pragma_update(None, "user_version", database::VERSION + 1).unwrap();
@@ -78,7 +78,7 @@ fn a_later_version_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_named() {
+fn directory_that_cannot_be_created_is_named() {
     let place = Place::new();
     std::fs::write(place.dir.path().join("file"), "").unwrap();
     let path = place.dir.path().join("file/below/outbox.db");
@@ -89,7 +89,7 @@ fn a_directory_that_cannot_be_made_is_named() {
 }
 
 #[tokio::test]
-async fn a_closed_outbox_is_one_file_and_its_lock() {
+async fn closed_outbox_is_one_file_and_its_lock() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -103,12 +103,12 @@ async fn a_closed_outbox_is_one_file_and_its_lock() {
 }
 
 #[tokio::test]
-async fn closing_leaves_nothing_in_the_log_even_while_somebody_looks() {
+async fn closing_empties_wal_beside_a_reader() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    let looking = place.sqlite();
-    looking.query_row("SELECT count(*) FROM entry", [], |_| Ok(())).unwrap();
+    let reading = place.sqlite();
+    reading.query_row("SELECT count(*) FROM entry", [], |_| Ok(())).unwrap();
     outbox.close();
     assert_eq!(std::fs::metadata(files::sibling_path(&place.path(), "-wal")).unwrap().len(), 0);
 }
@@ -125,7 +125,7 @@ fn is_locked(path: &Path) -> bool {
 }
 
 #[tokio::test]
-async fn the_locks_of_sqlite_are_held_for_as_long_as_it_is_open() {
+async fn sqlite_locks_are_held_while_outbox_is_open() {
     let place = Place::new();
     for _ in 0..2 {
         let (outbox, _) = place.open();
@@ -144,7 +144,7 @@ async fn the_locks_of_sqlite_are_held_for_as_long_as_it_is_open() {
         held("after pruning");
         outbox.verify(None).await.unwrap();
         outbox.audit(AuditFilter::default()).await.unwrap();
-        held("after it was looked at");
+        held("after queries");
         outbox.close();
     }
 }
@@ -152,7 +152,7 @@ async fn the_locks_of_sqlite_are_held_for_as_long_as_it_is_open() {
 /// Closing any descriptor of a file takes SQLite's locks away, so one module opens files, and what
 /// calls it does so while no connection is open.
 #[test]
-fn one_module_opens_files() {
+fn only_one_module_opens_files() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox");
     let opening = [
         "File::open",
@@ -174,7 +174,7 @@ fn one_module_opens_files() {
         let source = std::fs::read_to_string(&path).unwrap();
         let opens = opening.iter().find(|opening| source.contains(**opening));
         if path.ends_with("files.rs") {
-            assert!(opens.is_some(), "the words are the wrong ones");
+            assert!(opens.is_some(), "the patterns are wrong");
         } else {
             assert_eq!(opens, None, "{}", path.display());
         }

@@ -1,4 +1,4 @@
-//! How much of the audit trail is forgotten, where a clock may be wrong.
+//! How much of the audit trail is pruned, where a clock may be wrong.
 
 use super::*;
 
@@ -9,7 +9,7 @@ async fn left(outbox: &Outbox) -> Vec<Timestamp> {
 }
 
 #[tokio::test]
-async fn one_run_forgets_a_tenth_of_the_trail() {
+async fn one_run_prunes_a_tenth_of_the_trail() {
     for (lines, runs) in [(3, vec![1, 1, 1, 0]), (25, vec![3, 3, 2]), (1009, vec![101, 91])] {
         let place = Place::new();
         let (outbox, _) = place.open();
@@ -27,7 +27,7 @@ async fn one_run_forgets_a_tenth_of_the_trail() {
 }
 
 #[tokio::test]
-async fn a_line_of_a_clock_that_was_not_set_is_as_old_as_the_next() {
+async fn line_of_unset_clock_is_as_old_as_next() {
     const DAY: i64 = 24 * 3600;
     let place = Place::new();
     let (outbox, _) = place.open();

@@ -1,9 +1,9 @@
-//! What is in the queue, in which order, and what becomes of it.
+//! The entries: their order, and what becomes of each.
 
 use super::*;
 
 #[tokio::test]
-async fn an_entry_comes_back_after_a_restart_as_it_was_stored() {
+async fn entries_are_unchanged_after_restart() {
     let place = Place::new();
     let (outbox, restored) = place.open();
     assert_eq!(
@@ -28,16 +28,16 @@ async fn an_entry_comes_back_after_a_restart_as_it_was_stored() {
     assert_eq!(
         restored.entries,
         [
-            Entry { id: id(1), card_event: draft(1), stage: Stage::Queued },
-            Entry { id: id(2), card_event: draft(2), stage: Stage::Sent(decision(2)) },
-            Entry { id: id(3), card_event: draft(3), stage: parked },
+            Entry { id: id(1), card_event: card_event(1), stage: Stage::Queued },
+            Entry { id: id(2), card_event: card_event(2), stage: Stage::Sent(decision(2)) },
+            Entry { id: id(3), card_event: card_event(3), stage: parked },
         ]
     );
     assert_eq!(restored.damaged, []);
 }
 
 #[tokio::test]
-async fn an_append_answers_only_once_others_can_see_the_row() {
+async fn append_returns_once_other_processes_see_the_row() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=50 {
@@ -47,7 +47,7 @@ async fn an_append_answers_only_once_others_can_see_the_row() {
 }
 
 #[tokio::test]
-async fn commands_run_in_the_order_of_the_calls_whatever_is_awaited_first() {
+async fn commands_run_in_order_of_calls() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let appended = outbox.append(append(1));
@@ -64,7 +64,7 @@ async fn commands_run_in_the_order_of_the_calls_whatever_is_awaited_first() {
 }
 
 #[tokio::test]
-async fn a_command_runs_even_if_its_future_is_never_polled() {
+async fn command_runs_without_polling_its_future() {
     let place = Place::new();
     let (outbox, _) = place.open();
     drop(outbox.append(append(1)));
@@ -73,13 +73,13 @@ async fn a_command_runs_even_if_its_future_is_never_polled() {
 }
 
 #[tokio::test]
-async fn settling_deletes_the_entry_and_leaves_one_line() {
+async fn settling_deletes_entry_and_writes_one_line() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let end = Settlement { decision: Some(decision(1)), ..end(Outcome::Updated) };
     let line = outbox.settle(id(1), end.clone()).await.unwrap();
-    assert_eq!(line, AuditLine::settled("desk-3", id(1), &draft(1), &end));
+    assert_eq!(line, AuditLine::settled("desk-3", id(1), &card_event(1), &end));
     assert!(matches!(outbox.settle(id(1), end).await, Err(StoreError::NoSuchEntry(_))));
     outbox.close();
 
@@ -89,7 +89,7 @@ async fn settling_deletes_the_entry_and_leaves_one_line() {
 }
 
 #[tokio::test]
-async fn a_new_insertion_takes_the_place_of_waiting_and_parked_entries() {
+async fn new_insertion_supersedes_waiting_and_parked_entries() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -106,13 +106,13 @@ async fn a_new_insertion_takes_the_place_of_waiting_and_parked_entries() {
     assert_eq!(appended.entry, id(4));
     assert_eq!(
         appended.lines,
-        [AuditLine::settled("desk-3", id(1), &draft(1), &end(Outcome::Superseded))]
+        [AuditLine::settled("desk-3", id(1), &card_event(1), &end(Outcome::Superseded))]
     );
     assert_eq!(
         place.entries(),
         [
-            Entry { id: id(3), card_event: draft(2), stage: Stage::Queued },
-            Entry { id: id(4), card_event: draft(1), stage },
+            Entry { id: id(3), card_event: card_event(2), stage: Stage::Queued },
+            Entry { id: id(4), card_event: card_event(1), stage },
         ]
     );
     assert_eq!(
@@ -122,7 +122,7 @@ async fn a_new_insertion_takes_the_place_of_waiting_and_parked_entries() {
 }
 
 #[tokio::test]
-async fn an_append_that_fails_supersedes_nothing() {
+async fn failed_append_supersedes_nothing() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -136,12 +136,15 @@ async fn an_append_that_fails_supersedes_nothing() {
     let supersedes = vec![(id(1), Some(end(Outcome::Superseded)))];
     let refused = outbox.append(AppendRequest { supersedes, ..append(1) }).await;
     assert!(matches!(refused, Err(StoreError::Io(_))));
-    assert_eq!(place.entries(), [Entry { id: id(1), card_event: draft(1), stage: Stage::Queued }]);
+    assert_eq!(
+        place.entries(),
+        [Entry { id: id(1), card_event: card_event(1), stage: Stage::Queued }]
+    );
     assert_eq!(place.outcomes(), []);
 }
 
 #[tokio::test]
-async fn a_superseded_entry_that_is_gone_does_not_keep_the_new_one_out() {
+async fn missing_superseded_entry_blocks_no_new_one() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let supersedes = vec![(id(7), Some(end(Outcome::Superseded))), (id(8), None)];
@@ -150,7 +153,7 @@ async fn a_superseded_entry_that_is_gone_does_not_keep_the_new_one_out() {
 }
 
 #[tokio::test]
-async fn a_waiting_entry_is_not_removed_without_an_outcome() {
+async fn waiting_entry_without_outcome_is_not_superseded() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -159,7 +162,7 @@ async fn a_waiting_entry_is_not_removed_without_an_outcome() {
 }
 
 #[tokio::test]
-async fn a_parked_entry_gets_no_second_outcome_by_being_superseded() {
+async fn superseded_parked_entry_gets_no_second_outcome() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -171,7 +174,7 @@ async fn a_parked_entry_gets_no_second_outcome_by_being_superseded() {
 }
 
 #[tokio::test]
-async fn a_parked_entry_is_only_retried_or_discarded() {
+async fn parked_entry_can_only_be_retried_or_discarded() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -195,7 +198,7 @@ async fn a_parked_entry_is_only_retried_or_discarded() {
 }
 
 #[tokio::test]
-async fn a_parked_entry_that_is_taken_up_again_still_knows_what_it_may_have_sent() {
+async fn requeued_entry_keeps_its_sent_decision() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -212,7 +215,7 @@ async fn a_parked_entry_that_is_taken_up_again_still_knows_what_it_may_have_sent
 }
 
 #[tokio::test]
-async fn nothing_is_parked_without_a_line() {
+async fn save_rejects_parked_stage() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -221,7 +224,7 @@ async fn nothing_is_parked_without_a_line() {
 }
 
 #[tokio::test]
-async fn an_id_is_never_used_twice() {
+async fn entry_ids_are_never_reused() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -235,49 +238,53 @@ async fn an_id_is_never_used_twice() {
 }
 
 #[tokio::test]
-async fn a_stay_lasts_until_the_card_is_taken_out_or_another_comes() {
+async fn last_seen_card_is_kept_until_removal_or_next_card() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     outbox.append(append(2)).await.unwrap();
-    let elsewhere = CardEvent { reader: "Other".into(), ..draft(3) };
+    let elsewhere = CardEvent { reader: "Other".into(), ..card_event(3) };
     outbox.append(AppendRequest { card_event: elsewhere.clone(), ..append(3) }).await.unwrap();
     outbox.settle(id(2), end(Outcome::Updated)).await.unwrap();
     outbox.close();
 
-    let stay = |entry: i64, draft: CardEvent| LastSeenCard {
-        reader: draft.reader.clone(),
-        event_count: draft.event_count,
-        atr: draft.atr.clone(),
-        card: draft.card_key(),
+    let last_seen = |entry: i64, event: CardEvent| LastSeenCard {
+        reader: event.reader.clone(),
+        event_count: event.event_count,
+        atr: event.atr.clone(),
+        card: event.card_key(),
         entry: id(entry),
         instance: None,
     };
     let (outbox, restored) = place.open();
-    assert_eq!(restored.last_seen, [stay(2, draft(2)), stay(3, elsewhere.clone())]);
+    assert_eq!(restored.last_seen, [last_seen(2, card_event(2)), last_seen(3, elsewhere.clone())]);
 
-    outbox.clear_last_seen(draft(2).reader).await.unwrap();
+    outbox.clear_last_seen(card_event(2).reader).await.unwrap();
     outbox.clear_last_seen("Never seen".into()).await.unwrap();
     outbox.close();
-    assert_eq!(place.restored().last_seen, [stay(3, elsewhere)]);
+    assert_eq!(place.restored().last_seen, [last_seen(3, elsewhere)]);
 }
 
 #[tokio::test]
-async fn a_card_that_went_is_kept_and_begins_no_stay() {
+async fn removal_is_stored_and_keeps_last_seen_card() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    let went = CardEvent { trigger: Trigger::Removed, ..draft(1) };
+    let went = CardEvent { trigger: Trigger::Removed, ..card_event(1) };
     let went = AppendRequest { card_event: went, ..append(1) };
-    let stays = |restored: &OutboxContents| -> Vec<_> {
-        restored.last_seen.iter().map(|stay| stay.entry).collect()
+    let last_seen = |restored: &OutboxContents| -> Vec<_> {
+        restored.last_seen.iter().map(|card| card.entry).collect()
     };
     outbox.append(went).await.unwrap();
     let completing = Stage::Completing(Decision { complete_request: true, ..decision(1) });
     outbox.save(id(2), completing.clone()).await.unwrap();
     outbox.close();
     let restored = place.restored();
-    assert_eq!(stays(&restored), [id(1)], "that of the insertion, until its end is told");
+    assert_eq!(
+        last_seen(&restored),
+        [id(1)],
+        "the card of the insertion is kept until its removal"
+    );
     let kept: Vec<_> = restored.entries.iter().map(|entry| entry.card_event.trigger).collect();
     assert_eq!(kept, [Trigger::Inserted, Trigger::Removed]);
     assert_eq!(restored.entries[1].stage, completing);

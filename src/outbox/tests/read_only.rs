@@ -1,4 +1,4 @@
-//! Looking without touching.
+//! Reading without changing anything.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn names(place: &Place) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_stopped_outbox_is_read_without_leaving_a_trace() {
+async fn reading_stopped_outbox_changes_no_file() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -26,24 +26,24 @@ async fn a_stopped_outbox_is_read_without_leaving_a_trace() {
 }
 
 #[tokio::test]
-async fn a_reader_sees_what_a_daemon_adds_that_started_later() {
+async fn read_only_outbox_sees_entries_of_later_daemon() {
     let place = Place::new();
     place.open().0.close();
-    let looking = open_read_only(&place.path()).unwrap();
-    assert_eq!(looking.entries().unwrap().entries, []);
+    let reading = open_read_only(&place.path()).unwrap();
+    assert_eq!(reading.entries().unwrap().entries, []);
 
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
-    assert_eq!(looking.entries().unwrap().entries.len(), 1);
+    assert_eq!(reading.entries().unwrap().entries.len(), 1);
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
-    assert_eq!(looking.entries().unwrap().entries, []);
+    assert_eq!(reading.entries().unwrap().entries, []);
     outbox.append(append(2)).await.unwrap();
     outbox.close();
-    assert_eq!(looking.entries().unwrap().entries.len(), 1);
+    assert_eq!(reading.entries().unwrap().entries.len(), 1);
 }
 
 #[tokio::test]
-async fn what_a_killed_daemon_left_in_the_log_is_read() {
+async fn wal_of_killed_daemon_is_read() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -61,14 +61,14 @@ async fn what_a_killed_daemon_left_in_the_log_is_read() {
 }
 
 #[test]
-fn nothing_is_made_where_nothing_is() {
+fn reading_missing_outbox_creates_nothing() {
     let place = Place::new();
     assert!(matches!(open_read_only(&place.path()), Err(OpenError::Missing { .. })));
     assert_eq!(names(&place), [""; 0]);
 }
 
 #[test]
-fn nothing_is_migrated_by_looking() {
+fn reading_migrates_nothing() {
     let place = Place::new();
     std::fs::write(place.path(), "").unwrap();
     let refused = open_read_only(&place.path()).unwrap_err();
@@ -77,7 +77,7 @@ fn nothing_is_migrated_by_looking() {
 }
 
 #[test]
-fn a_path_that_would_mean_something_in_a_uri_is_read() {
+fn path_with_uri_characters_is_read() {
     let place = Place::new();
     let path = place.dir.path().join("file:a?mode=rw#50%25 ü.db");
     open(OutboxOptions { path: path.clone(), ..place.options() }).unwrap().0.close();
@@ -85,7 +85,7 @@ fn a_path_that_would_mean_something_in_a_uri_is_read() {
 }
 
 #[tokio::test]
-async fn what_another_program_does_to_a_stopped_outbox_is_no_damage() {
+async fn harmless_changes_by_another_program_are_no_damage() {
     for sql in [
         "PRAGMA journal_mode = DELETE",
         "PRAGMA journal_mode = TRUNCATE; VACUUM",

@@ -1,4 +1,4 @@
-//! A damaged file makes way for one with all that is left of it, and that is told.
+//! Recovery of damaged files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,22 +27,22 @@ fn broken(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_set_aside_and_told() {
+fn file_that_is_no_database_is_set_aside_and_reported() {
     let place = Place::new();
     fs::write(place.path(), "x".repeat(5000)).unwrap();
     let restored = place.restored();
-    let mended = restored.repaired.unwrap();
-    assert_eq!(fs::read(mended.set_aside.as_ref().unwrap()).unwrap(), "x".repeat(5000).as_bytes());
+    let report = restored.repaired.unwrap();
+    assert_eq!(fs::read(report.set_aside.as_ref().unwrap()).unwrap(), "x".repeat(5000).as_bytes());
     assert_eq!(files(&place, "outbox.db.d"), ["outbox.db.damaged-20231114T221410Z"]);
-    assert_eq!((mended.entries, mended.lines, mended.last_seen, mended.damaged), (0, 0, 0, 0));
+    assert_eq!((report.entries, report.lines, report.last_seen, report.damaged), (0, 0, 0, 0));
     assert_eq!(restored.latest[0].kind, AuditKind::ChainBreak);
-    assert_eq!(broken(&place), [mended.to_string()]);
-    // Once.
+    assert_eq!(broken(&place), [report.to_string()]);
+    // It is reported once.
     assert_eq!(place.restored().repaired, None);
 }
 
 #[test]
-fn an_empty_file_is_a_damaged_one_and_a_missing_one_is_not() {
+fn empty_file_is_damage_and_missing_file_is_not() {
     let place = Place::new();
     fs::write(place.path(), "").unwrap();
     assert!(place.restored().repaired.is_some());
@@ -50,13 +50,13 @@ fn an_empty_file_is_a_damaged_one_and_a_missing_one_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_readable_of_a_torn_file_is_carried_over() {
+async fn readable_rows_of_damaged_file_are_recovered() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=40 {
         let reader = format!("Reader {number}").as_str().into();
-        let draft = CardEvent { reader, ..draft(number) };
-        outbox.append(AppendRequest { card_event: draft, ..append(number) }).await.unwrap();
+        let card_event = CardEvent { reader, ..card_event(number) };
+        outbox.append(AppendRequest { card_event, ..append(number) }).await.unwrap();
         outbox.append_audit(not_identified(number.into())).await.unwrap();
     }
     outbox.close();
@@ -70,24 +70,24 @@ async fn what_is_readable_of_a_torn_file_is_carried_over() {
     fs::write(place.path(), &bytes).unwrap();
 
     let (outbox, restored) = place.open();
-    let mended = restored.repaired.clone().unwrap();
+    let report = restored.repaired.clone().unwrap();
     let numbers: Vec<_> = restored.entries.iter().map(|entry| entry.id.number()).collect();
     assert!(numbers.contains(&1) && numbers.contains(&40), "{numbers:?}");
     assert!((30..40).contains(&numbers.len()), "{numbers:?}");
     assert!(restored.entries.iter().all(|entry| whole.entries.contains(entry)));
-    assert_eq!(mended.entries, numbers.len() as u64);
-    assert_eq!(mended.lines, 40);
-    // A card whose entry is lost counts as new where it lies.
+    assert_eq!(report.entries, numbers.len() as u64);
+    assert_eq!(report.lines, 40);
+    // A card whose entry is lost is new.
     assert_eq!(restored.last_seen.len(), numbers.len());
-    // It is an outbox, and its trail goes on.
+    // It is a working outbox, and its trail continues.
     assert_eq!(outbox.append(append(41)).await.unwrap().entry, id(41));
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
     outbox.close();
-    assert_eq!(broken(&place), [mended.to_string()]);
+    assert_eq!(broken(&place), [report.to_string()]);
     assert_eq!(
-        fs::read(mended.set_aside.unwrap()).unwrap(),
+        fs::read(report.set_aside.unwrap()).unwrap(),
         bytes,
-        "the damaged file is as it was"
+        "the damaged file is not changed"
     );
 }
 
@@ -98,7 +98,7 @@ fn row_places(page: &[u8]) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn rows_between_those_that_cannot_be_read_are_carried_over() {
+async fn rows_between_unreadable_ones_are_recovered() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=12 {
@@ -110,7 +110,7 @@ async fn rows_between_those_that_cannot_be_read_are_carried_over() {
     let leaf = |page: &&mut [u8]| page[0] == 0x0d && row_places(page).len() >= 3;
     let mut lost = 0;
     for page in bytes.chunks_mut(database::PAGE).skip(1).filter(leaf) {
-        // Every second row is longer than its page, and goes on in a page that is not there.
+        // Every second row is longer than its page, and continues in a page that is not there.
         for start in row_places(page).into_iter().step_by(2) {
             page[start] = 0xff;
             lost += 1;
@@ -124,7 +124,7 @@ async fn rows_between_those_that_cannot_be_read_are_carried_over() {
 }
 
 #[tokio::test]
-async fn a_line_whose_chain_is_no_text_any_more_keeps_no_file_from_being_mended() {
+async fn line_with_unreadable_hash_is_recovered() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for second in 1..=3 {
@@ -142,7 +142,7 @@ async fn a_line_whose_chain_is_no_text_any_more_keeps_no_file_from_being_mended(
         let place = in_memory();
         fs::write(place.path(), &bytes).unwrap();
         let (outbox, restored) = place.open();
-        assert_eq!(restored.repaired, None, "a single line is no reason");
+        assert_eq!(restored.repaired, None, "a single line is no reason for a repair");
         let mark = outbox.mark(2).await.unwrap().unwrap();
         assert_ne!(mark.hash, chain);
         prune_all(&outbox, Duration::ZERO, at(3)).await;
@@ -158,7 +158,7 @@ async fn a_line_whose_chain_is_no_text_any_more_keeps_no_file_from_being_mended(
 }
 
 #[tokio::test]
-async fn a_tree_whose_root_is_gone_loses_no_leaf() {
+async fn rows_are_recovered_without_schema_and_root() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=40 {
@@ -183,7 +183,7 @@ async fn a_tree_whose_root_is_gone_loses_no_leaf() {
 
 /// The sizes of what is left in a page of a row that is longer than it have steps and bounds.
 #[tokio::test]
-async fn rows_of_any_length_are_carried_over() {
+async fn rows_of_every_length_are_recovered() {
     let place = in_memory();
     let (outbox, _) = place.open();
     let mut replies = Vec::new();
@@ -202,7 +202,7 @@ async fn rows_of_any_length_are_carried_over() {
     // Rows of the table of readers, which has another layout, have each name twice.
     for length in 50..500 {
         let reader = "r".repeat(length).as_str().into();
-        let card_event = CardEvent { reader, ..draft(1) };
+        let card_event = CardEvent { reader, ..card_event(1) };
         outbox.append(AppendRequest { card_event, ..append(1) }).await.unwrap();
     }
     outbox.close();
@@ -218,7 +218,7 @@ async fn rows_of_any_length_are_carried_over() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_cut_keeps_the_rows_of_the_pages_that_are_left() {
+async fn truncated_file_keeps_rows_of_remaining_pages() {
     let (bytes, whole) = small().await;
     let mut kept = 0;
     for pages in 1..bytes.len() / database::PAGE {
@@ -233,11 +233,11 @@ async fn a_file_that_is_cut_keeps_the_rows_of_the_pages_that_are_left() {
             kept += usize::from(is_left);
         }
     }
-    assert!(kept > whole.entries.len(), "no cut leaves any");
+    assert!(kept > whole.entries.len(), "no truncated file has any");
 }
 
 #[tokio::test]
-async fn nothing_that_is_over_comes_back_and_no_number_is_used_twice() {
+async fn recovery_revives_no_settled_entry_and_reuses_no_id() {
     let place = Place::new();
     two_entries(&place).await;
     let (outbox, _) = place.open();
@@ -249,12 +249,12 @@ async fn nothing_that_is_over_comes_back_and_no_number_is_used_twice() {
     let (outbox, restored) = place.open();
     assert!(restored.repaired.is_some());
     assert_eq!(restored.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(1)]);
-    assert_eq!(restored.latest.len(), 2, "the outcome and the break");
+    assert_eq!(restored.latest.len(), 2, "the outcome and the chain break");
     assert_eq!(outbox.append(append(3)).await.unwrap().entry, id(3));
 }
 
 #[tokio::test]
-async fn what_the_log_of_a_killed_daemon_held_is_carried_over_too() {
+async fn rows_in_wal_of_damaged_file_are_recovered() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -269,11 +269,14 @@ async fn what_the_log_of_a_killed_daemon_held_is_carried_over_too() {
     let restored = killed.restored();
     assert_eq!((restored.entries.len(), restored.repaired.is_some()), (1, true));
     let aside = files(&killed, "outbox.db.damaged");
-    assert!(aside.iter().any(|name| name.ends_with("-wal")), "the -wal goes with it: {aside:?}");
+    assert!(
+        aside.iter().any(|name| name.ends_with("-wal")),
+        "the -wal is set aside too: {aside:?}"
+    );
 }
 
 #[tokio::test]
-async fn lines_that_are_lost_at_the_end_are_missed() {
+async fn lines_lost_at_the_end_are_reported_missing() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=60 {
@@ -286,21 +289,21 @@ async fn lines_that_are_lost_at_the_end_are_missed() {
     let page = last / database::PAGE * database::PAGE;
     bytes[page..page + 8].fill(0xff);
     fs::write(place.path(), &bytes).unwrap();
-    let mended = place.restored().repaired.unwrap();
-    assert!(mended.lines < 60, "{mended}");
+    let report = place.restored().repaired.unwrap();
+    assert!(report.lines < 60, "{report}");
     let piece = verify::verify_batch(&place.sqlite(), None, 1000).unwrap();
     let kinds: Vec<_> = piece.faults.iter().map(|fault| fault.kind).collect();
     assert!(kinds.contains(&ChainFaultKind::Missing), "{kinds:?}");
-    assert_eq!(piece.head.unwrap().seq, 61, "the break is the line after the last one there was");
+    assert_eq!(piece.head.unwrap().seq, 61, "the chain break follows the last line there was");
 }
 
 #[tokio::test]
-async fn a_move_that_is_broken_off_goes_on_wherever_it_was() {
+async fn interrupted_move_continues_from_every_step() {
     for step in 0..=3 {
         let place = Place::new();
         two_entries(&place).await;
         let expected = place.restored();
-        // The moment after `.ready` was made: it bears the content, the old one is still there.
+        // The moment after `.ready` was created: it has the content, the old file is still there.
         let path = place.path();
         let ready = files::sibling_path(&path, ".ready");
         fs::copy(&path, &ready).unwrap();
@@ -323,7 +326,7 @@ async fn a_move_that_is_broken_off_goes_on_wherever_it_was() {
 }
 
 #[tokio::test]
-async fn what_was_begun_and_not_finished_is_worth_nothing() {
+async fn unfinished_new_files_are_ignored_and_removed() {
     let place = Place::new();
     two_entries(&place).await;
     let expected = place.restored();
@@ -338,7 +341,7 @@ async fn what_was_begun_and_not_finished_is_worth_nothing() {
 }
 
 #[test]
-fn a_stopped_daemons_damaged_file_is_left_to_the_daemon() {
+fn command_without_daemon_repairs_nothing() {
     let place = Place::new();
     fs::write(place.path(), "x".repeat(5000)).unwrap();
     assert!(matches!(open_stopped(place.options()), Err(OpenError::Lost(_))));
@@ -367,41 +370,41 @@ pub(super) fn in_memory() -> Place {
     Place { dir: TempDir::new_in(shm).unwrap_or_else(|_| TempDir::new().unwrap()) }
 }
 
-/// Opens a file of these bytes: what is believed was written, and what is not there is missed.
+/// Opens a file of these bytes: what is read was written, and what is not read is reported.
 fn survives(bytes: &[u8], whole: &OutboxContents, what: &str) -> &'static str {
     let place = in_memory();
     fs::write(place.path(), bytes).unwrap();
-    if let Ok(looking) = open_read_only(&place.path())
-        && let Ok(listing) = looking.entries()
+    if let Ok(reading) = open_read_only(&place.path())
+        && let Ok(listing) = reading.entries()
     {
         assert!(listing.entries.iter().all(|entry| whole.entries.contains(entry)), "{what}");
     }
-    let budget = SizeLimits::of(1000);
-    let (store, restored) = match Store::open(&place.options(), budget, DamagePolicy::Repair) {
+    let limits = SizeLimits::of(1000);
+    let (store, restored) = match Store::open(&place.options(), limits, DamagePolicy::Repair) {
         Ok(opened) => opened,
         Err(OpenError::Newer { .. }) => return "newer",
         Err(error) => panic!("{what}: {error:?}"),
     };
-    let OutboxContents { entries, last_seen: stays, latest, damaged, repaired: mended } = restored;
+    let OutboxContents { entries, last_seen, latest, damaged, repaired: report } = restored;
     assert!(entries.iter().all(|entry| whole.entries.contains(entry)), "{what}");
-    assert!(stays.iter().all(|stay| whole.last_seen.contains(stay)), "{what}");
+    assert!(last_seen.iter().all(|card| whole.last_seen.contains(card)), "{what}");
     let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::ChainBreak).collect();
     assert!(lines.iter().all(|line| whole.latest.contains(line)), "{what}");
-    let told = mended.is_some() || !damaged.is_empty();
+    let reported = report.is_some() || !damaged.is_empty();
     let all = entries.len() == whole.entries.len()
         && lines.len() == whole.latest.len()
-        && stays.len() == whole.last_seen.len();
-    assert!(all || told, "{what}: something is gone and nothing is told");
+        && last_seen.len() == whole.last_seen.len();
+    assert!(all || reported, "{what}: a loss is not reported");
     verify::verify_batch(store.conn(), None, 1000).unwrap();
     store.close();
-    match (mended.is_some(), damaged.is_empty()) {
+    match (report.is_some(), damaged.is_empty()) {
         (true, _) => "set aside",
-        (false, false) => "row not believed",
+        (false, false) => "row rejected",
         (false, true) => "harmless",
     }
 }
 
-/// Runs the cases on every core, and counts what came of them.
+/// Runs the cases on every core, and counts their results.
 pub(super) fn each(cases: &[usize], case: impl Fn(usize) -> &'static str + Sync) -> Counts {
     let threads = std::thread::available_parallelism().map_or(2, Into::into);
     let outcomes = std::thread::scope(|scope| {
@@ -430,8 +433,8 @@ async fn flip_each(choose: impl Fn(usize) -> bool) {
         bytes[at] ^= bits[at % bits.len()];
         survives(&bytes, &whole, &format!("byte {at}"))
     });
-    assert!(counts["set aside"] > 0 && counts["row not believed"] > 0, "{counts:?}");
-    // The lowest byte of the version: who knows a later one must not touch the file.
+    assert!(counts["set aside"] > 0 && counts["row rejected"] > 0, "{counts:?}");
+    // The lowest byte of the version: the file of a later one must not be changed.
     assert!(counts.get("newer").copied().unwrap_or(0) <= 1, "{counts:?}");
 }
 
@@ -444,17 +447,17 @@ async fn cut_to_each(choose: impl Fn(usize) -> bool) {
 }
 
 /// The header, where every page begins, and some of the rest; all of it where `EVERY_BYTE` is set.
-fn worth_a_look(at: usize, one_in: usize) -> bool {
+fn is_tested(at: usize, one_in: usize) -> bool {
     let all = std::env::var_os("EVERY_BYTE").is_some();
     all || at < 100 || at % database::PAGE < 16 || at.is_multiple_of(one_in)
 }
 
 #[tokio::test]
-async fn no_flipped_byte_makes_it_panic_or_invent_anything() {
-    flip_each(|at| worth_a_look(at, 11)).await;
+async fn flipped_bytes_never_panic_or_invent_rows() {
+    flip_each(|at| is_tested(at, 11)).await;
 }
 
 #[tokio::test]
-async fn no_length_it_is_cut_to_makes_it_panic_or_invent_anything() {
-    cut_to_each(|length| worth_a_look(length, 83)).await;
+async fn truncated_files_never_panic_or_invent_rows() {
+    cut_to_each(|length| is_tested(length, 83)).await;
 }

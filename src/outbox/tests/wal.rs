@@ -1,5 +1,5 @@
-//! A log that is not what was written: nothing is lost, or the loss is told; and what a kill or a
-//! power cut leaves is no damage.
+//! A damaged write-ahead log: nothing is lost, or the loss is reported; and what a kill or a power cut
+//! leaves is no damage.
 
 use std::fs;
 
@@ -60,7 +60,7 @@ impl Files {
 
 /// The insertions that were stored.
 fn written(number: u8) -> CardEvent {
-    CardEvent { reader: format!("Reader {number}").as_str().into(), ..draft(number) }
+    CardEvent { reader: format!("Reader {number}").as_str().into(), ..card_event(number) }
 }
 
 /// An outbox whose log has several transactions, of one and of many pages, and what it holds: after
@@ -88,12 +88,12 @@ async fn killed() -> [(Files, OutboxContents); 2] {
     [before, after]
 }
 
-/// Opens what was damaged: everything is there, or it is told that something may not be.
-fn nothing_is_lost_in_silence(files: &Files, whole: &OutboxContents, what: &str) -> &'static str {
+/// Opens damaged files: everything is there, or a possible loss is reported.
+fn nothing_is_lost_unreported(files: &Files, whole: &OutboxContents, what: &str) -> &'static str {
     let place = files.place();
     let (store, restored) =
         Store::open(&place.options(), SizeLimits::of(1000), DamagePolicy::Repair).unwrap();
-    let OutboxContents { entries, latest, damaged, repaired: mended, .. } = restored;
+    let OutboxContents { entries, latest, damaged, repaired: report, .. } = restored;
     let known = |entry: &Entry| (1..=7).any(|number| written(number) == entry.card_event);
     assert!(entries.iter().all(known), "{what}: an entry was invented");
     let lines: Vec<_> = latest.iter().filter(|line| line.kind != AuditKind::ChainBreak).collect();
@@ -101,11 +101,11 @@ fn nothing_is_lost_in_silence(files: &Files, whole: &OutboxContents, what: &str)
     let all = entries == whole.entries && lines.len() == whole.latest.len();
     let faults = verify::verify_batch(store.conn(), None, 1000).unwrap().faults;
     store.close();
-    let told = mended.is_some() && faults.iter().any(|f| f.kind == ChainFaultKind::Restarted);
-    assert!(told || all && damaged.is_empty(), "{what}: something is gone and nothing is told");
-    match (told, all) {
-        (true, true) => "told, and nothing is lost",
-        (true, false) => "told",
+    let reported = report.is_some() && faults.iter().any(|f| f.kind == ChainFaultKind::Restarted);
+    assert!(reported || all && damaged.is_empty(), "{what}: a loss is not reported");
+    match (reported, all) {
+        (true, true) => "reported, and nothing is lost",
+        (true, false) => "reported",
         (false, _) => "harmless",
     }
 }
@@ -120,7 +120,7 @@ fn chosen(length: usize, one_in: usize) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn every_flipped_byte_of_the_log_is_noticed() {
+async fn every_flipped_byte_of_wal_is_damage() {
     let [_, (files, _)] = killed().await;
     let bits = [0x01_u8, 0x80, 0xff, 0x10];
     for files in [files.clone(), files.without_index()] {
@@ -136,7 +136,7 @@ async fn every_flipped_byte_of_the_log_is_noticed() {
 }
 
 #[tokio::test]
-async fn no_flipped_byte_of_the_log_loses_anything_in_silence() {
+async fn flipped_bytes_of_wal_lose_nothing_unreported() {
     let [_, (files, whole)] = killed().await;
     let bits = [0x01_u8, 0x80, 0xff, 0x10];
     for files in [files.clone(), files.without_index()] {
@@ -144,17 +144,17 @@ async fn no_flipped_byte_of_the_log_loses_anything_in_silence() {
         let counts = each(&cases, |at| {
             let mut files = files.clone();
             files.log[at] ^= bits[at % bits.len()];
-            nothing_is_lost_in_silence(&files, &whole, &format!("byte {at}"))
+            nothing_is_lost_unreported(&files, &whole, &format!("byte {at}"))
         });
-        let told: usize = counts.values().sum::<usize>() - counts.get("harmless").unwrap_or(&0);
-        let saved = counts["told, and nothing is lost"];
-        assert!(told * 100 >= cases.len() * 99, "{counts:?} of {}", cases.len());
-        assert!(saved * 10 >= told * 8, "{counts:?}: little is saved");
+        let reported: usize = counts.values().sum::<usize>() - counts.get("harmless").unwrap_or(&0);
+        let saved = counts["reported, and nothing is lost"];
+        assert!(reported * 100 >= cases.len() * 99, "{counts:?} of {}", cases.len());
+        assert!(saved * 10 >= reported * 8, "{counts:?}: little is saved");
     }
 }
 
 #[tokio::test]
-async fn no_sector_or_page_of_the_log_is_lost_in_silence() {
+async fn zeroed_sectors_and_pages_of_wal_lose_nothing_unreported() {
     let [_, (files, whole)] = killed().await;
     for size in [4096, 4120, 12_288] {
         let cases: Vec<_> = (0..files.log.len()).step_by(size).collect();
@@ -162,28 +162,28 @@ async fn no_sector_or_page_of_the_log_is_lost_in_silence() {
             let mut files = files.clone();
             let end = (at + size).min(files.log.len());
             files.log[at..end].fill(0);
-            nothing_is_lost_in_silence(&files, &whole, &format!("{size} bytes at {at}"))
+            nothing_is_lost_unreported(&files, &whole, &format!("{size} bytes at {at}"))
         });
     }
 }
 
 #[tokio::test]
-async fn no_length_that_a_killed_daemons_log_is_cut_to_loses_anything_in_silence() {
+async fn truncated_wal_of_killed_daemon_loses_nothing_unreported() {
     let [_, (files, whole)] = killed().await;
     let cases = chosen(files.log.len(), 3989);
     let counts = each(&cases, |length| {
         let mut files = files.clone();
         files.log.truncate(length);
-        nothing_is_lost_in_silence(&files, &whole, &format!("cut to {length}"))
+        nothing_is_lost_unreported(&files, &whole, &format!("cut to {length}"))
     });
     assert_eq!(counts.get("harmless"), None, "{counts:?}");
     let place = files.place();
     fs::remove_file(files::sibling_path(&place.path(), "-wal")).unwrap();
-    assert!(place.restored().repaired.is_some(), "a log that is gone is told");
+    assert!(place.restored().repaired.is_some(), "a missing log is reported");
 }
 
 #[tokio::test]
-async fn a_transaction_that_was_never_acknowledged_is_no_damage() {
+async fn unacknowledged_transaction_is_no_damage() {
     let [(before, held), (after, whole)] = killed().await;
     let (start, end) = (before.log.len(), after.log.len());
     assert!(after.log.starts_with(&before.log) && end > start);
@@ -208,7 +208,7 @@ async fn a_transaction_that_was_never_acknowledged_is_no_damage() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_another_followed_was_acknowledged_whatever_the_index_says() {
+async fn broken_transaction_before_another_is_damage_without_index() {
     let [_, (files, _)] = killed().await;
     let mut files = files.with_lost_index();
     files.log[32 + 100] ^= 1;
@@ -216,7 +216,7 @@ async fn a_transaction_that_another_followed_was_acknowledged_whatever_the_index
 }
 
 #[tokio::test]
-async fn what_an_ordinary_start_finds_is_no_damage() {
+async fn starts_after_stop_and_kill_find_no_damage() {
     let place = Place::new();
     for number in 1..=30 {
         let (outbox, restored) = place.open();
@@ -238,7 +238,7 @@ async fn what_an_ordinary_start_finds_is_no_damage() {
 }
 
 #[tokio::test]
-async fn the_log_is_empty_when_there_is_nothing_to_do() {
+async fn idle_outbox_empties_wal() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -257,7 +257,7 @@ async fn the_log_is_empty_when_there_is_nothing_to_do() {
 }
 
 #[tokio::test]
-async fn the_log_is_emptied_once_another_program_reads_no_more() {
+async fn wal_is_emptied_once_another_program_stops_reading() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
@@ -280,7 +280,7 @@ async fn the_log_is_emptied_once_another_program_reads_no_more() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_damaged_in_the_log_is_read_where_it_was_brought_to() {
+async fn checkpointed_page_replaces_its_damaged_image() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=6 {
@@ -289,7 +289,7 @@ async fn an_image_that_is_damaged_in_the_log_is_read_where_it_was_brought_to() {
             .await
             .unwrap();
     }
-    // Another program reads the newest state: the log goes into the file, and is not emptied.
+    // Another program reads the newest state: the log is moved into the file, and not emptied.
     let reading = place.sqlite();
     reading.execute_batch("BEGIN; SELECT count(*) FROM entry").unwrap();
     let tidied = outbox.thread.submit(|store| Ok(database::empty_wal(store.conn())));
@@ -305,18 +305,18 @@ async fn an_image_that_is_damaged_in_the_log_is_read_where_it_was_brought_to() {
         files.log[32 + frame * 4120 + 24..][..4096].fill(0xa5);
         let restored = files.restored();
         assert_eq!(restored.entries, whole.entries, "frame {frame}");
-        if restored.repaired.is_some() { "told" } else { "harmless" }
+        if restored.repaired.is_some() { "reported" } else { "harmless" }
     });
 }
 
 #[tokio::test]
-async fn looking_at_a_log_that_is_damaged_never_says_that_it_is_whole() {
+async fn reading_reports_damaged_wal_and_changes_nothing() {
     let [_, (mut files, _)] = killed().await;
     files.log[32 + 100] ^= 1;
     let place = files.place();
     assert!(matches!(open_read_only(&place.path()), Err(OpenError::Lost(_))));
     assert!(matches!(open_stopped(place.options()), Err(OpenError::Lost(_))));
-    // And looking has not made it look whole.
+    // Reading has not hidden the damage.
     assert!(place.restored().repaired.is_some());
 }
 
@@ -330,7 +330,7 @@ fn log_of_another_program() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_log_of_another_file_is_damage_and_nothing_of_it_is_read() {
+async fn wal_of_another_file_is_damage_and_not_applied() {
     let [_, (another, _)] = killed().await;
     let place = Place::new();
     let (outbox, _) = place.open();
@@ -355,8 +355,8 @@ async fn the_log_of_another_file_is_damage_and_nothing_of_it_is_read() {
                 let place = files.place();
                 assert!(matches!(open_read_only(&place.path()), Err(OpenError::Lost(_))));
                 let restored = place.restored();
-                let mended = restored.repaired.unwrap();
-                assert!(mended.to_string().contains("that of another file"), "{mended}");
+                let report = restored.repaired.unwrap();
+                assert!(report.to_string().contains("that of another file"), "{report}");
                 assert_eq!(restored.entries, whole.entries);
             }
         }
@@ -364,7 +364,7 @@ async fn the_log_of_another_file_is_damage_and_nothing_of_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_brought_in_by_half_is_no_others() {
+async fn half_checkpointed_wal_is_not_taken_for_anothers() {
     let place = Place::new();
     let (outbox, _) = place.open();
     for number in 1..=8 {
@@ -375,7 +375,7 @@ async fn a_log_that_was_brought_in_by_half_is_no_others() {
     }
     outbox.settle(id(1), end(Outcome::Updated)).await.unwrap();
     let tidied = outbox.thread.submit(|store| Ok(database::empty_wal(store.conn())));
-    assert!(!tidied.await.unwrap(), "nobody reads");
+    assert!(!tidied.await.unwrap(), "no other program reads");
     let before = Files::of(&place).database;
     outbox.settle(id(8), end(Outcome::Updated)).await.unwrap();
     outbox.settle(id(7), parked()).await.unwrap();
@@ -400,13 +400,13 @@ async fn a_log_that_was_brought_in_by_half_is_no_others() {
 }
 
 #[tokio::test]
-async fn a_kill_between_the_two_steps_that_empty_the_log_is_no_damage() {
+async fn kill_while_wal_is_emptied_is_no_damage() {
     let place = Place::new();
     let (outbox, _) = place.open();
     outbox.append(append(1)).await.unwrap();
     let full = Files::of(&place);
     let tidied = outbox.thread.submit(|store| Ok(database::empty_wal(store.conn())));
-    assert!(!tidied.await.unwrap(), "nobody reads");
+    assert!(!tidied.await.unwrap(), "no other program reads");
     let empty = Files::of(&place);
     outbox.close();
     assert!(empty.log.is_empty());
@@ -415,7 +415,7 @@ async fn a_kill_between_the_two_steps_that_empty_the_log_is_no_damage() {
 }
 
 #[tokio::test]
-async fn no_start_after_a_kill_takes_its_own_log_for_anothers() {
+async fn own_wal_after_kill_is_not_taken_for_anothers() {
     let place = Place::new();
     for number in 1..=30 {
         let (outbox, restored) = place.open();

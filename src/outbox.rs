@@ -38,24 +38,20 @@
 //!
 //! # Recovery
 //!
-//! - Killed or powered off: nothing to do. A transaction whose result was not awaited may have
-//!   happened or not, never half.
-//! - A `-wal` of which SQLite would drop what was acknowledged is damage of the file (`wal.rs`).
-//!   It is emptied at the start and after a second without commands.
+//! - Killed or powered off: a transaction whose result was not awaited may have happened or not,
+//!   never half. A `-wal` of which SQLite would drop what was acknowledged is damage (`wal.rs`). It
+//!   is emptied at the start and after a second without commands.
 //! - A row whose checksum is wrong is skipped, reported ([`OutboxContents::damaged`]) and left in
 //!   the file. It counts as an entry until the operator deletes it with `sqlite3`.
 //! - A file that is damaged as a whole is set aside, and all that is readable goes into a new one
-//!   ([`RepairReport`]); log and audit trail report it (`recovery.rs`). So does a file that is
-//!   missing while its lock or its `-wal` shows that it was there.
-//! - A disk that takes no writes at the start: what can be read is reported, and every command
-//!   tries again to open the file (`thread.rs`).
+//!   ([`RepairReport`], `recovery.rs`); log and audit trail report it. So they do where a file is
+//!   missing and its lock or its `-wal` is there.
 //! - A file that is removed or replaced while it is open is [`StoreError::Lost`] for every command
-//!   that writes, which ends the daemon (`files.rs`). What waited in it is gone, unless it was only
-//!   moved: put it back, with its `-wal`, before the next start. Where only the `-wal` is missing,
-//!   closing brings its content into the file.
+//!   that writes, which ends the daemon (`files.rs`). Put a moved file back, with its `-wal`, before
+//!   the next start. Where only the `-wal` is missing, closing brings its content into the file.
 //! - A full disk refuses what is new with [`StoreError::Full`], and recovers in the same process.
 //!   Where other files took the room that the limits count on, settling is refused too, and is
-//!   retried: what was sent is stored as sent, and read back before it is repeated.
+//!   retried. A disk that takes no writes at the start: see `thread.rs`.
 
 mod database;
 mod error;
@@ -165,7 +161,7 @@ pub fn open(options: OutboxOptions) -> Result<(Outbox, OutboxContents), OpenErro
 /// daemon.
 pub fn open_stopped(options: OutboxOptions) -> Result<(Outbox, OutboxContents), OpenError> {
     if files::survey(&options.path)? != PathKind::File {
-        return Err(OpenError::Missing { path: options.path });
+        return Err(OpenError::Missing(options.path));
     }
     let limits = SizeLimits::of(options.max_entries);
     open_within(options, limits, DamagePolicy::Report)
@@ -305,7 +301,7 @@ impl Outbox {
     /// Returns once the file as a whole is found to be damaged or gone ([`StoreError::Lost`]):
     /// nothing can be stored any more.
     pub async fn lost(&self) {
-        self.thread.lost().await;
+        self.thread.lost.notified().await;
     }
 
     /// Finishes what was submitted and closes the file. Blocks for as long as the disk does. Commands

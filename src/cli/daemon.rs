@@ -158,7 +158,7 @@ fn act_on_file(
     let by = own_user();
     outbox::act_as_owner(path)?;
     let (outbox, contents) = outbox::open_stopped(outbox_options(settings)).map_err(|error| {
-        if !matches!(error, OpenError::InUse { .. }) {
+        if !matches!(error, OpenError::InUse(_)) {
             return error.into();
         }
         let holder = anyhow::Error::new(error).context(unreachable.to_string());

@@ -137,7 +137,7 @@ fn file_outbox(path: &Path, error: &ControlError) -> CheckResult {
             CheckResult::warning(step, detail, START_REMEDY)
         }
         Ok(Err(error)) => broken(&error, OUTBOX_REMEDY),
-        Err(OpenError::Missing { path }) => {
+        Err(OpenError::Missing(path)) => {
             let detail = format!("daemon not running; {} does not exist yet", path.display());
             CheckResult::warning(step, detail, START_REMEDY)
         }

@@ -132,7 +132,7 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<u32, OpenError>
     let has_tables =
         has_table(conn, "entry")? && has_table(conn, "audit")? && has_table(conn, "stay")?;
     if !is_empty && !has_tables && application != APPLICATION_ID {
-        return Err(OpenError::NotAnOutbox { path: path.to_owned() });
+        return Err(OpenError::NotAnOutbox(path.to_owned()));
     }
     let tables = if has_table(conn, "chain")? { 2 } else { 1 };
     let fits = match found {
@@ -144,7 +144,7 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<u32, OpenError>
         return Err(OpenError::Lost("its version is not that of its tables".into()));
     }
     if found > VERSION {
-        return Err(OpenError::Newer { found, known: VERSION });
+        return Err(OpenError::Newer(found, VERSION));
     }
     Ok(found)
 }
@@ -159,12 +159,12 @@ pub(super) fn set_durability_pragmas(conn: &Connection) -> Result<(), OpenError>
     let mode: String =
         conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
-        return Err(OpenError::NotDurable { setting: "journal_mode=WAL" });
+        return Err(OpenError::NotDurable("journal_mode=WAL"));
     }
     conn.pragma_update(None, "synchronous", "FULL")?;
     let level: i64 = conn.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     if level != 2 {
-        return Err(OpenError::NotDurable { setting: "synchronous=FULL" });
+        return Err(OpenError::NotDurable("synchronous=FULL"));
     }
     conn.pragma_update(None, "cache_size", CACHE_SIZE)?;
     // A log that begins again leaves nothing of the one before behind it.

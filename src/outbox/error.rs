@@ -11,7 +11,10 @@ use crate::domain::EntryId;
 /// The cause, for the log. What to do never depends on it.
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// A row that is not what was written. It is skipped, and stays in the file for the operator.
+/// A value of a row, if the row is what was written.
+pub(super) type Checked<T> = Result<T, DamagedRow>;
+
+/// A row that is not what was written. It is skipped, and kept in the file for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("row {row} of table {table}: {reason}")]
 pub struct DamagedRow {
@@ -26,63 +29,30 @@ pub struct DamagedRow {
 /// Why the outbox cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Stop the other process, or ask it instead.
-    #[error("the outbox is in use by another process{}", pid.map_or_else(String::new, |pid| format!(" (pid {pid})")))]
-    InUse {
-        /// The other process, where its lock file names it.
-        pid: Option<u32>,
-    },
-    /// Nothing was ever stored: start the daemon once.
-    #[error("there is no outbox at {path}", path = path.display())]
-    Missing {
-        /// Where the outbox was expected.
-        path: PathBuf,
-    },
-    /// Correct the path or its permissions.
-    #[error("cannot access outbox file {path}", path = path.display())]
-    Inaccessible {
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
-    /// Correct the path, or remove what is there: it is not changed.
-    #[error("{path} is {what}; the outbox needs a regular file", path = path.display())]
-    Unsuitable {
-        /// The file, or one beside it.
-        path: PathBuf,
-        /// What it is.
-        what: &'static str,
-    },
+    /// Stop the other process, or ask it instead. Its pid, where its lock file has one.
+    #[error("the outbox is in use by another process{}", .0.map_or_else(String::new, |pid| format!(" (pid {pid})")))]
+    InUse(Option<u32>),
+    /// Nothing was ever stored at this path: start the daemon once.
+    #[error("there is no outbox at {}", .0.display())]
+    Missing(PathBuf),
+    /// Correct the path of this file or directory, or its permissions.
+    #[error("cannot access outbox file {}", .0.display())]
+    Inaccessible(PathBuf, #[source] io::Error),
+    /// Correct the path, or remove what is there: it is no regular file, and is not changed.
+    #[error("{} is {what}; the outbox needs a regular file", .0.display(), what = .1)]
+    Unsuitable(PathBuf, &'static str),
     /// Correct the path: the file is another program's, and is not changed.
-    #[error("{path} is a SQLite file, but not a cardbridge outbox", path = path.display())]
-    NotAnOutbox {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("{} is a SQLite file, but not a cardbridge outbox", .0.display())]
+    NotAnOutbox(PathBuf),
     /// Install the newer cardbridge again: going back is not supported.
-    #[error("outbox schema version {found} is newer than this cardbridge supports ({known})")]
-    Newer {
-        /// The file's version.
-        found: u32,
-        /// The newest version that this program supports.
-        known: u32,
-    },
+    #[error("outbox schema version {0} is newer than this cardbridge supports ({1})")]
+    Newer(u32, u32),
     /// Start the daemon once: only the daemon migrates.
-    #[error("outbox schema version {found} is old; start the daemon once to migrate it to {known}")]
-    Older {
-        /// The file's version.
-        found: u32,
-        /// The version that this program reads.
-        known: u32,
-    },
+    #[error("outbox schema version {0} is old; start the daemon once to migrate it to {1}")]
+    Older(u32, u32),
     /// Move the file to a local file system: on this one, stored would not mean stored.
-    #[error("SQLite rejected {setting}: the outbox must be on a local file system")]
-    NotDurable {
-        /// The setting that SQLite rejected.
-        setting: &'static str,
-    },
+    #[error("SQLite rejected {0}: the outbox must be on a local file system")]
+    NotDurable(&'static str),
     /// The file is damaged: the daemon sets it aside and carries over what is readable.
     #[error("the outbox file is damaged; start the daemon to repair it")]
     Lost(#[source] Cause),
@@ -95,13 +65,13 @@ impl OpenError {
     /// The system's error about this file or directory.
     pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        |source| Self::Inaccessible { path, source }
+        |source| Self::Inaccessible(path, source)
     }
 
     /// Whether the disk takes no writes: that passes without a correction by the operator.
     pub(super) fn may_pass(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-        if let Self::Inaccessible { source, .. } = self {
+        if let Self::Inaccessible(_, source) = self {
             return matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem);
         }
         let Self::Unusable(cause) = self else { return false };

@@ -52,7 +52,7 @@ pub(super) fn survey(path: &Path) -> Result<PathKind, OpenError> {
     for suffix in SIBLINGS {
         let path = sibling_path(path, suffix);
         if inspect(&path)? == PathKind::DeadLink {
-            return Err(OpenError::Unsuitable { path, what: LINK });
+            return Err(OpenError::Unsuitable(path, LINK));
         }
     }
     inspect(path)
@@ -74,7 +74,7 @@ fn inspect(path: &Path) -> Result<PathKind, OpenError> {
         }
         Ok(found) => kind_name(&found),
     };
-    Err(OpenError::Unsuitable { path: path.to_owned(), what })
+    Err(OpenError::Unsuitable(path.to_owned(), what))
 }
 
 /// Whether a user who is not root could have root change another file through this name: SQLite
@@ -102,6 +102,14 @@ fn kind_name(found: &Metadata) -> &'static str {
 /// Opens a regular file for reading. Not for a file that SQLite has open: see above.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     regular(options().read(true).open(path)?)
+}
+
+/// The same, where it is there.
+pub(super) fn open_if_there(path: &Path) -> Result<Option<File>, OpenError> {
+    match open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).map_err(OpenError::at(path)),
+    }
 }
 
 /// The same, for reading and writing.
@@ -199,7 +207,7 @@ impl Lock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let pid = text.lines().next().and_then(|pid| pid.trim().parse().ok());
-                return Err(OpenError::InUse { pid });
+                return Err(OpenError::InUse(pid));
             }
             Err(TryLockError::Error(source)) => return Err(OpenError::at(&path)(source)),
         }

@@ -16,8 +16,8 @@
 use ring::digest::{Context, SHA256};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::error::{DamagedRow, StoreError};
-use super::row::{self, StoredRow as _};
+use super::error::{Checked, DamagedRow, StoreError};
+use super::row;
 use crate::domain::{AuditLine, ChainPosition};
 
 /// The hash before the first line.
@@ -45,15 +45,12 @@ pub(super) fn next_hash(before: &str, checksum: &[u8]) -> String {
 }
 
 /// An end, unless its row is damaged.
-pub(super) fn end(
-    conn: &Connection,
-    name: &str,
-) -> Result<Result<ChainPosition, DamagedRow>, StoreError> {
+pub(super) fn end(conn: &Connection, name: &str) -> Result<Checked<ChainPosition>, StoreError> {
     let missing = || {
         let reason = "it is missing".to_owned();
         Err(DamagedRow { table: row::CHAIN.name, row: name.to_owned(), reason })
     };
-    Ok(ChainPosition::find_one(conn, "WHERE place = ?", [name])?.unwrap_or_else(missing))
+    Ok(row::CHAIN.find_one(conn, "WHERE place = ?", [name])?.unwrap_or_else(missing))
 }
 
 /// An end; [`StoreError::Lost`] where its row is damaged: the next start repairs the file.

@@ -14,14 +14,12 @@ use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use super::OutboxContents;
 use super::database;
-use super::error::{DamagedRow, InvalidCursor, OpenError, StoreError};
+use super::error::{Checked, DamagedRow, InvalidCursor, OpenError, StoreError};
 use super::files::{self, PathKind};
-use super::row::{self, StoredRow as _};
+use super::row;
 use super::verify::{self, ChainCursor};
 use super::wal::{self, DatabaseWithoutWal};
-use crate::domain::{
-    AuditLine, AuditRecord, CardId, ChainBatch, ChainPosition, Entry, LastSeenCard,
-};
+use crate::domain::{AuditRecord, CardId, ChainBatch, ChainPosition, Entry};
 
 /// The most lines of one page: about 1 MB.
 pub const MAX_PAGE_LINES: usize = 1000;
@@ -60,7 +58,7 @@ impl ReadOnlyOutbox {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let path = files::absolute(path)?;
         if files::survey(&path)? != PathKind::File {
-            return Err(OpenError::Missing { path });
+            return Err(OpenError::Missing(path));
         }
         wal::check(&path)?;
         if let Some(database) = DatabaseWithoutWal::read(&path) {
@@ -75,7 +73,7 @@ impl ReadOnlyOutbox {
     pub fn entries(&self) -> Result<Listing, ReadOnlyError> {
         self.query(|conn| {
             let mut damaged = Vec::new();
-            let entries = intact(Entry::find(conn, "ORDER BY id", [])?, &mut damaged);
+            let entries = intact(row::ENTRY.find(conn, "ORDER BY id", [])?, &mut damaged);
             Ok(Listing { entries, damaged })
         })
     }
@@ -112,7 +110,7 @@ impl ReadOnlyOutbox {
         let conn = database::connect_read_only(&self.path)?;
         let found = database::identify(&conn, &self.path)?;
         if found < database::VERSION {
-            return Err(OpenError::Older { found, known: database::VERSION });
+            return Err(OpenError::Older(found, database::VERSION));
         }
         Ok(conn)
     }
@@ -129,16 +127,16 @@ pub(super) fn contents(conn: &Connection) -> Result<OutboxContents, rusqlite::Er
     let mut damaged = Vec::new();
     let newest = "ORDER BY seq DESC LIMIT ?";
     Ok(OutboxContents {
-        entries: intact(Entry::find(conn, "ORDER BY id", [])?, &mut damaged),
-        last_seen: intact(LastSeenCard::find(conn, "ORDER BY reader", [])?, &mut damaged),
-        latest: intact(AuditLine::find(conn, newest, [RECENT_LINES])?, &mut damaged),
+        entries: intact(row::ENTRY.find(conn, "ORDER BY id", [])?, &mut damaged),
+        last_seen: intact(row::LAST_SEEN.find(conn, "ORDER BY reader", [])?, &mut damaged),
+        latest: intact(row::AUDIT.find(conn, newest, [RECENT_LINES])?, &mut damaged),
         damaged,
         repaired: None,
     })
 }
 
 /// The rows that can be believed; the others are added to `damaged`.
-fn intact<T>(rows: Vec<Result<T, DamagedRow>>, damaged: &mut Vec<DamagedRow>) -> Vec<T> {
+fn intact<T>(rows: Vec<Checked<T>>, damaged: &mut Vec<DamagedRow>) -> Vec<T> {
     rows.into_iter().filter_map(|row| row.map_err(|damage| damaged.push(damage)).ok()).collect()
 }
 
@@ -233,7 +231,7 @@ pub(super) fn audit_page(
         let seq = if let ValueRef::Integer(seq) = found.get_ref(0)? { seq } else { 0 };
         let at = found.get_ref(1)?.as_bytes().unwrap_or_default();
         last = Some(AuditCursor { at: String::from_utf8_lossy(at).into_owned(), seq });
-        match AuditLine::from_row(found) {
+        match row::AUDIT.read_row(found) {
             Ok(line) => {
                 // The checksum does not cover the chain: `verify` checks it.
                 let chain = found.get(row::AUDIT.checksum + 1).unwrap_or_default();

@@ -35,9 +35,9 @@ use super::error::{OpenError, StoreError};
 use super::files::{self, Lock, PathKind, sibling_path, sync_parent};
 use super::hash_chain::{self, ANCHOR, HEAD};
 use super::limits::SizeLimits;
-use super::row::{self, StoredRow, Table};
+use super::row::{self, Table};
 use super::wal::Wal;
-use crate::domain::{AuditKind, AuditLine, ChainPosition, Entry, EntryId, LastSeenCard};
+use crate::domain::{AuditKind, AuditLine, ChainPosition, EntryId, LastSeenCard};
 
 /// How far new numbers are from the last known one, where the last one is not known.
 const UNKNOWN_NUMBERS: i64 = 1000;
@@ -403,7 +403,7 @@ impl<'a> Recovery<'a> {
         if let Some(first) = cells.first_mut() {
             *first = ValueRef::Integer(number);
         }
-        if let Ok(line) = AuditLine::from_cells(&cells) {
+        if let Ok(line) = row::AUDIT.read(&cells) {
             if line.kind == AuditKind::Outcome && line.outcome != "parked" {
                 self.settled.extend(line.entry);
             }
@@ -415,7 +415,7 @@ impl<'a> Recovery<'a> {
                 *chain = ValueRef::from(chain.as_str().unwrap_or(unreadable));
             }
             self.report.lines += self.copy(&row::AUDIT, &cells)?;
-        } else if Entry::from_cells(&cells).is_ok() {
+        } else if row::ENTRY.read(&cells).is_ok() {
             self.report.entries += self.copy(&row::ENTRY, &cells)?;
         } else {
             self.report.damaged += 1;
@@ -424,22 +424,23 @@ impl<'a> Recovery<'a> {
     }
 
     /// Copies a row, unless one with its key was copied before. Returns how many were.
-    fn copy(&self, table: &Table, cells: &[ValueRef<'_>]) -> Result<u64, StoreError> {
+    fn copy<T>(&self, table: &Table<T>, cells: &[ValueRef<'_>]) -> Result<u64, StoreError> {
         let cells = cells.iter().map(|cell| ToSqlOutput::Borrowed(*cell));
         Ok(table.insert(self.tx, "INSERT OR IGNORE", cells)? as u64)
     }
 
     /// The card last seen in a reader, or an end of the chain. The newest of each comes first.
     fn read_unnumbered(&mut self, cells: &[ValueRef<'_>]) {
-        if let Ok(card) = LastSeenCard::from_cells(cells) {
+        if let Ok(card) = row::LAST_SEEN.read(cells) {
             self.last_seen.push(card);
-        } else if let Ok(position) = ChainPosition::from_cells(cells) {
+        } else if let Ok(position) = row::CHAIN.read(cells) {
             let is_anchor = cells.first() == Some(&ValueRef::Text(ANCHOR.as_bytes()));
             let end = if is_anchor { &mut self.anchor } else { &mut self.head };
             end.get_or_insert(position);
         } else {
-            let has_checksum = |table: &Table| matches!(cells.get(table.checksum), Some(ValueRef::Blob(seal)) if seal.len() == 32);
-            let is_damaged = has_checksum(&row::LAST_SEEN) || has_checksum(&row::CHAIN);
+            let is_checksum = |column: usize| matches!(cells.get(column), Some(ValueRef::Blob(cell)) if cell.len() == 32);
+            let is_damaged =
+                is_checksum(row::LAST_SEEN.checksum) || is_checksum(row::CHAIN.checksum);
             self.report.damaged += u64::from(is_damaged);
         }
     }

@@ -12,34 +12,91 @@ use rusqlite::types::{FromSql, Value, ValueRef};
 use rusqlite::{Connection, Params, Row, ToSql, Transaction, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::error::{DamagedRow, StoreError};
+use super::error::{Checked, DamagedRow, StoreError};
 use crate::domain::{AuditLine, ChainPosition, Entry, EntryId, LastSeenCard};
 
-/// A table of the file.
-#[derive(Debug)]
-pub(super) struct Table {
+/// A table of the file, whose rows are values of one type.
+pub(super) struct Table<T> {
     pub(super) name: &'static str,
     columns: &'static str,
     /// The column that has the checksum of those before it.
     pub(super) checksum: usize,
+    decode: fn(&VerifiedRow<'_>) -> Checked<T>,
 }
 
-pub(super) const ENTRY: Table =
-    Table { name: "entry", columns: "id, seen_at, card, draft, stage, seal", checksum: 5 };
-pub(super) const AUDIT: Table = Table {
+pub(super) const ENTRY: Table<Entry> = Table {
+    name: "entry",
+    columns: "id, seen_at, card, draft, stage, seal",
+    checksum: 5,
+    decode: |row| {
+        let id = EntryId::new(row.get(0)?);
+        Ok(Entry { id, card_event: row.json(3)?, stage: row.json(4)? })
+    },
+};
+pub(super) const AUDIT: Table<AuditLine> = Table {
     name: "audit",
     columns: "seq, at, outcome, card, entry, line, seal, chain",
     checksum: 6,
+    decode: |row| row.json(5),
 };
-pub(super) const CHAIN: Table =
-    Table { name: "chain", columns: "place, seq, at, hash, seal", checksum: 4 };
-pub(super) const LAST_SEEN: Table =
-    Table { name: "stay", columns: "reader, stay, seal", checksum: 2 };
+pub(super) const CHAIN: Table<ChainPosition> = Table {
+    name: "chain",
+    columns: "place, seq, at, hash, seal",
+    checksum: 4,
+    decode: |row| {
+        let at: Option<String> = row.get(2)?;
+        let at = at.map(|at| at.parse()).transpose();
+        let at = at.map_err(|error| row.damage(&format!("invalid time: {error}")))?;
+        Ok(ChainPosition { seq: row.get(1)?, at, hash: row.get(3)? })
+    },
+};
+pub(super) const LAST_SEEN: Table<LastSeenCard> =
+    Table { name: "stay", columns: "reader, stay, seal", checksum: 2, decode: |row| row.json(1) };
 
-impl Table {
+impl<T> Table<T> {
     /// The query for all columns of the rows that meet the condition.
     pub(super) fn select(&self, condition: &str) -> String {
         format!("SELECT {} FROM {} {condition}", self.columns, self.name)
+    }
+
+    /// The rows that meet the condition.
+    pub(super) fn find(
+        &self,
+        conn: &Connection,
+        condition: &str,
+        params: impl Params,
+    ) -> rusqlite::Result<Vec<Checked<T>>> {
+        let mut statement = conn.prepare_cached(&self.select(condition))?;
+        statement.query_map(params, |row| Ok(self.read_row(row)))?.collect()
+    }
+
+    /// The first of them.
+    pub(super) fn find_one(
+        &self,
+        conn: &Connection,
+        condition: &str,
+        params: impl Params,
+    ) -> rusqlite::Result<Option<Checked<T>>> {
+        Ok(self.find(conn, condition, params)?.into_iter().next())
+    }
+
+    /// The value of a row that has all columns.
+    pub(super) fn read_row(&self, row: &Row<'_>) -> Checked<T> {
+        let cells: Vec<_> = (0..).map_while(|column| row.get_ref(column).ok()).collect();
+        self.read(&cells)
+    }
+
+    /// The value of a row with these cells.
+    pub(super) fn read(&self, cells: &[ValueRef<'_>]) -> Checked<T> {
+        let row = VerifiedRow { table: self.name, cells };
+        let Some((covered, [ValueRef::Blob(stored), ..])) = cells.split_at_checked(self.checksum)
+        else {
+            return Err(row.damage("it has no checksum"));
+        };
+        if checksum(self.name, covered.iter().copied()).as_ref() != *stored {
+            return Err(row.damage("its checksum is wrong"));
+        }
+        (self.decode)(&row)
     }
 
     /// Writes a row, and returns how many were written; `verb` is what SQL's `INTO` follows.
@@ -61,85 +118,10 @@ impl Table {
         checksum
     }
 
-    fn write(
-        &self,
-        tx: &Transaction<'_>,
-        verb: &str,
-        mut cells: Vec<Value>,
-    ) -> Result<(), StoreError> {
+    fn write(&self, tx: &Transaction<'_>, verb: &str, cells: Vec<Value>) -> Result<(), StoreError> {
+        let mut cells = cells;
         self.seal(&mut cells);
         self.insert(tx, verb, &cells).map(drop)
-    }
-}
-
-/// A value that is a row of a table.
-pub(super) trait StoredRow: Sized {
-    const TABLE: Table;
-
-    /// The value of a row whose checksum is right.
-    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow>;
-
-    fn from_cells(cells: &[ValueRef<'_>]) -> Result<Self, DamagedRow> {
-        Self::decode(&VerifiedRow::verify(&Self::TABLE, cells)?)
-    }
-
-    fn from_row(row: &Row<'_>) -> Result<Self, DamagedRow> {
-        Self::from_cells(&cells(row))
-    }
-
-    /// The rows that meet the condition.
-    fn find(
-        conn: &Connection,
-        condition: &str,
-        params: impl Params,
-    ) -> Result<Vec<Result<Self, DamagedRow>>, rusqlite::Error> {
-        let mut statement = conn.prepare_cached(&Self::TABLE.select(condition))?;
-        statement.query_map(params, |row| Ok(Self::from_row(row)))?.collect()
-    }
-
-    /// The first of them.
-    fn find_one(
-        conn: &Connection,
-        condition: &str,
-        params: impl Params,
-    ) -> Result<Option<Result<Self, DamagedRow>>, rusqlite::Error> {
-        Ok(Self::find(conn, condition, params)?.into_iter().next())
-    }
-}
-
-impl StoredRow for Entry {
-    const TABLE: Table = ENTRY;
-
-    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow> {
-        let id = EntryId::new(row.get(0)?);
-        Ok(Self { id, card_event: row.json(3)?, stage: row.json(4)? })
-    }
-}
-
-impl StoredRow for AuditLine {
-    const TABLE: Table = AUDIT;
-
-    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow> {
-        row.json(5)
-    }
-}
-
-impl StoredRow for LastSeenCard {
-    const TABLE: Table = LAST_SEEN;
-
-    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow> {
-        row.json(1)
-    }
-}
-
-impl StoredRow for ChainPosition {
-    const TABLE: Table = CHAIN;
-
-    fn decode(row: &VerifiedRow<'_>) -> Result<Self, DamagedRow> {
-        let at: Option<String> = row.get(2)?;
-        let at = at.map(|at| at.parse()).transpose();
-        let at = at.map_err(|error| row.damage(&format!("invalid time: {error}")))?;
-        Ok(Self { seq: row.get(1)?, at, hash: row.get(3)? })
     }
 }
 
@@ -239,10 +221,6 @@ pub(super) fn checksum<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>
     context.finish()
 }
 
-fn cells<'a>(row: &'a Row<'_>) -> Vec<ValueRef<'a>> {
-    (0..).map_while(|column| row.get_ref(column).ok()).collect()
-}
-
 /// A row whose checksum is right.
 pub(super) struct VerifiedRow<'a> {
     table: &'static str,
@@ -250,28 +228,15 @@ pub(super) struct VerifiedRow<'a> {
 }
 
 impl<'a> VerifiedRow<'a> {
-    fn verify(table: &Table, cells: &'a [ValueRef<'a>]) -> Result<Self, DamagedRow> {
-        let row = Self { table: table.name, cells };
-        let Some((covered, [ValueRef::Blob(stored), ..])) = cells.split_at_checked(table.checksum)
-        else {
-            return Err(row.damage("it has no checksum"));
-        };
-        if checksum(table.name, covered.iter().copied()).as_ref() == *stored {
-            Ok(row)
-        } else {
-            Err(row.damage("its checksum is wrong"))
-        }
-    }
-
     fn cell(&self, column: usize) -> ValueRef<'a> {
         self.cells.get(column).copied().unwrap_or(ValueRef::Null)
     }
 
-    fn get<T: FromSql>(&self, column: usize) -> Result<T, DamagedRow> {
+    fn get<T: FromSql>(&self, column: usize) -> Checked<T> {
         T::column_result(self.cell(column)).map_err(|error| self.damage(&error.to_string()))
     }
 
-    fn json<T: DeserializeOwned>(&self, column: usize) -> Result<T, DamagedRow> {
+    fn json<T: DeserializeOwned>(&self, column: usize) -> Checked<T> {
         let text = self.cell(column).as_bytes().unwrap_or_default();
         serde_json::from_slice(text)
             .map_err(|error| self.damage(&format!("its content is invalid: {error}")))

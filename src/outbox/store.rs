@@ -13,7 +13,7 @@ use super::files::{self, FileGuard, Lock, PathKind};
 use super::hash_chain::{self, ANCHOR, HEAD, HeadLog};
 use super::limits::{NoteLimits, SizeLimits};
 use super::read_only;
-use super::row::{self, StoredRow as _};
+use super::row;
 use super::verify;
 use super::wal::{self, DatabaseWithoutWal, OtherHistory, Wal};
 use super::{AppendRequest, AppendResult, OutboxContents, OutboxOptions, database, recovery};
@@ -87,7 +87,7 @@ impl Store {
                     recovery::create(path, options.now)?;
                 }
                 Some(_) if on_damage == DamagePolicy::Report => {
-                    return Err(OpenError::Missing { path: path.clone() });
+                    return Err(OpenError::Missing(path.clone()));
                 }
                 Some(cause) => repaired = Some(repair(cause, Wal::read(path)?)?),
             }
@@ -278,7 +278,7 @@ fn connect(path: &Path, limits: SizeLimits) -> Result<(Connection, OutboxContent
 }
 
 fn find(tx: &Transaction<'_>, id: EntryId) -> Result<Entry, StoreError> {
-    let found = Entry::find_one(tx, "WHERE id = ?", [id.number()])?;
+    let found = row::ENTRY.find_one(tx, "WHERE id = ?", [id.number()])?;
     let found = found.ok_or(StoreError::NoSuchEntry(id))?;
     found.map_err(|damage| StoreError::Damaged(id, damage))
 }

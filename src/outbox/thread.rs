@@ -55,7 +55,8 @@ pub(super) struct OutboxThread {
     /// `None` ends the thread.
     commands: SyncSender<Option<StoreCommand>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    lost: Arc<Notify>,
+    /// Notified once a command has found the file to be lost.
+    pub(super) lost: Arc<Notify>,
     /// Why the file cannot be opened for writing.
     write_error: Arc<Mutex<Option<String>>>,
 }
@@ -99,11 +100,6 @@ impl OutboxThread {
 
     pub(super) fn write_error(&self) -> Option<String> {
         self.write_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Returns once a command has found the file to be lost.
-    pub(super) async fn lost(&self) {
-        self.lost.notified().await;
     }
 
     /// Finishes what was submitted so far and ends the thread. Blocks; a second time does nothing.

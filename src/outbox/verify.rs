@@ -14,11 +14,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::error::{DamagedRow, InvalidCursor, StoreError};
+use super::error::{Checked, InvalidCursor, StoreError};
 use super::hash_chain::{self, ANCHOR, HEAD};
 
-use super::row::{self, StoredRow as _};
-use crate::domain::{AuditKind, AuditLine, ChainBatch, ChainFault, ChainFaultKind, ChainPosition};
+use super::row;
+use crate::domain::{AuditKind, ChainBatch, ChainFault, ChainFaultKind, ChainPosition};
 
 /// How many lines a batch has: some ten milliseconds.
 pub(super) const BATCH_LINES: usize = 1000;
@@ -131,7 +131,7 @@ impl ChainVerifier {
     fn check_start(
         &mut self,
         conn: &Connection,
-        anchor: &Result<ChainPosition, DamagedRow>,
+        anchor: &Checked<ChainPosition>,
     ) -> Result<(), StoreError> {
         if let Err(damage) = anchor {
             self.fault(ChainFaultKind::Boundary, (0, 0), format!("start of chain: {damage}"));
@@ -171,7 +171,7 @@ impl ChainVerifier {
         let checksum = found.get_ref(row::AUDIT.checksum)?.as_bytes().unwrap_or_default();
         let stored: String = found.get(row::AUDIT.checksum + 1).unwrap_or_default();
         let computed = self.expected_hash(checksum, &stored);
-        match AuditLine::from_row(found) {
+        match row::AUDIT.read_row(found) {
             Err(damage) => self.changed(seq, &damage.reason),
             Ok(_) if !gap && computed.as_ref().is_some_and(|computed| *computed != stored) => {
                 self.changed(seq, "its hash does not follow from the previous line");
@@ -197,7 +197,7 @@ impl ChainVerifier {
         Some(if follows_stored { stored.to_owned() } else { computed })
     }
 
-    fn check_end(&mut self, head: &Result<ChainPosition, DamagedRow>) {
+    fn check_end(&mut self, head: &Checked<ChainPosition>) {
         let last = self.last.seq;
         let head = match head {
             Ok(head) => head,

@@ -39,7 +39,7 @@ use super::database::{self, PAGE};
 use super::error::{OpenError, StoreError};
 use super::files::{self, sibling_path};
 use super::hash_chain::{self, ANCHOR, HEAD};
-use super::row::StoredRow as _;
+use super::row;
 use crate::domain::{AuditLine, Entry};
 
 const HEADER: usize = 32;
@@ -101,13 +101,9 @@ impl Wal {
     pub(super) fn read(outbox: &Path) -> Result<Self, OpenError> {
         let path = sibling_path(outbox, "-wal");
         let mut wal = Self { index: WalIndex::read(outbox)?, ..Self::default() };
-        match files::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(OpenError::at(&path)(error)),
-            Ok(file) => {
-                wal.read_frames(&file).map_err(OpenError::at(&path))?;
-                wal.file = Some(file);
-            }
+        if let Some(file) = files::open_if_there(&path)? {
+            wal.read_frames(&file).map_err(OpenError::at(&path))?;
+            wal.file = Some(file);
         }
         Ok(wal)
     }
@@ -199,13 +195,10 @@ impl Wal {
 impl WalIndex {
     fn read(outbox: &Path) -> Result<Self, OpenError> {
         let path = sibling_path(outbox, "-shm");
-        let mut bytes = [0; 2 * INDEX_HEADER + 4];
-        let is_complete = match files::open(&path).and_then(|file| fill(&file, &mut bytes)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            read => read.map_err(OpenError::at(&path))?,
-        };
+        let Some(file) = files::open_if_there(&path)? else { return Ok(Self::default()) };
         let unset = Self { exists: true, ..Self::default() };
-        if !is_complete {
+        let mut bytes = [0; 2 * INDEX_HEADER + 4];
+        if !fill(&file, &mut bytes).map_err(OpenError::at(&path))? {
             return Ok(unset);
         }
         let (headers, moved) = bytes.as_chunks::<INDEX_HEADER>();
@@ -284,8 +277,8 @@ impl DatabaseWithoutWal {
         }
         let conn = database::connect_without_wal(path).ok()?;
         let head = hash_chain::sound_end(&conn, HEAD).ok()?.seq;
-        let line = AuditLine::find_one(&conn, "WHERE seq = ?", [head]).ok()?;
-        let entry = Entry::find_one(&conn, NEWEST_WAITING, []).ok()?;
+        let line = row::AUDIT.find_one(&conn, "WHERE seq = ?", [head]).ok()?;
+        let entry = row::ENTRY.find_one(&conn, NEWEST_WAITING, []).ok()?;
         Some(Self { head, line: line.and_then(Result::ok), entry: entry.and_then(Result::ok) })
     }
 
@@ -307,16 +300,16 @@ impl DatabaseWithoutWal {
             return Ok(true);
         }
         if let Some(line) = self.line.as_ref().filter(|_| pruned < self.head) {
-            let found = AuditLine::find_one(conn, "WHERE seq = ?", [self.head])?;
+            let found = row::AUDIT.find_one(conn, "WHERE seq = ?", [self.head])?;
             if found.is_none_or(|found| found.is_ok_and(|found| found != *line)) {
                 return Ok(false);
             }
         }
         let Some(Entry { id, card_event, .. }) = &self.entry else { return Ok(true) };
-        if let Some(found) = Entry::find_one(conn, "WHERE id = ?", [id.number()])? {
+        if let Some(found) = row::ENTRY.find_one(conn, "WHERE id = ?", [id.number()])? {
             return Ok(found.map_or(true, |found| found.card_event == *card_event));
         }
-        let line = AuditLine::find_one(conn, LINE_OF_ENTRY, [self.head, id.number()])?;
+        let line = row::AUDIT.find_one(conn, LINE_OF_ENTRY, [self.head, id.number()])?;
         Ok(line.is_some_and(|line| {
             line.map_or(true, |line| {
                 line.seen_at == card_event.seen_at && line.reader == card_event.reader

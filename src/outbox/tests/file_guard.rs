@@ -67,6 +67,31 @@ async fn outbox_in_moved_directory_is_lost() {
     lost(&outbox.append_audit(not_identified(1)).await);
 }
 
+/// Why the guard checks more than `outbox.db`: without its `-wal`, the files of a killed daemon lack
+/// what was acknowledged.
+#[tokio::test]
+async fn files_without_wal_lack_acknowledged_entries() {
+    let place = Place::new();
+    let (outbox, _) = place.open();
+    outbox.append(append(1)).await.unwrap();
+    let killed = Place::new();
+    std::fs::copy(place.path(), killed.path()).unwrap();
+    assert_eq!(killed.restored().entries, []);
+    std::fs::remove_file(files::sibling_path(&place.path(), "-wal")).unwrap();
+    lost(&outbox.append(append(2)).await);
+}
+
+/// The same for the `.lock`: without it a second process opens the outbox too.
+#[tokio::test]
+async fn second_process_opens_outbox_without_lock_file_and_first_is_lost() {
+    let place = Place::new();
+    let (first, _) = place.open();
+    std::fs::remove_file(files::sibling_path(&place.path(), ".lock")).unwrap();
+    let (second, _) = place.open();
+    lost(&first.append(append(1)).await);
+    second.append(append(2)).await.unwrap();
+}
+
 #[tokio::test]
 async fn lost_outbox_does_not_change_its_replacement() {
     let place = Place::new();

@@ -20,7 +20,7 @@ const OTHER: u32 = 65_534;
 
 fn unsuitable<T: std::fmt::Debug>(result: Result<T, OpenError>, what: &str) {
     let Err(error) = result else { panic!("{what}: was opened") };
-    assert!(matches!(error, OpenError::Unsuitable { .. }), "{what}: {error:?}");
+    assert!(matches!(error, OpenError::Unsuitable(..)), "{what}: {error:?}");
 }
 
 /// A name, and how to create it at a path.
@@ -156,7 +156,7 @@ async fn missing_outbox_is_reported_unless_it_never_was() {
 fn dead_link_is_set_aside_and_reported() {
     let place = Place::new();
     symlink("/nowhere/outbox.db", place.path()).unwrap();
-    assert!(matches!(open_stopped(place.options()), Err(OpenError::Missing { .. })));
+    assert!(matches!(open_stopped(place.options()), Err(OpenError::Missing(..))));
     let report = place.restored().repaired.unwrap();
     assert!(report.to_string().contains("link without a target"), "{report}");
     let aside = report.set_aside.unwrap();

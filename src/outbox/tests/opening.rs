@@ -29,7 +29,7 @@ fn second_process_gets_pid_of_first() {
     let place = Place::new();
     let (outbox, _) = place.open();
     let refused = open(place.options()).unwrap_err();
-    assert!(matches!(refused, OpenError::InUse { pid: Some(pid) } if pid == std::process::id()));
+    assert!(matches!(refused, OpenError::InUse(Some(pid)) if pid == std::process::id()));
     outbox.close();
     place.open();
 }
@@ -63,7 +63,7 @@ fn another_programs_file_is_not_changed() {
     let place = Place::new();
     place.sqlite().execute_batch("CREATE TABLE theirs (x); PRAGMA user_version = 1").unwrap();
     let before = std::fs::read(place.path()).unwrap();
-    assert!(matches!(open(place.options()), Err(OpenError::NotAnOutbox { .. })));
+    assert!(matches!(open(place.options()), Err(OpenError::NotAnOutbox(..))));
     assert_eq!(std::fs::read(place.path()).unwrap(), before);
 }
 
@@ -73,7 +73,7 @@ fn later_version_is_rejected_and_not_changed() {
     place.open().0.close();
     place.sqlite().pragma_update(None, "user_version", database::VERSION + 1).unwrap();
     let refused = open(place.options()).unwrap_err();
-    let OpenError::Newer { found, known } = refused else { panic!("{refused}") };
+    let OpenError::Newer(found, known) = refused else { panic!("{refused}") };
     assert_eq!((found, known), (database::VERSION + 1, database::VERSION));
 }
 
@@ -83,9 +83,7 @@ fn directory_that_cannot_be_created_is_named() {
     std::fs::write(place.dir.path().join("file"), "").unwrap();
     let path = place.dir.path().join("file/below/outbox.db");
     let refused = open(OutboxOptions { path, ..place.options() }).unwrap_err();
-    assert!(
-        matches!(refused, OpenError::Inaccessible { path, .. } if path.ends_with("file/below"))
-    );
+    assert!(matches!(refused, OpenError::Inaccessible(path, _) if path.ends_with("file/below")));
 }
 
 #[tokio::test]

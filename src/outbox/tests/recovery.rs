@@ -345,7 +345,7 @@ fn command_without_daemon_repairs_nothing() {
     let place = Place::new();
     fs::write(place.path(), "x".repeat(5000)).unwrap();
     assert!(matches!(open_stopped(place.options()), Err(OpenError::Lost(_))));
-    assert!(matches!(open_stopped(Place::new().options()), Err(OpenError::Missing { .. })));
+    assert!(matches!(open_stopped(Place::new().options()), Err(OpenError::Missing(..))));
     assert_eq!(files(&place, "outbox.db.damaged"), [""; 0]);
 }
 
@@ -382,7 +382,7 @@ fn survives(bytes: &[u8], whole: &OutboxContents, what: &str) -> &'static str {
     let limits = SizeLimits::of(1000);
     let (store, restored) = match Store::open(&place.options(), limits, DamagePolicy::Repair) {
         Ok(opened) => opened,
-        Err(OpenError::Newer { .. }) => return "newer",
+        Err(OpenError::Newer(..)) => return "newer",
         Err(error) => panic!("{what}: {error:?}"),
     };
     let OutboxContents { entries, last_seen, latest, damaged, repaired: report } = restored;

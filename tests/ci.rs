@@ -31,7 +31,7 @@ fn unlisted_skip_fails_and_is_named() {
     for log in [
         format!("{other}\n"),
         format!("{MAY}\ntest a ... ok\n{other}\ntest b ... ok\n"),
-        // As it looks where tests run one by one.
+        // As it appears where tests run one by one.
         format!("test a ... {other}\nok\n"),
         // One that only begins like what may be skipped.
         format!("{MAY}, nor anything else\n"),

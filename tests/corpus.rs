@@ -1,5 +1,5 @@
 //! Replays the fuzzers' corpus without a fuzzer: what was once worth trying is tried with every
-//! `cargo test`. Two targets need a way into the crate that only a fuzzer's build has: `tlv` and
+//! `cargo test`. Two targets need access to the crate that only a fuzzer's build has: `tlv` and
 //! `exchange` are left to `make fuzz`.
 
 #![expect(

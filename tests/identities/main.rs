@@ -215,7 +215,7 @@ fn virtual_cards_share_record_only_by_unique_id() {
     let atr: Atr = "3b800181".parse().unwrap();
     for (n, (file, one)) in cards.iter().enumerate() {
         for (other_file, other) in cards.iter().skip(n + 1) {
-            // Files that are the same card in another manner.
+            // Files that are the same card answered differently.
             if one.family == other.family && one.serial == other.serial {
                 continue;
             }

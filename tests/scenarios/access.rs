@@ -1,4 +1,4 @@
-//! Who may look and who may act, by what the kernel knows of the caller; and that no caller keeps
+//! Who may view and who may act, by what the kernel knows of the caller; and that no caller keeps
 //! another out.
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use super::*;
 const GAMES: [&str; 2] = ["--reuid=5", "--regid=60"];
 const USERS: &str = "100";
 
-/// A world that other users may enter, with `games` to look and `users` to act; none for others
+/// A world that other users may enter, with `games` to view and `users` to act; none for others
 /// than root.
 fn open_world() -> Result<World, String> {
     let builder = world()?;
@@ -50,7 +50,7 @@ fn only_group_members_may_view_or_act() {
     let stranger = ["--reuid=5", "--regid=64320"];
     let ask = |user: &[&str], groups: &str, args: &[&str]| as_user(&world, user, groups, args);
 
-    let looks: [&[&str]; 5] = [
+    let views: [&[&str]; 5] = [
         &["status"],
         &["outbox", "list"],
         &["outbox", "show", "1"],
@@ -58,7 +58,7 @@ fn only_group_members_may_view_or_act() {
         &["audit", "verify"],
     ];
     let acts: [&[&str]; 2] = [&["outbox", "retry", "1"], &["outbox", "discard", "1", "--yes"]];
-    for command in looks {
+    for command in views {
         let (code, text) = ask(&stranger, "--clear-groups", command);
         assert_eq!(code, Some(4), "{command:?}: {text}");
         assert!(text.contains("group games (usermod -aG games"), "{command:?}: {text}");

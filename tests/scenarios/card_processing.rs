@@ -1,4 +1,4 @@
-//! The whole way of a card, and each of its ends.
+//! The processing of a card, and each of its outcomes.
 
 use cardbridge_harness::cards::{GidsCard, PlainCard};
 use cardbridge_harness::cm::{CmOptions, Record, Request, Store};

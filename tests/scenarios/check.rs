@@ -54,7 +54,7 @@ fn check_passes_all_steps_in_order() {
     let checks = report["checks"].as_array().unwrap();
     let steps: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
     assert_eq!(steps, STEPS);
-    let words = |step: &str| {
+    let detail = |step: &str| {
         let check = checks.iter().find(|check| check["name"] == step).unwrap();
         assert_eq!(check["status"], "ok", "{check}");
         check["detail"].as_str().unwrap().to_owned()
@@ -67,7 +67,7 @@ fn check_passes_all_steps_in_order() {
         ("clock", "0 s"),
         ("open-requests", "2 open requests"),
     ] {
-        assert!(words(step).contains(part), "{step}: {}", words(step));
+        assert!(detail(step).contains(part), "{step}: {}", detail(step));
     }
     // Nothing but questions reached CM.
     assert_eq!(world.cm.puts().len(), 1);
@@ -89,8 +89,8 @@ fn check_stops_at_cm_error_with_remedy() {
     ] {
         world.cm.set_fault(fault);
         let output = world.cli(&["check", "--json"]).unwrap();
-        let (failed, words, remedies) = failed(&output);
-        assert_eq!((failed.as_str(), output.code), (step, Some(code)), "{words}");
+        let (failed, detail, remedies) = failed(&output);
+        assert_eq!((failed.as_str(), output.code), (step, Some(code)), "{detail}");
         assert!(remedies.contains(remedy), "{step}: {remedies}");
         world.cm.clear_faults();
     }
@@ -106,9 +106,9 @@ fn check_shows_untrusted_certificate() {
         let options = CmOptions { tls: Some(certificate), ..CmOptions::default() };
         let world = world.cm(options).without_daemon().start().unwrap();
         let output = world.cli(&["check", "--json"]).unwrap();
-        let (step, words, remedy) = failed(&output);
-        assert_eq!((step.as_str(), output.code), ("tls", Some(3)), "{words}");
-        assert!(words.contains(part), "{words}");
+        let (step, detail, remedy) = failed(&output);
+        assert_eq!((step.as_str(), output.code), ("tls", Some(3)), "{detail}");
+        assert!(detail.contains(part), "{detail}");
         assert!(remedy.contains("certificate"), "{remedy}");
         world.finish().unwrap();
     }
@@ -119,8 +119,8 @@ fn check_stops_at_refused_connection() {
     let world = require!(world()).without_daemon().start().unwrap();
     world.cm.go_away().unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
-    let (step, words, _) = failed(&output);
-    assert_eq!((step.as_str(), output.code), ("tcp", Some(3)), "{words}");
+    let (step, detail, _) = failed(&output);
+    assert_eq!((step.as_str(), output.code), ("tcp", Some(3)), "{detail}");
     let report = output.json().unwrap();
     let last = report["checks"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&last["name"], &last["status"]), (&"open-requests".into(), &"skipped".into()));
@@ -135,9 +135,9 @@ fn check_stops_at_unresolved_host_name() {
         .start()
         .unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
-    let (step, words, _) = failed(&output);
-    assert_eq!((step.as_str(), output.code), ("dns", Some(3)), "{words}");
-    assert!(words.contains("no-such-host.invalid"), "{words}");
+    let (step, detail, _) = failed(&output);
+    assert_eq!((step.as_str(), output.code), ("dns", Some(3)), "{detail}");
+    assert!(detail.contains("no-such-host.invalid"), "{detail}");
     world.finish().unwrap();
 }
 
@@ -149,9 +149,9 @@ fn check_continues_with_readers_after_bad_configuration() {
         .start()
         .unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
-    let (step, words, remedy) = failed(&output);
-    assert_eq!((step.as_str(), output.code), ("configuration", Some(2)), "{words}");
-    assert!(words.contains("cards.atr_mismatch") && remedy.contains("warn"), "{words}: {remedy}");
+    let (step, detail, remedy) = failed(&output);
+    assert_eq!((step.as_str(), output.code), ("configuration", Some(2)), "{detail}");
+    assert!(detail.contains("cards.atr_mismatch") && remedy.contains("warn"), "{detail}: {remedy}");
     world.finish().unwrap();
 }
 
@@ -160,8 +160,8 @@ fn check_continues_with_cm_without_pcscd() {
     let mut world = require!(world()).without_daemon().start().unwrap();
     world.pcscd.kill9().unwrap();
     let output = world.cli(&["check", "--json"]).unwrap();
-    let (step, words, remedy) = failed(&output);
-    assert_eq!((step.as_str(), output.code), ("pcscd", Some(3)), "{words}");
+    let (step, detail, remedy) = failed(&output);
+    assert_eq!((step.as_str(), output.code), ("pcscd", Some(3)), "{detail}");
     assert!(remedy.contains("systemctl start pcscd"), "{remedy}");
     let report = output.json().unwrap();
     let last = report["checks"].as_array().unwrap().last().unwrap().clone();

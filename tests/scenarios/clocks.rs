@@ -100,7 +100,7 @@ fn clock_ahead_at_start_prunes_no_audit_line() {
     for (lines, clock) in [(1, "+0"), (2, "+0"), (3, "+500d"), (4, "+500d"), (5, "+0")] {
         set_clock(&world, clock);
         start(&mut world);
-        // The first start without CM's word for the day, and then with it.
+        // The first start without CM's date, and then with it.
         let looked = |field: &str| {
             let log = world.daemon_log();
             log.lines()

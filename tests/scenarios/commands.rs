@@ -153,11 +153,11 @@ fn lookup_shows_decision_and_changes_nothing() {
     let applies: Vec<_> = rules.iter().map(|rule| (&rule["rule"], &rule["applies"])).collect();
     assert_eq!(applies, [(&"retire".into(), &true.into()), (&"disable".into(), &false.into())]);
     assert_eq!(rules[0]["request"], REQUEST);
-    for words in [
+    for part in [
         "sets Retired instead of Active, and leaves the request open",
         "disable: not applied: the rule matches request type Disable, the open request is Retire",
     ] {
-        assert!(output.stdout.contains(words), "{}", output.stdout);
+        assert!(output.stdout.contains(part), "{}", output.stdout);
     }
 
     world.cm.set_fault(Fault::Unauthorized);
@@ -180,13 +180,13 @@ fn lookup_shows_each_rule_for_insertion_and_removal() {
     let world = world.config_extra(&rules.concat()).without_daemon().start().unwrap();
     let lookup = ["lookup", "--card-id", CARD];
     let text = world.cli(&lookup).unwrap().stdout;
-    for words in [
+    for part in [
         "sets Retired instead of Active, and completes the request",
         "lost, on removal: not applied: the rule matches request type Disable, the open request is Retire",
         "would set Retired instead of Active and complete the request, by rule retire",
         "On removal    would do nothing: no rule matches the open request (Retire)",
     ] {
-        assert!(text.contains(words), "no {words:?} in\n{text}");
+        assert!(text.contains(part), "no {part:?} in\n{text}");
     }
     let json = world.cli(&[&lookup[..], &["--json"]].concat()).unwrap().json().unwrap();
     assert_eq!(json["on_insertion"]["decision"]["complete_request"], true);
@@ -563,7 +563,7 @@ fn a_file_of_the_wrong_kind_is_named_by_config_check() {
     std::fs::write(path("ca.pem"), "-----BEGIN TRUSTED CERTIFICATE-----\nAA==\n").unwrap();
     std::fs::write(path("token"), r#"{"access_token":"hunter2"}"#).unwrap();
     let problems = problems();
-    for words in [
+    for part in [
         "cm.ca_file: ",
         "TRUSTED CERTIFICATE",
         "openssl x509 -in",
@@ -571,7 +571,7 @@ fn a_file_of_the_wrong_kind_is_named_by_config_check() {
         "it holds JSON",
         "jq -r .access_token",
     ] {
-        assert!(problems.contains(words), "{words} in {problems}");
+        assert!(problems.contains(part), "{part} in {problems}");
     }
 }
 

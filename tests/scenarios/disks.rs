@@ -129,7 +129,7 @@ fn disk_turned_read_only_is_logged_without_entry() {
     ));
     world.expect_error("Outbox cannot store entries; retrying");
     start_on(&mut world, disk.path(), &mount, "chmod 1777 .");
-    // An error of the file system has the kernel take writes away; only mounting it anew ends that.
+    // An error of the file system has the kernel take writes away; only mounting it again ends that.
     let fail = "device=$(basename \"$(findmnt -no SOURCE .)\") && \
                 echo 1 > /sys/fs/ext4/$device/trigger_fs_error";
     let at = disk.path().display().to_string();

@@ -1,4 +1,4 @@
-//! The outbox's files among programs and people who do not know that they are the daemon's.
+//! The outbox's files among programs and users who do not know that they are the daemon's.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -27,7 +27,7 @@ fn is_locked(world: &World, path: &Path) -> bool {
 }
 
 /// Another program reads the outbox and closes it, as an operator's `sqlite3` does.
-fn look_from_outside(world: &World) {
+fn read_as_other_program(world: &World) {
     let script = "import sqlite3, sys\n\
                   c = sqlite3.connect(sys.argv[1])\n\
                   c.execute('SELECT count(*) FROM audit').fetchall()\n\
@@ -47,10 +47,10 @@ fn another_program_that_reads_the_outbox_harms_nothing() {
         }
     };
     locked(&world, "after the start");
-    look_from_outside(&world);
+    read_as_other_program(&world);
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
-    look_from_outside(&world);
+    read_as_other_program(&world);
     for command in [&["status"][..], &["audit", "verify"], &["outbox", "list"], &["check"]] {
         world.cli(command).unwrap();
     }
@@ -168,8 +168,8 @@ fn missing_outbox_is_logged_as_error() {
     world.finish().unwrap();
 }
 
-/// A program that reads the outbox and stays in it, so that its log is not emptied.
-fn stay_inside(world: &World) -> Process {
+/// A program that reads the outbox and keeps it open, so that its log is not emptied.
+fn hold_open(world: &World) -> Process {
     let script = "import sqlite3, sys, time\n\
                   c = sqlite3.connect(sys.argv[1])\n\
                   c.execute('BEGIN')\n\
@@ -189,7 +189,7 @@ fn flipped_wal_bit_after_kill_loses_no_card() {
     let mut world = require!(world()).readers(2).start().unwrap();
     world.expect_error("Damaged outbox file set aside");
     world.cm.set_fault(Fault::Reset);
-    let mut reading = stay_inside(&world);
+    let mut reading = hold_open(&world);
     let _cards = [GidsCard::seed(), GidsCard::new(cardid(REQUEST))]
         .into_iter()
         .enumerate()

@@ -40,10 +40,10 @@ fn journal(dir: &Path) -> JournalSocket {
     JournalSocket::bind(&dir.join("socket")).unwrap()
 }
 
-fn entry(journal: &JournalSocket, words: &str) -> JournalEntry {
+fn entry(journal: &JournalSocket, message: &str) -> JournalEntry {
     let entries = journal.entries().unwrap();
-    let found = entries.iter().find(|entry| entry["MESSAGE"].starts_with(words));
-    found.unwrap_or_else(|| panic!("{words}: {entries:#?}")).clone()
+    let found = entries.iter().find(|entry| entry["MESSAGE"].starts_with(message));
+    found.unwrap_or_else(|| panic!("{message}: {entries:#?}")).clone()
 }
 
 #[test]
@@ -106,14 +106,14 @@ fn auto_format_uses_journal_on_its_stream() {
     world.stop_daemon().unwrap();
     assert_eq!(entry(&journal, "Daemon started")["PRIORITY"], "6");
     assert_eq!(world.daemon_log(), "");
-    let heard = journal.entries().unwrap().len();
+    let received = journal.entries().unwrap().len();
 
     // The variable alone, inherited by a program whose standard error goes elsewhere, is no proof.
     let script = format!("{MOUNT} && export JOURNAL_STREAM=1:1 && exec \"$@\"");
     let dir = dir.path().display().to_string();
     world.start_daemon_under(&["unshare", "--mount", "sh", "-c", &script, "sh", &dir]).unwrap();
     world.stop_daemon().unwrap();
-    assert_eq!(journal.entries().unwrap().len(), heard);
+    assert_eq!(journal.entries().unwrap().len(), received);
     assert!(world.daemon_log().contains("Daemon started"), "{}", world.daemon_log());
     world.finish().unwrap();
 }

@@ -65,9 +65,9 @@ fn keytab_login_updates_card() {
     let builder = require!(world());
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
-    // What a person of this machine has is not touched.
+    // What a user of this machine has is not touched.
     let dir = tempfile::tempdir().unwrap();
-    let cache = dir.path().join("of-a-person");
+    let cache = dir.path().join("of-a-user");
     let builder = builder.env("KRB5CCNAME", &cache).env("KRB5_CLIENT_KTNAME", &cache);
     let world = station(builder, &kdc, cm, &apache.url()).start().unwrap();
     assert_eq!(credentials(&world)["method"], "negotiate");
@@ -133,7 +133,7 @@ fn connections_are_reused_with_one_token_per_call() {
         let world = world.ca_file(&apache.ca_pem()).start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"], "{}", apache.log());
-        // One look at the certificate, without saying who asks; then calls, not one of them refused.
+        // One check of the certificate, without saying who asks; then calls, not one of them refused.
         let log = apache.log();
         let calls: Vec<_> = log.lines().filter(|line| !line.contains(" HEAD ")).collect();
         assert_eq!(log.lines().count(), calls.len() + 1, "{log}");
@@ -206,8 +206,8 @@ fn missing_channel_bindings_are_rejected_and_reported() {
         .start()
         .unwrap();
     let output = world.cli(&["lookup", "--card-id", CARD]).unwrap();
-    let words = "requires Extended Protection, and cm.auth.channel_bindings is false";
-    assert!(output.stderr.contains(words), "{output:?}");
+    let message = "requires Extended Protection, and cm.auth.channel_bindings is false";
+    assert!(output.stderr.contains(message), "{output:?}");
     assert!(acceptor.log().contains("no bindings"), "{}", acceptor.log());
     world.finish().unwrap();
 }
@@ -221,15 +221,15 @@ fn changed_server_certificate_gets_new_bindings() {
     let options =
         AcceptorOptions { upstream: cm.address(), negotiate, signing: Signing::EcdsaSha384 };
     let second = Acceptor::start(options).unwrap();
-    let way = Way::to(first.address());
+    let redirect = Redirect::to(first.address());
     let both = tempfile::NamedTempFile::new().unwrap();
     let pem = |acceptor: &Acceptor| fs::read_to_string(acceptor.ca_pem()).unwrap();
     fs::write(both.path(), pem(&first) + &pem(&second)).unwrap();
-    let world = station(builder, &kdc, cm, &format!("https://localhost:{}", way.port()));
+    let world = station(builder, &kdc, cm, &format!("https://localhost:{}", redirect.port()));
     let world = world.ca_file(both.path()).start().unwrap();
     let unknown = world.insert(0, GidsCard::new(*Uuid::new_v4().as_bytes())).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["unknown-card"]);
-    way.lead(second.address());
+    redirect.lead(second.address());
     drop(first);
     let _card = world.insert(1, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap()[1], "updated", "{}", second.log());
@@ -240,17 +240,17 @@ fn changed_server_certificate_gets_new_bindings() {
 }
 
 /// A port that leads to one server or another.
-struct Way {
+struct Redirect {
     listener: SocketAddr,
     to: Arc<Mutex<SocketAddr>>,
 }
 
-impl Way {
+impl Redirect {
     fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let way =
+        let redirect =
             Self { listener: listener.local_addr().unwrap(), to: Arc::new(Mutex::new(server)) };
-        let to = Arc::clone(&way.to);
+        let to = Arc::clone(&redirect.to);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(*to.lock().unwrap()) else { continue };
@@ -264,7 +264,7 @@ impl Way {
                 }
             }
         });
-        way
+        redirect
     }
 
     fn port(&self) -> u16 {

@@ -1,7 +1,7 @@
 //! SIGKILL at every boundary between an insertion and its outcome.
 //!
 //! Held calls make the boundaries that CM sees; strace makes the others: it kills the daemon at
-//! the entry of its n-th sync or write to disk, word to pcscd, request to CM or read from either,
+//! the entry of its n-th sync or write to disk, message to pcscd, request to CM or read from either,
 //! for every n that there is. After each kill the daemon is started again with the card still in the reader.
 
 use cardbridge_harness::cards::GidsCard;
@@ -98,8 +98,6 @@ fn killed_at_every(syscall: &str) {
     assert!(kills >= 3, "{syscall} killed only {kills} times");
 }
 
-/// Whether strace may trace here; a daemon that does not start under it looks like one that was
-/// killed.
 /// Whether the daemon comes to the outcome before it is killed.
 fn survived(world: &mut World) -> bool {
     let start = std::time::Instant::now();

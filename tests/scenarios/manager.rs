@@ -1,4 +1,4 @@
-//! What the service manager hears: that the daemon is ready, how it is, and whether its loop turns.
+//! What the service manager receives: that the daemon is ready, how it is, and whether its loop turns.
 
 use std::time::Instant;
 
@@ -73,7 +73,7 @@ fn systemd_gets_ready_status_reload_stop_in_order() {
     world.stop_daemon().unwrap();
     assert!(asked.elapsed() < Duration::from_secs(2));
     let last = || manager.news().last().is_some_and(|(_, line)| line == "STOPPING=1");
-    world.wait_until("STOPPING=1 to be the last word", LONG, last).unwrap();
+    world.wait_until("STOPPING=1 to be the last message", LONG, last).unwrap();
     world.finish().unwrap();
 }
 

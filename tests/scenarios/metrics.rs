@@ -67,7 +67,7 @@ fn judged(page: &str) -> Result<Samples, String> {
     Ok(samples)
 }
 
-/// HELP and TYPE come once, before the samples, and no name is anybody else's.
+/// HELP and TYPE come once, before the samples, and no name is another program's.
 fn is_in_order(page: &str) {
     let mut known = Vec::new();
     for line in page.lines() {
@@ -100,7 +100,7 @@ fn metrics_count_what_happened() {
     world.wait_until("CM to be away", LONG, waits).unwrap();
     world.pcscd.kill9().unwrap();
     let lost = || page(&world).contains("\ncardbridge_pcsc_errors_total{code=\"NoService\"}");
-    world.wait_until("pcscd to be looked for in vain", LONG, lost).unwrap();
+    world.wait_until("pcscd to be unavailable", LONG, lost).unwrap();
 
     let page = page(&world);
     is_in_order(&page);

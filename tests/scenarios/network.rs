@@ -64,9 +64,12 @@ fn configured_proxy_updates_card() {
     let proxy = require!(start_proxy(None));
     let world = world.cm(with_tls()).config_set("cm.proxy", &quoted(&proxy.url())).start().unwrap();
     updates(&world);
-    let way = format!("CONNECT {} HTTP/1.1", world.cm.address());
+    let call = format!("CONNECT {} HTTP/1.1", world.cm.address());
     let requests = proxy.requests();
-    assert!(!requests.is_empty() && requests.iter().all(|request| *request == way), "{requests:?}");
+    assert!(
+        !requests.is_empty() && requests.iter().all(|request| *request == call),
+        "{requests:?}"
+    );
     world.finish().unwrap();
 }
 
@@ -132,8 +135,8 @@ fn lost_proxy_is_distinguished_from_lost_cm() {
     world.cm.go_away().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let why = away(&world, "proxy");
-    let no_way = format!("the proxy {} rejected the connection to CM", proxy.address());
-    assert!(text_of(&why, "detail").starts_with(&no_way), "{why}");
+    let rejected = format!("the proxy {} rejected the connection to CM", proxy.address());
+    assert!(text_of(&why, "detail").starts_with(&rejected), "{why}");
     proxy.stop().unwrap();
     world.cm.come_back().unwrap();
     let gone = format!("no connection to the proxy {}", proxy.address());
@@ -187,7 +190,7 @@ fn required_client_certificate_is_sent_after_reload() {
     world.finish().unwrap();
 }
 
-/// A world before an Apache that wants client certificates in this way, and the station's.
+/// A world before an Apache that wants client certificates like this, and the station's.
 fn behind_apache(
     version: TlsVersion,
     client_certificate: ClientCertificate,
@@ -254,7 +257,7 @@ fn iis_certificate_errors_park_no_entry() {
         let card = world.insert(0, GidsCard::seed()).unwrap();
         let name = format!("403.{sub}");
         world
-            .wait_until("IIS's words", LONG, || {
+            .wait_until("IIS's message", LONG, || {
                 text_of(&away(&world, "client-certificate"), "detail").contains(&name)
             })
             .unwrap();
@@ -310,7 +313,7 @@ fn cm_is_reached_by_an_ipv6_address() {
 
 #[test]
 fn server_certificate_problems_are_reported_with_remedies() {
-    for (certificate, words, remedy) in [
+    for (certificate, message, remedy) in [
         (Certificate::WrongName, "not valid for name", "use a host name in cm.url"),
         (Certificate::Expired, "certificate expired", "renew the server certificate"),
     ] {
@@ -319,7 +322,7 @@ fn server_certificate_problems_are_reported_with_remedies() {
         let world = world.cm(CmOptions { tls, ..with_tls() }).start().unwrap();
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         let why = away(&world, "tls");
-        assert!(text_of(&why, "detail").contains(words), "{why}");
+        assert!(text_of(&why, "detail").contains(message), "{why}");
         assert!(text_of(&why, "remedy").contains(remedy), "{why}");
         world.finish().unwrap();
     }

@@ -88,7 +88,7 @@ fn link(world: &World) -> serde_json::Value {
     world.cli(&["status", "--json"]).unwrap().json().unwrap()["cm"].clone()
 }
 
-/// Waits until CM is away for this reason; then the words of `status`.
+/// Waits until CM is away for this reason; then the detail that `status` shows.
 fn away(world: &World, reason: &str) -> String {
     let away = || link(world)["state"] == "unavailable" && link(world)["reason"] == reason;
     world.wait_until("CM to be away", LONG, away).unwrap();

@@ -62,16 +62,16 @@ fn opensc_and_daemon_work_side_by_side() {
     let world = require!(world());
     require!(has_opensc());
     let world = world.start().unwrap();
-    for stay in 1..=3 {
+    for insertion in 1..=3 {
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         // While the daemon reads it, as likely as not.
         card.slow(Duration::from_millis(20));
         card.wait_for("the first command", LONG, |state| !state.exchanges.is_empty()).unwrap();
         agree(&world, 0);
-        world.wait_for_outcomes(stay, LONG).unwrap();
+        world.wait_for_outcomes(insertion, LONG).unwrap();
         agree(&world, 0);
         card.eject();
-        let removed = || world.daemon_log().matches("Card removed").count() == stay;
+        let removed = || world.daemon_log().matches("Card removed").count() == insertion;
         world.wait_until("the removal", LONG, removed).unwrap();
     }
     let outcomes = world.outcomes().unwrap();

@@ -207,7 +207,7 @@ fn retry_after_is_capped_and_operator_overrides_it() {
     );
     let next = away["next_try_ms"].as_u64().unwrap();
     assert!((3_500_000..3_700_000).contains(&next), "{away}");
-    // A new card has no way past it, a person has.
+    // A new card does not bypass it, the operator does.
     let _second = world.insert(1, GidsCard::new(cardid(OTHER))).unwrap();
     let both = || world.daemon_log().matches("Entry queued").count() == 2;
     world.wait_until("both entries", LONG, both).unwrap();

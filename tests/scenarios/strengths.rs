@@ -1,4 +1,4 @@
-//! Ids that more than one card can carry decide nothing: the card whose record it is not stays as it
+//! Ids that more than one card can carry decide nothing: the card whose record it is not remains as it
 //! is in CM, whatever is requested.
 
 use std::path::PathBuf;

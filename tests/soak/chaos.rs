@@ -1,4 +1,4 @@
-//! Everything that a desk does, by chance and at once: cards put in, taken out, swapped, torn out
+//! Everything that happens to readers, by chance and at once: cards put in, taken out, swapped, torn out
 //! and turned the wrong way, readers unplugged and broken, pcscd killed, stopped and held. The
 //! daemon is never touched: it has to be afterwards what it was before.
 
@@ -22,7 +22,7 @@ use script::Script;
 /// As many as pcscd has room for.
 const READERS: usize = 16;
 
-/// Rounds of `make test`, after the first one, which brings in whatever stays.
+/// Rounds of `make test`, after the first one, which loads what remains.
 const FEW_ROUNDS: u64 = 2;
 
 /// What is done in a round of `make test`, and of `make soak`.
@@ -46,7 +46,7 @@ fn random_insertions_each_end_once() {
         .unwrap();
     let mut script = Script::new(seed);
     let mut held = Vec::new();
-    // What the daemon waits with for a pcscd that is gone stays as well.
+    // What the daemon waits with for a pcscd that is gone remains as well.
     script.replace_service(&mut world);
     for _ in 0..rounds {
         script.play(&mut world, steps);
@@ -55,7 +55,7 @@ fn random_insertions_each_end_once() {
         report(&format!("chaos: {}", held[held.len() - 1]));
     }
     judge(&world, &before, &script);
-    // The first round brings in what stays: pages of the program, caches, buffers.
+    // The first round loads what remains: pages of the program, caches, buffers.
     for after in &held[1..] {
         assert_eq!(after.grown_since(&held[0]), None, "{held:?}");
     }
@@ -94,7 +94,7 @@ fn judge(world: &World, before: &Store, script: &Script) {
     };
     let evidence = Evidence { before, after: &after, calls: &calls, audit: &audit, log: &log };
     report(&format!(
-        "chaos: {} stays, {} of them long and undisturbed, pcscd away or held {} times, {} audit lines",
+        "chaos: {} insertions, {} of them long and undisturbed, pcscd away or held {} times, {} audit lines",
         run.insertions.len(),
         exact(&run),
         run.away.len(),

@@ -2,7 +2,7 @@
 //! while the writer is held. What the copy has after its journal was replayed is what a machine
 //! would find after the power came back.
 //!
-//! The kernel hands to the image what was synced, and little else; a disk that loses its own
+//! The kernel writes to the image what was synced, and little else; a disk that loses its own
 //! cache is not simulated. That the method finds loss is shown by the same writer with an
 //! `fsync` that does nothing.
 
@@ -68,7 +68,7 @@ fn play(seed: u64, under: &[&str]) -> (usize, usize, Vec<String>) {
         let copy = bench.cut();
         let ledger = Ledger::read(&bench.ledger());
         acknowledged = ledger.acknowledged();
-        let found = look(&copy, bench.dir.path());
+        let found = open_copy(&copy, bench.dir.path());
         lost.extend(ledger.compare(&found));
         signal_pid(bench.pid, Signal::CONT).unwrap();
     }
@@ -128,7 +128,7 @@ fn is_held(pid: u32) -> bool {
 }
 
 /// Mounts the copy, which replays its journal, and returns what the outbox in it has.
-fn look(copy: &Path, dir: &Path) -> ledger::Found {
+fn open_copy(copy: &Path, dir: &Path) -> ledger::Found {
     let mut command = mounting(copy, dir);
     command.arg(std::env::current_exe().unwrap());
     command.args(["--exact", "power::writer::prints_outbox_contents", "--nocapture"]);

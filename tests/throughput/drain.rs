@@ -6,7 +6,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a program that measures, for people, and ends where something is not as expected"
+    reason = "a program that measures, for its user, and ends where something is not as expected"
 )]
 
 use std::path::{Path, PathBuf};
@@ -156,7 +156,7 @@ async fn bare(entries: usize, delay: Duration) -> f64 {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let next = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
-    let hands: Vec<_> = (0..CONCURRENCY)
+    let workers: Vec<_> = (0..CONCURRENCY)
         .map(|_| {
             let (client, next) = (client.clone(), Arc::clone(&next));
             tokio::spawn(async move {
@@ -170,8 +170,8 @@ async fn bare(entries: usize, delay: Duration) -> f64 {
             })
         })
         .collect();
-    for hand in hands {
-        hand.await.unwrap();
+    for worker in workers {
+        worker.await.unwrap();
     }
     rate(entries, started.elapsed())
 }

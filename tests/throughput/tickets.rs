@@ -7,7 +7,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::indexing_slicing,
-    reason = "a program that measures, for people, and ends where something is not as expected"
+    reason = "a program that measures, for its user, and ends where something is not as expected"
 )]
 
 use std::env;

@@ -3,7 +3,7 @@
 use cardbridge::card::{CompactTlv, DecodedAtr, InterfaceByte, hint};
 use cardbridge::domain::{Atr, AtrPattern, Family};
 
-/// Decodes the input as an ATR in every way there is.
+/// Decodes the input as an ATR with every decoder.
 pub fn check(data: &[u8]) {
     let atr = Atr::try_from(data);
     assert_eq!(atr.is_ok(), (2..=33).contains(&data.len()), "ISO 7816-3 says how long an ATR is");
@@ -43,7 +43,7 @@ fn decoded(atr: &Atr) {
     let twice = |at: usize| protocols.iter().skip(at + 1).any(|p| Some(p) == protocols.get(at));
     assert!(!protocols.is_empty() && !(0..protocols.len()).any(twice), "{protocols:?}");
 
-    assert!(interface.iter().map(InterfaceByte::meaning).all(|words| is_words(&words)));
+    assert!(interface.iter().map(InterfaceByte::meaning).all(|text| is_text(&text)));
     assert!(historical.bytes.len() <= 15);
     assert!(interface.len() + historical.bytes.len() + surplus + 2 <= atr.as_bytes().len());
 
@@ -51,16 +51,16 @@ fn decoded(atr: &Atr) {
     assert!(historical.entries.iter().all(|entry| entry.tag <= 15));
     assert!(entries + historical.leftover.len() <= historical.bytes.len(), "{historical:?}");
     assert!(
-        historical.entries.iter().filter_map(CompactTlv::description).all(|words| is_words(&words))
+        historical.entries.iter().filter_map(CompactTlv::description).all(|text| is_text(&text))
     );
-    assert!(historical.text().is_none_or(|text| is_words(&text)));
-    assert!(DecodedAtr::of(atr).anomalies().iter().all(|odd| is_words(odd)));
+    assert!(historical.text().is_none_or(|text| is_text(&text)));
+    assert!(DecodedAtr::of(atr).anomalies().iter().all(|odd| is_text(odd)));
 
     let known = hint(atr);
     assert!(known.is_none_or(|family| Family::ALL.contains(&family)));
 }
 
 /// One line that a terminal can be given.
-fn is_words(text: &str) -> bool {
+fn is_text(text: &str) -> bool {
     !text.is_empty() && !text.contains(char::is_control)
 }

@@ -7,7 +7,7 @@ use cardbridge::wire::cm::{
 };
 use uuid::Uuid;
 
-/// The longest line that a server's words become: 200 characters and a mark.
+/// The longest line that a server's message becomes: 200 characters and a mark.
 const LONGEST_LINE: usize = 201;
 
 /// The most records that are looked for in a list.
@@ -28,7 +28,7 @@ pub fn check(body: &[u8]) {
     if let Ok(text) = str::from_utf8(body) {
         let line = single_line(text);
         assert!(is_line(&line), "{line:?}");
-        assert_eq!(single_line(&line), line, "a line stays as it is");
+        assert_eq!(single_line(&line), line, "a line is unchanged");
         let update: Option<serde_json::Value> = serde_json::from_str(&status_update(text)).ok();
         assert_eq!(update, Some(serde_json::json!({ "status": text })));
     }
@@ -89,9 +89,9 @@ fn is_of(request: &CmRequest, body: &[u8]) {
 }
 
 fn is_told(why: &ParseError) {
-    let words = why.to_string();
+    let message = why.to_string();
     assert!(
-        !words.is_empty() && words.len() < 1000 && !words.contains(char::is_control),
+        !message.is_empty() && message.len() < 1000 && !message.contains(char::is_control),
         "{why:?}"
     );
 }

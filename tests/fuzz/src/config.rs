@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
     let environment: Vec<_> = variables.into_iter().filter_map(variable).collect();
     match load(&sources, &environment) {
         Ok(loaded) => is_meant(&loaded),
-        Err(problems) => are_told(&problems),
+        Err(problems) => have_texts(&problems),
     }
 }
 
@@ -94,11 +94,11 @@ fn lines(loaded: &LoadedConfig) -> BTreeSet<(&str, &str)> {
 }
 
 /// Problems are at least one, each a line that says what to do.
-fn are_told(problems: &ConfigProblems) {
+fn have_texts(problems: &ConfigProblems) {
     assert!(problems.iter().len() > 0, "neither settings nor a problem");
     for problem in problems.iter() {
-        let words = [&problem.problem.what, &problem.problem.remedy];
-        assert!(!words.iter().any(|text| text.is_empty()), "{problem:?}");
+        let texts = [&problem.problem.what, &problem.problem.remedy];
+        assert!(!texts.iter().any(|text| text.is_empty()), "{problem:?}");
         assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! What must hold of cardbridge's parsers, whatever they are given: one module a kind of input, each
 //! with a `check` that panics where something does not hold.
 //!
-//! `tests/corpus.rs` includes the modules that need no way in of their own, and replays the corpus
+//! `tests/corpus.rs` includes the modules that need no access of their own, and replays the corpus
 //! without a fuzzer.
 
 pub mod atr;

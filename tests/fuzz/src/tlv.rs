@@ -5,7 +5,7 @@ use cardbridge::card::fuzzing::{DerObject, all, before_padding, only, value};
 /// How deep data objects lie in each other in whatever a probe reads, and some more.
 const DEPTH: usize = 8;
 
-/// Reads the input in every way there is, and then what is in it.
+/// Reads the input with every parser, and then what is in it.
 pub fn check(data: &[u8]) {
     row(data, DEPTH);
 }

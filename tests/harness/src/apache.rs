@@ -1,7 +1,7 @@
 //! Apache as a private instance in front of the simulator: who comes through it
 //! has a Kerberos ticket, a client certificate or both.
 //!
-//! It hands the names on, so that the simulator's log names the caller:
+//! It passes the names on, so that the simulator's log names the caller:
 //! `X-Remote-User` and `X-Client-Subject`.
 
 mod config;
@@ -26,7 +26,7 @@ use crate::server::{Server, text};
 const APACHE: &str = "/usr/sbin/apache2";
 const MODULES: &str = "/usr/lib/apache2/modules";
 
-/// Whom Apache becomes where the harness is root: it refuses to stay root.
+/// The user of Apache where the harness is root: it refuses to run as root.
 const UNPRIVILEGED: u32 = 65534;
 
 /// The one version of TLS that is spoken.
@@ -83,7 +83,7 @@ pub struct ApacheOptions {
 }
 
 impl ApacheOptions {
-    /// Plain HTTP for everybody.
+    /// Plain HTTP for every caller.
     #[must_use]
     pub fn before(upstream: SocketAddr) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Virtual cards, inserted into the readers of a private pcscd.
 //!
 //! A [`Card`] knows bytes only. [`load`] makes one from a personalisation file
-//! (`tests/cards/*.toml`). [`InsertedCard`] is the hand that holds it: it
+//! (`tests/cards/*.toml`). [`InsertedCard`] controls it: it
 //! inserts, ejects, misbehaves on demand ([`Faults`]) and remembers every APDU.
 
 mod apdu;

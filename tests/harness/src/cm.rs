@@ -1,4 +1,4 @@
-//! A simulator of MIM Certificate Management's REST API, with the manners of
+//! A simulator of MIM Certificate Management's REST API, with the quirks of
 //! the web server in front of it.
 //!
 //! [`Cm`] runs on a thread of its own and is worked from synchronous tests:
@@ -63,7 +63,7 @@ pub struct CmOptions {
     pub client_certificates: ClientCertificates,
     /// Where the CA's certificate goes; a temporary directory where `None`.
     pub tls_dir: Option<PathBuf>,
-    /// The only token let in; everybody is where `None`.
+    /// The only token that is accepted; every caller is where `None`.
     pub bearer: Option<String>,
     /// Gives tokens out, and lets only them in.
     pub tokens: Option<Tokens>,
@@ -229,7 +229,7 @@ impl Cm {
         self.state.change(|inner| inner.rules.push(fault.into()));
     }
 
-    /// Ends every fault; what is held stays held.
+    /// Ends every fault; what is held remains held.
     pub fn clear_faults(&self) {
         self.state.change(|inner| inner.rules.clear());
     }

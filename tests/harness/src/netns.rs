@@ -49,7 +49,7 @@ impl Namespace {
         namespace
     }
 
-    /// This process's own namespace, as the way to `host`.
+    /// This process's own namespace, as the place of `host`.
     #[must_use]
     pub fn own(host: &str) -> Self {
         let namespace = Self::default();

@@ -1,7 +1,7 @@
-//! The judge of a run in which the agent was killed and CM misbehaved: what it
+//! The checker of a run in which the agent was killed and CM misbehaved: what it
 //! claims in its log and its audit trail, against what reached CM.
 //!
-//! The judge knows the contract and nothing of the agent's ways. It takes no
+//! The checker knows the contract and nothing of the agent's code. It takes no
 //! side in what happened in which order inside the agent: it only asks what the
 //! agent can have known when it asked CM for a change.
 
@@ -28,7 +28,7 @@ pub struct Evidence<'a> {
     pub log: &'a str,
 }
 
-/// Everything that must not have happened, in words; empty where all is well.
+/// Everything that must not have happened, as text; empty where all is well.
 #[must_use]
 pub fn complaints(evidence: &Evidence<'_>) -> Vec<String> {
     let mut found = claims::outcomes(evidence);

@@ -30,7 +30,7 @@ pub use relay::{Counts, Relay, Request, Trouble, code};
 pub use vpcd::FIRST_PORT;
 use vpcd::Vpcd;
 
-/// pcscd drops what goes beyond 16 readers without a word.
+/// pcscd drops what goes beyond 16 readers silently.
 const MOST_READERS: usize = 16;
 
 /// pcscd answers at once; this is for busy machines.
@@ -39,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What stands in for readers, and for pcscd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Double {
-    /// The real pcscd with vsmartcard's driver, which looks for cards every
+    /// The real pcscd with vsmartcard's driver, which polls for cards every
     /// 400 ms. Readers can do nothing but take cards.
     #[default]
     Vpcd,
@@ -50,7 +50,7 @@ pub enum Double {
     Relay,
 }
 
-/// What a pcscd looks like.
+/// How a pcscd is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct PcscdOptions {
     /// Number of readers, at most 16; with vpcd rounded up to an even number,
@@ -215,7 +215,7 @@ impl Pcscd {
         self.readers.treat(reader, Treatment::Repair)
     }
 
-    /// Ends pcscd with SIGKILL: its socket file stays behind, as in a crash.
+    /// Ends pcscd with SIGKILL: its socket file remains, as in a crash.
     pub fn kill9(&mut self) -> Result<()> {
         self.daemon.kill9()?;
         self.relay.iter().try_for_each(|relay| relay.die(false))

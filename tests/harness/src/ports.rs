@@ -1,4 +1,4 @@
-//! Free ports that stay one's own.
+//! Free ports that remain reserved.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;

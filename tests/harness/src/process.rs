@@ -160,7 +160,7 @@ pub fn hold_pid(pid: u32) -> Result<()> {
     })
 }
 
-/// Looks at `condition` every 20 ms until it holds; an error names `what` was
+/// Checks `condition` every 20 ms until it holds; an error names `what` was
 /// waited for.
 pub fn wait_until(
     what: &str,
@@ -173,7 +173,7 @@ pub fn wait_until(
             return Ok(());
         }
         if Instant::now() >= deadline {
-            bail!("waited {timeout:?} in vain: {what}");
+            bail!("not within {timeout:?}: {what}");
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -16,7 +16,7 @@ const TINYPROXY: &str = "/usr/bin/tinyproxy";
 /// How a proxy is set up.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyOptions {
-    /// User and password that it wants (Basic); everybody may where `None`.
+    /// User and password that it requires (Basic); none where `None`.
     pub credentials: Option<(String, String)>,
 }
 

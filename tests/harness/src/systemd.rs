@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 /// Longer than any datagram that a service sends.
 const LARGEST: usize = 1 << 20;
 
-/// How often a listener looks whether it is still wanted.
+/// How often a listener checks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
 type Received = Arc<Mutex<Vec<(Instant, Vec<u8>)>>>;
@@ -141,7 +141,7 @@ fn parse(mut bytes: &[u8]) -> Result<JournalEntry> {
         let name = String::from_utf8(name.to_vec())?;
         let fine = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         let starts = name.starts_with(|c: char| c.is_ascii_uppercase());
-        // journald drops fields with other names without a word.
+        // journald drops fields with other names silently.
         anyhow::ensure!(starts && name.chars().all(fine) && name.len() <= 64, "{name:?}");
         entry.insert(name, String::from_utf8(value.to_vec())?);
     }

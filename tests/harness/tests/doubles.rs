@@ -41,15 +41,15 @@ fn table(pcscd: &Pcscd) -> String {
     String::from_utf8_lossy(&opensc_tool(pcscd, &["-l"]).stdout).into_owned()
 }
 
-/// Waits until a reader's line in the table has a word, or the reader none.
-fn wait_table(pcscd: &Pcscd, reader: usize, word: Option<&str>) {
+/// Waits until a reader's line in the table has a text, or the reader none.
+fn wait_table(pcscd: &Pcscd, reader: usize, text: Option<&str>) {
     let name = pcscd.reader_names().swap_remove(reader);
     let is_so = || {
         let table = table(pcscd);
         let row = table.lines().find(|line| line.contains(&name));
-        row.is_some() == word.is_some() && row.is_none_or(|row| row.contains(word.unwrap_or("")))
+        row.is_some() == text.is_some() && row.is_none_or(|row| row.contains(text.unwrap_or("")))
     };
-    let waited = wait_until(&format!("{word:?} for {name}"), LONG, is_so);
+    let waited = wait_until(&format!("{text:?} for {name}"), LONG, is_so);
     waited.unwrap_or_else(|error| panic!("{error}\n{}\n{}", table(pcscd), pcscd.log()));
 }
 

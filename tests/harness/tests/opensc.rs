@@ -58,12 +58,12 @@ fn version() -> (u32, u32) {
 }
 
 /// A private pcscd with a card in each of its readers.
-struct Desk {
+struct Bench {
     pcscd: Pcscd,
     cards: Vec<InsertedCard>,
 }
 
-impl Desk {
+impl Bench {
     fn with(files: &[&str]) -> Result<Self, String> {
         let pcscd = start(files.len())?;
         let insert = |(reader, file): (usize, &&str)| {
@@ -71,16 +71,16 @@ impl Desk {
             pcscd.insert(reader, card).expect("the card goes in")
         };
         let cards = files.iter().enumerate().map(insert).collect();
-        let desk = Self { pcscd, cards };
-        desk.wait_for_cards(files.len());
-        Ok(desk)
+        let bench = Self { pcscd, cards };
+        bench.wait_for_cards(files.len());
+        Ok(bench)
     }
 
     fn wait_for_cards(&self, count: usize) {
         wait_until("pcscd has seen the cards", LONG, || {
             run(&self.pcscd, "opensc-tool", &["-l"]).matches("Yes").count() == count
         })
-        .expect("pcscd looks at its readers");
+        .expect("pcscd polls its readers");
     }
 
     /// What a tool prints of the card in a reader.
@@ -154,14 +154,14 @@ fn field(list: &str, name: &str) -> Option<String> {
 
 fn judge(expected: &[Expected]) {
     let files: Vec<_> = expected.iter().map(|it| it.file).collect();
-    let desk = require!(Desk::with(&files));
+    let bench = require!(Bench::with(&files));
     for (reader, it) in expected.iter().enumerate() {
         let serial: String = it.serial.iter().map(|key| personal(it.file, key)).collect();
-        let name = desk.name(reader);
+        let name = bench.name(reader);
         assert!(it.names.contains(&name.as_str()), "{}: {name}", it.file);
-        assert_eq!(desk.serial(reader), serial, "{}", it.file);
+        assert_eq!(bench.serial(reader), serial, "{}", it.file);
     }
-    assert!(desk.cards.iter().all(|card| !card.apdus().is_empty()));
+    assert!(bench.cards.iter().all(|card| !card.apdus().is_empty()));
 }
 
 #[test]
@@ -194,14 +194,14 @@ fn a_piv_card_without_a_chuid_has_no_serial() {
 
 #[test]
 fn piv_card_with_empty_select_answer_is_known() {
-    let desk = require!(Desk::with(&["piv-bare-select"]));
-    assert_eq!(desk.name(0), UNSUPPORTED);
+    let bench = require!(Bench::with(&["piv-bare-select"]));
+    assert_eq!(bench.name(0), UNSUPPORTED);
     // PIV has stayed selected, and so its discovery object is there to be read. 0.26 does not do so.
     if version() >= (0, 26) {
-        return assert_eq!(desk.name(0), UNSUPPORTED);
+        return assert_eq!(bench.name(0), UNSUPPORTED);
     }
-    assert_eq!([desk.name(0)], PIV);
-    assert_eq!(desk.serial(0), personal("piv-bare-select", "piv.guid"));
+    assert_eq!([bench.name(0)], PIV);
+    assert_eq!(bench.serial(0), personal("piv-bare-select", "piv.guid"));
 }
 
 #[test]
@@ -219,9 +219,9 @@ fn an_openpgp_card_has_manufacturer_and_serial() {
 #[test]
 fn openpgp_tool_reads_the_applet_also_beside_others() {
     let files = ["openpgp-yubico", "piv-yubikey-5", "piv-openpgp", "multi-cplc"];
-    let desk = require!(Desk::with(&files));
+    let bench = require!(Bench::with(&files));
     for (reader, file) in files.iter().enumerate() {
-        let list = desk.ask(reader, "openpgp-tool", &["--card-info"]);
+        let list = bench.ask(reader, "openpgp-tool", &["--card-info"]);
         let serial = field(&list, "Serial number").map(|serial| serial.to_lowercase());
         assert_eq!(serial, Some(personal(file, "openpgp.serial")), "{file}: {list}");
         let aid = list.lines().next().expect("a first line").replace(':', "");
@@ -239,25 +239,26 @@ fn a_pkcs15_card_has_the_serial_of_its_token_info_or_its_own() {
         ("pkcs15-blank", None),
         ("pkcs15-gdo", None),
     ];
-    let desk = require!(Desk::with(&serials.map(|(file, _)| file)));
+    let bench = require!(Bench::with(&serials.map(|(file, _)| file)));
     for (reader, (file, key)) in serials.into_iter().enumerate() {
         let serial = key.map_or("(null)".to_owned(), |key| personal(file, key));
-        assert_eq!(desk.token_serial(reader), Some(serial), "{file}");
-        let list = desk.ask(reader, "pkcs15-tool", &["--dump"]);
+        assert_eq!(bench.token_serial(reader), Some(serial), "{file}");
+        let list = bench.ask(reader, "pkcs15-tool", &["--dump"]);
         assert!(list.contains("PKCS#15 Card [CARD]"), "{file}: {list}");
     }
 }
 
 #[test]
 fn a_pkcs15_card_without_a_serial_may_have_the_chips() {
-    let desk = require!(Desk::with(&["pkcs15-cardos", "pkcs15-myeid", "pkcs15-broken-token-info"]));
-    assert_eq!(desk.name(0), "Atos CardOS");
-    assert_eq!(desk.serial(0), "0102030405060708");
-    assert_eq!(desk.token_serial(0).as_deref(), Some("0102030405060708"));
-    assert_eq!(desk.name(1), "MyEID 3.3.3");
-    assert_eq!(desk.serial(1), "00112233445566778899");
-    assert_eq!(desk.token_serial(1).as_deref(), Some("00112233445566778899"));
-    assert_eq!(desk.token_serial(2), None);
+    let bench =
+        require!(Bench::with(&["pkcs15-cardos", "pkcs15-myeid", "pkcs15-broken-token-info"]));
+    assert_eq!(bench.name(0), "Atos CardOS");
+    assert_eq!(bench.serial(0), "0102030405060708");
+    assert_eq!(bench.token_serial(0).as_deref(), Some("0102030405060708"));
+    assert_eq!(bench.name(1), "MyEID 3.3.3");
+    assert_eq!(bench.serial(1), "00112233445566778899");
+    assert_eq!(bench.token_serial(1).as_deref(), Some("00112233445566778899"));
+    assert_eq!(bench.token_serial(2), None);
 }
 
 #[test]
@@ -293,14 +294,14 @@ fn pin_verification_ends_for_other_program() {
     let card = AppletCard::load(path("piv-openpgp")).expect("it is a card");
     let pins = card.pins();
     let card = pcscd.insert(0, card).expect("the card goes in");
-    let desk = Desk { pcscd, cards: vec![card] };
-    desk.wait_for_cards(1);
+    let bench = Bench { pcscd, cards: vec![card] };
+    bench.wait_for_cards(1);
     let select = "00A4040009A0000003080000100000";
     let verify = "0020008008313233343536FFFF";
-    let said = desk.ask(0, "opensc-tool", &["-s", select, "-s", verify]);
+    let said = bench.ask(0, "opensc-tool", &["-s", select, "-s", verify]);
     assert!(said.matches("SW1=0x90, SW2=0x00").count() == 2, "{said}");
     assert!(pins.is_verified("piv"));
-    assert_eq!(desk.serial(0), personal("piv-openpgp", "piv.guid"));
+    assert_eq!(bench.serial(0), personal("piv-openpgp", "piv.guid"));
     assert!(!pins.is_verified("piv"), "OpenSC selects PIV again");
     assert_eq!(pins.tries_left("piv"), Some(3));
 }

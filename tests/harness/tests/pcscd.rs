@@ -42,7 +42,7 @@ fn wait_card(pcscd: &Pcscd, reader: usize, present: bool) {
         let row = table.lines().find(|line| line.contains(&name));
         row.is_some_and(|row| row.contains(if present { "Yes" } else { "No" }))
     })
-    .expect("pcscd looks at its readers");
+    .expect("pcscd polls its readers");
 }
 
 fn insert(pcscd: &Pcscd, reader: usize, card: GidsCard) -> InsertedCard {
@@ -106,7 +106,7 @@ fn a_card_comes_goes_and_survives_a_restart_of_pcscd() {
     let mut pcscd = require!(start(2));
     let mut card = insert(&pcscd, 0, GidsCard::seed());
     pcscd.kill9().expect("pcscd is killed");
-    assert!(pcscd.socket_path().exists(), "the stale socket stays");
+    assert!(pcscd.socket_path().exists(), "the stale socket remains");
     assert!(!opensc_tool(&pcscd, &["-l"]).status.success() || pcscd.pid().is_none());
     pcscd.restart().expect("pcscd comes back");
     wait_card(&pcscd, 0, true);

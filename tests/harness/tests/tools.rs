@@ -1,4 +1,4 @@
-//! The programs for working by hand.
+//! The programs for manual work.
 
 #![expect(clippy::expect_used, reason = "a test's helpers may fail the test")]
 

@@ -22,11 +22,11 @@ use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// A stand-in of the given manner, and the directory it is in.
-fn agent(manner: &str) -> Result<(TempDir, PathBuf), String> {
+/// A stand-in of the given quirk, and the directory it is in.
+fn agent(quirk: &str) -> Result<(TempDir, PathBuf), String> {
     cardbridge_harness::pcscd::available()?;
     let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join(manner);
+    let path = dir.path().join(quirk);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-in/agent");
     fs::copy(script, &path).expect("the stand-in is there");
     Ok((dir, path))
@@ -108,19 +108,19 @@ fn agent_ignoring_sigterm_or_failing_start_is_reported() {
 
 #[test]
 fn the_demo_believes_an_honest_agent_only() {
-    for (manner, complaint) in [
+    for (quirk, complaint) in [
         ("honest", None),
         ("liar", Some("CM got 0 PUTs, not one")),
         ("repeater", Some("CM got 2 PUTs, not one")),
         ("loud", Some("unexpected errors")),
         ("stillborn", Some("the agent did not start")),
     ] {
-        let (_dir, agent) = require!(agent(manner));
+        let (_dir, agent) = require!(agent(quirk));
         let output = demo(&agent);
         let text = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.success(), complaint.is_none(), "{manner}:\n{text}");
+        assert_eq!(output.status.success(), complaint.is_none(), "{quirk}:\n{text}");
         let Some(complaint) = complaint else { continue };
-        assert!(text.contains(complaint), "{manner}:\n{text}");
+        assert!(text.contains(complaint), "{quirk}:\n{text}");
     }
 }
 

@@ -7,8 +7,8 @@ use std::thread;
 
 use super::*;
 
-/// A world to look cards up from, without a daemon.
-fn desk(kdc: &Kdc, cm: Cm, url: &str) -> Result<World, String> {
+/// A world for lookups, without a daemon.
+fn lookup_world(kdc: &Kdc, cm: Cm, url: &str) -> Result<World, String> {
     Ok(station(world()?, kdc, cm, url).without_daemon().start().unwrap())
 }
 
@@ -23,9 +23,9 @@ fn lookup_error(world: &World, from: &str, to: &str) -> String {
 }
 
 #[track_caller]
-fn assert_message(said: &str, words: &[&str]) {
-    for words in words {
-        assert!(said.contains(words), "{said}");
+fn assert_message(said: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(said.contains(part), "{said}");
     }
     assert!(!said.contains('\0'), "{said:?}");
 }
@@ -34,7 +34,7 @@ fn assert_message(said: &str, words: &[&str]) {
 fn local_kerberos_errors_are_reported() {
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
-    let world = require!(desk(&kdc, cm, &apache.url()));
+    let world = require!(lookup_world(&kdc, cm, &apache.url()));
     let keytab = kdc.keytab(STATION).unwrap();
     let other = |path: &Path| lookup_error(&world, &quoted(&keytab), &quoted(path));
     assert_eq!(lookup_error(&world, "[cm]", "[cm]"), "", "as it is, all is well");
@@ -67,8 +67,8 @@ fn missing_gssapi_library_is_named() {
         .start()
         .unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
-    let words = "the Kerberos library cannot be loaded";
-    world.wait_until(words, LONG, || world.daemon_log().contains(words)).unwrap();
+    let message = "the Kerberos library cannot be loaded";
+    world.wait_until(message, LONG, || world.daemon_log().contains(message)).unwrap();
     // What was missing can be installed without a restart.
     fs::remove_file(elsewhere.path().join("libgssapi_krb5.so.2")).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -79,7 +79,7 @@ fn missing_gssapi_library_is_named() {
 fn kdc_errors_are_reported() {
     let mut kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
-    let world = require!(desk(&kdc, cm, &apache.url()));
+    let world = require!(lookup_world(&kdc, cm, &apache.url()));
     let keytab = quoted(&kdc.keytab(STATION).unwrap());
     let as_it_is = || lookup_error(&world, "[cm]", "[cm]");
 
@@ -126,7 +126,7 @@ fn clock_skew_is_reported() {
 fn rejected_ticket_is_reported() {
     let kdc = require!(realm(KdcOptions::default()));
     let (cm, apache) = apache(&kdc, |_| ());
-    let world = require!(desk(&kdc, cm, &apache.url()));
+    let world = require!(lookup_world(&kdc, cm, &apache.url()));
     // The name stands on an account with another key than the server's.
     kdc.rekey(kdc::WEB_SERVICE).unwrap();
     let said = lookup_error(&world, "[cm]", "[cm]");
@@ -137,7 +137,7 @@ fn rejected_ticket_is_reported() {
     world.finish().unwrap();
 }
 
-/// A server that says the same to everybody.
+/// A server that says the same to every client.
 fn says(answer: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -166,11 +166,11 @@ fn unsupported_scheme_is_reported() {
         ("WWW-Authenticate: Bearer\r\n", "offers Bearer only: set cm.auth.method to"),
         ("", "offers no authentication"),
     ];
-    for (header, words) in cases {
+    for (header, message) in cases {
         let answer = format!("HTTP/1.1 401 Unauthorized\r\n{header}Content-Length: 0\r\n\r\n");
         let url = says(Box::leak(answer.into_boxed_str()));
-        let world = require!(desk(&kdc, Cm::seed().unwrap(), &url));
-        assert_message(&lookup_error(&world, "[cm]", "[cm]"), &[words]);
+        let world = require!(lookup_world(&kdc, Cm::seed().unwrap(), &url));
+        assert_message(&lookup_error(&world, "[cm]", "[cm]"), &[message]);
         world.finish().unwrap();
     }
 }
@@ -184,7 +184,7 @@ fn invalid_mutual_authentication_is_rejected() {
              application/json\r\nContent-Length: 4\r\n\r\nnull"
         );
         let url = says(Box::leak(answer.into_boxed_str()));
-        let world = require!(desk(&kdc, Cm::seed().unwrap(), &url));
+        let world = require!(lookup_world(&kdc, Cm::seed().unwrap(), &url));
         let said = lookup_error(&world, "[cm]", "[cm]");
         let expected = "the server does not prove its identity";
         assert_eq!(said.contains(expected), !token.is_empty(), "{token}: {said}");

@@ -40,8 +40,8 @@ fn is_away(world: &World) -> bool {
     world.daemon_log().contains("CM unavailable")
 }
 
-fn log_says(world: &World, words: &str) {
-    world.wait_until(words, LONG, || world.daemon_log().contains(words)).unwrap();
+fn log_says(world: &World, message: &str) {
+    world.wait_until(message, LONG, || world.daemon_log().contains(message)).unwrap();
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn silent_kdc_without_ticket_delays_only_calls() {
     let first = world.insert(0, GidsCard::seed()).unwrap();
     log_says(&world, "Entry queued");
     log_says(&world, "the KDC has been silent for");
-    // The thread is still there, and so are cards and people.
+    // The thread is still there, and so are cards.
     let card = unknown_card(&world, 1);
     let queued = || world.daemon_log().matches("Entry queued").count() == 2;
     world.wait_until("the second entry", LONG, queued).unwrap();

@@ -1,4 +1,4 @@
-//! No secret of a run is anywhere where people and programs look: every place is searched for every
+//! No secret of a run is anywhere that users and programs read: every place is searched for every
 //! secret, in each of its forms.
 
 use std::io::{Read as _, Write as _};
@@ -24,7 +24,7 @@ pub(super) struct Hidden {
 /// What is looked at, by name; what is no text in it is of no interest.
 type Places = Vec<(String, String)>;
 
-/// Runs a card through, with trouble on both servers on its way, and looks everywhere.
+/// Runs a card through, with trouble on both servers, and searches everywhere.
 pub(super) fn assert_kept(
     world: WorldBuilder,
     adfs: &Adfs,
@@ -64,8 +64,8 @@ fn asked(world: &World) -> Places {
         "check --json",
         "check",
     ] {
-        let words: Vec<_> = command.split(' ').collect();
-        let output = world.cli(&words).unwrap();
+        let parts: Vec<_> = command.split(' ').collect();
+        let output = world.cli(&parts).unwrap();
         places.push((command.to_owned(), output.stdout + &output.stderr));
     }
     for route in ["/v1/status", "/v1/outbox", "/v1/audit", "/v1/audit/verify", "/metrics", "/none"]
@@ -128,8 +128,8 @@ fn memory(world: &World) -> String {
     let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
     let mut all = String::new();
     for line in maps.lines() {
-        let mut words = line.split_whitespace();
-        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        let mut parts = line.split_whitespace();
+        let (range, rights) = (parts.next().unwrap(), parts.next().unwrap());
         // What is written to, and no file's.
         if !rights.starts_with("rw") || line.contains(".so") {
             continue;

@@ -148,7 +148,7 @@ fn hung_card_is_reported_as_timeout() {
     // The daemon's thread still has the card in a transaction.
     assert!(scan.output().contains(r#""reason":"in-use""#), "{}", scan.output());
 
-    // What it says after all comes too late, and the next insertion begins anew.
+    // What it says after all comes too late, and the next insertion starts again.
     hung.release();
     hung.wait_for("the late answer", LONG, |state| !state.hanging).unwrap();
     hung.eject();
@@ -210,7 +210,7 @@ fn a_card_that_answers_nonsense_is_never_identified() {
         assert_eq!(line.get("card_id"), None, "{how:?}: {line}");
     }
     assert!(cards.iter().all(|card| card.apdus().len() < 100), "no card is asked without end");
-    assert_eq!(world.cm.log().len(), 0, "CM hears nothing of them");
+    assert_eq!(world.cm.log().len(), 0, "CM gets no call for them");
     world.finish().unwrap();
 }
 

@@ -9,10 +9,10 @@ const UNSUPPORTED_FEATURE: u32 = 0x8010_001F;
 const RESET_CARD: u32 = 0x8010_0068;
 const NO_SMARTCARD: u32 = 0x8010_000C;
 
-/// More requests than the way of one card has.
+/// More requests than the processing of one card makes.
 const REQUESTS: u32 = 48;
 
-/// Puts a card in, for each request on its way, and has that request go wrong.
+/// Puts a card in, for each request of its processing, and has that request go wrong.
 fn each_request(trouble: impl Fn() -> Trouble) {
     let ids = ids(REQUESTS.into());
     let world = require!(relayed()).cm(cm_of(&ids)).start().unwrap();
@@ -49,7 +49,7 @@ fn reset_connection_at_any_request_loses_no_card() {
     each_request(Trouble::cut_unread);
 }
 
-/// As on a connection on which word of an event got in between, with libpcsclite 2.5.
+/// As on a connection on which a message of an event got in between, with libpcsclite 2.5.
 #[test]
 fn unknown_reader_at_any_request_loses_no_card() {
     each_request(|| Trouble::answer(UNKNOWN_READER));
@@ -106,13 +106,13 @@ fn out_of_step_monitor_reconnects_silently() {
     for _ in 0..3 {
         let before = asked(relay, Request::Wait);
         relay.break_waits(UNSUPPORTED_FEATURE);
-        // The look on the new connection, and the wait.
+        // The poll on the new connection, and the wait.
         wait_asked(relay, Request::Wait, before, 2);
         relay.wait_for_waiter(LONG).unwrap();
     }
     let _other = world.insert(1, other()).unwrap();
     assert_eq!(world.wait_for_outcomes(2, LONG).unwrap(), ["updated"; 2]);
-    assert_eq!(card_in(&world, 0)["since"], since, "the same stay");
+    assert_eq!(card_in(&world, 0)["since"], since, "the same insertion");
     assert!(!world.daemon_log().contains("cannot be watched"), "{}", world.daemon_log());
     world.finish().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Cards that flicker: out of the reader and back before anybody could have taken them.
+//! Cards that flicker: out of the reader and back before they could have been taken.
 
 use super::*;
 
@@ -61,9 +61,9 @@ fn bouncing_card_without_debounce_is_entry_each_time() {
 #[test]
 fn endlessly_bouncing_card_is_processed_when_still() {
     let mut world = require!(ifd()).start().unwrap();
-    for stay in 1..=60 {
+    for insertion in 1..=60 {
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
-        wait_read(&world, stay);
+        wait_read(&world, insertion);
         card.eject();
     }
     let _card = world.insert(0, GidsCard::seed()).unwrap();
@@ -71,8 +71,8 @@ fn endlessly_bouncing_card_is_processed_when_still() {
     world.stop_daemon().unwrap();
     let audit = world.audit().unwrap();
     assert!(audit.len() < 45, "{} lines", audit.len());
-    let stays: u64 = audit.iter().map(|line| line["count"].as_u64().unwrap_or(1)).sum();
-    assert_eq!(stays, 61, "{audit:#?}");
+    let insertions: u64 = audit.iter().map(|line| line["count"].as_u64().unwrap_or(1)).sum();
+    assert_eq!(insertions, 61, "{audit:#?}");
     assert_eq!(world.daemon_log().matches("comes and goes all the time:").count(), 1);
     world.finish().unwrap();
 }

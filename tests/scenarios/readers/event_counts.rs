@@ -11,8 +11,8 @@ const SOON: Duration = Duration::from_secs(6);
 /// Two seconds after a change the monitor polls once more; whatever is reported within two seconds
 /// from here on has another reason than that change.
 fn wait_calm(relay: &Relay) {
-    let (looks, waits) = (asked(relay, Request::States), asked(relay, Request::Wait));
-    wait_asked(relay, Request::States, looks, 1);
+    let (lists, waits) = (asked(relay, Request::States), asked(relay, Request::Wait));
+    wait_asked(relay, Request::States, lists, 1);
     wait_asked(relay, Request::Wait, waits, 2);
 }
 

@@ -21,7 +21,7 @@ fn poll_of_mute_card_delays_no_other_reader() {
         delays.push(state.asked.unwrap() - state.seen.unwrap());
         card.eject();
     }
-    // Each look at a mute card takes the library 400 ms.
+    // Each poll of a mute card takes the library 400 ms.
     delays.sort();
     assert!(delays[delays.len() / 2] < Duration::from_millis(350), "{delays:?}");
     world.finish().unwrap();

@@ -4,7 +4,7 @@ use cardbridge_harness::pcscd::Trouble;
 
 use super::*;
 
-/// Waits until the monitor waits for something to happen: a turn is a list, a look, for which the
+/// Waits until the monitor waits for something to happen: a turn is a list, a poll, for which the
 /// library asks as for a wait, and that wait.
 fn wait_at_bell(relay: &Relay) {
     let at_bell = |log: &[Request]| {
@@ -29,7 +29,7 @@ fn processed_cards_get_no_commands() {
     let commands = || cards.iter().map(|card| card.apdus().len()).collect::<Vec<_>>();
     let (before, calls) = (commands(), world.cm.log().len());
     let connects = asked(relay, Request::Connect);
-    // As often as it looks in a minute and a half.
+    // As often as it polls in a minute and a half.
     for _ in 0..6 {
         wait_at_bell(relay);
         let lists = asked(relay, Request::States);
@@ -37,7 +37,7 @@ fn processed_cards_get_no_commands() {
         wait_asked(relay, Request::States, lists, 1);
     }
     wait_at_bell(relay);
-    assert_eq!(commands(), before, "no card hears anything");
+    assert_eq!(commands(), before, "no card gets a command");
     assert_eq!(asked(relay, Request::Connect), connects, "no card is connected to");
     assert_eq!(world.cm.log().len(), calls, "nor is CM asked");
     world.finish().unwrap();

@@ -111,8 +111,9 @@ fn card_swapped_between_two_polls_is_new_entry() {
 fn alternating_cards_make_one_entry_per_insertion() {
     let world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let mut expected = Vec::new();
-    for stay in 0..10 {
-        let (id, card) = if stay % 2 == 0 { (CARD, GidsCard::seed()) } else { (OTHER, other()) };
+    for insertion in 0..10 {
+        let (id, card) =
+            if insertion % 2 == 0 { (CARD, GidsCard::seed()) } else { (OTHER, other()) };
         let mut card = world.insert(0, card).unwrap();
         expected.push(id);
         world.wait_for_outcomes(expected.len(), LONG).unwrap();

@@ -16,9 +16,9 @@ fn program(world: &World, name: &str, package: &str) -> Result<Command, String> 
 }
 
 /// Waits until a program has said something, so often.
-fn wait_said(world: &World, program: &Beside, words: &str, times: usize) {
-    let said = || program.output().matches(words).count() >= times;
-    let waited = world.wait_until(&format!("{words:?} {times} times"), LONG, said);
+fn wait_printed(world: &World, program: &Beside, text: &str, times: usize) {
+    let said = || program.output().matches(text).count() >= times;
+    let waited = world.wait_until(&format!("{text:?} {times} times"), LONG, said);
     waited.unwrap_or_else(|error| panic!("{error}: {}", program.output()));
 }
 
@@ -28,15 +28,15 @@ fn pcsc_scan_and_the_daemon_both_see_every_card() {
     let mut command = require!(program(&world, "pcsc_scan", "pcsc-tools"));
     command.arg("-n");
     let mut scan = Beside::start(command);
-    wait_said(&world, &scan, "Card removed", 2);
+    wait_printed(&world, &scan, "Card removed", 2);
     for round in 1..=4 {
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
-        wait_said(&world, &scan, "ATR: 3B 8D 01 80", round);
+        wait_printed(&world, &scan, "ATR: 3B 8D 01 80", round);
         world.wait_for_outcomes(round, LONG).unwrap();
         wait_idle(&world, 0);
         card.eject();
         wait_card(&world, 0, "empty");
-        wait_said(&world, &scan, "Card removed", 2 + round);
+        wait_printed(&world, &scan, "Card removed", 2 + round);
     }
     assert_eq!(world.outcomes().unwrap()[1..], ["already-set"; 3]);
     assert!(scan.runs());
@@ -54,7 +54,7 @@ fn opensc_waits_and_reads_beside_daemon() {
         .map(|args| Beside::start(opensc(&world, 0, "app default {}", &args)))
         .collect();
     for tool in &tools {
-        wait_said(&world, tool, "Waiting for a card", 1);
+        wait_printed(&world, tool, "Waiting for a card", 1);
     }
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
@@ -86,7 +86,7 @@ impl Scdaemon {
         let (output, input) = std::io::pipe().unwrap();
         command.stdin(output);
         let program = Beside::start_with(command);
-        wait_said(world, &program, "OK ", 1);
+        wait_printed(world, &program, "OK ", 1);
         Ok(Self { program, input, _home: home })
     }
 
@@ -108,10 +108,10 @@ impl Scdaemon {
         }
     }
 
-    /// Has it do something, and waits for words that it has not said before.
+    /// Has it do something, and waits for text that it has not printed before.
     fn ask(&mut self, world: &World, command: &str, answer: &str) {
         self.input.write_all(format!("{command}\n").as_bytes()).unwrap();
-        wait_said(world, &self.program, answer, 1);
+        wait_printed(world, &self.program, answer, 1);
     }
 }
 

@@ -1,4 +1,4 @@
-//! pcscd comes, goes, and hangs; the daemon stays.
+//! pcscd comes, goes, and hangs; the daemon goes on.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn new_card_is_processed_after_each_pcscd_restart() {
         world.wait_for_outcomes(outcomes, LONG).unwrap();
         drop(card);
         wait_card(&world, 1, "empty");
-        // Whatever a first card brings to stay has come by the second round.
+        // What a first card loads for good is there by the second round.
         if round == 1 {
             let quiet = || holdings(&world).1 <= 4;
             world.wait_until("threads that only linger to end", LONG, quiet).unwrap();
@@ -46,7 +46,7 @@ fn card_present_over_pcscd_restart_is_set_once() {
     let mut world = require!(world()).cm(cm_with(&[OTHER])).start().unwrap();
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     world.wait_for_outcomes(1, LONG).unwrap();
-    // vpcd finds a card only after its first look, which a real reader's driver does not need. The
+    // vpcd finds a card only after its first poll, which a real reader's driver does not need. The
     // daemon is held until then, so that it meets what it would meet with a real one.
     world.freeze_daemon().unwrap();
     world.pcscd.restart().unwrap();

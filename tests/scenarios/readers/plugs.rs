@@ -62,7 +62,7 @@ fn reader_back_within_milliseconds_is_a_new_insertion() {
     world.wait_for_outcomes(1, LONG).unwrap();
     wait_idle(&world, 0);
     for round in 2..=4 {
-        // The library sees it go, and the monitor has listed the readers before it looks at them.
+        // The library sees it go, and the monitor has listed the readers before it polls them.
         relay.wait_for_waiter(LONG).unwrap();
         let before = asked(relay, Request::Wait);
         world.pcscd.unplug(0).unwrap();
@@ -87,7 +87,7 @@ fn reader_attached_between_list_and_wait_is_seen() {
     let _waiting = world.insert(2, other()).unwrap();
     relay.wait_for_waiter(LONG).unwrap();
 
-    // After the list and the look, before the wait: the library counts the readers then, and will
+    // After the list and the poll, before the wait: the library counts the readers then, and will
     // not find that there is one more than before.
     let before = asked(relay, Request::Wait);
     relay.make(Trouble::hang().on(Request::Wait).from(3).times(1));
@@ -140,7 +140,7 @@ fn reader_renamed_during_poll_delays_no_other() {
     wait_readers(&world, 2);
     let service = daemon_status(&world)["pcscd"].clone();
     relay.wait_for_waiter(LONG).unwrap();
-    // After the list, before the look.
+    // After the list, before the poll.
     let before = asked(relay, Request::Wait);
     relay.make(Trouble::hang().on(Request::Wait).from(2).times(1));
     let _card = world.insert(1, GidsCard::seed()).unwrap();

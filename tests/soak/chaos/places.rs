@@ -1,4 +1,4 @@
-//! A reader at the desk, and what the hand there has put into it.
+//! A reader, and the cards that were put into it.
 
 use std::time::{Duration, SystemTime};
 

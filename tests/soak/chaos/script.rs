@@ -1,4 +1,4 @@
-//! What happens at the desk, one thing after the other, as the seed says.
+//! What happens to readers and cards, one thing after the other, as the seed says.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -26,7 +26,7 @@ enum Health {
     Held { since: SystemTime },
 }
 
-/// A desk with hands at work.
+/// Readers whose cards are moved.
 pub(super) struct Script {
     random: Rng,
     places: Vec<Place>,
@@ -50,7 +50,7 @@ impl Script {
         }
     }
 
-    /// The stays that are over.
+    /// The insertions that are over.
     pub(super) fn insertions(&self) -> &[Insertion] {
         &self.insertions
     }
@@ -68,7 +68,7 @@ impl Script {
         for _ in 0..steps {
             let reader = self.random.usize(..READERS);
             match self.random.u8(..100) {
-                0..92 => self.hand(world, reader),
+                0..92 => self.move_card(world, reader),
                 92..96 => self.plug(world, reader),
                 96..99 => self.fault(world, reader),
                 _ => self.service(world),
@@ -78,7 +78,7 @@ impl Script {
     }
 
     /// A card comes or goes, or makes room for the next one at once.
-    fn hand(&mut self, world: &World, reader: usize) {
+    fn move_card(&mut self, world: &World, reader: usize) {
         let (swap, next) = (self.random.u8(..3) == 0, faults(&mut self.random));
         let leave = self.random.bool();
         let place = &mut self.places[reader];
@@ -139,7 +139,7 @@ impl Script {
         if place.broken || place.unplugged {
             return self.repair(world, reader);
         }
-        // pcscd does not take a reader that is broken when it is found, and never looks again.
+        // pcscd does not take a reader that is broken when it is found, and never polls it again.
         if self.pcscd == Health::Up {
             place.broken = true;
             place.note();
@@ -181,7 +181,7 @@ impl Script {
             let reader = self.random.usize(..READERS);
             match self.random.u8(..4) {
                 0 => self.plug(world, reader),
-                _ => self.hand(world, reader),
+                _ => self.move_card(world, reader),
             }
             thread::sleep(Duration::from_millis(self.random.u64(..PAUSE)));
         }

@@ -132,7 +132,7 @@ fn draft(number: u32) -> CardEvent {
     }
 }
 
-/// Any decision: the outbox keeps it and does not look into it.
+/// Any decision: the outbox keeps it and does not interpret it.
 fn decision() -> Decision {
     serde_json::from_value(serde_json::json!({
         "rule": "retire",

@@ -1,4 +1,4 @@
-//! Hands that put cards in and take them out, one a reader.
+//! Threads that put cards in and take them out, one a reader.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ const DISABLE: u32 = 4;
 /// Cards for the storm, besides the last one for each reader.
 const CARDS: usize = 120;
 
-/// How often a hand takes a card that was in a reader before.
+/// How often a mover takes a card that was in a reader before.
 const AGAIN: u8 = 40;
 
 /// The cards of a round. One card is never in two readers.
@@ -79,7 +79,7 @@ impl Deck {
     }
 }
 
-/// Hands at work.
+/// Movers at work.
 pub(super) struct CardMovers {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<usize>>,
@@ -88,19 +88,19 @@ pub(super) struct CardMovers {
 impl CardMovers {
     pub(super) fn start(namespace: &Namespace, deck: &Deck, random: &mut Rng) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let hand = |reader| {
+        let mover = |reader| {
             let (namespace, deck) = (namespace.clone(), deck.clone());
             let (stop, random) = (Arc::clone(&stop), random.fork());
             thread::spawn(move || work(reader, &namespace, &deck, random, &stop))
         };
-        let threads = (0..READERS).map(hand).collect();
+        let threads = (0..READERS).map(mover).collect();
         Self { stop, threads }
     }
 
-    /// Has every hand take its card out; returns how many cards were put in.
+    /// Has every mover take its card out; returns how many cards were put in.
     pub(super) fn stop(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
-        self.threads.into_iter().map(|hand| hand.join().unwrap()).sum()
+        self.threads.into_iter().map(|mover| mover.join().unwrap()).sum()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The CM simulator by hand: `cm-sim --help`.
 
-#![expect(clippy::print_stdout, reason = "a program for people")]
+#![expect(clippy::print_stdout, reason = "a program for users")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

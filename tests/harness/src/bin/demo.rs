@@ -1,7 +1,7 @@
-//! The way of one card, from the reader to CM, for people to watch; and a
+//! The processing of one card, from the reader to CM, to watch; and a
 //! check that it is really gone: `make demo`.
 
-#![expect(clippy::print_stdout, reason = "a program for people")]
+#![expect(clippy::print_stdout, reason = "a program for users")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Shows a card on its way from a virtual reader to CM's record, and fails
+/// Shows the processing of a card from a virtual reader to CM's record, and fails
 /// unless the record really changes.
 #[derive(Parser)]
 struct Arguments {

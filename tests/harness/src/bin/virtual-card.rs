@@ -1,6 +1,6 @@
 //! A virtual card by hand: `virtual-card --help`.
 
-#![expect(clippy::print_stdout, reason = "a program for people")]
+#![expect(clippy::print_stdout, reason = "a program for users")]
 
 use std::io::Read as _;
 use std::path::PathBuf;

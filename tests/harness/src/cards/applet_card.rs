@@ -1,5 +1,5 @@
 //! A card with one applet or several: which one is current, which PINs are
-//! verified, and the manners that they share.
+//! verified, and the quirks that they share.
 
 use std::fmt::Debug;
 
@@ -21,7 +21,7 @@ const CARD_MANAGER: [u8; 8] = [0xA0, 0x00, 0x00, 0x01, 0x51, 0x00, 0x00, 0x00];
 pub(super) struct Quirks {
     pub(super) protocol: Protocol,
     /// The answer to a SELECT by an AID that the card does not have; the
-    /// earlier applet stays selected.
+    /// earlier applet remains selected.
     pub(super) unknown_aid: u16,
     /// SELECT of an applet answers 9000 without data.
     pub(super) bare_select: bool,

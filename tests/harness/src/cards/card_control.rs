@@ -43,7 +43,7 @@ pub struct CardState {
     pub out: bool,
 }
 
-/// What everybody knows who holds the card.
+/// What the test and the reader share of a card.
 #[derive(Debug, Default)]
 pub(crate) struct CardControl {
     inner: Mutex<Inner>,
@@ -117,7 +117,7 @@ impl CardControl {
         while !condition(&inner.state) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("waited {timeout:?} in vain: {what}; card: {:?}", inner.state);
+                bail!("not within {timeout:?}: {what}; card: {:?}", inner.state);
             }
             inner = self.wait(inner, left);
         }
@@ -162,7 +162,7 @@ impl Contact {
         Self { control, card, bender: Bender::default() }
     }
 
-    /// The hand that holds it.
+    /// The control of it.
     pub(crate) fn control(&self) -> Arc<CardControl> {
         Arc::clone(&self.control)
     }
@@ -228,6 +228,6 @@ impl Contact {
 
 impl std::fmt::Debug for Contact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Contact").field("hand", &self.control).finish_non_exhaustive()
+        f.debug_struct("Contact").field("control", &self.control).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a card, its contacts or the hand that holds it.
+//! What can be wrong with a card, its contacts or its insertion.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Faults {
     pub answering: Answering,
 }
 
-/// The manner in which a card answers commands.
+/// How a card answers commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answering {
     /// As the card does.

@@ -1,5 +1,5 @@
 //! Cards that are made to hurt their readers. Silent ones and ones that are
-//! torn out are faults of the hand: see [`super::Faults`].
+//! torn out are faults of the contact: see [`super::Faults`].
 
 use serde::Deserialize;
 
@@ -19,7 +19,7 @@ pub enum Malice {
     EmptyGetResponse,
     /// 6C00: a wrong Le, whatever Le.
     EndlessWrongLe,
-    /// 64 KiB of one object in pieces of 256 bytes, then 9000; after that anew.
+    /// 64 KiB of one object in pieces of 256 bytes, then 9000; after that again.
     Huge,
     /// Well-formed objects with tags that were not asked for.
     WrongTags,

@@ -82,7 +82,7 @@ impl InsertedCard {
         self.control.release();
     }
 
-    /// Sets the manner of answering.
+    /// Sets how it answers.
     pub fn answer(&self, how: Answering) {
         self.control.lock().faults.answering = how;
     }

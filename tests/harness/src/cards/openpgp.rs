@@ -28,7 +28,7 @@ pub(super) struct Personal {
     /// Whether SELECT answers with file control information.
     #[serde(default)]
     fci: bool,
-    /// Selected by the six bytes of the prefix only, in the manner of `CanoKey`.
+    /// Selected by the six bytes of the prefix only, as `CanoKey` does.
     #[serde(default)]
     short_aid_only: bool,
     /// Terminated: SELECT says 6285 and nothing else works.

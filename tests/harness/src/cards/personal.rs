@@ -1,4 +1,4 @@
-//! Personalisation files: what a card is, in TOML that a person can write.
+//! Personalisation files: what a card is, in TOML that can be written by hand.
 //!
 //! Each table named after a family is an applet; a card with several has
 //! several applets. Unknown keys are refused.

@@ -1,4 +1,4 @@
-//! The PINs of a card's applets, shared with the test that looks on.
+//! The PINs of a card's applets, shared with the test.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use super::apdu::{Answer, BLOCKED, DATA_NOT_FOUND, OK};
 const TRIES: u8 = 3;
 
 /// Which applets of a card have had their PIN verified, and how many tries each
-/// has left. A clone looks at the same card, also when that is in a reader.
+/// has left. A clone is of the same card, also when that is in a reader.
 #[derive(Clone, Debug, Default)]
 pub struct Pins(Arc<Mutex<BTreeMap<&'static str, Pin>>>);
 
@@ -45,7 +45,7 @@ impl Pins {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(applet, pin);
     }
 
-    /// The applet was selected, deselected or reset: it wants its PIN anew.
+    /// The applet was selected, deselected or reset: it requires its PIN again.
     pub(super) fn forget(&self, applet: &str) {
         self.with(applet, |pin| pin.verified = false);
     }

@@ -37,7 +37,7 @@ pub(super) struct Personal {
     card_identifier: Option<Exactly<21>>,
     #[serde(default)]
     discovery: bool,
-    /// Answers to instruction F8, in the manner of a `YubiKey`.
+    /// Answers to instruction F8, as a `YubiKey` does.
     serial: Option<Exactly<4>>,
     /// Answers to instruction FD, likewise.
     version: Option<Exactly<3>>,

@@ -37,7 +37,7 @@ pub(super) struct Personal {
     aid: Option<Hex>,
     /// ICCSN in `EF.GDO`, packed digits.
     iccsn: Option<Hex>,
-    /// What GET DATA answers, by P1 and P2, in the manner of `CardOS`.
+    /// What GET DATA answers, by P1 and P2, as `CardOS` does.
     #[serde(default)]
     data: BTreeMap<String, Hex>,
     /// The applet's own AID on a JavaCard; a native card's file system has none.

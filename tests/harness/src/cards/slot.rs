@@ -146,7 +146,7 @@ struct TornOut;
 
 /// Debian's vpcd sends length and payload in two writes; without a quick
 /// acknowledgement of the first, the second waits 40 ms. The kernel forgets the
-/// option, hence each time anew.
+/// option, hence at each connection.
 fn receive(mut socket: &TcpStream) -> io::Result<Vec<u8>> {
     let mut length = [0; 2];
     set_tcp_quickack(socket, true)?;

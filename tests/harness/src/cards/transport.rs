@@ -2,7 +2,7 @@
 
 use super::apdu::{Answer, Command, OK};
 
-/// The manner of a card's transmission protocol.
+/// How a card's transmission protocol works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 pub(super) enum Protocol {
     /// T=1: data comes with the answer to its command.
@@ -15,7 +15,7 @@ pub(super) enum Protocol {
     T0,
 }
 
-/// Hands out answers in the manner of a protocol.
+/// Gives answers as a protocol requires.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Transport {
     protocol: Protocol,

@@ -1,4 +1,4 @@
-//! Answers, in CM's manner and in that of the web server in front of it.
+//! Answers, as CM gives them and as the web server in front of it does.
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

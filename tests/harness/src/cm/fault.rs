@@ -1,4 +1,4 @@
-//! What can be wrong with CM, its web server or the way to it.
+//! What can be wrong with CM, its web server or the connection to it.
 
 mod answers;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 pub(super) use answers::unauthorized;
 
-/// One way of misbehaving. Where nothing else is said the call is not applied.
+/// One kind of misbehaviour. Where nothing else is said the call is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum Fault {
@@ -26,7 +26,7 @@ pub enum Fault {
     AnswerLost,
     /// 401 with the web server's page.
     Unauthorized,
-    /// 403 in CM's words.
+    /// 403 with CM's message.
     Forbidden,
     /// 404 with the web server's page: the API is switched off.
     HtmlNotFound,
@@ -78,7 +78,7 @@ pub enum Fault {
     Chunked,
     /// 400 in OAuth's form, for the token endpoint.
     OauthError {
-        /// OAuth's word for it, as `invalid_grant`.
+        /// OAuth's error code, as `invalid_grant`.
         error: String,
     },
     /// The call is done; `expires_in` comes as a string.
@@ -115,7 +115,7 @@ pub enum Fault {
     /// Negotiate as a script: 401 without a token, and any token is taken. The
     /// server proves nothing; for the real thing there is Apache.
     AnyTicket {
-        /// For so long an idle connection stays open to calls without a token,
+        /// For so long an idle connection remains open to calls without a token,
         /// once it has shown one. Every call needs its own where it is `None`.
         persist_ms: Option<u64>,
     },

@@ -173,7 +173,7 @@ async fn converse(mut wire: impl Line, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// In what way an answer reaches the client, if at all.
+/// How an answer reaches the client, if at all.
 enum Delivery {
     Answer(Answer),
     Chunked(Answer),

@@ -87,10 +87,7 @@ impl SharedState {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!(
-                    "waited {timeout:?} in vain: {what}; the simulator's log:\n{}",
-                    inner.story()
-                );
+                bail!("not within {timeout:?}: {what}; the simulator's log:\n{}", inner.story());
             }
             let result = self.changed.wait_timeout(inner, left);
             inner = result.unwrap_or_else(PoisonError::into_inner).0;

@@ -1,4 +1,4 @@
-//! Certificates for the simulator's HTTPS, made anew at each start.
+//! Certificates for the simulator's HTTPS, made at each start.
 
 use std::fs;
 use std::path::Path;

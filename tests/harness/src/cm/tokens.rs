@@ -46,7 +46,7 @@ pub struct TokenRequest {
     pub resource: Option<String>,
     /// The scope asked for.
     pub scope: Option<String>,
-    /// Why it got none, in words for the test; the client hears less.
+    /// Why it got none, for the test; the client gets less detail.
     pub refused: Option<String>,
 }
 
@@ -113,7 +113,7 @@ impl Tokens {
         self.register(client_id, Proof::User(user.to_owned()));
     }
 
-    /// Forgets every client: the application was removed. Tokens stay good.
+    /// Forgets every client: the application was removed. Tokens remain valid.
     pub fn remove_clients(&self) {
         self.lock().clients.clear();
     }
@@ -181,11 +181,11 @@ fn is_for_token(call: &Call) -> bool {
 
 /// What a client sends and gets nothing for.
 struct Refusal {
-    /// OAuth's word.
+    /// OAuth's error code.
     error: &'static str,
     /// What AD FS says to it.
     description: &'static str,
-    /// What the test hears.
+    /// The detail for the test.
     reason: String,
 }
 

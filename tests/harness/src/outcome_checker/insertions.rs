@@ -1,4 +1,4 @@
-//! The stays of cards in readers, as the hand knows them that put the cards in:
+//! The insertions of cards, as the test knows them that made them:
 //! each leaves one story and one end.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::claims::{card_of, field, logged, outcome};
 
-/// A card that was in for so long, with nothing in the way, has to have been seen.
+/// A card that was in for so long, undisturbed, has to have been seen.
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
 
 /// From a moment to another.
 pub type Span = (SystemTime, SystemTime);
 
-/// A card in a reader. No card is in two stays.
+/// A card in a reader. No card is in two insertions.
 #[derive(Clone, Debug)]
 pub struct Insertion {
     /// A part of the reader's name that it keeps over all that happens to it.
@@ -26,7 +26,7 @@ pub struct Insertion {
     pub card: Uuid,
     /// Its ATR in hexadecimal digits; a hindered card shares it with no other.
     pub atr: String,
-    /// From the hand that let go of it to the hand that took hold of it again.
+    /// From the moment it was put in to the moment it was taken out.
     pub span: Span,
     /// When pcscd could not have it for its reader's sake: that was unplugged or
     /// broken, or has another name since.
@@ -47,7 +47,7 @@ pub enum Quirk {
 /// All insertions of a run, and what was reported of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// The stays, in the order of their beginnings.
+    /// The insertions, in the order of their beginnings.
     pub insertions: &'a [Insertion],
     /// When pcscd was away or held, or the agent could not know yet that it was back.
     pub away: &'a [Span],
@@ -76,14 +76,14 @@ pub fn insertions(run: &Run<'_>) -> Vec<String> {
     complaints
 }
 
-/// How many stays were long and undisturbed, and so say most.
+/// How many insertions were long and undisturbed, and so prove most.
 #[must_use]
 pub fn exact(run: &Run<'_>) -> usize {
     run.insertions.iter().filter(|inserted| inserted.is_exact(run)).count()
 }
 
 impl Insertion {
-    /// The longest time for which nothing was in the way.
+    /// The longest undisturbed time.
     fn calm(&self, run: &Run<'_>) -> Duration {
         let mut marks = self.disturbances(run);
         marks.sort_unstable();
@@ -197,7 +197,7 @@ impl<'a> Index<'a> {
         self.outcomes.get(&inserted.card).map_or(0, Vec::len)
     }
 
-    /// A card that nothing is wrong with: an outcome a stay, and one story.
+    /// A card that nothing is wrong with: one outcome an insertion, and one story.
     fn healthy(&self, inserted: &Insertion, run: &Run<'_>) -> Option<String> {
         let ends = self.ends(inserted);
         if inserted.is_long(run) && ends == 0 {

@@ -24,7 +24,7 @@ use crate::cards::{Card, Contact, Faults, InsertedCard};
 
 use reader::{InReader, Reader};
 
-/// Where the driver learns the way to us.
+/// Where the driver finds our socket.
 const SOCKET: &str = "CARDBRIDGE_IFD_SOCKET";
 
 /// Where cargo puts the driver, beside the program that uses it.
@@ -193,13 +193,13 @@ impl Shared {
         }
     }
 
-    /// pcscd watches the bus from here on; it hears first what is on it.
+    /// pcscd watches the bus from here on; it gets first what is on it.
     fn watch(&self, mut stream: UnixStream) -> Result<()> {
         let mut state = self.lock();
         let mut there = Vec::new();
         for (number, reader) in state.readers.iter_mut().enumerate() {
             reader.due = u32::from(reader.plugged);
-            // What hung in the hands of the pcscd before.
+            // What hung with the pcscd before.
             reader.let_go();
             if reader.plugged {
                 there.push(u8::try_from(number)?);

@@ -152,7 +152,7 @@ impl Private {
 
     /// Runs inside the new namespaces and becomes pcscd. A driver directory of
     /// its own keeps real USB readers out; a parent that has died meanwhile
-    /// would send no death signal any more, hence the look at it.
+    /// would send no death signal any more, hence the check.
     fn start_script(&self) -> String {
         let (dir, exports) = (self.dir.display(), &self.exports);
         let option = if self.polkit { "" } else { without_polkit() };

@@ -20,7 +20,7 @@ use anyhow::{Result, bail};
 pub use trouble::Trouble;
 use trouble::What;
 pub use wire::Request;
-use wire::{Body, STATES, Version, at, readers, set_counts, word};
+use wire::{Body, STATES, Version, at, end_message, readers, set_counts};
 
 /// Codes of PC/SC.
 pub mod code {
@@ -83,7 +83,7 @@ struct Client {
     /// The request whose answer is due, if it is one of those that are not answered with a body.
     due: Option<Request>,
     waits: bool,
-    /// What the client gets when its wait ends, in place of pcscd's own word.
+    /// What the client gets when its wait ends, in place of pcscd's own message.
     end_of_wait: Option<Vec<u8>>,
     version: Version,
     /// Whether it has asked for the count of readers in this call; one call may wait several times.
@@ -132,7 +132,7 @@ impl Relay {
         let listener = UnixListener::bind(&self.socket)?;
         // It is written again by each pcscd, before the first connection.
         fs::write(self.pid_file(), format!("{}\n\0", std::process::id()))?;
-        // For everybody, as pcscd's own.
+        // For every user, as pcscd's own.
         fs::set_permissions(&self.socket, Permissions::from_mode(0o777))?;
         self.shared.change(|state| state.alive = true);
         let shared = Arc::clone(&self.shared);
@@ -175,7 +175,7 @@ impl Relay {
         while !condition(&state) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("waited {timeout:?} in vain: {what}; requests: {:?}", state.log);
+                bail!("not within {timeout:?}: {what}; requests: {:?}", state.log);
             }
             let woken = self.shared.changed.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
@@ -206,12 +206,12 @@ impl Relay {
 
     /// Ends every wait as a cancel does.
     pub fn cancel_waits(&self) {
-        self.end_waits(&word(code::CANCELLED));
+        self.end_waits(&end_message(code::CANCELLED));
     }
 
     /// Ends every wait with an error, after which clients ask for nothing to wait for, too.
     pub fn break_waits(&self, code: u32) {
-        self.end_waits(&[word(code), word(code::SUCCESS)].concat());
+        self.end_waits(&[end_message(code), end_message(code::SUCCESS)].concat());
     }
 
     fn end_waits(&self, end: &[u8]) {
@@ -219,7 +219,7 @@ impl Relay {
             let waits = |client: &&mut Client| client.waits && client.end_of_wait.is_none();
             for client in state.clients.values_mut().filter(waits) {
                 client.end_of_wait = Some(end.to_vec());
-                // pcscd answers with the word that ends the wait.
+                // pcscd answers with the message that ends the wait.
                 drop(client.pcscd.write_all(&Request::Unwait.head()));
             }
         });
@@ -290,7 +290,7 @@ fn pass_on(client: u32, stream: &UnixStream, shared: &Shared) -> Result<bool> {
     // What hangs can be released from the moment on at which it can be seen to hang.
     let (trouble, releases) = shared.change(|state| (state.meet(request), state.releases));
     if trouble == Some(What::CutUnread) {
-        // The body is there, and a byte of it stays unread.
+        // The body is there, and a byte of it remains unread.
         Body::read(stream, length.saturating_sub(1))?;
         return Ok(false);
     }
@@ -369,7 +369,7 @@ impl Client {
             let length = match self.due {
                 Some(_) if states => STATES,
                 None if !self.waits => self.received.len(),
-                _ => word(0).len(),
+                _ => end_message(0).len(),
             };
             if self.received.len() < length {
                 return;
@@ -385,7 +385,7 @@ impl Client {
                     self.waits = false;
                     bytes = self.end_of_wait.take().unwrap_or(bytes);
                     // Any code but success ends the call.
-                    self.has_events &= bytes == word(code::SUCCESS);
+                    self.has_events &= bytes == end_message(code::SUCCESS);
                 }
                 Some(_) | None => {}
             }
@@ -393,7 +393,7 @@ impl Client {
         }
     }
 
-    /// Whether a client takes the next word for what it waits for, and not for another answer.
+    /// Whether a client takes the next message for what it waits for, and not for another answer.
     ///
     /// From 4:5 on, a library that waits for readers too asks for their events first. One that
     /// waits for as many readers as there may be has no place left for that.

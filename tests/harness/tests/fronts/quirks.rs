@@ -1,4 +1,4 @@
-//! IIS's manners, as curl meets them.
+//! IIS's quirks, as curl meets them.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -173,7 +173,7 @@ fn answers_can_be_slow_with_lower_case_headers() {
     site.cm.set_fault(Fault::LowerCaseNames.times(1));
     let body = site.get(&[]).body;
     assert!(body.contains("\"uuid\":\"17cf063d") && !body.contains("\"Uuid\""), "{body}");
-    assert!(body.contains("MSBaseCSP"), "values stay: {body}");
+    assert!(body.contains("MSBaseCSP"), "values are unchanged: {body}");
     site.cm.set_fault(Fault::SlowBody { ms: 50 }.times(1));
     let start = Instant::now();
     let pieces = u32::try_from(body.len() / 61).unwrap();

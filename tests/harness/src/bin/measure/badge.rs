@@ -83,13 +83,13 @@ pub(crate) fn many(world: &World, readers: usize, each: usize) -> Result<()> {
     let one = &one;
     thread::scope(|scope| {
         let work = |reader| scope.spawn(move || (0..each).try_for_each(|_| one(reader)));
-        let hands: Vec<_> = (0..readers).map(work).collect();
-        let ended = |hand: ScopedJoinHandle<'_, Result<()>>| hand.join().ok();
-        hands.into_iter().try_for_each(|hand| ended(hand).context("a thread panicked")?)
+        let threads: Vec<_> = (0..readers).map(work).collect();
+        let ended = |thread: ScopedJoinHandle<'_, Result<()>>| thread.join().ok();
+        threads.into_iter().try_for_each(|thread| ended(thread).context("a thread panicked")?)
     })
 }
 
-/// A card that looks at the clock.
+/// A card that notes the time.
 struct Timed {
     card: GidsCard,
     answers: Arc<Mutex<Vec<SystemTime>>>,

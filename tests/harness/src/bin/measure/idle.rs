@@ -18,7 +18,7 @@ const SETTLED: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub(crate) struct Plan {
-    /// For how long to look.
+    /// How long to measure.
     #[arg(long, value_name = "MINUTES", default_value_t = 4)]
     minutes: u64,
     /// How many agents are looked at, side by side, each with readers and a CM
@@ -77,9 +77,9 @@ pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
             memory.anonymous,
         );
     }
-    let heard = self::commands(&held) - commands;
-    println!("  commands that the cards heard meanwhile: {heard}");
-    ensure!(heard == 0, "an agent with nothing to do asks cards");
+    let received = self::commands(&held) - commands;
+    println!("  commands that the cards received meanwhile: {received}");
+    ensure!(received == 0, "an agent with nothing to do asks cards");
     drop(held);
     worlds.into_iter().try_for_each(World::finish)
 }
@@ -89,7 +89,7 @@ fn commands(cards: &[InsertedCard]) -> usize {
     cards.iter().map(|card| card.apdus().len()).sum()
 }
 
-/// What each thread used between two looks.
+/// What each thread used between two samples.
 fn difference(before: &BTreeMap<String, Usage>, after: &BTreeMap<String, Usage>) -> Vec<Usage> {
     let none = Usage::default();
     let used = |(id, after): (&String, &Usage)| {

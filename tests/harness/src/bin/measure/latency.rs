@@ -1,6 +1,6 @@
 //! How long CM waits for the PUT once the card has said who it is.
 //!
-//! The reader driver looks for cards every 400 ms. All that is printed begins
+//! The reader driver polls for cards every 400 ms. All that is printed begins
 //! after it has found one.
 
 use std::collections::BTreeSet;
@@ -54,8 +54,8 @@ enum Kind {
 /// What CM knows besides.
 const OTHERS: usize = 100;
 
-/// One card's way.
-struct Way {
+/// The processing of one card.
+struct Timeline {
     from_event: Millis,
     identified: Millis,
     queued: Millis,
@@ -73,9 +73,9 @@ pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {
             let world = worlds().cm(kind.cm()).start()?;
             kind.fill(&world.cm);
             badge::many(&world, 2, plan.before.div_ceil(2))?;
-            let ways = ways(&world, kind, plan.cards)?;
+            let timelines = timelines(&world, kind, plan.cards)?;
             println!("{kind:?}, run {run} of {}: ms after the card's last answer", plan.runs);
-            print(&ways);
+            print(&timelines);
             world.finish()?;
         }
     }
@@ -100,10 +100,10 @@ impl Kind {
     }
 }
 
-fn ways(world: &World, kind: Kind, cards: usize) -> Result<Vec<Way>> {
+fn timelines(world: &World, kind: Kind, cards: usize) -> Result<Vec<Timeline>> {
     let agent = Pid(world.daemon_pid()?);
     let mut known = BTreeSet::new();
-    let mut ways = Vec::new();
+    let mut timelines = Vec::new();
     // The first card is not counted: it finds nothing in any cache.
     for number in 0..=cards {
         let badge = Badge::issue(&world.cm);
@@ -122,14 +122,14 @@ fn ways(world: &World, kind: Kind, cards: usize) -> Result<Vec<Way>> {
         card.eject();
         story.wait_for("Card removed")?;
         if number > 0 {
-            ways.push(Way::of(&badge, &story, &world.cm.log(), new_connections)?);
+            timelines.push(Timeline::of(&badge, &story, &world.cm.log(), new_connections)?);
         }
         badge.forget(&world.cm);
     }
-    Ok(ways)
+    Ok(timelines)
 }
 
-impl Way {
+impl Timeline {
     fn of(
         badge: &Badge,
         story: &Story<'_>,
@@ -194,21 +194,21 @@ fn between(from: SystemTime, to: SystemTime) -> Millis {
 }
 
 /// What is printed of each kind of call, and where it stands.
-type Row = (&'static str, fn(&Way) -> f64);
+type Row = (&'static str, fn(&Timeline) -> f64);
 
-fn print(ways: &[Way]) {
+fn print(timelines: &[Timeline]) {
     let rows: [Row; 7] = [
-        ("agent logs: card identified", |way| way.identified),
-        ("agent logs: entry queued", |way| way.queued),
-        ("first GET reaches CM", |way| way.first_get),
-        ("last GET reaches CM", |way| way.last_get),
-        ("PUT reaches CM", |way| way.put),
-        ("agent logs: entry settled", |way| way.settled),
-        ("connections made for a card", |way| way.new_connections),
+        ("agent logs: card identified", |timeline| timeline.identified),
+        ("agent logs: entry queued", |timeline| timeline.queued),
+        ("first GET reaches CM", |timeline| timeline.first_get),
+        ("last GET reaches CM", |timeline| timeline.last_get),
+        ("PUT reaches CM", |timeline| timeline.put),
+        ("agent logs: entry settled", |timeline| timeline.settled),
+        ("connections made for a card", |timeline| timeline.new_connections),
     ];
     for (name, of) in rows {
-        println!("  {name:30} {}", ways.iter().map(of).collect::<Spread>());
+        println!("  {name:30} {}", timelines.iter().map(of).collect::<Spread>());
     }
-    let from_event: Spread = ways.iter().map(|way| way.from_event).collect();
+    let from_event: Spread = timelines.iter().map(|timeline| timeline.from_event).collect();
     println!("  {:30} {from_event}", "PUT, after log: card inserted");
 }

@@ -4,7 +4,7 @@
 //! It prints what it finds and fails only where the agent did not do its work:
 //! no time is ever too long.
 
-#![expect(clippy::print_stdout, reason = "a program for people")]
+#![expect(clippy::print_stdout, reason = "a program for users")]
 
 mod badge;
 mod idle;
@@ -38,7 +38,7 @@ struct Arguments {
 enum What {
     /// From the card's last answer to the PUT's arrival at CM.
     Latency(latency::Plan),
-    /// From the reader's word that a card is there to the agent's first command.
+    /// From the reader's event of a card to the agent's first command.
     Probe(probe::Plan),
     /// Resident memory after the start and after many cards.
     Memory(memory::Plan),

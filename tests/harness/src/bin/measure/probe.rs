@@ -27,10 +27,10 @@ pub(crate) struct Plan {
 type Row = (&'static str, fn(&CardState) -> Option<(Instant, Instant)>);
 
 const ROWS: [Row; 4] = [
-    ("reader's word to power-up", |card| Some((card.seen?, card.powered?))),
+    ("reader's event to power-up", |card| Some((card.seen?, card.powered?))),
     ("power-up to the agent's connection", |card| Some((card.powered?, card.connected?))),
-    ("reader's word to the connection", |card| Some((card.seen?, card.connected?))),
-    ("reader's word to the first command", |card| Some((card.seen?, card.asked?))),
+    ("reader's event to the connection", |card| Some((card.seen?, card.connected?))),
+    ("reader's event to the first command", |card| Some((card.seen?, card.asked?))),
 ];
 
 pub(crate) fn measure(plan: &Plan, worlds: impl Worlds) -> Result<()> {

@@ -102,7 +102,7 @@ impl Fault {
     }
 }
 
-/// The web server's way of asking for credentials.
+/// The web server's request for credentials.
 pub(in super::super) fn unauthorized(scheme: &str) -> Answer {
     Answer::html(401).with_header("WWW-Authenticate", scheme)
 }
@@ -131,7 +131,7 @@ fn other_uuid(body: &[u8]) -> Vec<u8> {
     format!(r#"{head}"Uuid":"{other}"{tail}"#).into_bytes()
 }
 
-/// Bodies that are not JSON stay as they are.
+/// Bodies that are not JSON remain unchanged.
 fn rewrite(body: &mut Vec<u8>, change: impl FnOnce(Value) -> Value) {
     if let Ok(value) = serde_json::from_slice(body) {
         *body = change(value).to_string().into_bytes();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::Shared;
 use crate::cards::{CardControl, Contact, Place};
 
-/// A reader as the hand sees it.
+/// A reader as the test sees it.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) plugged: bool,
@@ -19,7 +19,7 @@ pub(super) struct Reader {
     pub(super) channel: Option<Channel>,
     /// How many times pcscd has yet to open it.
     pub(super) due: u32,
-    /// pcscd's number for it; it stays in the name of a reader that is gone.
+    /// pcscd's number for it; it remains in the name of a reader that is gone.
     pub(super) lun: u32,
     /// How many times pcscd has seen that the last card is out.
     empty_looks: u32,
@@ -60,7 +60,7 @@ impl Reader {
         format!("Cardbridge Double (R{number:02}) {:02X} 00", self.lun >> 16)
     }
 
-    /// Whether pcscd uses it, will hear of events, and has done so with all that was plugged.
+    /// Whether pcscd uses it, will get events, and has done so with all that was plugged.
     pub(super) fn is_open(&self) -> bool {
         self.due == 0 && self.channel.as_ref().is_some_and(|channel| channel.events.is_some())
     }
@@ -88,7 +88,7 @@ impl Reader {
         self.ring();
     }
 
-    /// pcscd looks, and there is no card.
+    /// pcscd polls, and there is no card.
     pub(super) fn look_empty(&mut self) {
         self.empty_looks += 1;
         if !self.was_seen_empty() {
@@ -96,13 +96,13 @@ impl Reader {
         }
     }
 
-    /// Whether pcscd knows by now that the last card is out. It also looks before it switches a card
+    /// Whether pcscd knows by now that the last card is out. It also polls before it switches a card
     /// on or off, and makes nothing of what it sees then.
     fn was_seen_empty(&self) -> bool {
         self.empty_looks >= 3
     }
 
-    /// Something changed: pcscd is to look.
+    /// Something changed: pcscd is to poll.
     pub(super) fn ring(&self) {
         let events = self.channel.as_ref().and_then(|channel| channel.events.as_ref());
         if let Some(mut events) = events {

@@ -178,7 +178,7 @@ fn transmit(shared: &Shared, number: usize, command: &[u8]) -> Result<Answer> {
 }
 
 impl Shared {
-    /// The card in a reader that is plugged in; no other card hears of anything.
+    /// The card in a reader that is plugged in; no other card gets anything.
     fn card(&self, number: usize) -> Result<Option<Inside>> {
         self.change(number, |reader| Ok(reader.card.clone().filter(|_| reader.plugged)))
     }

@@ -42,9 +42,9 @@ pub enum Request {
     Attribute,
     /// The readers' states.
     States,
-    /// The readers' states, and word of the next change.
+    /// The readers' states, and a message at the next change.
     Wait,
-    /// No more word.
+    /// No more messages.
     Unwait,
     /// How many times a reader came or went; from 4:5 on.
     Events,
@@ -75,7 +75,7 @@ const SIZES: [(u32, Request, usize); 17] = [
 ];
 
 impl Request {
-    /// Whether the answer has a code that a client looks at.
+    /// Whether the answer has a code that a client reads.
     pub(super) fn has_code(self) -> bool {
         !matches!(self, Self::States | Self::Wait | Self::Unwait | Self::Events)
     }
@@ -153,8 +153,8 @@ impl Body {
     }
 }
 
-/// The word that ends a wait, and the answer to [`Request::Unwait`].
-pub(super) fn word(code: u32) -> Vec<u8> {
+/// The message that ends a wait, and the answer to [`Request::Unwait`].
+pub(super) fn end_message(code: u32) -> Vec<u8> {
     [[0; 4], code.to_le_bytes()].concat()
 }
 

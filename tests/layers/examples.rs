@@ -148,7 +148,7 @@ const X: &str = "crate::outbox::Row std::fs println!";
 #[cfg(test)] mod tests { use crate::outbox; fn f() { println!(); } }
 #[cfg(doc)] use crate::app::App;
 impl X { #[cfg(test)] fn f() { std::fs::read("x"); } }
-fn f(outbox: u8, pcsc: u8) { outbox; pcsc; let now = 1; now; }
+fn f(outbox: u8, pcsc: u8) { outbox; pcsc; let now = 1; now; self.now = now; }
 pub(crate) fn f() {} pub(in crate::engine) struct X(pub(crate) u8);
 #[expect(dead_code, reason = "std::fs::read")] struct X;
 use crate::domain::Atr; use crate::{rules::{self, Rule}, engine::queue};

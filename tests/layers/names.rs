@@ -237,7 +237,10 @@ impl Scan<'_> {
             }
             TokenTree::Punct(_) if is(tokens, at, '.') && !before('.') => {
                 if let Some(name) = word(tokens, at + 1) {
-                    self.write(Kind::Method, vec![name]);
+                    let called = group(tokens, at + 2, Delimiter::Parenthesis).is_some();
+                    if called || is(tokens, at + 2, ':') || name == "await" {
+                        self.write(Kind::Method, vec![name]);
+                    }
                     return at + 2;
                 }
             }

@@ -3,9 +3,9 @@
 //! Three layers, held by `tests/layers`: pure modules that read no clock, file or socket
 //! ([`domain`], [`card`], [`engine`], [`rules`], [`wire`], [`config`]), edges that each own one
 //! thing outside ([`readers`], [`outbox`], [`cm`], `control`, `telemetry`), and the shell
-//! that joins them ([`app`], `diagnostics`, [`cli`]). `docs/architecture.md` draws the picture.
+//! that joins them (`app`, `diagnostics`, [`cli`]). `docs/architecture.md` draws the picture.
 
-pub mod app;
+mod app;
 pub mod card;
 pub mod cli;
 pub mod cm;

@@ -1,15 +1,15 @@
-//! What people ask on the control socket.
+//! Replies to the requests on the control socket.
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{App, event_log, now};
 use crate::control::{AuditError, AuditPageReply, ControlRequest, EntryAction, EntryActionError};
-use crate::domain::{
-    ChainBatch, ChainPosition, EntryId, Metrics, OutboxView, PcscdView, StatusView,
-};
+use crate::domain::{EntryId, Metrics, OutboxView, PcscdView, StatusView};
 use crate::engine::{ActionError, Event, OutboxEvent, RetryAccepted};
-use crate::outbox::{AuditFilter, ChainCursor, InvalidCursor, MAX_PAGE_LINES, OutboxContents};
+use crate::outbox::{
+    AuditFilter, ChainCursor, InvalidCursor, MAX_PAGE_LINES, OutboxContents, StoreError,
+};
 use crate::telemetry::ErrorChain;
 use crate::wire::control::{AuditQuery, VerifyQuery};
 
@@ -20,9 +20,15 @@ impl App {
             ControlRequest::Metrics(reply) => send(reply, self.metrics()),
             ControlRequest::Entries(reply) => send(reply, self.engine.entry_views(now())),
             ControlRequest::Act { entry, act, by, reply } => self.act(entry, act, &by, reply),
-            ControlRequest::Audit(query, reply) => self.audit(&query, reply),
-            ControlRequest::Mark(seq, reply) => self.mark(seq, reply),
-            ControlRequest::Verify(query, reply) => self.verify(&query, reply),
+            ControlRequest::Audit(query, reply) => match audit_filter(&query) {
+                Ok(filter) => self.audit(filter, reply),
+                Err(error) => send(reply, Err(AuditError::BadCursor(error.to_string()))),
+            },
+            ControlRequest::Mark(seq, reply) => send_later(reply, self.outbox.mark(seq)),
+            ControlRequest::Verify(query, reply) => match chain_cursor(&query) {
+                Ok(after) => send_later(reply, self.outbox.verify(after)),
+                Err(error) => send(reply, Err(AuditError::BadCursor(error.to_string()))),
+            },
         }
     }
 
@@ -41,17 +47,14 @@ impl App {
         }
     }
 
-    /// A pcscd that hangs says nothing, to the engine either.
+    /// A pcscd that hangs emits no event, so the engine does not know.
     fn pcscd_view(&self) -> PcscdView {
         match (self.engine.pcscd_view(), self.readers.pcscd_hang_duration()) {
-            (PcscdView::Connected { .. } | PcscdView::Connecting, Some(silence)) => {
-                PcscdView::Unavailable {
-                    since: Timestamp::now() - silence,
-                    reason:
-                        "pcscd hangs: restart it with `systemctl restart pcscd`; a reader or a \
-                             card may hold it"
-                            .to_owned(),
-                }
+            (PcscdView::Connected { .. } | PcscdView::Connecting, Some(duration)) => {
+                let reason =
+                    "pcscd hangs: run `systemctl restart pcscd`; a reader or card blocks it";
+                let since = Timestamp::now() - duration;
+                PcscdView::Unavailable { since, reason: reason.to_owned() }
             }
             (view, _) => view,
         }
@@ -68,14 +71,14 @@ impl App {
         }
     }
 
-    /// The engine knows of trouble once a card has met it; the outbox from the start on.
+    /// The engine knows of a write error after the first card; the outbox from the start on.
     fn outbox_view(&self) -> OutboxView {
-        let view = self.engine.outbox_view();
-        let trouble = self.outbox.write_error();
-        OutboxView { write_error: view.write_error.clone().or(trouble), ..view }
+        let mut view = self.engine.outbox_view();
+        view.write_error = view.write_error.or_else(|| self.outbox.write_error());
+        view
     }
 
-    /// A wish is answered once it is fulfilled, which may take the disk.
+    /// The reply follows once the action is on disk.
     fn act(
         &mut self,
         entry: EntryId,
@@ -84,7 +87,7 @@ impl App {
         reply: oneshot::Sender<Result<(), EntryActionError>>,
     ) {
         tracing::info!(%entry, action = act.past_participle(), by, "Operator action received");
-        let taken = match act {
+        let accepted = match act {
             EntryAction::Retry => {
                 self.cm.expedite();
                 self.engine.retry(entry, by, now())
@@ -93,8 +96,9 @@ impl App {
                 self.engine.discard(entry, by, now()).map(|()| RetryAccepted::OnceStored)
             }
         };
-        match taken {
-            Err(refusal) => send(reply, Err(action_error(refusal))),
+        match accepted {
+            Err(ActionError::NoSuchEntry) => send(reply, Err(EntryActionError::NoSuchEntry)),
+            Err(ActionError::InProgress) => send(reply, Err(EntryActionError::InProgress)),
             Ok(RetryAccepted::Now) => send(reply, Ok(())),
             Ok(RetryAccepted::OnceStored) => {
                 self.pending_actions.insert(entry, reply);
@@ -102,7 +106,7 @@ impl App {
         }
     }
 
-    /// Tells whoever wished it that it is done, or why not.
+    /// Replies to the client that waits for this action.
     pub(super) fn complete_action(&mut self, event: &Event) {
         let Event::Outbox(
             OutboxEvent::EntrySettled { entry, result }
@@ -112,67 +116,38 @@ impl App {
             return;
         };
         if let Some(reply) = self.pending_actions.remove(entry) {
-            let result = result.as_ref().map(|_| ());
-            send(
-                reply,
-                result.map_err(|failure| EntryActionError::Store(failure.detail().to_owned())),
-            );
+            let result = result.as_ref().map(drop);
+            send(reply, result.map_err(|error| EntryActionError::Store(error.detail().to_owned())));
         }
     }
 
     fn audit(
         &self,
-        query: &AuditQuery,
+        filter: AuditFilter,
         reply: oneshot::Sender<Result<AuditPageReply, AuditError>>,
     ) {
-        let page = match audit_filter(query) {
-            Ok(filter) => self.outbox.audit(filter),
-            Err(error) => return send(reply, Err(AuditError::BadCursor(error.to_string()))),
-        };
-        tokio::spawn(async move {
-            let page = page.await.map(|page| {
-                event_log::damaged(&page.damaged);
-                (page.lines, page.next.map(|cursor| cursor.to_string()))
-            });
-            send(reply, page.map_err(|error| AuditError::Store(ErrorChain(&error).to_string())));
-        });
-    }
-
-    fn mark(&self, seq: i64, reply: oneshot::Sender<Result<Option<ChainPosition>, AuditError>>) {
-        let mark = self.outbox.mark(seq);
-        tokio::spawn(async move {
-            let mark = mark.await;
-            send(reply, mark.map_err(|error| AuditError::Store(ErrorChain(&error).to_string())));
-        });
-    }
-
-    fn verify(&self, query: &VerifyQuery, reply: oneshot::Sender<Result<ChainBatch, AuditError>>) {
-        let piece = match chain_cursor(query) {
-            Ok(after) => self.outbox.verify(after),
-            Err(error) => return send(reply, Err(AuditError::BadCursor(error.to_string()))),
-        };
-        tokio::spawn(async move {
-            let piece = piece.await;
-            send(reply, piece.map_err(|error| AuditError::Store(ErrorChain(&error).to_string())));
+        let page = self.outbox.audit(filter);
+        send_later(reply, async {
+            let page = page.await?;
+            event_log::damaged(&page.damaged);
+            Ok((page.lines, page.next.map(|cursor| cursor.to_string())))
         });
     }
 }
 
-/// What the outbox lost, in words.
-pub(super) fn damage(restored: &OutboxContents) -> Option<String> {
-    let rows = restored.damaged.len();
-    let left = (rows > 0).then(|| format!("{rows} damaged rows are left alone; see the log"));
-    let parts: Vec<_> =
-        restored.repaired.as_ref().map(ToString::to_string).into_iter().chain(left).collect();
+/// What the outbox lost before this start.
+pub(super) fn data_loss(contents: &OutboxContents) -> Option<String> {
+    let rows = contents.damaged.len();
+    let skipped = (rows > 0).then(|| format!("{rows} damaged rows skipped; see the log"));
+    let repair = contents.repaired.as_ref().map(ToString::to_string);
+    let parts: Vec<_> = repair.into_iter().chain(skipped).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// Where the outbox is to go on along the chain.
 pub(crate) fn chain_cursor(query: &VerifyQuery) -> Result<Option<ChainCursor>, InvalidCursor> {
     query.after.as_deref().map(str::parse).transpose()
 }
 
-/// The outbox's form of a query.
 pub(crate) fn audit_filter(query: &AuditQuery) -> Result<AuditFilter, InvalidCursor> {
     Ok(AuditFilter {
         since: query.since,
@@ -183,16 +158,19 @@ pub(crate) fn audit_filter(query: &AuditQuery) -> Result<AuditFilter, InvalidCur
     })
 }
 
-const fn action_error(refusal: ActionError) -> EntryActionError {
-    match refusal {
-        ActionError::NoSuchEntry => EntryActionError::NoSuchEntry,
-        ActionError::InProgress => EntryActionError::InProgress,
+fn send<T>(reply: oneshot::Sender<T>, result: T) {
+    if reply.send(result).is_err() {
+        tracing::debug!("Control client disconnected before the reply");
     }
 }
 
-/// Answers somebody, who may have gone meanwhile.
-fn send<T>(reply: oneshot::Sender<T>, answer: T) {
-    if reply.send(answer).is_err() {
-        tracing::debug!("Control client disconnected before the reply");
-    }
+/// Sends the reply once the outbox has the result.
+fn send_later<T: Send + 'static>(
+    reply: oneshot::Sender<Result<T, AuditError>>,
+    result: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let result = result.await;
+        send(reply, result.map_err(|error| AuditError::Store(ErrorChain(&error).to_string())));
+    });
 }

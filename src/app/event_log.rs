@@ -18,40 +18,42 @@ pub(super) fn started(settings: &Settings, restored: &RestoredState) {
     );
 }
 
-/// Rows that the outbox does not believe any more: each may have been somebody's card.
+/// Each row may have been an entry.
 pub(super) fn damaged(rows: &[DamagedRow]) {
     for row in rows {
         tracing::error!(row = %row, "Damaged outbox row skipped");
     }
 }
 
-/// The outbox was damaged as a whole: what could not be read may have been somebody's card.
-pub(super) fn mended(mended: Option<&RepairReport>) {
-    let Some(mended) = mended else { return };
-    if mended.set_aside.is_none() {
+/// What could not be read may have been an entry.
+pub(super) fn repaired(repair: Option<&RepairReport>) {
+    let Some(RepairReport { set_aside, cause, entries, lines, last_seen, damaged, .. }) = repair
+    else {
+        return;
+    };
+    let Some(set_aside) = set_aside else {
         tracing::error!(
-            cause = mended.cause,
-            entries = mended.entries,
-            lines = mended.lines,
-            "Outbox was gone; what is readable of what was left was carried over"
+            cause,
+            entries,
+            lines,
+            "Outbox file was missing; readable rows recovered from what was left"
         );
-    } else {
-        tracing::error!(
-            set_aside_path =
-                mended.set_aside.as_ref().map(|aside| tracing::field::display(aside.display())),
-            cause = mended.cause,
-            entries = mended.entries,
-            lines = mended.lines,
-            last_seen = mended.last_seen,
-            damaged = mended.damaged,
-            "Damaged outbox file set aside; readable rows recovered"
-        );
-    }
+        return;
+    };
+    tracing::error!(
+        set_aside_path = %set_aside.display(),
+        cause,
+        entries,
+        lines,
+        last_seen,
+        damaged,
+        "Damaged outbox file set aside; readable rows recovered"
+    );
 }
 
-pub(super) fn log_reader_event(observation: &ReaderEvent, ids: IdRedaction) {
-    match observation {
-        // The readers say themselves whether they can be watched.
+pub(super) fn log_reader_event(event: &ReaderEvent, ids: IdRedaction) {
+    match event {
+        // The reader monitor logs these itself.
         ReaderEvent::PcscdConnected | ReaderEvent::PcscdUnavailable { .. } => {}
         ReaderEvent::InitialScanDone => tracing::debug!("Initial reader scan finished"),
         ReaderEvent::ReaderAttached { reader, .. } => tracing::info!(%reader, "Reader attached"),
@@ -70,17 +72,17 @@ pub(super) fn log_reader_event(observation: &ReaderEvent, ids: IdRedaction) {
             tracing::info!(%reader, %insertion, "Card removed");
         }
         ReaderEvent::CardReleased { reader } => {
-            tracing::debug!(%reader, "No other program uses the card any more");
+            tracing::debug!(%reader, "Card released by other programs");
         }
         ReaderEvent::Identified { reader, insertion, .. } => {
-            tracing::debug!(%reader, %insertion, "Card said who it is");
+            tracing::debug!(%reader, %insertion, "Card id known");
         }
         ReaderEvent::ProbeFinished { reader, insertion, result: Ok(identity), .. } => {
             let card = ids.show(identity.primary().card_id);
             tracing::info!(%reader, %insertion, family = %identity.family, card, "Card identified");
         }
-        ReaderEvent::ProbeFinished { reader, insertion, result: Err(why), .. } => {
-            let (reason, detail) = (why.reason, &why.detail);
+        ReaderEvent::ProbeFinished { reader, insertion, result: Err(error), .. } => {
+            let (reason, detail) = (error.reason, &error.detail);
             tracing::info!(%reader, %insertion, %reason, detail, "Card not identified");
         }
     }
@@ -145,7 +147,7 @@ pub(super) fn notice(notice: &Notice, ids: IdRedaction) {
             tracing::warn!(%entry, text = ids.in_text(text), "Card does not match its CM record");
         }
         Notice::CardFlapping { reader } => {
-            tracing::warn!(%reader, "Card comes and goes all the time: it is worked on once it lies still");
+            tracing::warn!(%reader, "Card is inserted and removed repeatedly; waiting until it is stable");
         }
         Notice::OutboxError(detail) => {
             tracing::error!(detail, "Outbox cannot store entries; retrying");

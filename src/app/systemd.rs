@@ -1,52 +1,42 @@
-//! What the service manager hears of the daemon: that it works, how it is, and that its loop turns.
+//! What systemd is notified of: readiness, reloads, the status text, and the watchdog.
 //!
-//! The loop itself feeds the watchdog, in a turn in which the engine has just been asked for what is
-//! to be done: a loop that is stuck, and an engine that does not return, stop it. A quiet daemon
-//! turns for this at half the watchdog's time, and for nothing else.
+//! The loop itself feeds the watchdog, in a turn that has just polled the engine: a blocked loop,
+//! or an engine that does not return, stops it. An idle daemon wakes up for this at half the
+//! watchdog's time, and for nothing else.
 
 use std::time::{Duration, Instant};
 
 use crate::domain::{CardView, CmView, OutboxView, PcscdView, ReaderView, StatusView};
 use crate::telemetry::{Notifier, NotifyState};
 
-/// How soon after one look at the daemon's state the next may follow.
+/// The shortest time between two status texts.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The service manager, and what it was told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ServiceNotifier {
     notifier: Notifier,
     last_status: String,
-    /// When the state was last looked at.
     checked_at: Option<Instant>,
-    /// When it is to be looked at again, because something may have changed.
+    /// When the state is to be checked again, because it may have changed.
     next_check: Option<Instant>,
-    /// When the watchdog is fed next.
     next_watchdog: Option<Instant>,
 }
 
 impl ServiceNotifier {
-    pub(super) const fn new(notifier: Notifier) -> Self {
-        Self {
-            notifier,
-            last_status: String::new(),
-            checked_at: None,
-            next_check: None,
-            next_watchdog: None,
-        }
+    pub(super) fn new(notifier: Notifier) -> Self {
+        Self { notifier, ..Self::default() }
     }
 
-    /// The daemon works.
     pub(super) fn ready(&mut self, now: Instant) {
         self.notifier.notify(&[NotifyState::Ready, NotifyState::Watchdog]);
-        self.next_watchdog = self.next_feed(now);
+        self.next_watchdog = self.watchdog_after(now);
     }
 
     pub(super) fn reloading(&self) {
         self.notifier.notify(&[NotifyState::Reloading]);
     }
 
-    /// The configuration was read again, for better or worse.
+    /// The reload succeeded or failed.
     pub(super) fn reloaded(&self) {
         self.notifier.notify(&[NotifyState::Ready]);
     }
@@ -55,45 +45,46 @@ impl ServiceNotifier {
         self.notifier.notify(&[NotifyState::Stopping]);
     }
 
-    /// When the loop has to turn for this, if nothing happens before.
+    /// When the loop has to wake up for this.
     pub(super) fn due(&self) -> Option<Instant> {
         [self.next_check, self.next_watchdog].into_iter().flatten().min()
     }
 
-    /// The loop has turned: something may have changed, or was due here.
     pub(super) fn on_loop_turn(&mut self, now: Instant, state: impl FnOnce() -> StatusView) {
         if !self.notifier.is_connected() {
             return;
         }
-        let mut news = Vec::new();
-        let words = self.look(now, state);
-        news.extend(words.as_deref().map(NotifyState::Status));
-        if self.next_watchdog.is_some_and(|feed| feed <= now) {
-            news.push(NotifyState::Watchdog);
-            self.next_watchdog = self.next_feed(now);
+        let changed = self.changed_status(now, state);
+        let mut states: Vec<_> = changed.as_deref().map(NotifyState::Status).into_iter().collect();
+        if self.next_watchdog.is_some_and(|due| due <= now) {
+            states.push(NotifyState::Watchdog);
+            self.next_watchdog = self.watchdog_after(now);
         }
-        if !news.is_empty() {
-            self.notifier.notify(&news);
+        if !states.is_empty() {
+            self.notifier.notify(&states);
         }
     }
 
-    /// The state in words, if they are others than were told; too soon after the last look, it is
-    /// looked at later.
-    fn look(&mut self, now: Instant, state: impl FnOnce() -> StatusView) -> Option<String> {
-        let soonest = self.checked_at.map_or(now, |looked| looked + STATUS_INTERVAL);
-        if soonest > now {
-            self.next_check = Some(soonest);
+    /// The status text, if it changed; it is checked later if the last check was too recent.
+    fn changed_status(
+        &mut self,
+        now: Instant,
+        state: impl FnOnce() -> StatusView,
+    ) -> Option<String> {
+        let earliest = self.checked_at.map_or(now, |at| at + STATUS_INTERVAL);
+        if earliest > now {
+            self.next_check = Some(earliest);
             return None;
         }
         (self.checked_at, self.next_check) = (Some(now), None);
-        let words = status_text(&state());
-        let changed = words != self.last_status;
-        self.last_status.clone_from(&words);
-        changed.then_some(words)
+        let text = status_text(&state());
+        let changed = text != self.last_status;
+        self.last_status.clone_from(&text);
+        changed.then_some(text)
     }
 
-    fn next_feed(&self, now: Instant) -> Option<Instant> {
-        self.notifier.watchdog().map(|within| now + within / 2)
+    fn watchdog_after(&self, now: Instant) -> Option<Instant> {
+        self.notifier.watchdog().map(|timeout| now + timeout / 2)
     }
 }
 
@@ -101,8 +92,8 @@ impl ServiceNotifier {
 fn status_text(state: &StatusView) -> String {
     let mut parts = match &state.pcscd {
         PcscdView::Connected { .. } => {
-            let card = |view: &&ReaderView| !matches!(view.card, CardView::Empty);
-            let cards = state.readers.iter().filter(card).count();
+            let has_card = |view: &&ReaderView| !matches!(view.card, CardView::Empty);
+            let cards = state.readers.iter().filter(has_card).count();
             vec![count(state.readers.len(), "reader", "readers"), count(cards, "card", "cards")]
         }
         PcscdView::Connecting => vec!["connecting to pcscd".to_owned()],
@@ -113,14 +104,10 @@ fn status_text(state: &StatusView) -> String {
         CmView::Available { .. } => "CM available".to_owned(),
         CmView::Unavailable { reason, .. } => format!("CM unavailable ({reason})"),
     });
-    let OutboxView { waiting, parked, write_error: trouble, .. } = &state.outbox;
+    let OutboxView { waiting, parked, write_error, .. } = &state.outbox;
     parts.push(format!("{} waiting", count(*waiting, "entry", "entries")));
-    if *parked > 0 {
-        parts.push(format!("{parked} parked"));
-    }
-    if trouble.is_some() {
-        parts.push("outbox error".to_owned());
-    }
+    parts.extend((*parked > 0).then(|| format!("{parked} parked")));
+    parts.extend(write_error.as_ref().map(|_| "outbox error".to_owned()));
     parts.join(", ")
 }
 
@@ -142,8 +129,8 @@ mod tests {
     fn reader(name: &str, card: CardView) -> ReaderView {
         let reader = ReaderName::from(name);
         let attributes = ReaderAttributes::default();
-        let place = ReaderRules::default().settings_for(&reader, &attributes);
-        ReaderView { reader, settings: place, attributes, since: since(), card }
+        let settings = ReaderRules::default().settings_for(&reader, &attributes);
+        ReaderView { reader, settings, attributes, since: since(), card }
     }
 
     fn state(pcscd: PcscdView, cm: CmView, outbox: OutboxView) -> StatusView {
@@ -166,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_told_in_words() {
+    fn state_is_one_line_of_text() {
         assert_eq!(status_text(&up(3)), "2 readers, 1 card, CM available, 3 entries waiting");
         let down = state(
             PcscdView::Unavailable { since: since(), reason: String::new() },
@@ -179,12 +166,12 @@ mod tests {
             },
             OutboxView { parked: 2, write_error: Some("full".to_owned()), ..waiting(1) },
         );
-        let said =
+        let expected =
             "pcscd unavailable, CM unavailable (timeout), 1 entry waiting, 2 parked, outbox error";
-        assert_eq!(status_text(&down), said);
+        assert_eq!(status_text(&down), expected);
     }
 
-    /// A service under a manager that wants to hear of life every three minutes.
+    /// A service under a manager with a watchdog of three minutes.
     fn managed() -> (ServiceNotifier, UnixDatagram, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
@@ -194,13 +181,13 @@ mod tests {
         (ServiceNotifier::new(notifier), manager, dir)
     }
 
-    fn told(manager: &UnixDatagram) -> Vec<String> {
+    fn received(manager: &UnixDatagram) -> Vec<String> {
         let mut buffer = [0; 512];
-        let mut told = Vec::new();
+        let mut states = Vec::new();
         while let Ok(length) = manager.recv(&mut buffer) {
-            told.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            states.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
         }
-        told
+        states
     }
 
     fn up(entries: usize) -> StatusView {
@@ -209,22 +196,22 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_daemon_wakes_for_its_watchdog_alone_and_says_nothing_new() {
+    fn idle_daemon_wakes_only_for_watchdog() {
         let (mut service, manager, _dir) = managed();
         let began = Instant::now();
         service.ready(began);
         service.on_loop_turn(began, || up(0));
-        assert_eq!(told(&manager).len(), 2, "ready, and the state");
+        assert_eq!(received(&manager).len(), 2, "ready, and the state");
         for half in 1..4 {
             let due = service.due().unwrap();
             assert_eq!(due.duration_since(began), half * Duration::from_secs(90));
             service.on_loop_turn(due, || up(0));
-            assert_eq!(told(&manager), ["WATCHDOG=1"]);
+            assert_eq!(received(&manager), ["WATCHDOG=1"]);
         }
     }
 
     #[test]
-    fn a_busy_daemon_tells_its_state_once_a_second_and_the_last_one_for_sure() {
+    fn busy_daemon_sends_status_once_a_second() {
         let (mut service, manager, _dir) = managed();
         let began = Instant::now();
         service.ready(began);
@@ -232,21 +219,21 @@ mod tests {
             let now = began + u32::from(turn) * Duration::from_millis(10);
             service.on_loop_turn(now, || up(turn.into()));
         }
-        let statuses = told(&manager).iter().filter(|it| it.starts_with("STATUS=")).count();
+        let statuses = received(&manager).iter().filter(|it| it.starts_with("STATUS=")).count();
         assert_eq!(statuses, 3, "at 0, 1 and 2 s");
         let due = service.due().unwrap();
         assert_eq!(due.duration_since(began), Duration::from_secs(3));
         service.on_loop_turn(due, || up(250));
-        assert!(told(&manager)[0].ends_with("250 entries waiting"));
-        assert!(service.due().unwrap() > due + STATUS_INTERVAL, "and then there is rest");
+        assert!(received(&manager)[0].ends_with("250 entries waiting"));
+        assert!(service.due().unwrap() > due + STATUS_INTERVAL, "then it is idle");
     }
 
     #[test]
-    fn a_daemon_that_nobody_listens_to_never_turns_for_this() {
+    fn daemon_without_manager_never_wakes() {
         let mut service = ServiceNotifier::new(Notifier::default());
         let now = Instant::now();
         service.ready(now);
-        service.on_loop_turn(now, || unreachable!("nobody listens"));
+        service.on_loop_turn(now, || unreachable!("no manager"));
         assert_eq!(service.due(), None);
     }
 }

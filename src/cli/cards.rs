@@ -11,7 +11,7 @@ use super::atr;
 use super::config_loader::settings_without_cm;
 use super::output::{CommandError, Exit, Output, block_on};
 use super::render::{row, table};
-use crate::app::{PROBE_DEADLINE, reader_options, remote};
+use crate::app::{PROBE_DEADLINE, cm_client, reader_options};
 use crate::config::Settings;
 use crate::domain::{
     ApduExchange, Atr, Candidate, CardId, CardIdentity, CardRecord, InsertedCard, InsertionId,
@@ -257,7 +257,7 @@ type CmAnswer = Result<BTreeMap<CardId, Vec<CardRecord>>, String>;
 
 /// Asks CM for every id: a site learns here which rule its minidriver follows.
 async fn ask_cm(settings: &Settings, identity: &CardIdentity) -> CmAnswer {
-    let cm = remote(settings).map_err(|error| ErrorChain(&error).to_string())?;
+    let cm = cm_client(settings).map_err(|error| ErrorChain(&error).to_string())?;
     let ids: BTreeSet<_> = identity.candidates().map(|candidate| candidate.card_id).collect();
     let mut answer = BTreeMap::new();
     for id in ids {

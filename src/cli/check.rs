@@ -7,7 +7,7 @@ use strum::VariantArray;
 
 use super::config_loader::{CheckedConfig, settings_without_cm};
 use super::output::{CommandError, Exit, Output, block_on};
-use crate::app::remote;
+use crate::app::cm_client;
 use crate::cm::CmClient;
 use crate::config::{ConfigProblem, Settings};
 use crate::diagnostics::{
@@ -74,7 +74,7 @@ fn check_configuration(
     for ConfigProblem { origin, key, problem: Problem { what, remedy } } in warnings {
         report.take(CheckResult::warning(STEP, format!("{origin}: {key}: {what}"), remedy));
     }
-    match remote(&settings) {
+    match cm_client(&settings) {
         Ok(cm) => {
             let detail = format!("station {}, CM at {}", settings.station, settings.cm.url);
             report.take(CheckResult::ok(STEP, detail));

@@ -243,7 +243,9 @@ pub(super) fn check(config: Option<&Path>, out: &mut Output) -> Result<Exit, Com
     let CheckedConfig { result, warnings } = CheckedConfig::read(config)?;
     let problems: Vec<String> = match &result {
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
-        Ok(loaded) => app::remote(&loaded.settings).err().iter().map(ToString::to_string).collect(),
+        Ok(loaded) => {
+            app::cm_client(&loaded.settings).err().iter().map(ToString::to_string).collect()
+        }
     };
     let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     let valid = result.ok().filter(|_| problems.is_empty()).map(|loaded| loaded.settings.station);

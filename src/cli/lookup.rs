@@ -8,7 +8,7 @@ use super::cards::{Field, identity_field, read_card, reader_settings};
 use super::config_loader::load;
 use super::output::{CommandError, Exit, Output, block_on};
 use super::render::{card_ids, row, table};
-use crate::app::remote;
+use crate::app::cm_client;
 use crate::config::Settings;
 use crate::domain::{
     Atr, Candidate, CardId, CardIdentity, CmEnums, Decision, Family, IdRule, LookupResult,
@@ -45,7 +45,7 @@ pub(super) fn lookup(
 ) -> Result<Exit, CommandError> {
     let settings = load(config)?.settings;
     let (target, found) = block_on(async {
-        let cm = remote(&settings)?;
+        let cm = cm_client(&settings)?;
         let target = match card_id {
             Some(card_id) => by_id(card_id),
             None => in_reader(&settings, reader).await?,

@@ -155,7 +155,7 @@ fn a_pipe_at_the_outboxs_path_is_refused_and_nothing_hangs() {
 #[test]
 fn missing_outbox_is_logged_as_error() {
     let (mut world, _card) = require!(stopped_with_an_entry());
-    world.expect_error("Outbox was gone");
+    world.expect_error("Outbox file was missing");
     fs::remove_file(world.outbox_path()).unwrap();
     world.cm.clear_faults();
     world.start_daemon().unwrap();

@@ -73,6 +73,6 @@ fn endlessly_bouncing_card_is_processed_when_still() {
     assert!(audit.len() < 45, "{} lines", audit.len());
     let insertions: u64 = audit.iter().map(|line| line["count"].as_u64().unwrap_or(1)).sum();
     assert_eq!(insertions, 61, "{audit:#?}");
-    assert_eq!(world.daemon_log().matches("comes and goes all the time:").count(), 1);
+    assert_eq!(world.daemon_log().matches("inserted and removed repeatedly;").count(), 1);
     world.finish().unwrap();
 }

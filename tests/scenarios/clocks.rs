@@ -108,10 +108,10 @@ fn clock_ahead_at_start_prunes_no_audit_line() {
                 .count()
         };
         let before = looked("told=true");
-        world.wait_until("a look", LONG, || looked("told=false") == lines).unwrap();
+        world.wait_until("a check", LONG, || looked("told=false") == lines).unwrap();
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         world.wait_for_outcomes(lines, LONG).unwrap();
-        world.wait_until("a look by CM's date", LONG, || looked("told=true") > before).unwrap();
+        world.wait_until("a check by CM's date", LONG, || looked("told=true") > before).unwrap();
         card.eject();
         let is_out = || world.daemon_log().matches("Card removed").count() == lines;
         world.wait_until("an empty reader", LONG, is_out).unwrap();

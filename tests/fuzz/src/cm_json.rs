@@ -17,7 +17,7 @@ const MAX_WANTED: usize = 8;
 pub fn check(body: &[u8]) {
     match records(body) {
         Ok(records) => are_in(&records, body),
-        Err(why) => is_told(&why),
+        Err(why) => is_plain(&why),
     }
     a_list(body);
     let found = error_text(body);
@@ -56,7 +56,7 @@ fn a_list(body: &[u8]) {
     assert_eq!(format!("{whole:?}"), format!("{bytes:?}"), "byte by byte");
     let list = match whole {
         Ok(list) => list,
-        Err(why) => return is_told(&why),
+        Err(why) => return is_plain(&why),
     };
     let wanted = ids_in(body);
     assert!(requests(&list, &[]).is_ok_and(|none| none.is_empty()), "requests for no card");
@@ -67,7 +67,7 @@ fn a_list(body: &[u8]) {
                 is_of(request, body);
             }
         }
-        Err(why) => is_told(&why),
+        Err(why) => is_plain(&why),
     }
 }
 
@@ -88,7 +88,7 @@ fn is_of(request: &CmRequest, body: &[u8]) {
     }
 }
 
-fn is_told(why: &ParseError) {
+fn is_plain(why: &ParseError) {
     let message = why.to_string();
     assert!(
         !message.is_empty() && message.len() < 1000 && !message.contains(char::is_control),

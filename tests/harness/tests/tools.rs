@@ -26,7 +26,7 @@ fn wait_printed(file: &Path, text: &str) {
 }
 
 #[test]
-fn virtual_card_stays_in_until_the_end_of_its_input() {
+fn virtual_card_is_inserted_until_input_ends() {
     require!(available());
     let pcscd = Pcscd::start(PcscdOptions::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();

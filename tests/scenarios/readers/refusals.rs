@@ -11,7 +11,7 @@ fn reason(world: &World) -> String {
 }
 
 /// Says that the versions do not fit, and what to do about it.
-fn assert_tells_version(text: &str) {
+fn assert_names_version(text: &str) {
     assert!(text.contains("another version than libpcsclite1"), "{text}");
     assert!(text.contains("restart pcscd and cardbridge") && !text.contains("broke"), "{text}");
 }
@@ -77,9 +77,9 @@ fn pcscd_of_other_version_is_reported() {
         world.pcscd.relay().unwrap().make(trouble);
         let _card = world.insert(0, GidsCard::seed()).unwrap();
         world.start_daemon().unwrap();
-        assert_tells_version(&reason(&world));
-        assert_tells_version(&world.cli(&["status"]).unwrap().stdout);
-        assert_tells_version(&world.cli(&["check"]).unwrap().stdout);
+        assert_names_version(&reason(&world));
+        assert_names_version(&world.cli(&["status"]).unwrap().stdout);
+        assert_names_version(&world.cli(&["check"]).unwrap().stdout);
         world.pcscd.relay().unwrap().clear_troubles();
         assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
         world.finish().unwrap();
@@ -102,7 +102,7 @@ fn unknown_requests_are_reported_as_version_mismatch() {
             world
                 .wait_until(&format!("{request:?} to be reported as that"), LONG, is_reported)
                 .unwrap();
-            assert_tells_version(&world.cli(&["status"]).unwrap().stdout);
+            assert_names_version(&world.cli(&["status"]).unwrap().stdout);
             // Nothing was said of readers or cards meanwhile, and no attempt follows the other at once.
             assert!(!world.daemon_log().contains("Connected to pcscd"), "{request:?}");
             let relay = world.pcscd.relay().unwrap();

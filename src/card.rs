@@ -15,7 +15,6 @@ mod exchange;
 mod family_result;
 mod files;
 #[cfg(fuzzing)]
-#[path = "card/tests/fuzzing.rs"]
 pub mod fuzzing;
 mod gids;
 mod idprime;
@@ -23,9 +22,6 @@ mod inventory;
 mod openpgp;
 mod piv;
 mod pkcs15;
-#[cfg(test)]
-#[path = "card/tests/script.rs"]
-mod script;
 #[cfg(test)]
 mod tests;
 mod tlv;

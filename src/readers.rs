@@ -1,42 +1,33 @@
-//! The PC/SC readers: what is in them as it comes and goes, and who each card is.
+//! The PC/SC readers: their cards as they come and go, and the identity of each card.
 //!
-//! One monitor thread watches, and never talks to a card; a mute card has a thread that watches it.
-//! Each probe has a thread of its own, at most one a reader, and so has each question to a driver;
-//! they may block for as long as pcscd and the card please; a thread that is
-//! stuck is given up, counted and capped, never waited for. Every thread has a PC/SC context of its
-//! own, and nobody calls anything but `cancel` on another's (`docs/decisions/0002-thread-model.md`).
+//! One monitor thread watches the readers, without commands to a card; a thread watches each mute card.
+//! Each probe and each request to a driver has a thread of its own, at most one a reader. pcscd or the card
+//! may block it: a stuck thread is abandoned and counted up to a limit, never waited for. Every thread has a
+//! PC/SC context of its own; another's is only ever cancelled (`docs/decisions/0002-thread-model.md`).
 //!
-//! This is the only module that names `pcsc`. It decides nothing: whether a card is probed, how
-//! long for and what follows from it is the business of whoever takes the [`ReaderEvent`]s.
+//! Only this module names `pcsc`. It decides nothing: the receiver of its [`ReaderEvent`]s decides whether
+//! a card is probed, how long, and what follows.
 
-mod apdu_log;
-mod atr;
-mod attributes;
-mod cancel;
 mod context;
-mod current_insertions;
-mod error_counters;
-mod heartbeat;
 mod monitor;
 mod mute_watchers;
 mod pcsc_errors;
-mod pcscd_check;
-mod pcscd_instance;
-mod pcscd_socket;
-mod pcscd_table;
-mod plug_events;
+mod pcscd_process;
 mod probe;
-mod probe_permit;
+mod queries;
 mod reader_table;
+mod shared_state;
 mod status_change;
 mod thread;
 mod transport;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{debug, warn};
 
 use crate::domain::{
@@ -44,55 +35,45 @@ use crate::domain::{
     ReaderName,
 };
 
-pub use attributes::attributes;
-pub use pcscd_check::{CardAccess, PcscdCheck, ReaderContent, check_pcscd};
-pub use pcscd_instance::boot_id;
+pub use pcscd_process::boot_id;
+pub use queries::{CardAccess, PcscdCheck, ReaderContent, attributes, check_pcscd};
 
-use apdu_log::ApduLog;
-use cancel::CancelToken;
-use current_insertions::CurrentInsertions;
-use error_counters::ErrorCounters;
-use heartbeat::Heartbeat;
-use monitor::{Monitor, WaitCanceller};
+use monitor::Monitor;
 use probe::Probe;
-use probe_permit::{ProbePermit, ProbePhase};
-use thread::ReaderThread;
+use shared_state::SharedState;
+use thread::{CancelToken, ReaderThread};
+use transport::{ProbePhase, ProbeProgress};
 
-/// How many stuck probe threads there may be. Each keeps a connection of the 200 that pcscd has for
-/// all its clients; with so many stuck, something is wrong that one more thread will not cure.
+/// The limit of stuck threads. Each keeps a connection of the 200 that pcscd has for all its clients; with
+/// so many stuck, another thread cures nothing.
 pub const MAX_ABANDONED: usize = 16;
 
-/// How long a probe waits for its reader to be described, which takes milliseconds.
+/// How long a probe waits for the reader's attributes, which take milliseconds.
 const ATTRIBUTES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long [`Readers::stop`] waits. The whole daemon has two seconds to stop in.
+/// How long [`Readers::stop`] waits. The whole daemon has two seconds to stop.
 const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// How often a stopping monitor is rung: a `cancel` that comes just before the wait is lost.
+/// How often the wait of a stopping monitor is cancelled: a call just before the wait is lost.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How the readers are to be used.
 #[derive(Debug, Clone)]
 pub struct ReaderOptions {
-    /// What cards are asked.
     pub probing: ProbeSettings,
-    /// How long a probe may take; looked at between commands and while waiting for the card.
+    /// How long a probe may take; checked between commands and while it waits for the card.
     pub probe_deadline: Duration,
 }
 
-/// A probe under way.
 #[derive(Debug)]
 struct RunningProbe {
     worker: ReaderThread,
-    apdu_log: ApduLog,
-    permit: ProbePermit,
+    progress: ProbeProgress,
 }
 
 impl RunningProbe {
-    /// Whether it was given up while another program was in the middle of something, and still waits
-    /// for the end of that.
+    /// Whether it was abandoned during another program's transaction, and still waits for its end.
     fn waits_for_others(&self) -> bool {
-        self.permit.phase() == ProbePhase::Abandoned && !self.worker.has_ended()
+        self.progress.phase() == ProbePhase::Abandoned && !self.worker.has_ended()
     }
 }
 
@@ -100,55 +81,34 @@ impl RunningProbe {
 #[derive(Debug)]
 pub struct Readers {
     options: ReaderOptions,
-    observations: UnboundedSender<ReaderEvent>,
-    insertions: CurrentInsertions,
+    shared: Arc<SharedState>,
     monitor: ReaderThread,
-    wait_canceller: WaitCanceller,
-    heartbeat: Heartbeat,
-    errors: ErrorCounters,
     probes: BTreeMap<ReaderName, RunningProbe>,
     abandoned: Vec<ReaderThread>,
-    /// Each with what goes up once the driver was asked.
+    /// Each with the flag that is set once the driver was asked.
     attribute_threads: BTreeMap<ReaderName, (ReaderThread, CancelToken)>,
 }
 
 impl Readers {
-    /// Starts to watch; an error means that the monitor thread could not be made.
-    ///
-    /// The channel is unbounded because the monitor must never wait for whoever listens. What fills
-    /// it are people and cables, a few observations a second, and at most one answer for each call
-    /// of [`Self::probe`].
+    /// Starts to watch; an error means that the monitor thread could not start.
     pub fn start(options: ReaderOptions) -> io::Result<(Self, UnboundedReceiver<ReaderEvent>)> {
-        let (observations, receiver) = unbounded_channel();
-        let board = CurrentInsertions::default();
-        let published = WaitCanceller::default();
-        let (errors, pulse) = (ErrorCounters::default(), Heartbeat::new());
+        let (shared, receiver) = SharedState::new();
         let monitor = ReaderThread::spawn("pcsc-monitor", {
-            let (observations, board, errors) =
-                (observations.clone(), board.clone(), errors.clone());
-            let signs = (published.clone(), pulse.clone());
-            move |halt| Monitor::new(observations, board, signs, errors, halt).run()
+            let shared = Arc::clone(&shared);
+            move |halt| Monitor::new(shared, halt).run()
         })?;
-        let readers = Self {
-            options,
-            observations,
-            insertions: board,
-            monitor,
-            wait_canceller: published,
-            heartbeat: pulse,
-            errors,
-            probes: BTreeMap::new(),
-            abandoned: Vec::new(),
-            attribute_threads: BTreeMap::new(),
-        };
-        Ok((readers, receiver))
+        Ok((Self::new(options, shared, monitor), receiver))
     }
 
-    /// Asks who the card of an insertion is; the answer comes as [`ReaderEvent::ProbeFinished`].
+    fn new(options: ReaderOptions, shared: Arc<SharedState>, monitor: ReaderThread) -> Self {
+        let (probes, attribute_threads) = (BTreeMap::new(), BTreeMap::new());
+        Self { options, shared, monitor, probes, abandoned: Vec::new(), attribute_threads }
+    }
+
+    /// Identifies the card of an insertion; the result is a [`ReaderEvent::ProbeFinished`]. Abandons a
+    /// probe that still runs in the same reader.
     ///
-    /// A probe that is still under way in the same reader is called off.
-    ///
-    /// `only_free`: the card is sent nothing while another program uses it.
+    /// `only_free`: no command is sent while another program uses the card.
     pub fn probe(
         &mut self,
         reader: &ReaderName,
@@ -156,48 +116,62 @@ impl Readers {
         atr: &Atr,
         only_free: bool,
     ) {
+        if let Err(error) = self.try_probe(reader, insertion, atr, only_free) {
+            let (reader, result, exchanges) = (reader.clone(), Err(error), Vec::new());
+            self.shared.emit(ReaderEvent::ProbeFinished { reader, insertion, result, exchanges });
+        }
+    }
+
+    fn try_probe(
+        &mut self,
+        reader: &ReaderName,
+        insertion: InsertionId,
+        atr: &Atr,
+        only_free: bool,
+    ) -> Result<(), NotIdentified> {
         if self.probes.get(reader).is_some_and(RunningProbe::waits_for_others) {
-            return self.refuse(reader, insertion, probe::occupied());
+            return Err(probe::in_use());
         }
         self.abandon_probe(reader);
-        let refusal = match self.insertions.event_count(reader, insertion) {
-            None => NotIdentified::new(
-                NotIdentifiedReason::Removed,
-                "card was removed before it was read".to_owned(),
-            ),
-            Some(_) if self.abandoned() >= MAX_ABANDONED => NotIdentified::new(
-                NotIdentifiedReason::ReadError,
-                format!(
-                    "{MAX_ABANDONED} cards or readers hang already; restart pcscd, then cardbridge"
-                ),
-            ),
-            Some(event_count) => {
-                match self.spawn_probe((reader, insertion, event_count), atr, only_free) {
-                    Ok(()) => return,
-                    Err(error) => NotIdentified::new(
-                        NotIdentifiedReason::ReadError,
-                        format!("no thread to read the card with: {error}"),
-                    ),
-                }
-            }
-        };
-        self.refuse(reader, insertion, refusal);
-    }
-
-    fn refuse(&self, reader: &ReaderName, insertion: InsertionId, refusal: NotIdentified) {
-        let refused = ReaderEvent::ProbeFinished {
+        let event_count = self.shared.event_count(reader, insertion).ok_or_else(|| {
+            let detail = "card was removed before it was read".to_owned();
+            NotIdentified::new(NotIdentifiedReason::Removed, detail)
+        })?;
+        let read_error = |detail| NotIdentified::new(NotIdentifiedReason::ReadError, detail);
+        if self.abandoned() >= MAX_ABANDONED {
+            return Err(read_error(format!(
+                "{MAX_ABANDONED} cards or readers hang already; restart pcscd, then cardbridge"
+            )));
+        }
+        let probe = Probe {
             reader: reader.clone(),
             insertion,
-            result: Err(refusal),
-            exchanges: Vec::new(),
+            atr: atr.clone(),
+            event_count,
+            plan: self.options.probing.plan(atr),
+            deadline: Instant::now() + self.options.probe_deadline,
+            only_free,
+            progress: ProbeProgress::default(),
+            shared: Arc::clone(&self.shared),
+            halt: CancelToken::default(),
         };
-        if self.observations.send(refused).is_err() {
-            debug!("Reader event receiver closed");
-        }
+        let progress = probe.progress.clone();
+        let attributes_tried = self.attribute_threads.get(reader).map(|(_, tried)| tried.clone());
+        let work = move |halt| {
+            // To the probe, the connection of that thread would be another program's.
+            if attributes_tried.is_some_and(|tried| !tried.wait_timeout(ATTRIBUTES_TIMEOUT)) {
+                debug!("Reader attributes still pending; probing anyway");
+            }
+            Probe { halt, ..probe }.run();
+        };
+        let worker = ReaderThread::spawn(&format!("probe-{insertion}"), work)
+            .map_err(|error| read_error(format!("no thread to read the card with: {error}")))?;
+        self.probes.insert(reader.clone(), RunningProbe { worker, progress });
+        Ok(())
     }
 
-    /// Asks a reader's driver what it tells of the reader, again and again while it cannot be asked and
-    /// the reader is there; the answer comes as [`ReaderEvent::AttributesRead`].
+    /// Asks a reader's driver for its attributes, until it answers or the reader is gone; the result is a
+    /// [`ReaderEvent::AttributesRead`].
     pub fn read_attributes(&mut self, reader: &ReaderName) {
         self.attribute_threads.retain(|_, (worker, _)| !worker.has_ended());
         if let Some((former, _)) = self.attribute_threads.remove(reader) {
@@ -208,17 +182,14 @@ impl Readers {
             warn!(%reader, "Too many stuck threads; reader attributes not read");
             return;
         }
-        let (observations, described) = (self.observations.clone(), reader.clone());
-        let (board, tried) = (self.insertions.clone(), CancelToken::default());
+        let tried = CancelToken::default();
         let work = {
-            let tried = tried.clone();
-            move |halt| {
-                let goes_on = || board.contains(&described);
-                let told = attributes::poll_attributes(&described, &tried, &halt, goes_on);
-                let Some(attributes) = told.filter(|_| !halt.is_cancelled()) else { return };
-                let told = ReaderEvent::AttributesRead { reader: described, attributes };
-                if observations.send(told).is_err() {
-                    debug!("Reader event receiver closed");
+            let (shared, tried, reader) = (Arc::clone(&self.shared), tried.clone(), reader.clone());
+            move |halt: CancelToken| {
+                let is_present = || shared.has_reader(&reader);
+                let attributes = queries::poll_attributes(&reader, &tried, &halt, is_present);
+                if let Some(attributes) = attributes.filter(|_| !halt.is_cancelled()) {
+                    shared.emit(ReaderEvent::AttributesRead { reader, attributes });
                 }
             }
         };
@@ -230,126 +201,82 @@ impl Readers {
         }
     }
 
-    /// Gives the reader's probe up: it will not be answered, and its thread, should a card or pcscd
-    /// hold it, is left behind. Tells what was said so far.
+    /// Abandons the reader's probe: it reports no result, and its thread is left behind if the card or
+    /// pcscd blocks it. Returns the exchanges so far.
     pub fn abandon(&mut self, reader: &ReaderName) -> Vec<ApduExchange> {
-        let trail = self.probes.get(reader).map(|probe| probe.apdu_log.exchanges());
+        let exchanges = self.probes.get(reader).map(|probe| probe.progress.exchanges());
         self.abandon_probe(reader);
         let abandoned = self.abandoned();
         if abandoned > 0 {
             warn!(%reader, abandoned, "Card probe timed out; thread abandoned");
         }
-        trail.unwrap_or_default()
+        exchanges.unwrap_or_default()
     }
 
-    /// How many threads that were given up are still stuck.
+    fn abandon_probe(&mut self, reader: &ReaderName) {
+        self.abandoned.retain(|worker| !worker.has_ended());
+        if let Some(RunningProbe { worker, .. }) = self.probes.remove(reader) {
+            worker.cancel();
+            self.abandoned.push(worker);
+        }
+    }
+
+    /// The number of abandoned threads that are still stuck.
     #[must_use]
     pub fn abandoned(&self) -> usize {
         self.abandoned.iter().filter(|worker| !worker.has_ended()).count()
     }
 
-    /// For how long pcscd has hung, if it has: nothing is seen of the readers while it does.
+    /// How long pcscd has hung, if it has: the readers are not seen meanwhile.
     #[must_use]
     pub fn pcscd_hang_duration(&self) -> Option<Duration> {
-        Some(self.heartbeat.elapsed()).filter(|silence| *silence > monitor::HANG_TIMEOUT)
+        Some(self.shared.since_heartbeat()).filter(|silence| *silence > monitor::HANG_TIMEOUT)
     }
 
-    /// Errors of PC/SC so far, by their code.
+    /// The number of PC/SC errors, by their code.
     #[must_use]
     pub fn errors(&self) -> BTreeMap<String, u64> {
-        self.errors.counts()
+        self.shared.error_counts()
     }
 
-    /// Asks cards this from the next probe on.
+    /// Applies to the next probe.
     pub fn set_probing(&mut self, probing: ProbeSettings) {
         self.options.probing = probing;
     }
 
-    /// Stops every thread, and gives up those that have not ended after a second and a half.
-    ///
-    /// Blocks for that long at worst, when pcscd hangs; a few milliseconds otherwise.
+    /// Stops all threads, and abandons those that have not ended after [`STOP_TIMEOUT`]. Takes so long
+    /// only if pcscd hangs, else some milliseconds.
     pub fn stop(mut self) {
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.cancel_all();
-        let mut ringing: Option<ReaderThread> = None;
+        let mut canceller: Option<ReaderThread> = None;
         while !self.monitor.has_ended() && Instant::now() < deadline {
-            if ringing.as_ref().is_none_or(ReaderThread::has_ended) {
-                ringing = self.wait_canceller.cancel_on_thread();
+            if canceller.as_ref().is_none_or(ReaderThread::has_ended) {
+                // A thread of its own, since the call hangs when pcscd does.
+                let shared = Arc::clone(&self.shared);
+                canceller = ReaderThread::spawn("pcsc-cancel", move |_| shared.cancel_wait()).ok();
             }
             self.monitor.join_timeout(CANCEL_INTERVAL);
         }
-        let probes = std::mem::take(&mut self.probes).into_values().map(|probe| probe.worker);
-        let describing =
-            std::mem::take(&mut self.attribute_threads).into_values().map(|(asks, _)| asks);
-        let left_behind = probes
-            .chain(describing)
-            .filter(|worker| {
-                !worker.join_timeout(deadline.saturating_duration_since(Instant::now()))
-            })
-            .count();
-        if left_behind > 0 || !self.monitor.has_ended() {
-            warn!(threads = left_behind, "Threads still blocked in pcscd at shutdown; abandoned");
+        let probes = mem::take(&mut self.probes).into_values().map(|probe| probe.worker);
+        let others = mem::take(&mut self.attribute_threads).into_values().map(|(worker, _)| worker);
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let threads = probes.chain(others).filter(|worker| !worker.join_timeout(left())).count();
+        if threads > 0 || !self.monitor.has_ended() {
+            warn!(threads, "Threads still blocked in pcscd at shutdown; abandoned");
         }
     }
 
-    /// Calls on every thread to end; those that were given up were called on before.
+    /// Cancels all threads that were not abandoned before.
     fn cancel_all(&self) {
         self.monitor.cancel();
-        let probes = self.probes.values().map(|probe| &probe.worker);
-        probes
-            .chain(self.attribute_threads.values().map(|(asks, _)| asks))
-            .for_each(ReaderThread::cancel);
-    }
-
-    fn spawn_probe(
-        &mut self,
-        (reader, insertion, event_count): (&ReaderName, InsertionId, u32),
-        atr: &Atr,
-        only_free: bool,
-    ) -> io::Result<()> {
-        let (trail, turn) = (ApduLog::default(), ProbePermit::default());
-        let probe = Probe {
-            reader: reader.clone(),
-            insertion,
-            atr: atr.clone(),
-            event_count,
-            plan: self.options.probing.plan(atr),
-            deadline: Instant::now() + self.options.probe_deadline,
-            insertions: self.insertions.clone(),
-            errors: self.errors.clone(),
-            apdu_log: trail.clone(),
-            permit: turn.clone(),
-            only_free,
-        };
-        let observations = self.observations.clone();
-        let describing = self.attribute_threads.get(reader).map(|(_, tried)| tried.clone());
-        let published = self.wait_canceller.clone();
-        let work = move |halt| {
-            // To the probe, its connection would be that of another program.
-            if describing.is_some_and(|tried| !tried.wait_timeout(ATTRIBUTES_TIMEOUT)) {
-                debug!("Reader attributes still pending; probing anyway");
-            }
-            probe.run(&halt, &observations, &published);
-        };
-        let worker = ReaderThread::spawn(&format!("probe-{insertion}"), work)?;
-        self.probes.insert(reader.clone(), RunningProbe { worker, apdu_log: trail, permit: turn });
-        Ok(())
-    }
-
-    /// Calls the reader's probe off, and keeps count of it for as long as it does not listen.
-    fn abandon_probe(&mut self, reader: &ReaderName) {
-        self.abandoned.retain(|worker| !worker.has_ended());
-        if let Some(RunningProbe { worker, .. }) = self.probes.remove(reader) {
-            worker.cancel();
-            if !worker.has_ended() {
-                self.abandoned.push(worker);
-            }
-        }
+        self.probes.values().for_each(|probe| probe.worker.cancel());
+        self.attribute_threads.values().for_each(|(worker, _)| worker.cancel());
     }
 }
 
 impl Drop for Readers {
-    /// Tells every thread to end, and waits for none.
+    /// Cancels all threads, and waits for none.
     fn drop(&mut self) {
         self.cancel_all();
     }

@@ -176,7 +176,7 @@ fn once(
 #[cfg(test)]
 mod tests {
     use super::super::Protocol;
-    use super::super::script::Script;
+    use super::super::tests::script::Script;
     use super::*;
 
     /// A card that is a function.

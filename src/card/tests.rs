@@ -1,9 +1,11 @@
-//! Cards of several families, of none, and of bad will.
+//! Cards of several families, of none, and hostile ones.
+
+pub(super) mod script;
 
 use proptest::prelude::*;
 
-use super::script::{CARDID, GIDS_SELECTED, GIDS_TABLE, Hostile, Script, atr};
 use super::*;
+use script::{CARDID, GIDS_SELECTED, GIDS_TABLE, Hostile, Script, atr};
 
 const CHUID_READ: &str = "00cb3fff055c035fc10200";
 const PIV_SELECT: &str = "00a4040009a0000003080000100000";

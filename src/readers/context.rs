@@ -1,9 +1,9 @@
-//! Connections to pcscd and to what is in its readers. They are made and ended one at a time.
+//! Connections to pcscd and to the cards in its readers. They are opened and closed one at a time.
 //!
-//! libpcsclite keeps one list for all contexts of a process, and before 2.4.0 `SCardDisconnect` walks
-//! it without taking the list's lock. A thread that establishes or releases its own context meanwhile
-//! pulls the list from under it, and the process dies. So these three calls take turns here; see
-//! `docs/decisions/0002-thread-model.md`.
+//! libpcsclite keeps one list for all contexts of a process, and before 2.4.0 `SCardDisconnect` walks it
+//! without its lock. A thread that establishes or releases its own context meanwhile frees entries of
+//! the list, and the process dies. So these three calls take turns here
+//! (`docs/decisions/0002-thread-model.md`).
 
 use std::fmt;
 use std::mem;
@@ -18,10 +18,10 @@ use tracing::debug;
 use crate::domain::ReaderName;
 
 use super::pcsc_errors::{is_gone, is_lost};
-use super::status_change;
+use super::status_change::pcsc_name;
 
-/// After this long a call is held by pcscd or a driver, and the others go past it. It is not at the
-/// list while it is held; where it goes on beside another, that is the risk that is left.
+/// After this long pcscd or a driver blocks a call, and other calls pass it. A blocked call is not at the
+/// list; where it goes on beside another one, that is the risk that is left.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 static CALL_MUTEX: CallMutex = CallMutex::new(LOCK_TIMEOUT);
@@ -40,14 +40,14 @@ impl PcscContext {
         Context::establish(Scope::System).map(|context| Self(Some(context)))
     }
 
-    /// `SCardConnect`. It takes no turn: it may take as long as a card takes to power up.
+    /// `SCardConnect`, without a turn: it may take as long as a card takes to power up.
     pub(super) fn connect(
         &self,
         reader: &ReaderName,
         mode: ShareMode,
         protocols: Protocols,
     ) -> Result<CardConnection, Error> {
-        let card = Context::connect(self, &status_change::name(reader), mode, protocols)?;
+        let card = Context::connect(self, &pcsc_name(reader), mode, protocols)?;
         Ok(CardConnection(Some(card)))
     }
 }
@@ -56,7 +56,7 @@ impl Deref for PcscContext {
     type Target = Context;
 
     fn deref(&self) -> &Context {
-        self.0.as_ref().unwrap_or_else(|| unreachable!("pcscd is running until dropped"))
+        self.0.as_ref().unwrap_or_else(|| unreachable!("present until dropped"))
     }
 }
 
@@ -69,7 +69,7 @@ impl Drop for PcscContext {
 
 impl fmt::Debug for PcscContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Link")
+        f.write_str("PcscContext")
     }
 }
 
@@ -77,13 +77,13 @@ impl Deref for CardConnection {
     type Target = Card;
 
     fn deref(&self) -> &Card {
-        self.0.as_ref().unwrap_or_else(|| unreachable!("pcscd is running until dropped"))
+        self.0.as_ref().unwrap_or_else(|| unreachable!("present until dropped"))
     }
 }
 
 impl DerefMut for CardConnection {
     fn deref_mut(&mut self) -> &mut Card {
-        self.0.as_mut().unwrap_or_else(|| unreachable!("pcscd is running until dropped"))
+        self.0.as_mut().unwrap_or_else(|| unreachable!("present until dropped"))
     }
 }
 
@@ -93,8 +93,8 @@ impl Drop for CardConnection {
         let left = self.0.take().map_or(Ok(()), |card| card.disconnect(Disposition::LeaveCard));
         if let Err((card, error)) = left {
             debug!(error = %error, "SCardDisconnect failed");
-            // Where there is no card and no service at the other end, the reset of a drop reaches
-            // nobody. Where there may be, a handle that leaks is the lesser harm.
+            // Without a card or pcscd at the other end, the reset of a drop does no harm. Else a handle
+            // that leaks is the lesser harm.
             if !is_gone(error) && !is_lost(error) {
                 mem::forget(card);
             }
@@ -102,7 +102,7 @@ impl Drop for CardConnection {
     }
 }
 
-/// Lets one thread after the other through, and past one that is held.
+/// Lets one thread after the other pass, and all past a blocked one.
 struct CallMutex {
     held: Duration,
     taken: Mutex<Option<(ThreadId, Instant)>>,

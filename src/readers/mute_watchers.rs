@@ -1,12 +1,18 @@
-//! Mute cards, each looked at by a thread of its own.
+//! Mute cards, each watched by a thread.
 //!
-//! Whatever looks at a mute card takes the library 400 ms, a wait's beginning included, and holds up
-//! every other reader in the same call; with some libraries, every other thread as well. So the monitor
-//! leaves such a reader to a thread with a context of its own, which waits at pcscd's own table, looks
-//! where that shows something new, and rings.
+//! Each poll of a mute card, and each start of a wait for one, takes the library 400 ms, and delays every
+//! other reader in the same call; from 2.0.3 on under a lock that every thread of the process needs. So
+//! the monitor leaves such a reader to a thread with a context of its own. That waits with pcscd's table
+//! of readers, which comes at once, polls where the table changed, and cancels the monitor's wait.
+//!
+//! The table is read without the library: requests and structures are those of pcsc-lite's
+//! `src/winscard_msg.h` and `src/eventhandler.h`, in the machine's byte order, the same in versions 4:4 and
+//! 4:5 of the protocol. A pcscd of 4:6 accepts a client of 4:5.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::ffi::CStr;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,144 +21,126 @@ use tracing::debug;
 
 use crate::domain::ReaderName;
 
-use super::cancel::CancelToken;
 use super::context::PcscContext;
-use super::error_counters::ErrorCounters;
-use super::monitor::WaitCanceller;
-use super::pcscd_table::{PcscdConnection, ReaderStateRow};
-use super::reader_table::CardPresence;
-use super::status_change::{PolledReader, name, poll_one, wait};
-use super::thread::ReaderThread;
+use super::pcscd_process::socket_path;
+use super::shared_state::SharedState;
+use super::status_change::{PolledReader, pcsc_name, poll_one, wait};
+use super::thread::{CancelToken, ReaderThread};
 
-/// How long one wait may take. pcscd rings for all that people do to a card, unless its count is 0,
-/// as it is for a card that was there before pcscd; it does not ring when another program gets the
-/// card to answer.
+/// How long one wait may take. pcscd reports insertions and removals, unless the card's count is 0, as for
+/// one that was there before pcscd; it does not report another program that gets the card to answer.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When the monitor looks itself at a reader that no thread can look at.
+/// After this time the monitor itself polls a reader that no thread can watch.
 const FALLBACK_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often the monitor is rung until it listens: a ring that comes just before its wait is lost.
+/// How often the monitor's wait is cancelled until it took the report.
 const WAKE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The readers that the monitor need not look at.
+/// After this time pcscd hangs; its responses take less than a millisecond.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The readers that the monitor need not poll.
 pub(super) struct MuteWatchers {
-    published: WaitCanceller,
-    errors: ErrorCounters,
+    shared: Arc<SharedState>,
     watched: BTreeMap<ReaderName, (ReaderThread, WatcherMailbox)>,
 }
 
-/// What a thread has to tell. Clones are the same.
+/// The report of a watcher. Clones are the same.
 #[derive(Clone, Default)]
 struct WatcherMailbox(Arc<Mutex<WatcherReport>>);
 
 #[derive(Default)]
 enum WatcherReport {
-    /// Nothing that the monitor does not know.
     #[default]
     Nothing,
-    /// A look.
     Polled(PolledReader),
-    /// That it cannot look.
     CannotWatch,
 }
 
 impl MuteWatchers {
-    /// No reader. The monitor's context is where its wait can be cancelled.
-    pub(super) const fn new(published: WaitCanceller, errors: ErrorCounters) -> Self {
-        Self { published, errors, watched: BTreeMap::new() }
+    pub(super) const fn new(shared: Arc<SharedState>) -> Self {
+        Self { shared, watched: BTreeMap::new() }
     }
 
-    /// Whether the monitor need not look at this reader.
     pub(super) fn is_watched(&self, reader: &ReaderName) -> bool {
         self.watched.contains_key(reader)
     }
 
-    /// Leaves a reader to a thread, which goes on from what was seen last, and asks pcscd for its table in
-    /// this version of the protocol.
-    pub(super) fn watch(&mut self, seen: PolledReader, minor: u32) -> io::Result<()> {
-        let reader = seen.snapshot.reader.clone();
-        let news = WatcherMailbox::default();
+    /// Leaves a reader to a thread, which starts from the last poll and reads pcscd's table by this minor
+    /// version of the protocol.
+    pub(super) fn watch(&mut self, polled: PolledReader, minor: u32) -> io::Result<()> {
+        let reader = polled.snapshot.reader.clone();
+        let mailbox = WatcherMailbox::default();
         let worker = ReaderThread::spawn("pcsc-mute", {
-            let (published, errors) = (self.published.clone(), self.errors.clone());
-            let (reader, news) = (reader.clone(), news.clone());
+            let (shared, reader, mailbox) =
+                (Arc::clone(&self.shared), reader.clone(), mailbox.clone());
             move |halt| {
-                let tell = |told| news.post(told, &published, &halt);
-                if let Err(error) = watch(seen, minor, &halt, &tell) {
-                    let error = errors.count(error);
-                    debug!(%reader, %error, "Mute-card watcher failed");
-                    // One that is unknown was pulled; it may be back already.
+                let post = |report| mailbox.post(report, &shared, &halt);
+                if let Err(error) = watch(polled, minor, &halt, &post) {
+                    debug!(%reader, error = %shared.count(error), "Mute-card watcher failed");
+                    // An unknown reader was disconnected, and may be back already.
                     if error != Error::UnknownReader {
                         halt.wait_timeout(FALLBACK_POLL_INTERVAL);
                     }
-                    tell(WatcherReport::CannotWatch);
+                    post(WatcherReport::CannotWatch);
                 }
             }
         })?;
-        if let Some((former, _)) = self.watched.insert(reader, (worker, news)) {
+        if let Some((former, _)) = self.watched.insert(reader, (worker, mailbox)) {
             former.cancel();
         }
         Ok(())
     }
 
-    /// Forgets readers that are gone, and those that nobody could look at.
-    pub(super) fn forget(&mut self, there: &[ReaderName]) {
-        self.keep(|reader, news| there.contains(reader) && !news.cannot_watch());
+    /// Forgets readers that are gone, and those that no thread could watch.
+    pub(super) fn forget(&mut self, present: &[ReaderName]) {
+        self.retain(|reader, report| {
+            present.contains(reader) && !matches!(report, WatcherReport::CannotWatch)
+        });
     }
 
-    /// What the threads have seen. Readers in which no card is mute any more are the monitor's again.
+    /// What the threads polled. The monitor itself polls readers again that hold no mute card any more.
     pub(super) fn take(&mut self) -> Vec<PolledReader> {
         let mut all = Vec::new();
-        self.keep(|_, news| {
-            let Some(seen) = news.take() else { return true };
-            let mute = seen.snapshot.occupant == CardPresence::Mute;
-            all.push(seen);
-            mute
+        self.retain(|_, report| match std::mem::take(report) {
+            WatcherReport::Polled(polled) => {
+                let is_mute = polled.is_mute();
+                all.push(polled);
+                is_mute
+            }
+            other @ (WatcherReport::Nothing | WatcherReport::CannotWatch) => {
+                *report = other;
+                true
+            }
         });
         all
     }
 
-    fn keep(&mut self, mut stays: impl FnMut(&ReaderName, &WatcherMailbox) -> bool) {
-        self.watched.retain(|reader, (worker, news)| {
-            let stays = stays(reader, news);
-            if !stays {
+    fn retain(&mut self, mut keep: impl FnMut(&ReaderName, &mut WatcherReport) -> bool) {
+        self.watched.retain(|reader, (worker, mailbox)| {
+            let is_kept = keep(reader, &mut mailbox.lock());
+            if !is_kept {
                 worker.cancel();
             }
-            stays
+            is_kept
         });
     }
 }
 
 impl Drop for MuteWatchers {
     fn drop(&mut self) {
-        for (worker, _) in self.watched.values() {
-            worker.cancel();
-        }
+        self.watched.values().for_each(|(worker, _)| worker.cancel());
     }
 }
 
 impl WatcherMailbox {
-    /// Tells, and rings the monitor until it has listened.
-    fn post(&self, told: WatcherReport, published: &WaitCanceller, halt: &CancelToken) {
-        *self.lock() = told;
+    /// Posts a report, and cancels the monitor's wait until it took the report.
+    fn post(&self, report: WatcherReport, shared: &SharedState, halt: &CancelToken) {
+        *self.lock() = report;
         while !halt.is_cancelled() && !matches!(*self.lock(), WatcherReport::Nothing) {
-            published.cancel();
+            shared.cancel_wait();
             halt.wait_timeout(WAKE_INTERVAL);
-        }
-    }
-
-    fn cannot_watch(&self) -> bool {
-        matches!(*self.lock(), WatcherReport::CannotWatch)
-    }
-
-    fn take(&self) -> Option<PolledReader> {
-        let mut told = self.lock();
-        match std::mem::take(&mut *told) {
-            WatcherReport::Polled(seen) => Some(seen),
-            other @ (WatcherReport::Nothing | WatcherReport::CannotWatch) => {
-                *told = other;
-                None
-            }
         }
     }
 
@@ -161,51 +149,221 @@ impl WatcherMailbox {
     }
 }
 
-/// Waits until the table may show something else of a reader than it did before. Tells whether it
-/// does, so that a look is due.
-fn wait_at(
-    table: &mut PcscdConnection,
-    reader: &ReaderName,
-    before: &mut Option<ReaderStateRow>,
-) -> io::Result<bool> {
-    let row = table.row(&name(reader))?;
-    let is_due = row != *before;
-    *before = row;
-    if is_due {
-        table.stop_waiting()?;
-    } else {
-        table.wait(WAIT_TIMEOUT)?;
-    }
-    Ok(is_due)
-}
-
-/// Waits and looks, and tells what is new, until the card in the reader answers or is gone, or nobody
-/// wants to know any more.
+/// Waits, polls and posts what changed, until the card in the reader answers or is gone.
 fn watch(
     mut known: PolledReader,
     minor: u32,
     halt: &CancelToken,
-    tell: &impl Fn(WatcherReport),
+    post: &impl Fn(WatcherReport),
 ) -> Result<(), Error> {
-    let link = PcscContext::establish()?;
+    let context = PcscContext::establish()?;
     let mut table = PcscdConnection::open(minor).ok();
     let mut row = Some(ReaderStateRow { is_mute: true, event_count: known.snapshot.event_count });
-    while !halt.is_cancelled() && known.snapshot.occupant == CardPresence::Mute {
-        match table.as_mut().map(|table| wait_at(table, &known.snapshot.reader, &mut row)) {
+    while !halt.is_cancelled() && known.is_mute() {
+        let reader = &known.snapshot.reader;
+        match table.as_mut().map(|table| table.wait_for_change(&pcsc_name(reader), &mut row)) {
             Some(Ok(true)) => {}
             Some(Ok(false)) => continue,
             Some(Err(error)) => {
-                debug!(reader = %known.snapshot.reader, %error, "pcscd's table cannot be read");
+                debug!(%reader, %error, "pcscd's table cannot be read");
                 table = None;
                 continue;
             }
-            None => drop(wait(&link, &mut [known.expected()], WAIT_TIMEOUT)?),
+            None => drop(wait(&context, &mut [known.expected()], WAIT_TIMEOUT)?),
         }
-        let seen = poll_one(&link, &known.snapshot.reader)?;
-        if seen.snapshot != known.snapshot {
-            tell(WatcherReport::Polled(seen.clone()));
+        let polled = poll_one(&context, reader)?;
+        if polled.snapshot != known.snapshot {
+            post(WatcherReport::Polled(polled.clone()));
         }
-        known = seen;
+        known = polled;
     }
     Ok(())
+}
+
+/// Requests.
+const VERSION: u32 = 0x11;
+const WAIT: u32 = 0x13;
+const STOP_WAITING: u32 = 0x14;
+
+/// The versions of the protocol.
+const MAJOR: u32 = 4;
+const MINORS: std::ops::RangeInclusive<u32> = 4..=5;
+
+/// The number of rows in the table, used or not, and the bytes of each.
+const ROWS: usize = 16;
+const ROW: usize = 184;
+
+/// Offsets in a row. The reader's name comes first, with a NUL at its end.
+const EVENT_COUNT: usize = 128;
+const STATE: usize = 132;
+const ATR_LENGTH: usize = 176;
+
+/// The flag of a state for a present card.
+const PRESENT: u32 = 4;
+
+/// A connection to pcscd without the library.
+#[derive(Debug)]
+struct PcscdConnection(UnixStream);
+
+/// A reader in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ReaderStateRow {
+    /// Whether the reader holds a card of which pcscd has no ATR.
+    is_mute: bool,
+    /// The count of insertions and removals, modulo 65536.
+    event_count: u32,
+}
+
+impl PcscdConnection {
+    /// Connects, and requests this version first. Fails where pcscd has none of [`MINORS`].
+    fn open(minor: u32) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket_path())?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+        stream.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
+        let mut connection = Self(stream);
+        // pcscd answers with its own version, and logs that another one was requested.
+        let (is_accepted, own) = connection.request_version(minor)?;
+        if is_accepted || MINORS.contains(&own) && connection.request_version(own)?.0 {
+            return Ok(connection);
+        }
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether pcscd accepts a client of this version, and pcscd's own.
+    fn request_version(&mut self, minor: u32) -> io::Result<(bool, u32)> {
+        self.0.write_all(&[12, VERSION, MAJOR, minor, 0].map(u32::to_ne_bytes).concat())?;
+        let mut response = [0; 12];
+        self.0.read_exact(&mut response)?;
+        let own = number(&response, 4).filter(|_| number(&response, 0) == Some(MAJOR));
+        Ok((number(&response, 8) == Some(0), own.unwrap_or(0)))
+    }
+
+    /// Whether a reader's row is other than before, so that a poll is due; if not, waits for a change.
+    fn wait_for_change(
+        &mut self,
+        reader: &CStr,
+        before: &mut Option<ReaderStateRow>,
+    ) -> io::Result<bool> {
+        let row = self.row(reader)?;
+        let is_due = row != *before;
+        *before = row;
+        if is_due {
+            self.stop_waiting()?;
+        } else {
+            self.wait(WAIT_TIMEOUT)?;
+        }
+        Ok(is_due)
+    }
+
+    /// A reader's row. From here on pcscd notes each event, for [`Self::wait`] or
+    /// [`Self::stop_waiting`], one of which must follow.
+    fn row(&mut self, reader: &CStr) -> io::Result<Option<ReaderStateRow>> {
+        self.request(WAIT)?;
+        let mut table = vec![0; ROWS * ROW];
+        self.0.read_exact(&mut table)?;
+        Ok(table.chunks_exact(ROW).find_map(|bytes| ReaderStateRow::of(reader, bytes)))
+    }
+
+    /// Waits for the next event since [`Self::row`].
+    fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(timeout))?;
+        let waited = self.0.read_exact(&mut [0; 8]);
+        self.0.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+        match waited {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stop_waiting(),
+            other => other,
+        }
+    }
+
+    fn stop_waiting(&mut self) -> io::Result<()> {
+        // Either this is answered, or an event came just before it; not both.
+        self.request(STOP_WAITING)?;
+        self.0.read_exact(&mut [0; 8])
+    }
+
+    /// Sends a request without a body.
+    fn request(&mut self, command: u32) -> io::Result<()> {
+        self.0.write_all(&[0, command].map(u32::to_ne_bytes).concat())
+    }
+}
+
+impl ReaderStateRow {
+    fn of(reader: &CStr, bytes: &[u8]) -> Option<Self> {
+        let name = CStr::from_bytes_until_nul(bytes.get(..EVENT_COUNT)?).ok()?;
+        let is_present = number(bytes, STATE)? & PRESENT != 0;
+        let is_mute = is_present && number(bytes, ATR_LENGTH)? == 0;
+        let event_count = number(bytes, EVENT_COUNT)? & 0xFFFF;
+        (name == reader).then_some(Self { is_mute, event_count })
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: usize = ROW;
+
+    fn reader(name: &str, state: u32, event_count: u32, atr_length: u32) -> Vec<u8> {
+        let mut bytes = name.as_bytes().to_vec();
+        bytes.resize(SIZE, 0);
+        for (at, value) in [(EVENT_COUNT, event_count), (STATE, state), (ATR_LENGTH, atr_length)] {
+            bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_reader_is_found_by_its_whole_name() {
+        let bytes = reader("Reader 00", PRESENT, 7, 0);
+        assert_eq!(
+            ReaderStateRow::of(c"Reader 00", &bytes),
+            Some(ReaderStateRow { is_mute: true, event_count: 7 })
+        );
+        assert_eq!(ReaderStateRow::of(c"Reader 0", &bytes), None);
+        assert_eq!(ReaderStateRow::of(c"Reader 001", &bytes), None);
+        assert_eq!(ReaderStateRow::of(c"Reader 00", &[]), None);
+    }
+
+    #[test]
+    fn a_card_is_mute_without_an_atr() {
+        for (state, atr_length, is_mute) in
+            [(PRESENT, 0, true), (PRESENT | 8, 0, true), (PRESENT, 17, false), (2, 0, false)]
+        {
+            let row = ReaderStateRow::of(c"R", &reader("R", state, 0, atr_length)).unwrap();
+            assert_eq!(row.is_mute, is_mute, "{state} {atr_length}");
+        }
+    }
+
+    #[test]
+    fn a_connection_agrees_on_a_version_looks_waits_and_stops_waiting() {
+        let (own, pcscd) = UnixStream::pair().unwrap();
+        let mut connection = PcscdConnection(own);
+        let mut pcscd = pcscd;
+        let answers = [
+            [4, 4, 0x8010_001E].map(u32::to_ne_bytes).concat(),
+            [4, 4, 0].map(u32::to_ne_bytes).concat(),
+            [reader("R", PRESENT, 3, 0), vec![0; 15 * ROW]].concat(),
+            [0_u32, 0].map(u32::to_ne_bytes).concat(),
+        ];
+        for answer in answers {
+            pcscd.write_all(&answer).unwrap();
+        }
+        assert_eq!(connection.request_version(5).unwrap(), (false, 4));
+        assert_eq!(connection.request_version(4).unwrap(), (true, 4));
+        assert_eq!(connection.row(c"R").unwrap().unwrap().event_count, 3);
+        connection.wait(Duration::from_secs(5)).unwrap();
+        // Nothing rings: it stops waiting, and is answered that.
+        let answering = std::thread::spawn(move || {
+            let mut asked = vec![0; 20 + 20 + 8 + 8];
+            pcscd.read_exact(&mut asked).unwrap();
+            pcscd.write_all(&[0_u32, 0].map(u32::to_ne_bytes).concat()).unwrap();
+            asked
+        });
+        connection.wait(Duration::from_millis(1)).unwrap();
+        assert!(answering.join().unwrap().ends_with(&STOP_WAITING.to_ne_bytes()));
+    }
 }

@@ -1,52 +1,87 @@
-//! PC/SC's error codes, by what they mean and what somebody can do about them.
-//!
-//! The codes mean other things on pcsc-lite than their texts say; this is the one place that knows.
+//! PC/SC's error codes: what they mean, and what the operator can do. On pcsc-lite some mean other things
+//! than their texts say; only this file knows which.
 
 use pcsc::Error;
 
 use crate::card::TransmitError;
 
-/// Codes of a call on a card that say that card or reader went away. Removal sticks to a handle
-/// even when another card is in by then.
-const REMOVED_ERRORS: [Error; 5] = [
-    Error::RemovedCard,
-    Error::NoSmartcard,
-    Error::UnknownReader,
-    Error::InvalidValue,
-    Error::InvalidHandle,
+/// What an error means for the card and the connection to pcscd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ErrorClass {
+    /// Card or reader is gone. A removal stays with the handle even when another card is inserted.
+    Gone,
+    /// The probe has to start again: another program reset the card, or one exchange failed below.
+    Reset,
+    /// The connection to pcscd was lost.
+    Lost,
+    Other,
+}
+
+use ErrorClass::{Gone, Lost, Other, Reset};
+
+/// The code of a connection out of sync with pcscd: libpcsclite 2.5.0 and 2.5.1 take an event for the
+/// response to their request if it comes just before it.
+const OUT_OF_SYNC: Error = Error::UnsupportedFeature;
+
+/// Each code with its class, its text on a card and its text on a context. Without a text, the library's
+/// text says enough.
+const ERRORS: [(Error, ErrorClass, &str, &str); 17] = [
+    (Error::RemovedCard, Gone, "", ""),
+    (Error::NoSmartcard, Gone, "", ""),
+    (Error::UnknownReader, Gone, "", ""),
+    (Error::InvalidValue, Gone, "", ""),
+    (Error::InvalidHandle, Gone, "", ""),
+    (Error::ResetCard, Reset, "", ""),
+    (Error::NotTransacted, Reset, "", ""),
+    (Error::NoService, Lost, "", NOT_RUNNING),
+    (Error::CommError, Lost, "", "connection to pcscd was lost"),
+    (Error::ServiceStopped, Lost, "", PROTOCOL_MISMATCH),
+    (Error::SecurityViolation, Lost, CARD_DENIED, PCSCD_DENIED),
+    (Error::InternalError, Lost, "", ""),
+    (OUT_OF_SYNC, Lost, "", "libpcsclite1 lost sync with pcscd: restart cardbridge"),
+    (Error::ProtoMismatch, Other, NO_PROTOCOL, ""),
+    (Error::ReaderUnavailable, Other, READER_ERROR, ""),
+    (Error::UnpoweredCard, Other, NOT_RESPONDING, ""),
+    (Error::UnresponsiveCard, Other, NOT_RESPONDING, ""),
 ];
 
-/// Codes that say that the card has to be asked all over again: another program reset it, or one
-/// exchange failed below.
-const RESTART_ERRORS: [Error; 2] = [Error::ResetCard, Error::NotTransacted];
+const NOT_RUNNING: &str = "pcscd is not running: start it with `systemctl start pcscd.socket`";
+// The libraries have this code only from pcscd's response to their protocol version.
+const PROTOCOL_MISMATCH: &str = "protocol does not fit, pcscd is of another version than \
+    libpcsclite1: restart pcscd and cardbridge after an upgrade; in a container install the version \
+    that pcscd has";
+const CARD_DENIED: &str =
+    "pcscd denied card access: allow org.debian.pcsc-lite.access_card in a polkit rule";
+const PCSCD_DENIED: &str = "pcscd refused the connection: allow \
+    org.debian.pcsc-lite.access_pcsc in a polkit rule, or close other clients (limit 200)";
+const NO_PROTOCOL: &str =
+    "no common protocol (T=0 or T=1) or corrupt ATR: clean the card, or try another reader";
+const READER_ERROR: &str = "the reader reports an error: disconnect and reconnect it";
+const NOT_RESPONDING: &str = "the card stopped responding: remove and insert it again";
+// What the library reports for every socket that it does not get, whatever the cause.
+const NO_SECOND_CONNECTION: &str = "cannot open a second connection to pcscd: raise LimitNOFILE, \
+    or close other pcscd clients";
 
-/// The code for a connection that fell out of step with pcscd: libpcsclite 2.5.0 and 2.5.1 take word
-/// of an event for the answer to a question of theirs when it comes just before that.
-const OUT_OF_SYNC_ERRORS: Error = Error::UnsupportedFeature;
+/// Why a pcscd is unusable that ends each connection before its first poll is done.
+pub(super) const CUT_AT_FIRST: &str = "pcscd ends each connection at its first requests: either its \
+    protocol does not fit and it is of another version than libpcsclite1, so install one version of \
+    both and restart pcscd and cardbridge; or it crashes, see `journalctl -u pcscd`";
 
-/// Codes that say that the connection to pcscd was lost.
-const LOST_ERRORS: [Error; 6] = [
-    Error::NoService,
-    Error::CommError,
-    Error::ServiceStopped,
-    Error::SecurityViolation,
-    Error::InternalError,
-    OUT_OF_SYNC_ERRORS,
-];
+fn class(error: Error) -> ErrorClass {
+    ERRORS.iter().find(|(code, ..)| *code == error).map_or(Other, |(_, class, ..)| *class)
+}
 
-/// Whether card or reader went away.
 pub(super) fn is_gone(error: Error) -> bool {
-    REMOVED_ERRORS.contains(&error)
+    class(error) == Gone
 }
 
-/// Whether the connection to pcscd was lost.
 pub(super) fn is_lost(error: Error) -> bool {
-    LOST_ERRORS.contains(&error)
+    class(error) == Lost
 }
 
-/// Whether the connection is of no use any more, while pcscd is there as before.
+/// Whether the connection is unusable while pcscd runs on.
 pub(super) fn is_out_of_sync(error: Error) -> bool {
-    error == OUT_OF_SYNC_ERRORS
+    error == OUT_OF_SYNC
 }
 
 /// Whether a connect failed because the card does not answer at power-up.
@@ -55,83 +90,43 @@ pub(super) fn is_mute(error: Error) -> bool {
 }
 
 /// Whether a connect failed because reader and card agree on no protocol. The card answered at power-up,
-/// or pcscd would say that it has no power.
+/// or pcscd would report that it has no power.
 pub(super) fn is_without_protocol(error: Error) -> bool {
     error == Error::UnresponsiveCard
 }
 
 /// What an error on a connected card means for its probe.
 pub(super) fn to_transmit_error(error: Error) -> TransmitError {
-    if is_gone(error) {
-        TransmitError::Removed
-    } else if RESTART_ERRORS.contains(&error) {
-        TransmitError::Reset
-    } else if is_lost(error) {
-        TransmitError::PcscdLost
-    } else {
-        TransmitError::Failed { detail: card_error_text(error) }
+    match class(error) {
+        Gone => TransmitError::Removed,
+        Reset => TransmitError::Reset,
+        Lost => TransmitError::PcscdLost,
+        Other => TransmitError::Failed { detail: card_error_text(error) },
     }
 }
 
-/// Codes on a card that there is more to say about than the library does.
-const ON_CARD: [(Error, &str); 5] = [
-    (
-        Error::ProtoMismatch,
-        "no common protocol (T=0 or T=1) or corrupt ATR: clean the card, or try another reader",
-    ),
-    (
-        Error::SecurityViolation,
-        "pcscd denied card access: allow org.debian.pcsc-lite.access_card in a polkit rule",
-    ),
-    (Error::ReaderUnavailable, "the reader reports an error: disconnect and reconnect it"),
-    (Error::UnpoweredCard, "the card stopped responding: remove and insert it again"),
-    (Error::UnresponsiveCard, "the card stopped responding: remove and insert it again"),
-];
-
-/// Codes on a context that there is more to say about than the library does.
-const ON_SERVICE: [(Error, &str); 5] = [
-    (Error::NoService, "pcscd is not running: start it with `systemctl start pcscd.socket`"),
-    (Error::CommError, "connection to pcscd was lost"),
-    (OUT_OF_SYNC_ERRORS, "libpcsclite1 lost sync with pcscd: restart cardbridge"),
-    // The libraries have it from nowhere but pcscd's answer to their version of the protocol.
-    (
-        Error::ServiceStopped,
-        "protocol does not fit, pcscd is of another version than libpcsclite1: restart pcscd and \
-         cardbridge after an upgrade; in a container install the version that pcscd has",
-    ),
-    (
-        Error::SecurityViolation,
-        "pcscd refused the connection: allow org.debian.pcsc-lite.access_pcsc in a polkit rule, or close other clients (limit 200)",
-    ),
-];
-
-/// Why a pcscd cannot be used that takes each connection and ends it before it has answered much.
-pub(super) const CUT_AT_FIRST: &str = "pcscd ends each connection at its first requests: either its \
-     protocol does not fit and it is of another version than libpcsclite1, so install one version of \
-     both and restart pcscd and cardbridge; or it crashes, see `journalctl -u pcscd`";
-
-/// An error on a card in words, with what to do about it where there is something.
+/// An error on a card, with its remedy if there is one.
 pub(super) fn card_error_text(error: Error) -> String {
-    lookup_text(&ON_CARD, error)
+    let text = ERRORS.iter().find(|(code, ..)| *code == error).map_or("", |(_, _, text, _)| text);
+    if text.is_empty() { library_text(error) } else { text.to_owned() }
 }
 
-/// Why pcscd cannot be used, in words, with what to do about it.
+/// Why pcscd is unusable, with the remedy if there is one.
 pub(super) fn pcscd_error_text(error: Error) -> String {
-    lookup_text(&ON_SERVICE, error)
+    let text = ERRORS.iter().find(|(code, ..)| *code == error).map_or("", |(.., text)| text);
+    if text.is_empty() { library_text(error) } else { text.to_owned() }
 }
 
-/// Why pcscd cannot be reached once more, while another connection to it works.
+/// Why pcscd is unreachable for a second connection, while the first one works.
 pub(super) fn second_connection_error_text(error: Error) -> String {
-    // What the library says of every socket that it does not get, whatever the cause.
     if error == Error::NoService {
-        return "cannot open a second connection to pcscd: raise LimitNOFILE, or close other pcscd clients"
-            .to_owned();
+        return NO_SECOND_CONNECTION.to_owned();
     }
     pcscd_error_text(error)
 }
 
 /// Why reader and card agree on no protocol, by the protocols that the card offers.
-pub(super) fn on_protocols(offered: &[u8]) -> String {
+pub(super) fn no_protocol_text(offered: &[u8]) -> String {
     if !offered.iter().any(|protocol| matches!(protocol, 0 | 1)) {
         return card_error_text(Error::ProtoMismatch);
     }
@@ -143,30 +138,26 @@ pub(super) fn on_protocols(offered: &[u8]) -> String {
     )
 }
 
-fn lookup_text(better: &[(Error, &str)], error: Error) -> String {
-    match better.iter().find(|(code, _)| *code == error) {
-        Some((_, words)) => (*words).to_owned(),
-        None => library_text(error),
-    }
-}
-
-/// The library's own text, as a fragment.
+/// The library's text, as a fragment.
 fn library_text(error: Error) -> String {
     let text = error.to_string();
     let mut letters = text.chars();
-    match letters.next() {
-        Some(first) => first.to_lowercase().chain(letters).collect(),
-        None => text,
-    }
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn codes(class: ErrorClass) -> Vec<Error> {
+        let of_class = ERRORS.iter().filter(|(_, it, ..)| *it == class);
+        of_class.map(|(code, ..)| *code).collect()
+    }
+
     #[test]
     fn a_handle_of_a_card_that_is_gone_ends_the_probe_whatever_is_in_by_then() {
-        for error in REMOVED_ERRORS {
+        for error in codes(Gone) {
             assert_eq!(to_transmit_error(error), TransmitError::Removed);
         }
     }
@@ -179,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_broken_connection_is_a_class_of_codes() {
-        for error in LOST_ERRORS {
+        for error in codes(Lost) {
             assert_eq!(to_transmit_error(error), TransmitError::PcscdLost);
         }
     }
@@ -198,10 +189,10 @@ mod tests {
     #[test]
     fn a_card_without_a_protocol_in_common_is_said_to_answer_and_what_it_offers() {
         for (offered, says) in [([1].as_slice(), "offers T=1,"), (&[0, 1], "offers T=0 and T=1,")] {
-            let words = on_protocols(offered);
+            let words = no_protocol_text(offered);
             assert!(words.contains(says) && words.contains("another reader"), "{words}");
         }
-        assert_eq!(on_protocols(&[14]), card_error_text(Error::ProtoMismatch));
+        assert_eq!(no_protocol_text(&[14]), card_error_text(Error::ProtoMismatch));
         assert!(is_without_protocol(Error::UnresponsiveCard) && !is_mute(Error::UnresponsiveCard));
     }
 

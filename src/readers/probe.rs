@@ -1,12 +1,12 @@
-//! One probe of one card, on a thread of its own, for as long as pcscd and the card let it.
+//! One probe of one card, on a thread of its own, for as long as pcscd and the card need.
 //!
-//! The card is shared, read in one transaction, and left as found. An answer is reported only if
-//! the card that gave it is the one that was asked about.
+//! The card is shared, read in one transaction, and left as it was. A result counts only if it is of the
+//! inserted card.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pcsc::{Card, Disposition, Error, Protocols, ShareMode};
-use tokio::sync::mpsc::UnboundedSender;
 use tracing::debug;
 
 use crate::card::{self, DecodedAtr, ProbeError, ProbeTarget, TransmitError};
@@ -15,23 +15,18 @@ use crate::domain::{
     ReaderEvent, ReaderName,
 };
 
-use super::apdu_log::ApduLog;
-use super::cancel::CancelToken;
 use super::context::{CardConnection, PcscContext};
-use super::current_insertions::CurrentInsertions;
-use super::error_counters::ErrorCounters;
-use super::monitor::WaitCanceller;
 use super::pcsc_errors::{
-    card_error_text, is_gone, is_lost, is_mute, is_out_of_sync, is_without_protocol, on_protocols,
-    second_connection_error_text, to_transmit_error,
+    card_error_text, is_gone, is_lost, is_mute, is_out_of_sync, is_without_protocol,
+    no_protocol_text, second_connection_error_text, to_transmit_error,
 };
-use super::probe_permit::{ProbePermit, ProbePhase};
 use super::reader_table::{CardPresence, ReaderSnapshot};
-use super::status_change::{self, PolledReader};
-use super::thread::ReaderThread;
-use super::transport::{PcscTransport, ProbeLimits};
+use super::shared_state::SharedState;
+use super::status_change::{PolledReader, poll_one};
+use super::thread::{CancelToken, ReaderThread};
+use super::transport::{PcscTransport, ProbePhase, ProbeProgress, agreed_protocol};
 
-/// How long to wait, each time, for a program that has the card to itself.
+/// How long to wait, each time, for a program that holds the card exclusively.
 const BUSY_PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
@@ -39,29 +34,28 @@ const BUSY_PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
-/// How long to wait, each time, for a connection to pcscd beside the monitor's, or for another one
-/// when it broke: others may be about to close files or connections of theirs. Where pcscd itself
-/// is gone, the monitor finds that out meanwhile, and the card is not wanted any more.
-const SERVICE_PAUSES: [Duration; 3] =
+/// How long to wait, each time, for a connection to pcscd besides the monitor's, or for another one when
+/// it broke: other programs may close files or connections meanwhile. If pcscd itself is gone, the monitor
+/// finds out, and the probe ends.
+const RECONNECT_PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1)];
 
-/// How long to wait before a card that did not power up, or agree on a protocol, is tried once more.
+/// How long to wait before the second attempt at a card that did not power up, or agree on a protocol.
 const MUTE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long to wait, each time, before the probe starts over. The sum is over the 400 ms within
-/// which pcscd finds out that the card is gone, where a driver has to be polled for that.
+/// How long to wait, each time, before a restart. The sum exceeds the 400 ms within which pcscd finds a
+/// removal where it has to poll the driver.
 const RESTART_PAUSES: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(400)];
 
-/// How long before its end a probe that waits for another program is given up.
+/// How long before its deadline a probe that waits for another program is abandoned.
 const REPORT_RESERVE: Duration = Duration::from_secs(1);
 
-/// How often the monitor is rung until it listens.
+/// How often the monitor's wait is cancelled until the monitor watches for the release.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
 
 const PROTOCOLS: Protocols = Protocols::T0.union(Protocols::T1);
 
-/// What a probe is asked to do.
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) reader: ReaderName,
@@ -71,454 +65,395 @@ pub(super) struct Probe {
     pub(super) event_count: u32,
     pub(super) plan: ProbePlan,
     pub(super) deadline: Instant,
-    pub(super) insertions: CurrentInsertions,
-    pub(super) errors: ErrorCounters,
-    pub(super) apdu_log: ApduLog,
-    pub(super) permit: ProbePermit,
-    /// Whether the card is sent nothing while another program uses it.
+    /// Whether no command is sent while another program uses the card.
     pub(super) only_free: bool,
+    pub(super) progress: ProbeProgress,
+    pub(super) shared: Arc<SharedState>,
+    pub(super) halt: CancelToken,
 }
 
-/// Who the card is, or why nobody knows.
 type IdentifyResult = Result<CardIdentity, NotIdentified>;
 
-/// A try that led to no identity.
+/// An attempt that did not identify the card.
 #[derive(Debug)]
 struct FailedAttempt {
     next: RetryStrategy,
-    /// What is told if there is no other try.
+    /// What is reported if there is no other attempt.
     result: NotIdentified,
 }
 
 /// What may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RetryStrategy {
-    /// Another program may let go of the card.
     WaitForRelease,
-    /// The card may answer if asked from the beginning.
     Restart,
-    /// Another connection to pcscd may hold. So it is with a card that is said to be gone: if it is,
-    /// the monitor finds that out meanwhile.
+    /// Also for a card that is reported gone: if it is, the monitor finds out meanwhile.
     Reconnect,
-    /// Nothing.
     Stop,
 }
 
 impl From<NotIdentified> for FailedAttempt {
-    fn from(told: NotIdentified) -> Self {
-        let busy = told.reason == NotIdentifiedReason::InUse;
-        Self {
-            next: if busy { RetryStrategy::WaitForRelease } else { RetryStrategy::Stop },
-            result: told,
-        }
+    fn from(result: NotIdentified) -> Self {
+        let in_use = result.reason == NotIdentifiedReason::InUse;
+        let next = if in_use { RetryStrategy::WaitForRelease } else { RetryStrategy::Stop };
+        Self { next, result }
     }
 }
 
 impl From<TransmitError> for FailedAttempt {
-    fn from(why: TransmitError) -> Self {
-        let next = match &why {
+    fn from(error: TransmitError) -> Self {
+        let next = match &error {
             TransmitError::Reset => RetryStrategy::Restart,
             TransmitError::PcscdLost | TransmitError::Removed => RetryStrategy::Reconnect,
             TransmitError::TimedOut | TransmitError::Failed { .. } => RetryStrategy::Stop,
         };
-        Self { next, result: interrupted(&why) }
+        Self { next, result: interrupted(&error) }
     }
 }
 
 impl Probe {
-    /// Probes the card and reports, unless told to end meanwhile. What another program was in the way
-    /// of is reported again once that lets go.
-    pub(super) fn run(
-        self,
-        halt: &CancelToken,
-        observations: &UnboundedSender<ReaderEvent>,
-        published: &WaitCanceller,
-    ) {
+    /// Probes the card and reports, unless cancelled. Where another program kept the card from being read,
+    /// its release is reported too.
+    pub(super) fn run(self) {
         let ended = CancelToken::default();
-        self.watch_permit(&ended, halt, observations);
-        let result = self.identify(halt, observations);
+        self.watch_progress(ended.clone());
+        let result = self.identify();
         ended.cancel();
-        if halt.is_cancelled() {
+        if self.halt.is_cancelled() {
             return;
         }
         let reader = self.reader.clone();
-        if self.permit.phase() == ProbePhase::Abandoned {
-            // Before it is reported: the next probe may come before this thread has ended.
-            self.permit.end();
-            return tell(observations, ReaderEvent::CardReleased { reader });
+        if self.progress.phase() == ProbePhase::Abandoned {
+            // Before the report: the next probe may start before this thread has ended.
+            self.progress.end();
+            return self.shared.emit(ReaderEvent::CardReleased { reader });
         }
-        let others = match &result {
+        let is_in_use = match &result {
             Ok(identity) => identity.partial,
-            Err(why) => why.reason == NotIdentifiedReason::InUse,
+            Err(error) => error.reason == NotIdentifiedReason::InUse,
         };
-        let exchanges = self.apdu_log.exchanges();
-        let insertion = self.insertion;
-        tell(observations, ReaderEvent::ProbeFinished { reader, insertion, result, exchanges });
-        if others {
-            self.watch_release(halt, published);
+        let (insertion, exchanges) = (self.insertion, self.progress.exchanges());
+        self.shared.emit(ReaderEvent::ProbeFinished { reader, insertion, result, exchanges });
+        if is_in_use {
+            self.watch_release();
         }
     }
 
-    /// Has a thread report that the card is busy, where this one waits for the end of another program's
-    /// transaction when the time is nearly over. It can then be told from a card that hangs.
-    fn watch_permit(
-        &self,
-        ended: &CancelToken,
-        halt: &CancelToken,
-        observations: &UnboundedSender<ReaderEvent>,
-    ) {
-        let (ended, halt, observations) = (ended.clone(), halt.clone(), observations.clone());
-        let (reader, insertion) = (self.reader.clone(), self.insertion);
-        let (turn, trail, deadline) = (self.permit.clone(), self.apdu_log.clone(), self.deadline);
+    /// Starts a thread that reports the card as in use if this one still waits for another program's
+    /// transaction just before the deadline: so the card is not taken for one that hangs.
+    fn watch_progress(&self, ended: CancelToken) {
+        let (reader, insertion, deadline) = (self.reader.clone(), self.insertion, self.deadline);
+        let (progress, halt) = (self.progress.clone(), self.halt.clone());
+        let shared = Arc::clone(&self.shared);
         let watch = move |_: CancelToken| {
-            let patience = deadline.saturating_duration_since(Instant::now());
-            if ended.wait_timeout(patience.saturating_sub(REPORT_RESERVE)) || halt.is_cancelled() {
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            if ended.wait_timeout(timeout.saturating_sub(REPORT_RESERVE)) || halt.is_cancelled() {
                 return;
             }
-            if waits_for_others(&reader, &turn) && turn.abandon() {
-                let (exchanges, result) = (trail.exchanges(), Err(occupied()));
-                tell(
-                    &observations,
-                    ReaderEvent::ProbeFinished { reader, insertion, result, exchanges },
-                );
+            if waits_for_others(&reader, &progress) && progress.abandon() {
+                let (exchanges, result) = (progress.exchanges(), Err(in_use()));
+                shared.emit(ReaderEvent::ProbeFinished { reader, insertion, result, exchanges });
             }
         };
         if let Err(error) = ReaderThread::spawn("probe-watch", watch) {
-            debug!(reader = %self.reader, %error, "No thread to watch the probe with");
+            debug!(reader = %self.reader, %error, "Could not start a thread to watch the probe");
         }
     }
 
-    /// Has the monitor tell when no other program uses the reader any more. A ring that comes just
-    /// before its wait is lost.
-    fn watch_release(&self, halt: &CancelToken, published: &WaitCanceller) {
-        self.insertions.await_release(&self.reader);
-        while !halt.is_cancelled()
+    /// Makes the monitor report when no other program uses the reader any more. A cancellation just before
+    /// its wait is lost.
+    fn watch_release(&self) {
+        self.shared.await_release(&self.reader);
+        while !self.halt.is_cancelled()
             && self.check_present().is_ok()
-            && !self.insertions.is_release_watched(&self.reader)
+            && !self.shared.is_release_watched(&self.reader)
         {
-            published.cancel();
-            halt.wait_timeout(CANCEL_INTERVAL);
+            self.shared.cancel_wait();
+            self.halt.wait_timeout(CANCEL_INTERVAL);
         }
     }
 
-    fn identify(
-        &self,
-        halt: &CancelToken,
-        observations: &UnboundedSender<ReaderEvent>,
-    ) -> IdentifyResult {
+    fn identify(&self) -> IdentifyResult {
         let (mut busy, mut restarts) = (BUSY_PAUSES.into_iter(), RESTART_PAUSES.into_iter());
-        let mut reconnects = SERVICE_PAUSES.into_iter();
-        let mut link = self.establish_context(halt, PcscContext::establish)?;
+        let mut reconnects = RECONNECT_PAUSES.into_iter();
+        let mut context = self.establish_context(PcscContext::establish)?;
         loop {
-            let setback = match self.identify_once(&link, (halt, observations)) {
+            let failed = match self.identify_once(&context) {
                 Ok(identity) => return Ok(identity),
-                Err(setback) if self.permit.phase() == ProbePhase::Abandoned => {
-                    return Err(setback.result);
+                Err(failed) if self.progress.phase() == ProbePhase::Abandoned => {
+                    return Err(failed.result);
                 }
-                Err(setback) => setback,
+                Err(failed) => failed,
             };
-            let pause = match setback.next {
-                RetryStrategy::Stop => return Err(setback.result),
+            let pause = match failed.next {
+                RetryStrategy::Stop => return Err(failed.result),
                 RetryStrategy::WaitForRelease => busy.next(),
                 RetryStrategy::Restart => restarts.next(),
                 RetryStrategy::Reconnect => reconnects.next(),
             };
-            if !pause.is_some_and(|pause| self.pause(halt, pause)) {
-                return Err(self.final_result(&link, setback));
+            if !pause.is_some_and(|pause| self.wait(pause)) {
+                return Err(self.final_result(&context, failed));
             }
-            if setback.next == RetryStrategy::Reconnect {
+            if failed.next == RetryStrategy::Reconnect {
                 debug!(reader = %self.reader, "Probe restarted on a new connection");
-                link = self.establish_context(halt, PcscContext::establish)?;
+                context = self.establish_context(PcscContext::establish)?;
             }
         }
     }
 
-    /// What is told when there was no time for another try.
-    fn final_result(&self, link: &PcscContext, setback: FailedAttempt) -> NotIdentified {
-        let same = if setback.next == RetryStrategy::Reconnect {
+    /// What is reported when there is no time for another attempt.
+    fn final_result(&self, context: &PcscContext, failed: FailedAttempt) -> NotIdentified {
+        let same = if failed.next == RetryStrategy::Reconnect {
             self.check_present()
         } else {
-            self.check_same(link).map_err(|setback| setback.result)
+            self.check_same(context).map_err(|changed| changed.result)
         };
         match same {
-            Err(told) => told,
-            Ok(()) if setback.result.reason == NotIdentifiedReason::Removed => failed(
-                "card is said to be gone again and again while it lies there: bad contact, or too \
-                 weak a field"
-                    .to_owned(),
+            Err(removed) => removed,
+            Ok(()) if failed.result.reason == NotIdentifiedReason::Removed => read_error(
+                "the card is repeatedly reported as removed while it is present: bad contact, or too \
+                 weak a field",
             ),
-            Ok(()) => setback.result,
+            Ok(()) => failed.result,
         }
     }
 
-    /// Reads the card, unless another program has it in a way that forbids it. Whoever has it is
-    /// looked for before each try: a card that was reset has a program that did so.
-    fn identify_once(
-        &self,
-        link: &PcscContext,
-        (halt, observations): (&CancelToken, &UnboundedSender<ReaderEvent>),
-    ) -> Result<CardIdentity, FailedAttempt> {
-        self.check_not_cancelled(halt)?;
-        let in_use = self.look(link)?.in_use;
-        if in_use && self.only_free {
-            return Err(FailedAttempt { next: RetryStrategy::Stop, result: occupied() });
+    /// Reads the card, unless another program's use forbids it. That is polled before each attempt: a
+    /// card that was reset has a program that did so.
+    fn identify_once(&self, context: &PcscContext) -> Result<CardIdentity, FailedAttempt> {
+        self.check_wanted()?;
+        let in_use_now = self.poll(context)?.in_use;
+        if in_use_now && self.only_free {
+            return Err(FailedAttempt { next: RetryStrategy::Stop, result: in_use() });
         }
-        let mut card = self.connect(link, halt)?;
-        let mut known = false;
+        let mut connection = self.connect(context)?;
+        let mut is_same = false;
         let mut identified = |identity: &CardIdentity| {
-            known = !halt.is_cancelled() && self.check_same(link).is_ok();
-            if known {
-                self.emit_identified(identity, observations);
+            // A connection is to one card until its end, and that card was in the reader since the
+            // insertion began: it may leave now.
+            is_same = !self.halt.is_cancelled() && self.check_same(context).is_ok();
+            if is_same {
+                let (reader, insertion) = (self.reader.clone(), self.insertion);
+                let identity = identity.clone();
+                self.shared.emit(ReaderEvent::Identified { reader, insertion, identity });
             }
         };
-        let verdict = self.transact(&mut card, (in_use, halt), &mut identified)?;
-        drop(card);
-        if !known {
-            self.check_same(link)?;
+        let result = self.transact(&mut connection, in_use_now, &mut identified)?;
+        drop(connection);
+        if !is_same {
+            self.check_same(context)?;
         }
-        Ok(verdict?)
+        Ok(result?)
     }
 
-    /// Tells who the card is as soon as it has said so. A connection is to one card until its end, and
-    /// it was this one that was in the reader since the insertion began: it may leave now.
-    fn emit_identified(
-        &self,
-        identity: &CardIdentity,
-        observations: &UnboundedSender<ReaderEvent>,
-    ) {
-        let (reader, insertion) = (self.reader.clone(), self.insertion);
-        let identity = identity.clone();
-        tell(observations, ReaderEvent::Identified { reader, insertion, identity });
-    }
-
-    /// A connection to pcscd, patiently: there is one already, on which the monitor sees the card.
+    /// Opens a connection to pcscd, with retries: the monitor has one, on which it sees the card.
     fn establish_context<T>(
         &self,
-        halt: &CancelToken,
         mut establish: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, NotIdentified> {
-        let mut pauses = SERVICE_PAUSES.into_iter();
+        let mut pauses = RECONNECT_PAUSES.into_iter();
         loop {
-            self.check_not_cancelled(halt)?;
+            self.check_wanted()?;
             let error = match establish() {
-                Ok(link) => return Ok(link),
-                Err(error) => self.errors.count(error),
+                Ok(context) => return Ok(context),
+                Err(error) => self.shared.count(error),
             };
             debug!(reader = %self.reader, error = %error, "Could not open a connection for the probe");
-            match pauses.next() {
-                Some(pause) if self.pause(halt, pause) => {}
-                _ => {
-                    self.check_not_cancelled(halt)?;
-                    return Err(failed(second_connection_error_text(error)));
-                }
+            if !pauses.next().is_some_and(|pause| self.wait(pause)) {
+                self.check_wanted()?;
+                return Err(read_error(second_connection_error_text(error)));
             }
         }
     }
 
-    /// Connects to the card together with whoever else is; a mute one is given a second try.
-    fn connect(
-        &self,
-        link: &PcscContext,
-        halt: &CancelToken,
-    ) -> Result<CardConnection, FailedAttempt> {
-        let mut mute = Some(MUTE_PAUSE);
+    /// Connects to the card besides other programs; a mute card gets a second attempt.
+    fn connect(&self, context: &PcscContext) -> Result<CardConnection, FailedAttempt> {
+        let mut retry = Some(MUTE_PAUSE);
         loop {
-            self.check_not_cancelled(halt)?;
-            let connected = self.with_call_mutex(ProbePhase::Connecting, || {
-                link.connect(&self.reader, ShareMode::Shared, PROTOCOLS)
+            self.check_wanted()?;
+            let connected = self.in_phase(ProbePhase::Connecting, || {
+                context.connect(&self.reader, ShareMode::Shared, PROTOCOLS)
             })?;
             let error = match connected {
-                Ok(card) => return Ok(card),
-                Err(error) => self.errors.count(error),
+                Ok(connection) => return Ok(connection),
+                Err(error) => self.shared.count(error),
             };
-            let is_tried_again = is_mute(error) || is_without_protocol(error);
-            let pause = if is_tried_again { mute.take() } else { None };
-            match pause {
-                Some(pause) if self.pause(halt, pause) => {}
-                _ => return Err(self.not_connected(link, error)),
+            let is_retried = (is_mute(error) || is_without_protocol(error))
+                && retry.take().is_some_and(|pause| self.wait(pause));
+            if !is_retried {
+                return Err(self.connect_failure(context, error));
             }
         }
     }
 
-    /// Does what may have to wait for another program. Nothing is done with the card if that took so
-    /// long that this probe was given up.
-    fn with_call_mutex<T>(
-        &self,
-        stand: ProbePhase,
-        work: impl FnOnce() -> T,
-    ) -> Result<T, NotIdentified> {
-        if !self.permit.start(stand) {
-            return Err(occupied());
+    /// Does what may wait for another program. No command is sent if the probe was abandoned meanwhile.
+    fn in_phase<T>(&self, phase: ProbePhase, work: impl FnOnce() -> T) -> Result<T, NotIdentified> {
+        if !self.progress.start(phase) {
+            return Err(in_use());
         }
         let done = work();
-        if self.permit.start(ProbePhase::Free) { Ok(done) } else { Err(occupied()) }
+        if self.progress.start(ProbePhase::Free) { Ok(done) } else { Err(in_use()) }
     }
 
-    /// A connection that broke says nothing about the card, where a refusal does. Both can have the
-    /// same code; after a refusal the connection still works, but for pcscd up to 2.0.0, which
-    /// closes it: there the tries run out.
-    fn not_connected(&self, link: &PcscContext, error: Error) -> FailedAttempt {
-        let told = self.refused(error);
-        let broke = is_out_of_sync(error) || (is_lost(error) && self.look(link).is_err());
-        if broke || is_gone(error) {
-            return FailedAttempt { next: RetryStrategy::Reconnect, result: told };
-        }
-        // What pcscd says as well when it switches the card off just then, because another program
-        // let go of the reader.
-        if error == Error::ProtoMismatch {
-            return FailedAttempt { next: RetryStrategy::Restart, result: told };
-        }
-        told.into()
+    /// A broken connection proves nothing about the card, a refusal does. Both can have the same code;
+    /// after a refusal the connection still works, except that pcscd up to 2.0.0 closes it: there the
+    /// attempts run out.
+    fn connect_failure(&self, context: &PcscContext, error: Error) -> FailedAttempt {
+        let is_broken = is_out_of_sync(error) || (is_lost(error) && self.poll(context).is_err());
+        let next = if is_broken || is_gone(error) {
+            RetryStrategy::Reconnect
+        } else if error == Error::ProtoMismatch {
+            // Also returned while pcscd powers the card down, because another program released it.
+            RetryStrategy::Restart
+        } else if error == Error::SharingViolation {
+            RetryStrategy::WaitForRelease
+        } else {
+            RetryStrategy::Stop
+        };
+        FailedAttempt { next, result: self.connect_error(error) }
     }
 
-    /// Why the card could not be connected to, or not again.
-    fn refused(&self, error: Error) -> NotIdentified {
+    /// Why the card could not be connected.
+    fn connect_error(&self, error: Error) -> NotIdentified {
         if is_gone(error) {
             removed()
         } else if is_mute(error) {
             let detail = "card does not respond at power-up: turn it over or clean it";
-            not_identified(NotIdentifiedReason::Mute, detail.to_owned())
+            NotIdentified::new(NotIdentifiedReason::Mute, detail.to_owned())
         } else if is_without_protocol(error) {
-            failed(on_protocols(&DecodedAtr::of(&self.atr).protocols))
+            read_error(no_protocol_text(&DecodedAtr::of(&self.atr).protocols))
         } else if error == Error::SharingViolation {
             let detail = "another program holds the card exclusively: close it, or enable sharing (scdaemon: pcsc-shared)";
-            not_identified(NotIdentifiedReason::InUse, detail.to_owned())
+            NotIdentified::new(NotIdentifiedReason::InUse, detail.to_owned())
         } else {
-            failed(card_error_text(error))
+            read_error(card_error_text(error))
         }
     }
 
-    /// One transaction with the card, in which it says who it is, or that it does not know.
+    /// Identifies the card in one transaction.
     fn transact(
         &self,
         card: &mut Card,
-        (in_use, halt): (bool, &CancelToken),
+        in_use: bool,
         identified: &mut dyn FnMut(&CardIdentity),
     ) -> Result<IdentifyResult, FailedAttempt> {
-        let counted = |error| to_transmit_error(self.errors.count(error));
-        let transaction =
-            self.with_call_mutex(ProbePhase::Starting, || card.transaction())?.map_err(counted)?;
-        let limits = ProbeLimits { reader: &self.reader, deadline: self.deadline, halt };
-        let kept = (&self.apdu_log, &self.errors);
-        let mut transport = PcscTransport::new(&transaction, limits, kept, identified)?;
+        let transaction = self
+            .in_phase(ProbePhase::Starting, || card.transaction())?
+            .map_err(|error| to_transmit_error(self.shared.count(error)))?;
+        let mut transport = PcscTransport {
+            protocol: agreed_protocol(&transaction, &self.shared)?,
+            transaction: &transaction,
+            reader: &self.reader,
+            deadline: self.deadline,
+            halt: &self.halt,
+            progress: &self.progress,
+            shared: &self.shared,
+            identified,
+        };
         let mut inventory = Inventory::default();
-        let subject = ProbeTarget { atr: &self.atr, plan: &self.plan, in_use };
-        let verdict = match card::identify(&mut transport, subject, &mut inventory) {
+        let target = ProbeTarget { atr: &self.atr, plan: &self.plan, in_use };
+        let result = match card::identify(&mut transport, target, &mut inventory) {
             Ok(identity) => Ok(identity.with_inventory(inventory)),
-            Err(ProbeError::Interrupted(why)) => return Err(why.into()),
-            Err(error) => Err(NotIdentified { inventory, ..unidentified(&error) }),
+            Err(ProbeError::Interrupted(error)) => return Err(error.into()),
+            Err(error) => Err(NotIdentified { inventory, ..not_identified(&error) }),
         };
         match transaction.end(Disposition::LeaveCard) {
-            Err((_, error)) if is_gone(error) && verdict.is_err() => {
+            Err((_, error)) if is_gone(error) && result.is_err() => {
                 Err(TransmitError::Removed.into())
             }
-            Err(_) | Ok(()) => Ok(verdict),
+            Err(_) | Ok(()) => Ok(result),
         }
     }
 
     /// Sleeps; false when there is no time for that.
-    fn pause(&self, halt: &CancelToken, pause: Duration) -> bool {
+    fn wait(&self, pause: Duration) -> bool {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        pause < left && !halt.wait_timeout(pause)
+        pause < left && !self.halt.wait_timeout(pause)
     }
 
-    /// Whether there is still a card to read, and somebody who wants to know.
-    fn check_not_cancelled(&self, halt: &CancelToken) -> Result<(), NotIdentified> {
-        if halt.is_cancelled() { Err(removed()) } else { self.check_present() }
+    /// Whether there still is a card to read, and the probe is not cancelled.
+    fn check_wanted(&self) -> Result<(), NotIdentified> {
+        if self.halt.is_cancelled() { Err(removed()) } else { self.check_present() }
     }
 
     /// Whether the monitor still sees the card.
     fn check_present(&self) -> Result<(), NotIdentified> {
-        self.insertions.event_count(&self.reader, self.insertion).map(drop).ok_or_else(removed)
+        self.shared.event_count(&self.reader, self.insertion).map(drop).ok_or_else(removed)
     }
 
-    /// Whether the card in the reader is still the one that was inserted.
+    /// Whether the inserted card is still in the reader.
     ///
-    /// The monitor may not have looked since a swap, and a connection that was made after it is
-    /// as good as any. pcscd's event count tells: if it is what it was when the insertion began,
-    /// nothing was taken out or put in between.
-    fn check_same(&self, link: &PcscContext) -> Result<(), FailedAttempt> {
+    /// The monitor may not have polled since another card was inserted, and a connection after that works
+    /// as well. If pcscd's event count is that of the insertion, nothing was removed or inserted since.
+    fn check_same(&self, context: &PcscContext) -> Result<(), FailedAttempt> {
         self.check_present()?;
-        let seen = self.look(link)?;
+        let current = self.poll(context)?.snapshot;
         let expected = ReaderSnapshot {
             reader: self.reader.clone(),
             occupant: CardPresence::Present(self.atr.clone()),
             event_count: self.event_count,
         };
-        if seen.snapshot == expected {
+        if current == expected {
             return Ok(());
         }
-        debug!(was = ?expected, is = ?seen.snapshot, "Card changed during the probe");
+        debug!(was = ?expected, is = ?current, "Card changed during the probe");
         Err(removed().into())
     }
 
-    fn look(&self, link: &PcscContext) -> Result<PolledReader, TransmitError> {
-        status_change::poll_one(link, &self.reader)
-            .map_err(|error| to_transmit_error(self.errors.count(error)))
+    fn poll(&self, context: &PcscContext) -> Result<PolledReader, TransmitError> {
+        poll_one(context, &self.reader).map_err(|error| to_transmit_error(self.shared.count(error)))
     }
 }
 
-/// Whether a probe has to wait for another program: pcscd answers, and either gave it a connection and
-/// no transaction, or has somebody else connected.
-fn waits_for_others(reader: &ReaderName, turn: &ProbePermit) -> bool {
-    let seen = PcscContext::establish().and_then(|link| status_change::poll_one(&link, reader));
-    match turn.phase() {
-        ProbePhase::Connecting => seen.is_ok_and(|seen| seen.in_use),
-        ProbePhase::Starting => seen.is_ok(),
+/// Whether a probe has to wait for another program: pcscd answers, and either has connected the probe
+/// without a transaction, or another program.
+fn waits_for_others(reader: &ReaderName, progress: &ProbeProgress) -> bool {
+    let polled = PcscContext::establish().and_then(|context| poll_one(&context, reader));
+    match progress.phase() {
+        ProbePhase::Connecting => polled.is_ok_and(|polled| polled.in_use),
+        ProbePhase::Starting => polled.is_ok(),
         ProbePhase::Free | ProbePhase::Abandoned | ProbePhase::Ended => false,
     }
 }
 
-fn tell(observations: &UnboundedSender<ReaderEvent>, observation: ReaderEvent) {
-    if observations.send(observation).is_err() {
-        debug!("Reader event receiver closed");
-    }
-}
-
-/// Another program is in the middle of something with the card.
-pub(super) fn occupied() -> NotIdentified {
+/// Another program uses the card.
+pub(super) fn in_use() -> NotIdentified {
     let detail = "another program is using the card and has not let go of it: the card is read once \
                   it does";
-    not_identified(NotIdentifiedReason::InUse, detail.to_owned())
+    NotIdentified::new(NotIdentifiedReason::InUse, detail.to_owned())
 }
 
-/// Why a card that could be spoken to did not say who it is.
-fn unidentified(error: &ProbeError) -> NotIdentified {
+/// Why a card was not identified, though commands reached it.
+fn not_identified(error: &ProbeError) -> NotIdentified {
     let reason = match error {
         ProbeError::UnknownFamily { .. } => NotIdentifiedReason::UnknownFamily,
         ProbeError::NoId { .. } => NotIdentifiedReason::NoCardId,
         ProbeError::InUse => NotIdentifiedReason::InUse,
-        ProbeError::Interrupted(why) => return interrupted(why),
+        ProbeError::Interrupted(error) => return interrupted(error),
     };
-    not_identified(reason, error.to_string())
+    NotIdentified::new(reason, error.to_string())
 }
 
-fn interrupted(why: &TransmitError) -> NotIdentified {
-    let reason = match why {
-        TransmitError::Removed => return removed(),
-        TransmitError::Reset => {
-            return failed(
-                "the card was reset repeatedly: another program resets it, or the contacts are dirty"
-                    .to_owned(),
-            );
+fn interrupted(error: &TransmitError) -> NotIdentified {
+    match error {
+        TransmitError::Removed => removed(),
+        TransmitError::Reset => read_error(
+            "the card was reset repeatedly: another program resets it, or the contacts are dirty",
+        ),
+        TransmitError::TimedOut => {
+            NotIdentified::new(NotIdentifiedReason::Timeout, error.to_string())
         }
-        TransmitError::TimedOut => NotIdentifiedReason::Timeout,
-        TransmitError::PcscdLost | TransmitError::Failed { .. } => NotIdentifiedReason::ReadError,
-    };
-    not_identified(reason, why.to_string())
+        TransmitError::PcscdLost | TransmitError::Failed { .. } => read_error(error.to_string()),
+    }
 }
 
 fn removed() -> NotIdentified {
     let detail = "card was removed before it was identified";
-    not_identified(NotIdentifiedReason::Removed, detail.to_owned())
+    NotIdentified::new(NotIdentifiedReason::Removed, detail.to_owned())
 }
 
-fn failed(detail: String) -> NotIdentified {
-    not_identified(NotIdentifiedReason::ReadError, detail)
-}
-
-fn not_identified(reason: NotIdentifiedReason, detail: String) -> NotIdentified {
-    NotIdentified::new(reason, detail)
+fn read_error(detail: impl Into<String>) -> NotIdentified {
+    NotIdentified::new(NotIdentifiedReason::ReadError, detail.into())
 }
 
 #[cfg(test)]

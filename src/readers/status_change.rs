@@ -1,32 +1,32 @@
-//! Looking at the readers and waiting for the doorbell: `SCardGetStatusChange`, tamed.
+//! Polls of the readers, and the wait for a change: `SCardGetStatusChange`.
 //!
-//! A look is the truth, taken afresh each time. The wait is only the doorbell: what it brings back
-//! is never believed, because it is as of its start and leaves things out.
+//! A poll reads the state afresh. A wait only says when to poll: what it returns is of its start and
+//! incomplete, except for mute cards.
 
 use std::ffi::{CStr, CString};
 use std::time::Duration;
+use std::{mem, ptr};
 
-use pcsc::ffi::DWORD;
+use pcsc::ffi::{DWORD, SCARD_READERSTATE};
 use pcsc::{Context, Error, PNP_NOTIFICATION, ReaderState, State};
 
 use crate::domain::{Atr, ReaderName};
 
-use super::atr::atr;
-use super::plug_events::PlugEvents;
 use super::reader_table::{CardPresence, ReaderSnapshot};
 
-/// Room for the names of some hundred readers; doubled where it does not do.
+/// Space for the names of some hundred readers; doubled up to the maximum where it is too small.
 const NAMES_SPACE: usize = 8 * 1024;
-
-/// Beyond this, a list of readers is no list of readers.
 const MAX_NAMES_SPACE: usize = 1024 * 1024;
 
-/// What two digits follow, for a byte of a name that cannot be shown.
+/// Precedes the two digits of a name's byte that cannot be shown.
 const ESCAPE: &str = r"\x";
 
-/// What is never fed back: who else uses the card is no news, and would ring for our own probes; but
-/// see [`PolledReader::is_release_watched`].
+/// Never part of the expected state: other programs' use of a card is no change, and our own probes would
+/// end each wait. See [`PolledReader::is_release_watched`].
 const IGNORED_FLAGS: State = State::INUSE.union(State::EXCLUSIVE).union(State::CHANGED);
+
+/// pcscd counts its readers from 1 to here, and again from 1.
+const MAX_READER_COUNT: u32 = 0x7FFF;
 
 /// The readers that pcscd has.
 pub(super) fn list(context: &Context) -> Result<Vec<ReaderName>, Error> {
@@ -34,73 +34,74 @@ pub(super) fn list(context: &Context) -> Result<Vec<ReaderName>, Error> {
     loop {
         let mut buffer = vec![0; space];
         match context.list_readers(&mut buffer) {
-            Ok(names) => {
-                return Ok(names.map(shown).collect());
-            }
+            Ok(names) => return Ok(names.map(shown_name).collect()),
             Err(Error::InsufficientBuffer) if space < MAX_NAMES_SPACE => space *= 2,
             Err(error) => return Err(error),
         }
     }
 }
 
-/// A look at a reader, together with the state word that the next wait starts from.
+/// A reader's state, and the state word that the next wait starts from.
 #[derive(Debug, Clone)]
 pub(super) struct PolledReader {
     pub(super) snapshot: ReaderSnapshot,
-    /// Whether some program has a connection to the card.
+    /// Whether a program has a connection to the card.
     pub(super) in_use: bool,
-    /// Whether a wait ends when nobody has any more.
+    /// Whether a wait ends when no program has one any more.
     pub(super) is_release_watched: bool,
     current_state: State,
     used: State,
 }
 
-/// Looks at some readers, at once.
-///
-/// Takes 400 ms where one of them holds a mute card: the library gives it that time to answer.
+/// Polls readers, without a wait. Takes 400 ms if one of them holds a mute card: the library gives it that
+/// time to answer.
 pub(super) fn poll(context: &Context, readers: &[ReaderName]) -> Result<Vec<PolledReader>, Error> {
     if readers.is_empty() {
         return Ok(Vec::new());
     }
-    let mut states: Vec<ReaderState> =
-        readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
+    let mut states = unaware(readers);
     wait(context, &mut states, Duration::ZERO)?;
-    Ok(readers
-        .iter()
-        .zip(&states)
-        .map(|(reader, state)| PolledReader::new(reader, state))
-        .collect())
+    Ok(polled(readers, &states))
 }
 
-/// Looks at one reader, at once.
+/// Polls one reader.
 pub(super) fn poll_one(context: &Context, reader: &ReaderName) -> Result<PolledReader, Error> {
-    let mut states = [entry(&name(reader), State::UNAWARE)];
+    let mut states = [ReaderState::new(pcsc_name(reader), State::UNAWARE)];
     wait(context, &mut states, Duration::ZERO)?;
-    let [state] = &states;
-    Ok(PolledReader::new(reader, state))
+    Ok(PolledReader::new(reader, &states[0]))
+}
+
+fn unaware(readers: &[ReaderName]) -> Vec<ReaderState> {
+    readers.iter().map(|reader| ReaderState::new(pcsc_name(reader), State::UNAWARE)).collect()
+}
+
+fn polled(readers: &[ReaderName], states: &[ReaderState]) -> Vec<PolledReader> {
+    let both = readers.iter().zip(states);
+    both.map(|(reader, state)| PolledReader::new(reader, state)).collect()
 }
 
 impl PolledReader {
     fn new(reader: &ReaderName, state: &ReaderState) -> Self {
-        let event_count = state.event_count();
-        let flags = state.event_state();
+        let (event_count, flags) = (state.event_count(), state.event_state());
         let occupant = occupant(flags, atr(state));
-        let feed = with_count(flags.difference(IGNORED_FLAGS), event_count);
         let used = flags.intersection(State::INUSE | State::EXCLUSIVE);
-        let look = ReaderSnapshot { reader: reader.clone(), occupant, event_count };
         Self {
-            snapshot: look,
+            snapshot: ReaderSnapshot { reader: reader.clone(), occupant, event_count },
             in_use: !used.is_empty(),
             is_release_watched: false,
-            current_state: feed,
+            current_state: with_count(flags.difference(IGNORED_FLAGS), event_count),
             used,
         }
     }
 
-    /// What a wait is to begin from.
+    /// The state that a wait starts from.
     pub(super) fn expected(&self) -> ReaderState {
         let used = if self.is_release_watched { self.used } else { State::empty() };
-        entry(&name(&self.snapshot.reader), self.current_state | used)
+        ReaderState::new(pcsc_name(&self.snapshot.reader), self.current_state | used)
+    }
+
+    pub(super) fn is_mute(&self) -> bool {
+        self.snapshot.occupant == CardPresence::Mute
     }
 }
 
@@ -119,146 +120,167 @@ fn occupant(flags: State, atr: &[u8]) -> CardPresence {
     }
 }
 
-/// How a wait ended.
+/// The ATR, or nothing where its length is beyond the buffer. pcscd gives a length of 34 for a reader of
+/// which it knows nothing, and before 2.0.3 the library may take that for the length of a former card.
+/// `ReaderState::atr` panics then.
+#[expect(unsafe_code, reason = "the crate `pcsc` panics: docs/decisions/0002-thread-model.md")]
+fn atr(state: &ReaderState) -> &[u8] {
+    // SAFETY: `ReaderState` is `repr(C)` with a `SCARD_READERSTATE` as its only field, which it has to
+    // be directly transmutable to; the reference lives as long as the one that it comes from.
+    let raw = unsafe { &*ptr::from_ref(state).cast::<SCARD_READERSTATE>() };
+    usize::try_from(raw.cbAtr).ok().and_then(|length| raw.rgbAtr.get(..length)).unwrap_or_default()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitResult {
-    /// Something happened, or somebody cancelled the wait.
+    /// Something happened, or the wait was cancelled.
     Changed,
-    /// Nothing happened for as long as the wait could take.
     TimedOut,
-    /// There is nothing that could ring, so nothing was waited for.
     NothingToWaitFor,
 }
 
-/// The doorbell: the pseudo-reader that rings when a reader comes or goes.
-#[derive(Debug)]
-pub(super) struct HotplugWatch {
-    /// The number of such events so far, from pcsc-lite 2.3 on.
-    event_count: u32,
-    plug_events: PlugEvents,
-    /// Below 2.5 a wait takes 16 entries, this one included; with 16 readers it has no room, and
-    /// needs none, because another reader would have none either.
-    has_room: bool,
-    /// Mute cards that came during the last wait.
-    mutes: Vec<PolledReader>,
-}
-
-impl HotplugWatch {
-    /// A doorbell on a new connection.
-    pub(super) fn new() -> Self {
-        Self {
-            event_count: 0,
-            plug_events: PlugEvents::default(),
-            has_room: true,
-            mutes: Vec::new(),
-        }
-    }
-
-    /// The mute cards that came during the last wait. They are all that a wait is believed, because a
-    /// look at them takes its time and each change after this one is counted.
-    pub(super) fn take_mutes(&mut self) -> Vec<PolledReader> {
-        std::mem::take(&mut self.mutes)
-    }
-
-    /// Looks at some readers for the first time on a connection, and at the doorbell as well: with that
-    /// the library makes each request that looks and waits are made of. A pcscd that does not
-    /// understand one of them ends the connection.
-    pub(super) fn first_poll(
-        &mut self,
-        context: &Context,
-        readers: &[ReaderName],
-    ) -> Result<Vec<PolledReader>, Error> {
-        let mut states: Vec<ReaderState> =
-            readers.iter().map(|reader| entry(&name(reader), State::UNAWARE)).collect();
-        states.push(entry(PNP_NOTIFICATION(), State::UNAWARE));
-        match wait(context, &mut states, Duration::ZERO) {
-            Err(Error::InvalidParameter) => return poll(context, readers),
-            ring => ring?,
-        };
-        // The library says nothing of a connection that broke at the end of a look; the next request
-        // does.
-        list(context)?;
-        self.event_count = states.last().map_or(0, ReaderState::event_count);
-        Ok(readers
-            .iter()
-            .zip(&states)
-            .map(|(reader, state)| PolledReader::new(reader, state))
-            .collect())
-    }
-
-    /// The minor version of the protocol that this library speaks, as far as it can be known: the events
-    /// are counted from 4:5 on.
-    pub(super) const fn protocol(&self) -> u32 {
-        if self.event_count == 0 { 4 } else { 5 }
-    }
-
-    /// Tries for room again, after a reader came or went.
-    pub(super) const fn readers_changed(&mut self) {
-        self.has_room = true;
-    }
-
-    /// Whether a reader was away since the last list and is in this one too, which shows so many readers
-    /// that came or went.
-    pub(super) fn hides_plug_event(&mut self, moved: usize) -> bool {
-        self.plug_events.listed(moved)
-    }
-
-    /// Waits until something may have changed since these looks.
-    pub(super) fn wait<'a>(
-        &mut self,
-        context: &Context,
-        seen: impl Iterator<Item = &'a PolledReader> + Clone,
-        patience: Duration,
-    ) -> Result<WaitResult, Error> {
-        let mut states: Vec<ReaderState> = seen.clone().map(PolledReader::expected).collect();
-        self.mutes.clear();
-        if self.has_room {
-            states.push(entry(PNP_NOTIFICATION(), with_count(State::UNAWARE, self.event_count)));
-        }
-        if states.is_empty() {
-            return Ok(WaitResult::NothingToWaitFor);
-        }
-        let ring = match wait(context, &mut states, patience) {
-            Err(Error::InvalidParameter) if self.has_room => {
-                self.has_room = false;
-                return Ok(WaitResult::Changed);
-            }
-            other => other?,
-        };
-        let now =
-            seen.zip(&states).map(|(seen, state)| PolledReader::new(&seen.snapshot.reader, state));
-        self.mutes = now.filter(|seen| seen.snapshot.occupant == CardPresence::Mute).collect();
-        if let Some(own) = states.last().filter(|_| self.has_room) {
-            let before = std::mem::replace(&mut self.event_count, own.event_count());
-            self.plug_events.counted(before, self.event_count);
-        }
-        if ring == WaitResult::TimedOut {
-            self.plug_events.settle();
-        }
-        Ok(ring)
-    }
-}
-
-/// Waits until something is otherwise than these entries say.
+/// Waits until a state is other than expected.
 pub(super) fn wait(
     context: &Context,
     states: &mut [ReaderState],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<WaitResult, Error> {
-    match context.get_status_change(patience, states) {
+    match context.get_status_change(timeout, states) {
         Ok(()) => Ok(WaitResult::Changed),
         Err(Error::Timeout) => Ok(WaitResult::TimedOut),
         Err(error) => Err(error),
     }
 }
 
-fn entry(name: &CStr, state: State) -> ReaderState {
-    ReaderState::new(name, state)
+/// The pseudo-reader whose state changes when a reader comes or goes.
+#[derive(Debug)]
+pub(super) struct HotplugWatch {
+    /// pcscd's count of such events, from pcsc-lite 2.3 on; else 0.
+    event_count: u32,
+    plug_events: PlugEvents,
+    /// Before 2.5 a wait takes 16 entries with this one. With 16 readers there is no room for it, and no
+    /// need: another reader would not fit either.
+    has_room: bool,
+    /// Mute cards that came during the last wait. A wait is believed only these, since to poll them takes
+    /// its time and each later change is counted.
+    mute_cards: Vec<PolledReader>,
 }
 
-/// A reader's name as people see it. PC/SC's is bytes: those that are not UTF-8 are shown as `\xE4`,
-/// and so is a backslash that would look like one of them. No two names are shown alike.
-fn shown(name: &CStr) -> ReaderName {
+impl HotplugWatch {
+    pub(super) fn new() -> Self {
+        let plug_events = PlugEvents::default();
+        Self { event_count: 0, plug_events, has_room: true, mute_cards: Vec::new() }
+    }
+
+    pub(super) fn take_mute_cards(&mut self) -> Vec<PolledReader> {
+        mem::take(&mut self.mute_cards)
+    }
+
+    /// Polls readers for the first time on a connection, and the pseudo-reader too: so the library makes
+    /// every request that polls and waits consist of. A pcscd that does not know one of them ends the
+    /// connection.
+    pub(super) fn first_poll(
+        &mut self,
+        context: &Context,
+        readers: &[ReaderName],
+    ) -> Result<Vec<PolledReader>, Error> {
+        let mut states = unaware(readers);
+        states.push(ReaderState::new(PNP_NOTIFICATION(), State::UNAWARE));
+        match wait(context, &mut states, Duration::ZERO) {
+            Err(Error::InvalidParameter) => return poll(context, readers),
+            other => other?,
+        };
+        // The library does not report a connection that broke at the end of a poll; the next request does.
+        list(context)?;
+        self.event_count = states.last().map_or(0, ReaderState::event_count);
+        Ok(polled(readers, &states))
+    }
+
+    /// The minor version of the library's protocol, as far as known: events are counted from 4:5 on.
+    pub(super) const fn protocol(&self) -> u32 {
+        if self.event_count == 0 { 4 } else { 5 }
+    }
+
+    /// Tries again whether the pseudo-reader fits, after a reader came or went.
+    pub(super) const fn on_readers_changed(&mut self) {
+        self.has_room = true;
+    }
+
+    /// Whether a reader was disconnected and connected again between two lists that differ by `moved`.
+    pub(super) fn hides_plug_event(&mut self, moved: usize) -> bool {
+        self.plug_events.on_list(moved)
+    }
+
+    /// Waits for a change since these polls.
+    pub(super) fn wait(
+        &mut self,
+        context: &Context,
+        polled: &[PolledReader],
+        timeout: Duration,
+    ) -> Result<WaitResult, Error> {
+        let mut states: Vec<_> = polled.iter().map(PolledReader::expected).collect();
+        self.mute_cards.clear();
+        if self.has_room {
+            let expected = with_count(State::UNAWARE, self.event_count);
+            states.push(ReaderState::new(PNP_NOTIFICATION(), expected));
+        }
+        if states.is_empty() {
+            return Ok(WaitResult::NothingToWaitFor);
+        }
+        let result = match wait(context, &mut states, timeout) {
+            Err(Error::InvalidParameter) if self.has_room => {
+                self.has_room = false;
+                return Ok(WaitResult::Changed);
+            }
+            other => other?,
+        };
+        let now = polled.iter().zip(&states);
+        let now = now.map(|(reader, state)| PolledReader::new(&reader.snapshot.reader, state));
+        self.mute_cards = now.filter(PolledReader::is_mute).collect();
+        if let Some(own) = states.last().filter(|_| self.has_room) {
+            let before = mem::replace(&mut self.event_count, own.event_count());
+            self.plug_events.on_count(before, self.event_count);
+        }
+        if result == WaitResult::TimedOut {
+            self.plug_events.settle();
+        }
+        Ok(result)
+    }
+}
+
+/// How far pcscd's count of readers that came or went is ahead of the lists. A reader that was
+/// disconnected and connected again between two lists is in both, and its own count starts at 0 again.
+#[derive(Debug, Default)]
+struct PlugEvents {
+    ahead: i64,
+}
+
+impl PlugEvents {
+    /// pcscd's count changed. A count of 0 is none.
+    fn on_count(&mut self, before: u32, now: u32) {
+        if before != 0 && now != 0 {
+            self.ahead += i64::from((now + MAX_READER_COUNT - before) % MAX_READER_COUNT);
+        }
+    }
+
+    /// A list after that count shows so many readers that came or went; whether there were more.
+    fn on_list(&mut self, moved: usize) -> bool {
+        self.ahead -= i64::try_from(moved).unwrap_or(i64::MAX);
+        let were_more = self.ahead > 0;
+        self.ahead = self.ahead.min(0);
+        were_more
+    }
+
+    /// After a quiet time, what is listed and not counted never will be, as with one device that is two
+    /// readers.
+    fn settle(&mut self) {
+        self.ahead = self.ahead.max(0);
+    }
+}
+
+/// A reader's name as shown. PC/SC's is bytes: those that are not UTF-8 are shown as `\xE4`, and so is a
+/// backslash that would look like one of them. No two names are shown alike.
+fn shown_name(name: &CStr) -> ReaderName {
     let mut shown = String::new();
     for chunk in name.to_bytes().utf8_chunks() {
         shown.push_str(&chunk.valid().replace(ESCAPE, r"\x5Cx"));
@@ -270,25 +292,20 @@ fn shown(name: &CStr) -> ReaderName {
     shown.into()
 }
 
-/// A reader's name for the library: what [`shown`] was given. That has no NUL inside.
-pub(super) fn name(reader: &ReaderName) -> CString {
+/// A reader's name for the library, the reverse of [`shown_name`].
+pub(super) fn pcsc_name(reader: &ReaderName) -> CString {
     let mut pieces = reader.as_str().split(ESCAPE);
     let mut name = pieces.next().unwrap_or_default().as_bytes().to_vec();
     for piece in pieces {
-        let (digits, rest) = piece.split_at_checked(2).unwrap_or((piece, ""));
-        match hex::decode(digits) {
-            Ok(byte) if digits.len() == 2 => name.extend(byte),
-            Ok(_) | Err(_) => {
-                name.extend(ESCAPE.as_bytes());
-                name.extend(digits.as_bytes());
-            }
+        match piece.split_at_checked(2).map(|(digits, rest)| (hex::decode(digits), rest)) {
+            Some((Ok(byte), rest)) => name.extend([byte.as_slice(), rest.as_bytes()].concat()),
+            _ => name.extend([ESCAPE.as_bytes(), piece.as_bytes()].concat()),
         }
-        name.extend(rest.as_bytes());
     }
     CString::new(name).unwrap_or_default()
 }
 
-/// The upper 16 bits of a state word are the event count.
+/// The event count is the upper 16 bits of a state word.
 fn with_count(flags: State, event_count: u32) -> State {
     State::from_bits_retain(flags.bits() | DWORD::from(event_count) << 16)
 }
@@ -330,14 +347,14 @@ mod tests {
     #[test]
     fn a_name_that_is_utf8_is_shown_as_it_is() {
         for plain in ["HID Omnikey 3121 [CCID Interface] (AB12) 00 00", "Lesegerät 00", r"a\b"] {
-            assert_eq!(shown(&CString::new(plain).unwrap()).as_str(), plain);
+            assert_eq!(shown_name(&CString::new(plain).unwrap()).as_str(), plain);
         }
     }
 
     #[test]
     fn a_name_that_is_not_utf8_is_shown_with_its_bytes() {
-        assert_eq!(shown(c"Leseger\xE4t 00").as_str(), r"Leseger\xE4t 00");
-        assert_eq!(shown(c"\xFF\xFE").as_str(), r"\xFF\xFE");
+        assert_eq!(shown_name(c"Leseger\xE4t 00").as_str(), r"Leseger\xE4t 00");
+        assert_eq!(shown_name(c"\xFF\xFE").as_str(), r"\xFF\xFE");
     }
 
     #[test]
@@ -354,8 +371,8 @@ mod tests {
         ];
         let mut all = std::collections::BTreeSet::new();
         for given in names {
-            let reader = shown(given);
-            assert_eq!(name(&reader).as_c_str(), given, "{reader}");
+            let reader = shown_name(given);
+            assert_eq!(pcsc_name(&reader).as_c_str(), given, "{reader}");
             assert!(all.insert(reader));
         }
     }
@@ -363,12 +380,77 @@ mod tests {
     #[test]
     fn a_name_that_was_never_given_makes_no_trouble() {
         for odd in [r"\x", r"\x4", r"\xZZ", r"\xä", r"a\x00b"] {
-            name(&odd.into());
+            pcsc_name(&odd.into());
         }
     }
 
     #[test]
     fn the_count_goes_back_in_the_upper_half_of_the_state() {
         assert_eq!(with_count(State::PRESENT, 0xFFFF).bits(), 0xFFFF_0020);
+    }
+
+    #[expect(unsafe_code, reason = "a length that no driver should give")]
+    fn state(length: u64) -> ReaderState {
+        let mut state = ReaderState::new(PNP_NOTIFICATION(), State::UNAWARE);
+        // SAFETY: as above.
+        let raw = unsafe { &mut *ptr::from_mut(&mut state).cast::<SCARD_READERSTATE>() };
+        raw.cbAtr = length;
+        raw.rgbAtr[0] = 0x3B;
+        state
+    }
+
+    #[test]
+    fn an_atr_has_the_length_that_is_told() {
+        assert!(atr(&state(0)).is_empty());
+        assert_eq!(atr(&state(2)), [0x3B, 0]);
+        assert_eq!(atr(&state(33)).len(), 33);
+    }
+
+    #[test]
+    fn an_atr_that_is_too_long_is_none() {
+        assert!(atr(&state(34)).is_empty() && atr(&state(u64::MAX)).is_empty());
+    }
+
+    #[test]
+    fn a_reader_that_is_in_both_lists_and_was_away_is_noticed() {
+        let mut comings = PlugEvents::default();
+        comings.on_count(3, 5);
+        assert!(comings.on_list(0));
+        assert!(!comings.on_list(0), "once");
+        comings.on_count(5, 6);
+        assert!(!comings.on_list(1), "it came");
+        comings.on_count(6, 9);
+        assert!(comings.on_list(1), "one came, another was away");
+    }
+
+    #[test]
+    fn a_list_may_be_ahead_of_the_count() {
+        let mut comings = PlugEvents::default();
+        assert!(!comings.on_list(1));
+        comings.on_count(1, 2);
+        assert!(!comings.on_list(0));
+        comings.on_count(2, 4);
+        assert!(comings.on_list(0));
+    }
+
+    #[test]
+    fn what_is_never_counted_hides_nothing_later() {
+        let mut comings = PlugEvents::default();
+        assert!(!comings.on_list(2));
+        comings.settle();
+        comings.on_count(2, 4);
+        assert!(comings.on_list(0));
+    }
+
+    #[test]
+    fn the_count_goes_round_and_there_may_be_none() {
+        let mut comings = PlugEvents::default();
+        comings.on_count(MAX_READER_COUNT, 1);
+        assert!(comings.on_list(0));
+        comings.on_count(MAX_READER_COUNT - 1, 2);
+        assert!(!comings.on_list(3));
+        comings.on_count(0, 7);
+        comings.on_count(7, 0);
+        assert!(!comings.on_list(0));
     }
 }

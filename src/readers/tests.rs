@@ -7,25 +7,13 @@ use crate::domain::{InsertedCard, ProbeSettings};
 
 /// Readers whose monitor has ended, and how to release the threads that hang.
 fn readers() -> (Readers, UnboundedReceiver<ReaderEvent>) {
-    let (observations, receiver) = unbounded_channel();
+    let (shared, receiver) = SharedState::new();
     let monitor = ReaderThread::spawn("monitor", |_| {}).unwrap();
     let options = ReaderOptions {
         probing: ProbeSettings::default(),
         probe_deadline: Duration::from_secs(10),
     };
-    let readers = Readers {
-        options,
-        observations,
-        insertions: CurrentInsertions::default(),
-        monitor,
-        wait_canceller: WaitCanceller::default(),
-        heartbeat: Heartbeat::new(),
-        errors: ErrorCounters::default(),
-        probes: BTreeMap::new(),
-        abandoned: Vec::new(),
-        attribute_threads: BTreeMap::new(),
-    };
-    (readers, receiver)
+    (Readers::new(options, shared, monitor), receiver)
 }
 
 /// A thread that hangs until the sender is dropped.
@@ -37,39 +25,42 @@ fn hanging() -> (ReaderThread, Sender<()>) {
     (ReaderThread::spawn("hangs", work).unwrap(), release)
 }
 
-fn running(worker: ReaderThread, trail: ApduLog) -> RunningProbe {
-    RunningProbe { worker, apdu_log: trail, permit: ProbePermit::default() }
+fn running(worker: ReaderThread) -> RunningProbe {
+    RunningProbe { worker, progress: ProbeProgress::default() }
 }
 
 /// A card in the reader `Reader`.
-fn insert_card(readers: &Readers) -> (ReaderName, InsertionId, Atr) {
+fn insert_card(
+    readers: &Readers,
+    events: &mut UnboundedReceiver<ReaderEvent>,
+) -> (ReaderName, InsertionId, Atr) {
     let (reader, insertion): (ReaderName, _) = ("Reader".into(), InsertionId::ZERO);
     let atr: Atr = "3b00".parse().unwrap();
-    readers.insertions.apply(&ReaderEvent::CardInserted(InsertedCard {
+    readers.shared.emit(ReaderEvent::CardInserted(InsertedCard {
         reader: reader.clone(),
         insertion,
         atr: atr.clone(),
         event_count: 1,
         at_start: false,
     }));
+    events.try_recv().unwrap();
     (reader, insertion, atr)
 }
 
 #[test]
 fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tried() {
-    let (mut readers, mut observations) = readers();
-    let (name, insertion, atr) = insert_card(&readers);
+    let (mut readers, mut events) = readers();
+    let (name, insertion, atr) = insert_card(&readers, &mut events);
     let (worker, release) = hanging();
-    let waits = running(worker, ApduLog::default());
-    assert!(waits.permit.start(ProbePhase::Starting) && waits.permit.abandon());
+    let waits = running(worker);
+    assert!(waits.progress.start(ProbePhase::Starting) && waits.progress.abandon());
     readers.probes.insert(name.clone(), waits);
     for _ in 0..3 {
         readers.probe(&name, insertion, &atr, false);
-        let Ok(ReaderEvent::ProbeFinished { result: Err(why), .. }) = observations.try_recv()
-        else {
+        let Ok(ReaderEvent::ProbeFinished { result: Err(error), .. }) = events.try_recv() else {
             panic!("the probe was not refused");
         };
-        assert_eq!(why.reason, NotIdentifiedReason::InUse);
+        assert_eq!(error.reason, NotIdentifiedReason::InUse);
     }
     assert_eq!((readers.probes.len(), readers.abandoned()), (1, 0));
     drop(release);
@@ -79,44 +70,43 @@ fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tri
 
 #[test]
 fn no_more_threads_are_left_behind_than_there_may_be() {
-    let (mut readers, mut observations) = readers();
-    let (name, insertion, atr) = insert_card(&readers);
+    let (mut readers, mut events) = readers();
+    let (name, insertion, atr) = insert_card(&readers, &mut events);
     let mut releases = Vec::new();
     for _ in 0..MAX_ABANDONED {
         let (worker, release) = hanging();
-        readers.probes.insert(name.clone(), running(worker, ApduLog::default()));
+        readers.probes.insert(name.clone(), running(worker));
         readers.abandon(&name);
         releases.push(release);
     }
     assert_eq!(readers.abandoned(), MAX_ABANDONED);
     readers.probe(&name, insertion, &atr, false);
-    let Ok(ReaderEvent::ProbeFinished { result: Err(why), .. }) = observations.try_recv() else {
+    let Ok(ReaderEvent::ProbeFinished { result: Err(error), .. }) = events.try_recv() else {
         panic!("the probe was not refused");
     };
-    assert_eq!(why.reason, NotIdentifiedReason::ReadError);
-    assert!(why.detail.contains("hang already"), "{}", why.detail);
+    assert_eq!(error.reason, NotIdentifiedReason::ReadError);
+    assert!(error.detail.contains("hang already"), "{}", error.detail);
     assert!(readers.probes.is_empty());
 }
 
 #[test]
 fn what_a_hanging_card_was_asked_is_told_when_it_is_given_up() {
-    let (mut readers, _observations) = readers();
+    let (mut readers, _events) = readers();
     let name: ReaderName = "Reader".into();
     let (worker, _release) = hanging();
-    let trail = ApduLog::default();
-    trail.begin(&[0x00, 0xA4]);
-    readers.probes.insert(name.clone(), running(worker, trail));
-    let told = readers.abandon(&name);
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].command, [0x00, 0xA4]);
-    assert!(told[0].response.is_empty());
+    let probe = running(worker);
+    probe.progress.begin_exchange(&[0x00, 0xA4]);
+    readers.probes.insert(name.clone(), probe);
+    let [exchange] = readers.abandon(&name).try_into().unwrap();
+    assert_eq!(exchange.command, [0x00, 0xA4]);
+    assert!(exchange.response.is_empty());
 }
 
 /// Whoever describes a reader that another program keeps to itself asks again for as long as the
 /// reader is there.
 #[test]
 fn a_stop_ends_the_threads_that_describe_readers() {
-    let (mut readers, observations) = readers();
+    let (mut readers, events) = readers();
     let reader: ReaderName = "Reader".into();
     let (ended, ends) = channel();
     let asks = ReaderThread::spawn("reader-about", move |halt| {
@@ -129,12 +119,12 @@ fn a_stop_ends_the_threads_that_describe_readers() {
     readers.stop();
     assert!(began.elapsed() < STOP_TIMEOUT, "a thread that listens is not left behind");
     ends.try_recv().expect("the thread has ended before the stop");
-    drop(observations);
+    drop(events);
 }
 
 #[test]
 fn readers_that_are_dropped_end_the_threads_that_describe_readers() {
-    let (mut readers, _observations) = readers();
+    let (mut readers, _events) = readers();
     let (ended, ends) = channel();
     let asks = ReaderThread::spawn("reader-about", move |halt| {
         halt.wait_timeout(Duration::from_mins(10));
@@ -148,7 +138,7 @@ fn readers_that_are_dropped_end_the_threads_that_describe_readers() {
 
 #[test]
 fn a_stop_does_not_wait_for_a_driver_that_hangs() {
-    let (mut readers, _observations) = readers();
+    let (mut readers, _events) = readers();
     let (asks, _release) = hanging();
     readers.attribute_threads.insert("Reader".into(), (asks, CancelToken::default()));
     let began = Instant::now();

@@ -1,92 +1,154 @@
-//! One transaction with one card, as [`card`](crate::card) wants it: exchanges are timed, logged at
-//! TRACE and kept, and none begins after the deadline.
+//! One transaction with one card, as [`card`](crate::card) needs it: exchanges are timed, logged at TRACE
+//! and kept, and none begins after the deadline.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pcsc::{MAX_BUFFER_SIZE, Transaction};
 use tracing::trace;
 
 use crate::card::{CommandApdu, MAX_COMMANDS, Protocol, Transmit, TransmitError};
-use crate::domain::{CardIdentity, ReaderName};
+use crate::domain::{ApduExchange, CardIdentity, ReaderName};
 
-use super::apdu_log::ApduLog;
-use super::cancel::CancelToken;
-use super::error_counters::ErrorCounters;
 use super::pcsc_errors::{card_error_text, to_transmit_error};
+use super::shared_state::SharedState;
+use super::thread::CancelToken;
 
-/// The longest reader name of pcsc-lite, with its end, and the two NULs of the list it comes in.
+/// pcsc-lite's longest reader name with its NUL, and the two NULs of the list it comes in.
 const NAME_SPACE: usize = 130;
 
-/// How long after a card said who it is it is asked for more. Nothing is sent to CM before that.
-const INVENTORY_WITHIN: Duration = Duration::from_millis(500);
+/// How long after its identity a card is asked for its inventory. CM is not called before that.
+const INVENTORY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A response has at least this many bytes.
-const STATUS_WORD: usize = 2;
+/// A response has at least a status word.
+const MIN_RESPONSE: usize = 2;
 
-/// A transaction that commands can go through.
-pub(super) struct PcscTransport<'a> {
-    transaction: &'a Transaction<'a>,
-    protocol: Protocol,
-    limits: ProbeLimits<'a>,
-    apdu_log: &'a ApduLog,
-    errors: &'a ErrorCounters,
-    /// Is called once the card has said who it is.
-    identified: &'a mut dyn FnMut(&CardIdentity),
+/// A probe's state, readable while its thread is blocked. Clones are the same probe's.
+///
+/// pcscd delays a connection, and libpcsclite a transaction, until another program's transaction ends.
+/// Nothing interrupts either. So the thread is abandoned meanwhile: it sends nothing to the card
+/// afterwards.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProbeProgress(Arc<Mutex<ProgressState>>);
+
+#[derive(Debug, Default)]
+struct ProgressState {
+    phase: ProbePhase,
+    /// The last one without a response shows the command at which a card hangs.
+    exchanges: Vec<ApduExchange>,
 }
 
-/// What ends a probe from outside.
-#[derive(Clone, Copy)]
-pub(super) struct ProbeLimits<'a> {
-    /// For the log.
-    pub(super) reader: &'a ReaderName,
-    /// Nothing is sent after this.
-    pub(super) deadline: Instant,
-    /// Nothing is sent after this was called.
-    pub(super) halt: &'a CancelToken,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum ProbePhase {
+    /// Before a connection, or in a transaction.
+    #[default]
+    Free,
+    Connecting,
+    /// Connected, before the transaction.
+    Starting,
+    /// Abandoned while it waited, and still waiting.
+    Abandoned,
+    /// Abandoned, and not waiting any more.
+    Ended,
 }
 
-impl<'a> PcscTransport<'a> {
-    /// The way to the card of a transaction.
-    pub(super) fn new(
-        transaction: &'a Transaction<'a>,
-        limits: ProbeLimits<'a>,
-        (trail, errors): (&'a ApduLog, &'a ErrorCounters),
-        identified: &'a mut dyn FnMut(&CardIdentity),
-    ) -> Result<Self, TransmitError> {
-        let protocol = protocol(transaction, errors)?;
-        Ok(Self { transaction, protocol, limits, apdu_log: trail, errors, identified })
+impl ProbeProgress {
+    /// Enters a phase; false once the probe was abandoned.
+    pub(super) fn start(&self, phase: ProbePhase) -> bool {
+        let mut state = self.lock();
+        let is_abandoned = matches!(state.phase, ProbePhase::Abandoned | ProbePhase::Ended);
+        if !is_abandoned {
+            state.phase = phase;
+        }
+        !is_abandoned
     }
+
+    /// Ends the wait of an abandoned probe: another one may follow.
+    pub(super) fn end(&self) {
+        self.lock().phase = ProbePhase::Ended;
+    }
+
+    pub(super) fn phase(&self) -> ProbePhase {
+        self.lock().phase
+    }
+
+    /// Abandons the probe, if it waits; whether it did.
+    pub(super) fn abandon(&self) -> bool {
+        let mut state = self.lock();
+        let waits = matches!(state.phase, ProbePhase::Connecting | ProbePhase::Starting);
+        if waits {
+            state.phase = ProbePhase::Abandoned;
+        }
+        waits
+    }
+
+    /// Notes a command that is sent.
+    pub(super) fn begin_exchange(&self, command: &[u8]) {
+        let (command, response) = (command.to_vec(), Vec::new());
+        self.lock().exchanges.push(ApduExchange { command, response, duration: Duration::ZERO });
+    }
+
+    /// Notes the response to the last command, empty if there is none.
+    fn end_exchange(&self, response: &[u8], duration: Duration) {
+        if let Some(last) = self.lock().exchanges.last_mut() {
+            last.response = response.to_vec();
+            last.duration = duration;
+        }
+    }
+
+    /// All exchanges, those before a restart included.
+    pub(super) fn exchanges(&self) -> Vec<ApduExchange> {
+        self.lock().exchanges.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ProgressState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transaction that sends commands.
+pub(super) struct PcscTransport<'a> {
+    pub(super) transaction: &'a Transaction<'a>,
+    pub(super) protocol: Protocol,
+    pub(super) reader: &'a ReaderName,
+    /// No command is sent after this.
+    pub(super) deadline: Instant,
+    pub(super) halt: &'a CancelToken,
+    pub(super) progress: &'a ProbeProgress,
+    pub(super) shared: &'a SharedState,
+    /// Called with each identity.
+    pub(super) identified: &'a mut dyn FnMut(&CardIdentity),
 }
 
 impl Transmit for PcscTransport<'_> {
     fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
         let began = Instant::now();
-        if began >= self.limits.deadline || self.limits.halt.is_cancelled() {
+        if began >= self.deadline || self.halt.is_cancelled() {
             return Err(TransmitError::TimedOut);
         }
-        if self.apdu_log.length() >= MAX_COMMANDS {
-            let what = format!("card lost its state again and again, in {MAX_COMMANDS} commands");
-            return Err(TransmitError::Failed { detail: what });
+        if self.progress.lock().exchanges.len() >= MAX_COMMANDS {
+            let detail = format!("card lost its state again and again, in {MAX_COMMANDS} commands");
+            return Err(TransmitError::Failed { detail });
         }
         let command = command.to_bytes(self.protocol);
-        self.apdu_log.begin(&command);
+        self.progress.begin_exchange(&command);
         let mut buffer = [0; MAX_BUFFER_SIZE];
         let response = self.transaction.transmit(&command, &mut buffer).map(<[u8]>::to_vec);
-        let took = began.elapsed();
+        let duration = began.elapsed();
         trace!(
-            reader = %self.limits.reader,
+            reader = %self.reader,
             command = hex::encode(&command),
             response = response.as_ref().map(hex::encode).unwrap_or_default(),
             error = response.as_ref().err().map(tracing::field::display),
-            micros = took.as_micros(),
+            micros = duration.as_micros(),
             "APDU exchange"
         );
-        self.apdu_log.end(response.as_deref().unwrap_or_default(), took);
+        self.progress.end_exchange(response.as_deref().unwrap_or_default(), duration);
         match response {
-            // Some drivers call it a success when the card is torn out under a command.
-            Ok(response) if response.len() < STATUS_WORD => Err(TransmitError::Reset),
+            // Some drivers report success when the card is removed during a command.
+            Ok(response) if response.len() < MIN_RESPONSE => Err(TransmitError::Reset),
             Ok(response) => Ok(response),
-            Err(error) => Err(to_transmit_error(self.errors.count(error))),
+            Err(error) => Err(to_transmit_error(self.shared.count(error))),
         }
     }
 
@@ -97,27 +159,25 @@ impl Transmit for PcscTransport<'_> {
     fn identified(&mut self, identity: &CardIdentity) {
         (self.identified)(identity);
         if !identity.partial {
-            self.limits.deadline = self.limits.deadline.min(Instant::now() + INVENTORY_WITHIN);
+            self.deadline = self.deadline.min(Instant::now() + INVENTORY_TIMEOUT);
         }
     }
 }
 
-/// The protocol that the connection ended up with; the crate keeps it to itself.
-fn protocol(
+/// The protocol of the connection, which the crate does not return.
+pub(super) fn agreed_protocol(
     transaction: &Transaction<'_>,
-    errors: &ErrorCounters,
+    shared: &SharedState,
 ) -> Result<Protocol, TransmitError> {
     let (mut name, mut atr) = ([0; NAME_SPACE], [0; pcsc::MAX_ATR_SIZE]);
     let status = transaction.status2(&mut name, &mut atr);
-    let status = status.map_err(|error| to_transmit_error(errors.count(error)))?;
-    agreed(status.protocol2())
+    let status = status.map_err(|error| to_transmit_error(shared.count(error)))?;
+    supported(status.protocol2())
 }
 
-/// What a status says of the protocol.
-///
-/// A connection has one, so a status without one is of a moment before it: below 2.0.3 the library
-/// keeps the readers' states where its threads overwrite each other's. Asking again cures that.
-fn agreed(protocol: Option<pcsc::Protocol>) -> Result<Protocol, TransmitError> {
+/// A connection has a protocol, so a status without one is of a moment before: below 2.0.3 the library's
+/// threads overwrite each other's reader states. Another attempt helps.
+fn supported(protocol: Option<pcsc::Protocol>) -> Result<Protocol, TransmitError> {
     match protocol {
         Some(pcsc::Protocol::T0) => Ok(Protocol::T0),
         Some(pcsc::Protocol::T1) => Ok(Protocol::T1),
@@ -134,9 +194,41 @@ mod tests {
 
     #[test]
     fn a_status_without_a_protocol_is_asked_for_again() {
-        assert_eq!(agreed(None), Err(TransmitError::Reset));
-        assert_eq!(agreed(Some(pcsc::Protocol::T0)), Ok(Protocol::T0));
-        let raw = agreed(Some(pcsc::Protocol::RAW));
+        assert_eq!(supported(None), Err(TransmitError::Reset));
+        assert_eq!(supported(Some(pcsc::Protocol::T0)), Ok(Protocol::T0));
+        let raw = supported(Some(pcsc::Protocol::RAW));
         assert!(matches!(raw, Err(TransmitError::Failed { .. })), "no card is spoken to so");
+    }
+
+    #[test]
+    fn a_command_that_is_not_answered_is_there_all_the_same() {
+        let trail = ProbeProgress::default();
+        trail.begin_exchange(&[1]);
+        trail.end_exchange(&[0x90, 0x00], Duration::from_millis(1));
+        trail.clone().begin_exchange(&[2]);
+        let told: Vec<_> = trail.exchanges().into_iter().map(|e| (e.command, e.response)).collect();
+        assert_eq!(told, [(vec![1], vec![0x90, 0x00]), (vec![2], vec![])]);
+    }
+
+    #[test]
+    fn a_probe_that_was_given_up_never_has_its_turn() {
+        let turn = ProbeProgress::default();
+        assert!(!turn.abandon(), "it does not wait");
+        assert!(turn.start(ProbePhase::Connecting) && turn.start(ProbePhase::Starting));
+        assert!(turn.clone().abandon());
+        assert!(!turn.start(ProbePhase::Free));
+        assert_eq!((turn.phase(), turn.abandon()), (ProbePhase::Abandoned, false));
+        turn.end();
+        assert_eq!(
+            (turn.start(ProbePhase::Free), turn.phase(), turn.abandon()),
+            (false, ProbePhase::Ended, false)
+        );
+    }
+
+    #[test]
+    fn a_probe_that_has_its_turn_is_not_given_up() {
+        let turn = ProbeProgress::default();
+        assert!(turn.start(ProbePhase::Starting) && turn.start(ProbePhase::Free));
+        assert!(!turn.abandon());
     }
 }

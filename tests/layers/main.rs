@@ -83,7 +83,6 @@ const PURE_MACROS: &str = "
 /// end there is none.
 const CIRCLES: &str = "
     domain/card.rs domain/id_rule.rs domain/strength.rs
-    readers/monitor.rs readers/mute_watchers.rs
 ";
 
 fn root() -> &'static Path {
@@ -317,7 +316,7 @@ const UNSAFE: [&str; 4] = [
     "cm/auth/negotiate/gssapi/ffi.rs",
     "cm/auth/negotiate/gssapi/handles.rs",
     "control/access.rs",
-    "readers/atr.rs",
+    "readers/status_change.rs",
 ];
 
 #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::script::{CARDID, GIDS_TABLE, Script};
+use super::super::tests::script::{CARDID, GIDS_TABLE, Script};
 use super::super::{Protocol, TransmitError};
 use super::*;
 

@@ -1,7 +1,7 @@
 //! IDPrime cards as they should be, and as they should not.
 
 use super::super::Protocol;
-use super::super::script::{CARDID, Script, bytes};
+use super::super::tests::script::{CARDID, Script, bytes};
 use super::*;
 
 const SELECT: &str = "00a404000ba00000001880000000066200";

@@ -1,7 +1,7 @@
 //! What cards say besides their identity.
 
 use super::super::Protocol;
-use super::super::script::Script;
+use super::super::tests::script::Script;
 use super::*;
 
 const YUBIKEY: &str = "3bfd1300008131fe158073c021c057597562694b657940";

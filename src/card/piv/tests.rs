@@ -1,7 +1,7 @@
 //! PIV cards as they should be, and as they should not.
 
 use super::super::Protocol;
-use super::super::script::Script;
+use super::super::tests::script::Script;
 use super::*;
 use crate::domain::Strength;
 

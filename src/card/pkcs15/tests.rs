@@ -5,7 +5,7 @@ mod forms;
 use std::collections::BTreeMap;
 
 use super::super::Protocol;
-use super::super::script::{Script, bytes};
+use super::super::tests::script::{Script, bytes};
 use super::*;
 
 /// The EF.TokenInfo of the worked example: serial 9276000000001234.

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::{CommandApdu, Protocol, Transmit, TransmitError};
+use super::super::{CommandApdu, Protocol, Transmit, TransmitError};
 use crate::domain::Atr;
 
 /// The ATR of a Microsoft virtual smart card.
-pub(super) fn atr() -> Atr {
+pub(in crate::card) fn atr() -> Atr {
     "3b8d0180fba000000397425446590301c8".parse().unwrap()
 }
 
 /// The answer of a GIDS applet to its SELECT (recorded from `GidsApplet`).
-pub(super) const GIDS_SELECTED: &str = "61124f0ba0000003974254465902017303 4001c09000";
+pub(in crate::card) const GIDS_SELECTED: &str = "61124f0ba0000003974254465902017303 4001c09000";
 
 /// The factory's file table of a GIDS card, 141 bytes.
-pub(super) const GIDS_TABLE: &str = "01\
+pub(in crate::card) const GIDS_TABLE: &str = "01\
     6d73637000 00000000 000000000000000000 0000 00000000 00a00000\
     0000000000 00000000 636172646964000000 0000 20df0000 12a00000\
     0000000000 00000000 636172646170707300 0000 21df0000 10a00000\
@@ -22,10 +22,10 @@ pub(super) const GIDS_TABLE: &str = "01\
     6d73637000 00000000 636d617066696c6500 0000 23df0000 10a00000";
 
 /// The id of the card that [`Script::gids`] is, in file order.
-pub(super) const CARDID: &str = "3ff188bcba833740826246eba1291c6e";
+pub(in crate::card) const CARDID: &str = "3ff188bcba833740826246eba1291c6e";
 
 /// What the card does: answers from its table, 6A82 to everything else.
-pub(super) struct Script {
+pub(in crate::card) struct Script {
     protocol: Protocol,
     responses: BTreeMap<Vec<u8>, Vec<u8>>,
     sent: Vec<Vec<u8>>,
@@ -34,12 +34,12 @@ pub(super) struct Script {
 
 impl Script {
     /// A card that knows nothing.
-    pub(super) fn new(protocol: Protocol) -> Self {
+    pub(in crate::card) fn new(protocol: Protocol) -> Self {
         Self { protocol, responses: BTreeMap::new(), sent: Vec::new(), interruption: None }
     }
 
     /// An initialised GIDS card.
-    pub(super) fn gids(protocol: Protocol) -> Self {
+    pub(in crate::card) fn gids(protocol: Protocol) -> Self {
         let le = if protocol == Protocol::T1 { "00" } else { "" };
         Self::new(protocol)
             .on(&format!("00a4040009a00000039742544659{le}"), GIDS_SELECTED)
@@ -48,19 +48,23 @@ impl Script {
     }
 
     /// The card, with this response to this command.
-    pub(super) fn on(mut self, command: &str, response: &str) -> Self {
+    pub(in crate::card) fn on(mut self, command: &str, response: &str) -> Self {
         self.responses.insert(bytes(command), bytes(response));
         self
     }
 
     /// The card, with the way to it cut after some commands.
-    pub(super) fn interrupted_after(mut self, commands: usize, why: TransmitError) -> Self {
+    pub(in crate::card) fn interrupted_after(
+        mut self,
+        commands: usize,
+        why: TransmitError,
+    ) -> Self {
         self.interruption = Some((commands, why));
         self
     }
 
     /// Every command that it got.
-    pub(super) fn sent(&self) -> Vec<String> {
+    pub(in crate::card) fn sent(&self) -> Vec<String> {
         self.sent.iter().map(hex::encode).collect()
     }
 }
@@ -81,16 +85,16 @@ impl Transmit for Script {
 }
 
 /// Bytes as hex, blanks or none between them.
-pub(super) fn bytes(text: &str) -> Vec<u8> {
+pub(in crate::card) fn bytes(text: &str) -> Vec<u8> {
     hex::decode(text.replace(' ', "")).unwrap()
 }
 
 /// A card that answers from a list whatever it is asked, then from the list's end for ever.
 #[derive(Debug)]
-pub(super) struct Hostile {
-    pub(super) answers: Vec<Vec<u8>>,
-    pub(super) protocol: Protocol,
-    pub(super) sent: usize,
+pub(in crate::card) struct Hostile {
+    pub(in crate::card) answers: Vec<Vec<u8>>,
+    pub(in crate::card) protocol: Protocol,
+    pub(in crate::card) sent: usize,
 }
 
 impl Transmit for Hostile {

@@ -1,0 +1,235 @@
+//! Single questions: whether this user can use pcscd, and what a reader's driver reports.
+
+use std::ffi::CStr;
+use std::thread;
+use std::time::Duration;
+
+use pcsc::{Attribute, Card, Error, Protocols, ShareMode};
+use tracing::debug;
+
+use crate::domain::{ReaderAttributes, ReaderName};
+
+use super::context::PcscContext;
+use super::pcsc_errors::{CUT_AT_FIRST, is_gone, is_lost, is_out_of_sync, pcscd_error_text};
+use super::reader_table::CardPresence;
+use super::status_change::{HotplugWatch, list, poll_one};
+use super::thread::{CancelToken, within};
+
+/// How many readers pcsc-lite before 2.5 takes in one call.
+const MAX_AT_ONCE: usize = 16;
+
+/// How long to wait, each time, for another program to release the card.
+const BUSY_PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+];
+
+/// How long to wait, each time, before another connection: a broken one proves nothing about the reader,
+/// and a rule may need its serial number.
+const RETRIES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+
+/// How long to wait after that, each time, for a program that holds the reader.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The state of pcscd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PcscdCheck {
+    Available {
+        readers: Vec<(ReaderName, ReaderContent)>,
+        cards: CardAccess,
+    },
+    /// pcscd refuses this user; or every client, where it has too many.
+    AccessDenied,
+    Unreachable {
+        detail: String,
+    },
+    /// pcscd accepts connections, and does not answer.
+    NotResponding,
+}
+
+/// Whether this user may use cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CardAccess {
+    Allowed,
+    Denied,
+    /// No card was inserted, or another program holds it.
+    Untested,
+}
+
+/// What a reader holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReaderContent {
+    Empty,
+    /// A card that answered at power-up.
+    Card,
+    /// A card that did not.
+    MuteCard,
+}
+
+/// Polls pcscd once.
+#[must_use]
+pub fn check_pcscd(timeout: Duration) -> PcscdCheck {
+    let check = || match PcscContext::establish() {
+        // pcscd refuses before there is a connection: on one, that code means that it was cut.
+        Ok(context) => poll_all(&context).unwrap_or_else(|error| {
+            if is_lost(error) && !is_out_of_sync(error) {
+                PcscdCheck::Unreachable { detail: CUT_AT_FIRST.to_owned() }
+            } else {
+                classify(error)
+            }
+        }),
+        Err(error) => classify(error),
+    };
+    within("pcsc-look", timeout, check).unwrap_or(PcscdCheck::NotResponding)
+}
+
+fn poll_all(context: &PcscContext) -> Result<PcscdCheck, Error> {
+    let names = list(context)?;
+    let (mut hotplug, mut readers) = (HotplugWatch::new(), Vec::new());
+    if names.is_empty() {
+        hotplug.first_poll(context, &names)?;
+    }
+    for names in names.chunks(MAX_AT_ONCE) {
+        for polled in hotplug.first_poll(context, names)? {
+            let content = match polled.snapshot.occupant {
+                CardPresence::Mute => ReaderContent::MuteCard,
+                CardPresence::Present(_) => ReaderContent::Card,
+                CardPresence::Empty | CardPresence::Unknown => ReaderContent::Empty,
+            };
+            readers.push((polled.snapshot.reader, content));
+        }
+    }
+    let with_card = readers.iter().find(|(_, content)| *content == ReaderContent::Card);
+    let cards = with_card.map_or(CardAccess::Untested, |(reader, _)| {
+        // The connection leaves the card as it is.
+        match context.connect(reader, ShareMode::Shared, Protocols::ANY) {
+            Ok(_connection) => CardAccess::Allowed,
+            Err(Error::SecurityViolation) => CardAccess::Denied,
+            Err(_) => CardAccess::Untested,
+        }
+    });
+    Ok(PcscdCheck::Available { readers, cards })
+}
+
+fn classify(error: Error) -> PcscdCheck {
+    if error == Error::NoReadersAvailable {
+        PcscdCheck::Available { readers: Vec::new(), cards: CardAccess::Untested }
+    } else if error == Error::SecurityViolation {
+        PcscdCheck::AccessDenied
+    } else {
+        PcscdCheck::Unreachable { detail: pcscd_error_text(error) }
+    }
+}
+
+/// What a reader's driver reports, within a timeout: a thread that the driver blocks is abandoned.
+#[must_use]
+pub fn attributes(reader: &ReaderName, timeout: Duration) -> ReaderAttributes {
+    let reader = reader.clone();
+    let read = move || {
+        let wait = |pause| {
+            thread::sleep(pause);
+            true
+        };
+        read_with_retries(&reader, &RETRIES, &wait)
+    };
+    within("reader-about", timeout, read).flatten().unwrap_or_default()
+}
+
+/// What a reader's driver reports. Repeated until it does, for as long as `is_present`. `tried` is set
+/// after the first series.
+pub(super) fn poll_attributes(
+    reader: &ReaderName,
+    tried: &CancelToken,
+    halt: &CancelToken,
+    is_present: impl Fn() -> bool,
+) -> Option<ReaderAttributes> {
+    let wait = |pause| !halt.wait_timeout(pause);
+    let mut attributes = read_with_retries(reader, &RETRIES, &wait);
+    tried.cancel();
+    while attributes.is_none() && wait(RETRY_INTERVAL) && is_present() {
+        attributes = read_with_retries(reader, &[], &wait);
+    }
+    attributes
+}
+
+/// `wait` sleeps, and returns false when it was cancelled.
+fn read_with_retries(
+    reader: &ReaderName,
+    pauses: &[Duration],
+    wait: &impl Fn(Duration) -> bool,
+) -> Option<ReaderAttributes> {
+    let mut pauses = pauses.iter();
+    loop {
+        match read_attributes(reader, wait) {
+            Ok(attributes) => return Some(attributes),
+            Err(error) => debug!(%reader, %error, "Reading reader attributes failed"),
+        }
+        if !wait(*pauses.next()?) {
+            return None;
+        }
+    }
+}
+
+/// A connection to the reader itself (direct) makes pcscd report mismatched protocols to programs that
+/// connect to a card in it. So it is for a reader without a card. No command goes to a card.
+fn read_attributes(
+    reader: &ReaderName,
+    wait: &impl Fn(Duration) -> bool,
+) -> Result<ReaderAttributes, Error> {
+    let context = PcscContext::establish()?;
+    let polled = poll_one(&context, reader)?;
+    let (mode, protocols) = if let CardPresence::Present(_) = polled.snapshot.occupant {
+        (ShareMode::Shared, Protocols::T0 | Protocols::T1)
+    } else {
+        (ShareMode::Direct, Protocols::UNDEFINED)
+    };
+    let connection = context.connect(reader, mode, protocols)?;
+    Ok(ReaderAttributes {
+        vendor: read_attribute(&connection, Attribute::VendorName, wait)?,
+        serial: read_attribute(&connection, Attribute::VendorIfdSerialNo, wait)?,
+    })
+}
+
+/// One attribute. pcscd returns none while another program works with the card: wait for its release.
+fn read_attribute(
+    connection: &Card,
+    attribute: Attribute,
+    wait: &impl Fn(Duration) -> bool,
+) -> Result<Option<String>, Error> {
+    for pause in BUSY_PAUSES {
+        match connection.get_attribute_owned(attribute) {
+            Ok(bytes) => return Ok(text(&bytes)),
+            Err(Error::SharingViolation) if wait(pause) => {}
+            Err(Error::SharingViolation) => break,
+            // What pcscd returns for a driver that does not know the attribute.
+            Err(Error::UnsupportedFeature | Error::NotTransacted) => return Ok(None),
+            Err(error) if is_gone(error) || is_lost(error) || error == Error::ResetCard => {
+                return Err(error);
+            }
+            Err(_) => return Ok(None),
+        }
+    }
+    Err(Error::SharingViolation)
+}
+
+/// A driver's text, with or without its final NUL.
+fn text(bytes: &[u8]) -> Option<String> {
+    let text = CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes);
+    let text = String::from_utf8_lossy(text).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drivers_text_may_end_in_a_zero_and_be_empty() {
+        assert_eq!(text(b"ACS\0"), Some("ACS".to_owned()));
+        assert_eq!(text(b"ACS\0garbage"), Some("ACS".to_owned()));
+        assert_eq!(text(b" R-17 "), Some("R-17".to_owned()));
+        assert_eq!((text(b""), text(b"\0"), text(b"  \0")), (None, None, None));
+    }
+}

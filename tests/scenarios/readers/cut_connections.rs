@@ -91,7 +91,7 @@ fn present_card_reported_missing_is_not_removed() {
     let _card = world.insert(0, GidsCard::seed()).unwrap();
     let view = wait_card(&world, 0, "not-identified");
     assert_eq!(view["error"]["reason"], "read-error", "{view}");
-    assert!(view["error"]["detail"].as_str().unwrap().contains("while it lies there"), "{view}");
+    assert!(view["error"]["detail"].as_str().unwrap().contains("while it is present"), "{view}");
     world.finish().unwrap();
 }
 

@@ -15,6 +15,7 @@ mod exchange;
 mod family_result;
 mod files;
 #[cfg(fuzzing)]
+#[path = "card/tests/fuzzing.rs"]
 pub mod fuzzing;
 mod gids;
 mod idprime;

@@ -6,7 +6,7 @@
 //! ├ auth      the credentials of a call, and what a response says about them
 //! ├ http      one exchange within its deadline
 //! │ └ transport   the HTTP client, with tls, proxy and client_cert
-//! ├ classify  the meaning of a response, with error_pages; of none: transport_error
+//! ├ classify  the meaning of a response;  transport_error: of none
 //! └ redact    removes secrets from every text from outside
 //! ```
 //!
@@ -21,7 +21,6 @@ mod classify;
 mod client_cert;
 mod connection_check;
 mod cookies;
-mod error_pages;
 mod file_contents;
 mod headers;
 mod http;

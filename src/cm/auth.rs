@@ -156,7 +156,7 @@ pub(super) fn bearer_header(path: &Path) -> Result<HeaderValue, Problem> {
         return Err(Problem::new("it is empty", "write the token into it"));
     }
     if token.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer ")) {
-        return Err(FileContents::Scheme.problem());
+        return Err(FileContents::SCHEME.problem());
     }
     // Quotes, a name or a form around it: a token has `=` only at its end (RFC 6750 section 2.1).
     let wrapped = token.trim_end_matches('=').contains(['=', '"', '\'', '{', '}']);

@@ -8,10 +8,9 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
 
 use super::client_cert::ClientCertStatus;
-use super::error_pages;
 use super::headers::{compressed, with_retry_after};
 use super::redact::Redactor;
-use crate::domain::{CallError, ProxyFault, UnavailableReason};
+use crate::domain::{CallError, ClientCertFault, ProxyFault, TlsFault, UnavailableReason};
 use crate::wire::cm;
 
 /// A response as received. No `Debug`: it may contain a token.
@@ -76,9 +75,7 @@ impl HttpResponse {
     pub(super) fn head_refusal(&self) -> HeadRefusal {
         match self.status {
             413 | 431 => HeadRefusal::Named,
-            400 | 404
-                if !is_from_cm(self) && error_pages::is_about_head(self.status, &self.body) =>
-            {
+            400 | 404 if !is_from_cm(self) && is_about_head(self.status, &self.body) => {
                 HeadRefusal::Named
             }
             400 if !is_from_cm(self) => HeadRefusal::Suspected,
@@ -116,7 +113,7 @@ fn error_page(response: &HttpResponse) -> Option<CallError> {
     if is_from_cm(response) || response.coding.is_some() {
         return None;
     }
-    error_pages::classify_page(response.status, &response.body, response.client_cert)
+    classify_page(response.status, &response.body, response.client_cert)
         .map(|reason| unavailable(reason, response))
 }
 
@@ -127,6 +124,105 @@ fn client_error(response: &HttpResponse) -> CallError {
         _ if !is_from_cm(response) => failed(response),
         _ => refused(response),
     }
+}
+
+/// The reason for an error page that a web server sends instead of CM's response. None is about a card.
+///
+/// Known are the sub-codes of IIS (Microsoft: "The HTTP status code in IIS 7 and later"), the pages of
+/// http.sys below IIS, and those of Apache and nginx about TLS. `None` if the page does not say, or if it
+/// may be about the call.
+fn classify_page(
+    status: u16,
+    page: &[u8],
+    client_cert: ClientCertStatus,
+) -> Option<UnavailableReason> {
+    let page = String::from_utf8_lossy(page).to_lowercase();
+    match status {
+        400 => bad_request(&page, client_cert),
+        403 if page.contains("post-handshake authentication") => Some(requested(client_cert)),
+        403 => match sub_code(&page, status) {
+            Some(code) => forbidden(code, client_cert),
+            // IIS shows sub-codes to local clients only, unless it is configured to. A client
+            // certificate that was not requested says enough.
+            None if client_cert == ClientCertStatus::NotRequested => Some(requested(client_cert)),
+            None => None,
+        },
+        404 => match sub_code(&page, status)? {
+            6 => Some(UnavailableReason::MethodNotAllowed),
+            // 10: a header field (request filtering); the others: body, URL, query.
+            10 | 13..=15 => Some(UnavailableReason::RequestTooLarge),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a page is about the head of a request: such a request was not processed.
+fn is_about_head(status: u16, page: &[u8]) -> bool {
+    let page = String::from_utf8_lossy(page).to_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|text| page.contains(text));
+    match status {
+        // http.sys, nginx ("Request Header Or Cookie Too Large"), Apache ("Size of a request header
+        // field exceeds server limit").
+        400 => says(&["http error 400.", "request header", "header field", "cookie"]),
+        404 => sub_code(&page, status) == Some(10),
+        _ => false,
+    }
+}
+
+fn bad_request(page: &str, client_cert: ClientCertStatus) -> Option<UnavailableReason> {
+    let says = |text: &str| page.contains(text);
+    if says("no required ssl certificate") {
+        return Some(requested(client_cert));
+    }
+    if says("the ssl certificate error") {
+        return Some(UnavailableReason::ClientCertificate(ClientCertFault::Rejected));
+    }
+    if says("plain http request was sent to https port")
+        || says("speaking plain http to an ssl-enabled server port")
+    {
+        return Some(UnavailableReason::Tls(TlsFault::TlsRequired));
+    }
+    // http.sys: "HTTP Error 400. The size of the request headers is too long." and others. URLs are
+    // made of ids, and never bad by a card.
+    says("http error 400.").then(|| {
+        if says("too long") { UnavailableReason::RequestTooLarge } else { UnavailableReason::NotCm }
+    })
+}
+
+fn forbidden(sub_code: u32, client_cert: ClientCertStatus) -> Option<UnavailableReason> {
+    match sub_code {
+        4 => Some(UnavailableReason::Tls(TlsFault::TlsRequired)),
+        5 => Some(UnavailableReason::Tls(TlsFault::NoCommonCipher)),
+        // By address or name of this machine.
+        6 | 8 => Some(UnavailableReason::Unauthorized),
+        7 => Some(requested(client_cert)),
+        9 | 10 => Some(UnavailableReason::Busy),
+        // No account for it, revoked, untrusted, expired.
+        12 | 13 | 16 | 17 => Some(UnavailableReason::ClientCertificate(ClientCertFault::Rejected)),
+        // A directory that is not listed: there is no application.
+        14 => Some(UnavailableReason::NotCm),
+        _ => None,
+    }
+}
+
+/// The server requires a client certificate, and has none.
+const fn requested(status: ClientCertStatus) -> UnavailableReason {
+    UnavailableReason::ClientCertificate(status.late_request())
+}
+
+/// The number after the status, in `HTTP Error 403.7 - Forbidden` and the like.
+fn sub_code(page: &str, status: u16) -> Option<u32> {
+    let status = format!("{status}.");
+    page.match_indices(&status).find_map(|(at, _)| {
+        let before = page.get(..at)?.chars().next_back();
+        if before.is_some_and(|c| c.is_ascii_digit() || c == '.') {
+            return None;
+        }
+        let after = page.get(at + status.len()..)?;
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        after.get(..digits)?.parse().ok()
+    })
 }
 
 /// A body that is no JSON of CM, although the status was good.

@@ -222,7 +222,7 @@ pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match chain {
         Ok(_) if text.contains("-----BEGIN TRUSTED CERTIFICATE-----") => {
-            Err(not_pem(FileContents::Trusted))
+            Err(not_pem(FileContents::TRUSTED))
         }
         Ok(chain) if !chain.is_empty() => Ok(chain),
         Ok(_) | Err(_) => Err(not_pem(FileContents::instead_of_pem(&text, "CERTIFICATE"))),

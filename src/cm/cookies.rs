@@ -1,10 +1,9 @@
-//! The session cookies of one server (RFC 6265), kept in memory and sent to nobody else.
+//! The session cookies of one server (RFC 6265), in memory only.
 //!
-//! A deployment of CM may keep a session. Cookies here are as simple as that: they go back to the
-//! server that set them, as long as they are good there. What was sent with a call that was not let
-//! in, or sent elsewhere, is dropped: a stale session must not keep the station out.
+//! They go back to the server that set them while they are valid. Those of a call that ended in 401 or in a
+//! redirect are dropped: a stale session must not block the station.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,30 +14,30 @@ use tokio::time::Instant;
 
 use super::redact::Redactor;
 
-/// As many as browsers keep for a site; the oldest makes room.
+/// As many as browsers keep for a site; the oldest is dropped first.
 const MAX_COOKIES: usize = 50;
 
-/// As long as RFC 6265 section 6.1 wants them to be possible.
+/// The length that RFC 6265 section 6.1 requires clients to support.
 const MAX_COOKIE_BYTES: usize = 4096;
 
-/// The longest `Cookie` field, in bytes: http.sys takes fields of 16 KiB in all, tickets included.
-const ROOM: usize = 4096;
+/// The longest `Cookie` field: http.sys accepts fields of 16 KiB in all, tickets included.
+const MAX_FIELD_BYTES: usize = 4096;
 
-/// The shortest value that is taken for a secret.
-const SECRET: usize = 8;
+/// A shorter value is no session, and is part of many texts.
+const MIN_SECRET: usize = 8;
 
 /// The cookies of one server.
 pub(super) struct CookieJar {
     host: String,
     encrypted: bool,
-    inner: Mutex<JarState>,
+    state: Mutex<JarState>,
     redactor: Arc<Redactor>,
 }
 
 #[derive(Default)]
 struct JarState {
     cookies: Vec<Cookie>,
-    /// Of the next cookie.
+    /// Of the last cookie.
     number: u64,
 }
 
@@ -49,88 +48,77 @@ struct Cookie {
     value: String,
     path: String,
     ends: Option<Instant>,
-    /// Whether the answer that let the station in set it last.
+    /// Whether the response to a login set it last.
     of_login: bool,
 }
 
-/// Which cookies went with a call.
-#[derive(Default)]
-pub(super) struct SentCookies {
-    numbers: Vec<u64>,
-}
-
-impl SentCookies {
-    pub(super) const fn is_empty(&self) -> bool {
-        self.numbers.is_empty()
-    }
-}
+/// The numbers of the cookies of a call.
+pub(super) type SentCookies = Vec<u64>;
 
 impl CookieJar {
     pub(super) fn of(server: &Url, redactor: Arc<Redactor>) -> Self {
         Self {
             host: server.host_str().unwrap_or_default().to_ascii_lowercase(),
             encrypted: server.scheme() == "https",
-            inner: Mutex::default(),
+            state: Mutex::default(),
             redactor,
         }
     }
 
-    /// Adds what the server wants to have back.
+    fn state(&self) -> MutexGuard<'_, JarState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the valid cookies to a call.
     pub(super) fn put_into(&self, request: &mut Request) -> SentCookies {
         let now = Instant::now();
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.cookies.retain(|cookie| cookie.ends.is_none_or(|ends| ends > now));
+        let mut state = self.state();
+        state.cookies.retain(|cookie| cookie.ends.is_none_or(|ends| ends > now));
         let path = request.url().path();
-        let fit: Vec<_> = inner.cookies.iter().filter(|cookie| cookie.is_for(path)).collect();
+        let fit: Vec<_> = state.cookies.iter().filter(|cookie| cookie.is_for(path)).collect();
         let pairs: Vec<_> =
             fit.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
-        let Ok(mut header) = HeaderValue::from_str(&pairs.join("; ")) else {
-            return SentCookies::default();
-        };
-        if fit.is_empty() {
-            return SentCookies::default();
-        }
+        let header = HeaderValue::from_str(&pairs.join("; ")).ok().filter(|_| !fit.is_empty());
+        let Some(mut header) = header else { return SentCookies::new() };
         header.set_sensitive(true);
-        let sent = SentCookies { numbers: fit.iter().map(|cookie| cookie.number).collect() };
-        // Each time: others may have made room in what the redactor remembers.
+        let sent = fit.iter().map(|cookie| cookie.number).collect();
+        // For each call: the redactor may have dropped them for other secrets.
         self.learn(fit.into_iter());
-        drop(inner);
+        drop(state);
         request.headers_mut().insert(COOKIE, header);
         sent
     }
 
-    /// Keeps what an answer sets, once what did no good is dropped.
+    /// Drops the cookies of a failed call, and keeps those that the response sets.
     pub(super) fn take_from(&self, status: u16, headers: &HeaderMap, sent: &SentCookies) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if status == 401 || (300..=399).contains(&status) {
-            inner.cookies.retain(|cookie| !sent.numbers.contains(&cookie.number));
+            state.cookies.retain(|cookie| !sent.contains(&cookie.number));
         }
         let of_login = sent.is_empty() || status == 401;
         if of_login && headers.contains_key(SET_COOKIE) {
-            for old in &mut inner.cookies {
+            for old in &mut state.cookies {
                 old.of_login = false;
             }
         }
-        let before = inner.number;
+        let before = state.number;
         for line in headers.get_all(SET_COOKIE) {
             if let Some(cookie) = line.to_str().ok().and_then(|line| self.read(line)) {
-                inner.keep(Cookie { of_login, ..cookie });
+                state.keep(Cookie { of_login, ..cookie });
             }
         }
-        self.learn(inner.cookies.iter().filter(|cookie| cookie.number > before));
+        self.learn(state.cookies.iter().filter(|cookie| cookie.number > before));
     }
 
-    /// Has these known as secret, where they are long enough.
     fn learn<'a>(&self, cookies: impl Iterator<Item = &'a Cookie>) {
-        // What is shorter is no session's, and stands in many a text.
-        for cookie in cookies.filter(|cookie| cookie.value.len() >= SECRET) {
+        for cookie in cookies.filter(|cookie| cookie.value.len() >= MIN_SECRET) {
             self.redactor.learn(&cookie.value);
         }
     }
 
-    /// Begins without a session: the server takes no call with this one.
+    /// Drops the session.
     pub(super) fn clear(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).cookies.clear();
+        self.state().cookies.clear();
     }
 
     /// A cookie that this server may set; RFC 6265 section 5.2.
@@ -163,7 +151,7 @@ impl CookieJar {
         Some(cookie)
     }
 
-    /// Whether this server's name is the domain, or in it.
+    /// Whether the domain is this server's name or above it.
     fn is_within(&self, domain: &str) -> bool {
         let domain = domain.trim_start_matches('.').to_ascii_lowercase();
         let above = self.host.strip_suffix(&domain);
@@ -179,16 +167,14 @@ impl JarState {
         self.number += 1;
         self.cookies.push(Cookie { number: self.number, of_login, ..cookie });
         self.make_room();
-        // The most special path first; of equals the oldest (RFC 6265 section 5.4).
+        // The longest path first; of equals the oldest (RFC 6265 section 5.4).
         self.cookies.sort_by_key(|cookie| (std::cmp::Reverse(cookie.path.len()), cookie.number));
     }
-}
 
-impl JarState {
-    /// Lets go of the oldest cookies that no login set, then of the oldest that one did.
+    /// Drops the oldest cookies that no login set, then the oldest others.
     fn make_room(&mut self) {
         let length = |cookies: &[Cookie]| cookies.iter().map(Cookie::length).sum::<usize>();
-        while self.cookies.len() > MAX_COOKIES || length(&self.cookies) > ROOM {
+        while self.cookies.len() > MAX_COOKIES || length(&self.cookies) > MAX_FIELD_BYTES {
             let first = self.cookies.iter().min_by_key(|cookie| (cookie.of_login, cookie.number));
             let Some(first) = first.map(|cookie| cookie.number) else { return };
             self.cookies.retain(|cookie| cookie.number != first);
@@ -210,9 +196,9 @@ impl Cookie {
     }
 }
 
-/// `Max-Age`: what is not above zero has ended.
+/// `Max-Age`; zero and less has ended.
 fn seconds(text: &str) -> Option<Duration> {
-    /// Nothing here lasts longer than a few of these.
+    /// The longest life: the process does not live longer.
     const YEAR: u64 = 366 * 24 * 60 * 60;
     let negative = text.strip_prefix('-');
     if !negative.unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit()) {
@@ -222,7 +208,7 @@ fn seconds(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(YEAR)))
 }
 
-/// `Expires`, also with the hyphens that IIS writes; what cannot be read lasts as long as the session.
+/// `Expires`, also with the hyphens of IIS; an unreadable one lasts as long as the session.
 fn until(text: &str) -> Option<Instant> {
     let text = text.replace('-', " ");
     let date = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(&text).ok()?;

@@ -158,12 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_wait_is_told_with_the_command_that_does_not_wait() {
-        let told = |seconds| with_retry_after("503".to_owned(), Some(Duration::from_secs(seconds)));
-        assert_eq!(told(59), "503");
+    fn long_wait_names_the_retry_command() {
+        let reported =
+            |seconds| with_retry_after("503".to_owned(), Some(Duration::from_secs(seconds)));
+        assert_eq!(reported(59), "503");
         assert_eq!(with_retry_after("503".to_owned(), None), "503");
         let words = "503; asked to wait 1h: `cardbridge outbox retry ID` does not wait";
-        assert_eq!(told(3600), words);
+        assert_eq!(reported(3600), words);
     }
 
     #[test]

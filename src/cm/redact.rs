@@ -1,11 +1,10 @@
-//! Takes secrets out of every text that comes from outside and that people or programs read.
+//! Removes secrets from every text from outside that operators or programs read.
 //!
-//! A server may send back what it was sent: whole or in part, in another encoding, in any place. So a
-//! text is searched after decoding, in each encoding of [`views`], for every run of [`RUN`] characters
-//! of a secret. Every [`CallError`] of this module goes through here.
+//! A server may return what it received: whole or in part, in any encoding and place. So a text is searched
+//! in each decoded view of [`views`] for every run of [`RUN`] characters of a secret. Every [`CallError`]
+//! of this module passes here.
 //!
-//! Secrets that are needed for a moment only are not kept for this: of them a keyed hash of each run
-//! is remembered, and not the run.
+//! Short-lived secrets are not kept for this, but a keyed hash of each run.
 
 mod views;
 
@@ -21,29 +20,29 @@ use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::domain::CallError;
-use views::DecodedView;
+use views::{DecodedView, folded_byte};
 
-/// The shortest run of a longer secret that is hidden, in characters without white space.
+/// The shortest hidden part of a longer secret, in characters without white space.
 const RUN: usize = 12;
 
-/// A secret that is shorter is not searched for: it stands in too many words.
+/// A shorter secret is not hidden: it is part of too many texts.
 const SHORTEST: usize = 4;
 
-/// The longest text that is searched, in bytes: no message shows more than 200 characters of it.
+/// The longest text, in bytes: no message shows more than 200 characters of it.
 const MAX_TEXT: usize = 4 << 10;
 
-/// How many secrets are remembered; the oldest makes room. All cookies of a call and of its answer, 50
-/// each, leave room for others.
+/// The most secrets; the oldest is dropped first. The cookies of a call and of its response, 50 each,
+/// leave room for others.
 const MAX_SECRETS: usize = 128;
 
-/// How many `Authorization` values are remembered, and their bytes: a ticket makes one for each call.
+/// The most `Authorization` values, and their bytes: a ticket makes one for each call.
 const MAX_HEADERS: usize = 256;
 const MAX_HEADER_BYTES: usize = 256 << 10;
 
-/// What stands where a secret was.
+/// Replaces a secret.
 const REDACTED: &str = "[hidden]";
 
-/// Knows the secrets of one client of CM.
+/// The secrets of one client of CM.
 #[derive(Default)]
 pub(super) struct Redactor {
     hasher: RandomState,
@@ -59,15 +58,15 @@ struct Known {
 /// A secret, as the keyed hashes of its runs.
 #[derive(PartialEq, Eq)]
 struct ByteRuns {
-    /// The length of each run.
+    /// Of each run.
     length: usize,
     /// Sorted.
     hashes: Vec<u64>,
-    /// Of a secret that is shorter than a run: its beginnings, the shortest first.
+    /// The beginnings of a secret shorter than a run, the shortest first.
     starts: Vec<u64>,
 }
 
-/// The hashes of all runs, and of what a cut may have left of one, by their length.
+/// The hashes of all runs, and of truncated ones, by their length.
 #[derive(Default)]
 struct SecretRuns {
     runs: BTreeMap<usize, Vec<u64>>,
@@ -84,13 +83,11 @@ impl SecretRuns {
 }
 
 impl Redactor {
-    /// A secret: text, or a line of it.
     pub(super) fn learn(&self, secret: &str) {
         self.learn_from(secret.as_bytes(), 0);
     }
 
-    /// What `Proxy-Authorization: Basic` shows (RFC 7617): as it is, and the password in it. The user's
-    /// name is no secret.
+    /// `Proxy-Authorization: Basic` (RFC 7617) as it is, and its password. The user name is no secret.
     pub(super) fn learn_basic(&self, header: &HeaderValue) {
         let Some(encoded) = credentials(header) else { return };
         self.learn(encoded);
@@ -100,7 +97,7 @@ impl Redactor {
         self.learn_from(login.get(colon + 1..).unwrap_or_default(), 0);
     }
 
-    /// A value of `Authorization` that goes along with a call.
+    /// The `Authorization` value of a call.
     pub(super) fn learn_headers(&self, header: &HeaderValue) {
         let mut known = self.known();
         if known.headers.contains(header) {
@@ -131,14 +128,14 @@ impl Redactor {
         }
         match views::of(text, |view, found| self.search(view, &wanted.runs, found)) {
             Some(mut found) => {
-                found.extend(self.left_of_a_cut(text, &wanted.starts));
+                found.extend(self.truncated_secret(text, &wanted.starts));
                 if found.is_empty() {
                     Cow::Borrowed(text)
                 } else {
                     Cow::Owned(without(text, found))
                 }
             }
-            // Encoded so often that it is not worth looking further.
+            // Too deeply encoded.
             None => Cow::Borrowed(REDACTED),
         }
     }
@@ -212,8 +209,8 @@ impl Redactor {
         wanted
     }
 
-    /// What is left of a secret at the end of a text that was cut before it came here.
-    fn left_of_a_cut(
+    /// The beginning of a secret at the end of a truncated text.
+    fn truncated_secret(
         &self,
         text: &str,
         starts: &BTreeMap<usize, Vec<u64>>,
@@ -226,7 +223,7 @@ impl Redactor {
         })
     }
 
-    /// Adds the places of all runs that are secret.
+    /// Adds the places of all secret runs.
     fn search(
         &self,
         view: &DecodedView,
@@ -248,27 +245,16 @@ impl Redactor {
     }
 }
 
-/// What follows the scheme (RFC 9110 section 11.4).
+/// The part after the scheme (RFC 9110 section 11.4).
 fn credentials(header: &HeaderValue) -> Option<&str> {
     header.to_str().ok()?.split_once(' ').map(|(_, token)| token)
 }
 
-/// The bytes that count in a comparison, as they are compared.
+/// The bytes for a comparison.
 fn fold(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut folded = Zeroizing::new(Vec::with_capacity(bytes.len()));
     folded.extend(bytes.iter().filter_map(|byte| folded_byte(*byte)));
     folded
-}
-
-/// White space and control characters do not count, nor does upper and lower case. Base64 and base64url
-/// (RFC 4648 sections 4 and 5) are alike.
-const fn folded_byte(byte: u8) -> Option<u8> {
-    match byte {
-        0..=b' ' | 0x7F => None,
-        b'+' => Some(b'-'),
-        b'/' => Some(b'_'),
-        byte => Some(byte.to_ascii_lowercase()),
-    }
 }
 
 /// The text with [`REDACTED`] in these places, which may overlap.

@@ -194,7 +194,7 @@ pub(super) fn secret(path: &Path, limit: u64) -> Result<Secret, FileError> {
     bytes.drain(..mark);
     String::from_utf8(std::mem::take(&mut *bytes)).map(Secret::new).map_err(|error| {
         error.into_bytes().zeroize();
-        FileError::Contents(FileContents::NotUtf8)
+        FileError::Contents(FileContents::NOT_UTF8)
     })
 }
 

@@ -236,7 +236,7 @@ async fn a_completion_is_put_and_confirmed_by_the_request() {
 }
 
 #[tokio::test]
-async fn a_completion_that_is_not_confirmed_lost_or_refused_is_told_as_such() {
+async fn completion_reports_unconfirmed_lost_and_refused() {
     let request = || REQUEST.parse().unwrap();
     let (_server, unsaid) = world(|| Reply::Answer(answer("204 No Content", "", "")));
     assert_eq!(unsaid.complete(request()).await, Ok(CompleteRequestResult::Unconfirmed));
@@ -257,7 +257,7 @@ async fn a_record_is_read_back_by_its_own_id() {
 }
 
 #[tokio::test]
-async fn an_update_that_is_not_confirmed_is_told_as_such() {
+async fn empty_response_leaves_update_unconfirmed() {
     let (_server, remote) = world(|| Reply::Answer(answer("204 No Content", "", "")));
     assert_eq!(remote.set_status(&decision()).await, Ok(SetStatusResult::Unconfirmed));
 }

@@ -131,10 +131,10 @@ pub(super) fn certificates(path: &Path) -> Result<RootCertStore, Problem> {
     let mut roots = RootCertStore::empty();
     // No block of the file is skipped.
     if pem.contains("-----BEGIN TRUSTED CERTIFICATE-----") {
-        return Err(not_pem(FileContents::Trusted));
+        return Err(not_pem(FileContents::TRUSTED));
     }
     for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let der = der.map_err(|_| not_pem(FileContents::Damaged))?;
+        let der = der.map_err(|_| not_pem(FileContents::DAMAGED))?;
         roots.add(der).map_err(|error| {
             let what = format!("a certificate in cm.ca_file {shown} is not usable: {error}");
             Problem::new(what, "export the CA's certificate again")

@@ -1,4 +1,4 @@
-//! Addresses: of CM, of a token endpoint, of a proxy; with nothing in them that could lead elsewhere.
+//! Addresses of CM, of a token endpoint, and of a proxy, without parts that could lead elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -19,7 +19,7 @@ pub(super) fn origin(value: &Value) -> Result<String, Problem> {
     Ok(format!("{}://{}", parts.scheme, parts.authority))
 }
 
-/// `https://host/path`: where one thing is asked for; plain HTTP to loopback only.
+/// `https://host/path`; plain HTTP to loopback only.
 pub(super) fn endpoint(value: &Value) -> Result<String, Problem> {
     let url = text(value)?;
     let parts = parts(url, "see cm.auth.client_secret_file", not_an_endpoint)?;
@@ -43,12 +43,12 @@ pub(super) fn proxy(value: &Value) -> Result<String, Problem> {
     }
 }
 
-/// An URL without a user's name, taken apart.
+/// The parts of a URL without a user name.
 struct UrlParts<'a> {
     scheme: String,
     authority: &'a str,
     host: Host<'a>,
-    /// What comes after the slash that ends the authority.
+    /// After the slash that ends the authority.
     rest: &'a str,
 }
 
@@ -59,7 +59,7 @@ fn parts<'a>(
 ) -> Result<UrlParts<'a>, Problem> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong(url))?;
     if rest.contains('@') {
-        // What is in front of it may be a password: it is not told.
+        // Not shown: the part before it may be a password.
         return Err(Problem::new(
             "has a user name or a password in it",
             format!("remove everything up to the @, and {see}"),
@@ -72,7 +72,6 @@ fn parts<'a>(
     Ok(UrlParts { scheme: scheme.to_ascii_lowercase(), authority, host, rest })
 }
 
-/// Whether nobody on the way can read what is sent.
 fn require_https(url: &str, parts: &UrlParts<'_>) -> Result<(), Problem> {
     match parts.scheme.as_str() {
         "https" => Ok(()),
@@ -95,7 +94,7 @@ fn not_a_proxy(url: &str) -> Problem {
     Problem::new(format!("{} is not the address of a proxy", shown(url)), remedy)
 }
 
-/// An address and port that only this machine reaches.
+/// A loopback address and port.
 pub(super) fn loopback_address(value: &Value) -> Result<SocketAddr, Problem> {
     const LIKE: &str = r#"write it like "127.0.0.1:9475" or "[::1]:9475""#;
     let given = text(value)?;
@@ -106,7 +105,7 @@ pub(super) fn loopback_address(value: &Value) -> Result<SocketAddr, Problem> {
         return Ok(address);
     }
     let what = format!("{} can be reached from other machines", quote(given));
-    Err(Problem::new(what, format!("{LIKE}; whoever asks from elsewhere comes through a proxy")))
+    Err(Problem::new(what, format!("{LIKE}; use a proxy for access from other machines")))
 }
 
 fn not_a_url(url: &str) -> Problem {
@@ -114,7 +113,7 @@ fn not_a_url(url: &str) -> Problem {
     Problem::new(format!("{} is not the address of a web server", shown(url)), remedy)
 }
 
-/// Without a scheme, a password may still stand in front of an @.
+/// Without a scheme, a password may still precede an @.
 fn shown(url: &str) -> String {
     if url.contains('@') { "it".to_owned() } else { quote(url) }
 }
@@ -151,8 +150,7 @@ fn host(authority: &str) -> Option<Host<'_>> {
 
 fn named(name: &str) -> Option<Host<'_>> {
     let last = name.rsplit('.').next()?;
-    // Whatever ends in a number is an address to a URL parser, and 127.1 would be one of ours
-    // (WHATWG URL, "ends in a number").
+    // For a URL parser, a name that ends in a number is an address, and 127.1 is loopback (WHATWG URL).
     if last.starts_with(|c: char| c.is_ascii_digit()) {
         return name.parse::<Ipv4Addr>().ok().map(|address| Host::Address(address.into()));
     }
@@ -163,7 +161,7 @@ fn named(name: &str) -> Option<Host<'_>> {
     name.split('.').all(label).then_some(Host::Name(name))
 }
 
-/// The path under which CM's API is: a slash in front, none at the end.
+/// The path of CM's API, with a leading slash and no trailing one.
 pub(super) fn api_path(value: &Value) -> Result<String, Problem> {
     let path = text(value)?;
     let stem = path.strip_suffix('/').unwrap_or(path);

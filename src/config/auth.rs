@@ -3,6 +3,7 @@
 //! No message shows a path, which may be the secret itself, nor an address with a password in it.
 //! Keys of another method than the chosen one are problems: they would have no effect.
 
+use strum::{IntoStaticStr, VariantArray};
 use toml::Value;
 
 use super::address;
@@ -32,20 +33,14 @@ const KEY_FILE: &str = "cm.auth.client_key_file";
 const PROXY: &str = "cm.proxy";
 const PROXY_CREDENTIALS: &str = "cm.proxy_credentials_file";
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase")]
 enum AuthMethod {
-    None,
-    Bearer,
     Negotiate,
     OAuth2,
+    Bearer,
+    None,
 }
-
-const METHODS: [(&str, AuthMethod); 4] = [
-    ("negotiate", AuthMethod::Negotiate),
-    ("oauth2", AuthMethod::OAuth2),
-    ("bearer", AuthMethod::Bearer),
-    ("none", AuthMethod::None),
-];
 
 /// The keys that have an effect with some methods only.
 const OF_METHODS: [(&str, &[AuthMethod]); 11] = [
@@ -66,7 +61,7 @@ pub(super) fn auth(
     scope: &mut KeyReader<'_>,
     certificate: &Result<Option<ClientCertSettings>, ReportedProblem>,
 ) -> Result<AuthSettings, ReportedProblem> {
-    let method = scope.required(METHOD, choice(&METHODS))?;
+    let method = scope.required(METHOD, choice(AuthMethod::VARIANTS, Into::into))?;
     let foreign = reject_other_methods_keys(scope, method);
     let auth = match method {
         AuthMethod::None => Ok(AuthSettings::None),
@@ -87,18 +82,14 @@ fn reject_other_methods_keys(
     let mut refused = Ok(());
     for (key, methods) in OF_METHODS {
         if scope.is_set(key) && !methods.contains(&method) {
-            let what = format!("has no effect while {METHOD} is {:?}", method_name(method));
-            let wanted: Vec<_> =
-                methods.iter().map(|method| format!("{:?}", method_name(*method))).collect();
+            let name = |method| format!("{:?}", <&str>::from(method));
+            let what = format!("has no effect while {METHOD} is {}", name(method));
+            let wanted: Vec<_> = methods.iter().map(|method| name(*method)).collect();
             let remedy = format!("write method = {}, or remove it", wanted.join(" or "));
             refused = Err(scope.report_problem(key, Problem::new(what, remedy)));
         }
     }
     refused
-}
-
-fn method_name(method: AuthMethod) -> &'static str {
-    METHODS.iter().find(|(_, known)| *known == method).map_or("", |(name, _)| name)
 }
 
 fn kerberos(scope: &mut KeyReader<'_>) -> Result<KerberosSettings, ReportedProblem> {

@@ -15,8 +15,7 @@ use crate::domain::{
 use crate::rules::{Pick, Rule};
 
 pub(super) fn family(value: &Value) -> Result<Family, Problem> {
-    let known: Vec<_> = Family::ALL.iter().map(|family| (family.as_str(), *family)).collect();
-    choice(&known)(value)
+    choice(&Family::ALL, Family::as_str)(value)
 }
 
 pub(super) fn atr_pattern(value: &Value) -> Result<AtrPattern, Problem> {
@@ -42,14 +41,9 @@ fn card(item: &TableItem, report: &mut ProblemCollector) -> Result<CardRule, Rep
     let mut scope = KeyReader::item(item, report);
     let matches = scope.required("card[].match", atr_pattern);
     let families = scope.list("card[].families", family);
-    let id_rule = scope.optional("card[].id_rule", id_rule);
+    let id_rule = scope.optional("card[].id_rule", choice(&IdRule::ALL, IdRule::as_str));
     let id_rule = fitting(&mut scope, id_rule, &families);
     Ok(CardRule { matches: matches?, families: families?, id_rule: id_rule? })
-}
-
-fn id_rule(value: &Value) -> Result<IdRule, Problem> {
-    let known: Vec<_> = IdRule::ALL.iter().map(|rule| (rule.as_str(), *rule)).collect();
-    choice(&known)(value)
 }
 
 /// The pinned rule, if a card that is asked for these families can give such an id.
@@ -171,7 +165,7 @@ pub(super) fn rules(
 ) -> Result<Vec<Rule>, ReportedProblem> {
     let items = tree.items("rule[]");
     let rules: Vec<_> = items.iter().map(|item| rule(item, numbers, report)).collect();
-    reject_duplicates(items, "rule[].name", "the audit trail could not tell them apart", report)?;
+    reject_duplicates(items, "rule[].name", "the audit trail could not distinguish them", report)?;
     rules.into_iter().collect()
 }
 
@@ -185,7 +179,8 @@ fn rule(
 
     let mut scope = KeyReader::item(item, report);
     let name = scope.required("rule[].name", single_line);
-    let on = scope.required("rule[].on", choice(&TRIGGERS));
+    let on = scope
+        .required("rule[].on", choice(&[Trigger::Inserted, Trigger::Removed], Trigger::as_str));
     let request_types = scope.required_list("rule[].request_type", |value| {
         request_type(value).map(|(_, number)| RequestType::new(number))
     });
@@ -198,7 +193,8 @@ fn rule(
         status(value).map(|(_, number)| CardStatus::new(number))
     });
     let reader_role = scope.list("rule[].reader_role", single_line);
-    let pick = scope.required("rule[].pick", choice(&PICKS));
+    let pick = scope
+        .required("rule[].pick", choice(&[Pick::Oldest, Pick::Newest, Pick::Refuse], Pick::as_str));
     Ok(Rule {
         name: name?,
         on: on?,
@@ -210,17 +206,6 @@ fn rule(
         pick: pick?,
     })
 }
-
-const TRIGGERS: [(&str, Trigger); 2] = [
-    (Trigger::Inserted.as_str(), Trigger::Inserted),
-    (Trigger::Removed.as_str(), Trigger::Removed),
-];
-
-const PICKS: [(&str, Pick); 3] = [
-    (Pick::Oldest.as_str(), Pick::Oldest),
-    (Pick::Newest.as_str(), Pick::Newest),
-    (Pick::Refuse.as_str(), Pick::Refuse),
-];
 
 /// Without CM's number for Completed, cardbridge could not verify a completion.
 fn completion(value: &Value, numbers: &CmEnums) -> Result<bool, Problem> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use humantime::format_duration;
+use strum::VariantArray as _;
 
 use super::address;
 use super::auth;
@@ -55,7 +56,10 @@ pub(super) fn read(
     let skip_atr = scope.list_or_empty("cards.skip_atr", lists::atr_pattern);
     let atr_mismatch = scope.required(
         "cards.atr_mismatch",
-        choice(&[("warn", AtrMismatch::Warn), ("refuse", AtrMismatch::Refuse)]),
+        choice(&[AtrMismatch::Warn, AtrMismatch::Refuse], |mismatch| match mismatch {
+            AtrMismatch::Warn => "warn",
+            AtrMismatch::Refuse => "refuse",
+        }),
     );
     let outbox = outbox(&mut scope);
     let retention = scope.required("audit.retention", duration(KEEP));
@@ -182,21 +186,8 @@ fn retry(
 }
 
 fn log(scope: &mut KeyReader<'_>) -> Result<LogSettings, ReportedProblem> {
-    let levels = [
-        ("error", Level::Error),
-        ("warn", Level::Warn),
-        ("info", Level::Info),
-        ("debug", Level::Debug),
-        ("trace", Level::Trace),
-    ];
-    let formats = [
-        ("auto", LogFormat::Auto),
-        ("text", LogFormat::Text),
-        ("json", LogFormat::Json),
-        ("journald", LogFormat::Journald),
-    ];
-    let level = scope.required("log.level", choice(&levels));
-    let format = scope.required("log.format", choice(&formats));
+    let level = scope.required("log.level", choice(Level::VARIANTS, Into::into));
+    let format = scope.required("log.format", choice(LogFormat::VARIANTS, Into::into));
     let show_ids = scope.required("log.show_ids", boolean);
     Ok(LogSettings { level: level?, format: format?, show_ids: show_ids? })
 }

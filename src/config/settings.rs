@@ -10,6 +10,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::domain::{AtrPattern, ProbeSettings, ReaderRules};
 use crate::rules::RuleSet;
 
@@ -137,7 +139,8 @@ pub struct LogSettings {
     pub show_ids: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum Level {
     Error,
     Warn,
@@ -146,7 +149,8 @@ pub enum Level {
     Trace,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum LogFormat {
     Auto,
     Text,

@@ -160,7 +160,7 @@ fn one_rule_of_the_site_replaces_both_default_ones() {
     let rules = settings(rule).rules.rules;
     let [rule] = rules.as_slice() else { panic!("{rules:?}") };
     assert_eq!(rule.request_types, [RequestType::new(7), RequestType::new(4)]);
-    assert_eq!(rule.set_status.0, "Retired", "CM is told its own spelling");
+    assert_eq!(rule.set_status.0, "Retired", "CM gets its own spelling");
     assert_eq!(rule.card_status, [CardStatus::new(2)]);
     assert_eq!(rule.reader_role, ["out"]);
 }
@@ -218,14 +218,14 @@ fn a_syntax_error_hides_no_problem_of_another_file() {
     let lines = World::of("[cm]\nurl = \"https://cm.example.com\n[cm.auth]\n")
         .file("b.toml", "[log]\nlevel = \"chatty\"\n[cm.auth]\nmethod = \"bearer\"\n")
         .lines();
-    // Neither cm.url nor cm.auth.token_file is told to be missing: who knows.
+    // Neither cm.url nor cm.auth.token_file is reported as missing: the unread file may set it.
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert!(lines[0].starts_with(&format!("{MAIN}: line 2, column ")), "{}", lines[0]);
     assert!(lines[1].starts_with("b.toml: log.level: \"chatty\""), "{}", lines[1]);
 }
 
 #[test]
-fn a_syntax_error_does_not_tell_what_is_on_the_line() {
+fn syntax_error_does_not_quote_the_line() {
     let line = World::of("[cm]\npassword = \"hunter2\n").line();
     assert!(!line.contains("hunter2"), "{line}");
     assert!(!line.contains('\n'), "{line}");
@@ -273,7 +273,7 @@ fn quoted_names_cannot_pass_for_paths() {
 }
 
 #[test]
-fn secrets_in_the_wrong_place_are_not_told() {
+fn misplaced_secrets_are_not_quoted() {
     for text in [
         "[cm]\nurl = \"https://user:hunter2@cm.example.com\"",
         "[cm]\nurl = \"https://user:hunter2@cm.example.com/path\"",
@@ -296,12 +296,15 @@ fn every_key_is_really_read() {
     for key in KEYS {
         let name = key.name().replace(WILDCARD, "Some");
         let path = key.path.replace("[]", "[1]").replace(WILDCARD, "Some");
-        let told = format!("{MAIN}: {path}: is a date or time, not ");
+        let reported = format!("{MAIN}: {path}: is a date or time, not ");
         let mut lines = ways_in(key).map(|keys| {
             let text = format!("{}\n{keys}{name} = 1979-05-27", key.heading());
             World::of(&text).lines()
         });
-        assert!(lines.any(|lines| lines.iter().any(|line| line.starts_with(&told))), "{told}");
+        assert!(
+            lines.any(|lines| lines.iter().any(|line| line.starts_with(&reported))),
+            "{reported}"
+        );
     }
 }
 
@@ -412,11 +415,11 @@ fn readers_and_rules_of_all_files_stand_in_file_order() {
     assert_eq!((place.label.as_str(), place.role.as_str(), place.enabled), ("X", "desk", false));
 
     let world = World::of(&format!("{MINIMAL}{}", rule("a"))).file("b.toml", &rule("a"));
-    assert_snapshot!(world.line(), @r#"b.toml: rule[1].name: "a" is already rule[1].name in /etc/cardbridge/cardbridge.toml; change one, the audit trail could not tell them apart"#);
+    assert_snapshot!(world.line(), @r#"b.toml: rule[1].name: "a" is already rule[1].name in /etc/cardbridge/cardbridge.toml; change one, the audit trail could not distinguish them"#);
 }
 
 #[test]
-fn what_a_later_file_mends_is_no_problem() {
+fn later_file_corrects_earlier_one() {
     World::of("[cm]\nurl = \"nonsense\"").file("b.toml", MINIMAL).settings();
 }
 
@@ -454,16 +457,16 @@ fn key_of_0_1_is_suggested_by_its_new_name() {
 }
 
 #[test]
-fn variables_that_set_nothing_are_told() {
-    let told = |name: &str, value: &str| World::of(MINIMAL).variable(name, value).line();
-    assert_snapshot!(told("CARDBRIDGE_CM_URL", "x"), @"CARDBRIDGE_CM_URL: names no key of the configuration; did you mean CARDBRIDGE_CM__URL?");
-    assert_snapshot!(told("CARDBRIDGE_ZEBRA", "x"), @"CARDBRIDGE_ZEBRA: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
-    assert_snapshot!(told("CARDBRIDGE_RULE__NAME", "x"), @"CARDBRIDGE_RULE__NAME: no variable sets the keys of a rule; unset it, and write [[rule]] in a file");
-    assert_snapshot!(told("CARDBRIDGE_CM__KEYTAB", "x"), @"CARDBRIDGE_CM__KEYTAB: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
-    assert_snapshot!(told("CARDBRIDGE_CM__AUTH__KEYTAB", "x"), @r#"CARDBRIDGE_CM__AUTH__KEYTAB: cm.auth.keytab: has no effect while cm.auth.method is "none"; write method = "negotiate" or "oauth2", or remove it"#);
-    assert_snapshot!(told("CARDBRIDGE_CARDS__FAMILIES", "gids"), @r#"CARDBRIDGE_CARDS__FAMILIES: cards.families: "gids" is not a list of strings, such as ["a", "b"]; correct the variable, or unset it"#);
-    assert_snapshot!(told("CARDBRIDGE_CM__CONCURRENCY", "\"4\""), @"CARDBRIDGE_CM__CONCURRENCY: cm.concurrency: is a string, not an integer; give a number from 1 to 64");
-    assert_snapshot!(told("CARDBRIDGE_CM__NUMBERS__CARD_STATUS__", "4"), @"CARDBRIDGE_CM__NUMBERS__CARD_STATUS__: names no key of the configuration; did you mean CARDBRIDGE_CM__NUMBERS__CARD_STATUS__NAME?");
+fn unknown_variables_are_reported() {
+    let reported = |name: &str, value: &str| World::of(MINIMAL).variable(name, value).line();
+    assert_snapshot!(reported("CARDBRIDGE_CM_URL", "x"), @"CARDBRIDGE_CM_URL: names no key of the configuration; did you mean CARDBRIDGE_CM__URL?");
+    assert_snapshot!(reported("CARDBRIDGE_ZEBRA", "x"), @"CARDBRIDGE_ZEBRA: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
+    assert_snapshot!(reported("CARDBRIDGE_RULE__NAME", "x"), @"CARDBRIDGE_RULE__NAME: no variable sets the keys of a rule; unset it, and write [[rule]] in a file");
+    assert_snapshot!(reported("CARDBRIDGE_CM__KEYTAB", "x"), @"CARDBRIDGE_CM__KEYTAB: names no key of the configuration; unset it, or write CARDBRIDGE_<SECTION>__<KEY>, such as CARDBRIDGE_CM__URL");
+    assert_snapshot!(reported("CARDBRIDGE_CM__AUTH__KEYTAB", "x"), @r#"CARDBRIDGE_CM__AUTH__KEYTAB: cm.auth.keytab: has no effect while cm.auth.method is "none"; write method = "negotiate" or "oauth2", or remove it"#);
+    assert_snapshot!(reported("CARDBRIDGE_CARDS__FAMILIES", "gids"), @r#"CARDBRIDGE_CARDS__FAMILIES: cards.families: "gids" is not a list of strings, such as ["a", "b"]; correct the variable, or unset it"#);
+    assert_snapshot!(reported("CARDBRIDGE_CM__CONCURRENCY", "\"4\""), @"CARDBRIDGE_CM__CONCURRENCY: cm.concurrency: is a string, not an integer; give a number from 1 to 64");
+    assert_snapshot!(reported("CARDBRIDGE_CM__NUMBERS__CARD_STATUS__", "4"), @"CARDBRIDGE_CM__NUMBERS__CARD_STATUS__: names no key of the configuration; did you mean CARDBRIDGE_CM__NUMBERS__CARD_STATUS__NAME?");
 }
 
 #[test]

@@ -128,14 +128,17 @@ fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-/// One of some known names.
-pub(super) fn choice<T: Copy>(known: &[(&str, T)]) -> impl FnOnce(&Value) -> Result<T, Problem> {
+/// One of some known values, by its name.
+pub(super) fn choice<T: Copy>(
+    known: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> impl Fn(&Value) -> Result<T, Problem> {
     move |value| {
         let text = text(value)?;
-        let names = known.iter().map(|(name, _)| *name);
-        if let Some((_, meant)) = known.iter().find(|(name, _)| *name == text) {
+        if let Some(meant) = known.iter().find(|known| name(**known) == text) {
             return Ok(*meant);
         }
+        let names = known.iter().map(|known| name(*known));
         let remedy = match nearest(text, names.clone()) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("use one of {}", names.collect::<Vec<_>>().join(", ")),

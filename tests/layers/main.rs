@@ -58,7 +58,7 @@ const OWNED: &[(&str, &[&str])] = &[
 /// here; and no `HashMap`, whose order is random.
 const PURE_PATHS: &str = "
     fastrand::Rng hex humantime::format_duration humantime::parse_duration jiff::SignedDuration
-    jiff::Timestamp serde serde_json strsim thiserror toml uuid::Error uuid::Uuid wildmatch std::array
+    jiff::Timestamp serde serde_json strsim strum thiserror toml uuid::Error uuid::Uuid wildmatch std::array
     std::borrow std::char std::cmp std::collections::BTreeMap std::collections::BTreeSet
     std::collections::VecDeque std::convert std::error std::fmt std::iter std::mem
     std::net::IpAddr std::net::Ipv4Addr std::net::Ipv6Addr std::net::SocketAddr std::num std::ops

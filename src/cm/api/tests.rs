@@ -133,7 +133,7 @@ fn a_status_is_confirmed_only_by_the_record_itself() {
 }
 
 #[test]
-fn what_is_not_cms_is_told_with_a_few_of_its_words() {
+fn foreign_response_is_reported_with_its_title() {
     let page = format!("<title>Sign in</title>{}", "x".repeat(9000));
     assert_not_cm(records_of(card(), page.as_bytes()), "not complete JSON: Sign in");
     assert_not_cm(parse_set_status(&decision(), b"<p>Sign in</p>"), "not complete JSON: Sign in");

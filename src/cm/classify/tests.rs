@@ -116,7 +116,7 @@ fn a_page_in_place_of_cms_words_is_no_refusal_yet() {
 }
 
 #[test]
-fn a_redirect_is_told_and_not_believed() {
+fn redirect_is_reported_as_not_cm() {
     for status in [300, 301, 302, 303, 304, 305, 307, 308] {
         let mut answer = answer(status, "");
         answer.location = Some("login.example.com".to_owned());
@@ -184,7 +184,7 @@ fn a_compressed_answer_is_named_with_its_coding_and_never_quoted() {
             let detail = error.detail();
             assert!(detail.contains(&format!("compressed ({coding})")), "{detail}");
             assert!(!detail.contains("garbled"), "{detail}");
-            // What cannot be read is nobody's no to this card.
+            // What cannot be read is no refusal of this card.
             assert!(!matches!(error, CallError::Refused { .. }), "{status}: {error:?}");
             if status == 200 {
                 assert_eq!(error.unavailable_reason(), Some(UnavailableReason::NotCm));
@@ -194,7 +194,7 @@ fn a_compressed_answer_is_named_with_its_coding_and_never_quoted() {
 }
 
 #[test]
-fn a_wait_of_a_minute_and_more_is_told_with_the_way_past_it() {
+fn long_retry_after_names_retry_command() {
     for status in [500, 502, 503, 429, 404] {
         let long =
             HttpResponse { retry_after: Some(Duration::from_hours(1)), ..answer(status, "") };
@@ -238,5 +238,131 @@ fn what_cm_says_itself_is_not_taken_for_a_page() {
         let mut answer = answer(403, &format!(r#"{{"Message":"{words}"}}"#));
         answer.client_cert = ClientCertStatus::NotRequested;
         assert!(matches!(classify(answer), Err(CallError::Refused { http_status: 403, .. })));
+    }
+}
+
+fn detailed(code: &str) -> String {
+    format!(
+        "<html><head><title>IIS 10.0 Detailed Error - {code} - Forbidden</title></head>\
+         <body><h3>HTTP Error {code} - Forbidden</h3></body></html>"
+    )
+}
+
+fn page_reason(status: u16, page: &str) -> Option<UnavailableReason> {
+    classify_page(status, page.as_bytes(), ClientCertStatus::NotConfigured)
+}
+
+#[test]
+fn a_sub_code_of_iis_is_what_the_page_is_about() {
+    use UnavailableReason::{
+        Busy, ClientCertificate, MethodNotAllowed, NotCm, RequestTooLarge, Tls, Unauthorized,
+    };
+    for (code, meant) in [
+        ("403.4", Tls(TlsFault::TlsRequired)),
+        ("403.5", Tls(TlsFault::NoCommonCipher)),
+        ("403.6", Unauthorized),
+        ("403.7", ClientCertificate(ClientCertFault::Required)),
+        ("403.8", Unauthorized),
+        ("403.9", Busy),
+        ("403.12", ClientCertificate(ClientCertFault::Rejected)),
+        ("403.13", ClientCertificate(ClientCertFault::Rejected)),
+        ("403.14", NotCm),
+        ("403.16", ClientCertificate(ClientCertFault::Rejected)),
+        ("403.17", ClientCertificate(ClientCertFault::Rejected)),
+        ("404.6", MethodNotAllowed),
+        ("404.10", RequestTooLarge),
+        ("404.13", RequestTooLarge),
+        ("404.14", RequestTooLarge),
+        ("404.15", RequestTooLarge),
+    ] {
+        let status = code.split('.').next().unwrap().parse().unwrap();
+        assert_eq!(page_reason(status, &detailed(code)), Some(meant), "{code}");
+    }
+}
+
+#[test]
+fn a_page_that_does_not_say_why_is_not_explained() {
+    for (status, page) in [
+        (403, "<title>403 - Forbidden: Access is denied.</title>"),
+        (403, "<p>10.403.7 and 1403.7</p>"),
+        (403, "<h1>HTTP Error 403.1 - Execute access</h1>"),
+        (404, "<h1>HTTP Error 404.0 - Not Found</h1>"),
+        (400, "<h1>Bad Request</h1>"),
+        (500, "<h1>HTTP Error 500.19 - Internal Server Error</h1>"),
+    ] {
+        assert_eq!(page_reason(status, page), None, "{page}");
+    }
+}
+
+#[test]
+fn page_without_sub_code_means_unrequested_certificate() {
+    let page = b"<title>403 - Forbidden: Access is denied.</title>";
+    let late = UnavailableReason::ClientCertificate(ClientCertFault::RequestedLate);
+    assert_eq!(classify_page(403, page, ClientCertStatus::NotRequested), Some(late));
+    for shown in [
+        ClientCertStatus::Presented,
+        ClientCertStatus::SigningOnly,
+        ClientCertStatus::NotConfigured,
+    ] {
+        assert_eq!(classify_page(403, page, shown), None);
+    }
+    assert_eq!(
+        classify_page(403, detailed("403.7").as_bytes(), ClientCertStatus::NotRequested),
+        Some(late)
+    );
+    let refused = UnavailableReason::Unauthorized;
+    assert_eq!(
+        classify_page(403, detailed("403.6").as_bytes(), ClientCertStatus::NotRequested),
+        Some(refused)
+    );
+}
+
+#[test]
+fn what_http_sys_says_is_never_about_a_card() {
+    let page = |words: &str| {
+        format!(
+            "<HTML><HEAD><TITLE>Bad Request</TITLE></HEAD>\r\n<BODY><h2>Bad Request</h2>\r\n\
+             <hr><p>HTTP Error 400. {words}</p>\r\n</BODY></HTML>"
+        )
+    };
+    let long = page("The size of the request headers is too long.");
+    assert_eq!(page_reason(400, &long), Some(UnavailableReason::RequestTooLarge));
+    let long = page("A request header field is too long.");
+    assert_eq!(page_reason(400, &long), Some(UnavailableReason::RequestTooLarge));
+    let host = page("The request hostname is invalid.");
+    assert_eq!(page_reason(400, &host), Some(UnavailableReason::NotCm));
+}
+
+#[test]
+fn what_apache_and_nginx_say_about_tls_is_known() {
+    use UnavailableReason::{ClientCertificate, Tls};
+    for (status, page, meant) in [
+        (
+            400,
+            "<title>400 No required SSL certificate was sent</title>",
+            ClientCertificate(ClientCertFault::Required),
+        ),
+        (
+            400,
+            "<title>400 The SSL certificate error</title>",
+            ClientCertificate(ClientCertFault::Rejected),
+        ),
+        (
+            400,
+            "<title>400 The plain HTTP request was sent to HTTPS port</title>",
+            Tls(TlsFault::TlsRequired),
+        ),
+        (
+            400,
+            "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+            Tls(TlsFault::TlsRequired),
+        ),
+        (
+            403,
+            "<p>Reason: Cannot perform Post-Handshake Authentication.</p>",
+            ClientCertificate(ClientCertFault::Required),
+        ),
+    ] {
+        assert_eq!(page_reason(status, page), Some(meant), "{page}");
     }
 }

@@ -102,7 +102,7 @@ fn the_chain_in_the_file_goes_along_and_the_stations_own_certificate_comes_first
 }
 
 #[test]
-fn an_encrypted_key_is_told_with_the_command_that_decrypts_it() {
+fn encrypted_key_is_reported_with_decrypt_command() {
     for form in [&["pkey", "-aes256"][..], &["rsa", "-traditional", "-aes256"]] {
         let pass = ["-passout", "pass:hunter2"];
         let files = Files::made(
@@ -112,7 +112,7 @@ fn an_encrypted_key_is_told_with_the_command_that_decrypts_it() {
         let error = files.error();
         assert!(error.what.contains("is encrypted"), "{error:?}");
         assert!(error.remedy.contains("openssl pkey -in ENCRYPTED.key -out client.key"));
-        // What is told does what it is told for.
+        // The reported command works.
         let pass = ["-passin", "pass:hunter2"];
         let decrypt = ["pkey", "-in", "client.key", "-out", "client.key.new"];
         openssl(&[&decrypt[..], &pass].concat(), &files.dir);
@@ -122,7 +122,7 @@ fn an_encrypted_key_is_told_with_the_command_that_decrypts_it() {
 }
 
 #[test]
-fn a_key_of_another_certificate_is_told() {
+fn mismatched_key_is_rejected() {
     let files = Files::new();
     fs::write(files.path("client.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let error = files.error();
@@ -131,9 +131,9 @@ fn a_key_of_another_certificate_is_told() {
 }
 
 #[test]
-fn files_that_do_not_do_are_told_and_not_quoted() {
+fn unusable_files_are_reported_without_content() {
     let files = Files::new();
-    let break_and_tell = |name: &str, content: &[u8]| {
+    let error_with = |name: &str, content: &[u8]| {
         let good = fs::read(files.path(name)).unwrap();
         fs::write(files.path(name), content).unwrap();
         let error = files.error();
@@ -143,16 +143,16 @@ fn files_that_do_not_do_are_told_and_not_quoted() {
         error
     };
     for content in [&b""[..], b"hunter2", b"\x30\x82\xff"] {
-        let error = break_and_tell("client.pem", content);
+        let error = error_with("client.pem", content);
         assert!(error.what.contains("has no PEM certificate"), "{error:?}");
-        let error = break_and_tell("client.key", content);
+        let error = error_with("client.key", content);
         assert!(error.what.contains("has no PEM private key"), "{error:?}");
     }
     let empty = "-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n";
-    let error = break_and_tell("client.key", empty.as_bytes());
+    let error = error_with("client.key", empty.as_bytes());
     assert!(error.what.contains("the key in cm.auth.client_key_file"), "{error:?}");
     let empty = "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n";
-    let error = break_and_tell("client.pem", empty.as_bytes());
+    let error = error_with("client.pem", empty.as_bytes());
     assert!(error.what.contains("the certificate in cm.auth.client_cert_file"), "{error:?}");
     fs::remove_file(files.path("client.key")).unwrap();
     assert!(files.error().what.contains("cannot read cm.auth.client_key_file"));
@@ -161,7 +161,7 @@ fn files_that_do_not_do_are_told_and_not_quoted() {
 }
 
 #[test]
-fn an_rsa_key_that_is_too_short_is_told() {
+fn short_rsa_key_is_rejected() {
     let short = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"];
     let error = Files::made(&short, &["pkey"]).error();
     assert!(error.what.contains("the key in cm.auth.client_key_file"), "{error:?}");
@@ -195,7 +195,7 @@ fn a_pair_that_no_longer_does_leaves_the_old_one_in_force() {
 }
 
 #[test]
-fn whether_anybody_asked_is_known() {
+fn certificate_status_follows_requests() {
     let identity = Files::new().identity();
     assert_eq!(identity.status(), ClientCertStatus::NotRequested);
     shown(&identity);

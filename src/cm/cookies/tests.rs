@@ -121,8 +121,8 @@ fn a_server_cannot_fill_the_memory() {
             &SentCookies::default(),
         );
     }
-    assert_eq!(jar.inner.lock().unwrap().cookies.len(), MAX_COOKIES);
-    assert!(request(&jar, &format!("/{}", "p".repeat(199))).0.len() <= ROOM);
+    assert_eq!(jar.state.lock().unwrap().cookies.len(), MAX_COOKIES);
+    assert!(request(&jar, &format!("/{}", "p".repeat(199))).0.len() <= MAX_FIELD_BYTES);
     answer(&jar, 200, &[&format!("big={}", "x".repeat(MAX_COOKIE_BYTES))], &SentCookies::default());
     assert!(!request(&jar, "/").0.contains("big"));
 }
@@ -134,7 +134,7 @@ fn what_is_sent_is_bounded_and_the_session_of_the_last_login_stays() {
         answer(&jar, 200, &["session=of-the-login; path=/"], &SentCookies::default());
         for number in 0..200 {
             let (header, sent) = request(&jar, "/");
-            assert!(header.len() <= ROOM, "{} bytes", header.len());
+            assert!(header.len() <= MAX_FIELD_BYTES, "{} bytes", header.len());
             assert!(header.starts_with("session=of-the-login"), "{header}");
             answer(&jar, 200, &[&format!("c{number}={}", "x".repeat(size))], &sent);
         }
@@ -150,7 +150,7 @@ fn a_login_that_sets_too_much_keeps_its_last_and_a_new_login_counts_more_than_th
     let lines: Vec<_> = big.iter().map(String::as_str).collect();
     answer(&jar, 200, &lines, &SentCookies::default());
     let (header, sent) = request(&jar, "/");
-    assert!(header.len() <= ROOM && header.contains("c49="), "{header}");
+    assert!(header.len() <= MAX_FIELD_BYTES && header.contains("c49="), "{header}");
     answer(&jar, 401, &["session=new"], &sent);
     let (header, sent) = request(&jar, "/");
     assert_eq!(header, "session=new");

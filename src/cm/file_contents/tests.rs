@@ -13,70 +13,73 @@ fn utf_16_is_known_in_each_order_with_and_without_a_mark() {
         for (mark, big) in [(true, true), (true, false), (false, true), (false, false)] {
             assert_eq!(
                 FileContents::binary(&utf16(text, mark, big)),
-                Some(FileContents::Utf16),
+                Some(FileContents::UTF16),
                 "{text}"
             );
         }
         assert_eq!(FileContents::binary(text.as_bytes()), None);
     }
     assert_eq!(FileContents::binary("köln 北京".as_bytes()), None);
-    assert_eq!(FileContents::binary(b"to\0ken"), Some(FileContents::Nul));
-    assert_eq!(FileContents::binary(b"token\0\0\0\0\0"), Some(FileContents::Nul));
-    assert_eq!(FileContents::binary(b"caf\xe9"), Some(FileContents::NotUtf8));
+    assert_eq!(FileContents::binary(b"to\0ken"), Some(FileContents::NUL));
+    assert_eq!(FileContents::binary(b"token\0\0\0\0\0"), Some(FileContents::NUL));
+    assert_eq!(FileContents::binary(b"caf\xe9"), Some(FileContents::NOT_UTF8));
 }
 
 #[test]
-fn binary_files_are_told_apart() {
+fn binary_formats_are_distinguished() {
     let p12 = [0x30, 0x82, 0x0A, 0x11, 2, 1, 3, 0x30, 0x82];
     let p7b = [0x30, 0x80, 6, 9, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 7, 2, 0xA0];
-    assert_eq!(FileContents::binary(&p12), Some(FileContents::Pkcs12));
-    assert_eq!(FileContents::binary(&p7b), Some(FileContents::Pkcs7));
+    assert_eq!(FileContents::binary(&p12), Some(FileContents::PKCS12));
+    assert_eq!(FileContents::binary(&p7b), Some(FileContents::PKCS7));
     assert_eq!(
         FileContents::binary(&[0x30, 0x82, 0x03, 0x11, 0x30, 0x82]),
-        Some(FileContents::Der)
+        Some(FileContents::DER)
     );
-    assert_eq!(FileContents::binary(&[0xFE, 0xED, 0xFE, 0xED, 0, 0]), Some(FileContents::KeyStore));
+    assert_eq!(
+        FileContents::binary(&[0xFE, 0xED, 0xFE, 0xED, 0, 0]),
+        Some(FileContents::KEY_STORE)
+    );
 }
 
 #[test]
 fn what_is_no_certificate_is_named() {
     let block = |label: &str| format!("-----BEGIN {label}-----\nAA==\n-----END {label}-----\n");
     for (label, holds) in [
-        ("TRUSTED CERTIFICATE", FileContents::Trusted),
-        ("PRIVATE KEY", FileContents::Key),
-        ("RSA PRIVATE KEY", FileContents::Key),
-        ("ENCRYPTED PRIVATE KEY", FileContents::Key),
-        ("OPENSSH PRIVATE KEY", FileContents::OtherKey),
-        ("PGP PUBLIC KEY BLOCK", FileContents::OtherKey),
-        ("CERTIFICATE REQUEST", FileContents::Request),
-        ("NEW CERTIFICATE REQUEST", FileContents::Request),
-        ("X509 CRL", FileContents::Crl),
-        ("PKCS7", FileContents::Pkcs7),
-        ("PUBLIC KEY", FileContents::PublicKey),
+        ("TRUSTED CERTIFICATE", FileContents::TRUSTED),
+        ("PRIVATE KEY", FileContents::KEY),
+        ("RSA PRIVATE KEY", FileContents::KEY),
+        ("ENCRYPTED PRIVATE KEY", FileContents::KEY),
+        ("OPENSSH PRIVATE KEY", FileContents::OTHER_KEY),
+        ("PGP PUBLIC KEY BLOCK", FileContents::OTHER_KEY),
+        ("CERTIFICATE REQUEST", FileContents::REQUEST),
+        ("NEW CERTIFICATE REQUEST", FileContents::REQUEST),
+        ("X509 CRL", FileContents::CRL),
+        ("PKCS7", FileContents::PKCS7),
+        ("PUBLIC KEY", FileContents::PUBLIC_KEY),
     ] {
         let found = FileContents::instead_of_pem(&block(label), "-nothing-");
         assert_eq!(found, holds, "{label}");
     }
-    assert_eq!(FileContents::instead_of_pem("<html>", "CERTIFICATE"), FileContents::Page);
-    assert_eq!(FileContents::instead_of_pem(" \n", "CERTIFICATE"), FileContents::Empty);
-    assert_eq!(FileContents::instead_of_pem("hunter2", "CERTIFICATE"), FileContents::NoPem);
+    assert_eq!(FileContents::instead_of_pem("<html>", "CERTIFICATE"), FileContents::PAGE);
+    assert_eq!(FileContents::instead_of_pem(" \n", "CERTIFICATE"), FileContents::EMPTY);
+    assert_eq!(FileContents::instead_of_pem("hunter2", "CERTIFICATE"), FileContents::NO_PEM);
     assert_eq!(
         FileContents::instead_of_pem(&block("CERTIFICATE"), "CERTIFICATE"),
-        FileContents::Damaged
+        FileContents::DAMAGED
     );
 }
 
 #[test]
 fn what_is_no_secret_is_named_and_a_secret_is_one() {
     for (text, holds) in [
-        (r#"{"access_token":"x"}"#, FileContents::Json),
-        (" [\"x\"]\n", FileContents::Json),
-        ("\"quoted\"", FileContents::Json),
-        ("{\r\n  \"access_token\": \"x", FileContents::Json),
-        ("null\n", FileContents::Json),
-        ("<!DOCTYPE html><title>Sign in", FileContents::Page),
-        ("<html>", FileContents::Page),
-        ("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", FileContents::Key),
+        (r#"{"access_token":"x"}"#, FileContents::JSON),
+        (" [\"x\"]\n", FileContents::JSON),
+        ("\"quoted\"", FileContents::JSON),
+        ("{\r\n  \"access_token\": \"x", FileContents::JSON),
+        ("null\n", FileContents::JSON),
+        ("<!DOCTYPE html><title>Sign in", FileContents::PAGE),
+        ("<html>", FileContents::PAGE),
+        ("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", FileContents::KEY),
     ] {
         assert_eq!(FileContents::instead_of_secret(text), Some(holds), "{text}");
     }
@@ -89,5 +92,5 @@ fn what_is_no_secret_is_named_and_a_secret_is_one() {
 fn a_mark_and_blanks_around_lines_do_not_count() {
     let lines = pem_lines("\u{feff}-----BEGIN X-----  \r\n\tAA== \r\n  -----END X-----".as_bytes());
     assert_eq!(**lines.as_ref().unwrap(), "-----BEGIN X-----\nAA==\n-----END X-----\n");
-    assert_eq!(pem_lines(&[0x30, 0x82, 1, 1]).unwrap_err(), FileContents::Der);
+    assert_eq!(pem_lines(&[0x30, 0x82, 1, 1]).unwrap_err(), FileContents::DER);
 }

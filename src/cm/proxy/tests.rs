@@ -59,7 +59,7 @@ fn the_environment_decides_as_for_curl() {
 }
 
 #[test]
-fn nobody_stands_before_a_server_without_tls_and_nobody_where_none_is_said() {
+fn plain_http_and_proxy_none_use_no_proxy() {
     let variables = [("HTTPS_PROXY", "http://p:1"), ("ALL_PROXY", "socks5://p:1")];
     assert_eq!(by_environment("http://localhost:8080", &variables), None);
     assert!(on_the_way("http://127.0.0.1", &named("http://p:1"), &[]).unwrap().is_none());
@@ -76,7 +76,7 @@ fn a_named_proxy_counts_whatever_the_environment_says() {
 }
 
 #[test]
-fn what_the_environment_says_and_cannot_be_meant_is_told_and_not_quoted() {
+fn invalid_proxy_variable_is_reported_without_value() {
     let environment = ProxySettings::Environment { credentials_file: None };
     for value in [
         "socks5://me:hunter2@p:1",
@@ -131,7 +131,7 @@ fn user_and_password_come_from_the_file_or_from_the_environments_address() {
 }
 
 #[test]
-fn a_file_without_user_and_password_is_told_and_not_quoted() {
+fn proxy_file_without_login_is_reported_unquoted() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("proxy");
     let proxy =

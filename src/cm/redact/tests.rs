@@ -69,9 +69,15 @@ fn a_secret_is_hidden_in_every_form_in_which_it_may_come_back() {
     for secret in [NASTY, TOKEN, "s3cret!", "correct horse battery staple"] {
         let redactor = knowing(secret);
         for form in encoded(secret).into_iter().filter(|_| secret.is_ascii()) {
-            let told = redactor.redact(&format!("no <{form}>: wrong"));
-            assert!(told.contains(REDACTED) && !shows(&told, secret, &form), "{form}: {told}");
-            assert!(told.starts_with("no <") && told.ends_with(">: wrong"), "{form}: {told}");
+            let reported = redactor.redact(&format!("no <{form}>: wrong"));
+            assert!(
+                reported.contains(REDACTED) && !shows(&reported, secret, &form),
+                "{form}: {reported}"
+            );
+            assert!(
+                reported.starts_with("no <") && reported.ends_with(">: wrong"),
+                "{form}: {reported}"
+            );
         }
     }
     for form in [
@@ -84,8 +90,8 @@ fn a_secret_is_hidden_in_every_form_in_which_it_may_come_back() {
         "cCZxPXIrcy90JXUgInYiPHc+J3gnXHnDnw==",
         "cCZxPXIrcy90JXUgInYiPHc-J3gnXHnDnw",
     ] {
-        let told = knowing(NASTY).redact(&format!("no {form}: wrong"));
-        assert_eq!(told.replace('=', ""), "no [hidden]: wrong", "{form}");
+        let reported = knowing(NASTY).redact(&format!("no {form}: wrong"));
+        assert_eq!(reported.replace('=', ""), "no [hidden]: wrong", "{form}");
     }
 }
 
@@ -94,8 +100,8 @@ fn every_run_of_twelve_characters_is_hidden_and_what_is_shorter_is_not() {
     let redactor = knowing(TOKEN);
     for start in 0..=TOKEN.len() - RUN {
         for form in encoded(&TOKEN[start..start + RUN]) {
-            let told = redactor.redact(&format!("({form})"));
-            assert!(told.contains(REDACTED), "{form}: {told}");
+            let reported = redactor.redact(&format!("({form})"));
+            assert!(reported.contains(REDACTED), "{form}: {reported}");
         }
         let short = format!("({})", &TOKEN[start..start + RUN - 1]);
         assert_eq!(redactor.redact(&short), short);
@@ -160,8 +166,8 @@ fn a_ticket_is_hidden_as_text_and_as_what_the_text_stands_for() {
         hex::encode(&ticket[7..60]),
         header["Negotiate ".len() + 3..40].to_owned(),
     ] {
-        let told = redactor.redact(&form);
-        assert!(told.contains(REDACTED) && told.len() < 20, "{form}: {told}");
+        let reported = redactor.redact(&form);
+        assert!(reported.contains(REDACTED) && reported.len() < 20, "{form}: {reported}");
     }
 }
 
@@ -187,8 +193,8 @@ fn a_hostile_text_takes_no_more_than_its_share_of_time() {
     for piece in ["%25", "\\u005c", "&amp;", "QUJD", "4142", "%&\\+", "+", "\u{ad}", "JTI1"] {
         let text = piece.repeat((1 << 20) / piece.len());
         let started = Instant::now();
-        let told = redactor.redact(&text);
-        assert!(told.len() <= MAX_TEXT);
+        let reported = redactor.redact(&text);
+        assert!(reported.len() <= MAX_TEXT);
         assert!(started.elapsed().as_secs() < 2, "{piece}: {:?}", started.elapsed());
     }
 }
@@ -222,7 +228,7 @@ proptest! {
         let part = &secret[start..start + RUN];
         let forms = encoded(part);
         let form = form.get(&forms);
-        let told = redactor.redact(&format!("{before} ({form}) {after}"));
-        prop_assert!(told.contains(REDACTED), "{} in {}", form, told);
+        let reported = redactor.redact(&format!("{before} ({form}) {after}"));
+        prop_assert!(reported.contains(REDACTED), "{} in {}", form, reported);
     }
 }

@@ -1,84 +1,48 @@
-//! A text as each encoding would read it. Each byte knows the place in the text that it came from.
+//! Decoded views of a text. Each byte of a view has its place in the text.
 //!
-//! Read are percent-encoding (RFC 3986 section 2.1), forms (WHATWG URL), escapes of JSON (RFC 8259
-//! section 7), character references of HTML, base64 and base64url at each alignment (RFC 4648), and hex;
-//! one within the other, three deep.
+//! The encodings are percent-encoding (RFC 3986 section 2.1), forms (WHATWG URL), escapes of JSON (RFC
+//! 8259 section 7), character references of HTML, base64 and base64url at each alignment (RFC 4648), and
+//! hex; nested up to three deep.
 
 use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::folded_byte;
-
-/// How many encodings may be within each other.
+/// The most nested encodings.
 const DEPTH: usize = 3;
 
-/// How much is decoded at most: so many times the text, and this many bytes.
+/// The most decoded bytes: so many times the text, and this many.
 const BUDGET: (usize, usize) = (24, 64 << 10);
 
-/// The fewest digits that are read as base64 or hex: they make four bytes, the shortest secret.
+/// The fewest digits of base64 and hex: they make four bytes, the shortest secret.
 const MIN_BASE64: usize = 6;
 const MIN_HEX: usize = 8;
 
-/// The most digits of a character reference: zeros in front count for nothing.
+/// The most digits of a character reference, with leading zeros.
 const MAX_DIGITS: usize = 32;
 
-/// What is read after decoding base64 or hex has to have this much text in it to be decoded further.
+/// The shortest run of text in decoded base64 or hex that is decoded further.
 const MIN_TEXT: usize = 8;
 
-/// The character references that stand for ASCII (HTML section 13.5).
-const NAMED: &[(&str, u8)] = &[
-    ("amp", b'&'),
-    ("lt", b'<'),
-    ("gt", b'>'),
-    ("quot", b'"'),
-    ("apos", b'\''),
-    ("nbsp", b' '),
-    ("plus", b'+'),
-    ("sol", b'/'),
-    ("bsol", b'\\'),
-    ("equals", b'='),
-    ("lowbar", b'_'),
-    ("hyphen", b'-'),
-    ("dash", b'-'),
-    ("period", b'.'),
-    ("comma", b','),
-    ("colon", b':'),
-    ("semi", b';'),
-    ("commat", b'@'),
-    ("percnt", b'%'),
-    ("num", b'#'),
-    ("dollar", b'$'),
-    ("excl", b'!'),
-    ("quest", b'?'),
-    ("ast", b'*'),
-    ("lpar", b'('),
-    ("rpar", b')'),
-    ("lsqb", b'['),
-    ("rsqb", b']'),
-    ("lcub", b'{'),
-    ("rcub", b'}'),
-    ("verbar", b'|'),
-    ("Hat", b'^'),
-    ("grave", b'`'),
-    ("Tab", b'\t'),
-    ("NewLine", b'\n'),
-];
+/// The character references for ASCII without white space (HTML section 13.5), in pairs.
+const NAMED: &str = r#"
+    amp & lt < gt > quot " apos ' plus + sol / bsol \ equals = lowbar _ hyphen - dash - period .
+    comma , colon : semi ; commat @ percnt % num # dollar $ excl ! quest ? ast * lpar ( rpar )
+    lsqb [ rsqb ] lcub { rcub } verbar | Hat ^ grave `
+"#;
 
-/// Bytes, each with the place in the text that it came from.
 pub(super) struct DecodedView {
     bytes: Zeroizing<Vec<u8>>,
     places: Vec<(usize, usize)>,
 }
 
-/// A way of reading; `None` where nothing is written in that way.
+/// `None` if nothing is encoded in that way.
 type Decode = fn(&DecodedView) -> Option<DecodedView>;
 
 const ESCAPES: [Decode; 4] =
     [|view| percent(view, false), |view| percent(view, true), backslash, references];
 
-/// Shows `search` every view of the text, and gives the places it found; `None` where there are too many
-/// views.
+/// The places that `search` finds in any view of the text; `None` if there are too many views.
 pub(super) fn of(
     text: &str,
     mut search: impl FnMut(&DecodedView, &mut Vec<Range<usize>>),
@@ -103,7 +67,7 @@ pub(super) fn of(
     Some(found)
 }
 
-/// What base64 and hex make of it, at each alignment.
+/// Base64 and hex at each alignment.
 fn dense(view: &DecodedView) -> impl Iterator<Item = DecodedView> {
     let base64 = (0..4).filter_map(|offset| base64(view, offset));
     let hex = (0..2).filter_map(|offset| hex(view, offset));
@@ -124,7 +88,7 @@ impl DecodedView {
         &self.bytes
     }
 
-    /// As bytes are compared.
+    /// The bytes for a comparison.
     pub(super) fn folded(&self) -> Self {
         let mut folded = Self::with_room(self.bytes.len());
         let mut at = 0;
@@ -146,16 +110,10 @@ impl DecodedView {
     }
 
     fn push(&mut self, byte: u8, place: Option<Range<usize>>) {
-        // With room for every byte, this never leaves a secret where it was.
+        // With room for every byte, this never moves, and leaves no copy of a secret.
         if let Some(place) = place {
             self.bytes.push(byte);
             self.places.push((place.start, place.end));
-        }
-    }
-
-    fn push_char(&mut self, c: char, place: Option<&Range<usize>>) {
-        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-            self.push(byte, place.cloned());
         }
     }
 
@@ -175,18 +133,17 @@ fn invisible(bytes: &[u8]) -> usize {
     }
 }
 
-/// Copies a view, but for what `read` reads at a place: characters, and how many bytes they took.
+/// A copy of a view with the characters that `read` decodes at a place, and how many bytes they took.
 fn rewritten(
     view: &DecodedView,
-    read: impl Fn(&[u8]) -> Option<(Vec<char>, usize)>,
+    read: impl Fn(&[u8]) -> Option<(char, usize)>,
 ) -> Option<DecodedView> {
     let mut out = DecodedView::with_room(view.bytes.len());
     let (mut at, mut changed) = (0, false);
     while let Some(rest) = view.bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        if let Some((chars, length)) = read(rest) {
-            let place = view.place(at..at + length);
-            for c in chars {
-                out.push_char(c, place.as_ref());
+        if let Some((c, length)) = read(rest) {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                out.push(byte, view.place(at..at + length));
             }
             (at, changed) = (at + length, true);
         } else {
@@ -199,28 +156,26 @@ fn rewritten(
 
 /// `%2B`, and `%u002B` as old pages write it; in forms `+` is a space.
 fn percent(view: &DecodedView, form: bool) -> Option<DecodedView> {
+    // Without a `+`, both variants are the same.
+    if form && !view.bytes.contains(&b'+') {
+        return None;
+    }
     let mut out = DecodedView::with_room(view.bytes.len());
     let (mut at, mut changed) = (0, false);
     while let Some(byte) = view.bytes.get(at) {
-        let rest = view.bytes.get(at..).unwrap_or_default();
-        let (read, length) = match rest {
-            [b'%', b'u' | b'U', digits @ ..] => match number(digits, 16, 4, 4) {
-                Some((code, _)) => (u8::try_from(code).ok(), 6),
-                None => (None, 1),
-            },
-            [b'%', digits @ ..] => match number(digits, 16, 2, 2) {
-                Some((code, _)) => (u8::try_from(code).ok(), 3),
-                None => (None, 1),
-            },
-            [b'+', ..] if form => (Some(b' '), 1),
-            _ => (None, 1),
+        let decoded = match view.bytes.get(at..).unwrap_or_default() {
+            [b'%', b'u' | b'U', digits @ ..] => number(digits, 16, 4, 4).map(|(code, _)| (code, 6)),
+            [b'%', digits @ ..] => number(digits, 16, 2, 2).map(|(code, _)| (code, 3)),
+            [b'+', ..] if form => Some((u32::from(b' '), 1)),
+            _ => None,
         };
-        changed |= read.is_some();
-        out.push(read.unwrap_or(*byte), view.place(at..at + length));
+        let decoded = decoded.and_then(|(code, length)| Some((u8::try_from(code).ok()?, length)));
+        changed |= decoded.is_some();
+        let (byte, length) = decoded.unwrap_or((*byte, 1));
+        out.push(byte, view.place(at..at + length));
         at += length;
     }
-    // Without a `+` both ways of reading are one.
-    changed.then_some(out).filter(|_| !form || view.bytes.contains(&b'+'))
+    changed.then_some(out)
 }
 
 /// `\u002B`, `\u{2b}`, `\x2B`, `\/` and the like.
@@ -229,25 +184,25 @@ fn backslash(view: &DecodedView) -> Option<DecodedView> {
         [b'\\', b'u' | b'U', b'{', digits @ ..] => {
             let (code, length) = number(digits, 16, 1, 8)?;
             let end = digits.get(length) == Some(&b'}');
-            Some((vec![char::from_u32(code).filter(|_| end)?], 4 + length))
+            Some((char::from_u32(code).filter(|_| end)?, 4 + length))
         }
         [b'\\', b'u' | b'U', digits @ ..] => {
             let (first, _) = number(digits, 16, 4, 4)?;
             if let Some(c) = char::from_u32(first) {
-                return Some((vec![c], 6));
+                return Some((c, 6));
             }
             // A pair of surrogates (RFC 8259 section 7).
             let [b'\\', b'u' | b'U', second @ ..] = digits.get(4..)? else { return None };
             let (second, _) = number(second, 16, 4, 4)?;
             let code = 0x1_0000 + ((first & 0x3FF) << 10) + (second & 0x3FF);
-            Some((vec![char::from_u32(code)?], 12))
+            Some((char::from_u32(code)?, 12))
         }
         [b'\\', b'x' | b'X', digits @ ..] => {
             let (code, _) = number(digits, 16, 2, 2)?;
-            Some((vec![char::from_u32(code)?], 4))
+            Some((char::from_u32(code)?, 4))
         }
-        [b'\\', b'n' | b'r' | b't' | b'b' | b'f', ..] => Some((vec![' '], 2)),
-        [b'\\', byte, ..] if byte.is_ascii_punctuation() => Some((vec![char::from(*byte)], 2)),
+        [b'\\', b'n' | b'r' | b't' | b'b' | b'f', ..] => Some((' ', 2)),
+        [b'\\', byte, ..] if byte.is_ascii_punctuation() => Some((char::from(*byte), 2)),
         _ => None,
     })
 }
@@ -266,19 +221,27 @@ fn references(view: &DecodedView) -> Option<DecodedView> {
                 (code, 2 + length)
             }
             _ => {
-                let (name, byte) = NAMED.iter().find(|(name, _)| {
-                    let end = after.strip_prefix(name.as_bytes());
-                    end.is_some_and(|end| end.starts_with(b";"))
-                })?;
-                (u32::from(*byte), 1 + name.len())
+                let (name, c) = named(after)?;
+                (u32::from(c), 1 + name.len())
             }
         };
         let end = usize::from(rest.get(length) == Some(&b';'));
-        Some((vec![char::from_u32(code)?], length + end))
+        Some((char::from_u32(code)?, length + end))
     })
 }
 
-/// A number of so many digits at least and at most, and how many it has.
+fn named(text: &[u8]) -> Option<(&'static str, char)> {
+    let is_here =
+        |name: &str| text.strip_prefix(name.as_bytes()).is_some_and(|end| end.starts_with(b";"));
+    if let Some(blank) = ["nbsp", "Tab", "NewLine"].into_iter().find(|name| is_here(name)) {
+        return Some((blank, ' '));
+    }
+    let (names, chars) = (NAMED.split_whitespace(), NAMED.split_whitespace().skip(1));
+    let mut pairs = names.zip(chars).step_by(2);
+    pairs.find(|(name, _)| is_here(name)).and_then(|(name, c)| Some((name, c.chars().next()?)))
+}
+
+/// A number of `least` to `most` digits, and how many it has.
 fn number(bytes: &[u8], base: u32, least: usize, most: usize) -> Option<(u32, usize)> {
     let digits = bytes.iter().take(most).map_while(|byte| char::from(*byte).to_digit(base));
     let (mut value, mut length) = (0_u32, 0);
@@ -289,7 +252,7 @@ fn number(bytes: &[u8], base: u32, least: usize, most: usize) -> Option<(u32, us
     (length >= least).then_some((value, length))
 }
 
-/// Runs of base64 digits from their digit `offset` on, white space within left out.
+/// Runs of base64 digits from their digit `offset` on, without white space.
 fn base64(view: &DecodedView, offset: usize) -> Option<DecodedView> {
     let digit = |byte: u8| match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
@@ -303,7 +266,7 @@ fn base64(view: &DecodedView, offset: usize) -> Option<DecodedView> {
     decoded(view, (digit, blank), (MIN_BASE64, 6), offset)
 }
 
-/// Runs of hex digits from their digit `offset` on, separators within left out.
+/// Runs of hex digits from their digit `offset` on, without separators.
 fn hex(view: &DecodedView, offset: usize) -> Option<DecodedView> {
     let digit = |byte: u8| {
         let digit = char::from(byte).to_digit(16)?;
@@ -313,7 +276,7 @@ fn hex(view: &DecodedView, offset: usize) -> Option<DecodedView> {
     decoded(view, (digit, between), (MIN_HEX, 4), offset)
 }
 
-/// The bytes that runs of `least` digits and more make, each digit of so many bits.
+/// The bytes of runs of at least `least` digits of so many bits.
 fn decoded(
     view: &DecodedView,
     (digit, skip): (impl Fn(u8) -> Option<u8>, impl Fn(u8) -> bool),
@@ -340,7 +303,7 @@ fn decoded(
     (!out.bytes.is_empty()).then_some(out)
 }
 
-/// Makes bytes of digits; a byte's place is that of every digit that has a bit of it.
+/// Makes bytes of digits; a byte's place is that of all digits with a bit of it.
 fn join(view: &DecodedView, digits: &[(u8, usize)], bits: u32, out: &mut DecodedView) {
     let (mut held, mut count, mut first) = (0_u32, 0, 0);
     for (value, at) in digits {
@@ -355,5 +318,16 @@ fn join(view: &DecodedView, digits: &[(u8, usize)], bits: u32, out: &mut Decoded
             out.push(byte, view.place(first..at + 1));
             first = *at;
         }
+    }
+}
+
+/// White space and control characters do not count, nor does upper and lower case. Base64 and base64url
+/// (RFC 4648 sections 4 and 5) are alike.
+pub(super) const fn folded_byte(byte: u8) -> Option<u8> {
+    match byte {
+        0..=b' ' | 0x7F => None,
+        b'+' => Some(b'-'),
+        b'/' => Some(b'_'),
+        byte => Some(byte.to_ascii_lowercase()),
     }
 }

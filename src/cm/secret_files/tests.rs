@@ -147,24 +147,27 @@ fn each_wrong_kind_of_file_is_named_with_a_next_step() {
 }
 
 #[test]
-fn a_secret_that_others_may_read_or_write_is_told() {
+fn exposed_secret_is_reported() {
     let files = Files::new();
     let path = files.write(b"s3cret");
-    let told = |key, mode| {
+    let reported = |key, mode| {
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         exposed(key, &path).map(|problem| problem.what)
     };
     for key in SECRETS {
         for mode in [0o400, 0o600, 0o640, 0o440, 0o660] {
-            assert_eq!(told(key, mode), None, "{key} {mode:o}");
+            assert_eq!(reported(key, mode), None, "{key} {mode:o}");
         }
         for (mode, who) in [
             (0o644, "every user of this machine may read it"),
             (0o642, "may write it"),
             (0o606, "read"),
         ] {
-            let told = told(key, mode).unwrap();
-            assert!(told.contains(who) && told.contains(&format!("{mode:04o}")), "{told}");
+            let reported = reported(key, mode).unwrap();
+            assert!(
+                reported.contains(who) && reported.contains(&format!("{mode:04o}")),
+                "{reported}"
+            );
         }
         // A link is as open as what it leads to.
         let link = files.dir.path().join("link");
@@ -175,21 +178,24 @@ fn a_secret_that_others_may_read_or_write_is_told() {
         assert_eq!(exposed(key, &link), None);
         fs::remove_file(&link).unwrap();
     }
-    assert_eq!(told(CA, 0o644), None);
-    assert!(told(CA, 0o646).unwrap().contains("may write it"));
+    assert_eq!(reported(CA, 0o644), None);
+    assert!(reported(CA, 0o646).unwrap().contains("may write it"));
     assert_eq!(exposed(TOKEN, Path::new("/nonexistent")), None);
 }
 
 #[test]
-fn blanks_and_characters_that_cannot_be_seen_around_a_secret_are_told() {
+fn blanks_and_invisible_characters_in_secret_are_reported() {
     let files = Files::new();
     for key in [SECRET, PROXY] {
         for text in
             ["desk:hunter2 \n", " desk:hunter2", "desk:hunter2\t\r\n", "desk:hun\u{200b}ter2"]
         {
             let path = files.write(text.as_bytes());
-            let told = padded(key, &path).unwrap().what;
-            assert!(told.contains("is sent as part of it") && !told.contains("hun"), "{told}");
+            let reported = padded(key, &path).unwrap().what;
+            assert!(
+                reported.contains("is sent as part of it") && !reported.contains("hun"),
+                "{reported}"
+            );
         }
         for text in ["desk:hunter2\r\n", "\u{feff}desk:hunter2", "desk:two words, \u{e4}"] {
             assert_eq!(padded(key, &files.write(text.as_bytes())), None, "{text}");

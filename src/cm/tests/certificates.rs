@@ -62,7 +62,7 @@ fn remote(server: &Server, ca: &Ca, client_certificate: Option<ClientCertSetting
 /// Servers may say that they do not like a certificate while the request is on its way: then either
 /// end of the connection is seen first.
 #[track_caller]
-fn assert_told(error: &CallError, fault: ClientCertFault) {
+fn assert_fault(error: &CallError, fault: ClientCertFault) {
     let reason = error.unavailable_reason().unwrap();
     assert_eq!(reason, UnavailableReason::ClientCertificate(fault), "{error}");
 }
@@ -80,12 +80,12 @@ async fn a_certificate_that_is_asked_for_in_the_handshake_is_shown() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_wanted_and_not_there_is_told() {
+async fn missing_client_certificate_is_reported() {
     let ca = Ca::new();
     for versions in EACH_VERSION {
         let server = server(&ca, &ca, versions);
         let error = remote(&server, &ca, None).record(record_id()).await.unwrap_err();
-        assert_told(&error, ClientCertFault::Required);
+        assert_fault(&error, ClientCertFault::Required);
         assert!(
             error.detail().contains("wants a client certificate, and there is none"),
             "{error}"
@@ -97,14 +97,14 @@ async fn a_certificate_that_is_wanted_and_not_there_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_ca_that_the_server_does_not_trust_is_told() {
+async fn untrusted_client_certificate_is_reported() {
     let (ca, other) = (Ca::new(), Ca::named("another"));
     let station = Station::with(&other);
     for versions in EACH_VERSION {
         let server = server(&ca, &ca, versions);
         let remote = remote(&server, &ca, Some(station.pair()));
         let error = remote.record(record_id()).await.unwrap_err();
-        assert_told(&error, ClientCertFault::Rejected);
+        assert_fault(&error, ClientCertFault::Rejected);
         assert!(error.detail().contains("does not accept the client certificate"), "{error}");
         assert!(server.seen().is_empty());
     }
@@ -119,14 +119,14 @@ async fn a_renewed_certificate_is_shown_without_a_reload() {
         let server = server(&ca, &ca, versions);
         let remote = remote(&server, &ca, Some(station.pair()));
         let error = remote.record(record_id()).await.unwrap_err();
-        assert_told(&error, ClientCertFault::Rejected);
+        assert_fault(&error, ClientCertFault::Rejected);
         station.renew(&ca);
         remote.record(record_id()).await.unwrap();
     }
 }
 
 #[test]
-fn a_pair_that_does_not_do_is_told_with_a_remedy_before_anything_is_sent() {
+fn unusable_client_certificate_fails_setup() {
     let ca = Ca::new();
     let station = Station::with(&ca);
     fs::write(station.dir.path().join("client.key"), "s3cret").unwrap();
@@ -155,6 +155,6 @@ async fn who_was_shown_before_counts_for_no_later_connection() {
         remote.record(record_id()).await.unwrap();
         station.renew(&other);
         let error = remote.record(record_id()).await.unwrap_err();
-        assert_told(&error, ClientCertFault::Rejected);
+        assert_fault(&error, ClientCertFault::Rejected);
     }
 }

@@ -33,13 +33,13 @@ fn token_file(dir: &tempfile::TempDir) -> PathBuf {
 
 /// Fails where any of twelve characters of the token are in the text, however written.
 #[track_caller]
-fn assert_hidden(told: &str) {
-    assert!(told.contains("[hidden]"), "{told}");
+fn assert_hidden(reported: &str) {
+    assert!(reported.contains("[hidden]"), "{reported}");
     for echo in echoes() {
-        assert!(!told.contains(&echo), "{echo} is in {told}");
+        assert!(!reported.contains(&echo), "{echo} is in {reported}");
     }
     for start in 0..=TOKEN.len() - 12 {
-        assert!(!told.contains(&TOKEN[start..start + 12]), "{told}");
+        assert!(!reported.contains(&TOKEN[start..start + 12]), "{reported}");
     }
 }
 
@@ -67,12 +67,12 @@ async fn a_token_is_hidden_wherever_the_server_sends_it_back() {
             let options = CmSettings { auth, ..options(format!("http://{}", server.address)) };
             let remote = new_client(options).unwrap();
             let error = remote.records(CARD.parse().unwrap()).await.unwrap_err();
-            let told = format!("{error:?}");
+            let reported = format!("{error:?}");
             // A property that stands twice is named; of this one the first that is wrong counts.
-            if told.contains("Status twice") {
+            if reported.contains("Status twice") {
                 continue;
             }
-            assert_hidden(&told);
+            assert_hidden(&reported);
         }
     }
 }
@@ -88,9 +88,9 @@ async fn a_token_in_the_name_of_a_host_or_of_a_certificate_is_hidden() {
     let server = Server::start(move |_| Reply::Answer(answer("302 Found", &location, "")));
     let auth = AuthSettings::Bearer { token_file: file.clone() };
     let plain = CmSettings { auth: auth.clone(), ..options(format!("http://{}", server.address)) };
-    let told =
+    let reported =
         assert_away(new_client(plain).unwrap().record(record_id()).await, UnavailableReason::NotCm);
-    assert!(told.ends_with("redirects to [hidden].example.com"), "{told}");
+    assert!(reported.ends_with("redirects to [hidden].example.com"), "{reported}");
 
     let ca = tls::Ca::new();
     let (chain, key) = ca.pair(&tls::for_name(&format!("{token}.example.com")));
@@ -99,14 +99,14 @@ async fn a_token_in_the_name_of_a_host_or_of_a_certificate_is_hidden() {
     let url = format!("https://{}", server.address);
     let named = CmSettings { auth, ca_file: Some(ca.file()), ..options(url) };
     let remote = new_client(named).unwrap();
-    let told = format!("{:?}", remote.record(record_id()).await.unwrap_err());
-    assert!(told.contains("[hidden].example.com") && !told.contains(token), "{told}");
+    let reported = format!("{:?}", remote.record(record_id()).await.unwrap_err());
+    assert!(reported.contains("[hidden].example.com") && !reported.contains(token), "{reported}");
     // The steps of `check` come before any call, and know of the token all the same.
     let way = remote.connection_check().unwrap();
     let (stream, _) = way.connect(&[server.address]).await.unwrap();
     let shaken = way.handshake(way.open_tunnel(stream).await.unwrap()).await;
-    let told = format!("{:?} {:?}", shaken.version, shaken.chain).to_lowercase();
-    assert!(!told.contains(&token.to_lowercase()), "{told}");
+    let reported = format!("{:?} {:?}", shaken.version, shaken.chain).to_lowercase();
+    assert!(!reported.contains(&token.to_lowercase()), "{reported}");
 }
 
 #[tokio::test]
@@ -154,8 +154,8 @@ async fn a_proxys_login_is_hidden_where_the_proxy_sends_it_back() {
             let way = remote.connection_check().unwrap();
             let (stream, _) = way.connect(&[middle.address]).await.unwrap();
             let Err(by_hand) = way.open_tunnel(stream).await else { panic!("it gives no way") };
-            for told in [format!("{error:?}"), format!("{by_hand:?}")] {
-                assert!(!told.contains(&echo) && !told.contains(password), "{told}");
+            for reported in [format!("{error:?}"), format!("{by_hand:?}")] {
+                assert!(!reported.contains(&echo) && !reported.contains(password), "{reported}");
             }
             assert!(format!("{by_hand:?}").contains("[hidden]"), "{by_hand:?}");
         }

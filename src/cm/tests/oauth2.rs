@@ -168,7 +168,7 @@ async fn a_certificate_signs_a_new_assertion_for_each_request_and_its_key_is_not
 }
 
 #[tokio::test]
-async fn it_is_told_whose_token_there_is_and_for_how_long() {
+async fn view_shows_client_and_token_expiry() {
     let site = Site::new(numbered(3600));
     let before = site.remote.authenticator();
     assert_eq!((before.method.as_str(), before.identity.as_deref()), ("oauth2", Some(CLIENT)));
@@ -215,7 +215,7 @@ async fn a_401_gets_a_new_token_once_and_the_call_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_cm_that_refuses_a_fresh_token_is_told_as_that_and_costs_no_request_a_call() {
+async fn rejected_fresh_token_costs_no_request_per_call() {
     let challenge = "WWW-Authenticate: Bearer error=\"invalid_token\", error_description=\"no token-2 here\"\r\n";
     let site = Site::with_cm(numbered(3600), move |_| {
         Reply::Answer(answer("401 Unauthorized", challenge, ""))

@@ -23,7 +23,7 @@ pub(super) struct Middle {
 }
 
 impl Middle {
-    /// Gives way to whoever sends a line that ends in `login`; others get `otherwise`.
+    /// Connects clients that send a line that ends in `login`; others get `otherwise`.
     pub(super) fn start(login: &'static str, otherwise: &'static str) -> Self {
         Self::listen(login, otherwise, None)
     }
@@ -41,7 +41,7 @@ impl Middle {
                     let Some(tls) = tls else {
                         return serve(stream.try_clone()?, stream, login, otherwise, &seen);
                     };
-                    // Half-duplex is enough to see that its own TLS is spoken, and its login told.
+                    // Half-duplex is enough to see that its own TLS is spoken, and its login reported.
                     let tls = ServerConnection::new(tls).map_err(io::Error::other)?;
                     let mut stream = StreamOwned::new(tls, stream);
                     let head = head(&mut BufReader::new(&mut stream))?;
@@ -150,7 +150,7 @@ async fn a_proxy_learns_the_login_in_the_file_and_a_changed_one_without_a_reload
     assert!(login.remedy().contains("cm.proxy_credentials_file"));
     fs::write(&file, "desk:s3cret\n").unwrap();
     remote.record(record_id()).await.unwrap();
-    // Nobody but the proxy is told.
+    // Nobody but the proxy is reported.
     assert!(server.seen().iter().all(|seen| !seen.headers.join("").contains("proxy-auth")));
     fs::remove_file(&file).unwrap();
     let detail = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
@@ -158,7 +158,7 @@ async fn a_proxy_learns_the_login_in_the_file_and_a_changed_one_without_a_reload
 }
 
 #[tokio::test]
-async fn a_proxy_that_wants_a_login_and_gets_none_is_told() {
+async fn missing_proxy_login_is_reported() {
     let (server, ca) = server();
     let middle = Middle::start("Basic ", LOGIN);
     let remote = by_way(server.address, &ca, named(middle.url()));
@@ -168,7 +168,7 @@ async fn a_proxy_that_wants_a_login_and_gets_none_is_told() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_is_told_from_a_cm_that_is_not() {
+async fn unreachable_proxy_differs_from_unreachable_cm() {
     let (server, ca) = server();
     // No port of those that are given out.
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -190,7 +190,7 @@ async fn a_proxy_that_is_not_there_is_told_from_a_cm_that_is_not() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_give_way_is_told_in_its_own_words() {
+async fn rejected_connect_reports_proxy_message() {
     let (server, ca) = server();
     for (no, words) in [
         (FORBIDDEN, "rejected the connection to CM: HTTP/1.1 403 Filtered"),
@@ -237,7 +237,7 @@ async fn a_proxy_that_keeps_silent_ends_with_the_connect_timeout() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_cms_certificate_is_told_through_a_proxy_too() {
+async fn certificate_error_is_reported_through_proxy() {
     let (server, _) = server();
     let middle = Middle::start("", FORBIDDEN);
     let remote = by_way(server.address, &Ca::named("another"), named(middle.url()));
@@ -304,7 +304,7 @@ async fn the_steps_of_a_check_go_through_the_proxy_too() {
 }
 
 #[tokio::test]
-async fn the_steps_of_a_check_tell_what_the_proxy_says() {
+async fn connection_check_reports_proxy_message() {
     let (server, ca) = server();
     for (answer, fault, words) in [
         (LOGIN, ProxyFault::AuthRequired, "407 Proxy Authentication Required"),
@@ -383,7 +383,7 @@ async fn a_client_certificate_is_shown_to_the_server_and_not_to_a_proxy_that_wan
     for versions in tls::EACH_VERSION {
         let ca = Ca::new();
         let (proxy, shown) = asking_proxy(&ca, versions);
-        // The server lets nobody in without a certificate.
+        // The server requires a certificate.
         let roots = Arc::new(ca.roots());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider);

@@ -1,4 +1,4 @@
-//! A server that answers what a test tells it to: bytes, in as bad a manner as the test likes.
+//! A server that sends the bytes of a test, however bad.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

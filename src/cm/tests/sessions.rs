@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Lets in whoever has the cookie of the session that is `current`, and gives it to others.
+/// Accepts calls with the cookie of the `current` session, and sets it for others.
 fn keeping(current: Arc<std::sync::Mutex<&'static str>>) -> impl Fn(&Seen) -> Reply {
     move |seen| {
         let cookie = format!("cookie: session={}", current.lock().unwrap());
@@ -92,7 +92,7 @@ async fn a_redirect_takes_neither_token_nor_session_nor_body_along() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_the_server_sends_back_is_not_told() {
+async fn echoed_cookie_is_redacted() {
     let server = Server::start(|seen| {
         let sent = seen.headers.iter().find(|line| line.starts_with("cookie:"));
         let body = format!("no: {}", sent.map_or("", String::as_str));
@@ -100,9 +100,11 @@ async fn a_cookie_that_the_server_sends_back_is_not_told() {
         Reply::Answer(answer("500 Internal Server Error", cookie, &body))
     });
     let remote = new_client(options(format!("http://{}", server.address))).unwrap();
-    for told in ["no: cookie:", "no: cookie: session=[hidden]"] {
+    for reported in ["no: cookie:", "no: cookie: session=[hidden]"] {
         match remote.record(record_id()).await {
-            Err(CallError::Failed { detail, .. }) => assert!(told.starts_with(&detail), "{detail}"),
+            Err(CallError::Failed { detail, .. }) => {
+                assert!(reported.starts_with(&detail), "{detail}");
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -125,8 +127,11 @@ async fn a_cookie_is_known_as_a_secret_for_as_long_as_it_is_sent() {
     });
     let remote = remote(&server);
     for _ in 0..150 {
-        let told = remote.record(record_id()).await.unwrap_err();
-        assert!(!told.detail().contains("l0gin") && !told.detail().contains("number"), "{told:?}");
+        let reported = remote.record(record_id()).await.unwrap_err();
+        assert!(
+            !reported.detail().contains("l0gin") && !reported.detail().contains("number"),
+            "{reported:?}"
+        );
     }
     let last = server.seen().pop().unwrap();
     assert!(last.headers.iter().any(|line| line.contains("session=l0gin")), "{last:?}");

@@ -121,7 +121,7 @@ async fn a_server_of_the_named_ca_is_believed() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_ca_is_not_and_the_reason_is_told() {
+async fn unknown_issuer_is_reported() {
     let server = Ca::new().server("127.0.0.1");
     let remote = trusting(&server, Ca::named("another").file());
     let detail = assert_away(remote.record(record_id()).await, tls(TlsFault::UnknownIssuer));
@@ -131,7 +131,7 @@ async fn a_server_of_another_ca_is_not_and_the_reason_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_is_told() {
+async fn name_mismatch_is_reported() {
     let ca = Ca::new();
     let server = ca.server("cm.example.com");
     let remote = trusting(&server, ca.file());
@@ -140,7 +140,7 @@ async fn a_certificate_for_another_name_is_told() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_told() {
+async fn server_without_tls_is_reported() {
     // It speaks first: a server that reads on would wait for the line end of a TLS greeting.
     let talking = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = talking.local_addr().unwrap();
@@ -154,7 +154,7 @@ async fn a_server_without_tls_is_told() {
 }
 
 #[tokio::test]
-async fn a_server_with_tls_is_told_from_cm_without() {
+async fn tls_server_on_http_url_is_reported() {
     let server = Ca::new().server("127.0.0.1");
     let remote = new_client(options(format!("http://{}", server.address))).unwrap();
     assert_away(remote.record(record_id()).await, UnavailableReason::NotCm);
@@ -171,7 +171,7 @@ async fn a_tls_handshake_that_hangs_ends_with_the_connect_timeout() {
 }
 
 #[test]
-fn a_ca_file_that_does_not_do_is_told_with_a_remedy() {
+fn unusable_ca_file_is_reported_with_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ca.pem");
     assert!(setup_error(&file).what.starts_with("cannot read cm.ca_file "));
@@ -255,7 +255,7 @@ async fn refused(params: CertificateParams) -> CallError {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_certificate_is_told_with_what_mends_it() {
+async fn certificate_error_is_reported_with_remedy() {
     let mut expired = for_name("127.0.0.1");
     expired.not_after = date_time_ymd(2020, 1, 1);
     let mut future = for_name("127.0.0.1");
@@ -297,7 +297,7 @@ async fn a_self_signed_server_is_refused_until_its_certificate_is_the_ca() {
 }
 
 #[tokio::test]
-async fn a_ca_of_the_same_name_with_another_key_is_told() {
+async fn ca_with_same_name_and_other_key_is_rejected() {
     let server = Ca::new().server("127.0.0.1");
     let error = trusting(&server, Ca::new().file()).record(record_id()).await.unwrap_err();
     assert_eq!(error.unavailable_reason(), Some(tls(TlsFault::BadSignature)));
@@ -319,7 +319,7 @@ fn answering(bytes: &'static [u8]) -> CmClient {
 }
 
 #[tokio::test]
-async fn a_server_with_nothing_in_common_is_told_what_to_switch_on() {
+async fn missing_common_cipher_is_reported_with_remedy() {
     for (alert, fault) in [
         // protocol_version, handshake_failure, insufficient_security, unrecognized_name: fatal.
         (b"\x15\x03\x01\0\x02\x02\x46", TlsFault::ProtocolVersion),

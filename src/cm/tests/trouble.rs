@@ -61,7 +61,7 @@ async fn a_204_is_no_page_whatever_type_it_names() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_server_sends_back_is_not_told() {
+async fn echoed_token_is_redacted() {
     let token_file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token_file.path(), "s3cr+t/x").unwrap();
     for (status, headers, body) in [
@@ -76,8 +76,8 @@ async fn a_token_that_the_server_sends_back_is_not_told() {
         let auth = AuthSettings::Bearer { token_file: token_file.path().to_owned() };
         let options = CmSettings { auth, ..options(format!("http://{}", server.address)) };
         let error = new_client(options).unwrap().record(record_id()).await.unwrap_err();
-        let told = format!("{error:?}");
-        assert!(!told.contains("s3cr+t") && !told.contains("s3cr%2Bt"), "{told}");
+        let reported = format!("{error:?}");
+        assert!(!reported.contains("s3cr+t") && !reported.contains("s3cr%2Bt"), "{reported}");
     }
 }
 
@@ -223,12 +223,12 @@ async fn a_status_is_believed_though_its_page_never_ends() {
     let options = CmSettings { timeout, ..options(format!("http://{}", server.address)) };
     let refused = new_client(options).unwrap().record(record_id()).await.unwrap_err();
     // Words that are no JSON: perhaps a proxy's.
-    let told = matches!(&refused, CallError::Failed { http_status: 403, detail, .. } if detail == "not you");
-    assert!(told, "{refused:?}");
+    let reported = matches!(&refused, CallError::Failed { http_status: 403, detail, .. } if detail == "not you");
+    assert!(reported, "{refused:?}");
 }
 
 #[tokio::test]
-async fn nobody_listening_is_unreachable_and_says_so() {
+async fn closed_port_is_unreachable() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let remote = new_client(options(format!("http://{closed}"))).unwrap();
     let detail = assert_away(remote.lookup(&identity()).await, UnavailableReason::Unreachable);
@@ -304,7 +304,7 @@ async fn a_list_that_is_long_does_not_wait_for_records_that_do_not_come() {
 }
 
 #[tokio::test]
-async fn too_many_requests_for_one_card_are_told_as_such_and_not_as_another_site() {
+async fn oversized_request_list_is_reported_as_cms() {
     let one = request_json();
     let list = vec![one.trim_matches(['[', ']']); 21_000];
     let list = format!("[{}]", list.join(","));

@@ -6,7 +6,7 @@ fn auth(keys: &str) -> AuthSettings {
     settings(&format!("[cm.auth]\n{keys}")).cm.auth
 }
 
-fn told(keys: &str) -> String {
+fn reported(keys: &str) -> String {
     World::of(&format!("{MINIMAL}[cm.auth]\n{keys}")).lines().join("\n")
 }
 
@@ -71,25 +71,25 @@ fn a_client_certificate_comes_with_any_method() {
 
 #[test]
 fn what_a_method_needs_is_missed_by_name() {
-    assert_snapshot!(told("method = \"negotiate\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.keytab: is missing; write keytab = "/etc/cardbridge/station.keytab" in [cm.auth]"#);
-    assert_snapshot!(told("method = \"bearer\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is missing; write token_file = "/etc/cardbridge/cm-token" in [cm.auth]"#);
-    assert_snapshot!(told("method = \"oauth2\""), @r#"
+    assert_snapshot!(reported("method = \"negotiate\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.keytab: is missing; write keytab = "/etc/cardbridge/station.keytab" in [cm.auth]"#);
+    assert_snapshot!(reported("method = \"bearer\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: is missing; write token_file = "/etc/cardbridge/cm-token" in [cm.auth]"#);
+    assert_snapshot!(reported("method = \"oauth2\""), @r#"
 /etc/cardbridge/cardbridge.toml: cm.auth.token_url: is missing; write token_url = "https://adfs.example.com/adfs/oauth2/token" in [cm.auth]
 /etc/cardbridge/cardbridge.toml: cm.auth.client_id: is missing; write client_id = "cardbridge-desk-3" in [cm.auth]
 /etc/cardbridge/cardbridge.toml: cm.auth.client_secret_file: is missing; write client_secret_file = "/etc/cardbridge/client-secret" in [cm.auth]
 "#);
-    assert_snapshot!(told("client_cert_file = \"/c\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.client_key_file: is missing; write client_key_file = "/etc/cardbridge/client.key" in [cm.auth]"#);
-    assert_snapshot!(told("client_key_file = \"/c\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.client_cert_file: is missing; write client_cert_file = "/etc/cardbridge/client.pem" in [cm.auth]"#);
+    assert_snapshot!(reported("client_cert_file = \"/c\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.client_key_file: is missing; write client_key_file = "/etc/cardbridge/client.key" in [cm.auth]"#);
+    assert_snapshot!(reported("client_key_file = \"/c\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.client_cert_file: is missing; write client_cert_file = "/etc/cardbridge/client.pem" in [cm.auth]"#);
 }
 
 #[test]
 fn keys_of_another_method_are_refused_with_the_methods_that_they_belong_to() {
-    assert_snapshot!(told("token_file = \"/t\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: has no effect while cm.auth.method is "none"; write method = "bearer", or remove it"#);
-    assert_snapshot!(told("method = \"negotiate\"\nkeytab = \"/k\"\nclient_id = \"x\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.client_id: has no effect while cm.auth.method is "negotiate"; write method = "oauth2", or remove it"#);
-    assert_snapshot!(told("method = \"oauth2\"\ntoken_url = \"https://a/b\"\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nkeytab = \"/k\""), @"/etc/cardbridge/cardbridge.toml: cm.auth.keytab: has no effect while cm.auth.use_windows_client_authentication is false; set that to true, or remove it");
-    assert_snapshot!(told("method = \"oauth2\"\ntoken_url = \"https://a/b\"\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nuse_windows_client_authentication = true"), @"/etc/cardbridge/cardbridge.toml: cm.auth.client_secret_file: has no effect while cm.auth.use_windows_client_authentication is true; remove one of the two");
-    assert_snapshot!(told("method = \"ntlm\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.method: "ntlm" is not known here; use one of negotiate, oauth2, bearer, none"#);
-    assert_snapshot!(told("method = \"negotiate\"\nkeytab = \"/k\"\nspn = \"cm.example.com\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.spn: is no service principal name; write it like "HTTP/cm.example.com""#);
+    assert_snapshot!(reported("token_file = \"/t\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.token_file: has no effect while cm.auth.method is "none"; write method = "bearer", or remove it"#);
+    assert_snapshot!(reported("method = \"negotiate\"\nkeytab = \"/k\"\nclient_id = \"x\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.client_id: has no effect while cm.auth.method is "negotiate"; write method = "oauth2", or remove it"#);
+    assert_snapshot!(reported("method = \"oauth2\"\ntoken_url = \"https://a/b\"\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nkeytab = \"/k\""), @"/etc/cardbridge/cardbridge.toml: cm.auth.keytab: has no effect while cm.auth.use_windows_client_authentication is false; set that to true, or remove it");
+    assert_snapshot!(reported("method = \"oauth2\"\ntoken_url = \"https://a/b\"\nclient_id = \"x\"\nclient_secret_file = \"/s\"\nuse_windows_client_authentication = true"), @"/etc/cardbridge/cardbridge.toml: cm.auth.client_secret_file: has no effect while cm.auth.use_windows_client_authentication is true; remove one of the two");
+    assert_snapshot!(reported("method = \"ntlm\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.method: "ntlm" is not known here; use one of negotiate, oauth2, bearer, none"#);
+    assert_snapshot!(reported("method = \"negotiate\"\nkeytab = \"/k\"\nspn = \"cm.example.com\""), @r#"/etc/cardbridge/cardbridge.toml: cm.auth.spn: is no service principal name; write it like "HTTP/cm.example.com""#);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn a_name_whose_number_was_taken_is_no_longer_known() {
 
 #[test]
 fn plain_http_leads_to_this_machine_only() {
-    let told = |url: &str| {
+    let reported = |url: &str| {
         let parsed = World::of(&format!("[cm]\nurl = {url:?}")).parse();
         parsed.map(|loaded| loaded.settings.cm.url).map_err(|problems| problems.to_string())
     };
@@ -40,7 +40,7 @@ fn plain_http_leads_to_this_machine_only() {
         ("https://[2001:db8::1]", "https://[2001:db8::1]"),
         ("https://cm_1", "https://cm_1"),
     ] {
-        assert_eq!(told(url).as_deref(), Ok(meant));
+        assert_eq!(reported(url).as_deref(), Ok(meant));
     }
     for url in [
         "http://cm.example.com",
@@ -74,7 +74,7 @@ fn plain_http_leads_to_this_machine_only() {
         "https://c\u{fc}.example.com",
         "",
     ] {
-        assert!(told(url).is_err(), "{url} passed");
+        assert!(reported(url).is_err(), "{url} passed");
     }
 }
 
@@ -91,7 +91,7 @@ fn values_that_make_no_sense_are_refused_with_a_remedy() {
     assert_snapshot!(line("[audit]\nretention = \"400s\""), @r#"/etc/cardbridge/cardbridge.toml: audit.retention: "400s" is too short; give a duration from 1day to 100years"#);
     let listen = |at: &str| format!("[control]\nmetrics_listen = \"{at}\"");
     assert_snapshot!(line(&listen("9475")), @r#"/etc/cardbridge/cardbridge.toml: control.metrics_listen: "9475" is no address and port; write it like "127.0.0.1:9475" or "[::1]:9475""#);
-    assert_snapshot!(line(&listen("0.0.0.0:9475")), @r#"/etc/cardbridge/cardbridge.toml: control.metrics_listen: "0.0.0.0:9475" can be reached from other machines; write it like "127.0.0.1:9475" or "[::1]:9475"; whoever asks from elsewhere comes through a proxy"#);
+    assert_snapshot!(line(&listen("0.0.0.0:9475")), @r#"/etc/cardbridge/cardbridge.toml: control.metrics_listen: "0.0.0.0:9475" can be reached from other machines; write it like "127.0.0.1:9475" or "[::1]:9475"; use a proxy for access from other machines"#);
     for other in ["192.0.2.1:80", "[::]:80", "[::ffff:127.0.0.1]:80", "localhost:80", "127.0.0.1"] {
         assert!(line(&listen(other)).contains("control.metrics_listen"), "{other}");
     }
@@ -115,7 +115,7 @@ fn values_that_make_no_sense_are_refused_with_a_remedy() {
 }
 
 #[test]
-fn every_bad_element_of_a_list_is_told() {
+fn every_bad_list_element_is_reported() {
     let text = format!("{MINIMAL}[cards]\nskip_atr = [\"3b00\", \"x\", 5, \"3b00\"]");
     assert_snapshot!(World::of(&text).lines().join("\n"), @r#"
     /etc/cardbridge/cardbridge.toml: cards.skip_atr[2]: "x" is no ATR: 'x' is not a hex digit or `?`; write the ATR as hex digits without blanks, ? for any one digit
@@ -137,7 +137,7 @@ fn a_connect_timeout_beyond_the_timeout_is_pointless_but_no_problem() {
 }
 
 #[test]
-fn a_host_name_that_will_not_do_is_told() {
+fn unusable_host_name_is_reported() {
     let source = ConfigText { name: MAIN.to_owned(), text: MINIMAL.to_owned() };
     let inputs = ConfigInputs {
         sources: &[source],
@@ -163,7 +163,7 @@ fn absurd_durations_are_refused_not_computed() {
 }
 
 #[test]
-fn a_site_tells_what_it_knows_of_a_kind_of_card() {
+fn site_configures_a_kind_of_card() {
     let text = format!(
         "{MINIMAL}[[card]]\nmatch = \"3B00??\"\nid_rule = \"piv-guid-be\"\n\
          [[card]]\nmatch = \"3b01\"\nfamilies = [\"openpgp\", \"piv\"]\n"

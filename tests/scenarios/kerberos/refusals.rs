@@ -130,7 +130,7 @@ fn rejected_ticket_is_reported() {
     // The name stands on an account with another key than the server's.
     kdc.rekey(kdc::WEB_SERVICE).unwrap();
     let said = lookup_error(&world, "[cm]", "[cm]");
-    let key = "rejected the ticket for HTTP/localhost: Key version is not available; see";
+    let key = "rejected the ticket for HTTP/localhost: Key version is not available; check";
     assert_message(&said, &[key, "setspn -Q HTTP/localhost"]);
     let asked = kdc.requests();
     assert_eq!(asked.as_issued, 2, "one more ticket was tried");

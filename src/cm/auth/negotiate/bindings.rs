@@ -1,5 +1,5 @@
-//! Channel bindings: the token says which TLS channel it is for (RFC 5929, `tls-server-end-point`),
-//! so that nobody in between can use it. Windows calls it Extended Protection.
+//! Channel bindings: a token is bound to its TLS channel (RFC 5929, `tls-server-end-point`), so that no
+//! relay can use it. Windows calls it Extended Protection.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ const fn oid(text: &str) -> ObjectIdentifier {
 
 const RSA_PSS: ObjectIdentifier = oid("1.2.840.113549.1.1.10");
 
-/// What to hash with, for each algorithm that certificates are signed with: its own function, or
-/// SHA-256 where that is MD5 or SHA-1 (RFC 5929 section 4.1). The last six are the functions
-/// themselves, as RSA-PSS names them.
+/// The hash function for each signature algorithm of certificates: its own, or SHA-256 instead of MD5
+/// and SHA-1 (RFC 5929 section 4.1). The last ones of each list are the functions themselves, as RSA-PSS
+/// names them.
 const SHA256: [ObjectIdentifier; 8] = [
     oid("1.2.840.113549.1.1.4"),
     oid("1.2.840.113549.1.1.5"),
@@ -38,16 +38,14 @@ const SHA1: ObjectIdentifier = oid("1.3.14.3.2.26");
 /// Why a channel has no bindings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoBinding {
-    /// RFC 5929 says how to hash only for algorithms that have one hash function, which Ed25519 and
-    /// Ed448 do not.
+    /// RFC 5929 requires an algorithm with one hash function, unlike Ed25519 and Ed448.
     #[error("no channel binding is defined for certificate signature algorithm {0}")]
     Undefined(ObjectIdentifier),
-    /// The certificate is not readable.
     #[error("cannot parse the server certificate: {0}")]
     Unreadable(Error),
 }
 
-/// The bindings of a channel to the server that showed this certificate.
+/// The bindings of a channel to the server with this certificate.
 pub(super) fn binding(certificate: &[u8]) -> Result<Arc<[u8]>, NoBinding> {
     let algorithm = signature_algorithm(certificate).map_err(NoBinding::Unreadable)?;
     let hash = hash_of(&algorithm)?;
@@ -55,7 +53,7 @@ pub(super) fn binding(certificate: &[u8]) -> Result<Arc<[u8]>, NoBinding> {
     Ok([PREFIX, hash.as_ref()].concat().into())
 }
 
-/// Reads no more than the outermost parts: what is signed was the TLS library's to check.
+/// Reads only the outermost parts: the TLS library has verified the signed one.
 fn signature_algorithm(certificate: &[u8]) -> Result<AlgorithmIdentifierRef<'_>, Error> {
     let mut reader = SliceReader::new(certificate)?;
     let algorithm = reader.sequence(|certificate| {

@@ -1,15 +1,11 @@
-//! The system's GSSAPI, and the few things that are wanted of it.
+//! The system's GSSAPI: the functions that cardbridge needs.
 //!
-//! MIT Kerberos is loaded when it is first needed, so that a station that is let in otherwise needs
-//! no library. This is the only code of the agent that may be unsafe: [`ffi`] is the C interface,
-//! [`handles`] the types that hold what the library hands out and give it back, and [`exit_guard`] keeps all
-//! calls out of it once the process ends. Outside of here no
-//! pointer is seen.
+//! MIT Kerberos is loaded on first use, so that stations with other authentication need no library. All
+//! pointers stay in here: [`ffi`] is the C interface, [`handles`] are types that own the library's objects.
 //!
-//! Everything here blocks. Only [`Credential::from_keytab`] and the first [`SecurityContext`] for a service
-//! ask the KDC, and each of the two may take half a minute and more when that is silent.
+//! All functions block. Only [`Credential::from_keytab`] and the first [`SecurityContext`] for a service
+//! ask the KDC: each may take half a minute and more if that is silent.
 
-mod exit_guard;
 mod ffi;
 mod handles;
 
@@ -24,7 +20,7 @@ pub(super) use handles::{
     ContextState, Credential, CredentialCache, GssName, InitiatedContext, SecurityContext,
 };
 
-/// What is loaded: once a process, and never unloaded, for the library leaves threads' data behind.
+/// Loaded once per process, and never unloaded: the library leaves thread-local data behind.
 static LIBRARY: OnceLock<Library> = OnceLock::new();
 
 /// The library, loaded.
@@ -33,33 +29,31 @@ pub(super) struct Gssapi {
     library: &'static Library,
 }
 
-/// What the tokens of a context are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mechanism {
-    /// Kerberos itself: says truly what is wrong.
+    /// Its errors are precise.
     Kerberos,
-    /// Kerberos negotiated: what servers want on HTTP. It says for every failure that there is no
-    /// mechanism.
+    /// Negotiated Kerberos, for HTTP. Its only error is that there is no mechanism.
     Spnego,
 }
 
-/// What the library says about a failure.
+/// An error of the library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GssError {
-    /// The mechanism's own words, or else GSSAPI's.
+    /// The mechanism's text, or else GSSAPI's.
     message: String,
-    /// The mechanism's own number.
+    /// The mechanism's number.
     code: i32,
 }
 
 impl Gssapi {
-    /// Loads the library; what is missing can be installed later.
+    /// Loads the library; a missing one can be installed later.
     pub(super) fn load() -> Result<Self, String> {
         if let Some(library) = LIBRARY.get() {
             return Ok(Self { library });
         }
         let library = Library::load().map_err(|error| single_line(&error.to_string()))?;
-        // Loaded twice at the same moment it is still one library.
+        // Loaded by two threads at once, it is still one library.
         Ok(Self { library: LIBRARY.get_or_init(|| library) })
     }
 }
@@ -77,23 +71,23 @@ impl Mechanism {
 }
 
 impl GssError {
-    /// A failure that the library has no number for.
-    fn internal(words: &str) -> Self {
-        Self { message: words.to_owned(), code: 0 }
+    /// An error without a number.
+    fn internal(message: &str) -> Self {
+        Self { message: message.to_owned(), code: 0 }
     }
 
-    /// GSSAPI's words and the mechanism's: these where they say anything.
+    /// From the texts of GSSAPI and of the mechanism, which is preferred.
     fn from_texts(gssapi: &str, mechanism: &str, code: i32) -> Self {
         let (gssapi, mechanism) = (single_line(gssapi), single_line(mechanism));
-        let words = match mechanism.as_str() {
+        let message = match mechanism.as_str() {
             "" | "Success" | "Unknown error" if !gssapi.is_empty() => gssapi,
             _ if gssapi.is_empty() || gssapi == mechanism => mechanism,
             _ => format!("{mechanism} ({gssapi})"),
         };
-        Self { message: words, code }
+        Self { message, code }
     }
 
-    /// The error's number in libkrb5's table; what comes through SPNEGO has others.
+    /// The number in libkrb5's table; errors of SPNEGO have others.
     pub(super) const fn code(&self) -> i32 {
         self.code
     }
@@ -105,12 +99,10 @@ impl fmt::Display for GssError {
     }
 }
 
-/// Text that C can read.
 fn c_string(text: &str) -> Result<CString, GssError> {
     CString::new(text).map_err(|_| GssError::internal("a name holds a NUL"))
 }
 
-/// Bytes that C wrote, as far as they are text.
 fn text(bytes: &[u8]) -> String {
     // Some texts of MIT's end in a NUL.
     let bytes = CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes);

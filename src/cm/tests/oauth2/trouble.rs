@@ -3,12 +3,12 @@
 use super::*;
 
 /// What a call hears, which is about credentials.
-async fn told(site: &Site) -> String {
-    let told = assert_away(site.call().await, UnavailableReason::Credentials);
+async fn reported(site: &Site) -> String {
+    let reported = assert_away(site.call().await, UnavailableReason::Credentials);
     let start = format!("no token from {}: ", site.adfs.address);
-    let told = told.strip_prefix(&start).unwrap_or_else(|| panic!("{told}"));
+    let reported = reported.strip_prefix(&start).unwrap_or_else(|| panic!("{reported}"));
     assert!(site.cm.seen().is_empty());
-    told.to_owned()
+    reported.to_owned()
 }
 
 /// The id that the endpoint was sent last.
@@ -19,7 +19,7 @@ fn request_id(site: &Site) -> String {
 }
 
 #[tokio::test]
-async fn an_error_of_adfs_is_told_with_its_remedy_and_the_id_for_its_log() {
+async fn adfs_error_is_reported_with_remedy_and_request_id() {
     for (name, words, remedy) in [
         (
             "invalid-client.http",
@@ -37,10 +37,10 @@ async fn an_error_of_adfs_is_told_with_its_remedy_and_the_id_for_its_log() {
         ),
     ] {
         let site = Site::new(move |_| Reply::Answer(adfs(name)));
-        let told = told(&site).await;
-        assert!(told.starts_with(words) && told.contains(remedy), "{told}");
+        let reported = reported(&site).await;
+        assert!(reported.starts_with(words) && reported.contains(remedy), "{reported}");
         let id = format!("(client-request-id {})", request_id(&site));
-        assert!(told.ends_with(&id), "{told}");
+        assert!(reported.ends_with(&id), "{reported}");
     }
 }
 
@@ -54,7 +54,7 @@ async fn a_token_of_adfs_as_it_comes_goes_along() {
 }
 
 #[tokio::test]
-async fn an_endpoint_behind_a_proxy_that_compresses_is_told_as_that() {
+async fn compressed_token_response_is_reported() {
     let zstd = [&[0x28, 0xB5, 0x2F, 0xFD, 4][..], b"\x58\x10\x01\x00{\"access"].concat();
     for (headers, coding) in [("Content-Encoding: br\r\n", "(br)"), ("", "(zstd)")] {
         for status in [OK, "400 Bad Request", "401 Unauthorized", "503 Service Unavailable"] {
@@ -62,9 +62,12 @@ async fn an_endpoint_behind_a_proxy_that_compresses_is_told_as_that() {
             let head = format!("HTTP/1.1 {status}\r\n{head}\r\n");
             let whole = [head.as_bytes(), &zstd].concat();
             let site = Site::new(move |_| Reply::Answer(whole.clone()));
-            let told = told(&site).await;
-            assert!(told.contains(coding) && told.contains("compression off"), "{told}");
-            assert!(told.is_ascii() && !told.contains("access"), "{told}");
+            let reported = reported(&site).await;
+            assert!(
+                reported.contains(coding) && reported.contains("compression off"),
+                "{reported}"
+            );
+            assert!(reported.is_ascii() && !reported.contains("access"), "{reported}");
             let asked = site.adfs.seen().pop().unwrap().headers;
             assert!(asked.contains(&"accept-encoding: identity".to_owned()), "{asked:?}");
         }
@@ -75,7 +78,7 @@ async fn an_endpoint_behind_a_proxy_that_compresses_is_told_as_that() {
 async fn a_dead_endpoint_is_not_asked_by_every_call() {
     // It accepts, and hangs up.
     let site = Site::new(|_| Reply::Cut(Vec::new()));
-    let first = told(&site).await;
+    let first = reported(&site).await;
     assert!(first.starts_with("the connection to 127.0.0.1:"), "{first}");
     let started = std::time::Instant::now();
     for _ in 0..50 {
@@ -87,7 +90,7 @@ async fn a_dead_endpoint_is_not_asked_by_every_call() {
 }
 
 #[tokio::test]
-async fn calls_that_come_while_the_endpoint_is_spared_hear_how_long() {
+async fn calls_during_token_backoff_return_retry_after() {
     let site = Site::new(|_| Reply::Answer(adfs("temporarily-unavailable.http")));
     let mut waits = Vec::new();
     for _ in 0..2 {
@@ -109,13 +112,13 @@ async fn a_new_secret_counts_as_soon_as_its_file_is_written() {
         let right = form(seen).contains(&("client_secret".to_owned(), "renewed".to_owned()));
         if right { token("t", 3600) } else { Reply::Answer(adfs("invalid-client.http")) }
     });
-    told(&site).await;
+    reported(&site).await;
     fs::write(site.file("secret"), "renewed\r\n").unwrap();
     site.call().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_secret_file_that_does_not_do_is_told_and_nothing_is_sent() {
+async fn unusable_secret_file_sends_nothing() {
     let site = Site::new(numbered(3600));
     for (text, words) in [
         ("", "there is nothing in"),
@@ -123,11 +126,11 @@ async fn a_secret_file_that_does_not_do_is_told_and_nothing_is_sent() {
         ("two\nlines", "there is more than one line in"),
     ] {
         fs::write(site.file("secret"), text).unwrap();
-        let told = told(&site).await;
-        assert!(told.starts_with(words) && !told.contains("two"), "{told}");
+        let reported = reported(&site).await;
+        assert!(reported.starts_with(words) && !reported.contains("two"), "{reported}");
     }
     fs::remove_file(site.file("secret")).unwrap();
-    assert!(told(&site).await.contains("No such file"));
+    assert!(reported(&site).await.contains("No such file"));
     assert!(site.adfs.seen().is_empty());
 }
 
@@ -137,8 +140,11 @@ async fn a_redirect_carries_no_secret_anywhere() {
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let location = format!("Location: http://{}/adfs/oauth2/token\r\n", elsewhere.address);
         let site = Site::new(move |_| Reply::Answer(answer(status, &location, "")));
-        let told = told(&site).await;
-        assert!(told.starts_with("it redirects to 127.0.0.1, where nothing is sent"), "{told}");
+        let reported = reported(&site).await;
+        assert!(
+            reported.starts_with("it redirects to 127.0.0.1, where nothing is sent"),
+            "{reported}"
+        );
     }
     assert!(elsewhere.seen().is_empty());
 }
@@ -149,8 +155,8 @@ async fn an_endless_answer_is_read_no_further_than_its_bound() {
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
     let site =
         Site::new(move |_| Reply::Flood(head.clone().into_bytes(), chunk.clone().into_bytes()));
-    let told = told(&site).await;
-    assert!(told.starts_with("it answers with more than 262144 bytes"), "{told}");
+    let reported = reported(&site).await;
+    assert!(reported.starts_with("it answers with more than 262144 bytes"), "{reported}");
 }
 
 #[tokio::test]
@@ -163,26 +169,33 @@ async fn an_endpoint_that_is_slow_takes_no_longer_than_a_call_may() {
         let timeout = Duration::from_millis(300);
         let url = format!("http://{}", site.cm.address);
         let remote = new_client(CmSettings { timeout, auth, ..options(url) }).unwrap();
-        let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
+        let reported =
+            assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
         let late = ["none came in time for this call", "no whole response within 300ms"];
-        assert!(late.iter().any(|words| told.contains(words)), "{told}");
+        assert!(late.iter().any(|words| reported.contains(words)), "{reported}");
     }
 }
 
 #[tokio::test]
-async fn nobody_at_the_endpoint_is_told_as_that() {
+async fn unreachable_token_endpoint_is_reported() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let site = Site::new(numbered(3600));
     let proof = ClientAuthSettings::Secret { file: site.file("secret") };
     let token_url = format!("http://{gone}/adfs/oauth2/token");
     let remote = remote_of(&site.cm, OAuth2Settings { token_url, ..client(&site.adfs, proof) });
-    let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
-    assert!(told.starts_with(&format!("no token from {gone}: no connection to {gone}")), "{told}");
-    assert!(told.contains("; check cm.auth.token_url, the network and the server"), "{told}");
+    let reported = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
+    assert!(
+        reported.starts_with(&format!("no token from {gone}: no connection to {gone}")),
+        "{reported}"
+    );
+    assert!(
+        reported.contains("; check cm.auth.token_url, the network and the server"),
+        "{reported}"
+    );
 }
 
 #[tokio::test]
-async fn an_endpoint_without_tls_is_told_and_sent_nothing() {
+async fn endpoint_without_tls_gets_no_request() {
     // It speaks first: a server that reads on would wait for the line end of a TLS greeting.
     let talking = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = talking.local_addr().unwrap();
@@ -197,23 +210,29 @@ async fn an_endpoint_without_tls_is_told_and_sent_nothing() {
     let proof = ClientAuthSettings::Secret { file: site.file("secret") };
     let token_url = format!("https://{address}/adfs/oauth2/token");
     let remote = remote_of(&site.cm, OAuth2Settings { token_url, ..client(&site.adfs, proof) });
-    let told = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
-    assert!(told.starts_with(&format!("no token from {address}: no TLS with {address}")), "{told}");
+    let reported = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
+    assert!(
+        reported.starts_with(&format!("no token from {address}: no TLS with {address}")),
+        "{reported}"
+    );
     drop(remote);
     let heard = heard.join().unwrap();
     assert!(!String::from_utf8_lossy(&heard).contains("client_secret"));
 }
 
 #[tokio::test]
-async fn a_clock_that_is_wrong_is_told_with_a_refusal() {
+async fn clock_skew_is_reported_with_refusal() {
     let site = Site::new(|_| {
         let date = "Date: Sun, 01 Mar 2020 12:00:00 GMT\r\n";
         let body = r#"{"error":"invalid_grant"}"#;
         Reply::Answer(answer("400 Bad Request", date, body))
     });
-    let told = told(&site).await;
-    assert!(told.starts_with("it says no: invalid_grant; this machine's clock is "), "{told}");
-    assert!(told.contains(" s ahead of the endpoint's; "), "{told}");
+    let reported = reported(&site).await;
+    assert!(
+        reported.starts_with("it says no: invalid_grant; this machine's clock is "),
+        "{reported}"
+    );
+    assert!(reported.contains(" s ahead of the endpoint's; "), "{reported}");
 }
 
 /// The type and the body of an answer.
@@ -221,7 +240,7 @@ type Echo = fn(&Seen) -> (String, String);
 
 /// The endpoint sends back whatever it was sent, in every form that it can think of.
 #[tokio::test]
-async fn what_was_sent_is_in_no_message_even_where_it_comes_back() {
+async fn echoed_secrets_are_redacted() {
     let echoes: [Echo; 5] = [
         |seen| ("text/plain".to_owned(), seen.body.clone()),
         |seen| ("text/html".to_owned(), format!("<title>{}</title>", seen.body)),
@@ -242,9 +261,9 @@ async fn what_was_sent_is_in_no_message_even_where_it_comes_back() {
                 let (kind, body) = echo(seen);
                 Reply::Answer(answer(status, &format!("Content-Type: {kind}\r\n"), &body))
             });
-            let told = told(&site).await;
+            let reported = reported(&site).await;
             for part in ["s3cr", "t%3D", "%22%3C"] {
-                assert!(!told.contains(part), "{told}");
+                assert!(!reported.contains(part), "{reported}");
             }
         }
     }

@@ -42,7 +42,7 @@ fn the_servers_token_is_taken_from_the_first_line_that_has_one() {
 }
 
 #[test]
-fn a_server_that_takes_no_tickets_is_told_by_what_it_takes() {
+fn missing_negotiate_names_offered_schemes() {
     let ntlm = "offers NTLM only: cardbridge has no NTLM";
     assert_refusal(&["NTLM"], None, &[ntlm, "add the provider Negotiate"]);
     assert_refusal(&["NTLM", "Basic realm=x"], None, &["offers NTLM, Basic only"]);
@@ -52,7 +52,7 @@ fn a_server_that_takes_no_tickets_is_told_by_what_it_takes() {
 }
 
 #[test]
-fn a_ticket_that_is_refused_is_told_with_what_may_be_behind_it() {
+fn rejected_ticket_is_reported_with_possible_causes() {
     let words = [
         "rejected desk-3@EXAMPLE.COM in spite of a valid ticket",
         "(setspn -Q HTTP/cm.example.com)",

@@ -5,8 +5,8 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
-
-use super::exit_guard::GATE;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// MIT's; Heimdal has another interface under another name.
 const LIBRARY: &str = "libgssapi_krb5.so.2";
@@ -58,7 +58,7 @@ pub(super) struct ChannelBindings {
 
 // SAFETY: the declaration is that of `stdlib.h`; any function that takes nothing may be given.
 unsafe extern "C" {
-    /// Has the C library call a function when the process ends, before it ends its libraries.
+    /// Registers a function that runs at exit, before the destructors of libraries.
     safe fn atexit(function: extern "C" fn()) -> c_int;
 }
 
@@ -98,12 +98,12 @@ macro_rules! functions {
         }
 
         impl Library {
-            /// Loads the library and looks every function up.
+            /// Loads the library and its functions.
             pub(super) fn load() -> Result<Self, libloading::Error> {
                 // SAFETY: MIT's libraries have no more to do when they are loaded than to set
                 // up their own locks and error tables, and may be loaded by any thread.
                 let handle = unsafe { libloading::Library::new(LIBRARY) }?;
-                // Where there is no room for it, the end is as it would be without.
+                // Without room for it, the exit is unprotected.
                 atexit(at_exit);
                 // SAFETY: each type below is the one that the header gives the function. The
                 // pointers live as long as `handle`, which this structure keeps. Those of
@@ -151,7 +151,7 @@ functions! {
 impl Buffer {
     pub(super) const EMPTY: Self = Self { length: 0, value: ptr::null_mut() };
 
-    /// A buffer that the library only reads, and only while `bytes` are there.
+    /// For the library to read, while `bytes` exist.
     pub(super) const fn of(bytes: &[u8]) -> Self {
         Self { length: bytes.len(), value: bytes.as_ptr().cast_mut().cast() }
     }
@@ -175,5 +175,104 @@ impl ChannelBindings {
             acceptor_address: Buffer::EMPTY,
             application_data: Buffer::of(application_data),
         }
+    }
+}
+
+/// How long the exit waits for active calls. Most take less than a millisecond; those that wait for a
+/// silent KDC take no lock.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+pub(super) static GATE: ExitGuard = ExitGuard::new();
+
+/// Blocks calls of the library while the process exits.
+///
+/// At exit, the C library runs the destructors of every library while other threads continue. libkrb5
+/// destroys its locks, and aborts the process if a thread takes one afterwards. So every call passes this
+/// gate, which is shut first: later calls wait until the process has ended.
+pub(super) struct ExitGuard {
+    calls: Mutex<CallCount>,
+    changed: Condvar,
+}
+
+struct CallCount {
+    active: usize,
+    shut: bool,
+}
+
+/// An active call.
+pub(super) struct CallGuard<'a>(&'a ExitGuard);
+
+impl ExitGuard {
+    const fn new() -> Self {
+        let calls = Mutex::new(CallCount { active: 0, shut: false });
+        Self { calls, changed: Condvar::new() }
+    }
+
+    /// Begins a call; blocks forever once the gate is shut.
+    pub(super) fn enter(&self) -> CallGuard<'_> {
+        let mut calls = self
+            .changed
+            .wait_while(self.calls(), |calls| calls.shut)
+            .unwrap_or_else(PoisonError::into_inner);
+        calls.active += 1;
+        CallGuard(self)
+    }
+
+    /// Blocks new calls, and waits a little for active ones.
+    pub(super) fn shut(&self) {
+        let mut calls = self.calls();
+        calls.shut = true;
+        drop(self.changed.wait_timeout_while(calls, PATIENCE, |calls| calls.active > 0));
+    }
+
+    fn calls(&self) -> MutexGuard<'_, CallCount> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        self.0.calls().active -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn the_end_waits_for_a_call_active_and_lets_no_other_begin() {
+        static GATE: ExitGuard = ExitGuard::new();
+        let inside = GATE.enter();
+        let (shut, seen) = channel();
+        thread::spawn(move || {
+            GATE.shut();
+            shut.send(()).unwrap();
+        });
+        while !GATE.calls().shut {
+            thread::yield_now();
+        }
+        let (entered, never) = channel();
+        thread::spawn(move || {
+            let _inside = GATE.enter();
+            entered.send(()).unwrap();
+        });
+        drop(inside);
+        seen.recv().unwrap();
+        assert!(never.recv_timeout(Duration::from_millis(50)).is_err());
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_ever() {
+        static GATE: ExitGuard = ExitGuard::new();
+        let _stuck = GATE.enter();
+        let started = Instant::now();
+        GATE.shut();
+        assert!(started.elapsed() >= PATIENCE);
     }
 }

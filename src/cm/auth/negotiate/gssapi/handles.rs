@@ -1,4 +1,4 @@
-//! What the library hands out, each in a type that gives it back.
+//! Owners of the library's objects.
 
 #![expect(unsafe_code, reason = "calls a C library: docs/decisions/0015-negotiate.md")]
 
@@ -10,14 +10,13 @@ use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::exit_guard::GATE;
 use super::ffi::{
-    Buffer, ChannelBindings, ContextBody, CredentialBody, KeyValue, KeyValueSet, Library, NameBody,
-    Oid, OidSet,
+    Buffer, ChannelBindings, ContextBody, CredentialBody, GATE, KeyValue, KeyValueSet, Library,
+    NameBody, Oid, OidSet,
 };
 use super::{GssError, Gssapi, Mechanism, c_string, text};
 
-/// `GSS_KRB5_NT_PRINCIPAL_NAME`, 1.2.840.113554.1.2.2.1: a name as it is written, nothing looked up.
+/// `GSS_KRB5_NT_PRINCIPAL_NAME`, 1.2.840.113554.1.2.2.1: a literal name, without a lookup.
 const PRINCIPAL_NAME: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x12, 0x01, 0x02, 0x02, 0x01];
 /// `GSS_C_INITIATE`
 const INITIATE: i32 = 1;
@@ -25,9 +24,9 @@ const INITIATE: i32 = 1;
 const MUTUAL: u32 = 2;
 /// `GSS_S_CONTINUE_NEEDED`
 const CONTINUE_NEEDED: u32 = 1;
-/// What of a status is an error: `GSS_ERROR`.
+/// `GSS_ERROR`
 const ERRORS: u32 = 0xffff_0000;
-/// `GSS_S_FAILURE`: the mechanism knows more.
+/// `GSS_S_FAILURE`: the mechanism has the cause.
 const FAILURE: u32 = 13 << 16;
 /// `GSS_C_GSS_CODE` and `GSS_C_MECH_CODE`
 const KINDS_OF_STATUS: [i32; 2] = [1, 2];
@@ -38,23 +37,21 @@ pub(in super::super) struct GssName {
     handle: *mut NameBody,
 }
 
-/// A credential cache of our own, in memory; its tickets end with it.
+/// A private credential cache in memory.
 pub(in super::super) struct CredentialCache {
     library: &'static Library,
     name: CString,
 }
 
-/// What tokens are made from.
 pub(in super::super) struct Credential {
     library: &'static Library,
     handle: *mut CredentialBody,
-    /// Ends later.
+    /// Outlives the credential.
     _cache: Arc<CredentialCache>,
-    /// Seconds that it is good for.
+    /// In seconds.
     life: u32,
 }
 
-/// A conversation with a service.
 pub(in super::super) struct SecurityContext {
     library: &'static Library,
     handle: *mut ContextBody,
@@ -64,25 +61,22 @@ pub(in super::super) struct SecurityContext {
     bindings: Option<Arc<[u8]>>,
 }
 
-/// A conversation that was begun.
 pub(in super::super) struct InitiatedContext {
     pub(in super::super) context: SecurityContext,
-    /// What the service is to be told.
+    /// For the service.
     pub(in super::super) token: Vec<u8>,
-    /// Seconds that the service's ticket is good for.
+    /// Of the service's ticket, in seconds.
     pub(in super::super) lifetime: u32,
 }
 
-/// How far a conversation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum ContextState {
-    /// The service has proved itself.
+    /// The service has proved its identity.
     Established,
-    /// It has more to say.
     ContinueNeeded,
 }
 
-/// Bytes that the library owns until they are copied.
+/// Bytes of the library.
 struct OwnedBuffer {
     library: &'static Library,
     buffer: Buffer,
@@ -97,12 +91,12 @@ unsafe impl Sync for GssName {}
 unsafe impl Send for Credential {}
 // SAFETY: see above.
 unsafe impl Sync for Credential {}
-// SAFETY: a context may be used by one thread after the other; it is not `Sync`, and whoever
-// changes it has it for itself.
+// SAFETY: a context may be used by one thread after the other; it is not `Sync`, and changes need
+// exclusive access.
 unsafe impl Send for SecurityContext {}
 
 impl Gssapi {
-    /// Runs a function of GSSAPI, and makes its two statuses an error where they are one.
+    /// Calls a function of GSSAPI, and turns its two statuses into an error.
     fn check(
         library: &'static Library,
         mechanism: Mechanism,
@@ -115,16 +109,16 @@ impl Gssapi {
             return Ok(major);
         }
         let [gssapi, own] = KINDS_OF_STATUS;
-        let told = |value, kind| status_text(library, value, kind, mechanism);
-        // GSSAPI's words for this one are that it has none.
-        let general = if major & ERRORS == FAILURE { String::new() } else { told(major, gssapi) };
-        Err(GssError::from_texts(&general, &told(minor, own), minor.cast_signed()))
+        let text = |value, kind| status_text(library, value, kind, mechanism);
+        // GSSAPI's text for this one is only that it has none.
+        let general = if major & ERRORS == FAILURE { String::new() } else { text(major, gssapi) };
+        Err(GssError::from_texts(&general, &text(minor, own), minor.cast_signed()))
     }
 }
 
-/// The words for a status, all of them.
+/// The whole text of a status.
 fn status_text(library: &'static Library, value: u32, kind: i32, mechanism: Mechanism) -> String {
-    let (mut words, mut go_on) = (String::new(), 0);
+    let (mut status, mut position) = (String::new(), 0);
     let mechanism = Oid::of(mechanism.oid());
     loop {
         let mut message = OwnedBuffer::new(library);
@@ -137,24 +131,23 @@ fn status_text(library: &'static Library, value: u32, kind: i32, mechanism: Mech
                 value,
                 kind,
                 &raw const mechanism,
-                &raw mut go_on,
+                &raw mut position,
                 &raw mut message.buffer,
             )
         };
         if major & ERRORS != 0 {
-            return words;
+            return status;
         }
-        words.push_str(&text(message.bytes()));
-        if go_on == 0 {
-            return words;
+        status.push_str(&text(message.bytes()));
+        if position == 0 {
+            return status;
         }
-        words.push(' ');
+        status.push(' ');
     }
 }
 
 impl GssName {
-    /// A name in Kerberos' own form: `service/host@REALM`. With nothing after the `@` it is the
-    /// KDC's matter which realm that is.
+    /// `service/host@REALM`; without a realm after the `@`, the KDC decides.
     pub(in super::super) fn new(gssapi: Gssapi, name: &str) -> Result<Self, GssError> {
         let Gssapi { library } = gssapi;
         let (bytes, kind) = (Buffer::of(name.as_bytes()), Oid::of(PRINCIPAL_NAME));
@@ -170,7 +163,7 @@ impl GssName {
 }
 
 impl CredentialCache {
-    /// A cache that nobody else has; it is made when a ticket comes into it.
+    /// A cache with a name of its own; the library creates it with the first ticket.
     pub(in super::super) fn new(gssapi: Gssapi) -> Result<Self, GssError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -181,14 +174,14 @@ impl CredentialCache {
 
 #[cfg(test)]
 impl CredentialCache {
-    /// The same cache once more, as a test finds it that should not.
+    /// Another handle of the same cache.
     pub(super) fn again(&self) -> Self {
         Self { library: self.library, name: self.name.clone() }
     }
 }
 
 impl Credential {
-    /// Logs a principal in with its key: asks the KDC, and puts the ticket into the cache.
+    /// Logs a principal in with its key: asks the KDC, and stores the ticket in the cache.
     pub(in super::super) fn from_keytab(
         principal: &GssName,
         keytab: &Path,
@@ -201,7 +194,7 @@ impl Credential {
         Self::acquire(principal, Mechanism::Kerberos, Some(&keytab), cache)
     }
 
-    /// The same principal for another mechanism: asks nobody, the cache has the ticket.
+    /// The same principal for another mechanism, with the ticket of the cache.
     pub(in super::super) fn from_cache(
         principal: &GssName,
         mechanism: Mechanism,
@@ -229,8 +222,8 @@ impl Credential {
         let (mut handle, mut life) = (ptr::null_mut(), 0);
         Gssapi::check(library, mechanism, |minor| {
             // SAFETY: the library reads name, mechanisms and store, none of which ends before the
-            // call does, and copies what it keeps. It writes to `handle` and `life`; null says
-            // that nobody wants to know the mechanisms.
+            // call does, and copies what it keeps. It writes to `handle` and `life`; null means
+            // that the mechanisms are not wanted.
             unsafe {
                 (library.acquire_cred_from)(
                     minor,
@@ -248,14 +241,14 @@ impl Credential {
         Ok(Self { library, handle, _cache: Arc::clone(cache), life })
     }
 
-    /// Seconds that it is good for, from when it was made on.
+    /// In seconds, from its creation.
     pub(in super::super) const fn life(&self) -> u32 {
         self.life
     }
 }
 
 impl SecurityContext {
-    /// Begins: asks the KDC for the service's ticket, unless the cache has it.
+    /// Asks the KDC for the service's ticket, unless the cache has it.
     pub(in super::super) fn start(
         credential: &Arc<Credential>,
         service: &Arc<GssName>,
@@ -274,7 +267,7 @@ impl SecurityContext {
         Ok(InitiatedContext { context, token, lifetime: life })
     }
 
-    /// Goes on with what the service said; asks nobody.
+    /// Continues with a token of the service.
     pub(in super::super) fn step(&mut self, token: &[u8]) -> Result<ContextState, GssError> {
         self.advance(Some(token)).map(|(step, _, _)| step)
     }
@@ -290,7 +283,7 @@ impl SecurityContext {
         let major = Gssapi::check(library, mechanism, |minor| {
             // SAFETY: credential and name are held by `self`; what the library reads outlives the
             // call, and it keeps none of it. `self.handle` is null or what the last call left
-            // there, and nobody else has it.
+            // there, and has no other owner.
             unsafe {
                 (library.init_sec_context)(
                     minor,
@@ -333,7 +326,7 @@ impl OwnedBuffer {
 }
 
 impl Drop for OwnedBuffer {
-    /// Only frees memory, so that the gate does not matter.
+    /// Only frees memory, and so needs no gate.
     fn drop(&mut self) {
         let mut minor = 0;
         // SAFETY: the buffer is empty or the library's, and is given back once.
@@ -376,7 +369,7 @@ impl Drop for SecurityContext {
 }
 
 impl Drop for CredentialCache {
-    /// Closing a cache in memory leaves its tickets there: it has to be destroyed.
+    /// Closing a cache leaves its tickets in memory: it must be destroyed.
     fn drop(&mut self) {
         let _inside = GATE.enter();
         let (mut krb5, mut cache) = (ptr::null_mut(), ptr::null_mut());

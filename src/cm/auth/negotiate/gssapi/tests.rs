@@ -10,11 +10,11 @@ use crate::cm::tests::alone;
 
 #[test]
 fn words_are_the_mechanisms_and_gssapis_only_where_they_say_more() {
-    let told = |gssapi, mechanism| GssError::from_texts(gssapi, mechanism, 7).to_string();
-    assert_eq!(told("", "Preauthentication failed"), "Preauthentication failed");
-    assert_eq!(told("Invalid token was supplied", "Success"), "Invalid token was supplied");
-    assert_eq!(told("No credentials", "Ticket expired\0\n"), "Ticket expired (No credentials)");
-    assert_eq!(told("same", "same"), "same");
+    let reported = |gssapi, mechanism| GssError::from_texts(gssapi, mechanism, 7).to_string();
+    assert_eq!(reported("", "Preauthentication failed"), "Preauthentication failed");
+    assert_eq!(reported("Invalid token was supplied", "Success"), "Invalid token was supplied");
+    assert_eq!(reported("No credentials", "Ticket expired\0\n"), "Ticket expired (No credentials)");
+    assert_eq!(reported("same", "same"), "same");
     assert_eq!(GssError::from_texts("", "x", -7).code(), -7);
 }
 
@@ -29,7 +29,7 @@ fn what_c_wrote_ends_at_a_nul_and_need_not_be_text() {
 #[test]
 fn the_library_takes_names_and_says_what_is_wrong_with_credentials() {
     let gssapi = Gssapi::load().unwrap();
-    let name = GssName::new(gssapi, "nobody@NOWHERE.INVALID").unwrap();
+    let name = GssName::new(gssapi, "none@NOWHERE.INVALID").unwrap();
     let cache = Arc::new(CredentialCache::new(gssapi).unwrap());
     let dir = tempfile::tempdir().unwrap();
     let keytab = dir.path().join("none");
@@ -53,7 +53,7 @@ fn a_name_that_is_none_is_an_error_and_no_crash() {
 #[test]
 fn a_path_that_c_cannot_hold_is_an_error() {
     let gssapi = Gssapi::load().unwrap();
-    let name = GssName::new(gssapi, "nobody@NOWHERE.INVALID").unwrap();
+    let name = GssName::new(gssapi, "none@NOWHERE.INVALID").unwrap();
     let cache = Arc::new(CredentialCache::new(gssapi).unwrap());
     let odd = Path::new("a\0b");
     assert!(Credential::from_keytab(&name, odd, &cache).is_err());
@@ -85,7 +85,7 @@ fn converse(keytab: &Path) {
     let cache = Arc::new(CredentialCache::new(gssapi).unwrap());
     let again = Arc::new(cache.again());
     let from = |cache: &_| Credential::from_cache(&name, Mechanism::Spnego, cache);
-    assert!(from(&cache).is_err(), "nobody is logged in");
+    assert!(from(&cache).is_err(), "no login yet");
     let login = Arc::new(Credential::from_keytab(&name, keytab, &cache).unwrap());
     let first = SecurityContext::start(&login, &service, Mechanism::Kerberos, None).unwrap();
     assert!(first.lifetime > 35_000 && login.life() > 35_000, "ten hours");

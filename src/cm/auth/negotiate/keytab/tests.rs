@@ -37,7 +37,7 @@ fn with(entry: &[u8]) -> Vec<u8> {
     [&FORMAT[..], &length.to_be_bytes(), entry].concat()
 }
 
-/// Whom a keytab is for, or why for nobody.
+/// The principal of a keytab, or why there is none.
 fn choose(bytes: &[u8], wanted: Option<&str>) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
@@ -84,7 +84,7 @@ fn separators_that_belong_to_a_name_are_marked() {
 }
 
 #[test]
-fn a_file_that_is_no_keytab_is_told_from_one_that_is_damaged() {
+fn other_file_differs_from_damaged_keytab() {
     let no = |bytes: &[u8]| choose(bytes, None);
     assert_eq!(no(b""), "FILE is not a valid keytab: it is empty");
     assert_eq!(no(&[0xff, 0xfe, 0]), "FILE is not a valid keytab: it does not begin with 0x0502");
@@ -104,18 +104,18 @@ fn a_file_that_is_no_keytab_is_told_from_one_that_is_damaged() {
 #[test]
 fn what_cannot_be_read_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let told = |name: &str| principal(&dir.path().join(name), None).unwrap_err().what;
-    assert!(told("none").contains("none: No such file"), "{}", told("none"));
+    let reported = |name: &str| principal(&dir.path().join(name), None).unwrap_err().what;
+    assert!(reported("none").contains("none: No such file"), "{}", reported("none"));
     assert!(Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
-    assert!(told("pipe").ends_with("it is not a file"), "{}", told("pipe"));
-    assert!(told(".").ends_with("it is not a file"));
+    assert!(reported("pipe").ends_with("it is not a file"), "{}", reported("pipe"));
+    assert!(reported(".").ends_with("it is not a file"));
     fs::write(dir.path().join("large"), vec![0; (1 << 20) + 1]).unwrap();
-    assert!(told("large").ends_with("it has more than 1048576 bytes"), "{}", told("large"));
+    assert!(reported("large").ends_with("it has more than 1048576 bytes"), "{}", reported("large"));
     fs::write(dir.path().join("kept"), keytab()).unwrap();
     fs::set_permissions(dir.path().join("kept"), fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read everything.
     let unreadable = principal(&dir.path().join("kept"), None);
-    assert!(unreadable.is_ok_and(|name| name == ACCOUNT) || told("kept").contains("denied"));
+    assert!(unreadable.is_ok_and(|name| name == ACCOUNT) || reported("kept").contains("denied"));
 }
 
 proptest! {

@@ -20,7 +20,7 @@ fn a_kdc_that_is_away_is_asked_again_soon_and_then_less_often() {
 }
 
 #[test]
-fn a_wrong_key_is_not_tried_so_often_that_the_account_is_locked() {
+fn wrong_keytab_key_stays_below_lockout_threshold() {
     let pauses = seconds(Retryability::Denied, 20);
     assert_eq!(pauses[..4], [60, 240, 900, 900]);
     let moments: Vec<u64> = pauses
@@ -38,7 +38,7 @@ fn a_wrong_key_is_not_tried_so_often_that_the_account_is_locked() {
 }
 
 #[test]
-fn a_wish_is_refused_soon_after_a_failure_unless_the_keytab_changed() {
+fn renewal_backs_off_unless_keytab_changes() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let keytab = FileVersion::of(file.path()).ok();
     let now = Instant::now();
@@ -74,7 +74,7 @@ fn a_401_is_a_reason_for_a_new_ticket_once_a_minute_and_never_to_try_a_wrong_key
 }
 
 #[tokio::test]
-async fn an_attempt_that_was_made_meanwhile_fulfils_every_wish_before_it() {
+async fn one_attempt_serves_all_earlier_requests() {
     let dir = tempfile::tempdir().unwrap();
     let renewals = TicketRenewer::start(account(dir.path().join("none"))).unwrap();
     let mut standing = renewals.state();
@@ -90,7 +90,7 @@ async fn an_attempt_that_was_made_meanwhile_fulfils_every_wish_before_it() {
 }
 
 #[tokio::test]
-async fn the_thread_ends_with_whoever_wanted_tickets() {
+async fn renewal_thread_ends_with_its_owner() {
     let dir = tempfile::tempdir().unwrap();
     let renewals = TicketRenewer::start(account(dir.path().join("none"))).unwrap();
     let mut standing = renewals.state();

@@ -73,7 +73,7 @@ fn a_life_may_be_text_is_bounded_and_has_a_default() {
 }
 
 #[test]
-fn each_error_of_adfs_is_told_in_its_words_and_with_its_own_remedy() {
+fn each_adfs_error_has_message_and_remedy() {
     for (name, what, remedy) in [
         (
             "unknown-client.http",
@@ -108,7 +108,7 @@ fn each_error_of_adfs_is_told_in_its_words_and_with_its_own_remedy() {
 }
 
 #[test]
-fn what_is_no_answer_of_a_token_endpoints_is_told_as_what_it_is() {
+fn unusable_token_responses_are_named() {
     let located = HttpResponse { location: Some("evil.example.com".to_owned()), ..answer(302, "") };
     let broken = CallError::Unavailable {
         reason: UnavailableReason::Timeout,

@@ -1,4 +1,4 @@
-//! Assertions as openssl sees them. What else is told of the files is tested in `remote::identity`.
+//! Assertions as openssl sees them. `cm::client_cert` tests what else is reported of the files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -179,7 +179,7 @@ fn keys_are_read_in_every_form_that_openssl_writes() {
 }
 
 #[test]
-fn files_that_do_not_do_are_told_with_cause_and_remedy() {
+fn unusable_files_are_reported_with_cause_and_remedy() {
     let keys = Keys::rsa();
     for (text, what, remedy) in [
         ("", "has no PEM private key", "it is empty; write"),
@@ -187,24 +187,27 @@ fn files_that_do_not_do_are_told_with_cause_and_remedy() {
         ("-----BEGIN ENCRYPTED PRIVATE KEY-----", "is encrypted; ", "openssl pkey -in"),
     ] {
         fs::write(keys.path("odd.pem"), text).unwrap();
-        let told = keys.refusal("odd.pem");
-        assert!(told.contains(what) && told.contains(remedy), "{told}");
+        let reported = keys.refusal("odd.pem");
+        assert!(reported.contains(what) && reported.contains(remedy), "{reported}");
     }
-    let told = keys.refusal("missing.pem");
-    assert!(told.contains("missing.pem: No such file") && told.contains("; check"), "{told}");
+    let reported = keys.refusal("missing.pem");
+    assert!(
+        reported.contains("missing.pem: No such file") && reported.contains("; check"),
+        "{reported}"
+    );
     fs::copy(Keys::rsa().path("key.pem"), keys.path("foreign.pem")).unwrap();
-    let told = keys.refusal("foreign.pem");
-    assert!(told.contains("does not match the certificate"), "{told}");
+    let reported = keys.refusal("foreign.pem");
+    assert!(reported.contains("does not match the certificate"), "{reported}");
 }
 
 #[test]
-fn a_key_that_no_token_endpoint_takes_is_told() {
-    let told = Keys::new(&["-newkey", "ed25519"]).refusal("key.pem");
-    assert!(told.contains("is not supported for client assertions; "), "{told}");
+fn unsupported_assertion_key_is_reported() {
+    let reported = Keys::new(&["-newkey", "ed25519"]).refusal("key.pem");
+    assert!(reported.contains("is not supported for client assertions; "), "{reported}");
 }
 
 #[test]
-fn a_certificate_out_of_its_time_is_told() {
+fn expired_and_future_certificates_are_reported() {
     let keys = Keys::rsa();
     let dates = |days: i64| {
         let now = Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);

@@ -143,7 +143,7 @@ async fn a_token_serves_until_its_end_is_near_and_is_renewed_beside_the_calls() 
     settle().await;
     assert_eq!(asked(&source), 1, "after 79 of 100 s");
     advance(SECOND).await;
-    // At 80 s; nobody waits for the renewal, and only one is made.
+    // At 80 s; no call waits for the renewal, and only one is made.
     for _ in 0..3 {
         assert_eq!(token(&source).await.unwrap(), "Bearer 1");
         settle().await;
@@ -311,7 +311,7 @@ async fn tokens_that_end_sooner_than_was_said_are_replaced_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_asks_any_more_when_the_source_is_gone() {
+async fn dropped_provider_aborts_its_request() {
     let source = source(3600 * SECOND, 5 * SECOND);
     let asked = Arc::clone(&source.issuer().asked);
     tokio::select! {

@@ -2,18 +2,29 @@
 //!
 //! `application_id` says that the file is an outbox, `user_version` which version it has. A file of
 //! another program or of a later version is rejected and not changed.
+//!
+//! A file is created beside its place and moved there when it is complete, so that a file without
+//! content is never ours. A damaged one is moved to a dated name:
+//!
+//! ```text
+//! outbox.db.new        being created; worth nothing
+//! outbox.db.ready      complete; from here on the move continues at the next start, whatever happens
+//! outbox.db.damaged-T  the damaged file, with its -wal and -shm; T is the time that .ready has
+//! ```
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, Read as _};
+use std::fs;
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::error::{OpenError, StoreError};
-use super::files::{self, sibling_path};
+use super::files::{self, sibling_path, sync_parent};
 use super::hash_chain;
 
 /// How long a command waits for another program that holds the file. Less than the 2 s in which the
@@ -51,6 +62,80 @@ const FUTURE_VERSIONS: u32 = 1000;
 
 /// `cbrd`, the mark of an outbox.
 const APPLICATION_ID: i32 = 0x6362_7264;
+
+/// Creates a file where there is none.
+pub(super) fn create(path: &Path, now: Timestamp) -> Result<(), OpenError> {
+    let conn = begin_new(path)?;
+    finish_new(path, conn, now)
+}
+
+/// Continues a move that was interrupted. Returns whether there was one.
+pub(super) fn resume_move(path: &Path) -> Result<bool, OpenError> {
+    let ready = sibling_path(path, ".ready");
+    let stamp = match ready.symlink_metadata().and_then(|found| found.modified()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        found => found.map_err(OpenError::at(&ready))?,
+    };
+    let stamp = Timestamp::try_from(stamp).unwrap_or(Timestamp::UNIX_EPOCH);
+    let aside = set_aside_path(path, stamp);
+    let move_all = || {
+        // The -wal first: without it the file is not what it was, and with another's it is worse.
+        for suffix in ["-wal", "-shm", ""] {
+            match fs::rename(sibling_path(path, suffix), sibling_path(&aside, suffix)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                moved => moved?,
+            }
+        }
+        sync_parent(path)?;
+        fs::rename(&ready, path)?;
+        sync_parent(path)
+    };
+    move_all().map_err(OpenError::at(&ready))?;
+    Ok(true)
+}
+
+/// Creates an empty outbox as `.new`.
+pub(super) fn begin_new(path: &Path) -> Result<Connection, OpenError> {
+    let new = sibling_path(path, ".new");
+    remove(&new)?;
+    files::create(&new).and_then(|_| sync_parent(path)).map_err(OpenError::at(&new))?;
+    let mut conn = connect(&new)?;
+    set_durability_pragmas(&conn)?;
+    migrate(&mut conn, 0)?;
+    Ok(conn)
+}
+
+/// Moves what was created to its place.
+pub(super) fn finish_new(path: &Path, conn: Connection, stamp: Timestamp) -> Result<(), OpenError> {
+    conn.close().map_err(|(_, error)| error)?;
+    let new = sibling_path(path, ".new");
+    let make_ready = || {
+        let created = files::open_to_write(&new)?;
+        created.set_modified(SystemTime::try_from(stamp).map_err(io::Error::other)?)?;
+        created.sync_all()?;
+        fs::rename(&new, sibling_path(path, ".ready"))?;
+        sync_parent(path)
+    };
+    make_ready().map_err(OpenError::at(&new))?;
+    resume_move(path).map(drop)
+}
+
+/// Removes a file that is worth nothing, with what SQLite creates beside it.
+pub(super) fn remove(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = sibling_path(path, suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(OpenError::at(&path))?,
+        }
+    }
+    Ok(())
+}
+
+/// Where a damaged file is moved.
+pub(super) fn set_aside_path(path: &Path, stamp: Timestamp) -> PathBuf {
+    sibling_path(path, &format!(".damaged-{}", stamp.strftime("%Y%m%dT%H%M%SZ")))
+}
 
 /// Opens a file that is there, for reading and writing.
 pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
@@ -106,7 +191,7 @@ pub(super) fn in_use(path: &Path) -> bool {
 pub(super) fn header_fault(path: &Path) -> Result<Option<&'static str>, OpenError> {
     let mut header = [0; 100];
     match files::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
             return Ok(Some("it has no header"));
         }
         read => read.map_err(OpenError::at(path))?,

@@ -1,13 +1,4 @@
-//! New files, and new files in the place of damaged ones, with every row that can be read of those.
-//!
-//! A file is created beside its place and moved there when it is complete, so that a file without
-//! content is never ours. A damaged one is moved to a dated name:
-//!
-//! ```text
-//! outbox.db.new        being created; worth nothing
-//! outbox.db.ready      complete; from here on the move continues at the next start, whatever happens
-//! outbox.db.damaged-T  the damaged file, with its -wal and -shm; T is the time that .ready has
-//! ```
+//! A damaged file is replaced by a new one with every row that can be read of it.
 //!
 //! The damaged file is only read, without SQLite: page by page, the newest image of each first, and
 //! row by row (SQLite, "Database File Format", 1.6 "B-tree Pages" and 2.1 "Record Format"). No tree,
@@ -20,19 +11,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use jiff::Timestamp;
+use rusqlite::Transaction;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Transaction};
 
 use super::OutboxOptions;
 use super::database::{self, PAGE};
 use super::error::{OpenError, StoreError};
-use super::files::{self, Lock, PathKind, sibling_path, sync_parent};
+use super::files::{self, Lock, PathKind, sibling_path};
 use super::hash_chain::{self, ANCHOR, HEAD};
 use super::limits::SizeLimits;
 use super::row::{self, Table};
@@ -81,12 +71,6 @@ impl fmt::Display for RepairReport {
     }
 }
 
-/// Creates a file where there is none.
-pub(super) fn create(path: &Path, now: Timestamp) -> Result<(), OpenError> {
-    let conn = begin(path)?;
-    finish(path, conn, now)
-}
-
 /// Why a file that is not there was there before; `None` where there never was one.
 pub(super) fn missing(path: &Path, lock: &Lock) -> Result<Option<String>, OpenError> {
     let name = path.file_name().unwrap_or_default().display();
@@ -111,7 +95,7 @@ pub(super) fn repair(
     let (stamp, aside) = free_name(path, options.now);
     let exists = |suffix: &&str| sibling_path(path, suffix).symlink_metadata().is_ok();
     let set_aside = ["", "-wal", "-shm"].iter().any(exists).then_some(aside);
-    let mut conn = begin(path)?;
+    let mut conn = database::begin_new(path)?;
     limits.apply_hard_limit(&conn)?;
     let tx = conn.transaction()?;
     let file = DamagedFile::new(path, wal).map_err(OpenError::at(path))?;
@@ -120,73 +104,10 @@ pub(super) fn repair(
     let line = AuditLine::chain_break(&options.station, options.now, report.to_string());
     hash_chain::append(&tx, &line)?;
     tx.commit()?;
-    finish(path, conn, stamp)?;
+    database::finish_new(path, conn, stamp)?;
     // An earlier version read a copy.
-    remove(&sibling_path(path, ".copy"))?;
+    database::remove(&sibling_path(path, ".copy"))?;
     Ok(report)
-}
-
-/// Continues a move that was interrupted. Returns whether there was one.
-pub(super) fn resume(path: &Path) -> Result<bool, OpenError> {
-    let ready = sibling_path(path, ".ready");
-    let stamp = match ready.symlink_metadata().and_then(|found| found.modified()) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        found => found.map_err(OpenError::at(&ready))?,
-    };
-    let stamp = Timestamp::try_from(stamp).unwrap_or(Timestamp::UNIX_EPOCH);
-    let aside = set_aside_path(path, stamp);
-    let move_all = || {
-        // The -wal first: without it the file is not what it was, and with another's it is worse.
-        for suffix in ["-wal", "-shm", ""] {
-            match fs::rename(sibling_path(path, suffix), sibling_path(&aside, suffix)) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                moved => moved?,
-            }
-        }
-        sync_parent(path)?;
-        fs::rename(&ready, path)?;
-        sync_parent(path)
-    };
-    move_all().map_err(OpenError::at(&ready))?;
-    Ok(true)
-}
-
-/// Creates an empty outbox as `.new`.
-fn begin(path: &Path) -> Result<Connection, OpenError> {
-    let new = sibling_path(path, ".new");
-    remove(&new)?;
-    files::create(&new).and_then(|_| sync_parent(path)).map_err(OpenError::at(&new))?;
-    let mut conn = database::connect(&new)?;
-    database::set_durability_pragmas(&conn)?;
-    database::migrate(&mut conn, 0)?;
-    Ok(conn)
-}
-
-/// Moves what was created to its place.
-fn finish(path: &Path, conn: Connection, stamp: Timestamp) -> Result<(), OpenError> {
-    conn.close().map_err(|(_, error)| error)?;
-    let new = sibling_path(path, ".new");
-    let make_ready = || {
-        let created = files::open_to_write(&new)?;
-        created.set_modified(SystemTime::try_from(stamp).map_err(io::Error::other)?)?;
-        created.sync_all()?;
-        fs::rename(&new, sibling_path(path, ".ready"))?;
-        sync_parent(path)
-    };
-    make_ready().map_err(OpenError::at(&new))?;
-    resume(path).map(drop)
-}
-
-/// Removes a file that is worth nothing, with what SQLite creates beside it.
-fn remove(path: &Path) -> Result<(), OpenError> {
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let path = sibling_path(path, suffix);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            removed => removed.map_err(OpenError::at(&path))?,
-        }
-    }
-    Ok(())
 }
 
 /// A second whose name is free, from now on.
@@ -194,16 +115,12 @@ fn free_name(path: &Path, now: Timestamp) -> (Timestamp, PathBuf) {
     let mut second = now.as_second();
     loop {
         let stamp = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
-        let aside = set_aside_path(path, stamp);
+        let aside = database::set_aside_path(path, stamp);
         if !aside.exists() || second == i64::MAX {
             return (stamp, aside);
         }
         second = second.saturating_add(1);
     }
-}
-
-fn set_aside_path(path: &Path, stamp: Timestamp) -> PathBuf {
-    sibling_path(path, &format!(".damaged-{}", stamp.strftime("%Y%m%dT%H%M%SZ")))
 }
 
 /// A damaged file and its log, by pages.

@@ -80,11 +80,11 @@ impl Store {
         let mut lock = Lock::take(path)?;
         let repair = |cause, wal| recovery::repair(path, options, limits, cause, wal);
         let mut repaired = None;
-        if !recovery::resume(path)? && files::survey(path)? != PathKind::File {
+        if !database::resume_move(path)? && files::survey(path)? != PathKind::File {
             match recovery::missing(path, &lock)? {
                 None => {
                     lock.write(false);
-                    recovery::create(path, options.now)?;
+                    database::create(path, options.now)?;
                 }
                 Some(_) if on_damage == DamagePolicy::Report => {
                     return Err(OpenError::Missing(path.clone()));

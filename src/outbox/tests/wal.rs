@@ -136,6 +136,20 @@ async fn every_flipped_byte_of_wal_is_damage() {
 }
 
 #[tokio::test]
+async fn flipped_byte_damages_its_frame_alone() {
+    let [_, (files, _)] = killed().await;
+    for offset in [16, 200] {
+        for frame in 0..files.log.len() / 4120 {
+            let mut files = files.clone();
+            files.log[32 + frame * 4120 + offset] ^= 1;
+            let log = wal::Wal::read(&files.place().path()).unwrap();
+            let damaged = log.frames().filter(|(_, frame)| !frame.intact);
+            assert_eq!(damaged.map(|(number, _)| number).collect::<Vec<_>>(), [frame]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn flipped_bytes_of_wal_lose_nothing_unreported() {
     let [_, (files, whole)] = killed().await;
     let bits = [0x01_u8, 0x80, 0xff, 0x10];

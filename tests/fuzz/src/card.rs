@@ -62,7 +62,7 @@ fn is_of(family: Family, identity: &CardIdentity, given: &[u8]) {
         }
         assert!(!uuid.is_nil() && !uuid.is_max(), "{identity:?}");
         assert_eq!(rule.family(), family);
-        let is_told = match rule {
+        let comes_from_card = match rule {
             IdRule::GidsCardid | IdRule::IdprimeCardid | IdRule::PivGuidLe | IdRule::PivFascn => {
                 contains(given, &uuid.to_bytes_le())
             }
@@ -73,7 +73,7 @@ fn is_of(family: Family, identity: &CardIdentity, given: &[u8]) {
                 uuid.to_bytes_le() == of_serial(&serial)
             }
         };
-        assert!(is_told, "{rule} of {identity:?}");
+        assert!(comes_from_card, "{rule} of {identity:?}");
     }
     assert!(identity.candidates().count() <= 4, "{identity:?}");
 }

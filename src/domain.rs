@@ -3,59 +3,64 @@
 //! A value here exists only if it was parsed; what is stored or sent derives its one text form
 //! from here. This module knows no other module and does nothing.
 
+/// Gives enums the names of strum's `IntoStaticStr` in configuration, output and storage.
+macro_rules! enum_names {
+    ($($name:ident),+) => {$(
+        impl $name {
+            pub const fn as_str(self) -> &'static str {
+                self.into_str()
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    )+};
+}
+
 mod atr;
 mod audit;
-mod audit_chain;
 mod card;
-mod card_key;
-mod clock;
 mod cm;
-mod cm_enums;
-mod cm_result;
 mod entry;
-mod id_rule;
-mod inventory;
-mod metrics;
-mod not_identified;
-mod outcome;
 mod placeholder;
-mod probe_plan;
+mod probe;
 mod problem;
 mod reader;
 mod reader_event;
-mod strength;
 mod unavailable;
 mod views;
 
 pub use atr::{Atr, AtrPattern, ParseAtrError, ParseAtrPatternError};
-pub use audit::{AuditKind, AuditLine, AuditRecord};
-pub use audit_chain::{ChainBatch, ChainFault, ChainFaultKind, ChainPosition};
-pub use card::{
-    Candidate, CardId, CardIdError, CardIdentity, Family, IdTrust, Serial, UnknownEnumValue,
+pub use audit::{
+    AuditKind, AuditLine, AuditRecord, ChainBatch, ChainFault, ChainFaultKind, ChainPosition,
 };
-pub use card_key::CardKey;
-pub use clock::{BootMoment, ClockWitness};
-pub use cm::{CardRecord, CardStatus, CmRequest, RecordId, RequestId, RequestStatus, RequestType};
-pub use cm_enums::{CmEnums, EnumMap};
-pub use cm_result::{CallError, CompleteRequestResult, LookupResult, SetStatusResult};
-pub use entry::{CardEvent, Decision, Entry, EntryId, LastSeenCard, Settlement, Stage, Trigger};
-pub use id_rule::IdRule;
-pub use inventory::{Inventory, InventoryNumber};
-pub use metrics::{CallMetrics, CallStats, CmOperation, EngineCounters, Metrics, ProbeResult};
-pub use not_identified::{NotIdentified, NotIdentifiedReason};
-pub use outcome::{Outcome, ParkReason};
+pub use card::{
+    Candidate, CardId, CardIdError, CardIdentity, CardKey, Family, IdRule, IdTrust, Inventory,
+    InventoryNumber, Serial, Strength,
+};
+pub use cm::{
+    CallError, CardRecord, CardStatus, CmEnums, CmRequest, CompleteRequestResult, EnumMap,
+    LookupResult, RecordId, RequestId, RequestStatus, RequestType, SetStatusResult,
+};
+pub use entry::{
+    BootMoment, CardEvent, ClockWitness, Decision, Entry, EntryId, LastSeenCard, Outcome,
+    ParkReason, Settlement, Stage, Trigger,
+};
 pub use placeholder::is_placeholder;
-pub use probe_plan::{CardRule, ProbePlan, ProbeSettings};
+pub use probe::{CardRule, NotIdentified, NotIdentifiedReason, ProbePlan, ProbeSettings};
 pub use problem::Problem;
 pub use reader::{
     Glob, InsertionId, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule, ReaderRules,
     ReaderSettings, Removal,
 };
 pub use reader_event::{ApduExchange, InsertedCard, PcscdInstance, ReaderEvent};
-pub use strength::Strength;
 pub use unavailable::{ClientCertFault, ProxyFault, TlsFault, UnavailableReason};
 pub use views::{
-    CardView, CmView, CredentialsView, EntryView, OutboxView, PcscdView, ReaderView, StatusView,
+    CallMetrics, CallStats, CardView, CmOperation, CmView, CredentialsView, EngineCounters,
+    EntryView, Metrics, OutboxView, PcscdView, ProbeResult, ReaderView, StatusView,
 };
 
 /// Whether a stored field says no more than its absence.

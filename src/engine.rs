@@ -21,12 +21,6 @@
 //! - *A late result is believed.* Each result names its insertion or entry; one that is not current
 //!   is dropped and counted. One that names an unknown entry is reported as well.
 
-#![expect(
-    missing_docs,
-    clippy::must_use_candidate,
-    reason = "names and types of the interface say it; a line is for what they do not say"
-)]
-
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -71,7 +65,7 @@ impl Engine {
             append_queue: AppendQueue::default(),
             queue: Queue::new(restored.entries, restored.moment.as_ref(), now),
             context: Context {
-                now,
+                time: now,
                 settings,
                 random: fastrand::Rng::with_seed(seed),
                 effects: VecDeque::new(),
@@ -87,7 +81,7 @@ impl Engine {
 
     /// Takes in something that happened.
     pub fn handle(&mut self, event: Event, now: Now) {
-        self.context.now = now;
+        self.context.time = now;
         match event {
             Event::Reader(event) => self.on_reader_event(event),
             Event::Cm(event) => self.on_cm_event(event),
@@ -103,7 +97,7 @@ impl Engine {
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.context.now = now;
+        self.context.time = now;
         self.tracker.on_timeout(&mut self.context);
         self.route_tracker_events();
         self.advance();
@@ -126,7 +120,7 @@ impl Engine {
 
     /// Retries an entry at once; a parked one is requeued on disk first.
     pub fn retry(&mut self, id: EntryId, by: &str, now: Now) -> Result<RetryAccepted, ActionError> {
-        self.context.now = now;
+        self.context.time = now;
         let accepted = self.queue.retry(&mut self.context, id, by)?;
         self.advance();
         Ok(accepted)
@@ -134,13 +128,13 @@ impl Engine {
 
     /// Removes an entry for good.
     pub fn discard(&mut self, id: EntryId, by: &str, now: Now) -> Result<(), ActionError> {
-        self.context.now = now;
+        self.context.time = now;
         self.queue.discard(&mut self.context, id, by)
     }
 
     /// The counts of failures that were not audited yet, for an engine that ends.
     pub fn take_unwritten_counts(&mut self, now: Now) -> Vec<AuditLine> {
-        self.context.now = now;
+        self.context.time = now;
         self.tracker.failure_notes.take(&self.context, true)
     }
 
@@ -214,7 +208,7 @@ impl Engine {
     /// Replaces an entry that has a part of its card's ids by one with all of them, unless CM was
     /// asked to change something for it.
     fn replace_partial(&mut self, insertion: InsertionId, id: EntryId, identity: CardIdentity) {
-        let now = self.context.now.mono;
+        let now = self.context.time.mono;
         let Some((card_event, seen_at)) = self.queue.to_replace(id, now) else { return };
         let instance = self.tracker.instance_of(&card_event.reader);
         let card_event = CardEvent { identity, ..card_event };
@@ -278,7 +272,7 @@ impl Engine {
             self.replace_partial(insertion, id, identity);
         }
         if trigger == Trigger::Inserted {
-            self.queue.breaker.expedite_trial(self.context.now);
+            self.queue.breaker.expedite_trial(self.context.time);
         }
     }
 
@@ -290,7 +284,7 @@ impl Engine {
     }
 
     fn start_appends(&mut self) {
-        let now = self.context.now.mono;
+        let now = self.context.time.mono;
         while let Some((insertion, append)) = self.append_queue.start_due(now) {
             let PendingAppend { card_event, instance, replaces_partial, .. } = append;
             let (reader, trigger) = (card_event.reader.clone(), card_event.trigger);

@@ -73,7 +73,7 @@ fn every_outcome_and_reason_has_a_row() {
         Why::NotCm,
     ]
     .map(UnavailableReason::as_str);
-    let not_identified = NotIdentifiedReason::ALL.map(NotIdentifiedReason::as_str);
+    let not_identified: Vec<_> = NotIdentifiedReason::ALL.iter().map(|it| it.as_str()).collect();
 
     for (document, heading, names) in [
         (OPERATE, "## Outcomes", outcomes.as_slice()),

@@ -77,7 +77,7 @@ fn probes(page: &mut MetricsText, Metrics { counters, .. }: &Metrics) {
     for family in Family::ALL {
         sample(family.as_str(), "identified", ProbeResult::Identified(family));
     }
-    for reason in NotIdentifiedReason::ALL {
+    for &reason in NotIdentifiedReason::ALL {
         sample("unknown", reason.as_str(), ProbeResult::NotIdentified(reason));
     }
 }

@@ -10,27 +10,24 @@ const MAX_LEN: usize = 33;
 
 /// The answer-to-reset of a card, 2 to 33 bytes; its text is lower-case hex.
 ///
-/// An ATR says itself how long it is, and bytes after its end are no part of it. pcscd 1.9.9 at times
+/// An ATR contains its length, and bytes after its end are no part of it. pcscd 1.9.9 at times
 /// gives the length of its buffer, and what the buffer holds. So zeros after the end are left out,
 /// and whatever follows the end of one that fills the buffer.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Atr(Vec<u8>);
 
-/// Why some bytes or some text are no ATR.
+/// Why some bytes or some text are not an ATR.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseAtrError {
-    /// Not pairs of hex digits.
     #[error("not hexadecimal")]
     NotHex,
-    /// Shorter than TS and T0, or longer than the standard allows.
     #[error("ATR has {0} bytes, expected 2 to 33")]
     Length(usize),
 }
 
 impl Atr {
     /// The bytes, TS first.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -127,20 +124,16 @@ impl fmt::Debug for Atr {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AtrPattern(String);
 
-/// Why some text is no ATR pattern.
+/// Why some text is not an ATR pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseAtrPatternError {
-    /// A character that is neither a hex digit nor `?`.
     #[error("{0:?} is not a hex digit or `?`")]
     Character(char),
-    /// An odd number of digits, or a length that no ATR has.
     #[error("ATR pattern has {0} digits, expected an even number from 4 to 66")]
     Length(usize),
 }
 
 impl AtrPattern {
-    /// Whether the pattern stands for this ATR, whole.
-    #[must_use]
     pub fn matches(&self, atr: &Atr) -> bool {
         let text = atr.to_string();
         text.len() == self.0.len()
@@ -148,7 +141,6 @@ impl AtrPattern {
     }
 
     /// The pattern as text, lower case.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -193,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_cut_to_the_atr_in_it() {
+    fn buffer_is_cut_to_its_atr() {
         for text in WHOLE {
             let whole = bytes_of(text);
             for length in whole.len()..=MAX_LEN {
@@ -211,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_padding_stays() {
+    fn other_bytes_are_kept() {
         for text in ["3b0000aa", "3b8d0180fb0000", "000000", "3bff", "3c000000", "3b80800101ff"] {
             assert_eq!(text.parse::<Atr>().unwrap().to_string(), text);
         }
@@ -219,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cutting_is_done_once_and_leaves_a_beginning(
+        fn cut_atr_is_a_stable_prefix(
             bytes in prop::collection::vec(any::<u8>(), 2..=MAX_LEN),
         ) {
             let atr = Atr::try_from(bytes.as_slice()).unwrap();
@@ -228,7 +220,7 @@ mod tests {
         }
 
         #[test]
-        fn an_atr_is_the_same_whatever_zeros_follow(
+        fn atr_ignores_trailing_zeros(
             t0 in any::<u8>(), rest in prop::collection::vec(any::<u8>(), MAX_LEN - 2),
             zeros in 1_usize..MAX_LEN,
         ) {
@@ -243,13 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn text_is_lower_case_hex_whatever_the_case_read() {
+    fn atr_text_is_lower_case_hex() {
         let atr: Atr = SEED.to_ascii_uppercase().parse().unwrap();
         assert_eq!(atr.to_string(), SEED);
     }
 
     #[test]
-    fn lengths_outside_the_standard_are_no_atr() {
+    fn atr_of_invalid_length_is_rejected() {
         assert_eq!("3b".parse::<Atr>(), Err(ParseAtrError::Length(1)));
         assert_eq!("3b".repeat(34).parse::<Atr>(), Err(ParseAtrError::Length(34)));
         assert_eq!("3b0".parse::<Atr>(), Err(ParseAtrError::NotHex));
@@ -257,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_was_copied_from_a_buffer_matches_the_atr_in_it() {
+    fn pattern_from_padded_buffer_matches() {
         for text in WHOLE {
             let mut buffer = bytes_of(text);
             buffer.resize(MAX_LEN, 0);
@@ -267,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_matches_whole_atrs_only() {
+    fn pattern_matches_whole_atr_only() {
         let atr: Atr = SEED.parse().unwrap();
         assert!("3B8D0180fba000000397425446590301??".parse::<AtrPattern>().unwrap().matches(&atr));
         assert!(!"3b8d".parse::<AtrPattern>().unwrap().matches(&atr));

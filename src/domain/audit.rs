@@ -1,11 +1,14 @@
-//! The audit trail's line: who did what to which card, when, and on what grounds.
+//! The audit trail: its lines say who did what to which card, when, and on what grounds; its chain
+//! shows whether they are what was written.
+
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Atr, CardEvent, CardId, CardStatus, Entry, EntryId, Family, IdRule, Inventory, NotIdentified,
-    NotIdentifiedReason, Outcome, ParkReason, ReaderName, RecordId, RequestId, Serial, Settlement,
+    Atr, Candidate, CardEvent, CardId, CardStatus, Entry, EntryId, Family, IdRule, Inventory,
+    NotIdentified, Outcome, ParkReason, ReaderName, RecordId, RequestId, Serial, Settlement,
     Strength, Trigger,
 };
 
@@ -15,9 +18,9 @@ use super::{
 pub enum AuditKind {
     /// An entry was settled.
     Outcome,
-    /// A card was seen that could not be identified.
+    /// A card was not identified.
     NotIdentified,
-    /// A person did something to an entry.
+    /// An operator did something to an entry.
     #[serde(alias = "act")]
     OperatorAction,
     /// The outbox was damaged, and the trail goes on in a new file.
@@ -27,53 +30,42 @@ pub enum AuditKind {
     Notes,
 }
 
-/// One line of the audit trail. Its JSON is the public form; times are RFC 3339 in UTC.
+/// One line of the audit trail. Its JSON is the public form; times are RFC 3339 in UTC. Why it is
+/// a struct: `docs/decisions/0037-audit-line.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditLine {
     /// When it was settled, seen or done.
     pub at: Timestamp,
-    /// The station's id.
     pub station: String,
-    /// What the line is about.
     pub kind: AuditKind,
-    /// The outcome, `not-identified`, or the act.
+    /// The outcome, `not-identified`, or the action.
     pub outcome: String,
-    /// Why, as one word, where the outcome alone does not tell.
+    /// The reason's name, where the outcome alone does not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Why, in words.
     pub detail: String,
-    /// The entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entry: Option<EntryId>,
-    /// The reader.
     pub reader: ReaderName,
-    /// What people call the reader.
     pub label: String,
     /// Whether the card came or went; absent: it came.
     #[serde(default, skip_serializing_if = "Trigger::is_insertion")]
     pub trigger: Trigger,
-    /// When the card was seen to come, or to go.
+    /// When the card came or went.
     pub seen_at: Timestamp,
-    /// The card's ATR, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub atr: Option<Atr>,
-    /// The card's family.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<Family>,
-    /// The card's serial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<Serial>,
-    /// What else the card said of itself.
     #[serde(default, skip_serializing_if = "Inventory::is_empty")]
     pub inventory: Inventory,
     /// The id that CM knew, or else the likeliest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub card_id: Option<CardId>,
-    /// The rule that made that id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_rule: Option<IdRule>,
-    /// How much that id proves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_strength: Option<Strength>,
     /// Whether the site pinned the rule for this card; absent: it did not.
@@ -82,19 +74,15 @@ pub struct AuditLine {
     /// The rule of the configuration that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// CM's record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<RecordId>,
-    /// CM's request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
-    /// The record's status before, as number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_status: Option<CardStatus>,
-    /// The status that the rule asks for, as number.
+    /// The status that the rule sets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_status: Option<CardStatus>,
-    /// The same, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_status_name: Option<String>,
     /// The HTTP status that ended it.
@@ -103,21 +91,18 @@ pub struct AuditLine {
     /// CM's id for its own log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
-    /// How often CM was asked.
+    /// How often CM was called.
     pub attempts: u32,
     /// Milliseconds from the insertion to the end.
     pub duration_ms: u64,
-    /// The person, for an act and for an outcome that a person chose.
+    /// The operator, for an action and for an outcome that an operator chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// How many failures alike the line counts that have no line of their own; absent: it is about
-    /// one.
+    /// How many equal failures the line counts; absent: one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// When the first of them was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen_at: Option<Timestamp>,
-    /// When the last of them was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
 }
@@ -125,7 +110,6 @@ pub struct AuditLine {
 /// A line at its place in the trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRecord {
-    /// The line.
     #[serde(flatten)]
     pub line: AuditLine,
     /// Its number; numbers have no gaps.
@@ -136,7 +120,6 @@ pub struct AuditRecord {
 
 impl AuditLine {
     /// The outcome, where the line is about one.
-    #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         let reason = |outcome: Outcome| outcome.park_reason().map(ParkReason::as_str);
         let is = |outcome: &Outcome| {
@@ -145,74 +128,24 @@ impl AuditLine {
         Outcome::ALL.into_iter().find(|outcome| self.kind == AuditKind::Outcome && is(outcome))
     }
 
-    /// The line of a settled entry.
-    #[must_use]
-    pub fn settled(station: &str, entry: EntryId, draft: &CardEvent, end: &Settlement) -> Self {
-        let decision = end.decision.as_ref();
-        let known_by = decision.map(|decision| &decision.candidate).or(end.known_by.as_ref());
-        let candidate = known_by.unwrap_or_else(|| draft.identity.primary());
-        Self {
-            at: end.at,
-            station: station.to_owned(),
-            kind: AuditKind::Outcome,
-            outcome: end.outcome.as_str().to_owned(),
-            reason: end.outcome.park_reason().map(|reason| reason.as_str().to_owned()),
-            detail: end.detail.clone(),
-            entry: Some(entry),
-            reader: draft.reader.clone(),
-            label: draft.label.clone(),
-            trigger: draft.trigger,
-            seen_at: draft.seen_at,
-            atr: Some(draft.atr.clone()),
-            family: Some(draft.identity.family),
-            serial: Some(draft.identity.serial.clone()),
-            inventory: draft.identity.inventory.clone(),
-            card_id: Some(candidate.card_id),
-            id_rule: Some(candidate.rule),
-            id_strength: Some(candidate.strength),
-            id_pinned: candidate.pinned,
-            rule: decision.map(|d| d.rule.clone()),
-            record: decision.map(|d| d.record),
-            request: decision.map(|d| d.request),
-            old_status: decision.map(|d| d.old_status),
-            new_status: decision.map(|d| d.new_status),
-            new_status_name: decision.map(|d| d.new_status_name.clone()),
-            http_status: end.http_status,
-            correlation_id: end.correlation_id.clone(),
-            attempts: end.attempts,
-            duration_ms: u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX),
-            by: end.by.clone(),
-            count: None,
-            first_seen_at: None,
-            last_seen_at: None,
-        }
-    }
-
-    /// The line of a card that could not be identified.
-    #[must_use]
-    pub fn not_identified(
-        station: &str,
-        (reader, label): (&ReaderName, &str),
-        atr: Option<Atr>,
-        at: Timestamp,
-        why: &NotIdentified,
-    ) -> Self {
+    /// A line with nothing but what every line has.
+    fn new(station: &str, at: Timestamp, kind: AuditKind, outcome: &str, detail: String) -> Self {
         Self {
             at,
             station: station.to_owned(),
-            kind: AuditKind::NotIdentified,
-            outcome: "not-identified".to_owned(),
-            reason: Some(why.reason.as_str().to_owned()),
-            detail: why.detail.clone(),
+            kind,
+            outcome: outcome.to_owned(),
+            reason: None,
+            detail,
             entry: None,
-            reader: reader.clone(),
-            label: label.to_owned(),
+            reader: "".into(),
+            label: String::new(),
             trigger: Trigger::Inserted,
             seen_at: at,
-            atr,
+            atr: None,
             family: None,
             serial: None,
-            inventory: why.inventory.clone(),
+            inventory: Inventory::default(),
             card_id: None,
             id_rule: None,
             id_strength: None,
@@ -234,8 +167,76 @@ impl AuditLine {
         }
     }
 
-    /// The line for more failures like this one, all of which it counts.
-    #[must_use]
+    /// With the card of an entry, by the id under which CM knows it.
+    fn with_card(self, entry: EntryId, card_event: &CardEvent, candidate: &Candidate) -> Self {
+        let CardEvent { identity, .. } = card_event;
+        Self {
+            entry: Some(entry),
+            reader: card_event.reader.clone(),
+            label: card_event.label.clone(),
+            trigger: card_event.trigger,
+            seen_at: card_event.seen_at,
+            atr: Some(card_event.atr.clone()),
+            family: Some(identity.family),
+            serial: Some(identity.serial.clone()),
+            inventory: identity.inventory.clone(),
+            card_id: Some(candidate.card_id),
+            id_rule: Some(candidate.rule),
+            id_strength: Some(candidate.strength),
+            id_pinned: candidate.pinned,
+            ..self
+        }
+    }
+
+    /// An entry was settled.
+    pub fn settled(
+        station: &str,
+        entry: EntryId,
+        card_event: &CardEvent,
+        end: &Settlement,
+    ) -> Self {
+        let decision = end.decision.as_ref();
+        let known_by = decision.map(|decision| &decision.candidate).or(end.known_by.as_ref());
+        let candidate = known_by.unwrap_or_else(|| card_event.identity.primary());
+        let (kind, outcome) = (AuditKind::Outcome, end.outcome.as_str());
+        let line = Self::new(station, end.at, kind, outcome, end.detail.clone());
+        Self {
+            reason: end.outcome.park_reason().map(|reason| reason.to_string()),
+            rule: decision.map(|d| d.rule.clone()),
+            record: decision.map(|d| d.record),
+            request: decision.map(|d| d.request),
+            old_status: decision.map(|d| d.old_status),
+            new_status: decision.map(|d| d.new_status),
+            new_status_name: decision.map(|d| d.new_status_name.clone()),
+            http_status: end.http_status,
+            correlation_id: end.correlation_id.clone(),
+            attempts: end.attempts,
+            duration_ms: u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX),
+            by: end.by.clone(),
+            ..line.with_card(entry, card_event, candidate)
+        }
+    }
+
+    /// A card was not identified.
+    pub fn not_identified(
+        station: &str,
+        (reader, label): (&ReaderName, &str),
+        atr: Option<Atr>,
+        at: Timestamp,
+        error: &NotIdentified,
+    ) -> Self {
+        let (kind, detail) = (AuditKind::NotIdentified, error.detail.clone());
+        Self {
+            reason: Some(error.reason.to_string()),
+            reader: reader.clone(),
+            label: label.to_owned(),
+            atr,
+            inventory: error.inventory.clone(),
+            ..Self::new(station, at, kind, "not-identified", detail)
+        }
+    }
+
+    /// More failures equal to this one, all of which the line counts.
     pub fn repeated(
         self,
         at: Timestamp,
@@ -243,39 +244,28 @@ impl AuditLine {
         (first, last): (Timestamp, Timestamp),
     ) -> Self {
         let times = if count == 1 { "time" } else { "times" };
-        Self {
-            at,
-            seen_at: last,
-            detail: format!("{count} more {times}: {}", self.detail),
-            count: Some(count),
-            first_seen_at: Some(first),
-            last_seen_at: Some(last),
-            ..self
-        }
+        let detail = format!("{count} more {times}: {}", self.detail);
+        Self { at, seen_at: last, detail, ..self }.counting(count, first, last)
     }
 
-    /// The line of a break in the trail: what is before it was carried over from a damaged file.
-    #[must_use]
+    fn counting(self, count: u64, first: Timestamp, last: Timestamp) -> Self {
+        let (first_seen_at, last_seen_at) = (Some(first), Some(last));
+        Self { count: Some(count), first_seen_at, last_seen_at, ..self }
+    }
+
+    /// The outbox was damaged: what is before this line was carried over from the damaged file.
     pub fn chain_break(station: &str, at: Timestamp, detail: String) -> Self {
-        let nowhere = NotIdentified::new(NotIdentifiedReason::ReadError, detail);
-        Self {
-            kind: AuditKind::ChainBreak,
-            outcome: "outbox-damaged".to_owned(),
-            reason: None,
-            ..Self::not_identified(station, (&"".into(), ""), None, at, &nowhere)
-        }
+        Self::new(station, at, AuditKind::ChainBreak, "outbox-damaged", detail)
     }
 
-    /// The line after which none is written that ends no entry, until some were pruned.
-    #[must_use]
+    /// No line that ends no entry is written after this one, until some were pruned.
     pub fn notes_stopped(station: &str, at: Timestamp) -> Self {
         let detail = "the audit trail has no room for more notes: cards that cannot be identified \
                       are not audited until old lines were pruned; entries are";
-        Self::of_notes("notes-stopped", station, at, detail.to_owned())
+        Self::new(station, at, AuditKind::Notes, "notes-stopped", detail.to_owned())
     }
 
-    /// The line of so many lines that had no room, due between these moments.
-    #[must_use]
+    /// So many lines had no room, due between these moments.
     pub fn notes_resumed(
         station: &str,
         at: Timestamp,
@@ -283,47 +273,86 @@ impl AuditLine {
         (first, last): (Timestamp, Timestamp),
     ) -> Self {
         let detail = format!("{refused} notes had no room in the audit trail");
-        Self {
-            count: Some(refused),
-            first_seen_at: Some(first),
-            last_seen_at: Some(last),
-            ..Self::of_notes("notes-resumed", station, at, detail)
-        }
+        let line = Self::new(station, at, AuditKind::Notes, "notes-resumed", detail);
+        line.counting(refused, first, last)
     }
 
-    fn of_notes(outcome: &str, station: &str, at: Timestamp, detail: String) -> Self {
-        Self {
-            kind: AuditKind::Notes,
-            outcome: outcome.to_owned(),
-            ..Self::chain_break(station, at, detail)
-        }
-    }
-
-    /// The line of a person's act on an entry, which does not end it.
-    #[must_use]
+    /// An operator acted on an entry, which does not end it.
     pub fn operator_action(
         station: &str,
         entry: &Entry,
-        act: &str,
+        action: &str,
         by: &str,
         at: Timestamp,
     ) -> Self {
-        let end = Settlement {
-            outcome: Outcome::Discarded,
-            at,
-            decision: None,
-            known_by: None,
-            detail: format!("{act} by {by}"),
-            http_status: None,
-            correlation_id: None,
-            attempts: 0,
-            duration: std::time::Duration::ZERO,
-            by: Some(by.to_owned()),
-        };
-        Self {
-            kind: AuditKind::OperatorAction,
-            outcome: act.to_owned(),
-            ..Self::settled(station, entry.id, &entry.card_event, &end)
-        }
+        let (kind, detail) = (AuditKind::OperatorAction, format!("{action} by {by}"));
+        let (card_event, candidate) = (&entry.card_event, entry.card_event.identity.primary());
+        let line = Self::new(station, at, kind, action, detail);
+        let line = line.with_card(entry.id, card_event, candidate);
+        Self { by: Some(by.to_owned()), ..line }
     }
+}
+
+/// A place in the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainPosition {
+    /// The line's number; 0 where there is none.
+    pub seq: i64,
+    pub at: Option<Timestamp>,
+    /// The chain's hash at this line, in hex.
+    pub hash: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChainFaultKind {
+    /// The line is not what was written there, or was written elsewhere.
+    Changed,
+    /// Lines are gone.
+    Missing,
+    /// A line is where none should be.
+    Extra,
+    /// The file was damaged, and the daemon began a new one with what was readable.
+    Restarted,
+    /// What says where the chain begins or ends is not what was written.
+    Boundary,
+}
+
+/// Something that is wrong with the audit trail, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainFault {
+    pub kind: ChainFaultKind,
+    /// From this line to `last`.
+    pub seq: i64,
+    pub last: i64,
+    /// That line's time; for missing lines, the time of the last one before them.
+    pub at: Option<Timestamp>,
+    pub detail: String,
+}
+
+impl fmt::Display for ChainFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.seq, self.last) {
+            (first, last) if first == last => write!(f, "line {first}")?,
+            (first, last) => write!(f, "lines {first} to {last}")?,
+        }
+        let time = if self.kind == ChainFaultKind::Missing { "after " } else { "" };
+        if let Some(at) = self.at {
+            write!(f, " ({time}{at})")?;
+        }
+        write!(f, ": {}", self.detail)
+    }
+}
+
+/// One verified batch of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainBatch {
+    pub lines: u64,
+    pub faults: Vec<ChainFault>,
+    /// The last line that was pruned.
+    pub anchor: Option<ChainPosition>,
+    pub head: Option<ChainPosition>,
+    /// Where the next batch begins; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

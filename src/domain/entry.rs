@@ -1,15 +1,16 @@
-//! Entries: what the outbox keeps of an insertion until it is settled.
+//! Entries: what the outbox keeps of an insertion or a removal until it is settled.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{
-    Atr, BootMoment, Candidate, CardIdentity, CardKey, CardStatus, Outcome, ParkReason,
-    PcscdInstance, ReaderName, RecordId, RequestId,
+    Atr, Candidate, CardIdentity, CardKey, CardStatus, PcscdInstance, ReaderName, RecordId,
+    RequestId,
 };
 
 /// An entry's number in the outbox; never used twice.
@@ -18,14 +19,10 @@ use super::{
 pub struct EntryId(i64);
 
 impl EntryId {
-    /// The number that the outbox gave.
-    #[must_use]
     pub const fn new(number: i64) -> Self {
         Self(number)
     }
 
-    /// The number.
-    #[must_use]
     pub const fn number(self) -> i64 {
         self.0
     }
@@ -46,52 +43,121 @@ impl fmt::Display for EntryId {
 }
 
 /// What made an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Trigger {
-    /// A card was put in. What was stored before there were others has no trigger, and means this.
+    /// A card was inserted. What was stored before there were others has no trigger, and means this.
     #[default]
     Inserted,
-    /// An identified card was taken out of a reader that stayed.
+    /// An identified card was removed from a reader that is still there.
     Removed,
 }
 
 impl Trigger {
-    /// The name in output and in the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Inserted => "inserted",
-            Self::Removed => "removed",
-        }
-    }
-
-    /// Whether a card was put in.
-    #[must_use]
     pub const fn is_insertion(&self) -> bool {
         matches!(self, Self::Inserted)
     }
 }
 
-/// An identified card that came or went, on its way into the outbox.
+/// How an entry ended: exactly one of these, and one audit line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
+pub enum Outcome {
+    /// CM confirmed the new status.
+    Updated,
+    /// The record had that status already.
+    AlreadySet,
+    /// No open request names the card, or no rule matches.
+    NothingToDo,
+    /// CM has no record for any candidate.
+    UnknownCard,
+    /// The card was read in part only until it left or hung, and CM knows nothing to do by that part.
+    NotIdentified,
+    /// A newer insertion of the same card replaced it.
+    Superseded,
+    /// It needs an operator.
+    Parked(ParkReason),
+    /// An operator removed it.
+    Discarded,
+}
+
+impl Outcome {
+    /// Every outcome, with every reason to park.
+    pub const ALL: [Self; 14] = [
+        Self::Updated,
+        Self::AlreadySet,
+        Self::NothingToDo,
+        Self::UnknownCard,
+        Self::NotIdentified,
+        Self::Superseded,
+        Self::Parked(ParkReason::Refused),
+        Self::Parked(ParkReason::Ambiguous),
+        Self::Parked(ParkReason::AtrMismatch),
+        Self::Parked(ParkReason::SharedId),
+        Self::Parked(ParkReason::RepeatedFailure),
+        Self::Parked(ParkReason::UnexpectedResponse),
+        Self::Parked(ParkReason::Expired),
+        Self::Discarded,
+    ];
+
+    pub const fn park_reason(self) -> Option<ParkReason> {
+        if let Self::Parked(reason) = self { Some(reason) } else { None }
+    }
+}
+
+/// Why an entry needs an operator.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
+pub enum ParkReason {
+    /// CM refused: 403 and the like.
+    Refused,
+    /// More than one record or request could be meant.
+    Ambiguous,
+    /// CM's ATR is not the card's, and the configuration says to refuse then; or the id alone does
+    /// not prove that the record is this card's, and no ATR does.
+    AtrMismatch,
+    /// CM has a record under an id that more than one card can carry.
+    SharedId,
+    /// CM fails on this card again and again while others succeed.
+    #[serde(alias = "rejected")]
+    RepeatedFailure,
+    /// CM's response is about something else than what was asked.
+    #[serde(alias = "wrong-answer")]
+    UnexpectedResponse,
+    /// It waited longer than `outbox.max_age`.
+    Expired,
+}
+
+enum_names!(Trigger, Outcome, ParkReason);
+
+/// An identified card that came or went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CardEvent {
-    /// Whether it came or went.
     #[serde(default, skip_serializing_if = "Trigger::is_insertion")]
     pub trigger: Trigger,
-    /// When the card was seen to come, or to go.
     pub seen_at: Timestamp,
-    /// Where.
     pub reader: ReaderName,
-    /// What people call the reader.
     pub label: String,
-    /// The reader's role, for the rules.
     pub role: String,
     /// The reader's PC/SC event counter at that moment.
     pub event_count: u32,
-    /// The card's ATR.
     pub atr: Atr,
-    /// Who the card is.
     pub identity: CardIdentity,
     /// When it was seen, counted from the machine's start: for how long it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,8 +165,6 @@ pub struct CardEvent {
 }
 
 impl CardEvent {
-    /// What makes two insertions the same card.
-    #[must_use]
     pub fn card_key(&self) -> CardKey {
         self.identity.key(&self.atr)
     }
@@ -117,13 +181,10 @@ pub enum Stage {
     /// CM said that the record has the status; that the request is completed may have been sent:
     /// read record and request before sending again.
     Completing(Decision),
-    /// Settled as parked: it waits for a person.
+    /// Settled as parked: it waits for an operator. `sent` was decided and may have been sent.
     Parked {
-        /// Why.
         reason: ParkReason,
-        /// In words.
         detail: String,
-        /// What was decided and may have been sent: read the record before sending again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sent: Option<Decision>,
     },
@@ -131,7 +192,6 @@ pub enum Stage {
 
 impl Stage {
     /// What was decided and may have been sent.
-    #[must_use]
     pub const fn sent(&self) -> Option<&Decision> {
         match self {
             Self::Queued => None,
@@ -141,14 +201,11 @@ impl Stage {
     }
 
     /// The stage of an entry that waits for CM, when this may have been sent.
-    #[must_use]
     pub fn waiting(sent: Option<Decision>) -> Self {
         sent.map_or(Self::Queued, Self::Sent)
     }
 
-    /// The stage in which an entry that is in this one waits for CM: that of a parked one too, once
-    /// a person took it up again.
-    #[must_use]
+    /// The stage in which the entry waits for CM; that of a parked one once an operator retries it.
     pub fn resumed(&self) -> Self {
         match self {
             Self::Queued | Self::Sent(_) | Self::Completing(_) => self.clone(),
@@ -156,43 +213,34 @@ impl Stage {
         }
     }
 
-    /// The stage of an entry whose end is to wait for a person.
-    #[must_use]
+    /// The stage of an entry that ends as parked.
     pub fn parked(end: &Settlement) -> Option<Self> {
         let reason = end.outcome.park_reason()?;
         Some(Self::Parked { reason, detail: end.detail.clone(), sent: end.decision.clone() })
     }
 }
 
-/// An entry of the outbox that waits, for CM or for a person.
+/// An entry of the outbox that waits for CM or for an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its number.
     pub id: EntryId,
-    /// The insertion.
     pub card_event: CardEvent,
-    /// How far it has come.
     pub stage: Stage,
 }
 
-/// What the rules decided to have CM set, and on what grounds.
+/// What the rules decided to set in CM, and on what grounds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// The name of the rule.
     pub rule: String,
-    /// The candidate that CM knew.
+    /// The candidate that CM has the record under.
     pub candidate: Candidate,
-    /// The record to change.
     pub record: RecordId,
-    /// The request that asks for it.
     pub request: RequestId,
-    /// The record's status before.
     #[serde(alias = "from")]
     pub old_status: CardStatus,
-    /// The status to set, as number.
     #[serde(alias = "to")]
     pub new_status: CardStatus,
-    /// The status to set, by the name that CM is told.
     #[serde(alias = "to_name")]
     pub new_status_name: String,
     /// Whether the request is completed once the record has the status.
@@ -202,7 +250,6 @@ pub struct Decision {
 
 impl Decision {
     /// The outcome once CM did all of it.
-    #[must_use]
     pub fn outcome(&self) -> Outcome {
         if self.old_status == self.new_status { Outcome::AlreadySet } else { Outcome::Updated }
     }
@@ -211,46 +258,100 @@ impl Decision {
 /// The end of an entry, as it is audited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// The one outcome.
     pub outcome: Outcome,
-    /// When.
     pub at: Timestamp,
-    /// What was decided, where it came so far.
     pub decision: Option<Decision>,
-    /// The id under which CM had a record, where it was asked and had one.
+    /// The id under which CM had a record.
     pub known_by: Option<Candidate>,
-    /// Why, in words.
     pub detail: String,
-    /// The HTTP status that ended it, where one did.
+    /// The HTTP status that ended it.
     pub http_status: Option<u16>,
-    /// CM's id for its own log, where CM gave one.
+    /// CM's id for its own log.
     pub correlation_id: Option<String>,
-    /// How often CM was asked.
+    /// How often CM was called.
     pub attempts: u32,
     /// From the insertion to the end.
     pub duration: Duration,
-    /// The person who ended it, where one did.
+    /// The operator who ended it.
     pub by: Option<String>,
 }
 
-/// The card that was last seen in a reader, as the outbox remembers it over a restart.
-///
-/// It tells a card that never left from one that was put in again.
+/// The card that was last seen in a reader, as the outbox remembers it over a restart. It
+/// distinguishes a card that never left from one that was inserted again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastSeenCard {
-    /// The reader.
     pub reader: ReaderName,
     /// The reader's PC/SC event counter when the card was seen.
     pub event_count: u32,
-    /// The card's ATR.
     pub atr: Atr,
-    /// The card.
     pub card: CardKey,
-    /// The entry that the stay made.
+    /// The entry that the insertion made.
     pub entry: EntryId,
     /// What the reader was watched through. Without it the counter proves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<PcscdInstance>,
+}
+
+/// A moment, counted from a start of the machine: no setting of a clock changes that.
+///
+/// The wall clock may be wrong by years: a station without a battery for its clock starts in 1970,
+/// and an operator may set a wrong year. Nothing is forgotten or given up because of that clock
+/// alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootMoment {
+    /// The kernel's id of the boot.
+    pub boot: String,
+    /// Seconds since then, those of sleep included.
+    pub seconds: u64,
+}
+
+impl BootMoment {
+    pub fn later(&self, by: Duration) -> Self {
+        Self { boot: self.boot.clone(), seconds: self.seconds.saturating_add(by.as_secs()) }
+    }
+
+    /// Never before the boot.
+    pub fn earlier(&self, by: Duration) -> Self {
+        Self { boot: self.boot.clone(), seconds: self.seconds.saturating_sub(by.as_secs()) }
+    }
+
+    /// How much time surely passed since an `earlier` moment. One in another boot was before this
+    /// one began, by an unknown time.
+    pub fn surely_since(&self, earlier: &Self) -> Duration {
+        let before = if self.boot == earlier.boot { earlier.seconds } else { 0 };
+        Duration::from_secs(self.seconds.saturating_sub(before))
+    }
+}
+
+/// What proves that a date was reached, other than this machine's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct ClockWitness {
+    built: Timestamp,
+    started: Instant,
+    /// The last `Date` of CM's, and when that came.
+    latest: Option<(Timestamp, Instant)>,
+}
+
+impl ClockWitness {
+    /// Knows the date of the build only.
+    pub const fn new(built: Timestamp, started: Instant) -> Self {
+        Self { built, started, latest: None }
+    }
+
+    /// Takes CM's date, in place of an older one: its clock may have been set as well.
+    pub const fn observe(&mut self, date: Timestamp, at: Instant) {
+        self.latest = Some((date, at));
+    }
+
+    /// The date that has been reached: by the wall clock, and by a witness besides.
+    pub fn reached(&self, wall: Timestamp, now: Instant) -> Timestamp {
+        let after = |date: Timestamp, at: Instant| {
+            date.checked_add(now.saturating_duration_since(at)).unwrap_or(date)
+        };
+        let built = after(self.built, self.started);
+        let of_cm = self.latest.map(|(date, at)| after(date, at));
+        wall.min(of_cm.map_or(built, |of_cm| of_cm.max(built)))
+    }
 }
 
 #[cfg(test)]
@@ -275,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_without_a_trigger_came() {
+    fn stored_event_without_trigger_is_insertion() {
         let stored = serde_json::to_string(&draft(Trigger::Inserted)).unwrap();
         assert!(!stored.contains("trigger"), "insertions are stored as they always were: {stored}");
         assert_eq!(serde_json::from_str::<CardEvent>(&stored).unwrap(), draft(Trigger::Inserted));
@@ -285,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_that_was_stored_before_requests_were_completed_completes_none() {
+    fn stored_decision_without_complete_request_completes_none() {
         let decision = Decision {
             rule: "retire".to_owned(),
             candidate: draft(Trigger::Inserted).identity.primary().clone(),
@@ -304,5 +405,50 @@ mod tests {
         assert!(stored.contains(r#""stage":"completing""#), "{stored}");
         assert_eq!(serde_json::from_str::<Stage>(&stored).unwrap(), completing);
         assert_eq!(completing.resumed(), completing);
+    }
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn date(text: &str) -> Timestamp {
+        format!("{text}T00:00:00Z").parse().unwrap()
+    }
+
+    fn moment(boot: &str, seconds: u64) -> BootMoment {
+        BootMoment { boot: boot.to_owned(), seconds }
+    }
+
+    #[test]
+    fn elapsed_time_across_boots_counts_only_current_boot() {
+        let then = moment("a", 100);
+        assert_eq!(moment("a", 350).surely_since(&then), Duration::from_secs(250));
+        assert_eq!(moment("a", 50).surely_since(&then), Duration::ZERO);
+        assert_eq!(moment("b", 30).surely_since(&then), Duration::from_secs(30));
+        assert_eq!(then.earlier(DAY), moment("a", 0));
+        assert_eq!(then.later(Duration::from_secs(5)), moment("a", 105));
+    }
+
+    #[test]
+    fn clock_ahead_is_limited_by_witnesses() {
+        let started = Instant::now();
+        let mut witness = ClockWitness::new(date("2026-01-01"), started);
+        let ahead = date("2027-06-01");
+        assert_eq!(witness.reached(ahead, started), date("2026-01-01"));
+        assert_eq!(witness.reached(ahead, started + 3 * DAY), date("2026-01-04"));
+        witness.observe(date("2026-02-01"), started + DAY);
+        assert_eq!(witness.reached(ahead, started + 2 * DAY), date("2026-02-02"));
+        witness.observe(date("1999-01-01"), started + 2 * DAY);
+        assert_eq!(
+            witness.reached(ahead, started + 2 * DAY),
+            date("2026-01-03"),
+            "not before it ran"
+        );
+    }
+
+    #[test]
+    fn clock_behind_is_taken_as_it_is() {
+        let started = Instant::now();
+        let mut witness = ClockWitness::new(date("2026-01-01"), started);
+        witness.observe(date("2026-02-01"), started);
+        assert_eq!(witness.reached(date("1970-01-01"), started), date("1970-01-01"));
     }
 }

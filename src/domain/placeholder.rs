@@ -37,7 +37,6 @@ const PUBLISHED: [u128; 12] = [
 ];
 
 /// Whether these bytes are known to belong to no card, in whatever order the fields of the GUID are.
-#[must_use]
 pub fn is_placeholder(bytes: [u8; 16]) -> bool {
     let swapped = Uuid::from_bytes(bytes).to_bytes_le();
     [bytes, swapped].iter().any(|bytes| {
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_templates_and_published_values_are_placeholders() {
+    fn templates_and_published_values_are_placeholders() {
         for (id, expected) in [
             ("00000000-0000-0000-0000-00c0ffee2345", false),
             ("00000000-0000-0000-0000-000000000001", false),
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn no_random_value_is_a_placeholder() {
+    fn random_value_is_no_placeholder() {
         let mut random = fastrand::Rng::with_seed(10);
         let found = (0..200_000).filter(|_| is_placeholder(random.u128(..).to_be_bytes())).count();
         assert_eq!(found, 0);
@@ -118,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_that_repeats_or_counts_is_a_placeholder(
+        fn repeating_or_counting_value_is_placeholder(
             part in prop::collection::vec(any::<u8>(), 1..=MAX_PATTERN),
             start in any::<u8>(),
             step in any::<u8>(),

@@ -13,8 +13,6 @@ use wildmatch::WildMatch;
 pub struct ReaderName(Arc<str>);
 
 impl ReaderName {
-    /// The name.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -44,7 +42,7 @@ impl fmt::Display for ReaderName {
     }
 }
 
-/// One stay of one card in one reader, unique within one run of the daemon.
+/// One card in one reader from insert to remove, unique within one run of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InsertionId(u64);
 
@@ -52,8 +50,6 @@ impl InsertionId {
     /// The insertion before all others: what a counter starts from.
     pub const ZERO: Self = Self(0);
 
-    /// The next insertion.
-    #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -65,13 +61,13 @@ impl fmt::Display for InsertionId {
     }
 }
 
-/// How a card's stay in a reader ended.
+/// How an insertion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// The card was taken out of a reader that is still there.
     Observed,
-    /// Nobody can tell: the reader went with the card in it, its driver is in trouble, or the card
-    /// fell silent where it was.
+    /// Not certain: the reader went with the card in it, its driver failed, or the card fell silent
+    /// where it was.
     Inferred,
 }
 
@@ -83,14 +79,10 @@ pub enum Removal {
 pub struct Glob(WildMatch);
 
 impl Glob {
-    /// A glob from its text; every text is one.
-    #[must_use]
     pub fn new(pattern: &str) -> Self {
         Self(WildMatch::new_case_insensitive(pattern))
     }
 
-    /// Whether the glob stands for this text.
-    #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         self.0.matches(text)
     }
@@ -108,7 +100,7 @@ impl fmt::Debug for Glob {
     }
 }
 
-/// What a reader's driver tells of it, where it does (PC/SC part 3, section 3.1.1).
+/// What a reader's driver reports (PC/SC part 3, section 3.1.1).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReaderAttributes {
     /// `SCARD_ATTR_VENDOR_NAME`.
@@ -119,21 +111,17 @@ pub struct ReaderAttributes {
     pub serial: Option<String>,
 }
 
-/// Which readers a rule is about.
+/// Which readers a rule applies to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReaderMatch {
-    /// Those with such a name.
     Name(Glob),
-    /// Those of such a vendor.
     Vendor(Glob),
-    /// The one with this serial number, or a few.
     Serial(Glob),
 }
 
 impl ReaderMatch {
     /// A glob over names; over vendors or serial numbers where the text says so in front, as in
     /// `serial:3F0012*`. No PC/SC name begins like that.
-    #[must_use]
     pub fn new(text: &str) -> Self {
         let after = |prefix: &str| {
             let (begin, pattern) = text.split_at_checked(prefix.len())?;
@@ -148,16 +136,14 @@ impl ReaderMatch {
         }
     }
 
-    /// Whether it is about this reader.
-    #[must_use]
     pub fn matches(&self, reader: &ReaderName, attributes: &ReaderAttributes) -> bool {
-        let told = |glob: &Glob, value: &Option<String>| {
+        let matches = |glob: &Glob, value: &Option<String>| {
             value.as_ref().is_some_and(|value| glob.matches(value))
         };
         match self {
             Self::Name(glob) => glob.matches(reader.as_str()),
-            Self::Vendor(glob) => told(glob, &attributes.vendor),
-            Self::Serial(glob) => told(glob, &attributes.serial),
+            Self::Vendor(glob) => matches(glob, &attributes.vendor),
+            Self::Serial(glob) => matches(glob, &attributes.serial),
         }
     }
 
@@ -169,28 +155,21 @@ impl ReaderMatch {
 /// One `[[reader]]` of the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReaderRule {
-    /// Which readers it is about.
     pub matches: ReaderMatch,
-    /// What people call the reader; its PC/SC name where this is not set.
     pub label: Option<String>,
-    /// A free word for the rules.
     pub role: String,
-    /// Whether cards in it are looked at.
     pub enabled: bool,
-    /// How long a card may be gone and still not have left.
+    /// How long a card may be gone without counting as removed.
     pub removal_debounce: Duration,
 }
 
 /// What the configuration makes of a reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReaderSettings {
-    /// What people call the reader.
     pub label: String,
-    /// A free word for the rules.
     pub role: String,
-    /// Whether cards in it are looked at.
     pub enabled: bool,
-    /// How long a card may be gone and still not have left.
+    /// How long a card may be gone without counting as removed.
     #[serde(skip)]
     pub removal_debounce: Duration,
 }
@@ -203,15 +182,13 @@ impl ReaderRules {
     /// The role of a reader that no rule is about.
     pub const DEFAULT_ROLE: &str = "desk";
 
-    /// Whether a reader's name alone does not tell its place.
-    #[must_use]
+    /// Whether the settings of some reader depend on more than its name.
     pub fn need_attributes(&self) -> bool {
         self.0.iter().any(|rule| rule.matches.needs_attributes())
     }
 
-    /// Whether the name of this reader alone does not tell its place: a rule that comes before those
-    /// that match it asks for what its driver tells.
-    #[must_use]
+    /// Whether the settings of this reader depend on its attributes: a rule that comes before those
+    /// that match its name asks for them.
     pub fn need_attributes_of(&self, reader: &ReaderName) -> bool {
         let unknown = ReaderAttributes::default();
         let first = self
@@ -222,8 +199,7 @@ impl ReaderRules {
         first.is_some_and(ReaderMatch::needs_attributes)
     }
 
-    /// The place of a reader: the first rule that matches it, or label = name and role = "desk".
-    #[must_use]
+    /// By the first rule that matches, or label = name and role = "desk".
     pub fn settings_for(
         &self,
         reader: &ReaderName,
@@ -251,21 +227,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brackets_in_a_glob_are_literal() {
+    fn glob_brackets_are_literal() {
         let name = ReaderName::from("HID Omnikey 3121 [CCID Interface] (AB12) 00 00");
         assert!(Glob::new("*Omnikey*[CCID Interface]*").matches(name.as_str()));
         assert!(!Glob::new("*Omnikey*[XYZ]*").matches(name.as_str()));
     }
 
     #[test]
-    fn a_glob_ignores_case_in_names_vendors_and_serial_numbers() {
+    fn glob_ignores_case() {
         let name =
             ReaderName::from("HID Global OMNIKEY 3x21 Smart Card Reader [Leseger\u{c4}t] 00 00");
-        let told = ReaderAttributes {
+        let attributes = ReaderAttributes {
             vendor: Some("HID Global".to_owned()),
             serial: Some("OKCM0011ab".to_owned()),
         };
-        let matches = |pattern: &str| ReaderMatch::new(pattern).matches(&name, &told);
+        let matches = |pattern: &str| ReaderMatch::new(pattern).matches(&name, &attributes);
         assert!(matches("*Omnikey*") && matches("*omnikey*") && matches("*OmniKey*"));
         assert!(matches("*leseger\u{e4}t*") && matches("*00 0?"));
         assert!(matches("vendor:hid*") && matches("Serial:okcm0011AB"));
@@ -273,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_matching_rule_places_a_reader() {
+    fn first_matching_reader_rule_wins() {
         let rules = ReaderRules(vec![
             ReaderRule {
                 matches: ReaderMatch::new("*A*"),
@@ -301,14 +277,15 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_can_be_told_by_what_its_driver_says() {
+    fn reader_matches_by_driver_attributes() {
         let name = ReaderName::from("ACS ACR39U 01 00");
-        let told = ReaderAttributes { vendor: Some("ACS".into()), serial: Some("R-17".into()) };
-        let matches = |pattern: &str| ReaderMatch::new(pattern).matches(&name, &told);
+        let attributes =
+            ReaderAttributes { vendor: Some("ACS".into()), serial: Some("R-17".into()) };
+        let matches = |pattern: &str| ReaderMatch::new(pattern).matches(&name, &attributes);
         assert!(matches("serial:R-1?") && matches("vendor:AC*") && matches("*ACR39U*"));
         assert!(!matches("serial:R-2*") && !matches("vendor:HID") && !matches("R-17"));
-        let untold = ReaderAttributes::default();
-        assert!(!ReaderMatch::new("serial:*").matches(&name, &untold));
+        let unknown = ReaderAttributes::default();
+        assert!(!ReaderMatch::new("serial:*").matches(&name, &unknown));
         assert!(ReaderMatch::new("serial:*").needs_attributes());
     }
 }

@@ -18,7 +18,6 @@ pub struct PcscdInstance(String);
 
 impl PcscdInstance {
     /// An instance, by everything that identifies it.
-    #[must_use]
     pub const fn new(evidence: String) -> Self {
         Self(evidence)
     }

@@ -1,26 +1,27 @@
-//! Why CM unavailable, and what somebody can do about it.
+//! Why CM is unavailable, and the remedy.
 //!
-//! A word is what `status` and the log say; some words have several causes, each with a remedy of
+//! `status` and the log show the name of a reason; some have several causes, each with a remedy of
 //! its own.
 
-use std::fmt;
+use strum::IntoStaticStr;
 
-/// The kinds of "CM unavailable".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why CM is unavailable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum UnavailableReason {
     /// No connection: name, route, refused, reset.
     Unreachable,
     /// No whole answer within `cm.timeout`.
     Timeout,
-    /// The proxy on the way does not let us through.
+    /// The proxy does not connect us.
     Proxy(ProxyFault),
     /// There is no TLS with the server.
     Tls(TlsFault),
     /// The server and our client certificate do not come together.
     ClientCertificate(ClientCertFault),
-    /// Our own credentials could not be had, before anything was sent.
+    /// Our own credentials could not be obtained; nothing was sent.
     Credentials,
-    /// 401: not let in.
+    /// 401.
     Unauthorized,
     /// 404 on every route: the REST API is switched off.
     ApiDisabled,
@@ -41,16 +42,16 @@ pub enum UnavailableReason {
 pub enum ProxyFault {
     /// It cannot be reached.
     Unreachable,
-    /// 407: it wants a login, or another one.
+    /// 407.
     AuthRequired,
-    /// It does not connect to CM: it may not, or it cannot.
+    /// It does not connect to CM.
     ConnectRejected,
 }
 
 /// Why there is no TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsFault {
-    /// Nobody whom we trust issued the server's certificate.
+    /// No trusted CA issued the server's certificate.
     UnknownIssuer,
     /// The server's certificate has expired.
     Expired,
@@ -89,29 +90,9 @@ pub enum ClientCertFault {
     Rejected,
 }
 
-impl UnavailableReason {
-    /// The name in output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Proxy(_) => "proxy",
-            Self::Tls(_) => "tls",
-            Self::ClientCertificate(_) => "client-certificate",
-            Self::Credentials => "credentials",
-            Self::Unauthorized => "unauthorized",
-            Self::ApiDisabled => "api-disabled",
-            Self::MethodNotAllowed => "method-not-allowed",
-            Self::RequestTooLarge => "request-too-large",
-            Self::Busy => "busy",
-            Self::ServerError => "server-error",
-            Self::NotCm => "not-cm",
-        }
-    }
+enum_names!(UnavailableReason);
 
-    /// What somebody can do about it.
-    #[must_use]
+impl UnavailableReason {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Unreachable => "check cm.url, the network and the server",
@@ -201,11 +182,5 @@ impl ClientCertFault {
                  revocation list be within the server's reach"
             }
         }
-    }
-}
-
-impl fmt::Display for UnavailableReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

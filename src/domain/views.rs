@@ -1,171 +1,235 @@
-//! The state of the daemon at one moment, for people and programs that ask.
+//! The state of the daemon at one moment, and what is counted since it started.
+//!
+//! Each part is counted where it happens: the engine has its [`EngineCounters`], the shell its
+//! [`CallMetrics`], the readers their errors. [`Metrics`] is all of it at one moment. It has no id of
+//! a card, a user or a reader.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{
-    Atr, AuditLine, CardIdentity, Entry, EntryId, NotIdentified, ReaderAttributes, ReaderName,
-    ReaderSettings,
+    Atr, AuditLine, CallError, CardIdentity, Entry, EntryId, Family, NotIdentified,
+    NotIdentifiedReason, Outcome, ReaderAttributes, ReaderName, ReaderSettings,
 };
 
 /// Everything that `cardbridge status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
-    /// The station's id.
     pub station: String,
-    /// The daemon's version.
     pub version: String,
-    /// Since when the daemon runs.
     pub started_at: Timestamp,
-    /// The PC/SC service.
     pub pcscd: PcscdView,
-    /// Every reader that PC/SC knows.
     pub readers: Vec<ReaderView>,
-    /// The connection to CM.
     pub cm: CmView,
-    /// What lets the station in there.
     #[serde(default)]
     pub credentials: CredentialsView,
-    /// The outbox.
     pub outbox: OutboxView,
     /// The latest audit lines, the newest first.
     pub recent_audit: Vec<AuditLine>,
-    /// What the outbox was found to have lost when the daemon started, in words.
+    /// What the outbox had lost when the daemon started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_loss: Option<String>,
 }
 
-/// The PC/SC service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum PcscdView {
     /// No answer yet, good or bad.
     Connecting,
-    /// Readers can be watched.
     Connected {
-        /// Since when.
         since: Timestamp,
     },
-    /// Nothing can be watched.
     Unavailable {
-        /// Since when.
         since: Timestamp,
-        /// Why, in words.
         reason: String,
     },
 }
 
-/// One reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReaderView {
-    /// Its PC/SC name.
     pub reader: ReaderName,
-    /// What the configuration makes of it.
     pub settings: ReaderSettings,
-    /// What its driver tells of it.
     #[serde(default)]
     pub attributes: ReaderAttributes,
     /// Since when the card state is as it is.
     pub since: Timestamp,
-    /// What is in it.
     pub card: CardView,
 }
 
-/// What is in a reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum CardView {
-    /// Nothing.
     Empty,
-    /// A card that does not answer: turn it round.
     Mute,
-    /// A card that is being read.
     Reading {
-        /// Its ATR.
         atr: Atr,
     },
-    /// A card whose id is known.
     Identified {
-        /// Its ATR.
         atr: Atr,
-        /// Who it is.
         identity: CardIdentity,
         /// The entry it made, once that is on disk.
         entry: Option<EntryId>,
     },
-    /// A card whose id is not known.
     NotIdentified {
-        /// Its ATR.
         atr: Atr,
-        /// Why.
         error: NotIdentified,
     },
 }
 
-/// The connection to CM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum CmView {
-    /// CM was not asked anything since the start, or since the configuration was read again.
+    /// No call was made since the start or the last reload.
     Unknown,
-    /// CM answers.
     Available {
-        /// Since when.
         since: Timestamp,
     },
-    /// CM is away.
     Unavailable {
-        /// Since when.
         since: Timestamp,
-        /// Which kind of away, as one word.
         reason: String,
-        /// What happened last, in words.
         detail: String,
-        /// What somebody can do about it.
         remedy: String,
-        /// Milliseconds until somebody knocks again, when the snapshot was made.
+        /// Milliseconds until the next trial.
         next_try_ms: u64,
     },
 }
 
-/// What lets the station in at CM.
+/// How the station authenticates to CM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CredentialsView {
-    /// `cm.auth.method`.
     pub method: String,
-    /// Who the station is: a principal, or a client's id.
+    /// A principal, or a client id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// Until when what it has is good; absent where it has nothing, or something that does not end.
+    /// Absent where the station has nothing, or something that does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<Timestamp>,
-    /// Why it could not be renewed, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_error: Option<String>,
 }
 
-/// The outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxView {
-    /// Entries that wait for CM.
     pub waiting: usize,
-    /// Entries that wait for a person.
     pub parked: usize,
-    /// When the oldest waiting card was seen.
     pub oldest_waiting_at: Option<Timestamp>,
-    /// Why nothing can be written, where that is so.
     pub write_error: Option<String>,
 }
 
 /// One entry, as `cardbridge outbox` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryView {
-    /// The entry.
     pub entry: Entry,
-    /// How often CM was asked since the daemon started.
+    /// How often CM was called since the daemon started.
     pub attempts: u32,
-    /// What came of it last, in words.
     pub last_error: Option<String>,
-    /// Milliseconds until it is tried again, where that is known.
+    /// Milliseconds until it is retried, where that is known.
     pub next_try_ms: Option<u64>,
+}
+
+/// All that is counted, and the state, at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metrics {
+    pub at: Timestamp,
+    pub state: StatusView,
+    pub counters: EngineCounters,
+    pub calls: CallMetrics,
+    /// By their code.
+    pub pcsc_errors: BTreeMap<String, u64>,
+    /// Threads that a card or pcscd blocks.
+    pub stuck_threads: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EngineCounters {
+    pub insertions: u64,
+    /// Inserted cards that did not answer.
+    pub mute_cards: u64,
+    pub removals: u64,
+    pub probes: BTreeMap<ProbeResult, u64>,
+    pub pcscd_losses: u64,
+    pub cm_outages: u64,
+    pub outbox_errors: u64,
+    /// Outcomes that are on disk.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// Results that came too late to be believed.
+    pub stale_results: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProbeResult {
+    Identified(Family),
+    NotIdentified(NotIdentifiedReason),
+}
+
+/// What a call to CM is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
+pub enum CmOperation {
+    /// Find a card's record and requests.
+    Lookup,
+    ReadRecord,
+    SetStatus,
+    ReadRequest,
+    CompleteRequest,
+}
+
+enum_names!(CmOperation);
+
+/// The calls to CM, by operation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CallMetrics(BTreeMap<CmOperation, CallStats>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CallStats {
+    /// `ok`, or what [`CallError::kind`] says.
+    pub results: BTreeMap<&'static str, u64>,
+    pub total_duration: Duration,
+}
+
+impl CallMetrics {
+    /// Counts a call that returned.
+    pub fn count(&mut self, call: CmOperation, error: Option<&CallError>, took: Duration) {
+        let stats = self.0.entry(call).or_default();
+        *stats.results.entry(error.map_or("ok", CallError::kind)).or_default() += 1;
+        stats.total_duration += took;
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (CmOperation, &CallStats)> {
+        self.0.iter().map(|(call, stats)| (*call, stats))
+    }
+}
+
+impl CallStats {
+    pub fn count(&self) -> u64 {
+        self.results.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::UnavailableReason;
+
+    #[test]
+    fn calls_are_counted_by_operation_and_result() {
+        let mut calls = CallMetrics::default();
+        let away = CallError::Unavailable {
+            reason: UnavailableReason::Timeout,
+            detail: String::new(),
+            retry_after: None,
+        };
+        calls.count(CmOperation::SetStatus, None, Duration::from_secs(1));
+        calls.count(CmOperation::SetStatus, Some(&away), Duration::from_secs(2));
+        calls.count(CmOperation::Lookup, None, Duration::ZERO);
+        let set: Vec<_> =
+            calls.iter().filter(|(call, _)| *call == CmOperation::SetStatus).collect();
+        let [(_, stats)] = set.as_slice() else { panic!("{calls:?}") };
+        assert_eq!(stats.results, BTreeMap::from([("ok", 1), ("timeout", 1)]));
+        assert_eq!((stats.count(), stats.total_duration), (2, Duration::from_secs(3)));
+    }
 }

@@ -100,7 +100,7 @@ pub(super) enum AvailabilityChange {
 /// The next trial after so many failures. Where CM named a time it names it to many stations, so
 /// that even the first wait after it is spread.
 fn next_trial(cx: &mut Context, asked: Instant, failures: u32) -> Instant {
-    let spread = if asked > cx.now.mono { failures.max(MIN_JITTER_DOUBLINGS) } else { failures };
+    let spread = if asked > cx.time.mono { failures.max(MIN_JITTER_DOUBLINGS) } else { failures };
     asked + cx.settings.retry.delay(spread, &mut cx.random)
 }
 
@@ -120,7 +120,7 @@ impl OpenState {
             self.trial_entry = None;
             self.failures = self.failures.saturating_add(1);
             self.next_trial = if std::mem::take(&mut self.expedite) {
-                self.earliest_trial(cx.now)
+                self.earliest_trial(cx.time)
             } else {
                 next_trial(cx, asked, self.failures)
             };
@@ -215,7 +215,7 @@ impl CircuitBreaker {
     /// An update succeeded, or none waits any more.
     pub(super) fn on_write_succeeded(&mut self, cx: &mut Context) {
         if self.is_recovering() {
-            self.state = BreakerState::Closed { since: cx.now.wall };
+            self.state = BreakerState::Closed { since: cx.time.wall };
             cx.report(Notice::CmAvailable);
         }
     }
@@ -242,7 +242,7 @@ impl CircuitBreaker {
                 (UnavailableReason::ServerError, None)
             }
         };
-        let asked = cx.now.mono + retry_after.unwrap_or_default();
+        let asked = cx.time.mono + retry_after.unwrap_or_default();
         let detail = error.detail().to_owned();
         let was_reported = self.is_recovering();
         let outage = match &mut self.state {
@@ -253,13 +253,13 @@ impl CircuitBreaker {
             }
             BreakerState::Recovering(outage) => Outage { reason, detail, ..outage.clone() },
             BreakerState::Unknown { .. } | BreakerState::Closed { .. } => {
-                Outage { since: cx.now.wall, reason, detail, writes_failed: of_update }
+                Outage { since: cx.time.wall, reason, detail, writes_failed: of_update }
             }
         };
         self.state = BreakerState::Open(OpenState {
             outage,
             failures: 0,
-            last_trial: cx.now.mono,
+            last_trial: cx.time.mono,
             next_trial: next_trial(cx, asked, 0),
             not_before: asked,
             trial_entry: None,

@@ -14,7 +14,7 @@ const RECENT_AUDIT_LINES: usize = 20;
 #[derive(Debug)]
 pub(super) struct Context {
     /// The time of the event that is being handled.
-    pub(super) now: Now,
+    pub(super) time: Now,
     pub(super) settings: EngineSettings,
     pub(super) random: fastrand::Rng,
     pub(super) effects: VecDeque<Effect>,
@@ -72,7 +72,7 @@ impl Context {
 
     /// The moment of the next try after so many failures in a row.
     pub(super) fn next_try(&mut self, failures: u32) -> Instant {
-        self.now.mono + self.settings.retry.delay(failures, &mut self.random)
+        self.time.mono + self.settings.retry.delay(failures, &mut self.random)
     }
 
     /// A moment, counted from the machine's start.

@@ -220,7 +220,7 @@ impl FailureNotes {
 
     /// The counts that are due, or all that are not written.
     pub(super) fn take(&mut self, cx: &Context, all: bool) -> Vec<AuditLine> {
-        let now = cx.now;
+        let now = cx.time;
         let is_due =
             |counter: &FailureCounter| counter.due().is_some_and(|due| all || due <= now.mono);
         let mut lines = Vec::new();

@@ -121,7 +121,7 @@ impl Queue {
                 inherited = inherited_stage(inherited, &old.stage);
                 old.superseded_by = Some(insertion);
                 let detail = if is_partial { FULLY_READ } else { INSERTED_AGAIN }.to_owned();
-                let end = old.settlement(Outcome::Superseded, detail, cx.now);
+                let end = old.settlement(Outcome::Superseded, detail, cx.time);
                 superseded.push((*id, Some(end)));
             }
         }
@@ -153,7 +153,7 @@ impl Queue {
             keep
         });
         self.parked.retain(|_, old| old.takeover != Some(Takeover::Insertion(insertion)));
-        let mut new = PendingEntry::new(card_event, stage, seen, cx.now.mono);
+        let mut new = PendingEntry::new(card_event, stage, seen, cx.time.mono);
         new.successes_at_failure = self.success_count;
         let older = self.waiting.iter().rev().find(|(_, old)| old.card_event.card_key() == card);
         new.blocked_by = older.map(|(id, _)| *id);
@@ -235,7 +235,7 @@ impl Queue {
     /// the return of all stations. An entry that CM answered before it failed keeps its own distance,
     /// or two such entries would alternate without end.
     fn schedule_after_recovery(&mut self, cx: &mut Context) {
-        let now = cx.now.mono;
+        let now = cx.time.mono;
         for entry in self.waiting.values_mut() {
             if entry.step == EntryStep::Idle && !entry.answered && !entry.is_first {
                 let waited = now.saturating_duration_since(entry.since);
@@ -257,7 +257,7 @@ impl Queue {
         self.breaker.reset(self.in_progress.values().copied().filter(is_calling));
         for entry in self.waiting.values_mut() {
             if entry.step == EntryStep::Idle {
-                entry.not_before = entry.not_before.min(cx.now.mono);
+                entry.not_before = entry.not_before.min(cx.time.mono);
             }
         }
         self.note_all_idle();
@@ -300,7 +300,7 @@ impl Queue {
         self.retry_unsaved_outcomes(cx);
         self.expire(cx);
         while let Some(id) = self.next_to_start(cx) {
-            self.breaker.start_trial(id, cx.now);
+            self.breaker.start_trial(id, cx.time);
             self.start(cx, id);
         }
     }
@@ -314,7 +314,7 @@ impl Queue {
     }
 
     fn next_to_start(&mut self, cx: &Context) -> Option<EntryId> {
-        let now = cx.now.mono;
+        let now = cx.time.mono;
         self.forget_stale_notes(now);
         match self.breaker.admission(self.calls_in_flight()) {
             Admission::Unlimited => {
@@ -361,7 +361,7 @@ impl Queue {
             if may_complete(id) || entry.superseded_by.is_some() {
                 self.incomplete.insert(id);
             } else {
-                entry.not_before = cx.now.mono;
+                entry.not_before = cx.time.mono;
                 self.note_idle(id);
             }
         }
@@ -374,7 +374,7 @@ impl Queue {
 
     /// Parks entries that have waited too long.
     fn expire(&mut self, cx: &mut Context) {
-        let now = cx.now.mono;
+        let now = cx.time.mono;
         if !self.has_overdue && self.next_expiry(cx).is_none_or(|at| now < at) {
             return;
         }

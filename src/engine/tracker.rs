@@ -136,15 +136,15 @@ impl ReaderTracker {
     pub(super) fn on_reader_event(&mut self, cx: &mut Context, event: ReaderEvent) {
         match event {
             ReaderEvent::PcscdConnected => {
-                self.pcscd = PcscdView::Connected { since: cx.now.wall };
+                self.pcscd = PcscdView::Connected { since: cx.time.wall };
             }
             ReaderEvent::PcscdUnavailable { reason } => self.on_pcscd_unavailable(cx, reason),
             ReaderEvent::InitialScanDone => {}
             ReaderEvent::ReaderAttached { reader, instance } => {
                 let settings =
                     cx.settings.readers.settings_for(&reader, &ReaderAttributes::default());
-                let until = cx.now.mono + ATTRIBUTES_TIMEOUT;
-                let tracked = TrackedReader::new(settings, instance, cx.now.wall, until);
+                let until = cx.time.mono + ATTRIBUTES_TIMEOUT;
+                let tracked = TrackedReader::new(settings, instance, cx.time.wall, until);
                 cx.effects.push_back(Effect::Reader(ReaderEffect::ReadAttributes {
                     reader: reader.clone(),
                 }));
@@ -166,7 +166,7 @@ impl ReaderTracker {
             }
             ReaderEvent::CardReleased { reader } => {
                 if let Some(tracked) = self.readers.get_mut(&reader) {
-                    tracked.on_card_released(cx.now);
+                    tracked.on_card_released(cx.time);
                 }
             }
             ReaderEvent::ProbeFinished { reader, insertion, result, .. } => {
@@ -177,7 +177,7 @@ impl ReaderTracker {
 
     /// Does what is due by now.
     pub(super) fn on_timeout(&mut self, cx: &mut Context) {
-        let now = cx.now.mono;
+        let now = cx.time.mono;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         for reader in self.readers_where(|tracked| {
             matches!(tracked.card, CardState::AwaitingAttributes { .. })
@@ -209,10 +209,10 @@ impl ReaderTracker {
     fn on_pcscd_unavailable(&mut self, cx: &mut Context, reason: String) {
         let since = match &self.pcscd {
             PcscdView::Unavailable { since, .. } => *since,
-            PcscdView::Connecting => cx.now.wall,
+            PcscdView::Connecting => cx.time.wall,
             PcscdView::Connected { .. } => {
                 cx.counters.pcscd_losses += 1;
-                cx.now.wall
+                cx.time.wall
             }
         };
         let detail = format!("the PC/SC service went away: {reason}");
@@ -229,7 +229,7 @@ impl ReaderTracker {
                 && tracked.in_use_error(card.insertion).is_none()
             {
                 let (label, atr) = (tracked.settings.label.as_str(), Some(card.atr.clone()));
-                self.failure_notes.add(cx, (&reader, label), atr, &error, cx.now);
+                self.failure_notes.add(cx, (&reader, label), atr, &error, cx.time);
             }
         }
         self.pcscd = PcscdView::Unavailable { since, reason };
@@ -269,12 +269,12 @@ impl ReaderTracker {
         let Some(tracked) = self.readers.get_mut(&reader) else {
             return cx.report_unexpected(&reader, "card inserted");
         };
-        tracked.since = cx.now.wall;
+        tracked.since = cx.time.wall;
         if tracked.awaits_attributes(&cx.settings.readers, &reader) {
-            tracked.card = CardState::AwaitingAttributes { card, seen: cx.now };
+            tracked.card = CardState::AwaitingAttributes { card, seen: cx.time };
             return;
         }
-        self.start_reading(cx, card, cx.now);
+        self.start_reading(cx, card, cx.time);
     }
 
     fn on_card_mute(&mut self, cx: &mut Context, reader: &ReaderName, insertion: InsertionId) {
@@ -284,13 +284,13 @@ impl ReaderTracker {
         let Some(tracked) = self.readers.get_mut(reader) else {
             return cx.report_unexpected(reader, "card mute");
         };
-        tracked.since = cx.now.wall;
+        tracked.since = cx.time.wall;
         tracked.card = CardState::Mute(insertion);
         if tracked.settings.enabled {
             let detail = "the card does not respond: turn it over or clean it".to_owned();
             let error = NotIdentified::new(NotIdentifiedReason::Mute, detail);
             let label = tracked.settings.label.as_str();
-            self.failure_notes.add(cx, (reader, label), None, &error, cx.now);
+            self.failure_notes.add(cx, (reader, label), None, &error, cx.time);
         }
     }
 
@@ -330,8 +330,8 @@ impl ReaderTracker {
     fn on_card_gone(&mut self, cx: &mut Context, reader: &ReaderName, removal: Removal) {
         let Some(tracked) = self.readers.get_mut(reader) else { return };
         let card = std::mem::replace(&mut tracked.card, CardState::None);
-        tracked.since = cx.now.wall;
-        self.finish_removal(cx, reader, (card, removal), cx.now);
+        tracked.since = cx.time.wall;
+        self.finish_removal(cx, reader, (card, removal), cx.time);
     }
 
     /// What follows from a removal.
@@ -406,8 +406,8 @@ impl ReaderTracker {
             return false;
         }
         let card = std::mem::replace(&mut tracked.card, CardState::None);
-        let until = cx.now.mono + debounce;
-        let (since, removed_at) = (tracked.since, cx.now);
+        let until = cx.time.mono + debounce;
+        let (since, removed_at) = (tracked.since, cx.time);
         tracked.pending_removal = Some(match tracked.pending_removal.take() {
             // It was the same ATR that was back; which card that was is not known.
             Some(first) => PendingRemoval { until, ..first },
@@ -447,7 +447,7 @@ impl ReaderTracker {
             }) if is_same_card(&known, identity, card) => {
                 tracked.since = since;
                 if let Some(held) = &mut tracked.held {
-                    held.until = cx.now.mono + held.pause;
+                    held.until = cx.time.mono + held.pause;
                 }
                 let is_completed = known.partial && !identity.partial;
                 tracked.card =
@@ -455,7 +455,7 @@ impl ReaderTracker {
                 if is_completed {
                     self.on_fully_identified(&card.reader, identity);
                 } else if tracked.is_partial() {
-                    tracked.complete_later(card.insertion, cx.now);
+                    tracked.complete_later(card.insertion, cx.time);
                 }
                 None
             }

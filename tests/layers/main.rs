@@ -63,7 +63,7 @@ const PURE_PATHS: &str = "
     std::collections::VecDeque std::convert std::error std::fmt std::iter std::mem
     std::net::IpAddr std::net::Ipv4Addr std::net::Ipv6Addr std::net::SocketAddr std::num std::ops
     std::path::Path std::path::PathBuf std::slice std::str std::string std::sync::Arc
-    std::time::Duration std::time::Instant std::vec
+    std::time::Duration std::time::Instant std::vec strum
 ";
 
 /// What reaches outside on types that are pure otherwise, as a function or as a method; and
@@ -82,7 +82,6 @@ const PURE_MACROS: &str = "
 /// Files that use each other's items in a circle, one a line. Nothing is to be added, and in the
 /// end there is none.
 const CIRCLES: &str = "
-    domain/card.rs domain/id_rule.rs domain/strength.rs
 ";
 
 fn root() -> &'static Path {

@@ -146,7 +146,7 @@ impl Queue {
         }
         match result {
             Ok(_) | Err(CallError::Refused { .. } | CallError::UnexpectedResponse { .. }) => {
-                let change = self.breaker.on_response(id, cx.now);
+                let change = self.breaker.on_response(id, cx.time);
                 if matches!(change, AvailabilityChange::Full | AvailabilityChange::FirstContact) {
                     cx.report(Notice::CmAvailable);
                 }
@@ -301,7 +301,7 @@ impl Queue {
 
     fn finish_confirmed(&mut self, cx: &mut Context, id: EntryId, outcome: Outcome, how: &str) {
         let Some(entry) = self.waiting.get(&id) else { return };
-        let end = entry.settlement(outcome, how.to_owned(), cx.now);
+        let end = entry.settlement(outcome, how.to_owned(), cx.time);
         self.finish_with(cx, id, Settlement { http_status: Some(200), ..end });
     }
 

@@ -28,7 +28,7 @@ impl Queue {
                 return self.back_off(cx, id, &error.to_string());
             }
         };
-        let end = entry.settlement(Outcome::Parked(reason), detail, cx.now);
+        let end = entry.settlement(Outcome::Parked(reason), detail, cx.time);
         self.settle(cx, id, Settlement { http_status, correlation_id, ..end });
     }
 
@@ -51,7 +51,7 @@ impl Queue {
         detail: String,
     ) {
         let Some(entry) = self.waiting.get(&id) else { return };
-        let end = entry.settlement(outcome, detail, cx.now);
+        let end = entry.settlement(outcome, detail, cx.time);
         self.finish_with(cx, id, end);
     }
 
@@ -136,7 +136,7 @@ impl Queue {
         self.unsaved_outcomes.retain(|id| {
             let Some(entry) = self.waiting.get(id) else { return false };
             let EntryStep::Settling(end) = &entry.step else { return false };
-            let is_due = entry.not_before <= cx.now.mono;
+            let is_due = entry.not_before <= cx.time.mono;
             if is_due {
                 cx.store(OutboxEffect::SettleEntry { entry: *id, end: end.clone() });
             }
@@ -153,16 +153,16 @@ impl Queue {
     ) -> Result<RetryAccepted, ActionError> {
         if let Some(entry) = self.take_over(id)? {
             let station = &cx.settings.station;
-            let act = AuditLine::operator_action(station, entry, "retried", by, cx.now.wall);
+            let act = AuditLine::operator_action(station, entry, "retried", by, cx.time.wall);
             cx.store(OutboxEffect::UnparkEntry { entry: id, act });
             return Ok(RetryAccepted::OnceStored);
         }
         let entry = self.waiting.get_mut(&id).ok_or(ActionError::NoSuchEntry)?;
-        entry.not_before = cx.now.mono;
+        entry.not_before = cx.time.mono;
         entry.is_first = true;
         self.incomplete.remove(&id);
         self.note_idle(id);
-        self.breaker.force_trial(cx.now);
+        self.breaker.force_trial(cx.time);
         Ok(RetryAccepted::Now)
     }
 
@@ -176,8 +176,8 @@ impl Queue {
         let detail = format!("discarded by {by}");
         let by = Some(by.to_owned());
         if let Some(entry) = self.take_over(id)? {
-            let entry = PendingEntry::from_disk(entry.clone(), None, cx.now);
-            let end = entry.settlement(Outcome::Discarded, detail, cx.now);
+            let entry = PendingEntry::from_disk(entry.clone(), None, cx.time);
+            let end = entry.settlement(Outcome::Discarded, detail, cx.time);
             cx.store(OutboxEffect::SettleEntry { entry: id, end: Settlement { by, ..end } });
             return Ok(());
         }
@@ -188,7 +188,7 @@ impl Queue {
         {
             return Err(ActionError::InProgress);
         }
-        let end = entry.settlement(Outcome::Discarded, detail, cx.now);
+        let end = entry.settlement(Outcome::Discarded, detail, cx.time);
         self.settle(cx, id, Settlement { by, ..end });
         Ok(())
     }
@@ -231,13 +231,13 @@ impl Queue {
                 let Some(parked) = self.parked.remove(&id) else {
                     return cx.report_unexpected(&id, "entry unparked");
                 };
-                let mut entry = PendingEntry::from_disk(parked.entry, None, cx.now);
-                entry.since = cx.now.mono;
+                let mut entry = PendingEntry::from_disk(parked.entry, None, cx.time);
+                entry.since = cx.time.mono;
                 entry.successes_at_failure = self.success_count;
                 self.add(id, entry);
                 cx.publish(line);
                 cx.on_outbox_recovered();
-                self.breaker.force_trial(cx.now);
+                self.breaker.force_trial(cx.time);
             }
             Err(failure) => self.keep_parked(cx, id, failure),
         }

@@ -69,7 +69,7 @@ fn a_card_whose_reader_or_service_goes_while_it_is_asked_for_more_is_worked_on()
 
 #[test]
 fn a_card_that_fails_while_it_is_asked_for_more_is_worked_on() {
-    for reason in NotIdentifiedReason::ALL {
+    for &reason in NotIdentifiedReason::ALL {
         let mut world = known();
         answer(&mut world, reason);
         is_worked_on_once(&mut world);

@@ -29,7 +29,7 @@ const INVENTORY_TIMEOUT: Duration = Duration::from_secs(1);
 impl ReaderTracker {
     /// Starts to read a card that was seen a moment ago.
     pub(super) fn start_reading(&mut self, cx: &mut Context, card: InsertedCard, seen: Now) {
-        let deadline = cx.now.mono + cx.settings.probe_deadline;
+        let deadline = cx.time.mono + cx.settings.probe_deadline;
         let Some(tracked) = self.readers.get_mut(&card.reader) else { return };
         let skip_atr = &cx.settings.skip_atr;
         let skipped = NotIdentified::skipped_by_config(&tracked.settings, skip_atr, &card.atr);
@@ -59,7 +59,7 @@ impl ReaderTracker {
             && was_awaited
         {
             let card = card.clone();
-            self.start_reading(cx, card, cx.now);
+            self.start_reading(cx, card, cx.time);
         }
     }
 
@@ -75,7 +75,7 @@ impl ReaderTracker {
         let detail = "the driver did not report vendor or serial number, which a [[reader]] rule matches on; another program may hold the card exclusively";
         let error = NotIdentified::new(NotIdentifiedReason::ReadError, detail.to_owned());
         let (label, atr) = (tracked.settings.label.as_str(), Some(card.atr.clone()));
-        self.failure_notes.add(cx, (reader, label), atr, &error, cx.now);
+        self.failure_notes.add(cx, (reader, label), atr, &error, cx.time);
         tracked.card = CardState::NotIdentified { card, error };
     }
 
@@ -93,7 +93,7 @@ impl ReaderTracker {
             && card.insertion == insertion
         {
             if !identity.partial {
-                *deadline = (cx.now.mono + INVENTORY_TIMEOUT).min(*deadline);
+                *deadline = (cx.time.mono + INVENTORY_TIMEOUT).min(*deadline);
             }
             *known = Some(Box::new(identity));
         } else {
@@ -167,9 +167,9 @@ impl ReaderTracker {
         // Whether it is the card that was removed just now is not known.
         self.confirm_removal(cx, &reader, Removal::Inferred);
         let Some(tracked) = self.readers.get_mut(&reader) else { return };
-        if !tracked.schedule_retry(card.insertion, &error, cx.now) {
+        if !tracked.schedule_retry(card.insertion, &error, cx.time) {
             let (label, atr) = (tracked.settings.label.as_str(), Some(card.atr.clone()));
-            self.failure_notes.add(cx, (&reader, label), atr, &error, cx.now);
+            self.failure_notes.add(cx, (&reader, label), atr, &error, cx.time);
         }
         tracked.card = CardState::NotIdentified { card, error };
     }
@@ -196,7 +196,7 @@ impl ReaderTracker {
         };
         tracked.in_use_retry = None;
         if identity.partial {
-            tracked.complete_later(insertion, cx.now);
+            tracked.complete_later(insertion, cx.time);
         }
         if let Some(entry) = entry {
             let detected = (card, identity.clone(), settings);
@@ -262,16 +262,16 @@ impl ReaderTracker {
 
     /// Reads a card again that was in use, or gives that up for a while.
     pub(super) fn retry_in_use(&mut self, cx: &mut Context, reader: &ReaderName) {
-        let deadline = cx.now.mono + cx.settings.probe_deadline;
+        let deadline = cx.time.mono + cx.settings.probe_deadline;
         let Some(tracked) = self.readers.get_mut(reader) else { return };
         let Some(card) = tracked.card.card().cloned() else { return };
         if matches!(tracked.card, CardState::NotIdentified { .. }) {
-            return self.start_reading(cx, card, cx.now);
+            return self.start_reading(cx, card, cx.time);
         }
         let Some(retry) = &mut tracked.in_use_retry else { return };
         let skip_atr = &cx.settings.skip_atr;
         if retry.reading_until.is_some() {
-            tracked.complete_later(card.insertion, cx.now);
+            tracked.complete_later(card.insertion, cx.time);
             let reader = reader.clone();
             cx.effects.push_back(Effect::Reader(ReaderEffect::AbandonProbe { reader }));
         } else if NotIdentified::skipped_by_config(&tracked.settings, skip_atr, &card.atr).is_some()
@@ -300,7 +300,7 @@ impl ReaderTracker {
         }
         match result {
             Ok(identity) if !identity.partial => self.on_fully_identified(reader, identity),
-            Ok(_) | Err(_) => tracked.complete_later(insertion, cx.now),
+            Ok(_) | Err(_) => tracked.complete_later(insertion, cx.time),
         }
         true
     }

@@ -27,7 +27,6 @@ mod cm;
 mod entry;
 mod placeholder;
 mod probe;
-mod problem;
 mod reader;
 mod reader_event;
 mod unavailable;
@@ -51,20 +50,13 @@ pub use entry::{
 };
 pub use placeholder::is_placeholder;
 pub use probe::{CardRule, NotIdentified, NotIdentifiedReason, ProbePlan, ProbeSettings};
-pub use problem::Problem;
 pub use reader::{
     Glob, InsertionId, ReaderAttributes, ReaderMatch, ReaderName, ReaderRule, ReaderRules,
     ReaderSettings, Removal,
 };
 pub use reader_event::{ApduExchange, InsertedCard, PcscdInstance, ReaderEvent};
-pub use unavailable::{ClientCertFault, ProxyFault, TlsFault, UnavailableReason};
+pub use unavailable::{ClientCertFault, Problem, ProxyFault, TlsFault, UnavailableReason};
 pub use views::{
     CallMetrics, CallStats, CardView, CmOperation, CmView, CredentialsView, EngineCounters,
     EntryView, Metrics, OutboxView, PcscdView, ProbeResult, ReaderView, StatusView,
 };
-
-/// Whether a stored field says no more than its absence.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-const fn is_false(value: &bool) -> bool {
-    !*value
-}

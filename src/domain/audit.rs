@@ -69,7 +69,7 @@ pub struct AuditLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_strength: Option<Strength>,
     /// Whether the site pinned the rule for this card; absent: it did not.
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub id_pinned: bool,
     /// The rule of the configuration that decided.
     #[serde(skip_serializing_if = "Option::is_none")]

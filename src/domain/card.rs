@@ -236,7 +236,7 @@ pub struct Candidate {
     pub strength: Strength,
     /// Whether the site pinned the rule for this card (`[[card]] id_rule`), and the value is no
     /// placeholder.
-    #[serde(skip_serializing_if = "super::is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
 }
 
@@ -369,7 +369,7 @@ struct CardIdentityData {
     candidates: Vec<Candidate>,
     #[serde(default, skip_serializing_if = "Inventory::is_empty")]
     inventory: Inventory,
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     partial: bool,
 }
 

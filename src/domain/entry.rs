@@ -244,7 +244,7 @@ pub struct Decision {
     #[serde(alias = "to_name")]
     pub new_status_name: String,
     /// Whether the request is completed once the record has the status.
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub complete_request: bool,
 }
 

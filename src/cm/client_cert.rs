@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring::sign::any_supported_type;
@@ -22,7 +22,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::file_contents::{FileContents, pem_lines};
-use super::peer::PeerCertificate;
+use super::peer::{CertValidity, PeerCertificate};
 use super::proxy_connector;
 use super::secret::{self, FileError, FileVersion, READABLE, Secret};
 use crate::config::{
@@ -32,9 +32,6 @@ use crate::domain::{ClientCertFault, Problem};
 
 /// More than any key or chain in PEM form.
 const FILE_LIMIT: u64 = 1 << 20;
-
-/// cardbridge warns of a certificate that expires within this time.
-const EXPIRY_WARNING: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// The remedy for a key of a kind that cardbridge cannot use.
 pub(super) const KEY_TYPES: &str = "have a certificate issued for an RSA key of 2048 to 4096 bits, or \
@@ -282,7 +279,7 @@ fn pem_block(pem: &str, label: &str) -> Option<Vec<u8>> {
 fn warn_of_expiry(path: &Path, certificate: &CertificateDer<'_>) {
     let Some(certificate) = PeerCertificate::read(certificate) else { return };
     let (file, from, to) = (path.display(), certificate.not_before, certificate.not_after);
-    match CertValidity::of(&certificate, Timestamp::now()) {
+    match certificate.validity(Timestamp::now()) {
         CertValidity::Valid => {}
         CertValidity::Expired => {
             tracing::warn!(%file, not_after = %to, "Client certificate has expired");
@@ -292,29 +289,6 @@ fn warn_of_expiry(path: &Path, certificate: &CertificateDer<'_>) {
         }
         CertValidity::NotYetValid => {
             tracing::warn!(%file, %from, "Client certificate is not valid yet; check the system clock");
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CertValidity {
-    NotYetValid,
-    Valid,
-    ExpiresSoon,
-    Expired,
-}
-
-impl CertValidity {
-    fn of(certificate: &PeerCertificate, now: Timestamp) -> Self {
-        let left = certificate.not_after.duration_since(now);
-        if left.is_negative() {
-            Self::Expired
-        } else if now < certificate.not_before {
-            Self::NotYetValid
-        } else if left < EXPIRY_WARNING {
-            Self::ExpiresSoon
-        } else {
-            Self::Valid
         }
     }
 }

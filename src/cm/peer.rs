@@ -2,13 +2,16 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use rustls::pki_types::CertificateDer;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::redact::Redactor;
+
+/// cardbridge warns of a client certificate that expires within this time.
+const EXPIRY_WARNING: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Where a connection leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +51,28 @@ pub(crate) struct PeerCertificate {
     pub(crate) not_after: Timestamp,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CertValidity {
+    NotYetValid,
+    Valid,
+    ExpiresSoon,
+    Expired,
+}
+
 impl PeerCertificate {
+    pub(super) fn validity(&self, now: Timestamp) -> CertValidity {
+        let left = self.not_after.duration_since(now);
+        if left.is_negative() {
+            CertValidity::Expired
+        } else if now < self.not_before {
+            CertValidity::NotYetValid
+        } else if left < EXPIRY_WARNING {
+            CertValidity::ExpiresSoon
+        } else {
+            CertValidity::Valid
+        }
+    }
+
     /// `None` for an unreadable certificate: the TLS library reports it.
     pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::from_der(der).ok()?;

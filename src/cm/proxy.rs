@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 use rustls::ClientConfig;
@@ -278,20 +279,10 @@ fn basic_of(url: &Url) -> Result<Option<HeaderValue>, &'static str> {
     basic(&login).map(Some).ok_or("its user and password cannot be sent")
 }
 
-/// Decodes percent-encoding (RFC 3986 section 2.1).
+/// Decodes percent-encoding, in memory that does not move.
 fn decoded(text: &str) -> Option<Zeroizing<String>> {
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = after.get(..2).filter(|_| byte == b'%');
-        if let Some([code]) = code.and_then(|code| hex::decode(code).ok()).as_deref() {
-            bytes.push(*code);
-            rest = after.get(2..).unwrap_or_default();
-        } else {
-            bytes.push(byte);
-            rest = after;
-        }
-    }
+    bytes.extend(percent_decode_str(text));
     String::from_utf8(bytes).ok().map(Zeroizing::new)
 }
 

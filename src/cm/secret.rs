@@ -3,7 +3,6 @@
 //! A [`Secret`] has neither `Debug` nor `Display`. What the HTTP client gets of one shares its memory,
 //! which is cleared with the last of them. Out of reach are the buffers of the client and of TLS.
 
-use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -74,21 +73,6 @@ impl Secret {
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::new)
-    }
-}
-
-/// Appends `text` to `out` as `application/x-www-form-urlencoded` (WHATWG URL): at most three bytes
-/// for one.
-pub(super) fn form_encode(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        match byte {
-            b' ' => out.push('+'),
-            byte if byte.is_ascii_alphanumeric() || b"*-._".contains(&byte) => {
-                out.push(char::from(byte));
-            }
-            // Writing to a string does not fail.
-            byte => write!(out, "%{byte:02X}").unwrap_or_default(),
-        }
     }
 }
 
@@ -222,18 +206,6 @@ fn regular(path: &Path) -> io::Result<Metadata> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NASTY: &str = "p&q=r+s/t%u \"v\"<w>'x'\\yß";
-
-    #[test]
-    fn a_form_reads_back_as_what_was_put_in() {
-        let mut form = "value=".to_owned();
-        form_encode(NASTY, &mut form);
-        // The judge is the URL parser's own reader of forms.
-        let url = reqwest::Url::parse(&format!("http://host/?{form}")).unwrap();
-        let pairs: Vec<_> = url.query_pairs().into_owned().collect();
-        assert_eq!(pairs, [("value".to_owned(), NASTY.to_owned())]);
-    }
 
     #[test]
     fn a_token_makes_a_header_that_does_not_show_it() {

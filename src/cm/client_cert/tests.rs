@@ -230,6 +230,6 @@ fn a_certificate_that_has_expired_or_soon_will_is_worth_a_warning() {
         ("2027-01-01T00:00:00Z", CertValidity::ExpiresSoon),
         ("2027-01-01T00:00:01Z", CertValidity::Expired),
     ] {
-        assert_eq!(CertValidity::of(&shown, now.parse().unwrap()), age, "{now}");
+        assert_eq!(shown.validity(now.parse().unwrap()), age, "{now}");
     }
 }

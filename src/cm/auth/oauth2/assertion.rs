@@ -18,7 +18,7 @@ use x509_cert::der::asn1::{AnyRef, UintRef};
 use x509_cert::der::{Decode, Reader, SliceReader};
 
 use crate::cm::client_cert::{KEY_TYPES, certified_key};
-use crate::cm::peer::PeerCertificate;
+use crate::cm::peer::{CertValidity, PeerCertificate};
 use crate::cm::secret::Secret;
 use crate::config::ClientCertSettings;
 use crate::domain::Problem;
@@ -166,15 +166,17 @@ fn side_by_side(signature: &[u8], length: usize) -> Option<Vec<u8>> {
     Some(both)
 }
 
+/// A possible cause of a refusal.
 fn dates(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<String> {
-    let PeerCertificate { not_before: from, not_after: to, .. } =
-        PeerCertificate::read(certificate)?;
-    if now > to {
-        Some(format!("the certificate ended on {to}"))
-    } else if now < from {
-        Some(format!("the certificate is not valid before {from}"))
-    } else {
-        None
+    let certificate = PeerCertificate::read(certificate)?;
+    match certificate.validity(now) {
+        CertValidity::Expired => {
+            Some(format!("the certificate ended on {}", certificate.not_after))
+        }
+        CertValidity::NotYetValid => {
+            Some(format!("the certificate is not valid before {}", certificate.not_before))
+        }
+        CertValidity::Valid | CertValidity::ExpiresSoon => None,
     }
 }
 

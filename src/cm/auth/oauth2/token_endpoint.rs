@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use form_urlencoded::byte_serialize;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Body, Method, Request, Url};
@@ -19,7 +20,7 @@ use crate::cm::classify::{AuthDecision, HttpResponse};
 use crate::cm::headers::with_retry_after;
 use crate::cm::http::{BodyLimits, HttpClient};
 use crate::cm::redact::Redactor;
-use crate::cm::secret::{self, FileVersion, Secret, form_encode};
+use crate::cm::secret::{self, FileVersion, Secret};
 use crate::config::{ClientAuthSettings, CmSettings, OAuth2Settings};
 use crate::domain::{Problem, UnavailableReason};
 
@@ -279,7 +280,7 @@ fn form(pairs: &[(&str, &str)]) -> Secret {
         }
         out.push_str(name);
         out.push('=');
-        form_encode(value, out);
+        out.extend(byte_serialize(value.as_bytes()));
     }
     form
 }

@@ -41,7 +41,6 @@ pub trait Transmit {
     /// Sends one command and returns the whole response with its status word.
     fn transmit(&mut self, command: &CommandApdu) -> Result<Vec<u8>, TransmitError>;
 
-    /// The protocol that reader and card agreed on.
     fn protocol(&self) -> Protocol;
 
     /// The card is identified, or in part ([`CardIdentity::partial`]). Commands after the whole identity
@@ -66,29 +65,16 @@ pub enum TransmitError {
     TimedOut,
     /// Reader or card failed: send nothing more to this card.
     #[error("{detail}")]
-    Failed {
-        /// What failed.
-        detail: String,
-    },
+    Failed { detail: String },
 }
 
-/// Why a probe did not identify the card.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// No family recognised the card.
     #[error("no enabled card family recognised the card ({tried})")]
-    UnknownFamily {
-        /// The result of each family.
-        tried: String,
-    },
+    UnknownFamily { tried: String },
     /// A family recognised the card, but it has no usable id.
     #[error("{family} card has no usable card id: {what}")]
-    NoId {
-        /// The family.
-        family: Family,
-        /// What is wrong with the id.
-        what: String,
-    },
+    NoId { family: Family, what: String },
     /// Another program uses the card, and the selected application does not identify it.
     #[error("another program uses the card; not sending SELECT, which could end its session")]
     InUse,
@@ -97,12 +83,10 @@ pub enum ProbeError {
     Interrupted(#[from] TransmitError),
 }
 
-/// A card to identify.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeTarget<'a> {
     /// A hint at most, never proof.
     pub atr: &'a Atr,
-    /// What to read.
     pub plan: &'a ProbePlan,
     /// Whether another program has a connection to the card: no SELECT is sent then.
     pub in_use: bool,
@@ -141,7 +125,6 @@ pub fn identify(
     }
 }
 
-/// A card that a family recognised.
 #[derive(Clone)]
 struct RecognisedCard {
     family: Family,

@@ -221,7 +221,6 @@ impl Readers {
         }
     }
 
-    /// The number of abandoned threads that are still stuck.
     #[must_use]
     pub fn abandoned(&self) -> usize {
         self.abandoned.iter().filter(|worker| !worker.has_ended()).count()
@@ -233,13 +232,11 @@ impl Readers {
         Some(self.shared.since_heartbeat()).filter(|silence| *silence > monitor::HANG_TIMEOUT)
     }
 
-    /// The number of PC/SC errors, by their code.
     #[must_use]
     pub fn errors(&self) -> BTreeMap<String, u64> {
         self.shared.error_counts()
     }
 
-    /// Applies to the next probe.
     pub fn set_probing(&mut self, probing: ProbeSettings) {
         self.options.probing = probing;
     }

@@ -5,7 +5,6 @@
 
 use std::fmt;
 
-/// The transmission protocol between reader and card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Byte by byte: a command with data carries no Le.
@@ -46,13 +45,11 @@ pub(super) enum SelectBy {
     Identifier = 0x00,
     /// An EF directly below the current DF.
     ChildEf = 0x02,
-    /// The application's name.
     Name = 0x04,
     /// The path from the MF, without the MF.
     PathFromMf = 0x08,
 }
 
-/// A command that reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandApdu {
     /// CLA, INS, P1 and P2.
@@ -83,7 +80,6 @@ impl CommandApdu {
         fits.then(|| Self::new(Instruction::Select, [by as u8, 0], name))
     }
 
-    /// SELECT of a file by its identifier.
     pub(super) fn select_file(by: SelectBy, id: [u8; 2]) -> Self {
         Self::new(Instruction::Select, [by as u8, 0], &id)
     }
@@ -152,7 +148,6 @@ impl CommandApdu {
         Self::new(Instruction::YubikeyInformation, [0, 0], &[])
     }
 
-    /// The same command with the Le that the card asked for.
     #[must_use]
     pub fn with_le(self, le: u8) -> Self {
         Self { le: Some(le), ..self }
@@ -186,7 +181,6 @@ impl CommandApdu {
     }
 }
 
-/// A response: its data, and the status word.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ResponseApdu {
     pub(super) data: Vec<u8>,
@@ -281,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_reading_instructions_can_be_built() {
+    fn only_reading_commands_can_be_built() {
         let mut commands = vec![
             CommandApdu::select(&AID),
             CommandApdu::select(&[0xFF; 16]),
@@ -320,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_card_gives_is_selected_only_where_it_is_a_name() {
+    fn select_by_card_data_is_validated() {
         let select = |by, name: &[u8]| {
             CommandApdu::select_by(by, name).map(|command| hex(&command, Protocol::T1))
         };
@@ -333,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_select_without_answer_differs_in_p2_only() {
+    fn select_without_response_data_changes_only_p2() {
         let quiet = CommandApdu::select(&AID).without_response_data();
         for protocol in [Protocol::T0, Protocol::T1] {
             assert_eq!(hex(&quiet, protocol), "00a4040c09a00000039742544659", "no data, so no Le");
@@ -345,12 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn select_goes_by_name_so_that_no_file_can_become_the_current_one_by_accident() {
+    fn select_of_application_is_by_name() {
         assert_eq!(hex(&CommandApdu::select(&AID), Protocol::T1), "00a4040009a0000003974254465900");
     }
 
     #[test]
-    fn on_t0_a_command_with_data_goes_without_le() {
+    fn t0_command_with_data_has_no_le() {
         assert_eq!(hex(&CommandApdu::select(&AID), Protocol::T0), "00a4040009a00000039742544659");
         assert_eq!(hex(&CommandApdu::get_data(0xA000, 0xDF1F), Protocol::T0), "00cba000045c02df1f");
         assert_eq!(
@@ -360,13 +354,13 @@ mod tests {
     }
 
     #[test]
-    fn on_t0_an_le_goes_out_after_the_card_asked_for_it() {
+    fn t0_command_has_le_after_request() {
         let command = CommandApdu::get_data(0xA012, 0xDF20).with_le(0x13);
         assert_eq!(hex(&command, Protocol::T0), "00cba012045c02df2013");
     }
 
     #[test]
-    fn commands_without_data_have_le_on_either_protocol() {
+    fn commands_without_data_have_le() {
         for protocol in [Protocol::T0, Protocol::T1] {
             assert_eq!(hex(&CommandApdu::get_response(0), protocol), "00c0000000");
             assert_eq!(hex(&CommandApdu::get_response(0x0B), protocol), "00c000000b");
@@ -380,12 +374,12 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_that_would_name_a_file_instead_is_no_offset() {
+    fn offset_over_15_bits_is_refused() {
         assert_eq!(CommandApdu::read_binary(0x8000), None);
     }
 
     #[test]
-    fn tags_of_one_to_three_bytes_are_named_in_full() {
+    fn get_data_has_complete_tag() {
         let chuid = CommandApdu::get_data(0x3FFF, 0x005F_C102);
         assert_eq!(hex(&chuid, Protocol::T1), "00cb3fff055c035fc10200");
         let discovery = CommandApdu::get_data(0x3FFF, 0x7E);
@@ -393,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_split_before_its_last_two_bytes() {
+    fn response_ends_with_status_word() {
         let response = ResponseApdu { data: vec![1, 2], status: StatusWord::More(0x0B) };
         assert_eq!(ResponseApdu::parse(vec![1, 2, 0x61, 0x0B]), Some(response));
         assert_eq!(ResponseApdu::parse(vec![0x90]), None);
@@ -401,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn status_words_fall_into_their_classes() {
+    fn status_words_have_classes() {
         let class = |code: u16| StatusWord::from(code.to_be_bytes());
         assert_eq!(class(0x9000), StatusWord::Success);
         assert_eq!(class(0x6100), StatusWord::More(0));

@@ -14,7 +14,6 @@ use crate::domain::{Atr, Family};
 pub use interface::InterfaceByte;
 use interface::InterfaceBytes;
 
-/// A decoded ATR.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodedAtr {
     /// TS: how the card sends bits.
@@ -23,7 +22,6 @@ pub struct DecodedAtr {
     pub interface: Vec<InterfaceByte>,
     /// The transmission protocols that the card offers, the preferred one first: 0 for T=0.
     pub protocols: Vec<u8>,
-    /// The historical bytes.
     pub historical: Historical,
     /// Whether TCK is correct.
     pub checksum: Checksum,
@@ -40,7 +38,6 @@ pub struct DecodedAtr {
 /// TCK: the XOR of the bytes from T0 to it is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksum {
-    /// Correct.
     Valid,
     /// Wrong, which is no reason to refuse the card.
     Invalid,
@@ -51,7 +48,6 @@ pub enum Checksum {
 }
 
 impl DecodedAtr {
-    /// Decodes an ATR.
     #[must_use]
     pub fn of(atr: &Atr) -> Self {
         let (&ts, after_ts) = atr.as_bytes().split_first().unwrap_or((&0, &[]));
@@ -147,7 +143,6 @@ impl fmt::Display for Checksum {
 /// The historical bytes (ISO 7816-4:2005 section 8.1.1).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Historical {
-    /// All of them.
     pub bytes: Vec<u8>,
     /// The entries, if the bytes are compact-TLV.
     pub entries: Vec<CompactTlv>,
@@ -155,12 +150,9 @@ pub struct Historical {
     pub leftover: Vec<u8>,
 }
 
-/// An entry of compact-TLV historical bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompactTlv {
-    /// The tag, 0 to 15.
     pub tag: u8,
-    /// The value.
     pub value: Vec<u8>,
 }
 
@@ -212,7 +204,6 @@ impl Historical {
 }
 
 impl CompactTlv {
-    /// What the entry is about.
     #[must_use]
     pub const fn meaning(&self) -> &'static str {
         match self.tag {

@@ -22,7 +22,6 @@ pub(super) const MAX_READS: usize = 48;
 /// records in EF.DIR takes some 60.
 pub const MAX_COMMANDS: usize = 128;
 
-/// A transport with a limit of [`MAX_COMMANDS`].
 pub(super) struct LimitedTransport<'a> {
     transport: &'a mut dyn Transmit,
     left: usize,
@@ -53,7 +52,6 @@ impl Transmit for LimitedTransport<'_> {
     }
 }
 
-/// Why an exchange returned no data.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ExchangeError {
     #[error("card returned status {0}")]
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_parts_is_put_together() {
+    fn response_parts_are_joined() {
         let mut card = t1()
             .on(&format!("{ASKED}00"), "df20103ff188bc6102")
             .on("00c0000002", "ba836101")
@@ -212,19 +210,19 @@ mod tests {
     }
 
     #[test]
-    fn on_t0_the_answer_is_fetched_where_the_card_says_that_it_waits() {
+    fn t0_response_is_fetched_by_get_response() {
         let mut card = Script::new(Protocol::T0).on(ASKED, "6103").on("00c0000003", "0102039000");
         assert_eq!(exchange(&mut card, &question()).unwrap(), [1, 2, 3]);
     }
 
     #[test]
-    fn more_than_255_waiting_bytes_are_asked_for_as_00() {
+    fn more_than_255_bytes_are_requested_as_00() {
         let mut card = t1().on(&format!("{ASKED}00"), "016100").on("00c0000000", "029000");
         assert_eq!(exchange(&mut card, &question()).unwrap(), [1, 2]);
     }
 
     #[test]
-    fn a_wrong_le_is_corrected_once() {
+    fn wrong_le_is_corrected_once() {
         let mut card = t1().on(&format!("{ASKED}00"), "6c02").on(&format!("{ASKED}02"), "01029000");
         assert_eq!(exchange(&mut card, &question()).unwrap(), [1, 2]);
 
@@ -235,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_le_is_corrected_in_get_response_too() {
+    fn wrong_le_of_get_response_is_corrected() {
         let mut card = t1()
             .on(&format!("{ASKED}00"), "6105")
             .on("00c0000005", "6c02")
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_end_is_an_answer_if_there_is_data() {
+    fn early_end_with_data_is_response() {
         let asked = format!("{ASKED}00");
         assert_eq!(exchange(&mut t1().on(&asked, "016282"), &question()).unwrap(), [1]);
         let nothing = exchange(&mut t1().on(&asked, "6282"), &question());
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_never_ends_is_given_up() {
+    fn endless_response_is_too_long() {
         let mut dripping = t1().on(&format!("{ASKED}00"), "6101").on("00c0000001", "006101");
         assert_eq!(exchange(&mut dripping, &question()), Err(ExchangeError::TooLong));
         assert_eq!(dripping.sent().len(), MAX_PARTS + 1, "nothing is fetched to be thrown away");
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_come_in_as_many_parts_as_it_takes_in_pieces_of_128_bytes() {
+    fn response_may_have_32_parts() {
         let part = "5a".repeat(128);
         let mut asked = 0;
         let mut card = |_: &CommandApdu| {
@@ -287,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_nobody_needs_is_not_fetched() {
+    fn unneeded_response_is_not_fetched() {
         let mut card = Script::new(Protocol::T0).on(ASKED, "6103");
         assert_eq!(send(&mut card, &question()), Ok(()));
         assert_eq!(card.sent().len(), 1);
@@ -297,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_room_for_a_status_word_is_none() {
+    fn response_without_status_word_is_truncated() {
         let asked = format!("{ASKED}00");
         assert_eq!(
             exchange(&mut t1().on(&asked, "90"), &question()),
@@ -310,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_until_there_is_enough_or_no_more_of_it() {
+    fn file_is_read_until_enough_or_end() {
         let part = "00".repeat(256);
         let file = || {
             t1().on("00b0000000", &format!("{part}9000"))
@@ -338,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_has_only_so_many_commands() {
+    fn probe_commands_are_limited() {
         let mut card = t1();
         let mut bounded = LimitedTransport::new(&mut card);
         for _ in 0..MAX_COMMANDS {

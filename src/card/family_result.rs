@@ -7,13 +7,11 @@ use super::apdu::CommandApdu;
 use super::exchange::ExchangeError;
 use crate::domain::{Candidate, CardId, IdRule, Serial, Strength, is_placeholder};
 
-/// What a card of a family returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CardReading {
     pub(super) serial: Serial,
     /// The likeliest first.
     pub(super) ids: Vec<ReadId>,
-    /// Selects the application that was read.
     pub(super) reselect: Option<CommandApdu>,
 }
 
@@ -32,7 +30,6 @@ impl CardReading {
     }
 }
 
-/// An id that a card can be known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReadId {
     pub(super) candidate: Candidate,
@@ -54,13 +51,11 @@ pub(super) enum IdWorth {
 }
 
 impl IdWorth {
-    /// What a 16-byte card id is worth.
     pub(super) fn of_bytes(bytes: [u8; 16]) -> Self {
         if is_placeholder(bytes) { Self::Placeholder } else { Self::Unique }
     }
 }
 
-/// Why one family's probe returned no reading.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoReading {
     /// Not a card of this family: probe the next one.
@@ -71,7 +66,6 @@ pub(super) enum NoReading {
 }
 
 impl NoReading {
-    /// A refusal that shows a card of another family.
     pub(super) fn other_family(error: ExchangeError) -> Self {
         if let ExchangeError::Interrupted(error) = error {
             return Self::Interrupted(error);
@@ -79,7 +73,6 @@ impl NoReading {
         Self::OtherFamily(error.to_string())
     }
 
-    /// A card of the family refused `what`.
     pub(super) fn no_id(what: &str, error: ExchangeError) -> Self {
         if let ExchangeError::Interrupted(error) = error {
             return Self::Interrupted(error);
@@ -205,7 +198,7 @@ mod tests {
     ];
 
     #[test]
-    fn serials_become_the_ids_that_the_minidriver_makes_of_them() {
+    fn opensc_cardid_is_that_of_minidriver() {
         for (serial, bytes, guid) in TABLE {
             let cardid = opensc_cardid(serial);
             assert_eq!(hex::encode(cardid), bytes, "{serial}");
@@ -214,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_and_colons_count_between_whole_bytes_only() {
+    fn hex_separators_are_between_whole_bytes() {
         assert_eq!(hex_to_bin("00:06 12"), Some(vec![0, 6, 0x12]));
         assert_eq!(hex_to_bin(" 00 "), Some(vec![0]));
         assert_eq!(hex_to_bin("0:0"), None);
@@ -223,20 +216,20 @@ mod tests {
     }
 
     #[test]
-    fn a_serial_of_more_than_32_bytes_is_taken_as_letters() {
+    fn serial_over_32_bytes_is_text() {
         assert_eq!(hex_to_bin(&"0".repeat(64)).unwrap().len(), 32);
         assert_eq!(hex_to_bin(&format!("{}  ", "0".repeat(64))).unwrap().len(), 32);
         assert_eq!(opensc_cardid(&"1".repeat(65)), [b'1'; 16]);
     }
 
     #[test]
-    fn no_serial_at_all_is_all_zeros() {
+    fn empty_serial_makes_zero_id() {
         assert_eq!(opensc_cardid(""), [0; 16]);
     }
 
     proptest! {
         #[test]
-        fn every_text_has_an_id(text in ".{0,80}") {
+        fn every_serial_text_has_cardid(text in ".{0,80}") {
             let _ = opensc_cardid(&text);
         }
     }

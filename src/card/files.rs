@@ -6,13 +6,10 @@ use super::apdu::{CommandApdu, SelectBy, StatusWord};
 use super::exchange::{ExchangeError, exchange, optional, read_file, send};
 use super::{Transmit, TransmitError};
 
-/// The MF.
 const MF: [u8; 2] = [0x3F, 0x00];
 
-/// "File not found".
 const NO_FILE: StatusWord = StatusWord::NotFound(0x6A82);
 
-/// A form of SELECT by a path from the MF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PathForm {
     /// The path begins with the MF, as on the Belgian identity card.
@@ -39,7 +36,6 @@ impl PathForm {
     }
 }
 
-/// The files of the selected application, or of the card.
 pub(super) struct CardFiles<'a> {
     transport: &'a mut dyn Transmit,
     /// The form that selected a file, or the forms that the card may know.
@@ -112,13 +108,11 @@ impl<'a> CardFiles<'a> {
         self.select_child(*file)
     }
 
-    /// Selects a file in the current DF.
     pub(super) fn select_child(&mut self, file: [u8; 2]) -> Result<bool, TransmitError> {
         Ok(self.send(&CommandApdu::select_file(SelectBy::ChildEf, file))?.is_none()
             || self.send(&CommandApdu::select_file(SelectBy::Identifier, file))?.is_none())
     }
 
-    /// Selects an application by its name.
     pub(super) fn select_application(
         &mut self,
         select: &CommandApdu,

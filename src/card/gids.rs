@@ -31,7 +31,6 @@ impl ObjectLocation {
     }
 }
 
-/// The master file table.
 const TABLE: ObjectLocation = ObjectLocation { file: 0xA000, object: 0xDF1F };
 
 /// Where the factory's table puts `cardid`.
@@ -44,7 +43,6 @@ const TABLE_VERSION: u8 = 1;
 /// 32 bits little-endian each.
 const ENTRY: usize = 28;
 
-/// Selects the application and reads `cardid`.
 pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     let selected =
         select(transport, &CommandApdu::select(&AID)).map_err(NoReading::other_family)?;
@@ -114,7 +112,6 @@ pub(super) fn is_cardid(directory: &[u8], name: &[u8]) -> bool {
     nul_padded(directory).is_empty() && nul_padded(name).eq_ignore_ascii_case(b"cardid")
 }
 
-/// A NUL-padded name without its padding.
 pub(super) fn nul_padded(name: &[u8]) -> &[u8] {
     name.split(|byte| *byte == 0).next().unwrap_or_default()
 }

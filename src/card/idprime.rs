@@ -16,7 +16,6 @@ const AID: [u8; 11] = [0xA0, 0x00, 0x00, 0x00, 0x18, 0x80, 0x00, 0x00, 0x00, 0x0
 /// An application that no card has: a proprietary name (ISO 7816-4 section 8.2.1.2, F0).
 const UNKNOWN_AID: [u8; 11] = *b"\xF0cardbridge";
 
-/// The index file.
 const INDEX: [u8; 2] = [0x01, 0x01];
 
 /// Where `cardid` is on every known card.
@@ -115,7 +114,6 @@ fn name(entry: &[u8; ENTRY]) -> &[u8] {
     nul_padded(&entry[4..12])
 }
 
-/// Whether this can be a file: a name in ASCII.
 fn is_named(entry: &[u8; ENTRY]) -> bool {
     !name(entry).is_empty() && name(entry).iter().all(u8::is_ascii_graphic)
 }

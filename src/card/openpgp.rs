@@ -14,7 +14,6 @@ use crate::domain::{IdRule, Serial};
 /// RID and application. Exactly these six bytes: some cards know no longer SELECT.
 const AID: [u8; 6] = [0xD2, 0x76, 0x00, 0x01, 0x24, 0x01];
 
-/// The data object with the whole application identifier.
 const APPLICATION_ID: u16 = 0x004F;
 
 /// File control information, and the application's name in it (ISO 7816-4 section 5.3.3).
@@ -33,13 +32,11 @@ const MANUFACTURERS: [u16; 30] = [
 /// The numbers of test cards, which all count from 1.
 const TEST_MANUFACTURERS: [u16; 2] = [0x0000, 0xFFFF];
 
-/// Selects the application and reads its identifier.
 pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     let selected = select(transport, &CommandApdu::select(&AID)).map_err(no_reading)?;
     read(transport, &selected)
 }
 
-/// Reads the identifier without a SELECT.
 pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     read(transport, &[])
 }
@@ -66,7 +63,6 @@ fn read(transport: &mut dyn Transmit, selected: &[u8]) -> Result<CardReading, No
     Ok(CardReading::new(serial, ids, Some(CommandApdu::select(&AID))))
 }
 
-/// The application's name in the response to SELECT.
 fn name_in(selected: &[u8]) -> Option<&[u8]> {
     tlv::only(&tlv::all(tlv::value(selected, FCI).ok()?).ok()?, DF_NAME)
 }

@@ -43,7 +43,6 @@ const FASCN: u32 = 0x30;
 const GUID: u32 = 0x34;
 const CARD_IDENTIFIER: u32 = 0xF0;
 
-/// Selects the application and reads the CHUID.
 pub(super) fn probe(transport: &mut dyn Transmit) -> Result<CardReading, NoReading> {
     let selected =
         exchange::select(transport, &CommandApdu::select(&AID)).map_err(NoReading::other_family)?;
@@ -69,12 +68,10 @@ pub(super) fn probe_selected(transport: &mut dyn Transmit) -> Result<CardReading
     }
 }
 
-/// Selects the application again.
 pub(super) fn select(transport: &mut dyn Transmit) -> Result<(), TransmitError> {
     optional(send(transport, &CommandApdu::select(&AID))).map(drop)
 }
 
-/// The card identifier in the CCC of the selected application.
 pub(super) fn ccc(transport: &mut dyn Transmit) -> Result<Option<String>, TransmitError> {
     let response = optional(exchange(transport, &CommandApdu::get_data(CURRENT_DF, CCC)))?;
     Ok(response.as_deref().and_then(card_identifier))

@@ -43,13 +43,12 @@ const KNOWN: [&[u8]; 8] = [
     b"\xE8\x28\xBD\x08\x0F\xD2PGeneric",
 ];
 
-/// Those that are also looked for where no EF.DIR names them: PKCS#15's own, and ESIGN.
+/// Those that are also tried where no EF.DIR names them: PKCS#15's own, and ESIGN.
 const WITHOUT_EF_DIR: [&[u8]; 2] = [KNOWN[0], KNOWN[3]];
 
 /// How many records of EF.DIR are read, as in OpenSC.
 const MAX_RECORDS: u8 = 15;
 
-/// How many applications are searched.
 const MAX_APPLICATIONS: usize = 4;
 
 /// In EF.DIR (ISO 7816-4 section 8.2.1.1): an application template, and in it name, path and
@@ -63,7 +62,6 @@ const DISCRETIONARY: u32 = 0x73;
 /// `OCTET_STRING` in it.
 const TOKEN_INFO_PATH: u32 = 0xA0;
 
-/// An EF.TokenInfo: its content, and what selects its application.
 struct TokenInfoFile {
     content: Vec<u8>,
     reselect: Option<CommandApdu>,
@@ -240,7 +238,6 @@ fn fields(content: &[u8]) -> Vec<Tlv<'_>> {
     sequence.and_then(|(sequence, _padding)| tlv::all(sequence.value).ok()).unwrap_or_default()
 }
 
-/// An application in EF.DIR.
 #[derive(Debug, PartialEq, Eq)]
 struct Application {
     name: Vec<u8>,

@@ -37,7 +37,7 @@ fn with_piv(card: Script) -> Script {
 }
 
 #[test]
-fn a_card_that_no_family_knows_says_what_each_family_met() {
+fn unknown_card_reports_result_of_each_family() {
     let mut card = Script::new(Protocol::T1);
     let error = identify_as(&mut card, &[Family::Gids, Family::Pkcs15]).unwrap_err();
     assert_eq!(
@@ -48,14 +48,14 @@ fn a_card_that_no_family_knows_says_what_each_family_met() {
 }
 
 #[test]
-fn a_card_that_nobody_knows_has_seen_some_22_commands() {
+fn unknown_card_gets_at_most_22_commands() {
     let mut card = Script::new(Protocol::T1);
     identify_as(&mut card, &Family::ALL).unwrap_err();
     assert!(card.sent().len() <= 22, "{:?}", card.sent());
 }
 
 #[test]
-fn a_gids_card_sees_its_three_commands_and_those_of_the_inventory() {
+fn gids_card_gets_three_commands_and_inventory() {
     let mut card = Script::gids(Protocol::T1);
     let identity = identify_as(&mut card, &[Family::Gids]).unwrap();
     assert_eq!(identity.serial.to_string(), CARDID);
@@ -67,7 +67,7 @@ fn a_gids_card_sees_its_three_commands_and_those_of_the_inventory() {
 }
 
 #[test]
-fn a_select_that_is_answered_with_a_warning_alone_selects() {
+fn select_with_only_a_warning_selects() {
     let gids = Script::gids(Protocol::T1).on("00a4040009a0000003974254465900", "6282");
     let piv = with_piv(Script::new(Protocol::T1)).on(PIV_SELECT, "6282");
     let openpgp = with_openpgp(Script::new(Protocol::T1), "000612345678")
@@ -79,7 +79,7 @@ fn a_select_that_is_answered_with_a_warning_alone_selects() {
 }
 
 #[test]
-fn an_application_is_selected_without_an_answer_where_the_card_knows_no_other_form() {
+fn application_is_selected_without_response_data_if_needed() {
     for refusal in ["6a86", "6b00"] {
         let gids = Script::gids(Protocol::T1)
             .on("00a4040009a0000003974254465900", refusal)
@@ -100,7 +100,7 @@ fn an_application_is_selected_without_an_answer_where_the_card_knows_no_other_fo
 }
 
 #[test]
-fn the_application_that_was_identified_is_selected_again_where_another_one_is() {
+fn identified_application_is_selected_again() {
     let select = "00a4040009a0000003974254465900";
     let mut card = Script::gids(Protocol::T1).on("00a4040008a00000015100000000", "9000");
     identify_as(&mut card, &[Family::Gids]).unwrap();
@@ -122,17 +122,17 @@ fn only_instructions_that_read_exist() {
 }
 
 #[test]
-fn an_interruption_ends_the_probe_whatever_families_are_left() {
-    for why in [
+fn interruption_ends_probe() {
+    for cause in [
         TransmitError::Removed,
         TransmitError::Reset,
         TransmitError::PcscdLost,
         TransmitError::TimedOut,
         TransmitError::Failed { detail: "broken".to_owned() },
     ] {
-        let mut card = Script::new(Protocol::T1).interrupted_after(0, why.clone());
+        let mut card = Script::new(Protocol::T1).interrupted_after(0, cause.clone());
         let error = identify_as(&mut card, &Family::ALL).unwrap_err();
-        assert_eq!(error, ProbeError::Interrupted(why));
+        assert_eq!(error, ProbeError::Interrupted(cause));
         assert_eq!(card.sent().len(), 1);
     }
 }
@@ -166,50 +166,50 @@ const INTERRUPTIONS: [TransmitError; 4] = [
 
 /// Cards of each kind whose inventory takes commands: how many belong to the id.
 #[test]
-fn a_card_that_goes_or_falls_silent_once_its_ids_are_read_is_identified() {
-    let gids = |n, why| Script::gids(Protocol::T1).interrupted_after(n, why);
-    let piv = |n, why| with_piv(Script::new(Protocol::T1)).interrupted_after(n, why);
-    let both = |n, why| with_piv(Script::gids(Protocol::T1)).interrupted_after(n, why);
-    for why in INTERRUPTIONS {
+fn card_lost_after_its_ids_is_identified() {
+    let gids = |n, cause| Script::gids(Protocol::T1).interrupted_after(n, cause);
+    let piv = |n, cause| with_piv(Script::new(Protocol::T1)).interrupted_after(n, cause);
+    let both = |n, cause| with_piv(Script::gids(Protocol::T1)).interrupted_after(n, cause);
+    for cause in INTERRUPTIONS {
         for (mut card, families, ids) in [
-            (gids(3, why.clone()), vec![Family::Gids], 2),
-            (piv(2, why.clone()), vec![Family::Piv], 3),
-            (piv(3, why.clone()), vec![Family::Piv], 3),
-            (both(5, why.clone()), vec![Family::Gids, Family::Piv], 5),
-            (both(6, why.clone()), vec![Family::Gids, Family::Piv], 5),
+            (gids(3, cause.clone()), vec![Family::Gids], 2),
+            (piv(2, cause.clone()), vec![Family::Piv], 3),
+            (piv(3, cause.clone()), vec![Family::Piv], 3),
+            (both(5, cause.clone()), vec![Family::Gids, Family::Piv], 5),
+            (both(6, cause.clone()), vec![Family::Gids, Family::Piv], 5),
         ] {
             let mut witness = Witness { card: &mut card, identities: Vec::new() };
             let identity = identify_as(&mut witness, &families).unwrap();
-            assert_eq!(identity.candidates().count(), ids, "{families:?} {why:?}");
-            assert_eq!(witness.identities.last(), Some(&identity), "{families:?} {why:?}");
+            assert_eq!(identity.candidates().count(), ids, "{families:?} {cause:?}");
+            assert_eq!(witness.identities.last(), Some(&identity), "{families:?} {cause:?}");
         }
-        let mut half = both(3, why.clone());
+        let mut half = both(3, cause.clone());
         let mut witness = Witness { card: &mut half, identities: Vec::new() };
         assert_eq!(
             identify_as(&mut witness, &[Family::Gids, Family::Piv]),
-            Err(why.clone().into()),
+            Err(cause.clone().into()),
             "asked again, it may say all"
         );
         let seen: Vec<_> =
             witness.identities.iter().map(|identity| (identity.family, identity.partial)).collect();
         assert_eq!(seen, [(Family::Gids, true)], "what it said counts until then");
-        let mut early = gids(2, why.clone());
+        let mut early = gids(2, cause.clone());
         let mut witness = Witness { card: &mut early, identities: Vec::new() };
-        assert_eq!(identify_as(&mut witness, &[Family::Gids]), Err(why.into()));
+        assert_eq!(identify_as(&mut witness, &[Family::Gids]), Err(cause.into()));
         assert_eq!(witness.identities, []);
     }
 }
 
 #[test]
-fn a_card_that_nobody_knows_and_that_was_reset_is_asked_again() {
-    for why in [TransmitError::Removed, TransmitError::Reset, TransmitError::PcscdLost] {
-        let mut card = Script::new(Protocol::T1).interrupted_after(1, why.clone());
-        assert_eq!(identify_as(&mut card, &[Family::Gids]), Err(why.into()));
+fn unknown_card_reset_during_inventory_is_interrupted() {
+    for cause in [TransmitError::Removed, TransmitError::Reset, TransmitError::PcscdLost] {
+        let mut card = Script::new(Protocol::T1).interrupted_after(1, cause.clone());
+        assert_eq!(identify_as(&mut card, &[Family::Gids]), Err(cause.into()));
     }
 }
 
 #[test]
-fn a_card_is_not_asked_for_an_inventory_that_the_site_does_not_want() {
+fn disabled_inventory_is_not_read() {
     let run = |inventory, families: &[Family]| {
         let mut card =
             with_piv(Script::gids(Protocol::T1)).on("00a4040008a00000015100000000", "9000");
@@ -231,7 +231,7 @@ fn a_card_is_not_asked_for_an_inventory_that_the_site_does_not_want() {
 }
 
 #[test]
-fn an_identity_that_was_read_beside_another_program_is_partial() {
+fn identity_of_card_in_use_is_partial() {
     for in_use in [false, true] {
         let (identity, _) = ask_as(&mut Script::gids(Protocol::T1), &plan(&Family::ALL), in_use);
         assert_eq!(identity.unwrap().partial, in_use);
@@ -239,7 +239,7 @@ fn an_identity_that_was_read_beside_another_program_is_partial() {
 }
 
 #[test]
-fn a_card_without_an_id_is_shown_to_the_next_family_and_reported_as_such() {
+fn card_without_id_is_probed_by_next_family() {
     let blank = || Script::gids(Protocol::T1).on("00cba012045c02df2000", "df20009000");
     let error = identify_as(&mut blank(), &[Family::Gids, Family::Piv]).unwrap_err();
     assert!(matches!(error, ProbeError::NoId { family: Family::Gids, .. }));
@@ -249,7 +249,7 @@ fn a_card_without_an_id_is_shown_to_the_next_family_and_reported_as_such() {
 }
 
 #[test]
-fn a_card_that_is_gids_and_piv_may_be_known_by_either() {
+fn gids_and_piv_card_has_ids_of_both() {
     let rules = |families: &[Family]| {
         let mut card = with_piv(Script::gids(Protocol::T1));
         let identity = identify_as(&mut card, families).unwrap();
@@ -289,7 +289,7 @@ const ATRS: [&str; 9] = [
 ];
 
 #[test]
-fn who_a_card_is_does_not_depend_on_its_atr() {
+fn identity_does_not_depend_on_atr() {
     let t1 = || Script::new(Protocol::T1);
     let blank_gids = || Script::gids(Protocol::T1).on("00cba012045c02df2000", "df20009000");
     let cards: [(&str, &dyn Fn() -> Script, Family, usize); 6] = [
@@ -325,7 +325,7 @@ fn who_a_card_is_does_not_depend_on_its_atr() {
 }
 
 #[test]
-fn the_strongest_id_comes_first_and_a_shared_one_does_not_end_the_search() {
+fn strongest_id_is_first_and_shared_continues_search() {
     let counted = "000102030405060708090a0b0c0d0e0f";
     let gids =
         Script::gids(Protocol::T1).on("00cba012045c02df2000", &format!("df2010{counted}9000"));
@@ -344,7 +344,7 @@ fn the_strongest_id_comes_first_and_a_shared_one_does_not_end_the_search() {
 }
 
 #[test]
-fn a_pin_makes_an_id_count_unless_it_belongs_to_no_card() {
+fn pinned_rule_makes_id_count_except_placeholder() {
     for (card, pinned) in [
         ("fffe52ff6f06", true),
         ("123412345678", true),
@@ -362,7 +362,7 @@ fn a_pin_makes_an_id_count_unless_it_belongs_to_no_card() {
 }
 
 #[test]
-fn a_pinned_rule_leaves_its_candidate_and_no_other() {
+fn pinned_rule_keeps_only_its_candidate() {
     let run = |families: Vec<Family>, rule| {
         let mut card = with_piv(Script::gids(Protocol::T1));
         let plan = ProbePlan { families, id_rule: Some(rule), inventory: true };
@@ -377,7 +377,7 @@ fn a_pinned_rule_leaves_its_candidate_and_no_other() {
 }
 
 #[test]
-fn a_card_in_use_is_asked_without_a_select_or_left_alone() {
+fn card_in_use_gets_no_select() {
     let selects =
         |card: &Script| card.sent().iter().filter(|sent| sent.starts_with("00a4")).count();
     let mut gids = Script::gids(Protocol::T1);
@@ -398,7 +398,7 @@ fn a_card_in_use_is_asked_without_a_select_or_left_alone() {
 }
 
 #[test]
-fn a_card_that_says_yes_to_everything_is_not_identified_whatever_it_adds() {
+fn card_accepting_everything_with_data_is_not_identified() {
     for answer in ["9000", "00009000", "53009000", "6f009000", "611200009000"] {
         let answers = vec![hex::decode(answer).unwrap()];
         for in_use in [false, true] {
@@ -447,7 +447,7 @@ fn answer() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn no_card_makes_a_probe_panic_or_go_on_for_ever(
+    fn hostile_card_ends_probe(
         answers in prop::collection::vec(answer(), 1..24),
         families in Just(Family::ALL.to_vec()).prop_shuffle(),
         t0 in any::<bool>(),

@@ -1,7 +1,6 @@
 //! BER-TLV of cards (ISO 7816-4:2005 section 5.2.2): tags of up to three bytes, lengths in the short
 //! form or after 81 or 82. Trailing bytes are an error, never padding.
 
-/// A data object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tlv<'a> {
     /// The tag's bytes as a number.
@@ -9,7 +8,6 @@ pub(super) struct Tlv<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// Why bytes are not the expected data objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TlvError {
     #[error("data object is truncated")]
@@ -66,7 +64,6 @@ pub(super) fn only<'a>(objects: &[Tlv<'a>], tag: u32) -> Option<&'a [u8]> {
     }
 }
 
-/// The data object at the front of the input, and the rest.
 pub(super) fn split(input: &[u8]) -> Result<(Tlv<'_>, &[u8]), TlvError> {
     let (tag, rest) = split_tag(input)?;
     let (length, rest) = split_length(rest)?;
@@ -116,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_form_is_read() {
+    fn length_forms_are_read() {
         assert_eq!(value(&bytes("4f03010203"), 0x4F), Ok([1, 2, 3].as_slice()));
         assert_eq!(value(&bytes("4f8103010203"), 0x4F), Ok([1, 2, 3].as_slice()));
         assert_eq!(value(&bytes("4f820003010203"), 0x4F), Ok([1, 2, 3].as_slice()));
@@ -126,27 +123,27 @@ mod tests {
     }
 
     #[test]
-    fn every_tag_form_is_read() {
+    fn tag_forms_are_read() {
         assert_eq!(value(&bytes("5fc10201aa"), 0x005F_C102), Ok([0xAA].as_slice()));
         assert_eq!(value(&bytes("df2001aa"), 0xDF20), Ok([0xAA].as_slice()));
         assert_eq!(value(&bytes("dfffffff2000"), 0xDF20), Err(TlvError::LongTag));
     }
 
     #[test]
-    fn what_is_cut_off_is_an_error() {
+    fn truncated_object_is_error() {
         for text in ["", "df", "4f", "4f03", "4f030102", "4f81", "4f82", "4f8201", "4f82010001"] {
             assert_eq!(value(&bytes(text), 0x4F), Err(TlvError::Truncated), "{text}");
         }
     }
 
     #[test]
-    fn what_is_left_over_is_an_error() {
+    fn trailing_bytes_are_error() {
         assert_eq!(value(&bytes("4f010200"), 0x4F), Err(TlvError::TrailingBytes(1)));
         assert_eq!(all(&bytes("4f01024f")), Err(TlvError::Truncated));
     }
 
     #[test]
-    fn lengths_without_an_end_or_beyond_64_kib_are_an_error() {
+    fn unsupported_length_forms_are_errors() {
         for form in [0x80, 0x83, 0x84, 0xFF] {
             let input = [0x4F, form, 0, 0, 0, 0];
             assert_eq!(value(&input, 0x4F), Err(TlvError::UnsupportedLength(form)));
@@ -154,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn another_tag_is_an_error() {
+    fn unexpected_tag_is_error() {
         let input = bytes("df2100");
         assert_eq!(
             value(&input, 0xDF20),
@@ -163,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn objects_come_in_their_order() {
+    fn objects_are_in_order() {
         let input = bytes("4f0102730103");
         let tags: Vec<u32> = all(&input).unwrap().iter().map(|object| object.tag).collect();
         assert_eq!(tags, [0x4F, 0x73]);
     }
 
     #[test]
-    fn padding_ends_a_row_of_objects_and_twins_are_nobody() {
+    fn padding_ends_objects_and_duplicates_are_ignored() {
         let input = bytes("34010130010234020304ff00");
         let objects = before_padding(&input);
         assert_eq!(objects.len(), 3);
@@ -182,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_input_is_too_strange(input in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn objects_fit_in_input(input in prop::collection::vec(any::<u8>(), 0..600)) {
             if let Ok(objects) = all(&input) {
                 let inside: usize = objects.iter().map(|object| object.value.len()).sum();
                 prop_assert!(inside <= input.len());

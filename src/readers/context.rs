@@ -26,7 +26,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 static CALL_MUTEX: CallMutex = CallMutex::new(LOCK_TIMEOUT);
 
-/// A context of pcscd's.
 pub(super) struct PcscContext(Option<Context>);
 
 /// A connection to a reader or the card in it. When dropped, it leaves the card as it is: dropping
@@ -109,7 +108,6 @@ struct CallMutex {
     given_back: Condvar,
 }
 
-/// A thread's turn, until dropped.
 struct CallMutexGuard<'a>(&'a CallMutex);
 
 impl CallMutex {
@@ -152,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_are_taken_one_at_a_time() {
+    fn calls_take_turns() {
         let turns = CallMutex::new(Duration::from_mins(1));
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_held_is_passed_and_takes_nobodys_turn_away_when_it_goes_on() {
+    fn blocked_thread_is_passed_and_ends_only_its_turn() {
         let turns = CallMutex::new(Duration::from_millis(10));
         let (release, held) = channel::<()>();
         thread::scope(|scope| {

@@ -82,7 +82,6 @@ pub(super) struct Monitor {
     process: Option<PcscdProcess>,
 }
 
-/// What was last reported of pcscd.
 #[derive(Debug, PartialEq, Eq)]
 enum ReportedPcscd {
     Nothing,
@@ -108,7 +107,6 @@ impl Monitor {
         Self { shared, halt, table, reported, process: None }
     }
 
-    /// Watches until cancelled.
     pub(super) fn run(mut self) {
         let mut backoff = RECONNECT;
         let (mut out_of_sync, mut cuts) = (0, 0);

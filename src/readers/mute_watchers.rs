@@ -93,7 +93,6 @@ impl MuteWatchers {
         Ok(())
     }
 
-    /// Forgets readers that are gone, and those that no thread could watch.
     pub(super) fn forget(&mut self, present: &[ReaderName]) {
         self.retain(|reader, report| {
             present.contains(reader) && !matches!(report, WatcherReport::CannotWatch)
@@ -180,12 +179,10 @@ fn watch(
     Ok(())
 }
 
-/// Requests.
 const VERSION: u32 = 0x11;
 const WAIT: u32 = 0x13;
 const STOP_WAITING: u32 = 0x14;
 
-/// The versions of the protocol.
 const MAJOR: u32 = 4;
 const MINORS: std::ops::RangeInclusive<u32> = 4..=5;
 
@@ -198,17 +195,14 @@ const EVENT_COUNT: usize = 128;
 const STATE: usize = 132;
 const ATR_LENGTH: usize = 176;
 
-/// The flag of a state for a present card.
 const PRESENT: u32 = 4;
 
 /// A connection to pcscd without the library.
 #[derive(Debug)]
 struct PcscdConnection(UnixStream);
 
-/// A reader in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ReaderStateRow {
-    /// Whether the reader holds a card of which pcscd has no ATR.
     is_mute: bool,
     /// The count of insertions and removals, modulo 65536.
     event_count: u32,
@@ -281,7 +275,6 @@ impl PcscdConnection {
         self.0.read_exact(&mut [0; 8])
     }
 
-    /// Sends a request without a body.
     fn request(&mut self, command: u32) -> io::Result<()> {
         self.0.write_all(&[0, command].map(u32::to_ne_bytes).concat())
     }
@@ -317,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_is_found_by_its_whole_name() {
+    fn reader_row_matches_whole_name() {
         let bytes = reader("Reader 00", PRESENT, 7, 0);
         assert_eq!(
             ReaderStateRow::of(c"Reader 00", &bytes),
@@ -329,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_is_mute_without_an_atr() {
+    fn card_without_atr_is_mute() {
         for (state, atr_length, is_mute) in
             [(PRESENT, 0, true), (PRESENT | 8, 0, true), (PRESENT, 17, false), (2, 0, false)]
         {
@@ -339,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_agrees_on_a_version_looks_waits_and_stops_waiting() {
+    fn pcscd_connection_requests_version_row_and_wait() {
         let (own, pcscd) = UnixStream::pair().unwrap();
         let mut connection = PcscdConnection(own);
         let mut pcscd = pcscd;
@@ -356,7 +349,7 @@ mod tests {
         assert_eq!(connection.request_version(4).unwrap(), (true, 4));
         assert_eq!(connection.row(c"R").unwrap().unwrap().event_count, 3);
         connection.wait(Duration::from_secs(5)).unwrap();
-        // Nothing rings: it stops waiting, and is answered that.
+        // Without an event it stops waiting.
         let answering = std::thread::spawn(move || {
             let mut asked = vec![0; 20 + 20 + 8 + 8];
             pcscd.read_exact(&mut asked).unwrap();

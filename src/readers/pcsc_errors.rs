@@ -5,14 +5,12 @@ use pcsc::Error;
 
 use crate::card::TransmitError;
 
-/// What an error means for the card and the connection to pcscd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ErrorClass {
     /// Card or reader is gone. A removal stays with the handle even when another card is inserted.
     Gone,
     /// The probe has to start again: another program reset the card, or one exchange failed below.
     Reset,
-    /// The connection to pcscd was lost.
     Lost,
     Other,
 }
@@ -95,7 +93,6 @@ pub(super) fn is_without_protocol(error: Error) -> bool {
     error == Error::UnresponsiveCard
 }
 
-/// What an error on a connected card means for its probe.
 pub(super) fn to_transmit_error(error: Error) -> TransmitError {
     match class(error) {
         Gone => TransmitError::Removed,
@@ -138,7 +135,6 @@ pub(super) fn no_protocol_text(offered: &[u8]) -> String {
     )
 }
 
-/// The library's text, as a fragment.
 fn library_text(error: Error) -> String {
     let text = error.to_string();
     let mut letters = text.chars();
@@ -156,30 +152,30 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_of_a_card_that_is_gone_ends_the_probe_whatever_is_in_by_then() {
+    fn removed_card_error_ends_probe() {
         for error in codes(Gone) {
             assert_eq!(to_transmit_error(error), TransmitError::Removed);
         }
     }
 
     #[test]
-    fn a_reset_by_somebody_else_starts_the_probe_over() {
+    fn reset_by_another_program_restarts_probe() {
         assert_eq!(to_transmit_error(Error::ResetCard), TransmitError::Reset);
         assert_eq!(to_transmit_error(Error::NotTransacted), TransmitError::Reset);
     }
 
     #[test]
-    fn a_broken_connection_is_a_class_of_codes() {
+    fn lost_connection_codes_report_pcscd_lost() {
         for error in codes(Lost) {
             assert_eq!(to_transmit_error(error), TransmitError::PcscdLost);
         }
     }
 
     #[test]
-    fn a_pcscd_that_another_connection_reaches_is_not_said_to_be_stopped() {
+    fn second_connection_error_does_not_report_stopped_pcscd() {
         assert!(pcscd_error_text(Error::NoService).contains("not running"));
-        let words = second_connection_error_text(Error::NoService);
-        assert!(words.contains("LimitNOFILE") && !words.contains("not running"), "{words}");
+        let text = second_connection_error_text(Error::NoService);
+        assert!(text.contains("LimitNOFILE") && !text.contains("not running"), "{text}");
         assert_eq!(
             second_connection_error_text(Error::CommError),
             pcscd_error_text(Error::CommError)
@@ -187,17 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn a_card_without_a_protocol_in_common_is_said_to_answer_and_what_it_offers() {
+    fn no_protocol_text_lists_offered_protocols() {
         for (offered, says) in [([1].as_slice(), "offers T=1,"), (&[0, 1], "offers T=0 and T=1,")] {
-            let words = no_protocol_text(offered);
-            assert!(words.contains(says) && words.contains("another reader"), "{words}");
+            let text = no_protocol_text(offered);
+            assert!(text.contains(says) && text.contains("another reader"), "{text}");
         }
         assert_eq!(no_protocol_text(&[14]), card_error_text(Error::ProtoMismatch));
         assert!(is_without_protocol(Error::UnresponsiveCard) && !is_mute(Error::UnresponsiveCard));
     }
 
     #[test]
-    fn everything_else_is_told_in_words() {
+    fn other_pcsc_errors_use_library_text() {
         let TransmitError::Failed { detail: what } = to_transmit_error(Error::CommDataLost) else {
             panic!()
         };

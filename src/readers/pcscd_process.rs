@@ -38,7 +38,6 @@ const PID_FILE: &str = "pcscd.pid";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_ID_VARIABLE: &str = "BOOT_ID";
 
-/// The USB devices and their interfaces.
 const USB: &str = "/sys/bus/usb/devices";
 
 /// Classes of USB interfaces that a reader may have: CCID, and vendor-specific.
@@ -56,7 +55,6 @@ const END_MASK: ReadFlags = ReadFlags::DELETE_SELF
     .union(ReadFlags::IGNORED)
     .union(ReadFlags::QUEUE_OVERFLOW);
 
-/// One run of pcscd in one boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PcscdProcess(String);
 
@@ -99,7 +97,6 @@ impl PcscdProcess {
     }
 }
 
-/// The kernel's id of this boot, if it is available.
 #[must_use]
 pub fn boot_id() -> Option<String> {
     let from_kernel = fs::read_to_string(BOOT_ID).ok();
@@ -238,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_pcscd_is_the_same_until_its_files_are_written_again() {
+    fn pcscd_process_changes_with_its_files() {
         let place = pcscd();
         let before = run(place.path()).unwrap();
         assert_eq!(run(place.path()), Some(before.clone()));
@@ -251,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_process_id_of_a_live_pcscd_nothing_is_certain() {
+    fn missing_live_process_id_returns_no_process() {
         let place = pcscd();
         for text in ["", "pcscd", "0", "4194305\n", "99999999999999999999"] {
             fs::write(place.path().join(PID_FILE), text).unwrap();
@@ -262,12 +259,12 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_process_id_over_a_longer_one_is_read_up_to_the_line_feed() {
+    fn process_id_ends_at_line_feed() {
         assert_eq!(pid_in("123\n\x0056\n").map(Pid::as_raw_nonzero).map(i32::from), Some(123));
     }
 
     #[test]
-    fn a_reader_that_was_plugged_in_again_is_another_instance_and_a_mouse_is_not() {
+    fn reconnected_usb_reader_changes_devices() {
         let usb = tempfile::tempdir().unwrap();
         let write = |name: &str, file: &str, text: &str| {
             fs::create_dir_all(usb.path().join(name)).unwrap();
@@ -290,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_appears_ends_the_wait() {
+    fn new_socket_ends_wait() {
         let directory = directory();
         let socket = directory.path().join("pcscd.comm");
         for _ in 0..2 {
@@ -299,13 +296,13 @@ mod tests {
             let bound = thread::spawn(move || UnixListener::bind(path).unwrap());
             assert_eq!(watch.wait(&CancelToken::default(), LONG), WakeCause::Signalled);
             drop(bound.join().unwrap());
-            // A pcscd that was killed leaves its socket behind; the next one makes it anew.
+            // A pcscd that was killed leaves its socket behind; the next one makes it again.
             fs::remove_file(&socket).unwrap();
         }
     }
 
     #[test]
-    fn the_directories_may_have_to_be_made_first() {
+    fn new_directory_of_socket_ends_wait() {
         let directory = directory();
         let run = directory.path().join("run");
         let socket = run.join("pcscd/pcscd.comm");
@@ -320,12 +317,12 @@ mod tests {
         assert_eq!(
             watch.wait(&CancelToken::default(), LONG),
             WakeCause::Signalled,
-            "it looks elsewhere then"
+            "another directory is watched then"
         );
     }
 
     #[test]
-    fn other_files_end_no_wait() {
+    fn other_files_do_not_end_wait() {
         let directory = directory();
         let watch = SocketWatch::begin(&directory.path().join("pcscd.comm")).unwrap();
         fs::write(directory.path().join("pcscd.pid"), "1").unwrap();
@@ -336,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_appeared_between_the_last_try_and_the_wait_is_not_waited_for() {
+    fn socket_made_before_watch_ends_wait_immediately() {
         let directory = directory();
         let socket = directory.path().join("pcscd.comm");
         let halt = CancelToken::default();
@@ -354,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_halt_ends_the_wait_at_any_time() {
+    fn cancellation_ends_socket_wait() {
         let directory = directory();
         let watch = SocketWatch::begin(&directory.path().join("pcscd.comm")).unwrap();
         let halt = CancelToken::default();

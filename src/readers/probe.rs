@@ -27,26 +27,19 @@ use super::thread::{CancelToken, ReaderThread};
 use super::transport::{PcscTransport, ProbePhase, ProbeProgress, agreed_protocol};
 
 /// How long to wait, each time, for a program that holds the card exclusively.
-const BUSY_PAUSES: [Duration; 4] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
+const BUSY_PAUSES_MS: [u64; 4] = [250, 500, 1000, 2000];
 
 /// How long to wait, each time, for a connection to pcscd besides the monitor's, or for another one when
 /// it broke: other programs may close files or connections meanwhile. If pcscd itself is gone, the monitor
 /// finds out, and the probe ends.
-const RECONNECT_PAUSES: [Duration; 3] =
-    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1)];
+const RECONNECT_PAUSES_MS: [u64; 3] = [100, 500, 1000];
 
 /// How long to wait before the second attempt at a card that did not power up, or agree on a protocol.
 const MUTE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long to wait, each time, before a restart. The sum exceeds the 400 ms within which pcscd finds a
 /// removal where it has to poll the driver.
-const RESTART_PAUSES: [Duration; 3] =
-    [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(400)];
+const RESTART_PAUSES_MS: [u64; 3] = [0, 200, 400];
 
 /// How long before its deadline a probe that waits for another program is abandoned.
 const REPORT_RESERVE: Duration = Duration::from_secs(1);
@@ -65,7 +58,6 @@ pub(super) struct Probe {
     pub(super) event_count: u32,
     pub(super) plan: ProbePlan,
     pub(super) deadline: Instant,
-    /// Whether no command is sent while another program uses the card.
     pub(super) only_free: bool,
     pub(super) progress: ProbeProgress,
     pub(super) shared: Arc<SharedState>,
@@ -74,7 +66,6 @@ pub(super) struct Probe {
 
 type IdentifyResult = Result<CardIdentity, NotIdentified>;
 
-/// An attempt that did not identify the card.
 #[derive(Debug)]
 struct FailedAttempt {
     next: RetryStrategy,
@@ -82,7 +73,6 @@ struct FailedAttempt {
     result: NotIdentified,
 }
 
-/// What may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RetryStrategy {
     WaitForRelease,
@@ -174,8 +164,8 @@ impl Probe {
     }
 
     fn identify(&self) -> IdentifyResult {
-        let (mut busy, mut restarts) = (BUSY_PAUSES.into_iter(), RESTART_PAUSES.into_iter());
-        let mut reconnects = RECONNECT_PAUSES.into_iter();
+        let (mut busy, mut restarts) = (BUSY_PAUSES_MS.iter(), RESTART_PAUSES_MS.iter());
+        let mut reconnects = RECONNECT_PAUSES_MS.iter();
         let mut context = self.establish_context(PcscContext::establish)?;
         loop {
             let failed = match self.identify_once(&context) {
@@ -191,7 +181,7 @@ impl Probe {
                 RetryStrategy::Restart => restarts.next(),
                 RetryStrategy::Reconnect => reconnects.next(),
             };
-            if !pause.is_some_and(|pause| self.wait(pause)) {
+            if !pause.is_some_and(|pause| self.wait(Duration::from_millis(*pause))) {
                 return Err(self.final_result(&context, failed));
             }
             if failed.next == RetryStrategy::Reconnect {
@@ -251,7 +241,7 @@ impl Probe {
         &self,
         mut establish: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, NotIdentified> {
-        let mut pauses = RECONNECT_PAUSES.into_iter();
+        let mut pauses = RECONNECT_PAUSES_MS.map(Duration::from_millis).into_iter();
         loop {
             self.check_wanted()?;
             let error = match establish() {
@@ -300,37 +290,28 @@ impl Probe {
     /// attempts run out.
     fn connect_failure(&self, context: &PcscContext, error: Error) -> FailedAttempt {
         let is_broken = is_out_of_sync(error) || (is_lost(error) && self.poll(context).is_err());
-        let next = if is_broken || is_gone(error) {
-            RetryStrategy::Reconnect
-        } else if error == Error::ProtoMismatch {
-            // Also returned while pcscd powers the card down, because another program released it.
-            RetryStrategy::Restart
-        } else if error == Error::SharingViolation {
-            RetryStrategy::WaitForRelease
-        } else {
-            RetryStrategy::Stop
-        };
-        FailedAttempt { next, result: self.connect_error(error) }
-    }
-
-    /// Why the card could not be connected.
-    fn connect_error(&self, error: Error) -> NotIdentified {
-        if is_gone(error) {
-            removed()
+        let (next, result) = if is_gone(error) {
+            (RetryStrategy::Reconnect, removed())
         } else if is_mute(error) {
             let detail = "card does not respond at power-up: turn it over or clean it";
-            NotIdentified::new(NotIdentifiedReason::Mute, detail.to_owned())
+            let mute = NotIdentified::new(NotIdentifiedReason::Mute, detail.to_owned());
+            (RetryStrategy::Stop, mute)
         } else if is_without_protocol(error) {
-            read_error(no_protocol_text(&DecodedAtr::of(&self.atr).protocols))
+            let detail = no_protocol_text(&DecodedAtr::of(&self.atr).protocols);
+            (RetryStrategy::Stop, read_error(detail))
         } else if error == Error::SharingViolation {
             let detail = "another program holds the card exclusively: close it, or enable sharing (scdaemon: pcsc-shared)";
-            NotIdentified::new(NotIdentifiedReason::InUse, detail.to_owned())
+            let in_use = NotIdentified::new(NotIdentifiedReason::InUse, detail.to_owned());
+            (RetryStrategy::WaitForRelease, in_use)
+        } else if error == Error::ProtoMismatch {
+            // Also returned while pcscd powers the card down, because another program released it.
+            (RetryStrategy::Restart, read_error(card_error_text(error)))
         } else {
-            read_error(card_error_text(error))
-        }
+            (RetryStrategy::Stop, read_error(card_error_text(error)))
+        };
+        FailedAttempt { next: if is_broken { RetryStrategy::Reconnect } else { next }, result }
     }
 
-    /// Identifies the card in one transaction.
     fn transact(
         &self,
         card: &mut Card,
@@ -416,7 +397,6 @@ fn waits_for_others(reader: &ReaderName, progress: &ProbeProgress) -> bool {
     }
 }
 
-/// Another program uses the card.
 pub(super) fn in_use() -> NotIdentified {
     let detail = "another program is using the card and has not let go of it: the card is read once \
                   it does";

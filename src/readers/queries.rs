@@ -19,12 +19,7 @@ use super::thread::{CancelToken, within};
 const MAX_AT_ONCE: usize = 16;
 
 /// How long to wait, each time, for another program to release the card.
-const BUSY_PAUSES: [Duration; 4] = [
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-];
+const BUSY_PAUSES_MS: [u64; 4] = [50, 100, 250, 500];
 
 /// How long to wait, each time, before another connection: a broken one proves nothing about the reader,
 /// and a rule may need its serial number.
@@ -33,7 +28,6 @@ const RETRIES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis
 /// How long to wait after that, each time, for a program that holds the reader.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The state of pcscd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PcscdCheck {
     Available {
@@ -49,7 +43,6 @@ pub enum PcscdCheck {
     NotResponding,
 }
 
-/// Whether this user may use cards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CardAccess {
     Allowed,
@@ -58,7 +51,6 @@ pub enum CardAccess {
     Untested,
 }
 
-/// What a reader holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReaderContent {
     Empty,
@@ -68,7 +60,6 @@ pub enum ReaderContent {
     MuteCard,
 }
 
-/// Polls pcscd once.
 #[must_use]
 pub fn check_pcscd(timeout: Duration) -> PcscdCheck {
     let check = || match PcscContext::establish() {
@@ -82,7 +73,7 @@ pub fn check_pcscd(timeout: Duration) -> PcscdCheck {
         }),
         Err(error) => classify(error),
     };
-    within("pcsc-look", timeout, check).unwrap_or(PcscdCheck::NotResponding)
+    within("pcsc-check", timeout, check).unwrap_or(PcscdCheck::NotResponding)
 }
 
 fn poll_all(context: &PcscContext) -> Result<PcscdCheck, Error> {
@@ -198,7 +189,7 @@ fn read_attribute(
     attribute: Attribute,
     wait: &impl Fn(Duration) -> bool,
 ) -> Result<Option<String>, Error> {
-    for pause in BUSY_PAUSES {
+    for pause in BUSY_PAUSES_MS.map(Duration::from_millis) {
         match connection.get_attribute_owned(attribute) {
             Ok(bytes) => return Ok(text(&bytes)),
             Err(Error::SharingViolation) if wait(pause) => {}
@@ -226,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drivers_text_may_end_in_a_zero_and_be_empty() {
+    fn driver_text_ends_at_nul() {
         assert_eq!(text(b"ACS\0"), Some("ACS".to_owned()));
         assert_eq!(text(b"ACS\0garbage"), Some("ACS".to_owned()));
         assert_eq!(text(b" R-17 "), Some("R-17".to_owned()));

@@ -9,7 +9,6 @@ use tracing::debug;
 
 use crate::domain::{Atr, InsertedCard, InsertionId, ReaderEvent, ReaderName, Removal};
 
-/// A reader at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReaderSnapshot {
     pub(super) reader: ReaderName,
@@ -19,7 +18,6 @@ pub(super) struct ReaderSnapshot {
     pub(super) event_count: u32,
 }
 
-/// What is in a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CardPresence {
     Empty,
@@ -30,7 +28,6 @@ pub(super) enum CardPresence {
     Unknown,
 }
 
-/// Every reader at its last poll.
 #[derive(Debug)]
 pub(super) struct ReaderTable {
     readers: BTreeMap<ReaderName, KnownReader>,
@@ -133,7 +130,6 @@ impl ReaderTable {
         }
     }
 
-    /// Begins an insertion, if there is a card.
     fn begin(&mut self, snapshot: ReaderSnapshot, at_start: bool, events: &mut Vec<ReaderEvent>) {
         let ReaderSnapshot { reader, occupant, event_count } = snapshot.clone();
         let mut insertion = None;

@@ -18,7 +18,6 @@ use super::context::PcscContext;
 pub(super) struct SharedState {
     events: UnboundedSender<ReaderEvent>,
     readers: Mutex<BTreeMap<ReaderName, ReaderEntry>>,
-    /// Errors of PC/SC by their code.
     errors: Mutex<BTreeMap<String, u64>>,
     /// When the monitor last did something: shows a pcscd that hangs.
     heartbeat: Mutex<Instant>,
@@ -66,7 +65,6 @@ impl SharedState {
         }
     }
 
-    /// Whether no receiver is left.
     pub(super) fn is_closed(&self) -> bool {
         self.events.is_closed()
     }
@@ -126,7 +124,6 @@ impl SharedState {
         (in_use, !in_use)
     }
 
-    /// Counts an error and passes it on.
     pub(super) fn count(&self, error: Error) -> Error {
         *lock(&self.errors).entry(format!("{error:?}")).or_default() += 1;
         error
@@ -177,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_insertion_that_is_there_has_a_count() {
+    fn event_count_is_none_for_past_insertions() {
         let (shared, _receiver) = SharedState::new();
         let (first, second) = (InsertionId::ZERO, InsertionId::ZERO.next());
         shared.note(&inserted("A", first, 7));
@@ -187,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_detachment_and_the_end_of_the_service_end_every_stay() {
+    fn removal_detachment_and_lost_pcscd_end_insertions() {
         let first = InsertionId::ZERO;
         let endings = [
             ReaderEvent::CardRemoved {
@@ -207,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_counted_by_code_whoever_meets_them() {
+    fn errors_of_all_threads_are_counted_by_code() {
         let (errors, _receiver) = SharedState::new();
         let elsewhere = Arc::clone(&errors);
         std::thread::spawn(move || elsewhere.count(Error::NoService)).join().unwrap();

@@ -28,7 +28,6 @@ const IGNORED_FLAGS: State = State::INUSE.union(State::EXCLUSIVE).union(State::C
 /// pcscd counts its readers from 1 to here, and again from 1.
 const MAX_READER_COUNT: u32 = 0x7FFF;
 
-/// The readers that pcscd has.
 pub(super) fn list(context: &Context) -> Result<Vec<ReaderName>, Error> {
     let mut space = NAMES_SPACE;
     loop {
@@ -64,7 +63,6 @@ pub(super) fn poll(context: &Context, readers: &[ReaderName]) -> Result<Vec<Poll
     Ok(polled(readers, &states))
 }
 
-/// Polls one reader.
 pub(super) fn poll_one(context: &Context, reader: &ReaderName) -> Result<PolledReader, Error> {
     let mut states = [ReaderState::new(pcsc_name(reader), State::UNAWARE)];
     wait(context, &mut states, Duration::ZERO)?;
@@ -94,7 +92,6 @@ impl PolledReader {
         }
     }
 
-    /// The state that a wait starts from.
     pub(super) fn expected(&self) -> ReaderState {
         let used = if self.is_release_watched { self.used } else { State::empty() };
         ReaderState::new(pcsc_name(&self.snapshot.reader), self.current_state | used)
@@ -133,13 +130,11 @@ fn atr(state: &ReaderState) -> &[u8] {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitResult {
-    /// Something happened, or the wait was cancelled.
     Changed,
     TimedOut,
     NothingToWaitFor,
 }
 
-/// Waits until a state is other than expected.
 pub(super) fn wait(
     context: &Context,
     states: &mut [ReaderState],
@@ -211,7 +206,6 @@ impl HotplugWatch {
         self.plug_events.on_list(moved)
     }
 
-    /// Waits for a change since these polls.
     pub(super) fn wait(
         &mut self,
         context: &Context,
@@ -317,14 +311,14 @@ mod tests {
     const ATR: [u8; 3] = [0x3B, 0x81, 0x00];
 
     #[test]
-    fn a_card_is_there_when_it_answered() {
+    fn answering_card_is_present() {
         let card = CardPresence::Present(Atr::try_from(ATR.as_slice()).unwrap());
         assert_eq!(occupant(State::PRESENT, &ATR), card);
         assert_eq!(occupant(State::PRESENT | State::INUSE | State::CHANGED, &ATR), card);
     }
 
     #[test]
-    fn a_card_without_an_atr_is_mute() {
+    fn card_without_atr_is_mute() {
         assert_eq!(occupant(State::PRESENT | State::MUTE, &[]), CardPresence::Mute);
         assert_eq!(occupant(State::PRESENT, &[]), CardPresence::Mute);
         assert_eq!(occupant(State::PRESENT, &[0x3B]), CardPresence::Mute);
@@ -332,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_in_trouble_holds_nobody_knows_what() {
+    fn reader_error_makes_occupant_unknown() {
         assert_eq!(occupant(State::UNAVAILABLE, &[]), CardPresence::Unknown);
         assert_eq!(occupant(State::UNKNOWN | State::UNAVAILABLE, &[]), CardPresence::Unknown);
         assert_eq!(occupant(State::PRESENT | State::UNAVAILABLE, &ATR), CardPresence::Unknown);
@@ -340,25 +334,25 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_reader_keeps_no_card_from_an_old_atr() {
+    fn empty_reader_ignores_old_atr() {
         assert_eq!(occupant(State::EMPTY, &ATR), CardPresence::Empty);
     }
 
     #[test]
-    fn a_name_that_is_utf8_is_shown_as_it_is() {
+    fn utf8_reader_name_is_shown_unchanged() {
         for plain in ["HID Omnikey 3121 [CCID Interface] (AB12) 00 00", "Lesegerät 00", r"a\b"] {
             assert_eq!(shown_name(&CString::new(plain).unwrap()).as_str(), plain);
         }
     }
 
     #[test]
-    fn a_name_that_is_not_utf8_is_shown_with_its_bytes() {
+    fn invalid_utf8_in_reader_name_is_escaped() {
         assert_eq!(shown_name(c"Leseger\xE4t 00").as_str(), r"Leseger\xE4t 00");
         assert_eq!(shown_name(c"\xFF\xFE").as_str(), r"\xFF\xFE");
     }
 
     #[test]
-    fn the_library_gets_each_name_back_as_it_gave_it_and_no_two_are_shown_alike() {
+    fn shown_names_are_unique_and_reversible() {
         let names = [
             c"Leseger\xE4t 00",
             c"Leseger\\xE4t 00",
@@ -378,14 +372,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_was_never_given_makes_no_trouble() {
+    fn unknown_reader_name_is_converted() {
         for odd in [r"\x", r"\x4", r"\xZZ", r"\xä", r"a\x00b"] {
             pcsc_name(&odd.into());
         }
     }
 
     #[test]
-    fn the_count_goes_back_in_the_upper_half_of_the_state() {
+    fn event_count_is_upper_half_of_state() {
         assert_eq!(with_count(State::PRESENT, 0xFFFF).bits(), 0xFFFF_0020);
     }
 
@@ -400,57 +394,57 @@ mod tests {
     }
 
     #[test]
-    fn an_atr_has_the_length_that_is_told() {
+    fn atr_has_reported_length() {
         assert!(atr(&state(0)).is_empty());
         assert_eq!(atr(&state(2)), [0x3B, 0]);
         assert_eq!(atr(&state(33)).len(), 33);
     }
 
     #[test]
-    fn an_atr_that_is_too_long_is_none() {
+    fn atr_beyond_buffer_is_empty() {
         assert!(atr(&state(34)).is_empty() && atr(&state(u64::MAX)).is_empty());
     }
 
     #[test]
-    fn a_reader_that_is_in_both_lists_and_was_away_is_noticed() {
-        let mut comings = PlugEvents::default();
-        comings.on_count(3, 5);
-        assert!(comings.on_list(0));
-        assert!(!comings.on_list(0), "once");
-        comings.on_count(5, 6);
-        assert!(!comings.on_list(1), "it came");
-        comings.on_count(6, 9);
-        assert!(comings.on_list(1), "one came, another was away");
+    fn reconnected_reader_in_both_lists_is_noticed() {
+        let mut plug_events = PlugEvents::default();
+        plug_events.on_count(3, 5);
+        assert!(plug_events.on_list(0));
+        assert!(!plug_events.on_list(0), "once");
+        plug_events.on_count(5, 6);
+        assert!(!plug_events.on_list(1), "it came");
+        plug_events.on_count(6, 9);
+        assert!(plug_events.on_list(1), "one came, another was away");
     }
 
     #[test]
-    fn a_list_may_be_ahead_of_the_count() {
-        let mut comings = PlugEvents::default();
-        assert!(!comings.on_list(1));
-        comings.on_count(1, 2);
-        assert!(!comings.on_list(0));
-        comings.on_count(2, 4);
-        assert!(comings.on_list(0));
+    fn list_may_be_ahead_of_count() {
+        let mut plug_events = PlugEvents::default();
+        assert!(!plug_events.on_list(1));
+        plug_events.on_count(1, 2);
+        assert!(!plug_events.on_list(0));
+        plug_events.on_count(2, 4);
+        assert!(plug_events.on_list(0));
     }
 
     #[test]
-    fn what_is_never_counted_hides_nothing_later() {
-        let mut comings = PlugEvents::default();
-        assert!(!comings.on_list(2));
-        comings.settle();
-        comings.on_count(2, 4);
-        assert!(comings.on_list(0));
+    fn uncounted_plug_event_hides_no_later_one() {
+        let mut plug_events = PlugEvents::default();
+        assert!(!plug_events.on_list(2));
+        plug_events.settle();
+        plug_events.on_count(2, 4);
+        assert!(plug_events.on_list(0));
     }
 
     #[test]
-    fn the_count_goes_round_and_there_may_be_none() {
-        let mut comings = PlugEvents::default();
-        comings.on_count(MAX_READER_COUNT, 1);
-        assert!(comings.on_list(0));
-        comings.on_count(MAX_READER_COUNT - 1, 2);
-        assert!(!comings.on_list(3));
-        comings.on_count(0, 7);
-        comings.on_count(7, 0);
-        assert!(!comings.on_list(0));
+    fn reader_count_wraps_and_zero_is_none() {
+        let mut plug_events = PlugEvents::default();
+        plug_events.on_count(MAX_READER_COUNT, 1);
+        assert!(plug_events.on_list(0));
+        plug_events.on_count(MAX_READER_COUNT - 1, 2);
+        assert!(!plug_events.on_list(3));
+        plug_events.on_count(0, 7);
+        plug_events.on_count(7, 0);
+        assert!(!plug_events.on_list(0));
     }
 }

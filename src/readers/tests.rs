@@ -48,7 +48,7 @@ fn insert_card(
 }
 
 #[test]
-fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tried() {
+fn card_in_foreign_transaction_has_one_probe_thread() {
     let (mut readers, mut events) = readers();
     let (name, insertion, atr) = insert_card(&readers, &mut events);
     let (worker, release) = hanging();
@@ -69,7 +69,7 @@ fn a_card_in_another_programs_transaction_has_one_thread_however_often_it_is_tri
 }
 
 #[test]
-fn no_more_threads_are_left_behind_than_there_may_be() {
+fn abandoned_threads_are_limited() {
     let (mut readers, mut events) = readers();
     let (name, insertion, atr) = insert_card(&readers, &mut events);
     let mut releases = Vec::new();
@@ -90,7 +90,7 @@ fn no_more_threads_are_left_behind_than_there_may_be() {
 }
 
 #[test]
-fn what_a_hanging_card_was_asked_is_told_when_it_is_given_up() {
+fn abandoned_probe_returns_its_exchanges() {
     let (mut readers, _events) = readers();
     let name: ReaderName = "Reader".into();
     let (worker, _release) = hanging();
@@ -102,19 +102,18 @@ fn what_a_hanging_card_was_asked_is_told_when_it_is_given_up() {
     assert!(exchange.response.is_empty());
 }
 
-/// Whoever describes a reader that another program keeps to itself asks again for as long as the
-/// reader is there.
+/// While another program holds a reader, the thread worker for its attributes again.
 #[test]
-fn a_stop_ends_the_threads_that_describe_readers() {
+fn stop_ends_attribute_threads() {
     let (mut readers, events) = readers();
     let reader: ReaderName = "Reader".into();
     let (ended, ends) = channel();
-    let asks = ReaderThread::spawn("reader-about", move |halt| {
+    let worker = ReaderThread::spawn("reader-about", move |halt| {
         halt.wait_timeout(Duration::from_mins(10));
         ended.send(()).unwrap();
     })
     .unwrap();
-    readers.attribute_threads.insert(reader, (asks, CancelToken::default()));
+    readers.attribute_threads.insert(reader, (worker, CancelToken::default()));
     let began = Instant::now();
     readers.stop();
     assert!(began.elapsed() < STOP_TIMEOUT, "a thread that listens is not left behind");
@@ -123,24 +122,24 @@ fn a_stop_ends_the_threads_that_describe_readers() {
 }
 
 #[test]
-fn readers_that_are_dropped_end_the_threads_that_describe_readers() {
+fn dropped_readers_end_attribute_threads() {
     let (mut readers, _events) = readers();
     let (ended, ends) = channel();
-    let asks = ReaderThread::spawn("reader-about", move |halt| {
+    let worker = ReaderThread::spawn("reader-about", move |halt| {
         halt.wait_timeout(Duration::from_mins(10));
         ended.send(()).unwrap();
     })
     .unwrap();
-    readers.attribute_threads.insert("Reader".into(), (asks, CancelToken::default()));
+    readers.attribute_threads.insert("Reader".into(), (worker, CancelToken::default()));
     drop(readers);
     ends.recv_timeout(Duration::from_mins(1)).expect("the thread ends");
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_driver_that_hangs() {
+fn stop_does_not_wait_for_hanging_driver() {
     let (mut readers, _events) = readers();
-    let (asks, _release) = hanging();
-    readers.attribute_threads.insert("Reader".into(), (asks, CancelToken::default()));
+    let (worker, _release) = hanging();
+    readers.attribute_threads.insert("Reader".into(), (worker, CancelToken::default()));
     let began = Instant::now();
     readers.stop();
     assert!(began.elapsed() < Duration::from_secs(2));

@@ -73,7 +73,6 @@ struct CancelState {
     signal: OnceLock<Option<OwnedFd>>,
 }
 
-/// What ended a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WakeCause {
     Cancelled,
@@ -83,7 +82,6 @@ pub(super) enum WakeCause {
 }
 
 impl CancelToken {
-    /// Sets the flag, for good.
     pub(super) fn cancel(&self) {
         *self.0.is_cancelled.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.cancelled.notify_all();
@@ -136,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_wakes_every_sleeper() {
+    fn cancellation_wakes_all_waiting_threads() {
         let halt = CancelToken::default();
         let sleepers: Vec<_> = (0..2)
             .map(|_| {
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_before_the_sleep_is_not_lost() {
+    fn cancellation_before_wait_is_not_lost() {
         let halt = CancelToken::default();
         assert!(!halt.wait_timeout(Duration::ZERO));
         halt.cancel();
@@ -159,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_listens_ends_when_told() {
+    fn thread_ends_when_cancelled() {
         let worker = ReaderThread::spawn("listens", |halt| {
             halt.wait_timeout(Duration::from_mins(1));
         })
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_hangs_is_waited_for_no_longer_than_asked() {
+    fn join_of_hanging_thread_times_out() {
         let (release, held) = channel::<()>();
         let worker = ReaderThread::spawn("hangs", move |_| {
             held.recv().unwrap_err();

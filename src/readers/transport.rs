@@ -20,7 +20,6 @@ const NAME_SPACE: usize = 130;
 /// How long after its identity a card is asked for its inventory. CM is not called before that.
 const INVENTORY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A response has at least a status word.
 const MIN_RESPONSE: usize = 2;
 
 /// A probe's state, readable while its thread is blocked. Clones are the same probe's.
@@ -82,7 +81,6 @@ impl ProbeProgress {
         waits
     }
 
-    /// Notes a command that is sent.
     pub(super) fn begin_exchange(&self, command: &[u8]) {
         let (command, response) = (command.to_vec(), Vec::new());
         self.lock().exchanges.push(ApduExchange { command, response, duration: Duration::ZERO });
@@ -106,7 +104,6 @@ impl ProbeProgress {
     }
 }
 
-/// A transaction that sends commands.
 pub(super) struct PcscTransport<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) protocol: Protocol,
@@ -116,7 +113,6 @@ pub(super) struct PcscTransport<'a> {
     pub(super) halt: &'a CancelToken,
     pub(super) progress: &'a ProbeProgress,
     pub(super) shared: &'a SharedState,
-    /// Called with each identity.
     pub(super) identified: &'a mut dyn FnMut(&CardIdentity),
 }
 
@@ -193,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_without_a_protocol_is_asked_for_again() {
+    fn status_without_protocol_restarts_probe() {
         assert_eq!(supported(None), Err(TransmitError::Reset));
         assert_eq!(supported(Some(pcsc::Protocol::T0)), Ok(Protocol::T0));
         let raw = supported(Some(pcsc::Protocol::RAW));
@@ -201,34 +197,35 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_is_not_answered_is_there_all_the_same() {
-        let trail = ProbeProgress::default();
-        trail.begin_exchange(&[1]);
-        trail.end_exchange(&[0x90, 0x00], Duration::from_millis(1));
-        trail.clone().begin_exchange(&[2]);
-        let told: Vec<_> = trail.exchanges().into_iter().map(|e| (e.command, e.response)).collect();
-        assert_eq!(told, [(vec![1], vec![0x90, 0x00]), (vec![2], vec![])]);
+    fn exchange_without_response_is_kept() {
+        let progress = ProbeProgress::default();
+        progress.begin_exchange(&[1]);
+        progress.end_exchange(&[0x90, 0x00], Duration::from_millis(1));
+        progress.clone().begin_exchange(&[2]);
+        let exchanges: Vec<_> =
+            progress.exchanges().into_iter().map(|e| (e.command, e.response)).collect();
+        assert_eq!(exchanges, [(vec![1], vec![0x90, 0x00]), (vec![2], vec![])]);
     }
 
     #[test]
-    fn a_probe_that_was_given_up_never_has_its_turn() {
-        let turn = ProbeProgress::default();
-        assert!(!turn.abandon(), "it does not wait");
-        assert!(turn.start(ProbePhase::Connecting) && turn.start(ProbePhase::Starting));
-        assert!(turn.clone().abandon());
-        assert!(!turn.start(ProbePhase::Free));
-        assert_eq!((turn.phase(), turn.abandon()), (ProbePhase::Abandoned, false));
-        turn.end();
+    fn abandoned_probe_enters_no_phase() {
+        let progress = ProbeProgress::default();
+        assert!(!progress.abandon(), "it does not wait");
+        assert!(progress.start(ProbePhase::Connecting) && progress.start(ProbePhase::Starting));
+        assert!(progress.clone().abandon());
+        assert!(!progress.start(ProbePhase::Free));
+        assert_eq!((progress.phase(), progress.abandon()), (ProbePhase::Abandoned, false));
+        progress.end();
         assert_eq!(
-            (turn.start(ProbePhase::Free), turn.phase(), turn.abandon()),
+            (progress.start(ProbePhase::Free), progress.phase(), progress.abandon()),
             (false, ProbePhase::Ended, false)
         );
     }
 
     #[test]
-    fn a_probe_that_has_its_turn_is_not_given_up() {
-        let turn = ProbeProgress::default();
-        assert!(turn.start(ProbePhase::Starting) && turn.start(ProbePhase::Free));
-        assert!(!turn.abandon());
+    fn probe_in_transaction_is_not_abandoned() {
+        let progress = ProbeProgress::default();
+        assert!(progress.start(ProbePhase::Starting) && progress.start(ProbePhase::Free));
+        assert!(!progress.abandon());
     }
 }

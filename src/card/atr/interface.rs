@@ -5,14 +5,12 @@
 
 use std::fmt;
 
-/// An interface byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InterfaceByte {
     /// A to D.
     letter: char,
     /// From 1.
     number: u8,
-    /// The byte.
     pub value: u8,
     /// That of the TD byte that announced it; 0 before the first.
     protocol: u8,
@@ -20,7 +18,6 @@ pub struct InterfaceByte {
     is_repeated: bool,
 }
 
-/// The interface bytes, and what follows them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InterfaceBytes<'a> {
     pub(super) bytes: Vec<InterfaceByte>,
@@ -57,7 +54,6 @@ impl<'a> InterfaceBytes<'a> {
         read
     }
 
-    /// The protocols of the TD bytes, in their order.
     pub(super) fn indicated(&self) -> Vec<u8> {
         let tds = self.bytes.iter().filter(|byte| byte.letter == 'D');
         tds.map(|byte| byte.value & 0x0F).collect()
@@ -76,7 +72,6 @@ impl InterfaceByte {
         }
     }
 
-    /// The byte's meaning, as text.
     #[must_use]
     pub fn meaning(&self) -> String {
         let value = self.value;
@@ -102,7 +97,6 @@ impl InterfaceByte {
     }
 }
 
-/// The byte's name: TA1.
 impl fmt::Display for InterfaceByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "T{}{}", self.letter, self.number)
@@ -200,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_has_a_name_and_a_scope() {
+    fn interface_byte_has_name_and_scope() {
         // YubiKey 5 NFC: 3B FD 13 00 00 81 31 FE 15
         let read = InterfaceBytes::read(0xFD, &[0x13, 0, 0, 0x81, 0x31, 0xFE, 0x15, 0x80]);
         let seen: Vec<_> = read.bytes.iter().map(|b| (b.to_string(), b.scope())).collect();
@@ -221,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_byte_of_a_letter_and_a_protocol_is_reserved() {
+    fn repeated_interface_byte_is_reserved() {
         let seen = meanings(0x80, &[0x81, 0x91, 0xFE, 0x91, 0x20, 0x1F, 0x03]);
         let meant = [("TA3", "T=1: the card takes 254 bytes a block"), ("TA4", "reserved for T=1")];
         for (name, meaning) in meant {
@@ -230,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn global_bytes_after_t15_tell_clock_and_voltage() {
+    fn global_bytes_describe_clock_and_voltage() {
         // SmartCard-HSM 4K: 3B DE 96 FF 81 91 FE 1F C3
         let seen = meanings(0xDE, &[0x96, 0xFF, 0x81, 0x91, 0xFE, 0x1F, 0xC3]);
         assert_eq!(seen.last(), Some(&("TA4".to_owned(), clock_and_class(0xC3))));
     }
 
     #[test]
-    fn bytes_that_are_announced_and_missing_are_told() {
+    fn missing_interface_bytes_are_reported() {
         let read = InterfaceBytes::read(0xF0, &[0x11, 0x00]);
         assert!(read.cut_off);
         assert_eq!(read.bytes.len(), 2);
@@ -246,7 +240,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_read_encodes_to_what_was_sent(
+        fn interface_bytes_round_trip(
             t0: u8,
             rest in prop::collection::vec(any::<u8>(), 0..=31),
         ) {
@@ -267,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn ta1_tells_the_fastest_that_the_card_goes() {
+    fn ta1_describes_maximum_speed() {
         assert_eq!(meaning('A', 1, 0, 0x11), "Fi 372, Di 1, up to 5 MHz: at most 13440 bit/s");
         assert_eq!(meaning('A', 1, 0, 0x96), "Fi 512, Di 32, up to 5 MHz: at most 312500 bit/s");
         assert_eq!(meaning('A', 1, 0, 0xA8), "Fi 768, Di 12, up to 7.5 MHz: at most 117187 bit/s");
@@ -275,14 +269,14 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_guard_time_are_words() {
+    fn guard_time_limits_are_described() {
         assert_eq!(meaning('C', 1, 0, 0), "no extra guard time");
         assert_eq!(meaning('C', 1, 0, 2), "extra guard time of 2 bits");
         assert_eq!(meaning('C', 1, 0, 255), "the least guard time of the protocol");
     }
 
     #[test]
-    fn specific_mode_names_the_only_protocol() {
+    fn specific_mode_describes_protocol() {
         assert_eq!(
             meaning('A', 2, 0, 0x81),
             "specific mode: T=1 only, as the interface bytes say, cannot change"
@@ -290,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn clock_stop_and_voltages_are_told_apart() {
+    fn clock_stop_and_voltages_are_described() {
         assert_eq!(meaning('A', 3, 15, 0xC3), "clock may stop: either way; voltages: 5 V, 3 V");
         assert_eq!(meaning('A', 3, 15, 0x00), "clock may stop: never; voltages: unknown");
     }
 
     #[test]
-    fn what_t1_says_of_its_blocks_is_told() {
+    fn t1_blocks_are_described() {
         assert_eq!(meaning('A', 3, 1, 0xFE), "T=1: the card takes 254 bytes a block");
         assert_eq!(meaning('B', 3, 1, 0x45), "T=1: block waiting time 4, byte waiting time 5");
         assert_eq!(meaning('C', 3, 1, 1), "T=1: blocks end in a CRC");

@@ -9,7 +9,7 @@ fn facts(text: &str) -> DecodedAtr {
 }
 
 #[test]
-fn a_microsoft_virtual_smart_card_names_its_application() {
+fn virtual_smart_card_atr_is_decoded() {
     let facts = facts("3b8d0180fba000000397425446590301c8");
     assert_eq!(facts.convention(), "direct");
     assert_eq!(facts.protocols, [1]);
@@ -22,12 +22,12 @@ fn a_microsoft_virtual_smart_card_names_its_application() {
 }
 
 #[test]
-fn the_newer_virtual_smart_card_is_known_too() {
+fn newer_virtual_smart_card_is_known() {
     assert!(facts("3b8d0180fba000000397425446590401cf").known.is_some());
 }
 
 #[test]
-fn an_idprime_card_offers_t0_only_and_has_no_check_byte() {
+fn idprime_atr_needs_no_check_byte() {
     let facts = facts("3b7f96000080318065b0850300ef120ffe829000");
     assert_eq!(facts.protocols, [0]);
     assert_eq!(facts.checksum, Checksum::NotRequired);
@@ -37,7 +37,7 @@ fn an_idprime_card_offers_t0_only_and_has_no_check_byte() {
 }
 
 #[test]
-fn a_yubikey_5_by_contact_offers_t1_and_by_air_is_contactless() {
+fn contactless_yubikey_differs_from_contact() {
     let contact = facts("3bfd1300008131fe158073c021c057597562694b657940");
     assert_eq!((contact.protocols.as_slice(), contact.is_contactless), ([1].as_slice(), false));
     let by_air = facts("3b8d80018073c021c057597562694b6579f9");
@@ -47,7 +47,7 @@ fn a_yubikey_5_by_contact_offers_t1_and_by_air_is_contactless() {
 }
 
 #[test]
-fn the_status_at_the_end_of_category_00_is_an_entry() {
+fn category_00_status_is_entry() {
     let facts = facts("3bda18ff81b1fe751f030031c573c001400090000c");
     let tags: Vec<u8> = facts.historical.entries.iter().map(|entry| entry.tag).collect();
     assert_eq!(tags, [3, 7, 8]);
@@ -55,14 +55,14 @@ fn the_status_at_the_end_of_category_00_is_an_entry() {
 }
 
 #[test]
-fn global_bytes_are_no_protocol_but_make_a_check_byte_due() {
+fn global_bytes_require_check_byte() {
     let facts = facts("3b80801f9f");
     assert_eq!(facts.protocols, [0]);
     assert_ne!(facts.checksum, Checksum::NotRequired);
 }
 
 #[test]
-fn a_wrong_or_missing_check_byte_is_told_and_forgiven() {
+fn wrong_or_missing_check_byte_is_anomaly() {
     let wrong = facts("3bde98ff8191fe1fc38031815448534d3173802140810792");
     assert_eq!(wrong.checksum, Checksum::Invalid);
     assert_eq!(wrong.protocols, [1]);
@@ -71,7 +71,7 @@ fn a_wrong_or_missing_check_byte_is_told_and_forgiven() {
 }
 
 #[test]
-fn an_atr_that_announces_more_than_it_has_is_cut_off() {
+fn atr_shorter_than_announced_is_truncated() {
     let facts = facts("3b0f8031");
     assert!(facts.truncated);
     assert_eq!(facts.historical.bytes, [0x80, 0x31]);
@@ -79,20 +79,20 @@ fn an_atr_that_announces_more_than_it_has_is_cut_off() {
 }
 
 #[test]
-fn an_atr_that_ends_within_its_interface_bytes_is_cut_off() {
+fn atr_without_announced_interface_bytes_is_truncated() {
     assert!(facts("3bf013").truncated);
     assert!(!facts("3b1013").truncated);
 }
 
 #[test]
-fn bytes_after_the_end_are_told_and_not_checked() {
+fn trailing_bytes_are_reported_and_not_checked() {
     let facts = facts("3b8d0180fba000000397425446590301c8ffff");
     assert_eq!(facts.checksum, Checksum::Valid);
     assert_eq!(facts.anomalies(), ["2 bytes too many"]);
 }
 
 #[test]
-fn everything_that_is_odd_is_told_in_the_order_of_the_bytes() {
+fn anomalies_are_in_byte_order() {
     let begins = "begins with neither 3B nor 3F";
     let td1 = "TD1 names T=15, which is no protocol";
     let meant = [begins, td1, "check byte missing"];
@@ -103,14 +103,14 @@ fn everything_that_is_odd_is_told_in_the_order_of_the_bytes() {
 }
 
 #[test]
-fn inverse_convention_and_nonsense_are_told() {
+fn inverse_and_unknown_convention_are_decoded() {
     assert_eq!(facts("3f00").convention(), "inverse");
     assert_eq!(facts("0000").convention(), "unknown (00)");
 }
 
 proptest! {
     #[test]
-    fn every_atr_is_decoded(bytes in prop::collection::vec(any::<u8>(), 2..=33)) {
+    fn any_atr_is_decoded(bytes in prop::collection::vec(any::<u8>(), 2..=33)) {
         let facts = DecodedAtr::of(&Atr::try_from(bytes.as_slice()).unwrap());
         let _words: Vec<_> = facts.interface.iter().map(InterfaceByte::meaning).collect();
         let _entries: Vec<_> = facts.historical.entries.iter().map(CompactTlv::description).collect();
@@ -130,7 +130,7 @@ fn hint_of(text: &str) -> Option<Family> {
 }
 
 #[test]
-fn every_known_atr_is_whole_and_has_a_right_check_byte_where_one_is_due() {
+fn known_atrs_are_complete() {
     for (atr, name, _) in &KNOWN {
         let facts = DecodedAtr::of(&atr.parse().unwrap());
         assert_eq!(facts.known, Some(*name), "{atr} is there twice, or not lower case");
@@ -142,7 +142,7 @@ fn every_known_atr_is_whole_and_has_a_right_check_byte_where_one_is_due() {
 }
 
 #[test]
-fn the_table_is_the_one_in_the_document() {
+fn known_atrs_match_document() {
     let heading = "### ATRs known by name";
     let lines = CARDS.lines().skip_while(|line| *line != heading).skip(1);
     let rows = lines.take_while(|line| !line.starts_with('#'));
@@ -156,7 +156,7 @@ fn the_table_is_the_one_in_the_document() {
 }
 
 #[test]
-fn an_unknown_card_is_hinted_at_by_what_its_historical_bytes_hold() {
+fn hint_of_unknown_card_is_by_historical_bytes() {
     for (atr, family) in [
         ("3b8d0180fba000000397425446590501ce", Some(Family::Gids)),
         ("3b8a8001a000000308000010000030", Some(Family::Piv)),
@@ -171,7 +171,7 @@ fn an_unknown_card_is_hinted_at_by_what_its_historical_bytes_hold() {
 }
 
 #[test]
-fn a_mark_outside_the_historical_bytes_is_no_hint() {
+fn mark_outside_historical_bytes_is_ignored() {
     assert_eq!(hint_of("3bf0a00000030800"), None);
 }
 
@@ -180,7 +180,7 @@ fn historical(text: &str) -> Historical {
 }
 
 #[test]
-fn the_first_byte_says_how_to_read_the_others() {
+fn first_historical_byte_is_category() {
     for (text, category) in [
         ("0031c573c00140059000", "compact-tlv-and-status"),
         ("1000", "directory-reference"),
@@ -194,7 +194,7 @@ fn the_first_byte_says_how_to_read_the_others() {
 }
 
 #[test]
-fn a_text_in_the_bytes_is_found() {
+fn text_in_historical_bytes_is_found() {
     assert_eq!(historical("597562696b657934").text().as_deref(), Some("Yubikey4"));
     assert_eq!(historical("8073c021c057597562694b6579").text().as_deref(), Some("YubiKey"));
     assert_eq!(historical("8031815448534d31").text().as_deref(), Some("HSM1"));
@@ -202,21 +202,21 @@ fn a_text_in_the_bytes_is_found() {
 }
 
 #[test]
-fn an_entry_that_is_longer_than_the_rest_is_left_over() {
+fn too_long_historical_entry_is_left_over() {
     let cut = historical("803180654142");
     assert_eq!(cut.entries.len(), 1);
     assert_eq!(cut.leftover, [0x65, 0x41, 0x42]);
 }
 
 #[test]
-fn services_capabilities_and_status_have_words() {
-    let words: Vec<_> = historical("0031c573c00140059000")
+fn services_capabilities_and_status_are_described() {
+    let descriptions: Vec<_> = historical("0031c573c00140059000")
         .entries
         .iter()
         .map(|entry| entry.description().unwrap())
         .collect();
     assert_eq!(
-        words,
+        descriptions,
         [
             "applications by full name, applications by partial name",
             "DF by full name, DF by partial name",

@@ -39,7 +39,7 @@ fn table(rows: &str) -> String {
 }
 
 #[test]
-fn the_factory_card_is_identified_on_either_protocol() {
+fn factory_card_is_identified_on_both_protocols() {
     for protocol in [Protocol::T0, Protocol::T1] {
         let identity = run(&mut Script::gids(protocol)).unwrap();
         assert_eq!(identity.serial.to_string(), CARDID);
@@ -59,14 +59,14 @@ fn the_factory_card_is_identified_on_either_protocol() {
 }
 
 #[test]
-fn three_commands_are_all_that_a_card_gets() {
+fn gids_probe_sends_three_commands() {
     let mut card = card();
     run(&mut card).unwrap();
     assert_eq!(card.sent(), [SELECT, READ_TABLE, READ_CARDID]);
 }
 
 #[test]
-fn a_card_id_whose_version_nibble_fits_neither_order_is_still_read_as_windows_does() {
+fn cardid_with_odd_version_is_read_as_windows_does() {
     let answer = "df2010a7f5c7428955 7bc07e9a9de3ddbd21d79000";
     let identity = run(&mut card().on(READ_CARDID, answer)).unwrap();
     let first = identity.candidates()[0].card_id.to_string();
@@ -74,7 +74,7 @@ fn a_card_id_whose_version_nibble_fits_neither_order_is_still_read_as_windows_do
 }
 
 #[test]
-fn an_application_that_accepts_any_select_is_not_gids() {
+fn card_accepting_any_select_is_not_gids() {
     for answer in ["61 00 9000", "6109 4f07 a0000003080000 9000", "6f00 9000"] {
         let mut card = Script::new(Protocol::T1).on(SELECT, answer);
         assert!(matches!(run(&mut card), Err(NoReading::OtherFamily(_))), "{answer}");
@@ -83,7 +83,7 @@ fn an_application_that_accepts_any_select_is_not_gids() {
 }
 
 #[test]
-fn a_select_that_says_nothing_or_something_odd_counts_where_there_is_a_file_table() {
+fn odd_select_response_counts_with_file_table() {
     for selected in [
         "9000",
         "6f0b8409a0000003974254465 99000",
@@ -100,7 +100,7 @@ fn a_select_that_says_nothing_or_something_odd_counts_where_there_is_a_file_tabl
 }
 
 #[test]
-fn a_card_that_somebody_selected_is_read_without_a_select() {
+fn selected_application_is_read_without_select() {
     let mut card = card();
     let reading = probe_selected(&mut card).unwrap();
     assert_eq!(reading.serial.to_string(), CARDID);
@@ -110,7 +110,7 @@ fn a_card_that_somebody_selected_is_read_without_a_select() {
 }
 
 #[test]
-fn every_refusal_of_select_leads_to_the_next_family() {
+fn refused_select_is_other_family() {
     for status in ["6a82", "6a86", "6d00", "6e00", "6700", "6999", "6985", "6982", "6f00"] {
         let mut card = card().on(SELECT, status);
         assert!(matches!(run(&mut card), Err(NoReading::OtherFamily(_))), "{status}");
@@ -118,7 +118,7 @@ fn every_refusal_of_select_leads_to_the_next_family() {
 }
 
 #[test]
-fn the_table_says_where_the_card_id_lies() {
+fn file_table_locates_cardid() {
     let rows = row("", "cardid", 0xDF20, 0xA010);
     let mut card = card()
         .on(READ_TABLE, &table(&rows))
@@ -127,7 +127,7 @@ fn the_table_says_where_the_card_id_lies() {
 }
 
 #[test]
-fn a_table_over_256_bytes_is_read_to_its_end() {
+fn file_table_over_256_bytes_is_read_completely() {
     let rows = row("mscp", "kxc00", 0xDF30, 0xA010).repeat(10) + &row("", "cardid", 0xDF20, 0xA012);
     let whole = table(&rows).trim_end_matches("9000").to_owned();
     let (first, rest) = whole.split_at(512);
@@ -137,7 +137,7 @@ fn a_table_over_256_bytes_is_read_to_its_end() {
 }
 
 #[test]
-fn a_partial_record_at_the_end_of_the_table_is_ignored() {
+fn partial_table_entry_is_ignored() {
     let rows = row("", "cardid", 0xDF20, 0xA012) + "6d736370";
     assert!(run(&mut card().on(READ_TABLE, &table(&rows))).is_ok());
     let only_partial = table("6d736370");
@@ -145,7 +145,7 @@ fn a_partial_record_at_the_end_of_the_table_is_ignored() {
 }
 
 #[test]
-fn names_have_no_case_and_count_in_the_root_only() {
+fn cardid_name_has_no_case_and_is_in_root() {
     let rows = row("", "CardID", 0xDF20, 0xA012);
     assert!(run(&mut card().on(READ_TABLE, &table(&rows))).is_ok());
     for rows in [row("mscp", "cardid", 0xDF20, 0xA012), row("", "cardids", 0xDF20, 0xA012)] {
@@ -154,7 +154,7 @@ fn names_have_no_case_and_count_in_the_root_only() {
 }
 
 #[test]
-fn places_beyond_16_bits_are_refused_not_cut_off() {
+fn cardid_location_over_16_bits_is_refused() {
     for rows in [row("", "cardid", 0x1_DF20, 0xA012), row("", "cardid", 0xDF20, 0x1_A012)] {
         let mut card = card().on(READ_TABLE, &table(&rows));
         assert!(matches!(run(&mut card), Err(NoReading::NoId(_))));
@@ -163,7 +163,7 @@ fn places_beyond_16_bits_are_refused_not_cut_off() {
 }
 
 #[test]
-fn only_a_table_that_cannot_be_read_is_done_without() {
+fn only_unreadable_file_table_is_replaced_by_default() {
     for status in ["6a82", "6a88", "6982", "6f00"] {
         let identity = run(&mut card().on(READ_TABLE, status)).unwrap();
         assert_eq!(identity.serial.to_string(), CARDID);
@@ -177,13 +177,13 @@ fn only_a_table_that_cannot_be_read_is_done_without() {
 }
 
 #[test]
-fn a_card_that_was_never_initialised_has_no_id() {
+fn uninitialised_card_has_no_id() {
     let what = no_id(card().on(READ_TABLE, "6a82").on(READ_CARDID, "6a82"));
     assert_eq!(what, "cardid: card returned status 6A82 (absent)");
 }
 
 #[test]
-fn an_id_that_reads_the_same_in_either_order_is_named_by_both_rules() {
+fn symmetric_cardid_has_both_rules() {
     let answer = format!("df2010{}9000", "07".repeat(16));
     let reading = run(&mut card().on(READ_CARDID, &answer)).unwrap();
     let candidates = reading.candidates();
@@ -192,7 +192,7 @@ fn an_id_that_reads_the_same_in_either_order_is_named_by_both_rules() {
 }
 
 #[test]
-fn ids_of_no_particular_card_are_no_candidates() {
+fn constant_ids_are_no_candidates() {
     for byte in ["00", "ff"] {
         let answer = format!("df2010{}9000", byte.repeat(16));
         let reading = run(&mut card().on(READ_CARDID, &answer)).unwrap();
@@ -201,7 +201,7 @@ fn ids_of_no_particular_card_are_no_candidates() {
 }
 
 #[test]
-fn a_card_id_under_another_tag_or_of_another_length_is_no_id() {
+fn cardid_with_wrong_tag_or_length_is_refused() {
     let with = |answer: &str| no_id(card().on(READ_CARDID, answer));
     assert!(with(&format!("df2110{CARDID}9000")).contains("tag DF21"));
     assert!(with(&format!("df200f{}9000", "07".repeat(15))).contains("15 bytes"));
@@ -212,7 +212,7 @@ fn a_card_id_under_another_tag_or_of_another_length_is_no_id() {
 }
 
 #[test]
-fn a_card_that_says_yes_to_everything_without_data_is_not_identified() {
+fn card_accepting_everything_is_not_identified() {
     struct Yes;
     impl Transmit for Yes {
         fn transmit(&mut self, _: &CommandApdu) -> Result<Vec<u8>, TransmitError> {
@@ -226,7 +226,7 @@ fn a_card_that_says_yes_to_everything_without_data_is_not_identified() {
 }
 
 #[test]
-fn a_card_torn_out_at_any_command_is_an_interruption() {
+fn removal_at_any_command_interrupts() {
     for commands in 0..3 {
         let mut card = card().interrupted_after(commands, TransmitError::Removed);
         assert_eq!(run(&mut card), Err(NoReading::Interrupted(TransmitError::Removed)));
@@ -235,7 +235,7 @@ fn a_card_torn_out_at_any_command_is_an_interruption() {
 
 proptest! {
     #[test]
-    fn whatever_cardid_holds_its_serial_is_its_hex(raw in any::<[u8; 16]>()) {
+    fn cardid_serial_is_hex(raw in any::<[u8; 16]>()) {
         let text = hex::encode(raw);
         let mut card = card().on(READ_CARDID, &format!("df2010{text}9000"));
         if let Ok(identity) = run(&mut card) {

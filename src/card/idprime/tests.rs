@@ -68,7 +68,7 @@ fn rows_of(rows: &[String]) -> String {
 }
 
 #[test]
-fn the_index_says_where_the_card_id_lies() {
+fn index_locates_cardid() {
     let index = rows_of(&[row("0102", "cmapfile", "mscp"), row("0207", "cardid", "")]);
     for by_path in [true, false] {
         let mut card = Files { by_path, ..card(&index, "0207", &format!("{CARDID}9000")) };
@@ -87,14 +87,14 @@ fn the_index_says_where_the_card_id_lies() {
 }
 
 #[test]
-fn without_a_line_in_the_index_the_card_id_is_where_it_usually_is() {
+fn unlisted_cardid_is_in_usual_place() {
     let index = rows_of(&[row("0207", "cardid", "mscp")]);
     let mut card = card(&index, "0201", &format!("{CARDID}9000"));
     assert_eq!(run(&mut card).unwrap().serial.to_string(), CARDID);
 }
 
 #[test]
-fn a_card_without_a_card_id_of_16_bytes_has_none() {
+fn cardid_of_other_length_is_no_id() {
     let index = rows_of(&[row("0201", "cardid", "")]);
     for content in ["6a82", "9000", "01029000"] {
         let mut card = card(&index, "0201", content);
@@ -103,7 +103,7 @@ fn a_card_without_a_card_id_of_16_bytes_has_none() {
 }
 
 #[test]
-fn an_index_that_lists_other_files_or_none_does_not_hide_the_card_id() {
+fn index_without_cardid_does_not_hide_it() {
     for index in ["00", &rows_of(&[row("0102", "cmapfile", "mscp")])] {
         let mut card = card(index, "0201", &format!("{CARDID}9000"));
         assert_eq!(run(&mut card).unwrap().serial.to_string(), CARDID, "{index}");
@@ -111,7 +111,7 @@ fn an_index_that_lists_other_files_or_none_does_not_hide_the_card_id() {
 }
 
 #[test]
-fn files_of_another_card_under_these_numbers_are_no_card_id() {
+fn foreign_files_are_no_cardid() {
     let text = "41".repeat(40);
     for index in [format!("01{text}"), format!("01{}", "00".repeat(21)), "ff".repeat(64)] {
         let mut card = card(&index, "0201", &format!("{CARDID}9000"));
@@ -120,7 +120,7 @@ fn files_of_another_card_under_these_numbers_are_no_card_id() {
 }
 
 #[test]
-fn an_index_that_is_refused_or_cut_off_does_not_hide_the_card_id() {
+fn refused_or_truncated_index_does_not_hide_cardid() {
     let cut_off = "050102001063617264636600000000000000006282";
     let empty = format!("00{}9000", "00".repeat(40));
     let refused =
@@ -133,10 +133,10 @@ fn an_index_that_is_refused_or_cut_off_does_not_hide_the_card_id() {
         assert_eq!(reading.reselect, Some(CommandApdu::select(&AID)));
         for content in ["6a82", "0102 9000", "9000"] {
             card.content = content.to_owned();
-            let miss = run(&mut card);
+            let no_reading = run(&mut card);
             assert!(
-                matches!(miss, Err(NoReading::OtherFamily(_))),
-                "{refusal} {content}: {miss:?}"
+                matches!(no_reading, Err(NoReading::OtherFamily(_))),
+                "{refusal} {content}: {no_reading:?}"
             );
         }
     }
@@ -158,7 +158,7 @@ impl Transmit for Yes {
 }
 
 #[test]
-fn a_card_that_accepts_any_application_needs_an_index() {
+fn card_accepting_any_select_needs_index() {
     let mut without = card("", "0201", &format!("{CARDID}9000"));
     without.index = "6a82".to_owned();
     assert!(matches!(run(&mut Yes(without)), Err(NoReading::OtherFamily(_))));
@@ -168,7 +168,7 @@ fn a_card_that_accepts_any_application_needs_an_index() {
 }
 
 #[test]
-fn a_card_without_an_index_is_another_family() {
+fn missing_index_is_other_family() {
     let mut none = Script::new(Protocol::T1);
     assert!(matches!(run(&mut none), Err(NoReading::OtherFamily(_))));
     assert_eq!(none.sent().len(), 1);

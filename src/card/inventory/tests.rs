@@ -23,7 +23,7 @@ fn card() -> Script {
 }
 
 #[test]
-fn a_yubikey_tells_its_serial_from_the_piv_application() {
+fn yubikey_serial_is_read_from_piv() {
     let mut key = card().on("00f8000000", "009e2a7b9000");
     let inventory = taken(&mut key, YUBIKEY, Some(Family::Piv));
     assert_eq!(inventory.get(InventoryNumber::YubikeySerial), Some("10365563"));
@@ -31,7 +31,7 @@ fn a_yubikey_tells_its_serial_from_the_piv_application() {
 }
 
 #[test]
-fn an_older_or_blank_yubikey_tells_it_from_the_management_application() {
+fn older_yubikey_serial_is_read_from_management() {
     let mut key =
         card().on(MANAGEMENT, "9000").on("001d000000", "0c0102023f0204009e2a7b0301029000");
     let serial = Some("10365563");
@@ -54,14 +54,14 @@ fn an_older_or_blank_yubikey_tells_it_from_the_management_application() {
 }
 
 #[test]
-fn no_other_card_is_asked_a_yubikeys_questions() {
+fn other_cards_get_no_yubikey_commands() {
     let mut other = card();
     taken(&mut other, PLAIN, Some(Family::Piv));
     assert!(!other.sent().iter().any(|sent| sent.starts_with("00f8") || sent == MANAGEMENT));
 }
 
 #[test]
-fn the_uid_is_asked_of_contactless_readers_only() {
+fn uid_is_read_only_from_contactless_readers() {
     let uid = || card().on("ffca000000", "04a1b2c3d4e5f69000");
     let contactless = taken(&mut uid(), CONTACTLESS, None);
     assert_eq!(contactless.get(InventoryNumber::ContactlessUid), Some("04a1b2c3d4e5f6"));
@@ -71,7 +71,7 @@ fn the_uid_is_asked_of_contactless_readers_only() {
 }
 
 #[test]
-fn the_iccsn_is_its_digits_without_padding() {
+fn iccsn_has_no_padding() {
     let gdo = || {
         card()
             .on("00a40800022f0200", "9000")
@@ -85,7 +85,7 @@ fn the_iccsn_is_its_digits_without_padding() {
 }
 
 #[test]
-fn the_cplc_counts_with_its_42_bytes_only() {
+fn cplc_has_42_bytes() {
     let data = "42503272129161810700803901 06c2bb1d3c".replace(' ', "") + &"00".repeat(24);
     let manager =
         |answer: &str| card().on(CARD_MANAGER_SELECT, "6f009000").on("80ca9f7f00", answer);
@@ -102,7 +102,7 @@ fn the_cplc_counts_with_its_42_bytes_only() {
 }
 
 #[test]
-fn a_yubikey_that_hides_its_serial_tells_none() {
+fn hidden_yubikey_serial_is_left_out() {
     let mut key = card().on("00f8000000", "000000009000");
     assert_eq!(
         taken(&mut key, YUBIKEY, Some(Family::Piv)).get(InventoryNumber::YubikeySerial),
@@ -111,7 +111,7 @@ fn a_yubikey_that_hides_its_serial_tells_none() {
 }
 
 #[test]
-fn it_is_told_whether_another_application_is_selected_now() {
+fn inventory_returns_whether_selection_changed() {
     let atr: Atr = PLAIN.parse().unwrap();
     let moved = |mut card: Script| {
         read_from_card(&mut card, (&atr, Some(Family::Gids)), &mut Inventory::default()).unwrap()

@@ -20,7 +20,7 @@ fn id(reading: &CardReading) -> String {
 }
 
 #[test]
-fn manufacturer_and_serial_make_the_id_of_opensc() {
+fn manufacturer_and_serial_make_opensc_id() {
     for selected in ["9000", "6f128410d27600012401030400061234567800009000"] {
         let reading = probe(&mut card(selected)).unwrap();
         assert_eq!(reading.serial.to_string(), "000612345678");
@@ -30,7 +30,7 @@ fn manufacturer_and_serial_make_the_id_of_opensc() {
 }
 
 #[test]
-fn on_t0_the_select_goes_without_le() {
+fn t0_select_has_no_le() {
     let mut card = Script::new(Protocol::T0)
         .on("00a4040006d27600012401", "9000")
         .on(GET_AID, "d276000124010200fffe52ff6f0600009000");
@@ -38,7 +38,7 @@ fn on_t0_the_select_goes_without_le() {
 }
 
 #[test]
-fn the_identifier_counts_with_its_tag_and_from_the_answer_to_select_too() {
+fn identifier_counts_with_tag_and_from_select() {
     let tagged = card("9000").on(GET_AID, "4f10d27600012401030400061234567800009000");
     let selected = card("6f128410d27600012401030400061234567800009000").on(GET_AID, "6a88");
     for mut card in [tagged, selected] {
@@ -47,7 +47,7 @@ fn the_identifier_counts_with_its_tag_and_from_the_answer_to_select_too() {
 }
 
 #[test]
-fn an_identifier_of_another_application_or_length_is_another_family() {
+fn other_application_identifier_is_other_family() {
     for aid in ["9000", "6a88", "d276000124029000", "d276000124010304000612345678009000"] {
         let mut card = card("9000").on(GET_AID, aid);
         assert!(matches!(probe(&mut card), Err(NoReading::OtherFamily(_))), "{aid}");
@@ -63,7 +63,7 @@ fn strength(manufacturer: &str, serial: &str) -> (Strength, bool) {
 }
 
 #[test]
-fn only_a_registered_manufacturer_gives_a_serial_number_that_counts() {
+fn only_registered_manufacturer_serial_counts() {
     for manufacturer in ["0005", "0006", "f517", "000f"] {
         assert_eq!(strength(manufacturer, "00000001"), (Strength::Serial, false), "{manufacturer}");
     }
@@ -74,7 +74,7 @@ fn only_a_registered_manufacturer_gives_a_serial_number_that_counts() {
 }
 
 #[test]
-fn a_number_of_a_test_card_belongs_to_no_card() {
+fn test_manufacturer_serial_is_placeholder() {
     for manufacturer in ["0000", "ffff"] {
         for serial in ["00000001", "87654321"] {
             assert_eq!(strength(manufacturer, serial), (Strength::Shared, true), "{manufacturer}");
@@ -83,7 +83,7 @@ fn a_number_of_a_test_card_belongs_to_no_card() {
 }
 
 #[test]
-fn a_serial_number_of_one_repeated_character_belongs_to_no_card() {
+fn serial_of_one_character_is_placeholder() {
     for serial in ["00000000", "ffffffff", "11111111", "12121212", "20202020", "30303030"] {
         for manufacturer in ["0006", "afaf"] {
             assert_eq!(strength(manufacturer, serial), (Strength::Shared, true), "{serial}");
@@ -92,7 +92,7 @@ fn a_serial_number_of_one_repeated_character_belongs_to_no_card() {
 }
 
 #[test]
-fn a_terminated_card_is_told_as_such() {
+fn terminated_card_is_reported() {
     for status in ["6285", "6283"] {
         let Err(NoReading::NoId(what)) = probe(&mut card(status)) else { panic!("{status}") };
         assert!(what.contains("terminated"), "{what}");
@@ -103,7 +103,7 @@ fn a_terminated_card_is_told_as_such() {
 }
 
 #[test]
-fn a_card_that_somebody_selected_is_read_without_a_select() {
+fn selected_application_is_read_without_select() {
     let mut card = card("6a82");
     assert_eq!(probe_selected(&mut card).unwrap().serial.to_string(), "000612345678");
     assert_eq!(card.sent(), [GET_AID]);

@@ -13,7 +13,6 @@ use super::IdWorth;
 
 const SYMBOLS: usize = 40;
 
-/// Symbols that are no digits.
 const START: u8 = 0xB;
 const SEPARATOR: u8 = 0xD;
 const END: u8 = 0xF;
@@ -126,7 +125,7 @@ pub(in crate::card) mod tests {
     }
 
     #[test]
-    fn the_published_examples_are_what_their_digits_say() {
+    fn published_fascns_have_expected_worth() {
         // Yubico's template today, and that of older tools, whose last symbols are wrong.
         let template = encode(&format!("9999999999999901{PERSON}"));
         assert_eq!(hex::encode(template), "d4e739da739ced39ce739d836858210842108421c84210c3eb");
@@ -146,7 +145,7 @@ pub(in crate::card) mod tests {
     }
 
     #[test]
-    fn a_credential_that_an_agency_gave_is_a_serial_and_any_other_is_shared() {
+    fn fascn_of_agency_is_serial_else_shared() {
         let rest = format!("01{PERSON}");
         for (agency, system, credential, meant) in [
             ("9700", "1234", "567890", IdWorth::Serial),
@@ -174,7 +173,7 @@ pub(in crate::card) mod tests {
     }
 
     #[test]
-    fn what_is_no_fascn_is_never_a_serial() {
+    fn invalid_fascn_is_never_serial() {
         for bytes in [[0x00; 25], [0xFF; 25], [0x5A; 25], *b"SERIAL NUMBER 12345678901"] {
             assert_ne!(Fascn(bytes).id_worth(), IdWorth::Serial, "{}", hex::encode(bytes));
         }
@@ -185,7 +184,7 @@ pub(in crate::card) mod tests {
 
     proptest! {
         #[test]
-        fn constants_are_placeholders_whatever_follows_and_whatever_the_parity(
+        fn constant_fascn_is_placeholder(
             digit in prop::sample::select(vec!['0', '9']),
             rest in "[0-9]{18}",
             flipped in prop::collection::vec(0_usize..SYMBOLS, 0..6),
@@ -201,7 +200,7 @@ pub(in crate::card) mod tests {
         }
 
         #[test]
-        fn a_fascn_with_a_wrong_bit_is_never_a_serial(digits in "97001[0-9]{27}", bit in 0_usize..200) {
+        fn fascn_with_wrong_bit_is_never_serial(digits in "97001[0-9]{27}", bit in 0_usize..200) {
             let mut fascn = encode(&digits);
             fascn[bit / 8] ^= 0x80 >> (bit % 8);
             prop_assert_ne!(Fascn(fascn).id_worth(), IdWorth::Serial);

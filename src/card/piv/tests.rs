@@ -52,7 +52,7 @@ const GUID_LE: &str = "43534fa0-1073-f901-aa6e-34537bee6fc1";
 const GUID_BE: &str = "a04f5343-7310-01f9-aa6e-34537bee6fc1";
 
 #[test]
-fn a_yubikey_is_known_by_its_guid() {
+fn yubikey_is_identified_by_guid() {
     let mut card = card(&format!("3019{YUBICO_FASCN}3410{GUID}"));
     let reading = run(&mut card).unwrap();
     assert_eq!(reading.serial.to_string(), GUID, "as OpenSC: the issuer is outside the government");
@@ -67,7 +67,7 @@ fn a_yubikey_is_known_by_its_guid() {
 }
 
 #[test]
-fn a_card_of_the_government_may_be_known_by_its_fascn() {
+fn government_card_has_fascn_id() {
     let mut card = card(&format!("3019{AGENCY_FASCN}3410{GUID}"));
     let reading = run(&mut card).unwrap();
     assert_eq!(reading.serial.to_string(), AGENCY_FASCN);
@@ -83,7 +83,7 @@ fn a_card_of_the_government_may_be_known_by_its_fascn() {
 }
 
 #[test]
-fn a_fascn_that_tools_put_on_every_card_belongs_to_none() {
+fn fascn_of_tools_is_placeholder() {
     let pivy = "d04210d821086c1084210d836858210842108421c84210c3eb";
     let older = "d4e739da739ced39ce739d836858210842108421384210c3f5";
     for fascn in [YUBICO_FASCN, older, pivy] {
@@ -95,7 +95,7 @@ fn a_fascn_that_tools_put_on_every_card_belongs_to_none() {
 }
 
 #[test]
-fn a_guid_that_belongs_to_no_card_is_shared_and_proves_nothing_by_any_rule() {
+fn placeholder_guid_is_shared_by_every_rule() {
     for guid in [
         "00000000000040008000000000000000",
         "78787878787878787878787878787878",
@@ -111,7 +111,7 @@ fn a_guid_that_belongs_to_no_card_is_shared_and_proves_nothing_by_any_rule() {
 }
 
 #[test]
-fn fields_count_in_any_order_and_only_if_something_is_written_in_them() {
+fn chuid_fields_are_read_in_any_order() {
     let (zeros, ones) = ("00".repeat(16), "ff".repeat(25));
     for fields in [
         format!("3410{GUID}3019{}", "00".repeat(25)),
@@ -127,7 +127,7 @@ fn fields_count_in_any_order_and_only_if_something_is_written_in_them() {
 }
 
 #[test]
-fn a_card_without_a_chuid_has_no_id() {
+fn missing_chuid_is_no_id() {
     for answer in ["6a82", "6982", "53009000", "9000", "6f00", "340100 9000"] {
         let mut card = card("").on(READ_CHUID, answer);
         assert!(matches!(run(&mut card), Err(NoReading::NoId(_))), "{answer}");
@@ -135,14 +135,14 @@ fn a_card_without_a_chuid_has_no_id() {
 }
 
 #[test]
-fn what_a_card_fills_up_with_behind_its_objects_is_no_matter() {
+fn padding_after_objects_is_ignored() {
     let filled = chuid(&format!("3410{GUID}")).replace("fe009000", "fe0000000000ffff9000");
     let reading = run(&mut card("").on(READ_CHUID, &filled)).unwrap();
     assert_eq!(reading.serial.to_string(), GUID);
 }
 
 #[test]
-fn a_signed_chuid_is_read_to_its_end() {
+fn signed_chuid_is_read_completely() {
     let signature = "3e8202f8".to_owned() + &"5a".repeat(0x2F8);
     let content = format!("3019{AGENCY_FASCN}3410{GUID}{signature}fe00");
     let whole = format!("5382{:04x}{content}", content.len() / 2);
@@ -156,7 +156,7 @@ fn a_signed_chuid_is_read_to_its_end() {
 }
 
 #[test]
-fn the_answer_to_select_may_name_the_application_in_several_ways() {
+fn select_response_names_application_in_several_forms() {
     for selected in [
         SELECTED,
         "610d4f0ba000000308000010000100 9000",
@@ -169,7 +169,7 @@ fn the_answer_to_select_may_name_the_application_in_several_ways() {
 }
 
 #[test]
-fn a_select_without_a_name_counts_where_a_data_object_proves_the_application() {
+fn select_without_name_counts_with_data_object() {
     let with = |selected: &str| card(&format!("3410{GUID}")).on(SELECT, selected);
     for selected in ["9000", "6f00 9000"] {
         let discovery = "7e124f0ba0000003080000100001005f2f0240009000";
@@ -187,7 +187,7 @@ fn a_select_without_a_name_counts_where_a_data_object_proves_the_application() {
 }
 
 #[test]
-fn the_card_identifier_is_inventory() {
+fn ccc_card_identifier_is_inventory() {
     let identifier = "a000000116ff02".to_owned() + &"11".repeat(14);
     let ccc = format!(
         "533 3f015{identifier}f10121f20121f300f40100f50110f600f700fa00fb00fc00fd00fe009000"
@@ -200,13 +200,13 @@ fn the_card_identifier_is_inventory() {
 }
 
 #[test]
-fn a_card_that_somebody_selected_is_read_without_a_select() {
+fn selected_application_is_read_without_select() {
     let discovery = "7e124f0ba0000003080000100001005f2f0240009000";
     let mut card = card(&format!("3410{GUID}")).on(READ_DISCOVERY, discovery);
     assert!(probe_selected(&mut card).is_ok());
     assert_eq!(card.sent(), [READ_DISCOVERY, READ_CHUID]);
     let mut other = Script::gids(Protocol::T1);
-    let miss = probe_selected(&mut other);
-    assert!(matches!(miss, Err(NoReading::OtherFamily(_))));
+    let no_reading = probe_selected(&mut other);
+    assert!(matches!(no_reading, Err(NoReading::OtherFamily(_))));
     assert_eq!(other.sent().len(), 1);
 }

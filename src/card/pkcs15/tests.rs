@@ -13,7 +13,7 @@ const INFO: &str = "301e0201000408927600000000123 40c0541434d4521800443415244030
 
 const PKCS15: &str = "a000000063504b43532d3135";
 
-/// A file system, and the manners of a card.
+/// A file system, and the forms of SELECT that a card knows.
 #[derive(Clone)]
 struct Files {
     /// Content by path from the MF, in hex: "5015" + "5032".
@@ -23,7 +23,7 @@ struct Files {
     /// What GET DATA brings.
     objects: BTreeMap<String, String>,
     /// The P1 P2 that SELECT takes.
-    manners: Vec<&'static str>,
+    select_forms: Vec<&'static str>,
     /// How much READ BINARY brings, in digits.
     at_most: usize,
     /// Where SELECT is now.
@@ -46,7 +46,7 @@ impl Files {
             content: content.collect(),
             names: BTreeMap::new(),
             objects: BTreeMap::new(),
-            manners: vec!["0800", "0000", "0200", "0400"],
+            select_forms: vec!["0800", "0000", "0200", "0400"],
             at_most: 512,
             current: String::new(),
             sent: Vec::new(),
@@ -58,23 +58,23 @@ impl Files {
         self
     }
 
-    fn manners(self, manners: &[&'static str]) -> Self {
-        Self { manners: manners.to_vec(), ..self }
+    fn select_forms(self, select_forms: &[&'static str]) -> Self {
+        Self { select_forms: select_forms.to_vec(), ..self }
     }
 
     fn exists(&self, path: &str) -> bool {
         self.content.keys().any(|file| file.starts_with(path))
     }
 
-    fn select(&mut self, manner: &str, what: &str) -> &'static str {
-        if !self.manners.contains(&manner) {
+    fn select(&mut self, form: &str, what: &str) -> &'static str {
+        if !self.select_forms.contains(&form) {
             return "6a86";
         }
         let df = match self.content.get(&self.current) {
             Some(_) => self.current.split_at(self.current.len() - 4).0.to_owned(),
             None => self.current.clone(),
         };
-        let path = match manner.split_at(2).0 {
+        let path = match form.split_at(2).0 {
             "04" => self.names.get(what).cloned(),
             "08" => Some(what.to_owned()),
             _ if what == "3f00" => Some(String::new()),
@@ -161,7 +161,7 @@ fn usual_entry() -> String {
 const SERIAL: &str = "9276000000001234";
 
 #[test]
-fn the_serial_in_token_info_makes_the_id_of_opensc() {
+fn token_info_serial_makes_opensc_id() {
     let mut card = Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]);
     let reading = run(&mut card).unwrap();
     assert_eq!(reading.serial.to_string(), SERIAL);
@@ -172,7 +172,7 @@ fn the_serial_in_token_info_makes_the_id_of_opensc() {
 }
 
 #[test]
-fn ef_dir_says_where_token_info_lies() {
+fn ef_dir_locates_token_info() {
     let elsewhere = entry(&format!("4f0c{PKCS15} 5104 3f004401"));
     assert_eq!(serial(Files::new(&[("2f00", &elsewhere), ("44015032", INFO)])), SERIAL);
 
@@ -185,7 +185,7 @@ fn ef_dir_says_where_token_info_lies() {
 }
 
 #[test]
-fn the_known_application_comes_before_others_and_padding_ends_ef_dir() {
+fn known_application_precedes_others() {
     let other = entry("4f05a000000001 5104 3f006601");
     let dir = format!("{other}{}ffffffff", usual_entry());
     let card =
@@ -194,7 +194,7 @@ fn the_known_application_comes_before_others_and_padding_ends_ef_dir() {
 }
 
 #[test]
-fn an_ef_dir_of_records_is_read_record_by_record() {
+fn ef_dir_records_are_read() {
     let mut card = Files::new(&[("50155032", INFO)]);
     let records = vec![entry("4f05a000000001"), usual_entry()];
     card.content.insert("2f00".to_owned(), Content::Records(records));
@@ -202,7 +202,7 @@ fn an_ef_dir_of_records_is_read_record_by_record() {
 }
 
 #[test]
-fn without_ef_dir_the_usual_places_are_looked_into() {
+fn missing_ef_dir_uses_usual_places() {
     assert_eq!(serial(Files::new(&[("50155032", INFO)])), SERIAL);
     assert_eq!(
         serial(
@@ -231,12 +231,12 @@ impl Transmit for Applet {
 }
 
 #[test]
-fn an_applet_with_a_file_system_of_its_own_is_selected_first() {
+fn iso_applet_is_selected_first() {
     let name = "f276a288bcfba69d34f31001";
     let mut card = Files::new(&[("aa01", "00")]).named(name, "");
     // Nothing of the file system is there before the applet is.
     let inside = Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]).content;
-    card.manners = vec!["0400", "0800", "0000"];
+    card.select_forms = vec!["0400", "0800", "0000"];
     let mut applet = Applet(card, inside);
     let reading = run(&mut applet).unwrap();
     assert_eq!(reading.serial.to_string(), SERIAL);
@@ -244,7 +244,7 @@ fn an_applet_with_a_file_system_of_its_own_is_selected_first() {
 }
 
 #[test]
-fn a_long_token_info_is_read_to_the_end_of_its_sequence() {
+fn long_token_info_is_read_completely() {
     let rest = "5a".repeat(300);
     let content = format!("30820140 020100 04089276000000001234 0c82012c {rest}");
     let content = content.replace("30820140", &format!("3082{:04x}", 3 + 10 + 4 + 300));
@@ -252,7 +252,7 @@ fn a_long_token_info_is_read_to_the_end_of_its_sequence() {
 }
 
 #[test]
-fn a_token_info_without_a_serial_number_is_a_card_without_an_id() {
+fn token_info_without_serial_is_no_id() {
     for content in ["3003020100", "30080201000c03414243", "30050201000400"] {
         let mut card = Files::new(&[("50155032", content)]);
         assert!(matches!(run(&mut card), Err(NoReading::NoId(_))), "{content}");
@@ -262,7 +262,7 @@ fn a_token_info_without_a_serial_number_is_a_card_without_an_id() {
 }
 
 #[test]
-fn what_is_no_token_info_is_another_family() {
+fn invalid_token_info_is_other_family() {
     for content in ["", "00", "30", "3000", "310302 0100", "30030401 00", "3080020100"] {
         let mut card = Files::new(&[("50155032", content)]);
         assert!(matches!(run(&mut card), Err(NoReading::OtherFamily(_))), "{content}");
@@ -273,7 +273,7 @@ fn what_is_no_token_info_is_another_family() {
 }
 
 #[test]
-fn a_serial_number_that_token_info_lacks_is_asked_of_the_card_as_opensc_does() {
+fn missing_serial_is_read_as_opensc_does() {
     let serial = |object: &str, answer: &str| {
         let mut card = Files::new(&[("50155032", "3003020100")]);
         card.objects.insert(object.to_owned(), format!("{answer}9000"));
@@ -292,7 +292,7 @@ fn a_serial_number_that_token_info_lacks_is_asked_of_the_card_as_opensc_does() {
 }
 
 #[test]
-fn whatever_a_pkcs15_application_is_called_it_comes_first() {
+fn known_pkcs15_application_is_first() {
     for name in ["a000000177504b43532d3135", "e828bd080f8025000001ff0010", "4446206973737565 72"] {
         let name = name.replace(' ', "");
         let other = |n: u8| entry(&format!("4f05a0000000{n:02x} 5104 3f0066{n:02x}"));
@@ -305,13 +305,13 @@ fn whatever_a_pkcs15_application_is_called_it_comes_first() {
 }
 
 #[test]
-fn a_path_of_one_file_is_in_the_applications_own_df() {
+fn single_file_path_is_in_applications_df() {
     let dir = entry(&format!("4f0c{PKCS15} 5104 3f004401 7306 a004 0402 4432"));
     assert_eq!(serial(Files::new(&[("2f00", &dir), ("44014432", INFO)])), SERIAL);
 }
 
 #[test]
-fn a_reading_that_ends_with_an_application_does_not_end_ef_dir() {
+fn ef_dir_is_read_beyond_partial_response() {
     let first = entry("4f05a000000001 5104 3f006601");
     let dir = format!("{first}{}", usual_entry());
     let mut card = Files::new(&[("2f00", &dir), ("50155032", INFO)]);
@@ -320,16 +320,16 @@ fn a_reading_that_ends_with_an_application_does_not_end_ef_dir() {
 }
 
 #[test]
-fn without_a_df_of_its_own_token_info_is_in_the_mf() {
+fn token_info_without_df_is_in_mf() {
     assert_eq!(serial(Files::new(&[("5032", INFO)])), SERIAL);
 }
 
 #[test]
-fn an_application_whose_files_are_known_by_identifier_only_is_read() {
+fn file_is_selected_by_identifier_only() {
     let by_name = entry(&format!("4f0c{PKCS15}"));
     let card = Files::new(&[("2f00", &by_name), ("77015032", INFO)])
         .named(PKCS15, "7701")
-        .manners(&["0400", "0800", "0000"]);
+        .select_forms(&["0400", "0800", "0000"]);
     assert_eq!(serial(card), SERIAL);
 }
 
@@ -338,7 +338,7 @@ fn worth_of(number: &str) -> IdWorth {
 }
 
 #[test]
-fn a_serial_number_counts_only_where_nothing_was_cut_repeated_or_filled_up() {
+fn cut_repeated_or_filled_serial_is_shared() {
     for number in [
         "9276000000001234",
         "534c494e0a3d7f9b1102a7c4e6f80911",
@@ -347,7 +347,7 @@ fn a_serial_number_counts_only_where_nothing_was_cut_repeated_or_filled_up() {
     ] {
         assert_eq!(worth_of(number), IdWorth::Serial, "{number}");
     }
-    for (number, why) in [
+    for (number, reason) in [
         ("12", "one byte"),
         ("1234", "two bytes"),
         ("12341234", "two bytes twice"),
@@ -363,7 +363,7 @@ fn a_serial_number_counts_only_where_nothing_was_cut_repeated_or_filled_up() {
         ("3030303030313233", "three digits behind zeros"),
         ("1a2b3c4dffffffffffffffff", "four bytes and ones"),
     ] {
-        assert_eq!(worth_of(&number.replace(' ', "")), IdWorth::Shared, "{number}: {why}");
+        assert_eq!(worth_of(&number.replace(' ', "")), IdWorth::Shared, "{number}: {reason}");
     }
     for number in [
         "00",
@@ -383,7 +383,7 @@ fn a_serial_number_counts_only_where_nothing_was_cut_repeated_or_filled_up() {
 
 proptest::proptest! {
     #[test]
-    fn no_two_serial_numbers_that_count_make_the_same_id(
+    fn serials_that_count_make_different_ids(
         one in proptest::collection::vec(0_u8..4, 1..33),
         lengths in (1_usize..33, 1_usize..33),
     ) {

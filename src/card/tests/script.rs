@@ -53,13 +53,13 @@ impl Script {
         self
     }
 
-    /// The card, with the way to it cut after some commands.
+    /// The card, whose connection ends after some commands.
     pub(in crate::card) fn interrupted_after(
         mut self,
         commands: usize,
-        why: TransmitError,
+        error: TransmitError,
     ) -> Self {
-        self.interruption = Some((commands, why));
+        self.interruption = Some((commands, error));
         self
     }
 
@@ -74,7 +74,7 @@ impl Transmit for Script {
         let command = command.to_bytes(self.protocol);
         self.sent.push(command.clone());
         match &self.interruption {
-            Some((commands, why)) if self.sent.len() > *commands => Err(why.clone()),
+            Some((commands, error)) if self.sent.len() > *commands => Err(error.clone()),
             _ => Ok(self.responses.get(&command).cloned().unwrap_or_else(|| vec![0x6A, 0x82])),
         }
     }

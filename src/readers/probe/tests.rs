@@ -32,26 +32,29 @@ fn probe(deadline: Duration) -> Probe {
 }
 
 #[test]
-fn a_connection_that_fails_once_is_tried_again() {
+fn failed_connection_is_retried() {
     let mut answers = [Err(Error::NoService), Ok(())].into_iter();
     let result = probe(LONG).establish_context(|| answers.next().unwrap());
     assert_eq!(result, Ok(()));
 }
 
 #[test]
-fn a_connection_that_keeps_failing_ends_the_probe_without_blaming_pcscd() {
+fn repeated_connect_failure_reports_second_connection() {
     let mut tries = 0;
     let result = probe(LONG).establish_context::<()>(|| {
         tries += 1;
         Err(Error::NoService)
     });
     let error = result.unwrap_err();
-    assert_eq!((error.reason, tries), (NotIdentifiedReason::ReadError, 1 + RECONNECT_PAUSES.len()));
+    assert_eq!(
+        (error.reason, tries),
+        (NotIdentifiedReason::ReadError, 1 + RECONNECT_PAUSES_MS.len())
+    );
     assert!(!error.detail.contains("not running"), "{}", error.detail);
 }
 
 #[test]
-fn no_connection_is_waited_for_beyond_the_deadline() {
+fn connection_retry_stops_at_deadline() {
     let mut tries = 0;
     let result = probe(Duration::ZERO).establish_context::<()>(|| {
         tries += 1;
@@ -61,7 +64,7 @@ fn no_connection_is_waited_for_beyond_the_deadline() {
 }
 
 #[test]
-fn no_connection_is_tried_for_once_the_monitor_has_lost_its_own() {
+fn connection_retry_stops_when_pcscd_is_lost() {
     let probe = probe(LONG);
     let result = probe.establish_context::<()>(|| {
         probe.shared.emit(ReaderEvent::PcscdUnavailable { reason: String::new() });

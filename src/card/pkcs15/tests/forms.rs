@@ -38,7 +38,7 @@ impl Transmit for Forms {
 }
 
 #[test]
-fn cards_with_few_forms_of_select_are_read_whatever_they_say_to_the_others() {
+fn cards_with_few_select_forms_are_read() {
     let known: [&'static [&str]; 8] = [
         &["0800"],
         &["080c"],
@@ -56,7 +56,7 @@ fn cards_with_few_forms_of_select_are_read_whatever_they_say_to_the_others() {
     for known in known {
         for refusal in refusals {
             let mut files = Files::new(&[("2f00", &usual_entry()), ("50155032", INFO)]);
-            files.manners = vec!["0800", "080c", "0000", "000c", "0200", "020c"];
+            files.select_forms = vec!["0800", "080c", "0000", "000c", "0200", "020c"];
             let reading = run(&mut Forms { files, known, refusal });
             let what = format!("{known:?}, {refusal}: {reading:?}");
             assert_eq!(reading.expect(&what).serial.to_string(), SERIAL, "{what}");
@@ -65,9 +65,9 @@ fn cards_with_few_forms_of_select_are_read_whatever_they_say_to_the_others() {
 }
 
 #[test]
-fn an_ef_dir_that_is_guarded_does_not_hide_a_token_info_that_is_not() {
+fn protected_ef_dir_does_not_hide_token_info() {
     for (refusal, form) in [("6982", "0800"), ("6985", "0800"), ("6982", "080c")] {
-        let mut files = Files::new(&[("50155032", INFO)]).manners(&[form]);
+        let mut files = Files::new(&[("50155032", INFO)]).select_forms(&[form]);
         let mut card = Answering(|command: &CommandApdu| {
             let text = hex::encode(command.to_bytes(Protocol::T1));
             let is_dir = text.starts_with(&format!("00a4{form}022f00"));
@@ -78,7 +78,7 @@ fn an_ef_dir_that_is_guarded_does_not_hide_a_token_info_that_is_not() {
 }
 
 #[test]
-fn a_card_that_protects_every_file_is_known_by_the_serial_number_that_it_gives_all_the_same() {
+fn closed_card_is_identified_by_its_serial() {
     const SERIAL_OF_EPASS: &str = "00ca018008";
     let card = |refusal: &'static str, serial: &'static str| {
         let mut sent = Vec::new();
@@ -123,7 +123,7 @@ impl<F: FnMut(&CommandApdu) -> Vec<u8>> Transmit for Answering<F> {
 }
 
 #[test]
-fn the_belgian_applet_knows_paths_that_begin_with_the_mf_and_no_other_select() {
+fn paths_from_mf_select_belgian_card_files() {
     let dir = "611a 4f0c a000000177504b43532d3135 5004 42454c50 5104 3f00df00";
     let info = "301b 020100 0410 534c494e0a3d7f9b1102a7c4e6f80911 0c04 42454c50";
     for unknown in ["6b00", "6a86", "6a81", "6d00", "6e00", "6700", "6a87"] {

@@ -101,17 +101,17 @@ fn clock_ahead_at_start_prunes_no_audit_line() {
         set_clock(&world, clock);
         start(&mut world);
         // The first start without CM's date, and then with it.
-        let looked = |field: &str| {
+        let checks = |field: &str| {
             let log = world.daemon_log();
             log.lines()
-                .filter(|line| line.contains("looked through") && line.contains(field))
+                .filter(|line| line.contains("Pruning audit lines") && line.contains(field))
                 .count()
         };
-        let before = looked("told=true");
-        world.wait_until("a check", LONG, || looked("told=false") == lines).unwrap();
+        let before = checks("confirmed=true");
+        world.wait_until("a check", LONG, || checks("confirmed=false") == lines).unwrap();
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         world.wait_for_outcomes(lines, LONG).unwrap();
-        world.wait_until("a check by CM's date", LONG, || looked("told=true") > before).unwrap();
+        world.wait_until("a check by CM's date", LONG, || checks("confirmed=true") > before).unwrap();
         card.eject();
         let is_out = || world.daemon_log().matches("Card removed").count() == lines;
         world.wait_until("an empty reader", LONG, is_out).unwrap();

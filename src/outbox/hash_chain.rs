@@ -13,7 +13,6 @@
 //! who can write the file can do that: against them, keep a head elsewhere (`docs/decisions/0011`).
 //! The log is such a place: a user who can write the outbox's file cannot write the journal too.
 
-use ring::digest::{Context, SHA256};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::error::{Checked, DamagedRow, StoreError};
@@ -34,14 +33,6 @@ const LINES_PER_LOGGED_HEAD: i64 = 1000;
 /// The end of a chain without lines.
 fn origin() -> ChainPosition {
     ChainPosition { seq: 0, at: None, hash: GENESIS_HASH.to_owned() }
-}
-
-/// The `chain` of a line, given that of the line before and the line's own checksum.
-pub(super) fn next_hash(before: &str, checksum: &[u8]) -> String {
-    let mut context = Context::new(&SHA256);
-    context.update(before.as_bytes());
-    context.update(checksum);
-    hex::encode(context.finish())
 }
 
 /// An end, unless its row is damaged.
@@ -65,7 +56,7 @@ pub(super) fn append(tx: &Transaction<'_>, line: &AuditLine) -> Result<(), Store
     let last: Option<i64> =
         tx.prepare_cached("SELECT max(seq) FROM audit")?.query_row([], |row| row.get(0))?;
     let seq = last.unwrap_or(0).max(head.seq).saturating_add(1);
-    let hash = row::insert_line(tx, seq, line, |checksum| next_hash(&head.hash, checksum))?;
+    let hash = row::insert_line(tx, seq, line, &head.hash)?;
     row::write_position(tx, HEAD, &ChainPosition { seq, at: Some(line.at), hash })
 }
 
@@ -85,7 +76,7 @@ pub(super) fn chain_the_unchained(tx: &Transaction<'_>) -> Result<ChainPosition,
             let (seq, at): (_, String) = (found.get(0)?, found.get(1)?);
             let (checksum, mut hash): (Vec<u8>, String) = (found.get(2)?, found.get(3)?);
             if hash.is_empty() {
-                hash = next_hash(&head.hash, &checksum);
+                hash = row::next_hash(&head.hash, &checksum);
             }
             Ok(ChainPosition { seq, at: at.parse().ok(), hash })
         });

@@ -355,7 +355,9 @@ impl<'a> Recovery<'a> {
             let end = if is_anchor { &mut self.anchor } else { &mut self.head };
             end.get_or_insert(position);
         } else {
-            let is_checksum = |column: usize| matches!(cells.get(column), Some(ValueRef::Blob(cell)) if cell.len() == 32);
+            let is_checksum = |column: usize| {
+                cells.get(column).is_some_and(|cell| cell.as_blob().is_ok_and(|c| c.len() == 32))
+            };
             let is_damaged =
                 is_checksum(row::LAST_SEEN.checksum) || is_checksum(row::CHAIN.checksum);
             self.report.damaged += u64::from(is_damaged);

@@ -150,13 +150,13 @@ fn entry_cells(entry: &Entry) -> Result<Vec<Value>, StoreError> {
     ])
 }
 
-/// Adds a line to the audit trail; its number must be free. Returns its `chain`, which `next_hash`
-/// makes of its checksum.
+/// Adds a line to the audit trail; its number must be free. Returns its `chain`, given that of the line
+/// before.
 pub(super) fn insert_line(
     tx: &Transaction<'_>,
     seq: i64,
     line: &AuditLine,
-    next_hash: impl FnOnce(&[u8]) -> String,
+    before: &str,
 ) -> Result<String, StoreError> {
     let mut cells = vec![
         seq.into(),
@@ -166,7 +166,7 @@ pub(super) fn insert_line(
         line.entry.map(EntryId::number).into(),
         serde_json::to_string(line)?.into(),
     ];
-    let hash = next_hash(AUDIT.seal(&mut cells).as_ref());
+    let hash = next_hash(before, AUDIT.seal(&mut cells).as_ref());
     cells.push(hash.clone().into());
     AUDIT.insert(tx, "INSERT", &cells)?;
     Ok(hash)
@@ -219,6 +219,14 @@ pub(super) fn checksum<'a>(table: &str, cells: impl Iterator<Item = ValueRef<'a>
         }
     }
     context.finish()
+}
+
+/// The `chain` of a line, given that of the line before and the line's own checksum.
+pub(super) fn next_hash(before: &str, checksum: &[u8]) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(before.as_bytes());
+    context.update(checksum);
+    hex::encode(context.finish())
 }
 
 /// A row whose checksum is right.

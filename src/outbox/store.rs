@@ -78,31 +78,7 @@ impl Store {
         files::create_directory(path)?;
         files::survey(path)?;
         let mut lock = Lock::take(path)?;
-        let repair = |cause, wal| recovery::repair(path, options, limits, cause, wal);
-        let mut repaired = None;
-        if !database::resume_move(path)? && files::survey(path)? != PathKind::File {
-            match recovery::missing(path, &lock)? {
-                None => {
-                    lock.write(false);
-                    database::create(path, options.now)?;
-                }
-                Some(_) if on_damage == DamagePolicy::Report => {
-                    return Err(OpenError::Missing(path.clone()));
-                }
-                Some(cause) => repaired = Some(repair(cause, Wal::read(path)?)?),
-            }
-        }
-        lock.write(true);
-        let (conn, mut contents) = match connect(path, limits) {
-            Err(OpenError::Lost(cause)) if on_damage == DamagePolicy::Repair => {
-                let is_others = cause.is::<OtherHistory>();
-                let wal = if is_others { Wal::default() } else { Wal::read(path)? };
-                repaired = Some(repair(cause.to_string(), wal)?);
-                connect(path, limits)?
-            }
-            opened => opened?,
-        };
-        contents.repaired = repaired;
+        let (conn, contents) = connect_or_repair(path, options, limits, on_damage, &mut lock)?;
         let entries: u32 = conn.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
         let (files, heads) = (FileGuard::new(path, &lock)?, HeadLog::new(&conn)?);
         let store = Self {
@@ -245,6 +221,41 @@ impl Store {
     pub(super) fn close(self) {
         database::close(self.writer.conn);
     }
+}
+
+/// Opens the file. One that never was is created, one that is missing or damaged is repaired.
+fn connect_or_repair(
+    path: &Path,
+    options: &OutboxOptions,
+    limits: SizeLimits,
+    on_damage: DamagePolicy,
+    lock: &mut Lock,
+) -> Result<(Connection, OutboxContents), OpenError> {
+    let repair = |cause, wal| recovery::repair(path, options, limits, cause, wal).map(Some);
+    let mut repaired = None;
+    if !database::resume_move(path)? && files::survey(path)? != PathKind::File {
+        match recovery::missing(path, lock)? {
+            None => {
+                lock.write(false);
+                database::create(path, options.now)?;
+            }
+            Some(_) if on_damage == DamagePolicy::Report => {
+                return Err(OpenError::Missing(path.to_owned()));
+            }
+            Some(cause) => repaired = repair(cause, Wal::read(path)?)?,
+        }
+    }
+    lock.write(true);
+    let (conn, contents) = match connect(path, limits) {
+        Err(OpenError::Lost(cause)) if on_damage == DamagePolicy::Repair => {
+            let is_others = cause.is::<OtherHistory>();
+            let wal = if is_others { Wal::default() } else { Wal::read(path)? };
+            repaired = repair(cause.to_string(), wal)?;
+            connect(path, limits)?
+        }
+        opened => opened?,
+    };
+    Ok((conn, OutboxContents { repaired, ..contents }))
 }
 
 /// Opens the file for writing, migrated and checked, and reads what is left from before.

@@ -191,9 +191,8 @@ impl ChainVerifier {
     /// stored in the line before or from what should be stored there.
     fn expected_hash(&self, checksum: &[u8], stored: &str) -> Option<String> {
         let (before, should_be) = self.last.hashes.as_ref()?;
-        let computed = hash_chain::next_hash(should_be, checksum);
-        let follows_stored =
-            before != should_be && hash_chain::next_hash(before, checksum) == stored;
+        let computed = row::next_hash(should_be, checksum);
+        let follows_stored = before != should_be && row::next_hash(before, checksum) == stored;
         Some(if follows_stored { stored.to_owned() } else { computed })
     }
 

@@ -1,7 +1,12 @@
-//! The rules: what a card that comes or goes sets in CM, or why it sets nothing.
+//! The rules: what an inserted or removed card sets in CM, or why it sets nothing.
 //!
-//! A verdict is a function of what the card said, what CM said and what the configuration says.
-//! Whatever could be meant in two ways is left alone: a wrong update revokes a person's badge.
+//! An evaluation is a function of what the card, CM and the configuration say. Where two things could
+//! be meant, nothing is set: a wrong update revokes a badge.
+
+#![expect(
+    clippy::result_large_err,
+    reason = "an evaluation that ends early is no error of a hot path"
+)]
 
 use crate::domain::{
     Atr, Candidate, CardIdentity, CardRecord, CardStatus, CmEnums, Decision, IdTrust, LookupResult,
@@ -9,7 +14,6 @@ use crate::domain::{
 };
 
 mod explain;
-mod links;
 mod selection;
 
 use selection::{RuleMatch, choose, explain_no_match};
@@ -20,13 +24,10 @@ pub use selection::Pick;
 /// One `[[rule]]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Its name, for the audit trail.
     pub name: String,
-    /// What sets it off.
     pub on: Trigger,
-    /// The request types it acts on.
     pub request_types: Vec<RequestType>,
-    /// The status to set: CM's name for it, and its number.
+    /// CM's name of the status, and its number.
     pub set_status: (String, CardStatus),
     /// Only records with one of these; empty: any.
     pub card_status: Vec<CardStatus>,
@@ -34,17 +35,16 @@ pub struct Rule {
     pub reader_role: Vec<String>,
     /// Whether the request is completed once the record has the status.
     pub complete_request: bool,
-    /// Which request counts, where several open ones that it is about name the record.
     pub pick: Pick,
 }
 
 /// What to do when CM's ATR is not the card's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AtrMismatch {
-    /// Go on, and say so.
+    /// Go on, with a warning.
     #[default]
     Warn,
-    /// Leave the card alone: parked as `atr-mismatch`.
+    /// Park as `atr-mismatch`.
     Refuse,
 }
 
@@ -53,116 +53,79 @@ pub enum AtrMismatch {
 pub struct RuleSet {
     /// In file order.
     pub rules: Vec<Rule>,
-    /// What to do when CM's ATR is not the card's.
     pub atr_mismatch: AtrMismatch,
-    /// CM's numbers, for words.
     pub numbers: CmEnums,
 }
 
 impl RuleSet {
-    /// Whether anything at all can come of a card that came, or went.
-    #[must_use]
     pub fn has_rules_for(&self, trigger: Trigger) -> bool {
         self.rules.iter().any(|rule| rule.on == trigger)
     }
 }
 
-/// What is known of a card when the rules are asked.
+/// What is known of a card when the rules are evaluated.
 #[derive(Debug, Clone, Copy)]
 pub struct RuleInput<'a> {
-    /// Whether the card came or went.
     pub trigger: Trigger,
-    /// The role of the reader.
     pub role: &'a str,
-    /// What the card says, where it is here to say it.
+    /// Absent where the card is not at hand.
     pub atr: Option<&'a Atr>,
-    /// Who the card is.
     pub identity: &'a CardIdentity,
-    /// What CM knows.
     pub found: &'a LookupResult,
 }
 
 /// What the rules say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evaluation {
-    /// Have CM set this.
-    Set {
-        /// What, and on what grounds.
-        decision: Decision,
-        /// What a person should know, though it stops nothing.
-        warning: Option<String>,
-    },
-    /// The record has the status that the rule asks for.
-    AlreadySet {
-        /// What would have been set.
-        decision: Decision,
-    },
-    /// No open request names the card, or no rule is about it.
-    NothingToDo {
-        /// Why, in words.
-        why: String,
-    },
+    /// Set this. The warning stops nothing.
+    Set { decision: Decision, warning: Option<String> },
+    /// The record has the status that the rule sets.
+    AlreadySet { decision: Decision },
+    /// No open request names the card, or no rule matches it.
+    NothingToDo { detail: String },
     /// CM has no record for any candidate.
-    UnknownCard {
-        /// Why, in words.
-        why: String,
-    },
-    /// A person has to look.
-    Park {
-        /// Which kind of doubt.
-        reason: ParkReason,
-        /// In words.
-        why: String,
-    },
+    UnknownCard { detail: String },
+    /// An operator has to decide.
+    Park { reason: ParkReason, detail: String },
 }
 
 impl Evaluation {
-    /// Whether it is carried out on a card that is known in part: the id alone proves the record.
-    #[must_use]
+    /// Whether it applies to a card that is known in part: the id alone proves the record.
     pub fn is_conclusive(&self) -> bool {
+        let (Self::Set { decision, .. } | Self::AlreadySet { decision }) = self else {
+            return false;
+        };
+        decision.candidate.trust() == IdTrust::Id
+    }
+
+    /// Why nothing is set; empty where something is, or would be.
+    pub fn detail(&self) -> &str {
         match self {
-            Self::Set { decision, .. } | Self::AlreadySet { decision } => {
-                decision.candidate.trust() == IdTrust::Id
-            }
-            Self::NothingToDo { .. } | Self::UnknownCard { .. } | Self::Park { .. } => false,
+            Self::NothingToDo { detail }
+            | Self::UnknownCard { detail }
+            | Self::Park { detail, .. } => detail,
+            Self::Set { .. } | Self::AlreadySet { .. } => "",
         }
     }
 }
 
-/// Decides what a card that came or went sets.
-#[must_use]
 pub fn evaluate(rules: &RuleSet, facts: &RuleInput<'_>) -> Evaluation {
     match matched_record(rules, facts) {
         Ok((candidate, record)) => decide_on(rules, facts, candidate, record),
-        Err(doubt) => doubt.verdict(),
+        Err(evaluation) => evaluation,
     }
 }
 
-/// Why no record is meant.
-enum NoRecord {
-    Unknown(String),
-    Park(ParkReason, String),
-}
-
-impl NoRecord {
-    fn verdict(self) -> Evaluation {
-        match self {
-            Self::Unknown(why) => Evaluation::UnknownCard { why },
-            Self::Park(reason, why) => Evaluation::Park { reason, why },
-        }
-    }
-}
-
-/// The record that is meant, and the id by which CM knew it; or why there is none.
+/// The record that is meant, and the id by which CM knows it; or why there is none.
 fn matched_record<'f>(
     rules: &RuleSet,
     facts: &RuleInput<'f>,
-) -> Result<(&'f Candidate, &'f CardRecord), NoRecord> {
+) -> Result<(&'f Candidate, &'f CardRecord), Evaluation> {
     let Some((candidate, records)) = &facts.found.records else {
-        return Err(NoRecord::Unknown("CM has no record of this card".to_owned()));
+        return Err(Evaluation::UnknownCard { detail: "CM has no record of this card".to_owned() });
     };
     let records = trusted_records(facts, candidate, records)?;
-    let ambiguous = |why| NoRecord::Park(ParkReason::Ambiguous, why);
+    let ambiguous = |detail| Evaluation::Park { reason: ParkReason::Ambiguous, detail };
     let record = select_record(rules, &records, facts.found).map_err(ambiguous)?;
     Ok((candidate, record))
 }
@@ -175,18 +138,18 @@ fn decide_on(
 ) -> Evaluation {
     let (rule, request) = match choose(rules, facts, record) {
         RuleMatch::This(rule, request) => (rule, request),
-        RuleMatch::Several(_, why) => {
-            return Evaluation::Park { reason: ParkReason::Ambiguous, why };
+        RuleMatch::Several(_, detail) => {
+            return Evaluation::Park { reason: ParkReason::Ambiguous, detail };
         }
         RuleMatch::None => {
-            return Evaluation::NothingToDo { why: explain_no_match(rules, facts, record) };
+            return Evaluation::NothingToDo { detail: explain_no_match(rules, facts, record) };
         }
     };
     let warning = match atr_agreement(facts.atr, record) {
-        AtrComparison::Differs(why) if rules.atr_mismatch == AtrMismatch::Refuse => {
-            return Evaluation::Park { reason: ParkReason::AtrMismatch, why };
+        AtrComparison::Differs(detail) if rules.atr_mismatch == AtrMismatch::Refuse => {
+            return Evaluation::Park { reason: ParkReason::AtrMismatch, detail };
         }
-        AtrComparison::Differs(why) => Some(why),
+        AtrComparison::Differs(detail) => Some(detail),
         AtrComparison::Agrees | AtrComparison::Unknown => None,
     };
     let decision = Decision {
@@ -214,17 +177,17 @@ fn trusted_records<'a>(
     facts: &RuleInput<'_>,
     candidate: &Candidate,
     records: &'a [CardRecord],
-) -> Result<Vec<&'a CardRecord>, NoRecord> {
+) -> Result<Vec<&'a CardRecord>, Evaluation> {
     let Candidate { card_id, rule, .. } = candidate;
     let agrees =
         |record: &&CardRecord| matches!(atr_agreement(facts.atr, record), AtrComparison::Agrees);
     match candidate.trust() {
-        IdTrust::Nothing => Err(NoRecord::Park(
-            ParkReason::SharedId,
-            format!(
+        IdTrust::Nothing => Err(Evaluation::Park {
+            reason: ParkReason::SharedId,
+            detail: format!(
                 "CM has a record under {card_id} ({rule}), an id that more than one card can carry"
             ),
-        )),
+        }),
         IdTrust::Id if candidate == facts.identity.primary() => Ok(records.iter().collect()),
         trust @ (IdTrust::Id | IdTrust::IdAndAtr) => {
             let agreeing: Vec<_> = records.iter().filter(agrees).collect();
@@ -243,26 +206,28 @@ fn weak_id(
     candidate: &Candidate,
     trust: IdTrust,
     records: &[CardRecord],
-) -> NoRecord {
+) -> Evaluation {
     let Candidate { card_id, rule, .. } = candidate;
     if trust == IdTrust::Id {
-        return NoRecord::Unknown(format!(
-            "CM has a record only for the second-choice id {card_id} ({rule}), and its ATR is not \
+        return Evaluation::UnknownCard {
+            detail: format!(
+                "CM has a record only for the second-choice id {card_id} ({rule}), and its ATR is not \
              the card's"
-        ));
+            ),
+        };
     }
     let atrs = records.iter().find_map(|record| match atr_agreement(facts.atr, record) {
-        AtrComparison::Differs(why) => Some(why),
+        AtrComparison::Differs(detail) => Some(detail),
         AtrComparison::Agrees | AtrComparison::Unknown => None,
     });
     let atrs = atrs.unwrap_or_else(|| "CM's record has none".to_owned());
-    NoRecord::Park(
-        ParkReason::AtrMismatch,
-        format!(
+    Evaluation::Park {
+        reason: ParkReason::AtrMismatch,
+        detail: format!(
             "CM has a record under {card_id} ({rule}), a serial number, which proves the card only \
              together with the ATR: {atrs}"
         ),
-    )
+    }
 }
 
 /// Of several records of one card, the one that is meant: the one that an open request names;
@@ -277,7 +242,7 @@ fn select_record<'a>(
         .copied()
         .filter(|record| {
             let mut requests = found.requests.iter();
-            requests.any(|request| links::concerns(request, record.id, &rules.numbers))
+            requests.any(|request| selection::concerns(request, record.id, &rules.numbers))
         })
         .collect();
     match named.as_slice() {
@@ -292,7 +257,7 @@ fn select_record<'a>(
 }
 
 /// The one record of several that no open request names. Nothing is changed without a request,
-/// so this only chooses what is told.
+/// so this only chooses what is reported.
 fn select_without_request<'a>(
     rules: &RuleSet,
     records: &[&'a CardRecord],

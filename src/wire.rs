@@ -5,3 +5,5 @@
 
 pub mod cm;
 pub mod control;
+mod error_text;
+mod json;

@@ -152,10 +152,14 @@ impl LookupPreview<'_> {
             Evaluation::AlreadySet { decision } => {
                 json!({ "result": "already-set", "decision": decision })
             }
-            Evaluation::NothingToDo { why } => json!({ "result": "nothing-to-do", "detail": why }),
-            Evaluation::UnknownCard { why } => json!({ "result": "unknown-card", "detail": why }),
-            Evaluation::Park { reason, why } => {
-                json!({ "result": "park", "reason": reason, "detail": why })
+            Evaluation::NothingToDo { detail } => {
+                json!({ "result": "nothing-to-do", "detail": detail })
+            }
+            Evaluation::UnknownCard { detail } => {
+                json!({ "result": "unknown-card", "detail": detail })
+            }
+            Evaluation::Park { reason, detail } => {
+                json!({ "result": "park", "reason": reason, "detail": detail })
             }
         }
     }
@@ -249,9 +253,9 @@ fn text(evaluation: &Evaluation, numbers: &CmEnums) -> String {
         Evaluation::AlreadySet { decision } => {
             format!("would do nothing: the record is already {}", decision.new_status_name)
         }
-        Evaluation::NothingToDo { why } | Evaluation::UnknownCard { why } => {
-            format!("would do nothing: {why}")
+        Evaluation::NothingToDo { detail } | Evaluation::UnknownCard { detail } => {
+            format!("would do nothing: {detail}")
         }
-        Evaluation::Park { reason, why } => format!("would park the entry ({reason}): {why}"),
+        Evaluation::Park { reason, detail } => format!("would park the entry ({reason}): {detail}"),
     }
 }

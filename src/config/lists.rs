@@ -41,7 +41,7 @@ fn card(item: &TableItem, report: &mut ProblemCollector) -> Result<CardRule, Rep
     let mut scope = KeyReader::item(item, report);
     let matches = scope.required("card[].match", atr_pattern);
     let families = scope.list("card[].families", family);
-    let id_rule = scope.optional("card[].id_rule", choice(&IdRule::ALL, IdRule::as_str));
+    let id_rule = scope.optional("card[].id_rule", choice(IdRule::ALL, IdRule::as_str));
     let id_rule = fitting(&mut scope, id_rule, &families);
     Ok(CardRule { matches: matches?, families: families?, id_rule: id_rule? })
 }

@@ -1,52 +1,45 @@
-//! The same decision in words, rule by rule, for a person who asks `cardbridge lookup`.
+//! The same decision rule by rule, for `cardbridge lookup`.
 
 use super::selection::{
-    Mismatch, RuleMatch, choose, first_mismatch, matching_requests, requests_of,
+    Mismatch, RuleMatch, choose, first_mismatch, link_mismatch, matching_requests, requests_of,
 };
-use super::{Evaluation, Rule, RuleInput, RuleSet, decide_on, links, matched_record};
+use super::{Evaluation, Rule, RuleInput, RuleSet, decide_on, matched_record};
 use crate::domain::{CardRecord, CmRequest, Decision, RecordId, RequestId, Trigger};
 
-/// What comes of a card that comes, or goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// The record that is meant, where that is clear.
     pub record: Option<RecordId>,
-    /// What is done.
     pub verdict: Evaluation,
-    /// What each rule for that makes of it, in the order of the file.
+    /// By each rule for that trigger, in the order of the file.
     pub findings: Vec<RuleExplanation>,
 }
 
 /// What one rule makes of a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleExplanation {
-    /// The rule's name.
     pub rule: String,
-    /// What sets it off.
     pub on: Trigger,
     /// Whether it is the one that acts.
     pub applies: bool,
-    /// The request that it acts on.
     pub request: Option<RequestId>,
-    /// Why it would act, or not, in words.
     pub explanation: String,
 }
 
 /// What the rules would do, and what each of them that is for such a moment makes of the card.
-#[must_use]
 pub fn explain(rules: &RuleSet, facts: &RuleInput<'_>) -> Explanation {
     let (record, verdict, choice) = match matched_record(rules, facts) {
         Ok((candidate, record)) => {
             let verdict = decide_on(rules, facts, candidate, record);
             (Some(record), verdict, choose(rules, facts, record))
         }
-        Err(doubt) => (None, doubt.verdict(), RuleMatch::None),
+        Err(verdict) => (None, verdict, RuleMatch::None),
     };
     let of_moment = rules.rules.iter().filter(|rule| rule.on == facts.trigger);
     let findings = of_moment.map(|rule| {
         let (acts, request, words) = match record {
             Some(record) => finding(rules, facts, (rule, record), (&choice, &verdict)),
-            None => (false, None, format!("not applied: {}", reason(&verdict))),
+            None => (false, None, format!("not applied: {}", verdict.detail())),
         };
         RuleExplanation {
             rule: rule.name.clone(),
@@ -116,7 +109,7 @@ fn acting(rules: &RuleSet, rule: &Rule, verdict: &Evaluation, request: RequestId
         Evaluation::NothingToDo { .. }
         | Evaluation::UnknownCard { .. }
         | Evaluation::Park { .. } => {
-            format!("parks the entry for request {request}: {}", reason(verdict))
+            format!("parks the entry for request {request}: {}", verdict.detail())
         }
     }
 }
@@ -126,16 +119,6 @@ fn picked(rule: &Rule, about: usize) -> String {
         return String::new();
     }
     format!("; of {about} open requests that it is about, that is the {}", rule.pick.as_str())
-}
-
-/// Why nothing is set, by the verdict itself.
-fn reason(verdict: &Evaluation) -> &str {
-    match verdict {
-        Evaluation::NothingToDo { why }
-        | Evaluation::UnknownCard { why }
-        | Evaluation::Park { why, .. } => why,
-        Evaluation::Set { .. } | Evaluation::AlreadySet { .. } => "",
-    }
 }
 
 /// Why a rule is about none of the open requests, or `None` where it is about one.
@@ -170,7 +153,7 @@ fn explanation(
     let numbers = &rules.numbers;
     match why {
         Mismatch::Trigger => format!("the rule applies to cards that are {}", rule.on.as_str()),
-        Mismatch::Link => links::mismatch(request, record.id, numbers),
+        Mismatch::Link => link_mismatch(request, record.id, numbers),
         Mismatch::RequestType => {
             let wanted = rule.request_types.iter().map(|kind| numbers.request_type_text(*kind));
             let open =

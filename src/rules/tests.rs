@@ -142,7 +142,7 @@ fn a_status_that_is_set_is_not_set_again() {
 #[test]
 fn a_request_that_no_rule_is_about_changes_nothing() {
     let found = found(vec![record(1, 2)], vec![request(1, 5, 1, DAY1)]);
-    let Evaluation::NothingToDo { why } = verdict(&rules(), &found) else { panic!() };
+    let Evaluation::NothingToDo { detail: why } = verdict(&rules(), &found) else { panic!() };
     assert!(why.contains("Unblock"), "{why}");
 }
 
@@ -190,7 +190,7 @@ fn a_rule_picks_among_the_requests_that_it_is_about() {
             "{pick:?}"
         );
     }
-    let Evaluation::Park { reason, why } = verdict(&picking(Pick::Refuse), &found) else {
+    let Evaluation::Park { reason, detail: why } = verdict(&picking(Pick::Refuse), &found) else {
         panic!()
     };
     assert_eq!(reason, ParkReason::Ambiguous);
@@ -235,7 +235,7 @@ fn two_records_that_requests_name_are_left_alone() {
 #[test]
 fn without_a_request_a_live_record_is_meant_before_a_retired_one() {
     let one = found(vec![record(1, 6), record(2, 2)], vec![]);
-    let Evaluation::NothingToDo { why } = verdict(&rules(), &one) else { panic!() };
+    let Evaluation::NothingToDo { detail: why } = verdict(&rules(), &one) else { panic!() };
     assert!(why.contains(&record_id(2).to_string()), "{why}");
     let two = found(vec![record(1, 2), record(2, 2)], vec![]);
     assert!(matches!(verdict(&rules(), &two), Evaluation::Park { .. }));
@@ -495,7 +495,7 @@ fn a_serial_number_acts_only_where_cm_has_the_atr_whatever_the_setting_says() {
             let (trigger, role) = (Trigger::Inserted, "desk");
             let facts =
                 RuleInput { trigger, role, atr: Some(&atr), identity: &identity, found: &found };
-            let Evaluation::Park { reason, why } = evaluate(&rules, &facts) else {
+            let Evaluation::Park { reason, detail: why } = evaluate(&rules, &facts) else {
                 panic!("{known:?}")
             };
             assert_eq!(reason, ParkReason::AtrMismatch);
@@ -508,7 +508,7 @@ fn a_serial_number_acts_only_where_cm_has_the_atr_whatever_the_setting_says() {
 fn a_record_under_a_shared_id_parks_even_where_nothing_is_requested() {
     let (identity, found) = card_of(Strength::Shared, false);
     let found = LookupResult { requests: vec![], ..found };
-    let Evaluation::Park { reason, why } = verdict_of(&(identity, found), Some(ATR)) else {
+    let Evaluation::Park { reason, detail: why } = verdict_of(&(identity, found), Some(ATR)) else {
         panic!()
     };
     assert_eq!(reason, ParkReason::SharedId);

@@ -228,9 +228,11 @@ impl Queue {
                 self.save(cx, id, decision, AfterSave::SetStatus);
             }
             Evaluation::AlreadySet { decision } => self.on_status_already_set(cx, id, decision),
-            Evaluation::NothingToDo { why } => self.finish(cx, id, Outcome::NothingToDo, why),
-            Evaluation::UnknownCard { why } => self.finish(cx, id, Outcome::UnknownCard, why),
-            Evaluation::Park { reason, why } => self.finish(cx, id, Outcome::Parked(reason), why),
+            Evaluation::NothingToDo { detail } => self.finish(cx, id, Outcome::NothingToDo, detail),
+            Evaluation::UnknownCard { detail } => self.finish(cx, id, Outcome::UnknownCard, detail),
+            Evaluation::Park { reason, detail } => {
+                self.finish(cx, id, Outcome::Parked(reason), detail);
+            }
         }
         None
     }
@@ -380,8 +382,8 @@ fn inconclusive_reason(evaluation: Evaluation) -> String {
             "CM has a record under the id {} ({}), which alone does not prove that it is this card's",
             decision.candidate.card_id, decision.candidate.rule
         ),
-        Evaluation::NothingToDo { why }
-        | Evaluation::UnknownCard { why }
-        | Evaluation::Park { why, .. } => why,
+        Evaluation::NothingToDo { detail }
+        | Evaluation::UnknownCard { detail }
+        | Evaluation::Park { detail, .. } => detail,
     }
 }

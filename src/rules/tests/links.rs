@@ -87,7 +87,7 @@ fn why_a_request_does_not_count_is_explained() {
     retire: not applied: request b105403d-d021-41ea-9f11-be3d67000001 (Retire) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names 17cf063d-e337-4aa9-a822-346554000009
     disable: not applied: the rule matches request type Disable, the open request is Retire
     ");
-    let Evaluation::NothingToDo { why } = verdict(&rules(), &replaced) else { panic!() };
+    let Evaluation::NothingToDo { detail: why } = verdict(&rules(), &replaced) else { panic!() };
     assert_snapshot!(why, @"request b105403d-d021-41ea-9f11-be3d67000001 (Retire) names record 17cf063d-e337-4aa9-a822-346554000001 only as NewSmartcardUuid; what counts is OldSmartcardUuid, which names 17cf063d-e337-4aa9-a822-346554000009");
     let unlinked = found(vec![record(1, 2)], vec![linking(4, 0, 1)]);
     assert_snapshot!(put_in(&rules(), &unlinked), @"

@@ -1,8 +1,7 @@
-//! What an answer says when it is not what was asked for: words for a person, and the id under
-//! which the server logged it.
+//! The message of an error response, and the id under which the server logged it.
 //!
-//! The shape of CM's errors is not documented, and what stands in front of CM answers in HTML. So
-//! this looks for words wherever they usually are, and never hands on a body as it came.
+//! The form of CM's errors is not documented, and what stands in front of CM responds in HTML. So this
+//! searches where messages usually are, and never hands on a body as it came.
 
 use uuid::Uuid;
 
@@ -17,7 +16,7 @@ const MAX_SEARCHED: usize = 4096;
 /// The length of a GUID as text.
 const GUID_LEN: usize = 36;
 
-/// The properties of a JSON error that hold words, the likeliest first: ASP.NET's, then OAuth's
+/// The properties of a JSON error that hold a message, the likeliest first: ASP.NET's, then OAuth's
 /// and those of RFC 9457.
 const TEXT_FIELDS: Aliases =
     &["Message", "ExceptionMessage", "error_description", "error", "detail", "title", "Reason"];
@@ -25,33 +24,31 @@ const TEXT_FIELDS: Aliases =
 /// What a server says about its own failure.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ErrorText {
-    /// Its words: one line of at most 200 characters, perhaps none.
+    /// One line of at most 200 characters, perhaps none.
     pub message: String,
     /// The id of the entry in the server's event log.
     pub correlation_id: Option<String>,
 }
 
-/// Finds the words and the correlation id in the body of an answer, whatever its form.
-#[must_use]
+/// Finds message and correlation id in a body of any form.
 pub fn error_text(body: &[u8]) -> ErrorText {
     complaint_without(body, str::to_owned)
 }
 
-/// The same, with `hide` taking secrets out of the words before they are cut to a length.
-#[must_use]
+/// The same, with `hide` removing secrets from the message before it is cut to a length.
 pub fn complaint_without(body: &[u8], hide: impl Fn(&str) -> String) -> ErrorText {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
     if is_binary(text) {
         return ErrorText::default();
     }
-    let words = match json::item(text, TEXT_FIELDS) {
+    let message = match json::item(text, TEXT_FIELDS) {
         Ok(json) => text_of(json).unwrap_or_else(|| text.to_owned()),
         Err(_) if text.starts_with('<') => title(text).unwrap_or_else(|| without_tags(text)),
         Err(_) => text.to_owned(),
     };
-    let correlation_id = correlation_id(&words).or_else(|| correlation_id(text));
-    ErrorText { message: single_line(&hide(&line(&words, MAX_SEARCHED))), correlation_id }
+    let correlation_id = correlation_id(&message).or_else(|| correlation_id(text));
+    ErrorText { message: single_line(&hide(&line(&message, MAX_SEARCHED))), correlation_id }
 }
 
 /// Whether one in eight of the first characters is none of a text's: compressed data, a picture.
@@ -68,7 +65,6 @@ fn is_binary(text: &str) -> bool {
 
 /// One line of at most 200 characters, with runs of white space and control characters made one
 /// space.
-#[must_use]
 pub fn single_line(text: &str) -> String {
     line(text, MAX_CHARS)
 }
@@ -95,7 +91,7 @@ fn text_of(json: JsonItem) -> Option<String> {
         JsonItem::Object(object) => {
             TEXT_FIELDS.iter().find_map(|name| object.text(name)).map(str::to_owned)
         }
-        JsonItem::Null | JsonItem::Other(_) => None,
+        JsonItem::Null | JsonItem::Integer(_) | JsonItem::Other(_) => None,
     }
 }
 

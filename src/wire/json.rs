@@ -1,11 +1,166 @@
-//! Splits a body into the values it holds while it comes in: one of them at a time is in memory.
+//! JSON from outside: objects with property names of any case, of which a few properties are read; and
+//! bodies, split into the values that they hold while they arrive.
 //!
-//! Only brackets, strings and commas are looked at; whether a value is JSON is for its reader. Of a value
-//! of which only its short properties are read, the rest is not even held.
+//! Nothing here knows what the objects mean. Of properties that are not asked for, and of values
+//! that are no scalars, nothing is built: the cost of a response is bounded by its length.
 
-use serde::de::Error as _;
+use std::collections::BTreeSet;
+use std::fmt;
 
-use super::ParseError;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Why a body is not what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// No JSON, or not to its end: another server responds, or the body was cut off. Waiting may help.
+    #[error("the body is not complete JSON")]
+    NotJson(#[source] serde_json::Error),
+    /// JSON, but none of CM's objects: another server responds. Waiting may help.
+    #[error("the body is JSON, but has {0} where {1} was expected")]
+    NotCm(&'static str, &'static str),
+    /// One of CM's objects, but one that cannot be acted on. Waiting does not help.
+    #[error("{0}")]
+    Invalid(String),
+    /// CM's, but more of it than is held. Waiting helps once it is less.
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+/// The names of the properties to be read.
+pub(super) type Aliases = &'static [&'static str];
+
+/// The most properties an object may have; CM's have about twenty.
+const MAX_PROPERTIES: usize = 256;
+
+/// What stands where an object was expected.
+pub(super) enum JsonItem {
+    Null,
+    Text(String),
+    Integer(i64),
+    Object(Object),
+    /// Something else, by its kind.
+    Other(&'static str),
+}
+
+/// What is read of a JSON object.
+pub(super) struct Object {
+    properties: Vec<(&'static str, JsonItem)>,
+    twice: Option<String>,
+}
+
+impl Object {
+    /// The first property whose name was there already, perhaps in another case.
+    pub(super) fn duplicate_property(&self) -> Option<&str> {
+        self.twice.as_deref()
+    }
+
+    pub(super) fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.get(name).is_some())
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        if let JsonItem::Text(text) = self.get(name)? { Some(text) } else { None }
+    }
+
+    /// A whole number, also where it is written as text.
+    pub(super) fn integer(&self, name: &str) -> Option<i64> {
+        match self.get(name)? {
+            JsonItem::Integer(number) => Some(*number),
+            JsonItem::Text(text) => text.parse().ok(),
+            JsonItem::Null | JsonItem::Object(_) | JsonItem::Other(_) => None,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&JsonItem> {
+        self.properties.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+}
+
+/// Reads one whole value; of an object, the properties of these names.
+pub(super) fn item(text: &str, names: Aliases) -> Result<JsonItem, serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let item = ItemVisitor(names).deserialize(&mut json)?;
+    json.end()?;
+    Ok(item)
+}
+
+/// Builds no object where no name is given.
+struct ItemVisitor(Aliases);
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = JsonItem;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<JsonItem, E> {
+        Ok(JsonItem::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<JsonItem, E> {
+        Ok(JsonItem::Other("a boolean"))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<JsonItem, E> {
+        Ok(JsonItem::Integer(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<JsonItem, E> {
+        Ok(i64::try_from(number).map_or(JsonItem::Other("a number"), JsonItem::Integer))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<JsonItem, E> {
+        Ok(JsonItem::Other("a number"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<JsonItem, E> {
+        Ok(JsonItem::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<JsonItem, A::Error> {
+        IgnoredAny.visit_seq(elements)?;
+        Ok(JsonItem::Other("an array"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonItem, A::Error> {
+        if self.0.is_empty() {
+            IgnoredAny.visit_map(map)?;
+            return Ok(JsonItem::Other("an object"));
+        }
+        let mut names = BTreeSet::new();
+        let mut object = Object { properties: Vec::new(), twice: None };
+        while let Some(name) = map.next_key::<String>()? {
+            if names.len() == MAX_PROPERTIES {
+                map.next_value::<IgnoredAny>()?;
+                IgnoredAny.visit_map(map)?;
+                return Ok(JsonItem::Other("an object of more than 256 properties"));
+            }
+            let first = names.insert(name.to_ascii_lowercase());
+            let asked = self.0.iter().find(|asked| name.eq_ignore_ascii_case(asked));
+            match asked {
+                Some(asked) if first => {
+                    object.properties.push((asked, map.next_value_seed(ItemVisitor(&[]))?));
+                }
+                Some(_) | None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            if !first {
+                object.twice.get_or_insert(name);
+            }
+        }
+        Ok(JsonItem::Object(object))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for ItemVisitor {
+    type Value = JsonItem;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<JsonItem, D::Error> {
+        json.deserialize_any(self)
+    }
+}
 
 /// The byte order mark that some servers put before UTF-8.
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -23,7 +178,8 @@ enum SplitState {
     After,
 }
 
-/// Hands out each element of an array, or the one value that a body is.
+/// Hands out each element of an array, or the one value that a body is; one of them at a time is in
+/// memory. Only brackets, strings and commas are parsed; whether a value is JSON is for its reader.
 pub(super) struct ArraySplitter {
     place: SplitState,
     /// How much of the byte order mark was there.
@@ -144,7 +300,7 @@ impl ArraySplitter {
         if is_held { self.keep(byte) } else { Ok(()) }
     }
 
-    /// Follows strings and brackets, and tells whether this byte is held.
+    /// Follows strings and brackets, and returns whether this byte is held.
     fn follow(&mut self, byte: u8) -> bool {
         let before = self.depth;
         if let Some(mut string) = self.string.take() {
@@ -194,7 +350,7 @@ impl ArraySplitter {
 impl InString {
     const BEGINNING: Self = Self { escaped: false, length: 0, unescaped: ESCAPE, is_cut: false };
 
-    /// Follows the string by a byte, and tells whether that is held.
+    /// Follows the string by a byte, and returns whether that is held.
     const fn follow(&mut self, byte: u8, shortens: bool) -> bool {
         let begins_a_character = byte & 0xC0 != 0x80;
         let may_be_cut = !self.escaped && self.unescaped >= ESCAPE && begins_a_character;
@@ -206,6 +362,6 @@ impl InString {
     }
 }
 
-fn not_json(why: impl std::fmt::Display) -> ParseError {
-    ParseError::NotJson(serde_json::Error::custom(why))
+fn not_json(reason: impl fmt::Display) -> ParseError {
+    ParseError::NotJson(serde_json::Error::custom(reason))
 }

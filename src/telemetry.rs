@@ -1,5 +1,5 @@
-//! Logs: set-up, chains of causes, and ids that are shortened where the site wants that. And word to
-//! the service manager.
+//! Logs: set-up, error chains, escaping of text from outside, and redacted ids; and systemd's
+//! notifications.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -25,39 +25,35 @@ pub(crate) use sd_notify::{Notifier, NotifyState};
 
 use journal::Journal;
 
-/// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogOutput {
-    /// For people, with colour on a terminal.
+    /// Text, with colour on a terminal.
     Text,
     /// One JSON object a line.
     Json,
-    /// For the journal, with every value as a field.
+    /// The journal, with every value as a field.
     Journal,
 }
 
 impl LogOutput {
-    /// What suits where standard error goes.
-    #[must_use]
+    /// The journal if standard error is connected to it, else text.
     pub(crate) fn suitable() -> Self {
         if journal::is_on_stderr() { Self::Journal } else { Self::Text }
     }
 }
 
-/// Sends logs to standard error, or to the journal, from here on. What libraries log is kept to
-/// warnings. Where there is no journal, standard error has to do, and that is told.
-///
-/// A second call in one process changes nothing.
-pub(crate) fn init(level: LevelFilter, format: LogOutput, ids: IdRedaction) {
+/// Sets up logging. Libraries log warnings at most. Without a journal, logs go to standard error.
+/// A second call has no effect.
+pub(crate) fn init(level: LevelFilter, output: LogOutput, ids: IdRedaction) {
     let library = level.min(LevelFilter::WARN);
-    // The bytes of a card are its id: they cannot be shortened, only left out.
+    // A card's bytes contain its id, and cannot be shortened.
     let bytes = if ids.show_full { level } else { level.min(LevelFilter::DEBUG) };
     let targets = Targets::new()
         .with_default(library)
         .with_target("cardbridge", level)
         .with_target("cardbridge::readers::transport", bytes);
     let registry = tracing_subscriber::registry().with(targets);
-    let (no_journal, done) = match format {
+    let (no_journal, initialised) = match output {
         LogOutput::Text => (None, registry.with(text()).try_init()),
         LogOutput::Json => {
             let json = tracing_subscriber::fmt::layer().with_writer(|| JsonStderr).json();
@@ -68,25 +64,22 @@ pub(crate) fn init(level: LevelFilter, format: LogOutput, ids: IdRedaction) {
             Err(error) => (Some(error), registry.with(text()).try_init()),
         },
     };
-    if done.is_err() {
+    if initialised.is_err() {
         tracing::debug!("Logging already initialised");
     } else if let Some(error) = no_journal {
         tracing::warn!(%error, "Journal unavailable; logging to standard error");
     }
 }
 
-/// Lines for people, on standard error.
-fn text<S>() -> impl Layer<S>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
+fn text<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
     let fields = debug_fn(|to, field, value| write_field(to, field, value)).delimited(" ");
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = io::stderr().is_terminal() && !no_color;
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    layer.with_ansi(colour()).fmt_fields(fields)
+    layer.with_ansi(colour).fmt_fields(fields)
 }
 
-/// One field of a line: names of readers and words of servers come from outside, and must not
-/// make lines of their own.
+/// Text from outside must not start a line of its own.
 fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = format!("{value:?}");
     match field.name() {
@@ -95,16 +88,14 @@ fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fm
     }
 }
 
-/// A text with everything escaped that moves the cursor, turns the direction of writing or
-/// cannot be seen.
-#[must_use]
+/// Escapes every character that is invisible or changes how others appear.
 pub(crate) fn escape_control_chars(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(hidden) {
+    if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if hidden(c) {
+        if is_hidden(c) {
             escaped.extend(c.escape_unicode());
         } else {
             escaped.push(c);
@@ -113,10 +104,9 @@ pub(crate) fn escape_control_chars(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Whether a character cannot be seen, or changes how others are shown: controls, format characters
-/// (directions, joiners, tags), separators of lines, what is private or not assigned (Unicode's
-/// general categories C*, Zl, Zp), and letters that are blank (`Default_Ignorable_Code_Point`).
-fn hidden(c: char) -> bool {
+/// Control and format characters, line separators, private and unassigned ones (general categories
+/// C*, Zl, Zp), and blank letters (`Default_Ignorable_Code_Point`).
+fn is_hidden(c: char) -> bool {
     use unicode_properties::{GeneralCategoryGroup as Group, UnicodeGeneralCategory as _};
     if c.is_ascii() {
         return c.is_ascii_control();
@@ -128,28 +118,27 @@ fn hidden(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A JSON text with everything escaped that [`escape_control_chars`] escapes. It means the same to every program.
-#[must_use]
+/// Escapes the same characters in a JSON text, by JSON's own escapes.
 pub(crate) fn clean_json(json: &str) -> Cow<'_, str> {
-    // Blanks between values are ASCII; in strings, those are escaped already.
-    let shown = |c: char| c < ' ' || !hidden(c);
-    if json.chars().all(shown) {
+    // ASCII control characters stand between values only: in strings, JSON escapes them.
+    let is_hidden = |c: char| c >= ' ' && is_hidden(c);
+    if !json.chars().any(is_hidden) {
         return Cow::Borrowed(json);
     }
     let mut escaped = String::with_capacity(json.len() + 16);
     for c in json.chars() {
-        if shown(c) {
-            escaped.push(c);
-        } else {
+        if is_hidden(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _infallible = write!(escaped, "\\u{unit:04x}");
             }
+        } else {
+            escaped.push(c);
         }
     }
     Cow::Owned(escaped)
 }
 
-/// Standard error for lines of JSON, each of which comes whole.
+/// Standard error for lines of JSON: each write is one line.
 struct JsonStderr;
 
 impl io::Write for JsonStderr {
@@ -164,12 +153,8 @@ impl io::Write for JsonStderr {
     }
 }
 
-fn colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-}
-
-/// An error with its causes, `error: cause: cause of the cause`.
-#[derive(Clone, Copy)]
+/// Displays an error with its causes: `error: cause: cause of the cause`.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'a));
 
 impl fmt::Display for ErrorChain<'_> {
@@ -184,31 +169,23 @@ impl fmt::Display for ErrorChain<'_> {
     }
 }
 
-impl fmt::Debug for ErrorChain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+/// A run of so many hex digits is an id.
+const MIN_ID_DIGITS: usize = 12;
 
-/// So many hex digits in a row are an id, not a word or a number.
-const LONG_RUN: usize = 12;
-
-/// How ids of cards and people appear in logs (`log.show_ids`).
+/// How ids appear in logs (`log.show_ids`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IdRedaction {
-    /// Whether they appear whole.
     pub(crate) show_full: bool,
 }
 
 impl IdRedaction {
-    /// The id, whole or as its first eight characters.
+    /// The full id, or its first eight characters.
     pub(crate) fn show(self, id: impl fmt::Display) -> String {
         let text = id.to_string();
         if self.show_full { text } else { text.chars().take(8).chain(['…']).collect() }
     }
 
-    /// A text with the ids in it, whole or each shortened: GUIDs, and other long runs of hex.
-    #[must_use]
+    /// The text with every id in it shown so: GUIDs, and other long runs of hex digits.
     pub(crate) fn in_text(self, text: &str) -> String {
         if self.show_full {
             return text.to_owned();
@@ -220,7 +197,7 @@ impl IdRedaction {
             let (before, run) = rest.split_at(start);
             let (run, after) = run.split_at(run.find(|c| !of_id(c)).unwrap_or(run.len()));
             shown.push_str(before);
-            if run.chars().filter(char::is_ascii_hexdigit).count() >= LONG_RUN {
+            if run.chars().filter(char::is_ascii_hexdigit).count() >= MIN_ID_DIGITS {
                 shown.push_str(&self.show(run));
             } else {
                 shown.push_str(run);
@@ -241,13 +218,13 @@ mod tests {
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn a_chain_is_printed_once_from_the_outside_in() {
+    fn error_chain_prints_each_cause_once() {
         let error = Outer(io::Error::other("the inner"));
         assert_eq!(ErrorChain(&error).to_string(), "the outer: the inner");
     }
 
     #[test]
-    fn what_does_not_belong_on_a_terminal_is_escaped() {
+    fn control_characters_are_escaped() {
         let hostile = "Reader\u{1b}[2J\u{202e}x\u{200b}\r\n";
         assert_eq!(
             escape_control_chars(hostile),
@@ -257,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_hides_or_turns_text_is_shown_and_every_script_is() {
+    fn hidden_characters_are_escaped_and_scripts_are_not() {
         let ranges = [
             (0, 0x1f),
             (0x7f, 0x9f),
@@ -299,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_in_words_are_shortened_too_and_words_are_not() {
+    fn ids_in_text_are_shortened() {
         let text = "no open request names record 17cf063d-e337-4aa9-a822-346554ddd3c9, decade 2026";
         let short = "no open request names record 17cf063d…, decade 2026";
         assert_eq!(IdRedaction { show_full: false }.in_text(text), short);
@@ -307,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_shortened_where_the_site_wants_that() {
+    fn ids_are_shortened_unless_shown_full() {
         let id = "bc88f13f-83ba-4037-8262-46eba1291c6e";
         assert_eq!(IdRedaction { show_full: false }.show(id), "bc88f13f…");
         assert_eq!(IdRedaction { show_full: true }.show(id), id);

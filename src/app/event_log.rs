@@ -78,8 +78,8 @@ pub(super) fn log_reader_event(event: &ReaderEvent, ids: IdRedaction) {
             tracing::debug!(%reader, %insertion, "Card id known");
         }
         ReaderEvent::ProbeFinished { reader, insertion, result: Ok(identity), .. } => {
-            let card = ids.show(identity.primary().card_id);
-            tracing::info!(%reader, %insertion, family = %identity.family, card, "Card identified");
+            let card_id = ids.show(identity.primary().card_id);
+            tracing::info!(%reader, %insertion, family = %identity.family, card_id, "Card identified");
         }
         ReaderEvent::ProbeFinished { reader, insertion, result: Err(error), .. } => {
             let (reason, detail) = (error.reason, &error.detail);
@@ -157,8 +157,8 @@ pub(super) fn notice(notice: &Notice, ids: IdRedaction) {
             tracing::error!(%entry, detail, "Outbox entry lost; check the card's record in CM");
         }
         Notice::CardDropped(card_event) => {
-            let card = ids.show(card_event.identity.primary().card_id);
-            tracing::error!(reader = %card_event.reader, card, "Card event dropped: disk and memory are full; insert the card again");
+            let card_id = ids.show(card_event.identity.primary().card_id);
+            tracing::error!(reader = %card_event.reader, card_id, "Card event dropped: disk and memory are full; insert the card again");
         }
         Notice::UnexpectedResult { of, result } => {
             tracing::warn!(of, result, "Result for an unknown entry or insertion ignored");

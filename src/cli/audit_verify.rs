@@ -111,7 +111,7 @@ impl ChainReport {
         if let Some(ChainPosition { seq, at: Some(at), .. }) = &self.anchor {
             text.push(format!("Pruned up to line {seq} ({}).", time(*at)));
         }
-        if let Some(ChainPosition { seq, hash, .. }) = &self.head {
+        if let Some(ChainPosition { seq: seq @ 1.., hash, .. }) = &self.head {
             text.push(format!("Last line: {seq}, hash {hash}."));
         }
         text.extend(self.against.iter().map(|comparison| comparison.text.clone()));

@@ -1,9 +1,7 @@
-//! Lines for the journal, in its native protocol: the line as people read it in MESSAGE, and each
-//! of its values as a field of its own.
+//! The journal's native protocol: the whole line in MESSAGE, and each value in a field.
 //!
-//! Our own and not `tracing-journald`: that one puts only the constant words of a line into MESSAGE,
-//! so that `journalctl -u cardbridge` would not say which reader or card they are about; and it
-//! neither escapes what hostile names bring nor ever gives up on a journal that hangs.
+//! `tracing-journald` does not fit: its MESSAGE lacks the values, so `journalctl` would not show
+//! reader or card; it does not escape hostile names, and blocks on a journal that hangs.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -21,51 +19,45 @@ use tracing_subscriber::layer::Context;
 
 use super::escape_control_chars;
 
-/// Where the journal listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// How long the journal may take to take a line: longer is a journal that hangs. It is waited for
-/// once; until it takes a line again, no card waits for it any more.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// A journal that takes longer hangs. Lines are then dropped without a wait, until it accepts one.
+const SEND_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Longer values are cut, so that a line fits into one datagram whatever is in it.
+/// Longer values are cut, so that a line fits into one datagram.
 const MAX_VALUE_BYTES: usize = 32 * 1024;
 
-/// What the names of our own fields begin with.
 const PREFIX: &str = "CARDBRIDGE_";
 
-/// The journal as a destination of log lines.
 #[derive(Debug)]
 pub(super) struct Journal {
-    patient: UnixDatagram,
-    impatient: UnixDatagram,
-    /// Lines that the journal did not take since it last took one.
+    blocking: UnixDatagram,
+    nonblocking: UnixDatagram,
+    /// Lines that were dropped since the journal last accepted one.
     dropped: AtomicU64,
 }
 
 impl Journal {
-    /// The journal, if it is there.
     pub(super) fn connect() -> io::Result<Self> {
         UnixDatagram::unbound()?.connect(SOCKET)?;
-        let (patient, impatient) = (UnixDatagram::unbound()?, UnixDatagram::unbound()?);
-        patient.set_write_timeout(Some(PATIENCE))?;
-        impatient.set_nonblocking(true)?;
-        Ok(Self { patient, impatient, dropped: AtomicU64::new(0) })
+        let (blocking, nonblocking) = (UnixDatagram::unbound()?, UnixDatagram::unbound()?);
+        blocking.set_write_timeout(Some(SEND_TIMEOUT))?;
+        nonblocking.set_nonblocking(true)?;
+        Ok(Self { blocking, nonblocking, dropped: AtomicU64::new(0) })
     }
 
-    /// Not on a connection: the journal may be restarted.
+    /// Without a connection: the journal may be restarted.
     fn send(&self, line: &JournalEntry) {
-        let lost = self.dropped.load(Ordering::Relaxed);
-        let socket = if lost == 0 { &self.patient } else { &self.impatient };
-        match socket.send_to(line.datagram(lost).as_bytes(), SOCKET) {
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        let socket = if dropped == 0 { &self.blocking } else { &self.nonblocking };
+        match socket.send_to(line.datagram(dropped).as_bytes(), SOCKET) {
             Ok(_) => {
-                self.dropped.fetch_sub(lost, Ordering::Relaxed);
+                self.dropped.fetch_sub(dropped, Ordering::Relaxed);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
-            // There is no journal any more. Where standard error goes nowhere either, nobody can
-            // be told.
+            // There is no journal any more.
             Err(_) => drop(writeln!(io::stderr(), "{} {}", line.level, line.message(0))),
         }
     }
@@ -79,8 +71,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// Whether standard error is a stream of the journal, as `JOURNAL_STREAM` says of the stream that
-/// the service manager gave.
+/// Whether standard error is the journal's stream, by `JOURNAL_STREAM` (systemd.exec(5)).
 pub(super) fn is_on_stderr() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
@@ -88,7 +79,6 @@ pub(super) fn is_on_stderr() -> bool {
     is.is_ok_and(|is| stream == format!("{}:{}", is.dev(), is.ino()))
 }
 
-/// One line, as its fields.
 #[derive(Debug)]
 struct JournalEntry {
     level: Level,
@@ -120,11 +110,11 @@ impl JournalEntry {
         }
     }
 
-    /// The line as people read it.
-    fn message(&self, lost: u64) -> String {
+    /// The line as text.
+    fn message(&self, dropped: u64) -> String {
         let mut message = self.message.clone();
-        if lost > 0 {
-            let _infallible = write!(message, " (after {lost} lines that the journal dropped)");
+        if dropped > 0 {
+            let _infallible = write!(message, " (after {dropped} lines that the journal dropped)");
         }
         for (name, value) in &self.fields {
             let _infallible = write!(message, " {name}={value}");
@@ -133,19 +123,19 @@ impl JournalEntry {
         message
     }
 
-    /// The line as the journal wants it. No value has a line break: [`escape_control_chars`] escapes them.
-    fn datagram(&self, lost: u64) -> String {
+    /// The line in the protocol. No value has a line break: [`escape_control_chars`] escapes them.
+    fn datagram(&self, dropped: u64) -> String {
         let mut datagram = format!(
             "MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER=cardbridge\n{PREFIX}TARGET={}\n",
-            self.message(lost),
+            self.message(dropped),
             priority(self.level),
             self.target,
         );
         for (name, value) in &self.fields {
             let _infallible = writeln!(datagram, "{PREFIX}{}={value}", field_name(name));
         }
-        if lost > 0 {
-            let _infallible = writeln!(datagram, "{PREFIX}DROPPED_LINES={lost}");
+        if dropped > 0 {
+            let _infallible = writeln!(datagram, "{PREFIX}DROPPED_LINES={dropped}");
         }
         datagram
     }
@@ -161,7 +151,7 @@ impl Visit for JournalEntry {
     }
 }
 
-/// Syslog's number of a level.
+/// The syslog priority.
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -171,7 +161,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// The journal takes capitals, digits and underscores, and drops other fields without a word.
+/// The journal accepts capitals, digits and underscores, and drops other fields.
 fn field_name(name: &str) -> String {
     let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     name.chars().map(letter).take(64 - PREFIX.len()).collect()
@@ -195,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_words_for_people_and_a_field_for_each_value() {
+    fn line_has_message_and_fields() {
         assert_eq!(
             line().datagram(0),
             "MESSAGE=Card inserted reader=A 00 at.x=1\nPRIORITY=4\nSYSLOG_IDENTIFIER=cardbridge\n\
@@ -218,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_from_outside_makes_no_field_of_its_own_and_no_line_is_too_long_to_send() {
+    fn hostile_name_adds_no_field_and_line_fits_a_datagram() {
         let caught = Arc::new(Mutex::new(Vec::new()));
         let subscriber = tracing_subscriber::registry().with(Catch(Arc::clone(&caught)));
         let long = "€".repeat(100_000);
@@ -233,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_the_priority_that_journalctl_filters_by() {
+    fn level_is_the_syslog_priority() {
         let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
         assert_eq!(levels.map(priority), [3, 4, 6, 7, 7]);
     }
 
     #[test]
-    fn names_that_the_journal_would_drop_are_made_ones_that_it_takes() {
+    fn field_names_are_accepted_by_the_journal() {
         assert_eq!(field_name("http.status-code"), "HTTP_STATUS_CODE");
         assert_eq!(PREFIX.len() + field_name(&"x".repeat(100)).len(), 64);
     }

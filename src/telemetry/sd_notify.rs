@@ -1,10 +1,10 @@
-//! Word to the service manager, as `sd_notify(3)` has it: one datagram for each piece of news.
+//! Notifications for systemd: `sd_notify(3)`.
 //!
-//! Without `NOTIFY_SOCKET` nobody listens, and nothing is sent. News that the manager does not
-//! take within [`PATIENCE`] are dropped: a manager that hangs must not hold up a card.
+//! Without `NOTIFY_SOCKET` nothing is sent. A datagram that systemd does not accept within
+//! [`SEND_TIMEOUT`] is dropped: a manager that hangs must not delay a card.
 //!
-//! Our own and no crate's: the socket is a parameter, so that tests need not write to the
-//! environment, which in a program with threads nothing makes safe.
+//! The crate `sd-notify` reads the socket from the environment, which tests cannot set safely in a
+//! program with threads.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,25 +18,20 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::escape_control_chars;
 
-/// How long the manager may take to take a datagram.
-const PATIENCE: Duration = Duration::from_millis(250);
+const SEND_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// What there is to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotifyState<'a> {
-    /// The daemon works, also: it has read its configuration again.
+    /// The daemon runs, or has reloaded its configuration.
     Ready,
-    /// The daemon reads its configuration again.
     Reloading,
-    /// The daemon ends.
     Stopping,
-    /// How it is, in words, on one line.
+    /// The state on one line.
     Status(&'a str),
-    /// The loop turns.
     Watchdog,
 }
 
-/// Where the service manager listens, if it does.
+/// The socket of the service manager, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -44,8 +39,6 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// The manager that started this process, as the environment tells.
-    #[must_use]
     pub(crate) fn from_environment() -> Self {
         let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return Self::default() };
         let number = |name| std::env::var(name).ok()?.parse().ok();
@@ -58,34 +51,31 @@ impl Notifier {
         })
     }
 
-    /// A manager that listens at this socket, as `NOTIFY_SOCKET` would name it.
+    /// The socket is written as in `NOTIFY_SOCKET`.
     pub(crate) fn new(socket: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
-        // An @ stands for the zero byte of an abstract name.
+        // An @ is the zero byte of an abstract name.
         let address = match socket.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddr::from_abstract_name(name)?,
             None => SocketAddr::from_pathname(socket)?,
         };
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Self { socket: Some((socket, address)), watchdog })
     }
 
-    /// Whether somebody listens.
-    #[must_use]
     pub(crate) const fn is_connected(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// Within which time the manager wants to hear [`NotifyState::Watchdog`], if it does.
-    #[must_use]
+    /// The interval in which the manager expects [`NotifyState::Watchdog`].
     pub(crate) const fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// Tells the news, all in one datagram.
-    pub(crate) fn notify(&self, news: &[NotifyState<'_>]) {
+    /// Sends the states in one datagram.
+    pub(crate) fn notify(&self, states: &[NotifyState<'_>]) {
         let Some((socket, address)) = &self.socket else { return };
-        let lines: Vec<_> = news.iter().map(ToString::to_string).collect();
+        let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
         if let Err(error) = socket.send_to_addr(lines.join("\n").as_bytes(), address) {
             tracing::warn!(%error, "sd_notify message not delivered");
         }
@@ -100,13 +90,13 @@ impl fmt::Display for NotifyState<'_> {
                 write!(f, "RELOADING=1\nMONOTONIC_USEC={}", monotonic().as_micros())
             }
             Self::Stopping => f.write_str("STOPPING=1"),
-            Self::Status(words) => write!(f, "STATUS={}", escape_control_chars(words)),
+            Self::Status(text) => write!(f, "STATUS={}", escape_control_chars(text)),
             Self::Watchdog => f.write_str("WATCHDOG=1"),
         }
     }
 }
 
-/// The clock that the manager goes by.
+/// systemd's clock.
 fn monotonic() -> Duration {
     let time = clock_gettime(ClockId::Monotonic);
     Duration::try_from(time).unwrap_or_default()
@@ -123,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn news_go_out_in_one_datagram() {
+    fn states_are_sent_in_one_datagram() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
@@ -137,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_with_an_abstract_socket_is_told_too() {
+    fn abstract_socket_is_supported() {
         let name = format!("cardbridge-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
@@ -147,15 +137,15 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_carries_the_managers_clock() {
-        let told = NotifyState::Reloading.to_string();
+    fn reload_has_the_monotonic_time() {
+        let state = NotifyState::Reloading.to_string();
         let usec: u128 =
-            told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
+            state.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
         assert!(usec > 0 && usec <= monotonic().as_micros());
     }
 
     #[test]
-    fn a_manager_that_hangs_holds_nobody_up() {
+    fn hanging_manager_delays_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let _deaf = UnixDatagram::bind(&path).unwrap();
@@ -164,16 +154,16 @@ mod tests {
         let full = (0..100_000).any(|_| {
             let before = began.elapsed();
             notifier.notify(&[NotifyState::Watchdog]);
-            began.elapsed().saturating_sub(before) >= PATIENCE
+            began.elapsed().saturating_sub(before) >= SEND_TIMEOUT
         });
         assert!(full, "the queue never filled");
-        assert!(began.elapsed() < 20 * PATIENCE, "{:?}", began.elapsed());
+        assert!(began.elapsed() < 20 * SEND_TIMEOUT, "{:?}", began.elapsed());
     }
 
     #[test]
-    fn without_a_manager_nothing_is_told() {
-        let nobody = Notifier::default();
-        assert!(!nobody.is_connected());
-        nobody.notify(&[NotifyState::Ready]);
+    fn without_a_manager_nothing_is_sent() {
+        let notifier = Notifier::default();
+        assert!(!notifier.is_connected());
+        notifier.notify(&[NotifyState::Ready]);
     }
 }

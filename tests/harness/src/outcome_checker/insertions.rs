@@ -166,7 +166,7 @@ impl<'a> Index<'a> {
             mute: Vec::new(),
         };
         for line in logged(run.log, "Card identified") {
-            let card = field(line, "card").and_then(|card| Uuid::try_parse(card).ok());
+            let card = field(line, "card_id").and_then(|card| Uuid::try_parse(card).ok());
             if let (Some(card), Some(insertion)) = (card, field(line, "insertion")) {
                 index.identified.entry(card).or_default().insert(insertion);
             }

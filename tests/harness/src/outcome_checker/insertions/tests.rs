@@ -25,7 +25,7 @@ fn inserted(quirk: Quirk, millis: u64) -> Insertion {
 fn story(insertion: u64) -> String {
     format!(
         "{START} INFO Card inserted reader=A (R07) 00 insertion={insertion} atr={ATR}\n\
-         {START} INFO Card identified reader=A (R07) 00 insertion={insertion} card=\"{CARD}\"\n\
+         {START} INFO Card identified reader=A (R07) 00 insertion={insertion} card_id=\"{CARD}\"\n\
          {START} INFO Entry queued insertion={insertion} entry=1\n"
     )
 }

@@ -259,3 +259,35 @@ fn text(evaluation: &Evaluation, numbers: &CmEnums) -> String {
         Evaluation::Park { reason, detail } => format!("would park the entry ({reason}): {detail}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::CardStatus;
+
+    fn effect_of(status: i64, numbers: &CmEnums) -> Option<&'static str> {
+        let id = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
+        let decision = Decision {
+            rule: "retire".to_owned(),
+            candidate: Candidate::by_rule(id.parse().unwrap(), IdRule::GidsCardid),
+            record: id.parse().unwrap(),
+            request: id.parse().unwrap(),
+            old_status: CardStatus::new(2),
+            new_status: CardStatus::new(status),
+            new_status_name: "?".to_owned(),
+            complete_request: false,
+        };
+        effect(&decision, numbers)
+    }
+
+    #[test]
+    fn effect_at_cm_follows_the_number_of_the_status() {
+        let mut numbers = CmEnums::default();
+        assert!(effect_of(6, &numbers).unwrap().starts_with("permanent: revokes"));
+        assert!(effect_of(3, &numbers).unwrap().starts_with("disables the card"));
+        assert_eq!(effect_of(2, &numbers), None);
+        numbers.card_status.set("Retired", 60);
+        assert!(effect_of(60, &numbers).unwrap().starts_with("permanent: revokes"));
+        assert_eq!(effect_of(6, &numbers), None);
+    }
+}

@@ -142,8 +142,11 @@ fn lookup_shows_decision_and_changes_nothing() {
     let output = world.cli(&["lookup"]).unwrap();
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(output.stdout.contains("would set Retired instead of Active"), "{}", output.stdout);
+    let effect = "permanent: revokes the card's certificates";
+    assert!(output.stdout.contains(effect), "{}", output.stdout);
     let json = world.cli(&["lookup", "--card-id", CARD, "--json"]).unwrap().json().unwrap();
     assert_eq!(json["on_insertion"]["result"], "set");
+    assert!(json["on_insertion"]["effect"].as_str().unwrap().starts_with(effect), "{json}");
     assert_eq!(json["records"][0]["Uuid"], RECORD);
     assert_eq!(json["requests"][0]["request"], REQUEST);
     assert_eq!(world.cm.puts().len(), 0);

@@ -81,6 +81,21 @@ fn stopped_with_an_entry() -> Result<(World, InsertedCard), String> {
 }
 
 #[test]
+fn retry_of_a_waiting_entry_of_a_stopped_daemon_waits_for_its_start() {
+    let (mut world, _card) = require!(stopped_with_an_entry());
+    let retried = world.cli(&["outbox", "retry", "1"]).unwrap();
+    assert_eq!(retried.code, Some(0), "{retried:?}");
+    assert_eq!(retried.stdout, "Entry 1 is waiting: the daemon retries it when it starts.\n");
+    let json = world.cli(&["outbox", "retry", "1", "--json"]).unwrap().json().unwrap();
+    assert_eq!(json["result"], "waiting");
+    assert!(world.audit().unwrap().is_empty(), "nothing was done");
+    world.cm.clear_faults();
+    world.start_daemon().unwrap();
+    assert_eq!(world.wait_for_outcomes(1, LONG).unwrap(), ["updated"]);
+    world.finish().unwrap();
+}
+
+#[test]
 fn root_follows_no_link_that_the_service_left() {
     let (mut world, _card) = require!(stopped_with_an_entry());
     let path = world.outbox_path();

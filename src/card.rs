@@ -7,7 +7,7 @@
 //! Whatever the card returns, a probe sends at most [`MAX_COMMANDS`] commands, and keeps at most some
 //! 4 KiB of each response.
 //!
-//! To add a family: its file, and its lines in `CardProbe::read` and `CardProbe::read_selected`.
+//! To add a family: its file, and its lines in `CardProbe::read`.
 
 mod apdu;
 mod atr;
@@ -240,7 +240,7 @@ impl CardProbe<'_> {
     /// Reads the application that another program selected. A wrong one answers with an error.
     fn probe_selected(&mut self) -> Result<RecognisedCard, ProbeError> {
         for family in self.families() {
-            match self.read_selected(family) {
+            match self.read(family) {
                 Ok(reading) => {
                     let no_id = || ProbeError::NoId { family, what: NOT_UNIQUE.to_owned() };
                     let card = RecognisedCard::combine(&[(family, reading)], &self.selected);
@@ -254,39 +254,22 @@ impl CardProbe<'_> {
         Err(ProbeError::InUse)
     }
 
-    /// Selects a family's application and reads it.
+    /// Reads a family's application: selects it, or takes it only if another program has selected it.
     fn read(&mut self, family: Family) -> Result<CardReading, NoReading> {
         let transport = &mut self.transport;
-        let reading = match family {
-            Family::Gids => gids::probe(transport),
-            Family::Idprime => idprime::probe(transport),
-            Family::Piv => piv::probe(transport),
-            Family::Openpgp => openpgp::probe(transport),
-            Family::Pkcs15 => pkcs15::probe(transport),
-        };
-        self.with_id(family, reading)
-    }
-
-    /// Reads a family's application, if it is selected.
-    fn read_selected(&mut self, family: Family) -> Result<CardReading, NoReading> {
-        let transport = &mut self.transport;
-        let reading = match family {
-            Family::Gids => gids::probe_selected(transport),
-            Family::Piv => piv::probe_selected(transport),
-            Family::Openpgp => openpgp::probe_selected(transport),
-            Family::Idprime | Family::Pkcs15 => {
+        let reading = match (family, self.target.in_use) {
+            (Family::Gids, false) => gids::probe(transport),
+            (Family::Gids, true) => gids::probe_selected(transport),
+            (Family::Idprime, false) => idprime::probe(transport),
+            (Family::Piv, false) => piv::probe(transport),
+            (Family::Piv, true) => piv::probe_selected(transport),
+            (Family::Openpgp, false) => openpgp::probe(transport),
+            (Family::Openpgp, true) => openpgp::probe_selected(transport),
+            (Family::Pkcs15, false) => pkcs15::probe(transport),
+            (Family::Idprime | Family::Pkcs15, true) => {
                 Err(NoReading::OtherFamily("cannot be recognised without a SELECT".to_owned()))
             }
         };
-        self.with_id(family, reading)
-    }
-
-    /// Notes that a family's application is selected. A reading must have an id.
-    fn with_id(
-        &mut self,
-        family: Family,
-        reading: Result<CardReading, NoReading>,
-    ) -> Result<CardReading, NoReading> {
         if matches!(reading, Ok(_) | Err(NoReading::NoId(_))) {
             self.selected.push(family);
         }

@@ -64,7 +64,6 @@ pub struct ReaderOptions {
     pub probe_deadline: Duration,
 }
 
-#[derive(Debug)]
 struct RunningProbe {
     worker: ReaderThread,
     progress: ProbeProgress,
@@ -78,7 +77,6 @@ impl RunningProbe {
 }
 
 /// The handle on the reader threads.
-#[derive(Debug)]
 pub struct Readers {
     options: ReaderOptions,
     shared: Arc<SharedState>,

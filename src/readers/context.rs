@@ -5,7 +5,6 @@
 //! the list, and the process dies. So these three calls take turns here
 //! (`docs/decisions/0002-thread-model.md`).
 
-use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -63,12 +62,6 @@ impl Drop for PcscContext {
     fn drop(&mut self) {
         let _turn = CALL_MUTEX.take();
         drop(self.0.take());
-    }
-}
-
-impl fmt::Debug for PcscContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PcscContext")
     }
 }
 

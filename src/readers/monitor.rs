@@ -154,11 +154,10 @@ impl Monitor {
             }
         };
         self.note_process(PcscdProcess::current());
-        let began = Instant::now();
         self.shared.set_monitor_context(Some(Arc::clone(&context)));
         let lost = PcscdSession::new(self, &context).watch();
         self.shared.set_monitor_context(None);
-        lost.map(|(error, is_cut)| LostConnection { error, is_cut, lasted: began.elapsed() })
+        lost
     }
 
     /// Notes the connected pcscd. One that replaced another while the connection was out of sync knows
@@ -218,9 +217,8 @@ impl<'a> PcscdSession<'a> {
         }
     }
 
-    /// Watches until cancelled, or until the connection is lost: by which error, and whether before the
-    /// first poll was done.
-    fn watch(mut self) -> Option<(Error, bool)> {
+    /// Watches until the connection is lost; `None` when cancelled.
+    fn watch(mut self) -> Option<LostConnection> {
         while !self.monitor.is_cancelled() {
             match self.poll_and_wait() {
                 Ok(()) => {}
@@ -229,7 +227,11 @@ impl<'a> PcscdSession<'a> {
                     self.last_wait = WaitResult::Changed;
                     self.slow_down();
                 }
-                Err(error) => return Some((error, !self.has_polled && is_lost(error))),
+                Err(error) => {
+                    let is_cut = !self.has_polled && is_lost(error);
+                    let lasted = self.connected_at.elapsed();
+                    return Some(LostConnection { error, is_cut, lasted });
+                }
             }
         }
         None

@@ -49,7 +49,6 @@ const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
 
 const PROTOCOLS: Protocols = Protocols::T0.union(Protocols::T1);
 
-#[derive(Debug)]
 pub(super) struct Probe {
     pub(super) reader: ReaderName,
     pub(super) insertion: InsertionId,

@@ -1,7 +1,6 @@
 //! Single questions: whether this user can use pcscd, and what a reader's driver reports.
 
 use std::ffi::CStr;
-use std::thread;
 use std::time::Duration;
 
 use pcsc::{Attribute, Card, Error, Protocols, ShareMode};
@@ -118,13 +117,7 @@ fn classify(error: Error) -> PcscdCheck {
 #[must_use]
 pub fn attributes(reader: &ReaderName, timeout: Duration) -> ReaderAttributes {
     let reader = reader.clone();
-    let read = move || {
-        let wait = |pause| {
-            thread::sleep(pause);
-            true
-        };
-        read_with_retries(&reader, &RETRIES, &wait)
-    };
+    let read = move || read_with_retries(&reader, &RETRIES, &CancelToken::default());
     within("reader-about", timeout, read).flatten().unwrap_or_default()
 }
 
@@ -136,28 +129,26 @@ pub(super) fn poll_attributes(
     halt: &CancelToken,
     is_present: impl Fn() -> bool,
 ) -> Option<ReaderAttributes> {
-    let wait = |pause| !halt.wait_timeout(pause);
-    let mut attributes = read_with_retries(reader, &RETRIES, &wait);
+    let mut attributes = read_with_retries(reader, &RETRIES, halt);
     tried.cancel();
-    while attributes.is_none() && wait(RETRY_INTERVAL) && is_present() {
-        attributes = read_with_retries(reader, &[], &wait);
+    while attributes.is_none() && !halt.wait_timeout(RETRY_INTERVAL) && is_present() {
+        attributes = read_with_retries(reader, &[], halt);
     }
     attributes
 }
 
-/// `wait` sleeps, and returns false when it was cancelled.
 fn read_with_retries(
     reader: &ReaderName,
     pauses: &[Duration],
-    wait: &impl Fn(Duration) -> bool,
+    halt: &CancelToken,
 ) -> Option<ReaderAttributes> {
     let mut pauses = pauses.iter();
     loop {
-        match read_attributes(reader, wait) {
+        match read_attributes(reader, halt) {
             Ok(attributes) => return Some(attributes),
             Err(error) => debug!(%reader, %error, "Reading reader attributes failed"),
         }
-        if !wait(*pauses.next()?) {
+        if halt.wait_timeout(*pauses.next()?) {
             return None;
         }
     }
@@ -165,10 +156,7 @@ fn read_with_retries(
 
 /// A connection to the reader itself (direct) makes pcscd report mismatched protocols to programs that
 /// connect to a card in it. So it is for a reader without a card. No command goes to a card.
-fn read_attributes(
-    reader: &ReaderName,
-    wait: &impl Fn(Duration) -> bool,
-) -> Result<ReaderAttributes, Error> {
+fn read_attributes(reader: &ReaderName, halt: &CancelToken) -> Result<ReaderAttributes, Error> {
     let context = PcscContext::establish()?;
     let polled = poll_one(&context, reader)?;
     let (mode, protocols) = if let CardPresence::Present(_) = polled.snapshot.occupant {
@@ -178,8 +166,8 @@ fn read_attributes(
     };
     let connection = context.connect(reader, mode, protocols)?;
     Ok(ReaderAttributes {
-        vendor: read_attribute(&connection, Attribute::VendorName, wait)?,
-        serial: read_attribute(&connection, Attribute::VendorIfdSerialNo, wait)?,
+        vendor: read_attribute(&connection, Attribute::VendorName, halt)?,
+        serial: read_attribute(&connection, Attribute::VendorIfdSerialNo, halt)?,
     })
 }
 
@@ -187,12 +175,12 @@ fn read_attributes(
 fn read_attribute(
     connection: &Card,
     attribute: Attribute,
-    wait: &impl Fn(Duration) -> bool,
+    halt: &CancelToken,
 ) -> Result<Option<String>, Error> {
     for pause in BUSY_PAUSES_MS.map(Duration::from_millis) {
         match connection.get_attribute_owned(attribute) {
             Ok(bytes) => return Ok(text(&bytes)),
-            Err(Error::SharingViolation) if wait(pause) => {}
+            Err(Error::SharingViolation) if !halt.wait_timeout(pause) => {}
             Err(Error::SharingViolation) => break,
             // What pcscd returns for a driver that does not know the attribute.
             Err(Error::UnsupportedFeature | Error::NotTransacted) => return Ok(None),

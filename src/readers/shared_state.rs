@@ -14,7 +14,6 @@ use crate::domain::{InsertedCard, InsertionId, ReaderEvent, ReaderName};
 
 use super::context::PcscContext;
 
-#[derive(Debug)]
 pub(super) struct SharedState {
     events: UnboundedSender<ReaderEvent>,
     readers: Mutex<BTreeMap<ReaderName, ReaderEntry>>,

@@ -152,7 +152,9 @@ pub(super) fn wait(
 pub(super) struct HotplugWatch {
     /// pcscd's count of such events, from pcsc-lite 2.3 on; else 0.
     event_count: u32,
-    plug_events: PlugEvents,
+    /// How far that count is ahead of the lists. A reader that was disconnected and connected again between
+    /// two lists is in both, and its own count starts at 0 again.
+    ahead: i64,
     /// Before 2.5 a wait takes 16 entries with this one. With 16 readers there is no room for it, and no
     /// need: another reader would not fit either.
     has_room: bool,
@@ -163,8 +165,7 @@ pub(super) struct HotplugWatch {
 
 impl HotplugWatch {
     pub(super) fn new() -> Self {
-        let plug_events = PlugEvents::default();
-        Self { event_count: 0, plug_events, has_room: true, mute_cards: Vec::new() }
+        Self { event_count: 0, ahead: 0, has_room: true, mute_cards: Vec::new() }
     }
 
     pub(super) fn take_mute_cards(&mut self) -> Vec<PolledReader> {
@@ -201,9 +202,26 @@ impl HotplugWatch {
         self.has_room = true;
     }
 
-    /// Whether a reader was disconnected and connected again between two lists that differ by `moved`.
+    /// Whether a reader was disconnected and connected again, by a list in which so many readers came or
+    /// went.
     pub(super) fn hides_plug_event(&mut self, moved: usize) -> bool {
-        self.plug_events.on_list(moved)
+        self.ahead -= i64::try_from(moved).unwrap_or(i64::MAX);
+        let were_more = self.ahead > 0;
+        self.ahead = self.ahead.min(0);
+        were_more
+    }
+
+    /// Notes that pcscd's count changed. A count of 0 is none.
+    fn on_count(&mut self, before: u32, now: u32) {
+        if before != 0 && now != 0 {
+            self.ahead += i64::from((now + MAX_READER_COUNT - before) % MAX_READER_COUNT);
+        }
+    }
+
+    /// After a quiet time, what is listed and not counted never will be, as with one device that is two
+    /// readers.
+    fn settle(&mut self) {
+        self.ahead = self.ahead.max(0);
     }
 
     pub(super) fn wait(
@@ -233,42 +251,12 @@ impl HotplugWatch {
         self.mute_cards = now.filter(PolledReader::is_mute).collect();
         if let Some(own) = states.last().filter(|_| self.has_room) {
             let before = mem::replace(&mut self.event_count, own.event_count());
-            self.plug_events.on_count(before, self.event_count);
+            self.on_count(before, self.event_count);
         }
         if result == WaitResult::TimedOut {
-            self.plug_events.settle();
+            self.settle();
         }
         Ok(result)
-    }
-}
-
-/// How far pcscd's count of readers that came or went is ahead of the lists. A reader that was
-/// disconnected and connected again between two lists is in both, and its own count starts at 0 again.
-#[derive(Debug, Default)]
-struct PlugEvents {
-    ahead: i64,
-}
-
-impl PlugEvents {
-    /// pcscd's count changed. A count of 0 is none.
-    fn on_count(&mut self, before: u32, now: u32) {
-        if before != 0 && now != 0 {
-            self.ahead += i64::from((now + MAX_READER_COUNT - before) % MAX_READER_COUNT);
-        }
-    }
-
-    /// A list after that count shows so many readers that came or went; whether there were more.
-    fn on_list(&mut self, moved: usize) -> bool {
-        self.ahead -= i64::try_from(moved).unwrap_or(i64::MAX);
-        let were_more = self.ahead > 0;
-        self.ahead = self.ahead.min(0);
-        were_more
-    }
-
-    /// After a quiet time, what is listed and not counted never will be, as with one device that is two
-    /// readers.
-    fn settle(&mut self) {
-        self.ahead = self.ahead.max(0);
     }
 }
 
@@ -407,44 +395,44 @@ mod tests {
 
     #[test]
     fn reconnected_reader_in_both_lists_is_noticed() {
-        let mut plug_events = PlugEvents::default();
-        plug_events.on_count(3, 5);
-        assert!(plug_events.on_list(0));
-        assert!(!plug_events.on_list(0), "once");
-        plug_events.on_count(5, 6);
-        assert!(!plug_events.on_list(1), "it came");
-        plug_events.on_count(6, 9);
-        assert!(plug_events.on_list(1), "one came, another was away");
+        let mut hotplug = HotplugWatch::new();
+        hotplug.on_count(3, 5);
+        assert!(hotplug.hides_plug_event(0));
+        assert!(!hotplug.hides_plug_event(0), "once");
+        hotplug.on_count(5, 6);
+        assert!(!hotplug.hides_plug_event(1), "it came");
+        hotplug.on_count(6, 9);
+        assert!(hotplug.hides_plug_event(1), "one came, another was away");
     }
 
     #[test]
     fn list_may_be_ahead_of_count() {
-        let mut plug_events = PlugEvents::default();
-        assert!(!plug_events.on_list(1));
-        plug_events.on_count(1, 2);
-        assert!(!plug_events.on_list(0));
-        plug_events.on_count(2, 4);
-        assert!(plug_events.on_list(0));
+        let mut hotplug = HotplugWatch::new();
+        assert!(!hotplug.hides_plug_event(1));
+        hotplug.on_count(1, 2);
+        assert!(!hotplug.hides_plug_event(0));
+        hotplug.on_count(2, 4);
+        assert!(hotplug.hides_plug_event(0));
     }
 
     #[test]
     fn uncounted_plug_event_hides_no_later_one() {
-        let mut plug_events = PlugEvents::default();
-        assert!(!plug_events.on_list(2));
-        plug_events.settle();
-        plug_events.on_count(2, 4);
-        assert!(plug_events.on_list(0));
+        let mut hotplug = HotplugWatch::new();
+        assert!(!hotplug.hides_plug_event(2));
+        hotplug.settle();
+        hotplug.on_count(2, 4);
+        assert!(hotplug.hides_plug_event(0));
     }
 
     #[test]
     fn reader_count_wraps_and_zero_is_none() {
-        let mut plug_events = PlugEvents::default();
-        plug_events.on_count(MAX_READER_COUNT, 1);
-        assert!(plug_events.on_list(0));
-        plug_events.on_count(MAX_READER_COUNT - 1, 2);
-        assert!(!plug_events.on_list(3));
-        plug_events.on_count(0, 7);
-        plug_events.on_count(7, 0);
-        assert!(!plug_events.on_list(0));
+        let mut hotplug = HotplugWatch::new();
+        hotplug.on_count(MAX_READER_COUNT, 1);
+        assert!(hotplug.hides_plug_event(0));
+        hotplug.on_count(MAX_READER_COUNT - 1, 2);
+        assert!(!hotplug.hides_plug_event(3));
+        hotplug.on_count(0, 7);
+        hotplug.on_count(7, 0);
+        assert!(!hotplug.hides_plug_event(0));
     }
 }

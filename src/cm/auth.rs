@@ -181,12 +181,12 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_missing(file: &BearerTokenFile, words: &str) {
+    fn assert_missing(file: &BearerTokenFile, expected: &str) {
         match file.authorization() {
             Err(CallError::Unavailable {
                 reason: UnavailableReason::Credentials, detail, ..
             }) => {
-                assert!(detail.contains(words), "{detail}");
+                assert!(detail.contains(expected), "{detail}");
             }
             other => panic!("{other:?}"),
         }

@@ -163,8 +163,8 @@ mod tests {
             |seconds| with_retry_after("503".to_owned(), Some(Duration::from_secs(seconds)));
         assert_eq!(reported(59), "503");
         assert_eq!(with_retry_after("503".to_owned(), None), "503");
-        let words = "503; asked to wait 1h: `cardbridge outbox retry ID` does not wait";
-        assert_eq!(reported(3600), words);
+        let expected = "503; asked to wait 1h: `cardbridge outbox retry ID` does not wait";
+        assert_eq!(reported(3600), expected);
     }
 
     #[test]

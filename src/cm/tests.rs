@@ -1,12 +1,12 @@
 mod certificates;
 mod echoes;
+mod failures;
 mod log;
 mod oauth2;
 mod proxies;
 mod server;
 mod sessions;
 mod tls;
-mod trouble;
 
 use std::env;
 use std::io::Write as _;
@@ -71,8 +71,8 @@ pub(super) fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    let why = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}{why}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{stderr}");
     false
 }
 

@@ -45,24 +45,24 @@ fn open(bodies: [String; 2]) -> Vec<i64> {
 }
 
 #[track_caller]
-fn assert_wrong<T: std::fmt::Debug>(result: Result<T, CallError>, words: &str) {
+fn assert_wrong<T: std::fmt::Debug>(result: Result<T, CallError>, expected: &str) {
     match result {
         Err(CallError::UnexpectedResponse { detail }) => {
-            assert!(detail.contains(words), "{detail}");
+            assert!(detail.contains(expected), "{detail}");
         }
         other => panic!("{other:?}"),
     }
 }
 
 #[track_caller]
-fn assert_not_cm<T: std::fmt::Debug>(result: Result<T, CallError>, words: &str) {
+fn assert_not_cm<T: std::fmt::Debug>(result: Result<T, CallError>, expected: &str) {
     match result {
         Err(CallError::Unavailable {
             reason: UnavailableReason::NotCm,
             detail,
             retry_after: None,
         }) => {
-            assert!(detail.contains(words), "{detail}");
+            assert!(detail.contains(expected), "{detail}");
         }
         other => panic!("{other:?}"),
     }

@@ -21,15 +21,15 @@ fn error(status: u16, body: &str) -> CallError {
 }
 
 #[track_caller]
-fn assert_away(error: CallError, expected: UnavailableReason, words: &str) -> Option<Duration> {
+fn assert_away(error: CallError, expected: UnavailableReason, text: &str) -> Option<Duration> {
     let CallError::Unavailable { reason, detail, retry_after } = error else { panic!("{error:?}") };
-    assert_eq!((reason, detail.as_str()), (expected, words));
+    assert_eq!((reason, detail.as_str()), (expected, text));
     retry_after
 }
 
 #[test]
 fn statuses_that_say_nothing_about_the_card_are_away() {
-    for (status, reason, words) in [
+    for (status, reason, detail) in [
         (401, UnavailableReason::Unauthorized, "401 Unauthorized: IIS Detailed Error"),
         (405, UnavailableReason::MethodNotAllowed, "405 Method Not Allowed: IIS Detailed Error"),
         (
@@ -60,7 +60,7 @@ fn statuses_that_say_nothing_about_the_card_are_away() {
         (600, UnavailableReason::NotCm, "600: IIS Detailed Error"),
         (100, UnavailableReason::NotCm, "100 Continue: IIS Detailed Error"),
     ] {
-        let retry_after = assert_away(error(status, PAGE), reason, words);
+        let retry_after = assert_away(error(status, PAGE), reason, detail);
         assert_eq!(retry_after, Some(Duration::from_secs(7)), "{status}");
     }
     assert_away(error(503, ""), UnavailableReason::Busy, "503 Service Unavailable");
@@ -96,9 +96,9 @@ fn every_other_4xx_is_a_refusal_with_cms_words() {
             detail,
             correlation_id: None,
         };
-        let words = "You may not execute this request".to_owned();
-        let body = format!(r#"{{"Message":"{words}"}}"#);
-        assert_eq!(error(status, &body), refused(words));
+        let detail = "You may not execute this request".to_owned();
+        let body = format!(r#"{{"Message":"{detail}"}}"#);
+        assert_eq!(error(status, &body), refused(detail));
         assert_eq!(error(status, " "), refused(status_name(status)));
     }
 }
@@ -142,8 +142,8 @@ fn a_good_answer_is_its_body() {
 fn a_good_status_without_a_whole_body_is_no_answer() {
     let mut large = answer(200, "[");
     large.end = BodyEnd::TooLarge(17);
-    let words = "the response has more than 17 bytes";
-    assert_away(classify(large).unwrap_err(), UnavailableReason::NotCm, words);
+    let detail = "the response has more than 17 bytes";
+    assert_away(classify(large).unwrap_err(), UnavailableReason::NotCm, detail);
     let mut broken = answer(200, "[");
     broken.end =
         BodyEnd::Broken(CallError::unavailable(UnavailableReason::Timeout, "late".to_owned()));
@@ -167,8 +167,8 @@ fn an_answer_without_content_is_no_page_whatever_type_it_names() {
     }
     for status in [200, 201, 202, 203] {
         let page = HttpResponse { is_html: true, ..answer(status, "") };
-        let words = "the response is an empty page";
-        assert_away(classify(page).unwrap_err(), UnavailableReason::NotCm, words);
+        let detail = "the response is an empty page";
+        assert_away(classify(page).unwrap_err(), UnavailableReason::NotCm, detail);
     }
 }
 
@@ -219,12 +219,12 @@ fn a_bad_status_counts_however_its_body_ended() {
 fn a_page_that_says_why_is_away_and_never_the_cards_fault() {
     use UnavailableReason::{ClientCertificate, MethodNotAllowed, RequestTooLarge};
     let late = "<title>IIS 10.0 Detailed Error - 403.7 - Forbidden</title>";
-    let words = "403 Forbidden: IIS 10.0 Detailed Error - 403.7 - Forbidden";
-    assert_away(error(403, late), ClientCertificate(ClientCertFault::Required), words);
+    let detail = "403 Forbidden: IIS 10.0 Detailed Error - 403.7 - Forbidden";
+    assert_away(error(403, late), ClientCertificate(ClientCertFault::Required), detail);
     let mut asked_late = answer(403, late);
     asked_late.client_cert = ClientCertStatus::NotRequested;
     let late = classify(asked_late).unwrap_err();
-    assert_away(late, ClientCertificate(ClientCertFault::RequestedLate), words);
+    assert_away(late, ClientCertificate(ClientCertFault::RequestedLate), detail);
     let long = "<h2>Bad Request - Request Too Long</h2><hr><p>HTTP Error 400. The size of the \
                 request headers is too long.</p>";
     assert!(matches!(error(400, long), CallError::Unavailable { reason: RequestTooLarge, .. }));
@@ -234,8 +234,8 @@ fn a_page_that_says_why_is_away_and_never_the_cards_fault() {
 
 #[test]
 fn what_cm_says_itself_is_not_taken_for_a_page() {
-    for words in ["HTTP Error 403.7 - client certificate", "post-handshake authentication"] {
-        let mut answer = answer(403, &format!(r#"{{"Message":"{words}"}}"#));
+    for detail in ["HTTP Error 403.7 - client certificate", "post-handshake authentication"] {
+        let mut answer = answer(403, &format!(r#"{{"Message":"{detail}"}}"#));
         answer.client_cert = ClientCertStatus::NotRequested;
         assert!(matches!(classify(answer), Err(CallError::Refused { http_status: 403, .. })));
     }
@@ -319,10 +319,10 @@ fn page_without_sub_code_means_unrequested_certificate() {
 
 #[test]
 fn what_http_sys_says_is_never_about_a_card() {
-    let page = |words: &str| {
+    let page = |detail: &str| {
         format!(
             "<HTML><HEAD><TITLE>Bad Request</TITLE></HEAD>\r\n<BODY><h2>Bad Request</h2>\r\n\
-             <hr><p>HTTP Error 400. {words}</p>\r\n</BODY></HTML>"
+             <hr><p>HTTP Error 400. {detail}</p>\r\n</BODY></HTML>"
         )
     };
     let long = page("The size of the request headers is too long.");

@@ -47,12 +47,12 @@ impl Files {
     }
 
     #[track_caller]
-    fn assert_named(&self, key: &str, content: &[u8], words: &str, next: &str) {
+    fn assert_named(&self, key: &str, content: &[u8], expected: &str, next: &str) {
         let path = self.write(content);
         let Some(Problem { what, remedy }) = unusable(key, &path) else {
             panic!("{key} takes {content:?}");
         };
-        assert!(what.contains(words), "{key}: {what}");
+        assert!(what.contains(expected), "{key}: {what}");
         assert!(what.contains(path.to_str().unwrap()), "{key}: {what}");
         assert!(remedy.contains(next), "{key}: {remedy}");
         for secret in ["hunter2", "s3cret"] {

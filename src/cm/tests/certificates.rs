@@ -59,7 +59,7 @@ fn remote(server: &Server, ca: &Ca, client_certificate: Option<ClientCertSetting
     new_client(CmSettings { ca_file, client_certificate, ..options(url) }).unwrap()
 }
 
-/// Servers may say that they do not like a certificate while the request is on its way: then either
+/// A server may reject a certificate while the client sends the request: then either
 /// end of the connection is seen first.
 #[track_caller]
 fn assert_fault(error: &CallError, fault: ClientCertFault) {

@@ -102,10 +102,10 @@ async fn a_token_in_the_name_of_a_host_or_of_a_certificate_is_hidden() {
     let reported = format!("{:?}", remote.record(record_id()).await.unwrap_err());
     assert!(reported.contains("[hidden].example.com") && !reported.contains(token), "{reported}");
     // The steps of `check` come before any call, and know of the token all the same.
-    let way = remote.connection_check().unwrap();
-    let (stream, _) = way.connect(&[server.address]).await.unwrap();
-    let shaken = way.handshake(way.open_tunnel(stream).await.unwrap()).await;
-    let reported = format!("{:?} {:?}", shaken.version, shaken.chain).to_lowercase();
+    let check = remote.connection_check().unwrap();
+    let (stream, _) = check.connect(&[server.address]).await.unwrap();
+    let handshake = check.handshake(check.open_tunnel(stream).await.unwrap()).await;
+    let reported = format!("{:?} {:?}", handshake.version, handshake.chain).to_lowercase();
     assert!(!reported.contains(&token.to_lowercase()), "{reported}");
 }
 
@@ -151,9 +151,9 @@ async fn a_proxys_login_is_hidden_where_the_proxy_sends_it_back() {
             let options = CmSettings { proxy, ..options("https://localhost:9".to_owned()) };
             let remote = new_client(options).unwrap();
             let error = remote.record(record_id()).await.unwrap_err();
-            let way = remote.connection_check().unwrap();
-            let (stream, _) = way.connect(&[middle.address]).await.unwrap();
-            let Err(by_hand) = way.open_tunnel(stream).await else { panic!("it gives no way") };
+            let check = remote.connection_check().unwrap();
+            let (stream, _) = check.connect(&[middle.address]).await.unwrap();
+            let Err(by_hand) = check.open_tunnel(stream).await else { panic!("it was connected") };
             for reported in [format!("{error:?}"), format!("{by_hand:?}")] {
                 assert!(!reported.contains(&echo) && !reported.contains(password), "{reported}");
             }

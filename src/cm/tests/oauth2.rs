@@ -1,6 +1,6 @@
 //! Tokens of a token endpoint, as they go over the wire: what is asked, and what calls to CM get.
 
-mod trouble;
+mod failures;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -178,8 +178,8 @@ async fn view_shows_client_and_token_expiry() {
     assert!((3590..=3600).contains(&left.as_secs()), "{left:?}");
     let site = Site::new(|_| Reply::Answer(adfs("invalid-client.http")));
     site.call().await.unwrap_err();
-    let trouble = site.remote.authenticator().renewal_error.unwrap();
-    assert!(trouble.contains("MSIS9622"), "{trouble}");
+    let error = site.remote.authenticator().renewal_error.unwrap();
+    assert!(error.contains("MSIS9622"), "{error}");
 }
 
 #[tokio::test]

@@ -175,8 +175,9 @@ async fn unreachable_proxy_differs_from_unreachable_cm() {
     let remote = by_way(server.address, &ca, named(format!("http://{closed}")));
     let unreachable = UnavailableReason::Proxy(ProxyFault::Unreachable);
     let detail = assert_away(remote.record(record_id()).await, unreachable);
-    let words = format!("no connection to the proxy {closed}: Connection refused (os error 111)");
-    assert_eq!(detail, words);
+    let expected =
+        format!("no connection to the proxy {closed}: Connection refused (os error 111)");
+    assert_eq!(detail, expected);
 
     // Proxies say so in their own way; this one hangs up.
     let middle = Middle::start("", FORBIDDEN);
@@ -192,7 +193,7 @@ async fn unreachable_proxy_differs_from_unreachable_cm() {
 #[tokio::test]
 async fn rejected_connect_reports_proxy_message() {
     let (server, ca) = server();
-    for (no, words) in [
+    for (no, expected) in [
         (FORBIDDEN, "rejected the connection to CM: HTTP/1.1 403 Filtered"),
         (
             "HTTP/1.1 502 Bad Gateway\r\n\r\n",
@@ -205,8 +206,8 @@ async fn rejected_connect_reports_proxy_message() {
         let remote = by_way(server.address, &ca, named(middle.url()));
         let refuses = UnavailableReason::Proxy(ProxyFault::ConnectRejected);
         let detail = assert_away(remote.record(record_id()).await, refuses);
-        assert_eq!(detail, format!("the proxy {} {words}", middle.address));
-        assert_eq!(middle.seen().len(), 2, "asked once, and once more for its words");
+        assert_eq!(detail, format!("the proxy {} {expected}", middle.address));
+        assert_eq!(middle.seen().len(), 2, "asked once, and once more for its expected");
     }
     assert!(server.seen().is_empty());
 }
@@ -280,12 +281,12 @@ async fn the_servers_certificate_is_known_through_a_proxy() {
     assert!(transport.certificate_of(&response).unwrap().starts_with(b"\x30\x82"));
 }
 
-/// The way to CM as far as a proxy leads it on.
+/// The steps of a connection through a proxy.
 async fn step_by_step(remote: &CmClient) -> Result<TlsHandshake, CallError> {
-    let way = remote.connection_check().unwrap();
-    assert_eq!(Some(way.first_hop()), way.proxy());
-    let (stream, _) = way.connect(&way.resolve(&way.first_hop()).await?).await?;
-    Ok(way.handshake(way.open_tunnel(stream).await?).await)
+    let check = remote.connection_check().unwrap();
+    assert_eq!(Some(check.first_hop()), check.proxy());
+    let (stream, _) = check.connect(&check.resolve(&check.first_hop()).await?).await?;
+    Ok(check.handshake(check.open_tunnel(stream).await?).await)
 }
 
 #[tokio::test]
@@ -306,7 +307,7 @@ async fn the_steps_of_a_check_go_through_the_proxy_too() {
 #[tokio::test]
 async fn connection_check_reports_proxy_message() {
     let (server, ca) = server();
-    for (answer, fault, words) in [
+    for (answer, fault, expected) in [
         (LOGIN, ProxyFault::AuthRequired, "407 Proxy Authentication Required"),
         (FORBIDDEN, ProxyFault::ConnectRejected, "403 Filtered"),
         ("", ProxyFault::ConnectRejected, "unexpected end of file"),
@@ -314,7 +315,7 @@ async fn connection_check_reports_proxy_message() {
         let middle = Middle::start("never", answer);
         let error = step_by_step(&by_way(server.address, &ca, named(middle.url()))).await;
         let detail = assert_away(error, UnavailableReason::Proxy(fault));
-        assert!(detail.contains(words), "{detail}");
+        assert!(detail.contains(expected), "{detail}");
     }
     let middle = Middle::listen("never", LOGIN, Some(config(&ca)));
     let url = format!("https://localhost:{}", middle.address.port());

@@ -117,14 +117,14 @@ fn read(stream: &mut impl BufRead) -> io::Result<Option<Seen>> {
         }
     }
     let first = lines.remove(0);
-    let mut words = first.split(' ').map(str::to_owned);
+    let mut parts = first.split(' ').map(str::to_owned);
     let headers: Vec<_> = lines.iter().map(|line| line.to_lowercase()).collect();
     let length = headers.iter().find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body)?;
     Ok(Some(Seen {
-        method: words.next().unwrap(),
-        target: words.next().unwrap(),
+        method: parts.next().unwrap(),
+        target: parts.next().unwrap(),
         headers,
         body: String::from_utf8_lossy(&body).into_owned(),
     }))

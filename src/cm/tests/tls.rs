@@ -265,7 +265,7 @@ async fn certificate_error_is_reported_with_remedy() {
     client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let mut ca = for_name("127.0.0.1");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    for (params, fault, words) in [
+    for (params, fault, remedy) in [
         (expired, TlsFault::Expired, "clock"),
         (future, TlsFault::NotYetValid, "clock"),
         (for_name("cm.example.com"), TlsFault::NameMismatch, "cm.url"),
@@ -274,7 +274,7 @@ async fn certificate_error_is_reported_with_remedy() {
     ] {
         let error = refused(params).await;
         assert_eq!(error.unavailable_reason(), Some(tls(fault)), "{error}");
-        assert!(tls(fault).remedy().contains(words), "{fault:?}");
+        assert!(tls(fault).remedy().contains(remedy), "{fault:?}");
     }
 }
 

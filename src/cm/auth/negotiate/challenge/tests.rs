@@ -10,10 +10,10 @@ fn shown(channel: Channel) -> TokenDescription<'static> {
 }
 
 #[track_caller]
-fn assert_refusal(lines: &[&str], error: Option<&str>, words: &[&str]) {
+fn assert_refusal(lines: &[&str], error: Option<&str>, expected: &[&str]) {
     let refusal = offers(lines).rejection(error, &shown(Channel::Bound));
-    for words in words {
-        assert!(refusal.contains(words), "{refusal}");
+    for expected in expected {
+        assert!(refusal.contains(expected), "{refusal}");
     }
 }
 
@@ -53,12 +53,12 @@ fn missing_negotiate_names_offered_schemes() {
 
 #[test]
 fn rejected_ticket_is_reported_with_possible_causes() {
-    let words = [
+    let expected = [
         "rejected desk-3@EXAMPLE.COM in spite of a valid ticket",
         "(setspn -Q HTTP/cm.example.com)",
         "or this account has no access",
     ];
-    assert_refusal(&["Negotiate", "NTLM"], None, &words);
+    assert_refusal(&["Negotiate", "NTLM"], None, &expected);
     let error = Some("Wrong principal in request");
     assert_refusal(&["Negotiate x"], error, &["rejected the ticket", "Wrong principal in"]);
 }

@@ -8,13 +8,13 @@ fn account(keytab: PathBuf) -> Arc<TicketRequest> {
     Arc::new(TicketRequest { keytab, principal: None, service })
 }
 
-fn seconds(outlook: Retryability, attempts: usize) -> Vec<u64> {
-    let mut pace = RenewalBackoff::default();
-    (0..attempts).map(|_| pace.pause(outlook).as_secs()).collect()
+fn seconds(retryability: Retryability, attempts: usize) -> Vec<u64> {
+    let mut backoff = RenewalBackoff::default();
+    (0..attempts).map(|_| backoff.pause(retryability).as_secs()).collect()
 }
 
 #[test]
-fn a_kdc_that_is_away_is_asked_again_soon_and_then_less_often() {
+fn unavailable_kdc_backs_off_to_five_minutes() {
     assert_eq!(seconds(Retryability::Transient, 9), [5, 10, 20, 40, 80, 160, 300, 300, 300]);
     assert_eq!(seconds(Retryability::Transient, 1000).last(), Some(&300));
 }
@@ -43,62 +43,62 @@ fn renewal_backs_off_unless_keytab_changes() {
     let keytab = FileVersion::of(file.path()).ok();
     let now = Instant::now();
     let error = Arc::new(KerberosError::library("gone"));
-    let trouble = Some(RenewalFailure { error, not_before: now + Duration::from_mins(1) });
-    let standing =
-        TicketState { attempts: 1, last_failure: trouble, keytab, ..TicketState::default() };
-    assert!(!standing.may_ask(keytab, now));
-    assert!(standing.may_ask(keytab, now + Duration::from_mins(1)));
+    let failure = Some(RenewalFailure { error, not_before: now + Duration::from_mins(1) });
+    let state =
+        TicketState { attempts: 1, last_failure: failure, keytab, ..TicketState::default() };
+    assert!(!state.may_ask(keytab, now));
+    assert!(state.may_ask(keytab, now + Duration::from_mins(1)));
     std::fs::write(file.path(), "other").unwrap();
-    assert!(standing.may_ask(FileVersion::of(file.path()).ok(), now));
-    assert!(standing.may_ask(None, now), "a keytab that is gone is another one too");
+    assert!(state.may_ask(FileVersion::of(file.path()).ok(), now));
+    assert!(state.may_ask(None, now), "a keytab that is gone is another one too");
     assert!(!TicketState::default().is_new(keytab), "nothing was tried yet");
 }
 
 #[test]
 fn a_401_is_a_reason_for_a_new_ticket_once_a_minute_and_never_to_try_a_wrong_key_again() {
-    let refusals = RenewalLimiter::default();
+    let limiter = RenewalLimiter::default();
     let now = Instant::now();
     let later = |seconds| now + Duration::from_secs(seconds);
     let error = Arc::new(KerberosError::library("gone"));
-    let trouble = Some(RenewalFailure { error, not_before: later(900) });
-    let standing = |attempts, trouble| TicketState {
+    let failure = Some(RenewalFailure { error, not_before: later(900) });
+    let state = |attempts, failure| TicketState {
         attempts,
-        last_failure: trouble,
+        last_failure: failure,
         ..TicketState::default()
     };
-    assert!(refusals.may_renew(&standing(1, None), None, now));
-    assert!(refusals.may_renew(&standing(1, None), None, later(1)), "it is under way");
-    assert!(!refusals.may_renew(&standing(2, None), None, later(59)));
-    assert!(!refusals.may_renew(&standing(2, trouble.clone()), None, later(899)));
-    assert!(refusals.may_renew(&standing(2, trouble), None, later(900)));
+    assert!(limiter.may_renew(&state(1, None), None, now));
+    assert!(limiter.may_renew(&state(1, None), None, later(1)), "it is under way");
+    assert!(!limiter.may_renew(&state(2, None), None, later(59)));
+    assert!(!limiter.may_renew(&state(2, failure.clone()), None, later(899)));
+    assert!(limiter.may_renew(&state(2, failure), None, later(900)));
 }
 
 #[tokio::test]
 async fn one_attempt_serves_all_earlier_requests() {
     let dir = tempfile::tempdir().unwrap();
     let renewals = TicketRenewer::start(account(dir.path().join("none"))).unwrap();
-    let mut standing = renewals.state();
+    let mut state = renewals.state();
     for _ in 0..5 {
         renewals.request_renewal(0);
     }
-    standing.wait_for(|standing| standing.attempts == 1).await.unwrap();
+    state.wait_for(|state| state.attempts == 1).await.unwrap();
     renewals.request_renewal(1);
-    standing.wait_for(|standing| standing.attempts > 1).await.unwrap();
-    assert_eq!(standing.borrow().attempts, 2);
-    let trouble = standing.borrow().last_failure.clone().unwrap().error.to_string();
-    assert!(trouble.contains("No such file"), "{trouble}");
+    state.wait_for(|state| state.attempts > 1).await.unwrap();
+    assert_eq!(state.borrow().attempts, 2);
+    let failure = state.borrow().last_failure.clone().unwrap().error.to_string();
+    assert!(failure.contains("No such file"), "{failure}");
 }
 
 #[tokio::test]
 async fn renewal_thread_ends_with_its_owner() {
     let dir = tempfile::tempdir().unwrap();
     let renewals = TicketRenewer::start(account(dir.path().join("none"))).unwrap();
-    let mut standing = renewals.state();
+    let mut state = renewals.state();
     renewals.request_renewal(0);
-    standing.wait_for(|standing| standing.attempts == 1).await.unwrap();
+    state.wait_for(|state| state.attempts == 1).await.unwrap();
     drop(renewals);
     // The other end is gone when nothing comes any more.
-    let ended = standing.wait_for(|standing| standing.attempts > 1).await;
+    let ended = state.wait_for(|state| state.attempts > 1).await;
     assert!(ended.is_err());
 }
 

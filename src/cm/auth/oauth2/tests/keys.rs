@@ -55,8 +55,8 @@ impl Keys {
     fn openssl(&self, arguments: &[&str]) -> Vec<u8> {
         let output =
             Command::new("openssl").args(arguments).current_dir(self.dir.path()).output().unwrap();
-        let why = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "openssl {arguments:?}: {why}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "openssl {arguments:?}: {stderr}");
         output.stdout
     }
 

@@ -77,14 +77,14 @@ async fn token(source: &TokenProvider<Scripted>) -> Result<String, CallError> {
 }
 
 #[track_caller]
-fn assert_none(result: Result<String, CallError>, words: &str) -> Option<Duration> {
+fn assert_none(result: Result<String, CallError>, expected: &str) -> Option<Duration> {
     match result {
         Err(CallError::Unavailable {
             reason: UnavailableReason::Credentials,
             detail,
             retry_after,
         }) => {
-            assert!(detail.contains(words), "{detail}");
+            assert!(detail.contains(expected), "{detail}");
             retry_after
         }
         other => panic!("{other:?}"),
@@ -195,7 +195,7 @@ async fn a_dead_endpoint_is_asked_at_growing_distances_and_calls_fail_at_once_be
         assert!(*gap >= longest / 2 && *gap <= longest + SECOND / 10, "{gaps:?}");
     }
     assert!(gaps.len() <= 25, "{gaps:?}");
-    // It is back, and the trouble is forgotten.
+    // It is back, and the back-off has ended.
     fails(&source, None);
     sleep(60 * SECOND).await;
     token(&source).await.unwrap();

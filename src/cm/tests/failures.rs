@@ -189,7 +189,7 @@ async fn a_list_that_comes_fast_holds_up_nothing_else() {
 /// Keeps a processor busy, so this runs in a process of its own.
 #[tokio::test]
 async fn answers_before_the_answer_without_end_end_with_the_deadline_and_hold_up_nothing_else() {
-    let name = "cm::tests::trouble::answers_before_the_answer_without_end_end_with_the_deadline_and_hold_up_nothing_else";
+    let name = "cm::tests::failures::answers_before_the_answer_without_end_end_with_the_deadline_and_hold_up_nothing_else";
     if !alone(name, &[]) {
         return;
     }
@@ -330,7 +330,7 @@ fn peak() -> usize {
 /// Measures a process, so this runs in one of its own. The server is in it, too.
 #[tokio::test]
 async fn no_answer_takes_more_than_its_share_of_memory() {
-    let name = "cm::tests::trouble::no_answer_takes_more_than_its_share_of_memory";
+    let name = "cm::tests::failures::no_answer_takes_more_than_its_share_of_memory";
     if !alone(name, &[("RUST_TEST_THREADS", "1")]) {
         return;
     }

@@ -20,7 +20,7 @@ fn request_id(site: &Site) -> String {
 
 #[tokio::test]
 async fn adfs_error_is_reported_with_remedy_and_request_id() {
-    for (name, words, remedy) in [
+    for (name, expected, remedy) in [
         (
             "invalid-client.http",
             "it says no: invalid_client: MSIS9622: ",
@@ -38,7 +38,7 @@ async fn adfs_error_is_reported_with_remedy_and_request_id() {
     ] {
         let site = Site::new(move |_| Reply::Answer(adfs(name)));
         let reported = reported(&site).await;
-        assert!(reported.starts_with(words) && reported.contains(remedy), "{reported}");
+        assert!(reported.starts_with(expected) && reported.contains(remedy), "{reported}");
         let id = format!("(client-request-id {})", request_id(&site));
         assert!(reported.ends_with(&id), "{reported}");
     }
@@ -120,14 +120,14 @@ async fn a_new_secret_counts_as_soon_as_its_file_is_written() {
 #[tokio::test]
 async fn unusable_secret_file_sends_nothing() {
     let site = Site::new(numbered(3600));
-    for (text, words) in [
+    for (text, expected) in [
         ("", "there is nothing in"),
         ("\n", "there is nothing in"),
         ("two\nlines", "there is more than one line in"),
     ] {
         fs::write(site.file("secret"), text).unwrap();
         let reported = reported(&site).await;
-        assert!(reported.starts_with(words) && !reported.contains("two"), "{reported}");
+        assert!(reported.starts_with(expected) && !reported.contains("two"), "{reported}");
     }
     fs::remove_file(site.file("secret")).unwrap();
     assert!(reported(&site).await.contains("No such file"));
@@ -172,7 +172,7 @@ async fn an_endpoint_that_is_slow_takes_no_longer_than_a_call_may() {
         let reported =
             assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);
         let late = ["none came in time for this call", "no whole response within 300ms"];
-        assert!(late.iter().any(|words| reported.contains(words)), "{reported}");
+        assert!(late.iter().any(|expected| reported.contains(expected)), "{reported}");
     }
 }
 

@@ -111,7 +111,9 @@ fn clock_ahead_at_start_prunes_no_audit_line() {
         world.wait_until("a check", LONG, || checks("confirmed=false") == lines).unwrap();
         let mut card = world.insert(0, GidsCard::seed()).unwrap();
         world.wait_for_outcomes(lines, LONG).unwrap();
-        world.wait_until("a check by CM's date", LONG, || checks("confirmed=true") > before).unwrap();
+        world
+            .wait_until("a check by CM's date", LONG, || checks("confirmed=true") > before)
+            .unwrap();
         card.eject();
         let is_out = || world.daemon_log().matches("Card removed").count() == lines;
         world.wait_until("an empty reader", LONG, is_out).unwrap();

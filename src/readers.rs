@@ -239,7 +239,7 @@ impl Readers {
         self.options.probing = probing;
     }
 
-    /// Stops all threads, and abandons those that have not ended after [`STOP_TIMEOUT`]. Takes so long
+    /// Stops all threads, and abandons those that have not ended after `STOP_TIMEOUT`. Takes so long
     /// only if pcscd hangs, else some milliseconds.
     pub fn stop(mut self) {
         let deadline = Instant::now() + STOP_TIMEOUT;

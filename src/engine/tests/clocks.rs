@@ -56,7 +56,7 @@ fn a_clock_set_by_a_day_over_a_restart_loses_none_and_doubles_none() {
 }
 
 #[test]
-fn a_clock_set_back_by_a_day_postpones_no_knock() {
+fn clock_set_back_postpones_no_trial() {
     let mut world = three_wait();
     world.run(HOUR);
     set_clock(&mut world, -24);
@@ -67,7 +67,7 @@ fn a_clock_set_back_by_a_day_postpones_no_knock() {
 }
 
 #[test]
-fn a_clock_that_jumps_beyond_max_age_parks_nobody_before_a_restart() {
+fn clock_jump_beyond_max_age_parks_no_entry_before_restart() {
     let mut world = three_wait();
     set_clock(&mut world, 24 * 400);
     world.run(DAY);

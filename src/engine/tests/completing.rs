@@ -186,7 +186,7 @@ fn a_yes_that_completed_nothing_is_a_wrong_answer_and_not_repeated() {
 }
 
 #[test]
-fn a_request_that_ended_otherwise_meanwhile_is_left_to_a_person() {
+fn request_that_ended_otherwise_is_parked() {
     let mut world = asked_for(&[FINE, Mood::AnswerLost]);
     world.insert("Left", 1);
     world.run_until(|world| world.asked(CmOperation::SetStatus) == 1);

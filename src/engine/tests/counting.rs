@@ -31,7 +31,7 @@ fn an_answer_about_a_card_that_is_gone_is_no_probe_that_counts() {
     let mut world = World::new();
     let why = NotIdentified::new(NotIdentifiedReason::NoCardId, String::new());
     let (reader, insertion) = ("Left".into(), InsertionId::ZERO);
-    world.tell(ReaderEvent::ProbeFinished {
+    world.handle(ReaderEvent::ProbeFinished {
         reader,
         insertion,
         result: Err(why),
@@ -72,13 +72,13 @@ fn parking_is_counted_by_its_reason() {
 fn a_loss_of_pcscd_is_counted_when_it_was_there_and_refusals_of_the_disk_each_time() {
     let mut world = World::new();
     world.restart_service();
-    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
-    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone otherwise".to_owned() });
+    world.handle(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
+    world.handle(ReaderEvent::PcscdUnavailable { reason: "gone otherwise".to_owned() });
     assert_eq!(world.engine.counters().pcscd_losses, 2);
 
-    world.tell(ReaderEvent::PcscdConnected);
+    world.handle(ReaderEvent::PcscdConnected);
     world.disk.refuses.insert(Verb::Append);
-    world.tell(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
+    world.handle(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
     world.insert("Left", 1);
     world.run(60 * SECOND);
     assert!(world.engine.counters().outbox_errors > 1);
@@ -94,13 +94,13 @@ fn result_for_unknown_entry_or_insertion_is_counted_and_reported() {
     let operation = CmOperation::Lookup;
     let found = CmResponse::Lookup(LookupResult { records: None, requests: vec![] });
     let (reader, removal) = ("Left".into(), Removal::Observed);
-    world.tell(Event::Cm(CmEvent { entry, operation, result: Ok(found) }));
-    world.tell(Event::Outbox(OutboxEvent::StageSaved { entry, result: Ok(()) }));
-    world.tell(Event::Outbox(OutboxEvent::EntrySettled { entry, result: failed() }));
-    world.tell(ReaderEvent::CardRemoved { reader, insertion, removal });
-    world.tell(ReaderEvent::ReaderDetached { reader: "none".into() });
+    world.handle(Event::Cm(CmEvent { entry, operation, result: Ok(found) }));
+    world.handle(Event::Outbox(OutboxEvent::StageSaved { entry, result: Ok(()) }));
+    world.handle(Event::Outbox(OutboxEvent::EntrySettled { entry, result: failed() }));
+    world.handle(ReaderEvent::CardRemoved { reader, insertion, removal });
+    world.handle(ReaderEvent::ReaderDetached { reader: "none".into() });
     assert_eq!(world.engine.counters().stale_results, 5);
-    let of = world.told.iter().filter_map(|notice| match notice {
+    let of = world.notices.iter().filter_map(|notice| match notice {
         Notice::UnexpectedResult { of, .. } => Some(of.as_str()),
         _ => None,
     });

@@ -126,7 +126,7 @@ fn a_disk_that_refuses_killed_anywhere_loses_nothing_that_was_on_it() {
 }
 
 #[test]
-fn a_persons_wish_killed_anywhere_is_fulfilled_or_forgotten_whole() {
+fn operator_action_killed_anywhere_is_atomic() {
     killed_everywhere(
         |world| {
             world.cm.request(1, RETIRE);
@@ -171,7 +171,7 @@ fn an_outage_killed_anywhere_ends_with_every_card_done() {
     );
 }
 
-/// The status is set once, the request completed once, whoever of the lives did which.
+/// The status is set once, the request completed once, in whichever life.
 fn retired_and_completed_once(world: &World) {
     retired_once(world);
     assert_eq!(world.cm.open(1), 0, "{}", world.story());
@@ -243,7 +243,7 @@ fn a_removal_killed_anywhere_is_seen_whole_or_not_at_all() {
             let removal =
                 world.disk.appended.iter().find(|(_, draft)| !draft.trigger.is_insertion());
             let Some((entry, _)) = removal else {
-                // It was killed before the removal was on disk: nobody may claim it.
+                // It was killed before the removal was on disk: nothing may claim it.
                 assert_eq!(world.asked(CmOperation::SetStatus), 0);
                 return;
             };

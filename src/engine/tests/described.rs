@@ -1,4 +1,4 @@
-//! Readers that are told apart by what their drivers tell.
+//! Readers that are distinguished by their attributes.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ fn by_serial() -> World {
         });
     }
     world.policy = policy.clone();
-    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.handle(Event::Reconfigured(Box::new(policy)));
     world
 }
 
-fn told(world: &mut World, reader: &str, serial: Option<&str>) {
+fn audited(world: &mut World, reader: &str, serial: Option<&str>) {
     let attributes = ReaderAttributes { vendor: None, serial: serial.map(str::to_owned) };
-    world.tell(ReaderEvent::AttributesRead { reader: reader.into(), attributes });
+    world.handle(ReaderEvent::AttributesRead { reader: reader.into(), attributes });
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_card_waits_until_it_is_known_which_reader_it_is_in() {
     world.insert("Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 0);
-    told(&mut world, "Left", Some("17"));
+    audited(&mut world, "Left", Some("17"));
     world.run(SECOND);
     assert_eq!(world.entries(), 1);
     assert_eq!(world.engine.reader_views()[0].settings.label, "Seventeen");
@@ -46,7 +46,7 @@ fn a_card_waits_until_it_is_known_which_reader_it_is_in() {
 fn a_card_in_a_reader_that_turns_out_to_be_switched_off_is_left_alone() {
     let mut world = by_serial();
     world.insert("Left", 1);
-    told(&mut world, "Left", Some("18"));
+    audited(&mut world, "Left", Some("18"));
     world.run(HOUR);
     assert_eq!(world.entries(), 0);
     let views = world.engine.reader_views();
@@ -54,7 +54,7 @@ fn a_card_in_a_reader_that_turns_out_to_be_switched_off_is_left_alone() {
 }
 
 #[test]
-fn a_card_in_a_reader_that_nobody_can_place_is_left_alone_until_the_driver_tells() {
+fn card_awaits_attributes_of_its_reader() {
     let mut world = by_serial();
     world.insert("Left", 1);
     world.run(Duration::from_millis(1900));
@@ -65,7 +65,7 @@ fn a_card_in_a_reader_that_nobody_can_place_is_left_alone_until_the_driver_tells
     assert_eq!(world.disk.audit[0].outcome, "not-identified");
     let views = world.engine.reader_views();
     assert!(matches!(views[0].card, CardView::NotIdentified { .. }), "{views:?}");
-    told(&mut world, "Left", Some("17"));
+    audited(&mut world, "Left", Some("17"));
     world.run(SECOND);
     assert_eq!(world.entries(), 1);
 }
@@ -74,7 +74,7 @@ fn a_card_in_a_reader_that_nobody_can_place_is_left_alone_until_the_driver_tells
 fn a_card_waits_no_longer_where_no_rule_asks_for_it_any_more() {
     let mut world = by_serial();
     world.insert("Left", 1);
-    world.tell(Event::Reconfigured(Box::new(policy())));
+    world.handle(Event::Reconfigured(Box::new(policy())));
     world.run(HOUR);
     assert_eq!(world.entries(), 1);
 }
@@ -86,18 +86,18 @@ fn a_reader_whose_name_says_it_all_is_not_waited_for() {
     policy.readers.0.rotate_right(1);
     policy.readers.0[0].matches = ReaderMatch::new("Left");
     policy.readers.0[0].enabled = true;
-    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.handle(Event::Reconfigured(Box::new(policy)));
     world.insert("Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 1);
 }
 
 #[test]
-fn a_card_that_is_taken_out_while_it_waits_is_told_and_not_read() {
+fn card_removed_while_awaiting_attributes_is_logged_and_not_read() {
     let mut world = by_serial();
     world.insert("Left", 1);
     world.remove("Left");
-    told(&mut world, "Left", Some("17"));
+    audited(&mut world, "Left", Some("17"));
     world.run(HOUR);
     assert_eq!(world.entries(), 0);
     assert_eq!(world.disk.audit.len(), 1);

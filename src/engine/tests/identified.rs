@@ -15,7 +15,7 @@ fn known() -> World {
     let mut world = World::new();
     world.probe = None;
     world.insert("Left", 1);
-    world.tell(ReaderEvent::Identified {
+    world.handle(ReaderEvent::Identified {
         reader: "Left".into(),
         insertion: first(),
         identity: identity(1),
@@ -25,7 +25,7 @@ fn known() -> World {
 
 fn answer(world: &mut World, reason: NotIdentifiedReason) {
     let why = NotIdentified::new(reason, "it went".to_owned());
-    world.tell(ReaderEvent::ProbeFinished {
+    world.handle(ReaderEvent::ProbeFinished {
         reader: "Left".into(),
         insertion: first(),
         result: Err(why),
@@ -60,10 +60,10 @@ fn a_card_that_is_swapped_while_it_is_asked_for_more_is_worked_on_and_so_is_the_
 #[test]
 fn a_card_whose_reader_or_service_goes_while_it_is_asked_for_more_is_worked_on() {
     let mut world = known();
-    world.tell(ReaderEvent::ReaderDetached { reader: "Left".into() });
+    world.handle(ReaderEvent::ReaderDetached { reader: "Left".into() });
     is_worked_on_once(&mut world);
     let mut world = known();
-    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
+    world.handle(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
     is_worked_on_once(&mut world);
 }
 
@@ -94,7 +94,7 @@ fn an_identity_of_a_card_that_is_not_there_any_more_counts_for_nothing() {
     world.remove("Left");
     let stale = world.engine.counters().stale_results;
     let (reader, insertion) = ("Left".into(), first());
-    world.tell(ReaderEvent::Identified { reader, insertion, identity: identity(1) });
+    world.handle(ReaderEvent::Identified { reader, insertion, identity: identity(1) });
     world.run(DAY);
     assert_eq!(world.entries(), 0);
     assert_eq!(world.engine.counters().stale_results, stale + 1);

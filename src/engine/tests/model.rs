@@ -1,4 +1,4 @@
-//! Generated histories of cards, outages, crashes and wishes, against what the contract says.
+//! Generated histories of cards, outages, crashes and operator actions, against what the contract says.
 //!
 //! The world (`world.rs`) fails at the moment at which something happens that must never
 //! happen. Here is what must have happened in the end: the model knows which card was put in
@@ -35,7 +35,7 @@ enum Act {
         reader: usize,
         card: u8,
     },
-    /// Somebody wants the card retired, or disabled when it goes.
+    /// A request asks to retire the card, or disabled when it goes.
     Request {
         card: u8,
         kind: RequestType,
@@ -186,7 +186,7 @@ impl Model {
         self.put_in.insert(READERS[reader], (card, world.entries()));
     }
 
-    /// The PC/SC service is another: nobody can be certain that a card stayed.
+    /// The PC/SC service is another: it is not certain that a card never left.
     fn put_all_in(&mut self, world: &World) {
         for (_, before) in self.put_in.values_mut() {
             *before = world.entries();
@@ -272,7 +272,7 @@ fn perform(world: &mut World, model: &mut Model, act: &Act) {
         Act::Use { reader, other_id } => {
             let name = READERS[reader].into();
             if world.used.remove(&name).is_some() {
-                world.tell(ReaderEvent::CardReleased { reader: name });
+                world.handle(ReaderEvent::CardReleased { reader: name });
             } else {
                 world.used.insert(name, other_id);
             }
@@ -409,15 +409,15 @@ fn put_every_card_in_once_more(world: &mut World, site: Site, model: &Model) {
         }
         let status = world.cm.records[&record_id(card)].1.status;
         if !model.retire[usize::from(card)] {
-            assert_ne!(status, RETIRED, "nobody wanted that: {}", world.story());
+            assert_ne!(status, RETIRED, "no request asks for that: {}", world.story());
         }
         if !model.retire[usize::from(card)] && !model.disable[usize::from(card)] {
-            assert_eq!(status, ACTIVE, "nobody wanted that: {}", world.story());
+            assert_eq!(status, ACTIVE, "no request asks for that: {}", world.story());
         }
     }
     world.run(40 * DAY);
     check_quiet(world);
-    // Told until the disk takes something again, which it just did.
+    // Shown until the disk takes something again, which it just did.
     assert_eq!(world.engine.outbox_view().write_error, None, "{}", world.story());
 }
 

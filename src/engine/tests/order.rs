@@ -1,4 +1,4 @@
-//! Who goes first where many wait: a card that comes now, and nobody is forgotten over that.
+//! The order of many entries: new insertions first, and no entry is forgotten.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ fn each_card_that_comes_while_many_wait_and_cm_is_slow_goes_at_once() {
         assert!(waited < SECOND, "card {card} waited {waited:?}: {}", world.story());
     }
     world.run(2 * HOUR);
-    assert_eq!(world.engine.outbox_view().waiting, 0, "nobody is forgotten: {}", world.story());
+    assert_eq!(world.engine.outbox_view().waiting, 0, "no entry is forgotten: {}", world.story());
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_card_that_comes_after_an_outage_goes_before_those_that_waited_for_its_end()
 }
 
 #[test]
-fn a_card_that_a_person_wishes_to_go_goes_before_those_that_wait() {
+fn operator_retry_starts_before_waiting_entries() {
     let mut world = backlog(60, 5 * SECOND);
     world.restart();
     // Until CM was heard of, one entry goes alone.
@@ -122,7 +122,7 @@ struct SlowCm {
 const SLOW: Duration = Duration::from_secs(5);
 
 impl SlowCm {
-    /// Does what the engine wants, and tells the entries that CM is asked about.
+    /// Does what the engine wants, and returns the entries that CM is called for.
     #[expect(clippy::wildcard_enum_match_arm, reason = "nothing follows from the others")]
     fn perform(&mut self) -> Vec<EntryId> {
         let mut asked = Vec::new();
@@ -134,11 +134,11 @@ impl SlowCm {
                 }
                 Effect::Outbox(OutboxEffect::SettleEntry { entry, .. }) => {
                     let lost = Err(OutboxFailure::EntryLost("settled".to_owned()));
-                    self.tell(Event::Outbox(OutboxEvent::EntrySettled { entry, result: lost }));
+                    self.handle(Event::Outbox(OutboxEvent::EntrySettled { entry, result: lost }));
                 }
                 Effect::Outbox(OutboxEffect::AppendEntry { insertion, .. }) => {
                     let (trigger, result) = (Trigger::Inserted, Ok((NEW, vec![])));
-                    self.tell(Event::Outbox(OutboxEvent::EntryAppended {
+                    self.handle(Event::Outbox(OutboxEvent::EntryAppended {
                         insertion,
                         trigger,
                         result,
@@ -150,7 +150,7 @@ impl SlowCm {
         asked
     }
 
-    fn tell(&mut self, event: impl Into<Event>) {
+    fn handle(&mut self, event: impl Into<Event>) {
         let event = event.into();
         self.events += 1;
         self.engine.handle(event, self.now);
@@ -166,7 +166,7 @@ impl SlowCm {
         for (_, entry) in Vec::from_iter::<Vec<_>>(due) {
             let result = Ok(CmResponse::Lookup(LookupResult { records: None, requests: vec![] }));
             let operation = CmOperation::Lookup;
-            self.tell(Event::Cm(CmEvent { entry, operation, result }));
+            self.handle(Event::Cm(CmEvent { entry, operation, result }));
         }
         self.perform()
     }
@@ -188,12 +188,12 @@ fn fresh_among(count: i64) -> (Duration, Duration) {
     let atr = super::world::cm::ATR.parse().unwrap();
     let presence =
         InsertedCard { reader: reader.clone(), insertion, atr, event_count: 1, at_start: false };
-    cm.tell(ReaderEvent::PcscdConnected);
-    cm.tell(ReaderEvent::ReaderAttached { reader: reader.clone(), instance: None });
+    cm.handle(ReaderEvent::PcscdConnected);
+    cm.handle(ReaderEvent::ReaderAttached { reader: reader.clone(), instance: None });
     let came = cm.now.mono;
-    cm.tell(ReaderEvent::CardInserted(presence));
+    cm.handle(ReaderEvent::CardInserted(presence));
     let result = Ok(super::world::identity(150));
-    cm.tell(ReaderEvent::ProbeFinished { reader, insertion, result, exchanges: vec![] });
+    cm.handle(ReaderEvent::ProbeFinished { reader, insertion, result, exchanges: vec![] });
     let mut asked = cm.perform();
     while !asked.contains(&NEW) {
         asked = cm.step();

@@ -58,7 +58,7 @@ fn the_others_follow_within_a_quarter_of_an_hour_when_cm_is_back() {
 }
 
 #[test]
-fn one_that_knocked_in_vain_a_moment_ago_is_released_too() {
+fn entry_of_failed_trial_is_released_on_recovery() {
     for wait in 0..10 {
         let mut world = World::new();
         world.cm.request(1, RETIRE);
@@ -90,7 +90,7 @@ fn many_cards_do_not_all_go_at_the_moment_when_cm_is_back() {
 }
 
 #[test]
-fn after_a_short_outage_nobody_waits_longer_than_it_took() {
+fn entries_wait_no_longer_than_short_outage() {
     let mut world = World::new();
     world.cm.mood = Mood::Away;
     for (reader, card) in super::world::READERS.into_iter().zip(1..) {
@@ -118,15 +118,15 @@ fn a_card_that_comes_while_the_others_return_goes_at_once() {
 }
 
 #[test]
-fn an_outage_is_told_once_and_so_is_its_end() {
+fn outage_and_its_end_are_logged_once() {
     let mut world = nine_wait(Mood::Away);
     world.cm.mood = Mood::Fine;
     world.run(HOUR);
-    assert!(matches!(world.told.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
+    assert!(matches!(world.notices.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
 }
 
 #[test]
-fn knocks_grow_apart_and_stay_within_bounds() {
+fn trials_back_off_within_bounds() {
     let mut world = World::new();
     world.cm.mood = Mood::Away;
     world.insert("Left", 1);
@@ -175,8 +175,8 @@ fn cm_that_fails_on_every_call_is_away_and_wears_no_card_out() {
         }
         let since = world.now.mono;
         world.run(60 * SECOND);
-        let knocks = asked_since(&world, since);
-        for two in knocks.windows(2) {
+        let trials = asked_since(&world, since);
+        for two in trials.windows(2) {
             assert!(two[1] - two[0] >= SECOND, "{}", world.story());
         }
         world.cm.mood = Mood::Fine;
@@ -206,7 +206,7 @@ fn cm_that_takes_no_update_wears_no_card_out() {
 }
 
 #[test]
-fn an_outage_of_updates_alone_is_told_once_and_holds_up_nothing_else() {
+fn outage_of_updates_is_logged_once_and_blocks_no_reads() {
     let mut world = World::new();
     world.cm.mood = Mood::PutTaken;
     for card in 1..=3 {
@@ -222,15 +222,15 @@ fn an_outage_of_updates_alone_is_told_once_and_holds_up_nothing_else() {
         let view = world.engine.cm_view(world.now);
         assert!(matches!(view, CmView::Unavailable { since: is, .. } if is == since), "{view:?}");
     }
-    assert!(matches!(world.told.as_slice(), [Notice::CmUnavailable(_)]), "{:?}", world.told);
+    assert!(matches!(world.notices.as_slice(), [Notice::CmUnavailable(_)]), "{:?}", world.notices);
     world.cm.mood = Mood::Fine;
     world.run(HOUR);
-    assert!(matches!(world.told.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
+    assert!(matches!(world.notices.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
     assert!(matches!(world.engine.cm_view(world.now), CmView::Available { .. }));
 }
 
 #[test]
-fn an_outage_of_updates_is_over_when_nobody_wants_one_any_more() {
+fn outage_of_updates_ends_when_no_update_waits() {
     let mut world = World::new();
     world.cm.mood = Mood::PutTaken;
     world.cm.request(1, RETIRE);
@@ -239,7 +239,7 @@ fn an_outage_of_updates_is_over_when_nobody_wants_one_any_more() {
     world.cm.requests.clear();
     world.run(HOUR);
     assert_eq!(world.trail(1), ["nothing-to-do"]);
-    assert!(matches!(world.told.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
+    assert!(matches!(world.notices.as_slice(), [Notice::CmUnavailable(_), Notice::CmAvailable]));
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn one_cards_own_trouble_does_not_hold_up_a_new_card() {
 }
 
 #[test]
-fn cards_that_cm_answered_before_it_began_to_fail_knock_one_after_the_other_too() {
+fn answered_entries_make_one_trial_at_a_time() {
     let mut world = nine_wait(Mood::PutTaken);
     world.insert("Right", 20);
     world.run(10 * SECOND);
@@ -366,7 +366,7 @@ fn an_api_that_is_switched_off_is_named_so_whatever_is_asked_first() {
         world.run(HOUR);
         let CmView::Unavailable { reason, .. } = world.engine.cm_view(world.now) else { panic!() };
         assert_eq!(reason, "api-disabled", "{script:?}");
-        assert_eq!(world.trail(1).len(), 0, "nobody is parked for that");
+        assert_eq!(world.trail(1).len(), 0, "no entry is parked for that");
         world.cm.mood = Mood::Fine;
         world.run(HOUR);
         assert_eq!(world.trail(1), ["updated"], "{script:?}");

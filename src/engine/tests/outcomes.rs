@@ -123,7 +123,7 @@ fn another_atr_in_cm_is_a_warning_or_a_refusal() {
         world.insert("Left", 1);
         world.run(SECOND);
         assert_eq!(world.trail(1), [outcome]);
-        let warned = world.told.iter().any(|notice| matches!(notice, Notice::Warning { .. }));
+        let warned = world.notices.iter().any(|notice| matches!(notice, Notice::Warning { .. }));
         assert_eq!(warned, setting == AtrMismatch::Warn);
     }
 }
@@ -204,7 +204,7 @@ fn an_update_whose_answer_was_lost_is_read_back_and_not_repeated() {
 }
 
 #[test]
-fn an_update_that_did_not_arrive_is_decided_anew_before_it_is_repeated() {
+fn lost_update_is_evaluated_again_before_repeat() {
     let mut world = World::new();
     world.cm.request(1, RETIRE);
     world.cm.script.extend([Mood::Fine, Mood::Away]);

@@ -11,7 +11,7 @@ fn first() -> InsertionId {
 }
 
 fn answer(world: &mut World, result: Result<crate::domain::CardIdentity, NotIdentified>) {
-    world.tell(ReaderEvent::ProbeFinished {
+    world.handle(ReaderEvent::ProbeFinished {
         reader: "Left".into(),
         insertion: first(),
         result,
@@ -26,7 +26,7 @@ fn partial(card: u8) -> crate::domain::CardIdentity {
 }
 
 fn busy() -> NotIdentified {
-    NotIdentified::new(NotIdentifiedReason::InUse, "somebody has it".to_owned())
+    NotIdentified::new(NotIdentifiedReason::InUse, "another program holds it".to_owned())
 }
 
 /// A world with a card of which a part is known: it says that it is this one.
@@ -38,13 +38,13 @@ fn known_in_part(card: u8) -> World {
     world
 }
 
-fn told(world: &World) -> Vec<&str> {
+fn audited(world: &World) -> Vec<&str> {
     world.disk.audit.iter().map(|line| line.outcome.as_str()).collect()
 }
 
 fn let_go(world: &mut World) {
     world.run(SECOND);
-    world.tell(ReaderEvent::CardReleased { reader: "Left".into() });
+    world.handle(ReaderEvent::CardReleased { reader: "Left".into() });
     world.run(SECOND);
 }
 
@@ -53,11 +53,15 @@ fn a_card_that_is_known_in_part_acts_on_an_id_that_proves_itself() {
     let mut world = known_in_part(1);
     world.cm.request(1, RETIRE);
     world.run(4 * SECOND);
-    assert_eq!(told(&world), ["updated"]);
+    assert_eq!(audited(&world), ["updated"]);
     let_go(&mut world);
     answer(&mut world, Ok(identity(1)));
     world.run(600 * SECOND);
-    assert_eq!((told(&world), world.entries()), (vec!["updated"], 1), "it was worked on already");
+    assert_eq!(
+        (audited(&world), world.entries()),
+        (vec!["updated"], 1),
+        "it was worked on already"
+    );
     let views = world.engine.reader_views();
     assert!(matches!(&views[0].card, CardView::Identified { identity, .. } if !identity.partial));
 }
@@ -67,14 +71,14 @@ fn a_card_that_is_known_in_part_is_never_unknown_and_has_never_nothing_to_do() {
     for card in [1, 50] {
         let mut world = known_in_part(card);
         world.run(4 * SECOND);
-        assert_eq!(told(&world), [""; 0], "card {card}: it waits for the whole");
+        assert_eq!(audited(&world), [""; 0], "card {card}: it waits for the whole");
         assert_eq!(world.engine.outbox_view().waiting, 1);
         let calls = world.calls.len();
         world.run(Duration::from_millis(500));
         assert_eq!(world.calls.len(), calls, "CM is not asked again and again");
         world.remove("Left");
         world.run(60 * SECOND);
-        assert_eq!(told(&world), ["not-identified"], "card {card}");
+        assert_eq!(audited(&world), ["not-identified"], "card {card}");
         assert!(world.disk.entries.is_empty());
     }
 }
@@ -88,7 +92,7 @@ fn a_card_is_worked_on_once_it_is_read_in_full_whatever_the_part_said() {
         let_go(&mut world);
         answer(&mut world, Ok(identity(2)));
         world.run(60 * SECOND);
-        assert_eq!(told(&world), ["superseded", "updated"], "{}", world.story());
+        assert_eq!(audited(&world), ["superseded", "updated"], "{}", world.story());
         assert_eq!((world.cm.status(2), world.cm.status(1)), (RETIRED, ACTIVE));
         assert!(world.disk.entries.is_empty());
     }
@@ -106,7 +110,7 @@ fn a_card_that_was_parked_by_its_part_is_worked_on_once_it_is_read_in_full() {
         let_go(&mut world);
         answer(&mut world, Ok(identity(2)));
         world.run(60 * SECOND);
-        assert_eq!(told(&world).last(), Some(&"updated"), "{}", world.story());
+        assert_eq!(audited(&world).last(), Some(&"updated"), "{}", world.story());
         assert_eq!((world.cm.status(2), world.cm.status(1)), (RETIRED, ACTIVE));
     }
 }
@@ -122,7 +126,7 @@ fn a_card_whose_part_is_still_on_its_way_to_the_disk_makes_one_entry_that_acts()
     let_go(&mut world);
     answer(&mut world, Ok(identity(2)));
     world.run(120 * SECOND);
-    assert_eq!(told(&world), ["superseded", "updated"], "{}", world.story());
+    assert_eq!(audited(&world), ["superseded", "updated"], "{}", world.story());
 }
 
 #[test]
@@ -132,20 +136,16 @@ fn a_card_that_stays_in_use_is_asked_ever_less_often_and_stays_known_in_part() {
         world.run(Duration::from_millis(pause * 1000 - 1));
         let stale = world.engine.counters().stale_results;
         answer(&mut world, Err(busy()));
-        assert_eq!(
-            world.engine.counters().stale_results,
-            stale + 1,
-            "nobody asked before {pause} s"
-        );
+        assert_eq!(world.engine.counters().stale_results, stale + 1, "no probe before {pause} s");
         world.run(Duration::from_millis(1));
         answer(&mut world, Err(busy()));
-        assert_eq!(world.engine.counters().stale_results, stale + 1, "somebody asked at {pause} s");
+        assert_eq!(world.engine.counters().stale_results, stale + 1, "a probe at {pause} s");
         let views = world.engine.reader_views();
         assert!(
             matches!(&views[0].card, CardView::Identified { identity, .. } if identity.partial)
         );
     }
-    assert_eq!(told(&world), [""; 0]);
+    assert_eq!(audited(&world), [""; 0]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_program_that_comes_and_goes_all_the_time_has_the_card_read_ever_less_often(
     let mut reads = 0;
     for _ in 0..3000 {
         world.run(Duration::from_millis(100));
-        world.tell(ReaderEvent::CardReleased { reader: "Left".into() });
+        world.handle(ReaderEvent::CardReleased { reader: "Left".into() });
         world.run(Duration::ZERO);
         let stale = world.engine.counters().stale_results;
         answer(&mut world, Err(busy()));
@@ -167,9 +167,9 @@ fn a_program_that_comes_and_goes_all_the_time_has_the_card_read_ever_less_often(
 fn a_card_known_in_part_whose_reader_goes_or_whose_daemon_restarts_is_not_lost() {
     let mut world = known_in_part(50);
     world.run(2 * SECOND);
-    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
+    world.handle(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
     world.run(60 * SECOND);
-    assert_eq!(told(&world), ["not-identified"]);
+    assert_eq!(audited(&world), ["not-identified"]);
 
     let mut world = known_in_part(50);
     world.cm.request(1, RETIRE);
@@ -187,8 +187,8 @@ fn a_card_that_hangs_when_it_is_read_again_stays_known_in_part() {
     world.run(2 * SECOND);
     let_go(&mut world);
     world.run(120 * SECOND);
-    assert_eq!(told(&world), [""; 0]);
+    assert_eq!(audited(&world), [""; 0]);
     world.remove("Left");
     world.run(60 * SECOND);
-    assert_eq!(told(&world), ["not-identified"]);
+    assert_eq!(audited(&world), ["not-identified"]);
 }

@@ -1,4 +1,4 @@
-//! What a person wishes of an entry.
+//! What an operator does to an entry.
 
 use super::world::cm::{Mood, RETIRE, RETIRED};
 use super::world::disk::Verb;
@@ -28,7 +28,7 @@ fn a_parked_entry_that_is_retried_goes_on_and_gets_an_outcome_of_its_own() {
 }
 
 #[test]
-fn a_parked_entry_that_is_discarded_is_gone_and_the_person_is_named() {
+fn discarded_parked_entry_is_removed_and_names_operator() {
     let mut world = parked();
     world.discard(1).unwrap();
     world.run(SECOND);
@@ -70,7 +70,7 @@ fn an_entry_that_is_being_worked_on_cannot_be_discarded() {
 }
 
 #[test]
-fn an_expired_entry_that_is_retried_waits_anew() {
+fn retried_expired_entry_waits_full_max_age() {
     let mut world = World::new();
     world.cm.mood = Mood::Away;
     world.insert("Left", 1);
@@ -135,11 +135,11 @@ fn a_retry_that_the_disk_refuses_leaves_the_entry_parked() {
 }
 
 #[test]
-fn a_wish_while_another_is_on_its_way_to_the_disk_has_to_wait() {
-    type Wish = fn(&mut World, i64) -> Result<(), ActionError>;
-    let wishes: [Wish; 2] = [|world, entry| world.retry(entry).map(|_| ()), World::discard];
-    for first in wishes {
-        for second in wishes {
+fn second_action_during_first_is_in_progress() {
+    type Action = fn(&mut World, i64) -> Result<(), ActionError>;
+    let actions: [Action; 2] = [|world, entry| world.retry(entry).map(|_| ()), World::discard];
+    for first in actions {
+        for second in actions {
             let mut world = parked();
             world.disk_latency = 2 * SECOND;
             first(&mut world, 1).unwrap();
@@ -175,7 +175,7 @@ fn a_parked_entry_whose_successor_the_disk_refuses_can_be_retried() {
 }
 
 #[test]
-fn a_discard_that_the_disk_refuses_can_be_wished_again() {
+fn refused_discard_can_be_repeated() {
     let mut world = parked();
     world.disk.refuses.insert(Verb::Settle);
     world.discard(1).unwrap();
@@ -188,7 +188,7 @@ fn a_discard_that_the_disk_refuses_can_be_wished_again() {
 }
 
 #[test]
-fn a_retry_tells_whether_the_disk_has_to_agree_first() {
+fn retry_reports_whether_it_is_stored_first() {
     let mut world = parked();
     world.disk_latency = 2 * SECOND;
     assert_eq!(world.retry(1), Ok(RetryAccepted::OnceStored));
@@ -199,7 +199,7 @@ fn a_retry_tells_whether_the_disk_has_to_agree_first() {
 }
 
 #[test]
-fn a_waiting_entry_whose_discard_the_disk_refuses_goes_on_as_if_nobody_had_wished() {
+fn waiting_entry_continues_after_refused_discard() {
     let mut world = World::new();
     world.cm.request(1, RETIRE);
     world.cm.mood = Mood::Away;
@@ -220,7 +220,7 @@ fn a_waiting_entry_whose_discard_the_disk_refuses_goes_on_as_if_nobody_had_wishe
 }
 
 #[test]
-fn an_entry_that_waits_for_cm_says_when_somebody_knocks_next() {
+fn waiting_entry_shows_next_trial() {
     let mut world = World::new();
     world.cm.mood = Mood::Busy(600);
     world.insert("Left", 1);

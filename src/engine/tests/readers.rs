@@ -1,4 +1,4 @@
-//! Stays: which insertions are new, and what is told of cards that are not identified.
+//! Which insertions are new, and what is logged of cards that are not identified.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn seen() -> World {
 }
 
 #[test]
-fn a_card_that_stayed_is_not_seen_anew_after_a_restart_of_the_daemon() {
+fn card_that_never_left_is_same_insertion_after_restart() {
     let mut world = seen();
     world.restart();
     world.run(HOUR);
@@ -76,7 +76,7 @@ fn a_card_put_in_again_while_daemon_and_service_were_off_is_a_new_insertion() {
 }
 
 #[test]
-fn a_card_is_inserted_again_where_nobody_can_tell_which_service_it_is() {
+fn card_is_new_insertion_where_instance_is_uncertain() {
     let mut world = World::new();
     world.uncertain = true;
     world.restart_service();
@@ -101,7 +101,7 @@ fn a_stay_that_an_older_version_stored_is_not_certain() {
 }
 
 #[test]
-fn a_card_that_was_put_in_again_while_nobody_looked_is_seen_anew() {
+fn card_reinserted_unseen_is_new_insertion() {
     let mut world = seen();
     world.restart_after(|world| world.insert_unseen("Left", 1));
     world.run(SECOND);
@@ -120,7 +120,7 @@ fn another_card_in_the_same_reader_is_seen_after_a_restart() {
 }
 
 #[test]
-fn a_card_that_left_while_nobody_looked_is_seen_anew_when_it_comes_back() {
+fn card_removed_unseen_is_new_insertion_on_return() {
     let mut world = seen();
     world.restart_after(|world| world.remove_unseen("Left"));
     world.run(SECOND);
@@ -133,7 +133,7 @@ fn a_card_that_left_while_nobody_looked_is_seen_anew_when_it_comes_back() {
 }
 
 #[test]
-fn a_card_that_left_before_its_entry_was_on_disk_is_seen_anew_after_a_restart() {
+fn card_removed_before_append_is_new_insertion_after_restart() {
     for refused in [false, true] {
         let mut world = World::new();
         world.disk_latency = SECOND;
@@ -166,7 +166,7 @@ fn a_card_whose_entry_was_under_way_when_the_service_went_is_inserted_again() {
     world.disk_latency = SECOND;
     world.insert("Left", 1);
     world.run_until(|world| world.entries() == 1);
-    world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
+    world.handle(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
     world.run(2 * SECOND);
     world.restart_service();
     world.run(HOUR);
@@ -188,8 +188,8 @@ fn a_swap_between_two_looks_is_two_insertions() {
     world.swap_in_one_look("Left", 2);
     world.run(SECOND);
     assert_eq!(world.entries(), 2);
-    let told: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();
-    assert!(told.contains(&Some("removed")), "{told:?}");
+    let audited: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();
+    assert!(audited.contains(&Some("removed")), "{audited:?}");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn an_identity_that_comes_after_the_card_left_is_not_believed() {
 }
 
 #[test]
-fn a_card_that_is_not_read_in_time_is_told_and_makes_no_entry() {
+fn probe_timeout_is_logged_and_makes_no_entry() {
     let mut world = World::new();
     world.probe = None;
     world.insert("Left", 1);
@@ -233,25 +233,25 @@ fn a_stuck_card_holds_up_no_other_reader() {
 }
 
 #[test]
-fn a_mute_or_unknown_card_is_told_and_makes_no_entry() {
+fn mute_or_unknown_card_is_logged_and_makes_no_entry() {
     let mut world = World::new();
     let insertion = InsertionId::ZERO.next();
-    world.tell(ReaderEvent::CardMute { reader: "Left".into(), insertion });
+    world.handle(ReaderEvent::CardMute { reader: "Left".into(), insertion });
     assert_eq!(world.engine.reader_views()[0].card, CardView::Mute);
     world.probe = None;
     world.insert("Right", 2);
     let insertion = InsertionId::ZERO.next();
     let why =
         NotIdentified::new(NotIdentifiedReason::UnknownFamily, "no family knows it".to_owned());
-    world.tell(ReaderEvent::ProbeFinished {
+    world.handle(ReaderEvent::ProbeFinished {
         reader: "Right".into(),
         insertion,
         result: Err(why),
         exchanges: vec![],
     });
     world.run(HOUR);
-    let told: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();
-    assert_eq!(told, [Some("mute"), Some("unknown-family")]);
+    let audited: Vec<_> = world.disk.audit.iter().map(|line| line.reason.as_deref()).collect();
+    assert_eq!(audited, [Some("mute"), Some("unknown-family")]);
     assert_eq!(world.entries(), 0);
 }
 
@@ -270,7 +270,7 @@ fn a_card_whose_atr_is_skipped_is_shown_and_never_touched() {
 fn the_service_and_its_readers_come_and_go_in_the_snapshot() {
     let mut world = seen();
     assert_eq!(world.engine.reader_views().len(), 3);
-    world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
+    world.handle(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
     assert!(matches!(world.engine.pcscd_view(), PcscdView::Unavailable { .. }));
     assert!(world.engine.reader_views().is_empty());
     world.restart_service();
@@ -282,9 +282,9 @@ fn the_service_and_its_readers_come_and_go_in_the_snapshot() {
 #[test]
 fn a_card_that_came_after_the_first_look_is_new_whatever_its_counter() {
     let mut world = seen();
-    world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
-    world.tell(ReaderEvent::PcscdConnected);
-    world.tell(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
+    world.handle(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
+    world.handle(ReaderEvent::PcscdConnected);
+    world.handle(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
     world.replace_service();
     world.come("Left", false);
     world.run(SECOND);
@@ -294,10 +294,10 @@ fn a_card_that_came_after_the_first_look_is_new_whatever_its_counter() {
 #[test]
 fn a_reader_that_is_pulled_ends_the_stay_of_its_card() {
     let mut world = seen();
-    world.tell(ReaderEvent::ReaderDetached { reader: "Left".into() });
+    world.handle(ReaderEvent::ReaderDetached { reader: "Left".into() });
     world.run(SECOND);
     assert!(world.disk.stays.is_empty());
-    world.tell(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
+    world.handle(ReaderEvent::ReaderAttached { reader: "Left".into(), instance: None });
     world.swap_in_one_look("Left", 1);
     world.run(SECOND);
     assert_eq!(world.entries(), 2);
@@ -319,7 +319,7 @@ fn a_changed_configuration_counts_from_the_next_card_and_the_next_decision_on() 
         enabled: false,
         removal_debounce: Duration::ZERO,
     });
-    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.handle(Event::Reconfigured(Box::new(policy)));
     world.cm.mood = Mood::Fine;
     world.insert("Right", 2);
     world.run(HOUR);

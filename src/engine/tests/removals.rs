@@ -110,7 +110,7 @@ fn both_wait_for_cm_and_keep_their_order_over_a_restart() {
 }
 
 #[test]
-fn a_removal_does_not_knock_for_itself() {
+fn removal_triggers_no_trial() {
     let mut world = seen();
     world.cm.mood = Mood::Away;
     world.insert("Right", 2);
@@ -156,15 +156,15 @@ fn a_removal_that_may_have_been_sent_is_inherited_by_the_next_insertion() {
 #[test]
 fn a_card_that_is_not_taken_out_of_a_reader_that_stays_is_no_removal() {
     let gone: [fn(&mut World); 5] = [
-        |world| world.tell(ReaderEvent::ReaderDetached { reader: "Left".into() }),
+        |world| world.handle(ReaderEvent::ReaderDetached { reader: "Left".into() }),
         |world| {
             let insertion = InsertionId::ZERO.next();
             let (reader, how) = ("Left".into(), Removal::Inferred);
-            world.tell(ReaderEvent::CardRemoved { reader, insertion, removal: how });
+            world.handle(ReaderEvent::CardRemoved { reader, insertion, removal: how });
         },
-        |world| world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() }),
+        |world| world.handle(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() }),
         |world| {
-            world.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
+            world.handle(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
             world.remove_unseen("Left");
             world.restart_service();
         },
@@ -179,7 +179,7 @@ fn a_card_that_is_not_taken_out_of_a_reader_that_stays_is_no_removal() {
 }
 
 #[test]
-fn a_card_that_nobody_identified_is_no_removal() {
+fn unidentified_card_makes_no_removal() {
     let mut world = World::with(removing());
     world.insert("Left", 1);
     world.remove("Left");

@@ -13,7 +13,7 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Has a card come and go for this long; tells how many times it came.
+/// Has a card come and go for this long; returns how many times it came.
 fn flicker(
     world: &mut World,
     card: u8,
@@ -53,8 +53,12 @@ fn a_card_that_flickers_makes_few_lines_and_each_of_its_stays_is_in_one() {
     assert!(lines.len() < 29, "{} lines", lines.len());
     let counted: u64 = lines.iter().map(|line| line.count.unwrap_or(1)).sum();
     assert_eq!(counted, times);
-    let told = world.told.iter().filter(|told| matches!(told, Notice::CardFlapping { .. })).count();
-    assert_eq!(told, 1);
+    let audited = world
+        .notices
+        .iter()
+        .filter(|audited| matches!(audited, Notice::CardFlapping { .. }))
+        .count();
+    assert_eq!(audited, 1);
 }
 
 /// What the outbox has room for is about a million cards in `audit.keep`, 400 days.
@@ -127,7 +131,7 @@ fn two_cards_that_take_turns_are_both_held() {
 }
 
 #[test]
-fn a_card_that_is_tried_again_and_again_by_a_person_is_never_held() {
+fn card_inserted_by_hand_is_never_held() {
     let mut world = World::new();
     let times = flicker(&mut world, 1, (SECOND, 3 * SECOND), 10 * 60 * SECOND);
     assert_eq!(u64::try_from(world.entries()).unwrap(), times);
@@ -182,7 +186,7 @@ fn a_card_that_is_read_in_full_while_it_is_held_makes_its_entry_with_all_ids() {
     let insertion = world.insertion_in(READER);
     let mut partial = identity(1);
     partial.partial = true;
-    world.tell(ReaderEvent::ProbeFinished {
+    world.handle(ReaderEvent::ProbeFinished {
         reader: reader(),
         insertion,
         result: Ok(partial),
@@ -190,9 +194,9 @@ fn a_card_that_is_read_in_full_while_it_is_held_makes_its_entry_with_all_ids() {
     });
     let before = world.entries();
     // The other program lets go before the card has lain still for its two seconds.
-    world.tell(ReaderEvent::CardReleased { reader: reader() });
+    world.handle(ReaderEvent::CardReleased { reader: reader() });
     world.run(millis(1_100));
-    world.tell(ReaderEvent::ProbeFinished {
+    world.handle(ReaderEvent::ProbeFinished {
         reader: reader(),
         insertion,
         result: Ok(identity(1)),
@@ -215,7 +219,7 @@ fn in_a_reader_with_a_settle_time_a_held_card_lies_still_from_its_last_return_on
         enabled: true,
         removal_debounce: millis(300),
     });
-    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.handle(Event::Reconfigured(Box::new(policy)));
     let before = world.entries();
     world.insert(READER, 1);
     for _ in 0..5 {

@@ -24,7 +24,7 @@ fn contactless() -> World {
         removal_debounce: Duration::from_millis(150),
     });
     world.policy = policy.clone();
-    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.handle(Event::Reconfigured(Box::new(policy)));
     world
 }
 
@@ -34,7 +34,7 @@ fn retiring_what_is_taken_out() -> World {
     let mut policy = world.policy.clone();
     policy.rules.rules[0].on = Trigger::Removed;
     world.policy = policy.clone();
-    world.tell(Event::Reconfigured(Box::new(policy)));
+    world.handle(Event::Reconfigured(Box::new(policy)));
     world.cm.request(1, RETIRE);
     world.insert("Left", 1);
     world.run(SECOND);
@@ -183,7 +183,7 @@ fn a_card_that_may_be_back_was_not_taken_out() {
         world.probe = None;
         world.insert("Left", 1);
         let (reader, insertion) = ("Left".into(), InsertionId::ZERO.next().next());
-        world.tell(ReaderEvent::ProbeFinished {
+        world.handle(ReaderEvent::ProbeFinished {
             reader,
             insertion,
             result: Err(why(reason)),
@@ -197,12 +197,12 @@ fn a_card_that_may_be_back_was_not_taken_out() {
 #[test]
 fn a_card_whose_reader_or_pcscd_goes_before_it_could_come_back_was_not_taken_out() {
     let mut world = taken_out_a_moment_ago();
-    world.tell(ReaderEvent::ReaderDetached { reader: "Left".into() });
+    world.handle(ReaderEvent::ReaderDetached { reader: "Left".into() });
     world.run(HOUR);
     assert_eq!(world.entries(), 1);
 
     let mut world = taken_out_a_moment_ago();
-    world.tell(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
+    world.handle(ReaderEvent::PcscdUnavailable { reason: "gone".to_owned() });
     world.run(HOUR);
     assert_eq!(world.entries(), 1);
 }

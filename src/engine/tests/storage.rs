@@ -24,8 +24,8 @@ fn a_card_that_the_disk_does_not_take_is_offered_again_until_it_does() {
         ("nothing-to-do".into(), "nothing-to-do".into())
     );
     assert!(world.engine.outbox_view().write_error.is_none());
-    let told = world.told.as_slice();
-    assert!(matches!(told, [Notice::OutboxError(_), Notice::OutboxRecovered]), "{told:?}");
+    let audited = world.notices.as_slice();
+    assert!(matches!(audited, [Notice::OutboxError(_), Notice::OutboxRecovered]), "{audited:?}");
 }
 
 #[test]
@@ -107,14 +107,15 @@ fn a_disk_that_refuses_everything_costs_few_calls() {
 }
 
 #[test]
-fn cards_beyond_what_memory_keeps_are_told_as_lost() {
+fn cards_beyond_memory_limit_are_logged_as_dropped() {
     let mut world = World::new();
     world.disk.refuses.insert(Verb::Append);
     for card in (1..=9).cycle().take(300) {
         world.insert("Left", card);
         world.run(SECOND);
     }
-    let lost = world.told.iter().filter(|told| matches!(told, Notice::CardDropped(_))).count();
+    let lost =
+        world.notices.iter().filter(|audited| matches!(audited, Notice::CardDropped(_))).count();
     assert_eq!(lost, 300 - 256);
     world.disk.refuses.clear();
     world.run(HOUR);

@@ -62,7 +62,7 @@ pub(in crate::engine) struct Call {
 struct InFlight {
     card: u8,
     /// Whether it was started while CM was away.
-    knock: bool,
+    is_trial: bool,
 }
 
 /// When the engine dies.
@@ -82,7 +82,7 @@ pub(in crate::engine) struct World {
     pub(in crate::engine) disk: Disk,
     pub(in crate::engine) cm: Cm,
     pub(in crate::engine) calls: Vec<Call>,
-    pub(in crate::engine) told: Vec<Notice>,
+    pub(in crate::engine) notices: Vec<Notice>,
     /// How long a card takes to be read; `None`: for ever.
     pub(in crate::engine) probe: Option<Duration>,
     pub(in crate::engine) disk_latency: Duration,
@@ -99,7 +99,7 @@ pub(in crate::engine) struct World {
     counted: u32,
     /// Which run of the PC/SC service there is.
     instance: u32,
-    /// Whether nobody can tell which one it is.
+    /// Whether the instance is uncertain.
     pub(in crate::engine) uncertain: bool,
     /// Which boot of the machine it is, and when that began.
     boot: (u64, Instant),
@@ -111,14 +111,14 @@ pub(in crate::engine) struct World {
     said_yes: BTreeSet<EntryId>,
     /// Entries that saw in this life that the record has the status.
     saw_it_set: BTreeSet<EntryId>,
-    /// Requests whose completion was sent, and nobody has read since what became of it.
+    /// Requests whose completion was sent, and not read back since.
     completion_unknown: BTreeSet<RequestId>,
-    last_knock: Option<Instant>,
+    last_trial: Option<Instant>,
     /// Entries whose answer comes from the CM of before a reload.
     cm_before: BTreeSet<EntryId>,
     /// The moment that CM asked for by Retry-After.
     left_alone_until: Option<Instant>,
-    /// Whether a person's wish allows one call before that.
+    /// Whether an operator's action allows one call before that.
     granted: bool,
     retried: BTreeSet<EntryId>,
     /// How many removals have to be on disk, once it takes them.
@@ -220,7 +220,7 @@ impl World {
             disk: Disk::default(),
             cm: Cm::new(),
             calls: Vec::new(),
-            told: Vec::new(),
+            notices: Vec::new(),
             probe: Some(Duration::from_millis(100)),
             disk_latency: Duration::ZERO,
             crash: None,
@@ -233,7 +233,7 @@ impl World {
             instance: 0,
             uncertain: false,
             boot: (1, now.mono),
-            last_knock: None,
+            last_trial: None,
             cm_before: BTreeSet::new(),
             left_alone_until: None,
             granted: false,
@@ -265,7 +265,7 @@ impl World {
         self.said_yes.clear();
         self.saw_it_set.clear();
         self.cm_before.clear();
-        (self.last_knock, self.left_alone_until) = (None, None);
+        (self.last_trial, self.left_alone_until) = (None, None);
         self.removals_due = self.disk.removals();
         self.lives += 1;
         meanwhile(self);
@@ -277,7 +277,7 @@ impl World {
         self.announce();
     }
 
-    /// The machine is started anew: the clock that never jumps begins where it likes, and the one
+    /// The machine is restarted: the clock that never jumps begins where it likes, and the one
     /// on the wall may have been set.
     pub(in crate::engine) fn reboot(&mut self, wall: SignedDuration) {
         self.restart_after(|world| {
@@ -315,11 +315,11 @@ impl World {
     pub(in crate::engine) fn reload(&mut self) {
         self.left_alone_until = None;
         self.cm_before.extend(self.in_flight.keys());
-        self.tell(Event::Reconfigured(Box::new(self.policy.clone())));
+        self.handle(Event::Reconfigured(Box::new(self.policy.clone())));
     }
 
-    /// Tells the engine something now, and does what comes of it.
-    pub(in crate::engine) fn tell(&mut self, event: impl Into<Event>) {
+    /// Hands the engine an event now, and performs its effects.
+    pub(in crate::engine) fn handle(&mut self, event: impl Into<Event>) {
         self.engine.handle(event.into(), self.now);
         self.perform_all();
     }
@@ -386,7 +386,7 @@ impl World {
         let at = self.inbox.iter().position(|(_, is, _)| *is == seq).unwrap();
         let (_, _, event) = self.inbox.remove(at);
         let stale = self.engine.counters().stale_results;
-        self.note_wish_to_be_left_alone(&event);
+        self.note_retry_after(&event);
         self.note_answer(&event);
         self.engine.handle(event.clone(), self.now);
         if self.engine.counters().stale_results == stale {
@@ -404,7 +404,7 @@ impl World {
         self.bounded();
         while let Some(effect) = self.engine.poll_effect() {
             if matches!(effect, Effect::Reader(ReaderEffect::ReadAttributes { .. })) {
-                // Drivers of this world tell nothing by themselves, and no card is touched.
+                // Drivers of this world report nothing by themselves, and no card is touched.
                 continue;
             }
             self.effects += 1;
@@ -453,7 +453,7 @@ impl World {
             Effect::Report(notice) => {
                 let unexpected = matches!(notice, Notice::UnexpectedResult { .. });
                 assert!(!unexpected || self.may_be_surprised, "{notice:?}: {}", self.story());
-                self.told.push(notice);
+                self.notices.push(notice);
             }
             _ => {}
         }

@@ -150,7 +150,7 @@ fn an_object_of_very_many_properties_is_not_cms() {
 
 #[test]
 fn what_is_read_no_further_says_what_there_was_too_much_of() {
-    let told = |object: &str, count: usize| {
+    let counted = |object: &str, count: usize| {
         let mut reader = RequestListReader::default();
         let element = format!("{object},");
         reader.push(b"[");
@@ -158,7 +158,7 @@ fn what_is_read_no_further_says_what_there_was_too_much_of() {
         (read, reader.finish().unwrap_err().to_string())
     };
     assert_eq!(
-        told(REQUEST, 30_000),
+        counted(REQUEST, 30_000),
         (20_000, "CM lists more than 20000 open requests".to_owned())
     );
     let records: Vec<_> =
@@ -284,7 +284,7 @@ fn a_property_that_stands_twice_is_wrong_in_whatever_case() {
 }
 
 #[test]
-fn json_of_something_else_is_told_from_a_card() {
+fn other_json_is_not_a_card() {
     for body in
         [r#""ok""#, "true", "17", "-1", "1.5", "{}", r#"{"Message":"gone"}"#, "[[]]", "[17]"]
     {
@@ -293,7 +293,7 @@ fn json_of_something_else_is_told_from_a_card() {
 }
 
 #[test]
-fn what_is_no_whole_json_is_told_as_such_even_after_a_wrong_card() {
+fn incomplete_json_is_reported_even_after_wrong_card() {
     for body in ["<html>", "Service Unavailable", "{", r#"{"Uuid"#, "[{},", "nul", "[] []", "{}x"] {
         assert_not_json(body.as_bytes());
     }

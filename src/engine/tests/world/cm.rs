@@ -25,7 +25,7 @@ pub(in crate::engine) const ATR: &str = "3b8d0180fba000000397425446590301c8";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Mood {
     Fine,
-    /// Nobody there; the call changes nothing.
+    /// Not reachable; the call changes nothing.
     Away,
     /// 503 with Retry-After, in seconds.
     Busy(u64),
@@ -94,7 +94,7 @@ impl Cm {
         self.records.insert(id, (card_id(card), known));
     }
 
-    /// Somebody opens a request about a record.
+    /// Opens a request about a record.
     pub(in crate::engine) fn request(&mut self, record: u8, kind: RequestType) {
         let n = u8::try_from(self.requests.len()).unwrap();
         self.requests.push(CmRequest {
@@ -269,7 +269,7 @@ fn fault(ask: CmOperation, mood: Mood) -> Result<(), CallError> {
         Mood::Busy(seconds) => Err(away(UnavailableReason::Busy, Some(seconds))),
         Mood::Failing => Err(failed(None)),
         Mood::FailingFor(seconds) => Err(failed(Some(seconds))),
-        // The three calls of a look-up are enough to tell; a single one is not.
+        // The three calls of a look-up are enough to know; a single one is not.
         Mood::Off if ask == CmOperation::Lookup => Err(away(UnavailableReason::ApiDisabled, None)),
         Mood::Off => Err(CallError::Failed {
             http_status: 404,

@@ -19,7 +19,11 @@ impl World {
         if let Some(insertion) = insertion {
             self.note_removal(reader);
             let how = Removal::Observed;
-            self.tell(ReaderEvent::CardRemoved { reader: reader.into(), insertion, removal: how });
+            self.handle(ReaderEvent::CardRemoved {
+                reader: reader.into(),
+                insertion,
+                removal: how,
+            });
         }
     }
 
@@ -28,7 +32,7 @@ impl World {
         self.seat(reader).insertion.unwrap()
     }
 
-    /// Puts a card in while nobody looks.
+    /// Inserts a card unseen.
     pub(in crate::engine) fn insert_unseen(&mut self, reader: &str, card: u8) {
         self.remove_unseen(reader);
         self.counted += 1;
@@ -38,26 +42,26 @@ impl World {
         seat.count = count;
     }
 
-    /// Takes a card out while nobody looks.
+    /// Removes a card unseen.
     pub(in crate::engine) fn remove_unseen(&mut self, reader: &str) {
         let seat = self.seat(reader);
         seat.card = None;
         seat.insertion = None;
     }
 
-    /// Tells the card that is in a reader.
+    /// Reports the card that is in a reader.
     pub(in crate::engine) fn come(&mut self, reader: &str, at_start: bool) {
         self.present(&reader.into(), at_start);
     }
 
-    /// Tells a card that came without the one before it having been seen to go.
+    /// Reports a card that came without the one before it having been seen to go.
     pub(in crate::engine) fn swap_in_one_look(&mut self, reader: &str, card: u8) {
         self.insert_unseen(reader, card);
         self.note_removal(reader);
         self.present(&reader.into(), false);
     }
 
-    /// A card that is shown as identified is about to be told to be gone.
+    /// A card that is shown as identified is about to be reported as removed.
     fn note_removal(&mut self, reader: &str) {
         let views = self.engine.reader_views();
         let shown = views.iter().find(|view| view.reader.as_str() == reader);
@@ -69,18 +73,18 @@ impl World {
     /// A reader is pulled with the card that is in it, and comes back with it.
     pub(in crate::engine) fn replug(&mut self, reader: &str) {
         let reader = ReaderName::from(reader);
-        self.tell(ReaderEvent::ReaderDetached { reader: reader.clone() });
+        self.handle(ReaderEvent::ReaderDetached { reader: reader.clone() });
         self.attach(&reader);
     }
 
     /// The PC/SC service is started again: its event counters begin at 0.
     pub(in crate::engine) fn restart_service(&mut self) {
-        self.tell(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
+        self.handle(ReaderEvent::PcscdUnavailable { reason: "stopped".to_owned() });
         self.replace_service();
         self.announce();
     }
 
-    /// Another run of the PC/SC service, while nobody looks.
+    /// Another run of the PC/SC service, unseen.
     pub(in crate::engine) fn replace_service(&mut self) {
         self.instance += 1;
         for seat in self.seats.values_mut() {
@@ -106,21 +110,21 @@ impl World {
         let atr = ATR.parse().unwrap();
         let presence =
             InsertedCard { reader: reader.clone(), insertion, atr, event_count, at_start };
-        self.tell(ReaderEvent::CardInserted(presence));
+        self.handle(ReaderEvent::CardInserted(presence));
     }
 
     pub(super) fn announce(&mut self) {
-        self.tell(ReaderEvent::PcscdConnected);
+        self.handle(ReaderEvent::PcscdConnected);
         let readers: Vec<_> = self.seats.keys().cloned().collect();
         for reader in readers {
             self.attach(&reader);
         }
-        self.tell(ReaderEvent::InitialScanDone);
+        self.handle(ReaderEvent::InitialScanDone);
     }
 
     fn attach(&mut self, reader: &ReaderName) {
         let instance = (!self.uncertain).then(|| PcscdInstance::new(self.instance.to_string()));
-        self.tell(ReaderEvent::ReaderAttached { reader: reader.clone(), instance });
+        self.handle(ReaderEvent::ReaderAttached { reader: reader.clone(), instance });
         if self.seats[reader].card.is_some() {
             self.present(reader, true);
         }

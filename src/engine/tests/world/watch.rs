@@ -17,7 +17,7 @@ use crate::engine::{CmEvent, CmResponse, Event};
 const PER_CARD: usize = 2 * (2 + READERS.len());
 
 impl World {
-    pub(super) fn note_wish_to_be_left_alone(&mut self, event: &Event) {
+    pub(super) fn note_retry_after(&mut self, event: &Event) {
         let Event::Cm(CmEvent { entry, result, .. }) = event else { return };
         if self.cm_before.remove(entry) {
             return;
@@ -27,7 +27,7 @@ impl World {
         }
     }
 
-    /// A call has its answer, whoever waits for it.
+    /// A call has its answer, whether it still matters or not.
     pub(super) fn note_answer(&mut self, event: &Event) {
         let Event::Cm(CmEvent { entry, result, .. }) = event else { return };
         self.in_flight.remove(entry);
@@ -71,7 +71,7 @@ impl World {
     /// A completion is on disk, the record was seen to have the status, the request to be open,
     /// and no earlier completion of it is in the dark.
     pub(super) fn completion_justified(&mut self, entry: EntryId, decision: &Decision) {
-        assert!(decision.complete_request, "nobody asked for it");
+        assert!(decision.complete_request, "no rule asks for it");
         assert_eq!(self.disk.entries[&entry].stage, Stage::Completing(decision.clone()));
         let looked_up = self.looked_up.get(&entry).and_then(|found| found.records.as_ref());
         let found_set = looked_up.is_some_and(|(_, records)| {
@@ -81,10 +81,10 @@ impl World {
         assert!(self.completion_unknown.insert(decision.request), "blindly: {}", self.story());
     }
 
-    /// Never two calls for a card, never more cards than allowed, never two knocks.
+    /// Never two calls for a card, never more cards than allowed, never two trials.
     pub(super) fn call(&mut self, ask: CmOperation, entry: EntryId, card: u8) {
         self.calls.push(Call { at: self.now.mono, ask, card, entry });
-        let knock = self.engine.queue.breaker.is_open();
+        let is_trial = self.engine.queue.breaker.is_open();
         if self.left_alone_until > Some(self.now.mono) {
             assert!(self.granted, "too soon: {}", self.story());
             (self.granted, self.left_alone_until) = (false, None);
@@ -96,13 +96,13 @@ impl World {
                 && !self.retried.contains(id)
         };
         assert!(!self.disk.entries.iter().any(first), "out of order: {}", self.story());
-        if knock {
-            let last = self.last_knock.replace(self.now.mono);
+        if is_trial {
+            let last = self.last_trial.replace(self.now.mono);
             let apart = last.is_none_or(|last| self.now.mono >= last + SECOND);
-            assert!(apart, "knocks too close: {}", self.story());
+            assert!(apart, "trials too close: {}", self.story());
             assert!(
-                !self.in_flight.values().any(|call| call.knock),
-                "two knocks: {}",
+                !self.in_flight.values().any(|call| call.is_trial),
+                "two trials: {}",
                 self.story()
             );
         }
@@ -111,7 +111,7 @@ impl World {
             "two hands: {}",
             self.story()
         );
-        self.in_flight.insert(entry, InFlight { card, knock });
+        self.in_flight.insert(entry, InFlight { card, is_trial });
         assert!(self.in_flight.len() <= self.policy.concurrency.get(), "{}", self.story());
     }
 
@@ -133,7 +133,7 @@ impl World {
             })
         };
         let kind = if decision.new_status == RETIRED { RETIRE } else { DISABLE };
-        assert!(asks(kind), "nobody asked for {decision:?}");
+        assert!(asks(kind), "no request asks for {decision:?}");
         let (_, records) = found.records.as_ref().unwrap();
         let record = records.iter().find(|record| record.id == decision.record).unwrap();
         assert_eq!(record.status, decision.old_status);

@@ -1,4 +1,4 @@
-//! Knocking: who asks a CM that is away, and when.
+//! Trials: which entry calls an unavailable CM, and when.
 
 use super::outages::{RETURN, asked_since, nine_wait};
 use super::world::cm::{Mood, RETIRE};
@@ -6,7 +6,7 @@ use super::world::{HOUR, SECOND, World};
 use crate::engine::Notice;
 
 #[test]
-fn a_new_card_knocks_at_once() {
+fn new_insertion_triggers_trial_immediately() {
     let mut world = nine_wait(Mood::Away);
     world.run_until(World::is_quiet);
     world.run(2 * SECOND);
@@ -18,7 +18,7 @@ fn a_new_card_knocks_at_once() {
 }
 
 #[test]
-fn new_cards_knock_at_most_once_a_second() {
+fn new_insertions_make_at_most_one_trial_per_second() {
     let mut world = World::new();
     world.cm.mood = Mood::Away;
     for card in (1..=9).cycle().take(200) {
@@ -32,7 +32,7 @@ fn new_cards_knock_at_most_once_a_second() {
 }
 
 #[test]
-fn the_card_put_in_again_during_its_own_knock_keeps_the_distance_too() {
+fn reinsertion_during_its_trial_keeps_the_interval() {
     let mut world = World::new();
     world.cm.mood = Mood::Failing;
     world.cm.latency = SECOND / 4;
@@ -46,7 +46,7 @@ fn the_card_put_in_again_during_its_own_knock_keeps_the_distance_too() {
 }
 
 #[test]
-fn a_card_put_in_during_a_knock_knocks_when_that_has_failed() {
+fn insertion_during_trial_makes_the_next_trial() {
     let mut world = nine_wait(Mood::Away);
     world.cm.latency = 10 * SECOND;
     let before = world.calls.len();
@@ -59,7 +59,7 @@ fn a_card_put_in_during_a_knock_knocks_when_that_has_failed() {
 }
 
 #[test]
-fn nobody_knocks_before_the_time_that_cm_asked_for() {
+fn no_trial_before_retry_after() {
     for mood in [Mood::Busy(600), Mood::FailingFor(600)] {
         let mut world = World::new();
         world.cm.mood = mood;
@@ -77,7 +77,7 @@ fn nobody_knocks_before_the_time_that_cm_asked_for() {
 }
 
 #[test]
-fn a_person_may_knock_before_the_time_that_cm_asked_for() {
+fn operator_retry_makes_trial_before_retry_after() {
     let mut world = World::new();
     world.cm.mood = Mood::Busy(86_400);
     world.insert("Left", 1);
@@ -100,7 +100,7 @@ fn a_person_may_knock_before_the_time_that_cm_asked_for() {
 }
 
 #[test]
-fn a_person_knocks_at_most_once_a_second() {
+fn operator_retries_make_at_most_one_trial_per_second() {
     let mut world = World::new();
     world.cm.mood = Mood::Away;
     world.insert("Left", 1);
@@ -130,7 +130,7 @@ fn a_reload_lifts_every_wait_for_one_first() {
         for entry in 1..=9 {
             assert_eq!(world.outcome(entry), "updated", "{mood:?} {}", world.story());
         }
-        assert!(matches!(world.told.last(), Some(Notice::CmAvailable)), "{:?}", world.told);
+        assert!(matches!(world.notices.last(), Some(Notice::CmAvailable)), "{:?}", world.notices);
     }
 }
 
@@ -146,7 +146,7 @@ fn the_old_cms_answer_after_a_reload_says_nothing_about_the_new_one() {
     world.reload();
     world.run(20 * SECOND);
     assert_eq!(world.trail(1), ["nothing-to-do"]);
-    assert_eq!(world.told, []);
+    assert_eq!(world.notices, []);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn an_answer_under_way_does_not_cut_short_the_time_that_cm_asked_for() {
     world.cm.request(2, RETIRE);
     world.insert("Left", 9);
     world.run(SECOND);
-    // One is told to wait while the answer to another is still under way.
+    // One gets Retry-After while the call of another is in flight.
     world.cm.latency = 5 * SECOND;
     world.insert("Right", 2);
     world.run(SECOND);

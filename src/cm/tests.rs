@@ -162,7 +162,7 @@ async fn a_lookup_asks_for_records_and_open_requests_and_joins_them() {
 
 #[tokio::test]
 async fn records_and_requests_are_asked_for_side_by_side() {
-    // Nobody is answered before all three have asked.
+    // The server answers once all three calls are there.
     let all = Arc::new(std::sync::Barrier::new(3));
     let server = Server::start(move |seen| {
         all.wait();

@@ -150,7 +150,7 @@ async fn a_proxy_learns_the_login_in_the_file_and_a_changed_one_without_a_reload
     assert!(login.remedy().contains("cm.proxy_credentials_file"));
     fs::write(&file, "desk:s3cret\n").unwrap();
     remote.record(record_id()).await.unwrap();
-    // Nobody but the proxy is reported.
+    // Only the proxy gets the login.
     assert!(server.seen().iter().all(|seen| !seen.headers.join("").contains("proxy-auth")));
     fs::remove_file(&file).unwrap();
     let detail = assert_away(remote.record(record_id()).await, UnavailableReason::Credentials);

@@ -50,7 +50,7 @@ async fn a_stale_session_is_dropped_and_the_next_call_begins_another() {
 
 #[tokio::test]
 async fn a_stale_session_that_only_keeps_out_is_not_sent_again() {
-    // Whoever comes without a cookie is let in; a stale one is worse than none.
+    // The server accepts calls without a cookie, and rejects a stale one.
     let server = Server::start(|seen| {
         if seen.headers.iter().any(|line| line.starts_with("cookie:")) {
             return Reply::Answer(answer("401 Unauthorized", "", ""));

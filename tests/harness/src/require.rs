@@ -10,7 +10,7 @@ use crate::print;
 const REQUIRE_ALL: &str = "TESTS_REQUIRE_ALL";
 
 /// The value of a `Result`; where a prerequisite is missing, the test ends as in
-/// [`skipped`](crate::require::skipped).
+/// [`skipped`].
 #[macro_export]
 macro_rules! require {
     ($result:expr) => {

@@ -359,6 +359,22 @@ mod tests {
     use super::*;
     use crate::domain::{Family, IdRule, Serial};
 
+    #[test]
+    fn names_that_version_0_1_stored_are_read() {
+        use crate::domain::{AuditKind, NotIdentifiedReason};
+
+        fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
+            serde_json::from_value(name.into()).unwrap()
+        }
+        assert_eq!(read::<ParkReason>("rejected"), ParkReason::RepeatedFailure);
+        assert_eq!(read::<ParkReason>("wrong-answer"), ParkReason::UnexpectedResponse);
+        assert_eq!(read::<AuditKind>("act"), AuditKind::OperatorAction);
+        assert_eq!(read::<AuditKind>("break"), AuditKind::ChainBreak);
+        assert_eq!(read::<NotIdentifiedReason>("no-id"), NotIdentifiedReason::NoCardId);
+        assert_eq!(read::<NotIdentifiedReason>("busy"), NotIdentifiedReason::InUse);
+        assert_eq!(read::<NotIdentifiedReason>("failed"), NotIdentifiedReason::ReadError);
+    }
+
     fn draft(trigger: Trigger) -> CardEvent {
         let card_id = "bc88f13f-83ba-4037-8262-46eba1291c6e".parse().unwrap();
         let first = Candidate::by_rule(card_id, IdRule::GidsCardid);

@@ -200,7 +200,7 @@ struct InString {
     escaped: bool,
     /// How many bytes it has so far.
     length: usize,
-    /// How many bytes came since its last escape began; those of `\uXXXX` are not parted.
+    /// How many bytes came since its last escape began: a cut never splits `\uXXXX`.
     unescaped: usize,
     /// Whether the rest is left out.
     is_cut: bool,
